@@ -1,0 +1,25 @@
+"""What can go wrong, and the exit code the command gives it. The text is one sentence for the user."""
+
+
+class EbbflowError(Exception):
+    """Base of every error ebbflow raises on purpose; the command prints it as one line on stderr."""
+
+    exit_code = 1
+
+
+class InputError(EbbflowError, ValueError):
+    """An argument, file, config or checkpoint that can't be used: names it, its value, the accepted range."""
+
+    exit_code = 2
+
+
+class DivergedError(EbbflowError, ArithmeticError):
+    """A loss or gradient stopped being finite; it never reached the weights, the EMA or the disk."""
+
+    exit_code = 3
+
+
+class StorageError(EbbflowError, OSError):
+    """The disk refused to write (full, read-only); what was stored before is intact."""
+
+    exit_code = 4

@@ -1,0 +1,66 @@
+"""Specs: `name` or `name:key=value,key=value`, the one way a command or config names a row of a table.
+
+`ddpm:betas=scaled_linear,steps=500` is the row "ddpm" of PATHS with two options. Names are looked up in closed
+tables (never resolved as dotted paths), so a config can't make ebbflow run code.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .errors import InputError
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split a spec into its name and options: "vp:beta_max=10" → ("vp", {"beta_max": 10})."""
+    name, _, rest = spec.strip().partition(":")
+    options = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"In {spec!r}, {item!r} is not an option; write name:key=value,key=value.")
+        options[key.strip()] = _literal(value.strip())
+    return name, options
+
+
+def pick(table: Iterable[str], name: str, what: str) -> str:
+    """`name` if the table has it; otherwise an error that lists the choices and guesses what was meant."""
+    names = list(table)
+    if name in names:
+        return name
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{hint}.")
+
+
+def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Callable[..., Any]:
+    """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
+    name, options = parse(spec)
+    row = table[pick(table, name, what)]
+    allowed = {
+        key: parameter
+        for key, parameter in inspect.signature(row).parameters.items()
+        if parameter.default is not parameter.empty and parameter.annotation in _KINDS
+    }
+    for key, value in options.items():
+        if key not in allowed:
+            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise InputError(f"{what} {name!r} has no option {key!r}; {takes}.")
+        kind = allowed[key].annotation
+        if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
+            raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
+    return functools.partial(row, **options)
+
+
+_KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
+
+
+def _literal(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
