@@ -1,0 +1,386 @@
+"""The user's own points in .csv, .tsv, .npy and .npz files. Nothing is ever unpickled.
+
+What can't be used is refused in one sentence naming file, row (the line number of a text file) and column.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import InputError, StorageError
+from .points import Points
+
+EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
+    """Every row of a file, in float32.
+
+    .csv, .tsv: comma, semicolon or tab; a header or none; `label` is a column's name, without a header its
+    number from 1. .npy: one array of rows × columns, or of one column; `label` is a column's number.
+    .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`.
+    Labels may be text or integers; they become 0..k-1 in sorted order, their names kept in `classes`.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; expected a file ({', '.join(EXTENSIONS)}).")
+        if not path.exists():
+            raise InputError(f"{path} does not exist.")
+        if path.suffix.lower() not in _READERS:
+            raise InputError(f"{path} must end in one of {', '.join(EXTENSIONS)}; got {path.suffix!r}.")
+        return _READERS[path.suffix.lower()](path, label)
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def save(
+    path: str | os.PathLike[str],
+    x: Float[Tensor, "n d"],
+    columns: Sequence[str] = (),
+    labels: Int[Tensor, " n"] | Sequence[str] | None = None,
+) -> None:
+    """Write points so that `read` gives them back exactly; an existing file is replaced, whole or not at all.
+
+    Names are kept by .csv and .tsv (default x1, x2, ...), labels by .csv, .tsv and .npz.
+    """
+    path = Path(path)
+    if columns and len(columns) != x.shape[1]:
+        raise InputError(f"columns must name all {x.shape[1]} columns; got {len(columns)} names.")
+    if labels is not None and len(labels) != len(x):
+        raise InputError(f"labels must have one entry for each of the {len(x)} points; got {len(labels)}.")
+    if path.suffix.lower() not in EXTENSIONS:
+        raise InputError(f"{path} must end in one of {', '.join(EXTENSIONS)}; got {path.suffix!r}.")
+    if path.suffix.lower() == ".npy" and labels is not None:
+        raise InputError(f"{path} has no place for labels; name it .npz or .csv.")
+    values = (x.float() if x.element_size() < 4 else x).detach().cpu().numpy()
+    names = labels.tolist() if isinstance(labels, Tensor) else labels
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            if path.suffix.lower() == ".npy":
+                np.save(file, values)
+            elif path.suffix.lower() == ".npz":
+                arrays: dict[str, Any] = {} if names is None else {"labels": np.array(names)}
+                np.savez(file, x=values, **arrays)
+            else:
+                file.writelines(line.encode() for line in _csv_lines(path, values, columns, names))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the first lines of a text file say about the rest."""
+
+    path: Path
+    delimiter: str
+    names: tuple[str, ...]  # of the columns; empty without a header
+    width: int
+    skip: int  # lines up to the end of the header
+    label: int | None  # index of the label column
+
+    def cell(self, row: int, column: int) -> str:
+        name = repr(self.names[column]) if column < len(self.names) else str(column + 1)
+        return f"{self.path}, row {row}, column {name}:"
+
+
+def _read_text(path: Path, label: str | None) -> Points:
+    layout = _layout(path, label)
+    names: dict[str, int] = {}
+    code = lambda text: names.setdefault(text.strip(), len(names))
+    try:
+        table = np.loadtxt(
+            path.absolute(),
+            delimiter=layout.delimiter,
+            skiprows=layout.skip,
+            converters=None if layout.label is None else {layout.label: code},
+            quotechar='"',
+            comments=None,
+            encoding="utf-8-sig",
+            ndmin=2,
+        )
+        sound = table.shape[1] == layout.width and "" not in names and bool((np.abs(table) <= _LARGEST).all())
+    except ValueError:
+        sound = False
+    if not sound:
+        table, names = _scan(layout)
+    if len(table) < 2:
+        raise InputError(f"{path} has only one row of data; at least 2 are needed.")
+    if layout.label is None:
+        return _points(path, table, layout.names)
+    found = list(names)
+    labels = [found[int(index)] for index in table[:, layout.label]]
+    columns = tuple(np.delete(np.array(layout.names, dtype=object), layout.label)) if layout.names else ()
+    return _points(path, np.delete(table, layout.label, axis=1), columns, labels)
+
+
+def _layout(path: Path, label: str | None) -> _Layout:
+    delimiter = _delimiter(path)
+    with closing(_rows(path, delimiter)) as rows:
+        head = list(islice(rows, 2))
+    if not head:
+        raise InputError(f"{path} is empty.")
+    line, end, cells = head[0]
+    first = [cell.strip() for cell in cells]
+    # A header has no numbers, unless the label's name is in it (pandas calls columns 0, 1, ... by default).
+    named = label in first and _number(label) is None
+    header = named or all(_number(cell) is None for cell in first)
+    for column, name in enumerate(first if header else ()):
+        if not name:
+            raise InputError(f"{path}, row {line}, column {column + 1}: the header has no name for it.")
+        if name in first[:column]:
+            raise InputError(f"{path}, row {line}, column {column + 1}: {name!r} names two columns.")
+    if header and len(head) == 1:
+        raise InputError(f"{path} has a header, row {line}, and no data.")
+    names, index = tuple(first) if header else (), None
+    if label is not None:
+        numbers = [str(k + 1) for k in range(len(first))]
+        if label not in (names or numbers):
+            known = _listed(names) if header else f"no header, so columns are numbered 1 to {len(first)}"
+            raise InputError(f"{path} has no column {label!r}; it has {known}.")
+        if len(first) == 1:
+            raise InputError(f"{path} has no column besides the label {label!r}.")
+        index = (first if header else numbers).index(label)
+    return _Layout(path, delimiter, names, len(first), end if header else line - 1, index)
+
+
+def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
+    """The table read cell by cell: slow, but it can say which cell is wrong."""
+    names: dict[str, int] = {}
+    table: list[list[float]] = []
+    for row, end, cells in _rows(layout.path, layout.delimiter):
+        if end <= layout.skip:
+            continue
+        if len(cells) < layout.width:
+            raise InputError(
+                f"{layout.cell(row, len(cells))} missing; the row has {len(cells)} of {layout.width} columns."
+            )
+        if len(cells) > layout.width:
+            raise InputError(
+                f"{layout.cell(row, layout.width)} one too many; the first row has {layout.width}."
+            )
+        values: list[float] = []
+        for column, cell in enumerate(map(str.strip, cells)):
+            if not cell:
+                raise InputError(f"{layout.cell(row, column)} the cell is empty.")
+            if column == layout.label:
+                values.append(names.setdefault(cell, len(names)))
+                continue
+            value = _number(cell)
+            if value is None:
+                raise InputError(f"{layout.cell(row, column)} {_short(cell)} is not a number.")
+            if not abs(value) <= _LARGEST:
+                raise InputError(f"{layout.cell(row, column)} {_short(cell)} is not a finite float32 number.")
+            values.append(value)
+        table.append(values)
+    return np.array(table, dtype=np.float64), names
+
+
+def _rows(path: Path, delimiter: str) -> Generator[tuple[int, int, list[str]], None, None]:
+    """The first line, last line and cells of every row that isn't blank."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader, end = csv.reader(file, delimiter=delimiter), 0
+        try:
+            for cells in reader:
+                line, end = end + 1, reader.line_num
+                if any(cell.strip() for cell in cells) or len(cells) > 1:
+                    yield line, end, cells
+        except csv.Error as error:
+            raise InputError(f"{path}, row {end + 1}: {error}.") from error
+        except UnicodeDecodeError as error:
+            _refuse_encoding(path, error)
+
+
+def _delimiter(path: Path) -> str:
+    """The first of tab (in a .tsv), semicolon, tab and comma that the first line has outside of quotes."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            line = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))
+    except UnicodeDecodeError as error:
+        _refuse_encoding(path, error)
+    order = "\t;," if path.suffix.lower() == ".tsv" else ";\t,"
+    return next((delimiter for delimiter in order if delimiter in line), ",")
+
+
+def _refuse_encoding(path: Path, error: UnicodeDecodeError) -> NoReturn:
+    with open(path, "rb") as file:
+        for row, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as found:
+                raise InputError(f"{path}, row {row}: byte {found.start + 1} is not UTF-8 text.") from error
+    raise InputError(f"{path} is not UTF-8 text.") from error
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None or "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _csv_lines(
+    path: Path, values: np.ndarray, columns: Sequence[str], labels: Sequence[Any] | None
+) -> Iterator[str]:
+    class Line:
+        write = staticmethod(lambda text: text)
+
+    writer = csv.writer(Line(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+    header = list(columns) or [f"x{k + 1}" for k in range(values.shape[1])]
+    if labels is not None:
+        header.append(next(name for name in ("label", "label_", "label__") if name not in header))
+    yield writer.writerow(header)
+    for k, row in enumerate(values.astype(str).tolist()):  # the shortest text that reads back the same
+        yield writer.writerow(row if labels is None else [*row, labels[k]])
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
+
+
+def _read_npy(path: Path, label: str | None) -> Points:
+    array = _load(path, b"\x93NUMPY", lambda: np.load(path, allow_pickle=False))
+    if label is None:
+        return _points(path, _table(str(path), array))
+    numbers = [str(k + 1) for k in range(array.shape[1])] if array.ndim == 2 else []
+    if label not in numbers or len(numbers) < 2:
+        raise InputError(
+            f"{path} has shape {array.shape}; the label must be the number of one of two or more columns, "
+            f"not {label!r}."
+        )
+    index = numbers.index(label)
+    labels = _label_array(f"{path}, column {label}", array[:, index])
+    return _points(path, _table(str(path), np.delete(array, index, axis=1)), labels=labels)
+
+
+def _read_npz(path: Path, label: str | None) -> Points:
+    archive = _load(path, b"PK", lambda: dict(np.load(path, allow_pickle=False)))
+    if label is not None and label not in archive:
+        raise InputError(f"{path} has no array {label!r}; it has {_listed(archive)}.")
+    label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
+    arrays = {name: array for name, array in archive.items() if name != label}
+    tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
+    name = next((name for name in ("x", *tables) if name in arrays), None)
+    if name is None:
+        raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {_listed(archive)}.")
+    table = _table(f"{path}, array {name!r}", arrays[name])
+    if label is None:
+        return _points(path, table)
+    where = f"{path}, array {label!r}"
+    if archive[label].shape != (len(table),):
+        raise InputError(f"{where} must hold {len(table)} labels; it has shape {archive[label].shape}.")
+    return _points(path, table, labels=_label_array(where, archive[label]))
+
+
+def _load(path: Path, magic: bytes, load: Callable[[], Any]) -> Any:
+    with open(path, "rb") as file:
+        start = file.read(len(magic))
+    if start != magic:
+        raise InputError(f"{path} is {'not a ' + path.suffix + ' file' if start else 'empty'}.")
+    try:
+        return load()
+    except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
+        if "Object arrays" in str(error):
+            raise InputError(f"{path} holds pickled objects, which are never loaded.") from error
+        raise InputError(f"{path} is damaged or cut short ({type(error).__name__}).") from error
+
+
+def _table(where: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{where} must hold real numbers; got dtype {_short(str(array.dtype))}.")
+    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
+        raise InputError(f"{where} must have shape (rows, columns) or (rows,); got {array.shape}.")
+    if len(array) < 2:
+        raise InputError(f"{where} has {'one row' if len(array) else 'no rows'}; at least 2 are needed.")
+    table = array.reshape(len(array), -1).astype(np.float64)
+    if (bad := ~(np.abs(table) <= _LARGEST)).any():
+        row, column = np.argwhere(bad)[0]
+        value = table[row, column]
+        raise InputError(
+            f"{where}, row {row + 1}, column {column + 1}: {value} is not a finite float32 number."
+        )
+    return table
+
+
+def _label_array(where: str, array: np.ndarray) -> list[str]:
+    if array.dtype.kind == "f":
+        if (bad := ~(np.isfinite(array) & (array == np.round(array)))).any():
+            row = int(np.argmax(bad))
+            raise InputError(f"{where}, row {row + 1}: {array[row]} is not a label (an integer or text).")
+        array = array.astype(np.int64)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind not in "biuU":
+        raise InputError(f"{where} must hold labels, integers or text; got dtype {_short(str(array.dtype))}.")
+    return [str(value) for value in array.tolist()]
+
+
+# --- both ---------------------------------------------------------------------------------------------------
+
+
+def _points(
+    path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: Sequence[str] | None = None
+) -> Points:
+    x = table.astype(np.float32)
+    lost = (np.abs(x - table).max(0) > 1e-3 * table.std(0)) & (table.max(0) > table.min(0))
+    if lost.any():
+        column = int(np.argmax(lost))
+        name = repr(columns[column]) if columns else column + 1
+        raise InputError(
+            f"{path}, column {name}: values around {table[0, column]:.9g} differ by too little for float32; "
+            "subtract an offset."
+        )
+    if labels is None:
+        return Points(torch.from_numpy(x), columns=tuple(columns))
+    classes = _sorted(set(labels))
+    if len(classes) > max(10, len(labels) / 2):
+        raise InputError(
+            f"{path} has {len(classes)} different labels in {len(labels)} rows; is the label column a number?"
+        )
+    index = {name: k for k, name in enumerate(classes)}
+    codes = torch.tensor([index[name] for name in labels])
+    return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes))
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """2 before 10 when all are integers, else as text."""
+    names = sorted(names)
+    return sorted(names, key=int) if all(re.fullmatch("[+-]?[0-9]+", name) for name in names) else names
+
+
+def _listed(names: Iterable[str], most: int = 12) -> str:
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+_READERS: dict[str, Callable[[Path, str | None], Points]] = {
+    ".csv": _read_text,
+    ".tsv": _read_text,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+}
