@@ -1,1 +1,37 @@
-"""ebbflow."""
+"""ebbflow: diffusion and flow matching in one piece: any sampler on any checkpoint.
+
+Reading order: paths → targets → denoiser → times → couplings → samplers → training → recipes.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Names are looked up on first use (PEP 562), so that `import ebbflow` and `ebbflow --help` don't wait for torch.
+_HOME = {
+    "Bridge": "paths",
+    "ClassifierFree": "guidance",
+    "Cosine": "paths",
+    "DDPM": "paths",
+    "Denoiser": "denoiser",
+    "Draws": "randomness",
+    "Estimate": "targets",
+    "Linear": "paths",
+    "MLP": "networks",
+    "VE": "paths",
+    "VP": "paths",
+    "sample": "samplers",
+    "trajectory": "samplers",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module 'ebbflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

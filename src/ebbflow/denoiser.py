@@ -1,0 +1,109 @@
+"""A network, the path it was trained on, and what it predicts. Everything samplers need of a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import InputError
+from .paths import Path, Scales
+from .specs import bind, parse
+from .targets import TARGETS, Estimate, decode, edm_inputs, encode
+
+
+class DenoiserLike(Protocol):
+    """A Denoiser, a guided one, or an oracle: what a sampler calls."""
+
+    path: Path
+    gaussian_end: bool
+
+    def __call__(self, x_t: Tensor, t: Tensor, /, **cond: Any) -> Estimate: ...
+
+
+class Denoiser(nn.Module):
+    """x̂₀, ε̂ = decode(network(x_t, t)): any network, on any path, with any target.
+
+    network: called as network(x, t, **cond) with x (b, *d) and t (b,) or (1,), one time for the whole batch.
+    target: a row of TARGETS, with options as in "edm:data_std=0.5".
+    gaussian_end: False where t = 1 is a second sample set instead of N(0, I). Then only the velocity has a
+    meaning, so x̂₀ and ε̂ are just its coordinates, and only ODE samplers apply.
+
+    A noise or score says nothing of x₀ where α = 0 (d = 0), as at t = 1 on the linear path; there the network is
+    asked at t_max instead, the last time with α/σ ≥ 1/200 (DDPM's own table ends at 1/160).
+    """
+
+    def __init__(self, network: nn.Module, path: Path, target: str = "velocity", *, gaussian_end: bool = True) -> None:
+        super().__init__()
+        self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
+        self.row = bind(TARGETS, target, "target")
+        name, options = parse(target)
+        self.is_edm, self.data_std = name == "edm", float(options.get("data_std", 1.0))
+        if self.data_std <= 0:
+            raise InputError(f"target 'edm': data_std must be above 0; got {self.data_std}.")
+        last = path.time_of(torch.tensor(200.0, dtype=torch.float64)) if name in ("noise", "score") else 1.0
+        self.t_max = float(last)
+        if not gaussian_end and name != "velocity":
+            raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
+
+    def output(
+        self, c: Scales, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " #b"], **cond: Any
+    ) -> Float[Tensor, " b *d"]:
+        """The network's raw output ŷ; EDM alone rescales what the network sees."""
+        inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, t.to(x_t))
+        y: Tensor = self.network(inputs, clock, **cond)
+        return y
+
+    def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " #b"], **cond: Any) -> Estimate:
+        t = t.clamp(max=self.t_max)
+        c = self.path.at(t, x_t)
+        return decode(self.row, c, x_t, self.output(c, x_t, t, **cond))
+
+    def loss(
+        self,
+        x0: Float[Tensor, " b *d"],
+        noise: Float[Tensor, " b *d"],
+        t: Float[Tensor, " #b"],
+        *,
+        z: Float[Tensor, " b *d"] | None = None,
+        weight: Callable[[Scales], Tensor] | None = None,
+        **cond: Any,
+    ) -> Float[Tensor, " b"]:
+        """Per-example squared error of the target: |ŷ - (a x₀ + b ε)|² / dim (Ho et al. 2020, Eq. 14; Lipman et al. Eq. 9).
+
+        weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); none weighs every target error alike.
+        z: a third, independent noise; given where x₀ and the other end are coupled or are two sample sets, for
+        then a Bridge's three terms don't add up to one Gaussian (see Path.between).
+        """
+        c = self.path.at(t, x0)
+        if z is None:
+            x_t, y = c.alpha * x0 + c.sigma * noise, encode(self.row, c, x0, noise)
+        else:
+            x_t, y = self.path.between(x0, noise, t, z)
+        error = (self.output(c, x_t, t, **cond) - y).square().flatten(1).mean(1)
+        if weight is None:
+            return error
+        a, b = self.row(c)
+        return error * (weight(c) * (c.sigma / (c.alpha * b - c.sigma * a)) ** 2).flatten()
+
+
+def _min_snr(c: Scales, gamma: float = 5.0) -> Tensor:
+    """min(SNR, γ), SNR = α²/σ² (Hang et al. 2023, arXiv:2303.09556, Section 3.4)."""
+    return (c.alpha / c.sigma).square().clamp(max=gamma)
+
+
+def _edm_weight(c: Scales, data_std: float = 1.0) -> Tensor:
+    """λ(σ) = (σ² + σ_d²) / (σ σ_d)², which makes the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
+    ratio = c.sigma / c.alpha
+    return (ratio**2 + data_std**2) / (ratio * data_std) ** 2
+
+
+WEIGHTS: dict[str, Callable[..., Tensor] | None] = {"unit": None, "min_snr": _min_snr, "edm": _edm_weight}
+
+
+def loss_weight(spec: str) -> Callable[[Scales], Tensor] | None:
+    """The row of WEIGHTS a spec names; "unit" weighs the target's own error, as each paper does."""
+    if spec == "unit":
+        return None
+    return bind({k: row for k, row in WEIGHTS.items() if row is not None}, spec, "weight")

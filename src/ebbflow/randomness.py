@@ -1,0 +1,75 @@
+"""Counter-keyed randomness: every number is a function of its address, so there is no state to save or to share.
+
+Training addresses numbers by (seed, stream, step), which makes resuming bit-exact. Sampling addresses them by
+(seed, sample, step, element), so sample i is the same alone, in a batch of 64, and on two processes. One
+torch.Generator per sample would do that too, at a Python loop per step; hashing the address takes all samples at
+once. The hash is SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+def key(*address: int | str) -> int:
+    """A 64-bit hash of an address such as (seed, "order", epoch)."""
+    state = 0
+    for part in address:
+        words = part.encode() if isinstance(part, str) else [part & _MASK]
+        for word in words:
+            state = _mix_int((state + _GOLDEN ^ word) & _MASK)
+    return state
+
+
+def generator(*address: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator seeded by an address: generator(seed, "times", step)."""
+    return torch.Generator(device).manual_seed(key(*address))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Standard normal numbers for samples `ids`: draws(step, x) is like x and depends on (seed, id, step) alone."""
+
+    seed: int
+    ids: Int[Tensor, " b"]
+
+    @classmethod
+    def first(cls, n: int, seed: int, start: int = 0, device: torch.device | str = "cpu") -> Self:
+        """Samples start, start + 1, …, start + n - 1."""
+        return cls(seed, torch.arange(start, start + n, device=device))
+
+    def __call__(self, step: int, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
+        """Box–Muller on 2 × 32 bits of each hash, in float64: numbers up to 6.6 σ, the same on every device."""
+        size = math.prod(x.shape[1:])
+        stream = _mix(self.ids.to(x.device) + _signed(key(self.seed, "draws", step)))
+        counter = torch.arange(1, (size + 1) // 2 + 1, device=x.device) * _signed(_GOLDEN)
+        bits = _mix(stream[:, None] + counter)
+        radius = (-2 * (((bits >> 32 & 0xFFFFFFFF).double() + 0.5) * 2**-32).log()).sqrt()
+        angle = (bits & 0xFFFFFFFF).double() * (2 * math.pi * 2**-32)
+        z = torch.stack([radius * angle.cos(), radius * angle.sin()], 2).flatten(1)
+        return z[:, :size].reshape(x.shape).to(x)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64, whose products wrap; >> is arithmetic, hence the mask."""
+    for shift, multiplier in _MULTIPLIERS:
+        z = (z ^ (z >> shift & (1 << 64 - shift) - 1)) * _signed(multiplier)
+    return z ^ (z >> 31 & (1 << 33) - 1)
+
+
+def _mix_int(z: int) -> int:
+    for shift, multiplier in _MULTIPLIERS:
+        z = (z ^ z >> shift) * multiplier & _MASK
+    return z ^ z >> 31
+
+
+def _signed(word: int) -> int:
+    return word - 2**64 if word >= 2**63 else word

@@ -1,0 +1,58 @@
+"""Samplers walk x from t = 1 to t = 0: sampler(denoiser, x, times, *, draws=…, **cond) yields x after every step.
+
+Each is a generator function without state, so plots, previews and progress bars just iterate; `sample` runs one to
+its end. The spacing of `times` (see times.GRIDS) is no business of a sampler.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoiser import DenoiserLike
+from ..errors import InputError
+from ..randomness import Draws
+from ..specs import bind
+from ..times import GRIDS
+from .ddim import ddim, ddpm
+from .ode import euler, heun
+
+SAMPLERS: dict[str, Callable[..., Iterator[Tensor]]] = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+}
+
+
+@torch.no_grad()
+def trajectory(
+    denoiser: DenoiserLike,
+    shape: tuple[int, ...],
+    *,
+    draws: Draws,
+    steps: int = 50,
+    sampler: str = "heun",
+    grid: str = "uniform",
+    start: Tensor | None = None,
+    **cond: Any,
+) -> Iterator[tuple[float, Tensor]]:
+    """(t, x_t) from t = 1 to t = 0, both included: one sample of `shape` for each id of `draws`.
+
+    start: x at t = 1; drawn from the path's prior unless given (as points of the other sample set, say).
+    """
+    if steps < 1:
+        raise InputError(f"steps must be at least 1; got {steps}.")
+    walk = bind(SAMPLERS, sampler, "sampler")
+    times = bind(GRIDS, grid, "grid")(steps, denoiser.path)
+    if start is None:
+        start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
+    yield float(times[0]), start
+    yield from zip(times[1:].tolist(), walk(denoiser, start, times, draws=draws, **cond), strict=True)
+
+
+def sample(denoiser: DenoiserLike, shape: tuple[int, ...], **options: Any) -> Tensor:
+    """The end of a trajectory: one sample of `shape` for each id of `draws`; options as in `trajectory`."""
+    *_, (_, x) = trajectory(denoiser, shape, **options)
+    return x
