@@ -1,0 +1,93 @@
+# Everything the project can do, one target each. `make` alone lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+# What is installed is held to the versions the tests ran against; `make CONSTRAINTS= ...` lifts that.
+CONSTRAINTS ?= -c constraints.txt
+WORKERS ?= 2
+
+# Compiled imports are kept whatever the caller's setting: without them every start takes four seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := $(VENV)/bin
+DEV := .[test,dev]
+# A folder of wheels named by pip's own variable serves uv as well; a named folder that isn't there is no error.
+UV_INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(BIN)/python
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
+# The tests call the installed command. One thread each: a second one slows a small network down.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS)
+# Import the heavy libraries once, so that the first command doesn't pay for compiling them.
+WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, scipy.stats, torch"
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: install
+install: $(VENV)/.installed ## Make .venv and install ebbflow in it
+
+.PHONY: install-dev
+install-dev: $(VENV)/.installed-dev ## The same, with what tests and checks need
+
+.PHONY: demo
+demo: install ## Train diffusion and flow matching side by side; the report goes to runs/demo
+	$(BIN)/ebbflow compare --data three_gaussians --out runs/demo --overwrite
+
+.PHONY: test
+test: install-dev ## Run the tests
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-slow
+test-slow: install-dev ## Run the tests that take longer than a minute each
+	$(PYTEST) -m slow
+
+.PHONY: lint
+lint: install-dev ## Check format, style, types and spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+.PHONY: format
+format: install-dev ## Format the code and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(VENV)/.installed-bench ## Time ebbflow beside other libraries on points
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.points
+
+.PHONY: clean
+clean: ## Remove .venv and every cache; runs/ stays
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment, made once. uv resolves in seconds; where it can't be had, pip does the same more slowly.
+$(BIN)/python:
+	@v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
+	  || { echo "ebbflow needs Python 3.11 or newer, but '$(PYTHON)' is $${v:-not found}; name another one, as in: make PYTHON=python3.12 demo" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "'$(PYTHON)' can't make an environment; on Debian and Ubuntu, install python3-venv." >&2; exit 2; }
+	@$(PIP_INSTALL) uv || echo "uv can't be installed here; going on with pip." >&2
+
+# $(call pip,ARGUMENTS): uv's errors are shown, then pip tries; only pip's failure is final.
+pip = $(UV_INSTALL) $(1) || { echo "uv did not manage; trying pip." >&2; $(PIP_INSTALL) $(1); }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing ebbflow in $(VENV)"
+	@$(call pip,$(CONSTRAINTS) -e .)
+	@$(WARM)
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing ebbflow in $(VENV), with what tests and checks need"
+	@$(call pip,$(CONSTRAINTS) -e "$(DEV)")
+	@$(WARM)
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: benchmarks/requirements.txt $(VENV)/.installed-dev
+	@echo "Installing the libraries we compare with"
+	@$(call pip,--no-deps -r benchmarks/requirements.txt)
+	@$(call pip,$(CONSTRAINTS) einops pandas scikit-learn torchdiffeq)
+	@touch $@

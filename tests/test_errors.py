@@ -1,0 +1,36 @@
+"""Errors are one family, each with its exit code and a builtin it can be caught as."""
+
+import inspect
+
+import pytest
+
+from ebbflow import errors
+from ebbflow.errors import DivergedError, EbbflowError, InputError, StorageError
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin", "code"),
+    [
+        (EbbflowError, Exception, 1),
+        (InputError, ValueError, 2),
+        (DivergedError, ArithmeticError, 3),
+        (StorageError, OSError, 4),
+    ],
+)
+def test_an_error_has_its_exit_code_and_can_be_caught_both_ways(error, builtin, code):
+    assert error.exit_code == code
+    for family in (EbbflowError, builtin):
+        with pytest.raises(family, match=r"^The disk is full\.$"):
+            raise error("The disk is full.")
+
+
+def test_every_error_is_of_the_family_and_no_two_share_a_code():
+    classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    assert all(issubclass(kind, EbbflowError) for kind in classes)
+    assert sorted(kind.exit_code for kind in classes) == [1, 2, 3, 4]
+    assert all(kind.__doc__ for kind in classes)
+
+
+def test_input_errors_are_not_taken_for_a_refusing_disk():
+    assert not issubclass(InputError, OSError)
+    assert not issubclass(StorageError, ValueError)

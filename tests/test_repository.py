@@ -1,0 +1,193 @@
+"""Habits that no other test would miss: versions agree, every file has its tests, nothing local is committed."""
+
+import ast
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ebbflow import errors
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "ebbflow"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# Files that need no test file of their own, and where they are tested instead.
+TESTED_ELSEWHERE: dict[str, str] = {}
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def tracked():
+    """Every file git knows or would add; without git (an unpacked sdist) every file outside hidden folders."""
+    try:
+        names = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        names = [
+            str(path.relative_to(ROOT))
+            for path in ROOT.rglob("*")
+            if not any(part.startswith(".") for part in path.relative_to(ROOT).parts[:-1])
+        ]
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def texts():
+    """(file's name, line number, line) of every text file in the tree."""
+    for path in tracked():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(lines, 1):
+            yield path.relative_to(ROOT), number, line
+
+
+def test_the_changelog_has_this_version():
+    heading = re.search(rf"^## \[{re.escape(PROJECT['version'])}\] - \d{{4}}-\d\d-\d\d$", read("CHANGELOG.md"), re.M)
+    assert heading, f"CHANGELOG.md has no heading for version {PROJECT['version']}"
+    assert "## [Unreleased]" in read("CHANGELOG.md")
+
+
+def test_the_citation_parses_and_has_this_version():
+    yaml = pytest.importorskip("yaml")  # comes with huggingface_hub
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    assert f"[{citation['version']}] - {citation['date-released']}" in read("CHANGELOG.md")
+
+
+def test_the_licence_is_apache():
+    text = read("LICENSE")
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_what_the_package_promises_to_carry_exists():
+    assert (SOURCE / "py.typed").is_file()
+    for name in (PROJECT["readme"], *PROJECT["license-files"]):
+        assert (ROOT / name).is_file()
+
+
+def is_tiny(path):
+    """Fewer than ten statements: a table, a re-export, an entry point."""
+    return sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))) < 10
+
+
+def mirrors(module):
+    """Where the tests of src/ebbflow/a/b.py may be: tests/a/test_b.py, tests/test_b.py, or a/ as one, test_a.py."""
+    places = [ROOT / "tests" / module.parent / f"test_{module.stem}.py", ROOT / "tests" / f"test_{module.stem}.py"]
+    if module.parent.name:
+        places += [
+            ROOT / "tests" / module.parent / f"test_{module.parent.name}.py",
+            ROOT / "tests" / f"test_{module.parent.name}.py",
+        ]
+    return places
+
+
+def test_every_source_file_has_its_tests():
+    modules = [path.relative_to(SOURCE) for path in sorted(SOURCE.rglob("*.py"))]
+    missing = [
+        str(module)
+        for module in modules
+        if module.stem not in ("__init__", "__main__")
+        and str(module) not in TESTED_ELSEWHERE
+        and not is_tiny(SOURCE / module)
+        and not any(place.is_file() for place in mirrors(module))
+    ]
+    assert not missing, f"No test file mirrors {', '.join(missing)}; write tests/…/test_NAME.py."
+    gone = [name for name in TESTED_ELSEWHERE if not (SOURCE / name).is_file()]
+    assert not gone, f"TESTED_ELSEWHERE lists {', '.join(gone)}, which no longer exist."
+
+
+# Written in pieces, so that this file doesn't match itself.
+REGISTRIES = re.compile(
+    "|".join(
+        [
+            "py" + r"pi\.org",
+            "python" + r"hosted\.org",
+            "download" + r"\.pytorch\.org",
+            "registry" + r"\.npmjs",
+            "conda" + r"\.anaconda\.org",
+            "proxy" + r"\.golang\.org",
+            "deb" + r"\.debian\.org",
+        ]
+    ),
+    re.I,
+)
+LOCAL_PATHS = re.compile(r"(?<![\w.$~{}-])/(?:root|home|work|opt|Users)/\w")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        (REGISTRIES, "names a registry's host; leave that to the user's own settings"),
+        (LOCAL_PATHS, "names a folder of one machine"),
+    ],
+    ids=["registry hosts", "local paths"],
+)
+def test_nothing_local_is_committed(pattern, what):
+    found = [f"{name}:{number}" for name, number, line in texts() if pattern.search(line)]
+    assert not found, f"{', '.join(found)} {what}."
+
+
+def test_the_patterns_find_what_they_are_for():
+    assert REGISTRIES.search("https://test." + "pypi" + ".org/simple")
+    assert LOCAL_PATHS.search("open('/" + "home/me/data.csv')")
+    assert not LOCAL_PATHS.search("src/home/x $HOME/work/x ~/work/x")
+
+
+def test_every_exit_code_is_documented():
+    rows = dict(re.findall(r"^\| (\d+) \|.*\| *(?:`(\w+)`)? *\|$", read("CONTRIBUTING.md"), re.M))
+    classes = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    assert {code: name for code, name in rows.items() if name} == {
+        str(kind.exit_code): name for name, kind in classes.items()
+    }
+    assert [code for code, name in rows.items() if not name] == ["0", "130", "143"]
+
+
+def test_contributing_names_files_that_exist():
+    table = re.findall(
+        r"^\| [\w ]+ \| .*`(src/[\w/.]+)` \| `([A-Z]+)`(?:, same file| in `([\w/.]+)`) \|$",
+        read("CONTRIBUTING.md"),
+        re.M,
+    )
+    assert len(table) == 10
+    for file, name, elsewhere in table:
+        table_file = SOURCE / elsewhere if elsewhere else ROOT / file
+        assert (ROOT / file).exists(), f"CONTRIBUTING.md sends the reader to {file}, which doesn't exist."
+        assert re.search(rf"^{name}\b", table_file.read_text(encoding="utf-8"), re.M), (
+            f"{table_file} has no table {name}."
+        )
+
+
+def test_ci_runs_what_the_readme_says():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    commands = [line for line in read(".ci/run").splitlines() if line.startswith("make ")]
+    assert commands == ["make lint", "make test"]
+    targets = re.findall(r"^([a-z-]+):", read("Makefile"), re.M)
+    mentioned = re.findall(r"^make ([a-z-]+)", read("README.md") + read("CONTRIBUTING.md"), re.M)
+    assert set(mentioned) <= set(targets), "README or CONTRIBUTING names a target the Makefile lacks."
+
+
+def test_what_is_installed_is_pinned():
+    """Every direct dependency of the package and of its tests has its tested version in constraints.txt."""
+    names = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["metrics"]]
+    pins = {re.split("==", line)[0].lower() for line in read("constraints.txt").splitlines() if "==" in line}
+    missing = [
+        name for name in (re.split(r"[<>=!~\[;]", entry)[0].strip() for entry in names) if name.lower() not in pins
+    ]
+    assert not missing, f"constraints.txt has no version of {', '.join(missing)}."

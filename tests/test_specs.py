@@ -1,0 +1,181 @@
+"""Specs: what is understood, and that whatever isn't becomes one sentence with a hint."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import example, given, strategies as st
+
+from ebbflow.errors import InputError
+from ebbflow.specs import bind, parse, pick
+
+
+@dataclass(frozen=True)
+class Slope:
+    rise: float = 1.0
+    steps: int = 10
+    kind: str = "straight"
+    both_ways: bool = False
+    callback: object = None
+
+
+def required(network, width: int = 64):
+    return network, width
+
+
+TABLE = {"slope": Slope, "flat": lambda: None, "required": required}
+
+
+def refusal(function, *args):
+    """The sentence an InputError says."""
+    with pytest.raises(InputError) as caught:
+        function(*args)
+    return str(caught.value)
+
+
+def is_one_sentence(text):
+    return len(text.splitlines()) == 1 and text.endswith(".") and text == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "options"),
+    [
+        ("vp", "vp", {}),
+        ("vp:", "vp", {}),
+        (" vp : beta_max = 10 ", "vp ", {"beta_max": 10}),
+        ("vp:beta_max=10", "vp", {"beta_max": 10}),
+        ("vp:beta_max=1e-2,beta_min=-.5", "vp", {"beta_max": 0.01, "beta_min": -0.5}),
+        ("ddpm:betas=scaled_linear,steps=500,", "ddpm", {"betas": "scaled_linear", "steps": 500}),
+        ("a:on=true,off=False", "a", {"on": True, "off": False}),
+        ("a:text=x=y", "a", {"text": "x=y"}),
+        ("a:when=12:30", "a", {"when": "12:30"}),
+        ("a:empty=", "a", {"empty": ""}),
+    ],
+)
+def test_parse_understands(spec, name, options):
+    found_name, found = parse(spec)
+    assert found_name.strip() == name.strip()
+    assert found == options
+    assert [type(value) for value in found.values()] == [type(value) for value in options.values()]
+
+
+def test_parse_tells_an_integer_from_a_float():
+    _, options = parse("a:i=3,f=3.0,e=3e0")
+    assert [type(options[key]) for key in "ife"] == [int, float, float]
+
+
+@pytest.mark.parametrize("spec", ["vp:10", "vp:beta_max", "vp:a=1,b", "vp:,,x"])
+def test_parse_refuses_what_is_no_option(spec):
+    sentence = refusal(parse, spec)
+    assert is_one_sentence(sentence)
+    assert repr(spec) in sentence
+    assert "key=value" in sentence
+
+
+def test_pick_returns_a_name_of_the_table():
+    assert [pick(TABLE, name, "path") for name in TABLE] == list(TABLE)
+
+
+def test_pick_guesses_what_was_meant():
+    sentence = refusal(pick, TABLE, "slop", "path")
+    assert sentence == "path must be one of slope, flat, required; got 'slop' (did you mean 'slope'?)."
+    assert refusal(pick, TABLE, "xyz", "path") == "path must be one of slope, flat, required; got 'xyz'."
+
+
+@pytest.mark.parametrize("name", ["", "Slope", "slope ", "__class__", "os.system", "ebbflow.paths.Linear"])
+def test_pick_knows_no_names_but_the_tables(name):
+    assert is_one_sentence(refusal(pick, TABLE, name, "path"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "row"),
+    [
+        ("slope", Slope()),
+        ("slope:rise=2", Slope(rise=2)),
+        ("slope:rise=2.5,steps=3", Slope(rise=2.5, steps=3)),
+        ("slope:kind=bent,both_ways=true", Slope(kind="bent", both_ways=True)),
+        ("flat", None),
+    ],
+)
+def test_bind_makes_the_row_with_its_options(spec, row):
+    assert bind(TABLE, spec, "path")() == row
+
+
+def test_bind_leaves_arguments_without_a_default_to_the_caller():
+    assert bind(TABLE, "required:width=8", "network")("a network") == ("a network", 8)
+    assert "no option 'network'; it takes width." in refusal(bind, TABLE, "required:network=x", "network")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("slop:rise=2", "did you mean 'slope'?"),
+        ("slope:raise=2", "path 'slope' has no option 'raise'; it takes rise, steps, kind, both_ways."),
+        ("slope:callback=print", "has no option 'callback'"),
+        ("slope:=2", "has no option ''"),
+        ("flat:rise=2", "path 'flat' has no option 'rise'; it takes none."),
+        ("slope:steps=2.5", "path 'slope': steps must be int; got 2.5."),
+        ("slope:steps=true", "steps must be int; got True."),
+        ("slope:rise=steep", "rise must be float; got 'steep'."),
+        ("slope:rise=true", "rise must be float; got True."),
+        ("slope:rise=", "rise must be float; got ''."),
+        ("slope:kind=3", "kind must be str; got 3."),
+        ("slope:both_ways=1", "both_ways must be bool; got 1."),
+        ("slope:rise", "write name:key=value,key=value."),
+    ],
+)
+def test_bind_says_in_one_sentence_what_is_wrong(spec, words):
+    sentence = refusal(bind, TABLE, spec, "path")
+    assert is_one_sentence(sentence)
+    assert words in sentence
+
+
+specs = st.one_of(
+    st.text(),
+    st.from_regex(r"(slope|slop|flat)(:[a-z_]{0,5}=?[-0-9a-z.,=:]{0,9})?", fullmatch=True),
+    st.builds(
+        "slope:{}={}".format,
+        st.sampled_from(["rise", "steps", "kind", "both_ways"]),
+        st.one_of(st.integers(), st.floats(), st.booleans(), st.text()),
+    ),
+)
+
+
+@given(specs)
+@example("slope:steps=" + "9" * 5000)
+@example("slope:rise=nan")
+@example("slope:\nrise\n=\n1\n")
+@example("slope\u2028:rise=\ud800")
+@example("\x00:\x00=\x00")
+def test_any_text_is_a_row_or_one_sentence(spec):
+    try:
+        result = bind(TABLE, spec, "path")()
+    except InputError as error:
+        result = str(error)
+    assert result is None or isinstance(result, Slope) or is_one_sentence(result)
+
+
+@given(st.text(), st.lists(st.text(min_size=1), max_size=5))
+def test_any_name_is_in_the_table_or_refused(name, table):
+    try:
+        assert pick(table, name, "path") in table
+    except InputError:
+        assert name not in table
+
+
+@given(
+    rise=st.floats(allow_nan=False),
+    steps=st.integers(),
+    both_ways=st.booleans(),
+    kind=st.from_regex(r"[g-m][g-z_]{0,8}", fullmatch=True).filter(lambda text: not math.isinf(_number(text))),
+)
+def test_what_is_written_is_what_is_read(rise, steps, both_ways, kind):
+    spec = f"slope:rise={rise!r},steps={steps},both_ways={str(both_ways).lower()},kind={kind}"
+    assert bind(TABLE, spec, "path")() == Slope(rise, steps, kind, both_ways)
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
