@@ -10,13 +10,14 @@ class MLP(nn.Module):
     """h = W_x x + W_t φ(t) + E[label];  h ← h + act(W_k h + b_k);  y = W_out act(h).
 
     The time and the label enter once, as addends: for points that is as good as entering at every block, and cheaper.
-    The last layer starts at zero, so training starts from the target's mean.
+    So is narrow and deep: 6 × 64 beats 3 × 128 at half the cost. The last layer starts at zero, hence ŷ = 0.
     """
 
     def __init__(
-        self, dim: int, classes: int = 0, *, width: int = 128, depth: int = 3, time_features: int = 32
+        self, dim: int, classes: int = 0, *, width: int = 64, depth: int = 6, time_features: int = 16
     ) -> None:
         super().__init__()
+        self.classes = classes
         self.time_features = Fourier(time_features)
         self.from_x = nn.Linear(dim, width)
         self.from_time = nn.Linear(time_features, width, bias=False)

@@ -1,0 +1,1 @@
+"""Interop: the only place that knows foreign formats and services."""

@@ -1,0 +1,108 @@
+"""A recipe: everything that makes one method, as plain data. It imports no torch, so that `--help` is quick."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train and how to sample it; values such as `ddpm:betas=linear,steps=1000` are rows of tables."""
+
+    data: str = "three_gaussians"
+    """The data: a point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
+    label: str = ""
+    """Column of the file that holds the labels (name, or number from 1)."""
+    points: int = 50_000
+    """How many points to draw from a named point set, once, as training data."""
+    source: str = "noise"
+    """The t = 1 end: noise, or a second point set to start from (velocity target only)."""
+    conditional: bool = False
+    """Train on the labels too, so that samples can be asked for by label."""
+    label_dropout: float = 0.1
+    """Share of labels hidden in training, for classifier-free guidance."""
+    standardise: bool = True
+    """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
+
+    path: str = "linear"
+    """linear, cosine, ddpm, vp, ve or bridge."""
+    target: str = "velocity"
+    """noise, x0, velocity, v, score or edm."""
+    times: str = "uniform"
+    """Law of training times: uniform, logit_normal, beta or log_normal."""
+    stratified: bool = True
+    """Spread the training times of a batch evenly (low discrepancy)."""
+    weight: str = "unit"
+    """Loss weight: unit, min_snr or edm."""
+    coupling: str = "independent"
+    """Which noise meets which point: independent, ot or class_ot."""
+    network: str = "mlp"
+    """The network and its size, as in mlp:width=64,depth=6."""
+
+    steps: int = 3000
+    """Optimiser steps."""
+    batch: int = 512
+    """Examples a step, over all processes."""
+    lr: float = 1e-2
+    """Peak learning rate; it warms up, then falls to zero along a cosine."""
+    warmup: float = 0.03
+    """Share of the steps that warm the learning rate up."""
+    weight_decay: float = 0.0
+    """AdamW's decay of weight matrices."""
+    clip: float = 1.0
+    """Largest gradient norm; larger ones are scaled down."""
+    ema: float = 0.999
+    """Decay of the average of the weights that sampling uses, after its warm-up."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    sampler: str = "heun"
+    """Default sampler: ddpm, ddim, euler or heun."""
+    grid: str = "uniform"
+    """Default grid of sampling times: uniform, log_snr, karras, quadratic, shifted or trailing."""
+    sample_steps: int = 50
+    """Default number of sampling steps."""
+
+    def __post_init__(self) -> None:
+        for field, low, high in _RANGES:
+            value = getattr(self, field)
+            if not (math.isfinite(value) and low <= value <= high):
+                below = f" and at most {high:g}" if math.isfinite(high) else ""
+                raise InputError(f"{field} must be at least {low:g}{below}; got {value!r}.")
+
+    def to_config(self) -> dict[str, Any]:
+        """This recipe as JSON-ready data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """The recipe that `to_config` wrote; anything else is refused by name."""
+        if not isinstance(config, dict):
+            raise InputError(f"A recipe must be a JSON object; got {type(config).__name__}.")
+        fields = {field.name: field.type for field in dataclasses.fields(cls)}
+        for name, value in config.items():
+            if name not in fields:
+                raise InputError(f"A recipe has no field {name!r}.")
+            kind: Any = fields[name]
+            accepted = (int, float) if kind is float else kind
+            if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+                raise InputError(f"The recipe's {name} must be {kind.__name__}; got {value!r}.")
+        return cls(**config)
+
+
+_RANGES: list[tuple[str, float, float]] = [
+    ("points", 2, 1e9),
+    ("label_dropout", 0, 1),
+    ("steps", 1, 1e12),
+    ("batch", 1, 1e9),
+    ("lr", 0, 1e3),
+    ("warmup", 0, 1),
+    ("weight_decay", 0, 1e3),
+    ("clip", 1e-12, 1e12),
+    ("ema", 0, 1 - 1e-9),
+    ("seed", 0, 2**63 - 1),
+    ("sample_steps", 1, 1e9),
+]

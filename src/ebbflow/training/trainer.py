@@ -1,0 +1,199 @@
+"""One training loop for every domain, as a generator: it takes a step, yields a record, and never touches a disk."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..couplings import COUPLINGS
+from ..denoiser import Denoiser, loss_weight
+from ..errors import DivergedError, InputError
+from ..randomness import generator
+from ..recipes import Recipe
+from ..specs import bind, pick
+from ..times import TIMES, stratified_draws, uniform_draws
+from .ema import ema_decay
+from .flat import FlatParameters
+from .schedule import learning_rate
+
+PATIENCE = 100  # skipped steps in a row after which a run is given up
+
+
+@dataclass(frozen=True)
+class Record:
+    """One optimiser step. `skipped`: its loss or gradient was not finite, and the weights did not move."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class TensorData:
+    """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
+
+    x1: the other end's points where that is a sample set; None means N(0, I).
+    """
+
+    x: Float[Tensor, " n *d"]
+    labels: Int[Tensor, " n"] | None = None
+    x1: Float[Tensor, " m *d"] | None = None
+
+    def to(self, device: torch.device) -> "TensorData":
+        """The same data on a device."""
+        parts = (self.x, self.labels, self.x1)
+        return TensorData(*(part if part is None else part.to(device) for part in parts))
+
+
+def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:
+    """Places step·batch … in the endless row of shuffled epochs; a function of (seed, step), so nothing to save."""
+    first, end = step * batch, (step + 1) * batch
+    orders = [
+        _order(seed, epoch, n)[max(0, first - epoch * n) : end - epoch * n]
+        for epoch in range(first // n, (end - 1) // n + 1)
+    ]
+    return torch.cat(orders)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, n: int) -> Tensor:
+    return torch.randperm(n, generator=generator(seed, "order", epoch))
+
+
+class Trainer:
+    """A denoiser in training: parameters, their average, the optimiser and the step count.
+
+    `steps()` is the loop; `state`, `load_state` are all that resuming needs, as every random number is keyed by
+    (seed, step). Multi-process runs and bf16 autocast come from the accelerator; every process draws the same global
+    batch and takes its share, so the result doesn't depend on how many there are (but for the order of sums).
+    """
+
+    def __init__(self, denoiser: Denoiser, data: TensorData, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.recipe, self.accelerator, self.step = recipe, accelerator, 0
+        self.denoiser = denoiser.to(accelerator.device)
+        self.data = data.to(accelerator.device)
+        self.flat = FlatParameters(self.denoiser)
+        self.ema = self.flat.vector.clone()
+        groups = [
+            {"params": [self.flat.decayed], "weight_decay": recipe.weight_decay},
+            {"params": [self.flat.kept], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)
+        self._loss = accelerator.prepare(_Loss(self.denoiser, recipe))
+        self._law = bind(TIMES, recipe.times, "times")
+        self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
+        # A third noise is needed where both ends of a path are given (see Path.between).
+        self._coupled = recipe.coupling != "independent" or data.x1 is not None
+        if self._coupled and denoiser.target != "velocity":
+            raise InputError(
+                f"Coupled ends need the velocity target, the only one they leave meaningful; got {recipe.target!r}."
+            )
+
+    def steps(self, on_nonfinite: str = "stop") -> Iterator[Record]:
+        """Train from the current step to the recipe's last, yielding after each step."""
+        pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
+        recipe, skipped = self.recipe, 0
+        warmup = round(recipe.warmup * recipe.steps)
+        self.denoiser.train()
+        while self.step < recipe.steps:
+            self.flat.gradient.zero_()
+            loss = self._loss(**self.batch(self.step)).mean()
+            self.accelerator.backward(loss)
+            shared: Any = self.accelerator.reduce(loss.detach(), "mean")
+            value, norm = float(shared), float(self.flat.gradient.norm())
+            lr = learning_rate(self.step, recipe.steps, recipe.lr, warmup)
+            if math.isfinite(value) and math.isfinite(norm):
+                self._update(lr, norm)
+                skipped = 0
+            else:
+                skipped += 1
+                if on_nonfinite == "stop" or skipped >= PATIENCE:
+                    raise DivergedError(
+                        f"At step {self.step + 1} the loss was {value:g} and the gradient's norm {norm:g}; the weights "
+                        "are those of the last good step. Lower the learning rate, or look for extreme values in the data."
+                    )
+            self.step += 1
+            yield Record(self.step, value, norm, lr, skipped=skipped > 0)
+
+    def _update(self, lr: float, norm: float) -> None:
+        if norm > self.recipe.clip:
+            self.flat.gradient.mul_(self.recipe.clip / norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.ema.lerp_(self.flat.vector, 1 - ema_decay(self.step, self.recipe.ema))
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """This process's share of the step's batch, as the loss takes it: x0, noise, t and, where needed, z and label."""
+        recipe, data, device = self.recipe, self.data, self.accelerator.device
+        draw = generator(recipe.seed, "step", step, device=device)
+        indices = batch_indices(recipe.seed, step, recipe.batch, len(data.x)).to(device)
+        x0 = data.x[indices]
+        u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
+        batch = {"x0": x0, "t": self._law(u, self.denoiser.path)}
+        if data.x1 is None:
+            batch["noise"] = torch.randn(x0.shape, generator=draw, device=device)
+        else:
+            batch["noise"] = data.x1[torch.randint(len(data.x1), (recipe.batch,), generator=draw, device=device)]
+        label = data.labels[indices] if data.labels is not None else None
+        if self._coupled:
+            batch["noise"] = self._couple(x0, batch["noise"], label)
+            batch["z"] = torch.randn(x0.shape, generator=draw, device=device)
+        if label is not None:
+            hidden = torch.rand(recipe.batch, generator=draw, device=device) < recipe.label_dropout
+            null: int = self.denoiser.network.classes  # type: ignore[assignment]
+            batch["label"] = label.masked_fill(hidden, null)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The denoiser's state with the EMA in place of the parameters: what sampling uses."""
+        return {**self.denoiser.state_dict(), **self.flat.split(self.ema)}
+
+    def state(self) -> dict[str, Tensor]:
+        """What resuming needs besides the average: parameters and AdamW's two moments, by name."""
+        tensors = {f"weights.{name}": part for name, part in self.flat.split(self.flat.vector).items()}
+        for moment in ("exp_avg", "exp_avg_sq"):
+            parts = [self.optimizer.state.get(p, {}).get(moment, torch.zeros_like(p)) for p in self._halves]
+            tensors |= {f"{moment}.{name}": part for name, part in self.flat.split(torch.cat(parts)).items()}
+        updates = [self.optimizer.state.get(p, {}).get("step", torch.zeros(())) for p in self._halves]
+        return tensors | {"updates": torch.stack(updates).cpu(), "step": torch.tensor(self.step)}
+
+    def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+        """Continue where `averaged` and `state` were taken."""
+        self.denoiser.load_state_dict(average)
+        self.ema.copy_(self.flat.vector)
+        for name, part in self.flat.split(self.flat.vector).items():
+            part.copy_(tensors[f"weights.{name}"])
+        size = len(self.flat.decayed)
+        moments = {}
+        for moment in ("exp_avg", "exp_avg_sq"):
+            whole = torch.cat([tensors[f"{moment}.{name}"].flatten() for name in self.flat.shapes])
+            moments[moment] = whole.to(self.ema).split([size, len(whole) - size])
+        for index, p in enumerate(self._halves):
+            state = {moment: parts[index].clone() for moment, parts in moments.items()}
+            self.optimizer.state[p] = state | {"step": tensors["updates"][index].to(p.device)}
+        self.step = int(tensors["step"])
+
+    @property
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        return self.flat.decayed, self.flat.kept
+
+
+class _Loss(torch.nn.Module):
+    """Denoiser.loss as a forward pass, which is what the accelerator wraps for autocast and many processes."""
+
+    def __init__(self, denoiser: Denoiser, recipe: Recipe) -> None:
+        super().__init__()
+        self.denoiser, self.weight = denoiser, loss_weight(recipe.weight)
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        return self.denoiser.loss(**batch, weight=self.weight)
