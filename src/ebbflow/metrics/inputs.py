@@ -1,0 +1,38 @@
+"""Point sets as the metrics see them: float64 arrays of shape (n, d), finite, non-empty and of one dimension."""
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ..errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+
+def points(x: Tensor, name: str = "x", at_least: int = 1) -> Array:
+    """`x` flattened to (n, d) in float64; refuses empty sets and anything that is not a finite number."""
+    if x.ndim == 0 or len(x) < at_least or x[0].numel() == 0:
+        few = f"at least {at_least} point{'s' * (at_least > 1)} of dimension 1 or more"
+        raise InputError(f"{name} must hold {few}; got shape {tuple(x.shape)}.")
+    flat: Array = x.detach().reshape(len(x), -1).cpu().double().numpy()
+    if bad := int((~np.isfinite(flat).all(1)).sum()):
+        raise InputError(f"{name} must be finite; {bad} of its {len(flat)} points are not.")
+    return flat
+
+
+def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Array, Array]:
+    """Two point sets of the same dimension."""
+    a, b = points(x, "x", at_least), points(y, "y", at_least)
+    if a.shape[1] != b.shape[1]:
+        raise InputError(f"x and y must have the same dimension; got {a.shape[1]} and {b.shape[1]}.")
+    return a, b
+
+
+def mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Array, Array]:
+    """A point set and the modes it is held against."""
+    a, mu = points(x, "x"), points(means, "means")
+    if a.shape[1] != mu.shape[1]:
+        raise InputError(f"x and means must have the same dimension; got {a.shape[1]} and {mu.shape[1]}.")
+    if not 0 < std < np.inf:
+        raise InputError(f"std must be a positive number; got {std}.")
+    return a, mu

@@ -1,0 +1,110 @@
+"""Distances through pairs: MMD² and energy distance, both as unbiased U-statistics.
+
+With any kernel k, D = E k(x, x′) + E k(y, y′) − 2 E k(x, y), x′ ≠ x. Unbiased means that D is 0 on average between
+two samples of one law, so it can be (and then half the time is) negative.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from .inputs import Array, pair
+
+ROWS = 128  # pairs are taken in strips of this many rows, which stay in cache: 7 × faster than one matrix
+
+
+def mmd2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None) -> float:
+    """MMD²_u with k = exp(−|x − y|² / 2h²) (Gretton et al. 2012, jmlr v13, Eq. 3).
+
+    y is the real data: without `bandwidth`, h is the median distance among its first 1000 points, which on a
+    mixture is the distance of modes, so it sees their counts and places long before their shapes.
+    """
+    return _value(*_rbf(x, y, bandwidth))
+
+
+def mmd2_influence(
+    x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None
+) -> tuple[Array, Array]:
+    """What each sample of x and of y adds to mmd2; both have mean 0."""
+    return _influence(*_rbf(x, y, bandwidth))
+
+
+def energy_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
+    """2 E|x − y| − E|x − x′| − E|y − y′| in data units (Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018).
+
+    0 only between equal laws, and no bandwidth to choose. (scipy.stats.energy_distance is the root of it in 1-D.)
+    """
+    return _value(*_energy(x, y))
+
+
+def energy_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
+    """What each sample of x and of y adds to energy_distance; both have mean 0."""
+    return _influence(*_energy(x, y))
+
+
+def median_distance(y: Float[Tensor, " m *d"]) -> float:
+    """The median heuristic on a fixed subsample, the first 1000 points; 1 if most of them coincide."""
+    return float(torch.pdist(y[:1000].flatten(1).double().cpu()).median()) or 1.0
+
+
+# One row of pair means per sample: (x with the other x, y with the other y, x with y, y with x).
+_Means = tuple[Array, Array, Array, Array]
+
+
+def _value(xx: Array, yy: Array, xy: Array, yx: Array) -> float:
+    return float(xx.mean() + yy.mean() - xy.mean() - yx.mean())
+
+
+def _influence(xx: Array, yy: Array, xy: Array, yx: Array) -> tuple[Array, Array]:
+    """Twice the witness function at each sample (Gretton et al. 2012, section 2.3), centred."""
+    of_x, of_y = 2 * (xx - xy), 2 * (yy - yx)
+    return of_x - of_x.mean(), of_y - of_y.mean()
+
+
+def _rbf(x: Tensor, y: Tensor, bandwidth: float | None) -> _Means:
+    pair(x, y, at_least=2)
+    h = median_distance(y) if bandwidth is None else bandwidth
+    if not 0 < h < np.inf:
+        raise InputError(f"bandwidth must be a positive number; got {h}.")
+    return _pair_means(x, y, h, lambda squared: squared.mul_(-0.5).exp_())
+
+
+def _energy(x: Tensor, y: Tensor) -> _Means:
+    pair(x, y, at_least=2)
+    unit = median_distance(y)
+    xx, yy, xy, yx = _pair_means(x, y, unit, lambda squared: squared.clamp_(min=0).sqrt_().neg_())
+    return unit * xx, unit * yy, unit * xy, unit * yx
+
+
+def _pair_means(x: Tensor, y: Tensor, unit: float, kernel: Callable[[Tensor], Tensor]) -> _Means:
+    """kernel(|x − y|²/unit²) averaged over every pair, in float32 around the centre of y (float64 is 2 × slower)."""
+    a, b = pair(x, y)
+    centre = b.mean(0)
+    u, v = (torch.from_numpy((z - centre) / unit).float() for z in (a, b))
+    sums = [_sums(u, u, kernel)[0], _sums(v, v, kernel)[0], *_sums(u, v, kernel)]
+    counts = len(u) - 1, len(v) - 1, len(v), len(u)
+    xx, yy, xy, yx = (total.numpy() / count for total, count in zip(sums, counts, strict=True))
+    return xx, yy, xy, yx
+
+
+def _sums(u: Tensor, v: Tensor, kernel: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Σ_j k(u_i, v_j) for every i, and Σ_i for every j; within one set (u is v) no point meets itself."""
+    # |u − v|² = [u, |u|², 1] · [−2v, 1, |v|²]: one matrix product makes the whole strip.
+    left = torch.cat([u, u.square().sum(1, keepdim=True), torch.ones(len(u), 1)], 1)
+    right = torch.cat([-2 * v, torch.ones(len(v), 1), v.square().sum(1, keepdim=True)], 1).T.contiguous()
+    rows, columns = torch.zeros(len(u), dtype=torch.float64), torch.zeros(len(v), dtype=torch.float64)
+    for start in range(0, len(u), ROWS):
+        strip_of = slice(start, start + ROWS)
+        if u is v:  # symmetric: only the columns from the diagonal on, whose first square holds both triangles
+            strip = kernel(left[strip_of] @ right[:, start:])
+            strip.diagonal().zero_()
+            columns[start + ROWS :] += strip[:, ROWS:].sum(0)
+        else:
+            strip = kernel(left[strip_of] @ right)
+            columns += strip.sum(0)
+        rows[strip_of] = strip.sum(1)
+    return (rows + columns, rows + columns) if u is v else (rows, columns)

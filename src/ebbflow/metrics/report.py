@@ -1,0 +1,305 @@
+"""The report: every metric beside its floor and with an interval, so that no number is read alone.
+
+**Floor.** A distance between finite samples is never 0. Its floor is the same metric, at the same sizes, with truth
+in place of the generator: fresh real samples against other real samples, a few independent repeats.
+
+**Interval.** 95 %, for the value the metric has *on average over samples of this size*, the number to hold against
+the floor. Means (log-density) are bootstrapped; distances are bootstrapped through each sample's influence on them
+(the linearised bootstrap: Efron 1982, doi:10.1137/1.9781611970319, chapter 6), because resampling whole sets makes
+ties, and a tie is as good as a wrong sample to a distance. Measured coverage at 500 samples: 0.95 away from the
+floor, 0.91–0.99 at it, where the linear term vanishes and the interval is wider than it need be, mostly upwards.
+Fractions get the exact binomial interval: no outlier in 10 000 bootstraps to 0 ± 0, and may be 0.04 %.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import betaincinv
+from torch import Tensor
+
+from ..errors import InputError
+from .inputs import Array
+from .mmd import energy_distance, energy_influence, mmd2, mmd2_influence
+from .modes import label_agreement, log_densities, mean_log_density, mode_fractions, outlier_fraction
+from .wasserstein import (
+    exact_w2,
+    exact_w2_influence,
+    sliced_w2,
+    sliced_w2_influence,
+    within_mode_influence,
+    within_mode_sliced_w2,
+)
+
+Points = Tensor | tuple[Tensor, Tensor]  # real points, alone or with their labels
+Better = Literal["lower", "higher", "equal"]
+
+COUNT_NOISE = (
+    "On a mixture, plain SW2 and W2 measure mode-count noise (floor 0.10–0.19 for 10 000 samples of three"
+    " Gaussians): compare with the floor, don't rank by it."
+)
+REPLICATES = 500
+MOST_ROWS = 16  # modes or labels beyond this get no row each
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row: the value, its 95 % interval, and what truth itself scores (mean and range over the repeats)."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    floor: float
+    floor_low: float
+    floor_high: float
+    better: Better
+    note: str = ""
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether the interval reaches into the truth's own range: no fault that this many samples can show."""
+        under, over = self.low <= self.floor_high, self.high >= self.floor_low
+        return {"lower": under, "higher": over, "equal": under and over}[self.better]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a metric may look at: samples x, real points y, and whatever else is known about the data."""
+
+    x: Tensor
+    y: Tensor
+    means: Any = None  # Any, not Optional: a metric sees only what it `needs`
+    std: Any = None
+    log_density: Any = None
+    asked: Any = None  # the label each sample was asked to have
+    labels: Any = None  # the label each real point has
+    which: int = 0  # this mode or label, for metrics with one row for each
+
+    def only(self) -> tuple[Tensor, Tensor]:
+        """Samples and real points of this label."""
+        return self.x[self.asked == self.which], self.y[self.labels == self.which]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of METRICS. Without an `influence` the value is a fraction of the samples."""
+
+    value: Callable[[Case], float]
+    influence: Callable[[Case], tuple[Array, ...]] | None = None
+    better: Better = "lower"
+    root: bool = False  # the influence is on the square of the value
+    needs: Sequence[str] = ()  # the fields of Case it can't do without
+    each: Literal["", "mode", "label"] = ""
+    at_most: int | None = None  # how many points it takes in the report
+    note: str = ""
+
+
+METRICS: dict[str, Metric] = {
+    "within-mode sliced W2": Metric(
+        lambda c: within_mode_sliced_w2(c.x, c.means, c.std),
+        lambda c: (within_mode_influence(c.x, c.means, c.std),),
+        root=True,
+        needs=("means", "std"),
+    ),
+    "outliers beyond 4 σ": Metric(lambda c: outlier_fraction(c.x, c.means, c.std), needs=("means", "std")),
+    "mean log-density": Metric(
+        lambda c: mean_log_density(c.x, c.log_density),
+        lambda c: (log_densities(c.x, c.log_density),),
+        better="equal",
+        needs=("log_density",),
+    ),
+    "fraction in mode": Metric(
+        lambda c: float(mode_fractions(c.x, c.means)[c.which]), better="equal", needs=("means",), each="mode"
+    ),
+    "asked label nearest": Metric(
+        lambda c: label_agreement(c.x, c.asked, c.y, c.labels), better="higher", needs=("asked", "labels")
+    ),
+    "sliced W2 of label": Metric(
+        lambda c: sliced_w2(*c.only()),
+        lambda c: sliced_w2_influence(*c.only()),
+        root=True,
+        needs=("asked", "labels"),
+        each="label",
+    ),
+    "MMD²": Metric(lambda c: mmd2(c.x, c.y), lambda c: mmd2_influence(c.x, c.y), at_most=4096),
+    "energy distance": Metric(lambda c: energy_distance(c.x, c.y), lambda c: energy_influence(c.x, c.y), at_most=4096),
+    "sliced W2": Metric(
+        lambda c: sliced_w2(c.x, c.y), lambda c: sliced_w2_influence(c.x, c.y), root=True, note=COUNT_NOISE
+    ),
+    "exact W2": Metric(
+        lambda c: exact_w2(c.x, c.y),
+        lambda c: exact_w2_influence(c.x, c.y),
+        root=True,
+        at_most=1000,
+        note=COUNT_NOISE,
+    ),
+}
+
+
+def measure(
+    samples: Float[Tensor, " n *d"],
+    reference: Callable[[int, int], Points] | Points,
+    *,
+    means: Float[Tensor, " k ..."] | None = None,
+    std: float | None = None,
+    log_density: Callable[[Tensor], Tensor] | None = None,
+    labels: Int[Tensor, " n"] | None = None,
+    repeats: int = 6,
+    seed: int = 0,
+) -> list[Measurement]:
+    """Every metric of METRICS that applies, one row each.
+
+    `reference(n, seed)` draws n real points, or is an array of them: that is split into random halves, and at most
+    half as many samples are measured, since a floor must have the sizes of what stands beside it. With `labels`
+    (asked of the samples) the reference gives (points, labels). Non-finite samples are a row of their own; the
+    other rows are over the finite ones.
+    """
+    if repeats < 1:
+        raise InputError(f"repeats must be at least 1; got {repeats}.")
+    if labels is not None and len(labels) != len(samples):
+        raise InputError(f"Every sample needs one label; got {len(labels)} for {len(samples)}.")
+    known: dict[str, Any] = {"means": means, "std": std, "log_density": log_density}
+    samples = samples.detach().cpu()
+    finite = torch.isfinite(samples.flatten(1)).all(1)
+    rows = [_non_finite(int((~finite).sum()), len(samples))]
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.randperm(len(samples), generator=generator)  # so that a metric on a part sees all of them alike
+    kept = kept[finite[kept]]
+    if len(kept) < 2:
+        return rows
+
+    def truth(repeat: int) -> Case:
+        """Fresh real points in place of samples, and the real points they are held against."""
+        (x, asked), (y, real_labels) = _two_sets(reference, len(kept), seed, repeat)
+        if labels is None:
+            return Case(x, y, **known)
+        if asked is None or real_labels is None:
+            raise InputError("With labels, the reference must give (points, labels); it gives points only.")
+        for labelled in (asked, real_labels):
+            if missing := set(labels.tolist()) - set(labelled.tolist()):
+                raise InputError(f"The reference has no point with label {min(missing)}, which samples were asked for.")
+        return Case(x, y, asked=asked, labels=real_labels, **known)
+
+    floor_cases = (truth(repeat) for repeat in range(repeats))
+    first = next(floor_cases)
+    kept = kept[: len(first.y)]
+    asked = None if labels is None else labels.cpu()[kept]
+    case = replace(first, x=samples[kept], asked=asked)
+
+    todo = {name: task for name, metric in METRICS.items() for name, task in _expand(name, metric, case)}
+    floors: dict[str, list[float]] = {name: [] for name in todo}
+    for floor_case in (first, *floor_cases):
+        for name, (metric, which) in todo.items():
+            floors[name].append(metric.value(_part(floor_case, metric, which)))
+    for name, (metric, which) in todo.items():
+        part = _part(case, metric, which)
+        value = metric.value(part)
+        low, high = interval(metric, part, value, seed)
+        seen = f"On {len(part.x)} of the {len(samples)} samples." if len(part.x) < int(finite.sum()) else ""
+        note = "\n".join(filter(None, (seen, metric.note)))
+        floor = floors[name]
+        rows.append(
+            Measurement(name, value, low, high, float(np.mean(floor)), min(floor), max(floor), metric.better, note)
+        )
+    return rows
+
+
+def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of `value`, the metric of `case`; see the top of this file."""
+    if metric.influence is None:
+        return binomial_interval(round(value * len(case.x)), len(case.x))
+    if not math.isfinite(value):  # a log-density of −∞ has no spread
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    shift = np.zeros(REPLICATES)
+    for influence in metric.influence(case):
+        n, centred = len(influence), influence - influence.mean()
+        shift += [centred[rng.integers(n, size=n)].mean() for _ in range(REPLICATES)]
+    low, high = np.percentile(shift, [2.5, 97.5])
+    if metric.root:
+        return math.sqrt(max(0.0, value**2 + low)), math.sqrt(max(0.0, value**2 + high))
+    return value + low, value + high
+
+
+def binomial_interval(count: int, n: int) -> tuple[float, float]:
+    """Exact 95 % interval of a fraction count/n (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
+    low = float(betaincinv(count, n - count + 1, 0.025)) if count else 0.0
+    high = float(betaincinv(count + 1, n - count, 0.975)) if count < n else 1.0
+    return low, high
+
+
+def table(rows: Sequence[Measurement]) -> str:
+    """The rows as aligned text, each beside its floor, with the notes underneath."""
+    span = lambda low, high: "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
+    cells = [("metric", "value", "95 % interval", "floor", "floor's range", "better", "")]
+    for row in rows:
+        verdict = "at the floor" if row.at_floor else ""
+        bounds = span(row.low, row.high), f"{row.floor:.4g}", span(row.floor_low, row.floor_high)
+        cells.append((row.name, f"{row.value:.4g}", *bounds, row.better, verdict))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    lines.insert(1, "─" * (sum(widths) + 2 * len(widths) - 2))
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.note.splitlines():
+            notes.setdefault(note, []).append(row.name)
+    lines += [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def to_json(rows: Sequence[Measurement]) -> str:
+    """The rows as a JSON list; a number that is not finite becomes null."""
+    plain = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
+    records = [{key: plain(value) for key, value in asdict(row).items()} | {"at_floor": row.at_floor} for row in rows]
+    return json.dumps(records, indent=2, ensure_ascii=False)
+
+
+def _non_finite(bad: int, n: int) -> Measurement:
+    if n == 0:
+        raise InputError("There are no samples to measure.")
+    note = f"{bad} of {n} samples; every other row is over the finite ones." if bad else ""
+    return Measurement("non-finite", bad / n, *binomial_interval(bad, n), 0.0, 0.0, 0.0, "lower", note)
+
+
+def _two_sets(
+    reference: Callable[[int, int], Points] | Points, n: int, seed: int, repeat: int
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+    """Two independent sets of real points (and labels): drawn fresh, or two halves of an array."""
+    one, two = (int(word) for word in np.random.SeedSequence([seed, repeat]).generate_state(2))
+    if callable(reference):
+        return _labelled(reference(n, one)), _labelled(reference(n, two))
+    points, labels = _labelled(reference)
+    n = min(n, len(points) // 2)
+    if n < 2:
+        raise InputError(f"The reference needs at least 4 points, to be split into halves; got {len(points)}.")
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(one))
+    halves = order[:n], order[n : 2 * n]
+    x, y = ((points[half], None if labels is None else labels[half]) for half in halves)
+    return x, y
+
+
+def _labelled(real: Points) -> tuple[Tensor, Tensor | None]:
+    points, labels = real if isinstance(real, tuple) else (real, None)
+    return points.detach().cpu(), None if labels is None else labels.cpu()
+
+
+def _expand(name: str, metric: Metric, case: Case) -> list[tuple[str, tuple[Metric, int]]]:
+    """The rows a metric has here: none, one, or one for each mode or label."""
+    if any(getattr(case, field) is None for field in metric.needs):
+        return []
+    if not metric.each:
+        return [(name, (metric, 0))]
+    each = range(len(case.means)) if metric.each == "mode" else case.asked.unique().tolist()
+    return [(f"{name} {which}", (metric, which)) for which in each] if len(each) <= MOST_ROWS else []
+
+
+def _part(case: Case, metric: Metric, which: int) -> Case:
+    few = slice(metric.at_most)
+    asked, labels = (None if of is None else of[few] for of in (case.asked, case.labels))
+    return replace(case, x=case.x[few], y=case.y[few], asked=asked, labels=labels, which=which)
