@@ -1,0 +1,54 @@
+"""Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import Measurement
+
+
+@dataclass(frozen=True)
+class Method:
+    """One trained network. Everything is in data units; at t = 1 the noise then has the data's mean and spread."""
+
+    key: str  # "diffusion" or "flow": fixes its colour
+    name: str  # "DDPM", "Flow matching"
+    steps: np.ndarray  # training history: steps and
+    losses: np.ndarray  # mean loss since the entry before
+    seconds: float  # CPU seconds of training
+    evolution: list[tuple[int, np.ndarray]]  # (training step, samples (m, d)), from the same noise
+    walk_times: np.ndarray  # (k,) from 1 to 0
+    walk: np.ndarray  # (k, m, d): a deterministic run from the noise both methods share
+    fields: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]  # (t, places, velocities there, samples of x_t)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One way of sampling one network, and how good the samples are."""
+
+    method: str  # Method.key
+    label: str
+    sampler: str
+    steps: int
+    evaluations: int  # of the network, per sample
+    seconds: float
+    samples: np.ndarray
+    labels: np.ndarray | None
+    measurements: list[Measurement]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `ebbflow compare` found, ready to be drawn."""
+
+    title: str
+    command: str
+    real: np.ndarray
+    real_labels: np.ndarray | None
+    limits: tuple[float, float]
+    methods: list[Method]
+    samplings: list[Sampling]
+    quality: dict[str, list[tuple[int, float]]]  # label → (evaluations, metric)
+    quality_metric: str
+    floor: tuple[float, float]
+    settings: dict[str, str]
