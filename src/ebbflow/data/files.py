@@ -7,7 +7,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,8 @@ def save(
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 # --- text ---------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ def _read_text(path: Path, label: str | None) -> Points:
         return _points(path, table, layout.names)
     found = list(names)
     labels = [found[int(index)] for index in table[:, layout.label]]
-    columns = tuple(np.delete(np.array(layout.names, dtype=object), layout.label)) if layout.names else ()
+    columns = [name for k, name in enumerate(layout.names) if k != layout.label]
     return _points(path, np.delete(table, layout.label, axis=1), columns, labels)
 
 
@@ -178,9 +179,7 @@ def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
                 f"{layout.cell(row, len(cells))} missing; the row has {len(cells)} of {layout.width} columns."
             )
         if len(cells) > layout.width:
-            raise InputError(
-                f"{layout.cell(row, layout.width)} one too many; the first row has {layout.width}."
-            )
+            raise InputError(f"{layout.cell(row, layout.width)} one too many; the first row has {layout.width}.")
         values: list[float] = []
         for column, cell in enumerate(map(str.strip, cells)):
             if not cell:
@@ -241,10 +240,8 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _csv_lines(
-    path: Path, values: np.ndarray, columns: Sequence[str], labels: Sequence[Any] | None
-) -> Iterator[str]:
-    class Line:
+def _csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: Sequence[Any] | None) -> Iterator[str]:
+    class Line:  # csv.writer returns what write returns: here the line itself
         write = staticmethod(lambda text: text)
 
     writer = csv.writer(Line(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
@@ -260,7 +257,7 @@ def _csv_lines(
 
 
 def _read_npy(path: Path, label: str | None) -> Points:
-    array = _load(path, b"\x93NUMPY", lambda: np.load(path, allow_pickle=False))
+    array = _load(path, b"\x93NUMPY")
     if label is None:
         return _points(path, _table(str(path), array))
     numbers = [str(k + 1) for k in range(array.shape[1])] if array.ndim == 2 else []
@@ -275,7 +272,8 @@ def _read_npy(path: Path, label: str | None) -> Points:
 
 
 def _read_npz(path: Path, label: str | None) -> Points:
-    archive = _load(path, b"PK", lambda: dict(np.load(path, allow_pickle=False)))
+    # Members that aren't arrays come as bytes.
+    archive = {name: held for name, held in _load(path, b"PK").items() if isinstance(held, np.ndarray)}
     if label is not None and label not in archive:
         raise InputError(f"{path} has no array {label!r}; it has {_listed(archive)}.")
     label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
@@ -293,17 +291,18 @@ def _read_npz(path: Path, label: str | None) -> Points:
     return _points(path, table, labels=_label_array(where, archive[label]))
 
 
-def _load(path: Path, magic: bytes, load: Callable[[], Any]) -> Any:
+def _load(path: Path, magic: bytes) -> Any:
     with open(path, "rb") as file:
-        start = file.read(len(magic))
-    if start != magic:
-        raise InputError(f"{path} is {'not a ' + path.suffix + ' file' if start else 'empty'}.")
-    try:
-        return load()
-    except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
-        if "Object arrays" in str(error):
-            raise InputError(f"{path} holds pickled objects, which are never loaded.") from error
-        raise InputError(f"{path} is damaged or cut short ({type(error).__name__}).") from error
+        if (start := file.read(len(magic))) != magic:
+            raise InputError(f"{path} is {f'not a {path.suffix} file' if start else 'empty'}.")
+        file.seek(0)
+        try:
+            held = np.load(file, allow_pickle=False)
+            return held if isinstance(held, np.ndarray) else dict(held)
+        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
+            if "Object arrays" in str(error):
+                raise InputError(f"{path} holds pickled objects, which are never loaded.") from error
+            raise InputError(f"{path} is damaged or cut short ({type(error).__name__}).") from error
 
 
 def _table(where: str, array: np.ndarray) -> np.ndarray:
@@ -317,9 +316,7 @@ def _table(where: str, array: np.ndarray) -> np.ndarray:
     if (bad := ~(np.abs(table) <= _LARGEST)).any():
         row, column = np.argwhere(bad)[0]
         value = table[row, column]
-        raise InputError(
-            f"{where}, row {row + 1}, column {column + 1}: {value} is not a finite float32 number."
-        )
+        raise InputError(f"{where}, row {row + 1}, column {column + 1}: {value} is not a finite float32 number.")
     return table
 
 
@@ -339,25 +336,21 @@ def _label_array(where: str, array: np.ndarray) -> list[str]:
 # --- both ---------------------------------------------------------------------------------------------------
 
 
-def _points(
-    path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: Sequence[str] | None = None
-) -> Points:
+def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: Sequence[str] | None = None) -> Points:
     x = table.astype(np.float32)
     lost = (np.abs(x - table).max(0) > 1e-3 * table.std(0)) & (table.max(0) > table.min(0))
     if lost.any():
         column = int(np.argmax(lost))
         name = repr(columns[column]) if columns else column + 1
         raise InputError(
-            f"{path}, column {name}: values around {table[0, column]:.9g} differ by too little for float32; "
+            f"{path}, column {name}: values around {table[0, column]:.12g} differ by too little for float32; "
             "subtract an offset."
         )
     if labels is None:
         return Points(torch.from_numpy(x), columns=tuple(columns))
     classes = _sorted(set(labels))
     if len(classes) > max(10, len(labels) / 2):
-        raise InputError(
-            f"{path} has {len(classes)} different labels in {len(labels)} rows; is the label column a number?"
-        )
+        raise InputError(f"{path} has {len(classes)} different labels in {len(labels)} rows: a number, not a label.")
     index = {name: k for k, name in enumerate(classes)}
     codes = torch.tensor([index[name] for name in labels])
     return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes))
@@ -371,7 +364,7 @@ def _sorted(names: Iterable[str]) -> list[str]:
 
 def _listed(names: Iterable[str], most: int = 12) -> str:
     shown = [repr(name) for name in names]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
 
 
 def _short(text: str) -> str:

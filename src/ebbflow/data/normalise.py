@@ -22,9 +22,7 @@ class Standardise:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
-            raise InputError(
-                f"mean and std must have one number per column; got {len(self.mean)} and {len(self.std)}."
-            )
+            raise InputError(f"mean and std must have one number per column; got {len(self.mean)} and {len(self.std)}.")
         for value in self.mean:
             if not math.isfinite(value):
                 raise InputError(f"mean must be finite numbers; got {value!r}.")
@@ -68,11 +66,11 @@ class Standardise:
         return {"name": "standardise", "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Standardise":
+    def from_config(cls, config: Any) -> "Standardise":
         """The inverse of to_config; anything else is an InputError."""
         if not isinstance(config, Mapping):
             raise InputError(f"The data transform must be a table with a name; got {config!r}.")
-        name = pick(_KEYS, config.get("name", "nothing"), "the data transform's name")
+        name = pick(_KEYS, str(config.get("name", "")), "the data transform's name")
         if set(config) != _KEYS[name]:
             takes, got = (", ".join(sorted(map(repr, keys))) for keys in (_KEYS[name], config))
             raise InputError(f"The data transform {name!r} takes the keys {takes}; got {got}.")

@@ -167,8 +167,9 @@ _BLADES, _BLADE_MEAN, _BLADE_STD = 5, (2.0, 0.0), (0.6, 0.2)
 
 def _pinwheel(n: int, g: Generator) -> tuple[Tensor, Tensor]:
     labels = _integers(_BLADES, n, g)
-    z = _normal(g, n, 2) * torch.tensor(_BLADE_STD).to(g.device) + torch.tensor(_BLADE_MEAN).to(g.device)
-    return _turn(z, _blade_angle(z) + 2 * math.pi / _BLADES * labels), labels
+    z = _normal(g, n, 2)
+    z = torch.tensor(_BLADE_MEAN).to(z) + torch.tensor(_BLADE_STD).to(z) * z
+    return _turn(z, _blade_angle(z) + 2 * math.pi / _BLADES * labels.to(z)), labels
 
 
 def _pinwheel_log_density(x: Float[Tensor, "*b 2"]) -> Float[Tensor, " *b"]:
@@ -209,7 +210,7 @@ def _integers(high: int, n: int, g: Generator) -> Tensor:
 
 DATASETS: dict[str, PointSet] = {
     "three_gaussians": mixture(
-        [(2, 2), (-2, 2), (0, -2)],
+        [(2.0, 2.0), (-2.0, 2.0), (0.0, -2.0)],
         std=0.3,
         about="three round clusters at (2, 2), (-2, 2) and (0, -2), std 0.3",
         limits=(-3.5, 3.5),
@@ -219,7 +220,7 @@ DATASETS: dict[str, PointSet] = {
         [(2 * math.cos(k * math.pi / 4), 2 * math.sin(k * math.pi / 4)) for k in range(8)],
         std=0.2,
         about="eight round clusters on a circle of radius 2, std 0.2",
-        limits=(-3, 3),
+        limits=(-3.0, 3.0),
         classes=("E", "NE", "N", "NW", "W", "SW", "S", "SE"),
     ),
     "two_moons": along(
@@ -260,7 +261,7 @@ DATASETS: dict[str, PointSet] = {
             _rings,
             std=_RING_STD,
             about="three circles of radius 1, 2 and 3, noise 0.1",
-            limits=(-4, 4),
+            limits=(-4.0, 4.0),
             classes=("inner", "middle", "outer"),
         ),
         log_density=_rings_log_density,
