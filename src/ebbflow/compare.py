@@ -45,10 +45,12 @@ class Comparison:
     command: str
     real: np.ndarray
     real_labels: np.ndarray | None
-    limits: tuple[float, float]
+    limits: tuple[float, float] | np.ndarray  # the frame of every picture: for all columns, or (d, 2)
     methods: list[Method]
     samplings: list[Sampling]
-    quality: dict[str, list[tuple[int, float]]]  # label → (evaluations, metric)
+    quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
     quality_metric: str
     floor: tuple[float, float]
     settings: dict[str, str]
+    classes: tuple[str, ...] = ()  # names of the labels
+    columns: tuple[str, ...] = ()  # names of the columns
