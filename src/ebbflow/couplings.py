@@ -40,7 +40,7 @@ def class_aware_ot(
     if labels is None:
         raise InputError("The class_ot coupling needs labelled data and a conditional network.")
     coupled = x1.clone()
-    for label in labels.unique():
+    for label in set(labels.tolist()):
         members = labels == label
         coupled[members] = minibatch_ot(x0[members], x1[members])
     return coupled

@@ -1,5 +1,6 @@
 """A network, the path it was trained on, and what it predicts. Everything samplers need of a checkpoint."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,15 +10,18 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .paths import Path, Scales
-from .specs import bind, parse
-from .targets import TARGETS, Estimate, decode, edm_inputs, encode
+from .specs import bind, parse, pick
+from .targets import TARGETS, Estimate, Target, decode, edm_inputs, encode
 
 
 class DenoiserLike(Protocol):
     """A Denoiser, a guided one, or an oracle: what a sampler calls."""
 
-    path: Path
-    gaussian_end: bool
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def gaussian_end(self) -> bool: ...
 
     def __call__(self, x_t: Tensor, t: Tensor, /, **cond: Any) -> Estimate: ...
 
@@ -31,19 +35,20 @@ class Denoiser(nn.Module):
     meaning, so x̂₀ and ε̂ are just its coordinates, and only ODE samplers apply.
 
     A noise or score says nothing of x₀ where α = 0 (d = 0), as at t = 1 on the linear path; there the network is
-    asked at t_max instead, the last time with α/σ ≥ 1/200 (DDPM's own table ends at 1/160).
+    asked at t_max instead, the last time with α/σ ≥ 1/200 (DDPM's own table ends at 1/160). A path that keeps
+    α above 1/200 needs no such help, however large its σ.
     """
 
     def __init__(self, network: nn.Module, path: Path, target: str = "velocity", *, gaussian_end: bool = True) -> None:
         super().__init__()
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
-        self.row = bind(TARGETS, target, "target")
+        self.row: Target = bind(TARGETS, target, "target")
         name, options = parse(target)
         self.is_edm, self.data_std = name == "edm", float(options.get("data_std", 1.0))
-        if self.data_std <= 0:
-            raise InputError(f"target 'edm': data_std must be above 0; got {self.data_std}.")
-        last = path.time_of(torch.tensor(200.0, dtype=torch.float64)) if name in ("noise", "score") else 1.0
-        self.t_max = float(last)
+        if not 0 < self.data_std < math.inf:
+            raise InputError(f"target 'edm': data_std must be above 0 and finite; got {self.data_std}.")
+        lost = name in ("noise", "score") and bool(path.scales(torch.ones((), dtype=torch.float64)).alpha < 1 / 200)
+        self.t_max = float(path.time_of(torch.tensor(200.0, dtype=torch.float64))) if lost else 1.0
         if not gaussian_end and name != "velocity":
             raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
 
@@ -70,18 +75,21 @@ class Denoiser(nn.Module):
         weight: Callable[[Scales], Tensor] | None = None,
         **cond: Any,
     ) -> Float[Tensor, " b"]:
-        """Per-example squared error of the target: |ŷ - (a x₀ + b ε)|² / dim (Ho et al. 2020, Eq. 14; Lipman et al. Eq. 9).
+        """Per-example squared error of the target, |ŷ - (a x₀ + b ε)|² / dim.
 
+        Ho et al. 2020, arXiv:2006.11239, Eq. 14; Lipman et al. 2023, arXiv:2210.02747, Eq. 9.
         weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); none weighs every target error alike.
         z: a third, independent noise; given where x₀ and the other end are coupled or are two sample sets, for
-        then a Bridge's three terms don't add up to one Gaussian (see Path.between).
+        then a Bridge's three terms don't add up to one Gaussian (see Path.between) and only the velocity is left.
         """
         c = self.path.at(t, x0)
         if z is None:
             x_t, y = c.alpha * x0 + c.sigma * noise, encode(self.row, c, x0, noise)
+        elif self.target != "velocity":
+            raise InputError(f"Between given ends (z) only the velocity has a meaning; got target {self.target!r}.")
         else:
             x_t, y = self.path.between(x0, noise, t, z)
-        error = (self.output(c, x_t, t, **cond) - y).square().flatten(1).mean(1)
+        error: Tensor = (self.output(c, x_t, t, **cond) - y).square().flatten(1).mean(1)
         if weight is None:
             return error
         a, b = self.row(c)
@@ -94,7 +102,7 @@ def _min_snr(c: Scales, gamma: float = 5.0) -> Tensor:
 
 
 def _edm_weight(c: Scales, data_std: float = 1.0) -> Tensor:
-    """λ(σ) = (σ² + σ_d²) / (σ σ_d)², which makes the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
+    """λ(σ) = (σ² + σ_d²) / (σ σ_d)²: leaves the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
     ratio = c.sigma / c.alpha
     return (ratio**2 + data_std**2) / (ratio * data_std) ** 2
 
@@ -104,6 +112,6 @@ WEIGHTS: dict[str, Callable[..., Tensor] | None] = {"unit": None, "min_snr": _mi
 
 def loss_weight(spec: str) -> Callable[[Scales], Tensor] | None:
     """The row of WEIGHTS a spec names; "unit" weighs the target's own error, as each paper does."""
-    if spec == "unit":
+    if WEIGHTS[pick(WEIGHTS, parse(spec)[0], "weight")] is None:
         return None
-    return bind({k: row for k, row in WEIGHTS.items() if row is not None}, spec, "weight")
+    return bind({name: row for name, row in WEIGHTS.items() if row is not None}, spec, "weight")

@@ -51,9 +51,11 @@ class ClassifierFree:
         t: Float[Tensor, " #b"],
         /,
         *,
-        label: Int[Tensor, " b"],
+        label: Int[Tensor, " b"] | None = None,
         **cond: Any,
     ) -> Estimate:
+        if label is None:
+            raise InputError("Classifier-free guidance needs a label for each sample.")
         low, high = self.interval
         inside = (t > low) & (t <= high)
         if self.weight == 1 or not bool(inside.any()):
@@ -62,4 +64,5 @@ class ClassifierFree:
         both_t = t if len(t) == 1 else torch.cat([t, t])
         both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
         w = torch.where(inside, self.weight, 1.0).to(x_t).reshape(-1, *[1] * (x_t.ndim - 1))
-        return Estimate(*(torch.lerp(*half.chunk(2)[::-1], w) for half in both))
+        (x0, null_x0), (noise, null_noise) = both.x0.chunk(2), both.noise.chunk(2)
+        return Estimate(torch.lerp(null_x0, x0, w), torch.lerp(null_noise, noise, w))

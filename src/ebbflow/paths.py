@@ -105,7 +105,8 @@ class Cosine(Path):
         rate = math.pi / 2 / (1 + self.offset)
         phase = rate * (t + self.offset)
         first = math.cos(rate * self.offset)
-        alpha, alpha_dot = phase.cos().clamp(min=0) / first, -rate * phase.sin() / first
+        # cos φ = sin(π/2 - φ) = sin(rate (1 - t)): exactly 0 at t = 1, and precise near it.
+        alpha, alpha_dot = (rate * (1 - t)).sin() / first, -rate * phase.sin() / first
         # 1 - α² = (cos²φ₀ - cos²φ) / cos²φ₀ = sin(φ - φ₀) sin(φ + φ₀) / cos²φ₀, without the cancellation near t = 0.
         sigma = ((rate * t).sin() * (phase + rate * self.offset).sin()).clamp(min=0).sqrt() / first
         # At s = 0 this is α̇ = -rate σ, σ̇ = rate α, finite at t = 0; the quotient below is 0/0 there.
@@ -136,13 +137,7 @@ class DDPM(Path):
         _require(self.beta_min <= self.beta_max < 1, "ddpm path: beta_max", self.beta_max, "in [beta_min, 1)")
         for beta in self.table:
             _require(0 < beta < 1, "ddpm path: a β of the table", beta, "in (0, 1)")
-        last = float(self.log_alpha_bar[-1].exp())
-        if last > 0.05:
-            warnings.warn(
-                f"ddpm path: ᾱ_T = {last:.2f}, so x₁ still holds much of the data and sampling from pure noise "
-                "is biased; use more steps or larger β.",
-                stacklevel=3,
-            )
+        _warn_of_leftover("ddpm path: ᾱ_T", float(self.log_alpha_bar[-1].exp()), "use more steps or larger β")
 
     @cached_property
     def log_alpha_bar(self) -> Float[Tensor, " n_plus_1"]:
@@ -192,8 +187,10 @@ class VP(Path):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _require(self.beta_min > 0, "vp path: beta_min", self.beta_min, "above 0")
-        _require(self.beta_max >= self.beta_min, "vp path: beta_max", self.beta_max, "at least beta_min")
+        _require(0 < self.beta_min < math.inf, "vp path: beta_min", self.beta_min, "above 0 and finite")
+        finite = self.beta_min <= self.beta_max < math.inf
+        _require(finite, "vp path: beta_max", self.beta_max, "at least beta_min and finite")
+        _warn_of_leftover("vp path: α(1)²", math.exp(-(self.beta_min + self.beta_max) / 2), "use larger β")
 
     def scales(self, t: Tensor) -> Scales:
         rise = self.beta_max - self.beta_min
@@ -246,9 +243,10 @@ class Bridge(Path):
         return Scales(1 - t, sigma, -torch.ones_like(t), sigma_dot)
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        # With q = t / (1 - t), σ²/α² = q² + s² q is solved by the larger root.
-        q = ((self.spread**4 + 4 * ratio**2).sqrt() - self.spread**2) / 2
-        return torch.where(q.isinf(), torch.ones_like(q), q / (1 + q))
+        # With q = t / (1 - t), σ²/α² = q² + s² q is solved by the larger root, √(h² + ratio²) - h with h = s²/2.
+        h = self.spread**2 / 2
+        q = ratio if h == 0 else ratio * (ratio / ((h**2 + ratio**2).sqrt() + h))
+        return torch.where(ratio.isinf(), torch.ones_like(q), q / (1 + q))
 
     def between(self, x0: Tensor, x1: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         time = t.reshape(-1, *[1] * (x0.ndim - 1)).to(x0)
@@ -270,3 +268,13 @@ PATHS: dict[str, type[Path]] = {
 def _require(holds: bool, what: str, value: object, accepted: str) -> None:
     if not holds:
         raise InputError(f"{what} must be {accepted}; got {value!r}.")
+
+
+def _warn_of_leftover(name: str, signal: float, remedy: str) -> None:
+    """A path that ends with much of the data still in it can't start from pure noise."""
+    if signal > 0.05:
+        warnings.warn(
+            f"{name} = {signal:.2f}, so x₁ still holds much of the data and sampling from pure noise is biased; "
+            f"{remedy}.",
+            stacklevel=4,
+        )

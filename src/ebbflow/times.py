@@ -49,6 +49,8 @@ def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0
     """
     _positive("beta", "a", a)
     _positive("beta", "b", b)
+    if not 0 < scale <= 1:
+        raise InputError(f"beta: scale must be above 0 and at most 1; got {scale!r}.")
     if b == 1:
         draw = u ** (1 / a)
     else:
@@ -77,10 +79,14 @@ def uniform_grid(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
 
 
 def trailing(steps: int, path: Path, table: int = 1000) -> Float[Tensor, " n_plus_1"]:
-    """Times that a discrete DDPM has, t = round(N (1 - i/n)) / N, from t = 1 (Lin et al. 2024, arXiv:2305.08891, Table 2)."""
+    """Times that a discrete DDPM has, t = round(N - i N/n) / N, from t = 1.
+
+    Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even.
+    """
     if not 1 <= steps <= table:
         raise InputError(f"The trailing grid has at most {table} steps, one per entry of its table; got {steps}.")
-    return (uniform_grid(steps, path) * table).round() / table
+    passed = torch.arange(steps + 1, dtype=torch.float64) * table / steps
+    return (table - passed).round() / table
 
 
 def quadratic(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
@@ -98,8 +104,10 @@ def shifted(steps: int, path: Path, shift: float = 3.0) -> Float[Tensor, " n_plu
 def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> Float[Tensor, " n_plus_1"]:
     """Uniform in log(σ/α) from t = 1, then 0 (Lu et al. 2022, arXiv:2206.00927, Section 3.4).
 
-    t = 1 may have α = 0, an infinite σ/α, and is taken for ratio_max; the last step goes from ratio_min to 0.
+    t = 1 may have α = 0, an infinite σ/α, and is taken for ratio_max, unless the path ends below that; the last
+    step goes from ratio_min to 0.
     """
+    ratio_max = _reached(path, ratio_max)
     _ordered("log_snr", ratio_min, ratio_max)
     return _from_ratios(path, lambda u: torch.exp(_lerp(math.log(ratio_max), math.log(ratio_min), u)), steps)
 
@@ -107,8 +115,9 @@ def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 
 def karras(
     steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0
 ) -> Float[Tensor, " n_plus_1"]:
-    """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5)."""
+    """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5); ends as log_snr's."""
     _positive("karras", "rho", rho)
+    ratio_max = _reached(path, ratio_max)
     _ordered("karras", ratio_min, ratio_max)
     return _from_ratios(path, lambda u: _lerp(ratio_max ** (1 / rho), ratio_min ** (1 / rho), u) ** rho, steps)
 
@@ -132,6 +141,12 @@ def _from_ratios(path: Path, ratio: Callable[[Tensor], Tensor], steps: int) -> T
             "This grid's noise-to-signal range goes beyond the path's; lower ratio_max or raise ratio_min."
         )
     return times
+
+
+def _reached(path: Path, ratio_max: float) -> float:
+    """ratio_max, or the path's own σ/α at t = 1 where that is less."""
+    c = path.scales(torch.ones((), dtype=torch.float64))
+    return min(ratio_max, float(c.sigma / c.alpha))
 
 
 def _lerp(first: float, last: float, u: Tensor) -> Tensor:

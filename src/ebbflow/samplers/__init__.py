@@ -40,12 +40,14 @@ def trajectory(
 ) -> Iterator[tuple[float, Tensor]]:
     """(t, x_t) from t = 1 to t = 0, both included: one sample of `shape` for each id of `draws`.
 
-    start: x at t = 1; drawn from the path's prior unless given (as points of the other sample set, say).
+    start: x at t = 1; drawn from the path's prior unless given. Between two sample sets it must be given.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1; got {steps}.")
     walk = bind(SAMPLERS, sampler, "sampler")
     times = bind(GRIDS, grid, "grid")(steps, denoiser.path)
+    if start is None and not denoiser.gaussian_end:
+        raise InputError("Between two sample sets, sampling starts from points of the second: give them as start.")
     if start is None:
         start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
     yield float(times[0]), start
