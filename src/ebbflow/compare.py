@@ -1,10 +1,56 @@
 """Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
 
-from dataclasses import dataclass
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
+from .errors import InputError
+from .evaluation import evaluate, point_set, real_points
 from .metrics import Measurement
+from .recipes import RECIPES, Recipe
+from .samplers import slope
+from .trained import Trained
+from .training import checkpoint
+from .training.run import Interrupted, fit, prepare, read_metrics
+
+# Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:
+# it follows σ, which is small near the data; DDPM's own 1000 steps are those of its table.
+SAMPLINGS: dict[str, list[tuple[str, str, str, int]]] = {
+    "diffusion": [
+        ("DDPM, 1000 steps", "ddpm:variance=beta", "trailing", 1000),
+        ("DDIM, 50 steps", "ddim", "quadratic", 50),
+        ("Euler, 100 steps", "euler", "quadratic", 100),
+        ("Heun, 50 steps", "heun", "quadratic", 50),
+        ("Heun, 10 steps", "heun", "quadratic", 10),
+    ],
+    "flow": [
+        ("Euler, 100 steps", "euler", "quadratic", 100),
+        ("Heun, 50 steps", "heun", "quadratic", 50),
+        ("Heun, 10 steps", "heun", "quadratic", 10),
+    ],
+}
+METHODS = {"diffusion": ("DDPM", "ddpm"), "flow": ("Flow matching", "flow")}
+CURVE = {"Euler": ("euler", (5, 10, 20, 50, 100)), "Heun": ("heun", (3, 5, 10, 25, 50))}
+CURVE_METRICS = ("within-mode sliced W2", "energy distance")  # the first that applies is drawn
+SUMMARY = ("within-mode sliced W2", "outliers beyond 4 σ", "mean log-density", "MMD²", "energy distance", "sliced W2")
+CURVE_POINTS = 4000
+WALK_POINTS = 1500
+FIELD_TIMES = (0.9, 0.7, 0.5, 0.3, 0.1)
 
 
 @dataclass(frozen=True)
@@ -54,3 +100,245 @@ class Comparison:
     settings: dict[str, str]
     classes: tuple[str, ...] = ()  # names of the labels
     columns: tuple[str, ...] = ()  # names of the columns
+
+
+def compare(
+    recipe: Recipe,
+    out: Path,
+    *,
+    n: int = 10_000,
+    workers: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    command: str = "ebbflow compare",
+) -> Comparison:
+    """Train DDPM and flow matching with a recipe's data, network and steps; sample and measure both; see METHODS.
+
+    The two run in two processes where there are two cores. Each is an ordinary run in a folder of its own, so an
+    interrupted comparison continues with resume=True.
+    """
+    jobs = []
+    for position, (key, (name, base)) in enumerate(METHODS.items()):
+        row = RECIPES[base]()
+        own = {field: getattr(row, field) for field in ("path", "target", "sampler", "grid", "sample_steps")}
+        options = {"resume": resume, "overwrite": overwrite, "progress": progress, "position": position}
+        jobs.append((key, name, replace(recipe, **own), out / key, n, options))
+    prepare(jobs[0][2])  # what is wrong with the data or the recipe is said before anything is written
+    if not (resume or overwrite):
+        for job in jobs:
+            if job[3].exists():
+                raise InputError(
+                    f"{out} already holds a comparison; resume it, overwrite it, or choose another folder."
+                )
+    if workers > 1 and len(os.sched_getaffinity(0)) > 1:
+        context = multiprocessing.get_context("spawn")
+        with _forwarded_signals() as received, ProcessPoolExecutor(len(jobs), context, _worker) as pool:
+            futures = [pool.submit(_study, *job) for job in jobs]
+            try:
+                studies = [future.result() for future in futures]
+            except (Interrupted, KeyboardInterrupt, BrokenProcessPool):
+                if not received:
+                    raise
+                name = signal.Signals(received[0]).name
+                raise Interrupted(f"Stopped by {name}; saved. Continue with: {command} --resume", received[0]) from None
+    else:
+        studies = [_study(*job) for job in jobs]
+    return _assemble(recipe, studies, n, command)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What one process brings home."""
+
+    method: Method
+    samplings: list[Sampling]
+    quality: dict[str, list[tuple[int, Measurement]]]
+
+
+def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    trained = fit(recipe, folder, **options)
+    work = sum(evaluations * n for *_, evaluations in SAMPLINGS[key])
+    floors: dict[tuple[str, int], list[float]] = {}
+    bar = tqdm(
+        total=work, desc=f"{folder.name}: sampling", position=options["position"], disable=not options["progress"],
+        unit="pt", unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+    )  # fmt: skip
+    samplings = []
+    with bar:
+        for label, sampler, grid, steps in SAMPLINGS[key]:
+            start = time.process_time()
+            x, evaluations = _draw(trained, n, sampler, grid, steps, bar)
+            seconds = time.process_time() - start
+            rows = evaluate(recipe, x, seed=recipe.seed, floors=floors)
+            samplings.append(Sampling(key, label, sampler, steps, evaluations, seconds, x.numpy(), None, rows))
+        quality = {}
+        for solver, (sampler, counts) in CURVE.items():
+            points = []
+            for steps in counts:
+                x, evaluations = _draw(trained, min(n, CURVE_POINTS), sampler, "quadratic", steps)
+                rows = evaluate(recipe, x, seed=recipe.seed, floors=floors, only=CURVE_METRICS)
+                points.append((evaluations, next(row for row in rows if row.name in CURVE_METRICS)))
+            quality[f"{name} · {solver}"] = points
+    return _Study(_method(key, name, trained, folder), samplings, quality)
+
+
+def _draw(trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tqdm | None = None) -> tuple[Tensor, int]:
+    """n samples, and how often the network was evaluated for each."""
+    calls = []
+    hook = trained.denoiser.network.register_forward_pre_hook(lambda *_: calls.append(1))
+    walk = trained.trajectory(n, seed=trained.recipe.seed, sampler=sampler, grid=grid, steps=steps)
+    _, x = next(walk)
+    for _, step in walk:
+        x = step
+        if bar:
+            bar.update(n)
+    hook.remove()
+    return x, len(calls)
+
+
+def _method(key: str, name: str, trained: Trained, folder: Path) -> Method:
+    """What is drawn of a trained network."""
+    recipe = trained.recipe
+    history = read_metrics(folder)
+    walk = list(trained.trajectory(WALK_POINTS, seed=recipe.seed, sampler="heun", grid="uniform", steps=50))
+    evolution = [
+        (int(file.stem.removeprefix("step-")), np.load(file)) for file in sorted((folder / "evolution").glob("*.npy"))
+    ]
+    return Method(
+        key,
+        name,
+        np.array([line["step"] for line in history if line["loss"] is not None]),
+        np.array([line["loss"] for line in history if line["loss"] is not None]),
+        history[-1]["cpu_seconds"],
+        evolution,
+        np.array([t for t, _ in walk]),
+        torch.stack([x for _, x in walk]).numpy(),
+        _fields(trained) if trained.shape == (2,) else [],
+    )
+
+
+@torch.no_grad()
+def _fields(trained: Trained) -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
+    """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time."""
+    denoiser, recipe = trained.denoiser, trained.recipe
+    real = real_points(recipe, WALK_POINTS, recipe.seed).x
+    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
+    low, high = limits(recipe, real).T
+    axes = [torch.linspace(float(a), float(b), 19) for a, b in zip(low, high, strict=True)]
+    places = torch.cartesian_prod(*axes)
+    zero = trained.to_data(torch.zeros_like(places))
+    fields = []
+    for time_ in FIELD_TIMES:
+        t = torch.tensor(time_, dtype=torch.float64)
+        speed = trained.to_data(slope(denoiser, trained.to_network(places), t)) - zero
+        x_t = trained.to_data(denoiser.path.interpolate(trained.to_network(real), noise, t.reshape(1)))
+        fields.append((time_, places.numpy(), speed.numpy(), x_t.numpy()))
+    return fields
+
+
+def limits(recipe: Recipe, real: Tensor) -> np.ndarray:
+    """The frame of every picture, (d, 2): the point set's own, or the middle 99.8 % of each column and a margin."""
+    known = point_set(recipe)
+    if known is not None:
+        return np.array([known.limits] * real.shape[1])
+    low, high = np.quantile(real.numpy(), [0.001, 0.999], axis=0)
+    margin = 0.15 * np.maximum(high - low, 1e-6)
+    return np.stack([low - margin, high + margin], 1)
+
+
+def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Comparison:
+    real = real_points(recipe, n, recipe.seed)
+    quality = {name: points for study in studies for name, points in study.quality.items()}
+    first = next(iter(quality.values()))[0][1]
+    known = point_set(recipe)
+    return Comparison(
+        title=f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else Path(recipe.data).name}",
+        command=command,
+        real=real.x.numpy(),
+        real_labels=None if real.labels is None else real.labels.numpy(),
+        limits=limits(recipe, real.x),
+        methods=[study.method for study in studies],
+        samplings=[sampling for study in studies for sampling in study.samplings],
+        quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
+        quality_metric=first.name,
+        floor=(first.floor_low, first.floor_high),
+        settings={
+            "network": recipe.network,
+            "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
+            "data": f"{recipe.data}, {recipe.points} points" if known else recipe.data,
+            "samples": f"{n} from the same noise for both",
+            "seed": str(recipe.seed),
+        },
+        classes=real.classes,
+        columns=real.columns,
+    )
+
+
+def summary(comparison: Comparison) -> str:
+    """The table of the comparison: a row per way of sampling, the metrics that rank, and truth's own range below."""
+    names = [row.name for row in comparison.samplings[0].measurements if row.name in SUMMARY]
+    cells = [("", "sampler", "evaluations", "CPU s", *names)]
+    for s in comparison.samplings:
+        method = next(m.name for m in comparison.methods if m.key == s.method)
+        rows = {row.name: row for row in s.measurements}
+        values = (f"{rows[name].value:.4g}" if name in rows else "-" for name in names)
+        cells.append((method, s.label, str(s.evaluations), f"{s.seconds:.1f}", *values))
+    rows = {row.name: row for row in comparison.samplings[0].measurements}
+    floors = (f"{rows[name].floor_low:.4g} to {rows[name].floor_high:.4g}" for name in names)
+    cells.append(("truth", "against truth", "", "", *floors))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
+    trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
+    return "\n".join([f"{comparison.title}; trained in {trained}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def save_metrics(comparison: Comparison, folder: Path) -> Path:
+    """Write metrics.json: every number of the comparison, none of its points."""
+    whole = asdict(replace(comparison, methods=[], samplings=[]))
+    numbers = {name: whole[name] for name in ("title", "command", "settings", "quality_metric", "quality", "floor")}
+    numbers["training"] = [
+        {"method": m.name, "cpu_seconds": m.seconds, "last_loss": float(m.losses[-1])} for m in comparison.methods
+    ]
+    numbers["samplings"] = [
+        {
+            **{name: getattr(s, name) for name in ("method", "label", "sampler", "steps", "evaluations", "seconds")},
+            "measurements": [_finite(asdict(row)) for row in s.measurements],
+        }
+        for s in comparison.samplings
+    ]
+    path = folder / "metrics.json"
+    with checkpoint.storage(path):
+        path.write_bytes(checkpoint.dump_json(numbers))
+    return path
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a number that is not finite becomes null."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in record.items()}
+
+
+def _worker() -> None:
+    """A worker leaves Ctrl-C to its parent, which passes it on as SIGTERM once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _forwarded_signals() -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to the workers, which save and stop."""
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

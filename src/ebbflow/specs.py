@@ -16,13 +16,15 @@ from .errors import InputError
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and options: "vp:beta_max=10" → ("vp", {"beta_max": 10})."""
     name, _, rest = spec.strip().partition(":")
-    options = {}
+    given: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = item.partition("=")
+        key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
             raise InputError(f"In {spec!r}, {item!r} is not an option; write name:key=value,key=value.")
-        options[key.strip()] = _literal(value.strip())
-    return name, options
+        if key in given:
+            raise InputError(f"In {spec!r}, {key} is given twice.")
+        given[key] = _literal(value)
+    return name, given
 
 
 def pick(table: Iterable[str], name: str, what: str) -> str:
@@ -37,21 +39,26 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
 
 def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Callable[..., Any]:
     """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
-    name, options = parse(spec)
+    name, given = parse(spec)
     row = table[pick(table, name, what)]
-    allowed = {
-        key: parameter
-        for key, parameter in inspect.signature(row).parameters.items()
-        if parameter.default is not parameter.empty and parameter.annotation in _KINDS
-    }
-    for key, value in options.items():
+    allowed = options(row)
+    for key, value in given.items():
         if key not in allowed:
             takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             raise InputError(f"{what} {name!r} has no option {key!r}; {takes}.")
         kind = allowed[key].annotation
         if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
             raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
-    return functools.partial(row, **options)
+    return functools.partial(row, **given)
+
+
+def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a row that a spec may set: those with a default that is a number, a string or a bool."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(row).parameters.items()
+        if parameter.default is not parameter.empty and parameter.annotation in _KINDS
+    }
 
 
 _KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}

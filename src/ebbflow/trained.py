@@ -75,7 +75,7 @@ class Trained:
         """
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device)
-        labels = self._labels(label, n)
+        labels = self.labels(label, n)
         cond = {} if labels is None else {"label": labels.to(device)}
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
@@ -103,7 +103,8 @@ class Trained:
         """From the data's units to the network's."""
         return x if self.transform is None else self.transform.apply(x)
 
-    def _labels(self, label: Any, n: int) -> Int[Tensor, " n"] | None:
+    def labels(self, label: Any, n: int) -> Int[Tensor, " n"] | None:
+        """What `trajectory`'s label means for each of n samples; the null label for a conditional run without one."""
         count = len(self.classes)
         if not self.recipe.conditional:
             if label is not None:
@@ -171,7 +172,7 @@ class Trained:
 
     @classmethod
     def from_pretrained(cls, where: str | Path) -> "Trained":
-        """Load a run folder (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository."""
+        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository."""
         folder = Path(where)
         if (folder / "checkpoints").is_dir():
             found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))

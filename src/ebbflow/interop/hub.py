@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from ..errors import EbbflowError, InputError
 
 if TYPE_CHECKING:
+    from ..recipes import Recipe
     from ..trained import Trained
 
 
 def model_card(trained: "Trained") -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it."""
-    from ..recipes import CITATIONS
     from ..trained import describe_data
 
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
@@ -46,8 +46,17 @@ x = trained.sample(1000, seed=0)
 
 It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbflow runs on it.
 
-{CITATIONS.get(recipe.path.partition(":")[0], "")}
-"""
+{_citations(recipe)}"""
+
+
+def _citations(recipe: "Recipe") -> str:
+    """BibTeX of the named recipe with this path and coupling, if it is one."""
+    from ..recipes import CITATIONS, RECIPES
+
+    for name, row in RECIPES.items():
+        if (row().path.partition(":")[0], row().coupling) == (recipe.path.partition(":")[0], recipe.coupling):
+            return f"```bibtex\n{CITATIONS[name]}\n```\n"
+    return ""
 
 
 def download(repository: str) -> Path:

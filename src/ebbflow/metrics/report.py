@@ -24,6 +24,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from ..errors import InputError
+from ..specs import pick
 from .inputs import Array
 from .mmd import energy_distance, energy_influence, mmd2, mmd2_influence
 from .modes import label_agreement, log_densities, mean_log_density, mode_fractions, outlier_fraction
@@ -149,9 +150,11 @@ def measure(
     means: Float[Tensor, " k ..."] | None = None,
     std: float | None = None,
     log_density: Callable[[Tensor], Tensor] | None = None,
-    labels: Int[Tensor, " n"] | None = None,
+    labels: Int[Tensor, " _"] | None = None,
     repeats: int = 6,
     seed: int = 0,
+    floors: dict[tuple[str, int], list[float]] | None = None,
+    only: Sequence[str] | None = None,
 ) -> list[Measurement]:
     """Every metric of METRICS that applies, one row each.
 
@@ -159,9 +162,14 @@ def measure(
     half as many samples are measured, since a floor must have the sizes of what stands beside it. With `labels`
     (asked of the samples) the reference gives (points, labels). Non-finite samples are a row of their own; the
     other rows are over the finite ones.
+
+    only: names of METRICS, instead of all. floors: one dict, empty at first, for several sets of samples that are held
+    against the same reference; floors are most of the work and are then computed once for each (name, size).
     """
     if repeats < 1:
         raise InputError(f"repeats must be at least 1; got {repeats}.")
+    for name in only or ():
+        pick(METRICS, name, "A metric")
     if labels is not None and len(labels) != len(samples):
         raise InputError(f"Every sample needs one label; got {len(labels)} for {len(samples)}.")
     known: dict[str, Any] = {"means": means, "std": std, "log_density": log_density}
@@ -192,18 +200,25 @@ def measure(
     asked = None if labels is None else labels.cpu()[kept]
     case = replace(first, x=samples[kept], asked=asked)
 
-    todo = {name: task for name, metric in METRICS.items() for name, task in _expand(name, metric, case)}
-    floors: dict[str, list[float]] = {name: [] for name in todo}
-    for floor_case in (first, *floor_cases):
-        for name, (metric, which) in todo.items():
-            floors[name].append(metric.value(_part(floor_case, metric, which)))
+    todo = {
+        name: task
+        for key, metric in METRICS.items()
+        if only is None or key in only
+        for name, task in _expand(key, metric, case)
+    }
+    floors = {} if floors is None else floors
+    missing = {name: floors.setdefault((name, len(kept)), []) for name in todo if (name, len(kept)) not in floors}
+    for floor_case in (first, *floor_cases) if missing else ():
+        for name, values in missing.items():
+            metric, which = todo[name]
+            values.append(metric.value(_part(floor_case, metric, which)))
     for name, (metric, which) in todo.items():
         part = _part(case, metric, which)
         value = metric.value(part)
         low, high = interval(metric, part, value, seed)
         seen = f"On {len(part.x)} of the {len(samples)} samples." if len(part.x) < int(finite.sum()) else ""
         note = "\n".join(filter(None, (seen, metric.note)))
-        floor = floors[name]
+        floor = floors[name, len(kept)]
         rows.append(
             Measurement(name, value, low, high, float(np.mean(floor)), min(floor), max(floor), metric.better, note)
         )
@@ -217,14 +232,19 @@ def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[f
     if not math.isfinite(value):  # a log-density of −∞ has no spread
         return math.nan, math.nan
     rng = np.random.default_rng(seed)
-    shift = np.zeros(REPLICATES)
-    for influence in metric.influence(case):
-        n, centred = len(influence), influence - influence.mean()
-        shift += [centred[rng.integers(n, size=n)].mean() for _ in range(REPLICATES)]
-    low, high = np.percentile(shift, [2.5, 97.5])
+    shift = sum(_resampled_means(influence, rng) for influence in metric.influence(case))
+    low, high = np.percentile(shift, [2.5, 97.5]).tolist()
     if metric.root:
         return math.sqrt(max(0.0, value**2 + low)), math.sqrt(max(0.0, value**2 + high))
     return value + low, value + high
+
+
+def _resampled_means(influence: Array, rng: np.random.Generator) -> Array:
+    """The bootstrap: REPLICATES means of as many draws with replacement, about the mean of the sample."""
+    n, centred = len(influence), influence - influence.mean()
+    block = max(1, 1_000_000 // n)  # replicates at a time, 8 MB
+    sizes = [min(block, REPLICATES - done) for done in range(0, REPLICATES, block)]
+    return np.concatenate([centred[rng.integers(n, size=(size, n))].mean(1) for size in sizes])
 
 
 def binomial_interval(count: int, n: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from .citations import CITATIONS
 from .points import bridge, ddpm, edm, flow, ot_flow
 from .recipe import Recipe
 
@@ -12,7 +13,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "bridge": bridge,
     "ot-flow": ot_flow,
 }
-
-CITATIONS: dict[str, str] = {}
 
 __all__ = ["CITATIONS", "RECIPES", "Recipe"]

@@ -16,7 +16,9 @@ from ..randomness import Draws
 from ..specs import bind
 from ..times import GRIDS
 from .ddim import ddim, ddpm
-from .ode import euler, heun
+from .ode import euler, heun, slope
+
+__all__ = ["SAMPLERS", "ddim", "ddpm", "euler", "heun", "sample", "slope", "trajectory"]
 
 SAMPLERS: dict[str, Callable[..., Iterator[Tensor]]] = {
     "ddpm": ddpm,

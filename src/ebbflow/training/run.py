@@ -39,9 +39,12 @@ SNAPSHOT_STEPS = 12
 class Interrupted(EbbflowError):
     """Ctrl-C or SIGTERM: the run was saved first. Exit code 128 + signal."""
 
-    def __init__(self, text: str, number: int) -> None:
+    def __init__(self, text: str, number: int = signal.SIGINT) -> None:
         super().__init__(text)
         self.exit_code = 128 + number
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it crosses from worker processes
+        return type(self), (str(self), self.exit_code - 128)
 
 
 def fit(
@@ -57,10 +60,12 @@ def fit(
     keep: int = 2,
     snapshots: int = 24,
     progress: bool = True,
+    position: int = 0,
 ) -> Trained:
     """Train a recipe in the folder `out` and return the result; an interrupted run continues with resume=True.
 
     checkpoints, snapshots: how many, evenly over the run. track: tensorboard, wandb or trackio. precision: no or bf16.
+    position: line of the progress bar, where several runs share a screen.
     """
     folder = Path(out)
     recipe_data = prepare(recipe)
@@ -69,7 +74,7 @@ def fit(
         accelerator.wait_for_everyone()
         return _fit(
             recipe, folder, recipe_data, accelerator, resume, overwrite, on_nonfinite, track, checkpoints, keep,
-            snapshots, progress,
+            snapshots, progress, position,
         )  # fmt: skip
 
 
@@ -101,7 +106,7 @@ def _source(recipe: Recipe, points: Points) -> torch.Tensor:
 def _fit(
     recipe: Recipe, folder: Path, start: tuple[Trained, TensorData], accelerator: Accelerator, resume: bool,
     overwrite: bool, on_nonfinite: str, track: tuple[str, ...], checkpoints: int, keep: int, snapshots: int,
-    progress: bool,
+    progress: bool, position: int,
 ) -> Trained:  # fmt: skip
     trained, data = start
     trainer = Trainer(trained.denoiser, data, recipe, accelerator)
@@ -135,7 +140,7 @@ def _fit(
     log = _Log(folder, trainer, accelerator, track) if main else None
     bar = tqdm(
         total=recipe.steps, initial=trainer.step, desc=folder.name, unit="step", disable=not (progress and main),
-        dynamic_ncols=True, mininterval=0.2, file=sys.stderr,
+        dynamic_ncols=True, mininterval=0.2, file=sys.stderr, position=position,
     )  # fmt: skip
     with _signals() as received, bar:
         try:
@@ -198,7 +203,7 @@ def _clear(folder: Path) -> None:
 
 
 def _snapshot(trained: Trained, trainer: Trainer, folder: Path) -> None:
-    """The same 1000 samples at this stage of training, from the averaged weights; few steps, as they are for looking."""
+    """The same 1000 samples at this stage of training, from the averaged weights; few steps: they are for looking."""
     network = trained.denoiser
     current = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(trainer.averaged())
@@ -303,7 +308,8 @@ def _signals() -> Iterator[list[int]]:
     previous: dict[int, Callable[..., Any] | int | None] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, note)
     except ValueError:  # not the main thread: signals stay as they are
         pass
     try:

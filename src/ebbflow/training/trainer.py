@@ -118,7 +118,7 @@ class Trainer:
                 if on_nonfinite == "stop" or skipped >= PATIENCE:
                     raise DivergedError(
                         f"At step {self.step + 1} the loss was {value:g} and the gradient's norm {norm:g}; the weights "
-                        "are those of the last good step. Lower the learning rate, or look for extreme values in the data."
+                        "are the last good ones. Try a lower learning rate, and look for extreme values in the data."
                     )
             self.step += 1
             yield Record(self.step, value, norm, lr, skipped=skipped > 0)
@@ -132,7 +132,7 @@ class Trainer:
         self.ema.lerp_(self.flat.vector, 1 - ema_decay(self.step, self.recipe.ema))
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This process's share of the step's batch, as the loss takes it: x0, noise, t and, where needed, z and label."""
+        """This process's share of the step's batch, as the loss takes it: x0, noise, t and, where needed, z, label."""
         recipe, data, device = self.recipe, self.data, self.accelerator.device
         draw = generator(recipe.seed, "step", step, device=device)
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data.x)).to(device)

@@ -1,0 +1,23 @@
+"""ebbflow cite RECIPE: BibTeX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from ..recipes import CITATIONS
+from ..specs import pick
+from .arguments import parse
+
+
+@dataclass(frozen=True)
+class Cite:
+    """Print the BibTeX entries of the papers behind a recipe."""
+
+    recipe: tyro.conf.Positional[str]
+    """Name of the recipe."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse and print."""
+    print(CITATIONS[pick(CITATIONS, parse(Cite, argv, "cite").recipe, "recipe")])

@@ -1,0 +1,47 @@
+"""ebbflow evaluate RUN: how good are its samples?"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from .arguments import parse
+from .sample import Drawing, draw
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run's samples against its data: each metric beside its floor (truth against truth) and interval."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run, or user/name on the hub."""
+    drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, sample, measure; a conditional run is asked for every class in turn."""
+    args = parse(Evaluate, argv, "evaluate")
+    from dataclasses import replace
+
+    from ..evaluation import evaluate
+    from ..metrics import table, to_json
+    from ..trained import Trained
+
+    trained = Trained.from_pretrained(args.run)
+    drawing = args.drawing
+    if trained.recipe.conditional and not drawing.label:
+        drawing = replace(drawing, label="all")
+    x, labels = draw(trained, drawing)
+    print("measuring …", file=sys.stderr)
+    rows = evaluate(trained.recipe, x, labels, seed=drawing.seed)
+    print(to_json(rows) if args.json else table(rows))
+    if Path(args.run).is_dir():
+        from ..training.checkpoint import storage
+
+        path = Path(args.run) / "evaluation.json"
+        with storage(path):
+            path.write_text(to_json(rows) + "\n")

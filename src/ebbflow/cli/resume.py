@@ -1,0 +1,27 @@
+"""ebbflow resume RUN: continue an interrupted run exactly where it was saved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from .arguments import parse
+from .train import Running, train
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run; on a CPU the result is the same, bit for bit, as without the interruption."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse `RUN [OPTIONS]` and train on."""
+    args = parse(Resume, argv, "resume")
+    from ..trained import Trained
+
+    train(Trained.from_pretrained(args.run).recipe, args.run, args.running, resume=True)

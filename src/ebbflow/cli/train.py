@@ -1,0 +1,78 @@
+"""ebbflow train RECIPE: train and leave a run folder."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..recipes import RECIPES, Recipe
+from ..specs import pick
+from .arguments import at_least, parse, threads
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to train, apart from what."""
+
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do when a loss or gradient isn't finite: stop (exit 3), or skip that step."""
+    precision: Literal["no", "bf16"] = "no"
+    """Mixed precision."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Also log to these, where installed; metrics.jsonl is always written."""
+    checkpoints: int = 5
+    """How many checkpoints to save over the run."""
+    keep: int = 2
+    """How many of them to keep."""
+    snapshots: int = 24
+    """How many sets of samples to save over the run, for its animation; 0 for none."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+    quiet: bool = False
+    """No progress bar."""
+
+    def __post_init__(self) -> None:
+        at_least(self, checkpoints=1, keep=1, snapshots=0, threads=0)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe. Ctrl-C saves and says how to resume."""
+
+    recipe: tyro.conf.OmitArgPrefixes[Recipe]
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"])] = ""
+    """Folder of the run; runs/RECIPE-DATA unless given."""
+    resume: bool = False
+    """Continue the run in that folder."""
+    overwrite: bool = False
+    """Replace the run in that folder."""
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse `RECIPE [OPTIONS]` and train."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: ebbflow train RECIPE [OPTIONS]\n\nrecipes (ebbflow train RECIPE --help shows the options):")
+        for name, recipe in RECIPES.items():
+            print(f"  {name:10}{(recipe.__doc__ or '').splitlines()[0]}")
+        return
+    name = pick(RECIPES, argv[0], "recipe")
+    args = parse(Train, argv[1:], f"train {name}", Train(RECIPES[name]()))
+    out = Path(args.out or f"runs/{name}-{Path(args.recipe.data).stem}")
+    train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
+
+
+def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Train in `out` and say where the result is."""
+    from ..training.run import fit, prepare
+
+    threads(how.threads, prepare(recipe)[0].denoiser)
+    trained = fit(
+        recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
+        track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, progress=not how.quiet,
+    )  # fmt: skip
+    print(f"Trained {trained.step} steps; the run is {out}", file=sys.stderr)
+    print(f"Draw from it with: ebbflow sample {out}", file=sys.stderr)

@@ -1,0 +1,46 @@
+"""BibTeX of the papers behind each recipe."""
+
+_DDPM = """@inproceedings{ho2020ddpm,
+  title     = {Denoising Diffusion Probabilistic Models},
+  author    = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2020},
+  note      = {arXiv:2006.11239}
+}"""
+_FLOW = """@inproceedings{lipman2023flow,
+  title     = {Flow Matching for Generative Modeling},
+  author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023},
+  note      = {arXiv:2210.02747}
+}
+@inproceedings{liu2023rectified,
+  title     = {Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow},
+  author    = {Liu, Xingchao and Gong, Chengyue and Liu, Qiang},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023},
+  note      = {arXiv:2209.03003}
+}"""
+_EDM = """@inproceedings{karras2022edm,
+  title     = {Elucidating the Design Space of Diffusion-Based Generative Models},
+  author    = {Karras, Tero and Aittala, Miika and Aila, Timo and Laine, Samuli},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022},
+  note      = {arXiv:2206.00364}
+}"""
+_BRIDGE = """@article{albergo2023stochastic,
+  title   = {Stochastic Interpolants: A Unifying Framework for Flows and Diffusions},
+  author  = {Albergo, Michael S. and Boffi, Nicholas M. and Vanden-Eijnden, Eric},
+  journal = {arXiv:2303.08797},
+  year    = {2023}
+}"""
+_OT = """@article{tong2024otcfm,
+  title   = {Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport},
+  author  = {Tong, Alexander and Fatras, Kilian and Malkin, Nikolay and Huguet, Guillaume and Zhang, Yanlei and
+             Rector-Brooks, Jarrid and Wolf, Guy and Bengio, Yoshua},
+  journal = {Transactions on Machine Learning Research},
+  year    = {2024},
+  note    = {arXiv:2302.00482}
+}"""
+
+CITATIONS: dict[str, str] = {"ddpm": _DDPM, "flow": _FLOW, "edm": _EDM, "bridge": _BRIDGE, "ot-flow": _OT}
