@@ -176,7 +176,7 @@ def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
             continue
         if len(cells) < layout.width:
             raise InputError(
-                f"{layout.cell(row, len(cells))} missing; the row has {len(cells)} of {layout.width} columns."
+                f"{layout.cell(row, len(cells))} missing; the row has {len(cells)} of {layout.width} cells."
             )
         if len(cells) > layout.width:
             raise InputError(f"{layout.cell(row, layout.width)} one too many; the first row has {layout.width}.")
@@ -213,14 +213,20 @@ def _rows(path: Path, delimiter: str) -> Generator[tuple[int, int, list[str]], N
 
 
 def _delimiter(path: Path) -> str:
-    """The first of tab (in a .tsv), semicolon, tab and comma that the first line has outside of quotes."""
+    """Of semicolon, tab and comma in the first line: what cuts two rows alike, then into the most numbers."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             line = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))
     except UnicodeDecodeError as error:
         _refuse_encoding(path, error)
-    order = "\t;," if path.suffix.lower() == ".tsv" else ";\t,"
-    return next((delimiter for delimiter in order if delimiter in line), ",")
+    found = [delimiter for delimiter in ("\t;," if path.suffix.lower() == ".tsv" else ";\t,") if delimiter in line]
+
+    def merit(delimiter: str) -> tuple[bool, int]:
+        with closing(_rows(path, delimiter)) as rows:
+            head = [cells for _, _, cells in islice(rows, 2)]
+        return len(head[0]) == len(head[-1]) > 1, sum(_number(cell) is not None for cell in head[-1])
+
+    return max(found, key=merit) if len(found) > 1 else "".join(found) or ","
 
 
 def _refuse_encoding(path: Path, error: UnicodeDecodeError) -> NoReturn:
@@ -244,13 +250,16 @@ def _csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: S
     class Line:  # csv.writer returns what write returns: here the line itself
         write = staticmethod(lambda text: text)
 
-    writer = csv.writer(Line(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+    style: dict[str, Any] = {"delimiter": "\t" if path.suffix.lower() == ".tsv" else ",", "lineterminator": "\n"}
     header = list(columns) or [f"x{k + 1}" for k in range(values.shape[1])]
     if labels is not None:
         header.append(next(name for name in ("label", "label_", "label__") if name not in header))
-    yield writer.writerow(header)
+    # A bare name with another delimiter in it would mislead whoever guesses the delimiter.
+    quoting: Any = csv.QUOTE_ALL if re.search("[;,\t]", "".join(header)) else csv.QUOTE_MINIMAL
+    yield csv.writer(Line(), quoting=quoting, **style).writerow(header)
+    line = csv.writer(Line(), **style).writerow
     for k, row in enumerate(values.astype(str).tolist()):  # the shortest text that reads back the same
-        yield writer.writerow(row if labels is None else [*row, labels[k]])
+        yield line(row if labels is None else [*row, labels[k]])
 
 
 # --- arrays -------------------------------------------------------------------------------------------------
@@ -350,7 +359,9 @@ def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: 
         return Points(torch.from_numpy(x), columns=tuple(columns))
     classes = _sorted(set(labels))
     if len(classes) > max(10, len(labels) / 2):
-        raise InputError(f"{path} has {len(classes)} different labels in {len(labels)} rows: a number, not a label.")
+        raise InputError(
+            f"{path} has {len(classes)} different labels in {len(labels)} rows, so they seem to be numbers."
+        )
     index = {name: k for k, name in enumerate(classes)}
     codes = torch.tensor([index[name] for name in labels])
     return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes))
