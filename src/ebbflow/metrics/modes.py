@@ -40,9 +40,9 @@ def mean_log_density(x: Float[Tensor, " n *d"], log_density: Callable[[Tensor], 
 
 def label_agreement(
     x: Float[Tensor, " n *d"],
-    asked: Int[Tensor, " n"],
+    asked: Int[Tensor, " _"],
     reference: Float[Tensor, " m ..."],
-    labels: Int[Tensor, " m"],
+    labels: Int[Tensor, " _"],
 ) -> float:
     """The fraction of samples whose nearest reference point carries the asked label.
 
