@@ -1,0 +1,256 @@
+"""Animations as GIF: the axes are drawn once, the points of each frame are counted into pixels.
+
+matplotlib would redraw every dot of every frame; a histogram of pixels and a shared palette take a tenth of that.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw, ImageFont
+
+from ..compare import Method
+from ..errors import InputError, StorageError
+from . import style
+from .style import Array, Limits
+
+LEVELS = 20  # shades of a colour
+MOST_FRAMES = 48
+MOST_POINTS = 2000
+DPI = 132
+_SHARED = 256 - 3 * LEVELS  # palette entries for the drawn background
+
+
+def sampling_gif(
+    path: str | Path,
+    methods: Sequence[Method],
+    limits: Limits,
+    *,
+    real: Float[Array, "n d"] | None = None,
+    frames: int = MOST_FRAMES,
+) -> Path:
+    """Both methods carry the same noise to data, side by side, on one clock t."""
+    if not methods or any(0 in method.walk.shape or len(method.walk_times) != len(method.walk) for method in methods):
+        raise InputError("The animation needs a walk of every method, one row for each of its walk_times.")
+    times = _clock(methods, count := max(2, min(frames, MOST_FRAMES)))
+    frame = style.as_limits(limits, methods[0].walk.shape[2])
+    frame = style.union(frame, np.concatenate([method.walk[0] for method in methods]))
+    stage = _Stage(methods, frame, real)
+    clouds = [_at_times(method, times) for method in methods]
+    pictures = (
+        stage.picture([cloud[k] for cloud in clouds], style.time_label(round(t, 2)), 1 - t)
+        for k, t in enumerate(times.tolist())
+    )
+    return write_gif(path, pictures, stage.palette, seconds=4.5, count=count)
+
+
+def training_gif(
+    path: str | Path, methods: Sequence[Method], limits: Limits, *, real: Float[Array, "n d"] | None = None
+) -> Path:
+    """Samples from the same noise as training goes on, on one clock of training steps."""
+    count = min((len(method.evolution) for method in methods), default=0)
+    if count == 0:
+        raise InputError("The animation needs samples kept during training, of every method.")
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int)).tolist()
+    d = style.points(methods[0].evolution[0][1]).shape[1]
+    stage = _Stage(methods, style.as_limits(limits, d), real)
+    last = max(methods[0].evolution[chosen[-1]][0], 1)
+    pictures = (
+        stage.picture(
+            [method.evolution[k][1] for method in methods],
+            f"step {methods[0].evolution[k][0]:,}",
+            methods[0].evolution[k][0] / last,
+        )
+        for k in chosen
+    )
+    return write_gif(path, pictures, stage.palette, seconds=max(3.0, 0.15 * len(chosen)), count=len(chosen))
+
+
+def write_gif(
+    path: str | Path,
+    frames: Iterator[UInt8[Array, "height width"]],
+    palette: UInt8[Array, "256 3"],
+    *,
+    seconds: float,
+    count: int,
+    hold: float = 2.0,
+) -> Path:
+    """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame."""
+    images = []
+    for pixels in frames:
+        image = Image.fromarray(pixels)
+        image.putpalette(palette.tobytes())
+        images.append(image)
+    # GIF counts in hundredths of a second, and browsers slow anything under 20 ms down.
+    step = max(20, round(100 * seconds / max(count, 1)) * 10)
+    durations = [step] * (len(images) - 1) + [round(hold * 1000)]
+    try:
+        images[0].save(
+            path,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
+            disposal=1,
+        )
+    except OSError as error:
+        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A panel's pixels, from its upper left corner."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class _Stage:
+    """The background with its palette, and where the points go in it."""
+
+    def __init__(self, methods: Sequence[Method], limits: Limits, real: Array | None) -> None:
+        self.limits = limits
+        n, d = len(methods), len(limits)
+        side = 2.75 if n > 1 else 4.0
+        grid = style.axes_grid(
+            1,
+            n,
+            panel=(side, side if d > 1 else 0.7 * side),
+            gap=(0.12, 0),
+            margin=(0.12, 0.12, 0.36, 0.52),
+        )
+        figure = grid.figure
+        figure.set_dpi(DPI)
+        outline = style.outline_of(real, limits) if real is not None and d > 1 else []
+        for method, ax in zip(methods, grid.axes[0], strict=True):
+            style.as_points(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
+            style.draw_outline(ax, outline, 1.0)
+            ax.set_title(method.name, loc="left", size=style.LABEL + 1, weight="bold", color=style.colour(method.key))
+        canvas = figure.canvas
+        assert isinstance(canvas, FigureCanvasAgg)
+        canvas.draw()
+        picture = np.asarray(canvas.buffer_rgba())[..., :3]
+        self.height, self.width = picture.shape[:2]
+        self.boxes = []
+        for ax in grid.axes[0]:
+            box = ax.get_window_extent()
+            self.boxes.append(
+                _Box(round(box.x0) + 1, round(self.height - box.y1) + 1, round(box.width) - 2, round(box.height) - 2)
+            )
+        few = Image.fromarray(picture).quantize(_SHARED, dither=Image.Dither.NONE)
+        colours = np.zeros((_SHARED, 3), np.uint8)
+        given = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:_SHARED]
+        colours[: len(given)] = given
+        self.background = np.asarray(few).astype(np.uint8)
+        # Three ramps from white: one for each method (grey for a lone one's spare), and ink for text.
+        inks = [style.colour(method.key) for method in methods][:2]
+        self.starts = [_SHARED + k * LEVELS for k in range(len(inks))]
+        ramps = [_ramp(ink) for ink in [*inks, *[style.REAL] * (2 - len(inks)), style.INK]]
+        self.ink = _SHARED + 2 * LEVELS
+        self.palette = np.concatenate([colours, *ramps]).astype(np.uint8)
+        self.truth = None
+        if real is not None and d == 1:
+            self.truth = _bars(style.points(real)[:, 0], limits[0], self.boxes[0])
+        self.peak = 0.0 if self.truth is None else float(self.truth.max())
+        file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+        self.font = ImageFont.truetype(str(file), round(style.LABEL * 1.15 * DPI / 72))
+
+    def picture(self, clouds: Sequence[Array], label: str, progress: float) -> UInt8[Array, "height width"]:
+        """One frame: each method's points, a label, and how far the clock has run."""
+        pixels = self.background.copy()
+        for cloud, box, start in zip(clouds, self.boxes, self.starts, strict=True):
+            x = style.finite(style.points(cloud))
+            view = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+            level = self._bar_levels(x, box) if len(self.limits) == 1 else self._dot_levels(x[:MOST_POINTS, :2], box)
+            np.copyto(view, (start + level - 1).astype(np.uint8), where=level > 0)
+            if self.truth is not None:
+                rows = (box.height - 1 - self.truth / self.peak * 0.92 * box.height).astype(int).clip(0)
+                view[rows, np.arange(box.width)] = self.ink + LEVELS // 2
+        self._clock(pixels, label, progress)
+        return pixels
+
+    def _dot_levels(self, x: Array, box: _Box) -> Array:
+        """Shade of each pixel: dots of 3 × 3 pixels with soft corners, which add up where they overlap."""
+        (x0, x1), (y0, y1) = self.limits[:2]
+        column = np.floor((x[:, 0] - x0) / (x1 - x0) * box.width).clip(-9, box.width + 9).astype(int)
+        row = np.floor((y1 - x[:, 1]) / (y1 - y0) * box.height).clip(-9, box.height + 9).astype(int)
+        inside = (column >= 1) & (column < box.width - 1) & (row >= 1) & (row < box.height - 1)
+        flat = row[inside] * box.width + column[inside]
+        counts = np.bincount(flat, minlength=box.height * box.width)
+        total = counts.astype(float)
+        for shift in (1, box.width):
+            total = 0.72 * np.roll(total, -shift) + total + 0.72 * np.roll(total, shift)
+        opacity = float(np.clip(14 / math.sqrt(max(len(x), 1)), 0.3, 0.8))
+        shade = 1 - (1 - opacity) ** total
+        return np.ceil(shade * (LEVELS - 1)).astype(int).reshape(box.height, box.width)
+
+    def _bar_levels(self, x: Array, box: _Box) -> Array:
+        heights = _bars(x[:, 0], self.limits[0], box)
+        self.peak = max(self.peak, 1e-12) if self.truth is not None else max(self.peak, float(heights.max()), 1e-12)
+        tops = (heights / self.peak * 0.92 * box.height).clip(max=box.height)
+        filled = np.arange(box.height)[::-1, None] < tops[None]
+        return np.where(filled, LEVELS * 2 // 3, 0)
+
+    def _clock(self, pixels: Array, label: str, progress: float) -> None:
+        """A thin bar under the panels that fills, and what it stands at."""
+        box, last = self.boxes[0], self.boxes[-1]
+        top = box.top + box.height + round(0.12 * DPI)
+        left, right = box.left, last.left + last.width
+        pixels[top : top + 4, left:right] = self.ink + 2
+        pixels[top : top + 4, left : left + round((right - left) * min(max(progress, 0.0), 1.0))] = (
+            self.ink + LEVELS - 4
+        )
+        mask = Image.new("L", (self.width, self.height - top - 6))
+        middle = (left + right) / 2
+        ImageDraw.Draw(mask).text((middle, round(0.03 * DPI)), label, fill=255, font=self.font, anchor="ma")
+        shade = np.asarray(mask).astype(int) * (LEVELS - 1) // 255
+        np.copyto(pixels[top + 6 :], (self.ink + shade).astype(np.uint8), where=shade > 0)
+
+
+def _ramp(ink: str) -> Array:
+    """LEVELS colours from nearly white to the ink."""
+    share = np.linspace(0.08, 1, LEVELS)[:, None]
+    return np.round(255 * (1 - share * (1 - np.array(to_rgb(ink))))).astype(np.uint8)
+
+
+def _bars(x: Array, limits: Array, box: _Box) -> Float[Array, " width"]:
+    """The density of x in each of the panel's pixel columns, in bars of equal width."""
+    bins = 60
+    counts, _ = np.histogram(x, bins=bins, range=(float(limits[0]), float(limits[1])))
+    return np.asarray(counts[np.arange(box.width) * bins // box.width] / max(len(x), 1))
+
+
+def _clock(methods: Sequence[Method], count: int) -> Float[Array, " count"]:
+    """`count` times from 1 to 0, half by the clock and half by distance travelled: no method's busy part is rushed."""
+    t = np.linspace(1, 0, 201)
+    gone = 1 - t
+    for method in methods:
+        walk = method.walk[:, :300]
+        step = np.linalg.norm(np.diff(walk, axis=0), axis=2).mean(1)
+        far = np.concatenate([[0.0], np.cumsum(np.nan_to_num(step))])
+        far = far / max(far[-1], 1e-12)
+        gone = gone + np.interp(1 - t, 1 - method.walk_times, far) / len(methods)
+    return np.asarray(np.interp(np.linspace(0, gone[-1], count), gone, t))
+
+
+def _at_times(method: Method, times: Float[Array, " k"]) -> list[Array]:
+    """The walk at other times, linear between its own."""
+    own = 1 - np.asarray(method.walk_times, float)
+    clouds = []
+    for t in times:
+        i = int(np.clip(np.searchsorted(own, 1 - t, side="right") - 1, 0, max(len(own) - 2, 0)))
+        j = min(i + 1, len(own) - 1)
+        share = 0.0 if own[j] == own[i] else float(np.clip((1 - t - own[i]) / (own[j] - own[i]), 0, 1))
+        clouds.append((1 - share) * method.walk[i, :MOST_POINTS] + share * method.walk[j, :MOST_POINTS])
+    return clouds

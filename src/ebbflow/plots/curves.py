@@ -1,0 +1,138 @@
+"""Curves: quality against cost, and losses over training."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from ..compare import Method
+from ..errors import InputError
+from . import style
+from .style import Array
+
+# Samplers of one method share its colour; the dash and the marker tell them apart.
+_STROKES = [("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1.2, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "D"), ("-", "v")]
+
+
+def quality_against_evaluations(
+    quality: Mapping[str, Sequence[tuple[int, float]]],
+    methods: Sequence[Method],
+    metric: str,
+    floor: tuple[float, float],
+    *,
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """The metric against network evaluations a sample; the band is the truth's own range.
+
+    A key of `quality` begins with its method's name, which gives the colour: "DDPM · Heun".
+    """
+    if not quality or not all(len(line) for line in quality.values()):
+        raise InputError("There is no quality to draw: every sampler needs at least one (evaluations, metric).")
+    grid = style.axes_grid(
+        1, 1, panel=(4.6, 3.0), margin=(0.55, 0.3 + 0.075 * max(map(len, quality)), 0.3, 0.48), title=title, note=note
+    )
+    ax = grid.axes[0, 0]
+    values = np.array([value for line in quality.values() for _, value in line], float)
+    shown = values[np.isfinite(values)]
+    logarithmic = bool(len(shown) and shown.min() > 0 and floor[0] > 0)
+    ax.set_xscale("log")
+    if logarithmic:
+        ax.set_yscale("log")
+    counts = sorted({n for line in quality.values() for n, _ in line})
+    ax.set_xlim(counts[0] / 1.15, counts[-1] * 1.15)
+    low, high = min([*shown, *floor]), max([*shown, *floor])
+    pad = 1.25 if logarithmic else 0.06 * max(high - low, 1e-12)
+    ax.set_ylim((low / pad, high * pad) if logarithmic else (low - pad, high + pad))
+    ax.axhspan(*floor, color="#DDDDDD", lw=0, zorder=0)
+    ax.text(counts[0] * 0.9, _middle(floor, logarithmic), "truth itself (floor)", size=style.SMALL - 0.5).set(
+        color=style.QUIET, va="center"
+    )
+    ends = []
+    seen: dict[str, int] = {}
+    for label, line in quality.items():
+        key = method_of(label, methods)
+        dash, marker = _STROKES[seen.get(key, 0) % len(_STROKES)]
+        seen[key] = seen.get(key, 0) + 1
+        x, y = np.array(sorted(line), float).T
+        tint = style.colour(key)
+        ax.plot(x, y, ls=dash, marker=marker, ms=4, lw=1.5, color=tint, mec="white", mew=0.5)
+        last = np.flatnonzero(np.isfinite(y))
+        if len(last):
+            ends.append((float(x[last[-1]]), float(y[last[-1]]), label, tint))
+    style.as_curves(ax, "network evaluations a sample", f"{metric}: lower is better" if logarithmic else metric)
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(plain)
+    ax.xaxis.set_minor_locator(NullLocator())
+    if logarithmic:
+        ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high / low < 300 else (1,)))
+        ax.yaxis.set_major_formatter(plain)
+        ax.yaxis.set_minor_locator(NullLocator())
+    style.end_labels(ax, ends)
+    return grid.figure
+
+
+def losses(methods: Sequence[Method], *, title: str = "", note: str = "") -> Figure:
+    """Training losses, one panel a method, for their levels can't be compared: the targets differ."""
+    if not methods or not all(len(method.losses) and len(method.losses) == len(method.steps) for method in methods):
+        raise InputError("There are no losses to draw: every method needs steps and losses, equally many.")
+    n = len(methods)
+    grid = style.axes_grid(
+        1,
+        n,
+        panel=(2.9 if n > 1 else 5.2, 1.9),
+        gap=(0.5, 0),
+        margin=(0.5, 0.15, 0.48, 0.42),
+        title=title,
+        note=note,
+    )
+    for method, ax in zip(methods, grid.axes[0], strict=True):
+        tint = style.colour(method.key)
+        ax.plot(method.steps, method.losses, color=tint, lw=0.6, alpha=0.3)
+        smooth = smoothed(np.asarray(method.losses, float))
+        ax.plot(method.steps, smooth, color=tint, lw=1.8)
+        known = method.losses[np.isfinite(method.losses)]
+        if len(known):
+            # A first loss far above the rest would flatten everything that happens later.
+            top = max(np.percentile(known, 98), float(known[len(known) // 4 :].max(initial=0)))
+            low = float(known.min())
+            ax.set_ylim(low - 0.06 * (top - low) - 1e-9, top + 0.06 * (top - low) + 1e-9)
+        ax.set_xlim(0, method.steps[-1])
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        style.as_curves(ax, "training step")
+        ax.text(0, 1.16, method.name, transform=ax.transAxes, size=style.LABEL + 0.5, weight="bold", color=tint)
+        end = f"loss, {smooth[-1]:.3g} at the end"
+        ax.text(0, 1.04, end, transform=ax.transAxes, size=style.SMALL, color=style.QUIET)
+    return grid.figure
+
+
+def smoothed(losses: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The mean over a centred window of a twentieth of the run; what isn't finite is left out."""
+    half = max(len(losses) // 40, 1)
+    known = np.isfinite(losses)
+    total = np.concatenate([[0.0], np.cumsum(np.where(known, losses, 0.0))])
+    count = np.concatenate([[0], np.cumsum(known)])
+    index = np.arange(len(losses))
+    # As wide to the left as to the right, so that the fall at the start isn't delayed; the flat end takes what it has.
+    reach = np.minimum(half, index)
+    low, high = np.minimum(index - reach, len(losses) - half - 1).clip(0), np.minimum(index + reach + 1, len(losses))
+    number = count[high] - count[low]
+    return np.where(number > 0, (total[high] - total[low]) / np.maximum(number, 1), np.nan)
+
+
+def method_of(label: str, methods: Sequence[Method]) -> str:
+    """The key of the method whose name a label begins with."""
+    found = [method for method in methods if label.startswith(method.name)]
+    if not found:
+        names = ", ".join(method.name for method in methods)
+        raise InputError(f"A quality label must begin with a method's name ({names}); got {label!r}.")
+    return max(found, key=lambda method: len(method.name)).key
+
+
+def _middle(floor: tuple[float, float], logarithmic: bool) -> float:
+    return float(np.sqrt(floor[0] * floor[1]) if logarithmic else (floor[0] + floor[1]) / 2)

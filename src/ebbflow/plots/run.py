@@ -1,0 +1,76 @@
+"""The pictures of one run: `ebbflow sample` and `ebbflow plot`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..compare import Method, limits, study
+from ..errors import InputError
+from ..evaluation import real_points
+from ..recipes import Recipe
+from ..trained import Trained
+from ..training.checkpoint import storage
+from . import animation, curves, points, style
+
+
+def key_of(recipe: Recipe) -> str:
+    """Which method's colour a recipe wears: a path to noise by way of the velocity is a flow, the rest diffusion."""
+    return "flow" if recipe.target == "velocity" else "diffusion"
+
+
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
+    """Samples beside as many real points, where the data is at hand."""
+    recipe = trained.recipe
+    panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
+    try:
+        real = real_points(recipe, len(x), recipe.seed)
+        panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", _array(real.labels, labels)))
+    except InputError:
+        pass
+    reference = panels[0].x
+    frame = limits(recipe, reference)
+    draw = points.scatter_panels if x.shape[1] <= 2 else points.pairs
+    names = {"classes": trained.classes} if x.shape[1] <= 2 else {"names": trained.columns}
+    figure = draw(panels, frame, real=reference, **names)  # type: ignore[operator]
+    with storage(path):
+        style.save(figure, path)
+    return path
+
+
+def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
+    """Draw all that a run folder can show, yielding each picture as it is written."""
+    recipe = trained.recipe
+    method = study(key_of(recipe), f"{recipe.path.partition(':')[0]} path, {recipe.target}", trained, folder)
+    real = real_points(recipe, 10_000, recipe.seed).x.numpy()
+    frame = limits(recipe, real)
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+        figures = {
+            "samples": lambda: _final(method, real, frame),
+            "trajectories": lambda: points.trajectories([method], frame, real=real),
+            "intermediate": lambda: points.intermediate([method], frame, real=real),
+            "losses": lambda: curves.losses([method]),
+        }
+        if method.fields:
+            figures["vector_field"] = lambda: points.vector_field([method], frame)
+        for name, draw in figures.items():
+            path = out / f"{name}.png"
+            style.save(draw(), path)
+            yield path
+        yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
+        if method.evolution:
+            yield animation.training_gif(out / "training.gif", [method], frame, real=real)
+
+
+def _final(method: Method, real: np.ndarray, frame: np.ndarray) -> "style.Figure":
+    panels = [
+        points.Panel("real", real[: len(method.walk[-1])], style.REAL),
+        points.Panel("samples", method.walk[-1], style.colour(method.key)),
+    ]
+    return points.scatter_panels(panels, frame, real=real)
+
+
+def _array(labels: Tensor | None, wanted: Tensor | None = None) -> np.ndarray | None:
+    return None if labels is None else labels.numpy()

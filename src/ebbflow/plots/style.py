@@ -1,0 +1,297 @@
+"""One look for every picture: Okabe–Ito colours that colour-blind readers can tell apart, direct labels, no chart junk.
+
+Diffusion is vermillion, flow is blue, real data is grey, and time runs from yellow (t = 1, noise) to violet (t = 0,
+data). Sizes are in inches and set by hand: matplotlib's automatic layouts draw everything several times. Nothing here
+touches pyplot or rcParams, so figures can be made in any thread.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator, NullLocator
+from scipy.ndimage import gaussian_filter
+
+from ..errors import InputError
+
+Array = np.ndarray
+Limits = Float[Array, "d 2"]
+
+DIFFUSION, FLOW, REAL = "#D55E00", "#0072B2", "#6F6F6F"
+INK, QUIET, RULE = "#1F1F1F", "#5C5C5C", "#CFCFCF"
+METHOD_COLOURS = {"diffusion": DIFFUSION, "flow": FLOW}
+# The rest of Okabe & Ito's palette, with a marker each: no class is told by colour alone.
+CLASSES = [("#009E73", "o"), ("#CC79A7", "s"), ("#E69F00", "^"), ("#56B4E9", "D"), ("#000000", "v")]
+# Viridis without its palest yellow, which vanishes on white.
+TIME: Colormap = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)), name="time")
+DPI = 144
+TITLE, LABEL, SMALL = 12.0, 10.0, 8.5
+OUTLINE_SHARE = 0.95
+
+
+def colour(key: str) -> str:
+    """The colour of a method's key."""
+    if key not in METHOD_COLOURS:
+        raise InputError(f"A method's key must be one of {', '.join(METHOD_COLOURS)}; got {key!r}.")
+    return METHOD_COLOURS[key]
+
+
+def class_style(index: int) -> tuple[str, str]:
+    """Colour and marker of a class; beyond 25 classes they repeat."""
+    return CLASSES[index % len(CLASSES)][0], CLASSES[(index + index // len(CLASSES)) % len(CLASSES)][1]
+
+
+def time_label(t: float) -> str:
+    """t = 1 noise, …, t = 0.25, …, t = 0 data."""
+    end = {1.0: " noise", 0.0: " data"}.get(round(float(t), 6), "")
+    return f"t = {t:.2g}{end}" if t < 0.1 or end else f"t = {t:.2f}".removesuffix("0")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A figure and its panels, rows × columns; panels beyond the last used one are left out by `axes_grid`."""
+
+    figure: Figure
+    axes: Any  # an object array (rows, columns)
+
+
+def axes_grid(
+    rows: int,
+    columns: int,
+    *,
+    panel: tuple[float, float],
+    gap: tuple[float, float] = (0.1, 0.1),
+    margin: tuple[float, float, float, float] = (0.4, 0.1, 0.1, 0.3),
+    title: str = "",
+    note: str = "",
+    used: int | None = None,
+) -> Grid:
+    """Panels of one size. Inches: panel (width, height), gap (across, down), margin (left, right, top, bottom)."""
+    left, right, top, bottom = margin
+    width = left + columns * panel[0] + (columns - 1) * gap[0] + right
+    lines = wrap(note, width - 0.2)
+    head = 0.34 if title else 0.0
+    foot = 0.16 * len(lines) + 0.1 if lines else 0.0
+    height = head + top + rows * panel[1] + (rows - 1) * gap[1] + bottom + foot
+    figure = Figure((width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    if title:
+        # DejaVu Sans is some 0.61 em wide in bold; shrink a long title rather than cut it off.
+        size = min(TITLE, (width - 0.2) * 72 / (0.66 * max(len(title), 1)))
+        figure.text(0.1 / width, 1 - 0.1 / height, title, size=size, weight="bold", color=INK, va="top")
+    for index, line in enumerate(lines):
+        y = (foot - 0.02 - 0.16 * index) / height
+        figure.text(0.1 / width, y, line, size=SMALL, color=QUIET, va="top")
+    axes = np.empty((rows, columns), dtype=object)
+    for index in range(rows * columns if used is None else used):
+        row, column = divmod(index, columns)
+        x = left + column * (panel[0] + gap[0])
+        y = height - head - top - (row + 1) * panel[1] - row * gap[1]
+        axes[row, column] = _clean(figure.add_axes((x / width, y / height, panel[0] / width, panel[1] / height)))
+    return Grid(figure, axes)
+
+
+def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
+    """Lines of at most `width` inches."""
+    return textwrap.wrap(text, max(20, int(width * 72 / (0.535 * size)))) if text else []
+
+
+def _clean(ax: Axes) -> Axes:
+    for spine in ax.spines.values():
+        spine.set(color=RULE, linewidth=0.8)
+    ax.tick_params(length=2.5, width=0.8, color=RULE, labelcolor=QUIET, labelsize=SMALL, pad=2)
+    return ax
+
+
+def as_points(ax: Axes, limits: Limits, *, labels: tuple[bool, bool] = (True, True)) -> None:
+    """Frame a panel with the limits of its first two columns, and a few ticks where `labels` (x, y) wants them."""
+    for axis, (low, high), shown in zip((ax.xaxis, ax.yaxis), limits[:2], labels, strict=True):
+        axis.set_major_locator(MaxNLocator(4, prune="both") if shown else NullLocator())
+        (ax.set_xlim if axis is ax.xaxis else ax.set_ylim)(float(low), float(high))
+
+
+def as_curves(ax: Axes, x: str = "", y: str = "") -> None:
+    """Open the frame of a panel of curves and name its axes: y at the top left, read without turning one's head."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlabel(x, size=SMALL, color=QUIET, labelpad=2)
+    if y:
+        ax.set_title(y, size=SMALL, color=QUIET, loc="left", pad=4)
+
+
+def limits_around(x: Float[Array, "n d"], tail: float = 0.1, room: float = 0.08) -> Limits:
+    """A frame around points: all but `tail` percent at either end, and some room on either side."""
+    x = finite(points(x))
+    low, high = np.percentile(x, [tail, 100 - tail], axis=0)
+    pad = np.where(high > low, room * (high - low), np.maximum(np.abs(low), 1) * 0.5)
+    return np.stack([low - pad, high + pad], 1).astype(float)
+
+
+def as_limits(limits: Any, d: int) -> Limits:
+    """One (low, high) for all columns, or one row each, as (d, 2)."""
+    frame = np.asarray(limits, dtype=float)
+    frame = np.tile(frame, (d, 1)) if frame.shape == (2,) else frame
+    if frame.shape != (d, 2) or not np.isfinite(frame).all() or not (frame[:, 0] < frame[:, 1]).all():
+        raise InputError(f"limits must be low < high, one pair or one for each of {d} columns; got {limits!r}.")
+    return frame
+
+
+def union(first: Limits, x: Float[Array, "n d"], tail: float = 0.5) -> Limits:
+    """`first`, widened where needed to hold points x as well, but for their tails."""
+    other = limits_around(x, tail, room=0.04)
+    return np.stack([np.minimum(first[:, 0], other[:, 0]), np.maximum(first[:, 1], other[:, 1])], 1)
+
+
+def points(x: Any, what: str = "points") -> Array:
+    """x as (n, d) floats, or an error."""
+    array = np.asarray(x, dtype=float)
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"{what} must be an array (n, d) with at least one point; got shape {np.shape(x)}.")
+    if not np.isfinite(array).any():
+        raise InputError(f"{what} has no finite number.")
+    return array
+
+
+def finite(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
+    """The rows without NaN or infinity."""
+    return x[np.isfinite(x).all(1)]
+
+
+def outside(x: Float[Array, "n d"], limits: Limits) -> int:
+    """How many points a frame doesn't show (of the first two columns), so that a picture can say so."""
+    k = min(x.shape[1], 2)
+    inside = (x[:, :k] >= limits[:k, 0]) & (x[:, :k] <= limits[:k, 1])
+    return int((~inside.all(1)).sum())
+
+
+def dots(ax: Axes, x: Float[Array, "n 2"], colour: str, marker: str = "o", count: int | None = None) -> None:
+    """Points as dots that shrink and fade with their number (`count` where they are one class of many)."""
+    n = max(count or len(x), 1)
+    size = float(np.clip(11 * n**-0.22, 1.1, 5))
+    alpha = float(np.clip(3.0 * n**-0.29, 0.1, 0.85))
+    # `plot` stamps one marker image everywhere; `scatter` draws each path, ten times slower.
+    ax.plot(x[:, 0], x[:, 1], ls="none", marker=marker, ms=size, mew=0, color=colour, alpha=alpha)
+
+
+def outline_of(real: Float[Array, "n d"], limits: Limits, bins: int = 90) -> list[Array]:
+    """Curves around the densest 95 % of the real points, from a lightly smoothed histogram."""
+    import contourpy
+
+    x = finite(real)[:, :2]
+    counts, x_edges, y_edges = np.histogram2d(x[:, 0], x[:, 1], bins=bins, range=limits[:2].tolist())
+    if counts.sum() < 50:
+        return []
+    # Wide enough for the number of points, no wider: a spiral's gaps must stay open.
+    smooth = gaussian_filter(counts, float(np.clip(bins * 0.04 * (1000 / len(x)) ** 0.25, 1.2, 4)))
+    # The level that 95 % of the points themselves exceed: the smoothing widens the density, but not the outline.
+    places = (np.searchsorted(edges, column).clip(1, bins) - 1 for edges, column in zip((x_edges, y_edges), x.T))
+    level = np.quantile(smooth[tuple(places)], 1 - OUTLINE_SHARE)
+    centres = [(edges[1:] + edges[:-1]) / 2 for edges in (x_edges, y_edges)]
+    lines: list[Array] = contourpy.contour_generator(x=centres[0], y=centres[1], z=smooth.T).lines(float(level))  # type: ignore[assignment]
+    return lines
+
+
+def draw_outline(ax: Axes, outline: Sequence[Array], width: float = 0.9) -> None:
+    ax.add_collection(LineCollection(list(outline), colors=REAL, linewidths=width), autolim=False)
+
+
+def corner(ax: Axes, text: str, where: str = "lower left", colour: str = QUIET, size: float = SMALL) -> None:
+    """A short text in a corner of a panel."""
+    right, top = "right" in where, "upper" in where
+    ax.text(
+        0.97 if right else 0.03,
+        0.97 if top else 0.03,
+        text,
+        transform=ax.transAxes,
+        size=size,
+        color=colour,
+        ha="right" if right else "left",
+        va="top" if top else "bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        zorder=9,
+    )
+
+
+def halo(text: Text) -> Text:
+    """A white rim, so that text over curves or dots stays readable."""
+    text.set(color=INK, path_effects=[withStroke(linewidth=2.5, foreground="white")])
+    return text
+
+
+def spread(positions: Sequence[float], distance: float) -> Float[Array, " n"]:
+    """The positions moved apart to at least `distance`, as little as a greedy pass can."""
+    order = np.argsort(positions)
+    placed = np.asarray(positions, dtype=float)[order]
+    for _ in range(60):
+        overlap = distance - np.diff(placed)
+        if not (overlap > 1e-9).any():
+            break
+        shift = np.clip(overlap, 0, None) / 2
+        placed[:-1] -= shift
+        placed[1:] += shift
+    result = np.empty(len(placed))
+    result[order] = placed
+    return result
+
+
+def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = SMALL) -> None:
+    """(x, y, text, colour) beside the ends of curves, moved apart where they would overlap, with a thin leader."""
+    if not ends:
+        return
+    height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72  # type: ignore[union-attr]
+    # Data → points on the page, which log axes don't make a matter of arithmetic on y.
+    y_of = [float(ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1]) for x, y, _, _ in ends]
+    for (x, y, text, tint), place in zip(ends, spread(y_of, size * 1.25 / height), strict=True):
+        ax.annotate(
+            text,
+            (x, y),
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            size=size,
+            color=tint,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": tint, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 2},
+        )
+
+
+def time_bar(figure: Figure, x: float, y: float, width: float) -> Axes:
+    """A strip of the time colours, t = 1 noise at its left; x, y, width in inches from the lower left."""
+    w, h = figure.get_size_inches()
+    ax = figure.add_axes((x / w, y / h, width / w, 0.09 / h))
+    ax.imshow(np.linspace(1, 0, 128)[None], cmap=TIME, aspect="auto", vmin=0, vmax=1)
+    ax.set_axis_off()
+    for place, text, side in ((-0.03, time_label(1), "right"), (1.03, time_label(0), "left")):
+        ax.text(place, 0.5, text, transform=ax.transAxes, size=SMALL, color=QUIET, ha=side, va="center")
+    return ax
+
+
+def nearest(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
+    """Indices of the times closest to the wanted ones, each once, in the order of time."""
+    found = sorted({int(np.abs(times - t).argmin()) for t in wanted}, key=lambda i: -times[i])
+    if not found:
+        raise InputError("No times to draw.")
+    return found
+
+
+def plural(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def ticks_for(low: float, high: float) -> list[float]:
+    """A few round numbers inside an interval."""
+    step = 10 ** math.floor(math.log10((high - low) / 2))
+    step *= next(k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= 5)
+    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
