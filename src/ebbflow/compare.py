@@ -182,7 +182,7 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
                 rows = evaluate(recipe, x, seed=recipe.seed, floors=floors, only=CURVE_METRICS)
                 points.append((evaluations, next(row for row in rows if row.name in CURVE_METRICS)))
             quality[f"{name} · {solver}"] = points
-    return _Study(_method(key, name, trained, folder), samplings, quality)
+    return _Study(study(key, name, trained, folder), samplings, quality)
 
 
 def _draw(trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tqdm | None = None) -> tuple[Tensor, int]:
@@ -199,7 +199,7 @@ def _draw(trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tq
     return x, len(calls)
 
 
-def _method(key: str, name: str, trained: Trained, folder: Path) -> Method:
+def study(key: str, name: str, trained: Trained, folder: Path) -> Method:
     """What is drawn of a trained network."""
     recipe = trained.recipe
     history = read_metrics(folder)

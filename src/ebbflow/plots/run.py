@@ -35,7 +35,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     names = {"classes": trained.classes} if x.shape[1] <= 2 else {"names": trained.columns}
     figure = draw(panels, frame, real=reference, **names)  # type: ignore[operator]
     with storage(path):
-        style.save(figure, path)
+        figure.savefig(path)
     return path
 
 
@@ -57,7 +57,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
             figures["vector_field"] = lambda: points.vector_field([method], frame)
         for name, draw in figures.items():
             path = out / f"{name}.png"
-            style.save(draw(), path)
+            draw().savefig(path)
             yield path
         yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
         if method.evolution:

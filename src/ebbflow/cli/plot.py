@@ -1,0 +1,34 @@
+"""ebbflow plot RUN: the pictures of one run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ..errors import InputError
+from .arguments import parse, threads
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw a run: samples, single points' routes, steps on the way, vector field, losses, and two animations."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    out: str = ""
+    """Folder for the pictures; plots in the run's folder unless given."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse and draw."""
+    args = parse(Plot, argv, "plot")
+    if not (args.run / "checkpoints").is_dir():
+        raise InputError(f"{args.run} is not the folder of a run.")
+    from ..plots.run import draw_run
+    from ..trained import Trained
+
+    trained = Trained.from_pretrained(args.run)
+    threads(0, trained.denoiser)
+    for path in draw_run(trained, args.run, Path(args.out) if args.out else args.run / "plots"):
+        print(path)
