@@ -39,6 +39,8 @@ class Recipe:
     """Loss weight: unit, min_snr or edm."""
     coupling: str = "independent"
     """Which noise meets which point: independent, ot or class_ot."""
+    stable_targets: bool = True
+    """Average each target over the points of the batch that could have made x_t (exact, less noisy; for points)."""
     network: str = "mlp"
     """The network and its size, as in mlp:width=64,depth=6."""
 

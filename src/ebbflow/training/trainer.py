@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..couplings import COUPLINGS
+from ..couplings import COUPLINGS, posterior_mean
 from ..denoiser import Denoiser, loss_weight
 from ..errors import DivergedError, InputError
 from ..randomness import generator
@@ -144,6 +144,7 @@ class Trainer:
         else:
             batch["noise"] = data.x1[torch.randint(len(data.x1), (recipe.batch,), generator=draw, device=device)]
         label = data.labels[indices] if data.labels is not None else None
+        allowed = None
         if self._coupled:
             batch["noise"] = self._couple(x0, batch["noise"], label)
             batch["z"] = torch.randn(x0.shape, generator=draw, device=device)
@@ -151,6 +152,9 @@ class Trainer:
             hidden = torch.rand(recipe.batch, generator=draw, device=device) < recipe.label_dropout
             null: int = self.denoiser.network.classes  # type: ignore[assignment]
             batch["label"] = label.masked_fill(hidden, null)
+            allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
+        if recipe.stable_targets and not self._coupled:
+            batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
 
