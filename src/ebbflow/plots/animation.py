@@ -77,9 +77,9 @@ def write_gif(
     frames: Iterator[UInt8[Array, "height width"]],
     palette: UInt8[Array, "256 3"],
     *,
-    seconds: float,
+    seconds: style.Number,
     count: int,
-    hold: float = 2.0,
+    hold: style.Number = 2.0,
 ) -> Path:
     """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame."""
     images = []
@@ -166,7 +166,7 @@ class _Stage:
         file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
         self.font = ImageFont.truetype(str(file), round(style.LABEL * 1.15 * DPI / 72))
 
-    def picture(self, clouds: Sequence[Array], label: str, progress: float) -> UInt8[Array, "height width"]:
+    def picture(self, clouds: Sequence[Array], label: str, progress: style.Number) -> UInt8[Array, "height width"]:
         """One frame: each method's points, a label, and how far the clock has run."""
         pixels = self.background.copy()
         for cloud, box, start in zip(clouds, self.boxes, self.starts, strict=True):
@@ -175,8 +175,11 @@ class _Stage:
             level = self._bar_levels(x, box) if len(self.limits) == 1 else self._dot_levels(x[:MOST_POINTS, :2], box)
             np.copyto(view, (start + level - 1).astype(np.uint8), where=level > 0)
             if self.truth is not None:
-                rows = (box.height - 1 - self.truth / self.peak * 0.92 * box.height).astype(int).clip(0)
-                view[rows, np.arange(box.width)] = self.ink + LEVELS // 2
+                # A stair: each pixel column is filled from its neighbour's height to its own.
+                tops = (box.height - 1 - self.truth / self.peak * 0.92 * box.height).astype(int).clip(0)
+                before = np.concatenate([tops[:1], tops[:-1]])
+                rows = np.arange(box.height)[:, None]
+                view[(rows >= np.minimum(tops, before)) & (rows <= np.maximum(tops, before))] = self.ink + LEVELS - 6
         self._clock(pixels, label, progress)
         return pixels
 
@@ -202,7 +205,7 @@ class _Stage:
         filled = np.arange(box.height)[::-1, None] < tops[None]
         return np.where(filled, LEVELS * 2 // 3, 0)
 
-    def _clock(self, pixels: Array, label: str, progress: float) -> None:
+    def _clock(self, pixels: Array, label: str, progress: style.Number) -> None:
         """A thin bar under the panels that fills, and what it stands at."""
         box, last = self.boxes[0], self.boxes[-1]
         top = box.top + box.height + round(0.12 * DPI)

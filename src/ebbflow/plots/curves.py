@@ -20,7 +20,7 @@ def quality_against_evaluations(
     quality: Mapping[str, Sequence[tuple[int, float]]],
     methods: Sequence[Method],
     metric: str,
-    floor: tuple[float, float],
+    floor: style.Pair,
     *,
     title: str = "",
     note: str = "",
@@ -134,5 +134,5 @@ def method_of(label: str, methods: Sequence[Method]) -> str:
     return max(found, key=lambda method: len(method.name)).key
 
 
-def _middle(floor: tuple[float, float], logarithmic: bool) -> float:
+def _middle(floor: style.Pair, logarithmic: bool) -> float:
     return float(np.sqrt(floor[0] * floor[1]) if logarithmic else (floor[0] + floor[1]) / 2)

@@ -33,7 +33,7 @@ _STROKES = [
 
 
 def point_mass(
-    path: Path, name: str = "", *, start: float = START, seed: int = 0, title: str = "", note: str = ""
+    path: Path, name: str = "", *, start: style.Number = START, seed: int = 0, title: str = "", note: str = ""
 ) -> Figure:
     """All mass at `start` turns into N(0, σ(1)²): densities N(α start, σ²), and sample paths in ribbons of ±1σ, ±2σ.
 
@@ -74,7 +74,7 @@ def point_mass_plane(
     path: Path,
     name: str = "",
     *,
-    start: tuple[float, float] = (START, 0.0),
+    start: style.Pair = (START, 0.0),
     count: int = 700,
     seed: int = 0,
     title: str = "",
@@ -113,7 +113,7 @@ def point_mass_plane(
     return grid.figure
 
 
-def moments(paths: Mapping[str, Path], *, start: float = START, title: str = "", note: str = "") -> Figure:
+def moments(paths: Mapping[str, Path], *, start: style.Number = START, title: str = "", note: str = "") -> Figure:
     """Mean α(t)·start and variance σ²(t) of x_t."""
     strokes = _strokes(paths)
     grid = style.axes_grid(
@@ -174,7 +174,7 @@ def schedules(paths: Mapping[str, Path] | None = None, *, title: str = "", note:
 
 def ddpm_tables(
     steps: Sequence[int] = (50, 250, 1000),
-    ranges: Sequence[tuple[float, float]] = ((1e-4, 0.005), (1e-4, 0.02), (1e-4, 0.05)),
+    ranges: Sequence[style.Pair] = ((1e-4, 0.005), (1e-4, 0.02), (1e-4, 0.05)),
     *,
     title: str = "",
     note: str = "",
@@ -217,9 +217,9 @@ def dissolving(
     paths: Mapping[str, Path],
     x: Float[Array, "n d"],
     *,
-    limits: Sequence[float] | Float[Array, "d 2"] | None = None,
+    limits: style.Pair | Float[Array, "d 2"] | None = None,
     labels: Int[Array, " n"] | None = None,
-    times: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 1.0),
+    times: Sequence[style.Number] = (0.0, 0.1, 0.25, 0.5, 1.0),
     seed: int = 0,
     title: str = "",
     note: str = "",
@@ -241,7 +241,7 @@ def dissolving(
     return filmstrip(rows, heads, frame, labels=labels, title=title or "Data dissolving into noise", note=note)
 
 
-def _table(steps: int, beta_min: float, beta_max: float) -> DDPM:
+def _table(steps: int, beta_min: style.Number, beta_max: style.Number) -> DDPM:
     """A DDPM table without the warning that its ᾱ_T is too large, which is what the picture is there to show."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -253,7 +253,7 @@ def _scales(path: Path, t: Array) -> tuple[Float[Array, " n"], Float[Array, " n"
     return c.alpha.numpy(), c.sigma.numpy()
 
 
-def _densities(ax: Axes, alpha: Array, sigma: Array, start: float, view: tuple[float, float]) -> None:
+def _densities(ax: Axes, alpha: Array, sigma: Array, start: style.Number, view: style.Pair) -> None:
     x = np.linspace(*view, 500)
     indices = _times_by_spread(sigma, (0.2, 0.35, 0.6, 1.0))
     top = 0.0
@@ -279,7 +279,7 @@ def _times_by_spread(sigma: Array, shares: Sequence[float]) -> list[int]:
     return [int(np.argmax(sigma >= share * sigma[-1] - 1e-9)) for share in shares[:-1]] + [len(sigma) - 1]
 
 
-def _routes(path: Path, start: float, count: int, seed: int) -> Float[Array, "count n"]:
+def _routes(path: Path, start: style.Number, count: int, seed: int) -> Float[Array, "count n"]:
     rng = np.random.default_rng(seed)
     alpha, sigma = _scales(path, _T)
     if isinstance(path, Linear):
@@ -314,11 +314,10 @@ def _tints(paths: Mapping[str, Path]) -> list[str]:
 def _names(figure: Figure, strokes: Mapping[str, tuple[str, object]]) -> None:
     """One row of names, each after a piece of its line, for curves that lie too close for labels of their own."""
     width, height = figure.get_size_inches()
-    x, y = 0.14 / width, 1 - 0.5 / height
-    for name, (tint, dash) in strokes.items():
-        figure.add_artist(_line([x, x + 0.28 / width], [y, y], tint, dash))
-        figure.text(x + 0.34 / width, y, name, size=style.LABEL - 0.5, color=style.INK, va="center")
-        x += (0.34 + 0.09 * len(name) + 0.24) / width
+    starts = style.text_row(figure, [(f"      {name}", style.INK) for name in strokes], 0.5)
+    for x, (tint, dash) in zip(starts, strokes.values(), strict=True):
+        y = 1 - 0.5 / height
+        figure.add_artist(_line([x / width, (x + 0.26) / width], [y, y], tint, dash))
 
 
 def _line(x: list[float], y: list[float], tint: str, dash: object) -> Line2D:

@@ -119,7 +119,7 @@ def trajectories(
         ax.set_title(
             method.name, loc="left", size=style.LABEL + 0.5, weight="bold", color=style.colour(method.key), pad=4
         )
-        style.as_points(ax, frame, labels=(True, ax is grid.axes[0, 0]))
+        style.as_points(ax, frame, labels=(d > 1, ax is grid.axes[0, 0]))
     foot = grid.axes[0, 0].get_position().y0 * grid.figure.get_size_inches()[1]
     style.time_bar(grid.figure, grid.figure.get_size_inches()[0] / 2 - 1.2, foot - 0.42, 2.4)
     return grid.figure
@@ -130,7 +130,7 @@ def intermediate(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
-    times: Sequence[float] = TIMES,
+    times: Sequence[style.Number] = TIMES,
     title: str = "",
     note: str = "",
 ) -> Figure:
@@ -206,9 +206,7 @@ def filmstrip(
         if i == 0:
             ax.set_title(heads[k], size=style.LABEL - 0.5, color=style.INK, pad=4)
         if k == 0:
-            ax.text(-0.06, 0.5, name, transform=ax.transAxes, size=style.LABEL, weight="bold").set(
-                color=tint, rotation=90, ha="right", va="center"
-            )
+            style.row_label(ax, name, tint)
     return grid.figure
 
 
@@ -243,9 +241,7 @@ def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", 
         draw(grid.axes[:, k], columns, frame, [style.colour(method.key) for method in methods])
         grid.axes[0, k].set_title(style.time_label(times[0][k]), size=style.LABEL - 0.5, color=style.INK, pad=4)
     for method, ax in zip(methods, grid.axes[:, 0], strict=True):
-        ax.text(-0.06, 0.5, method.name, transform=ax.transAxes, size=style.LABEL, weight="bold").set(
-            color=style.colour(method.key), rotation=90, ha="right", va="center"
-        )
+        style.row_label(ax, method.name, style.colour(method.key))
     return grid.figure
 
 
@@ -294,7 +290,7 @@ def histograms(
         if d > 1:
             ax.set_title(_name(names, k), size=style.SMALL, color=style.INK, loc="left", pad=3)
     texts = [("real data", style.REAL), *((panel.title, panel.colour) for panel in panels)]
-    _strip(grid.figure, texts, 0.34 if title else 0.0)
+    style.text_row(grid.figure, texts, 0.5 if title else 0.16)
     return grid.figure
 
 
@@ -328,9 +324,12 @@ def pairs(
         if i == j:
             heights, edges = _histogram(real[:, i], limits[i])
             ax.stairs(heights, edges, fill=True, color="#D4D4D4")
+            top = max(heights.max(), 1e-12)
             for panel in (lower, upper):
-                ax.stairs(_histogram(style.points(panel.x)[:, i], limits[i])[0], edges, color=panel.colour, lw=1.2)
-            frame = np.stack([limits[i], [0, 1.1 * max(heights.max(), 1e-12)]])
+                heights, _ = _histogram(style.points(panel.x)[:, i], limits[i])
+                top = max(top, heights.max())
+                ax.stairs(heights, edges, color=panel.colour, lw=1.2, baseline=None)
+            frame = np.stack([limits[i], [0, 1.1 * top]])
         else:
             panel = lower if i > j else upper
             frame = limits[[j, i]]
@@ -342,7 +341,7 @@ def pairs(
         if i == k - 1:
             ax.set_xlabel(_name(names, j), size=style.SMALL, color=style.INK, labelpad=2)
     texts = [(f"▙ {lower.title}", lower.colour), (f"▜ {upper.title}", upper.colour), ("real data", style.REAL)]
-    _strip(grid.figure, texts if len(panels) > 1 else [texts[0], texts[2]], 0.34 if title else 0.0)
+    style.text_row(grid.figure, texts if len(panels) > 1 else [texts[0], texts[2]], 0.5 if title else 0.16)
     return grid.figure
 
 
@@ -535,15 +534,6 @@ def _histogram(x: Array, limits: Array, bins: int = 60) -> tuple[Float[Array, " 
     """Density per bin, over all of x: what lies outside the frame counts, so panels stay comparable."""
     counts, edges = np.histogram(x[np.isfinite(x)], bins=bins, range=(float(limits[0]), float(limits[1])))
     return counts / (max(len(x), 1) * (edges[1] - edges[0])), edges
-
-
-def _strip(figure: Figure, texts: Sequence[tuple[str, str]], head: float) -> None:
-    """Coloured names in a row under the title, in place of a legend."""
-    width, height = figure.get_size_inches()
-    x = 0.12
-    for text, tint in texts:
-        figure.text(x / width, 1 - (head + 0.06) / height, text, size=style.LABEL, color=tint, weight="bold", va="top")
-        x += 0.098 * len(text) + 0.3
 
 
 def _height(width: float, limits: Limits) -> float:

@@ -26,7 +26,7 @@ _PACKAGES = ("ebbflow", "torch", "numpy", "matplotlib")
 _EACH = re.compile(r"^(.*?) (\d+)$")  # "fraction in mode 2": one row for each mode or label
 _SCALE_NOTE = (
     "Within a column both methods share one arrow scale, and the fastest tenth is cut to its longest arrow; "
-    "speed is the mean |dx/dt| where samples are."
+    "speed is the mean |dx/dt| over the arrows that samples cover."
 )
 
 
@@ -68,7 +68,7 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
     best = [panels[1 + _best(c, method)] for method in c.methods if any(s.method == method.key for s in c.samplings)]
 
     def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
-        return lambda path: make().savefig(path, format="png")
+        return lambda path: style.save(make(), path)
 
     yield Picture(
         "samples.png",
@@ -137,8 +137,8 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
         yield Picture(
             "training.gif",
             "Samples over training",
-            "Samples from the same noise, drawn again as training goes on: what is learned first is where the mass "
-            "lies, and its fine shape comes last.",
+            "Samples from the same noise, drawn again as training goes on: watch where the mass gathers first, and "
+            "whether the last steps still change anything.",
             lambda path: animation.training_gif(path, c.methods, limits, real=c.real),
             moving=True,
         )
@@ -216,8 +216,8 @@ def _straightness(methods: Sequence[Method]) -> str:
         direct = np.linalg.norm(method.walk[-1] - method.walk[0], axis=1).mean()
         if not (np.isfinite(length) and direct > 0):
             return "straighter routes can be followed in fewer steps."
-        parts.append(f"{length / direct:.2f} times for {method.name}")
-    return f"on average a route is {_and(parts)} as long as the straight line between its ends."
+        parts.append(f"{length / direct:.2f} times ({method.name})")
+    return f"a route is on average {_and(parts)} as long as the straight line between its ends."
 
 
 def _halfway(methods: Sequence[Method]) -> str:
@@ -228,8 +228,8 @@ def _halfway(methods: Sequence[Method]) -> str:
         if not (np.isfinite(left).all() and left[0] > 0):
             return "watch which of them moves early and which late."
         t = method.walk_times[int(np.argmax(left <= left[0] / 2))]
-        parts.append(f"at t = {t:.2f} for {method.name}")
-    return f"points have halved their distance to where they end {_and(parts)}."
+        parts.append(f"t = {t:.2f} ({method.name})")
+    return f"half of the distance to where points end is left at {_and(parts)}."
 
 
 def _quality_sentence(c: Comparison) -> str:
@@ -246,7 +246,7 @@ def _quality_sentence(c: Comparison) -> str:
         return lead + " None of the samplers gets into it with the evaluations tried."
     parts = [f"{label} with {n:,}" for label, n in sorted(reached.items(), key=lambda item: item[1])]
     rest = len(c.quality) - len(reached)
-    others = f"; the other {rest} did not with the evaluations tried" if rest > 1 else ""
+    others = f"; the other {rest} did not" if rest > 1 else ""
     others = f"; {next(k for k in c.quality if k not in reached)} did not" if rest == 1 else others
     return lead + f" Fewest evaluations tried that got into it: {', '.join(parts)}{others}."
 
@@ -304,7 +304,7 @@ def _table(c: Comparison, names: Sequence[str]) -> str:
     arrows = {"lower": "lower is better", "higher": "higher is better", "equal": "closer to truth is better"}
     head = "".join(f"<th scope=col>{_text(name)}<small>{arrows[first[name].better]}</small></th>" for name in names)
     out = [
-        "<div class=scroll><table><thead><tr><th scope=col>Method and sampler</th><th scope=col>Steps</th>"
+        "<div class='scroll data'><table><thead><tr><th scope=col>Method and sampler</th><th scope=col>Steps</th>"
         f"<th scope=col>Evalu&shy;ations</th><th scope=col>Seconds</th>{head}</tr></thead><tbody>"
     ]
     if names:
@@ -339,7 +339,7 @@ def _sampler(s: Sampling) -> str:
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    if value and abs(value) < 1e-3:
+    if value and abs(value) < 1e-4:
         digits, exponent = f"{value:.1e}".split("e")
         return f"{digits}&nbsp;·&nbsp;10<sup>{int(exponent)}</sup>".replace("-", "−")
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
@@ -444,6 +444,8 @@ figure img{display:block;width:100%;height:auto;background:#fff;border-radius:8p
 figcaption{margin-top:.6em;color:var(--quiet)}
 summary{cursor:pointer;color:var(--quiet);font-size:.85rem;padding:.3em 0}
 .scroll,.wide{overflow-x:auto;-webkit-overflow-scrolling:touch}
+.data{width:max-content;min-width:100%;max-width:calc(100vw - 32px);position:relative;left:50%;
+transform:translateX(-50%)}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;min-width:100%}
 th,td{padding:7px 10px;text-align:right;border-bottom:1px solid var(--rule);vertical-align:top;white-space:nowrap}
 thead th{vertical-align:bottom;white-space:normal;min-width:5.2em;font-weight:600}
@@ -456,8 +458,8 @@ sup{font-size:.7em;line-height:0}
 footer{margin-top:3em;border-top:1px solid var(--rule);color:var(--quiet);font-size:.9rem}
 footer h2{margin-top:1em;font-size:1rem}
 code{background:var(--tint);padding:.2em .4em;border-radius:5px;overflow-wrap:anywhere}
-@media(max-width:640px){body{font-size:16px}.wide img{width:600px;max-width:none}h1{font-size:1.45rem}
-th:first-child{max-width:9.5em;white-space:normal}}
+@media(max-width:640px){body{font-size:16px}.wide img{width:520px;max-width:none}h1{font-size:1.45rem}
+table{font-size:.8rem}th,td{padding:6px 5px}thead th{min-width:0}th:first-child{max-width:8em;white-space:normal}}
 @media(prefers-reduced-motion:reduce){.moving{display:none}}
 @media print{.moving{display:none}body{background:#fff;color:#000;font-size:11pt}main{max-width:none;padding:0}
 section{break-inside:avoid}.scroll,.wide{overflow:visible}table{font-size:7.5pt}th,td{padding:3px 4px}}

@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -24,10 +25,12 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy.ndimage import gaussian_filter
 
-from ..errors import InputError
+from ..errors import InputError, StorageError
 
 Array = np.ndarray
 Limits = Float[Array, "d 2"]
+Number = float | int  # beartype, which checks the tests, takes no int for a float
+Pair = tuple[Number, Number]
 
 DIFFUSION, FLOW, REAL = "#D55E00", "#0072B2", "#6F6F6F"
 INK, QUIET, RULE = "#1F1F1F", "#5C5C5C", "#CFCFCF"
@@ -53,7 +56,7 @@ def class_style(index: int) -> tuple[str, str]:
     return CLASSES[index % len(CLASSES)][0], CLASSES[(index + index // len(CLASSES)) % len(CLASSES)][1]
 
 
-def time_label(t: float) -> str:
+def time_label(t: Number) -> str:
     """t = 1 noise, …, t = 0.25, …, t = 0 data."""
     end = {1.0: " noise", 0.0: " data"}.get(round(float(t), 6), "")
     return f"t = {t:.2g}{end}" if t < 0.1 or end else f"t = {t:.2f}".removesuffix("0")
@@ -71,9 +74,9 @@ def axes_grid(
     rows: int,
     columns: int,
     *,
-    panel: tuple[float, float],
-    gap: tuple[float, float] = (0.1, 0.1),
-    margin: tuple[float, float, float, float] = (0.4, 0.1, 0.1, 0.3),
+    panel: Pair,
+    gap: Pair = (0.1, 0.1),
+    margin: tuple[Number, Number, Number, Number] = (0.4, 0.1, 0.1, 0.3),
     title: str = "",
     note: str = "",
     used: int | None = None,
@@ -130,7 +133,7 @@ def as_curves(ax: Axes, x: str = "", y: str = "") -> None:
         ax.set_title(y, size=SMALL, color=QUIET, loc="left", pad=4)
 
 
-def limits_around(x: Float[Array, "n d"], tail: float = 0.1, room: float = 0.08) -> Limits:
+def limits_around(x: Float[Array, "n d"], tail: Number = 0.1, room: Number = 0.08) -> Limits:
     """A frame around points: all but `tail` percent at either end, and some room on either side."""
     x = finite(points(x))
     low, high = np.percentile(x, [tail, 100 - tail], axis=0)
@@ -147,7 +150,7 @@ def as_limits(limits: Any, d: int) -> Limits:
     return frame
 
 
-def union(first: Limits, x: Float[Array, "n d"], tail: float = 0.5) -> Limits:
+def union(first: Limits, x: Float[Array, "n d"], tail: Number = 0.5) -> Limits:
     """`first`, widened where needed to hold points x as well, but for their tails."""
     other = limits_around(x, tail, room=0.04)
     return np.stack([np.minimum(first[:, 0], other[:, 0]), np.maximum(first[:, 1], other[:, 1])], 1)
@@ -176,7 +179,7 @@ def outside(x: Float[Array, "n d"], limits: Limits) -> int:
     return int((~inside.all(1)).sum())
 
 
-def dots(ax: Axes, x: Float[Array, "n 2"], colour: str, marker: str = "o", count: int | None = None) -> None:
+def dots(ax: Axes, x: Float[Array, "n 2"], colour: Any, marker: str = "o", count: int | None = None) -> None:
     """Points as dots that shrink and fade with their number (`count` where they are one class of many)."""
     n = max(count or len(x), 1)
     size = float(np.clip(11 * n**-0.22, 1.1, 5))
@@ -234,9 +237,9 @@ def spread(positions: Sequence[float], distance: float) -> Float[Array, " n"]:
     """The positions moved apart to at least `distance`, as little as a greedy pass can."""
     order = np.argsort(positions)
     placed = np.asarray(positions, dtype=float)[order]
-    for _ in range(60):
+    for _ in range(1000):
         overlap = distance - np.diff(placed)
-        if not (overlap > 1e-9).any():
+        if not (overlap > 1e-3 * distance).any():
             break
         shift = np.clip(overlap, 0, None) / 2
         placed[:-1] -= shift
@@ -284,6 +287,37 @@ def nearest(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
     if not found:
         raise InputError("No times to draw.")
     return found
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, or as whatever else the file's ending says."""
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
+    return Path(path)
+
+
+def row_label(ax: Axes, name: str, tint: str) -> None:
+    """A row's name beside its first panel, turned, and small enough for the panel's height."""
+    height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72  # type: ignore[union-attr]
+    size = min(LABEL, height / (0.68 * max(len(name), 1)))
+    ax.text(-0.06, 0.5, name, transform=ax.transAxes, size=size, weight="bold").set(
+        color=tint, rotation=90, ha="right", va="center"
+    )
+
+
+def text_row(figure: Figure, texts: Sequence[tuple[str, str]], top: float, *, gap: float = 0.3) -> list[float]:
+    """Coloured texts in a row, `top` inches under the upper edge, in place of a legend; their left ends in inches."""
+    width, height = figure.get_size_inches()
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    x, starts = 0.12, []
+    for text, tint in texts:
+        starts.append(x)
+        drawn = figure.text(x / width, 1 - top / height, text, size=LABEL, color=tint, weight="bold", va="center")
+        x += drawn.get_window_extent(canvas.get_renderer()).width / figure.dpi + gap
+    return starts
 
 
 def plural(n: int, what: str) -> str:

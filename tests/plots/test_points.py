@@ -1,0 +1,204 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ebbflow.data import DATASETS
+from ebbflow.errors import InputError
+from ebbflow.plots import points, style
+from plots.material import comparison
+
+ACROSS = [1, 2, 5]
+
+
+@pytest.fixture(params=ACROSS, ids=lambda d: f"{d}-D")
+def c(request):
+    return comparison(d=request.param, n=1500, m=120)
+
+
+def panels_of(c):
+    return [points.Panel("Real data", c.real, style.REAL)] + [
+        points.Panel(s.method, s.samples, style.colour(s.method), s.label) for s in c.samplings
+    ]
+
+
+def limits_of(c):
+    return style.as_limits(c.limits, c.real.shape[1])
+
+
+def texts(figure):
+    return [text.get_text() for ax in figure.axes for text in [*ax.texts, ax.title, ax._left_title]] + [
+        text.get_text() for text in figure.texts
+    ]
+
+
+def same_frame(axes):
+    return len({(ax.get_xlim(), ax.get_ylim()) for ax in axes}) == 1
+
+
+def colours(ax):
+    lines = [line.get_color() for line in ax.lines]
+    return {*lines, *(style.mpl.colors.to_hex(patch.get_facecolor()).upper() for patch in ax.patches)}
+
+
+def test_every_sampling_has_a_panel_in_the_same_frame(c):
+    figure = points.scatter_panels(panels_of(c), limits_of(c), real=c.real, title="Samples")
+    assert len(figure.axes) == 1 + len(c.samplings)
+    assert same_frame(figure.axes)
+    for ax, sampling in zip(figure.axes[1:], c.samplings, strict=True):
+        assert style.colour(sampling.method) in colours(ax)
+        assert sampling.label in [text.get_text() for text in ax.texts]
+    figure.canvas.draw()
+
+
+def test_points_outside_the_frame_are_counted_on_the_picture():
+    x = np.concatenate([np.zeros((10, 2)), np.full((7, 2), 99.0), np.full((1, 2), np.nan)])
+    figure = points.scatter_panels([points.Panel("a", x, style.FLOW)], style.as_limits((-1, 1), 2))
+    assert "8 outside" in texts(figure)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 9])
+def test_any_number_of_panels_fits(count):
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    figure = points.scatter_panels([points.Panel("a", x, style.FLOW)] * count, style.as_limits((-3, 3), 2), real=x)
+    assert len(figure.axes) == count
+    assert figure.get_size_inches()[0] < 7.5
+
+
+def test_classes_are_named_once_and_drawn_with_their_own_marker():
+    c = comparison(n=1500, m=120, labelled=True)
+    panels = [panel._replace(labels=c.real_labels) for panel in panels_of(c)[:2]]
+    figure = points.scatter_panels(panels, limits_of(c), classes=c.classes)
+    assert {"right", "left", "bottom"} <= {text.get_text() for text in figure.axes[0].texts}
+    assert not {"right", "left", "bottom"} & {text.get_text() for text in figure.axes[1].texts}
+    assert len({(line.get_color(), line.get_marker()) for line in figure.axes[1].lines}) == 3
+
+
+def test_routes_start_at_the_same_noise_and_run_in_one_frame(c):
+    figure = points.trajectories(c.methods, limits_of(c), real=c.real, count=10)
+    first, second, _ = figure.axes
+    assert same_frame([first, second])
+    starts = [ax.lines[-2].get_xydata() for ax in (first, second)]
+    np.testing.assert_allclose(*starts, atol=1e-3)  # DDPM's σ(1) is not quite 1
+    assert len(starts[0]) == 10
+    assert [ax.get_title(loc="left") for ax in (first, second)] == ["DDPM", "Flow matching"]
+    assert {"t = 1 noise", "t = 0 data"} <= set(texts(figure))
+    if c.real.shape[1] > 1:
+        low, high = np.sort(first.get_xlim())
+        assert (starts[0] >= [low, first.get_ylim()[0]]).all()
+        assert (starts[0] <= [high, first.get_ylim()[1]]).all()
+
+
+def test_steps_on_the_way_are_rows_of_methods_and_columns_of_times(c):
+    figure = points.intermediate(c.methods, limits_of(c), real=c.real)
+    assert len(figure.axes) == 2 * len(points.TIMES)
+    heads = [ax.get_title() for ax in figure.axes[: len(points.TIMES)]]
+    assert heads == ["t = 1 noise", "t = 0.5", "t = 0.25", "t = 0.1", "t = 0 data"]
+    for k in range(len(points.TIMES)):
+        assert same_frame([figure.axes[k], figure.axes[k + len(points.TIMES)]])
+    assert style.DIFFUSION in colours(figure.axes[0])
+    assert style.FLOW in colours(figure.axes[-1])
+
+
+def test_progress_shows_the_first_and_the_last_step(c):
+    figure = points.progress(c.methods, limits_of(c), columns=4)
+    heads = [ax.get_title() for ax in figure.axes[:4]]
+    assert heads[0] == "step 0"
+    assert heads[-1] == "step 3,000"
+
+
+def test_arrows_of_both_methods_share_their_scale(c):
+    figure = points.vector_field(c.methods, limits_of(c))
+    assert len(figure.axes) == 8
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["t = 0.9", "t = 0.6", "t = 0.3", "t = 0.1"]
+    assert same_frame([figure.axes[0], figure.axes[4]])
+    if c.real.shape[1] == 1:
+        return
+    first, second = (ax.collections[0] for ax in (figure.axes[2], figure.axes[6]))
+    assert first.scale == second.scale == 1
+    velocities = [method.fields[2][2][:, :2] for method in c.methods]
+    drawn = [np.stack([q.U, q.V], 1) for q in (first, second)]
+    gains = [np.linalg.norm(a, axis=1) / np.linalg.norm(v, axis=1) for a, v in zip(drawn, velocities, strict=True)]
+    size = np.diff(figure.axes[2].get_xlim()) / np.diff(figure.axes[2].get_ylim())
+    assert abs(size - 1) < 0.2  # so that lengths on the page and in the data's units agree but for that
+    np.testing.assert_allclose(gains[0].max(), gains[1].max(), rtol=0.2)
+
+
+def test_arrows_point_where_sampling_goes():
+    """A field that pulls towards the origin as t falls: dx/dt = x, so samples move along −x."""
+    axis = np.linspace(-2, 2, 9)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    method = dataclasses.replace(comparison(n=1500, m=120).methods[0], fields=[(0.5, grid, grid, grid)])
+    quiver = points.vector_field([method], style.as_limits((-3, 3), 2)).axes[0].collections[0]
+    assert (np.stack([quiver.U, quiver.V], 1) * grid).sum(1).max() <= 0
+
+
+def test_an_infinite_velocity_does_no_harm():
+    method = comparison(n=1500, m=120).methods[0]
+    t, grid, velocity, x = method.fields[0]
+    broken = velocity.copy()
+    broken[:5] = np.inf
+    method = dataclasses.replace(method, fields=[(t, grid, np.nan_to_num(broken, posinf=1e30), x)])
+    points.vector_field([method], style.as_limits((-3, 3), 2)).canvas.draw()
+
+
+@pytest.mark.parametrize("d", ACROSS)
+def test_histograms_have_a_panel_a_column(d):
+    c = comparison(d=d, n=1500, m=120)
+    figure = points.histograms(panels_of(c)[1:3], limits_of(c), real=c.real, names=c.columns)
+    assert len(figure.axes) == d
+    assert {"real data", "diffusion"} <= set(texts(figure))
+
+
+def test_pairs_put_one_method_on_either_side_of_the_diagonal():
+    c = comparison(d=5, n=1500, m=120)
+    chosen = [panels_of(c)[1], panels_of(c)[-1]]
+    figure = points.pairs(chosen, limits_of(c), real=c.real, names=c.columns)
+    axes = np.array(figure.axes).reshape(4, 4)
+    assert style.DIFFUSION in colours(axes[2, 0])
+    assert style.FLOW in colours(axes[0, 2])
+    assert [ax.get_xlabel() for ax in axes[3]] == ["x", "y", "z", "u"]
+    with pytest.raises(InputError, match="two columns"):
+        points.pairs(chosen, np.array([[0.0, 1.0]]), real=np.zeros((5, 1)))
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_every_data_set_can_be_shown(name):
+    data = DATASETS[name]
+    x, labels = data.sample(500, torch.Generator().manual_seed(0))
+    figure = points.data_set(
+        x.numpy(),
+        style.as_limits(data.limits, x.shape[1]),
+        labels=None if labels is None else labels.numpy(),
+        classes=data.classes,
+        log_density=data.log_density,
+    )
+    assert len(figure.axes) == (2 if data.log_density is not None and data.dim == 2 else 1)
+    assert set(data.classes) <= set(texts(figure))
+
+
+def test_the_density_image_is_the_right_way_up():
+    image = points.density_image(
+        lambda x: -10 * (x - torch.tensor([1.0, -1.0])).square().sum(-1), np.array([[-2.0, 2], [-2, 2]])
+    )
+    row, column = np.unravel_index(image.argmax(), image.shape)
+    assert row < image.shape[0] / 2 < column
+
+
+def test_what_cannot_be_drawn_is_one_sentence():
+    method = comparison(n=1500, m=120).methods[0]
+    frame = style.as_limits((-3, 3), 2)
+    for wrong in [
+        lambda: points.scatter_panels([], frame),
+        lambda: points.scatter_panels([points.Panel("a", np.zeros((0, 2)), style.FLOW)], frame),
+        lambda: points.trajectories([], frame),
+        lambda: points.trajectories([dataclasses.replace(method, walk=np.zeros((0, 0, 0)))], frame),
+        lambda: points.intermediate([dataclasses.replace(method, walk_times=np.ones(3))], frame),
+        lambda: points.progress([dataclasses.replace(method, evolution=[])], frame),
+        lambda: points.vector_field([dataclasses.replace(method, fields=[])], frame),
+        lambda: points.vector_field([method, dataclasses.replace(method, fields=method.fields[:1])], frame),
+    ]:
+        with pytest.raises(InputError) as error:
+            wrong()
+        assert "\n" not in str(error.value)

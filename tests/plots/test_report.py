@@ -1,0 +1,158 @@
+import base64
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ebbflow.errors import InputError, StorageError
+from ebbflow.plots import report
+from plots.material import comparison, measurement
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+OPTIONAL_END = {"td", "th", "tr", "p", "dt", "dd"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and keeps what a test may ask for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.links, self.headings, self.captions = [], [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [value for key, value in attributes if key in ("src", "href", "srcset", "data", "action")]
+        if tag == "img":
+            self.images.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open[-1] != tag and self.open[-1] in OPTIONAL_END:
+            self.open.pop()
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if self.open and self.open[-1] == "figcaption":
+            self.captions.append(data)
+
+
+@pytest.mark.parametrize(("d", "count"), [(1, 9), (2, 9), (5, 11)])
+def test_the_page_holds_every_picture_and_asks_for_nothing(tmp_path, d, count):
+    path = report.write_report(comparison(d=d, n=1500, m=120), tmp_path / "out")
+    assert path == tmp_path / "out" / "report.html"
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(page.images) == len(page.captions) == count
+    assert all(link.startswith("data:image/") for link in page.links)
+    assert not re.search(r"https?://|@import|url\(|<script|<link", text)
+    files = {file.read_bytes() for file in path.parent.iterdir() if file.suffix in (".png", ".gif")}
+    assert {base64.b64decode(image["src"].partition("base64,")[2]) for image in page.images} == files
+    assert all(image["alt"] for image in page.images)
+    for caption in page.captions:
+        assert 40 < len(caption) < 420
+        assert re.search(r"[.]$", caption)
+    assert {"Results", "Quality against cost", "How this was made"} <= set(page.headings)
+    for needed in ("prefers-color-scheme:dark", "prefers-reduced-motion:reduce", "@media print", "name=viewport"):
+        assert needed in text
+
+
+def without_history(c):
+    """The methods of a comparison with nothing in them to draw."""
+    nothing = {"evolution": [], "fields": [], "walk": np.zeros((0, 0, 0)), "walk_times": np.zeros(0)}
+    return [dataclasses.replace(method, losses=np.zeros(0), **nothing) for method in c.methods]
+
+
+def test_what_users_write_is_escaped(tmp_path):
+    bad = "<script>alert('x')</script> & \"co\""
+    c = comparison(n=1500, m=120)
+    c = dataclasses.replace(
+        c,
+        methods=without_history(c),
+        title=bad,
+        command=bad,
+        settings={bad: bad},
+        samplings=[dataclasses.replace(s, label=bad) for s in c.samplings[:1]],
+    )
+    text = report.write_report(c, tmp_path).read_text(encoding="utf-8")
+    Page(text)
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(&#x27;x&#x27;)") >= 5
+
+
+def test_a_comparison_with_little_in_it_still_makes_a_page(tmp_path):
+    c = comparison(n=1500, m=120)
+    few = [dataclasses.replace(s, measurements=[]) for s in c.samplings]
+    page = report.write_report(dataclasses.replace(c, methods=without_history(c), samplings=few, quality={}), tmp_path)
+    assert len(Page(page.read_text(encoding="utf-8")).images) == 1
+
+
+def test_conditional_samples_show_their_classes(tmp_path):
+    panels = report.sample_panels(comparison(n=1500, m=120, labelled=True))
+    assert all(panel.labels is not None for panel in panels)
+    assert all(panel.labels is None for panel in report.sample_panels(comparison(n=1500, m=120)))
+
+
+def test_only_what_is_best_beyond_doubt_is_bold():
+    far, near, other = (measurement("W2", value, 0.01) for value in (0.5, 0.3, 0.3001))
+    floor = measurement("W2", 0.0101, 0.01)
+    assert report.clear_best([far, near]) == 1
+    assert report.clear_best([far, near, other]) is None  # their intervals overlap
+    assert report.clear_best([far, near, floor]) is None  # the floor is reached: nothing to rank
+    assert report.clear_best([near]) is None
+    above, below = measurement("p", 0.5, 0.3, "equal"), measurement("p", 0.25, 0.3, "equal")
+    assert report.clear_best([above, below]) == 1
+
+
+def test_the_sentences_are_computed():
+    c = comparison(n=1500, m=120)
+    method = c.methods[1]
+    walk = np.linspace([[0.0, 0]], [[3.0, 4]], 11)
+    straight = dataclasses.replace(method, walk=walk, walk_times=np.linspace(1, 0, 11))
+    assert "1.00 times (Flow matching)" in report._straightness([straight])
+    assert "t = 0.50 (Flow matching)" in report._halfway([straight])
+    quality = {"DDPM · Heun": [(8, 0.5), (16, 0.01)], "Flow matching · Euler": [(8, 0.5)]}
+    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, floor=(0.009, 0.011)))
+    assert "DDPM · Heun with 16; Flow matching · Euler did not." in sentence
+    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, floor=(0.001, 0.002)))
+    assert "None of the samplers" in sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0085, "0.0085"),
+        (-1.534, "−1.53"),
+        (1234.5, "1,234"),
+        (-4e-6, "−4.0&nbsp;·&nbsp;10<sup>−6</sup>"),
+        (float("nan"), "–"),
+        (float("-inf"), "−∞"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_are_written_for_readers(value, text):
+    assert report._number(value) == text
+
+
+def test_what_cannot_be_reported_is_one_sentence(tmp_path):
+    c = comparison(n=1500, m=120)
+    stranger = dataclasses.replace(c.samplings[0], method="gan")
+    narrow = dataclasses.replace(c.samplings[0], samples=np.zeros((5, 3)))
+    for change in (
+        {"methods": []},
+        {"samplings": []},
+        {"samplings": [stranger]},
+        {"samplings": [narrow]},
+        {"limits": (3, -3)},
+    ):
+        with pytest.raises(InputError):
+            report.write_report(dataclasses.replace(c, **change), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file"):
+        report.write_report(c, tmp_path / "file")

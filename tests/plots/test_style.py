@@ -1,0 +1,105 @@
+import threading
+
+import numpy as np
+import pytest
+
+from ebbflow.errors import InputError, StorageError
+from ebbflow.plots import style
+
+
+def test_the_two_methods_and_the_classes_have_colours_of_their_own():
+    used = [*style.METHOD_COLOURS.values(), style.REAL, *(colour for colour, _ in style.CLASSES)]
+    assert len(set(used)) == len(used)
+    assert len({style.class_style(k) for k in range(25)}) == 25
+    with pytest.raises(InputError, match="diffusion, flow"):
+        style.colour("gan")
+
+
+@pytest.mark.parametrize(
+    ("t", "text"),
+    [
+        (1, "t = 1 noise"),
+        (0, "t = 0 data"),
+        (0.5, "t = 0.5"),
+        (0.25, "t = 0.25"),
+        (0.045, "t = 0.045"),
+        (0.996, "t = 1.0"),
+    ],
+)
+def test_times_are_named_by_their_ends(t, text):
+    assert style.time_label(t) == text
+
+
+def test_limits_are_one_pair_or_one_for_each_column():
+    assert style.as_limits((-1, 2), 3).tolist() == [[-1, 2]] * 3
+    assert style.as_limits([[0, 1], [5, 9]], 2).tolist() == [[0, 1], [5, 9]]
+    for wrong in [(2, 1), (0, np.inf), [[0, 1]], (1, 2, 3)]:
+        with pytest.raises(InputError, match="limits"):
+            style.as_limits(wrong, 2)
+
+
+def test_limits_around_points_hold_them_even_where_all_are_equal():
+    x = np.stack([np.full(50, 4.0), np.linspace(-1, 1, 50)], 1)
+    (a, b), (c, d) = style.limits_around(x)
+    assert a < 4 < b
+    assert c < -0.99 < 0.99 < d
+    wide = style.union(np.array([[0.0, 1.0], [-9.0, 0.0]]), x)
+    assert wide[0, 1] > 4
+    assert wide[1, 0] == -9
+    assert wide[1, 1] > 0.9
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((0, 2)), np.zeros((3, 2, 2)), np.full((3, 2), np.nan)])
+def test_points_that_cannot_be_drawn_are_refused(wrong):
+    with pytest.raises(InputError, match="samples"):
+        style.points(wrong, "samples")
+
+
+def test_the_outline_holds_95_percent_of_a_gaussian():
+    x = np.random.default_rng(0).standard_normal((20_000, 2))
+    (curve,) = style.outline_of(x, style.as_limits((-4, 4), 2))
+    radius = np.linalg.norm(curve, axis=1)
+    assert abs(radius.mean() - np.sqrt(-2 * np.log(0.05))) < 0.08
+
+
+def test_labels_are_moved_apart_but_keep_their_order():
+    placed = style.spread([0.5, 0.51, 0.1, 0.52], 0.1)
+    assert (np.diff(placed[[2, 0, 1, 3]]) > 0.099).all()
+    assert abs(placed[2] - 0.1) < 1e-9
+
+
+def test_panels_have_one_size_and_lie_inside_the_figure():
+    grid = style.axes_grid(2, 3, panel=(2, 1.5), title="A title " * 30, note="word " * 200, used=5)
+    assert grid.axes[1, 2] is None
+    boxes = [ax.get_position() for ax in grid.axes.flat if ax is not None]
+    size = grid.figure.get_size_inches()
+    assert all(abs(box.width * size[0] - 2) < 1e-9 and abs(box.height * size[1] - 1.5) < 1e-9 for box in boxes)
+    assert all(box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1 for box in boxes)
+    grid.figure.canvas.draw()
+    for text in grid.figure.texts:
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0
+        assert extent.x1 <= grid.figure.bbox.x1
+        assert extent.y0 >= -2
+
+
+def test_figures_can_be_drawn_in_threads_and_leave_pyplot_alone(tmp_path):
+    import sys
+
+    def work(k):
+        grid = style.axes_grid(1, 2, panel=(1, 1))
+        style.dots(grid.axes[0, 0], np.random.default_rng(k).standard_normal((100, 2)), style.FLOW)
+        style.save(grid.figure, tmp_path / f"{k}.png")
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(StorageError, match=r"x\.png"):
+        style.save(style.axes_grid(1, 1, panel=(1, 1)).figure, tmp_path / "no" / "x.png")
