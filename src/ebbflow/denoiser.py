@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from .specs import bind, parse, pick
 from .targets import TARGETS, Estimate, Target, decode, edm_inputs, encode
 
 
+@runtime_checkable
 class DenoiserLike(Protocol):
     """A Denoiser, a guided one, or an oracle: what a sampler calls."""
 

@@ -63,6 +63,6 @@ class ClassifierFree:
         null = torch.full_like(label, self.null_label)
         both_t = t if len(t) == 1 else torch.cat([t, t])
         both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
-        w = torch.where(inside, self.weight, 1.0).to(x_t).reshape(-1, *[1] * (x_t.ndim - 1))
+        w = (1 + (self.weight - 1) * inside.to(x_t)).reshape(-1, *[1] * (x_t.ndim - 1))
         (x0, null_x0), (noise, null_noise) = both.x0.chunk(2), both.noise.chunk(2)
         return Estimate(torch.lerp(null_x0, x0, w), torch.lerp(null_noise, noise, w))

@@ -8,7 +8,6 @@ once. The hash is SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -42,7 +41,7 @@ class Draws:
     ids: Int[Tensor, " b"]
 
     @classmethod
-    def first(cls, n: int, seed: int, start: int = 0, device: torch.device | str = "cpu") -> Self:
+    def first(cls, n: int, seed: int, start: int = 0, device: torch.device | str = "cpu") -> "Draws":
         """Samples start, start + 1, …, start + n - 1."""
         return cls(seed, torch.arange(start, start + n, device=device))
 

@@ -28,7 +28,6 @@ SAMPLERS: dict[str, Callable[..., Iterator[Tensor]]] = {
 }
 
 
-@torch.no_grad()
 def trajectory(
     denoiser: DenoiserLike,
     shape: tuple[int, ...],
@@ -53,10 +52,24 @@ def trajectory(
     if start is None:
         start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
     yield float(times[0]), start
-    yield from zip(times[1:].tolist(), walk(denoiser, start, times, draws=draws, **cond), strict=True)
+    yield from zip(times[1:].tolist(), _no_grad(walk(denoiser, start, times, draws=draws, **cond)), strict=True)
 
 
 def sample(denoiser: DenoiserLike, shape: tuple[int, ...], **options: Any) -> Tensor:
     """The end of a trajectory: one sample of `shape` for each id of `draws`; options as in `trajectory`."""
     *_, (_, x) = trajectory(denoiser, shape, **options)
     return x
+
+
+def _no_grad(walk: Iterator[Tensor]) -> Iterator[Tensor]:
+    """A walk whose steps are taken without gradients, while whoever consumes it keeps their own mode.
+
+    (`with torch.no_grad()` around a yield leaks into the consumer, and as a decorator it is silently without effect
+    when another decorator hides that the function is a generator.)
+    """
+    while True:
+        with torch.no_grad():
+            x = next(walk, None)
+        if x is None:
+            return
+        yield x

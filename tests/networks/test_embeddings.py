@@ -1,0 +1,54 @@
+"""Fourier features of time and label vectors."""
+
+import math
+
+import pytest
+import torch
+
+from ebbflow.networks.embeddings import Fourier, LabelEmbedding
+
+
+def test_fourier_by_hand():
+    """Two frequencies, 1 and 4, at t = 1/8: sin π/4, sin π, cos π/4, cos π."""
+    features = Fourier(4, f_min=1.0, f_max=4.0)(torch.tensor([0.125]))
+    expected = torch.tensor([[math.sqrt(0.5), 0, math.sqrt(0.5), -1]])
+    torch.testing.assert_close(features, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_frequencies_are_even_in_log_between_the_two_given():
+    frequencies = Fourier(10, f_min=0.5, f_max=8.0).frequencies / (2 * math.pi)
+    torch.testing.assert_close(frequencies, torch.tensor([0.5, 1, 2, 4, 8]))
+
+
+def test_fourier_tells_all_times_apart_also_the_ends():
+    """No two of 400 times share features, and neighbours aren't further than they should be: |Δφ| ≤ 2π f_max Δt √n."""
+    t = torch.linspace(0, 1, 400)
+    features = Fourier(32)(t)
+    distance = torch.cdist(features, features) + torch.eye(400)
+    assert float(distance.min()) > 0.01
+    assert float((features[0] - features[-1]).norm()) > 0.5
+
+
+def test_fourier_has_no_parameters_and_nothing_to_store():
+    embedding = Fourier(8)
+    assert list(embedding.parameters()) == []
+    assert embedding.state_dict() == {}
+
+
+def test_labels_have_a_null():
+    embedding = LabelEmbedding(3, 5)
+    assert embedding.null == 3
+    assert embedding.weight.shape == (4, 5)
+    found = embedding(torch.tensor([0, 3, 0]))
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+    with pytest.raises(IndexError):
+        embedding(torch.tensor([4]))
+
+
+def test_wrong_types_are_caught():
+    for bad in (torch.rand(2, 1), torch.zeros(2, dtype=torch.int64)):
+        with pytest.raises(Exception, match=r"(?i)type-check"):
+            Fourier(4)(bad)
+    with pytest.raises(Exception, match=r"(?i)type-check"):
+        LabelEmbedding(3, 5)(torch.rand(2))

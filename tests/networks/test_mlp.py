@@ -1,0 +1,85 @@
+"""The MLP: what it is called with, what it depends on, and that it can learn."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch import nn
+
+from ebbflow.denoiser import Denoiser
+from ebbflow.networks import MLP, NETWORKS
+from ebbflow.paths import Linear
+from ebbflow.specs import bind
+
+
+def network(dim=2, classes=0, **size):
+    """One with weights everywhere: a fresh one's last layer is 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mlp = MLP(dim, classes, **{"width": 16, "depth": 2, **size})
+        for parameter in mlp.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    return mlp
+
+
+def test_it_is_in_the_table_with_its_options():
+    mlp = bind(NETWORKS, "mlp:width=8,depth=1", "network")(3, 0)
+    assert mlp(torch.zeros(2, 3), torch.zeros(2)).shape == (2, 3)
+
+
+@given(b=st.integers(1, 5), dim=st.integers(1, 7), one=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_output_is_shaped_like_the_input(b, dim, one):
+    mlp = network(dim)
+    x, t = torch.randn(b, dim), torch.rand(1 if one else b)
+    y = mlp(x, t)
+    assert y.shape == x.shape
+    torch.testing.assert_close(y, mlp(x, t.expand(b)))
+
+
+def test_a_fresh_network_says_zero():
+    """So training starts from the target's mean, whatever the scale of its inputs."""
+    assert torch.equal(MLP(3)(100 * torch.randn(4, 3), torch.rand(4)), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_it_depends_on_all_it_is_told_example_by_example(classes):
+    mlp, x, t = network(classes=classes), torch.randn(4, 2), torch.linspace(0.1, 0.9, 4)
+    cond = {"label": torch.tensor([0, 1, 2, 1])} if classes else {}
+    y = mlp(x, t, **cond)
+    changed = torch.tensor([True, False, False, False])
+    moves = [mlp(torch.where(changed[:, None], x + 1, x), t, **cond), mlp(x, torch.where(changed, t / 2, t), **cond)]
+    if classes:
+        moves.append(mlp(x, t, label=torch.tensor([3, 1, 2, 1])))
+    for moved in moves:
+        assert not torch.allclose(moved[0], y[0])
+        torch.testing.assert_close(moved[1:], y[1:])
+
+
+def test_every_parameter_learns():
+    mlp = network(classes=2)
+    mlp(torch.randn(6, 2), torch.rand(6), label=torch.tensor([0, 1, 2, 0, 1, 2])).square().sum().backward()
+    assert all(p.grad is not None and bool((p.grad != 0).any()) for p in mlp.parameters())
+
+
+def test_wrong_shapes_are_caught():
+    mlp = network()
+    for x, t in (((4, 2), (3,)), ((4, 2), (4, 1)), ((4,), (4,))):
+        with pytest.raises(Exception, match=r"(?i)type-check"):
+            mlp(torch.zeros(x), torch.zeros(t))
+
+
+def test_it_learns_one_point():
+    """Data at (1, -2): the velocity (x_t - x₀)/t is learnt to a tenth of the loss of saying 0, in 150 steps."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = Denoiser(MLP(2, width=32, depth=2), Linear())
+        optimizer = torch.optim.Adam(denoiser.parameters(), lr=5e-3)
+        x0 = torch.tensor([1.0, -2.0]).expand(128, 2)
+        losses = []
+        for _ in range(150):
+            loss = denoiser.loss(x0, torch.randn(128, 2), torch.rand(128)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss))
+    assert losses[-1] < losses[0] / 10

@@ -1,0 +1,85 @@
+"""Problems whose answer is known in closed form, and the little that many tests share."""
+
+import torch
+from torch import Tensor, nn
+
+from ebbflow.denoiser import Denoiser
+from ebbflow.oracle import gaussian
+from ebbflow.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
+from ebbflow.targets import TARGETS
+
+MEAN, STD = 0.7, 0.5
+
+# One of each path, with the options that samplers and targets are tested on.
+PATHS: dict[str, Path] = {
+    "linear": Linear(),
+    "cosine": Cosine(),
+    "ddpm": DDPM(),
+    "vp": VP(),
+    "ve": VE(10.0),
+    "bridge": Bridge(),
+}
+
+# At the limit of what family-wise 1e-6 over a few hundred statistical assertions leaves each: 1e-6 / 300.
+FALSE_POSITIVE = 3e-9
+SIGMAS = 6.0  # |z| > 6 has probability 2e-9
+
+
+def float64(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def noise_like(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def last(walk):
+    """The last thing an iterator yields."""
+    *_, x = walk
+    return x
+
+
+class GaussianNetwork(nn.Module):
+    """The exact network for data N(μ, s² I), in any target: the regression of a x₀ + b ε on x_t.
+
+    With x_t = α x₀ + σ ε all three are jointly Gaussian, so y = E y + Cov(y, x_t) / Var(x_t) (x_t - E x_t). EDM's
+    network sees c_in x_t and ¼ log(σ/α) instead, so it is told the time by `clock`.
+    """
+
+    def __init__(self, path: Path, target: str, mean: float = MEAN, std: float = STD) -> None:
+        super().__init__()
+        self.path, self.target, self.mean, self.var = path, target, mean, std**2
+        self.calls = 0
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond) -> Tensor:
+        self.calls += 1
+        if self.target == "edm":
+            t = self.path.time_of((4 * t.double()).exp())
+        c = self.path.at(t.double(), x_t)
+        if self.target == "edm":
+            x_t = x_t * (c.sigma**2 + c.alpha**2).sqrt()
+        a, b = TARGETS[self.target](c)
+        covariance, variance = a * c.alpha * self.var + b * c.sigma, c.alpha**2 * self.var + c.sigma**2
+        return a * self.mean + covariance / variance * (x_t - c.alpha * self.mean)
+
+
+def exact(path: Path, target: str = "velocity") -> Denoiser:
+    """A Denoiser whose network is the exact one for N(0.7, 0.25)."""
+    return Denoiser(GaussianNetwork(path, target), path, target)
+
+
+def oracle(path: Path, dim: int = 1):
+    """The same distribution as an Oracle."""
+    return gaussian(path, torch.full((dim,), MEAN, dtype=torch.float64), STD)
+
+
+def std_at(path: Path, t: float) -> float:
+    """√(α² s² + σ²), of x_t."""
+    c = path.scales(float64(t))
+    return float((c.alpha * STD).square().add(c.sigma.square()).sqrt())
+
+
+def exact_flow(path: Path, x: Tensor, t: float, s: float) -> Tensor:
+    """The probability flow of a Gaussian keeps (x - α μ) / std(x) as it is."""
+    alpha = path.scales(float64(t, s)).alpha
+    return alpha[1] * MEAN + std_at(path, s) / std_at(path, t) * (x - alpha[0] * MEAN)

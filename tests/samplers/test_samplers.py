@@ -1,0 +1,247 @@
+"""Every path × target × sampler gives the data's distribution; a sample is its own; walks are lazy and clean."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from ebbflow.denoiser import Denoiser
+from ebbflow.errors import InputError
+from ebbflow.guidance import ClassifierFree
+from ebbflow.networks import MLP
+from ebbflow.paths import DDPM, VE, Cosine, Linear
+from ebbflow.randomness import Draws
+from ebbflow.samplers import sample, trajectory
+from ebbflow.targets import TARGETS, Estimate
+from ebbflow.times import GRIDS
+from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, std_at
+
+SPECS = ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=0.5", "ddim:eta=1.0", "euler", "heun"]
+
+
+class Knows:
+    """Knows the data: x̂₀ = x0 whatever it sees, and the ε̂ that goes with it."""
+
+    gaussian_end = True
+
+    def __init__(self, path, x0):
+        self.path, self.x0 = path, x0.float()
+
+    def __call__(self, x, t, /, **cond):
+        c = self.path.at(t, x)
+        return Estimate(self.x0.expand_as(x), (x - c.alpha * self.x0) / c.sigma)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", PATHS)
+def test_every_path_target_and_sampler_has_the_right_moments(name, target, spec):
+    """From the exact marginal at t = 1 to N(0.7, 0.25), on 60 steps even in log-SNR, by n = 4000 evenly spread starts.
+
+    Deterministic samplers map quantiles to quantiles, so their tolerance is their discretisation: 2 % of the std for
+    order 1. The stochastic ones add 6 standard errors of 4000 draws (false-positive rate 2e-9); variance β is allowed
+    the width it is known to add. At the ends, noise and score know x₀ only to 1/200.
+    """
+    path, n = PATHS[name], 4000
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    start = float(path.scales(float64(1)).alpha) * MEAN + std_at(path, 1.0) * torch.special.ndtri(u)[:, None]
+    x = sample(
+        exact(path, target), (1,), draws=Draws.first(n, seed=1), sampler=spec, grid="log_snr", steps=60, start=start
+    )
+    first_order = {"heun": 0.005, "euler": 0.06}.get(spec, 0.04) * STD
+    error = 0 if spec in ("ddim", "euler", "heun") else 6 * STD / math.sqrt(n)
+    assert abs(float(x.mean()) - MEAN) < 0.01 + first_order + error
+    wider = 0.1 * STD if spec == "ddpm:variance=beta" else 0
+    assert abs(float(x.std()) - STD) < 0.005 + first_order + error / math.sqrt(2) + wider
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_samples_from_the_prior_have_the_right_moments(spec):
+    """From N(0, 1) by draws, on the path whose end is pure noise: 6 standard errors of 20 000 and 200 steps."""
+    n = 20_000
+    x = sample(exact(Linear(), "velocity"), (1,), draws=Draws.first(n, seed=2), sampler=spec, steps=200).double()
+    assert abs(float(x.mean()) - MEAN) < 6 * STD / math.sqrt(n) + 0.005
+    assert abs(float(x.std()) - STD) < 6 * STD / math.sqrt(2 * n) + 0.01
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_any_sampler_walks_any_grid_on_any_path(spec, grid):
+    for path in PATHS.values():
+        walk = list(trajectory(exact(path), (2,), draws=Draws.first(3, seed=0), sampler=spec, grid=grid, steps=7))
+        assert len(walk) == 8
+        assert walk[0][0] == 1
+        assert walk[-1][0] == 0
+        assert all(t > s for (t, _), (s, _) in pairwise(walk))
+        assert all(x.shape == (3, 2) and bool(x.isfinite().all()) for _, x in walk)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("spec", ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=1.0"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_last_step_is_exact(name, spec, steps):
+    """Who knows x₀ arrives there exactly: nothing is left of the noise, and none is added."""
+    x0 = float64(3, -2)
+    x = sample(Knows(PATHS[name], x0), (2,), draws=Draws.first(4, seed=0), sampler=spec, steps=steps)
+    torch.testing.assert_close(x, x0.float().expand(4, 2), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "ve"])
+@pytest.mark.parametrize("spec", ["euler", "heun"])
+def test_the_last_step_of_an_ode_is_exact_where_the_path_is_straight(name, spec):
+    x0 = float64(3, -2)
+    for steps in (1, 5):
+        x = sample(Knows(PATHS[name], x0), (2,), draws=Draws.first(4, seed=0), sampler=spec, steps=steps)
+        torch.testing.assert_close(x, x0.float().expand(4, 2), rtol=1e-5, atol=1e-5)
+
+
+def trained(classes=0):
+    """A network with weights that matter, as its last layer starts at 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(2, classes, width=16, depth=2)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_sample_i_is_the_same_alone_in_a_batch_and_split(spec):
+    denoiser = Denoiser(trained(), Cosine(), "v")
+    walk = lambda draws: sample(denoiser, (2,), draws=draws, sampler=spec, steps=6)
+    together = walk(Draws.first(10, seed=5))
+    halves = torch.cat([walk(Draws.first(4, seed=5)), walk(Draws.first(6, seed=5, start=4))])
+    alone = walk(Draws(5, torch.tensor([7])))
+    torch.testing.assert_close(halves, together, rtol=1e-5, atol=1e-5)  # matrix products sum in another order
+    torch.testing.assert_close(alone[0], together[7], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_seed_is_all_that_matters(spec):
+    denoiser = Denoiser(trained(), Cosine(), "v")
+    walk = lambda seed: sample(denoiser, (2,), draws=Draws.first(4, seed=seed), sampler=spec, steps=5)
+    first = walk(1)
+    torch.manual_seed(99)
+    torch.rand(7)
+    assert torch.equal(walk(1), first)
+    assert not torch.allclose(walk(2), first)
+
+
+def test_two_threads_do_not_disturb_each_other():
+    denoiser = Denoiser(trained(), DDPM(), "noise")
+
+    def walk(seed, spec):
+        return sample(denoiser, (2,), draws=Draws.first(8, seed=seed), sampler=spec, steps=25)
+
+    jobs = [(seed, spec) for seed in range(3) for spec in ("ddpm", "heun", "ddim:eta=0.5")]
+    expected = [walk(*job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda job: walk(*job), jobs))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_two_interleaved_walks_do_not_disturb_each_other():
+    denoiser = exact(Linear())
+    start = lambda: trajectory(denoiser, (1,), draws=Draws.first(3, seed=1), sampler="ddpm", steps=6)
+    alone = list(start())
+    for one, other, expected in zip(start(), start(), alone, strict=True):
+        assert one[0] == other[0] == expected[0]
+        assert torch.equal(one[1], expected[1])
+        assert torch.equal(other[1], expected[1])
+
+
+def test_walks_are_lazy():
+    denoiser = exact(Linear())
+    walk = trajectory(denoiser, (1,), draws=Draws.first(2, seed=0), sampler="euler", steps=10)
+    assert denoiser.network.calls == 0
+    next(walk)  # the start, which costs nothing
+    assert denoiser.network.calls == 0
+    next(walk)
+    next(walk)
+    assert denoiser.network.calls == 2
+
+
+def test_what_was_yielded_stays_as_it_was():
+    """Steps aren't written in place, so a plot may keep them all."""
+    for spec in SPECS:
+        kept = []
+        for _, x in trajectory(exact(Linear()), (1,), draws=Draws.first(2, seed=0), sampler=spec, steps=5):
+            kept.append((x, x.clone()))
+        assert all(torch.equal(x, copy) for x, copy in kept)
+
+
+def test_gradients_are_off_inside_a_walk_and_untouched_outside():
+    denoiser = Denoiser(trained(), Linear())
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            for _, x in trajectory(denoiser, (2,), draws=Draws.first(2, seed=0), steps=4):
+                assert torch.is_grad_enabled() is enabled
+                assert not x.requires_grad
+            assert torch.is_grad_enabled() is enabled
+    walk = trajectory(denoiser, (2,), draws=Draws.first(2, seed=0), steps=4)
+    next(walk)
+    next(walk)
+    walk.close()
+    assert torch.is_grad_enabled()
+
+
+def test_the_start_is_the_prior_or_what_is_given():
+    walk = lambda path, **start: next(trajectory(exact(path), (2,), draws=Draws.first(3, seed=0), **start))[1]
+    prior = Draws.first(3, seed=0)(-1, torch.empty(3, 2))
+    assert torch.equal(walk(Linear()), prior)
+    torch.testing.assert_close(walk(VE(10.0)), 10 * prior)
+    given = torch.ones(3, 2)
+    assert walk(Linear(), start=given) is given
+
+
+def test_between_two_sets_a_start_must_be_given():
+    denoiser = Denoiser(trained(), Linear(), gaussian_end=False)
+    with pytest.raises(InputError, match=r"^Between two sample sets, .* give them as start\.$"):
+        sample(denoiser, (2,), draws=Draws.first(3, seed=0))
+    assert sample(denoiser, (2,), draws=Draws.first(3, seed=0), start=torch.ones(3, 2)).shape == (3, 2)
+
+
+def test_conditions_reach_the_network_and_its_guidance():
+    denoiser = Denoiser(trained(classes=2), Linear())
+    draws, label = Draws.first(3, seed=0), torch.tensor([0, 1, 0])
+    plain = sample(denoiser, (2,), draws=draws, label=label, steps=4)
+    assert not torch.allclose(plain, sample(denoiser, (2,), draws=draws, label=1 - label, steps=4))
+    off, on = (sample(ClassifierFree(denoiser, w, 2), (2,), draws=draws, label=label, steps=4) for w in (1.0, 3.0))
+    assert torch.equal(off, plain)
+    assert not torch.allclose(on, plain)
+
+
+@pytest.mark.parametrize("steps", [0, -3])
+def test_no_steps_are_refused(steps):
+    for run in (sample, lambda *args, **options: list(trajectory(*args, **options))):
+        with pytest.raises(InputError, match=rf"^steps must be at least 1; got {steps}\.$"):
+            run(exact(Linear()), (1,), draws=Draws.first(2, seed=0), steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sampler": "heum"}, "sampler must be one of ddpm, ddim, euler, heun"),
+        ({"sampler": "ddim:eta=lots"}, "sampler 'ddim': eta must be float; got 'lots'."),
+        ({"sampler": "ddim:eta=2.0"}, "ddim: eta must be in [0, 1]; got 2.0."),
+        ({"grid": "even"}, "grid must be one of uniform"),
+        ({"grid": "trailing", "steps": 1001}, "at most 1000 steps"),
+    ],
+)
+def test_unknown_names_and_bad_options_are_one_sentence(options, words):
+    with pytest.raises(InputError) as caught:
+        sample(exact(Linear()), (1,), draws=Draws.first(2, seed=0), **options)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_precision_follows_the_start():
+    for dtype in (torch.float32, torch.float64):
+        for spec in SPECS:
+            start = noise_like(3, 1).to(dtype)
+            x = last(trajectory(exact(Linear()), (1,), draws=Draws.first(3, 0), sampler=spec, start=start, steps=3))[1]
+            assert x.dtype == dtype
