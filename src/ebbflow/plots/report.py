@@ -381,7 +381,7 @@ def _figure(picture: Picture, content: bytes) -> str:
     image = f"<img src='data:image/{kind};base64,{data}' alt='{alt}'>"
     # An animation can be folded away, which stops it; readers who ask for less motion and printers never get it.
     body = f"<details open><summary>Animation</summary>{image}</details>" if picture.moving else image
-    wide = "" if picture.moving or picture.file in ("losses.png", "trajectories.png") else " class=wide"
+    wide = "" if picture.moving or picture.file in ("losses.png", "trajectories.png", "quality.png") else " class=wide"
     return (
         f"<section{' class=moving' if picture.moving else ''}><h2>{_text(picture.heading)}</h2>"
         f"<figure><div{wide}>{body}</div><figcaption>{_text(picture.sentence)}</figcaption></figure></section>"
