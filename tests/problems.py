@@ -43,7 +43,7 @@ class GaussianNetwork(nn.Module):
     """The exact network for data N(μ, s² I), in any target: the regression of a x₀ + b ε on x_t.
 
     With x_t = α x₀ + σ ε all three are jointly Gaussian, so y = E y + Cov(y, x_t) / Var(x_t) (x_t - E x_t). EDM's
-    network sees c_in x_t and ¼ log(σ/α) instead, so it is told the time by `clock`.
+    network sees c_in x_t and ¼ log(σ/α) instead, which on any path are those of α = 1 and σ = e^{4 clock}.
     """
 
     def __init__(self, path: Path, target: str, mean: float = MEAN, std: float = STD) -> None:
@@ -54,10 +54,10 @@ class GaussianNetwork(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, **cond) -> Tensor:
         self.calls += 1
         if self.target == "edm":
-            t = self.path.time_of((4 * t.double()).exp())
-        c = self.path.at(t.double(), x_t)
-        if self.target == "edm":
-            x_t = x_t * (c.sigma**2 + c.alpha**2).sqrt()
+            c = VE(1.0).at((4 * t.double()).exp(), x_t)
+            x_t = x_t * (c.sigma**2 + 1).sqrt()
+        else:
+            c = self.path.at(t.double(), x_t)
         a, b = TARGETS[self.target](c)
         covariance, variance = a * c.alpha * self.var + b * c.sigma, c.alpha**2 * self.var + c.sigma**2
         return a * self.mean + covariance / variance * (x_t - c.alpha * self.mean)

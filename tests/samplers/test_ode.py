@@ -39,11 +39,11 @@ def test_deterministic_samplers_converge_at_their_order(sampler, name, spacing):
     path, (high, low) = SMOOTH[name], (HIGH, LOW) if name != "ddpm" else (HIGH, 0.76)
     x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
     truth, errors = exact_flow(path, x, high, low), []
-    for n in (256, 512):
+    for n in (64, 128):
         with torch.no_grad():
             found = last(SAMPLERS[sampler](oracle(path), x, spacing(n, high, low)))
         errors.append(float((found - truth).abs().max()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDER[sampler], abs=0.15)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDER[sampler], abs=0.25)
 
 
 @pytest.mark.parametrize("target", TARGETS)
