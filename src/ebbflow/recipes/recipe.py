@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from ..errors import InputError
 
@@ -80,7 +80,7 @@ class Recipe:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Any) -> "Recipe":
         """The recipe that `to_config` wrote; anything else is refused by name."""
         if not isinstance(config, dict):
             raise InputError(f"A recipe must be a JSON object; got {type(config).__name__}.")
