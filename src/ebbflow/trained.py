@@ -1,15 +1,16 @@
 """A trained denoiser with all it takes to use it: recipe, data transform, labels; loaded, sampled, shared."""
 
+import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import __version__
 from .data import DATASETS, Standardise, load
@@ -18,23 +19,37 @@ from .errors import InputError
 from .guidance import ClassifierFree
 from .networks import NETWORKS
 from .paths import PATHS
-from .randomness import Draws
+from .randomness import Draws, generator, key
 from .recipes import Recipe
-from .samplers import trajectory
-from .specs import bind, pick
+from .samplers import SAMPLERS, trajectory
+from .specs import bind, parse, pick
+from .times import GRIDS
 from .training import checkpoint
 
 FORMAT = 1
 TIME = "t = 0 is data, t = 1 is noise"
+BLOCK = 4096  # starting points drawn together from a second sample set
 
 
 def build_denoiser(recipe: Recipe, shape: Sequence[int], classes: int) -> Denoiser:
     """The untrained denoiser a recipe describes, with initial weights from the recipe's seed."""
+    path = bind(PATHS, recipe.path, "path")()
+    bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
+    network = build_network(recipe, shape, classes)
+    return Denoiser(network, path, recipe.target, gaussian_end=recipe.source == "noise")
+
+
+def build_network(recipe: Recipe, shape: Sequence[int], classes: int) -> nn.Module:
+    """The network alone; sizes it can't have are an InputError."""
+    row = bind(NETWORKS, recipe.network, "network")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = bind(NETWORKS, recipe.network, "network")(*shape, classes if recipe.conditional else 0)
-    path = bind(PATHS, recipe.path, "path")()
-    return Denoiser(network, path, recipe.target, gaussian_end=recipe.source == "noise")
+        try:
+            network: nn.Module = row(*shape, classes if recipe.conditional else 0)
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
+    return network
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +88,18 @@ class Trained:
         label: one class (name or number) for all samples, or one number each; none draws without labels.
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
         """
+        if n < 1 or first < 0:
+            raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device)
         labels = self.labels(label, n)
         cond = {} if labels is None else {"label": labels.to(device)}
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
-            if labels is None:
+            if labels is None or label is None:
                 raise InputError("Guidance needs a label to be guided towards.")
+            if self.recipe.label_dropout == 0:
+                raise InputError("Guidance needs a run trained with label_dropout above 0.")
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
         walk = trajectory(
             denoiser,
@@ -112,18 +131,35 @@ class Trained:
             return None
         if label is None:
             return torch.full((n,), count)
-        if isinstance(label, str) and not re.fullmatch(r"\d+", label):
-            label = self.classes.index(pick(self.classes, label, "label"))
-        labels = torch.as_tensor([int(label)] if isinstance(label, str | int) else label).reshape(-1)
-        if len(labels) not in (1, n) or bool(((labels < 0) | (labels >= count)).any()):
+        if isinstance(label, str):  # a name first: classes may be called 1, 2, 3
+            number = re.fullmatch("[0-9]{1,9}", label) and label not in self.classes
+            label = int(label) if number else self.classes.index(pick(self.classes, label, "label"))
+        try:
+            labels = torch.as_tensor(label).reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            labels = torch.empty(0)
+        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        if not integers or len(labels) not in (1, n) or bool(((labels < 0) | (labels >= count)).any()):
             raise InputError(f"label must be one or {n} of the classes 0 to {count - 1}; got {label!r}.")
-        return labels.expand(n)
+        return labels.long().expand(n)
 
     def _start(self, n: int, seed: int, first: int, device: torch.device) -> Tensor | None:
-        """x₁ from the second sample set, where that is the other end; drawn from a fresh stream of the seed."""
-        if self.recipe.source == "noise":
+        """x₁ from the second sample set, where that is the other end: the same for sample i whatever n and first.
+
+        Fresh points in blocks, each with its own seed; of a file its rows, shuffled by the seed and then again.
+        """
+        source = self.recipe.source
+        if source == "noise":
             return None
-        return self.to_network(load(self.recipe.source, first + n, seed + 1).x[first:]).to(device)
+        if source in DATASETS:
+            blocks = range(first // BLOCK, (first + n - 1) // BLOCK + 1)
+            parts = [load(source, BLOCK, key(seed, "source", block) >> 1).x for block in blocks]
+            x = torch.cat(parts)[first % BLOCK :][:n]
+        else:
+            rows = load(source, self.recipe.points, seed).x
+            order = torch.randperm(len(rows), generator=generator(seed, "source"))
+            x = rows[order[torch.arange(first, first + n) % len(rows)]]
+        return self.to_network(x).to(device)
 
     # -- storage ---------------------------------------------------------------------------------------------------
 
@@ -149,53 +185,84 @@ class Trained:
     @classmethod
     def from_files(cls, files: dict[str, bytes], name: str) -> "Trained":
         """The inverse of `files`; `name` is what errors call it."""
-        config = checkpoint.parse_json(files["config.json"], f"{name}/config.json")
+        where = f"{name}/config.json"
+        config = checkpoint.parse_json(files["config.json"], where)
         if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
-            raise InputError(f"{name}/config.json is not a configuration of this version of ebbflow.")
+            raise InputError(f"{where} is not a configuration of this version of ebbflow.")
+        if "model.safetensors" not in files:
+            raise InputError(f"{name} has no model.safetensors.")
+        weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
         try:
-            recipe = Recipe.from_config(config["recipe"])
-            classes, shape = tuple(config["classes"]), tuple(config["shape"])
-            denoiser = build_denoiser(recipe, shape, len(classes))
-            transform = None if config["transform"] is None else Standardise.from_config(config["transform"])
-            trained = cls(denoiser, recipe, shape, transform, tuple(config["columns"]), classes, config["step"])
-            weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
-            denoiser.load_state_dict(weights)
+            trained = cls._from_config(config, weights)
         except InputError as error:
-            raise InputError(f"{name}/config.json: {error}") from error
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            text = " ".join(str(error).split())
-            raise InputError(f"{name}: config.json and model.safetensors don't fit together: {text}") from error
-        for parameter in denoiser.parameters():
-            if not bool(parameter.isfinite().all()):
-                raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
+            raise InputError(f"{where}: {error}") from error
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{where} can't be used: {' '.join(str(error).split())}") from error
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
         return trained
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "Trained":
+        """Check every field, then build: nothing is allocated but what the weights at hand fill."""
+        if config.keys() != _FIELDS.keys():
+            raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
+        for field, fits in _FIELDS.items():
+            if not fits(config[field]):
+                raise InputError(f"its {field} can't be {str(config[field])[:60]!r}.")
+        recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
+        most = sum(part.numel() for part in weights.values())
+        for option, value in parse(recipe.network)[1].items():
+            if isinstance(value, int) and value > most:
+                raise InputError(f"its network's {option} can't be {value} with {most} weights.")
+        with torch.device("meta"):
+            outline = build_network(recipe, shape, len(classes)).state_dict(prefix="network.")
+        for part in sorted(outline.keys() | weights.keys()):
+            described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
+            if described != found:
+                raise InputError(f"it describes {part} as {described}, but model.safetensors has {found}.")
+        transform = None if config["transform"] is None else Standardise.from_config(config["transform"])
+        if transform is not None:
+            ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
+            if not bool(ends.isfinite().all()):
+                raise InputError("its transform holds numbers too large for float32.")
+        denoiser = build_denoiser(recipe, shape, len(classes))
+        denoiser.load_state_dict(weights)
+        return cls(denoiser, recipe, shape, transform, tuple(config["columns"]), classes, config["step"])
 
     @classmethod
     def from_pretrained(cls, where: str | Path) -> "Trained":
         """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository."""
         folder = Path(where)
-        if (folder / "checkpoints").is_dir():
+        if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
             found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
             if found is None:
                 raise InputError(f"{folder} holds no checkpoint yet.")
             return cls.from_files(found[1], str(found[0]))
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return cls.from_files(checkpoint.read_folder(folder), str(folder))
-        if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where)):
+        if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
             raise InputError(f"{where} is neither a run folder nor the name of a hub repository (user/name).")
         from .interop.hub import download
 
         return cls.from_files(checkpoint.read_folder(download(str(where))), str(where))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write config, weights, model card and manifest: what `from_pretrained` reads and the hub shows."""
-        from .interop.hub import model_card
+        """Write config, weights, model card and manifest: what `from_pretrained` reads and the hub shows.
 
-        target = Path(folder)
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists; pass overwrite to replace it.")
-        checkpoint.write_folder(target, self.files() | {"README.md": model_card(self).encode()})
-        return target
+        overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
+        """
+        from .interop.hub import FILES, model_card
+
+        target = Path(folder).resolve()
+        if target.exists():
+            if not overwrite:
+                raise InputError(f"{folder} exists; pass overwrite to replace it.")
+            if not target.is_dir() or any(path.name not in FILES for path in target.iterdir()):
+                raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
+        card = model_card(self, str(folder)).encode()
+        checkpoint.write_folder(target, self.files() | {checkpoint.README: card})
+        return Path(folder)
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload what `save_pretrained` writes to huggingface.co/<repository>; returns its address."""
@@ -209,6 +276,28 @@ def describe_data(recipe: Recipe) -> str:
     return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"
 
 
-def at_step(trained: Trained, step: int) -> Trained:
-    """The same at another training step."""
-    return replace(trained, step=step)
+def _kind(part: Tensor | None) -> str:
+    return "none" if part is None else f"{'float' if part.is_floating_point() else 'integer'} {tuple(part.shape)}"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _count(value: Any, low: int = 0) -> bool:
+    return type(value) is int and low <= value <= 10**12
+
+
+# The fields of config.json, each with what it may hold.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": _count,
+    "ebbflow": lambda value: isinstance(value, str),
+    "torch": lambda value: isinstance(value, str),
+    "time": lambda value: value == TIME,
+    "step": _count,
+    "shape": lambda value: isinstance(value, list) and bool(value) and all(_count(part, 1) for part in value),
+    "columns": _texts,
+    "classes": _texts,
+    "transform": lambda value: value is None or isinstance(value, dict),
+    "recipe": lambda value: isinstance(value, dict),
+}

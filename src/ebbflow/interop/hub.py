@@ -1,18 +1,23 @@
 """The Hugging Face hub: model cards, upload, download."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EbbflowError, InputError
+from ..training import checkpoint
 
 if TYPE_CHECKING:
     from ..recipes import Recipe
     from ..trained import Trained
 
 
-def model_card(trained: "Trained") -> str:
-    """README.md of an exported model: what it is, how it was trained, how to sample from it."""
+FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors")
+
+
+def model_card(trained: "Trained", where: str) -> str:
+    """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
     from ..trained import describe_data
 
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
@@ -38,9 +43,9 @@ A generative model of {describe_data(recipe)} ({" × ".join(map(str, trained.sha
 | default sampler | `{recipe.sampler}` on the `{recipe.grid}` grid, {recipe.sample_steps} steps |
 
 ```python
-import ebbflow
+from ebbflow.trained import Trained
 
-trained = ebbflow.from_pretrained("user/name")  # this repository, or this folder
+trained = Trained.from_pretrained({where!r})
 x = trained.sample(1000, seed=0)
 ```
 
@@ -62,28 +67,36 @@ def _citations(recipe: "Recipe") -> str:
 def download(repository: str) -> Path:
     """Fetch a repository's snapshot; the files are then checked against its manifest like any folder."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(repository))
+        return Path(snapshot_download(repository, allow_patterns=list(FILES)))
     except RepositoryNotFoundError as error:
-        raise InputError(f"There is no folder and no hub repository {repository!r}.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{repository!r} is no folder here, and the hub can't be reached to look for it.") from error
+        raise InputError(f"There is no folder {repository!r} and no such repository you may read.") from error
+    except Exception as error:  # the hub's own, or those of the library it speaks HTTP with, which has changed
+        raise InputError(f"{repository!r} is no folder here, and can't be had from the hub: {_line(error)}") from error
 
 
 def upload(trained: "Trained", repository: str, *, private: bool, token: str | None) -> str:
     """Create the repository if need be and upload an exported folder as one commit."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
+    recipe = trained.recipe  # of the user's own files only the names are published, not where they lie
+    own: dict[str, Any] = {end: Path(name).name for end in ("data", "source") if "/" in (name := getattr(recipe, end))}
+    shared = replace(trained, recipe=replace(recipe, **own))
+    card = model_card(shared, repository).encode()
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = trained.save_pretrained(Path(scratch) / "model")
+        folder = Path(scratch) / "model"
+        checkpoint.write_folder(folder, shared.files() | {checkpoint.README: card})
         try:
             url = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload with ebbflow")
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise EbbflowError(f"The hub refused {repository!r}: {first_line}") from error
+        except Exception as error:
+            raise EbbflowError(f"{repository!r} can't be uploaded to the hub: {_line(error)}") from error
     return str(url)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

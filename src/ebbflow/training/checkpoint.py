@@ -3,7 +3,7 @@
     config.json          what the tensors are: recipe, shape, classes, data transform, time convention, versions
     model.safetensors    the weights sampling uses (the EMA); other libraries expect this name
     training.safetensors what resuming needs on top: raw weights, optimiser moments, step
-    manifest.json        size and sha256 of each file
+    manifest.json        size and sha256 of each file but README.md, which people edit and nothing is read from
 
 Nothing is ever unpickled. A flipped bit would otherwise load without a word in 98 % of cases.
 """
@@ -13,11 +13,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors, save as save_tensors
@@ -25,14 +27,17 @@ from torch import Tensor
 
 from ..errors import InputError, StorageError
 
-MANIFEST = "manifest.json"
+MANIFEST, README = "manifest.json", "README.md"
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files and their manifest to a temporary folder beside `folder`, sync them, then rename."""
-    manifest = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    temporary = folder.with_name(f".{folder.name}.writing")
-    old = folder.with_name(f".{folder.name}.old")
+    manifest = {
+        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+        if name != README
+    }
+    temporary, old = folder.with_name(f".{folder.name}.writing"), _old(folder)
     with storage(folder):
         try:
             _remove(temporary)
@@ -40,19 +45,23 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             for name, data in {**files, MANIFEST: dump_json(manifest)}.items():
                 _write_synced(temporary / name, data)
             _sync(temporary)
-            if folder.exists():  # a folder can't be renamed onto a full one
+            if folder.exists():  # a folder can't be renamed onto a full one; until the next line, read_folder reads old
                 _remove(old)
                 folder.rename(old)
             temporary.rename(folder)
             _sync(folder.parent)
             _remove(old)
         except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
             _remove(temporary)
             raise
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
     """The files of a folder, each checked against the manifest; InputError says what is wrong with which."""
+    if not folder.exists() and _old(folder).is_dir():  # a kill fell between the two renames of write_folder
+        folder = _old(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder.")
     manifest = load_json(folder / MANIFEST)
@@ -60,7 +69,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     if not isinstance(manifest, dict) or "config.json" not in manifest:
         raise InputError(f"{folder / MANIFEST} is damaged: it lists no config.json.")
     for name, entry in manifest.items():
-        if Path(name).name != name or not isinstance(entry, dict):
+        if not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) or not isinstance(entry, dict):
             raise InputError(f"{folder / MANIFEST} is damaged at {name!r}.")
         data = read_file(folder / name)
         if len(data) != entry.get("size") or hashlib.sha256(data).hexdigest() != entry.get("sha256"):
@@ -69,9 +78,21 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def saved(parent: Path) -> list[Path]:
+    """The step-* folders of a run, the newest first."""
+    names = (re.fullmatch(r"\.?step-(\d{8,})(\.old)?", folder.name, re.ASCII) for folder in parent.glob("*step-*"))
+    steps = {int(name[1]) for name in names if name and name[0].startswith(".") == bool(name[2])}
+    return [step_folder(parent, step) for step in sorted(steps, reverse=True)]
+
+
+def step_folder(parent: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of a step."""
+    return parent / f"step-{step:08d}"
+
+
 def newest_valid(parent: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, bytes]] | None:
     """The newest step-* folder that reads without damage; `warn` hears of each one passed over. None if none exists."""
-    folders = sorted(parent.glob("step-*"), reverse=True)
+    folders = saved(parent)
     for folder in folders:
         try:
             return folder, read_folder(folder)
@@ -91,11 +112,17 @@ def point_last(folder: Path) -> None:
         temporary.replace(folder.with_name("last"))
 
 
-def prune(parent: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what a killed process left half-written."""
-    for folder in sorted(parent.glob("step-*"), reverse=True)[keep:]:
+def prune(newest: Path, keep: int) -> None:
+    """Keep `keep` checkpoints: the one just written and those before it.
+
+    One of a later step was damaged, or the run would have gone on from it; it goes, and so does what a killed
+    process left half-written.
+    """
+    folders = saved(newest.parent)
+    at = folders.index(newest)
+    for folder in (*folders[:at], *folders[at + keep :]):
         _remove(folder)
-    for folder in (*parent.glob(".step-*.writing"), *parent.glob(".step-*.old")):
+    for folder in (*newest.parent.glob(".step-*.writing"), *newest.parent.glob(".step-*.old")):
         _remove(folder)
 
 
@@ -106,10 +133,11 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "w")  # noqa: SIM115 - the lock lives as long as the handle
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"Another process is training in {folder}.") from None
+        with storage(folder):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"Another process is training in {folder}.") from None
         yield
 
 
@@ -119,11 +147,12 @@ def storage(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, StorageError | InputError):
+        if isinstance(error, StorageError):
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"No space left to write {where}; what was saved before is intact.") from error
-        raise InputError(f"Can't write {where}: {error.strerror or error}.") from error
+        reason = f"Can't write {where}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise StorageError(f"{reason}; what was saved before is intact.") from error
+        raise InputError(f"{reason}.") from error
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
@@ -134,7 +163,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
     try:
-        return cast(dict[str, Tensor], load_tensors(data))
+        return load_tensors(data)
     except SafetensorError as error:
         raise InputError(f"{name} is not a readable safetensors file: {error}.") from error
 
@@ -153,16 +182,22 @@ def parse_json(data: bytes, name: Path | str) -> Any:
     """The value of JSON text, or an InputError naming where it came from."""
     try:
         return json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bytes that aren't text, text that isn't JSON, endless numbers
         raise InputError(f"{name} is not valid JSON: {error}.") from error
 
 
 def read_file(path: Path) -> bytes:
     """A file's bytes, or an InputError naming it."""
     try:
-        return path.read_bytes()
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.read_bytes()
     except OSError as error:
         raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
+    raise InputError(f"Can't read {path}: it is not a file.")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _write_synced(path: Path, data: bytes) -> None:

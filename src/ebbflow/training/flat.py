@@ -22,6 +22,7 @@ class FlatParameters:
         if not named:
             raise InputError("The network has no trainable parameters.")
         self.shapes = {name: p.shape for name, p in named}
+        self.names = _every_name(network)
         self.vector = torch.cat([p.detach().flatten() for _, p in named])
         self.gradient = torch.zeros_like(self.vector)
         values, gradients = self.split(self.vector), self.split(self.gradient)
@@ -35,9 +36,20 @@ class FlatParameters:
         part.grad = self.gradient[where]
         return part
 
+    def state(self, vector: Tensor) -> dict[str, Tensor]:
+        """`split`, with a tied parameter under each of its names, as the network's state_dict has it."""
+        parts = self.split(vector)
+        return {name: parts[first] for name, first in self.names.items() if first in parts}
+
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """A vector laid out like this one as views by parameter name."""
+        """A vector laid out like this one as views by parameter name; a tied parameter has its first name alone."""
         sizes = [shape.numel() for shape in self.shapes.values()]
         return {
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), vector.split(sizes), strict=True)
         }
+
+
+def _every_name(network: nn.Module) -> dict[str, str]:
+    """The first name of each parameter by each of its names, which are several where it is tied."""
+    first = {id(p): name for name, p in network.named_parameters()}
+    return {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}

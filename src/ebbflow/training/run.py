@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from tqdm import tqdm
 from ..data import Points, Standardise, load
 from ..errors import DivergedError, EbbflowError, InputError
 from ..recipes import Recipe
+from ..specs import pick
 from ..trained import Trained, build_denoiser
 from . import checkpoint
 from .trainer import TensorData, Trainer
@@ -67,15 +68,24 @@ def fit(
     checkpoints, snapshots: how many, evenly over the run. track: tensorboard, wandb or trackio. precision: no or bf16.
     position: line of the progress bar, where several runs share a screen.
     """
-    folder = Path(out)
-    recipe_data = prepare(recipe)
-    accelerator = _accelerator(folder, precision, track)
-    with checkpoint.locked(folder) if accelerator.is_main_process else _nothing():
+    pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
+    if keep < 1:
+        raise InputError(f"keep must be at least 1; got {keep}.")
+    start, data = prepare(recipe)
+    accelerator = _accelerator(Path(out), precision, track)
+    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), keep)
+    with checkpoint.locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
-        return _fit(
-            recipe, folder, recipe_data, accelerator, resume, overwrite, on_nonfinite, track, checkpoints, keep,
-            snapshots, progress, position,
+        run.begin(resume, overwrite)
+        accelerator.wait_for_everyone()
+        log = _Log(run.folder, run.trainer, accelerator, track) if run.main else None
+        bar = tqdm(
+            total=recipe.steps, initial=run.trainer.step, desc=run.folder.name, unit="step", position=position,
+            disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2, file=sys.stderr,
         )  # fmt: skip
+        with log or nullcontext(), bar:
+            _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
+        return run.trained()
 
 
 def prepare(recipe: Recipe) -> tuple[Trained, TensorData]:
@@ -103,46 +113,14 @@ def _source(recipe: Recipe, points: Points) -> torch.Tensor:
     return x1
 
 
-def _fit(
-    recipe: Recipe, folder: Path, start: tuple[Trained, TensorData], accelerator: Accelerator, resume: bool,
-    overwrite: bool, on_nonfinite: str, track: tuple[str, ...], checkpoints: int, keep: int, snapshots: int,
-    progress: bool, position: int,
-) -> Trained:  # fmt: skip
-    trained, data = start
-    trainer = Trainer(trained.denoiser, data, recipe, accelerator)
-    saves = folder / "checkpoints"
-    main = accelerator.is_main_process
-    if any(saves.glob("step-*")):
-        if resume:
-            _restore(trainer, trained, saves)
-        elif overwrite:
-            if main:
-                _clear(folder)
-        else:
-            raise InputError(f"{folder} already holds a run; resume it, overwrite it, or choose another folder.")
-    accelerator.wait_for_everyone()
-
-    def save() -> None:
-        if main:
-            target = saves / f"step-{trainer.step:08d}"
-            files = replace(trained, step=trainer.step).files(trainer.averaged())
-            checkpoint.write_folder(target, files | {"training.safetensors": checkpoint.pack(trainer.state())})
-            checkpoint.point_last(target)
-            checkpoint.prune(saves, keep)
-
-    def snapshot() -> None:
-        if main and snapshots:
-            _snapshot(replace(trained, step=trainer.step), trainer, folder)
-
+def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
+    """Step to the end, writing down what is due after each; leave nothing unsaved when asked to stop."""
+    trainer, steps = run.trainer, run.trainer.recipe.steps
     if trainer.step == 0:
-        save()
-        snapshot()
-    log = _Log(folder, trainer, accelerator, track) if main else None
-    bar = tqdm(
-        total=recipe.steps, initial=trainer.step, desc=folder.name, unit="step", disable=not (progress and main),
-        dynamic_ncols=True, mininterval=0.2, file=sys.stderr, position=position,
-    )  # fmt: skip
-    with _signals() as received, bar:
+        run.save()
+        if snapshots:
+            run.snapshot()
+    with _signals() as received:
         try:
             for record in trainer.steps(on_nonfinite):
                 if log:
@@ -150,26 +128,17 @@ def _fit(
                 bar.update()
                 if record.step % 50 == 0:
                     bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
-                if snapshots and _due(record.step, recipe.steps, snapshots):
-                    snapshot()
-                if _due(record.step, recipe.steps, checkpoints):
-                    save()
+                if snapshots and _due(record.step, steps, snapshots):
+                    run.snapshot()
+                if received or _due(record.step, steps, checkpoints):
+                    run.save()
                 if received:
-                    save()
                     name = signal.Signals(received[0]).name
-                    raise Interrupted(
-                        f"Stopped by {name} at step {record.step} of {recipe.steps}; saved. "
-                        f"Continue with: ebbflow resume {folder}",
-                        received[0],
-                    )
+                    text = f"Stopped by {name} at step {record.step} of {steps}; saved."
+                    raise Interrupted(f"{text} Continue with: ebbflow resume {run.folder}", received[0])
         except DivergedError:
-            save()
+            run.save()
             raise
-        finally:
-            if log:
-                log.close()
-    trained.denoiser.load_state_dict(trainer.averaged())
-    return replace(trained, denoiser=trained.denoiser.eval(), step=trainer.step)
 
 
 def _due(step: int, steps: int, times: int) -> bool:
@@ -177,49 +146,97 @@ def _due(step: int, steps: int, times: int) -> bool:
     return step == steps or step * times // steps != (step - 1) * times // steps
 
 
-def _restore(trainer: Trainer, trained: Trained, saves: Path) -> None:
-    found = checkpoint.newest_valid(saves, lambda text: print(text, file=sys.stderr))
-    assert found is not None
-    where, files = found
-    stored = Trained.from_files(files, str(where))
-    if stored.recipe != trained.recipe:
-        old, new = stored.recipe.to_config(), trained.recipe.to_config()
-        name = next(name for name in old if old[name] != new[name])
-        raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
-    if "training.safetensors" not in files:
-        raise InputError(f"{where} has no training.safetensors, so it can be sampled but not resumed.")
-    state = checkpoint.unpack(files["training.safetensors"], f"{where}/training.safetensors")
-    try:
-        trainer.load_state(stored.denoiser.state_dict(), state)
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{where}/training.safetensors doesn't fit this network: {error}.") from error
+class _Run:
+    """A folder and the trainer whose progress it holds; only the main process writes."""
+
+    def __init__(self, folder: Path, start: Trained, trainer: Trainer, keep: int) -> None:
+        self.folder, self.start, self.trainer, self.keep = folder, start, trainer, keep
+        self.saves, self.main = folder / "checkpoints", trainer.accelerator.is_main_process
+        self.saved: int | None = None  # the step of the newest checkpoint, if it is this run's
+
+    def begin(self, resume: bool, overwrite: bool) -> None:
+        """Restore what is there, clear it, or refuse to touch it."""
+        if not checkpoint.saved(self.saves):
+            return
+        if resume:
+            self._restore()
+        elif not overwrite:
+            raise InputError(f"{self.folder} already holds a run; resume it, overwrite it, or choose another folder.")
+        elif self.main:
+            for name in ("checkpoints", "evolution"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+
+    def _restore(self) -> None:
+        found = checkpoint.newest_valid(self.saves, lambda text: print(f"ebbflow: {text}", file=sys.stderr))
+        assert found is not None
+        where, files = found
+        stored = Trained.from_files(files, str(where))
+        _same_run(stored, self.start, where)
+        if "training.safetensors" not in files:
+            raise InputError(f"{where} has no training.safetensors, so it can be sampled but not resumed.")
+        state = checkpoint.unpack(files["training.safetensors"], f"{where}/training.safetensors")
+        try:
+            self.trainer.load_state(stored.denoiser.state_dict(), state)
+        except InputError as error:
+            raise InputError(f"{where}/training.safetensors doesn't fit this run: {error}") from error
+        self.saved = self.trainer.step
+
+    def trained(self) -> Trained:
+        """The result: the denoiser with its averaged weights."""
+        self.start.denoiser.load_state_dict(self.trainer.averaged())
+        return replace(self.start, denoiser=self.start.denoiser.eval(), step=self.trainer.step)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step's is already there."""
+        if not self.main or self.saved == self.trainer.step:
+            return
+        target = checkpoint.step_folder(self.saves, self.trainer.step)
+        files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
+        checkpoint.write_folder(target, files | {"training.safetensors": checkpoint.pack(self.trainer.state())})
+        checkpoint.point_last(target)
+        checkpoint.prune(target, self.keep)
+        self.saved = self.trainer.step
+
+    def snapshot(self) -> None:
+        """The same 1000 samples at every stage, from the averaged weights; few steps: they are for looking."""
+        if not self.main:
+            return
+        start, flat = self.start, self.trainer.flat
+        labels = torch.arange(SNAPSHOT_POINTS) % len(start.classes) if start.recipe.conditional else None
+        weights = flat.vector.clone()
+        flat.vector.copy_(self.trainer.ema)
+        try:
+            x = start.sample(
+                SNAPSHOT_POINTS, seed=start.recipe.seed, label=labels, sampler="heun", steps=SNAPSHOT_STEPS
+            )
+        finally:
+            flat.vector.copy_(weights)
+            start.denoiser.train()
+        target = self.folder / "evolution" / f"step-{self.trainer.step:08d}.npy"
+        with checkpoint.storage(target):
+            target.parent.mkdir(exist_ok=True)
+            temporary = target.with_suffix(".writing")
+            with open(temporary, "wb") as file:
+                np.save(file, x.cpu().numpy())
+            temporary.replace(target)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else."""
-    for name in ("checkpoints", "evolution"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
+def _same_run(stored: Trained, now: Trained, where: Path) -> None:
+    """Refuse to go on from another recipe, or from other data under the same name."""
+    old, new = stored.recipe.to_config(), now.recipe.to_config()
+    for name in old:
+        if old[name] != new[name]:
+            raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
+    held, fitted = (() if t.transform is None else (*t.transform.mean, *t.transform.std) for t in (stored, now))
+    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
+    if not same or len(held) != len(fitted) or not all(map(_close, held, fitted)):
+        raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
 
-def _snapshot(trained: Trained, trainer: Trainer, folder: Path) -> None:
-    """The same 1000 samples at this stage of training, from the averaged weights; few steps: they are for looking."""
-    network = trained.denoiser
-    current = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(trainer.averaged())
-    labels = None
-    if trained.recipe.conditional:
-        labels = torch.arange(SNAPSHOT_POINTS) % len(trained.classes)
-    x = trained.sample(SNAPSHOT_POINTS, seed=trained.recipe.seed, label=labels, sampler="heun", steps=SNAPSHOT_STEPS)
-    network.load_state_dict(current)
-    network.train()
-    with checkpoint.storage(folder):
-        (folder / "evolution").mkdir(exist_ok=True)
-        target = folder / "evolution" / f"step-{trainer.step:08d}.npy"
-        temporary = target.with_suffix(".writing")
-        with open(temporary, "wb") as file:
-            np.save(file, x.cpu().numpy())
-        temporary.replace(target)
+def _close(a: float, b: float) -> bool:
+    """Equal but for the order in which another machine adds."""
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
 
 
 class _Log:
@@ -236,7 +253,13 @@ class _Log:
             temporary = self.path.with_suffix(".writing")
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
             temporary.replace(self.path)
-            self.file = open(self.path, "a", buffering=1)  # noqa: SIM115 - held for the whole run
+            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held for the whole run
+        self.spent = kept[-1].get("cpu_seconds", 0.0) - time.process_time() if kept else 0.0
+        if track:
+            try:
+                accelerator.init_trackers("ebbflow")
+            except Exception as error:  # each tracker has its own
+                raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
 
     def __call__(self, record: Any) -> None:
         if not record.skipped:
@@ -250,48 +273,49 @@ class _Log:
             "grad_norm": record.grad_norm if math.isfinite(record.grad_norm) else None,
             "lr": record.lr,
             "examples_per_second": round((record.step - self.mark[1]) * self.batch / (now - self.mark[0]), 1),
-            "cpu_seconds": round(time.process_time(), 3),
+            "cpu_seconds": round(self.spent + time.process_time(), 3),
         }
         self.losses, self.mark = [], (now, record.step)
         with checkpoint.storage(self.path):
-            self.file.write(json.dumps(line) + "\n")
+            self.file.write((json.dumps(line) + "\n").encode())
         if self.track:
             self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=record.step)
 
-    def close(self) -> None:
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.file.close()
         if self.track:
             self.accelerator.end_training()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of metrics.jsonl up to one that is damaged: a kill cuts the last one short."""
     path = folder / "metrics.jsonl"
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    lines: list[dict[str, Any]] = []
+    for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except ValueError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines
 
 
 def _accelerator(folder: Path, precision: str, track: tuple[str, ...]) -> Accelerator:
-    from accelerate.utils import LoggerType
+    from accelerate.state import AcceleratorState
+    from accelerate.tracking import get_available_trackers
 
     if precision not in ("no", "bf16"):
         raise InputError(f"precision must be no or bf16; got {precision!r}.")
-    known = {"tensorboard", "wandb", "trackio"}
     for name in track:
-        if name not in known & {str(kind) for kind in LoggerType}:
-            raise InputError(f"track must be one of tensorboard, wandb, trackio; got {name!r}.")
-    accelerator = Accelerator(mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
-    if track:
-        try:
-            accelerator.init_trackers("ebbflow")
-        except (ImportError, ValueError) as error:
-            raise InputError(f"{', '.join(track)} can't be used: {error}.") from error
-    return accelerator
+        if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
+            raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
+    AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
+    return Accelerator(mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
 
 
 @contextmanager
@@ -315,10 +339,5 @@ def _signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+        for received_by, handler in previous.items():
+            signal.signal(received_by, handler)

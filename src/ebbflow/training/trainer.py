@@ -49,8 +49,8 @@ class TensorData:
 
     def to(self, device: torch.device) -> "TensorData":
         """The same data on a device."""
-        parts = (self.x, self.labels, self.x1)
-        return TensorData(*(part if part is None else part.to(device) for part in parts))
+        labels, x1 = (part if part is None else part.to(device) for part in (self.labels, self.x1))
+        return TensorData(self.x.to(device), labels, x1)
 
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:
@@ -96,6 +96,12 @@ class Trainer:
             raise InputError(
                 f"Coupled ends need the velocity target, the only one they leave meaningful; got {recipe.target!r}."
             )
+        if recipe.batch % accelerator.num_processes:
+            raise InputError(
+                f"batch must be a multiple of the {accelerator.num_processes} processes, so that each has an equal "
+                f"share; got {recipe.batch}."
+            )
+        self.batch(0)  # what the law or the coupling can't do is said here, before a run has begun
 
     def steps(self, on_nonfinite: str = "stop") -> Iterator[Record]:
         """Train from the current step to the recipe's last, yielding after each step."""
@@ -160,7 +166,7 @@ class Trainer:
 
     def averaged(self) -> dict[str, Tensor]:
         """The denoiser's state with the EMA in place of the parameters: what sampling uses."""
-        return {**self.denoiser.state_dict(), **self.flat.split(self.ema)}
+        return {**self.denoiser.state_dict(), **self.flat.state(self.ema)}
 
     def state(self) -> dict[str, Tensor]:
         """What resuming needs besides the average: parameters and AdamW's two moments, by name."""
@@ -172,7 +178,13 @@ class Trainer:
         return tensors | {"updates": torch.stack(updates).cpu(), "step": torch.tensor(self.step)}
 
     def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-        """Continue where `averaged` and `state` were taken."""
+        """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was."""
+        for name, own in self.state().items():
+            part = tensors.get(name)
+            if part is None or (part.shape, part.dtype) != (own.shape, own.dtype) or not bool(part.isfinite().all()):
+                raise InputError(f"its tensor {name} is missing, of another shape or kind, or not finite.")
+        if not 0 <= int(tensors["step"]) <= self.recipe.steps:
+            raise InputError(f"its step must be in 0..{self.recipe.steps}; got {int(tensors['step'])}.")
         self.denoiser.load_state_dict(average)
         self.ema.copy_(self.flat.vector)
         for name, part in self.flat.split(self.flat.vector).items():
