@@ -66,12 +66,11 @@ def posterior_mean(
     For independent pairs from N(0, I) only. allowed[i, j]: whether point j may have made x_t of example i (labels).
     """
     if len(x0) > BLOCK:
-        cuts = [part.split(BLOCK) for part in (x0, noise, t)]
-        masks = [None] * len(cuts[0])
-        if allowed is not None:
-            masks = [rows[:, at : at + BLOCK] for at, rows in zip(range(0, len(x0), BLOCK), allowed.split(BLOCK))]
-        blocks = [posterior_mean(path, *block, mask) for *block, mask in zip(*cuts, masks, strict=True)]
-        return torch.cat([pair[0] for pair in blocks]), torch.cat([pair[1] for pair in blocks])
+        blocks = [slice(at, at + BLOCK) for at in range(0, len(x0), BLOCK)]
+        pairs = [
+            posterior_mean(path, x0[b], noise[b], t[b], None if allowed is None else allowed[b, b]) for b in blocks
+        ]
+        return torch.cat([x for x, _ in pairs]), torch.cat([e for _, e in pairs])
     c = path.at(t, x0)
     points, ratio = x0.flatten(1), (c.sigma / c.alpha.clamp(min=1e-6))
     centres = (x0 + ratio * noise).flatten(1)

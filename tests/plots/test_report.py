@@ -149,7 +149,7 @@ def test_what_cannot_be_reported_is_one_sentence(tmp_path):
         {"samplings": []},
         {"samplings": [stranger]},
         {"samplings": [narrow]},
-        {"limits": (3, -3)},
+        {"limits": (3.0, -3.0)},
     ):
         with pytest.raises(InputError):
             report.write_report(dataclasses.replace(c, **change), tmp_path)

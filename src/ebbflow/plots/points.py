@@ -213,9 +213,9 @@ def filmstrip(
 def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", note: str = "") -> Figure:
     """Where samples move next: −dx/dt at a grid of points, over samples of x_t; rows are methods, columns are times.
 
-    Within a column both methods share one scale: the longest arrow is the 90th percentile of the speeds met by
+    Each panel has its own scale, and says its speed: the longest arrow is the 90th percentile of the speeds met by
     samples, and faster ones are cut to it, for near t = 0 a diffusion's velocity grows without bound where no
-    sample is. Arrows fade where there are no samples. One column of data: dx/dt against x.
+    sample is, and at t = 0.9 it hardly moves. Arrows fade where there are no samples. One column of data: dx/dt against x.
     """
     _some(methods, "methods")
     times = [[field[0] for field in method.fields] for method in methods]
@@ -462,16 +462,15 @@ def _draw_classes(ax: Axes, x: Array, labels: Array, names: Sequence[str], frame
 
 
 def _arrows(axes: Array, columns: Sequence[Sequence[Array]], frame: Limits, colours: Sequence[str]) -> None:
-    """One column of quiver panels with a shared scale, in fractions of the frame so that unequal axes do no harm."""
+    """One column of quiver panels, in fractions of the frame so that unequal axes do no harm."""
     size = frame[:2, 1] - frame[:2, 0]
     steps = [-velocity[:, :2] / size for _, velocity, _ in columns]
     crowds = [_crowd(grid[:, :2], samples[:, :2], frame[:2]) for grid, _, samples in columns]
-    met = [np.linalg.norm(step, axis=1)[crowd > 0.15] for step, crowd in zip(steps, crowds, strict=True)]
-    speeds = np.concatenate([*met, [1e-9]])
-    longest = max(float(np.percentile(speeds[np.isfinite(speeds)], 90)), 1e-9)
     for ax, (grid, velocity, samples), step, crowd, tint in zip(axes, columns, steps, crowds, colours, strict=True):
         style.dots(ax, samples[:2000, :2], "#A8A8A8")
         speed = np.linalg.norm(step, axis=1, keepdims=True)
+        met = np.append(speed[crowd > 0.15], 1e-9)
+        longest = max(float(np.percentile(met[np.isfinite(met)], 90)), 1e-9)
         arrow = step / np.maximum(speed, longest) * 1.05 / np.sqrt(len(grid)) * size
         ax.quiver(
             *grid[:, :2].T,

@@ -25,7 +25,7 @@ from .points import Panel
 _PACKAGES = ("ebbflow", "torch", "numpy", "matplotlib")
 _EACH = re.compile(r"^(.*?) (\d+)$")  # "fraction in mode 2": one row for each mode or label
 _SCALE_NOTE = (
-    "Within a column both methods share one arrow scale, and the fastest tenth is cut to its longest arrow; "
+    "Each panel has its own arrow scale, with the fastest tenth cut to its longest arrow; "
     "speed is the mean |dx/dt| over the arrows that samples cover."
 )
 

@@ -26,14 +26,17 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
     try:
         real = real_points(recipe, len(x), recipe.seed)
-        panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", _array(real.labels, labels)))
-    except InputError:
+        if real.x.shape[1:] == x.shape[1:]:
+            real_labels = None if labels is None else _array(real.labels)
+            panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", real_labels))
+    except InputError:  # the file it learned from is not here
         pass
     reference = panels[0].x
     frame = limits(recipe, reference)
-    draw = points.scatter_panels if x.shape[1] <= 2 else points.pairs
-    names = {"classes": trained.classes} if x.shape[1] <= 2 else {"names": trained.columns}
-    figure = draw(panels, frame, real=reference, **names)  # type: ignore[operator]
+    if x.shape[1] <= 2:
+        figure = points.scatter_panels(panels, frame, real=reference, classes=trained.classes)
+    else:
+        figure = points.pairs(panels, frame, real=reference, names=trained.columns)
     with storage(path):
         figure.savefig(path)
     return path
@@ -42,7 +45,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each picture as it is written."""
     recipe = trained.recipe
-    method = study(key_of(recipe), f"{recipe.path.partition(':')[0]} path, {recipe.target}", trained, folder)
+    method = study(key_of(recipe), recipe.path.partition(":")[0], trained, folder)
     real = real_points(recipe, 10_000, recipe.seed).x.numpy()
     frame = limits(recipe, real)
     with storage(out):
@@ -72,5 +75,5 @@ def _final(method: Method, real: np.ndarray, frame: np.ndarray) -> "style.Figure
     return points.scatter_panels(panels, frame, real=real)
 
 
-def _array(labels: Tensor | None, wanted: Tensor | None = None) -> np.ndarray | None:
+def _array(labels: Tensor | None) -> np.ndarray | None:
     return None if labels is None else labels.numpy()
