@@ -306,9 +306,7 @@ def test_bad_options_are_one_sentence(make, words):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: DDPM(steps=100), lambda: DDPM(table=(0.1, 0.1)), lambda: VP(beta_max=3.0)], ids=str
-)
+@pytest.mark.parametrize("make", [lambda: DDPM(steps=100), lambda: DDPM(table=(0.1, 0.1)), lambda: VP(beta_max=3.0)])
 def test_a_path_that_ends_with_the_data_still_in_it_warns(make):
     with pytest.warns(UserWarning, match=r"still holds much of the data"):
         make()
