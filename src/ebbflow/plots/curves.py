@@ -85,7 +85,7 @@ def losses(methods: Sequence[Method], *, title: str = "", note: str = "") -> Fig
         n,
         panel=(2.9 if n > 1 else 5.2, 1.9),
         gap=(0.5, 0),
-        margin=(0.5, 0.15, 0.48, 0.42),
+        margin=(0.5, 0.22, 0.48, 0.42),
         title=title,
         note=note,
     )

@@ -65,7 +65,7 @@ def fit(
 ) -> Trained:
     """Train a recipe in the folder `out` and return the result; an interrupted run continues with resume=True.
 
-    checkpoints, snapshots: how many, evenly over the run. track: tensorboard, wandb or trackio. precision: no or bf16.
+    checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no or bf16.
     position: line of the progress bar, where several runs share a screen.
     """
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
@@ -128,7 +128,7 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
                 bar.update()
                 if record.step % 50 == 0:
                     bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
-                if snapshots and _due(record.step, steps, snapshots):
+                if snapshots and _due(record.step, steps, snapshots, power=0.5):  # most happens early
                     run.snapshot()
                 if received or _due(record.step, steps, checkpoints):
                     run.save()
@@ -141,9 +141,10 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
             raise
 
 
-def _due(step: int, steps: int, times: int) -> bool:
-    """Whether this step is one of `times` spread evenly over the run, the last step always among them."""
-    return step == steps or step * times // steps != (step - 1) * times // steps
+def _due(step: int, steps: int, times: int, power: float = 1.0) -> bool:
+    """Whether this step is one of `times` over the run, even in (step / steps)^power, the last always among them."""
+    now, before = (int(times * (k / steps) ** power) for k in (step, step - 1))
+    return step == steps or now != before
 
 
 class _Run:
@@ -208,8 +209,9 @@ class _Run:
         flat.vector.copy_(self.trainer.ema)
         try:
             x = start.sample(
-                SNAPSHOT_POINTS, seed=start.recipe.seed, label=labels, sampler="heun", steps=SNAPSHOT_STEPS
-            )
+                SNAPSHOT_POINTS, seed=start.recipe.seed, label=labels, sampler="heun", grid="quadratic",
+                steps=SNAPSHOT_STEPS,
+            )  # fmt: skip
         finally:
             flat.vector.copy_(weights)
             start.denoiser.train()
