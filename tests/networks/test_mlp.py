@@ -81,5 +81,5 @@ def test_it_learns_one_point():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
     assert losses[-1] < losses[0] / 10
