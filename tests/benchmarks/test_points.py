@@ -1,0 +1,66 @@
+"""The benchmark on points runs: ebbflow's own rows always, a peer's where it is installed."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from benchmarks import points
+from ebbflow.errors import InputError
+from ebbflow.training.run import prepare
+
+TINY = points.Plan(("ebbflow, flow",), rounds=2, block=2, seeds=(0, 1), ladder=(2, 3), samples=50, sets=2)
+
+
+@pytest.mark.parametrize("name", points.CONTENDERS)
+def test_a_contender_trains_under_both_schedules_and_can_be_sampled(name: str) -> None:
+    if points.missing([name]):
+        pytest.skip(f"{name} is not installed; `make bench` installs what we compare with")
+    _, data = prepare(points.RECIPE)
+    for mode in points.modes(name):
+        run = points.CONTENDERS[name](data, 0, points.Schedule(3) if mode == "ours" else None)
+        untrained = points.draw(TINY, run, 0)
+        points.advance(run, 3)
+        samples = points.draw(TINY, run, 0)
+        assert samples.shape == (100, 2)
+        assert samples.isfinite().all()
+        assert not torch.equal(samples, untrained)
+
+
+def test_every_contender_has_the_same_network() -> None:
+    """1 + 3 layers: 18·128 + 128, twice 128·128 + 128, 128·2 + 2."""
+    assert sum(p.numel() for p in points.Network().parameters()) == 35_714
+
+
+def test_two_rows_are_measured_and_reported() -> None:
+    plan = dataclasses.replace(TINY, contenders=("ebbflow, flow", "ebbflow, DDPM"))
+    results = points.measure(plan)
+    assert results.ratio["ebbflow, flow"] == 1
+    assert all(ms > 0 for kinds in results.milliseconds.values() for ms in kinds.values())
+    assert set(results.distances) == set(plan.contenders)
+    assert list(results.distances["ebbflow, DDPM"]["ours"]) == [2, 3]
+    json.dumps(dataclasses.asdict(results))
+    text = points.report(results, "command")
+    assert "ebbflow, DDPM" in text
+    assert "nan" not in text
+
+
+def test_the_shortest_training_that_is_good_enough_counts() -> None:
+    curve = {250: (0.2, 0.2, 0.2), 500: (0.05, 0.06, 0.07), 1000: (0.05, 0.05, 0.05)}
+    results = points.Results(TINY, (0, 0, 0), {"a": {"ours": 2.0}}, {"a": 1.0}, {"a": {"ours": curve}})
+    assert results.steps_to("a", "ours", 0.06) == 500
+    assert results.seconds_to("a", "ours", 0.055) == 2.0
+    assert results.seconds_to("a", "ours", 0.04) is None
+
+
+def test_the_real_points_are_at_their_floor() -> None:
+    """Truth against truth, with fixed seeds: 0.037 on average, standard deviation 0.011."""
+    plan = dataclasses.replace(TINY, samples=points.SAMPLES)
+    assert points.distance(plan, points.real_points(plan, 1), 2) < 0.09
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "missing", lambda contenders: ["azula"])
+    with pytest.raises(InputError, match="azula"):
+        points.main(["--quick"])
