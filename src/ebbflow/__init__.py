@@ -20,7 +20,12 @@ _HOME = {
     "Linear": "paths",
     "MLP": "networks",
     "VE": "paths",
+    "RECIPES": "recipes",
+    "Recipe": "recipes",
+    "Trained": "trained",
     "VP": "paths",
+    "fit": "training.run",
+    "from_pretrained": "trained",
     "sample": "samplers",
     "trajectory": "samplers",
 }

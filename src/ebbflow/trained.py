@@ -271,6 +271,9 @@ class Trained:
         return upload(self, repository, private=private, token=token)
 
 
+from_pretrained = Trained.from_pretrained
+
+
 def describe_data(recipe: Recipe) -> str:
     """One line on the data a recipe names."""
     return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"

@@ -1,0 +1,48 @@
+"""Every example runs as it stands, and prints what it promises."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, capsys):
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_each_example_is_short_and_tested():
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {
+        "any_sampler.py", "between_two_sets.py", "own_network_and_sampler.py", "own_points.py"
+    }  # fmt: skip
+    for path in EXAMPLES.glob("*.py"):
+        assert len([line for line in path.read_text().splitlines() if line.strip()]) <= 40, path
+
+
+def test_any_sampler(capsys):
+    out = run("any_sampler.py", capsys)
+    linear = next(line for line in out.splitlines() if line.startswith("linear")).split()[1:]
+    ddpm, ddim, euler, heun = map(float, linear)
+    assert ddim == euler  # the same method on the linear path
+    assert heun < min(ddpm, euler)
+
+
+def test_between_two_sets(capsys):
+    score, floor = map(float, re.findall(r": +([\d.]+)", run("between_two_sets.py", capsys)))
+    assert score < 5 * floor
+
+
+def test_own_network_and_sampler(capsys):
+    lists = re.findall(r"\[([^\]]+)\]", run("own_network_and_sampler.py", capsys))
+    samples, data = ([float(number) for number in text.split(",")] for text in lists)
+    assert samples == pytest.approx(data, rel=0.2)
+
+
+def test_own_points(capsys):
+    out = run("own_points.py", capsys)
+    found = {group: (int(h), int(w)) for group, h, w in re.findall(r"(\w+): (\d+) cm, (\d+) kg", out)}
+    assert found["adult"] == pytest.approx((165, 60), abs=4)
+    assert found["child"] == pytest.approx((110, 19), abs=4)
