@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,10 +26,11 @@ from .errors import InputError
 from .evaluation import evaluate, point_set, real_points
 from .metrics import Measurement
 from .recipes import RECIPES, Recipe
+from .recipes.rehearsal import rehearse, room
 from .samplers import slope
 from .trained import Trained
 from .training import checkpoint
-from .training.run import Interrupted, fit, prepare, read_metrics
+from .training.run import Interrupted, fit, read_metrics
 
 # Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:
 # it follows σ, which is small near the data; DDPM's own 1000 steps are those of its table.
@@ -50,6 +54,7 @@ CURVE_METRICS = ("within-mode sliced W2", "energy distance")  # the first that a
 SUMMARY = ("within-mode sliced W2", "outliers beyond 4 σ", "mean log-density", "MMD²", "energy distance", "sliced W2")
 CURVE_POINTS = 4000
 WALK_POINTS = 1500
+FEWEST = 20  # rows of a file: two halves of fewer say nothing of each other
 FIELD_TIMES = (0.9, 0.7, 0.5, 0.3, 0.1)
 
 
@@ -115,36 +120,59 @@ def compare(
 ) -> Comparison:
     """Train DDPM and flow matching with a recipe's data, network and steps; sample and measure both; see METHODS.
 
-    The two run in two processes where there are two cores. Each is an ordinary run in a folder of its own, so an
+    The two run in two processes where there are two cores (a script that calls this then needs
+    `if __name__ == "__main__":`, as ever with processes). Each is an ordinary run in a folder of its own, so an
     interrupted comparison continues with resume=True.
     """
+    room(8000 * n, f"n {n}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, and a comparison needs a folder.")
     jobs = []
     for position, (key, (name, base)) in enumerate(METHODS.items()):
         row = RECIPES[base]()
         own = {field: getattr(row, field) for field in ("path", "target", "sampler", "grid", "sample_steps")}
-        options = {"resume": resume, "overwrite": overwrite, "progress": progress, "position": position}
+        begun = _begun(out / key)
+        options = {"resume": resume and begun, "overwrite": overwrite, "progress": progress, "position": position}
         jobs.append((key, name, replace(recipe, **own), out / key, n, options))
-    prepare(jobs[0][2])  # what is wrong with the data or the recipe is said before anything is written
-    if not (resume or overwrite):
-        for job in jobs:
-            if job[3].exists():
-                raise InputError(
-                    f"{out} already holds a comparison; resume it, overwrite it, or choose another folder."
-                )
-    if workers > 1 and len(os.sched_getaffinity(0)) > 1:
-        context = multiprocessing.get_context("spawn")
-        with _forwarded_signals() as received, ProcessPoolExecutor(len(jobs), context, _worker) as pool:
-            futures = [pool.submit(_study, *job) for job in jobs]
-            try:
-                studies = [future.result() for future in futures]
-            except (Interrupted, KeyboardInterrupt, BrokenProcessPool):
-                if not received:
-                    raise
-                name = signal.Signals(received[0]).name
-                raise Interrupted(f"Stopped by {name}; saved. Continue with: {command} --resume", received[0]) from None
-    else:
-        studies = [_study(*job) for job in jobs]
+    if not (resume or overwrite) and any((out / key).exists() for key in METHODS):
+        raise InputError(f"{out} already holds a comparison; resume it, overwrite it, or choose another folder.")
+    if resume and not any(_begun(out / key) for key in METHODS):
+        raise InputError(f"{out} holds no comparison to resume.")
+    for job in jobs:  # what is wrong with the data or the recipe is said before anything is written
+        rehearse(job[2])
+    if point_set(recipe) is None and len(real_points(recipe, FEWEST, 0).x) < FEWEST:
+        raise InputError(f"{recipe.data} must have at least {FEWEST} rows, to hold samples against.")
+    try:
+        studies = _in_processes(jobs) if workers > 1 and _cores() > 1 else [_study(*job) for job in jobs]
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = stop.exit_code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
+        raise Interrupted(f"Stopped by {name}; saved. Continue with: {command} --resume", number) from None
     return _assemble(recipe, studies, n, command)
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("step-*"))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_processes(jobs: list[tuple[Any, ...]]) -> "list[_Study]":
+    """Each job in a process of its own. Whatever stops one stops the others, which save first."""
+    context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())
+    with _forwarded_signals(before) as (received, start), ProcessPoolExecutor(len(jobs), context, _worker) as pool:
+        futures = start(lambda: [pool.submit(_study, *job) for job in jobs])
+        try:
+            if any(future.exception() for future in wait(futures, return_when=FIRST_EXCEPTION).done):
+                _terminate(before)
+            return [future.result() for future in futures]
+        except (Interrupted, BrokenProcessPool):
+            if not received:
+                raise
+            raise Interrupted("", received[0]) from None
 
 
 @dataclass(frozen=True)
@@ -157,6 +185,11 @@ class _Study:
 
 
 def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
+    with _busy:
+        return _measured(key, name, recipe, folder, n, options)
+
+
+def _measured(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     trained = fit(recipe, folder, **options)
@@ -205,19 +238,28 @@ def study(key: str, name: str, trained: Trained, folder: Path) -> Method:
     history = read_metrics(folder)
     walk = list(trained.trajectory(WALK_POINTS, seed=recipe.seed, sampler="heun", grid="uniform", steps=50))
     evolution = [
-        (int(file.stem.removeprefix("step-")), np.load(file)) for file in sorted((folder / "evolution").glob("*.npy"))
+        (int(file.stem.removeprefix("step-")), _array(file))
+        for file in sorted((folder / "evolution").glob("step-*.npy"))
     ]
     return Method(
         key,
         name,
         np.array([line["step"] for line in history if line["loss"] is not None]),
         np.array([line["loss"] for line in history if line["loss"] is not None]),
-        history[-1]["cpu_seconds"],
+        history[-1]["cpu_seconds"] if history else 0.0,
         evolution,
         np.array([t for t, _ in walk]),
         torch.stack([x for _, x in walk]).numpy(),
         _fields(trained) if trained.shape == (2,) else [],
     )
+
+
+def _array(file: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(file)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{file} is damaged.") from error
+    return array
 
 
 @torch.no_grad()
@@ -226,25 +268,32 @@ def _fields(trained: Trained) -> list[tuple[float, np.ndarray, np.ndarray, np.nd
     denoiser, recipe = trained.denoiser, trained.recipe
     real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
-    low, high = limits(recipe, real).T
-    axes = [torch.linspace(float(a), float(b), 19) for a, b in zip(low, high, strict=True)]
+    frame = limits(recipe, real)
+    noise_end = trained.to_data(torch.tensor([[-3.0] * len(frame), [3.0] * len(frame)])).numpy()
+    low, high = np.minimum(frame[:, 0], noise_end[0]), np.maximum(frame[:, 1], noise_end[1])
+    axes = [torch.linspace(float(a), float(b), 17) for a, b in zip(low, high, strict=True)]
     places = torch.cartesian_prod(*axes)
     zero = trained.to_data(torch.zeros_like(places))
+    x0, x1 = trained.to_network(real), trained.to_network(next(trained.trajectory(len(real), seed=recipe.seed))[1])
     fields = []
     for time_ in FIELD_TIMES:
         t = torch.tensor(time_, dtype=torch.float64)
         speed = trained.to_data(slope(denoiser, trained.to_network(places), t)) - zero
-        x_t = trained.to_data(denoiser.path.interpolate(trained.to_network(real), noise, t.reshape(1)))
+        if denoiser.gaussian_end:
+            x_t = denoiser.path.interpolate(x0, noise, t.reshape(1))
+        else:
+            x_t, _ = denoiser.path.between(x0, x1[: len(x0)], t.reshape(1), noise)
+        x_t = trained.to_data(x_t)
         fields.append((time_, places.numpy(), speed.numpy(), x_t.numpy()))
     return fields
 
 
-def limits(recipe: Recipe, real: Tensor) -> np.ndarray:
+def limits(recipe: Recipe, real: Tensor | np.ndarray) -> np.ndarray:
     """The frame of every picture, (d, 2): the point set's own, or the middle 99.8 % of each column and a margin."""
     known = point_set(recipe)
     if known is not None:
         return np.array([known.limits] * real.shape[1])
-    low, high = np.quantile(real.numpy(), [0.001, 0.999], axis=0)
+    low, high = np.quantile(np.asarray(real), [0.001, 0.999], axis=0)
     margin = 0.15 * np.maximum(high - low, 1e-6)
     return np.stack([low - margin, high + margin], 1)
 
@@ -301,44 +350,108 @@ def save_metrics(comparison: Comparison, folder: Path) -> Path:
     whole = asdict(replace(comparison, methods=[], samplings=[]))
     numbers = {name: whole[name] for name in ("title", "command", "settings", "quality_metric", "quality", "floor")}
     numbers["training"] = [
-        {"method": m.name, "cpu_seconds": m.seconds, "last_loss": float(m.losses[-1])} for m in comparison.methods
+        {"method": m.name, "cpu_seconds": m.seconds, "last_loss": m.losses[-1].item() if len(m.losses) else None}
+        for m in comparison.methods
     ]
     numbers["samplings"] = [
         {
             **{name: getattr(s, name) for name in ("method", "label", "sampler", "steps", "evaluations", "seconds")},
-            "measurements": [_finite(asdict(row)) for row in s.measurements],
+            "measurements": [asdict(row) | {"at_floor": row.at_floor} for row in s.measurements],
         }
         for s in comparison.samplings
     ]
     path = folder / "metrics.json"
     with checkpoint.storage(path):
-        path.write_bytes(checkpoint.dump_json(numbers))
+        path.write_bytes(checkpoint.dump_json(_finite(numbers)))
     return path
 
 
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
+def _finite(value: Any) -> Any:
     """JSON has no NaN: a number that is not finite becomes null."""
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in record.items()}
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+class _Busy:
+    """Whether this process is at work. SIGTERM ends the work; a worker without any leaves it to the pool to end."""
+
+    at_work = False
+
+    def __enter__(self) -> None:
+        self.at_work = True
+
+    def __exit__(self, *_: object) -> None:
+        self.at_work = False
+
+
+_busy = _Busy()
 
 
 def _worker() -> None:
-    """A worker leaves Ctrl-C to its parent, which passes it on as SIGTERM once."""
+    """A worker leaves Ctrl-C to its parent, which passes it on as SIGTERM once, and doesn't outlive it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _busy.at_work:
+            raise Interrupted("", number)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    wait_for([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    while _busy.at_work:
+        time.sleep(0.05)
+    os._exit(1)
+
+
+def _terminate(before: set[BaseProcess]) -> None:
+    """SIGTERM to the processes begun since."""
+    for child in set(multiprocessing.active_children()) - before:
+        child.terminate()
+
+
+Start = Callable[[Callable[[], Any]], Any]
 
 
 @contextmanager
-def _forwarded_signals() -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the workers, which save and stop."""
+def _forwarded_signals(before: set[BaseProcess]) -> Iterator[tuple[list[int], Start]]:
+    """Pass SIGINT and SIGTERM on to the workers, which save and stop; workers are to be begun by what is yielded.
+
+    A process begins with the signals its parent ignores ignored: so Ctrl-C can't fall into the workers' imports.
+    """
     received: list[int] = []
+    previous: dict[int, Any] = {}
 
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        _terminate(before)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    def start(make: Callable[[], Any]) -> Any:
+        if signal.SIGINT in previous:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return make()
+        finally:
+            if signal.SIGINT in previous:
+                signal.signal(signal.SIGINT, forward)
+
+    with suppress(ValueError):  # not the main thread: signals stay as they are
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, forward)
     try:
-        yield received
+        yield received, start
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for changed, handler in previous.items():
+            signal.signal(changed, handler)

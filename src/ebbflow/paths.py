@@ -132,7 +132,7 @@ class DDPM(Path):
     def __post_init__(self) -> None:
         kinds = ("linear", "scaled_linear", "squared_cosine")
         _require(self.betas in kinds, "ddpm path: betas", self.betas, f"one of {', '.join(kinds)}")
-        _require(self.steps >= 1, "ddpm path: steps", self.steps, "at least 1")
+        _require(1 <= self.steps <= 10**7, "ddpm path: steps", self.steps, "at least 1 and at most 1e7")
         _require(0 < self.beta_min < 1, "ddpm path: beta_min", self.beta_min, "in (0, 1)")
         _require(self.beta_min <= self.beta_max < 1, "ddpm path: beta_max", self.beta_max, "in [beta_min, 1)")
         for beta in self.table:

@@ -53,11 +53,18 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
 
 
 def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a row that a spec may set: those with a default that is a number, a string or a bool."""
+    """The parameters of a row that a spec may set: those with a default that is a number, a string or a bool.
+
+    Where a row has keyword-only parameters, those alone; what comes before them is the caller's.
+    """
+    parameters = inspect.signature(row).parameters
+    alone = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     return {
         name: parameter
-        for name, parameter in inspect.signature(row).parameters.items()
-        if parameter.default is not parameter.empty and parameter.annotation in _KINDS
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty
+        and parameter.annotation in _KINDS
+        and (parameter.kind is parameter.KEYWORD_ONLY or not alone)
     }
 
 

@@ -26,11 +26,12 @@ class Estimate(NamedTuple):
 
 
 def _x0(c: Scales) -> Row:
+    """x₀ itself."""
     return torch.ones_like(c.alpha), torch.zeros_like(c.alpha)
 
 
 def _noise(c: Scales) -> Row:
-    """Ho et al. 2020, arXiv:2006.11239, Eq. 14."""
+    """ε: Ho et al. 2020, arXiv:2006.11239, Eq. 14."""
     return torch.zeros_like(c.alpha), torch.ones_like(c.alpha)
 
 

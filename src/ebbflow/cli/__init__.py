@@ -1,13 +1,14 @@
 """The `ebbflow` command: one module per command, imported only when it is called, so that --help needs no torch."""
 
 import importlib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import EbbflowError
+from ..errors import EbbflowError, InputError
 
 # name: (module, what it does); the module's `run(argv)` does it.
 COMMANDS = {
@@ -41,7 +42,14 @@ exit codes: 0 done; 1 unexpected error; 2 bad input; 3 training diverged; 4 disk
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is the return value. Errors are one sentence on stderr."""
     args = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = lambda message, *_, **__: print(f"ebbflow: {message}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ² or σ shows ? instead
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(message)
+        return _main(args)
+
+
+def _main(args: list[str]) -> int:
     try:
         if not args or args[0] in ("-h", "--help"):
             print(HELP, end="")
@@ -49,17 +57,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] == "--version":
             print(f"ebbflow {__version__}")
             return 0
+        for arg in args:
+            if not arg.isascii() and arg.encode(errors="replace").decode() != arg:
+                raise InputError(f"{arg!r} is not UTF-8 text.")
         from ..specs import pick
 
         module, _ = COMMANDS[pick(COMMANDS, args[0], "command")]
         importlib.import_module(f".{module}", __name__).run(args[1:])
     except EbbflowError as error:
-        print(f"ebbflow: {error}", file=sys.stderr)
+        _say(error)
         return error.exit_code
+    except SystemExit as stop:  # tyro has shown a command's help
+        return int(stop.code or 0)
     except KeyboardInterrupt:
-        print("ebbflow: stopped.", file=sys.stderr)
+        _say("stopped.")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        _say(f"Can't use {error.filename}: {error.strerror}." if error.filename else f"{error}.")
+        return InputError.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
+        _say("Not enough memory for this; ask for less at once: fewer points, samples or steps, a smaller network.")
+        return InputError.exit_code
     return 0
+
+
+_NO_MEMORY = ("allocate memory", "out of memory", "Storage size calculation overflowed")  # what torch says
+
+
+def _say(what: object) -> None:
+    """One line on stderr: what can't be printed, such as a line break in a file's name, is written out."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
+    print("ebbflow:", text if len(text) <= 1000 else f"{text[:600]} … {text[-300:]}", file=sys.stderr)

@@ -1,10 +1,12 @@
 """What the commands share: parsing with tyro, and its errors as one sentence."""
 
 import contextlib
+import difflib
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from itertools import dropwhile, takewhile
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
@@ -14,41 +16,70 @@ if TYPE_CHECKING:
     from torch import nn
 
 T = TypeVar("T")
+MOST = 2**63 - 1
+_STYLE = (tyro.conf.PositionalMetavarFromFieldName,)
+Flag = tyro.conf.FlagCreatePairsOff[bool]  # --overwrite, without a --no-overwrite
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
     """Fill a dataclass from the command line; what tyro prints in a box becomes one sentence."""
     box = io.StringIO()
-    prog = f"ebbflow {prog}"
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(box):
-            if default is None:
-                return tyro.cli(kind, args=list(argv), prog=prog)
-            return tyro.cli(kind, args=list(argv), prog=prog, default=default)
+            return tyro.cli(kind, args=list(argv), prog=f"ebbflow {prog}", config=_STYLE, **given)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(f"{_sentence(box.getvalue())}; see {prog} --help.") from None
+        raise InputError(_sentence(box.getvalue(), f"see ebbflow {prog} --help.")) from None
 
 
-def _sentence(box: str) -> str:
-    """The message in tyro's box: the lines between its title and the first rule."""
+def hint(text: str) -> Any:
+    """What --help shows as the default of an argument whose default is to be worked out."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+# What tyro says, and what we say; {} is the sentence's end: which help to see.
+_SAYINGS = [
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 must be a whole number; got \2."),
+    (r"Error parsing (\S+): Exceeds the limit .*", r"\1 must be a whole number of fewer than 4300 digits."),
+    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1 must be a number; got \2."),
+    (r"Error parsing (\S+): Could not parse arguments (.*) into tuple .*", r"\1 must be numbers; got \2."),
+    (r"Error parsing \S+: (.*)", r"\1"),  # our own sentence
+    (r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)\.?", r"\2 must be one of \3; got \1."),
+    (r"Missing value for argument '(.*)'\. Expected 1 values?\.?", r"\1 needs a value; {}"),
+    (r"Missing value for argument '(.*)'\. Expected (\d+) values\.?", r"\1 needs \2 values; {}"),
+    (r"Missing from .*?: (\S+) (.*?)\.? \(required\)", r"\1 is missing (\2); {}"),
+]
+
+
+def _sentence(box: str, see: str) -> str:
+    """The message in tyro's box, which is what stands after the first rule and before the second."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│╭╮╰╯ ") for line in plain.splitlines()]
-    message = []
-    for line in lines[1:]:
-        if set(line) <= {"─"}:
-            break
-        message.append(line)
-    return " ".join(" ".join(message).split()).rstrip(".:;") or "The arguments can't be used"
+    is_rule = lambda line: line.startswith("─") or (len(line) > 3 and set(line) == {"-"})
+    after = list(dropwhile(is_rule, dropwhile(lambda line: not is_rule(line), lines)))
+    message = " ".join(" ".join(takewhile(lambda line: not is_rule(line), after)).split())
+    if unknown := re.fullmatch("Unrecognized options: (.*)", message):
+        items = unknown[1].split(", ")
+        item = next((item for item in items if item.startswith("-")), items[0])
+        if not item.startswith("-"):
+            return f"There is no place for {item!r}; {see}"
+        close = difflib.get_close_matches(item, re.findall(r"--[a-z-]+", " ".join(after)[len(message) :]), n=1)
+        return f"There is no option {item}{f' (did you mean {close[0]}?)' if close else ''}; {see}"
+    for theirs, ours in _SAYINGS:
+        if found := re.fullmatch(theirs, message):
+            return found.expand(ours).replace("{}", see)
+    return f"{message.rstrip('.:;') or 'The arguments are not understood'}; {see}"
 
 
-def at_least(arguments: object, **bounds: int) -> None:
-    """Refuse an argument below its bound: at_least(self, n=1, seed=0)."""
-    for name, low in bounds.items():
+def within(arguments: object, **bounds: tuple[int, int]) -> None:
+    """Refuse an argument out of its bounds: within(self, n=(1, MOST), seed=(0, MOST))."""
+    for name, (low, high) in bounds.items():
         value = getattr(arguments, name)
-        if value < low:
-            raise InputError(f"{name.replace('_', '-')} must be at least {low}; got {value}.")
+        if not low <= value <= high:
+            most = "" if high == MOST and value < low else f" and at most {high}"
+            raise InputError(f"--{name.replace('_', '-')} must be at least {low}{most}; got {value}.")
 
 
 def threads(count: int, network: "nn.Module") -> None:

@@ -15,7 +15,7 @@ class Cite:
     """Print the BibTeX entries of the papers behind a recipe."""
 
     recipe: tyro.conf.Positional[str]
-    """Name of the recipe."""
+    """ddpm, flow, edm, bridge or ot-flow."""
 
 
 def run(argv: Sequence[str]) -> None:

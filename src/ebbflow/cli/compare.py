@@ -1,5 +1,6 @@
 """ebbflow compare: diffusion and flow matching side by side."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from ..recipes import Recipe
-from .arguments import at_least, parse
+from .arguments import MOST, Flag, hint, parse, within
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Subject:
 
     data: str = Recipe.data
     """The data: a point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
-    label: str = Recipe.label
+    label: Annotated[str, hint("none")] = Recipe.label
     """Column of the file that holds the labels (name, or number from 1)."""
     points: int = Recipe.points
     """How many points to draw from a named point set, once, as training data."""
@@ -42,21 +43,21 @@ class Compare:
     """Train DDPM and flow matching with the same network, data and steps; sample, measure, draw, report."""
 
     subject: tyro.conf.OmitArgPrefixes[Subject] = field(default_factory=Subject)
-    out: Annotated[str, tyro.conf.arg(aliases=["-o"])] = ""
-    """Folder of the comparison; runs/compare-DATA unless given."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
+    """Folder of the comparison."""
     n: int = 10_000
     """Samples to draw for each row of the table."""
     workers: int = 2
     """Processes: 2 trains the two methods at the same time."""
-    resume: bool = False
+    resume: Flag = False
     """Continue the comparison in that folder."""
-    overwrite: bool = False
+    overwrite: Flag = False
     """Replace the comparison in that folder."""
-    quiet: bool = False
+    quiet: Flag = False
     """No progress bars."""
 
     def __post_init__(self) -> None:
-        at_least(self, n=100, workers=1)
+        within(self, n=(100, MOST), workers=(1, MOST))
 
 
 def run(argv: Sequence[str]) -> None:
@@ -68,7 +69,7 @@ def run(argv: Sequence[str]) -> None:
     from ..compare import compare, save_metrics, summary
     from ..plots.report import write_report
 
-    command = " ".join(["ebbflow compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
+    command = shlex.join(["ebbflow", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
     comparison = compare(
         recipe, out, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
         progress=not args.quiet, command=command,

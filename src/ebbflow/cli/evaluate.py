@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from .arguments import parse
+from .arguments import Flag, parse
 from .sample import Drawing, draw
 
 
@@ -18,7 +18,7 @@ class Evaluate:
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
-    json: bool = False
+    json: Flag = False
     """Print JSON instead of a table."""
 
 
@@ -27,15 +27,16 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Evaluate, argv, "evaluate")
     from dataclasses import replace
 
-    from ..evaluation import evaluate
+    from ..evaluation import evaluate, real_points
     from ..metrics import table, to_json
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
+    real_points(trained.recipe, 2, args.drawing.seed)  # if there are none, say so at once
     drawing = args.drawing
     if trained.recipe.conditional and not drawing.label:
         drawing = replace(drawing, label="all")
-    x, labels = draw(trained, drawing)
+    x, labels = draw(trained, drawing, each=8000)
     print("measuring …", file=sys.stderr)
     rows = evaluate(trained.recipe, x, labels, seed=drawing.seed)
     print(to_json(rows) if args.json else table(rows))

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import parse
+from .arguments import Flag, hint, parse
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,13 @@ class Export:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
-    out: str = ""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("none")] = ""
     """Folder to write."""
-    push: str = ""
+    push: Annotated[str, hint("nowhere")] = ""
     """Also upload to this hub repository, user/name (log in with `hf auth login` first)."""
-    private: bool = False
+    private: Flag = False
     """Make the repository private."""
-    overwrite: bool = False
+    overwrite: Flag = False
     """Replace the folder if it exists."""
 
 

@@ -1,6 +1,8 @@
 """ebbflow list: every row of every table."""
 
 import inspect
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,29 +11,35 @@ import tyro
 
 from .arguments import parse
 
-Kind = Literal["all", "recipes", "data", "paths", "targets", "times", "grids", "couplings", "networks", "samplers", "weights", "metrics"]  # noqa: E501  # fmt: skip
+Kind = Literal[
+    "all", "recipes", "data", "paths", "targets", "weights", "times", "grids", "couplings", "networks", "samplers",
+    "metrics",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class List:
-    """List what can be named on the command line, with the options each takes."""
+    """List what can be named on the command line, with the options each takes and their defaults."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """Which table."""
+    """recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, metrics, or all."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse and print."""
     kind = parse(List, argv, "list").kind
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     for title, rows in tables().items():
         if kind in ("all", title):
             print(f"{title}:")
-            width = max(map(len, rows))
-            print(*(f"  {name:{width}}  {about}" for name, about in rows.items()), sep="\n")
+            column = max(map(len, rows)) + 4
+            for name, texts in rows.items():
+                first, *rest = [line for text in texts for line in textwrap.wrap(text, max(20, width - column))]
+                print(f"  {name:{column - 2}}{first}", *(" " * column + line for line in rest), sep="\n")
 
 
-def tables() -> dict[str, dict[str, str]]:
-    """Table → row → what it is."""
+def tables() -> dict[str, dict[str, list[str]]]:
+    """Table → row → what it is, and the options it takes."""
     from ..couplings import COUPLINGS
     from ..data import DATASETS
     from ..denoiser import WEIGHTS
@@ -54,18 +62,19 @@ def tables() -> dict[str, dict[str, str]]:
         "networks": NETWORKS,
         "samplers": SAMPLERS,
     }
-    rows = {title: {name: _about(row) for name, row in table.items()} for title, table in described.items()}
-    rows["data"] = {name: points.about for name, points in DATASETS.items()}
-    rows["metrics"] = {name: f"{metric.better} is better" for name, metric in METRICS.items()}
+    rows = {title: {name: _about(name, row) for name, row in table.items()} for title, table in described.items()}
+    rows["data"] = {name: [points.about] for name, points in DATASETS.items()}
+    near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
+    rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
     return rows
 
 
-def _about(row: Callable[..., Any] | None) -> str:
-    """The first line of a row's docstring, and the options it takes with their defaults."""
+def _about(name: str, row: Callable[..., Any] | None) -> list[str]:
+    """The first line of a row's docstring, and the options it takes, as they are written, with their defaults."""
     from ..specs import options
 
     if row is None:
-        return "every error of the target alike"
-    first = (inspect.getdoc(row) or "").split("\n")[0]
-    given = ", ".join(f"{name}={p.default}" for name, p in options(row).items())
-    return f"{first}  [{given}]" if given else first
+        return ["Every error of the target alike."]
+    first = (inspect.getdoc(row) or name).split("\n")[0]
+    given = ",".join(f"{option}={p.default}" for option, p in options(row).items())
+    return [first, f"options: {name}:{given}"] if given else [first]

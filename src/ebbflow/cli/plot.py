@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import parse, threads
+from .arguments import hint, parse, threads
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Plot:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
-    out: str = ""
-    """Folder for the pictures; plots in the run's folder unless given."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/plots")] = ""
+    """Folder for the pictures."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from ..errors import InputError
 from .arguments import parse
 from .train import Running, train
 
@@ -22,6 +23,8 @@ class Resume:
 def run(argv: Sequence[str]) -> None:
     """Parse `RUN [OPTIONS]` and train on."""
     args = parse(Resume, argv, "resume")
+    if not (args.run / "checkpoints").is_dir():
+        raise InputError(f"{args.run} is not the folder of a run.")
     from ..trained import Trained
 
     train(Trained.from_pretrained(args.run).recipe, args.run, args.running, resume=True)

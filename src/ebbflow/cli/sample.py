@@ -1,16 +1,17 @@
 """ebbflow sample RUN: draw from a trained run, to a file and a picture."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import at_least, parse, threads
+from .arguments import MOST, Flag, hint, parse, threads, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,22 +19,25 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 
+PIECE = 100_000  # samples drawn at once; more take more memory and no less time
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """How to draw samples; sampler, grid and steps are the recipe's unless given."""
+    """How to draw samples."""
 
     n: int = 10_000
     """How many samples."""
     seed: int = 0
     """Sample i depends on (seed, i) alone, whatever n is."""
-    sampler: str = ""
+    sampler: Annotated[str, hint("the recipe's")] = ""
     """ddpm, ddim, euler or heun, with options as in ddim:eta=0.5 or ddpm:variance=beta."""
-    grid: str = ""
+    grid: Annotated[str, hint("the recipe's")] = ""
     """uniform, log_snr, karras, quadratic, shifted or trailing, with options as in karras:rho=5."""
-    steps: int = 0
+    steps: Annotated[int, hint("the recipe's")] = 0
     """Number of sampling steps."""
-    label: str = ""
-    """Draw this class only (name or number), from a conditional run; "all" draws every class in turn."""
+    label: Annotated[str, hint("none")] = ""
+    """Draw this class only (name or number), from a conditional run; all draws every class in turn."""
     guidance: float = 1.0
     """Classifier-free guidance weight; 1 is off."""
     interval: tuple[float, float] = (0.0, 1.0)
@@ -42,20 +46,25 @@ class Drawing:
     """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
-        at_least(self, n=1, seed=0, steps=0, threads=0)
+        within(self, n=(1, MOST), seed=(0, MOST), steps=(0, 10**6), threads=(0, 1024))
+        if not math.isfinite(self.guidance):
+            raise InputError(f"--guidance must be a finite number; got {self.guidance}.")
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise InputError(f"--interval must be two times, 0 <= low < high <= 1; got {low:g} and {high:g}.")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a run, an exported folder or a hub repository; write a .npy or .csv file and a picture."""
+    """Draw samples from a run, an exported folder or a hub repository; write them to a file, and a picture."""
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
-    out: str = ""
-    """.npy, .npz or .csv file; samples.npy in the run's folder unless given. The picture stands beside it."""
-    overwrite: bool = False
-    """Replace the file if it exists; the default one always is."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy")] = ""
+    """.npy, .npz, .csv or .tsv file; the picture stands beside it."""
+    overwrite: Flag = False
+    """Replace the file and its picture if they exist; those in the run's folder always are."""
     picture: bool = True
     """Draw the samples, beside real data where it is at hand."""
 
@@ -63,7 +72,7 @@ class Sample:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
-    out = output_file(args.run, args.out, args.overwrite)
+    out = output_file(args)
     from ..data import save
     from ..trained import Trained
 
@@ -80,11 +89,14 @@ def run(argv: Sequence[str]) -> None:
         print(f"picture: {draw_samples(trained, x, labels, out.with_suffix('.png'))}", file=sys.stderr)
 
 
-def draw(trained: "Trained", how: Drawing) -> tuple["Tensor", "Tensor | None"]:
-    """Samples and the labels they were asked for, with a progress bar."""
+def draw(trained: "Trained", how: Drawing, each: int = 300) -> tuple["Tensor", "Tensor | None"]:
+    """Samples and the labels they were asked for, with a progress bar; `each` sample may take that many bytes."""
     import torch
     from tqdm import tqdm
 
+    from ..recipes.rehearsal import room
+
+    room(how.n * each, f"--n {how.n}")
     threads(how.threads, trained.denoiser)
     label: str | Tensor | None = how.label or None
     if label == "all":
@@ -92,28 +104,39 @@ def draw(trained: "Trained", how: Drawing) -> tuple["Tensor", "Tensor | None"]:
             raise InputError("This run was trained without labels, so it can't draw every class.")
         label = torch.arange(how.n) % len(trained.classes)
     steps = how.steps or trained.recipe.sample_steps
-    walk = trained.trajectory(
-        how.n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
-        sampler=how.sampler or None, grid=how.grid or None, steps=steps,
-    )  # fmt: skip
-    x = torch.empty(0)
-    for _, x in tqdm(walk, total=steps + 1, desc="sampling", unit="step", delay=1, file=sys.stderr):  # noqa: B007
-        pass
+    pieces: list[Tensor] = []
+    starts = range(0, how.n, PIECE)
+    with tqdm(total=(steps + 1) * len(starts), desc="sampling", unit="step", delay=1, file=sys.stderr) as bar:
+        for first in starts:
+            count = min(PIECE, how.n - first)
+            walk = trained.trajectory(
+                count, seed=how.seed, first=first, guidance=how.guidance, interval=how.interval, steps=steps,
+                label=label if isinstance(label, str | None) else label[first : first + count],
+                sampler=how.sampler or None, grid=how.grid or None,
+            )  # fmt: skip
+            x = torch.empty(0)
+            for _, x in walk:  # noqa: B007
+                bar.update()
+            pieces.append(x)
+    x = torch.cat(pieces)
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)
     labels = None if label is None else trained.labels(label, how.n)
     return x, labels
 
 
-def output_file(run: str, out: str, overwrite: bool) -> Path:
+def output_file(args: Sample) -> Path:
     """Where the samples go, refused before any work is done if they can't."""
-    path = Path(out) if out else (Path(run) if Path(run).is_dir() else Path()) / "samples.npy"
-    if path.suffix not in (".npy", ".npz", ".csv"):
-        raise InputError(f"out must end in .npy, .npz or .csv; got {out!r}.")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(
-            f"{path} can't be written: {path if path.is_dir() else path.parent} is the wrong kind of path."
-        )
-    if out and path.exists() and not overwrite:
-        raise InputError(f"{path} exists; pass --overwrite to replace it.")
+    home = Path(args.run)
+    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / "samples.npy"
+    if path.suffix.lower() not in (".npy", ".npz", ".csv", ".tsv"):
+        raise InputError(f"--out must end in .npy, .npz, .csv or .tsv; got {args.out!r}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; --out must be a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} can't be written: there is no folder {path.parent}.")
+    ours = not args.out and home.is_dir()
+    for file in (path, *[path.with_suffix(".png")] * args.picture):
+        if file.exists() and not (args.overwrite or ours):
+            raise InputError(f"{file} exists; pass --overwrite to replace it.")
     return path

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import InputError
 from ..specs import pick
-from .arguments import at_least, parse
+from .arguments import MOST, hint, parse, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class ShowData:
 
     data: tyro.conf.Positional[str]
     """A point set (see `ebbflow list data`) or a .csv, .tsv, .npy or .npz file."""
-    label: str = ""
+    label: Annotated[str, hint("none")] = ""
     """Column of the file that holds the labels (name, or number from 1)."""
     n: int = 10_000
     """How many points to draw from a named point set."""
@@ -44,14 +44,15 @@ class ShowData:
     """Folder for the picture."""
 
     def __post_init__(self) -> None:
-        at_least(self, n=2, seed=0)
+        within(self, n=(2, 10**7), seed=(0, MOST))
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse `path [OPTIONS]` or `data NAME [OPTIONS]` and draw."""
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: ebbflow show path [OPTIONS]\n       ebbflow show data NAME|FILE [OPTIONS]\n")
-        print(f"path  {ShowPath.__doc__}\ndata  {ShowData.__doc__}")
+        print(f"path  {ShowPath.__doc__}\ndata  {ShowData.__doc__}\n")
+        print("`ebbflow show path --help` and `ebbflow show data --help` show the options.")
         return
     if pick(("path", "data"), argv[0], "what to show") == "path":
         paths = parse(ShowPath, argv[1:], "show path")
@@ -63,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     from ..compare import limits
-    from ..evaluation import real_points
+    from ..data import load
     from ..paths import PATHS
     from ..plots import forward
     from ..recipes import Recipe
@@ -72,15 +73,15 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     path = bind(PATHS, args.path, "path")()
     name, _ = parse_spec(args.path)
     recipe = Recipe(data=args.data)
-    real = real_points(recipe, 4000, 0)
+    real = load(args.data, 4000, 0)
     named = {name: path}
     yield "point_1d", forward.point_mass(path, name)
     yield "point_2d", forward.point_mass_plane(path, name)
     yield "moments", forward.moments({name: path} if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()})
     yield "schedules", forward.schedules()
     yield "ddpm_tables", forward.ddpm_tables()
-    labels = None if real.labels is None else real.labels.numpy()
-    yield "dissolving", forward.dissolving(named, real.x.numpy(), limits=limits(recipe, real.x), labels=labels)
+    labels = None if real.labels is None else real.labels[:4000].numpy()
+    yield "dissolving", forward.dissolving(named, real.x[:4000].numpy(), limits=limits(recipe, real.x), labels=labels)
 
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..errors import InputError
 from ..recipes import RECIPES, Recipe
 from ..specs import pick
-from .arguments import at_least, parse, threads
+from .arguments import MOST, Flag, hint, parse, threads, within
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Running:
     """What to do when a loss or gradient isn't finite: stop (exit 3), or skip that step."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision."""
-    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    track: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], hint("none")] = ()
     """Also log to these, where installed; metrics.jsonl is always written."""
     checkpoints: int = 5
     """How many checkpoints to save over the run."""
@@ -31,11 +32,11 @@ class Running:
     """How many sets of samples to save over the run, for its animation; 0 for none."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
-    quiet: bool = False
+    quiet: Flag = False
     """No progress bar."""
 
     def __post_init__(self) -> None:
-        at_least(self, checkpoints=1, keep=1, snapshots=0, threads=0)
+        within(self, checkpoints=(1, MOST), keep=(1, MOST), snapshots=(0, MOST), threads=(0, 1024))
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,33 @@ class Train:
     """Train a recipe. Ctrl-C saves and says how to resume."""
 
     recipe: tyro.conf.OmitArgPrefixes[Recipe]
-    out: Annotated[str, tyro.conf.arg(aliases=["-o"])] = ""
-    """Folder of the run; runs/RECIPE-DATA unless given."""
-    resume: bool = False
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/RECIPE-DATA")] = ""
+    """Folder of the run."""
+    resume: Flag = False
     """Continue the run in that folder."""
-    overwrite: bool = False
+    overwrite: Flag = False
     """Replace the run in that folder."""
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+
+
+HELP = f"""usage: ebbflow train RECIPE [OPTIONS]
+
+Train a recipe and leave a run folder: checkpoints, metrics.jsonl, and samples as training went on.
+
+recipes (`ebbflow train RECIPE --help` shows the options, the same for all, with the recipe's defaults):
+{chr(10).join(f"  {name:10}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())}
+
+examples:
+  ebbflow train flow --data two_moons --out runs/moons
+  ebbflow train ddpm --data points.csv --label kind --conditional
+  ebbflow train flow --data eight_gaussians --path cosine --target v --network mlp:width=128,depth=3
+"""
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse `RECIPE [OPTIONS]` and train."""
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: ebbflow train RECIPE [OPTIONS]\n\nrecipes (ebbflow train RECIPE --help shows the options):")
-        for name, recipe in RECIPES.items():
-            print(f"  {name:10}{(recipe.__doc__ or '').splitlines()[0]}")
+        print(HELP, end="")
         return
     name = pick(RECIPES, argv[0], "recipe")
     args = parse(Train, argv[1:], f"train {name}", Train(RECIPES[name]()))
@@ -67,9 +80,12 @@ def run(argv: Sequence[str]) -> None:
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train in `out` and say where the result is."""
-    from ..training.run import fit, prepare
+    from ..recipes.rehearsal import rehearse
+    from ..training.run import fit
 
-    threads(how.threads, prepare(recipe)[0].denoiser)
+    if resume and not any((out / "checkpoints").glob("step-*")):
+        raise InputError(f"{out} holds no run to resume.")
+    threads(how.threads, rehearse(recipe).denoiser)
     trained = fit(
         recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
         track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, progress=not how.quiet,

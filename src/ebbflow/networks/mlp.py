@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .embeddings import Fourier, LabelEmbedding
 
 
@@ -17,6 +18,11 @@ class MLP(nn.Module):
         self, dim: int, classes: int = 0, *, width: int = 64, depth: int = 6, time_features: int = 16
     ) -> None:
         super().__init__()
+        for name, value, low in (("width", width, 1), ("depth", depth, 0), ("time_features", time_features, 2)):
+            if not low <= value <= 65536:
+                raise InputError(f"mlp: {name} must be at least {low} and at most 65536; got {value}.")
+        if time_features % 2:
+            raise InputError(f"mlp: time_features must be even; got {time_features}.")
         self.classes = classes
         self.time_features = Fourier(time_features)
         self.from_x = nn.Linear(dim, width)

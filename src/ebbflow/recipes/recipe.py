@@ -1,7 +1,6 @@
 """A recipe: everything that makes one method, as plain data. It imports no torch, so that `--help` is quick."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +68,10 @@ class Recipe:
     """Default number of sampling steps."""
 
     def __post_init__(self) -> None:
-        for field, low, high in _RANGES:
+        for field, (low, high, accepted) in _RANGES.items():
             value = getattr(self, field)
-            if not (math.isfinite(value) and low <= value <= high):
-                below = f" and at most {high:g}" if math.isfinite(high) else ""
-                raise InputError(f"{field} must be at least {low:g}{below}; got {value!r}.")
+            if not low <= value <= high:
+                raise InputError(f"{field} must be {accepted}; got {value!r}.")
 
     def to_config(self) -> dict[str, Any]:
         """This recipe as JSON-ready data."""
@@ -95,16 +93,16 @@ class Recipe:
         return cls(**config)
 
 
-_RANGES: list[tuple[str, float, float]] = [
-    ("points", 2, 1e9),
-    ("label_dropout", 0, 1),
-    ("steps", 1, 1e12),
-    ("batch", 1, 1e9),
-    ("lr", 0, 1e3),
-    ("warmup", 0, 1),
-    ("weight_decay", 0, 1e3),
-    ("clip", 1e-12, 1e12),
-    ("ema", 0, 1 - 1e-9),
-    ("seed", 0, 2**63 - 1),
-    ("sample_steps", 1, 1e9),
-]
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "points": (2, 1e9, "at least 2 and at most 1e9"),
+    "label_dropout": (0, 1, "at least 0 and at most 1"),
+    "steps": (1, 1e12, "at least 1 and at most 1e12"),
+    "batch": (1, 1e9, "at least 1 and at most 1e9"),
+    "lr": (0, 1e3, "at least 0 and at most 1000"),
+    "warmup": (0, 1, "at least 0 and at most 1"),
+    "weight_decay": (0, 1e3, "at least 0 and at most 1000"),
+    "clip": (1e-12, 1e12, "above 0 and at most 1e12"),
+    "ema": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),
+    "sample_steps": (1, 1e6, "at least 1 and at most 1e6"),
+}

@@ -256,7 +256,7 @@ class _Log:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
             temporary.replace(self.path)
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held for the whole run
-        self.spent = kept[-1].get("cpu_seconds", 0.0) - time.process_time() if kept else 0.0
+        self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
         if track:
             try:
                 accelerator.init_trackers("ebbflow")

@@ -1,0 +1,81 @@
+"""Before a run begins: what is wrong with a recipe is said before anything is written or memory runs out."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..trained import Trained
+
+
+def rehearse(recipe: Recipe) -> "Trained":
+    """One batch of training and one step of sampling, on nothing that is kept; returns the untrained start."""
+    import torch
+    from accelerate import Accelerator
+
+    from ..denoiser import loss_weight
+    from ..training.run import prepare
+    from ..training.trainer import Trainer
+
+    _fits(recipe)
+    start, data = prepare(recipe)
+    trainer = Trainer(start.denoiser, data, recipe, Accelerator())
+    t = trainer.batch(0)["t"].double().cpu()
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise InputError(f"times {recipe.times!r} must give times in [0, 1]; got {float(t.min())} to {float(t.max())}.")
+    if weight := loss_weight(recipe.weight):
+        value = weight(start.denoiser.path.scales(t.clamp(1e-6, 1 - 1e-6)))
+        if not bool((value.isfinite() & (value >= 0)).all()):
+            raise InputError(
+                f"weight {recipe.weight!r} must give finite weights of at least 0; got {float(value.min())} to "
+                f"{float(value.max())}."
+            )
+    label = 0 if recipe.conditional else None
+    with torch.no_grad():
+        walk = start.trajectory(2, label=label)
+        next(walk), next(walk)
+    start.denoiser.train()
+    return start
+
+
+def _fits(recipe: Recipe) -> None:
+    """Refuse what this machine's memory can't hold; rough, but too low rather than too high."""
+    import torch
+
+    from ..data import DATASETS
+    from ..networks import NETWORKS
+    from ..specs import bind
+
+    if recipe.data in DATASETS or recipe.source in DATASETS:
+        room(200 * recipe.points, f"points {recipe.points}")
+    row = bind(NETWORKS, recipe.network, "network")
+    with torch.device("meta"):
+        network = row(2, 2 if recipe.conditional else 0)
+    weights = list(network.parameters())
+    room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
+    pairs = recipe.coupling != "independent" or recipe.stable_targets
+    outputs = sum(len(p) for p in weights if p.ndim > 1)
+    room(recipe.batch * (12 * outputs + 16 * recipe.batch * pairs), f"batch {recipe.batch}")
+
+
+def room(need: int, what: str) -> None:
+    """Refuse a request for more bytes than there is memory, before it brings the machine down."""
+    have = memory()
+    if need > have:
+        raise InputError(f"{what} needs about {need / 2**30:.3g} GiB of memory; this machine has {have / 2**30:.3g}.")
+
+
+def memory() -> float:
+    """Bytes of memory this process may use: the machine's, or less where a container says so."""
+    sizes = [float("inf")]
+    if "SC_PHYS_PAGES" in os.sysconf_names:
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            sizes.append(float(Path(limit).read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return min(sizes)
