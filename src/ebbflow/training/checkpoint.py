@@ -118,12 +118,16 @@ def prune(newest: Path, keep: int) -> None:
     One of a later step was damaged, or the run would have gone on from it; it goes, and so does what a killed
     process left half-written.
     """
-    folders = saved(newest.parent)
-    at = folders.index(newest)
-    for folder in (*folders[:at], *folders[at + keep :]):
-        _remove(folder)
-    for folder in (*newest.parent.glob(".step-*.writing"), *newest.parent.glob(".step-*.old")):
-        _remove(folder)
+    parent = newest.parent
+    with storage(parent):
+        for old in parent.glob(".step-*.old"):
+            if not (folder := parent / old.name[1:-4]).exists():
+                old.rename(folder)
+        folders = saved(parent)
+        at = folders.index(newest)
+        half = [*parent.glob(".step-*.old"), *parent.glob(".step-*.writing")]
+        for folder in (*folders[:at], *folders[at + keep :], *half):
+            _remove(folder)
 
 
 @contextmanager

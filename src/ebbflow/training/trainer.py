@@ -144,7 +144,8 @@ class Trainer:
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data.x)).to(device)
         x0 = data.x[indices]
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
-        batch = {"x0": x0, "t": self._law(u, self.denoiser.path)}
+        # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
+        batch = {"x0": x0, "t": self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)}
         if data.x1 is None:
             batch["noise"] = torch.randn(x0.shape, generator=draw, device=device)
         else:
@@ -196,7 +197,7 @@ class Trainer:
             moments[moment] = whole.to(self.ema).split([size, len(whole) - size])
         for index, p in enumerate(self._halves):
             state = {moment: parts[index].clone() for moment, parts in moments.items()}
-            self.optimizer.state[p] = state | {"step": tensors["updates"][index].to(p.device)}
+            self.optimizer.state[p] = state | {"step": tensors["updates"][index].to(p.device, copy=True)}
         self.step = int(tensors["step"])
 
     @property

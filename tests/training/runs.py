@@ -1,0 +1,127 @@
+"""Tiny runs, and what the tests of training share."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from ebbflow.recipes import RECIPES, Recipe
+from ebbflow.training.run import _Log, fit, prepare
+from ebbflow.training.trainer import Trainer
+
+STEPS = 12
+# Every kind of random number and of state: ancestral, ODE, labels, coupled pairs, a path's own noise, two sample sets.
+VARIANTS = {
+    "ddpm": ("ddpm", {}),
+    "flow": ("flow", {}),
+    "edm": ("edm", {}),
+    "conditional": ("flow", {"conditional": True}),
+    "ot": ("ot-flow", {}),
+    "class-ot": ("ot-flow", {"coupling": "class_ot", "conditional": True}),
+    "bridge": ("bridge", {}),
+    "two sets": ("bridge", {"source": "eight_gaussians", "data": "two_moons"}),
+    "decay": ("flow", {"weight_decay": 0.1, "clip": 0.01, "stratified": False}),
+}
+
+
+def tiny(name: str = "flow", **changes) -> Recipe:
+    """A recipe that trains in no time."""
+    base, own = VARIANTS[name]
+    small = {"points": 50, "batch": 16, "steps": STEPS, "network": "mlp:width=8,depth=2", "seed": 3}
+    return replace(RECIPES[base](), **{**small, **own, **changes})
+
+
+def trainer(recipe: Recipe) -> Trainer:
+    start, data = prepare(recipe)
+    return Trainer(start.denoiser, data, recipe, Accelerator())
+
+
+def run(recipe: Recipe, folder: Path, **options):
+    """fit, without a bar and snapshots unless asked for."""
+    return fit(recipe, folder, **{"progress": False, "snapshots": 0, "checkpoints": 4, **options})
+
+
+class Killed(BaseException):
+    """What nothing catches: the process is gone."""
+
+
+def run_until(step: int, recipe: Recipe, folder: Path, monkeypatch, action=None, **options) -> None:
+    """A run that is gone right after a step is logged and before it is saved; or does `action` there and goes on."""
+    log = _Log.__call__
+
+    def stop(self, record):
+        log(self, record)
+        if record.step == step:
+            if action is None:
+                raise Killed
+            action()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Log, "__call__", stop)
+        try:
+            run(recipe, folder, **options)
+        except Killed:
+            assert action is None
+
+
+def newest(folder: Path) -> Path:
+    return (folder / "checkpoints" / "last").resolve()
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a run's last checkpoint: weights, average, moments, step."""
+    where = newest(folder)
+    return {f"{name}:{key}": part for name in ("model", "training") for key, part in
+            load_file(where / f"{name}.safetensors").items()}  # fmt: skip
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def sentence(error: BaseException) -> str:
+    """The error's text, if it is what a user should read: one line, a capital or a name first, no traceback."""
+    text = str(error)
+    assert "\n" not in text, text
+    assert 10 < len(text) < 500, text
+    return text
+
+
+def command(*arguments: object, **options) -> subprocess.Popen:
+    """`python -m ebbflow …` as a process of its own."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ebbflow", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **options,
+    )  # fmt: skip
+
+
+def arguments(recipe: Recipe, base: str) -> list[str]:
+    """The command line that trains this recipe."""
+    default = RECIPES[base]().to_config()
+    changed = {key: value for key, value in recipe.to_config().items() if value != default[key]}
+    words = ["train", base, "--quiet"]
+    for key, value in changed.items():
+        option = key.replace("_", "-")
+        words += [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", value]
+    return [str(word) for word in words]
+
+
+def saved_step(folder: Path) -> int:
+    """The newest step on disk, -1 for none."""
+    parent = folder / "checkpoints"
+    steps = [int(name[5:]) for name in (os.listdir(parent) if parent.is_dir() else ()) if re.match("step-", name)]
+    return max(steps, default=-1)
+
+
+def copy(folder: Path, to: Path) -> Path:
+    return shutil.copytree(folder, to, symlinks=True)

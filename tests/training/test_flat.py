@@ -1,0 +1,135 @@
+"""Parameters as one vector: views both ways, and an optimiser that can't tell."""
+
+import pytest
+import torch
+from torch import nn
+
+from ebbflow.errors import InputError
+from ebbflow.training.flat import FlatParameters
+
+
+class Network(nn.Module):
+    """A bias before a matrix, a tied matrix, a frozen one, a gain, a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.gain = nn.Parameter(torch.rand(3, generator=generator))
+        self.first = nn.Linear(3, 4)
+        self.second = nn.Linear(4, 3)
+        self.tied = nn.Linear(3, 4, bias=False)
+        self.tied.weight = self.first.weight
+        self.frozen = nn.Linear(3, 3)
+        self.frozen.requires_grad_(False)
+        self.register_buffer("count", torch.ones(2))
+        for parameter in self.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, x):
+        return self.frozen(self.second((self.first(x) + self.tied(x * self.gain)).tanh()))
+
+
+X = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_it_holds_the_trainable_ones_matrices_first_and_each_once():
+    flat = FlatParameters(Network())
+    assert list(flat.shapes) == ["first.weight", "second.weight", "gain", "first.bias", "second.bias"]
+    assert len(flat.vector) == 12 + 12 + 3 + 4 + 3
+    assert (len(flat.decayed), len(flat.kept)) == (24, 10)
+
+
+def test_flattening_changes_no_output():
+    plain, network = Network(), Network()
+    FlatParameters(network)
+    assert torch.equal(plain(X), network(X))
+
+
+def test_a_write_to_either_is_read_from_the_other():
+    network = Network()
+    flat = FlatParameters(network)
+    flat.vector[:12] = torch.arange(12.0)
+    assert torch.equal(network.first.weight.flatten(), torch.arange(12.0))
+    assert torch.equal(network.tied.weight.flatten(), torch.arange(12.0))
+    with torch.no_grad():
+        network.second.bias.fill_(7)
+        flat.kept[:3] = 5
+    assert torch.equal(flat.vector[-3:], torch.full((3,), 7.0))
+    assert torch.equal(network.gain, torch.full((3,), 5.0))
+    assert torch.equal(flat.vector[24:27], torch.full((3,), 5.0))
+    network.load_state_dict(Network().state_dict())
+    assert torch.equal(flat.split(flat.vector)["first.weight"], Network().first.weight)
+
+
+def test_gradients_add_up_in_the_vector():
+    plain, network = Network(), Network()
+    flat = FlatParameters(network)
+    for _ in range(2):  # twice without zeroing: autograd accumulates in place and never swaps the tensor
+        plain(X).square().sum().backward()
+        network(X).square().sum().backward()
+    for name, part in flat.split(flat.gradient).items():
+        torch.testing.assert_close(part, plain.get_parameter(name).grad)
+    assert flat.decayed.grad.data_ptr() == flat.gradient.data_ptr()
+    flat.gradient.zero_()
+    assert not network.first.weight.grad.any()
+    assert network.frozen.weight.grad is None
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_adamw_on_the_two_parts_is_adamw_on_the_tensors(decay):
+    """To float tolerance, with biases and gains spared from decay."""
+    plain, network = Network(), Network()
+    flat = FlatParameters(network)
+    options = {"lr": 0.05, "betas": (0.9, 0.95)}
+    matrices, others = [plain.first.weight, plain.second.weight], [plain.gain, plain.first.bias, plain.second.bias]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    slow = torch.optim.AdamW(groups, foreach=False, fused=False, **options)
+    groups = [{"params": [flat.decayed], "weight_decay": decay}, {"params": [flat.kept], "weight_decay": 0.0}]
+    fast = torch.optim.AdamW(groups, fused=True, **options)
+    for _ in range(20):
+        slow.zero_grad()
+        flat.gradient.zero_()
+        plain(X).square().mean().backward()
+        network(X).square().mean().backward()
+        slow.step()
+        fast.step()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter, plain.get_parameter(name), rtol=1e-4, atol=1e-5)
+
+
+def test_decay_alone_moves_matrices_alone():
+    network = Network()
+    flat = FlatParameters(network)
+    before = flat.vector.clone()
+    groups = [{"params": [flat.decayed], "weight_decay": 0.5}, {"params": [flat.kept], "weight_decay": 0.0}]
+    torch.optim.AdamW(groups, lr=0.1, fused=True).step()  # gradients are zero
+    torch.testing.assert_close(flat.vector[:24], before[:24] * 0.95)
+    assert torch.equal(flat.vector[24:], before[24:])
+
+
+def test_a_tied_parameter_has_all_its_names_in_a_state():
+    """Else loading an average would leave the raw weights behind under the second name."""
+    network = Network()
+    flat = FlatParameters(network)
+    state = flat.state(torch.arange(34.0))
+    assert torch.equal(state["tied.weight"], state["first.weight"])
+    assert "frozen.weight" not in state
+    network.load_state_dict({**network.state_dict(), **state})
+    assert torch.equal(flat.vector, torch.arange(34.0))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_part_may_be_empty(bias):
+    network = nn.Linear(2, 2, bias=bias)
+    if bias:
+        network.weight.requires_grad_(False)
+    flat = FlatParameters(network)
+    network(torch.ones(1, 2)).sum().backward()
+    torch.optim.AdamW([flat.decayed, flat.kept], lr=0.1, fused=True).step()
+    assert flat.vector.isfinite().all()
+    assert sorted([len(flat.decayed), len(flat.kept)]) == ([0, 2] if bias else [0, 4])
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(InputError, match="no trainable parameters"):
+        FlatParameters(nn.Linear(2, 2).requires_grad_(False))

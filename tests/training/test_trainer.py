@@ -1,0 +1,425 @@
+"""The loop: what a batch is made of, what a step does, and what a bad step leaves alone."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given, settings, strategies as st
+from torch import nn
+
+from ebbflow.denoiser import Denoiser
+from ebbflow.errors import DivergedError, InputError
+from ebbflow.networks import MLP
+from ebbflow.oracle import mixture
+from ebbflow.paths import Linear
+from ebbflow.training import trainer as module
+from ebbflow.training.ema import ema_decay
+from ebbflow.training.schedule import learning_rate
+from ebbflow.training.trainer import TensorData, Trainer, batch_indices
+from training.runs import VARIANTS, tiny, trainer
+
+# --- which examples -----------------------------------------------------------------------------------------------
+
+
+@given(n=st.integers(1, 40), batch=st.integers(1, 90), seed=st.integers(0, 2**40))
+@settings(max_examples=60, deadline=None)
+def test_batches_are_shuffled_epochs_laid_end_to_end(n, batch, seed):
+    steps = 3 * n // batch + 2
+    row = torch.cat([batch_indices(seed, step, batch, n) for step in range(steps)])
+    assert len(row) == steps * batch
+    for epoch in row[: len(row) // n * n].reshape(-1, n):
+        assert torch.equal(epoch.sort().values, torch.arange(n))
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    straight = [batch_indices(5, step, 7, 20) for step in range(30)]
+    module._order.cache_clear()
+    for step in (29, 3, 17, 3):  # any order, after any history, with a cold cache
+        assert torch.equal(batch_indices(5, step, 7, 20), straight[step])
+    assert not torch.equal(batch_indices(6, 0, 20, 20), batch_indices(5, 0, 20, 20))
+    assert not torch.equal(batch_indices(5, 1, 20, 20), batch_indices(5, 0, 20, 20))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_batch_does_not_depend_on_what_was_drawn_before(name):
+    one, other = trainer(tiny(name)), trainer(tiny(name))
+    for _ in other.steps():
+        torch.rand(3)
+    module._order.cache_clear()
+    for step in (7, 0, 7):
+        first, second = one.batch(step), other.batch(step)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(one.batch(0)["t"], one.batch(1)["t"])
+    assert not torch.equal(one.batch(0)["noise"], one.batch(1)["noise"])
+
+
+def test_times_are_spread_over_a_batch_only_if_asked():
+    spread = trainer(tiny(batch=64)).batch(0)["t"]
+    assert torch.equal((spread * 64).floor().sort().values, torch.arange(64.0))
+    free = trainer(tiny(batch=64, stratified=False)).batch(0)["t"]
+    assert not torch.equal((free * 64).floor().sort().values, torch.arange(64.0))
+
+
+# --- what goes with them ------------------------------------------------------------------------------------------
+
+
+def test_labels_are_hidden_at_the_rate_asked():
+    """20 × 2000 labels, a quarter hidden: the share is within 6 σ = 0.013, false-positive rate 2e-9."""
+    recipe = tiny("conditional", label_dropout=0.25, points=4000, batch=2000, stable_targets=False)
+    run = trainer(recipe)
+    hidden, classes = [], 3
+    for step in range(20):
+        batch = run.batch(step)
+        true = run.data.labels[batch_indices(recipe.seed, step, recipe.batch, 4000)]
+        hidden.append(batch["label"] == classes)
+        assert torch.equal(batch["label"][~hidden[-1]], true[~hidden[-1]])
+    share = torch.cat(hidden).double().mean()
+    assert abs(float(share) - 0.25) < 6 * math.sqrt(0.25 * 0.75 / 40_000)
+    assert not torch.equal(hidden[0], hidden[1])
+
+
+@pytest.mark.parametrize(("dropout", "share"), [(0.0, 0), (1.0, 1)])
+def test_none_or_all_labels_hidden(dropout, share):
+    assert bool(((trainer(tiny("conditional", label_dropout=dropout)).batch(0)["label"] == 3) == share).all())
+
+
+def test_ot_pairs_each_point_with_the_nearest_noise():
+    plain, coupled = (trainer(tiny(coupling=kind, stable_targets=False)).batch(0) for kind in ("independent", "ot"))
+    assert torch.equal(plain["x0"], coupled["x0"])
+    assert torch.equal(plain["noise"].sort(0).values, coupled["noise"].sort(0).values)  # all of it, none twice
+    cost = [(batch["x0"] - batch["noise"]).square().sum() for batch in (plain, coupled)]
+    assert cost[1] < 0.8 * cost[0]
+    assert "z" not in plain
+    assert coupled["z"].shape == coupled["x0"].shape
+
+
+def test_the_second_sample_set_is_the_other_end():
+    run = trainer(tiny("two sets"))
+    batch = run.batch(0)
+    rows = {tuple(row) for row in run.data.x1.tolist()}
+    assert all(tuple(row) in rows for row in batch["noise"].tolist())
+    assert batch["z"].std() > 0.5
+    assert not torch.equal(run.batch(0)["z"], run.batch(1)["z"])
+
+
+def test_the_bridge_between_two_sets_learns_from_its_own_noise():
+    """z moves the loss; without it the ends alone would be learned."""
+    run = trainer(tiny("two sets"))
+    batch = run.batch(0)
+    nn.init.normal_(run.denoiser.network.out.weight)
+    with_z = run.denoiser.loss(**batch)
+    assert not torch.allclose(with_z, run.denoiser.loss(**{**batch, "z": -batch["z"]}))
+
+
+def test_stable_targets_leave_x_t_alone():
+    raw, averaged = (trainer(tiny("ddpm", stable_targets=flag)).batch(2) for flag in (False, True))
+    c = trainer(tiny("ddpm")).denoiser.path.at(raw["t"], raw["x0"])
+    x_t = [c.alpha * batch["x0"] + c.sigma * batch["noise"] for batch in (raw, averaged)]
+    torch.testing.assert_close(*x_t, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(raw["noise"], averaged["noise"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"coupling": "ot", "target": "noise"}, "velocity"),
+        ({"coupling": "class_ot"}, "label"),
+        ({"coupling": "sinkhorn"}, "coupling must be one of"),
+        ({"times": "beta:a=-1.0"}, "a must be above 0"),
+        ({"weight": "heavy"}, "weight must be one of"),
+        ({"network": "mlp:width=-3"}, "can't be built"),
+        ({"network": "transformer"}, "network must be one of"),
+        ({"sampler": "os.system"}, "sampler must be one of"),
+        ({"grid": "even"}, "grid must be one of"),
+    ],
+)
+def test_what_can_not_be_trained_is_said_before_the_first_step(changes, words):
+    with pytest.raises(InputError, match=words):
+        trainer(tiny(**changes))
+
+
+# --- what a step does ---------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_clip_adamw_and_average():
+    """Against autograd and torch's AdamW on the network's own tensors, for three steps, clipping in force."""
+    recipe = tiny(clip=0.05, weight_decay=0.2, lr=0.01, steps=8, warmup=0.25)
+    run, plain = trainer(recipe), trainer(recipe)
+    network = Denoiser(MLP(2, width=8, depth=2), Linear())
+    network.load_state_dict(plain.denoiser.state_dict())
+    parameters = dict(network.named_parameters())
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim == 2], "weight_decay": 0.2},
+        {"params": [p for p in parameters.values() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    clipped = 0
+    for step, record in zip(range(3), run.steps()):
+        loss = network.loss(**plain.batch(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters.values(), 0.05)
+        clipped += norm > 0.05
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 8, 0.01, 2)
+        optimizer.step()
+        for name, p in parameters.items():
+            average[name].mul_(ema_decay(step, recipe.ema)).add_(p.detach(), alpha=1 - ema_decay(step, recipe.ema))
+        assert record.step == step + 1
+        assert record.loss == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert record.grad_norm == pytest.approx(float(norm), rel=1e-4)
+        assert record.lr == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert clipped
+    for name, p in run.denoiser.named_parameters():
+        torch.testing.assert_close(p, parameters[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(run.averaged()[name], average[name], rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_scales_the_gradient_it_does_not_cut_it():
+    run = trainer(tiny(clip=0.1))
+    run.flat.gradient.copy_(torch.linspace(-3, 3, len(run.flat.gradient)))
+    before = run.flat.gradient.clone()
+    run._update(0.0, float(before.norm()))
+    torch.testing.assert_close(run.flat.gradient, before * (0.1 / before.norm()))
+    run._update(0.0, float(run.flat.gradient.norm()) * 0.5)
+    torch.testing.assert_close(run.flat.gradient, before * (0.1 / before.norm()))
+
+
+class Counting(nn.Module):
+    """A network with a buffer that changes at every call, and counts in an integer."""
+
+    classes = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.poison = False
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x, t):
+        self.seen += 1
+        return self.layer(x) * (math.nan if self.poison else 1)
+
+
+def counting(**changes):
+    recipe = tiny(**changes)
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    return Trainer(Denoiser(Counting(), Linear()), TensorData(x), recipe, Accelerator())
+
+
+def test_buffers_are_copied_not_averaged():
+    run = counting()
+    for _ in run.steps():
+        pass
+    average = run.averaged()
+    assert float(average["network.seen"]) == 12
+    assert not torch.equal(average["network.layer.weight"], run.denoiser.network.layer.weight)
+
+
+def test_the_loss_falls_to_the_oracles():
+    """Three Gaussians in 600 steps of a tiny network: within 3 % of the least possible loss, from twice that.
+
+    The batches are fixed, so nothing here is left to chance but the machine's rounding.
+    """
+    recipe = tiny(points=4000, batch=256, steps=600, lr=2e-2, network="mlp:width=32,depth=2")
+    run, fresh = trainer(recipe), trainer(replace(recipe, stable_targets=False, seed=9))
+    before = run.denoiser.loss(**fresh.batch(0)).mean()
+    for _ in run.steps():
+        pass
+    network = run.denoiser
+    network.load_state_dict(run.averaged())
+    means = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [0.0, -2.0]])
+    std = torch.tensor([(8 / 3 + 0.09) ** 0.5, (32 / 9 + 0.09) ** 0.5])  # of the mixture's columns
+    centre = torch.tensor([0.0, 2 / 3])
+    trained, least = [], []
+    for step in range(30):
+        batch = fresh.batch(step)
+        trained.append(network.loss(**batch).mean().detach())
+        # The data are standardised column by column, which leaves modes that are not round: one oracle can't say
+        # both widths, so the exact velocity is worked out in data units, where x_t = α x + σ (std ε).
+        least.append(_least(batch, means, std, centre))
+    trained, least = float(torch.stack(trained).mean()), float(torch.stack(least).mean())
+    assert float(before.detach()) > 1.5 * least
+    assert 0.97 * least < trained < 1.03 * least
+
+
+def _least(batch, means, std, centre):
+    """Mean squared error of E[ε - x₀ | x_t], by the posterior over modes with their own widths in each column."""
+    t, x0, noise = batch["t"][:, None], batch["x0"], batch["noise"]
+    x_t = (1 - t) * x0 + t * noise
+    mode, spread = (means - centre) / std, 0.3 / std
+    variance = ((1 - t) * spread) ** 2 + t**2  # (b, 2)
+    offset = x_t[:, None] - (1 - t)[:, None] * mode  # (b, 3, 2)
+    log = -(offset.square() / variance[:, None]).sum(2) / 2
+    r = log.softmax(1)[..., None]
+    x0_hat = (r * (mode + ((1 - t) * spread**2 / variance)[:, None] * offset)).sum(1)
+    noise_hat = (r * (t / variance)[:, None] * offset).sum(1)
+    return ((noise_hat - x0_hat) - (noise - x0)).square().mean()
+
+
+def test_the_least_loss_is_the_oracles():
+    """`_least` on round modes is the error of ebbflow's own oracle."""
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]])
+    generator = torch.Generator().manual_seed(0)
+    x0 = means[torch.randint(3, (500,), generator=generator)] + 0.3 * torch.randn(500, 2, generator=generator)
+    batch = {"x0": x0, "noise": torch.randn(500, 2, generator=generator), "t": torch.rand(500, generator=generator)}
+    t = batch["t"][:, None]
+    exact = mixture(Linear(), means, 0.3)((1 - t) * x0 + t * batch["noise"], batch["t"])
+    error = ((exact.noise - exact.x0) - (batch["noise"] - x0)).square().mean()
+    torch.testing.assert_close(_least(batch, means, torch.ones(2), torch.zeros(2)), error, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rate_of_zero_moves_nothing():
+    run = trainer(tiny(lr=0.0))
+    before = run.flat.vector.clone()
+    assert [record.lr for record in run.steps()] == [0.0] * 12
+    assert torch.equal(run.flat.vector, before)
+
+
+# --- what a bad step leaves alone ---------------------------------------------------------------------------------
+
+
+def poisoned(value=math.inf, name="flow", **changes):
+    """A trainer one of whose 50 rows is not finite, and the first step that draws it."""
+    run = trainer(tiny(name, **changes))
+    row = int(batch_indices(run.recipe.seed, 2, run.recipe.batch, 50)[0])
+    run.data.x[row] = value
+    return run
+
+
+def frozen(run):
+    return {
+        **{k: v.clone() for k, v in run.state().items()},
+        **{f"a.{k}": v.clone() for k, v in run.averaged().items()},
+    }
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("stable", [True, False])
+@pytest.mark.parametrize("name", ["ddpm", "flow", "edm"])
+def test_stop_leaves_weights_moments_and_average_as_they_were(name, stable, value):
+    changes = {"steps": 40, "stable_targets": stable}
+    run, clean = poisoned(value, name, **changes), trainer(tiny(name, **changes))
+    with pytest.raises(DivergedError, match=r"At step 3 the loss was .* the weights are the last good ones") as caught:
+        list(run.steps())
+    assert caught.value.exit_code == 3
+    assert run.step == 2
+    for _, record in zip(range(2), clean.steps()):
+        assert not record.skipped
+    for key, part in frozen(clean).items():
+        assert torch.equal(frozen(run)[key], part), key
+
+
+def test_skip_passes_over_the_bad_steps_alone():
+    run = poisoned(steps=30)
+    before, skipped = frozen(run), []
+    for record in run.steps("skip"):
+        now = frozen(run)
+        same = all(torch.equal(before[key], now[key]) for key in now if key != "step")
+        assert same == record.skipped
+        assert all(bool(part.isfinite().all()) for part in now.values())
+        if record.skipped:
+            skipped.append(record.step)
+            assert not (math.isfinite(record.loss) and math.isfinite(record.grad_norm))
+        before = now
+    assert run.step == 30
+    # The row is drawn once in 50 examples, so about every third batch of 16 has it.
+    assert skipped[0] == 3
+    assert 8 <= len(skipped) <= 11
+
+
+def test_a_finite_loss_with_a_bad_gradient_is_caught_too():
+    run = trainer(tiny())
+    run.denoiser.network.out.weight.register_hook(lambda gradient: gradient * math.nan)
+    before = frozen(run)
+    with pytest.raises(DivergedError, match=r"the loss was \d.*norm nan"):
+        next(run.steps())
+    assert all(torch.equal(before[key], part) for key, part in frozen(run).items())
+
+
+def test_a_gradient_too_large_for_its_norm_is_caught():
+    run = trainer(tiny())
+    run.denoiser.network.out.weight.register_hook(lambda gradient: gradient + 1e30)
+    with pytest.raises(DivergedError):
+        next(run.steps())
+
+
+def test_patience_ends(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 4)
+    run = counting(steps=40)
+    steps = run.steps("skip")
+    next(steps)
+    run.denoiser.network.poison = True
+    assert [next(steps).skipped for _ in range(3)] == [True] * 3
+    run.denoiser.network.poison = False
+    assert not next(steps).skipped  # which starts the count anew
+    run.denoiser.network.poison = True
+    assert [next(steps).skipped for _ in range(3)] == [True] * 3
+    with pytest.raises(DivergedError):
+        next(steps)
+    assert run.flat.vector.isfinite().all()
+
+
+def test_on_nonfinite_has_two_values():
+    with pytest.raises(InputError, match="on_nonfinite must be one of stop, skip; got 'ignore'"):
+        next(trainer(tiny()).steps("ignore"))
+
+
+# --- state --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_trainer_goes_on_from_a_state_as_if_it_had_never_stopped(name):
+    straight, first, second = (trainer(tiny(name)) for _ in range(3))
+    records = list(straight.steps())
+    for _, record in zip(range(5), first.steps()):
+        assert record
+    second.load_state(first.averaged(), first.state())
+    assert second.step == 5
+    assert list(second.steps()) == records[5:]
+    for key, part in frozen(straight).items():
+        assert torch.equal(frozen(second)[key], part), key
+
+
+def test_a_state_is_a_copy_once_loaded():
+    first, second = trainer(tiny()), trainer(tiny())
+    next(first.steps())
+    state, average = first.state(), first.averaged()
+    kept = {key: part.clone() for key, part in state.items()}
+    second.load_state(average, state)
+    for _ in second.steps():
+        pass
+    assert all(torch.equal(state[key], part) for key, part in kept.items())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state.pop("exp_avg.network.out.bias"),
+        lambda state: state.update({"weights.network.out.bias": torch.zeros(1)}),  # would broadcast in silence
+        lambda state: state.update({"exp_avg_sq.network.out.weight": torch.full((2, 8), math.nan)}),
+        lambda state: state.update({"weights.network.out.bias": torch.zeros(2, dtype=torch.float64)}),
+        lambda state: state.update(step=torch.tensor(-1)),
+        lambda state: state.update(step=torch.tensor(13)),
+        lambda state: state.update(updates=torch.zeros(3)),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(spoil):
+    run = trainer(tiny())
+    before, state = frozen(run), run.state()
+    spoil(state)
+    with pytest.raises(InputError, match=r"^its (tensor [\w.]+ is missing|step must be in 0\.\.12)"):
+        run.load_state(run.averaged(), state)
+    assert all(torch.equal(before[key], part) for key, part in frozen(run).items())
+
+
+def test_unequal_shares_of_a_batch_are_refused(monkeypatch):
+    start = trainer(tiny())
+    accelerator = Accelerator()
+    monkeypatch.setattr(type(accelerator), "num_processes", 3)
+    with pytest.raises(InputError, match="batch must be a multiple of the 3 processes"):
+        Trainer(start.denoiser, start.data, replace(start.recipe, batch=16), accelerator)
