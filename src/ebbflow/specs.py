@@ -49,6 +49,11 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
         kind = allowed[key].annotation
         if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
             raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
+        if kind is float:
+            try:
+                given[key] = float(value)
+            except OverflowError:
+                raise InputError(f"{what} {name!r}: {key} must be a float; got a number beyond all floats.") from None
     return functools.partial(row, **given)
 
 

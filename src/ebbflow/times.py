@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
-from .paths import Path
+from .paths import DDPM, Path
 
 
 def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
@@ -78,11 +78,12 @@ def uniform_grid(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
     return 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
 
 
-def trailing(steps: int, path: Path, table: int = 1000) -> Float[Tensor, " n_plus_1"]:
+def trailing(steps: int, path: Path, table: int = 0) -> Float[Tensor, " n_plus_1"]:
     """Times that a discrete DDPM has, t = round(N - i N/n) / N, from t = 1.
 
-    Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even.
+    Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even. table: N; 0 is the path's own, or 1000.
     """
+    table = table or (len(path.log_alpha_bar) - 1 if isinstance(path, DDPM) else 1000)
     if not 1 <= steps <= table:
         raise InputError(f"The trailing grid has at most {table} steps, one per entry of its table; got {steps}.")
     passed = torch.arange(steps + 1, dtype=torch.float64) * table / steps

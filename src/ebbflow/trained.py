@@ -36,7 +36,9 @@ def build_denoiser(recipe: Recipe, shape: Sequence[int], classes: int) -> Denois
     path = bind(PATHS, recipe.path, "path")()
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
     network = build_network(recipe, shape, classes)
-    return Denoiser(network, path, recipe.target, gaussian_end=recipe.source == "noise")
+    # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
+    independent = recipe.source == "noise" and recipe.coupling == "independent"
+    return Denoiser(network, path, recipe.target, gaussian_end=independent)
 
 
 def build_network(recipe: Recipe, shape: Sequence[int], classes: int) -> nn.Module:
@@ -108,7 +110,7 @@ class Trained:
             steps=self.recipe.sample_steps if steps is None else steps,
             sampler=self.recipe.sampler if sampler is None else sampler,
             grid=self.recipe.grid if grid is None else grid,
-            start=self._start(n, seed, first, device),
+            start=self._start(n, seed, first, draws),
             **cond,
         )
         for t, x in walk:
@@ -143,14 +145,14 @@ class Trained:
             raise InputError(f"label must be one or {n} of the classes 0 to {count - 1}; got {label!r}.")
         return labels.long().expand(n)
 
-    def _start(self, n: int, seed: int, first: int, device: torch.device) -> Tensor | None:
-        """x₁ from the second sample set, where that is the other end: the same for sample i whatever n and first.
+    def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
+        """x₁, the same for sample i whatever n and first: noise, or points of the second sample set.
 
-        Fresh points in blocks, each with its own seed; of a file its rows, shuffled by the seed and then again.
+        Of a named set fresh points in blocks, each with its own seed; of a file its rows, shuffled by the seed.
         """
-        source = self.recipe.source
+        source, device = self.recipe.source, draws.ids.device
         if source == "noise":
-            return None
+            return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
         if source in DATASETS:
             blocks = range(first // BLOCK, (first + n - 1) // BLOCK + 1)
             parts = [load(source, BLOCK, key(seed, "source", block) >> 1).x for block in blocks]

@@ -1,5 +1,6 @@
 """A residual multilayer perceptron: the network for points."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -14,13 +15,12 @@ class MLP(nn.Module):
     So is narrow and deep: 6 × 64 beats 3 × 128 at half the cost. The last layer starts at zero, hence ŷ = 0.
     """
 
-    def __init__(
-        self, dim: int, classes: int = 0, *, width: int = 64, depth: int = 6, time_features: int = 16
-    ) -> None:
+    def __init__(self, dim: int, classes: int = 0, *, width: int = 64, depth: int = 6, time_features: int = 16) -> None:
         super().__init__()
-        for name, value, low in (("width", width, 1), ("depth", depth, 0), ("time_features", time_features, 2)):
-            if not low <= value <= 65536:
-                raise InputError(f"mlp: {name} must be at least {low} and at most 65536; got {value}.")
+        bounds = {"width": (width, 1, 65536), "depth": (depth, 0, 1024), "time_features": (time_features, 2, 65536)}
+        for name, (value, low, high) in bounds.items():
+            if not low <= value <= high:
+                raise InputError(f"mlp: {name} must be at least {low} and at most {high}; got {value}.")
         if time_features % 2:
             raise InputError(f"mlp: time_features must be even; got {time_features}.")
         self.classes = classes
@@ -38,8 +38,9 @@ class MLP(nn.Module):
         self, x: Float[Tensor, " b dim"], t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, " b dim"]:
         h = self.from_x(x) + self.from_time(self.time_features(t))
-        if self.from_label is not None and label is not None:
-            h = h + self.from_label(label)
+        if self.from_label is not None:
+            null = torch.full((1,), self.classes, device=x.device)
+            h = h + self.from_label(null if label is None else label)
         for block in self.blocks:
             h = h + self.activation(block(h))
         return self.out(self.activation(h))

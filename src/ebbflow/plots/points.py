@@ -215,7 +215,7 @@ def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", 
 
     Each panel has its own scale, and says its speed: the longest arrow is the 90th percentile of the speeds met by
     samples, and faster ones are cut to it, for near t = 0 a diffusion's velocity grows without bound where no
-    sample is, and at t = 0.9 it hardly moves. Arrows fade where there are no samples. One column of data: dx/dt against x.
+    sample is, and at t = 0.9 it hardly moves. Arrows fade where there are no samples. One column: dx/dt against x.
     """
     _some(methods, "methods")
     times = [[field[0] for field in method.fields] for method in methods]

@@ -43,13 +43,13 @@ class Recipe:
     network: str = "mlp"
     """The network and its size, as in mlp:width=64,depth=6."""
 
-    steps: int = 3000
+    steps: int = 2500
     """Optimiser steps."""
     batch: int = 512
     """Examples a step, over all processes."""
-    lr: float = 1e-2
+    lr: float = 2e-2
     """Peak learning rate; it warms up, then falls to zero along a cosine."""
-    warmup: float = 0.03
+    warmup: float = 0.05
     """Share of the steps that warm the learning rate up."""
     weight_decay: float = 0.0
     """AdamW's decay of weight matrices."""
@@ -62,7 +62,7 @@ class Recipe:
 
     sampler: str = "heun"
     """Default sampler: ddpm, ddim, euler or heun."""
-    grid: str = "uniform"
+    grid: str = "quadratic"
     """Default grid of sampling times: uniform, log_snr, karras, quadratic, shifted or trailing."""
     sample_steps: int = 50
     """Default number of sampling steps."""
@@ -90,7 +90,11 @@ class Recipe:
             accepted = (int, float) if kind is float else kind
             if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
                 raise InputError(f"The recipe's {name} must be {kind.__name__}; got {value!r}.")
-        return cls(**config)
+        try:
+            return cls(**{name: float(value) if fields[name] is float else value for name, value in config.items()})
+        except OverflowError:
+            name = next(name for name, value in config.items() if fields[name] is float and abs(value) > 1e300)
+            raise InputError(f"The recipe's {name} is beyond all floats.") from None
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {
