@@ -1,0 +1,61 @@
+"""What the documents tell a reader to type works as typed."""
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ebbflow.cli import main
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language):
+    return [
+        pytest.param(text, id=f"{document.name}: {text.strip().splitlines()[0][:60]}")
+        for document in DOCUMENTS
+        for text in re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.S | re.M)
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scratch(tmp_path_factory):
+    """All of it runs in one folder, top to bottom, as a reader would."""
+    with contextlib.chdir(tmp_path_factory.mktemp("reader")):
+        yield
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python(text):
+    exec(compile(text, "README", "exec"), {})
+
+
+@pytest.mark.parametrize("text", blocks("bash"))
+def test_commands(text):
+    for line in text.strip().splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "ebbflow":
+            assert main(words[1:]) == 0, line
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in DOCUMENTS:
+        for text in re.findall(r"^```(?:bash|sh)\n(.*?)^```", document.read_text(), re.S | re.M):
+            for line in text.splitlines():
+                if line.startswith("make "):
+                    assert set(shlex.split(line, comments=True)[1:]) <= targets, line
+
+
+@pytest.mark.slow
+def test_slow_commands():
+    """The commands behind the README's figures: minutes of training, fenced as `sh`."""
+    for document in DOCUMENTS:
+        for text in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.S | re.M):
+            for line in text.strip().splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] == "ebbflow":
+                    assert main([*words[1:]]) == 0, line
