@@ -34,7 +34,7 @@ VARIANTS = {
 def tiny(name: str = "flow", **changes) -> Recipe:
     """A recipe that trains in no time."""
     base, own = VARIANTS[name]
-    small = {"points": 50, "batch": 16, "steps": STEPS, "network": "mlp:width=8,depth=2", "seed": 3}
+    small = {"points": 50, "batch": 16, "steps": STEPS, "network": "mlp:width=8,depth=2", "seed": 3, "lr": 0.01}
     return replace(RECIPES[base](), **{**small, **own, **changes})
 
 

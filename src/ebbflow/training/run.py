@@ -128,7 +128,7 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
                 bar.update()
                 if record.step % 50 == 0:
                     bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
-                if snapshots and _due(record.step, steps, snapshots, power=0.5):  # most happens early
+                if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
                 if received or _due(record.step, steps, checkpoints):
                     run.save()
@@ -141,9 +141,11 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
             raise
 
 
-def _due(step: int, steps: int, times: int, power: float = 1.0) -> bool:
-    """Whether this step is one of `times` over the run, even in (step / steps)^power, the last always among them."""
-    now, before = (int(times * (k / steps) ** power) for k in (step, step - 1))
+def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
+    """Whether this step is one of `times` over the run, the last always among them: evenly spread, or, as most
+    happens early, evenly in √step. In integers, for rounding would leave some out.
+    """
+    now, before = (math.isqrt(times**2 * k // steps) if early else times * k // steps for k in (step, step - 1))
     return step == steps or now != before
 
 

@@ -1,0 +1,593 @@
+"""A run folder: the same result however often it is stopped, and nothing lost when something goes wrong."""
+
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ebbflow import cli
+from ebbflow.errors import DivergedError, InputError, StorageError
+from ebbflow.recipes import RECIPES
+from ebbflow.trained import Trained
+from ebbflow.training import checkpoint, trainer as trainer_module
+from ebbflow.training.checkpoint import newest_valid
+from ebbflow.training.run import Interrupted, _due, fit, read_metrics
+from ebbflow.training.trainer import batch_indices
+from training.runs import (
+    STEPS,
+    VARIANTS,
+    arguments,
+    assert_same,
+    command,
+    copy,
+    newest,
+    run,
+    run_until,
+    saved_step,
+    sentence,
+    tensors,
+    tiny,
+)
+
+
+def steps_of(folder: Path) -> list[int]:
+    return [line["step"] for line in read_metrics(folder)]
+
+
+def main(*words: object) -> int:
+    """The command, in this process."""
+    shown = warnings.showwarning
+    try:
+        return cli.main([str(word) for word in words])
+    finally:
+        warnings.showwarning = shown
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Each variant trained without a break, once."""
+    folder, done = tmp_path_factory.mktemp("straight"), {}
+
+    def get(name):
+        if name not in done:
+            run(tiny(name), folder / name)
+            done[name] = folder / name
+        return done[name]
+
+    return get
+
+
+# --- a whole run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_it_says(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    trained = run(tiny(), folder, snapshots=3, keep=3)
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoints", "evolution", "metrics.jsonl"]
+    names = ["last", *(f"step-{step:08d}" for step in (6, 9, 12))]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == names
+    assert os.readlink(folder / "checkpoints" / "last") == "step-00000012"
+    assert sorted(path.name for path in (folder / "evolution").iterdir()) == [
+        f"step-{step:08d}.npy" for step in (0, 2, 6, 12)
+    ]
+    assert steps_of(folder) == list(range(1, 13))
+    assert trained.step == 12
+    stored = Trained.from_pretrained(folder)
+    assert torch.equal(stored.sample(5, seed=1), trained.sample(5, seed=1))
+
+
+def test_snapshots_are_the_average_sampled_and_change_nothing(tmp_path, straight):
+    run(tiny("conditional"), tmp_path / "seen", snapshots=12)
+    assert_same(tensors(tmp_path / "seen"), tensors(straight("conditional")))
+    last = np.load(tmp_path / "seen" / "evolution" / "step-00000012.npy")
+    trained = Trained.from_pretrained(tmp_path / "seen")
+    x = trained.sample(1000, seed=3, label=torch.arange(1000) % 3, sampler="heun", grid="quadratic", steps=12)
+    assert np.array_equal(last, x.numpy())
+
+
+def test_what_is_returned_and_stored_is_the_average(straight):
+    held = tensors(straight("flow"))
+    name = "network.out.weight"
+    assert not torch.equal(held[f"model:{name}"], held[f"training:weights.{name}"])
+    trained = Trained.from_pretrained(straight("flow"))
+    assert torch.equal(trained.denoiser.network.out.weight, held[f"model:{name}"])
+
+
+@pytest.mark.parametrize("steps", [1, 7, 49, 100, 187])
+def test_checkpoints_are_spread_evenly_and_the_last_step_has_one(steps):
+    for times in (0, 1, 3, 7, steps, 500):
+        due = [step for step in range(1, steps + 1) if _due(step, steps, times)]
+        assert due[-1] == steps
+        assert len(due) == min(steps, max(times, 1))
+        gaps = [b - a for a, b in zip([0, *due], due)]
+        assert max(gaps) - min(gaps) <= 1
+
+
+def test_pictures_are_taken_early():
+    """At 100 (k/5)², the first step not before: 4, 16, 36, 64, 100."""
+    assert [step for step in range(1, 101) if _due(step, 100, 5, early=True)] == [4, 16, 36, 64, 100]
+    assert [step for step in range(1, 4) if _due(step, 3, 50, early=True)] == [1, 2, 3]
+
+
+# --- stop and go on -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_resuming_after_a_kill_gives_the_same_bits(name, straight, tmp_path, monkeypatch):
+    """Killed twice between checkpoints (3, 6, 9, 12): weights, average, moments and step all equal."""
+    folder = tmp_path / "run"
+    run_until(5, tiny(name), folder, monkeypatch)
+    assert saved_step(folder) == 3
+    run_until(11, tiny(name), folder, monkeypatch, resume=True)
+    assert saved_step(folder) == 9
+    trained = run(tiny(name), folder, resume=True)
+    assert_same(tensors(folder), tensors(straight(name)))
+    assert_same(trained.denoiser.state_dict(), Trained.from_pretrained(straight(name)).denoiser.state_dict())
+    assert steps_of(folder) == list(range(1, STEPS + 1))
+    kept = [[(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in read_metrics(where)]
+            for where in (folder, straight(name))]  # fmt: skip
+    assert kept[0] == kept[1]
+
+
+def test_nothing_about_saving_changes_training(straight, tmp_path):
+    run(tiny(), tmp_path / "run", checkpoints=12, keep=5)
+    assert_same(tensors(tmp_path / "run"), tensors(straight("flow")))
+
+
+def test_a_damaged_checkpoint_costs_steps_not_the_run(straight, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    run_until(11, tiny(), folder, monkeypatch)
+    (newest(folder) / "training.safetensors").write_bytes(b"")
+    run(tiny(), folder, resume=True, keep=1)
+    heard = capsys.readouterr().err
+    assert "step-00000009/training.safetensors is damaged" in heard
+    assert "Falling back to the checkpoint before it." in heard
+    assert_same(tensors(folder), tensors(straight("flow")))
+    assert steps_of(folder) == list(range(1, STEPS + 1))
+    assert not list((folder / "checkpoints").glob("step-00000009"))
+
+
+def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
+    folder = copy(straight("flow"), tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    trained = run(tiny(), folder, resume=True)
+    assert trained.step == STEPS
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_where_nothing_is_starts(straight, tmp_path):
+    run(tiny(), tmp_path / "run", resume=True)
+    assert_same(tensors(tmp_path / "run"), tensors(straight("flow")))
+
+
+def test_metrics_cut_short_or_spoilt_are_mended(straight, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run_until(8, tiny(), folder, monkeypatch)
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    for tail in (b'{"step": 7, "lo', b"\xff\xfe\n", b"5\n", b'{"loss": 1}\n', b"\0" * 40):
+        (folder / "metrics.jsonl").write_bytes(b"".join(lines[:6]) + tail)
+        assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
+    run(tiny(), folder, resume=True)
+    assert steps_of(folder) == list(range(1, STEPS + 1))
+    seconds = [line["cpu_seconds"] for line in read_metrics(folder)]
+    assert seconds == sorted(seconds)  # what the first process spent counts too
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr": 0.5}, "lr=0.01, not 0.5"),
+        ({"steps": 24}, "steps=12, not 24"),
+        ({"seed": 4}, "seed=3, not 4"),
+        ({"conditional": True}, "conditional=False, not True"),
+        ({"data": "two_moons"}, "data='three_gaussians', not 'two_moons'"),
+        ({"network": "mlp:width=9"}, "network='mlp:width=8,depth=2', not 'mlp:width=9'"),
+    ],
+)
+def test_another_recipe_is_refused_by_field(straight, tmp_path, changes, words):
+    folder = copy(straight("flow"), tmp_path / "run")
+    with pytest.raises(InputError) as refused:
+        run(tiny(**changes), folder, resume=True)
+    assert words in sentence(refused.value)
+    assert_same(tensors(folder), tensors(straight("flow")))
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
+    table = tmp_path / "mine.csv"
+    rows = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    write = lambda x: table.write_text("a,b\n" + "".join(f"{u},{v}\n" for u, v in x.tolist()))
+    write(rows)
+    recipe = tiny(data=str(table))
+    run_until(5, recipe, tmp_path / "run", monkeypatch)
+    write(rows + 0.1)
+    with pytest.raises(InputError, match=r"mine\.csv is not what it was when .*step-00000003 was trained"):
+        run(recipe, tmp_path / "run", resume=True)
+    write(rows)
+    assert run(recipe, tmp_path / "run", resume=True).step == STEPS
+
+
+def test_an_exported_folder_can_not_be_resumed(straight, tmp_path):
+    folder = tmp_path / "run"
+    Trained.from_pretrained(straight("flow")).save_pretrained(folder / "checkpoints" / "step-00000012")
+    with pytest.raises(InputError, match=r"has no training\.safetensors, so it can be sampled but not resumed"):
+        run(tiny(), folder, resume=True)
+
+
+def test_state_of_another_network_is_refused(straight, tmp_path):
+    """A consistent folder, as only an editor makes: the manifest is right, the state is not this network's."""
+    folder = copy(straight("flow"), tmp_path / "run")
+    files = checkpoint.read_folder(newest(folder))
+    state = checkpoint.unpack(files["training.safetensors"], "x")
+    state["weights.network.out.bias"] = torch.zeros(1)
+    checkpoint.write_folder(newest(folder), files | {"training.safetensors": checkpoint.pack(state)})
+    with pytest.raises(InputError, match=r"training\.safetensors doesn't fit this run: its tensor weights\.network"):
+        run(tiny(), folder, resume=True)
+
+
+def test_a_run_is_not_overwritten_unasked(straight, tmp_path):
+    folder = copy(straight("flow"), tmp_path / "run")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="already holds a run; resume it, overwrite it, or choose another folder"):
+        run(tiny(), folder)
+    assert_same(tensors(folder), tensors(straight("flow")))
+    run(tiny("ddpm"), folder, overwrite=True)
+    assert_same(tensors(folder), tensors(straight("ddpm")))
+    assert steps_of(folder) == list(range(1, STEPS + 1))
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"on_nonfinite": "ignore"}, "on_nonfinite must be one of stop, skip"),
+        ({"keep": 0}, "keep must be at least 1"),
+        ({"precision": "fp8"}, "precision must be no or bf16"),
+        ({"track": ("mlflow",)}, "track must be one of tensorboard, wandb, trackio"),
+    ],
+)
+def test_a_bad_option_is_refused_before_anything_is_written(tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tiny(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"coupling": "class_ot"}, {"times": "beta:a=0.0"}, {"sampler": "x"}, {"data": "nowhere.csv"}]
+)
+def test_a_bad_recipe_is_refused_before_anything_is_written(tmp_path, changes):
+    with pytest.raises(InputError):
+        run(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --- 25 kills -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_25_kills_at_random_moments_of_a_real_run(tmp_path):
+    """kill -9 with a checkpoint every third step, so that many fall into one; then the run is finished."""
+    steps, kills, seed = 6000, 25, 20
+    recipe = tiny("conditional", steps=steps)
+    often = ["--checkpoints", 2000, "--snapshots", 5]
+    process = command(*arguments(recipe, "flow"), *often, "--out", tmp_path / "straight")
+    assert process.wait(300) == 0, process.stderr.read()
+    folder, chance, found = tmp_path / "killed", random.Random(seed), []
+    for kill in range(kills):
+        before = saved_step(folder)
+        words = ["resume", folder, "--quiet"] if before >= 0 else [*arguments(recipe, "flow"), "--out", folder]
+        process = command(*words, *often)
+        goal = before + chance.randint(1, 150)
+        while saved_step(folder) < goal and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.02))
+        assert process.poll() is None, f"before kill {kill}: {process.stderr.read()}"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.communicate()
+        found += [path.name for path in (folder / "checkpoints").iterdir() if path.name.startswith(".")]
+        where, _ = newest_valid(folder / "checkpoints", pytest.fail)
+        assert int(where.name[5:]) >= goal
+    assert found, "no kill fell into a save"
+    process = command("resume", folder, "--quiet", *often)
+    assert process.wait(300) == 0, process.stderr.read()
+    assert_same(tensors(folder), tensors(tmp_path / "straight"))
+    assert steps_of(folder) == steps_of(tmp_path / "straight")
+    for one in sorted((folder / "evolution").iterdir()):
+        assert one.read_bytes() == (tmp_path / "straight" / "evolution" / one.name).read_bytes()
+
+
+# --- signals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(number, code, straight, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted) as stopped:
+        run_until(5, tiny(), folder, monkeypatch, action=lambda: os.kill(os.getpid(), number))
+    assert stopped.value.exit_code == code
+    name = signal.Signals(number).name
+    assert sentence(stopped.value) == (
+        f"Stopped by {name} at step 5 of 12; saved. Continue with: ebbflow resume {folder}"
+    )
+    assert saved_step(folder) == 5
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main("resume", folder, "--quiet", "--snapshots", 0) == 0
+    assert_same(tensors(folder), tensors(straight("flow")))
+
+
+def test_signals_to_a_real_process(tmp_path):
+    """Both at once, each to its own run of a million steps that has shown it is under way."""
+    recipe = tiny(steps=10**6)
+    runs = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        folder = tmp_path / number.name
+        runs[number] = command(*arguments(recipe, "flow"), "--checkpoints", 10**5, "--out", folder), folder
+    for number, (process, folder) in runs.items():
+        while saved_step(folder) < 10 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+    for number, (process, folder) in runs.items():
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, err
+        assert out == ""
+        at = saved_step(folder)
+        assert err == (
+            f"ebbflow: Stopped by {number.name} at step {at} of 1000000; saved. "
+            f"Continue with: ebbflow resume {folder}\n"
+        )
+        where, files = newest_valid(folder / "checkpoints", pytest.fail)
+        assert int(where.name[5:]) == at
+        assert int(checkpoint.unpack(files["training.safetensors"], "x")["step"]) == at
+
+
+# --- what is not finite ---------------------------------------------------------------------------------------------
+
+
+def poison(monkeypatch):
+    """One of the 50 rows becomes infinite, after it has been standardised; step 3 draws it first."""
+    row = int(batch_indices(3, 2, 16, 50)[0])
+    to = trainer_module.TensorData.to
+
+    def spoilt(self, device):
+        data = to(self, device)
+        data.x[row] = math.inf
+        return data
+
+    monkeypatch.setattr(trainer_module.TensorData, "to", spoilt)
+
+
+def assert_finite_on_disk(folder: Path) -> None:
+    files = [*folder.rglob("*.safetensors")]
+    assert files
+    for file in files:
+        for name, part in load_file(file).items():
+            assert bool(part.isfinite().all()), f"{file}: {name}"
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "flow", "conditional", "ot"])
+def test_a_run_that_diverges_stops_with_its_last_good_weights(name, tmp_path, monkeypatch, straight):
+    poison(monkeypatch)
+    if name == "ot":  # the assignment itself can't be solved with an infinite cost
+        with pytest.raises((DivergedError, ValueError)):
+            run(tiny(name), tmp_path / "run", keep=99)
+        return
+    with pytest.raises(DivergedError) as stopped:
+        run(tiny(name), tmp_path / "run", keep=99)
+    assert "At step 3 the loss was" in sentence(stopped.value)
+    assert saved_step(tmp_path / "run") == 2
+    assert_finite_on_disk(tmp_path / "run")
+
+
+def test_a_run_that_skips_goes_on(tmp_path, monkeypatch):
+    poison(monkeypatch)
+    run(tiny(steps=24), tmp_path / "run", on_nonfinite="skip", checkpoints=24, keep=99)
+    assert steps_of(tmp_path / "run") == list(range(1, 25))
+    assert_finite_on_disk(tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    skipped = [line["step"] for line in lines if line["loss"] is None]
+    assert skipped[0] == 3
+    assert 6 <= len(skipped) <= 9
+
+
+def test_the_command_exits_with_3(tmp_path, monkeypatch, capsys):
+    poison(monkeypatch)
+    assert main(*arguments(tiny(), "flow"), "--snapshots", 0, "--out", tmp_path / "run") == 3
+    err = capsys.readouterr().err
+    assert err.startswith("ebbflow: At step 3 the loss was ")
+    assert err.count("\n") == 1
+
+
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 600 kB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", mount], capture_output=True, check=False
+    )
+    if not done or done.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield mount
+    subprocess.run(["umount", "-l", mount], check=True)
+
+
+def fill(mount: Path) -> None:
+    with open(mount / "filler", "wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with pytest.raises(OSError, match="No space left"):
+                while True:
+                    file.write(bytes(size))
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(disk, straight, monkeypatch, capsys):
+    """Full at step 5: a save at 6 fails, or the line of metrics before it. Full at the start of a resume, too."""
+    folder = disk / "run"
+    with pytest.raises(StorageError) as refused:
+        run_until(5, tiny(), folder, monkeypatch, action=lambda: fill(disk))
+    assert "No space left on device; what was saved before is intact" in sentence(refused.value)
+    assert saved_step(folder) == 3
+    assert newest_valid(folder / "checkpoints", pytest.fail)[0].name == "step-00000003"
+    for _ in range(2):
+        assert main("resume", folder, "--quiet") == 4
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1, err
+        assert "No space left on device" in err
+        assert newest_valid(folder / "checkpoints", pytest.fail)[0].name == "step-00000003"
+    (disk / "filler").unlink()
+    run(tiny(), folder, resume=True)
+    assert_same(tensors(folder), tensors(straight("flow")))
+    assert steps_of(folder) == list(range(1, STEPS + 1))
+
+
+def test_no_space_at_all_is_said_before_training(disk, capsys):
+    fill(disk)
+    assert main(*arguments(tiny(), "flow"), "--out", disk / "run") == 4
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_read_only_disk_is_bad_input(disk, capsys):
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert main(*arguments(tiny(), "flow"), "--out", disk / "run") == 2
+    err = capsys.readouterr().err
+    assert err == f"ebbflow: Can't write {disk / 'run'}: Read-only file system.\n"
+
+
+def test_a_limit_on_the_size_of_files(straight, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run_until(5, tiny(), folder, monkeypatch)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    try:
+        with pytest.raises(StorageError) as refused:
+            run(tiny(), folder, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "step-00000006: File too large; what was saved before is intact" in sentence(refused.value)
+    assert not list((folder / "checkpoints").glob(".*"))
+    run(tiny(), folder, resume=True)
+    assert_same(tensors(folder), tensors(straight("flow")))
+
+
+@pytest.mark.parametrize("place", ["run", "run/below", "run/checkpoints"])
+def test_a_file_in_place_of_a_folder_is_bad_input(tmp_path, capsys, place):
+    file = tmp_path / "run"
+    if place == "run/checkpoints":
+        file.mkdir()
+        (file / "checkpoints").write_text("mine")
+    else:
+        file.write_text("mine")
+    out = tmp_path / "run" / "below" if place == "run/below" else file
+    assert main(*arguments(tiny(), "flow"), "--out", out) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"ebbflow: Can't write {out}")
+    assert err.count("\n") == 1
+    assert (file / "checkpoints" if place == "run/checkpoints" else file).read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_bad_input(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="Permission denied"):
+        run(tiny(), tmp_path / "run")
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with checkpoint.locked(tmp_path), pytest.raises(InputError, match="Another process is training in"):
+        run(tiny(), tmp_path)
+    assert run(tiny(), tmp_path).step == STEPS
+
+
+def test_kill_9_lets_go_of_a_run(tmp_path):
+    """A real run holds its folder while it lives and not a moment longer."""
+    folder = tmp_path / "run"
+    recipe = tiny(steps=10**6)
+    process = command(*arguments(recipe, "flow"), "--out", folder)
+    while saved_step(folder) < 0 and process.poll() is None:
+        time.sleep(0.01)
+    with pytest.raises(InputError, match="Another process is training in"):
+        run(recipe, folder, resume=True)
+    process.kill()
+    process.communicate()
+    run(tiny(), folder, overwrite=True)
+
+
+# --- precision, trackers, processes -------------------------------------------------------------------------------
+
+
+def test_bf16_runs_beside_full_precision_in_one_process(straight, tmp_path):
+    run(tiny("conditional"), tmp_path / "bf16", precision="bf16")
+    full, half = tensors(straight("conditional")), tensors(tmp_path / "bf16")
+    assert all(part.dtype != torch.bfloat16 for part in half.values())
+    name = "model:network.blocks.0.weight"
+    assert not torch.equal(full[name], half[name])
+    torch.testing.assert_close(full[name], half[name], rtol=0.05, atol=0.02)
+    run(tiny("conditional"), tmp_path / "again")
+    assert_same(tensors(tmp_path / "again"), full)
+
+
+def test_tensorboard_is_written_when_asked(straight, tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = tmp_path / "run"
+    run(tiny(), folder, track=("tensorboard",))
+    events = list(folder.rglob("events.out.tfevents.*"))
+    assert events
+    assert b"grad_norm" in events[0].read_bytes()
+    assert_same(tensors(folder), tensors(straight("flow")))
+
+
+def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    assert main(*arguments(tiny(), "flow"), "--track", "wandb", "--out", tmp_path / "run") == 2
+    err = capsys.readouterr().err
+    assert err == "ebbflow: track can't be wandb: it is not installed; try: pip install wandb\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flow", "conditional", "two sets"])
+def test_two_processes_train_as_one(name, tmp_path):
+    """By torchrun, over gloo. The shares' gradients are summed in another order, hence a tolerance: after 12 steps
+    weights of size 1 differ by less than 1e-4."""
+    recipe = tiny(name, clip=1e6)
+    base = VARIANTS[name][0]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    words = [*torchrun, "-m", "ebbflow", *arguments(recipe, base), "--snapshots", "2", "--out", str(tmp_path / "two")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    run(recipe, tmp_path / "one")
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for key, part in one.items():
+        torch.testing.assert_close(two[key], part, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+    assert steps_of(tmp_path / "two") == list(range(1, STEPS + 1))
+
+
+def test_every_recipe_trains_as_a_command(tmp_path):
+    for name in RECIPES:
+        words = ["--points", 40, "--batch", 8, "--steps", 2, "--network", "mlp:width=8,depth=1", "--snapshots", 1]
+        assert main("train", name, "--quiet", *words, "--out", tmp_path / name) == 0
+        assert Trained.from_pretrained(tmp_path / name).sample(2, steps=2).shape == (2, 2)
+
+
+def test_fit_is_the_same_from_python(tmp_path, straight):
+    trained = fit(tiny(), str(tmp_path / "run"), progress=False)
+    assert_same(trained.denoiser.state_dict(), Trained.from_pretrained(straight("flow")).denoiser.state_dict())
