@@ -125,8 +125,9 @@ def compare(
     interrupted comparison continues with resume=True.
     """
     room(8000 * n, f"n {n}")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and a comparison needs a folder.")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, and a comparison needs a folder.")
     jobs = []
     for position, (key, (name, base)) in enumerate(METHODS.items()):
         row = RECIPES[base]()
@@ -166,7 +167,8 @@ def _in_processes(jobs: list[tuple[Any, ...]]) -> "list[_Study]":
     with _forwarded_signals(before) as (received, start), ProcessPoolExecutor(len(jobs), context, _worker) as pool:
         futures = start(lambda: [pool.submit(_study, *job) for job in jobs])
         try:
-            if any(future.exception() for future in wait(futures, return_when=FIRST_EXCEPTION).done):
+            failed = any(future.exception() for future in wait(futures, return_when=FIRST_EXCEPTION).done)
+            if failed and not received:  # a second signal would end what the first still saves
                 _terminate(before)
             return [future.result() for future in futures]
         except (Interrupted, BrokenProcessPool):
@@ -193,7 +195,7 @@ def _measured(key: str, name: str, recipe: Recipe, folder: Path, n: int, options
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     trained = fit(recipe, folder, **options)
-    work = sum(evaluations * n for *_, evaluations in SAMPLINGS[key])
+    work = sum(steps * n for *_, steps in SAMPLINGS[key])
     floors: dict[tuple[str, int], list[float]] = {}
     bar = tqdm(
         total=work, desc=f"{folder.name}: sampling", position=options["position"], disable=not options["progress"],
@@ -220,16 +222,11 @@ def _measured(key: str, name: str, recipe: Recipe, folder: Path, n: int, options
 
 def _draw(trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tqdm | None = None) -> tuple[Tensor, int]:
     """n samples, and how often the network was evaluated for each."""
-    calls = []
-    hook = trained.denoiser.network.register_forward_pre_hook(lambda *_: calls.append(1))
-    walk = trained.trajectory(n, seed=trained.recipe.seed, sampler=sampler, grid=grid, steps=steps)
-    _, x = next(walk)
-    for _, step in walk:
-        x = step
-        if bar:
-            bar.update(n)
+    seen: list[int] = []
+    hook = trained.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    x = trained.sample(n, seed=trained.recipe.seed, sampler=sampler, grid=grid, steps=steps, bar=bar)
     hook.remove()
-    return x, len(calls)
+    return x, sum(seen) // n
 
 
 def study(key: str, name: str, trained: Trained, folder: Path) -> Method:

@@ -27,6 +27,8 @@ from .times import GRIDS
 from .training import checkpoint
 
 FORMAT = 1
+CHUNK = 2048  # samples drawn together
+Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
 BLOCK = 4096  # starting points drawn together from a second sample set
 
@@ -66,10 +68,26 @@ class Trained:
     classes: tuple[str, ...] = ()
     step: int = 0
 
-    def sample(self, n: int, *, seed: int = 0, **options: Any) -> Float[Tensor, " n *d"]:
-        """n samples in data units; options as in `trajectory`. Sample i depends on (seed, i) alone."""
-        *_, (_, x) = self.trajectory(n, seed=seed, **options)
-        return x
+    def sample(
+        self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
+    ) -> Float[Tensor, " n *d"]:
+        """n samples in data units; options as in `trajectory`. Sample i depends on (seed, i) alone.
+
+        That is why they can be drawn in chunks, whose activations stay in the processor's cache.
+        bar: a progress bar, moved on by one for each sample and step.
+        """
+        labels = None if label is None else self.labels(label, n)
+        parts = []
+        for start in range(0, max(n, 1), CHUNK):
+            count = min(CHUNK, n - start)
+            own = None if labels is None else labels[start : start + count]
+            walk = self.trajectory(count, seed=seed, first=first + start, label=own, **options)
+            _, x = next(walk)
+            for _, x in walk:  # noqa: B007 - the last one is the sample
+                if bar is not None:
+                    bar.update(count)
+            parts.append(x)
+        return torch.cat(parts)
 
     def trajectory(
         self,
@@ -77,7 +95,7 @@ class Trained:
         *,
         seed: int = 0,
         first: int = 0,
-        label: str | int | Sequence[int] | Tensor | None = None,
+        label: Label = None,
         guidance: float = 1.0,
         interval: tuple[float, float] = (0.0, 1.0),
         sampler: str | None = None,
@@ -216,7 +234,7 @@ class Trained:
         most = sum(part.numel() for part in weights.values())
         for option, value in parse(recipe.network)[1].items():
             if isinstance(value, int) and value > most:
-                raise InputError(f"its network's {option} can't be {value} with {most} weights.")
+                raise InputError(f"its network's {option} can't be {value}: model.safetensors has {most} weights.")
         with torch.device("meta"):
             outline = build_network(recipe, shape, len(classes)).state_dict(prefix="network.")
         for part in sorted(outline.keys() | weights.keys()):

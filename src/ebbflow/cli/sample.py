@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 
-PIECE = 100_000  # samples drawn at once; more take more memory and no less time
-
-
 @dataclass(frozen=True)
 class Drawing:
     """How to draw samples."""
@@ -104,21 +101,11 @@ def draw(trained: "Trained", how: Drawing, each: int = 300) -> tuple["Tensor", "
             raise InputError("This run was trained without labels, so it can't draw every class.")
         label = torch.arange(how.n) % len(trained.classes)
     steps = how.steps or trained.recipe.sample_steps
-    pieces: list[Tensor] = []
-    starts = range(0, how.n, PIECE)
-    with tqdm(total=(steps + 1) * len(starts), desc="sampling", unit="step", delay=1, file=sys.stderr) as bar:
-        for first in starts:
-            count = min(PIECE, how.n - first)
-            walk = trained.trajectory(
-                count, seed=how.seed, first=first, guidance=how.guidance, interval=how.interval, steps=steps,
-                label=label if isinstance(label, str | None) else label[first : first + count],
-                sampler=how.sampler or None, grid=how.grid or None,
-            )  # fmt: skip
-            x = torch.empty(0)
-            for _, x in walk:  # noqa: B007
-                bar.update()
-            pieces.append(x)
-    x = torch.cat(pieces)
+    with tqdm(total=steps * how.n, desc="sampling", unit="pt", unit_scale=True, delay=1, file=sys.stderr) as bar:
+        x = trained.sample(
+            how.n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
+            sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,
+        )  # fmt: skip
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)
     labels = None if label is None else trained.labels(label, how.n)

@@ -54,8 +54,9 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
             "samples": lambda: _final(method, real, frame),
             "trajectories": lambda: points.trajectories([method], frame, real=real),
             "intermediate": lambda: points.intermediate([method], frame, real=real),
-            "losses": lambda: curves.losses([method]),
         }
+        if len(method.losses):
+            figures["losses"] = lambda: curves.losses([method])
         if method.fields:
             figures["vector_field"] = lambda: points.vector_field([method], frame)
         for name, draw in figures.items():
