@@ -23,7 +23,11 @@ def required(network, width: int = 64):
     return network, width
 
 
-TABLE = {"slope": Slope, "flat": lambda: None, "required": required}
+def apart(x, steps: int = 1, *, eta: float = 0.0):
+    return x, steps, eta
+
+
+TABLE = {"slope": Slope, "flat": lambda: None, "required": required, "apart": apart}
 
 
 def refusal(function, *args):
@@ -78,8 +82,8 @@ def test_pick_returns_a_name_of_the_table():
 
 def test_pick_guesses_what_was_meant():
     sentence = refusal(pick, TABLE, "slop", "path")
-    assert sentence == "path must be one of slope, flat, required; got 'slop' (did you mean 'slope'?)."
-    assert refusal(pick, TABLE, "xyz", "path") == "path must be one of slope, flat, required; got 'xyz'."
+    assert sentence == "path must be one of slope, flat, required, apart; got 'slop' (did you mean 'slope'?)."
+    assert refusal(pick, TABLE, "xyz", "path") == "path must be one of slope, flat, required, apart; got 'xyz'."
 
 
 @pytest.mark.parametrize("name", ["", "Slope", "slope ", "__class__", "os.system", "ebbflow.paths.Linear"])
@@ -101,8 +105,15 @@ def test_bind_makes_the_row_with_its_options(spec, row):
     assert bind(TABLE, spec, "path")() == row
 
 
+def test_bind_gives_floats_where_floats_are_asked_for():
+    assert isinstance(bind(TABLE, "slope:rise=2", "path")().rise, float)
+    assert "beyond all floats" in refusal(bind, TABLE, "slope:rise=1" + "0" * 400, "path")
+
+
 def test_bind_leaves_arguments_without_a_default_to_the_caller():
     assert bind(TABLE, "required:width=8", "network")("a network") == ("a network", 8)
+    assert bind(TABLE, "apart:eta=1", "sampler")("x", 2) == ("x", 2, 1.0)
+    assert "no option 'steps'; it takes eta." in refusal(bind, TABLE, "apart:steps=3", "sampler")
     assert "no option 'network'; it takes width." in refusal(bind, TABLE, "required:network=x", "network")
 
 
@@ -130,13 +141,14 @@ def test_bind_says_in_one_sentence_what_is_wrong(spec, words):
     assert words in sentence
 
 
+FLOATS = st.floats(allow_subnormal=False)  # torch is told to flush those, and Python's go with them
 specs = st.one_of(
     st.text(),
     st.from_regex(r"(slope|slop|flat)(:[a-z_]{0,5}=?[-0-9a-z.,=:]{0,9})?", fullmatch=True),
     st.builds(
         "slope:{}={}".format,
         st.sampled_from(["rise", "steps", "kind", "both_ways"]),
-        st.one_of(st.integers(), st.floats(), st.booleans(), st.text()),
+        st.one_of(st.integers(), FLOATS, st.booleans(), st.text()),
     ),
 )
 
@@ -164,7 +176,7 @@ def test_any_name_is_in_the_table_or_refused(name, table):
 
 
 @given(
-    rise=st.floats(allow_nan=False),
+    rise=FLOATS.filter(lambda x: x == x),
     steps=st.integers(),
     both_ways=st.booleans(),
     kind=st.from_regex(r"[g-m][g-z_]{0,8}", fullmatch=True).filter(lambda text: not math.isinf(_number(text))),

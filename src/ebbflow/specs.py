@@ -51,7 +51,7 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
             raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
         if kind is float:
             try:
-                given[key] = float(value)
+                given[key] = float(given[key])
             except OverflowError:
                 raise InputError(f"{what} {name!r}: {key} must be a float; got a number beyond all floats.") from None
     return functools.partial(row, **given)

@@ -83,6 +83,7 @@ class Recipe:
         if not isinstance(config, dict):
             raise InputError(f"A recipe must be a JSON object; got {type(config).__name__}.")
         fields = {field.name: field.type for field in dataclasses.fields(cls)}
+        given: dict[str, Any] = {}
         for name, value in config.items():
             if name not in fields:
                 raise InputError(f"A recipe has no field {name!r}.")
@@ -90,11 +91,11 @@ class Recipe:
             accepted = (int, float) if kind is float else kind
             if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
                 raise InputError(f"The recipe's {name} must be {kind.__name__}; got {value!r}.")
-        try:
-            return cls(**{name: float(value) if fields[name] is float else value for name, value in config.items()})
-        except OverflowError:
-            name = next(name for name, value in config.items() if fields[name] is float and abs(value) > 1e300)
-            raise InputError(f"The recipe's {name} is beyond all floats.") from None
+            try:
+                given[name] = float(value) if kind is float else value
+            except OverflowError:
+                raise InputError(f"The recipe's {name} is beyond all floats.") from None
+        return cls(**given)
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {

@@ -72,7 +72,7 @@ def memory() -> float:
     """Bytes of memory this process may use: the machine's, or less where a container says so."""
     sizes = [float("inf")]
     if "SC_PHYS_PAGES" in os.sysconf_names:
-        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        sizes.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             sizes.append(float(Path(limit).read_text()))

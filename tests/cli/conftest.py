@@ -1,0 +1,53 @@
+"""Tiny runs that the tests of the commands share, and a way to call a command."""
+
+import os
+
+import numpy as np
+import pytest
+
+from ebbflow.cli import main
+from ebbflow.recipes import RECIPES
+
+TINY = ["--steps", "20", "--points", "500", "--batch", "64", "--snapshots", "2", "--checkpoints", "2", "--quiet"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_hub():
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory):
+    """A user's file: three columns, one of text labels."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "plants.csv"
+    rows = [f"{x:.4f},{kind},{y:.4f}" for kind in ("fern", "moss") for x, y in rng.normal(size=(60, 2)) + 3]
+    path.write_text("height,kind,width\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, table):
+    """A folder of runs: one of each recipe, a conditional one, one on a file, one between two sets, and a bare line."""
+    folder = tmp_path_factory.mktemp("runs")
+    extra = {
+        "conditional": ["flow", "--data", "two_spirals", "--conditional"],
+        "plants": ["flow", "--data", str(table), "--label", "kind", "--conditional"],
+        "between": ["flow", "--source", "eight_gaussians", "--data", "two_moons"],
+        "line": ["ddpm", "--data", "point_mass"],
+    }
+    for name, arguments in ({name: [name] for name in RECIPES} | extra).items():
+        assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture
+def ebbflow(capsys, monkeypatch, tmp_path):
+    """Call a command in an empty folder: ebbflow("list") → (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return call

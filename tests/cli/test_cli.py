@@ -1,0 +1,331 @@
+"""The command as a stranger meets it: help in a moment, and one clear sentence for whatever can't be."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ebbflow import __version__
+from ebbflow.cli import COMMANDS, HELP, arguments, main
+from ebbflow.recipes import RECIPES
+
+SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
+HELPS = [
+    ["--help"],
+    *([name, "--help"] for name in COMMANDS),
+    *(["train", name, "--help"] for name in RECIPES),
+    ["show", "path", "--help"],
+    ["show", "data", "--help"],
+]
+
+
+def run(*command, **options):
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def shell(*arguments, **options):
+    return run(sys.executable, "-m", "ebbflow", *map(str, arguments), **options)
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
+def test_help_takes_a_moment_and_no_torch(arguments):
+    """At most 0.5 s of CPU, the best of three (measured: 0.02 for --help, 0.2 for `train flow --help`)."""
+    code = f"import sys; from ebbflow.cli import main; c = main({arguments!r}); print(*sys.modules, file=sys.stderr); "
+    seconds = []
+    while len(seconds) < 3 and (not seconds or min(seconds) > 0.5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = run(sys.executable, "-c", code + "sys.exit(c)")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime)
+        assert (done.returncode, done.stdout[:6]) == (0, "usage:")
+        assert not set(SLOW_IMPORTS) & set(done.stderr.split())
+    assert min(seconds) <= 0.5
+
+
+def test_importing_the_package_imports_no_torch():
+    done = run(sys.executable, "-c", "import sys, ebbflow; print(*sys.modules)")
+    assert not set(SLOW_IMPORTS) & set(done.stdout.split())
+
+
+def test_help_and_version_in_process(ebbflow):
+    assert ebbflow() == ebbflow("-h") == ebbflow("--help") == (0, HELP, "")
+    assert ebbflow("--version") == (0, f"ebbflow {__version__}\n", "")
+    for command in COMMANDS:
+        assert f"\n  {command} " in HELP
+        code, out, err = ebbflow(command, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"usage: ebbflow {command}")
+
+
+def test_python_m_ebbflow_is_the_command():
+    assert shell("--version").stdout == f"ebbflow {__version__}\n"
+
+
+# --- one sentence -------------------------------------------------------------------------------------------
+
+LONG = "x" * 100_000
+HUGE = str(10**15)
+F = ["train", "flow"]
+S = ["sample", "{runs}/flow"]
+C = ["sample", "{runs}/conditional"]
+SPECS = {  # option of train: specs it can't be
+    "--path": [
+        "", "foo", "Linear", "vp:beta_max=nan", "vp:beta_max=inf", "vp:beta_max=0.01", "vp:beta_max=1,beta_max=2",
+        "vp:beta_max=ten", "vp:gamma=1", "vp:beta_max", "ddpm:steps=0", "ddpm:steps=1000000000000", "ddpm:steps=2.5",
+        "ddpm:betas=foo", "ddpm:beta_min=-1", "ddpm:table=1", "cosine:offset=1", "ve:sigma_max=0", "ve:sigma_max=inf",
+        "bridge:spread=-1", "linear:x=1",
+    ],
+    "--target": ["foo", "edm:data_std=0", "edm:data_std=nan", "edm:data_std=true", "noise:x=1", "v:x"],
+    "--times": [
+        "foo", "uniform:x=1", "logit_normal:std=0", "logit_normal:mean=nan", "beta:a=-1", "beta:scale=2",
+        "beta:b=inf", "log_normal:std=nan", "log_normal:mean=nan",
+    ],
+    "--weight": ["foo", "unit:x=1", "min_snr:gamma=nan", "min_snr:gamma=-1", "edm:data_std=0", "edm:data_std=x"],
+    "--coupling": ["foo", "ot:x=1", "class_ot", "OT"],
+    "--network": [
+        "foo", "mlp:width=0", "mlp:width=-3", "mlp:width=1000000000", "mlp:width=65536,depth=1024", "mlp:depth=-1",
+        "mlp:time_features=3", "mlp:width=1.5", "mlp:classes=3", "mlp:dim=3", "mlp:width=1,width=2", "torch.nn.Linear",
+    ],
+    "--grid": [
+        "foo", "karras:rho=-1", "karras:rho=nan", "karras:ratio_min=100", "log_snr:ratio_min=0", "shifted:shift=0",
+        "trailing:table=10", "uniform:x=1",
+    ],
+    "--sampler": ["foo", "ddim:eta=2", "ddim:eta=nan", "ddpm:variance=both", "heun:eta=1", "ddim:draws=1"],
+    "--data": [
+        "foo", "", "nothere.csv", ".", "{tmp}", "two_moon", "{bad}/ragged.csv", "{bad}/empty.csv", "{bad}/nan.csv",
+        "{bad}/text.csv", "{bad}/one.csv", "{bad}/pickle.npy", "{bad}/cut.npz", "{bad}/file.txt", "no\nthere.csv",
+        "ünï\u2028cøde",
+    ],
+    "--source": ["foo", "point_mass", "nothere.csv"],
+}  # fmt: skip
+NUMBERS = {  # option of train: numbers it can't be
+    "--steps": ["0", "-1", "1.5", "x", "", "nan", "1e3", "9" * 5000, str(10**400)],
+    "--points": ["1", HUGE, "-5", "1000000000"],
+    "--batch": ["0", HUGE, "10000000"],
+    "--lr": ["nan", "inf", "-0.1", "1e400", "fast", "1e9"],
+    "--ema": ["1", "-1", "nan"],
+    "--warmup": ["2", "nan"],
+    "--clip": ["0", "nan"],
+    "--weight-decay": ["-1"],
+    "--label-dropout": ["1.5"],
+    "--seed": ["-1", "9223372036854775808", "1.0"],
+    "--sample-steps": ["0", HUGE],
+    "--checkpoints": ["0"],
+    "--keep": ["0", "-1"],
+    "--snapshots": ["-1"],
+    "--threads": ["-1", "1000000000"],
+}
+OTHERS = [
+    ["foo"], [""], ["--foo"], ["Train"], ["trian"], ["../train"], ["tr\nain"], [LONG], ["é"],
+    ["train", "foo"], ["train", ""], ["train", "--steps", "3"], ["train", "otflow"],
+    [*F, "extra"], [*F, "--foo"], [*F, "--stepz", "5"], [*F, "--steps"], [*F, "--resume=3"], [*F, "-x"], [*F, LONG],
+    [*F, "--on-nonfinite", "x"], [*F, "--precision", "fp8"], [*F, "--track", "x"], [*F, "--label", "x"],
+    [*F, "--data", LONG], [*F, "--path", LONG], [*F, "--foo\nbar"], [*F, "--data", "\x1b[31mred"],
+    [*F, "--data", "swiss_roll", "--conditional"], [*F, "--data", "{bad}/fine.csv", "--label", "kind"],
+    [*F, "--source", "two_moons", "--sampler", "ddpm"], [*F, "--source", "two_moons", "--sampler", "ddim:eta=1"],
+    [*F, "--grid", "trailing", "--sample-steps", "2000"],
+    ["train", "ddpm", "--coupling", "ot"], ["train", "ddpm", "--source", "two_moons"],
+    ["train", "edm", "--target", "v", "--coupling", "ot"],
+    [*F, "--out", "{runs}/flow"], [*F, "--out", "{bad}/file.txt"], [*F, "--out", "{bad}/file.txt/run"],
+    [*F, "--out", LONG], [*F, "--out", "nothere", "--resume"], [*F, "--out", "{runs}/edm", "--resume"],
+    [*F, "--out", "{runs}/flow", "--resume", "--steps", "50"],
+    ["resume"], ["resume", "nothere"], ["resume", "{runs}"], ["resume", "{bad}/file.txt"], ["resume", "{bad}/damaged"],
+    ["resume", "{bad}/nothing"], ["resume", LONG],
+    ["sample"], ["sample", ""], ["sample", "nothere"], ["sample", "{bad}"], ["sample", "{bad}/file.txt"], [*S, "more"],
+    ["sample", "{bad}/damaged"], ["sample", "{bad}/nothing"], ["sample", LONG], ["sample", "a/b/c"],
+    ["sample", "\n"], [*S, "--n", "0"], [*S, "--n", "-1"], [*S, "--n", HUGE], [*S, "--n", "many"], [*S, "--n", "1e4"],
+    [*S, "--seed", "-1"], [*S, "--seed", str(2**64)], [*S, "--steps", "-1"], [*S, "--steps", HUGE],
+    [*S, "--steps", "2.5"], [*S, "--sampler", "foo"], [*S, "--sampler", "ddim:eta=2"], [*S, "--sampler", "ddim:eta"],
+    [*S, "--grid", "foo"], [*S, "--grid", "karras:rho=-1"], [*S, "--grid", "trailing", "--steps", "1001"],
+    [*S, "--label", "upper"], [*S, "--label", "all"], [*S, "--guidance", "3"], [*S, "--guidance", "nan"],
+    [*S, "--threads", "-1"], [*S, "--interval", "1", "0"], [*S, "--interval", "0", "nan"], [*S, "--interval", "0.5"],
+    [*S, "--interval", "a", "b"], [*S, "--interval", "-1", "2"],
+    [*C, "--label", "third"], [*C, "--label", "2"], [*C, "--label", "-1"], [*C, "--label", "9" * 30],
+    [*C, "--guidance", "2"], [*C, "--guidance", "inf", "--label", "first"], [*C, "--label", "all", "--out", "x.txt"],
+    ["sample", "{runs}/between", "--sampler", "ddpm"],
+    [*S, "--out", "x.txt"], [*S, "--out", "x"], [*S, "--out", "{tmp}"], [*S, "--out", "nothere/x.npy"],
+    [*S, "--out", "{bad}/fine.csv"], [*S, "--out", "{bad}/file.npy"], [*S, "--out", "{bad}/file.txt/x.csv"],
+    [*S, "--out", f"{LONG}.npy"], [*S, "--out", "a\nb"], [*C, "--label", "all", "--out", "x.npy", "--n", "0"],
+    ["evaluate"], ["evaluate", "nothere"], ["evaluate", "{bad}/orphan"], ["evaluate", "{runs}/flow", "--foo"],
+    ["evaluate", "{runs}/flow", "--n", "0"], ["evaluate", "{runs}/flow", "--n", "100000000"],
+    ["plot"], ["plot", "nothere"], ["plot", "{bad}"], ["plot", "{bad}/nothing"], ["plot", "{bad}/orphan"],
+    ["plot", "{runs}/flow", "--out", "{bad}/file.txt"],
+    ["export"], ["export", "{runs}/flow"], ["export", "nothere", "--out", "x"],
+    ["export", "{runs}/flow", "--out", "{runs}/edm"], ["export", "{runs}/flow", "--out", "{bad}/file.txt/x"],
+    ["show", "foo"], ["show", "data"], ["show", "data", "foo"], ["show", "data", ""], ["show", "data", "nothere.csv"],
+    ["show", "data", "two_moons", "--n", "1"], ["show", "data", "two_moons", "--n", HUGE],
+    ["show", "data", "rings", "x"],
+    ["show", "data", "two_moons", "--seed", "-1"], ["show", "data", "two_moons", "--label", "x"],
+    ["show", "data", "{bad}/ragged.csv"], ["show", "data", "rings", "--out", "{bad}/file.txt"],
+    ["show", "path", "--path", "foo"], ["show", "path", "--path", "vp:beta_max=nan"], ["show", "path", "--data", "foo"],
+    ["show", "path", "--out", "{bad}/file.txt"], ["show", "path", "linear"],
+    ["list", "foo"], ["list", "paths", "targets"], ["cite"], ["cite", "foo"], ["cite", "flow", "edm"],
+    ["compare", "--n", "1"], ["compare", "--n", HUGE], ["compare", "--workers", "0"], ["compare", "--network", "foo"],
+    ["compare", "--data", "foo"], ["compare", "--data", "{bad}/few.csv"], ["compare", "--lr", "nan"],
+    ["compare", "--resume"], ["compare", "--out", "{bad}/file.txt"], ["compare", "--out", "{bad}/file.txt/x"],
+    ["compare", "--steps", "0"], ["compare", "flow"], ["compare", "--path", "vp"], ["compare", "--label", "x"],
+]  # fmt: skip
+CASES = [
+    *([*F, f"{option}={value}"] for table in (SPECS, NUMBERS) for option, values in table.items() for value in values),
+    *OTHERS,
+]
+
+
+@pytest.fixture(scope="session")
+def bad(tmp_path_factory, runs):
+    """Files and folders that can't be used, and some that can."""
+    folder = tmp_path_factory.mktemp("bad")
+    texts = {
+        "file.txt": "1,2\n3,4\n",
+        "file.npy": "",
+        "fine.csv": "x,y\n" + "".join(f"{k},{k * k}\n" for k in range(30)),
+        "few.csv": "x,y\n1,2\n3,5\n4,4\n",
+        "ragged.csv": "x,y\n1,2\n3\n",
+        "empty.csv": "",
+        "nan.csv": "x,y\n1,2\n3,nan\n",
+        "text.csv": "x,y\n1,2\n3,four\n",
+        "one.csv": "x,y\n1,2\n",
+        "cut.npz": "PK not an archive",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    np.save(folder / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (folder / "nothing" / "checkpoints").mkdir(parents=True)
+    run("cp", "-r", runs / "flow", folder / "damaged")  # every checkpoint with one byte changed
+    for weights in (folder / "damaged").rglob("*.safetensors"):
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    own = folder / "own.csv"
+    own.write_text(texts["fine.csv"])
+    assert main(["train", "flow", "--data", str(own), "--steps", "1", "--quiet", "--out", str(folder / "orphan")]) == 0
+    own.unlink()
+    return folder
+
+
+def contents(*folders):
+    return {
+        path: path.stat().st_mtime_ns for folder in folders for path in Path(folder).rglob("*") if path.name != ".lock"
+    }
+
+
+def short(case):
+    return " ".join(word if len(word) < 40 else f"{word[:20]}…" for word in case).encode("unicode_escape").decode()
+
+
+def test_there_are_many_cases():
+    assert len(CASES) >= 250
+    assert len({tuple(case) for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=short)
+def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbflow, runs, bad, tmp_path):
+    places = {"{runs}": str(runs), "{bad}": str(bad), "{tmp}": str(tmp_path)}
+    words = case
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    before = contents(runs, bad, tmp_path)
+    code, out, err = ebbflow(*words)
+    lines = err.splitlines()
+    if "damaged" in case[-1]:  # a warning for each checkpoint passed over
+        lines = lines[-1:]
+    assert (code, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith("ebbflow: ")
+    assert lines[0].endswith(".")
+    assert len(lines[0]) < 1100
+    assert "Traceback" not in err
+    assert contents(runs, bad, tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("train flow --steps x", "--steps must be a whole number; got 'x'."),
+        ("train flow --lr x", "--lr must be a number; got 'x'."),
+        ("train flow --lr nan", "lr must be at least 0 and at most 1000; got nan."),
+        ("train flow --on-nonfinite go", "--on-nonfinite must be one of 'stop', 'skip'; got 'go'."),
+        ("train flow --stepz 3", "There is no option --stepz (did you mean --steps?); see ebbflow train flow --help."),
+        ("train flow --steps", "--steps needs a value; see ebbflow train flow --help."),
+        ("train flow there", "There is no place for 'there'; see ebbflow train flow --help."),
+        ("train flwo", "recipe must be one of ddpm, flow, edm, bridge, ot-flow; got 'flwo' (did you mean 'flow'?)."),
+        ("sample x --interval a b", "--interval must be numbers; got ['a', 'b']."),
+        ("sample x --interval 1", "--interval needs 2 values; see ebbflow sample --help."),
+        ("sample", "RUN is missing (Folder of the run, or user/name on the hub); see ebbflow sample --help."),
+        ("sample x --n 0", "--n must be at least 1; got 0."),
+    ],
+)
+def test_sentences_read_well(ebbflow, arguments, sentence):
+    assert ebbflow(*arguments.split()) == (2, "", f"ebbflow: {sentence}\n")
+
+
+def test_sentences_do_not_depend_on_how_boxes_are_drawn():
+    box = (
+        " Value error \n ------------- \n  Error parsing --n: invalid literal for int() with base 10: 'x' \n  -----  \n"
+    )
+    assert arguments._sentence(box, "see help.") == "--n must be a whole number; got 'x'."
+    assert arguments._sentence("", "see help.") == "The arguments are not understood; see help."
+    assert arguments._sentence("╭─ T ─╮\n│ New words. │\n╰────╯", "see help.") == "New words; see help."
+
+
+def test_what_the_system_refuses_is_one_sentence(ebbflow, monkeypatch):
+    def broken(error):
+        def run(argv):
+            raise error
+
+        monkeypatch.setattr("ebbflow.cli.cite.run", run)
+        return ebbflow("cite")
+
+    assert broken(FileNotFoundError(2, "No such file", "x\ny")) == (2, "", "ebbflow: Can't use x\\ny: No such file.\n")
+    assert broken(MemoryError())[0] == 2
+    assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
+    assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: stopped.\n")
+    with pytest.raises(RuntimeError):  # a bug stays a bug
+        broken(RuntimeError("matrices don't match"))
+
+
+def test_warnings_are_one_line_each_and_only_ours_to_show(ebbflow, recwarn):
+    code, _, err = ebbflow("train", "flow", "--path", "vp:beta_max=0.2", "--steps", "0.5")
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = ebbflow("show", "path", "--path", "vp:beta_max=0.2", "--data", "nothere.csv")
+    assert code == 2
+    assert [line.split(":")[0] for line in err.splitlines()] == ["ebbflow"] * 2
+    assert not recwarn.list
+
+
+SHELL = [
+    ["foo"],
+    [*F, "--lr", "nan"],
+    [*F, "--data", "x\ny.csv"],
+    ["sample", "nothere"],
+    ["list", "x"],
+    ["cite", b"\xff"],
+]
+
+
+@pytest.mark.parametrize("words", SHELL)
+def test_the_same_from_a_shell(words, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "ebbflow", *words], capture_output=True, cwd=tmp_path, timeout=300)
+    err = done.stderr.decode()
+    assert (done.returncode, done.stdout, err.count("\n")) == (2, b"", 1), err
+    assert err.startswith("ebbflow: ")
+    assert err.endswith(".\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m ebbflow list | head -1; exit ${{PIPESTATUS[0]}}"
+    done = run("bash", "-c", command)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_the_letters_gets_question_marks():
+    done = shell("list", "metrics", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "MMD?" in done.stdout

@@ -1,0 +1,124 @@
+"""`sample`, `evaluate`, `plot` and `export`: what a trained run is for."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from ebbflow.data import read
+from ebbflow.recipes import RECIPES
+from ebbflow.trained import Trained
+
+PLOTS = {"samples.png", "trajectories.png", "intermediate.png", "losses.png", "sampling.gif", "training.gif"}
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "between", "line", "conditional", "plants"])
+def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
+    code, out, err = ebbflow("sample", runs / name, "--n", "50", "--steps", "5", "--no-picture", "--out", "x.npy")
+    assert (code, out) == (0, "")
+    assert "50 samples in" in err
+    x = np.load(tmp_path / "x.npy")
+    assert x.shape == (50, 1 if name == "line" else 2)
+    assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=0.5", "euler", "heun"])
+@pytest.mark.parametrize("name", ["ddpm", "flow", "edm"])
+def test_any_sampler_on_any_run(ebbflow, runs, name, sampler, tmp_path):
+    given = ("--n", "20", "--steps", "4", "--sampler", sampler, "--grid", "quadratic", "--no-picture", "--out", "x.npy")
+    assert ebbflow("sample", runs / name, *given)[0] == 0
+    assert np.isfinite(np.load(tmp_path / "x.npy")).all()
+
+
+def test_samples_are_files_with_names_and_a_picture(ebbflow, runs, tmp_path):
+    given = (
+        runs / "plants",
+        "--n",
+        "30",
+        "--steps",
+        "3",
+        "--label",
+        "all",
+        "--guidance",
+        "1.5",
+        "--interval",
+        "0.1",
+        "0.9",
+    )
+    for name in ("x.csv", "x.tsv", "x.npz"):
+        assert ebbflow("sample", *given, "--out", name, "--overwrite")[0] == 0
+        points = read(tmp_path / name, "labels" if name == "x.npz" else "label")
+        assert points.classes == ("fern", "moss")
+        assert points.labels.tolist() == [k % 2 for k in range(30)]
+        assert (tmp_path / "x.png").stat().st_size > 10_000
+    with open(tmp_path / "x.csv") as file:
+        assert next(csv.reader(file)) == ["height", "width", "label"]
+    assert (read(tmp_path / "x.csv", "label").x == read(tmp_path / "x.npz").x).all()
+
+
+def test_nothing_is_overwritten_unasked(ebbflow, runs, tmp_path):
+    (tmp_path / "x.png").write_text("mine")
+    code, _, err = ebbflow("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy")
+    assert (code, err) == (2, "ebbflow: x.png exists; pass --overwrite to replace it.\n")
+    assert ebbflow("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 0
+    assert (tmp_path / "x.png").read_text() == "mine"
+    assert ebbflow("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 2
+
+
+def test_sample_i_is_the_same_whatever_n_is(ebbflow, runs, tmp_path, monkeypatch):
+    given = ("sample", runs / "conditional", "--steps", "4", "--label", "all", "--no-picture")
+    draw = lambda n: ebbflow(*given, "--n", n, "--out", f"{n}.npy")
+    assert draw(10)[0] == draw(50)[0] == 0
+    monkeypatch.setattr("ebbflow.trained.CHUNK", 7)
+    assert draw(51)[0] == 0
+    ten, fifty, pieces = (np.load(tmp_path / f"{n}.npy") for n in (10, 50, 51))
+    assert np.allclose(ten, fifty[:10], atol=1e-5)
+    assert np.allclose(fifty, pieces[:50], atol=1e-5)
+
+
+def test_the_default_file_is_in_the_run(ebbflow, tmp_path, runs):
+    assert ebbflow("export", runs / "flow", "--out", "model") == (0, "model\n", "")
+    assert ebbflow("sample", "model", "--n", "9", "--steps", "2")[0] == 0
+    assert ebbflow("sample", "model", "--n", "9", "--steps", "2")[0] == 0
+    assert (tmp_path / "model" / "samples.npy").exists()
+    assert (tmp_path / "model" / "samples.png").exists()
+
+
+def test_evaluate_prints_every_metric_beside_its_floor(ebbflow, runs):
+    code, out, err = ebbflow("evaluate", runs / "flow", "--n", "200", "--steps", "5")
+    assert (code, err) == (0, "measuring …\n")
+    assert out.splitlines()[0].split("  ")[0] == "metric"
+    assert "floor" in out.splitlines()[0]
+    code, out, _ = ebbflow("evaluate", runs / "flow", "--n", "200", "--steps", "5", "--json")
+    rows = json.loads(out)
+    names = {row["name"] for row in rows}
+    assert {"within-mode sliced W2", "mean log-density", "MMD²", "fraction in mode 0"} <= names
+    assert all(row["floor_low"] <= row["floor"] <= row["floor_high"] for row in rows)
+    assert json.loads((runs / "flow" / "evaluation.json").read_text()) == rows
+
+
+def test_evaluate_asks_a_conditional_run_for_every_class(ebbflow, runs):
+    code, out, _ = ebbflow("evaluate", runs / "plants", "--n", "100", "--steps", "5", "--json")
+    names = {row["name"] for row in json.loads(out)}
+    assert code == 0
+    assert {"asked label nearest", "sliced W2 of label 0", "sliced W2 of label 1"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flow", "plants", "line", "between"])
+def test_plot_draws_all_there_is(ebbflow, runs, name, tmp_path):
+    code, out, _ = ebbflow("plot", runs / name, "--out", "plots")
+    expected = PLOTS | (set() if name == "line" else {"vector_field.png"})
+    assert code == 0
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == expected
+    assert len(out.splitlines()) == len(expected)
+
+
+def test_an_export_is_the_run(ebbflow, runs, tmp_path):
+    assert ebbflow("export", runs / "flow", "--out", "model")[0] == 0
+    assert ebbflow("export", runs / "flow", "--out", "model")[0] == 2
+    assert ebbflow("export", runs / "edm", "--out", "model", "--overwrite")[0] == 0
+    assert "arXiv:2206.00364" in (tmp_path / "model" / "README.md").read_text()
+    model, run = Trained.from_pretrained(tmp_path / "model"), Trained.from_pretrained(runs / "edm")
+    assert (model.sample(5) == run.sample(5)).all()

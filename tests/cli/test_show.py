@@ -1,0 +1,63 @@
+"""`show`, `list` and `cite`."""
+
+import pytest
+
+from ebbflow.cli.listing import tables
+from ebbflow.data import DATASETS
+from ebbflow.paths import PATHS
+from ebbflow.recipes import RECIPES
+
+PICTURES = {"point_1d", "point_2d", "moments", "schedules", "ddpm_tables", "dissolving"}
+
+
+@pytest.mark.parametrize(
+    "path", ["linear", *(pytest.param(name, marks=pytest.mark.slow) for name in PATHS if name != "linear")]
+)
+def test_show_path(ebbflow, tmp_path, path):
+    code, out, err = ebbflow("show", "path", "--path", path, "--out", "pictures")
+    assert (code, err) == (0, "")
+    assert {file.stem for file in (tmp_path / "pictures").glob("*.png")} == PICTURES
+    assert len(out.splitlines()) == len(PICTURES)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_show_data(ebbflow, tmp_path, name):
+    assert ebbflow("show", "data", name, "--n", "300")[0] == 0
+    assert (tmp_path / "runs" / "show-data" / f"{name}.png").stat().st_size > 5000
+
+
+def test_show_a_file(ebbflow, tmp_path, table):
+    assert ebbflow("show", "data", table, "--label", "kind", "--out", "x") == (0, "x/plants.png\n", "")
+    assert (tmp_path / "x" / "plants.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["all", *tables()])
+def test_list(ebbflow, kind, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = ebbflow("list", kind)
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    for title, rows in tables().items():
+        assert (f"{title}:" in out.splitlines()) == (kind in ("all", title))
+        assert kind not in ("all", title) or all(f"\n  {name} " in out for name in rows)
+
+
+def test_list_says_something_of_every_row():
+    for title, rows in tables().items():
+        for name, texts in rows.items():
+            assert all(texts), f"{title}: {name}"
+    assert tables()["paths"]["vp"][1] == "options: vp:beta_min=0.1,beta_max=20.0"
+    assert tables()["networks"]["mlp"][1] == "options: mlp:width=64,depth=6,time_features=16"
+
+
+def test_list_help_names_every_table(ebbflow):
+    words = ebbflow("list", "--help")[1].replace(",", " ").split()
+    assert set(tables()) <= set(words)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_cite(ebbflow, name):
+    code, out, err = ebbflow("cite", name)
+    assert (code, err) == (0, "")
+    assert out.startswith("@")
+    assert out.count("{") == out.count("}")

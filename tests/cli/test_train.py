@@ -1,0 +1,75 @@
+"""`train` and `resume`, end to end and when they are stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ebbflow.recipes import RECIPES
+from ebbflow.training.run import read_metrics
+
+from .conftest import TINY
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_leaves_a_run(runs, name):
+    run = runs / name
+    config = json.loads((run / "checkpoints" / "last" / "config.json").read_text())
+    assert config["step"] == 20
+    assert config["recipe"] == RECIPES[name]().to_config() | {"steps": 20, "points": 500, "batch": 64}
+    assert [line["step"] for line in read_metrics(run)] == list(range(1, 21))
+    assert len(list((run / "evolution").glob("*.npy"))) == 3
+
+
+def test_a_run_may_be_conditional_on_a_file_or_between_sets(runs, table):
+    def config(name):
+        return json.loads((runs / name / "checkpoints" / "last" / "config.json").read_text())
+
+    assert (config("conditional")["classes"], config("conditional")["recipe"]["conditional"]) == (
+        ["first", "second"],
+        True,
+    )
+    assert (config("plants")["columns"], config("plants")["classes"]) == (["height", "width"], ["fern", "moss"])
+    assert config("between")["recipe"]["source"] == "eight_gaussians"
+    assert config("line")["shape"] == [1]
+
+
+def test_the_default_folder_says_recipe_and_data(ebbflow, tmp_path):
+    code, out, err = ebbflow("train", "flow", "--data", "rings", *TINY, "--steps", "1")
+    assert (code, out) == (0, "")
+    assert "Draw from it with: ebbflow sample runs/flow-rings" in err
+    assert (tmp_path / "runs" / "flow-rings" / "checkpoints" / "last").exists()
+
+
+def test_overwrite_replaces_and_resume_goes_on(ebbflow, tmp_path):
+    arguments = ["train", "flow", *TINY, "--out", "run"]
+    assert ebbflow(*arguments, "--steps", "2")[0] == 0
+    assert ebbflow(*arguments, "--steps", "2")[0] == 2
+    assert ebbflow(*arguments, "--steps", "3", "--overwrite")[0] == 0
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert ebbflow(*arguments, "--steps", "3", "--resume")[0] == 0
+    code, _, err = ebbflow("resume", "run", "--quiet")
+    assert (code, err.splitlines()[0]) == (0, "Trained 3 steps; the run is run")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(ebbflow, tmp_path, number, code):
+    command = [sys.executable, "-m", "ebbflow", "train", "flow", "--steps", "100000", "--snapshots", "0", "--quiet"]
+    process = subprocess.Popen([*command, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not any(line["step"] for line in read_metrics(tmp_path / "run")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    last = err.splitlines()[-1]
+    assert process.returncode == code, err
+    assert last.startswith(f"ebbflow: Stopped by {signal.Signals(number).name} at step ")
+    assert last.endswith("of 100000; saved. Continue with: ebbflow resume run")
+    step = int(last.split("at step ")[1].split()[0])
+    assert json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())["step"] == step
+    assert "Traceback" not in err

@@ -1,0 +1,171 @@
+"""Recipes are plain data: they survive a round trip, name rows that exist, and refuse what they don't know."""
+
+import json
+import re
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from ebbflow.cli import cite
+from ebbflow.cli.compare import Subject
+from ebbflow.cli.sample import Drawing
+from ebbflow.cli.show import ShowPath
+from ebbflow.couplings import COUPLINGS
+from ebbflow.data import DATASETS
+from ebbflow.denoiser import WEIGHTS
+from ebbflow.errors import InputError
+from ebbflow.networks import NETWORKS
+from ebbflow.paths import PATHS
+from ebbflow.recipes import CITATIONS, RECIPES, Recipe, rehearsal
+from ebbflow.recipes.rehearsal import rehearse
+from ebbflow.samplers import SAMPLERS
+from ebbflow.specs import bind
+from ebbflow.targets import TARGETS
+from ebbflow.times import GRIDS, TIMES
+
+TABLES = {
+    "path": PATHS,
+    "target": TARGETS,
+    "times": TIMES,
+    "weight": WEIGHTS,
+    "coupling": COUPLINGS,
+    "sampler": SAMPLERS,
+    "grid": GRIDS,
+}
+ALL = {**TABLES, "network": NETWORKS, "data": DATASETS}
+
+
+def help_of(kind):
+    """Field → the text under it, which is what --help prints."""
+    import inspect
+
+    return dict(re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', inspect.getsource(kind), re.M | re.S))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name):
+    recipe = RECIPES[name]()
+    assert Recipe.from_config(json.loads(json.dumps(recipe.to_config()))) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_names_rows_of_the_tables(name):
+    recipe = RECIPES[name]()
+    for field, table in ALL.items():
+        spec = getattr(recipe, field)
+        if table in (WEIGHTS, DATASETS):
+            assert spec in table
+        else:
+            bind(table, spec, field)
+    assert recipe.source == "noise"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_can_be_rehearsed(name):
+    start = rehearse(replace(RECIPES[name](), points=200, batch=64))
+    assert start.shape == (2,)
+    assert not any(p.isnan().any() for p in start.denoiser.parameters())
+
+
+def test_help_names_every_row_of_its_table():
+    for field, table in TABLES.items():
+        words = set(re.findall(r"\w+", help_of(Recipe)[field]))
+        assert set(table) <= words, f"the help of {field} forgets {set(table) - words}"
+    for kind, field in ((Drawing, "sampler"), (Drawing, "grid"), (ShowPath, "path")):
+        assert set(TABLES[field]) <= set(re.findall(r"\w+", help_of(kind)[field]))
+    assert set(RECIPES) <= set(re.findall(r"[\w-]+", help_of(cite.Cite)["recipe"]))
+
+
+def test_every_field_has_help():
+    assert set(help_of(Recipe)) == {field.name for field in fields(Recipe)}
+    assert all(text.endswith(".") for text in help_of(Recipe).values())
+
+
+def test_what_compare_shares_has_the_recipe_s_own_defaults():
+    assert Subject() == Subject(**{field.name: getattr(Recipe(), field.name) for field in fields(Subject)})
+
+
+def test_every_recipe_is_cited():
+    assert list(CITATIONS) == list(RECIPES)
+    for name, entry in CITATIONS.items():
+        ids = re.findall(r"arXiv:(\d{4}\.\d{5})", entry)
+        assert ids
+        assert any(f"arXiv:{number}" in (RECIPES[name].__doc__ or "") for number in ids)
+
+
+WRONG = {
+    "steps": ["3000", 3.5, True, None, 0, -1, 10**13, 10**400],
+    "lr": ["x", None, True, float("nan"), float("inf"), -1, 10**400],
+    "conditional": [1, "true", None],
+    "path": [3, None, ["linear"], True],
+    "seed": [-1, 2**63, 0.0],
+    "ema": [1.0, -0.1, 1],
+    "points": [1, 2e9],
+    "path_": ["linear"],
+    "": [1],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
+def test_from_config_refuses_by_name(field, value):
+    with pytest.raises(InputError) as caught:
+        Recipe.from_config({**Recipe().to_config(), field: value})
+    text = str(caught.value)
+    assert field in text
+    assert text.endswith(".")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("config", [None, [], "linear", 3, Recipe()])
+def test_from_config_takes_objects_only(config):
+    with pytest.raises(InputError, match="A recipe must be a JSON object"):
+        Recipe.from_config(config)
+
+
+NAMES = st.sampled_from([field.name for field in fields(Recipe)]) | st.text()
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text()
+
+
+@given(st.dictionaries(NAMES, SCALARS | st.lists(st.integers())))
+def test_any_config_is_a_recipe_or_one_sentence(config):
+    try:
+        text = None
+        recipe = Recipe.from_config(config)
+    except InputError as error:
+        text = str(error)
+    assert text.endswith(".") if text else recipe.to_config() == Recipe().to_config() | config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sampler": "heum"}, "did you mean 'heun'?"),
+        ({"sampler": "ddim:eta=2"}, "ddim: eta must be in [0, 1]; got 2.0."),
+        ({"grid": "trailing", "sample_steps": 2000}, "at most 1000 steps"),
+        ({"times": "logit_normal:mean=nan"}, "must give times in [0, 1]; got nan to nan."),
+        ({"weight": "min_snr:gamma=-1"}, "min_snr: gamma must be above 0 and finite; got -1.0."),
+        ({"weight": "unit:x=1"}, "weight 'unit' has no option 'x'; it takes none."),
+        ({"batch": 10**9}, "batch 1000000000 needs about"),
+        ({"points": 10**9}, "points 1000000000 needs about"),
+        ({"network": "mlp:width=65536,depth=1024"}, "needs about"),
+    ],
+)
+def test_a_rehearsal_says_what_would_go_wrong(change, words, monkeypatch):
+    monkeypatch.setattr(rehearsal, "memory", lambda: 8e9)
+    with pytest.raises(InputError) as caught:
+        rehearse(replace(Recipe(points=200, batch=64), **change))
+    assert words in str(caught.value)
+
+
+def test_a_rehearsal_leaves_no_trace():
+    before = torch.get_rng_state()
+    first, second = (rehearse(Recipe(points=200, batch=64)) for _ in range(2))
+    assert (torch.get_rng_state() == before).all()
+    for a, b in zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True):
+        assert (a == b).all()
+
+
+def test_memory_is_that_of_the_machine_or_less():
+    assert 2**27 < rehearsal.memory() < 2**50
