@@ -47,7 +47,7 @@ def class_aware_ot(
     return coupled
 
 
-BLOCK = 256  # pairs that are averaged over together: the work is BLOCK per pair, and more would help little
+BLOCK = 128  # pairs that are averaged over together: the work is BLOCK per pair, and more would help little
 
 
 def posterior_mean(
@@ -65,21 +65,19 @@ def posterior_mean(
     How much depends on how many of the batch's points could have made x_t: a lot for points, nothing for images.
     For independent pairs from N(0, I) only. allowed[i, j]: whether point j may have made x_t of example i (labels).
     """
-    if len(x0) > BLOCK:
-        blocks = [slice(at, at + BLOCK) for at in range(0, len(x0), BLOCK)]
-        pairs = [
-            posterior_mean(path, x0[b], noise[b], t[b], None if allowed is None else allowed[b, b]) for b in blocks
-        ]
-        return torch.cat([x for x, _ in pairs]), torch.cat([e for _, e in pairs])
     c = path.at(t, x0)
-    points, ratio = x0.flatten(1), (c.sigma / c.alpha.clamp(min=1e-6))
-    centres = (x0 + ratio * noise).flatten(1)
-    # Differences, not the expanded square: at small σ that would cancel to nothing.
-    distance = torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist")
-    logits = -(distance / ratio.flatten(1)).square() / 2
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    mean = (logits.softmax(1) @ points).reshape(x0.shape)
+    ratio = c.sigma / c.alpha.clamp(min=1e-6)
+    points, centres, spread = x0.flatten(1), (x0 + ratio * noise).flatten(1), ratio.flatten(1)
+    means = []
+    for start in range(0, len(x0), BLOCK):
+        b = slice(start, start + BLOCK)
+        # Differences, not the expanded square: at small σ that would cancel to nothing.
+        distance = torch.cdist(centres[b], points[b], compute_mode="donot_use_mm_for_euclid_dist")
+        logits = (distance / spread[b]).square() * -0.5
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed[b, b], -torch.inf)
+        means.append(logits.softmax(1) @ points[b])
+    mean = torch.cat(means).reshape(x0.shape)
     return mean, noise + (x0 - mean) / ratio
 
 

@@ -109,7 +109,7 @@ def test_progress_shows_the_first_and_the_last_step(c):
 
 
 def test_arrows_fill_every_panel_and_point_where_sampling_goes(c):
-    """A diffusion hardly moves at t = 0.9: drawn on the flow's scale its arrows would vanish, so panels have their own."""
+    """A diffusion hardly moves at t = 0.9: on the flow's scale its arrows would vanish."""
     figure = points.vector_field(c.methods, limits_of(c))
     assert len(figure.axes) == 8
     assert [ax.get_title() for ax in figure.axes[:4]] == ["t = 0.9", "t = 0.6", "t = 0.3", "t = 0.1"]
