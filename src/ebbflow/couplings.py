@@ -76,7 +76,7 @@ def posterior_mean(
         logits = (distance / spread[b]).square() * -0.5
         if allowed is not None:
             logits = logits.masked_fill(~allowed[b, b], -torch.inf)
-        means.append(logits.softmax(1) @ points[b])
+        means.append((points[b].T @ logits.softmax(1).T).T)  # w @ x, in the order that is quick for few columns
     mean = torch.cat(means).reshape(x0.shape)
     return mean, noise + (x0 - mean) / ratio
 

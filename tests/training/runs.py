@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from ebbflow.recipes import RECIPES, Recipe
-from ebbflow.training.run import _Log, fit, prepare
+from ebbflow.training.run import _Log, accelerate, fit, prepare
 from ebbflow.training.trainer import Trainer
 
 STEPS = 12
@@ -40,7 +39,7 @@ def tiny(name: str = "flow", **changes) -> Recipe:
 
 def trainer(recipe: Recipe) -> Trainer:
     start, data = prepare(recipe)
-    return Trainer(start.denoiser, data, recipe, Accelerator())
+    return Trainer(start.denoiser, data, recipe, accelerate())
 
 
 def run(recipe: Recipe, folder: Path, **options):
@@ -91,7 +90,7 @@ def sentence(error: BaseException) -> str:
     """The error's text, if it is what a user should read: one line, a capital or a name first, no traceback."""
     text = str(error)
     assert "\n" not in text, text
-    assert 10 < len(text) < 500, text
+    assert 10 < len(text) < 800, text
     return text
 
 

@@ -279,17 +279,17 @@ def test_a_bad_recipe_is_refused_before_anything_is_written(tmp_path, changes):
 @pytest.mark.slow
 def test_25_kills_at_random_moments_of_a_real_run(tmp_path):
     """kill -9 with a checkpoint every third step, so that many fall into one; then the run is finished."""
-    steps, kills, seed = 6000, 25, 20
+    steps, kills, seed = 4000, 25, 20
     recipe = tiny("conditional", steps=steps)
-    often = ["--checkpoints", 2000, "--snapshots", 5]
+    often = ["--checkpoints", steps // 3, "--snapshots", 5]
     process = command(*arguments(recipe, "flow"), *often, "--out", tmp_path / "straight")
-    assert process.wait(300) == 0, process.stderr.read()
+    assert process.wait(900) == 0, process.stderr.read()
     folder, chance, found = tmp_path / "killed", random.Random(seed), []
     for kill in range(kills):
         before = saved_step(folder)
         words = ["resume", folder, "--quiet"] if before >= 0 else [*arguments(recipe, "flow"), "--out", folder]
         process = command(*words, *often)
-        goal = before + chance.randint(1, 150)
+        goal = before + chance.randint(1, 100)
         while saved_step(folder) < goal and process.poll() is None:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.02))
@@ -302,7 +302,7 @@ def test_25_kills_at_random_moments_of_a_real_run(tmp_path):
         assert int(where.name[5:]) >= goal
     assert found, "no kill fell into a save"
     process = command("resume", folder, "--quiet", *often)
-    assert process.wait(300) == 0, process.stderr.read()
+    assert process.wait(900) == 0, process.stderr.read()
     assert_same(tensors(folder), tensors(tmp_path / "straight"))
     assert steps_of(folder) == steps_of(tmp_path / "straight")
     for one in sorted((folder / "evolution").iterdir()):
@@ -568,7 +568,7 @@ def test_two_processes_train_as_one(name, tmp_path):
     weights of size 1 differ by less than 1e-4."""
     recipe = tiny(name, clip=1e6)
     base = VARIANTS[name][0]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     words = [*torchrun, "-m", "ebbflow", *arguments(recipe, base), "--snapshots", "2", "--out", str(tmp_path / "two")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)

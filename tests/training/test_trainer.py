@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
@@ -16,6 +15,7 @@ from ebbflow.oracle import mixture
 from ebbflow.paths import Linear
 from ebbflow.training import trainer as module
 from ebbflow.training.ema import ema_decay
+from ebbflow.training.run import accelerate
 from ebbflow.training.schedule import learning_rate
 from ebbflow.training.trainer import TensorData, Trainer, batch_indices
 from training.runs import VARIANTS, tiny, trainer
@@ -208,7 +208,7 @@ class Counting(nn.Module):
 def counting(**changes):
     recipe = tiny(**changes)
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    return Trainer(Denoiser(Counting(), Linear()), TensorData(x), recipe, Accelerator())
+    return Trainer(Denoiser(Counting(), Linear()), TensorData(x), recipe, accelerate())
 
 
 def test_buffers_are_copied_not_averaged():
@@ -419,7 +419,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(spoil):
 
 def test_unequal_shares_of_a_batch_are_refused(monkeypatch):
     start = trainer(tiny())
-    accelerator = Accelerator()
+    accelerator = accelerate()
     monkeypatch.setattr(type(accelerator), "num_processes", 3)
     with pytest.raises(InputError, match="batch must be a multiple of the 3 processes"):
         Trainer(start.denoiser, start.data, replace(start.recipe, batch=16), accelerator)

@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 def rehearse(recipe: Recipe) -> "Trained":
     """One batch of training and one step of sampling, on nothing that is kept; returns the untrained start."""
     import torch
-    from accelerate import Accelerator
 
     from ..denoiser import loss_weight
-    from ..training.run import prepare
+    from ..training.run import accelerate, prepare
     from ..training.trainer import Trainer
 
     _fits(recipe)
     start, data = prepare(recipe)
-    trainer = Trainer(start.denoiser, data, recipe, Accelerator())
+    trainer = Trainer(start.denoiser, data, recipe, accelerate())
     t = trainer.batch(0)["t"].double().cpu()
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise InputError(f"times {recipe.times!r} must give times in [0, 1]; got {float(t.min())} to {float(t.max())}.")

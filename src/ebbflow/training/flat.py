@@ -3,6 +3,8 @@
 A small network spends a third of a step in per-tensor overhead otherwise.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +12,10 @@ from ..errors import InputError
 
 
 class FlatParameters:
-    """`vector` holds every trainable parameter of a network and `vector.grad` every gradient.
+    """`vector` holds every trainable parameter of a network and `gradient` every gradient.
 
     The network's own parameters become views of it: what is written to one is read from the other. Matrices come
-    first, so that weight decay can leave biases and gains alone: `decayed` and `kept` are the two parts.
+    first, so that weight decay can leave biases and gains alone: `decayed` is their part.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -29,12 +31,7 @@ class FlatParameters:
         for name, p in named:
             p.data, p.grad = values[name], gradients[name]
         matrices = sum(p.numel() for _, p in named if p.ndim >= 2)
-        self.decayed, self.kept = self._part(slice(0, matrices)), self._part(slice(matrices, None))
-
-    def _part(self, where: slice) -> nn.Parameter:
-        part = nn.Parameter(self.vector[where])
-        part.grad = self.gradient[where]
-        return part
+        self.decayed = self.vector[:matrices]
 
     def state(self, vector: Tensor) -> dict[str, Tensor]:
         """`split`, with a tied parameter under each of its names, as the network's state_dict has it."""
@@ -47,6 +44,32 @@ class FlatParameters:
         return {
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), vector.split(sizes), strict=True)
         }
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2), of matrices only.
+
+    On one vector its seven lines take half the time of torch.optim's fused one, and its state needs no splitting.
+    """
+
+    def __init__(
+        self, flat: FlatParameters, decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8
+    ) -> None:
+        self.flat, self.decay, self.betas, self.eps = flat, decay, betas, eps
+        self.mean, self.square = torch.zeros_like(flat.vector), torch.zeros_like(flat.vector)
+        self.updates = 0
+
+    def step(self, lr: float) -> None:
+        """m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,  θ ← (1 - lr λ) θ - lr m̂ / (√v̂ + ε)."""
+        self.updates += 1
+        gradient, (beta1, beta2) = self.flat.gradient, self.betas
+        self.mean.lerp_(gradient, 1 - beta1)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        unbias = math.sqrt(1 - beta2**self.updates)
+        if self.decay:
+            self.flat.decayed.mul_(1 - lr * self.decay)
+        rate = lr * unbias / (1 - beta1**self.updates)
+        self.flat.vector.addcdiv_(self.mean, self.square.sqrt().add_(self.eps * unbias), value=-rate)
 
 
 def _every_name(network: nn.Module) -> dict[str, str]:

@@ -72,7 +72,7 @@ def fit(
     if keep < 1:
         raise InputError(f"keep must be at least 1; got {keep}.")
     start, data = prepare(recipe)
-    accelerator = _accelerator(Path(out), precision, track)
+    accelerator = accelerate(precision, track, Path(out))
     run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), keep)
     with checkpoint.locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
@@ -309,7 +309,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _accelerator(folder: Path, precision: str, track: tuple[str, ...]) -> Accelerator:
+def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> Accelerator:
+    """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers
 
@@ -319,7 +320,8 @@ def _accelerator(folder: Path, precision: str, track: tuple[str, ...]) -> Accele
         if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
             raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
     AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
-    return Accelerator(mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
+    cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
 
 
 @contextmanager

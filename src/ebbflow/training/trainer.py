@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +18,7 @@ from ..recipes import Recipe
 from ..specs import bind, pick
 from ..times import TIMES, stratified_draws, uniform_draws
 from .ema import ema_decay
-from .flat import FlatParameters
+from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
 
 PATIENCE = 100  # skipped steps in a row after which a run is given up
@@ -82,11 +81,7 @@ class Trainer:
         self.data = data.to(accelerator.device)
         self.flat = FlatParameters(self.denoiser)
         self.ema = self.flat.vector.clone()
-        groups = [
-            {"params": [self.flat.decayed], "weight_decay": recipe.weight_decay},
-            {"params": [self.flat.kept], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)
+        self.optimizer = AdamW(self.flat, recipe.weight_decay)
         self._loss = accelerator.prepare(_Loss(self.denoiser, recipe))
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
@@ -113,8 +108,9 @@ class Trainer:
             self.flat.gradient.zero_()
             loss = self._loss(**self.batch(self.step)).mean()
             self.accelerator.backward(loss)
-            shared: Any = self.accelerator.reduce(loss.detach(), "mean")
-            value, norm = float(shared), float(self.flat.gradient.norm())
+            if self.accelerator.num_processes > 1:
+                loss = self.accelerator.reduce(loss.detach(), "mean")
+            value, norm = loss.item(), self.flat.gradient.norm().item()
             lr = learning_rate(self.step, recipe.steps, recipe.lr, warmup)
             if math.isfinite(value) and math.isfinite(norm):
                 self._update(lr, norm)
@@ -132,9 +128,7 @@ class Trainer:
     def _update(self, lr: float, norm: float) -> None:
         if norm > self.recipe.clip:
             self.flat.gradient.mul_(self.recipe.clip / norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        self.optimizer.step(lr)
         self.ema.lerp_(self.flat.vector, 1 - ema_decay(self.step, self.recipe.ema))
 
     def batch(self, step: int) -> dict[str, Tensor]:
@@ -142,7 +136,7 @@ class Trainer:
         recipe, data, device = self.recipe, self.data, self.accelerator.device
         draw = generator(recipe.seed, "step", step, device=device)
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data.x)).to(device)
-        x0 = data.x[indices]
+        x0 = data.x.index_select(0, indices)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
         batch = {"x0": x0, "t": self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)}
@@ -172,11 +166,9 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """What resuming needs besides the average: parameters and AdamW's two moments, by name."""
         tensors = {f"weights.{name}": part for name, part in self.flat.split(self.flat.vector).items()}
-        for moment in ("exp_avg", "exp_avg_sq"):
-            parts = [self.optimizer.state.get(p, {}).get(moment, torch.zeros_like(p)) for p in self._halves]
-            tensors |= {f"{moment}.{name}": part for name, part in self.flat.split(torch.cat(parts)).items()}
-        updates = [self.optimizer.state.get(p, {}).get("step", torch.zeros(())) for p in self._halves]
-        return tensors | {"updates": torch.stack(updates).cpu(), "step": torch.tensor(self.step)}
+        for moment, vector in self._moments.items():
+            tensors |= {f"{moment}.{name}": part for name, part in self.flat.split(vector).items()}
+        return tensors | {"updates": torch.tensor(self.optimizer.updates), "step": torch.tensor(self.step)}
 
     def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was."""
@@ -188,21 +180,14 @@ class Trainer:
             raise InputError(f"its step must be in 0..{self.recipe.steps}; got {int(tensors['step'])}.")
         self.denoiser.load_state_dict(average)
         self.ema.copy_(self.flat.vector)
-        for name, part in self.flat.split(self.flat.vector).items():
-            part.copy_(tensors[f"weights.{name}"])
-        size = len(self.flat.decayed)
-        moments = {}
-        for moment in ("exp_avg", "exp_avg_sq"):
-            whole = torch.cat([tensors[f"{moment}.{name}"].flatten() for name in self.flat.shapes])
-            moments[moment] = whole.to(self.ema).split([size, len(whole) - size])
-        for index, p in enumerate(self._halves):
-            state = {moment: parts[index].clone() for moment, parts in moments.items()}
-            self.optimizer.state[p] = state | {"step": tensors["updates"][index].to(p.device, copy=True)}
-        self.step = int(tensors["step"])
+        for kind, vector in {"weights": self.flat.vector, **self._moments}.items():
+            for name, part in self.flat.split(vector).items():
+                part.copy_(tensors[f"{kind}.{name}"])
+        self.optimizer.updates, self.step = int(tensors["updates"]), int(tensors["step"])
 
     @property
-    def _halves(self) -> tuple[Tensor, Tensor]:
-        return self.flat.decayed, self.flat.kept
+    def _moments(self) -> dict[str, Tensor]:
+        return {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
 
 
 class _Loss(torch.nn.Module):
