@@ -1,0 +1,267 @@
+"""The hub: against a stand-in that speaks enough of its HTTP on this machine, and against none at all."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+
+from ebbflow import cli
+from ebbflow.data import save
+from ebbflow.errors import EbbflowError, InputError
+from ebbflow.interop.hub import download, model_card
+from ebbflow.trained import Trained
+from training.runs import run, sentence, tiny
+
+NAME = "someone/moons"
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories as {name: {path: bytes}}, each with one commit."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.asked: list[str] = []
+        self.refuse: int | None = None
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, value=None, code=200, headers=(), body=None):
+        body = json.dumps(value).encode() if body is None else body
+        self.send_response(code)
+        for key, text in (("Content-Length", str(len(body))), *headers):
+            self.send_header(key, text)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def handle_any(self):
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        path = self.path.partition("?")[0]
+        self.server.asked.append(f"{self.command} {path}")
+        if self.server.refuse:
+            return self.answer({"error": "no"}, self.server.refuse, [("X-Error-Message", "Out of cheese.")])
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            self.server.repositories.setdefault(name, {})
+            self.server.private[name] = asked.get("private") or asked.get("visibility") == "private"
+            return self.answer({"url": f"{self.server.address}/{name}", "id": name})
+        if path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
+        found = re.match(r"/api/models/([^/]+/[^/]+)(/.*)?$", path)
+        if found and found[1] in self.server.repositories:
+            return self.api(found[1], found[2] or "", body)
+        found = re.match(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)$", path)
+        if found and found[2] in self.server.repositories.get(found[1], {}):
+            data = self.server.repositories[found[1]][found[2]]
+            headers = [("ETag", f'"{hashlib.sha256(data).hexdigest()}"'), ("X-Repo-Commit", "c" * 40)]
+            return self.answer(body=data, headers=headers)
+        return self.answer({"error": "Repository not found"}, 404, [("X-Error-Code", "RepoNotFound")])
+
+    def api(self, name, rest, body):
+        files = self.server.repositories[name]
+        if rest.startswith("/preupload"):
+            wanted = json.loads(body)["files"]
+            modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in wanted]
+            return self.answer({"files": modes})
+        if rest.startswith("/commit"):
+            for line in body.decode().splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            commit = f"{self.server.address}/{name}/commit/1"
+            return self.answer({"success": True, "commitUrl": commit, "commitOid": "c" * 40})
+        if "/tree/" in rest:
+            entries = [{"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                       for path, data in files.items()]  # fmt: skip
+            return self.answer(entries)
+        return self.answer({"id": name, "sha": "c" * 40, "siblings": [{"rfilename": path} for path in files]})
+
+    do_GET = do_HEAD = do_POST = handle_any
+
+
+def point_at(monkeypatch, address, cache):
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    server = Hub()
+    point_at(monkeypatch, server.address, tmp_path / "cache")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")  # the discard port: nobody listens
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return run(tiny("conditional", steps=1234, points=300, batch=8), tmp_path_factory.mktemp("run") / "run")
+
+
+def test_push_and_load(hub, trained):
+    assert trained.push_to_hub(NAME, token="hf_x", private=True) == f"{hub.address}/{NAME}"
+    assert sorted(hub.repositories[NAME]) == ["README.md", "config.json", "manifest.json", "model.safetensors"]
+    assert hub.private[NAME]
+    again = Trained.from_pretrained(NAME)
+    assert torch.equal(again.sample(6, steps=3, label=1), trained.sample(6, steps=3, label=1))
+    assert (again.step, again.recipe, again.classes) == (1234, trained.recipe, trained.classes)
+
+
+def test_pushing_again_replaces(hub, trained):
+    trained.push_to_hub(NAME, token="hf_x")
+    replace(trained, step=5).push_to_hub(NAME, token="hf_x")
+    assert Trained.from_pretrained(NAME).step == 5
+    assert not hub.private[NAME]
+
+
+def test_a_card_edited_on_the_hub_is_no_damage_a_weight_is(hub, trained):
+    trained.push_to_hub(NAME, token="hf_x")
+    hub.repositories[NAME]["README.md"] = b"# Mine"
+    assert Trained.from_pretrained(NAME).step == 1234
+    weights = hub.repositories[NAME]["model.safetensors"]
+    hub.repositories[NAME]["model.safetensors"] = weights[:-1] + bytes([weights[-1] ^ 1])
+    hub.repositories["other/name"] = hub.repositories.pop(NAME)
+    with pytest.raises(InputError, match="is damaged") as refused:
+        Trained.from_pretrained("other/name")
+    sentence(refused.value)
+
+
+def test_only_what_is_needed_is_downloaded(hub, trained):
+    trained.push_to_hub(NAME, token="hf_x")
+    hub.repositories[NAME] |= {"pytorch_model.bin": b"\x80", "code.py": b"x", "notes/a.txt": b"x"}
+    folder = download(NAME)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.json", "manifest.json", "model.safetensors",
+    ]  # fmt: skip
+    assert not [asked for asked in hub.asked if "code.py" in asked and "resolve" in asked]
+
+
+def test_a_repository_of_something_else_is_refused(hub):
+    hub.repositories["meta/llama"] = {"config.json": b'{"model_type": "llama"}', "pytorch_model.bin": b"\x80"}
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        Trained.from_pretrained("meta/llama")
+
+
+def test_a_repository_that_is_not_there(hub):
+    with pytest.raises(InputError) as refused:
+        Trained.from_pretrained("no/such")
+    assert sentence(refused.value) == "There is no folder 'no/such' and no such repository you may read."
+
+
+@pytest.mark.parametrize("code", [401, 403, 429, 500])
+def test_a_refusal_is_one_sentence(hub, trained, monkeypatch, code):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
+    hub.refuse = code
+    with pytest.raises(EbbflowError) as refused:
+        trained.push_to_hub(NAME, token="hf_x")
+    assert sentence(refused.value).startswith(f"{NAME!r} can't be uploaded to the hub: ")
+    assert refused.value.exit_code == 1
+    with pytest.raises(InputError) as refused:
+        Trained.from_pretrained(NAME)
+    assert NAME in sentence(refused.value)
+
+
+@pytest.mark.parametrize("name", ["no_slash/too/many", "bad name", "-x/y", "a/" + "b" * 200])
+def test_a_bad_name_is_one_sentence(hub, trained, name):
+    with pytest.raises(EbbflowError) as refused:
+        trained.push_to_hub(name, token="hf_x")
+    assert "can't be uploaded to the hub" in sentence(refused.value)
+
+
+def test_no_network_is_one_sentence(no_network, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("warnings.showwarning", None)
+    trained.save_pretrained("export")
+    for words, code, text in (
+        (["sample", NAME], 2, f"ebbflow: {NAME!r} is no folder here, and can't be had from the hub: "),
+        (["export", "export", "--push", NAME], 1, f"ebbflow: {NAME!r} can't be uploaded to the hub: "),
+    ):
+        assert cli.main(words) == code
+        err = capsys.readouterr().err
+        assert err.startswith(text)
+        assert err.count("\n") == 1
+
+
+def test_where_the_users_files_lie_is_not_published(hub, tmp_path):
+    table = tmp_path / "secret-project" / "points.csv"
+    table.parent.mkdir()
+    save(table, torch.randn(30, 2, generator=torch.Generator().manual_seed(0)))
+    trained = run(tiny(data=str(table)), tmp_path / "run")
+    trained.push_to_hub(NAME, token="hf_x")
+    assert not [path for path, data in hub.repositories[NAME].items() if b"secret-project" in data]
+    assert Trained.from_pretrained(NAME).recipe.data == "points.csv"
+    assert trained.recipe.data == str(table)
+
+
+# --- the card -------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_has_its_numbers(trained):
+    card = model_card(trained, NAME)
+    parameters = sum(p.numel() for p in trained.denoiser.parameters())
+    recipe = trained.recipe
+    for text in (
+        "three round clusters", "conditional on right, left, bottom", f"{parameters:,} parameters", "1,234 steps of 8",
+        "seed 3", "standardised per column", f"`{recipe.sampler}`", f"`{recipe.grid}`", "lipman2023flow", NAME,
+    ):  # fmt: skip
+        assert text in card, text
+    assert not re.search(r"[{}]|None|user/name", card.split("```")[0] + card.split("```")[2])
+
+
+def test_the_front_matter_is_yaml_whatever_the_labels(trained):
+    yaml = pytest.importorskip("yaml")
+    odd = replace(trained, classes=("a: b", "- c", "---"))
+    front = model_card(odd, NAME).split("---\n")[1]
+    assert yaml.safe_load(front) == {
+        "library_name": "ebbflow",
+        "license": "apache-2.0",
+        "tags": ["ebbflow", "diffusion", "flow-matching"],
+    }
+    data = huggingface_hub.ModelCard(model_card(odd, NAME)).data
+    assert data.library_name == "ebbflow"
+
+
+def test_the_cards_python_runs(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained.save_pretrained("export")
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "export" / "README.md").read_text(), re.S)[1]
+    scope: dict = {}
+    exec(code, scope)  # the code is this project's own
+    assert scope["x"].shape == (1000, 2)
+
+
+@pytest.mark.parametrize(("name", "cited"), [("ddpm", "ho2020ddpm"), ("edm", "karras2022edm"), ("bridge", "albergo"),
+                                             ("ot", "tong2024otcfm")])  # fmt: skip
+def test_the_card_cites_the_method(name, cited, tmp_path):
+    assert cited in model_card(run(tiny(name, steps=1), tmp_path / "run"), NAME)
