@@ -211,6 +211,17 @@ def counting(**changes):
     return Trainer(Denoiser(Counting(), Linear()), TensorData(x), recipe, accelerate())
 
 
+def test_parameters_stay_in_their_vector_on_a_numbered_device(monkeypatch):
+    """As each process of several has one: to("cpu:0") copies what is on "cpu", and out of the vector nothing learns."""
+    monkeypatch.setattr(type(accelerate()), "device", torch.device("cpu", 0))
+    run = trainer(tiny())
+    monkeypatch.undo()
+    plain = trainer(tiny())
+    assert list(run.steps()) == list(plain.steps())
+    assert torch.equal(run.flat.split(run.flat.vector)["network.out.bias"], run.denoiser.network.out.bias)
+    assert torch.equal(run.flat.vector, plain.flat.vector)
+
+
 def test_buffers_are_copied_not_averaged():
     run = counting()
     for _ in run.steps():

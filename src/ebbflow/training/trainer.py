@@ -82,7 +82,9 @@ class Trainer:
         self.flat = FlatParameters(self.denoiser)
         self.ema = self.flat.vector.clone()
         self.optimizer = AdamW(self.flat, recipe.weight_decay)
-        self._loss = accelerator.prepare(_Loss(self.denoiser, recipe))
+        # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
+        # buckets would take the gradients' place; one vector needs one reduction, in steps().
+        self._loss = accelerator.prepare_model(_Loss(self.denoiser, recipe), False, evaluation_mode=True)
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
         # A third noise is needed where both ends of a path are given (see Path.between).
@@ -110,6 +112,7 @@ class Trainer:
             self.accelerator.backward(loss)
             if self.accelerator.num_processes > 1:
                 loss = self.accelerator.reduce(loss.detach(), "mean")
+                self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
             value, norm = loss.item(), self.flat.gradient.norm().item()
             lr = learning_rate(self.step, recipe.steps, recipe.lr, warmup)
             if math.isfinite(value) and math.isfinite(norm):
@@ -191,7 +194,7 @@ class Trainer:
 
 
 class _Loss(torch.nn.Module):
-    """Denoiser.loss as a forward pass, which is what the accelerator wraps for autocast and many processes."""
+    """Denoiser.loss as a forward pass, which is what the accelerator wraps for autocast."""
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe) -> None:
         super().__init__()
