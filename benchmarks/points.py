@@ -479,6 +479,8 @@ def report(results: Results, command: str) -> str:
         "Two moons, 50 000 fixed points, standardised; batch 512; the same 3 × 128 network (SiLU, 16 time features) in "
         "every library, through its own documented loop. CPU time, warm-up excluded.",
         "",
+        *filter(None, [summary(results)]),
+        "",
         "## CPU time of one training step",
         "",
         f"Medians over {plan.rounds} rounds, in which all take turns; × is the median of each round's own ratio to "
@@ -497,8 +499,8 @@ def report(results: Results, command: str) -> str:
         "",
         f"Sliced W2 of {plan.samples} samples to {plan.samples} fresh real points, in data units; floor (truth against "
         f"truth) {mean:.3f}, {low:.3f} to {high:.3f}. Samples from Heun's method, {plan.sampling_steps} steps, on what "
-        f"each library learned. A cell: seconds (steps) of the shortest training whose mean over {len(plan.seeds)} "
-        f"seeds reaches the distance; seconds are steps × the time above. The ladder of lengths has factors of √2.",
+        f"each library learned. A cell: seconds (steps) of the shortest training whose mean over seeds "
+        f"({len(plan.seeds)}) reaches the distance; seconds are steps × the time above. The ladder of lengths has factors of √2.",
     ]
     for mode, title in (("own", "Each with its own defaults"), ("ours", "All with our learning-rate schedule")):
         shown = [name for name in plan.contenders if mode in results.distances[name] or library(name) == "ebbflow"]
@@ -521,6 +523,29 @@ def report(results: Results, command: str) -> str:
             cells = [_cell(results, name, kind, threshold) for threshold in THRESHOLDS]
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {best[1]:.3f} ({best[0]:.3f}–{best[2]:.3f}) |")
     return "\n".join(lines) + "\n"
+
+
+def summary(results: Results) -> str:
+    """ebbflow's first row beside the best of its peers, in a paragraph."""
+    ours_row, goal = results.plan.contenders[0], min(THRESHOLDS)
+    peers = [name for name in results.plan.contenders if library(name) != "ebbflow"]
+    own_seconds = results.seconds_to(ours_row, "ours", goal)
+    if not peers or own_seconds is None:
+        return ""
+    fastest = min(peers, key=results.ratio.__getitem__)
+    cost = {name: ratio / results.ratio[fastest] for name, ratio in results.ratio.items()}
+    others = [
+        f"{name} {cost[name]:.2f} ×"
+        for name in results.ratio
+        if name != ours_row and library(name) in ("ebbflow", ALONE)
+    ]
+    text = f"A step of {ours_row} costs {cost[ours_row]:.2f} × the fastest peer's, {fastest} ({', '.join(others)})."
+    for mode, when in (("ours", "under the same schedule"), ("own", "at their own defaults")):
+        reached = [seconds for name in peers if (seconds := results.seconds_to(name, mode, goal)) is not None]
+        longest = [max(results.distances[n][mode]) * results.milliseconds[n][mode] / 1000 for n in peers]
+        least, more = (min(reached), "") if reached else (min(longest), "more than ")
+        text += f" To {goal:g} the fastest peer takes {more}{least / own_seconds:.1f} × its time {when}."
+    return text
 
 
 def _cell(results: Results, name: str, mode: str, threshold: float) -> str:
