@@ -500,7 +500,8 @@ def report(results: Results, command: str) -> str:
         f"Sliced W2 of {plan.samples} samples to {plan.samples} fresh real points, in data units; floor (truth against "
         f"truth) {mean:.3f}, {low:.3f} to {high:.3f}. Samples from Heun's method, {plan.sampling_steps} steps, on what "
         f"each library learned. A cell: seconds (steps) of the shortest training whose mean over seeds "
-        f"({len(plan.seeds)}) reaches the distance; seconds are steps × the time above. The ladder of lengths has factors of √2.",
+        f"({len(plan.seeds)}) reaches the distance; seconds are steps × the time above. Lengths are tried in factors "
+        "of √2.",
     ]
     for mode, title in (("own", "Each with its own defaults"), ("ours", "All with our learning-rate schedule")):
         shown = [name for name in plan.contenders if mode in results.distances[name] or library(name) == "ebbflow"]
@@ -539,7 +540,7 @@ def summary(results: Results) -> str:
         for name in results.ratio
         if name != ours_row and library(name) in ("ebbflow", ALONE)
     ]
-    text = f"A step of {ours_row} costs {cost[ours_row]:.2f} × the fastest peer's, {fastest} ({', '.join(others)})."
+    text = f"A step of {ours_row} costs {cost[ours_row]:.2f} × the fastest peer's, {fastest} ({'; '.join(others)})."
     for mode, when in (("ours", "under the same schedule"), ("own", "at their own defaults")):
         reached = [seconds for name in peers if (seconds := results.seconds_to(name, mode, goal)) is not None]
         longest = [max(results.distances[n][mode]) * results.milliseconds[n][mode] / 1000 for n in peers]

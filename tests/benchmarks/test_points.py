@@ -54,6 +54,30 @@ def test_the_shortest_training_that_is_good_enough_counts() -> None:
     assert results.seconds_to("a", "ours", 0.04) is None
 
 
+def test_the_summary_is_beside_the_fastest_peer() -> None:
+    plan = dataclasses.replace(TINY, contenders=("ebbflow, flow", "azula", "torchcfm"))
+    good, bad = (0.05, 0.05, 0.05), (0.2, 0.2, 0.2)
+    results = points.Results(
+        plan,
+        floor=(0, 0, 0),
+        milliseconds={
+            "ebbflow, flow": {"ours": 2.0},
+            "azula": {"own": 3.0, "ours": 3.0},
+            "torchcfm": {"own": 1.0, "ours": 1.0},
+        },
+        ratio={"ebbflow, flow": 1.0, "azula": 1.5, "torchcfm": 0.5},
+        distances={
+            "ebbflow, flow": {"ours": {100: good}},
+            "azula": {"own": {1000: bad}, "ours": {200: good}},
+            "torchcfm": {"own": {1000: bad}, "ours": {1000: good}},
+        },
+    )
+    text = points.summary(results)
+    assert "costs 2.00 × the fastest peer's, torchcfm" in text
+    assert "takes 3.0 × its time under the same schedule" in text
+    assert "takes more than 5.0 × its time at their own defaults" in text
+
+
 def test_the_real_points_are_at_their_floor() -> None:
     """Truth against truth, with fixed seeds: 0.037 on average, standard deviation 0.011."""
     plan = dataclasses.replace(TINY, samples=points.SAMPLES)
