@@ -111,7 +111,7 @@ def compare(
     recipe: Recipe,
     out: Path,
     *,
-    n: int = 10_000,
+    n: int = 5_000,
     workers: int = 2,
     resume: bool = False,
     overwrite: bool = False,

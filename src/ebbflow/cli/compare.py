@@ -45,7 +45,7 @@ class Compare:
     subject: tyro.conf.OmitArgPrefixes[Subject] = field(default_factory=Subject)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
     """Folder of the comparison."""
-    n: int = 10_000
+    n: int = 5_000
     """Samples to draw for each row of the table."""
     workers: int = 2
     """Processes: 2 trains the two methods at the same time."""
