@@ -125,7 +125,7 @@ def no_network(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return run(tiny("conditional", steps=1234, points=300, batch=8), tmp_path_factory.mktemp("run") / "run")
+    return replace(run(tiny("conditional", batch=8), tmp_path_factory.mktemp("run") / "run"), step=1234)
 
 
 def test_push_and_load(hub, trained):
