@@ -29,7 +29,7 @@ def minibatch_ot(
     x0: Float[Tensor, " b *d"], x1: Float[Tensor, " b *d"], labels: Labels = None
 ) -> Float[Tensor, " b *d"]:
     """The permutation π least in Σ |x₀ᵢ - x₁_π(i)|² (Tong et al. 2024, arXiv:2302.00482, Section 3.2)."""
-    cost = torch.cdist(x0.flatten(1), x1.flatten(1)).square()
+    cost = torch.cdist(x0.flatten(1), x1.flatten(1)).square().nan_to_num()  # an overflow is for the loss to report
     _, columns = linear_sum_assignment(cost.cpu().numpy())
     return x1[torch.from_numpy(columns).to(x1.device)]
 

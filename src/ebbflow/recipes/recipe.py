@@ -43,7 +43,7 @@ class Recipe:
     network: str = "mlp"
     """The network and its size, as in mlp:width=64,depth=6."""
 
-    steps: int = 2000
+    steps: int = 2800
     """Optimiser steps."""
     batch: int = 512
     """Examples a step, over all processes."""
