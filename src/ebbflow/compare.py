@@ -26,10 +26,10 @@ from .errors import InputError
 from .evaluation import evaluate, point_set, real_points
 from .metrics import Measurement
 from .recipes import RECIPES, Recipe
-from .recipes.rehearsal import rehearse, room
 from .samplers import slope
 from .trained import Trained
 from .training import checkpoint
+from .training.rehearsal import rehearse, room
 from .training.run import Interrupted, fit, read_metrics
 
 # Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:

@@ -91,7 +91,7 @@ def draw(trained: "Trained", how: Drawing, each: int = 300) -> tuple["Tensor", "
     import torch
     from tqdm import tqdm
 
-    from ..recipes.rehearsal import room
+    from ..training.rehearsal import room
 
     room(how.n * each, f"--n {how.n}")
     threads(how.threads, trained.denoiser)

@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> None:
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train in `out` and say where the result is."""
-    from ..recipes.rehearsal import rehearse
+    from ..training.rehearsal import rehearse
     from ..training.run import fit
 
     if resume and not any((out / "checkpoints").glob("step-*")):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .recipe import Recipe
+from ..recipes import Recipe
 
 if TYPE_CHECKING:
     from ..trained import Trained
@@ -16,8 +16,8 @@ def rehearse(recipe: Recipe) -> "Trained":
     import torch
 
     from ..denoiser import loss_weight
-    from ..training.run import accelerate, prepare
-    from ..training.trainer import Trainer
+    from .run import accelerate, prepare
+    from .trainer import Trainer
 
     _fits(recipe)
     start, data = prepare(recipe)

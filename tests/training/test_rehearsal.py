@@ -1,0 +1,51 @@
+"""A rehearsal says what would go wrong before a run begins, and leaves no trace."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ebbflow.errors import InputError
+from ebbflow.recipes import RECIPES, Recipe
+from ebbflow.training import rehearsal
+from ebbflow.training.rehearsal import rehearse
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_can_be_rehearsed(name):
+    start = rehearse(replace(RECIPES[name](), points=200, batch=64))
+    assert start.shape == (2,)
+    assert not any(p.isnan().any() for p in start.denoiser.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sampler": "heum"}, "did you mean 'heun'?"),
+        ({"sampler": "ddim:eta=2"}, "ddim: eta must be in [0, 1]; got 2.0."),
+        ({"grid": "trailing", "sample_steps": 2000}, "at most 1000 steps"),
+        ({"times": "logit_normal:mean=nan"}, "must give times in [0, 1]; got nan to nan."),
+        ({"weight": "min_snr:gamma=-1"}, "min_snr: gamma must be above 0 and finite; got -1.0."),
+        ({"weight": "unit:x=1"}, "weight 'unit' has no option 'x'; it takes none."),
+        ({"batch": 10**9}, "batch 1000000000 needs about"),
+        ({"points": 10**9}, "points 1000000000 needs about"),
+        ({"network": "mlp:width=65536,depth=1024"}, "needs about"),
+    ],
+)
+def test_a_rehearsal_says_what_would_go_wrong(change, words, monkeypatch):
+    monkeypatch.setattr(rehearsal, "memory", lambda: 8e9)
+    with pytest.raises(InputError) as caught:
+        rehearse(replace(Recipe(points=200, batch=64), **change))
+    assert words in str(caught.value)
+
+
+def test_a_rehearsal_leaves_no_trace():
+    before = torch.get_rng_state()
+    first, second = (rehearse(Recipe(points=200, batch=64)) for _ in range(2))
+    assert (torch.get_rng_state() == before).all()
+    for a, b in zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True):
+        assert (a == b).all()
+
+
+def test_memory_is_that_of_the_machine_or_less():
+    assert 2**27 < rehearsal.memory() < 2**50
