@@ -52,7 +52,7 @@ METHODS = {"diffusion": ("DDPM", "ddpm"), "flow": ("Flow matching", "flow")}
 CURVE = {"Euler": ("euler", (5, 10, 20, 50, 100)), "Heun": ("heun", (3, 5, 10, 25, 50))}
 CURVE_METRICS = ("within-mode sliced W2", "energy distance")  # the first that applies is drawn
 SUMMARY = ("within-mode sliced W2", "outliers beyond 4 σ", "mean log-density", "MMD²", "energy distance", "sliced W2")
-CURVE_POINTS = 4000
+CURVE_POINTS = 2000
 WALK_POINTS = 1500
 FEWEST = 20  # rows of a file: two halves of fewer say nothing of each other
 FIELD_TIMES = (0.9, 0.7, 0.5, 0.3, 0.1)
@@ -111,7 +111,7 @@ def compare(
     recipe: Recipe,
     out: Path,
     *,
-    n: int = 5_000,
+    n: int = 4_000,
     workers: int = 2,
     resume: bool = False,
     overwrite: bool = False,

@@ -26,8 +26,8 @@ class Subject:
     """How many points to draw from a named point set, once, as training data."""
     network: str = Recipe.network
     """The network and its size, as in mlp:width=64,depth=6."""
-    steps: int = Recipe.steps
-    """Optimiser steps."""
+    steps: int = 1800
+    """Optimiser steps; fewer than for `train`, so that both methods and the report fit into a minute."""
     batch: int = Recipe.batch
     """Examples a step."""
     lr: float = Recipe.lr
@@ -45,7 +45,7 @@ class Compare:
     subject: tyro.conf.OmitArgPrefixes[Subject] = field(default_factory=Subject)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
     """Folder of the comparison."""
-    n: int = 5_000
+    n: int = 4_000
     """Samples to draw for each row of the table."""
     workers: int = 2
     """Processes: 2 trains the two methods at the same time."""
