@@ -74,8 +74,10 @@ def test_every_field_has_help():
     assert all(text.endswith(".") for text in help_of(Recipe).values())
 
 
-def test_what_compare_shares_has_the_recipe_s_own_defaults():
-    assert Subject() == Subject(**{field.name: getattr(Recipe(), field.name) for field in fields(Subject)})
+def test_what_compare_shares_has_the_recipe_s_own_defaults_but_a_shorter_training():
+    own = {field.name: getattr(Recipe(), field.name) for field in fields(Subject)}
+    assert Subject() == Subject(**own | {"steps": 1800})
+    assert own["steps"] == 2800
 
 
 def test_every_recipe_is_cited():
