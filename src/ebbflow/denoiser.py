@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .paths import Path, Scales
-from .specs import bind, parse, pick
+from .specs import bind, parse, pick, positive
 from .targets import TARGETS, Estimate, Target, decode, edm_inputs, encode
 
 
@@ -99,13 +99,13 @@ class Denoiser(nn.Module):
 
 def _min_snr(c: Scales, gamma: float = 5.0) -> Tensor:
     """min(SNR, γ), SNR = α²/σ² (Hang et al. 2023, arXiv:2303.09556, Section 3.4)."""
-    _positive("min_snr", "gamma", gamma)
+    positive("min_snr", "gamma", gamma)
     return (c.alpha / c.sigma).square().clamp(max=gamma)
 
 
 def _edm_weight(c: Scales, data_std: float = 1.0) -> Tensor:
     """λ(σ) = (σ² + σ_d²) / (σ σ_d)²: leaves the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
-    _positive("edm weight", "data_std", data_std)
+    positive("edm weight", "data_std", data_std)
     ratio = c.sigma / c.alpha
     return (ratio**2 + data_std**2) / (ratio * data_std) ** 2
 
@@ -121,8 +121,3 @@ def loss_weight(spec: str) -> Callable[[Scales], Tensor] | None:
             raise InputError(f"weight {name!r} has no option {next(iter(given))!r}; it takes none.")
         return None
     return bind({name: row for name, row in WEIGHTS.items() if row is not None}, spec, "weight")
-
-
-def _positive(row: str, name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{row}: {name} must be above 0 and finite; got {value!r}.")

@@ -7,6 +7,7 @@ tables (never resolved as dotted paths), so a config can't make ebbflow run code
 import difflib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -71,6 +72,12 @@ def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         and parameter.annotation in _KINDS
         and (parameter.kind is parameter.KEYWORD_ONLY or not alone)
     }
+
+
+def positive(row: str, name: str, value: float) -> None:
+    """Refuse an option of a row that isn't above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise InputError(f"{row}: {name} must be above 0 and finite; got {value!r}.")
 
 
 _KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}

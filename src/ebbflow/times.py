@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .paths import DDPM, Path
+from .specs import positive
 
 
 def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
@@ -38,7 +39,7 @@ def uniform_law(u: Tensor, path: Path) -> Tensor:
 
 def logit_normal(u: Tensor, path: Path, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """t = 1 / (1 + e^{-(m + s Φ⁻¹(u))}): more training in the middle (Esser et al. 2024, arXiv:2403.03206, Eq. 19)."""
-    _positive("logit_normal", "std", std)
+    positive("logit_normal", "std", std)
     return torch.sigmoid(mean + std * torch.special.ndtri(u))
 
 
@@ -47,8 +48,8 @@ def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0
 
     In π0's clock, where 1 is data, it is τ' = s (1 - z), z ~ Beta(1.5, 1), which is this in ours, where 1 is noise.
     """
-    _positive("beta", "a", a)
-    _positive("beta", "b", b)
+    positive("beta", "a", a)
+    positive("beta", "b", b)
     if not 0 < scale <= 1:
         raise InputError(f"beta: scale must be above 0 and at most 1; got {scale!r}.")
     if b == 1:
@@ -61,7 +62,7 @@ def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0
 
 def log_normal(u: Tensor, path: Path, mean: float = -1.2, std: float = 1.2) -> Tensor:
     """log(σ/α) ~ N(m, s²), as EDM trains (Karras et al. 2022, arXiv:2206.00364, Table 1: m = -1.2, s = 1.2)."""
-    _positive("log_normal", "std", std)
+    positive("log_normal", "std", std)
     return path.time_of((mean + std * torch.special.ndtri(u)).exp())
 
 
@@ -97,7 +98,7 @@ def quadratic(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
 
 def shifted(steps: int, path: Path, shift: float = 3.0) -> Float[Tensor, " n_plus_1"]:
     """t = k u / (1 + (k - 1) u), u uniform: k > 1 puts more steps near the noise (Esser et al. 2024, Eq. 23)."""
-    _positive("shifted", "shift", shift)
+    positive("shifted", "shift", shift)
     u = uniform_grid(steps, path)
     return shift * u / (1 + (shift - 1) * u)
 
@@ -117,7 +118,7 @@ def karras(
     steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0
 ) -> Float[Tensor, " n_plus_1"]:
     """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5); ends as log_snr's."""
-    _positive("karras", "rho", rho)
+    positive("karras", "rho", rho)
     ratio_max = _reached(path, ratio_max)
     _ordered("karras", ratio_min, ratio_max)
     return _from_ratios(path, lambda u: _lerp(ratio_max ** (1 / rho), ratio_min ** (1 / rho), u) ** rho, steps)
@@ -152,11 +153,6 @@ def _reached(path: Path, ratio_max: float) -> float:
 
 def _lerp(first: float, last: float, u: Tensor) -> Tensor:
     return first + (last - first) * u
-
-
-def _positive(row: str, name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{row}: {name} must be above 0 and finite; got {value!r}.")
 
 
 def _ordered(row: str, low: float, high: float) -> None:

@@ -156,8 +156,9 @@ class Trainer:
             hidden = torch.rand(recipe.batch, generator=draw, device=device) < recipe.label_dropout
             null: int = self.denoiser.network.classes  # type: ignore[assignment]
             batch["label"] = label.masked_fill(hidden, null)
-            allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
         if recipe.stable_targets and not self._coupled:
+            if label is not None:
+                allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
