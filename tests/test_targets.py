@@ -12,7 +12,7 @@ from ebbflow.targets import TARGETS, Estimate, decode, edm_inputs, encode, score
 from problems import PATHS, float64, noise_like
 
 # α = 0.6, σ = 0.8, α̇ = -2, σ̇ = 3.
-BY_HAND = Scales(*(torch.tensor(value, dtype=torch.float64) for value in (0.6, 0.8, -2.0, 3.0)))
+BY_HAND = Scales(*(torch.tensor(value, dtype=torch.float64) for value in (0.5, 0.6, 0.8, -2.0, 3.0)))
 
 
 def close(a, b, tolerance=1e-9):
@@ -101,7 +101,7 @@ def test_edm_is_karras_preconditioning(data_std):
     """D(x; σ) = c_skip x + c_out F(c_in x; ¼ ln σ), each as Table 1 prints it, at σ from 0.002 to 80."""
     sigma = float64(0.002, 0.1, 1, 7, 80)
     one = torch.ones_like(sigma)
-    c = Scales(one, sigma, 0 * one, one)
+    c = Scales(one, one, sigma, 0 * one, one)
     x, output = noise_like(2, 5).unbind()
     c_skip = data_std**2 / (sigma**2 + data_std**2)
     c_out = sigma * data_std / (sigma**2 + data_std**2) ** 0.5
@@ -120,7 +120,7 @@ def test_edm_on_any_path_is_karras_on_the_scaled_path():
     for path in PATHS.values():
         c = path.at(float64(0.1, 0.4, 0.7, 0.95), x0)
         one = torch.ones_like(c.alpha)
-        theirs = Scales(one, c.sigma / c.alpha, one, one)
+        theirs = Scales(one, one, c.sigma / c.alpha, one, one)
         close(encode(row, c, x0, noise), encode(row, theirs, x0, noise))
         x_t = c.alpha * x0 + c.sigma * noise
         for mine, karras in zip(edm_inputs(c, x_t, 0.5), edm_inputs(theirs, x_t / c.alpha, 0.5), strict=True):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import InputError
-from .paths import Path, Scales
+from .paths import Path, Scales, Time
 from .specs import bind, parse, pick, positive
 from .targets import TARGETS, Estimate, Target, decode, edm_inputs, encode
 
@@ -24,7 +24,7 @@ class DenoiserLike(Protocol):
     @property
     def gaussian_end(self) -> bool: ...
 
-    def __call__(self, x_t: Tensor, t: Tensor, /, **cond: Any) -> Estimate: ...
+    def __call__(self, x_t: Tensor, t: Time, /, **cond: Any) -> Estimate: ...
 
 
 class Denoiser(nn.Module):
@@ -53,18 +53,28 @@ class Denoiser(nn.Module):
         if not gaussian_end and name != "velocity":
             raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
 
-    def output(
-        self, c: Scales, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " #b"], **cond: Any
-    ) -> Float[Tensor, " b *d"]:
+    def output(self, c: Scales, x_t: Float[Tensor, " b *d"], **cond: Any) -> Float[Tensor, " b *d"]:
         """The network's raw output ŷ; EDM alone rescales what the network sees."""
-        inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, t.to(x_t))
+        inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
+        clock = clock.to(x_t) if isinstance(clock, Tensor) else x_t.new_full((1,), clock)
         y: Tensor = self.network(inputs, clock, **cond)
         return y
 
-    def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " #b"], **cond: Any) -> Estimate:
-        t = t.clamp(max=self.t_max)
+    def forward(self, x_t: Float[Tensor, " b *d"], t: Time, **cond: Any) -> Estimate:
+        """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there."""
+        if self.t_max < 1:
+            t = self._within(t)
         c = self.path.at(t, x_t)
-        return decode(self.row, c, x_t, self.output(c, x_t, t, **cond))
+        try:
+            return decode(self.row, c, x_t, self.output(c, x_t, **cond))
+        except ZeroDivisionError:
+            raise InputError(f"At t = {c.t:g} the target {self.target!r} leaves x₀ or the noise unknown.") from None
+
+    def _within(self, t: Time) -> Time:
+        """t, but t_max where it is later."""
+        if isinstance(t, Tensor):
+            return t.clamp(max=self.t_max)
+        return self.t_max if (t.t if isinstance(t, Scales) else t) > self.t_max else t
 
     def loss(
         self,
@@ -90,7 +100,7 @@ class Denoiser(nn.Module):
             raise InputError(f"Between given ends (z) only the velocity has a meaning; got target {self.target!r}.")
         else:
             x_t, y = self.path.between(x0, noise, t, z)
-        error: Tensor = (self.output(c, x_t, t, **cond) - y).square().flatten(1).mean(1)
+        error: Tensor = (self.output(c, x_t, **cond) - y).square().flatten(1).mean(1)
         if weight is None:
             return error
         a, b = self.row(c)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .denoiser import DenoiserLike
 from .errors import InputError
-from .paths import Path
+from .paths import Path, Scales, Time
 from .targets import Estimate
 
 
@@ -48,7 +48,7 @@ class ClassifierFree:
     def __call__(
         self,
         x_t: Float[Tensor, " b *d"],
-        t: Float[Tensor, " #b"],
+        t: Time,
         /,
         *,
         label: Int[Tensor, " b"] | None = None,
@@ -56,13 +56,19 @@ class ClassifierFree:
     ) -> Estimate:
         if label is None:
             raise InputError("Classifier-free guidance needs a label for each sample.")
-        low, high = self.interval
-        inside = (t > low) & (t <= high)
-        if self.weight == 1 or not bool(inside.any()):
+        inside = within(self.interval, t)
+        if self.weight == 1 or not (bool(inside.any()) if isinstance(inside, Tensor) else inside):
             return self.denoiser(x_t, t, label=label, **cond)
         null = torch.full_like(label, self.null_label)
-        both_t = t if len(t) == 1 else torch.cat([t, t])
+        both_t = torch.cat([t, t]) if isinstance(t, Tensor) and len(t) > 1 else t
         both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
-        w = (1 + (self.weight - 1) * inside.to(x_t)).reshape(-1, *[1] * (x_t.ndim - 1))
-        (x0, null_x0), (noise, null_noise) = both.x0.chunk(2), both.noise.chunk(2)
-        return Estimate(torch.lerp(null_x0, x0, w), torch.lerp(null_noise, noise, w))
+        b, w = len(x_t), 1 + (self.weight - 1) * inside
+        if isinstance(w, Tensor):
+            w = w.to(x_t).reshape(-1, *[1] * (x_t.ndim - 1))
+        return both.map(lambda both: torch.lerp(both[b:], both[:b], w))
+
+
+def within(interval: tuple[float, float], t: Time) -> Any:
+    """Whether low < t ≤ high: a bool, or one for each example."""
+    time = t.t if isinstance(t, Scales) else t
+    return (time > interval[0]) & (time <= interval[1])

@@ -1,5 +1,9 @@
-"""Exact denoisers of known distributions, on every path: the truth that samplers and networks are held against."""
+"""Exact denoisers of known distributions, on every path: the truth that samplers and networks are held against.
 
+Data of any shape; times alike for the batch or one per example; in the precision of what they are asked about.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
-from .paths import Path, Scales
+from .paths import Path, Scales, Time
 from .targets import Estimate
 
 
@@ -23,35 +27,37 @@ class Mixture:
     """
 
     path: Path
-    means: Float[Tensor, " k d"]
+    means: Float[Tensor, " k *d"]
     stds: Float[Tensor, " k"]
     weights: Float[Tensor, " k"]
     gaussian_end: bool = True
 
-    def __call__(self, x_t: Float[Tensor, " b d"], t: Float[Tensor, " #b"], /, **cond: Any) -> Estimate:
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
         c, offsets, variance, log_joint = self._components(x_t, t)
         r = log_joint.softmax(1)[..., None]
-        gain = c.alpha[..., None] * self.stds.to(x_t).square()[:, None] / variance
-        x0 = (r * (self.means.to(x_t) + gain * offsets)).sum(1)
-        noise = (r * c.sigma[..., None] / variance * offsets).sum(1)
-        return Estimate(x0, noise)
+        gain = c.alpha * self.stds.to(x_t).square()[:, None] / variance
+        x0 = (r * (self.means.to(x_t).flatten(1) + gain * offsets)).sum(1)
+        noise = (r * (c.sigma / variance) * offsets).sum(1)
+        return Estimate(x0.reshape(x_t.shape), noise.reshape(x_t.shape))
 
-    def log_density(self, x_t: Float[Tensor, " b d"], t: Float[Tensor, " #b"]) -> Float[Tensor, " b"]:
+    def log_density(self, x_t: Float[Tensor, " b *d"], t: Time = 0.0) -> Float[Tensor, " b"]:
         """log p_t(x_t)."""
         return self._components(x_t, t)[3].logsumexp(1)
 
-    def _components(self, x_t: Tensor, t: Tensor) -> tuple[Scales, Tensor, Tensor, Tensor]:
-        c = self.path.at(t, x_t)
-        offsets = x_t[:, None] - c.alpha[..., None] * self.means.to(x_t)
-        variance = (c.alpha * self.stds.to(x_t)).square() + c.sigma.square()
-        d = x_t.shape[1]
-        log_normal = -offsets.square().sum(2) / (2 * variance) - d / 2 * (2 * torch.pi * variance).log()
-        return c, offsets, variance[..., None], self.weights.to(x_t).log() + log_normal
+    def _components(self, x_t: Tensor, t: Time) -> tuple[Scales, Tensor, Tensor, Tensor]:
+        """Scales, x_t - α m_k as (b, k, d), V_k as (b or 1, k, 1), and log w_k N(x_t; α m_k, V_k I)."""
+        x = x_t.flatten(1)[:, None]
+        c = self.path.at(t, x)
+        offsets = x - c.alpha * self.means.to(x).flatten(1)
+        variance = (c.alpha * self.stds.to(x)[None, :, None]) ** 2 + c.sigma**2
+        squares = offsets.square().sum(2) / variance[..., 0]
+        log_normal = -(squares + x.shape[2] * (2 * math.pi * variance[..., 0]).log()) / 2
+        return c, offsets, variance, self.weights.to(x).log() + log_normal
 
 
 def mixture(
     path: Path,
-    means: Float[Tensor, " k d"],
+    means: Float[Tensor, " k *d"],
     stds: float | Float[Tensor, " k"] = 0.0,
     weights: Float[Tensor, " k"] | None = None,
 ) -> Mixture:
@@ -64,20 +70,60 @@ def mixture(
     return Mixture(path, means.double(), spread, shares.double())
 
 
-def finite(path: Path, points: Float[Tensor, " k d"]) -> Mixture:
+def finite(path: Path, points: Float[Tensor, " k *d"]) -> Mixture:
     """The exact denoiser of a data set: a network that reaches it has memorised the points."""
     return mixture(path, points)
 
 
-def gaussian(path: Path, mean: Float[Tensor, " d"], std: float) -> Mixture:
-    """One Gaussian N(mean, std² I), whose probability flow is known: see `gaussian_flow`."""
-    return mixture(path, mean[None], std)
+@dataclass(frozen=True)
+class Gaussian:
+    """Data N(m, C), C = U diag(s²) Uᵀ: in the basis U each coordinate is a Gaussian of its own.
+
+    x̂₀ = m + U diag(α s² / V) Uᵀ (x_t - α m),  ε̂ = U diag(σ / V) Uᵀ (x_t - α m),  V = α² s² + σ².
+    """
+
+    path: Path
+    mean: Float[Tensor, " *d"]
+    basis: Float[Tensor, " n n"]
+    stds: Float[Tensor, " n"]
+    gaussian_end: bool = True
+
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+        c, offsets, variance = self._coordinates(x_t, t)
+        back = self.basis.T.to(x_t)
+        x0 = (c.alpha * self.stds.to(x_t) ** 2 / variance * offsets) @ back
+        noise = (c.sigma / variance * offsets) @ back
+        return Estimate(self.mean.to(x_t) + x0.reshape(x_t.shape), noise.reshape(x_t.shape))
+
+    def log_density(self, x_t: Float[Tensor, " b *d"], t: Time = 0.0) -> Float[Tensor, " b"]:
+        """log p_t(x_t)."""
+        _, offsets, variance = self._coordinates(x_t, t)
+        return -(offsets.square() / variance + (2 * math.pi * variance).log()).sum(1) / 2
+
+    def flow(self, x_t: Float[Tensor, " b *d"], t: float, s: float) -> Float[Tensor, " b *d"]:
+        """The exact solution of the probability-flow ODE from t to s: x_s = α_s m + U diag(√(V_s / V_t)) Uᵀ (x_t - α_t m)."""
+        _, offsets, before = self._coordinates(x_t, t)
+        then, _, after = self._coordinates(x_t, s)
+        moved = ((after / before).sqrt() * offsets) @ self.basis.T.to(x_t)
+        return then.alpha * self.mean.to(x_t) + moved.reshape(x_t.shape)
+
+    def _coordinates(self, x_t: Tensor, t: Time) -> tuple[Scales, Tensor, Tensor]:
+        """Scales, Uᵀ (x_t - α m) as (b, n), and V."""
+        x = x_t.flatten(1)
+        c = self.path.at(t, x)
+        offsets = (x - c.alpha * self.mean.to(x).flatten()) @ self.basis.to(x)
+        return c, offsets, (c.alpha * self.stds.to(x)) ** 2 + c.sigma**2
 
 
-def gaussian_flow(
-    path: Path, mean: Float[Tensor, " d"], std: float, x: Float[Tensor, " b d"], t: float, s: float
-) -> Float[Tensor, " b d"]:
-    """The exact solution of the probability-flow ODE from t to s: x_s = α_s m + √(V_s / V_t) (x_t - α_t m)."""
-    now, then = (path.scales(torch.tensor(time, dtype=torch.float64)) for time in (t, s))
-    spread = [((c.alpha * std) ** 2 + c.sigma**2).sqrt() for c in (now, then)]
-    return (then.alpha * mean + spread[1] / spread[0] * (x - now.alpha * mean)).to(x)
+def gaussian(path: Path, mean: Float[Tensor, " *d"], spread: float | Tensor) -> Gaussian:
+    """N(mean, C) of data shaped like `mean`; spread: a standard deviation, or the covariance C as an (n, n) matrix."""
+    n = mean.numel()
+    if not isinstance(spread, Tensor):
+        basis, variances = torch.eye(n, dtype=torch.float64), torch.full((n,), float(spread) ** 2, dtype=torch.float64)
+    else:
+        if spread.shape != (n, n) or not torch.allclose(spread, spread.T):
+            raise InputError(f"The covariance of {n} numbers must be a symmetric {n} × {n} matrix.")
+        variances, basis = torch.linalg.eigh(spread.double())
+    if not bool((variances >= 0).all()):
+        raise InputError("A covariance must not have negative eigenvalues.")
+    return Gaussian(path, mean.double(), basis, variances.sqrt())

@@ -7,9 +7,10 @@ derivatives, its ends, every target and every sampler on it.
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,13 +19,28 @@ from torch import Tensor
 from .errors import InputError
 
 
-class Scales(NamedTuple):
-    """α, σ and their time derivatives at one time, or at one time per example."""
+Number = Any  # a float, or a tensor that broadcasts against the data: formulas are the same for both
 
-    alpha: Tensor
-    sigma: Tensor
-    alpha_dot: Tensor
-    sigma_dot: Tensor
+
+class Scales(NamedTuple):
+    """α, σ and their time derivatives at one time t: floats for a whole batch, or tensors with a time per example."""
+
+    t: Number
+    alpha: Number
+    sigma: Number
+    alpha_dot: Number
+    sigma_dot: Number
+
+    @property
+    def ratio(self) -> Number:
+        """σ/α, the noise-to-signal ratio (EDM's σ); ∞ where α = 0."""
+        if isinstance(self.alpha, float):
+            return self.sigma / self.alpha if self.alpha else math.inf
+        return self.sigma / self.alpha
+
+
+# When: one time for a whole batch (a float, a tensor of one, the Scales themselves), or a time per example.
+Time = float | Scales | Float[Tensor, " #b"]
 
 
 class Path(ABC):
@@ -32,7 +48,7 @@ class Path(ABC):
 
     @abstractmethod
     def scales(self, t: Tensor) -> Scales:
-        """α, σ, α̇, σ̇ at times t ∈ [0, 1] of any shape, in t's own precision."""
+        """t, α, σ, α̇, σ̇ at times t ∈ [0, 1] of any shape, in t's own precision."""
 
     def time_of(self, ratio: Tensor) -> Tensor:
         """The time at which σ/α = ratio, the noise-to-signal ratio (EDM's σ), clamped to [0, 1].
@@ -47,10 +63,19 @@ class Path(ABC):
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
 
-    def at(self, t: Float[Tensor, " #b"], x: Float[Tensor, " b *d"]) -> Scales:
-        """Scales shaped (b, 1, …, 1) in x's dtype: the only place where time meets the shape of data."""
+    def at(self, t: Time, x: Float[Tensor, " b *d"]) -> Scales:
+        """Scales ready to multiply x: floats, or (b, 1, …, 1) in x's dtype. The only place where time meets shape."""
+        if isinstance(t, Scales):
+            return t
+        if isinstance(t, float):
+            return self.along([t])[0]
         c = self.scales(t.reshape(-1, *[1] * (x.ndim - 1)))
-        return Scales(*(value.to(x) for value in c))
+        return Scales(t, *(value.to(x) for value in c[1:]))
+
+    def along(self, times: Iterable[float] | Tensor) -> list[Scales]:
+        """Scales of floats at each of a grid's times: computed once, before a sampler's loop, in float64."""
+        c = self.scales(torch.as_tensor(list(times) if not isinstance(times, Tensor) else times, dtype=torch.float64))
+        return [Scales(*values) for values in zip(*(value.tolist() for value in c), strict=True)]
 
     def interpolate(
         self, x0: Float[Tensor, " b *d"], noise: Float[Tensor, " b *d"], t: Float[Tensor, " #b"]
@@ -83,7 +108,7 @@ class Linear(Path):
     """Rectified flow, conditional OT: α = 1 - t, σ = t (Liu et al. 2022, arXiv:2209.03003, Eq. 1)."""
 
     def scales(self, t: Tensor) -> Scales:
-        return Scales(1 - t, t, -torch.ones_like(t), torch.ones_like(t))
+        return Scales(t, 1 - t, t, -torch.ones_like(t), torch.ones_like(t))
 
     def time_of(self, ratio: Tensor) -> Tensor:
         return torch.where(ratio.isinf(), torch.ones_like(ratio), ratio / (1 + ratio))
@@ -111,7 +136,7 @@ class Cosine(Path):
         sigma = ((rate * t).sin() * (phase + rate * self.offset).sin()).clamp(min=0).sqrt() / first
         # At s = 0 this is α̇ = -rate σ, σ̇ = rate α, finite at t = 0; the quotient below is 0/0 there.
         sigma_dot = rate * alpha if self.offset == 0 else -alpha * alpha_dot / sigma
-        return Scales(alpha, sigma, alpha_dot, sigma_dot)
+        return Scales(t, alpha, sigma, alpha_dot, sigma_dot)
 
 
 @dataclass(frozen=True)
@@ -163,7 +188,7 @@ class DDPM(Path):
         log_bar = start + slope * (t - index / n)
         alpha, sigma = (log_bar / 2).exp(), (-log_bar.expm1()).sqrt()
         alpha_dot = alpha * slope / 2
-        return Scales(alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
+        return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
 
     def _table_like(self, t: Tensor) -> Tensor:
         key = (t.dtype, t.device)
@@ -197,7 +222,7 @@ class VP(Path):
         log_alpha = -t * t * rise / 4 - t * self.beta_min / 2
         alpha, sigma = log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
         alpha_dot = -alpha * (self.beta_min + t * rise) / 2
-        return Scales(alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
+        return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
 
 
 @dataclass(frozen=True)
@@ -214,7 +239,7 @@ class VE(Path):
 
     def scales(self, t: Tensor) -> Scales:
         one = torch.ones_like(t)
-        return Scales(one, self.sigma_max * t, torch.zeros_like(t), self.sigma_max * one)
+        return Scales(t, one, self.sigma_max * t, torch.zeros_like(t), self.sigma_max * one)
 
     def time_of(self, ratio: Tensor) -> Tensor:
         return (ratio / self.sigma_max).clamp(0, 1)
@@ -240,7 +265,7 @@ class Bridge(Path):
         s2 = self.spread**2
         sigma = (t * t + s2 * t * (1 - t)).sqrt()
         sigma_dot = torch.ones_like(t) if s2 == 0 else (t + s2 * (1 - 2 * t) / 2) / sigma
-        return Scales(1 - t, sigma, -torch.ones_like(t), sigma_dot)
+        return Scales(t, 1 - t, sigma, -torch.ones_like(t), sigma_dot)
 
     def time_of(self, ratio: Tensor) -> Tensor:
         # With q = t / (1 - t), σ²/α² = q² + s² q is solved by the larger root, √(h² + ratio²) - h with h = s²/2.

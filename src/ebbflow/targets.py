@@ -5,39 +5,81 @@ lines. Its determinant d = α b - σ a says where a target is singular (noise: d
 lost at t = 0; velocity on Linear: d = 1, never) and what it weighs: |y - ŷ|² = (d / σ)² |x₀ - x̂₀|².
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .paths import Scales
+from .paths import Number, Scales
 
-Row = tuple[Tensor, Tensor]
+Row = tuple[Number, Number]
 Target = Callable[[Scales], Row]
 
 
-class Estimate(NamedTuple):
-    """What is believed of a noisy sample, in the two coordinates that all samplers use: x̂₀ and ε̂."""
+class Estimate:
+    """What is believed of a noisy sample: x̂₀ and ε̂, the two coordinates that all samplers use.
 
-    x0: Tensor
-    noise: Tensor
+    They are kept as two tensors at hand (x_t and a network's output y, say) and the rows of numbers that make x̂₀ and
+    ε̂ of them. So whatever a sampler wants, a x̂₀ + b ε̂, is one multiplication and one addition; and the velocity
+    of a network that predicts the velocity is its output to the last bit.
+    """
+
+    __slots__ = ("_first", "_noise", "_second", "_x0")
+
+    def __init__(self, first: Tensor, second: Tensor, x0: Row = (1.0, 0.0), noise: Row = (0.0, 1.0)) -> None:
+        self._first, self._second, self._x0, self._noise = first, second, x0, noise
+
+    def mix(self, a: Number, b: Number) -> Tensor:
+        """a x̂₀ + b ε̂."""
+        (p, q), (r, s) = self._x0, self._noise
+        return _combine(a * p + b * r, self._first, a * q + b * s, self._second)
+
+    @property
+    def x0(self) -> Tensor:
+        """x̂₀ = E[x₀ | x_t]."""
+        return _combine(self._x0[0], self._first, self._x0[1], self._second)
+
+    @property
+    def noise(self) -> Tensor:
+        """ε̂ = E[ε | x_t]."""
+        return _combine(self._noise[0], self._first, self._noise[1], self._second)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """x0, noise = estimate."""
+        yield self.x0
+        yield self.noise
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Estimate":
+        """The same estimate of fewer, more or mixed samples, where `function` is linear: a slice, say."""
+        return Estimate(function(self.x0), function(self.noise))
+
+
+def _combine(p: Number, x: Tensor, q: Number, y: Tensor) -> Tensor:
+    """p x + q y, in as few passes as the numbers allow."""
+    if isinstance(p, Tensor) or isinstance(q, Tensor):
+        return p * x + q * y
+    if q == 0:
+        return x if p == 1 else x * p
+    if p == 0:
+        return y if q == 1 else y * q
+    return torch.add(x if p == 1 else x * p, y, alpha=q)
 
 
 def _x0(c: Scales) -> Row:
     """x₀ itself."""
-    return torch.ones_like(c.alpha), torch.zeros_like(c.alpha)
+    return 1.0, 0.0
 
 
 def _noise(c: Scales) -> Row:
     """ε: Ho et al. 2020, arXiv:2006.11239, Eq. 14."""
-    return torch.zeros_like(c.alpha), torch.ones_like(c.alpha)
+    return 0.0, 1.0
 
 
 def _score(c: Scales) -> Row:
     """∇ log q(x_t | x₀) = -ε / σ: Song et al. 2021, arXiv:2011.13456, Eq. 7."""
-    return torch.zeros_like(c.alpha), -1 / c.sigma
+    return 0.0, -1 / c.sigma
 
 
 def _velocity(c: Scales) -> Row:
@@ -56,7 +98,7 @@ def _edm(c: Scales, data_std: float = 1.0) -> Row:
     With r = σ/α their c_skip and c_out give a = σ / (σ_d n), b = -α σ_d / n, n = √(σ² + α² σ_d²). On a variance
     preserving path with σ_d = 1 this is -v.
     """
-    norm = (c.sigma**2 + (c.alpha * data_std) ** 2).sqrt()
+    norm = (c.sigma**2 + (c.alpha * data_std) ** 2) ** 0.5
     return c.sigma / (data_std * norm), -c.alpha * data_std / norm
 
 
@@ -73,33 +115,34 @@ TARGETS: dict[str, Callable[..., Row]] = {
 def encode(target: Target, c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
     """y = a x₀ + b ε."""
     a, b = target(c)
-    return a * x0 + b * noise
+    return _combine(a, x0, b, noise)
 
 
 def decode(target: Target, c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
-    """Solve {α x₀ + σ ε = x_t, a x₀ + b ε = y} for x₀ and ε."""
+    """Solve {α x₀ + σ ε = x_t, a x₀ + b ε = y}: x₀ = (b x_t - σ y) / d, ε = (α y - a x_t) / d."""
     a, b = target(c)
     d = c.alpha * b - c.sigma * a
-    return Estimate(x0=(b * x_t - c.sigma * y) / d, noise=(c.alpha * y - a * x_t) / d)
+    return Estimate(x_t, y, x0=(b / d, -c.sigma / d), noise=(-a / d, c.alpha / d))
 
 
 def velocity(c: Scales, estimate: Estimate) -> Tensor:
     """ẋ = α̇ x̂₀ + σ̇ ε̂, the probability-flow ODE (Song et al. 2021, Eq. 13; Lipman et al. 2023, Eq. 8)."""
-    return encode(_velocity, c, *estimate)
+    return estimate.mix(c.alpha_dot, c.sigma_dot)
 
 
 def score(c: Scales, estimate: Estimate) -> Tensor:
     """∇ log p_t(x_t) = -ε̂ / σ."""
-    return encode(_score, c, *estimate)
+    return estimate.mix(0.0, -1 / c.sigma)
 
 
-def edm_inputs(
-    c: Scales, x_t: Float[Tensor, " b *d"], data_std: float
-) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " _"]]:
+def edm_inputs(c: Scales, x_t: Float[Tensor, " b *d"], data_std: float) -> tuple[Float[Tensor, " b *d"], Number]:
     """c_in x_t, of unit variance, and the clock c_noise = ¼ log(σ/α) (Karras et al. 2022, Table 1).
 
     log(σ/α) is kept within ±12, so that t = 0 and a path with α(1) = 0 stay finite.
     """
-    norm = (c.sigma**2 + (c.alpha * data_std) ** 2).sqrt()
-    clock = (c.sigma.log() - c.alpha.log()).clamp(-12, 12) / 4
-    return x_t / norm, clock.flatten()
+    norm = (c.sigma**2 + (c.alpha * data_std) ** 2) ** 0.5
+    if isinstance(norm, Tensor):
+        clock = (c.sigma.log() - c.alpha.log()).clamp(-12, 12).flatten() / 4
+    else:
+        clock = math.log(min(max(c.ratio, math.exp(-12)), math.exp(12))) / 4
+    return x_t / norm, clock

@@ -5,7 +5,8 @@ for n steps, in float64 and independent of the sampler. Both are plain functions
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import scipy.special
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .paths import DDPM, Path
-from .specs import positive
+from .specs import bind, positive
 
 
 def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
@@ -124,14 +125,47 @@ def karras(
     return _from_ratios(path, lambda u: _lerp(ratio_max ** (1 / rho), ratio_min ** (1 / rho), u) ** rho, steps)
 
 
+def power(steps: int, path: Path, exponent: float = 1.3) -> Float[Tensor, " n_plus_1"]:
+    """t_i = (1 - i/n)^p: p > 1 puts more steps near the data."""
+    positive("power", "exponent", exponent)
+    return uniform_grid(steps, path) ** exponent
+
+
+def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Float[Tensor, " n_plus_1"]:
+    """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v) with v = (1 - i/n)^p: the same noise on every path."""
+    positive("flow_power", "exponent", exponent)
+    positive("flow_power", "shift", shift)
+    v = uniform_grid(steps, path) ** exponent
+    last = path.along([1.0])[0]
+    fraction = shift * v / (1 + (shift - 1) * v) * (last.sigma / (last.alpha + last.sigma))
+    times = path.time_of(fraction / (1 - fraction))
+    return torch.cat([times.new_ones(1), times[1:-1], times.new_zeros(1)])
+
+
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "uniform": uniform_grid,
+    "power": power,
+    "flow_power": flow_power,
     "log_snr": log_snr,
     "karras": karras,
     "quadratic": quadratic,
     "shifted": shifted,
     "trailing": trailing,
 }
+
+
+def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+    """The times of a grid's spec such as "karras:rho=5", or a list of one's own, "1, 0.7, 0.3, 0" in a command."""
+    if isinstance(grid, str) and not grid.strip()[:1].isdigit():
+        return bind(GRIDS, grid, "grid")(steps, path)
+    try:
+        values = [float(t) for t in (grid.split(",") if isinstance(grid, str) else grid)]
+    except ValueError:
+        raise InputError(f"A grid is a name, or times such as 1,0.7,0.3,0; got {grid!r}.") from None
+    falling = all(t > s for t, s in pairwise(values))
+    if len(values) < 2 or values[0] != 1 or values[-1] != 0 or not falling:
+        raise InputError(f"The times of a grid must fall from 1 to 0; got {str(grid)[:80]}.")
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _from_ratios(path: Path, ratio: Callable[[Tensor], Tensor], steps: int) -> Tensor:
@@ -147,8 +181,7 @@ def _from_ratios(path: Path, ratio: Callable[[Tensor], Tensor], steps: int) -> T
 
 def _reached(path: Path, ratio_max: float) -> float:
     """ratio_max, or the path's own σ/α at t = 1 where that is less."""
-    c = path.scales(torch.ones((), dtype=torch.float64))
-    return min(ratio_max, float(c.sigma / c.alpha))
+    return min(ratio_max, path.along([1.0])[0].ratio)
 
 
 def _lerp(first: float, last: float, u: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ TABLE = tuple(torch.linspace(0.005, 0.5, N, dtype=torch.float64).tolist())
 def test_transition_variance_is_beta():
     path = DDPM(table=TABLE)
     times = torch.arange(N + 1, dtype=torch.float64) / N
-    found = [float(transition_variance(path.scales(times[i]), path.scales(times[i - 1]))) for i in range(1, N + 1)]
+    grid = path.along(times)
+    found = [transition_variance(grid[i], grid[i - 1]) for i in range(1, N + 1)]
     assert found == pytest.approx(list(TABLE), rel=1e-10)
 
 
@@ -97,7 +98,7 @@ def test_the_posterior_is_bayes(name):
     """
     path, n, x0, noise = PATHS[name], 400_000, 1.3, -0.4
     t, s = float64(0.7), float64(0.4)
-    now, then = ([float(value) for value in path.scales(time)[:2]] for time in (t, s))
+    now, then = ([float(value) for value in path.scales(time)[1:3]] for time in (t, s))
     seen = now[0] * x0 + now[1] * noise
     gain = now[0] / then[0]
     step_variance = now[1] ** 2 - (gain * then[1]) ** 2

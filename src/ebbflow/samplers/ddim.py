@@ -3,10 +3,12 @@
 Ho et al. 2020, arXiv:2006.11239, Algorithm 2; Song, Meng & Ermon 2021, arXiv:2010.02502, Eqs. 12 and 16.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,11 +16,12 @@ from ..denoiser import DenoiserLike
 from ..errors import InputError
 from ..paths import Scales
 from ..randomness import Draws
+from .needs import needed
 
 
-def transition_variance(now: Scales, then: Scales) -> Tensor:
+def transition_variance(now: Scales, then: Scales) -> float:
     """β of the forward step s → t: x_t = (α_t / α_s) x_s + √β z,  β = σ_t² - (α_t σ_s / α_s)²; DDPM's β_i at i/N."""
-    return (now.sigma**2 - (now.alpha * then.sigma / then.alpha) ** 2).clamp(min=0)
+    return max(now.sigma**2 - (now.alpha * then.sigma / then.alpha) ** 2, 0.0)
 
 
 def ddim(
@@ -37,14 +40,12 @@ def ddim(
     if not 0 <= eta <= 1:
         raise InputError(f"ddim: eta must be in [0, 1]; got {eta!r}.")
     if eta > 0:
-        draws = _needed(denoiser, draws, "ddim with eta > 0")
-    for step, (t, s) in enumerate(pairwise(times)):
-        now, then = denoiser.path.scales(t), denoiser.path.scales(s)
-        x0, noise = denoiser(x, t.reshape(1), **cond)
+        draws = needed(denoiser, draws, "ddim with eta > 0")
+    for step, (now, then) in enumerate(pairwise(denoiser.path.along(times))):
         tau2 = eta**2 * transition_variance(now, then) * (then.sigma / now.sigma) ** 2
-        x = then.alpha * x0 + (then.sigma**2 - tau2).clamp(min=0).sqrt() * noise
+        x = denoiser(x, now, **cond).mix(then.alpha, math.sqrt(max(then.sigma**2 - tau2, 0)))
         if draws is not None and tau2 > 0:
-            x = x + tau2.sqrt() * draws(step, x)
+            x = torch.add(x, draws(step, x), alpha=math.sqrt(tau2))
         yield x
 
 
@@ -64,24 +65,11 @@ def ddpm(
     """
     if variance not in ("posterior", "beta"):
         raise InputError(f"ddpm: variance must be posterior or beta; got {variance!r}.")
-    draws = _needed(denoiser, draws, "ddpm")
-    for step, (t, s) in enumerate(pairwise(times)):
-        now, then = denoiser.path.scales(t), denoiser.path.scales(s)
-        x0, noise = denoiser(x, t.reshape(1), **cond)
+    draws = needed(denoiser, draws, "ddpm")
+    for step, (now, then) in enumerate(pairwise(denoiser.path.along(times))):
         beta = transition_variance(now, then)
         posterior = beta * (then.sigma / now.sigma) ** 2
-        x = then.alpha * x0 + (then.sigma**2 - posterior).clamp(min=0).sqrt() * noise
-        if s > 0:
-            x = x + (posterior if variance == "posterior" else beta).sqrt() * draws(step, x)
+        x = denoiser(x, now, **cond).mix(then.alpha, math.sqrt(max(then.sigma**2 - posterior, 0)))
+        if then.sigma > 0:
+            x = torch.add(x, draws(step, x), alpha=math.sqrt(posterior if variance == "posterior" else beta))
         yield x
-
-
-def _needed(denoiser: DenoiserLike, draws: Draws | None, sampler: str) -> Draws:
-    if not denoiser.gaussian_end:
-        raise InputError(
-            f"{sampler} needs a path from Gaussian noise: between two sample sets there is only a velocity; "
-            "use an ODE sampler such as euler or heun."
-        )
-    if draws is None:
-        raise InputError(f"{sampler} is stochastic and needs draws=Draws.first(n, seed).")
-    return draws

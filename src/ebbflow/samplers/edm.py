@@ -1,0 +1,109 @@
+"""EDM's stochastic sampler and Restart: Heun's method in the noise-to-signal ratio r = σ/α, on any path.
+
+With x̃ = x/α the probability-flow ODE is dx̃/dr = ε̂, straight where the noise is all there is (Karras et al. 2022,
+arXiv:2206.00364, Eq. 4 and Section 3).
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..denoiser import DenoiserLike
+from ..errors import InputError
+from ..paths import Path, Scales
+from ..randomness import Draws
+from ..specs import positive
+from .needs import gaussian_end, needed
+
+
+def edm(
+    denoiser: DenoiserLike,
+    x: Float[Tensor, " b *d"],
+    times: Float[Tensor, " n"],
+    *,
+    draws: Draws | None = None,
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float = math.inf,
+    noise: float = 1.0,
+    **cond: Any,
+) -> Iterator[Tensor]:
+    """Raise r to r̂ = (1 + γ) r with fresh noise, then x̃_s = x̃ + (r_s - r̂) (ε̂ + ε̂_s) / 2 (Algorithm 2).
+
+    churn: S_churn; γ = min(S_churn / n, √2 - 1) while r is in [churn_min, churn_max], else 0. noise: S_noise, the
+    fresh noise's standard deviation; only 1 keeps the marginals.
+    Order 2 without churn, two evaluations a step; the last, to σ = 0, and one from α = 0 (r = ∞) are DDIM's.
+    """
+    if churn < 0 or not churn_min >= 0 or math.isnan(churn_max):
+        raise InputError(f"edm: churn and churn_min must be at least 0; got {churn!r} and {churn_min!r}.")
+    positive("edm", "noise", noise)
+    gaussian_end(denoiser, "edm")
+    if churn > 0:
+        draws = needed(denoiser, draws, "edm with churn")
+    grid = denoiser.path.along(times)
+    most = denoiser.path.along([1.0])[0].ratio
+    for i, (now, then) in enumerate(pairwise(grid)):
+        gamma = min(churn / (len(grid) - 1), math.sqrt(2) - 1) if churn_min <= now.ratio <= churn_max else 0.0
+        raised = min(now.ratio * (1 + gamma), most)
+        if draws is not None and raised > now.ratio:
+            x, now = renoise(denoiser.path, x, now, raised, noise * draws(i, x))
+        x = heun_step(denoiser, x, now, then, cond)
+        yield x
+
+
+def restart(
+    denoiser: DenoiserLike,
+    x: Float[Tensor, " b *d"],
+    times: Float[Tensor, " n"],
+    *,
+    draws: Draws | None = None,
+    low: float = 0.1,
+    high: float = 1.0,
+    repeats: int = 2,
+    **cond: Any,
+) -> Iterator[Tensor]:
+    """Walk down; having passed r = `low`, jump back up to `high` with fresh noise and walk down again, `repeats` times.
+
+    Xu et al. 2023, arXiv:2306.14878, Algorithm 1: the noise undoes errors that the ODE only carries along. Steps are
+    EDM's; every pass goes through the grid's own times nearest to `high` and `low`, and only the last is yielded.
+    """
+    if not 0 < low < high:
+        raise InputError(f"restart: needs 0 < low < high; got {low!r} and {high!r}.")
+    if not 0 <= repeats <= 10**6:
+        raise InputError(f"restart: repeats must be in 0..1000000; got {repeats}.")
+    draws = needed(denoiser, draws, "restart")
+    grid = denoiser.path.along(times)
+    inner = [i for i in range(len(grid)) if grid[i].alpha and grid[i].sigma]
+    distance = lambda ratio: min(inner, key=lambda i: abs(math.log(grid[i].ratio / ratio)), default=0)
+    top, bottom = distance(high), distance(low)
+    for i, (now, then) in enumerate(pairwise(grid)):
+        x = heun_step(denoiser, x, now, then, cond)
+        if top < bottom == i + 1:
+            for again in range(repeats):
+                fresh = draws(again, x)
+                x, _ = renoise(denoiser.path, x, then, grid[top].ratio, fresh)
+                for upper, lower in pairwise(grid[top : bottom + 1]):
+                    x = heun_step(denoiser, x, upper, lower, cond)
+        yield x
+
+
+def heun_step(denoiser: DenoiserLike, x: Tensor, now: Scales, then: Scales, cond: dict[str, Any]) -> Tensor:
+    """x_s = α_s (x̃_t + (r_s - r_t) (ε̂_t + ε̂_s) / 2), with ε̂_s at DDIM's x_s."""
+    estimate = denoiser(x, now, **cond)
+    if not now.alpha or not then.sigma:
+        return estimate.mix(then.alpha, then.sigma)
+    noise, half = estimate.noise, then.alpha * (then.ratio - now.ratio) / 2
+    x_s = torch.add(x * (then.alpha / now.alpha), noise, alpha=2 * half)
+    return torch.add(torch.add(x_s, noise, alpha=-half), denoiser(x_s, then, **cond).noise, alpha=half)
+
+
+def renoise(path: Path, x: Tensor, now: Scales, ratio: float, z: Tensor) -> tuple[Tensor, Scales]:
+    """x and scales at a larger noise-to-signal ratio r̂, by the forward process: x̃ + √(r̂² - r²) z."""
+    up = path.along(path.time_of(torch.tensor([ratio], dtype=torch.float64)))[0]
+    added = up.alpha * math.sqrt(max(up.ratio**2 - now.ratio**2, 0.0))
+    return torch.add(x * (up.alpha / now.alpha), z, alpha=added), up

@@ -1,0 +1,145 @@
+"""Exponential Adams methods: the linear part of the ODE is solved exactly, the estimate's part by a polynomial.
+
+Between two times the probability-flow ODE is, exactly (Lu et al. 2022, arXiv:2206.00927, Prop. 3.1, and
+arXiv:2211.01095, Prop. 4.1),
+
+    x_s = (σ_s/σ_t) x_t + σ_s ∫ x̂₀ dρ,   ρ = α/σ      (the x0 form)
+    x_s = (α_s/α_t) x_t + α_s ∫ ε̂ dr,    r = σ/α      (the noise form)
+
+Put the polynomial through the estimates at the last k times in place of x̂₀ or ε̂, and integrate: that is the
+Adams-Bashforth method of order k. Which of them it is depends on the form and on the clock u in which the
+estimate is taken for a polynomial:
+
+    noise, u = log(σ/α)       DEIS (Zhang & Chen 2023, arXiv:2204.13902), as diffusers has it
+    noise, u = σ/α            LMS (Katherine Crowson, k-diffusion), DEIS's ρAB
+    x0,    u = log(σ/α)       the multistep solvers of DPM-Solver++, with their integrals in full
+    x0,    u = σ/(α + σ)      ours: the linear path's own time, so it is finite from pure noise to data
+
+With a corrector (UniPC, Zhao et al. 2023, arXiv:2302.04867, Algorithm 1) the step is taken again once the estimate at
+its end is known, by a polynomial through that one too: one order more for no evaluation more.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..denoiser import DenoiserLike
+from ..errors import InputError
+from ..paths import Path, Scales
+from ..randomness import Draws
+from ..specs import pick
+from .multistep import Plan, Row, multistep
+from .needs import gaussian_end
+from .ode import MIDPOINT, RALSTON3, RK4
+
+FORMS = ("x0", "noise")
+CLOCKS = ("flow", "log_snr", "ratio", "time")
+STARTS = ("ramp", "runge_kutta")
+_FIRST = {2: MIDPOINT, 3: RALSTON3, 4: RK4}
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+
+
+def exponential(
+    denoiser: DenoiserLike,
+    x: Float[Tensor, " b *d"],
+    times: Float[Tensor, " n"],
+    *,
+    draws: Draws | None = None,
+    order: int = 3,
+    form: str = "x0",
+    clock: str = "flow",
+    corrector: bool = False,
+    start: str = "ramp",
+    **cond: Any,
+) -> Iterator[Tensor]:
+    """x_s = A x_t + Σ_j w_j D_j with the last k = `order` estimates D: one evaluation a step.
+
+    order: 1 to 4; order 1 is DDIM in either form.
+    start: the first steps know fewer estimates. "ramp" lets the order grow from 1, at no extra evaluation; but the
+    first step's error is then of order 2 (3 with the corrector), and so is the walk's. "runge_kutta" takes the first
+    steps by such a method, at 1 to 3 extra evaluations each, and the walk has order k (k + 1).
+    Where a clock is infinite (log_snr at t = 0 and where α = 0) the order is lowered by what it must.
+    """
+    gaussian_end(denoiser, "exponential")
+    if not 1 <= order <= 4:
+        raise InputError(f"exponential: order must be in 1..4; got {order}.")
+    for value, table, name in ((form, FORMS, "form"), (clock, CLOCKS, "clock"), (start, STARTS, "start")):
+        pick(table, value, f"exponential: {name}")
+    grid = denoiser.path.along(times)
+    plan = adams(denoiser.path, grid, order, form, clock, corrector)
+    if start == "runge_kutta" and order > 2:
+        first = (_FIRST[order], order - 2) if corrector else (_FIRST[order - 1], order - 1)
+        plan = plan._replace(first=(first[0], min(first[1], len(grid) - 2)))
+    return multistep(denoiser, x, grid, plan, draws, cond)
+
+
+def adams(path: Path, grid: Sequence[Scales], order: int, form: str, clock: str, corrector: bool) -> Plan:
+    """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid."""
+    ratio = np.array([c.ratio for c in grid])
+    clocks = _clock(path, ratio, clock)
+    integrals = _integrals(path, grid, form, clock)
+    predict: list[Row | None] = []
+    correct: list[Row | None] = []
+    for i, (keep, scale, inside) in enumerate(integrals):
+        past = list(range(i, max(i - order, -1), -1))
+        infinite = form == "noise" and grid[i].alpha == 0
+        predict.append(None if infinite else _row(keep, scale, inside, clocks, past, i))
+        if corrector and i < len(grid) - 2:
+            correct.append(None if infinite else _row(keep, scale, inside, clocks, [i + 1, *past], i))
+    return Plan(form, predict, correct)
+
+
+def _integrals(path: Path, grid: Sequence[Scales], form: str, clock: str) -> Iterator[tuple[float, float, np.ndarray]]:
+    """For each step A, ∫ 1, and the clock at the points whose mean the integral takes of the polynomial.
+
+    The integration variable is w = ρ/ρ_s (x0 form) or r/r_t (noise form). It runs from or to e^{-h}, and so covers
+    both ends: h = ∞ from α = 0 and to σ = 0, where all the weight is at the end.
+    """
+    now, then = grid[:-1], grid[1:]
+    fall = np.array([a.alpha * b.sigma / (b.alpha * a.sigma) for a, b in zip(now, then, strict=True)])  # e^{-h}
+    w = fall[:, None] + (1 - fall[:, None]) * (_NODES + 1) / 2
+    if form == "x0":
+        ratios = np.array([c.ratio for c in then])[:, None] / w
+        keeps = [b.sigma / a.sigma for a, b in zip(now, then, strict=True)]
+        scales = [b.alpha * (1 - f) for b, f in zip(then, fall, strict=True)]
+    else:
+        ratios = np.array([c.ratio for c in now])[:, None] * w
+        keeps = [b.alpha / a.alpha if a.alpha else math.inf for a, b in zip(now, then, strict=True)]
+        scales = [b.alpha * a.ratio * (f - 1) for a, b, f in zip(now, then, fall, strict=True)]
+    return zip(keeps, scales, _clock(path, ratios, clock), strict=True)
+
+
+def _row(keep: float, scale: float, inside: np.ndarray, clocks: np.ndarray, nodes: Sequence[int], now: int) -> Row:
+    """The exact step of an estimate that is a polynomial in the clock through its values at `nodes`."""
+    usable = [j for j in nodes if math.isfinite(clocks[j])]
+    if not usable or not np.isfinite(inside).all():  # order 1: a constant is one in any clock
+        usable = [now]
+    shares = (_lagrange(clocks[usable], inside) @ _WEIGHTS / 2 * scale).tolist()
+    own = dict(zip(usable, shares, strict=True))
+    return Row(keep, tuple(own.get(j, 0.0) for j in nodes))
+
+
+def _clock(path: Path, ratio: np.ndarray, clock: str) -> np.ndarray:
+    """The clock at noise-to-signal ratios σ/α, 0 and ∞ included."""
+    if clock == "flow":
+        return 1 - 1 / (1 + ratio)
+    if clock == "log_snr":
+        with np.errstate(divide="ignore"):
+            return -np.log(ratio)
+    if clock == "time":
+        return path.time_of(torch.from_numpy(ratio)).numpy()
+    return ratio
+
+
+def _lagrange(nodes: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """L_j(u) as (nodes, points)."""
+    rows = []
+    for j, own in enumerate(nodes):
+        others = np.delete(nodes, j)[:, None]
+        rows.append(((u - others) / (own - others)).prod(0))
+    return np.stack(rows)

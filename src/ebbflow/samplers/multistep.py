@@ -1,0 +1,71 @@
+"""One loop for every multistep method: its plan, a row of numbers for each step, is made before the first evaluation.
+
+A method differs from another only in its rows (exponential.py, dpm_solver.py and unipc.py make them), so a step costs
+the few multiplications it consists of.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..denoiser import DenoiserLike
+from ..paths import Scales
+from ..randomness import Draws
+from .ode import EULER, Tableau, stages, step
+
+
+class Row(NamedTuple):
+    """x_s = keep · x_t + Σ_j weights_j D_j + noise · z, D_0 the newest estimate (of x₀, or of the noise)."""
+
+    keep: float
+    weights: Sequence[float]
+    noise: float = 0.0
+
+
+class Plan(NamedTuple):
+    """predict: a row for each step; None is a DDIM step, for where the noise form would divide by α = 0.
+
+    correct: for each step the row that takes it again when the estimate at its end is D_0; None leaves it.
+    first: the Runge-Kutta method of the first steps, and how many there are.
+    """
+
+    form: str
+    predict: Sequence[Row | None]
+    correct: Sequence[Row | None] = ()
+    first: tuple[Tableau, int] = (EULER, 0)
+
+
+def multistep(
+    denoiser: DenoiserLike, x: Tensor, grid: Sequence[Scales], plan: Plan, draws: Draws | None, cond: dict[str, Any]
+) -> Iterator[Tensor]:
+    """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts."""
+    depth = max(len(row.weights) for row in (*plan.predict, *plan.correct) if row is not None)
+    method, first = plan.first
+    begin = stages(denoiser.path, [c.t for c in grid[: first + 1]], [method] * first, "flow")
+    history: list[Tensor] = []
+    start = x  # x before the step that is still to be corrected
+    for i, (now, then) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        estimate = denoiser(x, now, **cond)
+        history = [estimate.x0 if plan.form == "x0" else estimate.noise, *history[: depth - 1]]
+        if i > first and plan.correct and (row := plan.correct[i - 1]) is not None:
+            x = _apply(row, start, history)
+        start = x
+        row = plan.predict[i]
+        if i < first:
+            x = step(denoiser, x, begin[i], method, estimate, **cond)
+        elif row is None:
+            x = estimate.mix(then.alpha, then.sigma)
+        else:
+            x = _apply(row, x, history)
+            if row.noise and draws is not None:
+                x = torch.add(x, draws(i, x), alpha=row.noise)
+        yield x
+
+
+def _apply(row: Row, x: Tensor, history: Sequence[Tensor]) -> Tensor:
+    x = x * row.keep
+    for weight, estimate in zip(row.weights, history, strict=False):
+        x = torch.add(x, estimate, alpha=weight)
+    return x

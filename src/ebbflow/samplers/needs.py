@@ -1,0 +1,22 @@
+"""What a sampler can't do without, said in one sentence before its first step."""
+
+from ..denoiser import DenoiserLike
+from ..errors import InputError
+from ..randomness import Draws
+
+
+def gaussian_end(denoiser: DenoiserLike, sampler: str) -> None:
+    """x̂₀ and ε̂, which only a path that ends in Gaussian noise has."""
+    if not denoiser.gaussian_end:
+        raise InputError(
+            f"{sampler} needs a path from Gaussian noise: between two sample sets there is only a velocity; "
+            "use an ODE sampler such as euler or heun."
+        )
+
+
+def needed(denoiser: DenoiserLike, draws: Draws | None, sampler: str) -> Draws:
+    """The same, and noise to draw on the way."""
+    gaussian_end(denoiser, sampler)
+    if draws is None:
+        raise InputError(f"{sampler} is stochastic and needs draws=Draws.first(n, seed).")
+    return draws
