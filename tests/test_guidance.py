@@ -1,4 +1,6 @@
-"""Classifier-free guidance: off at 1, unconditional at 0, linear between and beyond, one batch for both estimates."""
+"""Guidance: off at 1, the other estimate at 0, linear between and beyond; on Gaussians, the tilt p^w q^{1-w}."""
+
+import math
 
 import pytest
 import torch
@@ -6,10 +8,13 @@ from torch import nn
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
-from ebbflow.guidance import ClassifierFree
+from ebbflow.guidance import Autoguidance, ClassifierFree
+from ebbflow.oracle import gaussian
 from ebbflow.paths import Cosine, Linear
-from ebbflow.samplers import euler
-from problems import exact, float64, last, noise_like
+from ebbflow.randomness import Draws
+from ebbflow.samplers import ddim, euler, sample
+from ebbflow.targets import score
+from problems import PATHS, exact, float64, last, noise_like
 
 NULL = 3
 
@@ -129,6 +134,154 @@ def test_bad_intervals_are_one_sentence(interval):
         guided(2.0, interval=interval)
 
 
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_one_sentence(weight):
+    with pytest.raises(InputError, match=r"^The guidance weight must be finite; got (nan|inf)\.$"):
+        guided(weight)
+
+
+def test_scales_with_a_time_each_do_as_the_times():
+    wrapped, denoiser, _ = guided(3.0, interval=(0.2, 0.8))
+    t = float64(0.1, 0.5, 0.8, 0.9)
+    close(wrapped(X, denoiser.path.at(t, X), label=LABEL), wrapped(X, t, label=LABEL))
+
+
+def test_float32_stays():
+    wrapped, _, _ = guided(3.0, interval=(0.2, 0.8))
+    for t in (0.3, torch.tensor([0.1, 0.5, 0.8, 0.9])):
+        assert all(part.dtype == torch.float32 for part in wrapped(X.float(), t, label=LABEL))
+
+
 def test_a_missing_label_is_one_sentence():
     with pytest.raises(InputError, match=r"^Classifier-free guidance needs a label for each sample\.$"):
         ClassifierFree(exact(Linear()), 2.0, NULL)(X, T)
+
+
+# Autoguidance
+
+STRONG, WEAK = (float64(1.0, -0.5), 0.6), (float64(0.4, 0.3), 1.1)
+TIMES = [0.02, 0.3, 0.7, 1.0, float64(0.4), float64(0.1, 0.4, 0.7, 1.0)]
+
+
+def pair(path):
+    return gaussian(path, *STRONG), gaussian(path, *WEAK)
+
+
+def sharper(weight, path=None, **options):
+    strong, weak = pair(path or Linear())
+    return Autoguidance(strong, weak, weight, **options), strong, weak
+
+
+@pytest.mark.parametrize("t", TIMES)
+@pytest.mark.parametrize("weight", [-1.0, 0.0, 0.4, 1.0, 2.5])
+@pytest.mark.parametrize("path", PATHS)
+def test_autoguidance_is_w_strong_plus_the_rest_weak(path, weight, t):
+    wrapped, strong, weak = sharper(weight, PATHS[path])
+    parts = zip(strong(X, t), weak(X, t), strict=True)
+    close(wrapped(X, t), [weight * one + (1 - weight) * other for one, other in parts])
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("weight", [0.5, 1.5, 2.0])
+@pytest.mark.parametrize("path", PATHS)
+def test_the_guided_score_is_that_of_the_tilted_density(path, weight, t):
+    """p^w q^{1-w} of N(a, A) and N(b, B) is N(μ, 1/Λ), Λ = w/A + (1-w)/B, Λ μ = w a/A + (1-w) b/B."""
+    path = PATHS[path]
+    c = path.along([t])[0]
+    (a, one), (b, other) = ((c.alpha * m, (c.alpha * s) ** 2 + c.sigma**2) for m, s in (STRONG, WEAK))
+    precision = weight / one + (1 - weight) / other
+    mean = (weight * a / one + (1 - weight) * b / other) / precision
+    wrapped = Autoguidance(*pair(path), weight)
+    torch.testing.assert_close(score(c, wrapped(X, t)), -precision * (X - mean), rtol=1e-10, atol=1e-10)
+
+
+def test_autoguidance_by_hand():
+    """Linear, t = ½, x = 1: N(0, 1) says x̂₀ = ½ / ½ = 1, N(0, 3) says 3/2 / 1 = 3/2; w = 3: 3 - 3 = 0, ε̂ = 2."""
+    path = Linear()
+    strong, weak = gaussian(path, float64(0), 1.0), gaussian(path, float64(0), math.sqrt(3))
+    estimate = Autoguidance(strong, weak, 3.0)(torch.ones(1, 1, dtype=torch.float64), 0.5)
+    assert float(estimate.x0) == pytest.approx(0, abs=1e-12)
+    assert float(estimate.noise) == pytest.approx(2)
+
+
+def ends(weight, strong, weak):
+    """Mean and standard deviation of the samples in one dimension: ddim of linear estimates is an affine map."""
+    path = Cosine()
+    wrapped = Autoguidance(
+        gaussian(path, float64(strong[0]), strong[1]), gaussian(path, float64(weak[0]), weak[1]), weight
+    )
+    x = last(ddim(wrapped, float64(0, 1)[:, None], torch.linspace(1, 0, 2001, dtype=torch.float64)))
+    return float(x[0]), float(x[1] - x[0])
+
+
+def test_samples_follow_the_tilt_where_covariances_are_equal():
+    """N(1, ½²) against N(0, ½²) with w = 2: the tilt is N(2, ½²)."""
+    mean, std = ends(2.0, (1.0, 0.5), (0.0, 0.5))
+    assert mean == pytest.approx(2, abs=2e-3)
+    assert std == pytest.approx(0.5, abs=2e-3)
+
+
+def test_samples_are_not_the_tilt_elsewhere():
+    """N(0, ½²) against N(0, 1), w = 2: the tilt's variance is 1/(2/¼ - 1) = 1/7.
+
+    On Cosine (φ the angle: α = cos φ, σ = sin φ), d log x/dφ = w (s² - 1) sin φ cos φ / V for each part, so
+    x₀/x₁ = Π (s_i)^{w_i} = (½)² · 1: the samples' standard deviation is ¼, not √(1/7) = 0.378.
+    """
+    _, std = ends(2.0, (0.0, 0.5), (0.0, 1.0))
+    assert std == pytest.approx(0.25, abs=2e-3)
+    assert abs(std - math.sqrt(1 / 7)) > 0.1
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x, t, label=None):
+        self.calls += 1
+        return x / 2 if label is None else x / 2 + label.to(x)[:, None]
+
+
+@pytest.mark.parametrize(("t", "acts"), [(0.2, False), (0.2001, True), (0.8, True), (0.8001, False)])
+def test_autoguidance_has_an_interval_and_asks_the_weak_one_only_there(t, acts):
+    strong, weak = Denoiser(Labelled(), Linear()), Denoiser(Counting(), Linear())
+    wrapped = Autoguidance(strong, weak, 2.0, interval=(0.2, 0.8))
+    found, expected = wrapped(X, t, label=LABEL), strong(X, t, label=LABEL)
+    assert weak.network.calls == int(acts)
+    assert torch.equal(found.x0, expected.x0) is not acts
+
+
+def test_autoguidance_holds_sample_by_sample():
+    wrapped, strong, weak = sharper(3.0, interval=(0.2, 0.8))
+    t, w = float64(0.1, 0.5, 0.8, 0.9), float64(1, 3, 3, 1)[:, None]
+    parts = zip(strong(X, t), weak(X, t), strict=True)
+    close(wrapped(X, t), [w * one + (1 - w) * other for one, other in parts])
+    assert torch.equal(wrapped(X, t).x0[0], strong(X, t).x0[0])
+
+
+def test_labels_reach_both_and_guidances_nest():
+    """Guided twice: w (strong label free) - (w - 1) (weak label free), by four evaluations."""
+    strong, weak = Denoiser(Labelled(), Cosine()), Denoiser(Counting(), Cosine())
+    nested = Autoguidance(ClassifierFree(strong, 2.0, NULL), ClassifierFree(weak, 2.0, NULL), 3.0)
+    parts = zip(by_hand(strong, 2.0), by_hand(weak, 2.0), strict=True)
+    close(nested(X, T, label=LABEL), [3 * one - 2 * other for one, other in parts])
+
+
+def test_autoguidance_samples_in_float32():
+    wrapped, _, _ = sharper(1.5)
+    x = sample(wrapped, (2,), draws=Draws.first(3, 0), steps=4, sampler="dpmpp_2m")
+    assert x.dtype == torch.float32
+    assert bool(x.isfinite().all())
+
+
+def test_different_paths_are_one_sentence():
+    strong, weak = gaussian(Linear(), *STRONG), gaussian(Cosine(), *WEAK)
+    with pytest.raises(
+        InputError, match=r"^Autoguidance needs two denoisers on the same path; got Linear\(\) and Cosine"
+    ):
+        Autoguidance(strong, weak, 2.0)
+
+
+def test_autoguidance_checks_its_interval():
+    with pytest.raises(InputError, match=r"^The guidance interval must satisfy 0 ≤ low < high ≤ 1; got \("):
+        sharper(2.0, interval=(0.5, 0.5))
