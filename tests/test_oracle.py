@@ -9,7 +9,8 @@ import torch
 from ebbflow.errors import InputError
 from ebbflow.oracle import finite, gaussian, mixture
 from ebbflow.paths import DDPM, Linear
-from problems import MEAN, PATHS, STD, exact_flow, float64, noise_like, oracle
+from ebbflow.samplers.ode import rk4
+from problems import MEAN, PATHS, STD, exact_flow, float64, last, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 MEANS, STDS, WEIGHTS = float64(-2, 0.5, 3)[:, None], float64(0.3, 0.6, 0.2), float64(1, 2, 5)
@@ -129,10 +130,56 @@ def test_gaussian_flow_matches_a_fine_runge_kutta(path):
     torch.testing.assert_close(back, start, rtol=1e-12, atol=1e-12)
 
 
-def test_a_gaussian_is_one_mode():
-    truth = gaussian(Linear(), float64(1, 2), 0.5)
-    assert truth.means.shape == (1, 2)
-    assert truth.gaussian_end
+COVARIANCE = float64(1.3, 0.7, -0.2, 0.7, 0.9, 0.1, -0.2, 0.1, 0.4).reshape(3, 3)
+
+
+@paths
+def test_a_gaussian_is_a_mixture_of_one_mode(path):
+    one, other = gaussian(path, float64(1, 2), 0.5), mixture(path, float64(1, 2)[None], 0.5)
+    x, t = noise_like(7, 2), torch.linspace(0.02, 0.98, 7).double()
+    for found, expected in zip(one(x, t), other(x, t), strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(one.log_density(x, t), other.log_density(x, t))
+
+
+@paths
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.9])
+def test_a_full_covariance_is_regression_on_what_is_seen(path, t):
+    """x̂₀ = m + α C (α² C + σ² I)⁻¹ (x - α m), and the density N(α m, α² C + σ² I), by torch's own linear algebra."""
+    mean, x = float64(1, 2, -1), noise_like(5, 3)
+    truth, c = gaussian(path, mean, COVARIANCE), path.along([t])[0]
+    seen = c.alpha**2 * COVARIANCE + c.sigma**2 * torch.eye(3).double()
+    offset = torch.linalg.solve(seen, (x - c.alpha * mean).T).T
+    torch.testing.assert_close(truth(x, t).x0, mean + c.alpha * offset @ COVARIANCE)
+    torch.testing.assert_close(truth(x, t).noise, c.sigma * offset)
+    expected = torch.distributions.MultivariateNormal(c.alpha * mean, seen).log_prob(x)
+    torch.testing.assert_close(truth.log_density(x, t), expected)
+
+
+@paths
+def test_the_flow_of_a_full_covariance_matches_fine_runge_kutta(path):
+    truth, x = gaussian(path, float64(1, 2, -1), COVARIANCE), 0.9 * noise_like(5, 3)
+    times = torch.linspace(0.9, 0.1, 401).double()
+    found = last(rk4(truth, x, times, clock="flow"))
+    torch.testing.assert_close(truth.flow(x, 0.9, 0.1), found, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(truth.flow(truth.flow(x, 0.9, 0.1), 0.1, 0.9), x)
+
+
+@pytest.mark.parametrize("make", [lambda p, m: mixture(p, m, 0.4), lambda p, m: gaussian(p, m[0], 0.4)])
+def test_data_may_have_any_shape(make):
+    means, x, t = noise_like(3, 2, 2, 2), noise_like(5, 2, 2, 2, seed=1), torch.linspace(0.1, 0.9, 5).double()
+    shaped, flat = make(DDPM(), means), make(DDPM(), means.flatten(1))
+    torch.testing.assert_close(shaped(x, t).x0.flatten(1), flat(x.flatten(1), t).x0)
+    torch.testing.assert_close(shaped(x, t).noise.flatten(1), flat(x.flatten(1), t).noise)
+    torch.testing.assert_close(shaped.log_density(x, t), flat.log_density(x.flatten(1), t))
+    for i in range(5):  # a float is a time for the whole batch
+        torch.testing.assert_close(shaped(x[i : i + 1], float(t[i])).x0[0], shaped(x, t).x0[i])
+
+
+def test_bad_covariances_are_one_sentence():
+    for bad, words in ((COVARIANCE[:2], "symmetric 3 × 3"), (-COVARIANCE, "negative eigenvalues")):
+        with pytest.raises(InputError, match=words):
+            gaussian(Linear(), float64(1, 2, 3), bad)
 
 
 def test_bad_mixtures_are_one_sentence():

@@ -35,7 +35,7 @@ many = pytest.mark.parametrize("path", MANY.values(), ids=MANY.keys())
 
 
 def values(path, t):
-    return [float(value) for value in path.scales(float64(t))]
+    return [float(value) for value in path.scales(float64(t))[1:]]
 
 
 @many
@@ -275,7 +275,8 @@ def test_a_time_of_the_wrong_shape_is_caught():
 def test_data_keeps_its_dtype_and_time_its_precision():
     x = torch.zeros(2, 1, dtype=torch.float32)
     c = Cosine().at(float64(1 - 1e-9), x)
-    assert all(value.dtype == torch.float32 and value.shape == (1, 1) for value in c)
+    assert c.t.dtype == torch.float64
+    assert all(value.dtype == torch.float32 and value.shape == (1, 1) for value in c[1:])
     assert float(c.alpha) == pytest.approx(math.pi / 2 / 1.008 * 1e-9, rel=1e-3)
 
 

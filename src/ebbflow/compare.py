@@ -274,12 +274,12 @@ def _fields(trained: Trained) -> list[tuple[float, np.ndarray, np.ndarray, np.nd
     x0, x1 = trained.to_network(real), trained.to_network(next(trained.trajectory(len(real), seed=recipe.seed))[1])
     fields = []
     for time_ in FIELD_TIMES:
-        t = torch.tensor(time_, dtype=torch.float64)
-        speed = trained.to_data(slope(denoiser, trained.to_network(places), t)) - zero
+        speed = trained.to_data(slope(denoiser, trained.to_network(places), time_)) - zero
+        t = torch.tensor([time_], dtype=torch.float64)
         if denoiser.gaussian_end:
-            x_t = denoiser.path.interpolate(x0, noise, t.reshape(1))
+            x_t = denoiser.path.interpolate(x0, noise, t)
         else:
-            x_t, _ = denoiser.path.between(x0, x1[: len(x0)], t.reshape(1), noise)
+            x_t, _ = denoiser.path.between(x0, x1[: len(x0)], t, noise)
         x_t = trained.to_data(x_t)
         fields.append((time_, places.numpy(), speed.numpy(), x_t.numpy()))
     return fields

@@ -101,7 +101,7 @@ class Gaussian:
         return -(offsets.square() / variance + (2 * math.pi * variance).log()).sum(1) / 2
 
     def flow(self, x_t: Float[Tensor, " b *d"], t: float, s: float) -> Float[Tensor, " b *d"]:
-        """The exact solution of the probability-flow ODE from t to s: x_s = α_s m + U diag(√(V_s / V_t)) Uᵀ (x_t - α_t m)."""
+        """The probability-flow ODE, solved from t to s: x_s = α_s m + U diag(√(V_s / V_t)) Uᵀ (x_t - α_t m)."""
         _, offsets, before = self._coordinates(x_t, t)
         then, _, after = self._coordinates(x_t, s)
         moved = ((after / before).sqrt() * offsets) @ self.basis.T.to(x_t)

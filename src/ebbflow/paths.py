@@ -18,7 +18,6 @@ from torch import Tensor
 
 from .errors import InputError
 
-
 Number = Any  # a float, or a tensor that broadcasts against the data: formulas are the same for both
 
 
@@ -65,12 +64,13 @@ class Path(ABC):
 
     def at(self, t: Time, x: Float[Tensor, " b *d"]) -> Scales:
         """Scales ready to multiply x: floats, or (b, 1, …, 1) in x's dtype. The only place where time meets shape."""
-        if isinstance(t, Scales):
-            return t
         if isinstance(t, float):
             return self.along([t])[0]
-        c = self.scales(t.reshape(-1, *[1] * (x.ndim - 1)))
-        return Scales(t, *(value.to(x) for value in c[1:]))
+        if isinstance(t, Scales) and isinstance(t.alpha, float):
+            return t
+        shape = (-1, *[1] * (x.ndim - 1))
+        c = t if isinstance(t, Scales) else self.scales(t.reshape(shape))
+        return Scales(t.t if isinstance(t, Scales) else t, *(value.to(x).reshape(shape) for value in c[1:]))
 
     def along(self, times: Iterable[float] | Tensor) -> list[Scales]:
         """Scales of floats at each of a grid's times: computed once, before a sampler's loop, in float64."""

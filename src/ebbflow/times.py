@@ -132,7 +132,7 @@ def power(steps: int, path: Path, exponent: float = 1.3) -> Float[Tensor, " n_pl
 
 
 def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Float[Tensor, " n_plus_1"]:
-    """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v) with v = (1 - i/n)^p: the same noise on every path."""
+    """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
     positive("flow_power", "exponent", exponent)
     positive("flow_power", "shift", shift)
     v = uniform_grid(steps, path) ** exponent

@@ -53,7 +53,7 @@ def comparison(d=2, n=3000, m=400, labelled=False, scale=1.8):
         grid = torch.cartesian_prod(axes, axes) if d > 1 else torch.linspace(-5, 5, 60, dtype=torch.float64)[:, None]
         grid = torch.cat([grid, torch.zeros(len(grid), d - grid.shape[1], dtype=torch.float64)], 1)
         for t in (0.9, 0.6, 0.3, 0.1):
-            u = slope(truth, grid / scale, torch.tensor(t, dtype=torch.float64)) * scale
+            u = slope(truth, grid / scale, t) * scale
             c = paths[key].scales(torch.tensor(t, dtype=torch.float64))
             x_t = c.alpha * torch.tensor(real(800)[0]) + c.sigma * scale * torch.randn(800, d, generator=generator)
             fields.append((t, grid.numpy(), u.numpy(), x_t.numpy()))

@@ -31,9 +31,8 @@ def test_transition_variance_is_beta():
 def test_transition_variance_by_hand():
     """VE: σ_t² - σ_s², here 8² - 2²; linear ½ → ¼: ¼ - (½ · ¼ / ¾)² = ¼ - 1/36."""
     ve, linear = VE(10.0), Linear()
-    assert float(transition_variance(*(ve.scales(float64(t)) for t in (0.8, 0.2)))) == pytest.approx(60)
-    found = float(transition_variance(*(linear.scales(float64(t)) for t in (0.5, 0.25))))
-    assert found == pytest.approx(1 / 4 - 1 / 36)
+    assert transition_variance(*ve.along([0.8, 0.2])) == pytest.approx(60)
+    assert transition_variance(*linear.along([0.5, 0.25])) == pytest.approx(1 / 4 - 1 / 36)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])

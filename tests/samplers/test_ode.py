@@ -76,7 +76,7 @@ def test_slope_of_a_velocity_network_is_its_output():
         def forward(self, x, t):
             return 3 * x + t[:, None]
 
-    x, t = noise_like(4, 2), float64(0.3)[0]
+    x, t = noise_like(4, 2), 0.3
     for path in PATHS.values():
         torch.testing.assert_close(slope(Denoiser(Says(), path), x, t), 3 * x + 0.3, rtol=1e-9, atol=1e-9)
 

@@ -4,7 +4,7 @@ Dormand & Prince 1980; step control and first step as in Hairer, Nørsett & Wann
 sample has its own time and step, so that it doesn't depend on the batch it is drawn in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -134,7 +134,7 @@ def _stages(
     return y, stages
 
 
-def _sum(weights: tuple[float, ...], stages: list[Tensor], step: Tensor) -> Tensor:
+def _sum(weights: Sequence[float], stages: list[Tensor], step: Tensor) -> Tensor:
     """Σ w_j k_j times each sample's -step: time falls."""
     total = sum(w * k for w, k in zip(weights, stages, strict=False) if w)
     return -_like(step, stages[0]) * total
@@ -150,7 +150,7 @@ def _quartic(x: Tensor, middle: Tensor, y: Tensor, first: Tensor, last: Tensor, 
 
 
 def _first_step(problem: _Problem, x: Tensor, t: Tensor, k: Tensor, finish: float) -> Tensor:
-    """Hairer et al., Section II.4: a step that Euler would survive, then the fifth root of what the slope's change allows."""
+    """Hairer et al., Section II.4: a step that Euler would survive, then what its change of slope allows."""
     everyone = torch.arange(len(x), device=x.device)
     d0, d1 = problem.norm(x, x, x), problem.norm(k, x, x)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), torch.full_like(d0, 1e-6), 0.01 * d0 / d1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..denoiser import DenoiserLike
 from ..errors import InputError
-from ..paths import Path, Scales
+from ..paths import Scales
 from ..randomness import Draws
 from ..specs import positive
 from .needs import gaussian_end, needed
@@ -46,12 +46,12 @@ def edm(
     if churn > 0:
         draws = needed(denoiser, draws, "edm with churn")
     grid = denoiser.path.along(times)
-    most = denoiser.path.along([1.0])[0].ratio
-    for i, (now, then) in enumerate(pairwise(grid)):
-        gamma = min(churn / (len(grid) - 1), math.sqrt(2) - 1) if churn_min <= now.ratio <= churn_max else 0.0
-        raised = min(now.ratio * (1 + gamma), most)
-        if draws is not None and raised > now.ratio:
-            x, now = renoise(denoiser.path, x, now, raised, noise * draws(i, x))
+    most, gamma = denoiser.path.along([1.0])[0].ratio, min(churn / (len(grid) - 1), math.sqrt(2) - 1)
+    ratios = [min(c.ratio * (1 + gamma), most) if churn_min <= c.ratio <= churn_max else c.ratio for c in grid[:-1]]
+    raised = denoiser.path.along(denoiser.path.time_of(torch.tensor(ratios, dtype=torch.float64))) if gamma else grid
+    for i, (now, then, up) in enumerate(zip(grid[:-1], grid[1:], raised, strict=False)):
+        if draws is not None and up.ratio > now.ratio:
+            x, now = renoise(x, now, up, noise * draws(i, x)), up
         x = heun_step(denoiser, x, now, then, cond)
         yield x
 
@@ -79,14 +79,12 @@ def restart(
     draws = needed(denoiser, draws, "restart")
     grid = denoiser.path.along(times)
     inner = [i for i in range(len(grid)) if grid[i].alpha and grid[i].sigma]
-    distance = lambda ratio: min(inner, key=lambda i: abs(math.log(grid[i].ratio / ratio)), default=0)
-    top, bottom = distance(high), distance(low)
+    top, bottom = (min(inner, key=lambda i: abs(math.log(grid[i].ratio / r)), default=0) for r in (high, low))
     for i, (now, then) in enumerate(pairwise(grid)):
         x = heun_step(denoiser, x, now, then, cond)
         if top < bottom == i + 1:
             for again in range(repeats):
-                fresh = draws(again, x)
-                x, _ = renoise(denoiser.path, x, then, grid[top].ratio, fresh)
+                x = renoise(x, then, grid[top], draws(again, x))
                 for upper, lower in pairwise(grid[top : bottom + 1]):
                     x = heun_step(denoiser, x, upper, lower, cond)
         yield x
@@ -102,8 +100,7 @@ def heun_step(denoiser: DenoiserLike, x: Tensor, now: Scales, then: Scales, cond
     return torch.add(torch.add(x_s, noise, alpha=-half), denoiser(x_s, then, **cond).noise, alpha=half)
 
 
-def renoise(path: Path, x: Tensor, now: Scales, ratio: float, z: Tensor) -> tuple[Tensor, Scales]:
-    """x and scales at a larger noise-to-signal ratio r̂, by the forward process: x̃ + √(r̂² - r²) z."""
-    up = path.along(path.time_of(torch.tensor([ratio], dtype=torch.float64)))[0]
-    added = up.alpha * math.sqrt(max(up.ratio**2 - now.ratio**2, 0.0))
-    return torch.add(x * (up.alpha / now.alpha), z, alpha=added), up
+def renoise(x: Tensor, now: Scales, up: Scales, z: Tensor) -> Tensor:
+    """x at a larger noise-to-signal ratio r̂, by the forward process: x̃ + √(r̂² - r²) z."""
+    added = up.alpha * math.sqrt(up.ratio**2 - now.ratio**2)
+    return torch.add(x * (up.alpha / now.alpha), z, alpha=added)

@@ -87,10 +87,10 @@ def adams(path: Path, grid: Sequence[Scales], order: int, form: str, clock: str,
     correct: list[Row | None] = []
     for i, (keep, scale, inside) in enumerate(integrals):
         past = list(range(i, max(i - order, -1), -1))
-        infinite = form == "noise" and grid[i].alpha == 0
-        predict.append(None if infinite else _row(keep, scale, inside, clocks, past, i))
+        predict.append(_row(keep, scale, inside, clocks, past, i) if math.isfinite(keep) else None)
         if corrector and i < len(grid) - 2:
-            correct.append(None if infinite else _row(keep, scale, inside, clocks, [i + 1, *past], i))
+            usable = math.isfinite(keep) and math.isfinite(clocks[i])
+            correct.append(_row(keep, scale, inside, clocks, [i + 1, *past], i) if usable else None)
     return Plan(form, predict, correct)
 
 

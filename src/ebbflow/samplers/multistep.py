@@ -5,6 +5,7 @@ the few multiplications it consists of.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ def multistep(
     begin = stages(denoiser.path, [c.t for c in grid[: first + 1]], [method] * first, "flow")
     history: list[Tensor] = []
     start = x  # x before the step that is still to be corrected
-    for i, (now, then) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for i, (now, then) in enumerate(pairwise(grid)):
         estimate = denoiser(x, now, **cond)
         history = [estimate.x0 if plan.form == "x0" else estimate.noise, *history[: depth - 1]]
         if i > first and plan.correct and (row := plan.correct[i - 1]) is not None:

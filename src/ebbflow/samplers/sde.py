@@ -88,9 +88,10 @@ def predictor_corrector(
 ) -> Iterator[Tensor]:
     """DDPM's step to s, then Langevin steps x ← α_s x̂₀ + σ_s (c ε̂ + √(1 - c²) z) at s, c = e^{-strength · h}.
 
-    Predictor and corrector of Song et al. 2021, Algorithm 1. For 1 - c → 0 the correction is their x + ε ∇log p + √(2ε) z
-    with ε = (1 - c) σ², in a form that is exact where x₀ is known. Their ε has a size of its own, so its bias stays however
-    many steps one takes; ours shrinks with the predictor's step. corrections + 1 evaluations a step. Weak order 1.
+    Predictor and corrector of Song et al. 2021, Algorithm 1. For c → 1 the correction is their x + ε ∇log p + √(2ε) z
+    with ε = (1 - c) σ², in a form that is exact where x₀ is known. Their ε has a size of its own, whose bias stays
+    however many steps one takes; ours shrinks with the predictor's step. corrections + 1 evaluations a step.
+    Weak order 1.
     """
     draws = needed(denoiser, draws, "predictor_corrector")
     if not 0 <= corrections <= 10**6 or not 0 < strength < math.inf:

@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector of every order from one small linear system (Zhao et al. 2023, arXiv:2302.04867)."""
+"""UniPC: predictor and corrector of any order from one linear system (Zhao et al. 2023, arXiv:2302.04867)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def unipc(
 
 
 def _row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Row:
-    """The step from `now` to `then` through the estimates at `nodes`, of which `now` is the one the others differ from."""
+    """The step from `now` to `then` through the estimates at `nodes`; `now` is one of them."""
     keep, fall = then.sigma / now.sigma, shrinkage(now, then)
     here = nodes.index(now)
     weights = [0.0] * len(nodes)
