@@ -221,6 +221,15 @@ def test_dps_score_is_equation_16():
     torch.testing.assert_close(-gained / 0.4, -gradient * 1.5 / (2 * 0.49), rtol=1e-9, atol=1e-9)
 
 
+def test_dps_takes_a_nonlinear_operator():
+    """|x|² of each sample is measured."""
+    x, y = X.clone().requires_grad_(), float64(2.0)[:, None]
+    squares = lambda x: x.square().sum(1, keepdim=True)
+    (gradient,) = torch.autograd.grad((y - squares(prior(Linear())(x, 0.4).x0)).square().sum(), x)
+    gained = DPS(prior(Linear()), Measurement(squares, y, 0.7))(X, 0.4).noise - prior(Linear())(X, 0.4).noise
+    torch.testing.assert_close(-gained / 0.4, -gradient / (2 * 0.49), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("options", [{}, {"normalise": True, "strength": 4.0}])
 def test_dps_reduces_the_residual(options):
     """To less than half of what samples of the prior have, on average."""
@@ -338,9 +347,10 @@ LABEL = torch.tensor([0, 1, 2])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target", ["velocity", "noise", "x0"])
 def test_a_network_is_guided_and_no_graph_is_left(target, method, t):
-    denoiser = Denoiser(Network(), Cosine(), target)
+    denoiser, x = Denoiser(Network(), Cosine(), target), X.float()
     wrapped = METHODS[method](denoiser, measure())
-    found = [wrapped(X.float(), t, label=LABEL)]
+    found = [wrapped(x, t, label=LABEL)]
+    assert not x.requires_grad
     with torch.no_grad():
         found.append(wrapped(X.float(), t, label=LABEL))
     for estimate in found:

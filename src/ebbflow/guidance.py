@@ -85,8 +85,8 @@ class ClassifierFree(Wrapper):
 class Autoguidance(Wrapper):
     """x̂ = x̂_weak + w (x̂ - x̂_weak): away from a weaker version of the same model (Karras et al. 2024, arXiv:2406.02507).
 
-    Their D_w = w D₁ + (1 - w) D₀, of x̂₀ and hence of ε̂, with D₀ smaller or trained for less long than D₁ and the same
-    conditions given to both. What the two get wrong alike, D₀ more so, is undone.
+    Their Eq. 3, D_w = w D₁ + (1 - w) D₀, of x̂₀ and hence of ε̂, with D₀ smaller or trained for less long than D₁ and
+    the same conditions given to both. What the two get wrong alike, D₀ more so, is undone.
 
     weight: 1 is the model itself, 0 the weak one. interval: times (low, high] in which guidance acts, as in
     ClassifierFree. Two evaluations where it acts, one elsewhere. Inside ClassifierFree or around it, either works.

@@ -173,9 +173,11 @@ class DPS(_Posterior):
     """u = ζ (y - A x̂₀) / s²: x₀ is taken to be x̂₀, as if nothing were uncertain (R = 0).
 
     Chung et al. 2023, arXiv:2209.14687, Eq. 16: ∇log p(y | x_t) ≈ -ρ ∇|y - A x̂₀|², with the Gaussian's ρ = 1/(2 s²)
-    times strength ζ. A may be nonlinear here. Once V is above s² this overshoots by up to V/s², and steps have
-    to be as small as that is large. Measured on data N(0, 1), A = 1, y = 1, s = ½, whose posterior is N(0.8, 0.2): the
-    probability flow ends in N(1.28, 0.018), the variance being e^{-1/s²}.
+    times strength ζ (their ρ = 1/s² is ζ = 2). A may be nonlinear here.
+
+    Once V is above s² this overshoots by up to V/s², and steps have to be as small as that is large. Measured on data
+    N(0, 1), A = 1, y = 1, s = ½, whose posterior is N(0.8, 0.2): the probability flow ends in N(1.28, 0.018), the
+    variance being e^{-1/s²}.
 
     normalise: u = ζ (y - A x̂₀) / |y - A x̂₀|, which is their step size ζ'/|y - A x̂₀| and the only choice for s = 0.
     Their ζ' is per step: Algorithm 1 is `ddpm` with ζ = 2 ζ' √(1 - β_i) / β_i at step i. Ours does not know the steps.
@@ -202,7 +204,7 @@ class DPS(_Posterior):
 class PiGDM(_Posterior):
     """(r² A Aᵀ + s² I) u = y - A x̂₀, r² = σ² d² / (σ² + α² d²): the Tweedie covariance of data N(·, d² I) (R = r² I).
 
-    Song et al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", ICLR (9_gsMA8MRKQ), Eqs. 7-8, whose
+    Song et al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", ICLR (9_gsMA8MRKQ), Section 3, whose
     r² = σ²/(σ² + 1) is ours for α = d = 1. Exact for such data, and at s = 0 A⁺ (y - A x̂₀) scaled by V/r².
 
     data_std: d. gradients: False puts r² I also in the place of V, so that no backward pass is needed and t = 1 is like
