@@ -1,0 +1,371 @@
+"""A scheduler's config of diffusers (0.42) in our words: path, grid, sampler and target. It does not import diffusers.
+
+Their schedulers tie four things together that are independent here. docs/diffusers.md has the correspondence and where
+the two libraries differ; tests/interop/test_diffusers.py runs them side by side.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path as FilePath
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..paths import DDPM, VE, Linear, Path
+from ..specs import pick
+
+Config = Mapping[str, Any]
+
+
+class Converted(NamedTuple):
+    """What `sample` and `Denoiser` take: path, grid (a spec, or the times), sampler spec, target spec."""
+
+    path: Path
+    grid: str | list[float]
+    sampler: str
+    target: str
+
+
+def from_diffusers(scheduler: Config | str | FilePath | Any, steps: int | None = None) -> Converted:
+    """The path, grid, sampler and target of a scheduler of diffusers.
+
+    scheduler: its config as a mapping with `_class_name`, the config's file or its folder, or the scheduler itself.
+    `eta` of DDIM and `order` of LMS, which diffusers takes in `step`, are read from the mapping too.
+    steps: the grid is then the list of times that `set_timesteps(steps)` stands for, with 1 for the first and 0 for the
+    last; otherwise it is the row of GRIDS nearest to it.
+
+    What has no counterpart is an InputError that names the key; what is left out on purpose is a warning.
+    """
+    config = _read(scheduler)
+    row = SCHEDULERS[_class_of(config)]
+    config = {**_COMMON, **row.defaults, **{key: value for key, value in config.items() if value is not None}}
+    _refuse(config, row)
+    sampler = row.sampler(config)
+    path, target = _path(config, row), _target(config, row)
+    grid = _named(config, row, path) if steps is None else _times(config, row, path, steps)
+    _warn(config, row)
+    return Converted(path, grid, sampler, target)
+
+
+# Which samplers they are.
+
+
+def _ddpm(config: Config) -> str:
+    kind = config["variance_type"]
+    if kind not in ("fixed_small", "fixed_small_log", "fixed_large"):
+        raise InputError(f"variance_type must be fixed_small, fixed_small_log or fixed_large to convert; got {kind!r}.")
+    return "ddpm:variance=beta" if kind == "fixed_large" else "ddpm"
+
+
+def _ddim(config: Config) -> str:
+    return f"ddim:eta={config['eta']}" if config.get("eta") else "ddim"
+
+
+def _lms(config: Config) -> str:
+    return "lms" if config["order"] == 4 else f"lms:order={config['order']}"
+
+
+def _unipc(config: Config) -> str:
+    return f"unipc:order={config['solver_order']},variant={config['solver_type']}"
+
+
+def _deis(config: Config) -> str:
+    return f"exponential:order={config['solver_order']},form=noise,clock=log_snr"
+
+
+# The solver_type makes a difference at order 2 alone.
+_DPM_SOLVERS = {
+    ("dpmsolver++", 1, ""): "ddim",
+    ("dpmsolver++", 2, "midpoint"): "dpmpp_2m",
+    ("dpmsolver++", 2, "heun"): "exponential:order=2,clock=log_snr",
+    ("dpmsolver++", 3, ""): "dpmpp_3m",
+    ("dpmsolver", 1, ""): "ddim",
+    ("dpmsolver", 2, "heun"): "exponential:order=2,form=noise,clock=log_snr",
+    ("sde-dpmsolver++", 1, ""): "exponential_sde",
+    ("sde-dpmsolver++", 2, "midpoint"): "dpmpp_2m_sde",
+}
+_SINGLE_STEP = {("dpmsolver++", 1, ""): "ddim", ("dpmsolver++", 2, "midpoint"): "dpmpp_2s"}
+
+
+def _dpm(table: Mapping[tuple[str, int, str], str]) -> Callable[[Config], str]:
+    def sampler(config: Config) -> str:
+        order = config["solver_order"]
+        solver = (config["algorithm_type"], order, config["solver_type"] if order == 2 else "")
+        if solver not in table:
+            raise InputError(
+                f"algorithm_type={solver[0]!r} with solver_order={order} and solver_type={config['solver_type']!r} has "
+                f"no counterpart here; convert with one of {', '.join('/'.join(map(str, key)) for key in table)}."
+            )
+        return table[solver]
+
+    return sampler
+
+
+class Row(NamedTuple):
+    """A scheduler: its sampler, where its times come from, and the settings that a config may leave out.
+
+    times: `whole` timesteps; `points`, n times with σ interpolated between timesteps; `ends`, n whole timesteps that
+    leave room for the last; `edm` and `flow`, which have no table of β.
+    """
+
+    sampler: Callable[[Config], str]
+    times: str
+    defaults: Config = MappingProxyType({})
+
+
+_LEADING = {"timestep_spacing": "leading", "clip_sample": True}
+_EDM = {"sigma_schedule": "karras", "sigma_min": 0.002, "sigma_max": 80.0}
+_ORDERED = {"solver_order": 2, "solver_type": "midpoint", "algorithm_type": "dpmsolver++"}
+
+SCHEDULERS: dict[str, Row] = {
+    "DDPMScheduler": Row(_ddpm, "whole", {"variance_type": "fixed_small", **_LEADING}),
+    "DDIMScheduler": Row(_ddim, "whole", _LEADING),
+    "EulerDiscreteScheduler": Row(lambda config: "ddim", "points"),
+    "EulerAncestralDiscreteScheduler": Row(lambda config: "ddpm", "points"),
+    "HeunDiscreteScheduler": Row(lambda config: "edm", "points", {"beta_start": 0.00085, "beta_end": 0.012}),
+    "LMSDiscreteScheduler": Row(_lms, "points", {"order": 4}),
+    "DPMSolverMultistepScheduler": Row(_dpm(_DPM_SOLVERS), "ends", _ORDERED),
+    "DPMSolverSinglestepScheduler": Row(_dpm(_SINGLE_STEP), "ends", _ORDERED),
+    "UniPCMultistepScheduler": Row(_unipc, "ends", {"solver_order": 2, "solver_type": "bh2"}),
+    "DEISMultistepScheduler": Row(_deis, "ends", {"solver_order": 2}),
+    "EDMEulerScheduler": Row(lambda config: "ddim", "edm", _EDM),
+    "EDMDPMSolverMultistepScheduler": Row(_dpm(_DPM_SOLVERS), "edm", {**_EDM, **_ORDERED}),
+    "FlowMatchEulerDiscreteScheduler": Row(lambda config: "euler", "flow"),
+    "FlowMatchHeunDiscreteScheduler": Row(lambda config: "heun", "flow"),
+}
+_COMMON = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "shift": 1.0,
+    "flow_shift": 1.0,
+    "sigma_data": 0.5,
+    "rho": 7.0,
+}
+_SPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas")
+
+# Settings without a counterpart: the values that change nothing, and what to do instead.
+_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_beta_sigmas": ((False,), "give a list of times as the grid"),
+    "use_dynamic_shifting": ((False,), "set it to False and `shift` to e^mu"),
+    "shift_terminal": ((None,), "give a list of times as the grid"),
+    "invert_sigmas": ((False,), "t = 0 is data here"),
+    "stochastic_sampling": ((False,), "use exponential_sde, which is stochastic on every path"),
+    "interpolation_type": (("linear",), "use the grid log_snr"),
+    "timestep_type": (("discrete",), "give a Denoiser the path VE and the target edm"),
+    "lambda_min_clipped": ((-math.inf,), "give a list of times as the grid"),
+    "predict_x0": ((True,), "use exponential:form=noise,corrector=true"),
+    "disable_corrector": (([], ()), "use dpmpp_2m, which has no corrector"),
+    "solver_p": ((None,), "use a sampler of its own"),
+}
+_HINTS = {
+    "PNDMScheduler": "set _class_name to DEISMultistepScheduler or LMSDiscreteScheduler, multistep methods of its kind",
+    "SASolverScheduler": "set _class_name to DPMSolverMultistepScheduler and algorithm_type to sde-dpmsolver++",
+    "KDPM2DiscreteScheduler": "set _class_name to HeunDiscreteScheduler, of the same order and cost",
+    "LCMScheduler": "it belongs to consistency models, which have a sampler of their own",
+}
+
+
+def _read(scheduler: Config | str | FilePath | Any) -> Config:
+    if isinstance(scheduler, str | FilePath):
+        file = FilePath(scheduler)
+        file = file / "scheduler_config.json" if file.is_dir() else file
+        try:
+            scheduler = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(file)!r} is not a scheduler's config that can be read: {error}.") from error
+    elif not isinstance(scheduler, Mapping):
+        config = getattr(scheduler, "config", None)
+        if isinstance(config, Mapping):
+            scheduler = {"_class_name": type(scheduler).__name__, **config}
+    if not isinstance(scheduler, Mapping):
+        raise InputError(f"A scheduler's config must be a mapping, a file or a scheduler; got {scheduler!r:.80}.")
+    return scheduler
+
+
+def _class_of(config: Config) -> str:
+    name = config.get("_class_name")
+    if name in _HINTS:
+        raise InputError(f"{name} has no counterpart here; {_HINTS[name]}.")
+    return pick(SCHEDULERS, str(name), "A scheduler's _class_name")
+
+
+def _refuse(config: Config, row: Row) -> None:
+    refused = dict(_REFUSED)
+    if row.times != "edm":
+        refused |= dict.fromkeys(("sigma_min", "sigma_max"), ((None,), "use the grid karras with ratio_min, ratio_max"))
+    if row.times != "whole":
+        refused["variance_type"] = ((None,), "split the network's output first")
+    if row.times == "flow" or config.get("use_flow_sigmas"):
+        refused |= dict.fromkeys(_SPACED, ((False,), "give a list of times as the grid"))
+    length, size = len(config.get("trained_betas", ())), config["num_train_timesteps"]
+    if not isinstance(size, int):
+        raise InputError(f"num_train_timesteps must be a whole number; got {size!r}.")
+    if length not in (0, size):
+        raise InputError(f"trained_betas must have num_train_timesteps = {size} entries; got {length}.")
+    for key, (accepted, instead) in refused.items():
+        if key in config and config[key] not in accepted:
+            raise InputError(f"{key}={config[key]!r} has no counterpart here; {instead}.")
+
+
+def _warn(config: Config, row: Row) -> None:
+    """What is left out, on purpose."""
+    said = []
+    if config.get("thresholding"):
+        said.append("thresholding is left out: no sampler changes an estimate by itself")
+    elif config.get("clip_sample"):
+        said.append("clip_sample is left out: it is right for data in [-1, 1] alone")
+    if row.times in ("whole", "points", "ends") and config["timestep_spacing"] == "leading" and not _shaped(config):
+        said.append("timestep_spacing='leading' starts below t = 1, though from pure noise; here it starts at t = 1")
+    if config.get("final_sigmas_type") == "sigma_min" or config.get("set_alpha_to_one") is False:
+        said.append("the last step goes to t = 0, not to the table's first entry")
+    if row.sampler(config) == "dpmpp_3m":
+        said.append("dpmpp_3m has the whole third-order term, of which diffusers takes half")
+    for what in said:
+        warnings.warn(f"{config['_class_name']}: {what}.", stacklevel=3)
+
+
+def _path(config: Config, row: Row) -> Path:
+    if row.times == "edm":
+        return VE(_number(config, "sigma_max"))
+    if row.times == "flow" or config.get("use_flow_sigmas"):
+        return Linear()
+    kinds = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "squared_cosine"}
+    if "trained_betas" in config:
+        path = DDPM(steps=config["num_train_timesteps"], table=tuple(map(float, config["trained_betas"])))
+    else:
+        kind = kinds[pick(kinds, config["beta_schedule"], "beta_schedule")]
+        start, end = _number(config, "beta_start"), _number(config, "beta_end")
+        path = DDPM(betas=kind, steps=config["num_train_timesteps"], beta_min=start, beta_max=end)
+    return _without_signal(path) if config.get("rescale_betas_zero_snr") else path
+
+
+def _without_signal(path: DDPM) -> DDPM:
+    """√ᾱ shifted and scaled to end at 0 (Lin et al. 2024, arXiv:2305.08891, Algorithm 1), or as they do at 2⁻¹².
+
+    From their default betas the last ᾱ but one is less than that; ours falls to half of it.
+    """
+    root = (path.log_alpha_bar[1:] / 2).exp()
+    bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    end = torch.minimum(bar[-2:-1] / 2, bar.new_tensor(2.0**-24))
+    bar = torch.cat([bar.new_ones(1), bar[:-1], end])
+    return DDPM(steps=path.steps, table=tuple((1 - bar[1:] / bar[:-1]).tolist()))
+
+
+def _target(config: Config, row: Row) -> str:
+    prediction = config["prediction_type"]
+    if row.times == "flow":
+        return "velocity"
+    if row.times == "edm":
+        names = {"epsilon": f"edm:data_std={_number(config, 'sigma_data')}"}
+    elif config.get("use_flow_sigmas"):
+        names = {"flow_prediction": "velocity", "epsilon": "noise", "sample": "x0"}
+    else:
+        names = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
+    return names[pick(names, prediction, f"{config['_class_name']}'s prediction_type")]
+
+
+def _shaped(config: Config) -> str:
+    """How the σ are spaced where not by timesteps: "karras", "log_snr" (exponential, and Lu's), or ""."""
+    if config.get("use_karras_sigmas") or config.get("sigma_schedule") == "karras":
+        return "karras"
+    other = config.get("use_exponential_sigmas") or config.get("use_lu_lambdas")
+    return "log_snr" if other or config.get("sigma_schedule") == "exponential" else ""
+
+
+def _range(config: Config, row: Row, path: Path) -> tuple[float, float]:
+    """σ_min and σ_max: EDM's own, or those of the table's ends."""
+    if row.times == "edm":
+        return _number(config, "sigma_min"), _number(config, "sigma_max")
+    low, high = path.along([1 / config["num_train_timesteps"], 1.0])
+    return low.ratio, high.ratio
+
+
+def _number(config: Config, key: str) -> float:
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"{key} must be a number above 0; got {value!r}.")
+    return float(value)
+
+
+def _named(config: Config, row: Row, path: Path) -> str:
+    """The row of GRIDS that is nearest to the scheduler's times."""
+    if shape := _shaped(config):
+        low, high = _range(config, row, path)
+        rho = f"rho={_number(config, 'rho')}," if shape == "karras" else ""
+        return f"{shape}:{rho}ratio_min={low!r},ratio_max={high!r}"
+    if isinstance(path, Linear):
+        shift = _number(config, "shift" if row.times == "flow" else "flow_shift")
+        return "uniform" if shift == 1 else f"shifted:shift={shift}"
+    return "uniform" if config["timestep_spacing"] == "linspace" else "trailing"
+
+
+def _times(config: Config, row: Row, path: Path, steps: int) -> list[float]:
+    """The times of set_timesteps(steps), from 1 to 0."""
+    size = config["num_train_timesteps"]
+    if not 1 <= steps <= size:
+        raise InputError(f"steps must be in 1..{size}, the length of the table; got {steps}.")
+    if isinstance(path, Linear):
+        times = _flow_times(config, row, steps, size)
+    elif shape := _shaped(config):
+        low, high = _range(config, row, path)
+        if row.times == "points":  # Euler's and its like space them between the σ of their timesteps
+            times = _table_times(config, row, path, steps, size)
+            low, high = path.along(times[-1:].tolist())[0].ratio, path.along(times[:1].tolist())[0].ratio
+        u = np.linspace(0, 1, steps)
+        if shape == "karras":
+            rho = _number(config, "rho")
+            ratios = (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+        else:
+            ratios = np.exp(np.log(high) + u * (np.log(low) - np.log(high)))
+        times = path.time_of(torch.from_numpy(ratios)).numpy()
+    else:
+        times = _table_times(config, row, path, steps, size)
+    if "Singlestep" in config["_class_name"] and config["solver_order"] == 2:
+        times = times[::2]  # what lies between is where the second evaluations are
+    grid = [1.0, *times[1:].tolist(), 0.0]
+    if any(later >= earlier for earlier, later in pairwise(grid)):
+        raise InputError(f"{config['_class_name']} with {steps} steps has times that do not fall; use fewer steps.")
+    return grid
+
+
+def _flow_times(config: Config, row: Row, steps: int, size: int) -> np.ndarray:
+    if row.times == "flow":
+        shift = _number(config, "shift")
+        shifted = lambda u: shift * u / (1 + (shift - 1) * u)
+        return shifted(np.linspace(1, shifted(1 / size), steps))  # the last σ is shifted twice
+    shift = _number(config, "flow_shift")
+    u = np.linspace(1, 1 / size, steps + 1)
+    if config["_class_name"] == "UniPCMultistepScheduler":
+        u = u[:-1]
+    else:
+        u = (1 - u)[:0:-1]
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def _table_times(config: Config, row: Row, path: Path, steps: int, size: int) -> np.ndarray:
+    """(timestep + 1) / N; between timesteps they interpolate σ."""
+    ends = row.times == "ends"
+    spacing = config["timestep_spacing"]
+    if spacing == "linspace":
+        timesteps = np.linspace(0, size - 1, steps + ends)[::-1][:steps]
+    elif spacing == "leading":
+        timesteps = (np.arange(steps + ends) * (size // (steps + ends)))[::-1][:steps] + config["steps_offset"]
+    elif spacing == "trailing":
+        timesteps = np.arange(size, 0, -size / steps).round() - 1
+    else:
+        raise InputError(f"timestep_spacing must be linspace, leading or trailing; got {spacing!r}.")
+    if row.times != "points":
+        return (timesteps.round() + 1) / size
+    ratios = [c.ratio for c in path.along(np.arange(1, size + 1) / size)]
+    return path.time_of(torch.from_numpy(np.interp(timesteps, np.arange(size), ratios))).numpy()
