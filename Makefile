@@ -23,7 +23,7 @@ WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, s
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
 install: $(VENV)/.installed ## Make .venv and install ebbflow in it
@@ -58,6 +58,10 @@ format: install-dev ## Format the code and mend what can be mended by itself
 .PHONY: bench
 bench: $(VENV)/.installed-bench ## Time ebbflow beside other libraries on points
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.points
+
+.PHONY: bench-samplers
+bench-samplers: $(VENV)/.installed-bench ## Hold ebbflow's samplers against those of other libraries
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m benchmarks.samplers --choices benchmarks/samplers.json
 
 .PHONY: clean
 clean: ## Remove .venv and every cache; runs/ stays
