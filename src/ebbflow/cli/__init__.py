@@ -16,6 +16,7 @@ COMMANDS = {
     "resume": ("resume", "continue an interrupted run: ebbflow resume runs/moons"),
     "sample": ("sample", "draw from a run: ebbflow sample runs/moons --n 1000"),
     "evaluate": ("evaluate", "measure a run's samples against real data, each metric beside its floor"),
+    "likelihood": ("likelihood", "log-density of data under a run, with error bars: ebbflow likelihood runs/moons"),
     "compare": ("compare", "the main job: diffusion and flow matching side by side, with a report"),
     "plot": ("plot", "draw what a run learned: samples, trajectories, fields, losses, animations"),
     "show": ("show", "draw a path (the forward process) or a data set: ebbflow show path"),
@@ -29,7 +30,7 @@ HELP = f"""usage: ebbflow COMMAND [OPTIONS]
 Diffusion and flow matching in one piece: any sampler on any checkpoint.
 
 commands:
-{chr(10).join(f"  {name:10}{about}" for name, (_, about) in COMMANDS.items())}
+{chr(10).join(f"  {name:11}{about}" for name, (_, about) in COMMANDS.items())}
 
 options:
   -h, --help     show this help; `ebbflow COMMAND --help` shows a command's

@@ -1,0 +1,88 @@
+"""Pictures of densities: log p on a grid of a plane, a model's beside the true one, on one scale."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from . import style
+from .style import Array, Limits
+
+SPAN = 10.0  # nats below the peak that are shown; what is rarer is all one colour
+
+
+def lattice(limits: Limits, size: int) -> Float[torch.Tensor, "size_squared 2"]:
+    """The centres of size × size cells of the frame, row by row from low y to high y, in float64."""
+    cells = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    places = [float(low) + (float(high) - float(low)) * cells for low, high in limits[:2]]
+    x, y = torch.meshgrid(*places, indexing="xy")
+    return torch.stack([x, y], -1).reshape(-1, 2)
+
+
+def density_map(
+    model: Array,
+    limits: Limits,
+    *,
+    log_density: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    colour: str = style.INK,
+    span: style.Number = SPAN,
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """log p of a model on the cells of a frame, beside the true one where `log_density` knows it.
+
+    model: nats, (size, size), rows from low y to high y, at the points of `lattice(limits, size)`.
+    Both panels share one scale: from the peak of the truth (of the model, where there is none) down by `span` nats;
+    below that, and where p = 0, it is the darkest. The mass that a panel's cells add up to stands in its corner, so
+    that a density that is no density shows. Raises InputError for a model that isn't a square of numbers in 2-D.
+    """
+    frame = style.as_limits(limits, 2)
+    if model.ndim != 2 or model.shape[0] != model.shape[1] or not np.isfinite(model).any():
+        raise InputError(f"model must be a square of log-densities; got an array of shape {model.shape}.")
+    panels = [("model", colour, model)]
+    if log_density is not None:
+        true = log_density(lattice(frame, len(model))).reshape(model.shape).numpy()
+        panels.insert(0, ("truth", style.REAL, true))
+    peak = float(np.nanmax(np.where(np.isfinite(panels[0][2]), panels[0][2], np.nan)))
+    width = 3.1 if len(panels) == 2 else 4.2
+    grid = style.axes_grid(
+        1,
+        len(panels),
+        panel=(width, width),
+        gap=(0.16, 0),
+        margin=(0.36, 0.62, 0.3, 0.3),
+        title=title,
+        note=note,
+    )
+    cell = float(np.prod((frame[:, 1] - frame[:, 0]) / len(model)))
+    for ax, (name, tint, values) in zip(grid.axes[0], panels, strict=True):
+        image = ax.imshow(
+            np.maximum(np.nan_to_num(values, nan=-np.inf), peak - span),
+            extent=(*frame[0], *frame[1]),
+            origin="lower",
+            cmap="cividis",
+            aspect="auto",
+            interpolation="nearest",
+            vmin=peak - span,
+            vmax=peak,
+        )
+        style.as_points(ax, frame, labels=(True, ax is grid.axes[0, 0]))
+        ax.set_title(name, loc="left", size=style.LABEL, weight="bold", color=tint, pad=4)
+        mass = float(np.exp(values[np.isfinite(values)]).sum() * cell)
+        style.corner(ax, f"adds up to {mass:.3f}")
+    _scale(grid.figure, image, grid.axes[0, -1].get_position(), span)
+    return grid.figure
+
+
+def _scale(figure: Figure, image: Any, place: Any, span: style.Number) -> None:
+    """The colours' scale at the right of the last panel, in nats."""
+    inches = figure.get_size_inches()[0]
+    ax = figure.add_axes((place.x1 + 0.1 / inches, place.y0, 0.12 / inches, place.height))
+    bar = figure.colorbar(image, cax=ax, extend="min", extendfrac=0.03)
+    bar.outline.set_visible(False)
+    ax.tick_params(length=2.5, width=0.8, color=style.RULE, labelcolor=style.QUIET, labelsize=style.SMALL, pad=2)
+    ax.set_title("log p", size=style.SMALL, color=style.QUIET, pad=4)

@@ -1,0 +1,118 @@
+"""`likelihood`: a number in the data's own units, its errors, the truth, and a map."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from ebbflow.data import DATASETS, Standardise
+from ebbflow.trained import Trained
+
+QUICK = ("--n", "60", "--steps", "8")
+
+
+def rows(out):
+    """{"log-density": (mean, error), …}."""
+    found = re.findall(r"^(.*?)\s+(-?[\d.]+) ± ([\d.]+)$", out, re.M)
+    return {name: (float(mean), float(error)) for name, mean, error in found}
+
+
+def untrained(folder, scale=1.0):
+    """The flow of an untrained network: with ŷ = 0 nothing moves, so it is N(0, 1) in its own units."""
+    trained = Trained.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in trained.denoiser.parameters():
+            parameter.zero_()
+    return Trained(
+        trained.denoiser, trained.recipe, (2,), Standardise((1.0, -2.0), (scale, 3.0)), trained.columns, trained.classes
+    )
+
+
+@pytest.fixture
+def small_map(monkeypatch):
+    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 12)
+    monkeypatch.setattr("ebbflow.cli.likelihood.MAP_STEPS", 4)
+
+
+def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_path):
+    """N((1, -2), diag(½, 3)²) by construction; worked out from the points by torch's own normal."""
+    untrained(runs / "flow", 0.5).save_pretrained(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(50, 2)) * (0.5, 3) + (1, -2)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    code, out, err = ebbflow("likelihood", "model", "--data", "x.npy", "--no-picture")
+    each = torch.distributions.Normal(torch.tensor([1.0, -2]), torch.tensor([0.5, 3])).log_prob(torch.tensor(x)).sum(1)
+    assert code == 0
+    assert "log-densities change" not in err
+    mean, error = rows(out)["log-density"]
+    assert mean == pytest.approx(float(each.mean()), abs=2e-3)
+    assert error == pytest.approx(float(each.std()) / math.sqrt(50), abs=2e-3)
+    assert "truth" not in out
+    code, out, _ = ebbflow("likelihood", "model", "--data", "pinwheel", "--no-picture", *QUICK)
+    found, known = rows(out), DATASETS["pinwheel"]
+    x, _ = known.sample(60, torch.Generator().manual_seed(0))
+    assert found["truth"][0] == pytest.approx(float(known.log_density(x.double()).mean()), abs=1e-3)
+    assert found["truth - log-density"][0] == pytest.approx(found["truth"][0] - found["log-density"][0], abs=2e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*log-densities change")
+@pytest.mark.parametrize("name", ["flow", "ddpm", "edm", "bridge", "conditional", "plants", "line"])
+def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map):
+    picture = runs / name / "density.png"
+    picture.unlink(missing_ok=True)
+    code, out, err = ebbflow("likelihood", runs / name, *QUICK)
+    assert code == 0, err
+    assert math.isfinite(rows(out)["log-density"][0])
+    assert ("truth" in out) == (name in ("flow", "ddpm", "edm", "bridge"))
+    assert picture.exists() == (name != "line")
+    assert "discretisation" in out
+    if picture.exists():
+        assert f"picture: {picture}" in err
+        assert picture.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
+def test_probes_agree_with_the_exact_divergence(ebbflow, runs, divergence):
+    given = (runs / "flow", *QUICK, "--no-picture")
+    exact = rows(ebbflow("likelihood", *given)[1])["log-density"][0]
+    code, out, _ = ebbflow("likelihood", *given, "--divergence", divergence, "--probes", "6")
+    assert code == 0
+    assert f"{divergence}:probes=6 divergence" in out
+    assert "probes  " in out
+    assert rows(out)["log-density"][0] == pytest.approx(exact, abs=0.2)
+
+
+def test_pieces_make_no_difference(ebbflow, runs, monkeypatch):
+    given = ("likelihood", runs / "flow", *QUICK, "--no-picture", "--divergence", "hutchinson", "--probes", "2")
+    whole = rows(ebbflow(*given)[1])
+    monkeypatch.setattr("ebbflow.cli.likelihood.CHUNK", 7)
+    assert rows(ebbflow(*given)[1])["log-density"] == pytest.approx(whole["log-density"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--steps", "3"), "--steps must be at least 4"),
+        (("--n", "1"), "--n must be at least 2"),
+        (("--probes", "3"), "--probes belongs to hutchinson"),
+        (("--divergence", "hutch++", "--probes", "2"), "probes must be at least 3"),
+        (("--divergence", "trace"), "--divergence must be one of"),
+        (("--data", "missing.npy"), "missing.npy"),
+        (("--data", "point_mass"), "points of 2 numbers, but point_mass has 1"),
+    ],
+)
+def test_what_can_not_be_is_one_sentence(ebbflow, runs, given, says):
+    code, out, err = ebbflow("likelihood", runs / "flow", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("ebbflow: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_coupled_ends_are_refused(ebbflow, runs):
+    for name in ("between", "ot-flow"):
+        code, out, err = ebbflow("likelihood", runs / name, *QUICK)
+        assert (code, out) == (2, "")
+        assert "independent Gaussian noise" in err

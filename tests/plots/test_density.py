@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from ebbflow.data import DATASETS
+from ebbflow.errors import InputError
+from ebbflow.plots import style
+from ebbflow.plots.density import SPAN, density_map, lattice
+
+FRAME = style.as_limits((-3.5, 3.5), 2)
+TRUE = DATASETS["three_gaussians"].log_density
+
+
+def square(log_density, size=60):
+    return log_density(lattice(FRAME, size)).reshape(size, size).numpy()
+
+
+def images(figure):
+    return [ax.images[0] for ax in figure.axes if ax.images]
+
+
+def texts(figure):
+    return [text.get_text() for ax in figure.axes for text in [*ax.texts, ax._left_title]]
+
+
+def test_the_lattice_is_the_centres_of_cells_from_low_y_to_high():
+    found = lattice(np.array([[0.0, 2.0], [10.0, 14.0]]), 2)
+    assert found.tolist() == [[0.5, 11], [1.5, 11], [0.5, 13], [1.5, 13]]
+
+
+def test_truth_and_model_share_one_scale_and_say_their_mass():
+    """The model is the truth moved to the right by 1 and made half as dense."""
+    model = square(lambda x: TRUE(x - torch.tensor([1.0, 0])) - np.log(2))
+    figure = density_map(model, FRAME, log_density=TRUE)
+    truth, drawn = images(figure)
+    assert [text for text in texts(figure) if text in ("truth", "model")] == ["truth", "model"]
+    assert truth.get_clim() == drawn.get_clim()
+    low, high = truth.get_clim()
+    assert (high, high - low) == (pytest.approx(square(TRUE).max()), pytest.approx(SPAN))
+    mass = [text for text in texts(figure) if "adds up" in text]
+    assert mass[0] == "adds up to 1.000"
+    assert 0.4 < float(mass[1].split()[-1]) <= 0.5
+    # The brightest cells are where the density is: the lower mode is in the lower half, moved by 1 in the model.
+    lower = [image.get_array()[:30].max(0).argmax() for image in (truth, drawn)]
+    assert (lower[1] - lower[0]) * 7 / 60 == pytest.approx(1, abs=0.15)
+    figure.canvas.draw()
+
+
+def test_a_model_alone_and_densities_of_zero():
+    board = DATASETS["checkerboard"].log_density
+    figure = density_map(square(board), FRAME)
+    (image,) = images(figure)
+    assert np.isfinite(image.get_array()).all()
+    assert image.get_clim()[1] == pytest.approx(-np.log(32))
+    assert set(np.unique(image.get_array()).round(6)) == {round(-np.log(32) - SPAN, 6), round(-np.log(32), 6)}
+    figure.canvas.draw()
+
+
+def test_what_is_not_finite_is_dark():
+    model = square(TRUE)
+    model[0, 0], model[5, 5] = np.nan, np.inf
+    figure = density_map(model, FRAME, log_density=TRUE)
+    assert images(figure)[1].get_array()[0, 0] == images(figure)[1].get_clim()[0]
+    assert "adds up to 1.000" in texts(figure)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(9), np.zeros((3, 4)), np.full((3, 3), np.nan)])
+def test_bad_input(wrong):
+    with pytest.raises(InputError, match="square of log-densities"):
+        density_map(wrong, FRAME)
