@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,8 +33,8 @@ from .samplers import SAMPLERS
 from .samplers.facts import Facts, facts
 from .samplers.ode import rk4
 from .specs import bind
-from .targets import Estimate
 from .times import grid_times
+from .tune import rms, steps_within
 
 Sampler = Callable[..., Iterator[Tensor]]
 BUDGETS = (5, 10, 20, 50, 100)
@@ -170,11 +169,6 @@ def _whole(path: Path, n: int) -> Tensor:
     return _flow(denoiser, starts(denoiser, n), 1.0, 0.0, 800)
 
 
-def rms(error: Tensor) -> float:
-    """√ mean of the squared distance."""
-    return math.sqrt(float(error.square().flatten(1).sum(1).mean()))
-
-
 # -- the checks -------------------------------------------------------------------------------------------------------
 
 
@@ -202,32 +196,6 @@ def orders(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator
             else:
                 kept, text = kept and usable[-1] <= promised.order + TOLERANCE, f"{promised.order:g} ± {TOLERANCE}"
             yield Check(name, label, usable[-1], text, kept, why)
-
-
-class Counted:
-    """A denoiser that counts its evaluations."""
-
-    def __init__(self, denoiser: DenoiserLike) -> None:
-        self.denoiser, self.path, self.gaussian_end, self.calls = denoiser, denoiser.path, denoiser.gaussian_end, 0
-
-    def __call__(self, x_t: Tensor, t: Any, /, **cond: Any) -> Estimate:
-        self.calls += 1
-        return self.denoiser(x_t, t, **cond)
-
-
-def evaluations(sampler: Sampler, path: Path, times: Tensor) -> int:
-    """How often the sampler asks the denoiser on a grid: counted, not declared."""
-    counted = Counted(gaussian(path, torch.zeros(1, dtype=torch.float64), 1.0))
-    walk(sampler, counted, torch.zeros(1, 1, dtype=torch.float64), times, Draws.first(1, 0))
-    return counted.calls
-
-
-def steps_within(sampler: Sampler, path: Path, budget: int, grid: str = "uniform") -> int:
-    """The most steps for at most `budget` evaluations; 0 where not even one step fits."""
-    steps = budget
-    while steps and (used := evaluations(sampler, path, grid_times(grid, steps, path))) > budget:
-        steps = min(steps - 1, steps * budget // used)
-    return steps
 
 
 def end_points(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:

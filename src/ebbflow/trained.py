@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import __version__
+from . import __version__, tune
 from .data import DATASETS, Standardise, load
 from .denoiser import Denoiser, DenoiserLike
 from .errors import InputError
@@ -67,6 +67,8 @@ class Trained:
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     step: int = 0
+    tuned: tuple[tune.Tuned, ...] = ()
+    """What `ebbflow tune` found for a number of evaluations, the latest last."""
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
@@ -99,17 +101,23 @@ class Trained:
         guidance: float = 1.0,
         interval: tuple[float, float] = (0.0, 1.0),
         sampler: str | None = None,
-        grid: str | None = None,
-        steps: int | None = None,
+        grid: str | Sequence[float] | None = None,
+        steps: int | str | None = None,
     ) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
         first: number of the first sample, to draw a set in pieces.
         label: one class (name or number) for all samples, or one number each; none draws without labels.
+        steps: a number, or "auto" for the sampler, grid and steps that were tuned last ("auto:10": for 10 evaluations).
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
         """
         if n < 1 or first < 0:
             raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
+        if isinstance(steps, str):
+            if sampler or grid:
+                raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
+            best = self.best(steps)
+            sampler, grid, steps = best.sampler, best.grid, best.steps
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device)
         labels = self.labels(label, n)
@@ -133,6 +141,19 @@ class Trained:
         )
         for t, x in walk:
             yield t, self.to_data(x)
+
+    def best(self, steps: str) -> tune.Tuned:
+        """What was tuned: the latest for "auto", for N evaluations for "auto:N"."""
+        wanted = re.fullmatch(r"auto(?::([0-9]{1,6}))?", steps)
+        if not wanted:
+            raise InputError(f"steps must be a number, auto, or auto:N for N evaluations; got {steps!r}.")
+        if not self.tuned:
+            raise InputError("steps=auto needs a run that has been tuned: ebbflow tune RUN --evaluations N.")
+        for one in reversed(self.tuned):
+            if not wanted[1] or one.evaluations == int(wanted[1]):
+                return one
+        known = ", ".join(str(one.evaluations) for one in self.tuned)
+        raise InputError(f"This run is tuned for {known} evaluations, not for {wanted[1]}.")
 
     def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
         """From the network's units to the data's."""
@@ -202,6 +223,11 @@ class Trained:
             "model.safetensors": checkpoint.pack(self.denoiser.state_dict() if weights is None else weights),
         }
 
+    def export(self, card: bytes) -> dict[str, bytes]:
+        """The files of an exported folder: those, the model card, and what was tuned."""
+        tuned = {tune.FILE: tune.write(self.tuned)} if self.tuned else {}
+        return self.files() | {checkpoint.README: card} | tuned
+
     @classmethod
     def from_files(cls, files: dict[str, bytes], name: str) -> "Trained":
         """The inverse of `files`; `name` is what errors call it."""
@@ -220,6 +246,8 @@ class Trained:
             raise InputError(f"{where} can't be used: {' '.join(str(error).split())}") from error
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
+        if tune.FILE in files:
+            trained = replace(trained, tuned=tune.read(files[tune.FILE], f"{name}/{tune.FILE}"))
         return trained
 
     @classmethod
@@ -258,7 +286,8 @@ class Trained:
             found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
             if found is None:
                 raise InputError(f"{folder} holds no checkpoint yet.")
-            return cls.from_files(found[1], str(found[0]))
+            tuned = {tune.FILE: checkpoint.read_file(folder / tune.FILE)} if (folder / tune.FILE).exists() else {}
+            return cls.from_files(found[1] | tuned, str(found[0]))
         if os.path.isdir(folder):
             return cls.from_files(checkpoint.read_folder(folder), str(folder))
         if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
@@ -281,7 +310,7 @@ class Trained:
             if not target.is_dir() or any(path.name not in FILES for path in target.iterdir()):
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
         card = model_card(self, str(folder)).encode()
-        checkpoint.write_folder(target, self.files() | {checkpoint.README: card})
+        checkpoint.write_folder(target, self.export(card))
         return Path(folder)
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:

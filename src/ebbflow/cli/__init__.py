@@ -17,9 +17,11 @@ COMMANDS = {
     "sample": ("sample", "draw from a run: ebbflow sample runs/moons --n 1000"),
     "evaluate": ("evaluate", "measure a run's samples against real data, each metric beside its floor"),
     "likelihood": ("likelihood", "log-density of data under a run, with error bars: ebbflow likelihood runs/moons"),
+    "certify": ("certify", "measure what samplers promise, on exact answers: ebbflow certify heun"),
     "compare": ("compare", "the main job: diffusion and flow matching side by side, with a report"),
     "plot": ("plot", "draw what a run learned: samples, trajectories, fields, losses, animations"),
     "show": ("show", "draw a path (the forward process) or a data set: ebbflow show path"),
+    "tune": ("tune", "find the best sampler and grid for a run: ebbflow tune runs/moons --evaluations 10"),
     "export": ("export", "write a run as a folder to share, or push it to the Hugging Face hub"),
     "list": ("listing", "list recipes, data sets, paths, targets, samplers, grids, metrics"),
     "cite": ("cite", "print the BibTeX of the paper behind a recipe: ebbflow cite flow"),
@@ -36,7 +38,8 @@ options:
   -h, --help     show this help; `ebbflow COMMAND --help` shows a command's
   --version      show the version
 
-exit codes: 0 done; 1 unexpected error; 2 bad input; 3 training diverged; 4 disk full; 130, 143 stopped by a signal
+exit codes: 0 done; 1 unexpected error; 2 bad input; 3 training diverged; 4 disk full; 5 not certified;
+            130, 143 stopped by a signal
 """
 
 

@@ -28,11 +28,11 @@ class Drawing:
     seed: int = 0
     """Sample i depends on (seed, i) alone, whatever n is."""
     sampler: Annotated[str, hint("the recipe's")] = ""
-    """ddpm, ddim, euler or heun, with options as in ddim:eta=0.5 or ddpm:variance=beta."""
+    """A row of `ebbflow list samplers`, with options as in ddim:eta=0.5 or ddpm:variance=beta."""
     grid: Annotated[str, hint("the recipe's")] = ""
-    """uniform, log_snr, karras, quadratic, shifted or trailing, with options as in karras:rho=5."""
-    steps: Annotated[int, hint("the recipe's")] = 0
-    """Number of sampling steps."""
+    """A row of `ebbflow list grids`, with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
+    steps: Annotated[str, hint("the recipe's")] = ""
+    """Number of sampling steps; auto takes all from `ebbflow tune` (auto:10: what it found for 10 evaluations)."""
     label: Annotated[str, hint("none")] = ""
     """Draw this class only (name or number), from a conditional run; all draws every class in turn."""
     guidance: float = 1.0
@@ -43,7 +43,12 @@ class Drawing:
     """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
-        within(self, n=(1, MOST), seed=(0, MOST), steps=(0, 10**6), threads=(0, 1024))
+        within(self, n=(1, MOST), seed=(0, MOST), threads=(0, 1024))
+        if not self.steps.startswith("auto") and self.steps:
+            if not self.steps.isascii() or not self.steps.isdigit():
+                raise InputError(f"--steps must be a whole number or auto; got {self.steps!r}.")
+            if not 1 <= int(self.steps[:9]) <= 10**6:
+                raise InputError(f"--steps must be at least 1 and at most 1000000; got {self.steps}.")
         if not math.isfinite(self.guidance):
             raise InputError(f"--guidance must be a finite number; got {self.guidance}.")
         low, high = self.interval
@@ -95,13 +100,17 @@ def draw(trained: "Trained", how: Drawing, each: int = 300) -> tuple["Tensor", "
 
     room(how.n * each, f"--n {how.n}")
     threads(how.threads, trained.denoiser)
+    steps: int | str
     label: str | Tensor | None = how.label or None
     if label == "all":
         if not trained.recipe.conditional:
             raise InputError("This run was trained without labels, so it can't draw every class.")
         label = torch.arange(how.n) % len(trained.classes)
-    steps = how.steps or trained.recipe.sample_steps
-    with tqdm(total=steps * how.n, desc="sampling", unit="pt", unit_scale=True, delay=1, file=sys.stderr) as bar:
+    if how.steps.startswith("auto"):
+        steps, count = how.steps, trained.best(how.steps).steps
+    else:
+        steps = count = int(how.steps or trained.recipe.sample_steps)
+    with tqdm(total=count * how.n, desc="sampling", unit="pt", unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
             how.n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
             sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,

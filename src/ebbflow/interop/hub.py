@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import tune
 from ..errors import EbbflowError, InputError
 from ..training import checkpoint
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 
-FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors")
+FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", tune.FILE)
 
 
 def model_card(trained: "Trained", where: str) -> str:
@@ -88,7 +89,7 @@ def upload(trained: "Trained", repository: str, *, private: bool, token: str | N
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        checkpoint.write_folder(folder, shared.files() | {checkpoint.README: card})
+        checkpoint.write_folder(folder, shared.export(card))
         try:
             url = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload with ebbflow")

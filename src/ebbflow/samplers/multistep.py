@@ -44,7 +44,7 @@ def multistep(
     """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts."""
     depth = max(len(row.weights) for row in (*plan.predict, *plan.correct) if row is not None)
     method, first = plan.first
-    begin = stages(denoiser.path, [c.t for c in grid[: first + 1]], [method] * first, "flow")
+    begin = stages(denoiser.path, [c.t for c in grid[: first + 1]], [method] * first, "flow") if first else []
     history: list[Tensor] = []
     start = x  # x before the step that is still to be corrected
     for i, (now, then) in enumerate(pairwise(grid)):

@@ -1,0 +1,99 @@
+"""ebbflow tune RUN: find the sampler, grid and order that suit a run best, for a number of evaluations."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from ..errors import InputError
+from .arguments import MOST, parse, threads, within
+
+if TYPE_CHECKING:
+    from ..denoiser import DenoiserLike
+    from ..tune import Tuned
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Search solvers, their orders, grids and their parameters for those that come closest to the run's own finely
+    integrated flow with N evaluations of its network; `ebbflow sample RUN --steps auto` then uses the winner."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run; or oracle, an exact denoiser of three modes, whose winner is printed only."""
+    evaluations: int = 10
+    """How often the network may be asked for a sample."""
+    n: int = 512
+    """How many starts: half of them choose, half judge."""
+    seed: int = 0
+    """Seed of the starts."""
+    path: str = "linear"
+    """The oracle's path."""
+    reference: int = 400
+    """Runge-Kutta steps of the reference."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+
+    def __post_init__(self) -> None:
+        within(self, evaluations=(1, 1000), n=(4, 10**6), seed=(0, MOST), reference=(10, 10**6), threads=(0, 1024))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, search, store the winner in the run."""
+    args = parse(Tune, argv, "tune")
+    import torch
+    from tqdm import tqdm
+
+    from ..paths import PATHS
+    from ..specs import bind
+    from ..trained import Trained
+    from ..tune import FILE, tune, write
+
+    trained, cond = None, {}
+    denoiser: DenoiserLike
+    if args.run == "oracle" and not Path("oracle").is_dir():
+        from ..certify import modes, starts
+
+        torch.set_num_threads(args.threads or 1)
+        denoiser = modes(bind(PATHS, args.path, "path")())
+        start = starts(denoiser, args.n)
+    else:
+        if not Path(args.run).is_dir():
+            raise InputError(f"{args.run} is not a folder, and the winner is stored in the run's own.")
+        trained = Trained.from_pretrained(args.run)
+        threads(args.threads, trained.denoiser)
+        denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))
+        start, labels = trained.to_network(start), trained.labels(None, args.n)
+        cond = {} if labels is None else {"label": labels}
+    with tqdm(total=100, desc="tuning", unit="%", delay=1, file=sys.stderr, leave=False) as bar:
+
+        def progress(stage: str, share: float) -> None:
+            bar.set_description(f"tuning: {stage}")
+            bar.update(round(100 * share) - bar.n)
+
+        found = tune(
+            denoiser, start, args.evaluations, reference_steps=args.reference, progress=progress, cond=cond
+        )  # fmt: skip
+    print(describe(found))
+    if trained is not None:
+        from ..training.checkpoint import storage
+
+        path = Path(args.run) / FILE
+        others = [one for one in trained.tuned if one.evaluations != found.evaluations]
+        with storage(path):
+            temporary = path.with_suffix(".writing")
+            temporary.write_bytes(write([*others, found]))
+            temporary.replace(path)
+        print(f"stored in {path}; ebbflow sample {args.run} --steps auto uses it", file=sys.stderr)
+
+
+def describe(found: "Tuned") -> str:
+    """The winner in words."""
+    return (
+        f"{found.evaluations} evaluations: {found.steps} steps of {found.sampler}\n"
+        f"on the grid {found.grid}\n"
+        f"RMS {found.rms:.2g}, median {found.median:.2g} from the flow's own end, which is known to {found.error:.1g}; "
+        f"the best of the usual solvers on the uniform grid comes to RMS {found.usual:.2g}"
+    )

@@ -1,0 +1,109 @@
+"""The certificates themselves: every sampler keeps its promises on every path; and what breaks one is found out."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ebbflow import certify as certificates
+from ebbflow.certify import EQUIVALENTS, SPECS, certify, exact_moments, interior, load, to_json
+from ebbflow.errors import InputError
+from ebbflow.oracle import gaussian
+from ebbflow.paths import Linear
+from ebbflow.samplers import SAMPLERS, ddpm, euler
+from ebbflow.samplers.dpm_solver import dpmpp_2m
+from ebbflow.samplers.facts import Facts, facts
+from problems import PATHS, float64
+
+FAST = ("linear", "ddpm")
+
+
+def failed(checks):
+    return [check for check in checks if check.passed is False]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_sampler_keeps_its_promises(spec):
+    checks = list(certify(spec, FAST))
+    assert not failed(checks)
+    assert any(check.passed for check in checks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(set(PATHS) - set(FAST)))
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_sampler_keeps_its_promises_on_the_other_paths(spec, path):
+    assert not failed(certify(spec, (path,)))
+
+
+def wrong_sigma(denoiser, x, times, *, draws=None):
+    """DDIM with σ_t where σ_s belongs."""
+    for now, then in pairwise(denoiser.path.along(times)):
+        x = denoiser(x, now).mix(then.alpha, now.sigma)
+        yield x
+
+
+def too_noisy(denoiser, x, times, *, draws=None):
+    """DDPM that adds its noise once more."""
+    for x, s in zip(ddpm(denoiser, x, times, draws=draws), times[1:], strict=True):  # noqa: B020
+        yield x + 0.05 * float(s) * draws(1000 + int(1000 * s), x)
+
+
+def test_a_wrong_sampler_is_found_out():
+    assert failed(certify(wrong_sigma, ("linear",), Facts(1)))
+    assert failed(certify(euler, ("linear",), Facts(2)))
+    assert failed(certify(too_noisy, ("linear",), Facts(1, stochastic=True)))
+    assert not failed(certify(dpmpp_2m, ("linear",), Facts(2)))
+
+
+def test_a_sampler_that_breaks_is_a_failed_check():
+    def broken(denoiser, x, times, *, draws=None):
+        yield x + torch.ones(7)
+
+    (check,) = failed(certify(broken, ("linear",), Facts(1)))
+    assert check.name == "runs"
+
+
+def test_exact_moments_are_those_of_many_samples():
+    """DDPM's 10 steps on N(0.7, 0.25), by responses and by 40 000 samples: 6 standard errors (2e-9)."""
+    path, times, n = Linear(), torch.linspace(1, 0, 11).double(), 40_000
+    mean, std = exact_moments(ddpm, gaussian(path, float64(0.7), 0.5), times)
+    draws = certificates.Draws.first(n, 4)
+    x = path.prior(draws(-1, torch.empty(n, 1, dtype=torch.float64)))
+    end = certificates.walk(ddpm, gaussian(path, float64(0.7), 0.5), x, times, draws)
+    assert abs(float(end.mean()) - mean) < 6 * std / n**0.5
+    assert abs(float(end.std()) - std) < 6 * std / (2 * n) ** 0.5
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+@pytest.mark.parametrize("name", PATHS)
+def test_the_grids_of_orders_are_the_same_noise_on_every_path(name, uneven):
+    path = PATHS[name]
+    ratios = torch.tensor([c.ratio for c in path.along(interior(path, 40, uneven))])
+    expected = torch.tensor([c.ratio for c in Linear().along(interior(Linear(), 40, uneven))])
+    torch.testing.assert_close(ratios, expected, rtol=1e-5, atol=0)
+    assert float(ratios[0]) == pytest.approx(9, rel=1e-5)
+    steps = ratios.log().diff()
+    assert uneven == (float(steps.max() / steps.min()) == pytest.approx(0.5, rel=1e-4))
+
+
+def test_every_row_is_certified_and_every_equivalent_exists():
+    assert set(SAMPLERS) <= {spec.partition(":")[0] for spec in SPECS}
+    for one, other, _ in EQUIVALENTS:
+        facts(one), facts(other)
+
+
+def test_json_has_every_check():
+    checks = list(certify("ddim", ("linear",)))
+    rows = json.loads(to_json({"ddim": checks}))["ddim"]
+    assert [row["name"] for row in rows] == [check.name for check in checks]
+
+
+def test_functions_are_loaded_by_name(tmp_path, monkeypatch):
+    (tmp_path / "of_my_own.py").write_text("def walk(denoiser, x, times, *, draws=None):\n    yield x\n")
+    monkeypatch.chdir(tmp_path)
+    assert load("of_my_own:walk").__name__ == "walk"
+    for name in ("of_my_own:run", "nowhere:walk"):
+        with pytest.raises(InputError, match="can't be loaded"):
+            load(name)

@@ -1,0 +1,81 @@
+"""Tuning finds what is better, says how much, and what it stores comes back."""
+
+import pytest
+import torch
+
+from ebbflow.certify import modes, starts
+from ebbflow.errors import InputError
+from ebbflow.paths import DDPM, Linear
+from ebbflow.samplers import SAMPLERS
+from ebbflow.specs import bind
+from ebbflow.times import grid_times
+from ebbflow.tune import FAMILIES, TIME_FAMILIES, Tuned, evaluations, read, reference, steps_within, tune, write
+from problems import oracle
+
+ONE = Tuned(8, "heun", "uniform", 4, 0.1, 0.01, 1e-6, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "steps", "count"),
+    [("ddim", 7, 7), ("heun", 4, 7), ("rk4", 3, 11), ("midpoint", 3, 6), ("unipc", 9, 9), ("edm", 4, 7)],
+)
+def test_evaluations_are_counted(spec, steps, count):
+    sampler = bind(SAMPLERS, spec, "sampler")
+    assert evaluations(sampler, DDPM(), grid_times("uniform", steps, DDPM())) == count
+    assert steps_within(sampler, DDPM(), count) == steps
+    assert steps_within(sampler, DDPM(), count - 1) < steps
+
+
+def test_no_step_fits():
+    assert steps_within(bind(SAMPLERS, "rk4", "sampler"), Linear(), 2) == 0
+
+
+def test_the_reference_is_the_exact_flow():
+    denoiser = oracle(Linear())
+    x = torch.linspace(-2, 2, 9).double()[:, None]
+    end, error = reference(denoiser, x, 200, {})
+    torch.testing.assert_close(end, denoiser.flow(x, 1.0, 0.0), rtol=0, atol=1e-7)
+    assert error < 1e-6
+
+
+def test_the_winner_is_better_than_the_usual():
+    """On three modes with 6 evaluations, judged on starts of its own."""
+    denoiser, stages = modes(Linear()), []
+    solvers = ("ddim", "heun", "exponential:order=2,corrector=true")
+    found = tune(
+        denoiser, starts(denoiser, 256), 6, solvers=solvers, progress=lambda stage, share: stages.append(share)
+    )
+    assert found.rms < found.usual
+    assert found.median < found.usual
+    assert found.evaluations == 6
+    assert stages == sorted(stages)
+    assert stages[-1] == 1
+    fresh = starts(denoiser, 300)
+    truth, _ = reference(denoiser, fresh, 400, {})
+    for x in bind(SAMPLERS, found.sampler, "sampler")(denoiser, fresh, grid_times(found.grid, found.steps, Linear())):
+        end = x
+    assert float((end - truth).norm(dim=1).median()) < 3 * found.median
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *TIME_FAMILIES], ids=lambda family: family.name)
+def test_every_family_is_a_grid(family):
+    for values in family.first:
+        assert len(grid_times(family.spec(values), 5, Linear())) == 6
+
+
+def test_what_is_stored_comes_back():
+    assert read(write([ONE]), "tuned.json") == (ONE,)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[1]", b'[{"steps": 3}]', b"not json", write([ONE]).replace(b'"heun"', b"7")])
+def test_damaged_files_are_one_sentence(data):
+    with pytest.raises(InputError, match=r"tuned\.json"):
+        read(data, "tuned.json")
+
+
+def test_too_little_is_refused():
+    denoiser = modes(Linear())
+    with pytest.raises(InputError, match="at least 1 evaluation and 4 starts"):
+        tune(denoiser, starts(denoiser, 3), 5)
+    with pytest.raises(InputError, match="No solver takes a step within 2 evaluations"):
+        tune(denoiser, starts(denoiser, 8), 2, solvers=("rk4",), reference_steps=20)
