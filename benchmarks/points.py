@@ -37,7 +37,7 @@ from ebbflow.denoiser import Denoiser
 from ebbflow.errors import EbbflowError, InputError
 from ebbflow.metrics import sliced_w2
 from ebbflow.networks.embeddings import Fourier
-from ebbflow.paths import PATHS, VE, Linear
+from ebbflow.paths import PATHS, VE, Linear, Scales, Time
 from ebbflow.randomness import Draws, generator
 from ebbflow.recipes import RECIPES
 from ebbflow.samplers import sample
@@ -75,11 +75,11 @@ class Estimator:
     """What ebbflow's samplers call: any peer's network as (x̂₀, ε̂) on a path."""
 
     path: Any
-    estimate: Callable[[Tensor, Tensor], Estimate]
+    estimate: Callable[[Tensor, Scales], Estimate]
     gaussian_end: bool = True
 
-    def __call__(self, x_t: Tensor, t: Tensor, /, **cond: Any) -> Estimate:
-        return self.estimate(x_t, t)
+    def __call__(self, x_t: Tensor, t: Time, /, **cond: Any) -> Estimate:
+        return self.estimate(x_t, self.path.at(t, x_t))
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,10 @@ def azula(data: TensorData, seed: int, schedule: Schedule | None) -> Run:
     def learned() -> Estimator:
         ready, path = trained(denoiser, schedule), VE()
 
-        def estimate(z: Tensor, t: Tensor) -> Estimate:
-            ratio = path.at(t, z).sigma  # z = x/α, so its σ is azula's σ/α, and α² = (1 + σ_min²) / (1 + ratio²)
+        def estimate(z: Tensor, c: Scales) -> Estimate:
+            ratio = z.new_full(
+                (1, 1), c.sigma
+            )  # z = x/α, so its σ is azula's σ/α, and α² = (1 + σ_min²) / (1 + ratio²)
             alpha = ((1 + noise.sigma_min**2) / (1 + ratio**2)).sqrt().clamp(max=1)
             time = (alpha.log() / math.log(noise.alpha_min)).sqrt().flatten()
             x0 = ready(alpha * z, time).mean
@@ -246,9 +248,8 @@ def smalldiffusion(data: TensorData, seed: int, schedule: Schedule | None, flow:
         path = Linear() if flow else VE(sigma_max=high)
         row = TARGETS["velocity" if flow else "noise"]
 
-        def estimate(x: Tensor, t: Tensor) -> Estimate:
-            c = path.at(t, x)
-            return decode(row, c, x, ready(x, c.sigma))
+        def estimate(x: Tensor, c: Scales) -> Estimate:
+            return decode(row, c, x, ready(x, x.new_full((1, 1), c.sigma)))
 
         return Estimator(path, estimate)
 
@@ -314,7 +315,7 @@ def trained(network: nn.Module, schedule: Schedule | None) -> nn.Module:
 def reversed_flow(network: nn.Module) -> Estimator:
     """A flow whose time runs from noise at 0 to data at 1."""
     path, row = Linear(), TARGETS["velocity"]
-    return Estimator(path, lambda x, t: decode(row, path.at(t, x), x, -network(x, 1 - t.to(x))))
+    return Estimator(path, lambda x, c: decode(row, c, x, -network(x, x.new_full((1,), 1 - c.t))))
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,19 @@ def test_precision_follows_the_data(target):
     assert estimate.x0.dtype == estimate.noise.dtype == torch.float32
 
 
+@targets
+def test_one_time_may_be_given_in_any_form(target):
+    """As a float, a tensor with or without an axis, one per example, or as its Scales."""
+    path = Cosine()
+    denoiser, x = Denoiser(GaussianNetwork(path, target), path, target), float64([0.3], [-1.2])
+    expected = denoiser(x, 0.25)
+    for t in (torch.tensor(0.25).double(), float64(0.25), float64(0.25, 0.25), path.along([0.25])[0]):
+        for found, value in zip(denoiser(x, t), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
+
+
 def test_a_time_of_the_wrong_shape_is_caught():
     denoiser = Denoiser(GaussianNetwork(Linear(), "velocity"), Linear())
-    for t in (torch.rand(3), torch.rand(4, 1), torch.tensor(0.5)):
+    for t in (torch.rand(3), torch.rand(4, 1)):
         with pytest.raises(Exception, match=r"(?i)type-check"):
             denoiser(torch.zeros(4, 4), t)

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from ebbflow import errors
-from ebbflow.errors import DivergedError, EbbflowError, InputError, StorageError
+from ebbflow.errors import CertificationError, DivergedError, EbbflowError, InputError, StorageError
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from ebbflow.errors import DivergedError, EbbflowError, InputError, StorageError
         (InputError, ValueError, 2),
         (DivergedError, ArithmeticError, 3),
         (StorageError, OSError, 4),
+        (CertificationError, Exception, 5),
     ],
 )
 def test_an_error_has_its_exit_code_and_can_be_caught_both_ways(error, builtin, code):
@@ -27,7 +28,7 @@ def test_an_error_has_its_exit_code_and_can_be_caught_both_ways(error, builtin, 
 def test_every_error_is_of_the_family_and_no_two_share_a_code():
     classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
     assert all(issubclass(kind, EbbflowError) for kind in classes)
-    assert sorted(kind.exit_code for kind in classes) == [1, 2, 3, 4]
+    assert sorted(kind.exit_code for kind in classes) == [1, 2, 3, 4, 5]
     assert all(kind.__doc__ for kind in classes)
 
 

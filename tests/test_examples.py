@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ebbflow.samplers import SAMPLERS
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -24,10 +26,10 @@ def test_each_example_is_short_and_tested():
 
 def test_any_sampler(capsys):
     out = run("any_sampler.py", capsys)
-    linear = next(line for line in out.splitlines() if line.startswith("linear")).split()[1:]
-    ddpm, ddim, euler, heun = map(float, linear)
-    assert ddim == euler  # the same method on the linear path
-    assert heun < min(ddpm, euler)
+    rows = {name: list(map(float, scores)) for name, *scores in map(str.split, out.splitlines()[1:])}
+    assert set(rows) == set(SAMPLERS)
+    assert rows["ddim"][0] == rows["euler"][0]  # the same method on the linear path
+    assert rows["heun"][0] < min(rows["ddpm"][0], rows["euler"][0])
 
 
 def test_between_two_sets(capsys):

@@ -50,6 +50,7 @@ class Denoiser(nn.Module):
             raise InputError(f"target 'edm': data_std must be above 0 and finite; got {self.data_std}.")
         lost = name in ("noise", "score") and bool(path.scales(torch.ones((), dtype=torch.float64)).alpha < 1 / 200)
         self.t_max = float(path.time_of(torch.tensor(200.0, dtype=torch.float64))) if lost else 1.0
+        self.latest = path.along([self.t_max])[0]
         if not gaussian_end and name != "velocity":
             raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
 
@@ -71,10 +72,10 @@ class Denoiser(nn.Module):
             raise InputError(f"At t = {c.t:g} the target {self.target!r} leaves x₀ or the noise unknown.") from None
 
     def _within(self, t: Time) -> Time:
-        """t, but t_max where it is later."""
+        """t, but t_max where it is later; its Scales are at hand, as torch.compile can't follow how they are made."""
         if isinstance(t, Tensor):
             return t.clamp(max=self.t_max)
-        return self.t_max if (t.t if isinstance(t, Scales) else t) > self.t_max else t
+        return self.latest if (t.t if isinstance(t, Scales) else t) > self.t_max else t
 
     def loss(
         self,

@@ -19,13 +19,13 @@ class DivergedError(EbbflowError, ArithmeticError):
     exit_code = 3
 
 
-class CertificationError(EbbflowError):
-    """A sampler does not keep what it promises."""
-
-    exit_code = 5
-
-
 class StorageError(EbbflowError, OSError):
     """The disk refused to write (full, read-only); what was stored before is intact."""
 
     exit_code = 4
+
+
+class CertificationError(EbbflowError):
+    """A sampler does not keep what it promises."""
+
+    exit_code = 5

@@ -39,7 +39,7 @@ class Scales(NamedTuple):
 
 
 # When: one time for a whole batch (a float, a tensor of one, the Scales themselves), or a time per example.
-Time = float | Scales | Float[Tensor, " #b"]
+Time = float | Scales | Float[Tensor, ""] | Float[Tensor, " #b"]
 
 
 class Path(ABC):
@@ -70,7 +70,7 @@ class Path(ABC):
             return t
         shape = (-1, *[1] * (x.ndim - 1))
         c = t if isinstance(t, Scales) else self.scales(t.reshape(shape))
-        return Scales(t.t if isinstance(t, Scales) else t, *(value.to(x).reshape(shape) for value in c[1:]))
+        return Scales(t.t if isinstance(t, Scales) else t.reshape(-1), *(value.to(x).reshape(shape) for value in c[1:]))
 
     def along(self, times: Iterable[float] | Tensor) -> list[Scales]:
         """Scales of floats at each of a grid's times: computed once, before a sampler's loop, in float64."""

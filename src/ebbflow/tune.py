@@ -303,7 +303,13 @@ def evaluations(sampler: Callable[..., Iterator[Tensor]], path: Path, times: Ten
 
 def steps_within(sampler: Callable[..., Iterator[Tensor]], path: Path, budget: int, grid: str = "uniform") -> int:
     """The most steps for at most `budget` evaluations; 0 where not even one step fits."""
+
+    def used(steps: int) -> int:
+        return evaluations(sampler, path, grid_times(grid, steps, path))
+
     steps = budget
-    while steps and (used := evaluations(sampler, path, grid_times(grid, steps, path))) > budget:
-        steps = min(steps - 1, max(steps * budget // used, 0))
+    while steps and (over := used(steps)) > budget:
+        steps = min(steps - 1, steps * budget // over)
+    while steps < budget and used(steps + 1) <= budget:  # a last step that costs less than the others
+        steps += 1
     return steps

@@ -240,7 +240,7 @@ def test_no_steps_are_refused(steps):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sampler": "heum"}, "sampler must be one of ddpm, ddim, euler, heun"),
+        ({"sampler": "heum"}, "sampler must be one of euler, heun, midpoint, rk4"),
         ({"sampler": "ddim:eta=lots"}, "sampler 'ddim': eta must be float; got 'lots'."),
         ({"sampler": "ddim:eta=2.0"}, "ddim: eta must be in [0, 1]; got 2.0."),
         ({"grid": "even"}, "grid must be one of uniform"),

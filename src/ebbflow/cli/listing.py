@@ -1,5 +1,6 @@
 """ebbflow list: every row of every table."""
 
+import functools
 import inspect
 import shutil
 import textwrap
@@ -75,6 +76,9 @@ def _about(name: str, row: Callable[..., Any] | None) -> list[str]:
 
     if row is None:
         return ["Every error of the target alike."]
-    first = (inspect.getdoc(row) or name).split("\n")[0]
+    if isinstance(row, functools.partial):  # a row with options of its own under another's name
+        first = f"{row.func.__name__} with {', '.join(f'{option}={value}' for option, value in row.keywords.items())}."
+    else:
+        first = (inspect.getdoc(row) or name).split("\n")[0]
     given = ",".join(f"{option}={p.default}" for option, p in options(row).items())
     return [first, f"options: {name}:{given}"] if given else [first]

@@ -290,9 +290,9 @@ def _routes(path: Path, start: style.Number, count: int, seed: int) -> Float[Arr
         bridge = wander - _T * wander[:, -1:]  # a Brownian bridge: variance t (1 - t)
         return start * alpha + _T * rng.standard_normal((count, 1)) + path.spread * bridge
     x = np.full((count, len(_T)), start)
-    c = [path.scales(torch.tensor(t, dtype=torch.float64)) for t in _T]
+    c = path.along(_T)
     for i in range(1, len(_T)):
-        step = float(transition_variance(c[i], c[i - 1])) ** 0.5
+        step = transition_variance(c[i], c[i - 1]) ** 0.5
         x[:, i] = alpha[i] / alpha[i - 1] * x[:, i - 1] + step * rng.standard_normal(count)
     return x
 

@@ -61,9 +61,9 @@ class Recipe:
     """Seed of everything random."""
 
     sampler: str = "heun"
-    """Default sampler: ddpm, ddim, euler or heun."""
+    """Default sampler: a row of `ebbflow list samplers`, such as heun, ddim:eta=0.5 or dpmpp_2m."""
     grid: str = "quadratic"
-    """Default grid of sampling times: uniform, log_snr, karras, quadratic, shifted or trailing."""
+    """Default grid of sampling times: a row of `ebbflow list grids`, such as uniform, log_snr, karras or trailing."""
     sample_steps: int = 50
     """Default number of sampling steps."""
 

@@ -30,10 +30,10 @@ def unipc(
 ) -> Iterator[Tensor]:
     """x_s = (σ_s/σ_t) x_t + α_s (1 - e^{-h}) x̂₀ - α_s B(h) Σ_m ρ_m D_m / r_m (Eq. 9 in the x0 form), D_m = x̂₀ᵐ - x̂₀.
 
-    ρ solves Σ_m ρ_m r_m^{n-1} = n! φ_{n+1}(-h) / B(h), n = 1, 2, … (Eq. 7), r_m = (λ_m - λ_t) / h; two unknowns or one
-    are not solved for but set to ½ (Section 3.3). variant: B(h) is -h ("bh1") or e^{-h} - 1 ("bh2").
-    Order k + 1 with the corrector, one evaluation a step; the ramp of the first steps holds it to 3. From order 3 on
-    it is `exponential` with clock log_snr and the corrector.
+    ρ solves Σ_m ρ_m r_m^{n-1} = -h n! φ_{n+1}(-h) / B(h), n = 1, 2, … (Eq. 7), r_m = (λ_m - λ_t) / h; two
+    unknowns or one are not solved for but set to ½ (Section 3.3). variant: B(h) is -h ("bh1") or e^{-h} - 1 ("bh2").
+    Order k + 1 with the corrector, one evaluation a step; the ramp of the first steps holds it to 3. Once three
+    estimates or more are at hand its steps are those of `exponential` with clock log_snr and the corrector.
     """
     gaussian_end(denoiser, "unipc")
     if not 1 <= order <= 4:
