@@ -39,15 +39,15 @@ def test_the_reference_is_the_exact_flow():
 
 
 def test_the_winner_is_better_than_the_usual():
-    """On three modes with 6 evaluations, judged on starts of its own."""
+    """On three modes with 4 evaluations, judged on starts of its own."""
     denoiser, stages = modes(Linear()), []
     solvers = ("ddim", "heun", "exponential:order=2,corrector=true")
     found = tune(
-        denoiser, starts(denoiser, 256), 6, solvers=solvers, progress=lambda stage, share: stages.append(share)
+        denoiser, starts(denoiser, 160), 4, solvers=solvers, progress=lambda stage, share: stages.append(share)
     )
     assert found.rms < found.usual
     assert found.median < found.usual
-    assert found.evaluations == 6
+    assert found.evaluations == 4
     assert stages == sorted(stages)
     assert stages[-1] == 1
     fresh = starts(denoiser, 300)
@@ -55,6 +55,31 @@ def test_the_winner_is_better_than_the_usual():
     for x in bind(SAMPLERS, found.sampler, "sampler")(denoiser, fresh, grid_times(found.grid, found.steps, Linear())):
         end = x
     assert float((end - truth).norm(dim=1).median()) < 3 * found.median
+
+
+@pytest.mark.parametrize("aim", ["rms", "median"])
+def test_each_depth_is_better_on_the_starts_that_choose(aim):
+    """Grids, then times, then weights: each fit starts from the one before it."""
+    denoiser = modes(Linear())
+    found = [
+        tune(denoiser, starts(denoiser, 160), 4, aim=aim, depth=depth, solvers=("exponential:order=2,corrector=true",))
+        for depth in ("grids", "times", "weights")
+    ]
+    grids, times, weights = (getattr(one, aim) for one in found)
+    assert times < grids
+    assert weights < times / 2
+    assert found[2].sampler.startswith("bespoke:weights=")
+    assert found[2].evaluations == found[2].steps == 4
+
+
+def test_the_aim_decides():
+    denoiser = modes(Linear())
+    far, typical = (
+        tune(denoiser, starts(denoiser, 400), 6, aim=aim, depth="times", solvers=("exponential:order=2",))
+        for aim in ("rms", "median")
+    )
+    assert far.rms < typical.rms
+    assert typical.median < far.median
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *TIME_FAMILIES], ids=lambda family: family.name)
@@ -77,5 +102,8 @@ def test_too_little_is_refused():
     denoiser = modes(Linear())
     with pytest.raises(InputError, match="at least 1 evaluation and 4 starts"):
         tune(denoiser, starts(denoiser, 3), 5)
+    for wrong in ({"aim": "mean"}, {"depth": "all"}):
+        with pytest.raises(InputError, match="must be one of"):
+            tune(denoiser, starts(denoiser, 8), 5, **wrong)
     with pytest.raises(InputError, match="No solver takes a step within 2 evaluations"):
         tune(denoiser, starts(denoiser, 8), 2, solvers=("rk4",), reference_steps=20)

@@ -66,6 +66,7 @@ EQUIVALENTS = (
     ("euler", "ddim", ("linear",)),
     ("exponential:order=1", "ddim", ALL),
     ("exponential:order=1,form=noise", "ddim", ALL),
+    ("bespoke", "ddim", ALL),
     ("exponential:clock=time", "exponential", ("linear",)),
     ("heun:clock=flow", "heun", ("linear",)),
     ("midpoint:clock=flow", "midpoint", ("linear",)),

@@ -2,8 +2,8 @@
 
 The reference is the probability-flow ODE itself, finely integrated from the same starts, so tuning needs no data and
 judges the solver, not the network. Half of the starts choose, the other half judge. First every solver of SOLVERS on
-every grid of the families below; then the best few move their grid's parameters; last, where N is small, the times
-themselves are moved, one by one (cf. Sabour et al. 2024, arXiv:2404.14507, which does this by a bound).
+every grid of the families below; then the best few are fitted to the reference by least squares: their grids'
+parameters, the times themselves, and last, where N is small, every weight of every step (samplers/bespoke.py).
 """
 
 import functools
@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
+from scipy.interpolate import CubicSpline
+from scipy.optimize import least_squares
 from torch import Tensor
 
 from .denoiser import DenoiserLike
@@ -23,14 +25,18 @@ from .errors import DivergedError, InputError
 from .paths import Path
 from .randomness import Draws
 from .samplers import SAMPLERS
+from .samplers.bespoke import format_weights, unrolled
 from .samplers.ode import rk4
-from .specs import bind
+from .specs import bind, pick
 from .targets import Estimate
 from .times import grid_times
 from .training.checkpoint import dump_json, parse_json
 
 FILE = "tuned.json"
-LONGEST_LIST = 24  # steps up to which the times themselves are tuned
+DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
+AIMS = ("both", "rms", "median")
+KNOTS = 16  # times are moved each by itself up to here, and by a spline with so many knots beyond
+LONGEST_TABLE = 20  # evaluations up to which weights are fitted
 
 SOLVERS = (
     "ddim", "dpmpp_2m", "dpmpp_2s", "unipc", "unipc:order=3",
@@ -129,6 +135,8 @@ def tune(
     start: Float[Tensor, " n *d"],
     evaluations: int,
     *,
+    aim: str = "both",
+    depth: str = "weights",
     reference_steps: int = 400,
     solvers: Sequence[str] | None = None,
     progress: Callable[[str, float], None] = lambda stage, share: None,
@@ -136,15 +144,18 @@ def tune(
 ) -> Tuned:
     """Search; `start` is x at t = 1 for some hundred samples, of which every other is kept for judging.
 
+    aim: rms counts most the few samples near a border between modes, median the typical one.
+    depth: how far the fit goes; weights takes some N³ evaluations of every start.
     progress: called with what is being done and the share of the whole that is done.
     """
     if evaluations < 1 or len(start) < 4:
         raise InputError(f"tune needs at least 1 evaluation and 4 starts; got {evaluations} and {len(start)}.")
+    pick(AIMS, aim, "aim"), pick(DEPTHS, depth, "depth")
     names: Sequence[str] = solvers or (SOLVERS if denoiser.gaussian_end else VELOCITY_SOLVERS)
     families = (*FAMILIES, *TIME_FAMILIES) if denoiser.gaussian_end else TIME_FAMILIES
     progress("reference", 0.0)
     truth, error = reference(denoiser, start, reference_steps, cond)
-    search = _Search(denoiser, start, truth, cond)
+    search = _Search(denoiser, start, truth, aim, cond)
     steps = {name: steps_within(bind(SAMPLERS, name, "sampler"), denoiser.path, evaluations) for name in names}
     names = [name for name in names if steps[name]]
     if not names:
@@ -153,29 +164,32 @@ def tune(
     def scores(solvers: Sequence[str], grids: Sequence[tuple[Family, Sequence[float]]], start: float) -> list[_Scored]:
         rows = []
         for i, name in enumerate(solvers):
-            progress(name, start + 0.2 * i / len(solvers))
+            progress(name, start + 0.15 * i / len(solvers))
             rows += [_Scored(search.score(name, f.spec(v), steps[name]), name, f, v) for f, v in grids]
         return sorted(rows, key=lambda row: row.score)
 
     # A few grids tell which solvers are worth a look at all of them.
     rough = scores(names, [(family, family.first[len(family.first) // 2]) for family in families], 0.05)
     names = [row.sampler for row in _leaders(rough, 10)]
-    scored = scores(names, [(family, values) for family in families for values in family.first], 0.25)
+    scored = scores(names, [(family, values) for family in families for values in family.first], 0.2)
     usual = min(search.errors(name, "uniform", steps[name])[0] for name in names[:5])
-    best = []
-    for i, row in enumerate(_leaders(scored, 6)):
-        progress(f"{row.sampler} on {row.family.name}", 0.45 + 0.05 * i)
-        moved = _move(lambda v: search.score(row.sampler, row.family.spec(v), steps[row.sampler]), row.values)  # noqa: B023
-        best.append((row.sampler, row.family.spec(moved)))
-    best.sort(key=lambda one: search.score(one[0], one[1], steps[one[0]]))
-    for i, (name, spec) in enumerate(best[:3]):
-        if steps[name] <= LONGEST_LIST:
-            progress(f"{name}, each time by itself", 0.75 + 0.08 * i)
-            best.append((name, search.polish(name, grid_times(spec, steps[name], denoiser.path))))
-    name, spec = min(best, key=lambda one: search.score(one[0], one[1], steps[one[0]], half=1))
-    rms, median = search.errors(name, spec, steps[name])
+    found: list[_Choice] = []
+    leaders = _leaders(scored, 6)
+    for i, row in enumerate(leaders):
+        progress(f"{row.sampler} on {row.family.name}", 0.35 + 0.25 * i / len(leaders))
+        for choice in search.fit_grid(row, steps[row.sampler]):
+            found.append(choice)
+            if depth != "grids":
+                found += search.fit_times(choice)
+    if depth == "weights" and denoiser.gaussian_end and evaluations <= LONGEST_TABLE:
+        best = sorted(found, key=search.rank)[:2]
+        for i, choice in enumerate(best):
+            progress(f"the weights of {choice.sampler}", 0.6 + 0.4 * i / len(best))
+            found += search.fit_weights(choice)
+    name, spec, count = min(sorted(found, key=search.rank)[:8], key=functools.partial(search.rank, half=1))
+    rms, median = search.errors(name, spec, count)
     progress("done", 1.0)
-    return Tuned(evaluations, name, spec, steps[name], rms, median, error, usual)
+    return Tuned(evaluations, name, spec, count, rms, median, error, usual)
 
 
 def reference(denoiser: DenoiserLike, start: Tensor, steps: int, cond: Mapping[str, Any]) -> tuple[Tensor, float]:
@@ -191,56 +205,123 @@ def reference(denoiser: DenoiserLike, start: Tensor, steps: int, cond: Mapping[s
     return fine, error
 
 
-class _Search:
-    """The distance of a sampler's ends to the reference, on the starts that choose and on those that judge."""
-
-    def __init__(self, denoiser: DenoiserLike, start: Tensor, truth: Tensor, cond: Mapping[str, Any]) -> None:
-        self.denoiser, self.start, self.truth, self.cond = denoiser, start, truth, cond
-
-    def errors(self, sampler: str, grid: str, steps: int, half: int = 1) -> tuple[float, float]:
-        """RMS and median distance over every other start; infinite where a grid can't be had or the walk diverged."""
-        cond = {k: v[half::2] if isinstance(v, Tensor) and len(v) > 1 else v for k, v in self.cond.items()}
-        try:
-            times = grid_times(grid, steps, self.denoiser.path)
-        except InputError:
-            return math.inf, math.inf
-        end = _end(bind(SAMPLERS, sampler, "sampler")(self.denoiser, self.start[half::2], times, **cond))
-        error = (end - self.truth[half::2]).flatten(1).norm(dim=1)
-        found = float(error.square().mean().sqrt()), float(error.median())
-        return found if all(map(math.isfinite, found)) else (math.inf, math.inf)
-
-    def score(self, sampler: str, grid: str, steps: int, half: int = 0) -> float:
-        """log RMS + ¼ log median: the few that change mode count most, but not alone."""
-        far, typical = (math.log(max(error, 1e-300)) for error in self.errors(sampler, grid, steps, half))
-        return far + typical / 4
-
-    def polish(self, sampler: str, times: Tensor) -> str:
-        """The list of times after a simplex search over log(τ_i / (1 - τ_i)), τ = σ/(α + σ) (or t)."""
-        path, n = self.denoiser.path, len(times) - 1
-        if n < 2:
-            return _listed(times)
-        logit = lambda t: torch.log(t / (1 - t))
-        if self.denoiser.gaussian_end:
-            ratios = torch.tensor([c.ratio for c in path.along(times[1:-1])], dtype=torch.float64)
-            first, back = ratios.log(), lambda u: path.time_of(u.exp())
-        else:
-            first, back = logit(times[1:-1]), torch.sigmoid
-
-        def grid(u: Any) -> str:
-            return _listed(torch.cat([times[:1], back(torch.as_tensor(u, dtype=torch.float64)), times[-1:]]))
-
-        found = minimize(
-            lambda u: self.score(sampler, grid(u), n), first.numpy(), method="Nelder-Mead",
-            options={"maxfev": 60 * n, "initial_simplex": _simplex(first, 0.15), "xatol": 1e-3, "fatol": 1e-3},
-        )  # fmt: skip
-        return grid(found.x)
-
-
 class _Scored(NamedTuple):
     score: float
     sampler: str
     family: Family
     values: Sequence[float]
+
+
+class _Choice(NamedTuple):
+    sampler: str
+    grid: str
+    steps: int
+
+
+class _Search:
+    """The distance of a sampler's ends to the reference, on the starts that choose and on those that judge."""
+
+    def __init__(self, denoiser: DenoiserLike, start: Tensor, truth: Tensor, aim: str, cond: Mapping[str, Any]) -> None:
+        self.denoiser, self.start, self.truth, self.aim, self.cond = denoiser, start, truth, aim, cond
+
+    def residuals(self, choice: _Choice, half: int) -> Tensor | None:
+        """End minus reference for every other start; None where a grid can't be had or the walk diverged."""
+        cond = {k: v[half::2] if isinstance(v, Tensor) and len(v) > 1 else v for k, v in self.cond.items()}
+        try:
+            times = grid_times(choice.grid, choice.steps, self.denoiser.path)
+            walk = bind(SAMPLERS, choice.sampler, "sampler")(self.denoiser, self.start[half::2], times, **cond)
+            error = _end(walk) - self.truth[half::2]
+        except InputError:
+            return None
+        return error.flatten(1) if bool(error.isfinite().all()) else None
+
+    def errors(self, sampler: str, grid: str, steps: int, half: int = 1) -> tuple[float, float]:
+        """RMS and median distance; infinite where there is none."""
+        error = self.residuals(_Choice(sampler, grid, steps), half)
+        return (math.inf, math.inf) if error is None else (rms(error), float(error.norm(dim=1).median()))
+
+    def score(self, sampler: str, grid: str, steps: int, half: int = 0) -> float:
+        """log RMS, log median, or log RMS + ¼ log median: the few that change mode count most, but not alone."""
+        far, typical = (math.log(max(error, 1e-300)) for error in self.errors(sampler, grid, steps, half))
+        return {"rms": far, "median": typical, "both": far + typical / 4}[self.aim]
+
+    def rank(self, choice: _Choice, half: int = 0) -> float:
+        """The score of a choice."""
+        return self.score(*choice, half=half)
+
+    def fit(self, make: Callable[[Tensor], _Choice], count: int) -> list[_Choice]:
+        """make(u) with the `count` numbers u, 0 at first, that bring the ends nearest to the reference.
+
+        Nearest is least squares for the RMS. For the median it is Cauchy's loss, log(1 + (e/c)²), to which the few
+        with large errors are nearly all the same.
+        """
+        size = self.truth[0::2].numel()
+        step = 1e-5 if self.start.dtype == torch.float64 else 1e-3
+
+        def residuals(shifted: Any) -> Any:
+            error = self.residuals(make(torch.from_numpy(shifted - 1)), 0)
+            return np.full(size, 10.0) if error is None else error.double().flatten().cpu().numpy()
+
+        typical = max(float(np.median(np.abs(residuals(np.ones(count))))), 1e-12)
+        made = []
+        for loss, scale in {"rms": {"linear": 1.0}, "median": {"cauchy": typical}}.get(
+            self.aim, {"linear": 1.0, "cauchy": typical}
+        ).items():
+            # Numbers around 1, for the steps of the differences are relative to them.
+            found = least_squares(residuals, np.ones(count), loss=loss, f_scale=scale, diff_step=step, max_nfev=25)
+            made.append(make(torch.from_numpy(found.x - 1)))
+        return made
+
+    def fit_grid(self, row: _Scored, steps: int) -> list[_Choice]:
+        """The parameters of a family's grid, which are positive."""
+
+        def make(u: Tensor) -> _Choice:
+            moved = [value * math.exp(shift) for value, shift in zip(row.values, u.tolist(), strict=True)]
+            return _Choice(row.sampler, row.family.spec(moved), steps)
+
+        return [make(torch.zeros(len(row.values))), *self.fit(make, len(row.values))]
+
+    def fit_times(self, choice: _Choice) -> list[_Choice]:
+        """The times themselves, moved on the scale of log(σ/α) (log(t / (1 - t)) where there is no Gaussian end)."""
+        times = grid_times(choice.grid, choice.steps, self.denoiser.path)
+        inner = len(times) - 2
+        if inner < 1:
+            return []
+        move, knots = self._mover(times), min(inner, KNOTS)
+        places, ends = np.linspace(0, 1, knots), np.linspace(0, 1, inner)
+
+        def make(u: Tensor) -> _Choice:
+            shifts = u if knots == inner else torch.from_numpy(CubicSpline(places, u.numpy())(ends))
+            return choice._replace(grid=_listed(move(shifts)))
+
+        return self.fit(make, knots)
+
+    def fit_weights(self, choice: _Choice) -> list[_Choice]:
+        """Times and every weight of every step, from those of a solver that asks once a time."""
+        path, sampler = self.denoiser.path, bind(SAMPLERS, choice.sampler, "sampler")
+        times = grid_times(choice.grid, choice.steps, path)
+        asked, rows = unrolled(sampler, path, times, evaluations(sampler, path, times))
+        if not bool((asked.diff() < 0).all()):
+            return []
+        move, n = self._mover(asked), len(rows)
+        first = torch.tensor([weight for row in rows for weight in row[:-1]], dtype=torch.float64)
+
+        def make(u: Tensor) -> _Choice:
+            free = iter((first + u[n - 1 :]).tolist())
+            table = [[*(next(free) for _ in row[:-1]), 0.0] for row in rows]
+            return _Choice(f"bespoke:weights={format_weights(table)}", _listed(move(u[: n - 1])), n)
+
+        return self.fit(make, n - 1 + len(first))
+
+    def _mover(self, times: Tensor) -> Callable[[Tensor], Tensor]:
+        """u → the times with all but the first and last moved by u."""
+        path = self.denoiser.path
+        if self.denoiser.gaussian_end:
+            ratios = torch.tensor([c.ratio for c in path.along(times[1:-1])], dtype=torch.float64)
+            first, back = ratios.log(), lambda u: path.time_of(u.exp())
+        else:
+            first, back = torch.logit(times[1:-1]), torch.sigmoid
+        return lambda u: torch.cat([times[:1], back(first + u), times[-1:]])
 
 
 def _leaders(rows: Sequence[_Scored], count: int) -> list[_Scored]:
@@ -251,23 +332,9 @@ def _leaders(rows: Sequence[_Scored], count: int) -> list[_Scored]:
     return list(best.values())[:count]
 
 
-def _move(score: Callable[[Sequence[float]], float], values: Sequence[float]) -> list[float]:
-    """Nelder-Mead on the logarithms of positive parameters."""
-    first = torch.tensor(values, dtype=torch.float64).log()
-    found = minimize(
-        lambda u: score([math.exp(v) for v in u]), first.numpy(), method="Nelder-Mead",
-        options={"maxfev": 40, "initial_simplex": _simplex(first, 0.3), "xatol": 1e-3, "fatol": 1e-3},
-    )  # fmt: skip
-    return [math.exp(v) for v in found.x]
-
-
-def _simplex(first: Tensor, size: float) -> Any:
-    return torch.cat([first[None], first + size * torch.eye(len(first), dtype=torch.float64)]).numpy()
-
-
 def _listed(times: Tensor) -> str:
     """Times as a grid's spec: a list."""
-    return ",".join(f"{t:.8g}" for t in times.tolist())
+    return ",".join(f"{t:.10g}" for t in times.tolist())
 
 
 def _end(walk: Iterator[Tensor]) -> Tensor:

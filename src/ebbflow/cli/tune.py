@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -25,6 +25,12 @@ class Tune:
     """Folder of the run; or oracle, an exact denoiser of three modes, whose winner is printed only."""
     evaluations: int = 10
     """How often the network may be asked for a sample."""
+    aim: Literal["both", "rms", "median"] = "both"
+    """What shall be small: the root of the mean square, which the few samples near a border between modes make up,
+    the median, or both."""
+    depth: Literal["grids", "times", "weights"] = "weights"
+    """What is fitted: the grids' parameters; then the times themselves; then (up to 20 evaluations) every weight of
+    every step, which takes longest."""
     n: int = 512
     """How many starts: half of them choose, half judge."""
     seed: int = 0
@@ -74,7 +80,8 @@ def run(argv: Sequence[str]) -> None:
             bar.update(round(100 * share) - bar.n)
 
         found = tune(
-            denoiser, start, args.evaluations, reference_steps=args.reference, progress=progress, cond=cond
+            denoiser, start, args.evaluations, aim=args.aim, depth=args.depth, reference_steps=args.reference,
+            progress=progress, cond=cond,
         )  # fmt: skip
     print(describe(found))
     if trained is not None:
@@ -89,11 +96,16 @@ def run(argv: Sequence[str]) -> None:
         print(f"stored in {path}; ebbflow sample {args.run} --steps auto uses it", file=sys.stderr)
 
 
+def shorten(text: str, most: int) -> str:
+    """The beginning of a long list of numbers; tuned.json has the rest."""
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
 def describe(found: "Tuned") -> str:
     """The winner in words."""
     return (
-        f"{found.evaluations} evaluations: {found.steps} steps of {found.sampler}\n"
-        f"on the grid {found.grid}\n"
+        f"{found.evaluations} evaluations: {found.steps} steps of {shorten(found.sampler, 200)}\n"
+        f"on the grid {shorten(found.grid, 200)}\n"
         f"RMS {found.rms:.2g}, median {found.median:.2g} from the flow's own end, which is known to {found.error:.1g}; "
         f"the best of the usual solvers on the uniform grid comes to RMS {found.usual:.2g}"
     )

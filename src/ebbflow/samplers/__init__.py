@@ -17,6 +17,7 @@ from ..randomness import Draws
 from ..specs import bind
 from ..times import grid_times
 from .adaptive import dopri5
+from .bespoke import bespoke
 from .ddim import ddim, ddpm
 from .dpm_solver import dpmpp_2m, dpmpp_2s, exponential_sde
 from .edm import edm, restart
@@ -43,6 +44,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[Tensor]]] = {
     "deis": partial(exponential, order=3, form="noise", clock="log_snr"),
     "lms": partial(exponential, order=4, form="noise", clock="ratio"),
     "exponential": exponential,
+    "bespoke": bespoke,
     # the reverse SDE
     "ddpm": ddpm,
     "dpmpp_2m_sde": partial(dpmpp_2m, eta=1.0),

@@ -49,6 +49,7 @@ FACTS: dict[str, Callable[..., Facts]] = {
     "deis": partial(_exponential, order=3),
     "lms": partial(_exponential, order=4),
     "exponential": _exponential,
+    "bespoke": lambda **_: Facts(1),  # without weights; with them it has no order, being made for one grid
     "ddpm": lambda **_: Facts(1, stochastic=True),
     "dpmpp_2m_sde": lambda **_: Facts(1, stochastic=True),
     "exponential_sde": lambda **_: Facts(1, stochastic=True),
