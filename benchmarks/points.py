@@ -47,6 +47,8 @@ from ebbflow.training.run import prepare
 from ebbflow.training.schedule import learning_rate
 from ebbflow.training.trainer import TensorData, Trainer
 
+from .pages import cpu_name, write_section
+
 RECIPE = replace(RECIPES["flow"](), data="two_moons")
 PEERS = ("torchcfm", "flow_matching", "smalldiffusion", "azula")
 THRESHOLDS = (0.10, 0.07, 0.055)
@@ -466,7 +468,7 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def report(results: Results, command: str) -> str:
-    """RESULTS.md."""
+    """The section of RESULTS.md."""
     plan, low, mean, high = results.plan, *results.floor
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(map(library, plan.contenders))
@@ -558,15 +560,6 @@ def _cell(results: Results, name: str, mode: str, threshold: float) -> str:
     return f"{seconds:.2f} ({steps})"
 
 
-def cpu_name() -> str:
-    """The processor's model, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
 def missing(contenders: Sequence[str]) -> list[str]:
     """Peers that are not installed."""
     absent = []
@@ -598,8 +591,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = report(results, command)
     out = args.out or (None if args.quick or args.only else Path(__file__).parent)
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "RESULTS.md").write_text(text)
+        write_section(out / "RESULTS.md", "points", text)
         (out / "points.json").write_text(json.dumps(asdict(results), indent=1) + "\n")
     print(text)
 

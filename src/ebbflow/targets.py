@@ -64,7 +64,9 @@ def _combine(p: Number, x: Tensor, q: Number, y: Tensor) -> Tensor:
         return x if p == 1 else x * p
     if p == 0:
         return y if q == 1 else y * q
-    return torch.add(x if p == 1 else x * p, y, alpha=q)
+    if p == 1:
+        return torch.add(x, y, alpha=q)
+    return (x * p).add_(y, alpha=q)  # in place of what is new anyway: on images memory is what a step waits for
 
 
 def _x0(c: Scales) -> Row:

@@ -68,5 +68,5 @@ def multistep(
 def _apply(row: Row, x: Tensor, history: Sequence[Tensor]) -> Tensor:
     x = x * row.keep
     for weight, estimate in zip(row.weights, history, strict=False):
-        x = torch.add(x, estimate, alpha=weight)
+        x.add_(estimate, alpha=weight)
     return x
