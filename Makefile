@@ -43,6 +43,10 @@ test: install-dev ## Run the tests
 test-slow: install-dev ## Run the tests that take longer than a minute each
 	$(PYTEST) -m slow
 
+.PHONY: mutants
+mutants: install-dev ## Plant slips in the core one at a time; the tests must find every one
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/mutants.py
+
 .PHONY: lint
 lint: install-dev ## Check format, style, types and spelling
 	$(BIN)/ruff format --check .

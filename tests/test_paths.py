@@ -265,6 +265,65 @@ def test_times_meet_data_of_any_shape(path, b, shape, one):
         torch.testing.assert_close(x[i], c.alpha * x0[i] + c.sigma * noise[i])
 
 
+@many
+def test_scales_along_a_grid_are_floats_of_double_precision(path):
+    """From a list, a tuple, a generator or a tensor of any precision; ends and kinks included."""
+    times = [1.0, 0.73, 0.5, 0.2, 1e-4]
+    expected = torch.stack([torch.as_tensor(value) for value in path.scales(float64(*times))], 1).tolist()
+    for kind in (times, tuple(times), (t for t in times), float64(*times)):
+        grid = path.along(kind)
+        assert all(type(value) is float for c in grid for value in c)
+        assert [list(c) for c in grid] == expected
+    single = path.along(torch.tensor([0.75, 0.5]))
+    assert [list(c) for c in single] == [list(c) for c in path.along([0.75, 0.5])]
+    last, first = path.along([1.0, 0.0])
+    assert first.alpha == pytest.approx(1, abs=1e-15)
+    assert first.sigma == 0
+    assert first.ratio == 0
+    assert last.ratio == (math.inf if last.alpha == 0 else pytest.approx(last.sigma / last.alpha))
+    assert path.along([]) == []
+
+
+@many
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_way_to_say_when_is_the_same(path, dtype):
+    """A float, a tensor of no dimension, of one time, of a time each, and the Scales of any of them."""
+    x0, noise = noise_like(2, 3, 2, 4).to(dtype).unbind()
+    t = 0.3125  # a float32 too
+    expected = [float(value) for value in path.scales(float64(t))]
+    mixed = expected[1] * x0.double() + expected[2] * noise.double()
+    number = path.at(t, x0)
+    assert list(number) == pytest.approx(expected, rel=1e-15)
+    assert all(type(value) is float for value in number)
+    assert path.at(number, x0) is number
+    same = lambda value: torch.full((3, 2, 4), value, dtype=torch.float64)
+    for shape in ((), (1,), (3,)):
+        c = path.at(torch.full(shape, t, dtype=torch.float64), x0)
+        again = path.at(c, x0)
+        for found in (c, again):
+            assert found.t.shape == (shape or (1,))
+            for value, wanted in zip(found[1:], expected[1:], strict=True):
+                assert value.dtype == dtype
+                assert value.shape == (*(shape or (1,)), 1, 1)
+                torch.testing.assert_close(value.double().expand(3, 2, 4), same(wanted), rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close((c.alpha * x0 + c.sigma * noise).double(), mixed, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close((number.alpha * x0 + number.sigma * noise).double(), mixed, rtol=1e-5, atol=1e-6)
+
+
+@many
+def test_a_time_each_is_each_ones_own(path):
+    x, t = noise_like(3, 2), float64(0.1, 0.45, 0.8)
+    c = path.at(t, x)
+    rows = path.along(t)
+    for i, row in enumerate(rows):
+        assert [float(value[i]) for value in c[1:]] == pytest.approx(list(row)[1:], rel=1e-14)
+    # Scales made for another number of dimensions are shaped for this one.
+    images = path.at(c, noise_like(3, 1, 2, 2))
+    assert images.alpha.shape == (3, 1, 1, 1)
+    assert torch.equal(images.sigma.flatten(), c.sigma.flatten())
+    assert torch.equal(images.t, t)
+
+
 def test_a_time_of_the_wrong_shape_is_caught():
     x = torch.zeros(4, 4)
     for t in (torch.rand(3), torch.rand(4, 1), torch.rand(()), torch.zeros(4, dtype=torch.int64)):

@@ -148,6 +148,57 @@ def test_edm_inputs_have_unit_variance_and_a_finite_clock():
         assert float(clock[0]) == -3.0
 
 
+@pytest.mark.parametrize("kind", ["floats", "one each"])
+@pytest.mark.parametrize("target", [*TARGETS, "edm:data_std=0.5"])
+@pytest.mark.parametrize("name", PATHS)
+def test_an_estimate_is_the_solution_of_its_two_equations(name, target, kind):
+    """α x̂₀ + σ ε̂ = x_t and a x̂₀ + b ε̂ = y, solved by torch as a 2 × 2 system; x0, noise, mix, in order, mapped."""
+    path, row = PATHS[name], bind(TARGETS, target, "target")
+    x_t, y = noise_like(2, 3, 5, seed=7).unbind()
+    t = float64(0.2, 0.5, 0.9)
+    c = path.at(t, x_t) if kind == "one each" else path.at(0.37, x_t)
+    a, b = row(c)
+    each = lambda value: torch.as_tensor(value, dtype=torch.float64).expand_as(x_t)
+    matrix = torch.stack([torch.stack([each(c.alpha), each(c.sigma)], -1), torch.stack([each(a), each(b)], -1)], -2)
+    x0, noise = torch.linalg.solve(matrix, torch.stack([x_t, y], -1)).unbind(-1)
+    estimate = decode(row, c, x_t, y)
+    close(estimate.x0, x0)
+    close(estimate.noise, noise)
+    first, second = estimate
+    assert torch.equal(first, estimate.x0)
+    assert torch.equal(second, estimate.noise)
+    for p, q in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (-0.3, 2.0), (c.alpha, c.sigma), (c.alpha_dot, c.sigma_dot)):
+        close(estimate.mix(p, q), p * x0 + q * noise)
+    half = estimate.map(lambda value: value[1:, ::2])
+    close(half.x0, x0[1:, ::2])
+    close(half.noise, noise[1:, ::2])
+    close(half.mix(-0.3, 2.0), (-0.3 * x0 + 2 * noise)[1:, ::2])
+    mixed = estimate.map(lambda value: value[:1] - 3 * value[1:2])
+    close(mixed.mix(0.5, 0.25), 0.5 * (x0[:1] - 3 * x0[1:2]) + 0.25 * (noise[:1] - 3 * noise[1:2]))
+
+
+def test_an_estimate_does_not_write_into_what_it_keeps():
+    x_t, y = noise_like(2, 3, 5).unbind()
+    kept = x_t.clone(), y.clone()
+    for target in TARGETS:
+        for c in (PATHS["vp"].at(0.4, x_t), PATHS["vp"].at(float64(0.1, 0.4, 0.8), x_t)):
+            estimate = decode(TARGETS[target], c, x_t, y)
+            for value in (*estimate, estimate.mix(1.0, 0.0), estimate.mix(0.0, 1.0), estimate.mix(2.0, 3.0)):
+                value = value.clone() if value is x_t or value is y else value
+                value.mul_(0)
+    assert torch.equal(x_t, kept[0])
+    assert torch.equal(y, kept[1])
+
+
+@pytest.mark.parametrize(("target", "a", "b"), [("velocity", -1.0, 1.0), ("x0", 1.0, 0.0), ("noise", 0.0, 1.0)])
+def test_what_the_network_says_is_given_back_to_the_last_bit(target, a, b):
+    """On the linear path the velocity of a velocity, the x̂₀ of an x̂₀ and the ε̂ of an ε̂ are the output itself."""
+    x_t, y = noise_like(2, 3, 5).float().unbind()
+    for t in (0.1, 0.3, 0.77):
+        estimate = decode(TARGETS[target], PATHS["linear"].at(t, x_t), x_t, y)
+        assert torch.equal(estimate.mix(a, b), y)
+
+
 def test_v_at_45_degrees_is_the_papers():
     """Salimans & Ho: v = cos φ ε - sin φ x, and x̂ = α z - σ v."""
     c = VP().scales(float64(0.37))

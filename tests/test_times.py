@@ -10,7 +10,7 @@ import torch
 from ebbflow.errors import InputError
 from ebbflow.paths import VE, VP, Linear
 from ebbflow.specs import bind
-from ebbflow.times import GRIDS, TIMES, stratified_draws, trailing, uniform_draws
+from ebbflow.times import GRIDS, TIMES, grid_times, stratified_draws, trailing, uniform_draws
 from problems import FALSE_POSITIVE, PATHS, SIGMAS, float64
 
 N = 100_000
@@ -181,6 +181,80 @@ def test_a_path_that_ends_below_the_ratio_is_used_in_full(spec):
     torch.testing.assert_close(grid(spec, 20, VE(10.0)), full, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.3, 3.0])
+def test_power_is_the_even_grid_to_a_power(exponent):
+    expected = [((7 - i) / 7) ** exponent for i in range(8)]
+    for path in PATHS.values():
+        torch.testing.assert_close(grid(f"power:exponent={exponent}", 7, path), float64(*expected), rtol=1e-14, atol=0)
+    assert torch.equal(grid("power", 7), grid("power:exponent=1.3", 7))
+
+
+@pytest.mark.parametrize(("exponent", "shift"), [(1.3, 1.0), (2.0, 3.0), (0.7, 0.4)])
+@pytest.mark.parametrize("name", PATHS)
+def test_flow_power_is_the_same_fraction_of_noise_on_every_path(name, exponent, shift):
+    """σ/(α + σ) = k v / (1 + (k - 1) v) with v = (1 - i/n)^p, times what it is at the path's own end: 1, but for VE(10)
+    10/11 and for the discrete and continuous VP a little less than 1.
+    """
+    path = PATHS[name]
+    times = grid(f"flow_power:exponent={exponent},shift={shift}", 9, path)
+    c = path.scales(times)
+    v = float64(*[((9 - i) / 9) ** exponent for i in range(10)])
+    end = {"linear": 1, "cosine": 1, "bridge": 1, "ve": 10 / 11}.get(name, float((c.sigma / (c.alpha + c.sigma))[0]))
+    expected = end * shift * v / (1 + (shift - 1) * v)
+    torch.testing.assert_close(c.sigma / (c.alpha + c.sigma), expected, rtol=1e-9, atol=1e-12)
+    assert 0.9 < end <= 1
+    assert (float(times[0]), float(times[-1])) == (1, 0)
+
+
+def test_flow_power_on_the_linear_path_is_power_then_shifted():
+    torch.testing.assert_close(grid("flow_power:exponent=2.0", 5), grid("power:exponent=2.0", 5), rtol=1e-14, atol=0)
+    torch.testing.assert_close(grid("flow_power:exponent=1.0,shift=3.0", 5), grid("shifted", 5), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("given", ["1,0.7,0.3,0", " 1.0, 0.7 ,3e-1, 0", [1.0, 0.7, 0.3, 0.0], (1.0, 0.7, 0.3, 0.0)])
+def test_times_of_ones_own(given):
+    """A list says how many steps there are, whatever number was asked for."""
+    for steps in (1, 3, 50):
+        times = grid_times(given, steps, PATH)
+        assert torch.equal(times, float64(1, 0.7, 0.3, 0))
+
+
+def test_a_grids_name_is_its_row():
+    for spec in GRIDS:
+        assert torch.equal(grid_times(spec, 6, VP()), grid(spec, 6, VP()))
+    assert torch.equal(grid_times("karras:rho=5", 6, PATH), grid("karras:rho=5.0", 6))
+    assert not torch.equal(grid_times("karras:rho=5", 6, PATH), grid("karras", 6))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("1,0.5", "The times of a grid must fall from 1 to 0; got 1,0.5."),
+        ("0.9,0.5,0", "must fall from 1 to 0; got 0.9,0.5,0."),
+        ("1,0.5,0.5,0", "must fall from 1 to 0"),
+        ("1,0.3,0.7,0", "must fall from 1 to 0"),
+        ("0,0.5,1", "must fall from 1 to 0"),
+        ("1", "must fall from 1 to 0; got 1."),
+        ("1,nan,0", "must fall from 1 to 0"),
+        ("1,0.5,-0.1,0", "must fall from 1 to 0"),
+        ([1.0], "must fall from 1 to 0; got [1.0]."),
+        ([], "must fall from 1 to 0; got []."),
+        ([1.0, math.nan, 0.0], "must fall from 1 to 0"),
+        ("1,half,0", "A grid is a name, or times such as 1,0.7,0.3,0; got '1,half,0'."),
+        ("1,,0", "A grid is a name, or times such as 1,0.7,0.3,0; got '1,,0'."),
+        ("even", "grid must be one of uniform, power, flow_power"),
+        ("", "grid must be one of uniform"),
+        ("power:exponent=x", "grid 'power': exponent must be float; got 'x'."),
+        ("power:shift=2.0", "grid 'power' has no option 'shift'"),
+    ],
+)
+def test_grids_that_are_none_are_one_sentence(given, words):
+    with pytest.raises(InputError) as caught:
+        grid_times(given, 3, PATH)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_trailing_is_the_published_one():
     """diffusers' trailing indices at N = 1000, n = 50 are 999, 979, …, 19; index i is our time (i + 1)/N."""
     indices = list(range(999, 0, -20))
@@ -205,6 +279,10 @@ def test_trailing_of_all_steps_is_the_table():
         ("trailing:table=10", 11, PATH, "at most 10 steps, one per entry of its table; got 11."),
         ("trailing", 0, PATH, "got 0."),
         ("shifted:shift=0.0", 4, PATH, "shifted: shift must be above 0 and finite; got 0.0."),
+        ("power:exponent=0.0", 4, PATH, "power: exponent must be above 0 and finite; got 0.0."),
+        ("power:exponent=nan", 4, PATH, "power: exponent must be above 0 and finite; got nan."),
+        ("flow_power:exponent=-1.0", 4, PATH, "flow_power: exponent must be above 0 and finite; got -1.0."),
+        ("flow_power:shift=inf", 4, PATH, "flow_power: shift must be above 0 and finite; got inf."),
         ("karras:rho=-1.0", 4, PATH, "karras: rho must be above 0 and finite; got -1.0."),
         ("karras:ratio_min=90.0", 4, PATH, "karras: needs 0 < ratio_min < ratio_max; got 90.0 and 80.0."),
         ("log_snr:ratio_min=0.0", 4, PATH, "log_snr: needs 0 < ratio_min < ratio_max; got 0.0 and 100.0."),

@@ -14,6 +14,7 @@ from ebbflow.data import DATASETS, save
 from ebbflow.errors import InputError
 from ebbflow.trained import Trained, build_denoiser
 from ebbflow.training import checkpoint
+from ebbflow.tune import Tuned, read, write
 from training.runs import copy, run, sentence, tensors, tiny
 
 SMALL = {"steps": 3}
@@ -459,6 +460,106 @@ def test_guidance_towards_nothing_is_refused(folders):
     never = replace(trained, recipe=replace(trained.recipe, label_dropout=0.0))
     with pytest.raises(InputError, match="trained with label_dropout above 0"):
         never.sample(2, label=0, guidance=2.0)
+
+
+# --- what was tuned -------------------------------------------------------------------------------------------------
+
+
+def tuned(n, **changes):
+    values = {
+        "sampler": "euler",
+        "grid": "quadratic",
+        "steps": n,
+        "rms": 0.1,
+        "median": 0.0,
+        "error": 0.0,
+        "usual": 1.0,
+    }
+    return Tuned(evaluations=n, **{**values, **changes})
+
+
+def test_the_best_is_the_latest_or_the_one_of_that_number(folders):
+    """auto:N is exact: a solver tuned for 6 evaluations is not one for 5."""
+    trained = replace(load(folders, "flow"), tuned=(tuned(6), tuned(20), tuned(4)))
+    assert trained.best("auto") == tuned(4)
+    for n in (6, 20, 4):
+        assert trained.best(f"auto:{n}") == tuned(n)
+    assert trained.best("auto:06") == tuned(6)
+    with pytest.raises(InputError, match=r"^This run is tuned for 6, 20, 4 evaluations, not for 5\.$"):
+        trained.best("auto:5")
+    # Of two for the same number the later one.
+    twice = replace(trained, tuned=(tuned(6), tuned(4), tuned(6, sampler="heun"), tuned(8)))
+    assert twice.best("auto:6").sampler == "heun"
+
+
+@pytest.mark.parametrize("steps", ["", "10", "Auto", "auto:", "auto:x", "auto:-1", "auto:1.5", " auto", "auto:1234567"])
+def test_other_words_for_steps_are_refused(folders, steps):
+    trained = replace(load(folders, "flow"), tuned=(tuned(6),))
+    with pytest.raises(InputError, match="steps must be a number, auto, or auto:N for N evaluations") as refused:
+        trained.best(steps)
+    sentence(refused.value)
+    with pytest.raises(InputError, match="steps must be a number, auto, or auto:N"):
+        trained.sample(2, steps=steps)
+
+
+def test_a_run_that_was_never_tuned_has_no_best(folders):
+    trained = load(folders, "flow")
+    assert trained.tuned == ()
+    for steps in ("auto", "auto:6"):
+        with pytest.raises(InputError, match="needs a run that has been tuned: ebbflow tune RUN"):
+            trained.sample(2, steps=steps)
+
+
+def test_steps_auto_is_what_was_tuned(folders):
+    """Sampler, grid and steps are all taken; seeds, labels and guidance mean what they always do."""
+    trained = replace(
+        load(folders, "conditional"), tuned=(tuned(3), tuned(9, sampler="heun", grid="1,0.6,0.2,0", steps=3))
+    )
+    given = {"seed": 4, "label": [0, 1, 2, 1], "guidance": 2.0}
+    by_hand = trained.sample(4, sampler="heun", grid=[1.0, 0.6, 0.2, 0.0], steps=3, **given)
+    assert torch.equal(trained.sample(4, steps="auto", **given), by_hand)
+    assert torch.equal(trained.sample(4, steps="auto:9", **given), by_hand)
+    assert [t for t, _ in trained.trajectory(4, steps="auto", **given)] == [1, 0.6, 0.2, 0]
+    other = trained.sample(4, sampler="euler", grid="quadratic", steps=3, **given)
+    assert torch.equal(trained.sample(4, steps="auto:3", **given), other)
+    assert not torch.equal(other, by_hand)
+    for option in ({"sampler": "heun"}, {"grid": "uniform"}):
+        with pytest.raises(InputError, match="chooses the sampler and the grid itself"):
+            trained.sample(4, steps="auto", **option)
+
+
+def test_what_was_tuned_is_loaded_with_a_run_and_carried_by_an_export(folders, tmp_path):
+    rows = (tuned(6), tuned(4, grid="1,0.5,0", steps=2))
+    folder = copy(folders / "flow", tmp_path / "run")
+    (folder / "tuned.json").write_bytes(write(rows))
+    trained = Trained.from_pretrained(folder)
+    assert trained.tuned == rows
+    exported = trained.save_pretrained(tmp_path / "export")
+    assert read((exported / "tuned.json").read_bytes(), "tuned.json") == rows
+    assert "tuned.json" in json.loads((exported / "manifest.json").read_text())
+    again = Trained.from_pretrained(exported)
+    assert again.tuned == rows
+    assert torch.equal(again.sample(3, steps="auto"), trained.sample(3, steps="auto"))
+    assert Trained.from_pretrained(again.save_pretrained(exported, overwrite=True)).tuned == rows
+    plain = load(folders, "flow").save_pretrained(tmp_path / "plain")
+    assert not (plain / "tuned.json").exists()
+    assert "tuned.json" not in load(folders, "flow").files()
+
+
+def test_a_tuned_file_that_was_edited_is_refused(folders, tmp_path):
+    """In an export the manifest tells; in a run, where it stands alone, its contents do."""
+    folder = copy(folders / "flow", tmp_path / "run")
+    (folder / "tuned.json").write_bytes(write([tuned(6)]))
+    exported = Trained.from_pretrained(folder).save_pretrained(tmp_path / "export")
+    for place, data, words in (
+        (exported, write([tuned(7)]), "sha256"),
+        (folder, b"[{}]", "is not what ebbflow tune writes"),
+        (folder, b"{", r"tuned\.json"),
+    ):
+        (place / "tuned.json").write_bytes(data)
+        with pytest.raises(InputError, match=words) as refused:
+            Trained.from_pretrained(place)
+        assert "tuned.json" in sentence(refused.value)
 
 
 # --- the untrained start --------------------------------------------------------------------------------------------

@@ -109,8 +109,13 @@ class Tuned:
         try:
             tuned = cls(**config)
             texts, counts = (tuned.sampler, tuned.grid), (tuned.evaluations, tuned.steps)
-            right = all(isinstance(text, str) for text in texts) and all(isinstance(count, int) for count in counts)
-            if not right or min(tuned.steps, tuned.evaluations) < 1:
+            errors = tuned.rms, tuned.median, tuned.error, tuned.usual
+            right = (
+                all(isinstance(text, str) for text in texts)
+                and all(type(count) is int for count in counts)
+                and all(type(error) in (int, float) for error in errors)
+            )
+            if not right or min(counts) < 1:
                 raise TypeError("a value of the wrong kind")
         except TypeError as error:
             raise InputError(f"{where} is not what ebbflow tune writes: {error}.") from error

@@ -236,3 +236,12 @@ def test_a_velocity_that_is_not_finite_is_an_error(since, value):
 def test_bad_options_are_one_sentence(options, says):
     with pytest.raises(InputError, match=says):
         next(dopri5(oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
+
+
+def test_errors_are_averaged_over_elements():
+    """Sixteen elements alike take the steps of one; an error summed over them would take shorter steps."""
+    path, x = PATHS["linear"], float64(-1, 0.2, 2)[:, None]
+    one, many = (
+        last(dopri5(oracle(path, dim=n), x.expand(3, n), float64(1, 0), rtol=1e-3, atol=1e-3)) for n in (1, 16)
+    )
+    torch.testing.assert_close(many, one.expand(3, 16), rtol=1e-12, atol=1e-12)

@@ -103,3 +103,11 @@ def test_the_start_is_not_written_into():
     x = float64(2)[None]
     list(multistep(Script(), x, GRID, Plan("x0", [Row(0.5, (1.0,))] * 3), None, {}))
     assert float(x) == 2
+
+
+def test_a_corrector_starts_where_its_step_did():
+    """2 → 2 + 3 = 5, taken again from 2, not from 5: 2 + 10 = 12 → 12 + 10 = 22."""
+    plan = Plan("x0", [Row(1.0, (3.0,)), Row(1.0, (1.0, 0.0)), Row(1.0, (0.0, 0.0))], [Row(1.0, (1.0, 0.0)), None])
+    found, seen = walk(plan)
+    assert found == [5, 22, 22]
+    assert [x for x, _, _ in seen] == [2, 5, 22]

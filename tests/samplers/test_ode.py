@@ -116,3 +116,66 @@ def test_euler_is_not_ddim_elsewhere():
     x, times = 2 * noise_like(5, 2), float64(0.9, 0.5, 0.1)
     ends = [last(SAMPLERS[name](oracle(PATHS["cosine"], dim=2), x, times)) for name in ("euler", "ddim")]
     assert float((ends[0] - ends[1]).abs().max()) > 0.01
+
+
+def euler_step(f, y, at, h):
+    return y + h * f(y, at)
+
+
+def midpoint_step(f, y, at, h):
+    return y + h * f(y + h / 2 * f(y, at), at + h / 2)
+
+
+def heun_step(f, y, at, h):
+    first = f(y, at)
+    return y + h * (first + f(y + h * first, at + h)) / 2
+
+
+def ralston_step(f, y, at, h):
+    first = f(y, at)
+    second = f(y + h / 2 * first, at + h / 2)
+    return y + h * (2 * first + 3 * second + 4 * f(y + 3 / 4 * h * second, at + 3 / 4 * h)) / 9
+
+
+def rk4_step(f, y, at, h):
+    first = f(y, at)
+    second = f(y + h / 2 * first, at + h / 2)
+    third = f(y + h / 2 * second, at + h / 2)
+    return y + h * (first + 2 * second + 2 * third + f(y + h * third, at + h)) / 6
+
+
+# (an inner step, the last one, to t = 0)
+TEXTBOOK = {
+    "heun": (heun_step, euler_step),
+    "midpoint": (midpoint_step, midpoint_step),
+    "rk4": (rk4_step, ralston_step),
+}
+
+
+def in_clock(path, clock, t):
+    """The clock at a time and what x is divided by there."""
+    c = path.along([t])[0]
+    return (t, 1.0) if clock == "time" else (c.sigma / (c.alpha + c.sigma), c.alpha + c.sigma)
+
+
+@pytest.mark.parametrize("clock", ["time", "flow"])
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("sampler", TEXTBOOK)
+def test_each_step_is_the_textbooks(sampler, name, clock):
+    """Of dx/dt = u_t(x), or of dy/dτ = ε̂ - x̂₀ with y = x/(α + σ) and τ = σ/(α + σ), in the textbook's letters."""
+    path = PATHS[name]
+
+    def field(y, at):
+        if clock == "time":
+            return slope(oracle(path), y, float(at))
+        c = path.along(path.time_of(float64(at / (1 - at))))[0]
+        x0, noise = oracle(path)(y * (c.alpha + c.sigma), c)
+        return noise - x0
+
+    times, x = [0.9, 0.5, 0.0], float64(-1, 0.2, 2)[:, None]
+    walk = SAMPLERS[sampler](oracle(path), x, float64(*times), clock=clock)
+    for method, t, s, found in zip(TEXTBOOK[sampler], times[:-1], times[1:], walk, strict=True):
+        (at, size), (end, final) = in_clock(path, clock, t), in_clock(path, clock, s)
+        expected = final * method(field, x / size, at, end - at)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        x = found

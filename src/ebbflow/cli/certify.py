@@ -54,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
     paths, failed = args.path or ALL, 0
     results: dict[str, list[Check]] = {}
     print(_HEAD)
-    with tqdm(total=len(wanted) * len(paths), unit="path", delay=2, file=sys.stderr, leave=False) as bar:
+    with tqdm(total=len(wanted) * len(paths), unit="path", file=sys.stderr, leave=False) as bar:
         for spec, sampler, promised in wanted:
             results[spec] = []
             for path in paths:
@@ -75,7 +75,12 @@ def run(argv: Sequence[str]) -> None:
             out.write_text(to_json(results) + "\n")
     if failed:
         raise CertificationError(f"{failed} of {len(wanted) * len(paths)} certificates failed; see the lines above.")
-    print(f"{len(wanted) * len(paths)} certificates, {sum(map(len, results.values()))} checks: all kept.")
+    for spec, checks in results.items():
+        refusals = [check.why for check in checks if check.name == "refused"]
+        if refusals and all(check.passed is None for check in checks):
+            raise InputError(f"There is nothing to certify in {spec}, which refuses: {refusals[0]}")
+    pairs = len(wanted) * len(paths)
+    print(f"{pairs} certificate{'s'[: pairs > 1]}, {sum(map(len, results.values()))} checks: all kept.")
 
 
 def _named(spec: str, args: Certify) -> tuple["Sampler | str", "Facts | None"]:
@@ -83,10 +88,9 @@ def _named(spec: str, args: Certify) -> tuple["Sampler | str", "Facts | None"]:
     from ..certify import load
     from ..samplers import SAMPLERS
     from ..samplers.facts import Facts
-    from ..specs import bind, parse as parse_spec
+    from ..specs import bind
 
-    name, _ = parse_spec(spec)
-    if name in SAMPLERS or ":" not in spec or "=" in spec:
+    if spec.partition(":")[0].strip() in SAMPLERS or ":" not in spec or "=" in spec:
         bind(SAMPLERS, spec, "sampler")
         return spec, None
     function = load(spec)

@@ -68,6 +68,8 @@ def run(argv: Sequence[str]) -> None:
     else:
         if not Path(args.run).is_dir():
             raise InputError(f"{args.run} is not a folder, and the winner is stored in the run's own.")
+        if not (Path(args.run) / "checkpoints").is_dir():
+            raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
         trained = Trained.from_pretrained(args.run)
         threads(args.threads, trained.denoiser)
         denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))

@@ -39,7 +39,7 @@ def edm(
     fresh noise's standard deviation; only 1 keeps the marginals.
     Order 2 without churn, two evaluations a step; the last, to σ = 0, and one from α = 0 (r = ∞) are DDIM's.
     """
-    if churn < 0 or not churn_min >= 0 or math.isnan(churn_max):
+    if not churn >= 0 or not churn_min >= 0 or math.isnan(churn_max):
         raise InputError(f"edm: churn and churn_min must be at least 0; got {churn!r} and {churn_min!r}.")
     positive("edm", "noise", noise)
     gaussian_end(denoiser, "edm")
@@ -47,10 +47,10 @@ def edm(
         draws = needed(denoiser, draws, "edm with churn")
     grid = denoiser.path.along(times)
     most, gamma = denoiser.path.along([1.0])[0].ratio, min(churn / (len(grid) - 1), math.sqrt(2) - 1)
-    ratios = [min(c.ratio * (1 + gamma), most) if churn_min <= c.ratio <= churn_max else c.ratio for c in grid[:-1]]
-    raised = denoiser.path.along(denoiser.path.time_of(torch.tensor(ratios, dtype=torch.float64))) if gamma else grid
-    for i, (now, then, up) in enumerate(zip(grid[:-1], grid[1:], raised, strict=False)):
-        if draws is not None and up.ratio > now.ratio:
+    ratios = torch.tensor([min(c.ratio * (1 + gamma), most) for c in grid[:-1]], dtype=torch.float64)
+    raised = denoiser.path.along(denoiser.path.time_of(ratios)) if gamma else grid[:-1]
+    for i, (now, then, up) in enumerate(zip(grid[:-1], grid[1:], raised, strict=True)):
+        if gamma and draws is not None and churn_min <= now.ratio <= churn_max and up.ratio > now.ratio:
             x, now = renoise(x, now, up, noise * draws(i, x)), up
         x = heun_step(denoiser, x, now, then, cond)
         yield x
@@ -72,8 +72,8 @@ def restart(
     Xu et al. 2023, arXiv:2306.14878, Algorithm 1: the noise undoes errors that the ODE only carries along. Steps are
     EDM's; every pass goes through the grid's own times nearest to `high` and `low`, and only the last is yielded.
     """
-    if not 0 < low < high:
-        raise InputError(f"restart: needs 0 < low < high; got {low!r} and {high!r}.")
+    if not 0 < low < high < math.inf:
+        raise InputError(f"restart: needs 0 < low < high < inf; got {low!r} and {high!r}.")
     if not 0 <= repeats <= 10**6:
         raise InputError(f"restart: repeats must be in 0..1000000; got {repeats}.")
     draws = needed(denoiser, draws, "restart")

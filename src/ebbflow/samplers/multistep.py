@@ -42,7 +42,7 @@ def multistep(
     denoiser: DenoiserLike, x: Tensor, grid: Sequence[Scales], plan: Plan, draws: Draws | None, cond: dict[str, Any]
 ) -> Iterator[Tensor]:
     """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts."""
-    depth = max((len(row.weights) for row in (*plan.predict, *plan.correct) if row is not None), default=1)
+    depth = max([1, *[len(row.weights) for row in (*plan.predict, *plan.correct) if row is not None]])
     method, first = plan.first
     begin = stages(denoiser.path, [c.t for c in grid[: first + 1]], [method] * first, "flow") if first else []
     history: list[Tensor] = []

@@ -29,8 +29,8 @@ def _own(c: Scales) -> float:
 
 
 def _variance(c: Scales) -> float:
-    """d(σ²)/dt = 2 σ σ̇: finite on every path; the own one of VE."""
-    return 2 * c.sigma * c.sigma_dot
+    """d(σ²)/dt = 2 σ σ̇: finite on every path, the own one of VE; 0 where a wide bridge's σ falls again."""
+    return max(2 * c.sigma * c.sigma_dot, 0.0)
 
 
 def _constant(c: Scales) -> float:
@@ -60,7 +60,7 @@ def euler_maruyama(
     if not 0 <= scale < math.inf:
         raise InputError(f"euler_maruyama: scale must be at least 0 and finite; got {scale!r}.")
     grid = denoiser.path.along(times)
-    g2 = [scale * rate(c) for c in grid[:-1]]
+    g2 = [scale * rate(c) if scale else 0.0 for c in grid[:-1]]
     if math.inf in g2:
         raise InputError(
             "euler_maruyama: the path's own diffusion is infinite at t = 1, where α = 0; use diffusion=variance, or "

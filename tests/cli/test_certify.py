@@ -1,0 +1,158 @@
+"""`certify`: a row a sampler and path, exit code 5 where a promise isn't kept, one's own functions, one sentence."""
+
+import json
+import re
+
+import pytest
+
+MINE = """
+from ebbflow.errors import InputError
+from ebbflow.samplers.ddim import ddim
+
+
+def walk(denoiser, x, times, *, draws=None):
+    yield from ddim(denoiser, x, times)
+
+
+def declared(denoiser, x, times, *, draws=None):
+    yield from ddim(denoiser, x, times)
+
+
+declared.order = 2
+
+
+def lazy(denoiser, x, times, *, draws=None):
+    for _ in times[1:]:
+        yield x
+
+
+def breaks(denoiser, x, times, *, draws=None):
+    yield x + x.new_ones(7)
+
+
+def refuses(denoiser, x, times, *, draws=None):
+    raise InputError("refuses: not today.")
+    yield x
+
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Fewer steps; what is promised stays the same."""
+    monkeypatch.setattr("ebbflow.certify.STEPS", (40, 80))
+    monkeypatch.setattr("ebbflow.certify.BUDGETS", (10, 20))
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module in the working directory that no other test has imported."""
+    monkeypatch.delitem(__import__("sys").modules, "samplers_of_mine", raising=False)
+    (tmp_path / "samplers_of_mine.py").write_text(MINE)
+    return lambda function: f"samplers_of_mine:{function}"
+
+
+def row(out, spec):
+    """The line of a sampler: (path, orders, the rest, kept, judged)."""
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{spec} ")]
+    path, orders, *rest, kept = line[len(spec) :].split()
+    return path, [float(order) for order in orders.split("/") if order != "-"], rest, *map(int, kept.split("/"))
+
+
+def test_a_row_with_every_check_kept_and_a_file_of_them(ebbflow, tmp_path):
+    code, out, err = ebbflow("certify", "euler", "--path", "linear", "--json", "found.json")
+    assert (code, "Error" in err) == (0, False)
+    assert out.splitlines()[0].split()[:3] == ["sampler", "path", "order"]
+    path, orders, rest, kept, judged = row(out, "euler")
+    assert path == "linear"
+    assert orders == pytest.approx([1, 1], abs=0.05)
+    assert kept == judged >= 5  # two orders, two RMS, the same as ddim
+    assert out.splitlines()[-1] == f"1 certificate, {judged} checks: all kept."
+    checks = json.loads((tmp_path / "found.json").read_text())
+    assert list(checks) == ["euler"]
+    assert [check["passed"] for check in checks["euler"]] == [True] * judged
+    assert {check["path"] for check in checks["euler"]} == {"linear"}
+    names = [check["name"] for check in checks["euler"]]
+    assert names[:5] == ["order, even grid", "order, uneven grid", "RMS at 10", "RMS at 20", "same as ddim"]
+    assert f"{checks['euler'][2]['found']:.1e}" == rest[0]
+
+
+def test_a_row_for_each_sampler_and_path_and_every_check_on_demand(ebbflow):
+    code, out, _ = ebbflow("certify", "ddim", "predictor_corrector:corrections=0", "--path", "ve", "--verbose")
+    assert code == 0
+    for spec in ("ddim", "predictor_corrector:corrections=0"):
+        assert [line.split()[1] for line in out.splitlines() if line.startswith(f"{spec} ")] == ["ve"]
+    assert len(re.findall(r"^    kept: RMS at 20: ", out, re.M)) == 1
+    assert len(re.findall(r"^    kept: bias of the std at 200 steps", out, re.M)) == 1
+    assert len(re.findall(r"^    kept: sliced W₂ at 200 steps: .*\(floor ", out, re.M)) == 1
+    assert out.splitlines()[-1].startswith("2 certificates, ")
+    code, out, _ = ebbflow("certify", "ddim", "--path", "linear", "ve")
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("ddim ")] == ["linear", "ve"]
+
+
+def test_what_is_not_there_says_so_in_the_file(ebbflow, tmp_path):
+    """An order that a tolerance rules is no number: null, not NaN, which isn't JSON."""
+    assert ebbflow("certify", "dopri5", "--path", "linear", "--json", "found.json")[0] == 0
+    text = (tmp_path / "found.json").read_text()
+    first = json.loads(text)["dopri5"][0]
+    assert (first["found"], first["passed"]) == (None, None)
+    assert "NaN" not in text
+
+
+@pytest.mark.parametrize("given", [("walk", "--order", "2"), ("declared",)], ids=["by option", "by the function"])
+def test_an_order_that_is_not_kept_is_exit_code_5(ebbflow, own, given):
+    """DDIM has order 1."""
+    code, out, err = ebbflow("certify", own(given[0]), *given[1:], "--path", "linear")
+    assert code == 5
+    assert row(out, own(given[0]))[1] == pytest.approx([1, 1], abs=0.05)
+    assert len(re.findall(r"^    FAILED: order, (even|uneven) grid: ", out, re.M)) == 2
+    assert "all kept" not in out
+    assert err.endswith("ebbflow: 1 of 1 certificates failed; see the lines above.\n")
+
+
+@pytest.mark.parametrize("order", [(), ("--order", "1")])
+def test_an_order_that_is_kept_or_not_declared_is_exit_code_0(ebbflow, own, order):
+    code, out, _ = ebbflow("certify", own("walk"), *order, "--path", "linear")
+    assert code == 0
+    assert out.splitlines()[-1].endswith(": all kept.")
+    assert row(out, own("walk"))[3] == (4 if order else 2)
+
+
+def test_a_function_that_breaks_is_not_certified(ebbflow, own):
+    code, out, _ = ebbflow("certify", own("breaks"), "--path", "linear")
+    assert code == 5
+    assert re.search(r"FAILED: runs \(RuntimeError: ", out)
+
+
+def test_a_function_that_does_nothing_is_not_certified(ebbflow, own):
+    assert ebbflow("certify", own("lazy"), "--order", "1", "--path", "linear")[0] == 5
+
+
+def test_a_function_that_refuses_everything_is_not_certified(ebbflow, own):
+    code, _, err = ebbflow("certify", own("refuses"), "--path", "linear")
+    assert code == 2
+    assert "refuses: not today." in err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("eulr",), "sampler must be one of euler, heun"),
+        (("heun:clok=flow",), "sampler 'heun' has no option 'clok'"),
+        (("euler", "--path", "lineal"), "--path must be one of"),
+        (("euler", "--order", "-1"), "--order must be at least 0"),
+        (("euler", "--json", "."), "--json must be a file in a folder that exists; got '.'."),
+        (("euler", "--json", "nowhere/x.json"), "--json must be a file in a folder that exists"),
+        (("nowhere_at_all:walk",), "nowhere_at_all:walk can't be loaded: "),
+        (("samplers_of_mine:none",), "samplers_of_mine:none can't be loaded: "),
+        (("samplers_of_mine:number",), "samplers_of_mine:number is not a function."),
+    ],
+)
+def test_what_can_not_be_is_one_sentence(ebbflow, own, given, says):
+    code, out, err = ebbflow("certify", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("ebbflow: ")
+    assert says in err
+    assert err.count("\n") == 1

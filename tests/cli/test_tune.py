@@ -1,0 +1,226 @@
+"""`tune` finds and stores a winner, and `sample --steps auto` draws with it; what is damaged is one sentence."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ebbflow.cli import main
+from ebbflow.trained import Trained
+from ebbflow.tune import Tuned, evaluations, read, write
+
+FEW = ("ddim", "heun:clock=flow", "midpoint:clock=flow", "exponential:order=2,form=x0,clock=flow,corrector=true")
+QUICK = ("--n", "16", "--reference", "20", "--depth", "grids")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that nobody changes."""
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    small = ["--steps", "20", "--points", "300", "--batch", "64", "--snapshots", "1", "--checkpoints", "1", "--quiet"]
+    assert main(["train", "flow", *small, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run", symlinks=True)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Four solvers to choose from instead of all."""
+    monkeypatch.setattr("ebbflow.tune.SOLVERS", FEW)
+
+
+def stored(run):
+    return read((run / "tuned.json").read_bytes(), "tuned.json")
+
+
+def row(n, **changes):
+    return Tuned(**{
+        "evaluations": n, "sampler": "euler", "grid": "quadratic", "steps": n, "rms": 0.1, "median": 0.01,
+        "error": 1e-6, "usual": 0.2, **changes,
+    })  # fmt: skip
+
+
+def test_an_oracles_winner_is_printed_and_stored_nowhere(ebbflow, few, tmp_path):
+    code, out, err = ebbflow("tune", "oracle", "--evaluations", "5", *QUICK)
+    assert code == 0, err
+    assert out.startswith("5 evaluations: ")
+    assert "\non the grid " in out
+    assert "the best of the usual solvers on the uniform grid comes to RMS " in out
+    assert list(tmp_path.iterdir()) == []
+    code, other, err = ebbflow("tune", "oracle", "--evaluations", "1", "--path", "ve", *QUICK[:4])  # in full depth
+    assert code == 0, err
+    assert other.startswith("1 evaluations: 1 steps of ")
+
+
+def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run, tmp_path):
+    """auto is the sampler, the grid and the steps of tuned.json, given by hand; the network is asked that often."""
+    code, out, err = ebbflow("tune", run, "--evaluations", "4", *QUICK)
+    assert code == 0, err
+    assert f"stored in {run}/tuned.json" in err
+    (found,) = stored(run)
+    assert found.evaluations == 4
+    assert out.startswith(f"4 evaluations: {found.steps} steps of {found.sampler}"[:60])
+    loaded = Trained.from_pretrained(run)
+    assert loaded.tuned == (found,)
+    from ebbflow.samplers import SAMPLERS
+    from ebbflow.specs import bind
+    from ebbflow.times import grid_times
+
+    path = loaded.denoiser.path
+    times = grid_times(found.grid, found.steps, path)
+    assert 1 <= evaluations(bind(SAMPLERS, found.sampler, "sampler"), path, times) <= 4
+    given = ("--n", "20", "--seed", "3", "--no-picture", "--overwrite", "--out")
+    by_hand = ("--sampler", found.sampler, "--grid", found.grid, "--steps", str(found.steps))
+    for name, steps in (
+        ("auto", ("--steps", "auto")),
+        ("number", ("--steps", "auto:4")),
+        ("hand", by_hand),
+        ("own", ()),
+    ):
+        code, _, err = ebbflow("sample", run, *steps, *given, f"{name}.npy")
+        assert code == 0, err
+    auto, number, hand, own = (np.load(tmp_path / f"{name}.npy") for name in ("auto", "number", "hand", "own"))
+    assert np.array_equal(auto, hand)
+    assert np.array_equal(auto, number)
+    assert not np.array_equal(auto, own)
+
+
+def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbflow, few, run):
+    (run / "tuned.json").write_bytes(write([row(3), row(7)]))
+    assert ebbflow("tune", run, "--evaluations", "3", *QUICK)[0] == 0
+    first, second = stored(run)
+    assert first == row(7)
+    assert second.evaluations == 3
+    assert second.sampler != "euler"
+    assert not list(run.glob("*.writing"))
+
+
+def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbflow, run, tmp_path):
+    (run / "tuned.json").write_bytes(write([row(2), row(6), row(4, sampler="heun", steps=3)]))
+    found = {}
+    for steps in ("auto", "auto:2", "auto:6", "auto:4"):
+        assert (
+            ebbflow("sample", run, "--steps", steps, "--n", "6", "--no-picture", "--out", "x.npy", "--overwrite")[0]
+            == 0
+        )
+        found[steps] = torch.from_numpy(np.load(tmp_path / "x.npy"))
+    loaded = Trained.from_pretrained(run)
+    by_hand = lambda sampler, steps: loaded.sample(6, sampler=sampler, grid="quadratic", steps=steps)
+    assert torch.equal(found["auto"], by_hand("heun", 3))
+    assert torch.equal(found["auto:4"], found["auto"])
+    assert torch.equal(found["auto:2"], by_hand("euler", 2))
+    assert torch.equal(found["auto:6"], by_hand("euler", 6))
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        (("auto:5",), "This run is tuned for 2, 6 evaluations, not for 5."),
+        (("auto:",), "steps must be a number, auto, or auto:N for N evaluations; got 'auto:'."),
+        (("auto:-2",), "got 'auto:-2'."),
+        (("automatic",), "got 'automatic'."),
+        (("auto", "--sampler", "euler"), "steps=auto chooses the sampler and the grid itself; leave them out."),
+        (("auto", "--grid", "uniform"), "steps=auto chooses the sampler and the grid itself; leave them out."),
+    ],
+)
+def test_an_auto_that_can_not_be_is_one_sentence(ebbflow, run, tmp_path, steps, says):
+    (run / "tuned.json").write_bytes(write([row(2), row(6)]))
+    code, out, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--out", "x.npy", "--steps", *steps)
+    assert (code, out) == (2, "")
+    assert err.startswith("ebbflow: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_a_run_that_was_never_tuned_says_how_to(ebbflow, run):
+    code, out, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--steps", "auto")
+    assert (code, out) == (2, "")
+    assert err == "ebbflow: steps=auto needs a run that has been tuned: ebbflow tune RUN --evaluations N.\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not json",
+        b"{}",
+        b"[1]",
+        b'[{"steps": 3}]',
+        b"\xff\xfe",
+        write([row(3)]).replace(b'"euler"', b"7"),
+        write([row(3)]).replace(b'"steps": 3', b'"steps": 0'),
+        write([row(3)]).replace(b'"grid"', b'"grit"'),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(ebbflow, run, data):
+    (run / "tuned.json").write_bytes(data)
+    for command in (("sample", run, "--n", "4", "--no-picture"), ("sample", run, "--n", "4", "--steps", "auto")):
+        code, out, err = ebbflow(*command)
+        assert (code, out) == (2, "")
+        assert err.startswith("ebbflow: ")
+        assert "tuned.json" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"sampler": "os.system"}, "sampler must be one of"), ({"grid": "../../grid"}, "grid must be one of")],
+)
+def test_a_file_with_other_names_runs_nothing(ebbflow, run, changes, says):
+    (run / "tuned.json").write_bytes(write([row(3, **changes)]))
+    code, _, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--steps", "auto")
+    assert code == 2
+    assert says in err
+
+
+def test_what_was_tuned_goes_with_an_export(ebbflow, run, tmp_path):
+    (run / "tuned.json").write_bytes(write([row(3)]))
+    assert ebbflow("export", run, "--out", "shared")[0] == 0
+    assert json.loads((tmp_path / "shared" / "tuned.json").read_text()) == [row(3).to_config()]
+    ends = []
+    for folder in (run, tmp_path / "shared"):
+        given = ("--n", "5", "--steps", "auto", "--no-picture", "--out", "x.npy", "--overwrite")
+        assert ebbflow("sample", folder, *given)[0] == 0
+        ends.append(np.load(tmp_path / "x.npy"))
+    assert np.array_equal(*ends)
+
+
+@pytest.mark.parametrize("before", [(), (3,)], ids=["never tuned", "tuned before"])
+def test_an_exported_folder_can_be_tuned(ebbflow, few, run, tmp_path, before):
+    """What is said to be stored is used, and the folder stays whole."""
+    if before:
+        (run / "tuned.json").write_bytes(write([row(n) for n in before]))
+    assert ebbflow("export", run, "--out", "shared")[0] == 0
+    code, _, err = ebbflow("tune", "shared", "--evaluations", "2", *QUICK)
+    if code == 2:  # refused: then nothing has changed
+        assert err.count("\n") == 1
+        assert [one.evaluations for one in Trained.from_pretrained(tmp_path / "shared").tuned] == list(before)
+        return
+    assert [one.evaluations for one in Trained.from_pretrained(tmp_path / "shared").tuned] == [*before, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("nowhere",), "nowhere is not a folder"),
+        ((), "run"),
+        (("oracle", "--evaluations", "0"), "--evaluations must be at least 1"),
+        (("oracle", "--n", "3"), "--n must be at least 4"),
+        (("oracle", "--reference", "2"), "--reference must be at least 10"),
+        (("oracle", "--path", "lineal"), "path must be one of"),
+        (("oracle", "--depth", "seven"), "depth must be one of"),
+    ],
+)
+def test_what_can_not_be_is_one_sentence(ebbflow, given, says):
+    code, out, err = ebbflow("tune", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("ebbflow: ")
+    assert says in err.lower()
+    assert err.count("\n") == 1

@@ -1,0 +1,453 @@
+"""The mutation check, `make mutants`: slips planted in the core one at a time, every one of which the tests must find.
+
+A slip is one plausible mistake: a text that stands once in a file, what stands there instead, and what is wrong with it
+in words. It goes into a copy of src and tests, never into the working tree. The tests most likely to notice run first;
+where they don't, the whole fast suite does, and a slip that passes it too has survived: a test is missing.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+CORE = Path("src", "ebbflow")
+# Of the repository rather than of the core, and test_mutants would find any slip by its missing text alone.
+BESIDE = ("test_mutants.py", "test_repository.py", "test_readme.py", "test_examples.py", "benchmarks")
+SECONDS = {"likely": 600, "all": 3600}
+
+
+class Slip(NamedTuple):
+    """One mistake. likely: pytest's arguments for the tests that should notice; none means the file's own tests."""
+
+    file: str
+    text: str
+    instead: str
+    wrong: str
+    likely: tuple[str, ...] = ()
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        folder, _, name = self.file.rpartition("/")
+        return self.likely or (str(Path("tests", folder, f"test_{name}")),)
+
+
+class Verdict(NamedTuple):
+    """What became of a slip: found (by a test), survived, or error (the row itself is at fault)."""
+
+    slip: Slip
+    outcome: str
+    by: str
+    seconds: float
+
+
+SLIPS = (
+    # samplers/ddim.py
+    Slip("samplers/ddim.py", "tau2 = eta**2 *", "tau2 = eta *", "η is not squared"),
+    Slip("samplers/ddim.py", "then.alpha) ** 2, 0.0)", "then.alpha), 0.0)", "β: the kept part's variance not squared"),
+    Slip(
+        "samplers/ddim.py",
+        "transition_variance(now, then) * (then.sigma / now.sigma) ** 2",
+        "transition_variance(now, then) * (then.sigma / now.sigma)",
+        "β̃ with σ_s/σ_t unsquared",
+    ),
+    Slip(
+        "samplers/ddim.py",
+        "mix(then.alpha, math.sqrt(max(then.sigma**2 - tau2, 0)))",
+        "mix(then.alpha, then.sigma)",
+        "fresh noise added on top of all of σ_s",
+    ),
+    Slip(
+        "samplers/ddim.py",
+        "mix(then.alpha, math.sqrt(max(then.sigma**2 - tau2, 0)))",
+        "mix(then.alpha, math.sqrt(max(now.sigma**2 - tau2, 0)))",
+        "σ_t where σ_s belongs",
+    ),
+    Slip(
+        "samplers/ddim.py",
+        "mix(then.alpha, math.sqrt(max(then.sigma**2 - posterior, 0)))",
+        "mix(now.alpha, math.sqrt(max(then.sigma**2 - posterior, 0)))",
+        "α_t where α_s belongs",
+    ),
+    Slip(
+        "samplers/ddim.py",
+        'posterior if variance == "posterior" else beta',
+        'beta if variance == "posterior" else posterior',
+        "the two variances of DDPM swapped",
+    ),
+    Slip("samplers/ddim.py", "if then.sigma > 0:", "if now.sigma > 0:", "noise added at the last step"),
+    # samplers/ode.py
+    Slip("samplers/ode.py", "((), (1.0,)), (1 / 2, 1 / 2))", "((), (1.0,)), (1 / 3, 2 / 3))", "Heun's weights"),
+    Slip("samplers/ode.py", "(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "(1 / 6, 1 / 6, 1 / 2, 1 / 6)", "RK4's weights"),
+    Slip("samplers/ode.py", "(2 / 9, 1 / 3, 4 / 9)", "(2 / 9, 4 / 9, 1 / 3)", "Ralston's weights"),
+    Slip("samplers/ode.py", "else start + c * (end", "else start + c * c * (end", "a stage at the wrong time"),
+    Slip("samplers/ode.py", "RK4, RALSTON3, clock", "RK4, EULER, clock", "RK4's last step by a method of order 1"),
+    Slip("samplers/ode.py", "return x if end.size == 1 else x * end.size", "return x", "flow clock: y returned for x"),
+    Slip("samplers/ode.py", "denoiser(x if stage.size == 1 else x * stage.size,", "denoiser(x,", "flow clock: y for x"),
+    Slip("samplers/ode.py", "-1.0, 1.0) for c, tau", "1.0, -1.0) for c, tau", "flow clock: the slope's sign"),
+    Slip("samplers/ode.py", "h, slopes = end.clock - first.clock", "h, slopes = first.clock - end.clock", "h's sign"),
+    # samplers/multistep.py
+    Slip(
+        "samplers/multistep.py",
+        '[estimate.x0 if plan.form == "x0" else estimate.noise, *history[: depth - 1]]',
+        '[*history[: depth - 1], estimate.x0 if plan.form == "x0" else estimate.noise]',
+        "the history's order reversed",
+    ),
+    Slip("samplers/multistep.py", "*history[: depth - 1]", "*history[: depth - 2]", "an estimate forgotten too early"),
+    Slip("samplers/multistep.py", "_apply(row, start, history)", "_apply(row, x, history)", "corrects from its end"),
+    Slip("samplers/multistep.py", "plan.correct[i - 1]", "plan.correct[i - 2]", "the corrector's row off by one"),
+    Slip("samplers/multistep.py", "if i > first and", "if i > first + 1 and", "the first correction left out"),
+    Slip("samplers/multistep.py", "draws(i, x)", "draws(0, x)", "the same noise at every step"),
+    # samplers/exponential.py
+    Slip(
+        "samplers/exponential.py",
+        "w = fall[:, None] + (1 - fall[:, None])",
+        "w = (1 - fall[:, None])",
+        "the integral's lower limit forgotten",
+    ),
+    Slip("samplers/exponential.py", "max(i - order, -1)", "max(i - order + 1, -1)", "one estimate too few"),
+    Slip("samplers/exponential.py", "[i + 1, *past]", "[*past, i + 1]", "the corrector's weights out of order"),
+    Slip("samplers/exponential.py", "a.ratio * (f - 1)", "a.ratio * (1 - f)", "noise form: the integral's sign"),
+    Slip("samplers/exponential.py", "and order > 2:", "and order > 3:", "order 3 starts by the ramp"),
+    Slip(
+        "samplers/exponential.py",
+        "(_FIRST[order], order - 2) if corrector",
+        "(_FIRST[order - 1], order - 2) if corrector",
+        "with the corrector, first steps of an order too low",
+    ),
+    Slip("samplers/exponential.py", "return 1 - 1 / (1 + ratio)", "return 1 - 1 / (1 + ratio**2)", "the flow clock"),
+    # samplers/dpm_solver.py
+    Slip("samplers/dpm_solver.py", "extra = h / (2 * before)", "extra = before / (2 * h)", "h/h' inverted"),
+    Slip(
+        "samplers/dpm_solver.py",
+        "(gain * (1 + extra), -gain * extra)",
+        "(gain * (1 - extra), gain * extra)",
+        "extrapolates backwards",
+    ),
+    Slip("samplers/dpm_solver.py", "churn = fall ** (eta**2)", "churn = fall**eta", "η is not squared"),
+    Slip("samplers/dpm_solver.py", "(1 - churn * fall)", "(1 - fall)", "η left out of the estimate's share"),
+    Slip("samplers/dpm_solver.py", "max(1 - churn**2, 0.0)", "max(1 - churn, 0.0)", "the noise's variance"),
+    Slip(
+        "samplers/dpm_solver.py",
+        "math.sqrt(now.ratio * then.ratio)",
+        "(now.ratio + then.ratio) / 2",
+        "half-way in σ/α, not in λ",
+    ),
+    # samplers/unipc.py
+    Slip("samplers/unipc.py", "return [0.5]", "return [1.0]", "the ½ of a single unknown"),
+    Slip("samplers/unipc.py", '-h if variant == "bh1" else', '-h if variant == "bh2" else', "B(h): variants swapped"),
+    Slip(
+        "samplers/unipc.py",
+        "(math.log(now.ratio) - math.log(nodes[j].ratio)) / h",
+        "(math.log(nodes[j].ratio) - math.log(now.ratio)) / h",
+        "r_m's sign",
+    ),
+    Slip("samplers/unipc.py", "math.factorial(power + 1)", "math.factorial(power)", "φ's recurrence off by one"),
+    Slip("samplers/unipc.py", "weights[here] -= share", "weights[here] += share", "differences turned into sums"),
+    # samplers/edm.py
+    Slip(
+        "samplers/edm.py",
+        "math.sqrt(up.ratio**2 - now.ratio**2)",
+        "(up.ratio - now.ratio)",
+        "the raised noise's variance: (r̂ - r)² for r̂² - r²",
+    ),
+    Slip("samplers/edm.py", "min(churn / (len(grid) - 1)", "min(churn / len(grid)", "γ: times counted, not steps"),
+    Slip("samplers/edm.py", "torch.add(x * (up.alpha / now.alpha), z,", "torch.add(x, z,", "α left as it was"),
+    Slip("samplers/edm.py", "denoiser(x_s, then, **cond)", "denoiser(x_s, now, **cond)", "second stage at wrong time"),
+    Slip("samplers/edm.py", "grid[top : bottom + 1]", "grid[top:bottom]", "restart stops a step above where it began"),
+    Slip("samplers/edm.py", "grid[top], draws(again, x)", "grid[top], draws(0, x)", "all restarts with the same noise"),
+    # samplers/sde.py
+    Slip("samplers/sde.py", "return 2 * c.sigma * c.sigma_dot", "return c.sigma * c.sigma_dot", "g² without its 2"),
+    Slip("samplers/sde.py", "g2[i] / (2 * now.sigma)", "g2[i] / now.sigma", "the score's drift without its ½"),
+    Slip("samplers/sde.py", "now.sigma_dot + g2[i]", "now.sigma_dot - g2[i]", "the score's drift with the wrong sign"),
+    Slip("samplers/sde.py", "math.sqrt(g2[i] * h)", "math.sqrt(g2[i]) * h", "noise of h, not √h"),
+    Slip("samplers/sde.py", "math.sqrt(1 - c**2)", "math.sqrt(1 - c)", "Langevin noise of the wrong variance"),
+    Slip("samplers/sde.py", "c * then.sigma)", "then.sigma)", "the corrector doesn't shrink what noise there is"),
+    Slip("samplers/sde.py", "first + 1 + again", "first + again", "the corrector takes the predictor's noise again"),
+    # samplers/adaptive.py
+    Slip("samplers/adaptive.py", "22 / 525, -1 / 40)", "22 / 525, 1 / 40)", "the error estimate's last weight"),
+    Slip("samplers/adaptive.py", "** -0.2)", "** -2.0)", "the step controller's exponent"),
+    Slip("samplers/adaptive.py", "good = error <= 1", "good = error <= 10", "steps are accepted that failed"),
+    Slip("samplers/adaptive.py", "k.index_copy(0, done, stages[-1]", "k.index_copy(0, done, stages[0]", "an old slope"),
+    Slip("samplers/adaptive.py", "name: value[which] if", "name: value[: len(which)] if", "other samples' conditions"),
+    Slip("samplers/adaptive.py", "18 * x + 14 * y", "14 * x + 18 * y", "the dense output's cubic term"),
+    Slip("samplers/adaptive.py", "square().mean(1)", "square().sum(1)", "errors summed over elements, not averaged"),
+    # samplers/repaint.py
+    Slip("samplers/repaint.py", "z, alpha=math.sqrt(beta))", "z, alpha=beta)", "going back: β for √β"),
+    Slip("samplers/repaint.py", "+ again) + 2, x)", "+ again), x)", "going back with noise that was used already"),
+    Slip("samplers/repaint.py", "torch.where(mask, put, x)", "torch.where(mask, x, put)", "the mask inverted"),
+    Slip("samplers/repaint.py", "put = then.alpha * known", "put = now.alpha * known", "known elements with α_t"),
+    # targets.py
+    Slip("targets.py", "return -c.sigma, c.alpha", "return c.sigma, -c.alpha", "v's sign"),
+    Slip("targets.py", "return c.alpha_dot, c.sigma_dot", "return c.sigma_dot, c.alpha_dot", "α̇ and σ̇ swapped"),
+    Slip("targets.py", "return 0.0, -1 / c.sigma", "return 0.0, 1 / c.sigma", "the score target's sign"),
+    Slip("targets.py", "mix(0.0, -1 / c.sigma)", "mix(0.0, -1.0)", "the score without its 1/σ"),
+    Slip("targets.py", "d = c.alpha * b - c.sigma * a", "d = c.alpha * b + c.sigma * a", "the determinant"),
+    Slip("targets.py", "c.sigma / (data_std * norm)", "c.sigma * data_std / norm", "EDM's row with σ_d inverted"),
+    Slip("targets.py", "flatten() / 4", "flatten() / 2", "EDM's clock, of a time per example"),
+    # paths.py
+    Slip(
+        "paths.py",
+        "Scales(t, 1 - t, t, -torch.ones_like(t), torch.ones_like(t))",
+        "Scales(t, t, 1 - t, torch.ones_like(t), -torch.ones_like(t))",
+        "the linear path's time flipped",
+    ),
+    Slip("paths.py", "else -alpha * alpha_dot / sigma", "else alpha * alpha_dot / sigma", "cosine: σ̇'s sign"),
+    Slip("paths.py", "torch.log1p(-beta).cumsum(0)", "torch.log1p(-beta[:-1]).cumsum(0)", "ᾱ without the last β"),
+    Slip("paths.py", "sigma.to(noise) * noise", "sigma.to(noise) * 0 + noise", "the prior not scaled by σ(1)"),
+    Slip("paths.py", "(1 - 2 * time) / (2 * root)", "(1 - 2 * time) / root", "bridge: γ̇ without its ½"),
+    Slip("paths.py", "s2 * (1 - 2 * t) / 2", "s2 * (1 - t) / 2", "bridge: σ̇"),
+    Slip("paths.py", "h = self.spread**2 / 2", "h = self.spread / 2", "bridge: σ/α inverted with s for s²"),
+    # denoiser.py
+    Slip(
+        "denoiser.py",
+        "(weight(c) * (c.sigma / (c.alpha * b - c.sigma * a)) ** 2)",
+        "weight(c)",
+        "the weight of x₀'s error put on the target's",
+    ),
+    Slip("denoiser.py", "return t.clamp(max=self.t_max)", "return t", "t_max forgotten for a time per sample"),
+    Slip("denoiser.py", ") > self.t_max else t", ") < self.t_max else t", "t_max inverted"),
+    Slip("denoiser.py", ".flatten(1).mean(1)", ".flatten(1).sum(1)", "the loss not divided by the dimension"),
+    Slip("denoiser.py", "clamp(max=gamma)", "clamp(min=gamma)", "min-SNR made a max"),
+    # times.py
+    Slip("times.py", "device) + w) / n", "device) + w / n) / n", "strata not filled"),
+    Slip("times.py", "(1 / rho), u) ** rho", "(1 / rho), u) ** (1 / rho)", "Karras's exponent inverted"),
+    Slip("times.py", "(table - passed).round()", "(table - passed).floor()", "trailing times rounded down"),
+    Slip("times.py", "shift * u / (1 + (shift - 1) * u)\n", "u / (shift - (shift - 1) * u)\n", "shift inverted"),
+    Slip("times.py", "return 1 - scale * (1 - draw)", "return scale * (1 - draw)", "beta law in π0's own clock"),
+    Slip("times.py", " * (last.sigma / (last.alpha + last.sigma))", "", "flow_power beyond the path's end"),
+    # couplings.py
+    Slip("couplings.py", "from_numpy(columns)", "from_numpy(columns.argsort())", "the inverse permutation"),
+    Slip("couplings.py", "square() * -0.5", "square() * -1.0", "the Gaussian's ½"),
+    Slip("couplings.py", "noise + (x0 - mean) / ratio", "noise - (x0 - mean) / ratio", "ε̄'s sign"),
+    # oracle.py
+    Slip("oracle.py", "self.weights.to(x).log() + log_normal", "log_normal", "responsibilities without the weights"),
+    Slip("oracle.py", "None]) ** 2 + c.sigma**2", "None]) ** 2 + c.sigma", "a mode's variance"),
+    Slip("oracle.py", "(after / before).sqrt()", "(after / before)", "the flow scales by the variance"),
+    # guidance.py
+    Slip("guidance.py", "torch.lerp(weak, strong, w)", "torch.lerp(weak, strong, 1 + w)", "the 1 + w convention"),
+    Slip("guidance.py", "(time > low) & (time <= high)", "(time <= low) | (time > high)", "the interval inverted"),
+    Slip("guidance.py", "if low < time <= high", "if low <= time < high", "the interval's ends"),
+    Slip("guidance.py", "(both[b:], both[:b], w)", "(both[:b], both[b:], w)", "the label shunned"),
+    Slip("guidance.py", "_extrapolate(weak.noise, strong.noise, w)", "strong.noise", "autoguidance of x̂₀ alone"),
+    # posterior.py
+    Slip("posterior.py", "scale = there.sigma**2 / there.alpha", "scale = there.sigma**2", "V without its 1/α"),
+    Slip("posterior.py", "self.measurement.std**2 * residual", "self.measurement.std * residual", "1/s for 1/s²"),
+    Slip("posterior.py", "noise - c.alpha / sigma", "noise + c.alpha / sigma", "ε̂ moved the wrong way"),
+    Slip("posterior.py", "(m.transpose(u, x)) + s2 * u", "(m.transpose(u, x))", "PiGDM forgets the noise of y"),
+    # likelihood.py and encoding.py
+    Slip("likelihood.py", "at_end(x1)[:, None] + expansion", "at_end(x1)[:, None] - expansion", "divergence's sign"),
+    Slip("likelihood.py", "at_end(x1)[:, None] + expansion", "expansion", "the prior left out"),
+    Slip(
+        "likelihood.py",
+        "map(probe, range(probes))",
+        "map(probe, [0] * probes)",
+        "the same probe again and again",
+        ("tests/test_likelihood.py::test_the_probes_spread_is_the_standard_error",),
+    ),
+    Slip(
+        "likelihood.py",
+        "prior, graph, cond).mean(1)",
+        "prior, graph, cond)[:, 0]",
+        "probes not averaged",
+        ("tests/test_likelihood.py::test_a_density_by_probes",),
+    ),
+    Slip("likelihood.py", "(2 * std**2)", "(2 * std)", "the prior's variance"),
+    Slip("encoding.py", "end.ratio / 2", "end.ratio", "the first step's middle at its end"),
+    Slip("encoding.py", "for part in (1 - share, share)", "for part in (share, 1 - share)", "interpolates backwards"),
+    # randomness.py
+    Slip("randomness.py", "self.ids.to(x.device, torch.int64) +", "0 * self.ids.to(x.device) +", "the id ignored"),
+    Slip("randomness.py", 'key(self.seed, "draws", step)', 'key(self.seed, "draws")', "the step ignored"),
+    Slip("randomness.py", "[*part.encode(), 256]", "[*part.encode()]", "a text's end not marked"),
+    # training
+    Slip("training/ema.py", "return min(", "return max(", "the average's warm-up never used"),
+    Slip("training/trainer.py", "1 - ema_decay(", "ema_decay(", "the average's decay swapped with 1 - decay"),
+    Slip("training/trainer.py", "self.recipe.clip / norm", "self.recipe.clip", "clipping multiplies by the bound"),
+    Slip("training/trainer.py", "self.batch(self.step)).mean()", "self.batch(self.step)).sum()", "the loss summed"),
+    Slip("training/trainer.py", "masked_fill(hidden, null)", "masked_fill(~hidden, null)", "shown labels hidden"),
+    Slip("training/trainer.py", '(seed, "order", epoch)', '(seed, "order", 0)', "every epoch in the same order"),
+    Slip("training/schedule.py", "(step - warmup) / max", "step / max", "the cosine counted from the warm-up's start"),
+    Slip("training/flat.py", "lr * unbias / (1 - beta1**self.updates)", "lr * unbias", "Adam's mean not unbiased"),
+    Slip("training/flat.py", "1 - lr * self.decay", "1 - self.decay", "weight decay without the learning rate"),
+    Slip("training/flat.py", "self.decayed = self.vector[:matrices]", "self.decayed = self.vector", "biases decay too"),
+    # metrics and data
+    Slip("metrics/mmd.py", "strip.diagonal().zero_()", "strip.diagonal()", "every point meets itself"),
+    Slip("metrics/mmd.py", "counts = len(u) - 1, len(v) - 1,", "counts = len(u), len(v),", "MMD biased by its counts"),
+    Slip(
+        "metrics/wasserstein.py",
+        "float(np.sqrt(_cost(np.sort(θ @ a.T), np.sort(θ @ b.T)).mean()))",
+        "float(_cost(np.sort(θ @ a.T), np.sort(θ @ b.T)).mean())",
+        "sliced W₂ without its root",
+    ),
+    Slip("metrics/wasserstein.py", "(np.arange(n) + 0.5) / n", "(np.arange(n) + 1) / (n + 1)", "normal quantiles"),
+    Slip("metrics/modes.py", "distance > sigmas * std", "distance > sigmas", "outliers not in units of σ"),
+    Slip("data/normalise.py", "return z * std + mean", "return (z + mean) * std", "standardising not undone"),
+    Slip("data/normalise.py", "correction=0", "correction=1", "the unbiased standard deviation"),
+)  # fmt: skip
+
+
+def stale(slip: Slip, root: Path = ROOT) -> int | None:
+    """How often the slip's text stands in its file, where that isn't once."""
+    count = (root / CORE / slip.file).read_text().count(slip.text)
+    return None if count == 1 else count
+
+
+def plant(slip: Slip, source: str) -> str:
+    """The file's source with the slip in it."""
+    return source.replace(slip.text, slip.instead)
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of what the tests need; everything else stays out of reach."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        copy = Path(name)
+        for folder in ("src", "tests"):
+            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        yield copy
+
+
+@contextmanager
+def planted(slip: Slip, copy: Path) -> Iterator[None]:
+    """The copy with the slip in it, and afterwards as it was."""
+    file = copy / CORE / slip.file
+    source = file.read_text()
+    compiled = file.parent / "__pycache__"  # is taken for current where size and second are the same
+    file.write_text(plant(slip, source))
+    shutil.rmtree(compiled, ignore_errors=True)
+    try:
+        yield
+    finally:
+        file.write_text(source)
+        shutil.rmtree(compiled, ignore_errors=True)
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """Ours, with the copy's ebbflow ahead of the installed one, for the commands that tests start as well."""
+    threads = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return {**os.environ, **threads, "PYTHONPATH": str(copy / "src")}
+
+
+def run(copy: Path, arguments: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Python in the copy: its exit status and what it says; -1 when it had to be stopped."""
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return -1, f"not finished after {seconds:g} s"
+    return done.returncode, done.stdout + done.stderr
+
+
+def tested(copy: Path, which: Sequence[str] | None) -> tuple[str, str]:
+    """passed, found (and by which test) or error (and why), of some tests or, for None, of the whole fast suite."""
+    fast = ["-m", "pytest", "-m", "not slow", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE"]
+    everything = [*workers(), *(f"--ignore=tests/{name}" for name in BESIDE), "tests"]
+    status, said = run(
+        copy, [*fast, *(everything if which is None else which)], SECONDS["all" if which is None else "likely"]
+    )
+    if status == 0:
+        return "passed", ""
+    # A test has "::" in its name; a file that can't be imported, which proves nothing, hasn't.
+    first = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", said, re.M)
+    if status == 1 and first:
+        return "found", first[1]
+    return "error", f"pytest ended with {status}: {said.strip()[-2000:]}"
+
+
+def workers() -> list[str]:
+    """Two processes where pytest-xdist is installed."""
+    return ["-n", "2"] if importlib.util.find_spec("xdist") else []
+
+
+def judge(slip: Slip, copy: Path, quick: bool) -> Verdict:
+    """Plant the slip and see whether a test finds it: a likely one or, where none does, any fast one."""
+    start = time.perf_counter()
+    with planted(slip, copy):
+        outcome, by = tested(copy, slip.tests)
+    if outcome == "passed" and not quick:
+        outcome, by = suite(copy)
+        if outcome == "passed":
+            with planted(slip, copy):
+                outcome, by = tested(copy, None)
+        else:
+            outcome, by = "error", f"without any slip: {outcome} {by}"
+    return Verdict(slip, "survived" if outcome == "passed" else outcome, by, time.perf_counter() - start)
+
+
+@cache
+def suite(copy: Path) -> tuple[str, str]:
+    """The whole fast suite without any slip; minutes, so only where a slip needs it, and once."""
+    return tested(copy, None)
+
+
+def sound(slips: Sequence[Slip], copy: Path) -> str:
+    """What is wrong before any slip is planted; nothing, if all is well."""
+    _, said = run(copy, ["-c", "import ebbflow; print(ebbflow.__file__)"], SECONDS["likely"])
+    if not Path(said.strip()).is_relative_to(copy):
+        return f"The tests would not import the copy but {said.strip()}"
+    # Else a broken suite would be taken for one that finds everything.
+    outcome, by = tested(copy, sorted({test for slip in slips for test in slip.tests}))
+    return "" if outcome == "passed" else f"Without any slip the tests must pass: {outcome} {by}"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows with this in their file or words")
+    parser.add_argument("--list", action="store_true", help="list the rows and stop")
+    parser.add_argument("--quick", action="store_true", help="run the likely tests alone")
+    return parser.parse_args()
+
+
+def line(verdict: Verdict) -> str:
+    slip, outcome, by, seconds = verdict
+    return f"{outcome:8}  {seconds:5.1f} s  {slip.file}: {slip.wrong}{f'  ← {by}' if by else ''}"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """Per file how many were found, and then what wasn't."""
+    rows = [f"{'file':28} {'slips':>5} {'found':>5} {'seconds':>7}"]
+    for file in dict.fromkeys(verdict.slip.file for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.slip.file == file]
+        found = sum(verdict.outcome == "found" for verdict in own)
+        rows.append(f"{file:28} {len(own):5} {found:5} {sum(verdict.seconds for verdict in own):7.0f}")
+    return "\n".join([*rows, *(line(verdict) for verdict in verdicts if verdict.outcome != "found")])
+
+
+def main() -> int:
+    """0 when every slip was found, 1 when any was not, 2 when the check itself can't be made."""
+    given = arguments()
+    slips = [slip for slip in SLIPS if given.only.lower() in f"{slip.file} {slip.wrong}".lower()]
+    for slip in SLIPS:
+        if (count := stale(slip)) is not None:
+            print(f"This row has gone stale, its text is there {count} times: {slip}", file=sys.stderr)
+            return 2
+    if given.list or not slips:
+        print("\n".join(f"{slip.file}: {slip.wrong}" for slip in slips) or "No row has this in its file or words.")
+        return 0 if slips else 2
+    with copied() as copy:
+        if trouble := sound(slips, copy):
+            print(trouble, file=sys.stderr)
+            return 2
+        verdicts = []
+        for slip in tqdm(slips, unit="slip"):
+            verdicts.append(judge(slip, copy, given.quick))
+            tqdm.write(line(verdicts[-1]))
+    print(summary(verdicts))
+    return int(any(verdict.outcome != "found" for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""What every row of SAMPLERS owes: a sample is its own, threads don't meet, steps are exact where x₀ is known, and the
+network is asked as often as promised and never twice the same."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from ebbflow.certify import exact_moments, smooth
+from ebbflow.denoiser import Denoiser
+from ebbflow.networks import MLP
+from ebbflow.oracle import gaussian
+from ebbflow.paths import DDPM, VE, VP, Cosine, Linear
+from ebbflow.randomness import Draws
+from ebbflow.samplers import SAMPLERS, trajectory
+from ebbflow.specs import bind
+from ebbflow.times import grid_times
+from ebbflow.tune import evaluations, steps_within
+from problems import PATHS, float64, last
+
+# Evaluations of 10 steps of t = 1, 0.9, … 0 on the linear path, where α(1) = 0, and on VP, where it isn't.
+EVALUATIONS = {
+    "euler": (10, 10),
+    "heun": (19, 19),
+    "midpoint": (20, 20),
+    "rk4": (39, 39),
+    "ddim": (10, 10),
+    "edm": (18, 19),
+    "dpmpp_2m": (10, 10),
+    "dpmpp_2s": (18, 19),
+    "dpmpp_3m": (10, 10),
+    "unipc": (10, 10),
+    "deis": (10, 10),
+    "lms": (10, 10),
+    "exponential": (10, 10),
+    "bespoke": (10, 10),
+    "ddpm": (10, 10),
+    "dpmpp_2m_sde": (10, 10),
+    "exponential_sde": (10, 10),
+    "euler_maruyama": (10, 10),
+    "predictor_corrector": (19, 19),
+    "restart": (34, 27),  # two passes more of 4 steps (t = 0.5 to 0.1), on VP of 2 (t = 0.3 to 0.1)
+}
+STOCHASTIC = ("ddpm", "dpmpp_2m_sde", "exponential_sde", "euler_maruyama", "predictor_corrector", "restart")
+# In the clock t a velocity is not constant where x₀ is known, but on straight paths.
+IN_TIME = ("euler", "heun", "midpoint", "rk4", "dopri5")
+
+every = pytest.mark.parametrize("spec", SAMPLERS)
+
+
+def test_every_row_is_here():
+    assert set(SAMPLERS) <= {*EVALUATIONS, "dopri5"}
+    assert set(STOCHASTIC) <= set(SAMPLERS)
+
+
+def walks(spec, denoiser, draws, steps=5):
+    """x at the end and on the way, from the prior by the same draws."""
+    start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), 2, dtype=torch.float64)))
+    sampler = bind(SAMPLERS, spec, "sampler")
+    times = grid_times("flow_power", steps, denoiser.path)
+    with torch.no_grad():
+        return torch.stack(list(sampler(denoiser, start, times, draws=draws)), 1)
+
+
+@pytest.mark.parametrize("path", [Linear(), VE(10.0)], ids=["linear", "ve"])
+@every
+def test_a_sample_is_its_own_alone_in_a_batch_and_in_another_order(spec, path):
+    """The same (seed, id) in whatever company, at every step: the denoiser works sample by sample, so up to 1e-6."""
+    denoiser = smooth(path)
+    together = walks(spec, denoiser, Draws.first(6, 5))
+    order = torch.tensor([4, 1, 5, 0, 3, 2])
+    torch.testing.assert_close(walks(spec, denoiser, Draws(5, order)), together[order], rtol=0, atol=1e-6)
+    for i in (0, 3):
+        alone = walks(spec, denoiser, Draws(5, torch.tensor([i])))
+        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-6)
+    assert float(torch.pdist(together[:, -1]).min()) > 1e-3
+    assert not torch.allclose(walks(spec, denoiser, Draws.first(6, 6)), together)
+
+
+def trained(path, target="velocity"):
+    """A network with weights that matter, as its last layer starts at 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(2, width=16, depth=1)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return Denoiser(network, path, target)
+
+
+def test_threads_on_one_denoiser_get_what_each_gets_alone():
+    """Every row with two seeds, four threads at a time; DDPM's path keeps tables by precision, made on demand."""
+    path = DDPM()
+    denoiser = trained(path, "v")
+
+    def walk(job):
+        spec, seed = job
+        options = {
+            "draws": Draws.first(8, seed),
+            "sampler": spec if spec != "dopri5" else "dopri5:rtol=0.01,atol=0.01",
+            "grid": "flow_power",
+            "steps": 5,
+        }
+        return last(trajectory(denoiser, (2,), **options))[1]
+
+    jobs = [(spec, seed) for seed in range(2) for spec in SAMPLERS]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(walk, jobs))
+    for job, x in zip(jobs, found, strict=True):
+        assert torch.equal(x, walk(job)), job
+
+
+@every
+def test_the_consumers_gradient_mode_is_untouched(spec):
+    """While a walk runs, between its steps, when it is left half-way, and when its denoiser raises."""
+    denoiser = trained(Cosine(), "v")
+    options = {"draws": Draws.first(2, 0), "sampler": spec, "grid": "flow_power", "steps": 4}
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            walk = trajectory(denoiser, (2,), **options)
+            for i, (_, x) in enumerate(walk):
+                assert torch.is_grad_enabled() is enabled
+                assert not x.requires_grad
+                if i == 2:
+                    break
+            walk.close()
+            assert torch.is_grad_enabled() is enabled
+            broken = trajectory(trained(Cosine(), "v"), (3,), **options)  # points of 3 for a network of 2
+            next(broken)
+            with pytest.raises(Exception):  # noqa: B017 - torch's, or the type checker's before it
+                next(broken)
+            assert torch.is_grad_enabled() is enabled
+    assert all(parameter.grad is None for parameter in denoiser.parameters())
+
+
+@pytest.mark.parametrize("name", PATHS)
+@every
+def test_where_x0_is_known_every_step_is_exact(spec, name):
+    """x̂₀ = μ and ε̂ = (x - α μ)/σ, as for a Gaussian of no width: from N(α μ, σ²) at t to just that at s, be it by one
+    ε all the way or by fresh noise, and to μ and nothing else at t = 0. Without sampling.
+
+    Euler-Maruyama has a discretisation error on the way, and a solver in the clock t has one on a curved path.
+    """
+    path, straight = PATHS[name], name in ("linear", "ve")
+    knows, rest = gaussian(path, float64(0.7), 0.0), 1e-4 if spec == "dopri5" else 1e-7
+    if spec != "euler_maruyama" and (spec not in IN_TIME or straight):
+        for times in ((1, 0.6), (1, 0.6, 0.3, 0.12)):
+            c = path.along(times[-1:])[0]
+            mean, std = exact_moments(SAMPLERS[spec], knows, float64(*times))
+            assert mean == pytest.approx(0.7 * c.alpha, abs=1e-6)
+            assert std == pytest.approx(c.sigma, rel=rest)
+    if spec not in IN_TIME or straight or (spec, name) == ("dopri5", "vp"):
+        sampler = bind(
+            SAMPLERS, spec if spec != "dopri5" or straight else "dopri5:rtol=0.01,atol=0.01,end=0.01", "sampler"
+        )
+        mean, std = exact_moments(sampler, knows, float64(1, 0.5, 0.2, 0))
+        assert mean == pytest.approx(0.7, abs=1e-9)
+        assert std < 1e-6
+
+
+class Addressed(Draws):
+    """Keeps the address of every draw."""
+
+    asked: tuple = ()
+
+    def __call__(self, step, x):
+        object.__setattr__(self, "asked", (*self.asked, step))
+        return super().__call__(step, x)
+
+
+@every
+def test_every_draw_has_an_address_of_its_own(spec):
+    """None twice, and none that the start has (-1); without noise none at all."""
+    draws, path = Addressed(0, torch.arange(2)), Linear()
+    x = Draws.first(2, 0)(-1, torch.empty(2, 2, dtype=torch.float64))
+    last(SAMPLERS[spec](smooth(path), x, torch.linspace(1, 0, 11).double(), draws=draws))
+    assert len(set(draws.asked)) == len(draws.asked)
+    assert bool(draws.asked) == (spec in STOCHASTIC)
+    assert all(step >= 0 for step in draws.asked)
+
+
+class Watched:
+    """Remembers where it was asked."""
+
+    gaussian_end = True
+
+    def __init__(self, denoiser):
+        self.denoiser, self.path, self.seen = denoiser, denoiser.path, []
+
+    def __call__(self, x, t, /, **cond):
+        c = self.path.at(t, x)
+        self.seen.append((float(c.t), tuple(x.flatten().tolist())))
+        return self.denoiser(x, t)
+
+
+@pytest.mark.parametrize("path", [Linear(), VP()], ids=["linear", "vp"])
+@every
+def test_the_network_is_asked_as_often_as_promised_and_never_twice_the_same(spec, path):
+    """With one evaluation a step they are at the grid's own times, each once, and never at t = 0."""
+    watched, times = Watched(smooth(path)), torch.linspace(1, 0, 11).double()
+    start = path.prior(Draws.first(1, 3)(-1, torch.empty(1, 2, dtype=torch.float64)))
+    with torch.no_grad():
+        last(SAMPLERS[spec](watched, start, times, draws=Draws.first(1, 3)))
+    assert len(set(watched.seen)) == len(watched.seen)
+    asked = [t for t, _ in watched.seen]
+    assert min(asked) > 0
+    assert max(asked) == 1
+    if spec == "dopri5":
+        assert (len(asked) - 3) % 6 == 0  # one to begin, one for the first step's length, six a step, one to end
+        return
+    expected = EVALUATIONS[spec][isinstance(path, VP)]
+    assert len(asked) == expected
+    assert evaluations(SAMPLERS[spec], path, times) == expected
+    if expected == 10:
+        assert asked == times[:-1].tolist()
+    else:
+        assert set(times[:-1].tolist()) <= set(asked)
+
+
+@every
+def test_the_steps_within_a_budget_are_the_most(spec):
+    """On VP's own times: never more evaluations than allowed, and one step more would be too many."""
+    if spec in ("dopri5", "restart"):
+        return
+    sampler, path = SAMPLERS[spec], VP()
+    for budget in (1, 7):
+        steps = steps_within(sampler, path, budget)
+        count = lambda n: evaluations(sampler, path, grid_times("uniform", n, path))
+        assert steps == 0 or count(steps) <= budget
+        assert count(steps + 1) > budget
