@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 # Names are looked up on first use (PEP 562), so that `import ebbflow` and `ebbflow --help` don't wait for torch.
 _HOME = {
+    "Autoguidance": "guidance",
     "Bridge": "paths",
     "ClassifierFree": "guidance",
     "Cosine": "paths",
@@ -25,6 +26,7 @@ _HOME = {
     "Trained": "trained",
     "VP": "paths",
     "fit": "training.run",
+    "from_diffusers": "interop.diffusers",
     "from_pretrained": "trained",
     "sample": "samplers",
     "trajectory": "samplers",

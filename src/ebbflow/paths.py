@@ -60,7 +60,7 @@ class Path(ABC):
             c = self.scales(middle)
             below = c.sigma < ratio * c.alpha
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        return torch.where(ratio > 0, (low + high) / 2, 0.0)
 
     def at(self, t: Time, x: Float[Tensor, " b *d"]) -> Scales:
         """Scales ready to multiply x: floats, or (b, 1, …, 1) in x's dtype. The only place where time meets shape."""
