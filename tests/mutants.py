@@ -169,7 +169,7 @@ SLIPS = (
     Slip("samplers/edm.py", "grid[top : bottom + 1]", "grid[top:bottom]", "restart stops a step above where it began"),
     Slip("samplers/edm.py", "grid[top], draws(again, x)", "grid[top], draws(0, x)", "all restarts with the same noise"),
     # samplers/sde.py
-    Slip("samplers/sde.py", "max(2 * c.sigma * c.sigma_dot, 0.0)", "max(c.sigma * c.sigma_dot, 0.0)", "g² without its 2"),
+    Slip("samplers/sde.py", "max(2 * c.sigma * c.sigma_dot", "max(c.sigma * c.sigma_dot", "g² without its 2"),
     Slip("samplers/sde.py", "g2[i] / (2 * now.sigma)", "g2[i] / now.sigma", "the score's drift without its ½"),
     Slip("samplers/sde.py", "now.sigma_dot + g2[i]", "now.sigma_dot - g2[i]", "the score's drift with the wrong sign"),
     Slip("samplers/sde.py", "math.sqrt(g2[i] * h)", "math.sqrt(g2[i]) * h", "noise of h, not √h"),

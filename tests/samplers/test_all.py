@@ -1,6 +1,8 @@
 """What every row of SAMPLERS owes: a sample is its own, threads don't meet, steps are exact where x₀ is known, and the
 network is asked as often as promised and never twice the same."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +15,7 @@ from ebbflow.networks import MLP
 from ebbflow.oracle import gaussian
 from ebbflow.paths import DDPM, VE, VP, Cosine, Linear
 from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS, trajectory
+from ebbflow.samplers import SAMPLERS, sample, trajectory
 from ebbflow.specs import bind
 from ebbflow.times import grid_times
 from ebbflow.tune import evaluations, steps_within
@@ -86,6 +88,35 @@ def trained(path, target="velocity"):
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.3)
     return Denoiser(network, path, target)
+
+
+HALF = """
+import sys
+import torch
+from ebbflow import Draws, Linear, sample
+from ebbflow.certify import smooth
+from ebbflow.samplers import SAMPLERS
+
+torch.set_num_threads(1)
+draws = Draws.first(4, seed=3, start=int(sys.argv[1]))
+ends = {name: sample(smooth(Linear()), (2,), draws=draws, steps=5, sampler=name) for name in SAMPLERS}
+torch.save(ends, sys.argv[2])
+"""
+
+
+def test_two_processes_draw_what_one_does(tmp_path):
+    """Samples 0 to 3 in one process and 4 to 7 in another, by every sampler: those of a single batch of eight."""
+    files = [tmp_path / "first.pt", tmp_path / "second.pt"]
+    both = [
+        subprocess.Popen([sys.executable, "-c", HALF, str(start), str(file)])
+        for start, file in zip((0, 4), files, strict=True)
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    halves = [torch.load(file) for file in files]
+    for name in SAMPLERS:
+        whole = sample(smooth(Linear()), (2,), draws=Draws.first(8, seed=3), steps=5, sampler=name)
+        parts = torch.cat([half[name] for half in halves])
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_threads_on_one_denoiser_get_what_each_gets_alone():
