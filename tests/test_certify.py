@@ -16,7 +16,8 @@ from ebbflow.samplers.dpm_solver import dpmpp_2m
 from ebbflow.samplers.facts import Facts, facts
 from problems import PATHS, float64
 
-FAST = ("linear", "ddpm")
+# What runs fast: every row on a smooth path and on a table of β, its options on the smooth one.
+FAST = {spec: ("linear", "ddpm") if spec in SAMPLERS else ("linear",) for spec in SPECS}
 
 
 def failed(checks):
@@ -25,14 +26,13 @@ def failed(checks):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_sampler_keeps_its_promises(spec):
-    checks = list(certify(spec, FAST))
+    checks = list(certify(spec, FAST[spec]))
     assert not failed(checks)
     assert any(check.passed for check in checks)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(set(PATHS) - set(FAST)))
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(("spec", "path"), [(spec, path) for spec in SPECS for path in PATHS if path not in FAST[spec]])
 def test_every_sampler_keeps_its_promises_on_the_other_paths(spec, path):
     assert not failed(certify(spec, (path,)))
 
