@@ -38,7 +38,7 @@ from ebbflow.times import grid_times
 from ebbflow.tune import tune
 
 from .pages import cpu_name, write_section
-from .solvers import LIBRARIES, PATHS, PROBLEMS, Exact, Solver, Walk, exact, last, ours, scheduler
+from .solvers import LIBRARIES, PATHS, PROBLEMS, Exact, Solver, Walk, as_linear, exact, last, ours, scheduler
 
 PEERS = ("diffusers", "flow_matching", "azula", "smalldiffusion", "k-diffusion")
 COUNTS = (5, 10, 20, 50, 100)
@@ -165,32 +165,29 @@ def starts(problem: str, n: int, seed: int) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-Choices = dict[str, dict[int, dict[str, tuple[str, str]]]]  # problem → count → measure → (sampler, times)
+Choices = dict[str, dict[int, dict[str, tuple[str, str]]]]  # "problem, path" → count → measure → (sampler, times)
 
 
 def tuned(plan: "Plan", bar: tqdm, keep: Callable[[Choices], None] = lambda choices: None) -> Choices:
-    """`ebbflow tune` for each problem, count and measure, on noise that nothing is reported on.
-
-    On the linear path: in σ/(α + σ) its times are those of the VP path too.
-    """
+    """`ebbflow tune` for each problem, path, count and measure, on noise that nothing is reported on."""
     made: Choices = {}
-    for problem, count in product(plan.problems, plan.counts):
-        model, noise = exact(problem, "linear"), starts(problem, plan.tuning, seed=99)
+    for problem, path, count in product(plan.problems, plan.paths, plan.counts):
+        model = exact(problem, path)
+        start = model.path.prior(starts(problem, plan.tuning, seed=99))
         depth, found = "weights" if count <= WEIGHED else "times", []
         for aim in MEASURES:
 
-            def progress(stage: str, share: float, what: str = f"{problem}, {count}, {aim}") -> None:
+            def progress(stage: str, share: float, what: str = f"{problem}, {path}, {count}, {aim}") -> None:
                 bar.set_postfix_str(f"{what}: {stage[:60]}", refresh=False)
 
             found.append(
-                tune(model, noise, count, aim=aim, depth=depth, reference_steps=plan.reference, progress=progress)
+                tune(model, start, count, aim=aim, depth=depth, reference_steps=plan.reference, progress=progress)
             )
             bar.update()
         for measure in MEASURES:
             best = min(found, key=lambda one: float(getattr(one, measure)))
-            times = grid_times(best.grid, best.steps, model.path)
-            row = best.sampler, ",".join(f"{time:.10g}" for time in times.tolist())
-            made.setdefault(problem, {}).setdefault(count, {})[measure] = row
+            row = best.sampler, as_linear(grid_times(best.grid, best.steps, model.path), model.path)
+            made.setdefault(f"{problem}, {path}", {}).setdefault(count, {})[measure] = row
         keep(made)
     return made
 
@@ -281,7 +278,7 @@ def measure(
     """Choose ours unless told, then walk everyone from the same noise, then time the steps."""
     shapes = list(product(METHODS, SHAPES)) if "diffusers" in plan.libraries else []
     cells = len(plan.problems) * len(plan.paths) * (1 + len(plan.libraries)) + len(shapes)
-    tunings = 0 if choices else len(plan.problems) * len(plan.counts) * len(MEASURES)
+    tunings = 0 if choices else len(plan.problems) * len(plan.paths) * len(plan.counts) * len(MEASURES)
     with tqdm(total=cells + tunings, dynamic_ncols=True) as bar:
         choices = choices or tuned(plan, bar, keep)
         panels = []
@@ -290,7 +287,7 @@ def measure(
             for path in plan.paths:
                 panel, references = Panel(problem, path), References(problem, plan.reference)
                 for count in plan.counts:
-                    for measure, (sampler, grid) in choices[problem][count].items():
+                    for measure, (sampler, grid) in choices[f"{problem}, {path}"][count].items():
                         if found := errors(ours(sampler, grid), exact(problem, path), noise, references, count):
                             panel.add(OURS, count, f"{sampler} on {grid}", found, (measure,))
                 bar.update()
@@ -317,9 +314,10 @@ def report(results: Results, command: str) -> str:
         "",
         f"Exact denoisers in float64, {results.plan.starts} starts, the same noise for all; each end point against a "
         "fine solution of the ODE from where that solver started. Network evaluations are counted. Ours: what "
-        "`ebbflow tune` finds for each problem, count and measure on other noise. The peers: for each cell the best of "
-        "all their rows, chosen on the noise that is judged; *presets* leaves out flow shifts other than 1 and 3. × is "
-        "the peer's error over ours, so below 1 the peer is better.",
+        "`ebbflow tune` finds for each problem, path, count and measure on other noise. The peers: for each cell the "
+        "best of all their rows, chosen on the noise that is judged; *presets* leaves out flow shifts other than 1 and "
+        "3. × is the peer's error over ours, so below 1 the peer is better. README.md says how the stored choices were "
+        "found.",
     ]
     for panel in results.panels:
         lines += [

@@ -147,6 +147,12 @@ def moved(times: Tensor, path: ProbabilityPath) -> Tensor:
     return torch.cat([times[:1], inner, times[-1:]])
 
 
+def as_linear(times: Tensor, path: ProbabilityPath) -> str:
+    """The inverse of `moved`, spelled: σ/(α + σ) at a path's times, stretched to begin at 1."""
+    fractions = torch.tensor([c.sigma / (c.alpha + c.sigma) for c in path.along(times)], dtype=torch.float64)
+    return ",".join(f"{fraction:.10g}" for fraction in (fractions / fractions[0]).tolist())
+
+
 # --- diffusers
 
 

@@ -72,19 +72,28 @@ def test_a_choice_is_made_for_each_measure_and_beats_ddim(monkeypatch: pytest.Mo
     monkeypatch.setattr(samplers, "tune", functools.partial(tune, solvers=("exponential:order=2,corrector=true",)))
     plan, kept = dataclasses.replace(TINY, counts=(4,), tuning=64), []
     choices = samplers.tuned(plan, tqdm(disable=True), lambda made: kept.append(str(made)))
-    assert set(choices["four corners"][4]) == {"rms", "median"}
+    assert set(choices["four corners, linear"][4]) == {"rms", "median"}
     assert len(kept) == 1
-    for path in solvers.PATHS:
-        model, noise = solvers.exact("four corners", path), samplers.starts("four corners", 64, seed=1)
-        references = samplers.References("four corners", 60)
-        plain = samplers.errors(solvers.ours(*DDIM), model, noise, references, 4)
-        for measure, row in choices["four corners"][4].items():
-            found = samplers.errors(solvers.ours(*row), model, noise, references, 4)
-            assert getattr(found, measure) < getattr(plain, measure) / 2
+    model, noise = solvers.exact("four corners", "linear"), samplers.starts("four corners", 64, seed=1)
+    references = samplers.References("four corners", 60)
+    plain = samplers.errors(solvers.ours(*DDIM), model, noise, references, 4)
+    for measure, row in choices["four corners, linear"][4].items():
+        found = samplers.errors(solvers.ours(*row), model, noise, references, 4)
+        assert getattr(found, measure) < getattr(plain, measure) / 2
+
+
+def test_times_of_a_path_are_spelled_as_those_of_the_linear_one() -> None:
+    path = solvers.PATHS["VP"]
+    times = solvers.grid_times("flow_power", 5, path)
+    spelled = solvers.as_linear(times, path)
+    again = solvers.moved(solvers.grid_times(spelled, 5, path), path)
+    torch.testing.assert_close(again, times, rtol=0, atol=1e-8)
 
 
 def test_ours_alone_is_measured_reported_and_drawn(tmp_path: Path) -> None:
-    results = samplers.measure(TINY, {"four corners": {count: {"rms": DDIM, "median": DDIM} for count in (4, 5)}})
+    results = samplers.measure(
+        TINY, {"four corners, linear": {count: {"rms": DDIM, "median": DDIM} for count in (4, 5)}}
+    )
     text = samplers.report(results, "command")
     assert "ddim on uniform" in results.panels[0].best["ebbflow"][4]["rms"][1]
     assert "| 5 | rms | `ddim` | `uniform` |" in text
