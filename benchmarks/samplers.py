@@ -400,7 +400,15 @@ def picture(results: Results, where: Path) -> None:
     known = {
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=len(known), frameon=False)
+    figure.legend(
+        known.values(),
+        known.keys(),
+        loc="outside lower center",
+        ncols=len(known),
+        frameon=False,
+        columnspacing=1.2,
+        handlelength=1.5,
+    )
     figure.set_layout_engine("constrained")
     where.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(where, dpi=110)

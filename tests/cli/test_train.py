@@ -65,7 +65,10 @@ def test_a_signal_saves_and_says_how_to_go_on(ebbflow, tmp_path, number, code):
     while not any(line["step"] for line in read_metrics(tmp_path / "run")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()  # where the signal did not end it
     last = err.splitlines()[-1]
     assert process.returncode == code, err
     assert last.startswith(f"ebbflow: Stopped by {signal.Signals(number).name} at step ")

@@ -340,7 +340,10 @@ def test_signals_to_a_real_process(tmp_path):
             time.sleep(0.01)
         process.send_signal(number)
     for number, (process, folder) in runs.items():
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # where the signal did not end it
         assert process.returncode == 128 + number, err
         assert out == ""
         at = saved_step(folder)
