@@ -58,6 +58,7 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
     return functools.partial(row, **given)
 
 
+@functools.cache
 def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a row that a spec may set: those with a default that is a number, a string or a bool.
 

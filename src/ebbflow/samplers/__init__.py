@@ -96,8 +96,9 @@ def _no_grad(walk: Iterator[Tensor]) -> Iterator[Tensor]:
     (`with torch.no_grad()` around a yield leaks into the consumer, and as a decorator it is silently without effect
     when another decorator hides that the function is a generator.)
     """
+    off = torch.no_grad()
     while True:
-        with torch.no_grad():
+        with off:
             x = next(walk, None)
         if x is None:
             return
