@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from .denoiser import DenoiserLike
@@ -155,7 +153,8 @@ def tune(
     """
     if evaluations < 1 or len(start) < 4:
         raise InputError(f"tune needs at least 1 evaluation and 4 starts; got {evaluations} and {len(start)}.")
-    pick(AIMS, aim, "aim"), pick(DEPTHS, depth, "depth")
+    pick(AIMS, aim, "aim")
+    pick(DEPTHS, depth, "depth")
     names: Sequence[str] = solvers or (SOLVERS if denoiser.gaussian_end else VELOCITY_SOLVERS)
     families = (*FAMILIES, *TIME_FAMILIES) if denoiser.gaussian_end else TIME_FAMILIES
     progress("reference", 0.0)
@@ -170,31 +169,37 @@ def tune(
         rows = []
         for i, name in enumerate(solvers):
             progress(name, start + 0.15 * i / len(solvers))
-            rows += [_Scored(search.score(name, f.spec(v), steps[name]), name, f, v) for f, v in grids]
+            rows += [_Scored(search.score(_Choice(name, f.spec(v), steps[name])), name, f, v) for f, v in grids]
         return sorted(rows, key=lambda row: row.score)
 
     # A few grids tell which solvers are worth a look at all of them.
     rough = scores(names, [(family, family.first[len(family.first) // 2]) for family in families], 0.05)
     names = [row.sampler for row in _leaders(rough, 10)]
     scored = scores(names, [(family, values) for family in families for values in family.first], 0.2)
-    usual = min(search.errors(name, "uniform", steps[name])[0] for name in names[:5])
-    found: list[_Choice] = []
+    usual = min(search.errors(_Choice(name, "uniform", steps[name]))[0] for name in names[:5])
+    found: list[tuple[float, _Choice]] = []
+
+    def keep(choices: Iterable[_Choice]) -> None:
+        found.extend((search.score(choice), choice) for choice in choices)
+
+    def best(count: int) -> list[_Choice]:
+        return [choice for _, choice in sorted(found, key=lambda row: row[0])[:count]]
+
     leaders = _leaders(scored, 6)
     for i, row in enumerate(leaders):
         progress(f"{row.sampler} on {row.family.name}", 0.35 + 0.25 * i / len(leaders))
         for choice in search.fit_grid(row, steps[row.sampler]):
-            found.append(choice)
+            keep([choice])
             if depth != "grids":
-                found += search.fit_times(choice)
+                keep(search.fit_times(choice))
     if depth == "weights" and denoiser.gaussian_end and evaluations <= LONGEST_TABLE:
-        best = sorted(found, key=search.rank)[:2]
-        for i, choice in enumerate(best):
-            progress(f"the weights of {choice.sampler}", 0.6 + 0.4 * i / len(best))
-            found += search.fit_weights(choice)
-    name, spec, count = min(sorted(found, key=search.rank)[:8], key=functools.partial(search.rank, half=1))
-    rms, median = search.errors(name, spec, count)
+        for i, choice in enumerate(best(2)):
+            progress(f"the weights of {choice.sampler}", 0.6 + 0.2 * i)
+            keep(search.fit_weights(choice))
+    winner = min(best(8), key=functools.partial(search.score, half=1))
+    rms, median = search.errors(winner)
     progress("done", 1.0)
-    return Tuned(evaluations, name, spec, count, rms, median, error, usual)
+    return Tuned(evaluations, *winner, rms, median, error, usual)
 
 
 def reference(denoiser: DenoiserLike, start: Tensor, steps: int, cond: Mapping[str, Any]) -> tuple[Tensor, float]:
@@ -240,19 +245,15 @@ class _Search:
             return None
         return error.flatten(1) if bool(error.isfinite().all()) else None
 
-    def errors(self, sampler: str, grid: str, steps: int, half: int = 1) -> tuple[float, float]:
+    def errors(self, choice: _Choice, half: int = 1) -> tuple[float, float]:
         """RMS and median distance; infinite where there is none."""
-        error = self.residuals(_Choice(sampler, grid, steps), half)
+        error = self.residuals(choice, half)
         return (math.inf, math.inf) if error is None else (rms(error), float(error.norm(dim=1).median()))
 
-    def score(self, sampler: str, grid: str, steps: int, half: int = 0) -> float:
+    def score(self, choice: _Choice, half: int = 0) -> float:
         """log RMS, log median, or log RMS + ¼ log median: the few that change mode count most, but not alone."""
-        far, typical = (math.log(max(error, 1e-300)) for error in self.errors(sampler, grid, steps, half))
+        far, typical = (math.log(max(error, 1e-300)) for error in self.errors(choice, half))
         return {"rms": far, "median": typical, "both": far + typical / 4}[self.aim]
-
-    def rank(self, choice: _Choice, half: int = 0) -> float:
-        """The score of a choice."""
-        return self.score(*choice, half=half)
 
     def fit(self, make: Callable[[Tensor], _Choice], count: int) -> list[_Choice]:
         """make(u) with the `count` numbers u, 0 at first, that bring the ends nearest to the reference.
@@ -260,6 +261,8 @@ class _Search:
         Nearest is least squares for the RMS. For the median it is Cauchy's loss, log(1 + (e/c)²), to which the few
         with large errors are nearly all the same.
         """
+        from scipy.optimize import least_squares  # here: every command reads tuned.json by this file, few tune
+
         size = self.truth[0::2].numel()
         step = 1e-5 if self.start.dtype == torch.float64 else 1e-3
 
@@ -268,10 +271,9 @@ class _Search:
             return np.full(size, 10.0) if error is None else error.double().flatten().cpu().numpy()
 
         typical = max(float(np.median(np.abs(residuals(np.ones(count))))), 1e-12)
+        losses = {"rms": {"linear": 1.0}, "median": {"cauchy": typical}, "both": {"linear": 1.0, "cauchy": typical}}
         made = []
-        for loss, scale in {"rms": {"linear": 1.0}, "median": {"cauchy": typical}}.get(
-            self.aim, {"linear": 1.0, "cauchy": typical}
-        ).items():
+        for loss, scale in losses[self.aim].items():
             # Numbers around 1, for the steps of the differences are relative to them.
             found = least_squares(residuals, np.ones(count), loss=loss, f_scale=scale, diff_step=step, max_nfev=25)
             made.append(make(torch.from_numpy(found.x - 1)))
@@ -288,6 +290,8 @@ class _Search:
 
     def fit_times(self, choice: _Choice) -> list[_Choice]:
         """The times themselves, moved on the scale of log(σ/α) (log(t / (1 - t)) where there is no Gaussian end)."""
+        from scipy.interpolate import CubicSpline
+
         times = grid_times(choice.grid, choice.steps, self.denoiser.path)
         inner = len(times) - 2
         if inner < 1:

@@ -497,3 +497,12 @@ def test_only_the_system_is_translated():
     for error in (ValueError("x"), StorageError("said already"), InputError("said already")):
         with pytest.raises(type(error), match=str(error)), checkpoint.storage(Path("x")):
             raise error
+
+
+def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "one.json"
+    checkpoint.write_file(path, b"old")
+    monkeypatch.setattr(Path, "write_bytes", lambda self, data: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(StorageError, match="what was saved before is intact"):
+        checkpoint.write_file(path, b"new")
+    assert path.read_bytes() == b"old"

@@ -69,10 +69,9 @@ def run(argv: Sequence[str]) -> None:
                             print(f"    {_verdict(check)}")
                 bar.update()
     if args.json:
-        from ..training.checkpoint import storage
+        from ..training.checkpoint import write_file
 
-        with storage(out):
-            out.write_text(to_json(results) + "\n")
+        write_file(out, (to_json(results) + "\n").encode())
     if failed:
         raise CertificationError(f"{failed} of {len(wanted) * len(paths)} certificates failed; see the lines above.")
     for spec, checks in results.items():

@@ -87,14 +87,11 @@ def run(argv: Sequence[str]) -> None:
         )  # fmt: skip
     print(describe(found))
     if trained is not None:
-        from ..training.checkpoint import storage
+        from ..training.checkpoint import write_file
 
         path = Path(args.run) / FILE
         others = [one for one in trained.tuned if one.evaluations != found.evaluations]
-        with storage(path):
-            temporary = path.with_suffix(".writing")
-            temporary.write_bytes(write([*others, found]))
-            temporary.replace(path)
+        write_file(path, write([*others, found]))
         print(f"stored in {path}; ebbflow sample {args.run} --steps auto uses it", file=sys.stderr)
 
 

@@ -81,7 +81,7 @@ def format_weights(rows: Weights) -> str:
     return "/".join(" ".join(f"{weight:.7g}" for weight in row[:-1]) for row in rows)
 
 
-class Impulses:
+class Probe:
     """A denoiser that answers the j-th question with 1 for the j-th sample and 0 for all others.
 
     So a walk's points are, sample by sample, the weights of its estimates.
@@ -103,7 +103,7 @@ class Impulses:
 
 def unrolled(sampler: Callable[..., Iterator[Tensor]], path: Path, times: Tensor, count: int) -> tuple[Tensor, Weights]:
     """The times at which a deterministic sampler asks (`count` of them) and its weights there: it as a bespoke one."""
-    probe = Impulses(path)
+    probe = Probe(path)
     with torch.no_grad():
         *_, end = sampler(probe, torch.zeros(count, 1, dtype=torch.float64), times)
     asked = torch.tensor([time for time, _ in probe.asked] + [float(times[-1])], dtype=torch.float64)

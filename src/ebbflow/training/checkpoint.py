@@ -159,6 +159,14 @@ def storage(where: Path) -> Iterator[None]:
         raise InputError(f"{reason}.") from error
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """One file, whole or not at all."""
+    with storage(path):
+        temporary = path.with_name(f"{path.name}.writing")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as safetensors."""
     return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})

@@ -254,9 +254,7 @@ class _Log:
         self.mark = (time.perf_counter(), trainer.step)
         with checkpoint.storage(self.path):
             kept = [line for line in read_metrics(folder) if line["step"] <= trainer.step]
-            temporary = self.path.with_suffix(".writing")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            temporary.replace(self.path)
+            checkpoint.write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held for the whole run
         self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
         if track:
