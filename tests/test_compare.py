@@ -14,17 +14,18 @@ import pytest
 import torch
 
 from ebbflow.cli import main
-from ebbflow.compare import METHODS, SAMPLINGS, compare, limits, save_metrics, summary
+from ebbflow.compare import METHODS, compare, save_metrics, summary
 from ebbflow.data import DATASETS
+from ebbflow.domains.points import PLAN, limits
 from ebbflow.errors import InputError
 from ebbflow.metrics import METRICS
-from ebbflow.recipes import RECIPES, Recipe
+from ebbflow.recipes import RECIPES, PointRecipe
 from ebbflow.trained import Trained
 from ebbflow.training.checkpoint import newest_valid, unpack
 from ebbflow.training.run import prepare
 from ebbflow.training.trainer import batch_indices
 
-TINY = replace(Recipe(), steps=30, points=500, batch=64)
+TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
 
 
@@ -45,9 +46,9 @@ def test_both_methods_start_alike(comparison):
     """The same initial weights, the same data in the same order, the same starting noise."""
     _, folder = comparison
     one, two = (Trained.from_pretrained(folder / key).recipe for key in METHODS)
-    own = ("path", "target", "sampler", "grid", "sample_steps")
+    own = PLAN.own
     assert {name for name, value in vars(one).items() if value != getattr(two, name)} <= set(own)
-    for (_, base), recipe in zip(METHODS.values(), (one, two), strict=True):
+    for base, recipe in zip(PLAN.recipes.values(), (one, two), strict=True):
         assert [getattr(recipe, name) for name in own] == [getattr(RECIPES[base](), name) for name in own]
     starts, data = zip(*(prepare(recipe) for recipe in (one, two)), strict=True)
     for a, b in zip(starts[0].denoiser.parameters(), starts[1].denoiser.parameters(), strict=True):
@@ -60,7 +61,7 @@ def test_both_methods_start_alike(comparison):
 
 def test_rows_are_those_of_the_table_with_their_evaluations(comparison):
     found, _ = comparison
-    wanted = [(key, *row) for key, rows in SAMPLINGS.items() for row in rows]
+    wanted = [(key, *row) for key, rows in PLAN.samplings.items() for row in rows]
     assert [(s.method, s.label, s.steps) for s in found.samplings] == [(k, label, n) for k, label, _, _, n in wanted]
     for s in found.samplings:
         assert s.evaluations == EVALUATIONS[s.sampler.partition(":")[0]](s.steps)
@@ -143,7 +144,7 @@ def test_resume_after_the_end_measures_the_same_in_one_process(comparison):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_limits_hold_the_data(name):
-    recipe = Recipe(data=name)
+    recipe = PointRecipe(data=name)
     x, _ = DATASETS[name].sample(2000, torch.Generator().manual_seed(0))
     low, high = limits(recipe, x).T
     assert ((x.numpy() > low) & (x.numpy() < high)).mean() > 0.98
@@ -151,7 +152,7 @@ def test_limits_hold_the_data(name):
 
 def test_limits_of_a_file_are_the_middle_of_each_column():
     x = np.stack([np.linspace(0, 1, 1001), np.linspace(-500, 500, 1001)], 1)
-    frame = limits(Recipe(data="a.csv"), x)
+    frame = limits(PointRecipe(data="a.csv"), x)
     assert np.allclose(frame, [[-0.15, 1.15], [-650, 650]], rtol=0.01)
 
 

@@ -1,8 +1,8 @@
 """Guidance: wrappers that turn a denoiser into another denoiser. Weight 1 means off.
 
-Both say x̂ = x̂_weak + w (x̂_strong - x̂_weak) of x̂₀ and ε̂ alike, so the guided score is that of p_strong^w p_weak^{1-w}
-at each noise level. For w ≠ 1 these tilted densities are not the noised versions of one distribution: samples do not
-follow the tilt of the data, but for Gaussians of equal covariance.
+ClassifierFree and Autoguidance say x̂ = x̂_weak + w (x̂_strong - x̂_weak) of x̂₀ and ε̂ alike, so the guided score is that
+of p_strong^w p_weak^{1-w} at each noise level. For w ≠ 1 these tilted densities are not the noised versions of one
+distribution: samples do not follow the tilt of the data, but for Gaussians of equal covariance.
 """
 
 import math
@@ -16,6 +16,7 @@ from torch import Tensor
 from .denoiser import DenoiserLike
 from .errors import InputError
 from .paths import Path, Scales, Time
+from .specs import positive
 from .targets import Estimate
 
 
@@ -114,6 +115,31 @@ class Autoguidance(Wrapper):
             return strong
         weak = self.weak(x_t, t, **cond)
         return Estimate(_extrapolate(weak.x0, strong.x0, w), _extrapolate(weak.noise, strong.noise, w))
+
+
+@dataclass(frozen=True)
+class Bounded(Wrapper):
+    """x̂₀ kept within ±bound, and ε̂ = (x_t - α x̂₀)/σ moved with it, for data known to lie there.
+
+    The clipping of Ho et al. 2020 (arXiv:2006.11239), which other libraries do unasked; for data of any other range
+    it is plainly wrong. Where σ = 0 the noise stays as it is.
+
+    Raises InputError for a bound that isn't above 0.
+    """
+
+    denoiser: DenoiserLike
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("Bounded", "bound", self.bound)
+
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+        c = self.path.at(t, x_t)
+        estimate = self.denoiser(x_t, t, **cond)
+        x0 = estimate.x0.clamp(-self.bound, self.bound)
+        if not isinstance(c.sigma, Tensor) and c.sigma == 0:
+            return Estimate(x0, estimate.noise)
+        return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))
 
 
 def _check(weight: float, interval: tuple[float, float]) -> None:

@@ -7,6 +7,8 @@ once. The hash is SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +33,14 @@ def key(*address: int | str) -> int:
 def generator(*address: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator seeded by an address: generator(seed, "times", step)."""
     return torch.Generator(device).manual_seed(key(*address))
+
+
+@contextmanager
+def keyed(device: torch.device, *address: int | str) -> Iterator[None]:
+    """Torch's own generator seeded by an address for as long as this lasts: for dropout, which takes no other."""
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        torch.manual_seed(key(*address))
+        yield
 
 
 @dataclass(frozen=True)

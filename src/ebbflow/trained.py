@@ -1,5 +1,6 @@
 """A trained denoiser with all it takes to use it: recipe, data transform, labels; loaded, sampled, shared."""
 
+import math
 import os
 import re
 import warnings
@@ -13,13 +14,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import __version__, tune
-from .data import DATASETS, Standardise, load
+from .data import Transform, transform_from_config
 from .denoiser import Denoiser, DenoiserLike
+from .domains import domain
 from .errors import InputError
-from .guidance import ClassifierFree
+from .guidance import Bounded, ClassifierFree
 from .networks import NETWORKS
 from .paths import PATHS
-from .randomness import Draws, generator, key
+from .randomness import Draws
 from .recipes import Recipe
 from .samplers import SAMPLERS, trajectory
 from .specs import bind, parse, pick
@@ -27,10 +29,10 @@ from .times import GRIDS
 from .training import checkpoint
 
 FORMAT = 1
-CHUNK = 2048  # samples drawn together
+CHUNK = 2048  # samples drawn together at most,
+NUMBERS = 2**16  # and numbers in them, but for large samples
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
-BLOCK = 4096  # starting points drawn together from a second sample set
 
 
 def build_denoiser(recipe: Recipe, shape: Sequence[int], classes: int) -> Denoiser:
@@ -39,8 +41,7 @@ def build_denoiser(recipe: Recipe, shape: Sequence[int], classes: int) -> Denois
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
     network = build_network(recipe, shape, classes)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
-    independent = recipe.source == "noise" and recipe.coupling == "independent"
-    return Denoiser(network, path, recipe.target, gaussian_end=independent)
+    return Denoiser(network, path, recipe.target, gaussian_end=recipe.independent)
 
 
 def build_network(recipe: Recipe, shape: Sequence[int], classes: int) -> nn.Module:
@@ -63,7 +64,7 @@ class Trained:
     denoiser: Denoiser
     recipe: Recipe
     shape: tuple[int, ...]
-    transform: Standardise | None = None
+    transform: Transform | None = None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     step: int = 0
@@ -80,8 +81,9 @@ class Trained:
         """
         labels = None if label is None else self.labels(label, n)
         parts = []
-        for start in range(0, max(n, 1), CHUNK):
-            count = min(CHUNK, n - start)
+        chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
+        for start in range(0, max(n, 1), chunk):
+            count = min(chunk, n - start)
             own = None if labels is None else labels[start : start + count]
             walk = self.trajectory(count, seed=seed, first=first + start, label=own, **options)
             _, x = next(walk)
@@ -103,6 +105,7 @@ class Trained:
         sampler: str | None = None,
         grid: str | Sequence[float] | None = None,
         steps: int | str | None = None,
+        bound: float | None = None,
     ) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
@@ -110,6 +113,7 @@ class Trained:
         label: one class (name or number) for all samples, or one number each; none draws without labels.
         steps: a number, or "auto" for the sampler, grid and steps that were tuned last ("auto:10": for 10 evaluations).
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
+        bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
         """
         if n < 1 or first < 0:
             raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
@@ -129,6 +133,8 @@ class Trained:
             if self.recipe.label_dropout == 0:
                 raise InputError("Guidance needs a run trained with label_dropout above 0.")
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
+        if bound := self.recipe.bound if bound is None else bound:
+            denoiser = Bounded(denoiser, bound)
         walk = trajectory(
             denoiser,
             self.shape,
@@ -185,22 +191,12 @@ class Trained:
         return labels.long().expand(n)
 
     def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
-        """x₁, the same for sample i whatever n and first: noise, or points of the second sample set.
-
-        Of a named set fresh points in blocks, each with its own seed; of a file its rows, shuffled by the seed.
-        """
-        source, device = self.recipe.source, draws.ids.device
-        if source == "noise":
+        """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
+        device = draws.ids.device
+        start = domain(self.recipe).start(self.recipe, n, seed, first)
+        if start is None:
             return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
-        if source in DATASETS:
-            blocks = range(first // BLOCK, (first + n - 1) // BLOCK + 1)
-            parts = [load(source, BLOCK, key(seed, "source", block) >> 1).x for block in blocks]
-            x = torch.cat(parts)[first % BLOCK :][:n]
-        else:
-            rows = load(source, self.recipe.points, seed).x
-            order = torch.randperm(len(rows), generator=generator(seed, "source"))
-            x = rows[order[torch.arange(first, first + n) % len(rows)]]
-        return self.to_network(x).to(device)
+        return self.to_network(start).to(device)
 
     # -- storage ---------------------------------------------------------------------------------------------------
 
@@ -269,7 +265,7 @@ class Trained:
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
                 raise InputError(f"it describes {part} as {described}, but model.safetensors has {found}.")
-        transform = None if config["transform"] is None else Standardise.from_config(config["transform"])
+        transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
             ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
             if not bool(ends.isfinite().all()):
@@ -321,11 +317,6 @@ class Trained:
 
 
 from_pretrained = Trained.from_pretrained
-
-
-def describe_data(recipe: Recipe) -> str:
-    """One line on the data a recipe names."""
-    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"
 
 
 def _kind(part: Tensor | None) -> str:

@@ -8,7 +8,11 @@ import pytest
 from ebbflow.cli import main
 from ebbflow.recipes import RECIPES
 
-TINY = ["--steps", "20", "--points", "500", "--batch", "64", "--snapshots", "2", "--checkpoints", "2", "--quiet"]
+POINTS = [name for name, row in RECIPES.items() if row().domain == "points"]
+PICTURES = [name for name in RECIPES if name not in POINTS]
+SHORT = ["--snapshots", "2", "--checkpoints", "2", "--quiet"]
+TINY = ["--steps", "20", "--points", "500", "--batch", "64", *SHORT]
+TINY_PICTURES = ["--steps", "4", "--batch", "16", "--network", "unet-tiny:width=8", *SHORT]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,7 +31,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, table):
-    """A folder of runs: one of each recipe, a conditional one, one on a file, one between two sets, and a bare line."""
+    """A folder of runs: one of each recipe, conditional ones, one on a file, one between two sets, and a bare line."""
     folder = tmp_path_factory.mktemp("runs")
     extra = {
         "conditional": ["flow", "--data", "two_spirals", "--conditional"],
@@ -35,8 +39,10 @@ def runs(tmp_path_factory, table):
         "between": ["flow", "--source", "eight_gaussians", "--data", "two_moons"],
         "line": ["ddpm", "--data", "point_mass"],
     }
-    for name, arguments in ({name: [name] for name in RECIPES} | extra).items():
+    for name, arguments in ({name: [name] for name in POINTS} | extra).items():
         assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0
+    for name in PICTURES:
+        assert main(["train", name, "--conditional", *TINY_PICTURES, "--out", str(folder / name)]) == 0
     return folder
 
 

@@ -254,7 +254,7 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbflow, ru
         ("train flow --stepz 3", "There is no option --stepz (did you mean --steps?); see ebbflow train flow --help."),
         ("train flow --steps", "--steps needs a value; see ebbflow train flow --help."),
         ("train flow there", "There is no place for 'there'; see ebbflow train flow --help."),
-        ("train flwo", "recipe must be one of ddpm, flow, edm, bridge, ot-flow; got 'flwo' (did you mean 'flow'?)."),
+        ("train flwo", f"recipe must be one of {', '.join(RECIPES)}; got 'flwo' (did you mean 'flow'?)."),
         ("sample x --interval a b", "--interval must be numbers; got ['a', 'b']."),
         ("sample x --interval 1", "--interval needs 2 values; see ebbflow sample --help."),
         ("sample", "RUN is missing (Folder of the run, or user/name on the hub); see ebbflow sample --help."),

@@ -5,15 +5,17 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ebbflow.data import read
-from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
+
+from .conftest import PICTURES, POINTS
 
 PLOTS = {"samples.png", "trajectories.png", "intermediate.png", "losses.png", "sampling.gif", "training.gif"}
 
 
-@pytest.mark.parametrize("name", [*RECIPES, "between", "line", "conditional", "plants"])
+@pytest.mark.parametrize("name", [*POINTS, "between", "line", "conditional", "plants"])
 def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
     code, out, err = ebbflow("sample", runs / name, "--n", "50", "--steps", "5", "--no-picture", "--out", "x.npy")
     assert (code, out) == (0, "")
@@ -21,6 +23,24 @@ def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
     x = np.load(tmp_path / "x.npy")
     assert x.shape == (50, 1 if name == "line" else 2)
     assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_run_on_pictures_can_be_drawn_from(ebbflow, runs, name, tmp_path):
+    given = ("--n", "20", "--steps", "3", "--sampler", "ddim", "--grid", "uniform", "--label", "all", "--guidance", "2")
+    code, out, err = ebbflow("sample", runs / name, *given, "--out", "x.npz")
+    assert (code, out) == (0, "")
+    assert "20 samples in" in err
+    with np.load(tmp_path / "x.npz") as held:
+        assert (held["images"].shape, held["images"].dtype) == ((20, 8, 8, 1), np.uint8)
+        assert held["labels"].tolist() == [k % 10 for k in range(20)]
+        assert held["classes"].tolist() == list("0123456789")
+    with Image.open(tmp_path / "x.png") as sheet:
+        assert sheet.width > 4 * sheet.height  # a column for each of the ten classes
+    assert ebbflow("sample", runs / name, *given, "--out", "x.csv")[::2] == (
+        2,
+        "ebbflow: --out must end in .png or .npz; got 'x.csv'.\n",
+    )
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=0.5", "euler", "heun"])

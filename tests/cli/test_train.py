@@ -11,17 +11,21 @@ import pytest
 from ebbflow.recipes import RECIPES
 from ebbflow.training.run import read_metrics
 
-from .conftest import TINY
+from .conftest import PICTURES, TINY
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_leaves_a_run(runs, name):
     run = runs / name
     config = json.loads((run / "checkpoints" / "last" / "config.json").read_text())
-    assert config["step"] == 20
-    assert config["recipe"] == RECIPES[name]().to_config() | {"steps": 20, "points": 500, "batch": 64}
-    assert [line["step"] for line in read_metrics(run)] == list(range(1, 21))
+    given = {"steps": 20, "points": 500, "batch": 64}
+    if name in PICTURES:
+        given = {"steps": 4, "batch": 16, "network": "unet-tiny:width=8", "conditional": True}
+    assert config["step"] == given["steps"]
+    assert config["recipe"] == RECIPES[name]().to_config() | given
+    assert [line["step"] for line in read_metrics(run)] == list(range(1, given["steps"] + 1))
     assert len(list((run / "evolution").glob("*.npy"))) == 3
+    assert len(list((run / "evolution").glob("*.png"))) == (3 if name in PICTURES else 0)
 
 
 def test_a_run_may_be_conditional_on_a_file_or_between_sets(runs, table):

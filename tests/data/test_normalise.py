@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.data import DATASETS, IDENTITY, Standardise
+from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config
 from ebbflow.errors import InputError
 
 widths = st.integers(1, 5)
@@ -24,7 +24,7 @@ def test_by_hand():
     assert transform.std == (pytest.approx(math.sqrt(3.5)), 1)
     z = transform.apply(torch.tensor([[3 + 2 * math.sqrt(3.5), 7]], dtype=torch.float64))
     torch.testing.assert_close(z, torch.tensor([[2.0, 0]], dtype=torch.float64))
-    assert transform.log_volume == pytest.approx(math.log(3.5) / 2)
+    assert transform.log_volume((2,)) == pytest.approx(math.log(3.5) / 2)
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 20), d=widths)
@@ -48,16 +48,16 @@ def test_fit_apply_undo(seed, n, d):
 @settings(max_examples=100, deadline=None)
 def test_config_round_trip_is_exact(pairs):
     transform = Standardise(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
-    assert Standardise.from_config(json.loads(json.dumps(transform.to_config()))) == transform
+    assert transform_from_config(json.loads(json.dumps(transform.to_config()))) == transform
 
 
 def test_identity():
     x = torch.randn(3, 2)
     assert IDENTITY.apply(x) is x
     assert IDENTITY.undo(x) is x
-    assert IDENTITY.log_volume == 0
+    assert IDENTITY.log_volume((2,)) == 0
     assert IDENTITY.to_config() == {"name": "none"}
-    assert Standardise.from_config({"name": "none"}) == IDENTITY
+    assert transform_from_config({"name": "none"}) == IDENTITY
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -95,7 +95,7 @@ def test_log_volume_turns_one_density_into_the_other():
     transform = Standardise((1.0, -2.0), (0.5, 3.0))
     x, y = torch.linspace(-1.5, 3.5, 400).double(), torch.linspace(-17, 13, 400).double()
     z = transform.apply(torch.cartesian_prod(x, y))
-    log_p = DATASETS["three_gaussians"].log_density(z) - transform.log_volume
+    log_p = DATASETS["three_gaussians"].log_density(z) - transform.log_volume((2,))
     assert float(log_p.exp().sum() * (x[1] - x[0]) * (y[1] - y[0])) == pytest.approx(1, abs=1e-4)
 
 
@@ -127,7 +127,7 @@ def test_log_volume_turns_one_density_into_the_other():
 )
 def test_a_malformed_config_is_refused(config, word):
     with pytest.raises(InputError) as caught:
-        Standardise.from_config(config)
+        transform_from_config(config)
     assert "\n" not in str(caught.value)
     assert word in str(caught.value)
 
@@ -148,3 +148,21 @@ def test_nothing_to_fit(shape):
 def test_fit_refuses_what_is_not_finite(value):
     with pytest.raises(InputError, match="finite"):
         Standardise.fit(torch.tensor([[1.0], [value]]))
+
+
+def test_pixels_go_to_minus_one_and_one_and_back():
+    x = torch.tensor([0, 51, 127, 204, 255], dtype=torch.uint8)
+    z = Pixels().apply(x)
+    assert z.dtype == torch.float32
+    assert z[[0, 1, 3, 4]].tolist() == pytest.approx([-1, -0.6, 0.6, 1])
+    assert torch.equal(Pixels().undo(z).round().to(torch.uint8), x)
+    assert Pixels().undo(torch.tensor([2.0])).item() == 382.5  # what lies outside stays there
+    every = torch.arange(256)
+    assert torch.equal(Pixels().undo(Pixels().apply(every.to(torch.uint8))).round().long(), every)
+
+
+def test_pixels_know_their_volume_and_survive_json():
+    assert Pixels().log_volume((3, 2, 2)) == pytest.approx(12 * math.log(127.5))
+    assert transform_from_config(json.loads(json.dumps(Pixels().to_config()))) == Pixels()
+    with pytest.raises(InputError, match="takes the keys 'name'; got name, low"):
+        transform_from_config({"name": "pixels", "low": 0})

@@ -1,11 +1,11 @@
-"""Fourier features of time and label vectors."""
+"""Features of time, and label vectors."""
 
 import math
 
 import pytest
 import torch
 
-from ebbflow.networks.embeddings import Fourier, LabelEmbedding
+from ebbflow.networks.embeddings import Fourier, LabelEmbedding, Timestep
 
 
 def test_fourier_by_hand():
@@ -33,6 +33,34 @@ def test_fourier_has_no_parameters_and_nothing_to_store():
     embedding = Fourier(8)
     assert list(embedding.parameters()) == []
     assert embedding.state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "slow", "timestep"),
+    [
+        ({}, 0.01, 100.0),  # ω = 1 and 10 000^(-1/2); t = 0.101 is the 101st of 1000
+        ({"freq_shift": 1}, 1e-4, 100.0),
+        ({"first": 0}, 0.01, 101.0),
+        ({"timesteps": 1, "first": 0}, 0.01, 0.101),
+    ],
+)
+def test_timesteps_by_hand(options, slow, timestep):
+    features = Timestep(4, **options)(torch.tensor([0.101]))
+    angles = (timestep, slow * timestep)
+    expected = torch.tensor([[*map(math.sin, angles), *map(math.cos, angles)]])
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)
+
+
+def test_the_entries_of_a_table_are_whole_timesteps():
+    """t = i/1000 in float32 is timestep i - 1 to the last bit but one, so published networks know it."""
+    t = torch.tensor([i / 1000 for i in range(1, 1001)])
+    angle = torch.arange(1000.0)
+    torch.testing.assert_close(Timestep(2)(t), torch.stack([angle.sin(), angle.cos()], 1), rtol=0, atol=4e-5)
+
+
+def test_timesteps_have_no_parameters_and_nothing_to_store():
+    assert list(Timestep(8).parameters()) == []
+    assert Timestep(8).state_dict() == {}
 
 
 def test_labels_have_a_null():

@@ -7,7 +7,7 @@ import torch
 from ebbflow.data import save
 from ebbflow.errors import InputError
 from ebbflow.plots.run import draw_run, draw_samples, key_of
-from ebbflow.recipes import RECIPES, Recipe
+from ebbflow.recipes import RECIPES, PointRecipe
 from ebbflow.training.run import fit
 
 
@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
             file = folder / "points.csv"
             x = torch.randn(80, d, generator=torch.Generator().manual_seed(0))
             save(file, x, labels=["a", "b"] * 40)
-            recipe = Recipe(data=str(file), label="label", conditional=True, steps=3, batch=16)
+            recipe = PointRecipe(data=str(file), label="label", conditional=True, steps=3, batch=16)
             made[d] = fit(recipe, folder / "run", snapshots=1, progress=False), folder / "run", file
         return made[d]
 
@@ -31,7 +31,8 @@ def trained(tmp_path_factory):
 
 def test_velocity_is_the_colour_of_a_flow():
     assert {name: key_of(row()) for name, row in RECIPES.items()} == {
-        "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow"
+        "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow",
+        "ddpm-images": "diffusion", "flow-images": "flow", "edm-images": "diffusion",
     }  # fmt: skip
 
 

@@ -4,11 +4,12 @@ import json
 import re
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from ebbflow.cli import cite
-from ebbflow.cli.compare import Subject
+from ebbflow.cli.compare import SUBJECTS
 from ebbflow.cli.sample import Drawing
 from ebbflow.cli.show import ShowPath
 from ebbflow.couplings import COUPLINGS
@@ -17,7 +18,8 @@ from ebbflow.denoiser import WEIGHTS
 from ebbflow.errors import InputError
 from ebbflow.networks import NETWORKS
 from ebbflow.paths import PATHS
-from ebbflow.recipes import CITATIONS, RECIPES, Recipe
+from ebbflow.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
+from ebbflow.recipes.recipe import KINDS
 from ebbflow.samplers import SAMPLERS
 from ebbflow.specs import bind
 from ebbflow.targets import TARGETS
@@ -36,10 +38,13 @@ ALL = {**TABLES, "network": NETWORKS, "data": DATASETS}
 
 
 def help_of(kind):
-    """Field → the text under it, which is what --help prints."""
+    """Field → the text under it, which is what --help prints; its own class's before that of a parent."""
     import inspect
 
-    return dict(re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', inspect.getsource(kind), re.M | re.S))
+    found = {}
+    for part in reversed([part for part in kind.__mro__ if part is not object]):
+        found |= re.findall(r'^    (\w+): (?!ClassVar)[^\n]*\n    """(.*?)"""', inspect.getsource(part), re.M | re.S)
+    return found
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -53,11 +58,14 @@ def test_a_recipe_names_rows_of_the_tables(name):
     recipe = RECIPES[name]()
     for field, table in ALL.items():
         spec = getattr(recipe, field)
-        if table in (WEIGHTS, DATASETS):
+        if field == "data":
+            assert type(recipe) is kind_of(spec)
+        elif table is WEIGHTS:
             assert spec in table
         else:
             bind(table, spec, field)
-    assert recipe.source == "noise"
+    assert recipe.independent or recipe.coupling == "ot"
+    assert KINDS[recipe.domain] is type(recipe)
 
 
 def test_help_names_every_row_of_its_table_or_the_command_that_lists_them():
@@ -69,15 +77,30 @@ def test_help_names_every_row_of_its_table_or_the_command_that_lists_them():
     assert set(RECIPES) <= set(re.findall(r"[\w-]+", help_of(cite.Cite)["recipe"]))
 
 
-def test_every_field_has_help():
-    assert set(help_of(Recipe)) == {field.name for field in fields(Recipe)}
-    assert all(text.endswith(".") for text in help_of(Recipe).values())
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_every_field_has_help(kind):
+    assert set(help_of(kind)) == {field.name for field in fields(kind)}
+    assert all(text.endswith(".") for text in help_of(kind).values())
 
 
-def test_what_compare_shares_has_the_recipe_s_own_defaults_but_a_shorter_training():
-    own = {field.name: getattr(Recipe(), field.name) for field in fields(Subject)}
-    assert Subject() == Subject(**own | {"steps": 1800})
-    assert own["steps"] == 2800
+def test_the_data_says_which_kind_of_recipe_it_takes(tmp_path):
+    points = ["three_gaussians", "x.csv", "a/b.tsv", str(tmp_path / "absent.npz"), ""]
+    assert {kind_of(data) for data in points} == {PointRecipe}
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    np.savez(tmp_path / "pictures.npz", images=np.zeros((2, 4, 4), np.uint8))
+    np.savez(tmp_path / "points.npz", x=np.zeros((2, 4)))
+    pictures = ["digits", "hf:mnist", str(folder), "train-images-idx3-ubyte.gz", str(tmp_path / "pictures.npz")]
+    assert {kind_of(data) for data in pictures} == {ImageRecipe}
+    assert kind_of(str(tmp_path / "points.npz")) is PointRecipe
+
+
+@pytest.mark.parametrize("domain", SUBJECTS)
+def test_what_compare_shares_has_the_recipe_s_own_defaults_but_a_shorter_training_on_points(domain):
+    recipe, subject, _ = SUBJECTS[domain]
+    own = {field.name: getattr(recipe, field.name) for field in fields(subject)}
+    assert vars(subject) == own | ({"steps": 1800} if domain == "points" else {})
+    assert recipe.domain == domain
 
 
 def test_every_recipe_is_cited():
@@ -96,6 +119,7 @@ WRONG = {
     "seed": [-1, 2**63, 0.0],
     "ema": [1.0, -0.1, 1],
     "points": [1, 2e9],
+    "domain": ["sounds", "", None],
     "path_": ["linear"],
     "": [1],
 }
@@ -104,28 +128,29 @@ WRONG = {
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
 def test_from_config_refuses_by_name(field, value):
     with pytest.raises(InputError) as caught:
-        Recipe.from_config({**Recipe().to_config(), field: value})
+        Recipe.from_config({**PointRecipe().to_config(), field: value})
     text = str(caught.value)
     assert field in text
     assert text.endswith(".")
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("config", [None, [], "linear", 3, Recipe()])
+@pytest.mark.parametrize("config", [None, [], "linear", 3, PointRecipe()])
 def test_from_config_takes_objects_only(config):
     with pytest.raises(InputError, match="A recipe must be a JSON object"):
         Recipe.from_config(config)
 
 
-NAMES = st.sampled_from([field.name for field in fields(Recipe)]) | st.text()
+NAMES = st.sampled_from([field.name for kind in KINDS.values() for field in fields(kind)]) | st.text()
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text()
 
 
-@given(st.dictionaries(NAMES, SCALARS | st.lists(st.integers())))
-def test_any_config_is_a_recipe_or_one_sentence(config):
+@given(st.dictionaries(NAMES, SCALARS | st.lists(st.integers())), st.sampled_from(sorted(KINDS)))
+def test_any_config_is_a_recipe_or_one_sentence(config, domain):
+    config = {"domain": domain} | config
     try:
         text = None
         recipe = Recipe.from_config(config)
     except InputError as error:
         text = str(error)
-    assert text.endswith(".") if text else recipe.to_config() == Recipe().to_config() | config
+    assert text.endswith(".") if text else recipe.to_config() == KINDS[domain]().to_config() | config

@@ -26,6 +26,7 @@ VARIANTS = {
     "class-ot": ("ot-flow", {"coupling": "class_ot", "conditional": True}),
     "bridge": ("bridge", {}),
     "two sets": ("bridge", {"source": "eight_gaussians", "data": "two_moons"}),
+    "images": ("flow-images", {"flip": True, "conditional": True, "network": "unet-tiny:width=8,dropout=0.2"}),
     "decay": ("flow", {"weight_decay": 0.1, "clip": 0.01, "stratified": False}),
 }
 
@@ -33,8 +34,10 @@ VARIANTS = {
 def tiny(name: str = "flow", **changes) -> Recipe:
     """A recipe that trains in no time."""
     base, own = VARIANTS[name]
-    small = {"points": 50, "batch": 16, "steps": STEPS, "network": "mlp:width=8,depth=2", "seed": 3, "lr": 0.01}
-    return replace(RECIPES[base](), **{**small, **own, **changes})
+    small = {"batch": 16, "steps": STEPS, "network": "mlp:width=8,depth=2", "seed": 3, "lr": 0.01}
+    recipe = RECIPES[base]()
+    few = {"points": 50} if recipe.domain == "points" else {}
+    return replace(recipe, **{**small, **few, **own, **changes})
 
 
 def trainer(recipe: Recipe) -> Trainer:

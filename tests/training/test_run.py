@@ -585,10 +585,15 @@ def test_two_processes_train_as_one(name, tmp_path):
 
 
 def test_every_recipe_trains_as_a_command(tmp_path):
-    for name in RECIPES:
-        words = ["--points", 40, "--batch", 8, "--steps", 2, "--network", "mlp:width=8,depth=1", "--snapshots", 1]
+    own = {
+        "points": ["--points", 40, "--network", "mlp:width=8,depth=1"],
+        "images": ["--network", "unet-tiny:width=8"],
+    }
+    for name, recipe in RECIPES.items():
+        words = ["--batch", 8, "--steps", 2, "--snapshots", 1, *own[recipe().domain]]
         assert main("train", name, "--quiet", *words, "--out", tmp_path / name) == 0
-        assert Trained.from_pretrained(tmp_path / name).sample(2, steps=2).shape == (2, 2)
+        trained = Trained.from_pretrained(tmp_path / name)
+        assert trained.sample(2, steps=2).shape == (2, *trained.shape)
 
 
 def test_fit_is_the_same_from_python(tmp_path, straight):

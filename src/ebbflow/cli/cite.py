@@ -15,7 +15,7 @@ class Cite:
     """Print the BibTeX entries of the papers behind a recipe."""
 
     recipe: tyro.conf.Positional[str]
-    """ddpm, flow, edm, bridge or ot-flow."""
+    """ddpm, flow, edm, bridge, ot-flow, ddpm-images, flow-images or edm-images."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -4,13 +4,14 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..recipes import Recipe
+from ..recipes import PointRecipe, Recipe, kind_of
+from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, within
 
 
@@ -18,31 +19,75 @@ from .arguments import MOST, Flag, hint, parse, within
 class Subject:
     """What both methods share; the rest of each recipe (path, target, sampler) is its own."""
 
-    data: str = Recipe.data
-    """The data: a point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
-    label: Annotated[str, hint("none")] = Recipe.label
+    data: str = PointRecipe.data
+    """A point set (see `ebbflow list`), a .csv, .tsv, .npy or .npz file; or pictures: compare --data digits --help."""
+    label: Annotated[str, hint("none")] = PointRecipe.label
     """Column of the file that holds the labels (name, or number from 1)."""
-    points: int = Recipe.points
-    """How many points to draw from a named point set, once, as training data."""
-    network: str = Recipe.network
+    network: str = PointRecipe.network
     """The network and its size, as in mlp:width=64,depth=6."""
     steps: int = 1800
     """Optimiser steps; fewer than for `train`, so that both methods and the report fit into a minute."""
-    batch: int = Recipe.batch
+    batch: int = PointRecipe.batch
     """Examples a step."""
-    lr: float = Recipe.lr
+    lr: float = PointRecipe.lr
     """Peak learning rate."""
-    ema: float = Recipe.ema
+    ema: float = PointRecipe.ema
     """Decay of the average of the weights that sampling uses."""
-    seed: int = Recipe.seed
+    seed: int = PointRecipe.seed
     """Seed of everything random."""
+
+
+@dataclass(frozen=True)
+class Points(Subject):
+    """Points."""
+
+    points: int = PointRecipe.points
+    """How many points to draw from a named point set, once, as training data."""
+
+
+_IMAGES = flow_images()
+
+
+@dataclass(frozen=True)
+class Images(Subject):
+    """Pictures."""
+
+    data: str = _IMAGES.data
+    """digits, a folder of pictures, a .npz (uint8 images, labels), MNIST's idx files or their folder, or hf:NAME."""
+    label: Annotated[str, hint("where they usually are")] = _IMAGES.label
+    """Where the labels are: folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    network: str = _IMAGES.network
+    """The network and its size, as in unet:width=64."""
+    steps: int = _IMAGES.steps
+    """Optimiser steps."""
+    batch: int = _IMAGES.batch
+    """Examples a step."""
+    lr: float = _IMAGES.lr
+    """Peak learning rate."""
+    conditional: bool = _IMAGES.conditional
+    """Train on the labels too, and draw every class in turn."""
+    size: int = _IMAGES.size
+    """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
+    channels: int = _IMAGES.channels
+    """1 for grey, 3 for colour, 0 as found."""
+    flip: bool = _IMAGES.flip
+    """Mirror half of the pictures in training, left to right."""
+    held_out: float = _IMAGES.held_out
+    """Share of the pictures never trained on, to measure with."""
+
+
+# What a comparison of each domain starts from: the recipe, what is asked of it, and how many samples are drawn.
+SUBJECTS: dict[str, tuple[Recipe, Subject, int]] = {
+    "points": (PointRecipe(), Points(), 4_000),
+    "images": (_IMAGES, Images(), 1_000),
+}
 
 
 @dataclass(frozen=True)
 class Compare:
     """Train DDPM and flow matching with the same network, data and steps; sample, measure, draw, report."""
 
-    subject: tyro.conf.OmitArgPrefixes[Subject] = field(default_factory=Subject)
+    subject: tyro.conf.OmitArgPrefixes[Subject]
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
     """Folder of the comparison."""
     n: int = 4_000
@@ -63,8 +108,9 @@ class Compare:
 def run(argv: Sequence[str]) -> None:
     """Parse, compare, write the report."""
     start = time.perf_counter()
-    args = parse(Compare, argv, "compare")
-    recipe = replace(Recipe(), **vars(args.subject))
+    recipe, subject, n = SUBJECTS[kind_of(_data(argv)).domain]
+    args = parse(Compare, argv, "compare", Compare(subject, n=n))
+    recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
     from ..compare import compare, save_metrics, summary
     from ..plots.report import write_report
@@ -80,3 +126,11 @@ def run(argv: Sequence[str]) -> None:
         print("drawing …", file=sys.stderr)
     report = write_report(comparison, out)
     print(f"\nreport: {report}  ({time.perf_counter() - start:.0f} s in all)")
+
+
+def _data(argv: Sequence[str]) -> str:
+    """What --data says, which decides what else can be asked for."""
+    for option, value in zip(argv, [*argv[1:], ""], strict=True):
+        if option == "--data" or option.startswith("--data="):
+            return value if option == "--data" else option.removeprefix("--data=")
+    return PointRecipe.data

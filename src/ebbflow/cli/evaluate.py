@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from .arguments import Flag, parse
-from .sample import Drawing, draw
+from .sample import ITS_OWN, Drawing, draw
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,25 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Evaluate, argv, "evaluate")
     from dataclasses import replace
 
-    from ..evaluation import evaluate, real_points
+    from ..domains import domain
     from ..metrics import table, to_json
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
-    real_points(trained.recipe, 2, args.drawing.seed)  # if there are none, say so at once
+    own = domain(trained.recipe)
+    own.real(trained.recipe, 2, args.drawing.seed)  # if there is nothing to compare with, say so at once
     drawing = args.drawing
     if trained.recipe.conditional and not drawing.label:
         drawing = replace(drawing, label="all")
-    x, labels = draw(trained, drawing, each=8000)
+    if drawing.n == ITS_OWN:
+        drawing = replace(drawing, n=own.N_EVALUATE)
+    x, labels = draw(trained, drawing, more=27)
     print("measuring …", file=sys.stderr)
-    rows = evaluate(trained.recipe, x, labels, seed=drawing.seed)
+    rows = own.evaluate(trained.recipe, x, labels, seed=drawing.seed)
     print(to_json(rows) if args.json else table(rows))
     if Path(args.run).is_dir():
-        from ..training.checkpoint import storage
+        from ..training.checkpoint import write_file
 
-        path = Path(args.run) / "evaluation.json"
-        with storage(path):
-            path.write_text(to_json(rows) + "\n")
+        write_file(Path(args.run) / "evaluation.json", (to_json(rows) + "\n").encode())
+        for path in own.draw_evaluation(trained, x, Path(args.run)):
+            print(f"picture: {path}", file=sys.stderr)

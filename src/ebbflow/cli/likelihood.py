@@ -64,10 +64,12 @@ def run(argv: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ..data import DATASETS
-    from ..evaluation import point_set
+    from ..domains.points import point_set
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
+    if trained.recipe.domain != "points":
+        raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(trained.recipe)
@@ -82,7 +84,7 @@ def run(argv: Sequence[str]) -> None:
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     """Data in its own units: what was asked for, or fresh points of what the run learned."""
     from ..data import load
-    from ..evaluation import real_points
+    from ..domains.points import real_points
 
     if args.data:
         x = load(args.data, args.n, args.seed).x[: args.n]
@@ -125,7 +127,7 @@ def _null_label(trained: "Trained", n: int) -> dict[str, Any]:
 
 def _log_volume(trained: "Trained") -> float:
     """log|dx/dz| of the transform x = std z + mean: log p(x) = log p(z) - Σ log std."""
-    return 0.0 if trained.transform is None else trained.transform.log_volume
+    return 0.0 if trained.transform is None else trained.transform.log_volume(trained.shape)
 
 
 def _table(
@@ -152,8 +154,7 @@ def _draw(trained: "Trained", path: Path, tick: Tick) -> Path:
     """The run's log-density over the frame of its data, beside the truth."""
     import torch
 
-    from ..compare import limits
-    from ..evaluation import point_set, real_points
+    from ..domains.points import limits, point_set, real_points
     from ..likelihood import log_density
     from ..plots.density import density_map, lattice
     from ..plots.run import key_of

@@ -26,10 +26,10 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Plot, argv, "plot")
     if not (args.run / "checkpoints").is_dir():
         raise InputError(f"{args.run} is not the folder of a run.")
-    from ..plots.run import draw_run
+    from ..domains import domain
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
     threads(0, trained.denoiser)
-    for path in draw_run(trained, args.run, Path(args.out) if args.out else args.run / "plots"):
+    for path in domain(trained.recipe).draw_run(trained, args.run, Path(args.out) if args.out else args.run / "plots"):
         print(path)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 
+ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's domain
+
+
 @dataclass(frozen=True)
 class Drawing:
     """How to draw samples."""
 
-    n: int = 10_000
+    n: Annotated[int, hint("10000 points or 64 pictures")] = ITS_OWN
     """How many samples."""
     seed: int = 0
     """Sample i depends on (seed, i) alone, whatever n is."""
@@ -43,7 +46,9 @@ class Drawing:
     """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
-        within(self, n=(1, MOST), seed=(0, MOST), threads=(0, 1024))
+        within(self, seed=(0, MOST), threads=(0, 1024))
+        if self.n != ITS_OWN:
+            within(self, n=(1, MOST))
         if not self.steps.startswith("auto") and self.steps:
             if not self.steps.isascii() or not self.steps.isdigit():
                 raise InputError(f"--steps must be a whole number or auto; got {self.steps!r}.")
@@ -63,8 +68,8 @@ class Sample:
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
-    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy")] = ""
-    """.npy, .npz, .csv or .tsv file; the picture stands beside it."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or RUN/samples.png")] = ""
+    """.npy, .npz, .csv or .tsv file, the picture beside it; for pictures .png, or .npz with a .png beside it."""
     overwrite: Flag = False
     """Replace the file and its picture if they exist; those in the run's folder always are."""
     picture: bool = True
@@ -74,65 +79,68 @@ class Sample:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
-    out = output_file(args)
-    from ..data import save
+    from ..domains import domain
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
+    own = domain(trained.recipe)
+    out = output_file(args, own)
     start = time.perf_counter()
     x, labels = draw(trained, args.drawing)
     seconds = time.perf_counter() - start
-    names = None if labels is None or out.suffix == ".npy" else [trained.classes[i] for i in labels]
-    save(out, x, trained.columns, names)
+    if out.suffix.lower() in own.EXTENSIONS:
+        own.write(trained, x, labels, out)
     print(f"{len(x)} samples in {seconds:.1f} s: {out}", file=sys.stderr)
-    if args.picture:
-        from ..plots.run import draw_samples
-
-        print(f"picture: {draw_samples(trained, x, labels, out.with_suffix('.png'))}", file=sys.stderr)
+    if args.picture or out.suffix.lower() == ".png":
+        print(f"picture: {own.draw_samples(trained, x, labels, out.with_suffix('.png'))}", file=sys.stderr)
 
 
-def draw(trained: "Trained", how: Drawing, each: int = 300) -> tuple["Tensor", "Tensor | None"]:
-    """Samples and the labels they were asked for, with a progress bar; `each` sample may take that many bytes."""
+def draw(trained: "Trained", how: Drawing, more: int = 1) -> tuple["Tensor", "Tensor | None"]:
+    """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on."""
     import torch
     from tqdm import tqdm
 
+    from ..domains import domain
     from ..training.rehearsal import room
 
-    room(how.n * each, f"--n {how.n}")
+    own = domain(trained.recipe)
+    n = own.N if how.n == ITS_OWN else how.n
+    room(n * own.EACH * more, f"--n {n}")
     threads(how.threads, trained.denoiser)
     steps: int | str
     label: str | Tensor | None = how.label or None
     if label == "all":
         if not trained.recipe.conditional:
             raise InputError("This run was trained without labels, so it can't draw every class.")
-        label = torch.arange(how.n) % len(trained.classes)
+        label = torch.arange(n) % len(trained.classes)
     if how.steps.startswith("auto"):
         steps, count = how.steps, trained.best(how.steps).steps
     else:
         steps = count = int(how.steps or trained.recipe.sample_steps)
-    with tqdm(total=count * how.n, desc="sampling", unit="pt", unit_scale=True, delay=1, file=sys.stderr) as bar:
+    with tqdm(total=count * n, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
-            how.n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
+            n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
             sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,
         )  # fmt: skip
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)
-    labels = None if label is None else trained.labels(label, how.n)
+    labels = None if label is None else trained.labels(label, n)
     return x, labels
 
 
-def output_file(args: Sample) -> Path:
+def output_file(args: Sample, own: Any) -> Path:
     """Where the samples go, refused before any work is done if they can't."""
     home = Path(args.run)
-    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / "samples.npy"
-    if path.suffix.lower() not in (".npy", ".npz", ".csv", ".tsv"):
-        raise InputError(f"--out must end in .npy, .npz, .csv or .tsv; got {args.out!r}.")
+    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / own.FILE
+    if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.FILE).suffix, *own.EXTENSIONS))):
+        *most, last = formats
+        raise InputError(f"--out must end in {', '.join(most)} or {last}; got {args.out!r}.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; --out must be a file.")
     if not path.parent.is_dir():
         raise InputError(f"{path} can't be written: there is no folder {path.parent}.")
     ours = not args.out and home.is_dir()
-    for file in (path, *[path.with_suffix(".png")] * args.picture):
+    for file in dict.fromkeys((path, *[path.with_suffix(".png")] * args.picture)):
         if file.exists() and not (args.overwrite or ours):
             raise InputError(f"{file} exists; pass --overwrite to replace it.")
     return path

@@ -63,16 +63,16 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
-    from ..compare import limits
     from ..data import load
+    from ..domains.points import limits
     from ..paths import PATHS
     from ..plots import forward
-    from ..recipes import Recipe
+    from ..recipes import PointRecipe
     from ..specs import bind, parse as parse_spec
 
     path = bind(PATHS, args.path, "path")()
     name, _ = parse_spec(args.path)
-    recipe = Recipe(data=args.data)
+    recipe = PointRecipe(data=args.data)
     real = load(args.data, 4000, 0)
     named = {name: path}
     yield "point_1d", forward.point_mass(path, name)
@@ -85,17 +85,17 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
 
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
-    from ..compare import limits
     from ..data import DATASETS, load
+    from ..domains.points import limits
     from ..plots import points
-    from ..recipes import Recipe
+    from ..recipes import PointRecipe
 
     data = load(args.data, args.n, args.seed, args.label or None)
     known = DATASETS.get(args.data)
     title = known.about if known else Path(args.data).name
     labels = None if data.labels is None else data.labels.numpy()
     yield Path(args.data).stem, points.data_set(
-        data.x.numpy(), limits(Recipe(data=args.data), data.x), labels=labels, classes=data.classes,
+        data.x.numpy(), limits(PointRecipe(data=args.data), data.x), labels=labels, classes=data.classes,
         log_density=known.log_density if known else None, title=title,
     )  # fmt: skip
 

@@ -159,7 +159,7 @@ def _layout(path: Path, label: str | None) -> _Layout:
     if label is not None:
         numbers = [str(k + 1) for k in range(len(first))]
         if label not in (names or numbers):
-            known = _listed(names) if header else f"no header, so columns are numbered 1 to {len(first)}"
+            known = listed(names) if header else f"no header, so columns are numbered 1 to {len(first)}"
             raise InputError(f"{path} has no column {label!r}; it has {known}.")
         if len(first) == 1:
             raise InputError(f"{path} has no column besides the label {label!r}.")
@@ -266,7 +266,7 @@ def _csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: S
 
 
 def _read_npy(path: Path, label: str | None) -> Points:
-    array = _load(path, b"\x93NUMPY")
+    array = load_arrays(path, b"\x93NUMPY")
     if label is None:
         return _points(path, _table(str(path), array))
     numbers = [str(k + 1) for k in range(array.shape[1])] if array.ndim == 2 else []
@@ -276,31 +276,31 @@ def _read_npy(path: Path, label: str | None) -> Points:
             f"not {label!r}."
         )
     index = numbers.index(label)
-    labels = _label_array(f"{path}, column {label}", array[:, index])
+    labels = label_array(f"{path}, column {label}", array[:, index])
     return _points(path, _table(str(path), np.delete(array, index, axis=1)), labels=labels)
 
 
 def _read_npz(path: Path, label: str | None) -> Points:
     # Members that aren't arrays come as bytes.
-    archive = {name: held for name, held in _load(path, b"PK").items() if isinstance(held, np.ndarray)}
+    archive = {name: held for name, held in load_arrays(path, b"PK").items() if isinstance(held, np.ndarray)}
     if label is not None and label not in archive:
-        raise InputError(f"{path} has no array {label!r}; it has {_listed(archive)}.")
+        raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
     tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
     name = next((name for name in ("x", *tables) if name in arrays), None)
     if name is None:
-        raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {_listed(archive)}.")
+        raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {listed(archive)}.")
     table = _table(f"{path}, array {name!r}", arrays[name])
     if label is None:
         return _points(path, table)
     where = f"{path}, array {label!r}"
     if archive[label].shape != (len(table),):
         raise InputError(f"{where} must hold {len(table)} labels; it has shape {archive[label].shape}.")
-    return _points(path, table, labels=_label_array(where, archive[label]))
+    return _points(path, table, labels=label_array(where, archive[label]))
 
 
-def _load(path: Path, magic: bytes) -> Any:
+def load_arrays(path: Path, magic: bytes) -> Any:
     with open(path, "rb") as file:
         if (start := file.read(len(magic))) != magic:
             raise InputError(f"{path} is {f'not a {path.suffix} file' if start else 'empty'}.")
@@ -329,7 +329,7 @@ def _table(where: str, array: np.ndarray) -> np.ndarray:
     return table
 
 
-def _label_array(where: str, array: np.ndarray) -> list[str]:
+def label_array(where: str, array: np.ndarray) -> list[str]:
     if array.dtype.kind == "f":
         if (bad := ~(np.isfinite(array) & (array == np.round(array)))).any():
             row = int(np.argmax(bad))
@@ -357,7 +357,7 @@ def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: 
         )
     if labels is None:
         return Points(torch.from_numpy(x), columns=tuple(columns))
-    classes = _sorted(set(labels))
+    classes = in_order(set(labels))
     if len(classes) > max(10, len(labels) / 2):
         raise InputError(
             f"{path} has {len(classes)} different labels in {len(labels)} rows, so they seem to be numbers."
@@ -367,13 +367,13 @@ def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: 
     return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes))
 
 
-def _sorted(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """2 before 10 when all are integers, else as text."""
     names = sorted(names)
     return sorted(names, key=int) if all(re.fullmatch("[+-]?[0-9]+", name) for name in names) else names
 
 
-def _listed(names: Iterable[str], most: int = 12) -> str:
+def listed(names: Iterable[str], most: int = 12) -> str:
     shown = [repr(name) for name in names]
     return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
 

@@ -1,12 +1,16 @@
-"""Standardising, explicitly: fitted once, saved with the checkpoint, undone on sampling, never clipped."""
+"""Between the data's units and the network's, explicitly: saved with the checkpoint, undone on sampling, never clipped.
+
+Standardise   columns of numbers to mean 0 and standard deviation 1
+Pixels        0..255 to [-1, 1]
+"""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..errors import InputError
@@ -16,6 +20,8 @@ from ..specs import pick
 @dataclass(frozen=True)
 class Standardise:
     """z = (x - mean) / std, column by column. Without columns it is the IDENTITY, for data of any width."""
+
+    about: ClassVar[str] = "standardised per column; undone on sampling"
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -55,28 +61,14 @@ class Standardise:
         mean, std = self._like(z)
         return z * std + mean
 
-    @property
-    def log_volume(self) -> float:
-        """Σ log std, so that log p(x) = log p(z) - log_volume."""
+    def log_volume(self, shape: tuple[int, ...]) -> float:
+        """Σ log std, so that log p(x) = log p(z) - log_volume for an x of this shape."""
         return math.fsum(math.log(value) for value in self.std)
 
     def to_config(self) -> dict[str, Any]:
         if self == IDENTITY:
             return {"name": "none"}
         return {"name": "standardise", "mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_config(cls, config: Any) -> "Standardise":
-        """The inverse of to_config; anything else is an InputError."""
-        if not isinstance(config, Mapping):
-            raise InputError(f"The data transform must be a table with a name; got {config!r}.")
-        name = pick(_KEYS, str(config.get("name", "")), "the data transform's name")
-        if set(config) != _KEYS[name]:
-            takes, got = (", ".join(sorted(map(repr, keys))) for keys in (_KEYS[name], config))
-            raise InputError(f"The data transform {name!r} takes the keys {takes}; got {got}.")
-        if name == "none":
-            return IDENTITY
-        return cls(_numbers(config, "mean"), _numbers(config, "std"))
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[-1:] != (len(self.mean),):
@@ -89,7 +81,46 @@ class Standardise:
 
 IDENTITY = Standardise()
 
-_KEYS = {"standardise": {"name", "mean", "std"}, "none": {"name"}}
+
+@dataclass(frozen=True)
+class Pixels:
+    """z = x / 127.5 - 1: pixel values 0..255 to [-1, 1]. What a network makes may lie outside, and stays there."""
+
+    about: ClassVar[str] = "pixels 0 to 255 as -1 to 1; undone on sampling"
+
+    def apply(self, x: Num[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+        """Pixel values, uint8 or floating, → what the network sees."""
+        return (x if x.is_floating_point() else x.float()) / 127.5 - 1
+
+    def undo(self, z: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+        """What the network makes → pixel values as floats: x = 127.5 (z + 1)."""
+        return (z + 1) * 127.5
+
+    def log_volume(self, shape: tuple[int, ...]) -> float:
+        """d log 127.5, so that log p(x) = log p(z) - log_volume for an x of d numbers."""
+        return math.prod(shape) * math.log(127.5)
+
+    def to_config(self) -> dict[str, Any]:
+        return {"name": "pixels"}
+
+
+Transform = Standardise | Pixels
+
+
+def transform_from_config(config: Any) -> Transform:
+    """The transform whose `to_config` this is; anything else is an InputError."""
+    if not isinstance(config, Mapping):
+        raise InputError(f"The data transform must be a table with a name; got {config!r}.")
+    name = pick(_KEYS, str(config.get("name", "")), "the data transform's name")
+    if set(config) != _KEYS[name]:
+        takes, got = (", ".join(sorted(map(repr, keys))) for keys in (_KEYS[name], config))
+        raise InputError(f"The data transform {name!r} takes the keys {takes}; got {got}.")
+    if name == "standardise":
+        return Standardise(_numbers(config, "mean"), _numbers(config, "std"))
+    return Pixels() if name == "pixels" else IDENTITY
+
+
+_KEYS = {"standardise": {"name", "mean", "std"}, "pixels": {"name"}, "none": {"name"}}
 
 
 def _numbers(config: Mapping[str, Any], key: str) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetenso
 
 def model_card(trained: "Trained", where: str) -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
-    from ..trained import describe_data
+    from ..domains import domain
 
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
     labels = f"conditional on {', '.join(trained.classes)}" if recipe.conditional else "unconditional"
@@ -30,7 +30,7 @@ tags: [ebbflow, diffusion, flow-matching]
 ---
 # {recipe.path.partition(":")[0]} path, {recipe.target} target
 
-A generative model of {describe_data(recipe)} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
+A generative model of {domain(recipe).describe(recipe)} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
 [ebbflow](https://github.com/ebbflow/ebbflow).
 
 | | |
@@ -39,7 +39,7 @@ A generative model of {describe_data(recipe)} ({" × ".join(map(str, trained.sha
 | target | `{recipe.target}` |
 | network | `{recipe.network}`, {parameters:,} parameters, EMA weights |
 | training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
-| data transform | {"standardised per column; undone on sampling" if trained.transform else "none"} |
+| data transform | {trained.transform.about if trained.transform else "none"} |
 | time | t = 0 is data, t = 1 is noise |
 | default sampler | `{recipe.sampler}` on the `{recipe.grid}` grid, {recipe.sample_steps} steps |
 
@@ -83,7 +83,9 @@ def upload(trained: "Trained", repository: str, *, private: bool, token: str | N
     from huggingface_hub import HfApi
 
     recipe = trained.recipe  # of the user's own files only the names are published, not where they lie
-    own: dict[str, Any] = {end: Path(name).name for end in ("data", "source") if "/" in (name := getattr(recipe, end))}
+    own: dict[str, Any] = {
+        end: Path(name).name for end in ("data", "source") if "/" in (name := getattr(recipe, end, ""))
+    }
     shared = replace(trained, recipe=replace(recipe, **own))
     card = model_card(shared, repository).encode()
     api = HfApi(token=token)

@@ -6,28 +6,58 @@
     modes        outlier_fraction, mode_fractions, mean_log_density, label_agreement
     report       METRICS, measure → list[Measurement], table, to_json
 
-A new metric is one function and one row of METRICS.
+and of images, in the features of a network:
+
+    frechet      frechet_distance, "FID" when the features are Inception's
+    kid          kid
+    manifold     precision_recall → Manifold
+    memorisation nearest → Nearest, copied_share
+    extractors   EXTRACTORS, train_classifier
+    images       IMAGE_METRICS, measure_images → ImageReport
+
+A new metric is one function and one row of METRICS or IMAGE_METRICS.
 """
 
+from .extractors import EXTRACTORS, Classifier, Extractor, RealImages, train_classifier
+from .frechet import frechet_distance
+from .images import IMAGE_METRICS, ImageReport, measure_images
+from .kid import kid
+from .manifold import Manifold, precision_recall
+from .memorisation import Nearest, copied_share, nearest
 from .mmd import energy_distance, mmd2
 from .modes import label_agreement, mean_log_density, mode_fractions, outlier_fraction
 from .report import METRICS, Measurement, Metric, measure, table, to_json
 from .wasserstein import exact_w2, sliced_w2, within_mode_sliced_w2
 
 __all__ = [
+    "EXTRACTORS",
+    "IMAGE_METRICS",
     "METRICS",
+    "Classifier",
+    "Extractor",
+    "ImageReport",
+    "Manifold",
     "Measurement",
     "Metric",
+    "Nearest",
+    "RealImages",
+    "copied_share",
     "energy_distance",
     "exact_w2",
+    "frechet_distance",
+    "kid",
     "label_agreement",
     "mean_log_density",
     "measure",
+    "measure_images",
     "mmd2",
     "mode_fractions",
+    "nearest",
     "outlier_fraction",
+    "precision_recall",
     "sliced_w2",
     "table",
     "to_json",
+    "train_classifier",
     "within_mode_sliced_w2",
 ]

@@ -231,11 +231,17 @@ def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[f
         return binomial_interval(round(value * len(case.x)), len(case.x))
     if not math.isfinite(value):  # a log-density of −∞ has no spread
         return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    shift = sum(_resampled_means(influence, rng) for influence in metric.influence(case))
-    low, high = np.percentile(shift, [2.5, 97.5]).tolist()
     if metric.root:
-        return math.sqrt(max(0.0, value**2 + low)), math.sqrt(max(0.0, value**2 + high))
+        low, high = influence_interval(value**2, metric.influence(case), seed)
+        return math.sqrt(max(0.0, low)), math.sqrt(max(0.0, high))
+    return influence_interval(value, metric.influence(case), seed)
+
+
+def influence_interval(value: float, influences: Sequence[Array], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a value from what each sample adds to it, one array for each set of samples."""
+    rng = np.random.default_rng(seed)
+    shift = sum(_resampled_means(influence, rng) for influence in influences)
+    low, high = np.percentile(shift, [2.5, 97.5]).tolist()
     return value + low, value + high
 
 
@@ -269,7 +275,9 @@ def table(rows: Sequence[Measurement]) -> str:
     for row in rows:
         for note in row.note.splitlines():
             notes.setdefault(note, []).append(row.name)
-    lines += [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    for note, names in notes.items():
+        of = "every row" if 1 < len(names) == len(rows) else ", ".join(names)
+        lines.append(f"{of}: {note}")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -1,9 +1,28 @@
 """Networks: called as network(x, t, label=…), they return what their Denoiser's target asks for, shaped like x."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
+from .dit import DiT
 from .mlp import MLP
+from .unet import UNet
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    # pictures: "unet" as it is told, the others for 8 × 8, for 28 × 28 or 32 × 32, for 64 × 64 to 160 × 160
+    "unet": UNet,
+    "unet-tiny": partial(UNet, width=32, multipliers="1-2", attention="0-1", blocks=1, dropout=0.0),
+    "unet-small": partial(UNet, width=64, groups=16),
+    "unet-flowers": partial(UNet, width=64, multipliers="1-2-4-6", attention="0-0-1-1", groups=16),
+    "unet-ddpm-cifar10": partial(  # google/ddpm-cifar10-32 to the last option (Ho et al. 2020, arXiv:2006.11239)
+        UNet, width=128, head=256, groups=32, eps=1e-6, conditioning="add", time="timestep", freq_shift=1,
+        asymmetric=True,
+    ),
+    "dit": DiT,
+    "dit-tiny": partial(DiT, width=96, depth=4, head=32),  # 8 × 8
+    # DiT-S/2 and DiT-B/2 of Peebles & Xie 2023, arXiv:2212.09748, Table 1
+    "dit-small": partial(DiT, width=384, depth=12),
+    "dit-b2": partial(DiT, width=768, depth=12),
+}  # fmt: skip

@@ -26,6 +26,27 @@ class Fourier(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], 1)
 
 
+class Timestep(nn.Module):
+    """t → (sin ωτ, cos ωτ) of the timestep τ = timesteps · t - first, ω from 1 down to 1/10 000.
+
+    What published DDPMs know the time by (Ho et al. 2020, arXiv:2006.11239, Appendix B): the i-th entry of their
+    table, at t = i/N, is timestep i - 1. Flows are told N t, so `first` is 0. ω_j = 10 000^(-j / (n - freq_shift)) for
+    j = 0 … n - 1, n half the features; with freq_shift 1, as in Ho's code, the last ω is 1/10 000 itself.
+    """
+
+    def __init__(self, features: int, timesteps: int = 1000, first: int = 1, freq_shift: int = 0) -> None:
+        super().__init__()
+        self.timesteps, self.first, self.freq_shift = timesteps, first, freq_shift
+        self.frequencies: Tensor
+        half = features // 2  # ω rounded as those that the published weights know: 1e-7 of 999 counts
+        exponents = -math.log(10_000) * torch.arange(half) / max(half - freq_shift, 1)
+        self.register_buffer("frequencies", exponents.exp(), persistent=False)
+
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b features"]:
+        angle = (self.timesteps * t - self.first)[:, None] * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], 1)
+
+
 class LabelEmbedding(nn.Embedding):
     """One vector per class and a last one, the null label, for "no label" (classifier-free guidance)."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..compare import Comparison, Method, Sampling
+from ..domains import domain
 from ..errors import InputError, StorageError
 from ..metrics import Measurement
 from . import animation, curves, points, style
@@ -43,12 +44,11 @@ class Picture:
 
 def write_report(comparison: Comparison, folder: str | Path) -> Path:
     """Write every picture and report.html into `folder`, which is made if need be; returns the page's path."""
-    _check(comparison)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         figures = []
-        for picture in pictures(comparison):
+        for picture in domain(comparison).pictures(comparison):
             picture.draw(folder / picture.file)
             figures.append(_figure(picture, (folder / picture.file).read_bytes()))
         page = folder / "report.html"
@@ -60,6 +60,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
 
 def pictures(comparison: Comparison) -> Iterator[Picture]:
     """The report's pictures in order, those that this comparison has the material for."""
+    _check(comparison)
     c, d = comparison, comparison.real.shape[1]
     limits = style.as_limits(c.limits, d)
     walked = all(len(method.walk) > 1 for method in c.methods)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..compare import Method, limits, study
+from ..compare import Method
+from ..domains.points import limits, real_points, study
 from ..errors import InputError
-from ..evaluation import real_points
 from ..recipes import Recipe
 from ..trained import Trained
 from ..training.checkpoint import storage

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from .citations import CITATIONS
+from .images import ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
-from .recipe import Recipe
+from .recipe import ImageRecipe, PointRecipe, Recipe, kind_of
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm": ddpm,
@@ -12,6 +13,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "edm": edm,
     "bridge": bridge,
     "ot-flow": ot_flow,
+    "ddpm-images": ddpm_images,
+    "flow-images": flow_images,
+    "edm-images": edm_images,
 }
 
-__all__ = ["CITATIONS", "RECIPES", "Recipe"]
+__all__ = ["CITATIONS", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "kind_of"]

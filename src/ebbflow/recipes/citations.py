@@ -28,6 +28,15 @@ _EDM = """@inproceedings{karras2022edm,
   year      = {2022},
   note      = {arXiv:2206.00364}
 }"""
+_LOGIT_NORMAL = """@inproceedings{esser2024scaling,
+  title     = {Scaling Rectified Flow Transformers for High-Resolution Image Synthesis},
+  author    = {Esser, Patrick and Kulal, Sumith and Blattmann, Andreas and Entezari, Rahim and M{\\"u}ller, Jonas and
+               Saini, Harry and Levi, Yam and Lorenz, Dominik and Sauer, Axel and Boesel, Frederic and
+               Podell, Dustin and Dockhorn, Tim and English, Zion and Rombach, Robin},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2024},
+  note      = {arXiv:2403.03206}
+}"""
 _BRIDGE = """@article{albergo2023stochastic,
   title   = {Stochastic Interpolants: A Unifying Framework for Flows and Diffusions},
   author  = {Albergo, Michael S. and Boffi, Nicholas M. and Vanden-Eijnden, Eric},
@@ -43,4 +52,13 @@ _OT = """@article{tong2024otcfm,
   note    = {arXiv:2302.00482}
 }"""
 
-CITATIONS: dict[str, str] = {"ddpm": _DDPM, "flow": _FLOW, "edm": _EDM, "bridge": _BRIDGE, "ot-flow": _OT}
+CITATIONS: dict[str, str] = {
+    "ddpm": _DDPM,
+    "flow": _FLOW,
+    "edm": _EDM,
+    "bridge": _BRIDGE,
+    "ot-flow": _OT,
+    "ddpm-images": _DDPM,
+    "flow-images": f"{_FLOW}\n{_LOGIT_NORMAL}",
+    "edm-images": _EDM,
+}

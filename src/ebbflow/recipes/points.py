@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from .recipe import Recipe
+from .recipe import PointRecipe, Recipe
 
-_BASE = Recipe()
+_BASE = PointRecipe()
 
 
 def ddpm() -> Recipe:

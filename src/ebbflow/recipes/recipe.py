@@ -2,29 +2,29 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args, get_origin
+from zipfile import ZipFile, is_zipfile
 
 from ..errors import InputError
+from ..specs import pick
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What to train and how to sample it; values such as `ddpm:betas=linear,steps=1000` are rows of tables."""
 
-    data: str = "three_gaussians"
-    """The data: a point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
+    domain: ClassVar[str] = ""
+    """What kind of data it is for: the module of ebbflow.domains that knows it."""
+
+    data: str = ""
+    """The data."""
     label: str = ""
-    """Column of the file that holds the labels (name, or number from 1)."""
-    points: int = 50_000
-    """How many points to draw from a named point set, once, as training data."""
-    source: str = "noise"
-    """The t = 1 end: noise, or a second point set to start from (velocity target only)."""
+    """Where the labels are."""
     conditional: bool = False
     """Train on the labels too, so that samples can be asked for by label."""
     label_dropout: float = 0.1
     """Share of labels hidden in training, for classifier-free guidance."""
-    standardise: bool = True
-    """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
 
     path: str = "linear"
     """linear, cosine, ddpm, vp, ve or bridge."""
@@ -38,8 +38,8 @@ class Recipe:
     """Loss weight: unit, min_snr or edm."""
     coupling: str = "independent"
     """Which noise meets which point: independent, ot or class_ot."""
-    stable_targets: bool = True
-    """Average each target over the points of the batch that could have made x_t (exact, less noisy; for points)."""
+    stable_targets: bool = False
+    """Average each target over the examples of the batch that could have made x_t (exact, less noisy; for points)."""
     network: str = "mlp"
     """The network and its size, as in mlp:width=64,depth=6."""
 
@@ -66,28 +66,41 @@ class Recipe:
     """Default grid of sampling times: a row of `ebbflow list grids`, such as uniform, log_snr, karras or trailing."""
     sample_steps: int = 50
     """Default number of sampling steps."""
+    bound: float = 0.0
+    """Keep estimates of x₀ within ± this, in the network's units, while sampling; 0 lets them be."""
+
+    @property
+    def independent(self) -> bool:
+        """Whether the t = 1 end is noise that knows nothing of the data, so that the network also knows the score."""
+        return self.coupling == "independent"
 
     def __post_init__(self) -> None:
         for field, (low, high, accepted) in _RANGES.items():
-            value = getattr(self, field)
+            value = getattr(self, field, low)
             if not low <= value <= high:
                 raise InputError(f"{field} must be {accepted}; got {value!r}.")
 
     def to_config(self) -> dict[str, Any]:
         """This recipe as JSON-ready data."""
-        return dataclasses.asdict(self)
+        return {"domain": self.domain} | dataclasses.asdict(self)
 
-    @classmethod
-    def from_config(cls, config: Any) -> "Recipe":
+    @staticmethod
+    def from_config(config: Any) -> "Recipe":
         """The recipe that `to_config` wrote; anything else is refused by name."""
         if not isinstance(config, dict):
             raise InputError(f"A recipe must be a JSON object; got {type(config).__name__}.")
-        fields = {field.name: field.type for field in dataclasses.fields(cls)}
+        row = KINDS[pick(KINDS, str(config.get("domain", "")), "The recipe's domain")]
+        fields = {field.name: field.type for field in dataclasses.fields(row)}
         given: dict[str, Any] = {}
         for name, value in config.items():
+            if name == "domain":
+                continue
             if name not in fields:
-                raise InputError(f"A recipe has no field {name!r}.")
+                raise InputError(f"A recipe for {row.domain} has no field {name!r}.")
             kind: Any = fields[name]
+            if get_origin(kind) is Literal:
+                given[name] = pick(get_args(kind), str(value), f"The recipe's {name}")
+                continue
             accepted = (int, float) if kind is float else kind
             if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
                 raise InputError(f"The recipe's {name} must be {kind.__name__}; got {value!r}.")
@@ -95,7 +108,66 @@ class Recipe:
                 given[name] = float(value) if kind is float else value
             except OverflowError:
                 raise InputError(f"The recipe's {name} is beyond all floats.") from None
-        return cls(**given)
+        return row(**given)
+
+
+@dataclass(frozen=True)
+class PointRecipe(Recipe):
+    """A recipe for points, the rows of a table."""
+
+    domain: ClassVar[str] = "points"
+
+    data: str = "three_gaussians"
+    """A point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
+    label: str = ""
+    """Column of the file that holds the labels (name, or number from 1)."""
+    points: int = 50_000
+    """How many points to draw from a named point set, once, as training data."""
+    source: str = "noise"
+    """The t = 1 end: noise, or a second point set to start from (velocity target only)."""
+    standardise: bool = True
+    """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
+    stable_targets: bool = True
+    """Average each target over the points of the batch that could have made x_t (exact, less noisy)."""
+
+    @property
+    def independent(self) -> bool:
+        return super().independent and self.source == "noise"
+
+
+@dataclass(frozen=True)
+class ImageRecipe(Recipe):
+    """A recipe for pictures, which the network sees in [-1, 1]."""
+
+    domain: ClassVar[str] = "images"
+
+    data: str = "digits"
+    """digits, a folder of pictures, a .npz (uint8 images, labels), MNIST's idx files or their folder, or hf:NAME."""
+    label: str = ""
+    """Where the labels are: folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    size: int = 0
+    """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
+    channels: int = 0
+    """1 for grey, 3 for colour, 0 as found."""
+    flip: bool = False
+    """Mirror half of the pictures in training, left to right."""
+    held_out: float = 0.1
+    """Share of the pictures never trained on, to measure with; a set with a test part of its own keeps that."""
+    on_bad_image: Literal["skip", "fail"] = "skip"
+    """What a file that can't be read does: it is left out (at most 5 % may be), or ends the run."""
+
+
+KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, ImageRecipe)}
+
+
+def kind_of(data: str) -> type[Recipe]:
+    """Which kind of recipe learns this data."""
+    path = Path(data)
+    pictures = data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or "idx" in path.name
+    if path.suffix == ".npz" and path.is_file() and is_zipfile(path):
+        with ZipFile(path) as archive:
+            pictures = "images.npy" in archive.namelist()
+    return ImageRecipe if pictures else PointRecipe
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -109,5 +181,9 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "clip": (1e-12, 1e12, "above 0 and at most 1e12"),
     "ema": (0, 1 - 1e-9, "at least 0 and below 1"),
     "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),
+    "bound": (0, 1e6, "at least 0 and at most 1e6"),
+    "size": (0, 4096, "at least 0 and at most 4096"),
+    "channels": (0, 4, "0, 1 or 3"),
+    "held_out": (0, 0.9, "at least 0 and at most 0.9"),
     "sample_steps": (1, 1e6, "at least 1 and at most 1e6"),
 }

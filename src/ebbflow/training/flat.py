@@ -15,7 +15,8 @@ class FlatParameters:
     """`vector` holds every trainable parameter of a network and `gradient` every gradient.
 
     The network's own parameters become views of it: what is written to one is read from the other. Matrices come
-    first, so that weight decay can leave biases and gains alone: `decayed` is their part.
+    first, so that weight decay can leave biases and gains alone: `decayed` is their part. A convolution's weights stay
+    in the order of memory that the network chose for them (channels last is up to twice as fast).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -24,8 +25,10 @@ class FlatParameters:
         if not named:
             raise InputError("The network has no trainable parameters.")
         self.shapes = {name: p.shape for name, p in named}
+        self.channels_last = {name for name, p in named if _is_channels_last(p)}
         self.names = _every_name(network)
-        self.vector = torch.cat([p.detach().flatten() for _, p in named])
+        parts = (p.permute(0, 2, 3, 1) if name in self.channels_last else p for name, p in named)
+        self.vector = torch.cat([part.detach().flatten() for part in parts])
         self.gradient = torch.zeros_like(self.vector)
         values, gradients = self.split(self.vector), self.split(self.gradient)
         for name, p in named:
@@ -41,9 +44,14 @@ class FlatParameters:
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector laid out like this one as views by parameter name; a tied parameter has its first name alone."""
         sizes = [shape.numel() for shape in self.shapes.values()]
-        return {
-            name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), vector.split(sizes), strict=True)
-        }
+        parts = zip(self.shapes.items(), vector.split(sizes), strict=True)
+        return {name: self._view(part, name, shape) for (name, shape), part in parts}
+
+    def _view(self, part: Tensor, name: str, shape: torch.Size) -> Tensor:
+        if name not in self.channels_last:
+            return part.view(shape)
+        out, into, rows, columns = shape
+        return part.view(out, rows, columns, into).permute(0, 3, 1, 2)
 
 
 class AdamW:
@@ -70,6 +78,10 @@ class AdamW:
             self.flat.decayed.mul_(1 - lr * self.decay)
         rate = lr * unbias / (1 - beta1**self.updates)
         self.flat.vector.addcdiv_(self.mean, self.square.sqrt().add_(self.eps * unbias), value=-rate)
+
+
+def _is_channels_last(p: Tensor) -> bool:
+    return p.ndim == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
 
 
 def _every_name(network: nn.Module) -> dict[str, str]:

@@ -8,6 +8,7 @@ from ..errors import InputError
 from ..recipes import Recipe
 
 if TYPE_CHECKING:
+    from ..domains import Prepared
     from ..trained import Trained
 
 
@@ -16,12 +17,16 @@ def rehearse(recipe: Recipe) -> "Trained":
     import torch
 
     from ..denoiser import loss_weight
-    from .run import accelerate, prepare
+    from ..domains import domain
+    from .run import accelerate, begin
     from .trainer import Trainer
 
-    _fits(recipe)
-    start, data = prepare(recipe)
-    trainer = Trainer(start.denoiser, data, recipe, accelerate())
+    own = domain(recipe)
+    own.fits(recipe)
+    prepared = own.prepare(recipe)
+    _fits(recipe, prepared)
+    start = begin(recipe, prepared)
+    trainer = Trainer(start.denoiser, prepared.data, recipe, accelerate())
     t = trainer.batch(0)["t"].double().cpu()
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise InputError(f"times {recipe.times!r} must give times in [0, 1]; got {float(t.min())} to {float(t.max())}.")
@@ -40,20 +45,14 @@ def rehearse(recipe: Recipe) -> "Trained":
     return start
 
 
-def _fits(recipe: Recipe) -> None:
+def _fits(recipe: Recipe, prepared: "Prepared") -> None:
     """Refuse what this machine's memory can't hold; rough, but too low rather than too high."""
     import torch
 
-    from ..data import DATASETS
-    from ..networks import NETWORKS
-    from ..specs import bind
+    from ..trained import build_network
 
-    if recipe.data in DATASETS or recipe.source in DATASETS:
-        room(200 * recipe.points, f"points {recipe.points}")
-    row = bind(NETWORKS, recipe.network, "network")
     with torch.device("meta"):
-        network = row(2, 2 if recipe.conditional else 0)
-    weights = list(network.parameters())
+        weights = list(build_network(recipe, prepared.shape, len(prepared.classes)).parameters())
     room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
     pairs = recipe.coupling != "independent" or recipe.stable_targets
     outputs = sum(len(p) for p in weights if p.ndim > 1)

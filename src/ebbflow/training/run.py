@@ -2,7 +2,7 @@
 
 run/checkpoints/step-00003000/   see checkpoint.py; `last` names the newest
 run/metrics.jsonl                one line every few steps
-run/evolution/step-00003000.npy  the same samples as training goes on, in data units
+run/evolution/step-00003000.npy  the same samples as training goes on, in data units (and a picture of images)
 run/.lock                        held while a process trains here
 """
 
@@ -20,21 +20,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from ..data import Points, Standardise, load
+from ..domains import Prepared, domain
 from ..errors import DivergedError, EbbflowError, InputError
 from ..recipes import Recipe
 from ..specs import pick
 from ..trained import Trained, build_denoiser
 from . import checkpoint
 from .trainer import TensorData, Trainer
-
-SNAPSHOT_POINTS = 1000
-SNAPSHOT_STEPS = 12
 
 
 class Interrupted(EbbflowError):
@@ -90,27 +86,14 @@ def fit(
 
 def prepare(recipe: Recipe) -> tuple[Trained, TensorData]:
     """The untrained start of a recipe and its data in the network's units."""
-    points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
-    if recipe.conditional and points.labels is None:
-        raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
-    transform = Standardise.fit(points.x) if recipe.standardise else None
-    ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
-    classes = points.classes
-    if points.labels is not None and not classes:
-        classes = tuple(str(i) for i in range(int(points.labels.max()) + 1))
-    shape = tuple(x.shape[1:])
-    start = Trained(build_denoiser(recipe, shape, len(classes)), recipe, shape, transform, points.columns, classes)
-    return start, TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
+    prepared = domain(recipe).prepare(recipe)
+    return begin(recipe, prepared), prepared.data
 
 
-def _source(recipe: Recipe, points: Points) -> torch.Tensor:
-    x1 = load(recipe.source, recipe.points, recipe.seed + 1).x
-    if x1.shape[1:] != points.x.shape[1:]:
-        raise InputError(
-            f"source {recipe.source} has {x1.shape[1]} columns, but {recipe.data} has {points.x.shape[1]}."
-        )
-    return x1
+def begin(recipe: Recipe, prepared: Prepared) -> Trained:
+    """The untrained start of a recipe on its data."""
+    denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes))
+    return Trained(denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes)
 
 
 def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
@@ -202,28 +185,24 @@ class _Run:
         self.saved = self.trainer.step
 
     def snapshot(self) -> None:
-        """The same 1000 samples at every stage, from the averaged weights; few steps: they are for looking."""
+        """The same samples at every stage, from the averaged weights; few steps: they are for looking."""
         if not self.main:
             return
-        start, flat = self.start, self.trainer.flat
-        labels = torch.arange(SNAPSHOT_POINTS) % len(start.classes) if start.recipe.conditional else None
+        start, flat, own = self.start, self.trainer.flat, domain(self.start.recipe)
+        n = own.SNAPSHOT["n"]
+        labels = torch.arange(n) % len(start.classes) if start.recipe.conditional else None
         weights = flat.vector.clone()
         flat.vector.copy_(self.trainer.ema)
         try:
-            x = start.sample(
-                SNAPSHOT_POINTS, seed=start.recipe.seed, label=labels, sampler="heun", grid="quadratic",
-                steps=SNAPSHOT_STEPS,
-            )  # fmt: skip
+            x = start.sample(seed=start.recipe.seed, label=labels, **own.SNAPSHOT)
         finally:
             flat.vector.copy_(weights)
             start.denoiser.train()
         target = self.folder / "evolution" / f"step-{self.trainer.step:08d}.npy"
         with checkpoint.storage(target):
             target.parent.mkdir(exist_ok=True)
-            temporary = target.with_suffix(".writing")
-            with open(temporary, "wb") as file:
-                np.save(file, x.cpu().numpy())
-            temporary.replace(target)
+        for name, data in own.snapshot_files(x.cpu(), target).items():
+            checkpoint.write_file(name, data)
 
 
 def _same_run(stored: Trained, now: Trained, where: Path) -> None:
@@ -232,15 +211,17 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
     for name in old:
         if old[name] != new[name]:
             raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
-    held, fitted = (() if t.transform is None else (*t.transform.mean, *t.transform.std) for t in (stored, now))
+    held, fitted = ({} if t.transform is None else t.transform.to_config() for t in (stored, now))
     same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
-    if not same or len(held) != len(fitted) or not all(map(_close, held, fitted)):
+    if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
 
-def _close(a: float, b: float) -> bool:
+def _close(a: Any, b: Any) -> bool:
     """Equal but for the order in which another machine adds."""
-    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    return a == b if isinstance(a, str) else math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
 
 
 class _Log:

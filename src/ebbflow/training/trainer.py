@@ -1,19 +1,21 @@
 """One training loop for every domain, as a generator: it takes a step, yields a record, and never touches a disk."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..couplings import COUPLINGS, posterior_mean
 from ..denoiser import Denoiser, loss_weight
 from ..errors import DivergedError, InputError
-from ..randomness import generator
+from ..randomness import generator, keyed
 from ..recipes import Recipe
 from ..specs import bind, pick
 from ..times import TIMES, stratified_draws, uniform_draws
@@ -40,16 +42,23 @@ class TensorData:
     """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
 
     x1: the other end's points where that is a sample set; None means N(0, I).
+    prepare: what a batch of x still needs, such as pixels to [-1, 1] and mirroring, told what to draw from.
     """
 
-    x: Float[Tensor, " n *d"]
+    x: Num[Tensor, " n *d"]
     labels: Int[Tensor, " n"] | None = None
     x1: Float[Tensor, " m *d"] | None = None
+    prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
     def to(self, device: torch.device) -> "TensorData":
         """The same data on a device."""
         labels, x1 = (part if part is None else part.to(device) for part in (self.labels, self.x1))
-        return TensorData(self.x.to(device), labels, x1)
+        return replace(self, x=self.x.to(device), labels=labels, x1=x1)
+
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> Float[Tensor, " b *d"]:
+        """The examples at these places, as the network sees them."""
+        x0 = self.x.index_select(0, indices)
+        return x0 if self.prepare is None else self.prepare(x0, draw)
 
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:
@@ -85,6 +94,7 @@ class Trainer:
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         self._loss = accelerator.prepare_model(_Loss(self.denoiser, recipe), False, evaluation_mode=True)
+        self._drops = any(isinstance(part, _DropoutNd) and part.p > 0 for part in self.denoiser.modules())
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
         # A third noise is needed where both ends of a path are given (see Path.between).
@@ -108,8 +118,10 @@ class Trainer:
         self.denoiser.train()
         while self.step < recipe.steps:
             self.flat.gradient.zero_()
-            loss = self._loss(**self.batch(self.step)).mean()
-            self.accelerator.backward(loss)
+            batch = self.batch(self.step)
+            with self._keyed():
+                loss = self._loss(**batch).mean()
+                self.accelerator.backward(loss)
             if self.accelerator.num_processes > 1:
                 loss = self.accelerator.reduce(loss.detach(), "mean")
                 self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
@@ -139,7 +151,7 @@ class Trainer:
         recipe, data, device = self.recipe, self.data, self.accelerator.device
         draw = generator(recipe.seed, "step", step, device=device)
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data.x)).to(device)
-        x0 = data.x.index_select(0, indices)
+        x0 = data.take(indices, draw)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
         batch = {"x0": x0, "t": self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)}
@@ -162,6 +174,13 @@ class Trainer:
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
+
+    def _keyed(self) -> AbstractContextManager[None]:
+        """Dropout draws from torch's own generator: give it the step's key, and the caller its state back."""
+        if not self._drops:
+            return nullcontext()
+        device = self.accelerator.device
+        return keyed(device, self.recipe.seed, "dropout", self.step, self.accelerator.process_index)
 
     def averaged(self) -> dict[str, Tensor]:
         """The denoiser's state with the EMA in place of the parameters: what sampling uses."""

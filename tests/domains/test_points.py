@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from ebbflow.data import DATASETS, save
+from ebbflow.domains.points import evaluate, point_set, real_points
 from ebbflow.errors import InputError
-from ebbflow.evaluation import evaluate, point_set, real_points
 from ebbflow.randomness import generator
-from ebbflow.recipes import Recipe
+from ebbflow.recipes import PointRecipe
 
-GAUSSIANS = Recipe(data="three_gaussians")
+GAUSSIANS = PointRecipe(data="three_gaussians")
 
 
 @pytest.fixture
 def file(tmp_path):
     x, labels = DATASETS["two_spirals"].sample(400, torch.Generator().manual_seed(0))
     save(tmp_path / "points.csv", x, ["a", "b"], ["red" if k else "blue" for k in labels])
-    return Recipe(data=str(tmp_path / "points.csv"), label="label", conditional=True)
+    return PointRecipe(data=str(tmp_path / "points.csv"), label="label", conditional=True)
 
 
 def test_a_named_set_is_known_and_a_file_is_not(file):
@@ -50,7 +50,7 @@ def test_real_points_of_a_file_are_its_rows_in_random_order(file):
 
 def test_a_file_that_is_gone_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="is not here, so there is nothing to compare with"):
-        real_points(Recipe(data=str(tmp_path / "gone.csv")), 5, 0)
+        real_points(PointRecipe(data=str(tmp_path / "gone.csv")), 5, 0)
 
 
 def test_truth_is_at_its_floor_and_a_shifted_truth_is_not():
@@ -66,12 +66,12 @@ def test_truth_is_at_its_floor_and_a_shifted_truth_is_not():
 
 def test_a_set_without_density_or_modes_has_distances_alone():
     x, _ = DATASETS["swiss_roll"].sample(300, generator("test", 0))
-    names = [row.name for row in evaluate(Recipe(data="swiss_roll"), x)]
+    names = [row.name for row in evaluate(PointRecipe(data="swiss_roll"), x)]
     assert names == ["non-finite", "MMD²", "energy distance", "sliced W2", "exact W2"]
 
 
 def test_labels_asked_for_are_measured_one_by_one(file):
-    for recipe in (file, Recipe(data="two_spirals", conditional=True)):
+    for recipe in (file, PointRecipe(data="two_spirals", conditional=True)):
         real = real_points(recipe, 300, 7)
         rows = {row.name: row for row in evaluate(recipe, real.x, real.labels)}
         assert {"asked label nearest", "sliced W2 of label 0", "sliced W2 of label 1"} <= set(rows)

@@ -1,0 +1,87 @@
+"""A folder of pictures, searched in depth."""
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import InputError
+from .gather import Found, Source, fingerprint
+from .pictures import read
+
+# By their endings; what remains is tried, whatever its name.
+_NOT_PICTURES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("7z", "bz2", "db", "gz", "rar", "sqlite", "tar", "tgz", "xz", "zip", "zst"),
+        *("avi", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "wav", "webm"),
+        *("c", "cpp", "css", "h", "htm", "html", "ipynb", "js", "m", "py", "pyc", "sh", "tex"),
+        *("cfg", "csv", "ini", "json", "jsonl", "lock", "log", "md", "rst", "toml", "tsv", "txt", "xml", "yaml", "yml"),
+        *("doc", "docx", "key", "pdf", "ppt", "pptx", "url", "xls", "xlsx"),
+        *("h5", "mat", "npy", "npz", "parquet", "pickle", "pkl", "pt", "pth", "safetensors", "sha1", "sha256"),
+    )
+)
+_NO_PICTURES = frozenset({"__macosx", "license", "licence", "copying", "readme", "notice", "makefile", "checksums"})
+
+
+def read_folder(folder: Path, label: str) -> Found:
+    """Every file below a folder, sorted by name, that isn't hidden or plainly something else."""
+    if label not in ("", "folder"):
+        raise InputError(f"label of a folder of pictures must be 'folder' or nothing; got {label!r}.")
+    files, unusable = _walk(folder)
+    if not files and not unusable:
+        raise InputError(f"{folder} holds no pictures.")
+    names = [name for name, _, _ in files]
+    if label and (loose := next((name for name in names if "/" not in name), None)):
+        raise InputError(
+            f"{folder}: label 'folder' needs each picture in a sub-folder, and {_plain(loose)} is in none."
+        )
+    where = folder.resolve()
+    source = Source(
+        len(files),
+        lambda i, size, channels: read(where / names[i], size, channels),
+        lambda i: _plain(names[i]),
+        _plain(str(where)),
+        fingerprint(files),
+        tuple(f"{_plain(name)} {reason}" for name, reason in unusable),
+    )
+    return Found(source, [_plain(name.split("/")[0]) for name in names] if label else None)
+
+
+def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
+    """(name, bytes, mtime in ns) of what may be a picture, and (name, reason) of what can't be looked into."""
+    files: list[tuple[str, int, int]] = []
+    unusable: list[tuple[str, str]] = []
+    top = folder.stat()
+    waiting = [("", frozenset({(top.st_dev, top.st_ino)}))]
+    while waiting:
+        prefix, above = waiting.pop()
+        try:
+            entries = list(os.scandir(folder / prefix))
+        except OSError as error:
+            if not prefix:
+                raise
+            unusable.append((prefix, f"can't be searched: {error.strerror}"))
+            continue
+        for entry in entries:
+            lower, name = entry.name.lower(), prefix + entry.name
+            if lower.startswith(".") or lower in _NO_PICTURES or os.path.splitext(lower)[1] in _NOT_PICTURES:
+                continue
+            try:
+                info = entry.stat()
+            except OSError as error:  # a link to nothing or to itself
+                unusable.append((name, f"can't be found: {error.strerror}"))
+                continue
+            if stat.S_ISREG(info.st_mode):
+                files.append((name, info.st_size, info.st_mtime_ns))
+            elif not stat.S_ISDIR(info.st_mode):
+                unusable.append((name, "is neither a file nor a folder"))
+            elif (info.st_dev, info.st_ino) in above:
+                unusable.append((name, "is a link to a folder it lies in"))
+            else:
+                waiting.append((f"{name}/", above | {(info.st_dev, info.st_ino)}))
+    return sorted(files, key=lambda file: file[0].split("/")), sorted(unusable)
+
+
+def _plain(name: str) -> str:
+    """A file's name on one line, whatever its bytes."""
+    return name if name.isprintable() else repr(name)[1:-1]

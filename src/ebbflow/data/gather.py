@@ -1,0 +1,248 @@
+"""Many pictures into one uint8 tensor: decoded in threads, bad ones named, the result kept in a cache.
+
+Pillow lets go of Python's lock while it decodes, so threads do what processes would, without their start and copies.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from jaxtyping import UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import InputError
+from .pictures import BadPicture, quiet
+
+MOST_BAD = 0.05  # of the pictures; more than that is no accident
+_FORMAT = 1  # of the cache; to be raised with whatever changes the pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """n pictures still to be decoded.
+
+    picture(i, size, channels): picture i as (h, w, c), or BadPicture. name(i): what an error calls it.
+    where, state: the set's address and a fingerprint of what lies there now; no state, no cache.
+    unusable: what was found bad before decoding.
+    """
+
+    n: int
+    picture: Callable[[int, int, int], UInt8[np.ndarray, "h w c"]]
+    name: Callable[[int], str]
+    where: str
+    state: str = ""
+    unusable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one kind of data holds: pictures, as an array (n, h, w, c) or still to be decoded, and a label for each.
+
+    classes: their names where the labels are their numbers. test: so many of the last are the set's own test part.
+    """
+
+    pictures: Source | UInt8[np.ndarray, "n h w c"]
+    labels: np.ndarray | Sequence[Any] | None = None
+    classes: tuple[str, ...] = ()
+    test: int = 0
+
+
+def gather(
+    source: Source,
+    *,
+    size: int = 0,
+    channels: int = 0,
+    on_bad: str = "skip",
+    workers: int = 0,
+    cache: bool = True,
+    progress: bool = True,
+) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...]]:
+    """The good pictures, their numbers among the source's n, and a line for each bad one.
+
+    on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.
+    """
+    if on_bad == "fail" and source.unusable:
+        raise InputError(f"{source.where}: {source.unusable[0]}.")
+    file = _cache_file(source, size, channels) if cache and source.state else None
+    found = _load(file, source.state) if file else None
+    if found is None:
+        x, bad, lasting = _decode(source, size, channels, on_bad == "fail", workers, progress)
+        if file and lasting:
+            _save(file, source.state, x, bad)
+    else:
+        x, bad = found
+    lines = (*source.unusable, *(f"{source.name(i)} {reason}" for i, reason in sorted(bad.items())))
+    if lines and on_bad == "fail":
+        raise InputError(f"{source.where}: {lines[0]}.")
+    total = source.n + len(source.unusable)
+    if len(lines) > MOST_BAD * total:
+        more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+        raise InputError(
+            f"{source.where}: {len(lines)} of {total} pictures can't be used, more than {MOST_BAD:.0%}: "
+            f"{'; '.join(lines[:3])}{more}."
+        )
+    return x, [i for i in range(source.n) if i not in bad], lines
+
+
+def _decode(
+    source: Source, size: int, channels: int, strict: bool, workers: int, progress: bool
+) -> tuple[Tensor, dict[int, str], bool]:
+    """The good pictures, number → reason of the bad ones, and whether those reasons will last."""
+    bad: dict[int, BadPicture] = {}
+
+    def note(i: int, error: BadPicture) -> None:
+        if strict:
+            raise InputError(f"{source.where}: {source.name(i)} {error}.")
+        bad[i] = error
+
+    with quiet(), _bar(source.n, progress) as bar:
+        for model in range(source.n):  # the first good picture tells the shape of all
+            first = _try(source, model, size, channels)
+            if isinstance(first, np.ndarray):
+                break
+            note(model, first)
+            bar.update()
+        else:
+            none = torch.empty(0, channels or 1, size, size, dtype=torch.uint8)
+            return none, {i: str(error) for i, error in bad.items()}, False
+        x = _room(source.where, (source.n, channels or 3, *first.shape[:2]))
+        colours = np.zeros(source.n, np.uint8)
+
+        def several(numbers: range) -> list[tuple[int, BadPicture]]:
+            failed = []
+            for i in numbers:
+                picture = _try(source, i, size, channels)
+                if isinstance(picture, BadPicture):
+                    failed.append((i, picture))
+                    continue
+                if picture.shape[:2] != first.shape[:2]:
+                    (h, w), (other_h, other_w) = first.shape[:2], picture.shape[:2]
+                    raise InputError(
+                        f"{source.where}: {source.name(model)} is {w} × {h} pixels and {source.name(i)} "
+                        f"{other_w} × {other_h}; give --size to make all alike."
+                    )
+                colours[i] = picture.shape[2]
+                x[i, : colours[i]] = picture.transpose(2, 0, 1)
+            return failed
+
+        chunks = [range(start, min(start + 16, source.n)) for start in range(model, source.n, 16)]
+        for chunk, failed in zip(chunks, _in_threads(several, chunks, workers)):
+            for i, error in failed:
+                note(i, error)
+            bar.update(len(chunk))
+
+    reasons = {i: str(error) for i, error in bad.items()}
+    return _packed(x, colours), reasons, not any(error.passing for error in bad.values())
+
+
+def _try(source: Source, i: int, size: int, channels: int) -> np.ndarray | BadPicture:
+    try:
+        return source.picture(i, size, channels)
+    except BadPicture as error:
+        return error
+
+
+def _room(where: str, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError:
+        n, c, h, w = shape
+        raise InputError(
+            f"{where}: {n} pictures of {w} × {h} take {n * c * h * w / 1e9:.0f} GB of memory; give a smaller --size."
+        ) from None
+
+
+def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:
+    """The rows whose number of channels isn't 0, in place; three channels as soon as one picture has them."""
+    good = np.flatnonzero(colours)
+    for row, i in enumerate(good.tolist()):
+        if row != i:
+            x[row] = x[i]
+    x, colours = x[: len(good)], colours[good]
+    if colours.max() == 1:
+        return torch.from_numpy(x[:, :1].copy() if x.shape[1] == 3 else x)
+    for row in np.flatnonzero(colours == 1).tolist():
+        x[row, 1:] = x[row, :1]
+    return torch.from_numpy(x)
+
+
+def _in_threads(work: Callable, items: Sequence, workers: int) -> Iterator:
+    """work(item) in the items' order; what hasn't begun when the caller stops never will."""
+    pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16))
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _bar(total: int, progress: bool) -> tqdm:
+    """Shown from two seconds on."""
+    return tqdm(
+        total=total, desc="reading", unit=" pictures", delay=2, leave=False, file=sys.stderr, disable=not progress
+    )
+
+
+# --- cache --------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """$EBBFLOW_CACHE, else ebbflow in $XDG_CACHE_HOME, else in ~/.cache."""
+    if folder := os.environ.get("EBBFLOW_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbflow"
+
+
+def fingerprint(*parts: object) -> str:
+    """A hash of whatever repr tells apart."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _cache_file(source: Source, size: int, channels: int) -> Path:
+    """One for each set, size and channels: a set that changed replaces what was kept of it."""
+    return cache_folder() / f"pictures-{fingerprint(source.where, size, channels)[:32]}.safetensors"
+
+
+def _save(file: Path, state: str, x: Tensor, bad: dict[int, str]) -> None:
+    """Whole or not at all; a cache that can't be written is no error."""
+    about = {"state": fingerprint(_FORMAT, PIL.__version__, state), "bad": json.dumps(list(bad.items()))}
+    with suppress(OSError, SafetensorError):
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
+            save_file({"x": x}, Path(temporary) / file.name, about | {"sum": _sum(x, about)})
+            os.replace(Path(temporary) / file.name, file)
+
+
+def _load(file: Path, state: str) -> tuple[Tensor, dict[int, str]] | None:
+    """None where nothing is kept, the set has changed since, or the file is damaged."""
+    try:
+        with safe_open(file, "pt") as held:
+            about = held.metadata()
+            if about["state"] != fingerprint(_FORMAT, PIL.__version__, state):
+                return None
+            x = held.get_tensor("x")
+        if about.pop("sum") != _sum(x, about):
+            return None
+        return x, dict(json.loads(about["bad"]))
+    except Exception:  # safetensors, the system and json raise a dozen kinds for a damaged file
+        return None
+
+
+def _sum(x: Tensor, about: dict[str, str]) -> str:
+    """A check of the pixels and of what is said about them."""
+    said = json.dumps([x.shape, about["state"], about["bad"]]).encode()
+    return f"{zlib.crc32(x.numpy().data, zlib.crc32(said)):08x}"

@@ -1,0 +1,200 @@
+"""Pictures to learn from, as uint8: the built-in digits, a folder, a .npz, idx files, or a Hugging Face data set.
+
+Nothing is ever unpickled. What can't be used is refused in one sentence, or left out and named in `Images.bad`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from ..randomness import generator
+from . import folder, hugging_face, idx
+from .files import in_order, label_array, listed, load_arrays
+from .gather import Found, Source, gather
+from .pictures import shape
+
+ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
+LARGEST = 8192  # pixels a side
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """n pictures, 0..255, their labels 0..k-1 and the labels' names.
+
+    test: so many of the last pictures are the set's own test part. bad: one line for each picture left out.
+    """
+
+    x: UInt8[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"] | None = None
+    classes: tuple[str, ...] = ()
+    test: int = 0
+    bad: tuple[str, ...] = ()
+
+
+def load(
+    data: str,
+    *,
+    size: int = 0,
+    channels: int = 0,
+    label: str = "",
+    on_bad: str = "skip",
+    workers: int = 0,
+    cache: bool = True,
+    progress: bool = True,
+) -> Images:
+    """Every picture of a set.
+
+    data: "digits"; a folder, searched in depth; a .npz with `images` (n, h, w[, c]) in uint8; an idx file or the folder
+    of them; "hf:name[:config]", also of a local folder, read by the package `datasets`.
+    size: 0 keeps the pictures, which then have to be alike; else their middle as size × size (`pictures.shape`).
+    channels: 0 keeps grey if all are, else RGB; 1 or 3. label: "folder" takes the class from the first sub-folder; of
+    a .npz or Hugging Face set it names the array or column, where that isn't plain.
+    on_bad: "skip" leaves out pictures that can't be read, up to 5 %; "fail" stops at the first.
+    workers: threads, 0 is one a core. cache: keep what was decoded in `gather.cache_folder()`.
+    """
+    _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
+    _check("channels", channels, "0 (as found), 1 or 3", channels in (0, 1, 3))
+    _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
+    _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
+    found = _find(data, label)
+    pictures = found.pictures
+    if isinstance(pictures, np.ndarray):
+        *_, h, w, c = pictures.shape
+        if size in (0, h if h == w else 0) and channels in (0, c):
+            x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
+            return Images(x, *_labels(data, found.labels, found.classes), found.test)
+        pictures = _from_array(data, pictures)
+    x, good, bad = gather(
+        pictures, size=size, channels=channels, on_bad=on_bad, workers=workers, cache=cache, progress=progress
+    )
+    labels = None if found.labels is None else [found.labels[i] for i in good]
+    test = sum(i >= pictures.n - found.test for i in good)
+    return Images(x, *_labels(data, labels, found.classes), test, bad)
+
+
+def split(images: Images, share: float, seed: int = 0) -> tuple[Images, Images]:
+    """(training part, held-out part), each in the set's order.
+
+    Where the set has a test part of its own, that is held out, whatever `share`. Else it is round(share n)
+    pictures, at least one if share > 0, of each class within one of its share, drawn by `seed`.
+    """
+    _check("share", share, "at least 0 and below 1", 0 <= share < 1)
+    n = len(images.x)
+    held = torch.zeros(n, dtype=torch.bool)
+    if images.test:
+        held[n - images.test :] = True
+    elif share and n > 1:
+        count = min(max(1, round(share * n)), n - 1)
+        g = generator(seed, "held out")
+        order = torch.randperm(n, generator=g)
+        if images.labels is not None:  # class by class, the classes in a random order as well
+            rank = torch.randperm(int(images.labels.max()) + 1, generator=g)
+            order = order[rank[images.labels[order]].argsort(stable=True)]
+        steps = torch.arange(n + 1) * count // n
+        held[order[steps.diff() > 0]] = True  # evenly along the order
+    return _part(images, ~held, images.bad), _part(images, held, ())
+
+
+def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
+    labels = None if images.labels is None else images.labels[rows]
+    return Images(images.x[rows], labels, images.classes, bad=bad)
+
+
+def _check(name: str, value: object, accepted: str, fine: bool) -> None:
+    if not fine:
+        raise InputError(f"{name} must be {accepted}; got {value!r}.")
+
+
+def _find(data: str, label: str) -> Found:
+    if data == "digits":
+        return _digits(label)
+    if data.startswith("hf:"):
+        return hugging_face.read_hub(data, label)
+    path = Path(data).expanduser()
+    _check("data", data, ACCEPTED, data != "")  # which Path takes for the current folder
+    try:
+        if path.is_dir():
+            return idx.read_folder(path, label) if idx.find(path) else folder.read_folder(path, label)
+        if not path.exists():
+            raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist.")
+        if not path.is_file():
+            raise InputError(f"data must be {ACCEPTED}; {data!r} is not a file.")
+        if path.suffix.lower() == ".npz":
+            return _npz(path, label)
+        if idx.matches(path):
+            return idx.read(path, label)
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+    raise InputError(f"data must be {ACCEPTED}; {data!r} is another kind of file.")
+
+
+def _labels(
+    where: str, labels: np.ndarray | Sequence[Any] | None, classes: tuple[str, ...]
+) -> tuple[Int[Tensor, " n"] | None, tuple[str, ...]]:
+    """Labels as 0..k-1 and the classes' names, which unless given are the labels in sorted order."""
+    if labels is None:
+        return None, ()
+    values = np.asarray(labels)
+    if classes and values.dtype.kind in "iu":
+        if (wrong := (values < 0) | (values >= len(classes))).any():
+            row = int(wrong.argmax())
+            raise InputError(f"{where}: label {values[row]} of picture {row + 1} is not in 0..{len(classes) - 1}.")
+        return torch.from_numpy(values.astype(np.int64)), classes
+    names = label_array(f"{where}, labels", values)
+    classes = tuple(in_order(set(names)))
+    index = {name: k for k, name in enumerate(classes)}
+    return torch.tensor([index[name] for name in names]), classes
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
+
+
+def _from_array(where: str, array: UInt8[np.ndarray, "n h w c"]) -> Source:
+    """Pictures of an array, to be resized or recoloured."""
+
+    def picture(i: int, size: int, channels: int) -> np.ndarray:
+        return shape(Image.fromarray(array[i].squeeze(2) if array.shape[3] == 1 else array[i]), size, channels)
+
+    return Source(len(array), picture, lambda i: f"picture {i + 1}", where)
+
+
+def _digits(label: str) -> Found:
+    """1797 digits of 8 × 8 pixels (see digits.txt), stored as 0..16."""
+    if label:
+        raise InputError(f"label names an array or column of your own data, and digits has its labels; got {label!r}.")
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as held:
+        images, labels = held["images"], held["labels"]
+    return Found(np.rint(images[..., None] * (255 / 16)).astype(np.uint8), labels, tuple("0123456789"))
+
+
+def _npz(path: Path, label: str) -> Found:
+    held = {name: array for name, array in load_arrays(path, b"PK").items() if isinstance(array, np.ndarray)}
+    pictures = [name for name, array in held.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
+    name = next((name for name in ("images", *pictures) if name in held), None)
+    if name is None:
+        raise InputError(f"{path} has no array 'images', nor one like pictures in uint8; it has {listed(held)}.")
+    array, where = held[name], f"{path}, array {name!r}"
+    if array.dtype != np.uint8:
+        raise InputError(f"{where} must be uint8, 0 to 255; got {array.dtype}.")
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape:
+        raise InputError(f"{where} must have shape (n, h, w), (n, h, w, 1) or (n, h, w, 3); got {held[name].shape}.")
+    if label and label not in held:
+        raise InputError(f"{path} has no array {label!r}; it has {listed(held)}.")
+    label = label or next((name for name in ("labels", "y") if name in held), "")
+    if not label:
+        return Found(array)
+    labels = held[label]
+    if labels.size != len(array) or labels.shape[:1] != (len(array),):
+        raise InputError(f"{path}, array {label!r} must hold {len(array)} labels; it has shape {labels.shape}.")
+    classes = next((held[name] for name in ("classes", "class_names") if name in held), np.empty(0, str))
+    return Found(array, labels.reshape(-1), tuple(str(name) for name in classes.reshape(-1).tolist()))

@@ -1,0 +1,62 @@
+"""What a kind of data has of its own: how it is read, written, drawn and measured. One module each, all alike.
+
+    points   the rows of a table
+    images   pictures
+
+A module has
+
+    fits, prepare              what training needs: a first check, then the data
+    start                      where sampling starts, if not from noise
+    SNAPSHOT, snapshot_files   the samples drawn while training goes on, and the files that keep them
+    describe                   one line on the data
+    N, FILE, EXTENSIONS, EACH  how many samples to draw, where to, in which formats, how large each is
+    write, draw_samples        samples as a file, and as a picture
+    evaluate, draw_evaluation  metrics of samples, and what is drawn beside them
+    real                       real examples
+    draw_run                   `ebbflow plot`
+    PLAN, study, shown, kept, pictures   `ebbflow compare` and its report
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data import Transform
+from ..errors import InputError
+from ..recipes import Recipe
+from ..specs import pick
+from ..training.trainer import TensorData
+
+DOMAINS = ("points", "images")
+
+
+class Prepared(NamedTuple):
+    """A recipe's data for training, and what a trained network has to know of it."""
+
+    data: TensorData
+    shape: tuple[int, ...]
+    transform: Transform | None
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+def domain(recipe: Recipe) -> Any:
+    """The module of a recipe's domain."""
+    return importlib.import_module(f".{pick(DOMAINS, recipe.domain, 'domain')}", __name__)
+
+
+def read_array(file: Path) -> np.ndarray:
+    """A snapshot's array."""
+    try:
+        array: np.ndarray = np.load(file)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{file} is damaged.") from error
+    return array
+
+
+def class_names(classes: Sequence[str], labels: Any) -> tuple[str, ...]:
+    """The classes' names, which are their numbers where the data has no others."""
+    return tuple(classes) or (() if labels is None else tuple(str(i) for i in range(int(labels.max()) + 1)))

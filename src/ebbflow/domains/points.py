@@ -1,0 +1,301 @@
+"""Points: the rows of a table, drawn from a known distribution or read from a file."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..compare import Method, Plan
+from ..data import DATASETS, Points, PointSet, Standardise, load, save
+from ..errors import InputError
+from ..metrics import Measurement, measure
+from ..randomness import generator, key
+from ..recipes import PointRecipe
+from ..samplers import slope
+from ..training.rehearsal import room
+from ..training.trainer import TensorData
+from . import Prepared, class_names, read_array
+
+if TYPE_CHECKING:
+    from ..compare import Comparison
+    from ..plots.report import Picture
+    from ..trained import Trained
+
+UNIT, UNITS = "pt", "rows"
+N = N_EVALUATE = 10_000  # samples that `ebbflow sample` and `evaluate` draw
+FILE, EXTENSIONS = "samples.npy", (".npy", ".npz", ".csv", ".tsv")  # where to, by default, and in which formats
+EACH = 300  # bytes a sample may take
+WALK_POINTS = 1500
+FIELD_TIMES = (0.9, 0.7, 0.5, 0.3, 0.1)
+# Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:
+# it follows σ, which is small near the data; DDPM's own 1000 steps are those of its table.
+PLAN = Plan(
+    recipes={"diffusion": "ddpm", "flow": "flow"},
+    own=("path", "target", "sampler", "grid", "sample_steps"),
+    samplings={
+        "diffusion": [
+            ("DDPM, 1000 steps", "ddpm:variance=beta", "trailing", 1000),
+            ("DDIM, 50 steps", "ddim", "quadratic", 50),
+            ("Euler, 100 steps", "euler", "quadratic", 100),
+            ("Heun, 50 steps", "heun", "quadratic", 50),
+            ("Heun, 10 steps", "heun", "quadratic", 10),
+        ],
+        "flow": [
+            ("Euler, 100 steps", "euler", "quadratic", 100),
+            ("Heun, 50 steps", "heun", "quadratic", 50),
+            ("Heun, 10 steps", "heun", "quadratic", 10),
+        ],
+    },
+    curve={
+        "Euler": ("euler", "quadratic", (5, 10, 20, 50, 100)),
+        "Heun": ("heun", "quadratic", (3, 5, 10, 25, 50)),
+    },
+    curve_metrics=("within-mode sliced W2", "energy distance"),
+    curve_n=2000,
+    summary=(
+        "within-mode sliced W2", "outliers beyond 4 σ", "mean log-density", "MMD²", "energy distance", "sliced W2",
+    ),
+    fewest=20,  # two halves of fewer say nothing of each other
+)  # fmt: skip
+BLOCK = 4096  # starting points drawn together from a second sample set
+SNAPSHOT: dict[str, Any] = {"n": 1000, "sampler": "heun", "grid": "quadratic", "steps": 12}
+
+
+def fits(recipe: PointRecipe) -> None:
+    """Refuse more points than there is memory for."""
+    if recipe.data in DATASETS or recipe.source in DATASETS:
+        room(200 * recipe.points, f"points {recipe.points}")
+
+
+def prepare(recipe: PointRecipe) -> Prepared:
+    """The points of a recipe, and of its second set, in the network's units."""
+    points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
+    if recipe.conditional and points.labels is None:
+        raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
+    transform = Standardise.fit(points.x) if recipe.standardise else None
+    ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
+    x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
+    data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
+    classes = class_names(points.classes, points.labels)
+    return Prepared(data, tuple(x.shape[1:]), transform, points.columns, classes)
+
+
+def _source(recipe: PointRecipe, points: Points) -> Tensor:
+    x1 = load(recipe.source, recipe.points, recipe.seed + 1).x
+    if x1.shape[1:] != points.x.shape[1:]:
+        raise InputError(
+            f"source {recipe.source} has {x1.shape[1]} columns, but {recipe.data} has {points.x.shape[1]}."
+        )
+    return x1
+
+
+def start(recipe: PointRecipe, n: int, seed: int, first: int) -> Tensor | None:
+    """Points first, first + 1, … of the second sample set, the same whatever n; None where sampling starts from noise.
+
+    Of a named set fresh points in blocks, each with its own seed; of a file its rows, shuffled by the seed.
+    """
+    if recipe.source == "noise":
+        return None
+    if recipe.source in DATASETS:
+        blocks = range(first // BLOCK, (first + n - 1) // BLOCK + 1)
+        parts = [load(recipe.source, BLOCK, key(seed, "source", block) >> 1).x for block in blocks]
+        return torch.cat(parts)[first % BLOCK :][:n]
+    rows = load(recipe.source, recipe.points, seed).x
+    order = torch.randperm(len(rows), generator=generator(seed, "source"))
+    return rows[order[torch.arange(first, first + n) % len(rows)]]
+
+
+def snapshot_files(x: Tensor, path: Path) -> dict[Path, bytes]:
+    """Samples in data units as .npy."""
+    file = io.BytesIO()
+    np.save(file, x.numpy())
+    return {path: file.getvalue()}
+
+
+def describe(recipe: PointRecipe) -> str:
+    """One line on the data a recipe names."""
+    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"
+
+
+def point_set(recipe: PointRecipe) -> PointSet | None:
+    """The named distribution a recipe learns; None for a file."""
+    return DATASETS.get(recipe.data)
+
+
+def real_points(recipe: PointRecipe, n: int, seed: int) -> Points:
+    """n real points, fresh where the distribution is known, else (at most n) rows of the file in random order."""
+    known = point_set(recipe)
+    if known is not None:
+        x, labels = known.sample(n, generator("real", seed))
+        return Points(x, labels, classes=known.classes)
+    if not Path(recipe.data).exists():
+        raise InputError(f"The run's data, {recipe.data}, is not here, so there is nothing to compare with.")
+    points = load(recipe.data, n, seed, recipe.label or None)
+    kept = torch.randperm(len(points.x), generator=generator("real", seed))[:n]
+    labels = None if points.labels is None else points.labels[kept]
+    return Points(points.x[kept], labels, points.columns, points.classes)
+
+
+def evaluate(
+    recipe: PointRecipe,
+    samples: Float[Tensor, " n d"],
+    labels: Int[Tensor, " n"] | None = None,
+    seed: int = 0,
+    floors: dict[tuple[str, int], list[float]] | None = None,
+    only: Sequence[str] | None = None,
+) -> list[Measurement]:
+    """Every metric that applies, beside its floor. Labels, where given, are what the samples were asked for.
+
+    floors: one dict for several evaluations against the same data, which then share their floors.
+    only: names of the metrics wanted, instead of all.
+    """
+
+    def real(n: int, repeat: int) -> Tensor | tuple[Tensor, Tensor]:
+        points = real_points(recipe, n, repeat)
+        return points.x if labels is None or points.labels is None else (points.x, points.labels)
+
+    known = point_set(recipe)
+    if known is None:
+        return measure(samples, real(10**9, seed), labels=labels, seed=seed, floors=floors, only=only)
+    modes = known.modes
+    return measure(
+        samples,
+        real,
+        means=None if modes is None else modes.means,
+        std=None if modes is None else modes.std,
+        log_density=known.log_density,
+        labels=labels,
+        seed=seed,
+        floors=floors,
+        only=only,
+    )
+
+
+def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
+    """Samples as a file that `ebbflow train` reads."""
+    names = None if labels is None or path.suffix == ".npy" else [trained.classes[i] for i in labels]
+    save(path, x, trained.columns, names)
+
+
+def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
+    """Samples beside real points."""
+    from ..plots import run
+
+    return run.draw_samples(trained, x, labels, path)
+
+
+def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
+    """What `ebbflow evaluate` draws: nothing."""
+    yield from ()
+
+
+def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
+    """All that a run folder can show."""
+    from ..plots import run
+
+    return run.draw_run(trained, folder, out)
+
+
+def pictures(comparison: "Comparison") -> Iterator["Picture"]:
+    """The pictures of a comparison's report."""
+    from ..plots import report
+
+    return report.pictures(comparison)
+
+
+def real(recipe: PointRecipe, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """`real_points` and their labels."""
+    points = real_points(recipe, n, seed)
+    return points.x, points.labels
+
+
+def kept(x: Tensor) -> np.ndarray:
+    """Samples as a comparison keeps them."""
+    array: np.ndarray = x.numpy()
+    return array
+
+
+def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
+    """What is drawn of a trained network."""
+    recipe = trained.recipe
+    from ..training.run import read_metrics
+
+    history = read_metrics(folder)
+    walk = list(trained.trajectory(WALK_POINTS, seed=recipe.seed, sampler="heun", grid="uniform", steps=50))
+    evolution = [
+        (int(file.stem.removeprefix("step-")), read_array(file))
+        for file in sorted((folder / "evolution").glob("step-*.npy"))
+    ]
+    return Method(
+        key,
+        name,
+        np.array([line["step"] for line in history if line["loss"] is not None]),
+        np.array([line["loss"] for line in history if line["loss"] is not None]),
+        history[-1]["cpu_seconds"] if history else 0.0,
+        evolution,
+        np.array([t for t, _ in walk]),
+        torch.stack([x for _, x in walk]).numpy(),
+        _fields(trained) if trained.shape == (2,) else [],
+    )
+
+
+@torch.no_grad()
+def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
+    """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time."""
+    denoiser, recipe = trained.denoiser, trained.recipe
+    real = real_points(recipe, WALK_POINTS, recipe.seed).x
+    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
+    frame = limits(recipe, real)
+    noise_end = trained.to_data(torch.tensor([[-3.0] * len(frame), [3.0] * len(frame)])).numpy()
+    low, high = np.minimum(frame[:, 0], noise_end[0]), np.maximum(frame[:, 1], noise_end[1])
+    axes = [torch.linspace(float(a), float(b), 17) for a, b in zip(low, high, strict=True)]
+    places = torch.cartesian_prod(*axes)
+    zero = trained.to_data(torch.zeros_like(places))
+    x0, x1 = trained.to_network(real), trained.to_network(next(trained.trajectory(len(real), seed=recipe.seed))[1])
+    fields = []
+    for time_ in FIELD_TIMES:
+        speed = trained.to_data(slope(denoiser, trained.to_network(places), time_)) - zero
+        t = torch.tensor([time_], dtype=torch.float64)
+        if denoiser.gaussian_end:
+            x_t = denoiser.path.interpolate(x0, noise, t)
+        else:
+            x_t, _ = denoiser.path.between(x0, x1[: len(x0)], t, noise)
+        x_t = trained.to_data(x_t)
+        fields.append((time_, places.numpy(), speed.numpy(), x_t.numpy()))
+    return fields
+
+
+def limits(recipe: PointRecipe, real: Tensor | np.ndarray) -> np.ndarray:
+    """The frame of every picture, (d, 2): the point set's own, or the middle 99.8 % of each column and a margin."""
+    known = point_set(recipe)
+    if known is not None:
+        return np.array([known.limits] * real.shape[1])
+    low, high = np.quantile(np.asarray(real), [0.001, 0.999], axis=0)
+    margin = 0.15 * np.maximum(high - low, 1e-6)
+    return np.stack([low - margin, high + margin], 1)
+
+
+def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
+    """What a comparison shows of its data."""
+    points = real_points(recipe, n, recipe.seed)
+    known = point_set(recipe)
+    return {
+        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else Path(recipe.data).name}",
+        "real": points.x.numpy(),
+        "real_labels": None if points.labels is None else points.labels.numpy(),
+        "limits": limits(recipe, points.x),
+        "classes": points.classes,
+        "columns": points.columns,
+        "settings": {
+            "network": recipe.network,
+            "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
+            "data": f"{recipe.data}, {recipe.points} points" if known else recipe.data,
+            "samples": f"{n} from the same noise for both",
+            "seed": str(recipe.seed),
+        },
+    }

@@ -1,0 +1,223 @@
+"""The report for images: every score beside what held-out real images get in the samples' place.
+
+**Floor.** Held-out images against the training images, at the samples' own number: a few random halves of the held-out
+ones. A generator that learnt the distribution is at the floor; one that copies its training images is *below* the floor
+of every distance, and the last rows say so.
+
+**Interval.** 95 %, as in report.py: fractions get the exact binomial one, the median that of its order statistics,
+distances the linearised bootstrap. Measured coverage of FD and KID at 150 to 300 samples: 0.92 to 0.98.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from scipy.special import bdtr
+from torch import Tensor
+
+from ..errors import InputError
+from ..randomness import generator
+from ..specs import pick
+from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited, train_classifier
+from .frechet import frechet_distance, frechet_influence
+from .inputs import Array
+from .kid import kid, kid_influence
+from .manifold import Manifold, precision_recall
+from .memorisation import Nearest, copied_share, nearest
+from .report import Better, Measurement, binomial_interval, influence_interval
+
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a metric may look at: samples, or held-out images in their place, and what they are held against."""
+
+    features: Float[Tensor, "n d"]
+    reference: Float[Tensor, "m d"]  # features of training images
+    distance: Float[Tensor, " n"]  # to the nearest training image
+    held_distance: Float[Tensor, " _"]
+    right: Any = None  # whether each is recognised as the class it was asked for; None where nothing was asked
+
+    @cached_property
+    def manifold(self) -> Manifold:
+        """At equal numbers of both, as in the paper."""
+        n = min(len(self.features), len(self.reference))
+        return precision_recall(self.features[:n], self.reference[:n], NEIGHBOURS)
+
+
+@dataclass(frozen=True)
+class ImageMetric:
+    """A row of IMAGE_METRICS. `interval` takes the value, too, and a seed."""
+
+    value: Callable[[Shown], float]
+    interval: Callable[[Shown, float, int], tuple[float, float]]
+    better: Better = "lower"
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReport:
+    """The rows, and what pictures of them need: which samples were measured, and each one's nearest training image."""
+
+    rows: list[Measurement]
+    kept: Int[Tensor, " n"]
+    nearest: Nearest
+
+
+def _fraction(of: Callable[[Shown], Array], better: Better, note: str = "") -> ImageMetric:
+    def interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
+        hits = of(shown)
+        return binomial_interval(round(float(hits.sum())), len(hits))
+
+    return ImageMetric(lambda shown: float(of(shown).mean()), interval, better, note)
+
+
+def _frechet_interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
+    low, high = influence_interval(value, frechet_influence(shown.features, shown.reference), seed)
+    return max(0.0, low), high
+
+
+def _median_interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
+    """Between order statistics r and n + 1 − r, r the 2.5 % quantile of Binomial(n, ½)."""
+    ordered = shown.distance.sort().values
+    n = len(ordered)
+    r = max(int(np.searchsorted(bdtr(np.arange(n + 1), n, 0.5), 0.025)), 1)
+    return float(ordered[r - 1]), float(ordered[n - r])
+
+
+IMAGE_METRICS: dict[str, ImageMetric] = {
+    "FD": ImageMetric(
+        lambda s: frechet_distance(s.features, s.reference),
+        _frechet_interval,
+        note="biased upwards at few images, as its floor is: compare at equal numbers only",
+    ),
+    "KID": ImageMetric(
+        lambda s: kid(s.features, s.reference),
+        lambda s, value, seed: influence_interval(value, kid_influence(s.features, s.reference), seed),
+    ),
+    "precision": _fraction(lambda s: s.manifold.inside_real, "higher"),
+    "recall": _fraction(lambda s: s.manifold.inside_samples, "higher"),
+    "density": ImageMetric(
+        lambda s: s.manifold.density,
+        lambda s, value, seed: influence_interval(value, [s.manifold.among_real], seed),
+        "higher",
+    ),
+    "coverage": _fraction(lambda s: s.manifold.covered, "higher"),
+    "asked class recognised": _fraction(lambda s: s.right, "higher"),
+    "nearest training image": ImageMetric(
+        lambda s: float(np.median(s.distance.numpy())),
+        _median_interval,
+        "equal",
+        "median distance in grey levels (root mean square, 0..255); nearer than held-out images are: memorised",
+    ),
+    "copies": ImageMetric(
+        lambda s: copied_share(s.distance, s.held_distance),
+        lambda s, value, seed: binomial_interval(round(value * len(s.distance)), len(s.distance)),
+        note="no farther from a training image than the nearest 1 % of held-out images; blurred samples are near all",
+    ),
+}
+
+
+def measure_images(
+    samples: UInt8[Tensor, "_ ..."],
+    train: UInt8[Tensor, "_ ..."],
+    held: UInt8[Tensor, "_ ..."],
+    *,
+    asked: Int[Tensor, " _"] | None = None,
+    train_labels: Int[Tensor, " _"] | None = None,
+    held_labels: Int[Tensor, " _"] | None = None,
+    classes: int = 0,
+    extractor: str = "",
+    repeats: int = 6,
+    seed: int = 0,
+    at_most: int = 5000,
+) -> ImageReport:
+    """Every metric of IMAGE_METRICS that applies, one row each.
+
+    asked: the class each sample was asked for; a second classifier, which made no features, says how often it is right.
+    extractor: a row of EXTRACTORS; "" chooses by the images' size and labels.
+    at_most: images of each set whose features are taken, random ones; every training image is looked at for copies.
+    At most half as many samples as held-out images are measured, since the floor must have their number.
+    """
+    n = min(len(samples), len(held) // 2, at_most)
+    _check(samples, train, held, n, repeats)
+    if asked is not None:
+        _check_asked(asked, len(samples), classes)
+    real = RealImages(train, held, train_labels, held_labels, classes)
+    name = pick(EXTRACTORS, extractor, "extractor") if extractor else suited(real)
+    extract = EXTRACTORS[name](real)
+    kept, pool, shelf = (
+        torch.randperm(len(images), generator=generator(seed, which))[:most]
+        for which, images, most in (("samples", samples, n), ("held", held, 2 * n), ("train", train, max(n, at_most)))
+    )
+    reference, found = extract(train[shelf]), nearest(samples[kept], train)
+    held_features, held_distance = extract(held[pool]), nearest(held[pool], train).distance
+    right = held_right = None
+    if asked is not None and train_labels is not None and held_labels is not None and max(train.shape[2:]) <= SMALL:
+        judge = train_classifier(train, train_labels, classes, held, held_labels, seed=JUDGE_SEED)
+        right = _hits(judge.predict(samples[kept]), asked[kept])
+        held_right = _hits(judge.predict(held[pool]), held_labels[pool])
+
+    shown = Shown(extract(samples[kept]), reference, found.distance, held_distance, right)
+    halves = [torch.randperm(2 * n, generator=generator(seed, "floor", i)).split(n) for i in range(repeats)]
+    floors = [
+        Shown(
+            held_features[half],
+            reference,
+            held_distance[half],
+            held_distance[other],
+            None if held_right is None else held_right[half],
+        )
+        for half, other in halves
+    ]
+    said = (
+        f"{n} of {len(samples)} samples, as many of {len(held)} held-out images for the floor,"
+        f" against {len(reference)} of {len(train)} training images"
+    )
+    few = min(n, len(reference)) <= reference.shape[1]
+    rows = []
+    for key, metric in IMAGE_METRICS.items():
+        if (key == "FD" and few) or (key == "asked class recognised" and right is None):
+            continue
+        ours = key in ("FD", "KID")
+        title, notes = extract.score(key) if ours else key, [said, extract.note if ours else "", metric.note]
+        if key == "KID" and few:
+            notes.append(f"{extract.score('FD')} needs more than {reference.shape[1]} images and is left out")
+        rows.append(_row(title, metric, shown, floors, "\n".join(filter(None, notes)), seed))
+    return ImageReport(rows, kept, found)
+
+
+def _row(title: str, metric: ImageMetric, shown: Shown, floors: Sequence[Shown], note: str, seed: int) -> Measurement:
+    value, floor = metric.value(shown), [metric.value(real) for real in floors]
+    low, high = metric.interval(shown, value, seed)
+    return Measurement(title, value, low, high, float(np.mean(floor)), min(floor), max(floor), metric.better, note)
+
+
+def _hits(found: Tensor, wanted: Tensor) -> Array:
+    return np.asarray((found == wanted.to(found)).double().numpy())
+
+
+def _check(samples: Tensor, train: Tensor, held: Tensor, n: int, repeats: int) -> None:
+    for name, images in (("samples", samples), ("train", train), ("held", held)):
+        if images.shape[1:] != train.shape[1:] or images.ndim != 4:
+            shapes = f"{tuple(images.shape)}, where train is {tuple(train.shape)}"
+            raise InputError(f"{name} must be images (n, c, h, w) of the training images' shape; got {shapes}.")
+    if n <= NEIGHBOURS or len(train) <= NEIGHBOURS:
+        least = f"{NEIGHBOURS + 1} samples, {2 * NEIGHBOURS + 2} held-out and {NEIGHBOURS + 1} training images"
+        few = f"{len(samples)}, {len(held)} and {len(train)}"
+        raise InputError(f"A report takes at least {least}; got {few}.")
+    if repeats < 1:
+        raise InputError(f"repeats must be at least 1; got {repeats}.")
+
+
+def _check_asked(asked: Tensor, n: int, classes: int) -> None:
+    if len(asked) != n:
+        raise InputError(f"asked must have one class for each of the {n} samples; got {len(asked)}.")
+    if not 0 <= int(asked.min()) <= int(asked.max()) < classes:
+        found = f"{int(asked.min())} to {int(asked.max())}"
+        raise InputError(f"asked must be classes in 0..{classes - 1}; got {found}.")

@@ -1,0 +1,84 @@
+"""Quality and variety apart: how many samples lie among the real features, and how many real ones among the samples.
+
+A set's manifold is the union of the balls around its points, each out to its k-th nearest other point.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from .inputs import Array, pair
+
+ROWS = 512  # rows of a strip of pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Manifold:
+    """What each point adds to the four numbers, which are means."""
+
+    among_real: Array  # for every x, how many balls of y it lies in, over k: density is the mean
+    inside_real: Array  # for every x, whether it lies in any: precision
+    inside_samples: Array  # for every y, whether it lies in any ball of x: recall
+    covered: Array  # for every y, whether its own ball holds any x: coverage
+
+    @property
+    def precision(self) -> float:
+        return float(self.inside_real.mean())
+
+    @property
+    def recall(self) -> float:
+        return float(self.inside_samples.mean())
+
+    @property
+    def density(self) -> float:
+        return float(self.among_real.mean())
+
+    @property
+    def coverage(self) -> float:
+        return float(self.covered.mean())
+
+
+def precision_recall(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], k: int = 5) -> Manifold:
+    """Precision and recall of samples x against real y (Kynkäänniemi et al. 2019, arXiv:1904.06991, Eq. 2), density
+    and coverage (Naeem et al. 2020, arXiv:2002.09797).
+
+    All but density are at most 1. They depend on n and m, so compare at equal ones; recall and precision are fooled by
+    one outlier, whose ball is huge, and coverage is not.
+    """
+    a, b = pair(x, y)
+    fewest = min(len(a), len(b))
+    if not 1 <= k < fewest:
+        raise InputError(f"k must be at least 1 and below the {fewest} points of the smaller set; got {k}.")
+    centre = b.mean(0)  # nearer 0, |a|² + |b|² − 2 a·b keeps more digits
+    a, b = a - centre, b - centre
+    reach_a, reach_b = _reach(a, k), _reach(b, k)
+    balls, inside_samples = np.zeros(len(a)), np.zeros(len(b), dtype=bool)
+    covered = np.zeros(len(b), dtype=bool)
+    for start in range(0, len(a), ROWS):
+        rows = slice(start, start + ROWS)
+        distances = _squares(a[rows], b)
+        in_real = distances <= reach_b
+        balls[rows] = in_real.sum(1)
+        covered |= in_real.any(0)
+        inside_samples |= (distances <= reach_a[rows, None]).any(0)
+    return Manifold(balls / k, (balls > 0).astype(float), inside_samples.astype(float), covered.astype(float))
+
+
+def _reach(x: Array, k: int) -> Array:
+    """The squared distance of every point's k-th nearest other point."""
+    reach = np.empty(len(x))
+    for start in range(0, len(x), ROWS):
+        squares = _squares(x[start : start + ROWS], x)
+        own = np.arange(len(squares))
+        squares[own, start + own] = np.inf
+        reach[start : start + ROWS] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+    return reach
+
+
+def _squares(a: Array, b: Array) -> Array:
+    """|a − b|² of every pair."""
+    squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
+    return np.asarray(squares.clip(min=0))

@@ -1,0 +1,72 @@
+"""Did the generator learn by heart? Its samples' nearest training images, beside those of held-out images."""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import InputError
+
+ROWS, COLUMNS = 256, 4096  # of a strip of pairs: 8 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The nearest y of every x, and how far off it is: root mean square over an image's values, in data units."""
+
+    index: Int[Tensor, " n"]
+    distance: Float[Tensor, " n"]
+
+
+def nearest(x: Tensor, y: Tensor) -> Nearest:
+    """The nearest of y (n of m images, any shape) to every x; pixels 0..255 give grey levels. Exact: a copy is at 0.
+
+    The first of several equally near. Costs n m d multiplications: 5000 by 60 000 images of 28 × 28, 12 s on a core.
+    """
+    if not len(x) or not len(y) or x.shape[1:] != y.shape[1:] or not x[0].numel():
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise InputError(f"x and y must be images of one shape, at least one of each; got {shapes}.")
+    a, flat = (z.detach().cpu().flatten(1) for z in (x, y))
+    centre = torch.zeros(a.shape[1], dtype=torch.float64)
+    if x.is_floating_point() or y.is_floating_point():  # integers need no centre: their squares are exact in float64
+        if not (a.isfinite().all() and flat.isfinite().all()):
+            raise InputError("x and y must be finite; some of their values are not.")
+        centre = flat.double().mean(0)
+    a = a.double() - centre
+    best, index = torch.full((len(a),), torch.inf, dtype=torch.float64), torch.zeros(len(a), dtype=torch.int64)
+    bar = tqdm(total=len(flat), desc="nearest images", unit="img", delay=2, file=sys.stderr, leave=False)
+    with bar:
+        for start in range(0, len(flat), COLUMNS):
+            b = flat[start : start + COLUMNS].double() - centre
+            squares = b.square().sum(1)
+            for rows in torch.arange(len(a)).split(ROWS):
+                value, which = torch.addmm(squares, a[rows], b.T, alpha=-2).min(1)  # |x − y|² less |x|²
+                nearer = value < best[rows]
+                index[rows[nearer]], best[rows[nearer]] = start + which[nearer], value[nearer]
+            bar.update(len(b))
+    apart = [
+        (a[rows] + centre - flat[index[rows]].double()).square().mean(1) for rows in torch.arange(len(a)).split(ROWS)
+    ]
+    return Nearest(index, torch.cat(apart).sqrt())
+
+
+def copy_distance(held: Float[Tensor, " n"], share: float = 0.01) -> float:
+    """The distance below which an image is called a copy: held-out images are nearer to a training image in 1 % of
+    cases. `held`: their distances to the nearest one."""
+    if not len(held):
+        raise InputError("held must have the distance of at least one held-out image; it is empty.")
+    return float(np.quantile(held.cpu().numpy(), share, method="lower"))
+
+
+def copied_share(samples: Float[Tensor, " n"], held: Float[Tensor, " m"], share: float = 0.01) -> float:
+    """The fraction of samples no farther from the training images than the nearest 1 % of the held-out ones.
+
+    Real images score 0.01, copies 1. A blurred sample is near everything in pixels, so look at the pairs too.
+    """
+    if not len(samples):
+        raise InputError("samples must have the distance of at least one sample; it is empty.")
+    return float((samples <= copy_distance(held, share)).double().mean())

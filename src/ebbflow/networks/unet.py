@@ -1,0 +1,257 @@
+"""The U-Net of images: down to small maps, through the middle, and up again, with a skip across at every stage.
+
+Ho et al. 2020, arXiv:2006.11239, Appendix B, after Ronneberger et al. 2015, arXiv:1505.04597. Scale and shift by the
+time, and attention in several heads, are those of Dhariwal & Nichol 2021, arXiv:2105.05233, Section 3.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import InputError
+from ..specs import pick
+from .embeddings import Fourier, LabelEmbedding, Timestep
+
+Conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)
+CONDITIONING = ("scale_shift", "add")
+TIME = ("fourier", "timestep")
+MIDDLE = ("attention", "unnormed", "plain")
+
+
+def norm_silu(
+    x: Float[Tensor, " b c h w"],
+    weight: Float[Tensor, " c"],
+    bias: Float[Tensor, " c"],
+    groups: int,
+    eps: float,
+    scale: Float[Tensor, " #b c"] | None = None,
+    shift: Float[Tensor, " #b c"] | None = None,
+) -> Float[Tensor, " b c h w"]:
+    """SiLU(GroupNorm(x) (1 + scale) + shift), in the type of x; the statistics are float32 even of bf16.
+
+    Wu & He 2018, arXiv:1803.08494, Eq. 7; Dhariwal & Nichol 2021, arXiv:2105.05233, Eq. 1 with y_s = 1 + scale.
+    """
+    h = F.group_norm(x, groups, weight, bias, eps)
+    if scale is not None and shift is not None:
+        h = torch.addcmul(shift[:, :, None, None], h, 1 + scale[:, :, None, None])
+    return F.silu(h).to(x.dtype)
+
+
+def largest_divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is at most `most`."""
+    return next(divisor for divisor in range(min(n, most), 0, -1) if n % divisor == 0)
+
+
+def zeroed(layer: Any) -> Any:
+    """The same layer, which says 0 until it has learnt something."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class NormSiLU(nn.GroupNorm):
+    """`norm_silu` with its weights, in as many groups up to `groups` as divide the channels."""
+
+    def __init__(self, channels: int, groups: int, eps: float) -> None:
+        super().__init__(largest_divisor(channels, groups), channels, eps)
+
+    def forward(
+        self, x: Float[Tensor, " b c h w"], scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Float[Tensor, " b c h w"]:
+        return norm_silu(x, self.weight, self.bias, self.num_groups, self.eps, scale, shift)
+
+
+class Attention(nn.Module):
+    """x + W_out softmax(q kᵀ/√d) v, each pixel asking all pixels of the map (Vaswani et al. 2017, arXiv:1706.03762).
+
+    head: the channels of a head at most; it has as many as divide the channels.
+    """
+
+    def __init__(self, channels: int, *, head: int, groups: int, eps: float, norm: bool = True) -> None:
+        super().__init__()
+        self.heads = channels // largest_divisor(channels, head)
+        self.norm = nn.GroupNorm(largest_divisor(channels, groups), channels, eps) if norm else nn.Identity()
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b c h w"]:
+        pixels = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(seen).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Block(nn.Module):
+    """h = conv₁ SiLU(norm x);  h = conv₂ SiLU(norm(h) (1 + scale) + shift);  x + h, then attention if there is one.
+
+    (scale, shift) = W emb; with "add" it is norm(h + W emb) instead, as in Ho et al. 2020.
+    """
+
+    def __init__(
+        self, into: int, out: int, attention: nn.Module | None = None, *,
+        emb: int, conditioning: str, groups: int, eps: float, dropout: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.adds = conditioning == "add"
+        self.norm1 = NormSiLU(into, groups, eps)
+        self.conv1 = Conv3x3(into, out)
+        self.from_emb = nn.Linear(emb, out if self.adds else 2 * out)
+        self.norm2 = NormSiLU(out, groups, eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(Conv3x3(out, out))
+        self.shortcut = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
+        self.attention = attention or nn.Identity()
+
+    def forward(self, x: Float[Tensor, " b into h w"], emb: Float[Tensor, " #b e"]) -> Float[Tensor, " b out h w"]:
+        h = self.conv1(self.norm1(x))
+        if self.adds:
+            h = self.norm2(h + self.from_emb(emb)[:, :, None, None])
+        else:
+            scale, shift = self.from_emb(emb).chunk(2, 1)
+            h = self.norm2(h, scale, shift)
+        h = self.shortcut(x) + self.conv2(self.dropout(h))
+        return self.attention(h)
+
+
+class Downsample(nn.Module):
+    """Half the rows and columns, rounded up. `asymmetric`: padded below and on the right alone, as in Ho's code."""
+
+    def __init__(self, channels: int, asymmetric: bool) -> None:
+        super().__init__()
+        self.asymmetric = asymmetric
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
+
+    def forward(self, x: Float[Tensor, " b c h w"], emb: Float[Tensor, " #b e"]) -> Float[Tensor, " b c h2 w2"]:
+        if self.asymmetric:
+            x = F.pad(x, (0, 1 + x.shape[3] % 2, 0, 1 + x.shape[2] % 2))
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbours to the size of the skip that comes next, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv3x3(channels, channels)
+
+    def forward(self, x: Float[Tensor, " b c h w"], like: Float[Tensor, " b c2 h2 w2"]) -> Float[Tensor, " b c h2 w2"]:
+        return self.conv(F.interpolate(x, size=like.shape[2:]))
+
+
+class UNet(nn.Module):
+    """ŷ of an image (channels, rows, columns), rows and columns even; called as network(x, t, label).
+
+    width, multipliers: level l has width · multipliers[l] channels, and half the rows and columns of the one before.
+    blocks: residual blocks of a level on the way down; there is one more on the way up.
+    attention: a flag for each level; head: the channels of one head, or the next smaller divisor of a level's channels.
+    dropout, groups, eps: of each block, and of its norms, which have as many groups up to that as divide its channels.
+    conditioning: time and label scale and shift inside each block ("scale_shift") or are added to its maps ("add").
+    patch: squares of patch × patch pixels are the channels of one, in and out; 2 costs a quarter.
+    time: "fourier" features of t, or "timestep": DDPM's sinusoids of timesteps · t - first (see Timestep).
+    middle: between its two blocks is "attention", attention "unnormed", or nothing ("plain").
+    asymmetric: see Downsample. checkpointing: recompute blocks on the way back: less memory, a third more time.
+
+    The last layer of each block, of attention and of the whole start at zero, hence ŷ = 0. `label` None stands for the
+    null label. Convolutions are fastest with weights in torch.channels_last, for which x needs no conversion.
+    """
+
+    def __init__(
+        self, channels: int, rows: int, columns: int, classes: int = 0, /, *,
+        width: int = 32, multipliers: str = "1-2-2-2", blocks: int = 2, attention: str = "0-1-0-0", head: int = 64,
+        dropout: float = 0.1, groups: int = 8, eps: float = 1e-5, conditioning: str = "scale_shift", patch: int = 1,
+        time: str = "fourier", timesteps: int = 1000, first: int = 1, freq_shift: int = 0, middle: str = "attention",
+        asymmetric: bool = False, checkpointing: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value, low, high in (
+            ("width", width, 1, 65536), ("blocks", blocks, 1, 64), ("head", head, 1, 65536), ("eps", eps, 1e-12, 1),
+            ("groups", groups, 1, 65536), ("dropout", dropout, 0, 0.99), ("patch", patch, 1, 64),
+            ("timesteps", timesteps, 1, 10**6), ("first", first, 0, 1), ("freq_shift", freq_shift, 0, 1),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise InputError(f"unet: {name} must be at least {low} and at most {high}; got {value}.")
+        pick(CONDITIONING, conditioning, "unet: conditioning")
+        pick(TIME, time, "unet: time")
+        pick(MIDDLE, middle, "unet: middle")
+        if rows % 2 or columns % 2 or rows % patch or columns % patch:
+            wanted = "even" if patch == 1 else f"even and multiples of patch = {patch}"
+            raise InputError(f"unet: the rows and columns of a picture must be {wanted}; got {rows} × {columns}.")
+        factors, flags = _numbers("multipliers", multipliers, 1, 1024), _numbers("attention", attention, 0, 1)
+        if len(factors) != len(flags):
+            raise InputError(f"unet: attention must have a flag for each of {multipliers!r}; got {attention!r}.")
+        widths, emb = [width * factor for factor in factors], 4 * width * factors[0]
+        self.shape, self.widths, self.blocks, self.attention = (channels, rows, columns), widths, blocks, flags
+        self.classes, self.patch, self.checkpointing = classes, patch, checkpointing
+
+        block = partial(Block, emb=emb, conditioning=conditioning, groups=groups, eps=eps, dropout=dropout)
+        attend = partial(Attention, head=head, groups=groups, eps=eps)
+        features = max(2, widths[0] // 2 * 2)
+        clock = Fourier(features) if time == "fourier" else Timestep(features, timesteps, first, freq_shift)
+        self.from_time = nn.Sequential(clock, nn.Linear(features, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.from_label = LabelEmbedding(classes, emb) if classes else None
+
+        self.stem = Conv3x3(channels * patch**2, widths[0])
+        self.down, skips = nn.ModuleList(), [now := widths[0]]
+        for level, (out, flag) in enumerate(zip(widths, flags)):
+            for _ in range(blocks):
+                self.down.append(block(now, out, attend(out) if flag else None))
+                skips.append(now := out)
+            if level < len(widths) - 1:
+                self.down.append(Downsample(out, asymmetric))
+                skips.append(out)
+        inner = None if middle == "plain" else attend(now, norm=middle == "attention")
+        self.middle = nn.ModuleList([block(now, now, inner), block(now, now)])
+        self.up = nn.ModuleList()
+        for level, (out, flag) in reversed(list(enumerate(zip(widths, flags)))):
+            for _ in range(blocks + 1):
+                self.up.append(block(now + skips.pop(), out, attend(out) if flag else None))
+                now = out
+            if level:
+                self.up.append(Upsample(out))
+        self.norm = NormSiLU(now, groups, eps)
+        self.out = zeroed(Conv3x3(now, channels * patch**2))
+
+    def forward(
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b c h w"]:
+        emb = self.embed(t, label)
+        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        skips = [h]
+        for stage in self.down:
+            h = self.run(stage, h, emb)
+            skips.append(h)
+        for stage in self.middle:
+            h = self.run(stage, h, emb)
+        for stage in self.up:
+            if isinstance(stage, Upsample):
+                h = stage(h, like=skips[-1])
+            else:
+                h = self.run(stage, torch.cat([h, skips.pop()], 1), emb)
+        return F.pixel_shuffle(self.out(self.norm(h)), self.patch)
+
+    def embed(self, t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None) -> Float[Tensor, " #b e"]:
+        """What every block is told of the time and the label."""
+        emb = self.from_time(t)
+        if self.from_label is not None:
+            null = torch.full((1,), self.classes, device=t.device)
+            emb = emb + self.from_label(null if label is None else label)
+        return F.silu(emb)
+
+    def run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
+        """stage(*inputs); with checkpointing only the inputs are kept for the way back."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(stage, *inputs, use_reentrant=False)
+        return stage(*inputs)
+
+
+def _numbers(name: str, text: str, low: int, high: int) -> list[int]:
+    """ "1-2-2" → [1, 2, 2]: a spec's values hold no commas."""
+    numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in text.split("-")]
+    if not all(low <= number <= high for number in numbers):
+        raise InputError(f"unet: {name} must be numbers of {low} to {high}, one a level, as in 1-1-1; got {text!r}.")
+    return numbers

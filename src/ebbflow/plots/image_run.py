@@ -1,0 +1,245 @@
+"""The pictures of a run on images: `ebbflow sample`, `ebbflow plot` and the report of `ebbflow compare`."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..denoiser import DenoiserLike
+from ..domains import images as domain
+from ..encoding import slerp
+from ..errors import InputError
+from ..guidance import Bounded
+from ..metrics import nearest
+from ..paths import PATHS
+from ..posterior import PiGDM, masked
+from ..randomness import Draws
+from ..samplers import trajectory
+from ..specs import bind
+from ..trained import Trained
+from ..training.checkpoint import storage
+from . import curves, images, strips, style
+from .report import Picture
+from .run import key_of
+
+if TYPE_CHECKING:
+    from ..compare import Comparison
+
+WALK = 6  # pictures of a strip
+FILM = 20  # pictures of an animation
+STEPS = 25  # of Heun, for every picture drawn here
+WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
+CLASSES = 10  # classes of a guidance grid at most
+
+
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
+    """Samples as a plain grid, a row for each class where classes were asked for in turn."""
+    count = len(trained.classes)
+    by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
+    with storage(path):
+        return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
+
+
+def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
+    """The samples nearest to a picture that was trained on, above it."""
+    train, held = domain.parts(trained.recipe)
+    shown = torch.from_numpy(domain.kept(x))
+    found, real = nearest(shown, train.x), nearest(held.x[:1000], train.x)
+    chosen = found.distance.argsort()[:most]
+    typical = float(real.distance.median()) if len(held.x) else None
+    figure = strips.neighbours(
+        shown[chosen].numpy(),
+        train.x[found.index[chosen]].numpy(),
+        found.distance[chosen].numpy(),
+        typical=typical,
+        title=f"The {len(chosen)} of {len(x)} samples that are nearest to a training picture",
+    )
+    style.save(figure, path)
+    return path
+
+
+def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
+    """Draw all that a run folder can show, yielding each picture as it is written."""
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+    walk = _walk(trained, FILM)
+    history = _history(folder)
+    grown = domain.evolution(folder)
+    stills: dict[str, Callable[[], Figure] | None] = {
+        "samples": lambda: images.grid(domain.kept(walk[-1][1]), title="Samples"),
+        "denoising": lambda: _denoising(trained, walk),
+        "forward": lambda: _forward(trained),
+        "interpolation": lambda: _interpolation(trained),
+        "guidance": (lambda: _guidance(trained)) if trained.recipe.conditional else None,
+        "inpainting": (lambda: _inpainting(trained)) if trained.denoiser.gaussian_end else None,
+        "training": (lambda: _training(grown)) if grown else None,
+        "losses": (lambda: images.loss_and_speed(history, key=key_of(trained.recipe))) if history else None,
+    }
+    for name, draw in stills.items():
+        if draw is None:
+            continue
+        path = out / f"{name}.png"
+        style.save(draw(), path)
+        yield path
+    frames = np.stack([domain.kept(x) for _, x in walk])
+    yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
+    if len(grown) > 1:
+        yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
+
+
+def pictures(c: "Comparison") -> Iterator[Picture]:
+    """The report's pictures in order."""
+
+    def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
+        return lambda path: style.save(make(), path)
+
+    def of(method: str) -> np.ndarray:
+        return next(s.samples for s in c.samplings if s.method == method)[:40]
+
+    yield Picture(
+        "real.png",
+        "Real pictures",
+        "What both methods learn from.",
+        still(lambda: images.grid(c.real[:40], columns=10)),
+    )
+    for method in c.methods:
+        label = next(s.label for s in c.samplings if s.method == method.key)
+        yield Picture(
+            f"samples-{method.key}.png",
+            f"Samples: {method.name}",
+            f"Drawn by {label}, not picked; the same noises for both methods.",
+            still(lambda method=method: images.grid(of(method.key), columns=10)),
+        )
+    for method in c.methods:
+        yield Picture(
+            f"denoising-{method.key}.png",
+            f"From noise to pictures: {method.name}",
+            "The same noises for both methods, by Heun's method: watch at which t shapes appear.",
+            still(lambda method=method: strips.denoising_strip(method.walk_times.tolist(), method.walk[:, :WALK])),
+        )
+    if c.quality:
+        yield Picture(
+            "quality.png",
+            "Quality against cost",
+            f"The grey band is what truth itself scores in {c.quality_metric} at this sample size.",
+            still(lambda: curves.quality_against_evaluations(c.quality, c.methods, c.quality_metric, c.floor)),
+        )
+    for method in c.methods:
+        if len(method.evolution) > 1:
+            yield Picture(
+                f"training-{method.key}.png",
+                f"Training, step by step: {method.name}",
+                "The same noises at every stage. Early pictures are horrible, and that says nothing of the last.",
+                still(lambda method=method: _training(method.evolution)),
+            )
+    if all(len(method.losses) for method in c.methods):
+        yield Picture(
+            "losses.png",
+            "Training losses",
+            "Look at whether each curve has levelled off, not at which is lower: the two networks predict different "
+            "things, so their losses have different floors, and neither floor is 0.",
+            still(lambda: curves.losses(c.methods)),
+        )
+
+
+def _labels(trained: Trained, n: int) -> Tensor | None:
+    return torch.arange(n) % len(trained.classes) if trained.recipe.conditional else None
+
+
+def _walk(trained: Trained, n: int) -> list[tuple[float, Tensor]]:
+    return list(
+        trained.trajectory(
+            n, seed=trained.recipe.seed, label=_labels(trained, n), sampler="heun", grid="uniform", steps=STEPS
+        )
+    )
+
+
+def _denoising(trained: Trained, walk: list[tuple[float, Tensor]]) -> Figure:
+    """x_t above what the network makes of it."""
+    labels = trained.labels(_labels(trained, WALK), WALK)
+    cond = {} if labels is None else {"label": labels}
+    with torch.no_grad():
+        guesses = [trained.denoiser(trained.to_network(x[:WALK]), max(t, 1e-3), **cond).x0 for t, x in walk]
+    shown = np.stack([domain.kept(trained.to_data(x)) for x in guesses])
+    return strips.denoising_strip([t for t, _ in walk], np.stack([domain.kept(x[:WALK]) for _, x in walk]), shown)
+
+
+def _forward(trained: Trained) -> Figure:
+    """A picture of the data, or else of the network's, on its way to noise."""
+    path = trained.recipe.path
+    try:
+        picture = domain.kept(domain.real(trained.recipe, 1, trained.recipe.seed)[0])[0]
+    except InputError:  # the pictures it learned from are not here
+        picture = domain.kept(_walk(trained, 1)[-1][1])[0]
+    return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, picture)
+
+
+def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
+    """Samples from the great circles between pairs of noises."""
+    _, noise = next(trained.trajectory(2 * rows, seed=trained.recipe.seed))
+    x1 = trained.to_network(noise)
+    starts = torch.stack([slerp(x1[:rows], x1[rows:], k / (n - 1)) for k in range(n)], 1)
+    labels = trained.labels(_labels(trained, rows), rows)
+    found = [
+        _ends(trained, starts[i], {} if labels is None else {"label": labels[i].expand(n)}, seed=0) for i in range(rows)
+    ]
+    return strips.interpolation(np.stack(found))
+
+
+def _guidance(trained: Trained) -> Figure:
+    """The same noises by class and guidance weight."""
+    classes = trained.classes[:CLASSES]
+    n = len(classes)
+    found = [
+        trained.sample(
+            n, seed=trained.recipe.seed, label=torch.arange(n), guidance=weight, sampler="heun", grid="uniform",
+            steps=STEPS,
+        )
+        for weight in WEIGHTS
+    ]  # fmt: skip
+    return strips.guidance_grid(WEIGHTS, classes, np.stack([domain.kept(x) for x in found]))
+
+
+def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
+    """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
+    try:
+        _, held = domain.parts(trained.recipe)
+        given = held.x[:rows] if len(held.x) >= rows else domain.parts(trained.recipe)[0].x[:rows]
+    except InputError:
+        given = torch.from_numpy(domain.kept(_walk(trained, rows)[-1][1]))
+    mask = torch.zeros(trained.shape, dtype=torch.bool)
+    mask[:, :, : trained.shape[2] // 2] = True
+    known = trained.to_network(given)
+    null = trained.labels(None, rows * ways)
+    cond = {} if null is None else {"label": null}
+    every = masked(known.repeat_interleave(ways, 0), mask)
+    wrapped: DenoiserLike = PiGDM(Bounded(trained.denoiser), every)
+    *_, (_, x) = trajectory(
+        wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=50, sampler="ddpm",
+        grid="uniform", **cond,
+    )  # fmt: skip
+    filled = domain.kept(trained.to_data(x)).reshape(rows, ways, *trained.shape)
+    return strips.inpainting(given.numpy(), mask[0].numpy(), filled)
+
+
+def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> np.ndarray:
+    """The samples that the ODE makes of noises in the network's units."""
+    *_, (_, x) = trajectory(
+        trained.denoiser, trained.shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",
+        grid="uniform", start=x1, **cond,
+    )  # fmt: skip
+    return domain.kept(trained.to_data(x))
+
+
+def _training(grown: list[tuple[int, np.ndarray]]) -> Figure:
+    return strips.training_strip([step for step, _ in grown], np.stack([x for _, x in grown]))
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    from ..training.run import read_metrics
+
+    return [line for line in read_metrics(folder) if line["loss"] is not None]

@@ -1,0 +1,34 @@
+"""Recipes for pictures: each is a row (path, target, times, sampler) over the same network and training."""
+
+from dataclasses import replace
+
+from .recipe import ImageRecipe
+
+_BASE = ImageRecipe(
+    network="unet-tiny", batch=128, steps=3000, lr=2e-3, warmup=0.05, ema=0.999, sampler="heun", grid="uniform"
+)
+
+
+def ddpm_images() -> ImageRecipe:
+    """Denoising diffusion (Ho et al. 2020, arXiv:2006.11239): predict the noise, sample by ancestral steps.
+
+    x̂₀ is kept within the pixels' range while sampling, as theirs is.
+    """
+    return replace(
+        _BASE, path="ddpm", target="noise", sampler="ddpm:variance=beta", grid="trailing", sample_steps=1000, bound=1.0
+    )
+
+
+def flow_images() -> ImageRecipe:
+    """Flow matching (Lipman et al. 2023, arXiv:2210.02747): predict the velocity, follow the ODE.
+
+    Training times are logit-normal (Esser et al. 2024, arXiv:2403.03206): most is learned half-way.
+    """
+    return replace(_BASE, path="linear", target="velocity", times="logit_normal")
+
+
+def edm_images() -> ImageRecipe:
+    """EDM (Karras et al. 2022, arXiv:2206.00364): preconditioned denoiser on exploding noise, Heun on their grid."""
+    return replace(
+        _BASE, path="ve", target="edm:data_std=0.5", times="log_normal:mean=-1.2", grid="karras", sample_steps=18
+    )

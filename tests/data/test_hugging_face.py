@@ -1,0 +1,236 @@
+"""Hugging Face data sets: with the package `datasets` where it is installed, else with one that stands in for it."""
+
+import io
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from ebbflow.data.gather import cache_folder
+from ebbflow.data.images import load, split
+from ebbflow.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+
+
+def png(value, size=(3, 2)):
+    file = io.BytesIO()
+    Pillow.new("L", size, value).save(file, "png")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+# The least of `datasets` that is used, with its own names.
+class Image:
+    def __init__(self, decode=True):
+        pass
+
+
+class ClassLabel:
+    def __init__(self, names):
+        self.names = names
+
+
+class Value:
+    pass
+
+
+class Dataset:
+    def __init__(self, features, columns, fingerprint="f"):
+        self.features, self.columns, self._fingerprint = features, columns, fingerprint
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, key):
+        return self.columns[key] if isinstance(key, str) else {name: held[key] for name, held in self.columns.items()}
+
+    def select_columns(self, names):
+        return Dataset(*({name: held[name] for name in names} for held in (self.features, self.columns)))
+
+    def cast_column(self, name, feature):
+        return self
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub: name → data set; what was asked for is kept in `asked`."""
+    sets, asked = {}, []
+
+    def load_dataset(name, config=None):
+        asked.append((name, config))
+        if name not in sets:
+            raise ConnectionError(f"Couldn't reach\n'{name}' on the Hub.")
+        return sets[name]
+
+    module = types.SimpleNamespace(load_dataset=load_dataset, load_from_disk=None, Image=Image)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return types.SimpleNamespace(sets=sets, asked=asked)
+
+
+def part(values, labels=(), feature=None, **options):
+    labels = list(labels) or [0] * len(values)
+    features = {"id": Value(), "picture": Image(), "kind": feature or ClassLabel(["cat", "ant"])}
+    columns = {"id": [str(k) for k in range(len(values))], "picture": [png(v) for v in values], "kind": labels}
+    return Dataset(features, columns, **options)
+
+
+def get(name, **options):
+    return load(f"hf:{name}", progress=False, **options)
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"^data 'hf:a/b' needs the package datasets: pip install datasets\.$"):
+        get("a/b")
+
+
+def test_columns_are_found_by_their_kind(hub):
+    hub.sets["me/pets"] = {"train": part([1, 2, 3], [0, 1, 1])}
+    found = get("me/pets")
+    assert found.x.shape == (3, 1, 2, 3)
+    assert found.x[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.classes == ("cat", "ant")  # in the set's order
+    assert found.test == 0
+    assert hub.asked == [("me/pets", None)]
+
+
+def test_a_config(hub):
+    hub.sets["me/pets"] = part([1, 2])
+    assert len(get("me/pets:small").x) == 2
+    assert hub.asked == [("me/pets", "small")]
+
+
+@pytest.mark.parametrize("name", ["test", "validation", "valid"])
+def test_the_test_part_comes_last(hub, name):
+    hub.sets["me/pets"] = {name: part([8, 9], [1, 0]), "train": part([1, 2, 3]), "more": part([5])}
+    found = get("me/pets")
+    assert found.test == 2
+    train, test = split(found, 0.0)
+    assert train.x[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert test.x[:, 0, 0, 0].tolist() == [8, 9]
+    assert test.labels.tolist() == [1, 0]
+
+
+def test_a_bad_one_in_the_test_part(hub):
+    test = part(range(20), [k % 2 for k in range(20)])
+    test.columns["picture"][3] = {"bytes": b"", "path": None}
+    test.columns["picture"][5] = None
+    hub.sets["me/pets"] = {"train": part(range(30)), "test": test}
+    found = get("me/pets")
+    assert found.bad == ("row 34 is empty", "row 36 is missing")
+    assert (len(found.x), found.test) == (48, 18)
+    assert split(found, 0.0)[1].x[:, 0, 0, 0].tolist() == [k for k in range(20) if k not in (3, 5)]
+    assert found.labels.tolist() == [0] * 30 + [k % 2 for k in range(20) if k not in (3, 5)]
+
+
+def test_one_part_of_any_name(hub):
+    hub.sets["me/pets"] = {"test": part([1, 2])}
+    found = get("me/pets")
+    assert (len(found.x), found.test) == (2, 0)
+    hub.sets["me/pets"] = {"a": part([1]), "b": part([1])}
+    with pytest.raises(InputError, match="hf:me/pets has no part 'train'; it has 'a', 'b'"):
+        get("me/pets")
+
+
+def test_a_label_by_name(hub):
+    hub.sets["me/pets"] = part([1, 2, 3], ["b", "a", "b"], Value())
+    assert get("me/pets").labels is None
+    found = get("me/pets", label="kind")
+    assert found.labels.tolist() == [1, 0, 1]
+    assert found.classes == ("a", "b")
+    with pytest.raises(InputError, match=r"has no column 'sort' in each of its parts; it has 'id', 'picture', 'kind'"):
+        get("me/pets", label="sort")
+
+
+def test_unlabelled_rows(hub):
+    hub.sets["me/pets"] = part([1, 2], [0, -1])
+    with pytest.raises(InputError, match=r"label -1 of picture 2 is not in 0\.\.1"):
+        get("me/pets")
+    hub.sets["me/pets"] = part([1, 2], [0, None])
+    with pytest.raises(InputError, match="must hold labels"):
+        get("me/pets")
+
+
+def test_no_pictures(hub):
+    hub.sets["me/text"] = Dataset({"text": Value()}, {"text": ["a", "b"]})
+    with pytest.raises(InputError, match="hf:me/text has no column of pictures; it has 'text'"):
+        get("me/text")
+
+
+def test_what_the_hub_says_comes_through(hub):
+    with pytest.raises(InputError) as error:
+        get("no/such")
+    assert str(error.value) == "hf:no/such can't be loaded: Couldn't reach 'no/such' on the Hub."
+    with pytest.raises(InputError, match="data must be hf:NAME"):
+        get("")
+
+
+def test_pictures_beside_the_set(hub, tmp_path):
+    """Rows may name a file instead of holding its bytes."""
+    held = part([1, 2])
+    (tmp_path / "a.png").write_bytes(png(7)["bytes"])
+    held.columns["picture"][0] = {"bytes": None, "path": str(tmp_path / "a.png")}
+    hub.sets["me/pets"] = held
+    assert get("me/pets").x[:, 0, 0, 0].tolist() == [7, 2]
+
+
+def test_the_cache_follows_the_fingerprint(hub):
+    hub.sets["me/pets"] = part([1, 2])
+    get("me/pets")
+    hub.sets["me/pets"] = part([3, 4])  # the same fingerprint: taken for the same
+    assert get("me/pets").x[:, 0, 0, 0].tolist() == [1, 2]
+    hub.sets["me/pets"] = part([3, 4], fingerprint="g")
+    assert get("me/pets").x[:, 0, 0, 0].tolist() == [3, 4]
+    hub.sets["me/others"] = part([5, 6], fingerprint="")
+    get("me/others")
+    assert len(list(cache_folder().iterdir())) == 1
+
+
+# --- the package itself -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real():
+    return pytest.importorskip("datasets")
+
+
+def made(real, values, labels):
+    features = real.Features({"img": real.Image(), "y": real.ClassLabel(names=["cat", "ant"])})
+    pictures = [Pillow.fromarray(np.full((2, 3), value, np.uint8)) for value in values]
+    return real.Dataset.from_dict({"img": pictures, "y": labels}, features=features)
+
+
+def test_saved_to_disk(real, tmp_path):
+    made(real, [1, 2, 3], [0, 1, 1]).save_to_disk(str(tmp_path / "one"))
+    found = get(tmp_path / "one")
+    assert found.x[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert found.x.shape == (3, 1, 2, 3)
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.classes == ("cat", "ant")
+
+    both = real.DatasetDict(train=made(real, [1, 2], [0, 1]), test=made(real, [9], [1]))
+    both.save_to_disk(str(tmp_path / "both"))
+    for _ in range(2):
+        found = get(tmp_path / "both", size=4)
+        assert found.x[:, 0, 0, 0].tolist() == [1, 2, 9]
+        assert found.x.shape == (3, 1, 4, 4)
+        assert (found.labels.tolist(), found.test) == ([0, 1, 1], 1)
+
+
+def test_many_rows_in_threads(real, tmp_path):
+    made(real, range(200), [k % 2 for k in range(200)]).save_to_disk(str(tmp_path / "many"))
+    found = get(tmp_path / "many", workers=4)
+    assert found.x[:, 0, 0, 0].tolist() == list(range(200))
+
+
+def test_a_damaged_folder(real, tmp_path):
+    made(real, [1, 2, 3], [0, 1, 1]).save_to_disk(str(tmp_path / "one"))
+    (tmp_path / "one" / "state.json").write_text("{")
+    with pytest.raises(InputError, match="can't be loaded: "):
+        get(tmp_path / "one")
