@@ -164,5 +164,5 @@ def test_pixels_go_to_minus_one_and_one_and_back():
 def test_pixels_know_their_volume_and_survive_json():
     assert Pixels().log_volume((3, 2, 2)) == pytest.approx(12 * math.log(127.5))
     assert transform_from_config(json.loads(json.dumps(Pixels().to_config()))) == Pixels()
-    with pytest.raises(InputError, match="takes the keys 'name'; got name, low"):
+    with pytest.raises(InputError, match="takes the keys 'name'; got 'low', 'name'"):
         transform_from_config({"name": "pixels", "low": 0})

@@ -343,8 +343,8 @@ def test_heads():
 
 
 def test_a_head_has_its_own_weights():
-    """What two heads of four channels see isn't what one of eight does; the norm of q and k isn't either."""
-    one, two = (fill(Attention(8, head=head, groups=2, eps=1e-5)) for head in (8, 4))
+    """What two heads of four channels see is not what one of eight sees."""
+    one, two = (fill(Attention(8, head=head, groups=2, eps=1e-5), std=0.5) for head in (8, 4))
     x = torch.randn(1, 8, 2, 3)
     assert not torch.allclose(one(x), two(x), atol=1e-3)
     pixels = nn.functional.group_norm(x, 2, two.norm.weight, two.norm.bias).flatten(2).mT

@@ -23,7 +23,7 @@ class ShowPath:
     path: str = "ddpm"
     """linear, cosine, ddpm, vp, ve or bridge, with options as in ddpm:steps=250."""
     data: str = "swiss_roll"
-    """The point set or file that dissolves."""
+    """The point set, file or pictures that dissolve."""
     out: Path = Path("runs/show-path")
     """Folder for the pictures."""
 
@@ -33,9 +33,11 @@ class ShowData:
     """Draw a data set, with its classes and its exact density where one is known."""
 
     data: tyro.conf.Positional[str]
-    """A point set (see `ebbflow list data`) or a .csv, .tsv, .npy or .npz file."""
+    """A point set (see `ebbflow list data`), a .csv, .tsv, .npy or .npz file, or pictures: digits, a folder, hf:NAME."""
     label: Annotated[str, hint("none")] = ""
-    """Column of the file that holds the labels (name, or number from 1)."""
+    """Column of the file that holds the labels (name, or number from 1); of pictures, see train flow-images."""
+    size: int = 0
+    """Side to which pictures are resized and centre-cropped; 0 keeps theirs."""
     n: int = 10_000
     """How many points to draw from a named point set."""
     seed: int = 0
@@ -44,7 +46,7 @@ class ShowData:
     """Folder for the picture."""
 
     def __post_init__(self) -> None:
-        within(self, n=(2, 10**7), seed=(0, MOST))
+        within(self, n=(2, 10**7), seed=(0, MOST), size=(0, 4096))
 
 
 def run(argv: Sequence[str]) -> None:
@@ -67,14 +69,21 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     from ..domains.points import limits
     from ..paths import PATHS
     from ..plots import forward
-    from ..recipes import PointRecipe
+    from ..recipes import kind_of
     from ..specs import bind, parse as parse_spec
 
     path = bind(PATHS, args.path, "path")()
     name, _ = parse_spec(args.path)
-    recipe = PointRecipe(data=args.data)
-    real = load(args.data, 4000, 0)
     named = {name: path}
+    recipe = kind_of(args.data)(data=args.data)
+    if recipe.domain == "images":
+        from ..domains import images
+        from ..plots.strips import forward_strip
+
+        both = named if name == "ddpm" else named | {"ddpm": PATHS["ddpm"]()}
+        yield "dissolving", forward_strip(both, images.kept(images.real(recipe, 1, 0)[0])[0])
+        return
+    real = load(args.data, 4000, 0)
     yield "point_1d", forward.point_mass(path, name)
     yield "point_2d", forward.point_mass_plane(path, name)
     yield "moments", forward.moments({name: path} if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()})
@@ -88,8 +97,11 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     from ..data import DATASETS, load
     from ..domains.points import limits
     from ..plots import points
-    from ..recipes import PointRecipe
+    from ..recipes import ImageRecipe, PointRecipe, kind_of
 
+    if kind_of(args.data) is ImageRecipe:
+        yield from _pictures(args)
+        return
     data = load(args.data, args.n, args.seed, args.label or None)
     known = DATASETS.get(args.data)
     title = known.about if known else Path(args.data).name
@@ -98,6 +110,29 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
         data.x.numpy(), limits(PointRecipe(data=args.data), data.x), labels=labels, classes=data.classes,
         log_density=known.log_density if known else None, title=title,
     )  # fmt: skip
+
+
+def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
+    """A few of each class, or of all."""
+    import torch
+
+    from ..data.images import load
+    from ..plots.images import grid
+    from ..randomness import generator
+
+    data = load(args.data, size=args.size, label=args.label)
+    order = torch.randperm(len(data.x), generator=generator(args.seed, "show"))
+    title = f"{len(data.x):,} pictures of {' × '.join(map(str, data.x.shape[1:]))}"
+    if data.labels is None:
+        kept, labels = order[:60], None
+    else:
+        each = [order[data.labels[order] == k][:10] for k in range(min(len(data.classes), 12))]
+        kept = torch.cat(each)
+        labels = data.labels[kept].numpy()
+    yield (
+        Path(args.data.removeprefix("hf:")).stem,
+        grid(data.x[kept].numpy(), columns=10, labels=labels, classes=data.classes, title=title),
+    )
 
 
 def _write(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:

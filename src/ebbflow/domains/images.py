@@ -60,7 +60,7 @@ PLAN = Plan(
         "asked class recognised",
     ),
     fewest=20,
-)
+)  # fmt: skip
 
 
 def fits(recipe: ImageRecipe) -> None:

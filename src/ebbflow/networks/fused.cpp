@@ -1,8 +1,8 @@
 // What a U-Net on a CPU spends its time on: 3 × 3 convolutions (Winograd) and GroupNorm with SiLU. Called by fused.py.
 //
-// All maps are channels_last float32, channels a multiple of 16. y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A over tiles of 4 × 4 outputs
-// (Lavin & Gray 2015, arXiv:1509.09308, Eq. 8) has 36 products where a direct convolution has 144; ⊙ becomes 36 matrix
-// products over the channels. Matrices are blocked: (rows, columns) is stored as [columns / 16][rows][16].
+// All maps are channels_last float32, their channels a multiple of 16. y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A over tiles of 4 × 4
+// outputs (Lavin & Gray 2015, arXiv:1509.09308, Eq. 8) has 36 products where a direct convolution has 144; ⊙ becomes 36
+// matrix products over the channels. Matrices are blocked: (rows, columns) is stored as [columns / 16][rows][16].
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -25,10 +25,10 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 void store(float* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
 
-// The tiles' polynomials are evaluated at 0, ±a, ±b and ∞. With these a and b rounding errors are half of those with 1 and 2.
+// The tiles' polynomials are taken at 0, ±a, ±b and ∞. With these, rounding errors are half of those with 1 and 2.
 constexpr double a = 0.75, b = 1.5;
 constexpr float a1 = a, a2 = a * a, a3 = a * a * a, b1 = b, b2 = b * b, b3 = b * b * b, ab = a * a * b * b;
-constexpr float na = 1 / (2 * a * a * (a * a - b * b)), nb = 1 / (2 * b * b * (b * b - a * a)), n0 = 1 / (a * a * b * b);
+constexpr float na = 0.5 / (a * a * (a * a - b * b)), nb = 0.5 / (b * b * (b * b - a * a)), n0 = 1 / (a * a * b * b);
 
 struct Input {  // Bᵀ: 6 inputs → 6 points
   static constexpr int from = 6, to = 6;
@@ -65,7 +65,8 @@ struct Filter {  // G: 3 weights → 6 points
 struct FilterGradient {  // Gᵀ: 6 points → 3 gradients of weights
   static constexpr int from = 6, to = 3;
   static void apply(const vec* u, ptrdiff_t s, vec* o) {
-    vec p = na * (u[s] + u[2 * s]), q = na * (u[s] - u[2 * s]), r = nb * (u[3 * s] + u[4 * s]), t = nb * (u[3 * s] - u[4 * s]);
+    vec p = na * (u[s] + u[2 * s]), q = na * (u[s] - u[2 * s]);
+    vec r = nb * (u[3 * s] + u[4 * s]), t = nb * (u[3 * s] - u[4 * s]);
     o[0] = n0 * u[0] + p + r, o[1] = a1 * q + b1 * t, o[2] = a2 * p + b2 * r + u[5 * s];
   }
 };
@@ -81,7 +82,7 @@ inline void transform(const vec* d, vec* o) {
   for (int i = 0; i < M::to; ++i) M::apply(columns + i * M::from, 1, o + i * M::to);
 }
 
-// c (R rows × 16) (+)= Σ a[row][k] b[k][0..15]: the k-th entry of a row is at `step` floats, after `inner` of them at `jump`.
+// c (R rows × 16) (+)= Σ a[row][k] b[k][0..15]. A row's entries are `step` apart, and each `inner` of them `jump`.
 template <int R>
 void kernel(const float* a, const ptrdiff_t* row, int outer, ptrdiff_t jump, int inner, ptrdiff_t step, const float* b,
             float* c, bool add) {
@@ -129,10 +130,11 @@ struct Map {
   int tiles() const { return (height + 3) / 4 * across(); }
 };
 
-// Tile `index` of size T × T that starts `margin` before its place, transformed by M, into out[point][block][row of rows].
+// The tile of that index, starting `margin` before its place, transformed by M into a row of out (36, rows, channels).
 template <class M>
 void tile_in(const float* x, Map m, int index, int margin, float* out, int rows, int row) {
-  const int n = index / m.tiles(), i0 = index % m.tiles() / m.across() * 4 - margin, j0 = index % m.across() * 4 - margin;
+  const int n = index / m.tiles(), place = index % m.tiles();
+  const int i0 = place / m.across() * 4 - margin, j0 = place % m.across() * 4 - margin;
   const float* image = x + (size_t)n * m.height * m.width * m.channels;
   for (int c = 0; c < m.channels; c += LANES) {
     vec d[M::from * M::from], o[M::to * M::to];
@@ -149,7 +151,7 @@ void tile_in(const float* x, Map m, int index, int margin, float* out, int rows,
 }
 
 void tile_out(const float* in, int rows, int row, const float* bias, float* y, Map m, int index) {
-  const int n = index / m.tiles(), i0 = index % m.tiles() / m.across() * 4, j0 = index % m.across() * 4;
+  const int n = index / m.tiles(), place = index % m.tiles(), i0 = place / m.across() * 4, j0 = place % m.across() * 4;
   float* image = y + (size_t)n * m.height * m.width * m.channels;
   const int high = std::min(4, m.height - i0), wide = std::min(4, m.width - j0);
   for (int c = 0; c < m.channels; c += LANES) {
@@ -237,8 +239,8 @@ void each_slice(int n, int pixels, int channels, int groups, int slice, int thre
 extern "C" {
 
 // y = silu(x̂ scale + shift), x̂ = (x - mean) rstd per image and group; scale, shift, mean and rstd are (n, channels).
-void norm_silu(const float* x, const float* scale, const float* shift, float* y, float* mean, float* rstd, int n, int pixels,
-               int channels, int groups, int slice, float eps, int threads) {
+void norm_silu(const float* x, const float* scale, const float* shift, float* y, float* mean, float* rstd, int n,
+               int pixels, int channels, int groups, int slice, float eps, int threads) {
   each_slice(n, pixels, channels, groups, slice, threads, [&](int i, Slice s) {
     const size_t image = (size_t)i * pixels * channels, row = (size_t)i * channels + s.first;
     const float count = (float)s.size * pixels;
@@ -315,9 +317,9 @@ void winograd(const float* x, const float* g, ptrdiff_t by_out, ptrdiff_t by_in,
     for (int e = 0; e < POINTS; ++e)
       for (int k = 0; k < out; k += BLOCK)
         for (int t = 0; t < count; t += ROWS)
-          KERNELS[std::min(ROWS, count - t)](v + e * plane(rows, in) + t * BLOCK, row, in / BLOCK, (ptrdiff_t)rows * BLOCK,
-                                             BLOCK, 1, u + e * plane(in, out) + (size_t)k * in,
-                                             m + e * plane(rows, out) + (size_t)k * rows + t * BLOCK, false);
+          KERNELS[std::min(ROWS, count - t)](
+              v + e * plane(rows, in) + t * BLOCK, row, in / BLOCK, (ptrdiff_t)rows * BLOCK, BLOCK, 1,
+              u + e * plane(in, out) + (size_t)k * in, m + e * plane(rows, out) + (size_t)k * rows + t * BLOCK, false);
     for (int t = 0; t < count; ++t) tile_out(m, rows, t, bias, y, to, first + t);
   }
 }
