@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
         inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
         clock = clock.to(x_t) if isinstance(clock, Tensor) else x_t.new_full((1,), clock)
         y: Tensor = self.network(inputs, clock, **cond)
-        return y
+        return y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
 
     def forward(self, x_t: Float[Tensor, " b *d"], t: Time, **cond: Any) -> Estimate:
         """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there."""

@@ -378,6 +378,23 @@ def test_a_size_the_config_leaves_out(tmp_path):
         load_unet(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "clip"),
+    [
+        ({"_class_name": "DDPMScheduler"}, 1.0),  # it does unless told otherwise
+        ({"_class_name": "DDPMScheduler", "clip_sample": False}, None),
+        ({"_class_name": "DDIMScheduler", "clip_sample_range": 2.0}, 2.0),
+        ({"_class_name": "DDPMScheduler", "thresholding": True}, None),  # another thing, which it does instead
+        ({"_class_name": "DPMSolverMultistepScheduler"}, None),
+    ],
+)
+def test_the_clip_is_the_schedulers(scheduler, clip, published, tmp_path):
+    for file in published.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    write_json(tmp_path / "scheduler_config.json", scheduler)
+    assert load_unet(tmp_path).clip == clip
+
+
 # A setting without a counterpart, and what the refusal names.
 REFUSED = [
     ({"_class_name": "UNet2DConditionModel"}, "_class_name must be one of UNet2DModel"),

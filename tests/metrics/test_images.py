@@ -214,6 +214,8 @@ def test_the_same_seed_measures_the_same(fresh):
         ({"asked": TRAIN_LABELS[:7]}, "one class for each of the 100 samples; got 7"),
         ({"asked": TRAIN_LABELS[:100] + 1}, r"0\.\.2; got 1 to 3"),
         ({"repeats": 0}, "repeats must be at least 1"),
+        ({"at_most": 5}, "at_most must be at least 6"),
+        ({"classes": 0}, "classes must be at least 2"),
         ({"extractor": "vgg"}, "extractor must be one of .*'vgg'"),
     ],
 )

@@ -23,7 +23,7 @@ NORMS = [  # b, c, h, w, groups; those with 2¹⁵ entries and more are compiled
     (3, 12, 3, 5, 4),
     (2, 9, 1, 1, 3),
 ]
-CONVOLUTIONS = [  # b, c, k, h, w; those with 16 tiles and 2²² products and more are compiled
+CONVOLUTIONS = [  # b, c, k, h, w; those with 16 tiles and 2²⁰ products and more are compiled
     (4, 64, 64, 16, 16),
     (2, 48, 80, 31, 38),
     (64, 128, 64, 4, 2),

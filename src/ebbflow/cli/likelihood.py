@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
-    known = DATASETS.get(args.data) if args.data else point_set(trained.recipe)
+    known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
     drawn = args.picture and trained.shape == (2,) and Path(args.run).is_dir()
     work = len(x) * args.steps + drawn * MAP**2 * MAP_STEPS
     with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
@@ -89,7 +89,7 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     if args.data:
         x = load(args.data, args.n, args.seed).x[: args.n]
     else:
-        x = real_points(trained.recipe, args.n, args.seed).x
+        x = real_points(cast(Any, trained.recipe), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
         have, got = (" × ".join(map(str, shape)) for shape in (trained.shape, x.shape[1:]))
         raise InputError(f"The run has points of {have} numbers, but {args.data or trained.recipe.data} has {got}.")
@@ -161,8 +161,8 @@ def _draw(trained: "Trained", path: Path, tick: Tick) -> Path:
     from ..plots.style import colour
     from ..training.checkpoint import storage
 
-    known = point_set(trained.recipe)
-    frame = limits(trained.recipe, real_points(trained.recipe, 10_000, 0).x)
+    known = point_set(cast(Any, trained.recipe))
+    frame = limits(cast(Any, trained.recipe), real_points(cast(Any, trained.recipe), 10_000, 0).x)
     parts = []
     for own in lattice(frame, MAP).float().split(CHUNK):
         z = trained.to_network(own)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -42,10 +42,16 @@ class Drawing:
     """Classifier-free guidance weight; 1 is off."""
     interval: tuple[float, float] = (0.0, 1.0)
     """Times between which guidance acts."""
+    bound: Annotated[float, hint("the recipe's")] = -1.0
+    """Keep estimates of the data within ± this, in the network's units, on the way; 0 lets them be."""
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
+        if self.bound != -1 and not 0 <= self.bound < math.inf:
+            raise InputError(f"--bound must be a number of at least 0; got {self.bound}.")
         within(self, seed=(0, MOST), threads=(0, 1024))
         if self.n != ITS_OWN:
             within(self, n=(1, MOST))
@@ -102,6 +108,7 @@ def draw(trained: "Trained", how: Drawing, more: int = 1) -> tuple["Tensor", "Te
 
     from ..domains import domain
     from ..training.rehearsal import room
+    from ..training.run import suited
 
     own = domain(trained.recipe)
     n = own.N if how.n == ITS_OWN else how.n
@@ -117,10 +124,13 @@ def draw(trained: "Trained", how: Drawing, more: int = 1) -> tuple["Tensor", "Te
         steps, count = how.steps, trained.best(how.steps).steps
     else:
         steps = count = int(how.steps or trained.recipe.sample_steps)
-    with tqdm(total=count * n, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
+    device = next(trained.denoiser.parameters()).device.type
+    half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
+    with half, tqdm(total=count * n, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
             n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
             sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,
+            bound=None if how.bound == -1 else how.bound,
         )  # fmt: skip
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -33,7 +33,7 @@ class ShowData:
     """Draw a data set, with its classes and its exact density where one is known."""
 
     data: tyro.conf.Positional[str]
-    """A point set (see `ebbflow list data`), a .csv, .tsv, .npy or .npz file, or pictures: digits, a folder, hf:NAME."""
+    """A point set (`ebbflow list data`), a .csv, .tsv, .npy or .npz file, or pictures: digits, a folder, hf:NAME."""
     label: Annotated[str, hint("none")] = ""
     """Column of the file that holds the labels (name, or number from 1); of pictures, see train flow-images."""
     size: int = 0
@@ -75,7 +75,7 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     path = bind(PATHS, args.path, "path")()
     name, _ = parse_spec(args.path)
     named = {name: path}
-    recipe = kind_of(args.data)(data=args.data)
+    recipe: Any = kind_of(args.data)(data=args.data)
     if recipe.domain == "images":
         from ..domains import images
         from ..plots.strips import forward_strip

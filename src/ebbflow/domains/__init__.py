@@ -26,7 +26,6 @@ import numpy as np
 
 from ..data import Transform
 from ..errors import InputError
-from ..recipes import Recipe
 from ..specs import pick
 from ..training.trainer import TensorData
 
@@ -43,9 +42,9 @@ class Prepared(NamedTuple):
     classes: tuple[str, ...] = ()
 
 
-def domain(recipe: Recipe) -> Any:
-    """The module of a recipe's domain."""
-    return importlib.import_module(f".{pick(DOMAINS, recipe.domain, 'domain')}", __name__)
+def domain(of: Any) -> Any:
+    """The module of a recipe's domain, or of a comparison's."""
+    return importlib.import_module(f".{pick(DOMAINS, of.domain, 'domain')}", __name__)
 
 
 def read_array(file: Path) -> np.ndarray:

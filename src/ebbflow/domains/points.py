@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -247,7 +247,7 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
 @torch.no_grad()
 def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
     """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time."""
-    denoiser, recipe = trained.denoiser, trained.recipe
+    denoiser, recipe = trained.denoiser, cast(PointRecipe, trained.recipe)
     real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
     frame = limits(recipe, real)

@@ -31,7 +31,7 @@ from ..randomness import generator
 SMALL = 32  # pixels; up to here a classifier of the set's own makes the features
 FEATURES_SEED, JUDGE_SEED = 0, 1  # constants, so that scores of two evaluations can be compared
 _FORMAT = 1  # of the cache; to be raised with whatever changes how a classifier is trained
-_BATCH, _PEAK_RATE, _EPOCHS, _MOST_SEEN = 64, 3e-3, 30, 600_000  # the last: images seen in a training
+_BATCH, _PEAK_RATE, _EPOCHS, _MOST_SEEN = 64, 3e-3, 30, 450_000  # the last: images seen in a training
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +70,16 @@ class Extractor:
 
 
 class ClassifierNetwork(nn.Module):
-    """Five 3 × 3 convolutions with GroupNorm and SiLU, the mean over all places (the features), a linear layer."""
+    """Four 3 × 3 convolutions with max-pooling, GroupNorm and SiLU, the mean over all places (the features), a linear
+    layer; 140 000 weights."""
 
-    def __init__(self, channels: int, classes: int, size: int, width: int = 24) -> None:
+    def __init__(self, channels: int, classes: int, size: int) -> None:
         super().__init__()
-        stem = 2 if size > 16 else 1
         layers: list[nn.Module] = []
-        for multiple, stride in ((1, stem), (2, 2), (2, 1), (4, 2), (4, 1)):
-            out = multiple * width
-            layers += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.GroupNorm(8, out), nn.SiLU()]
+        for out, pooled in ((16, size > 16), (48, True), (96, True), (96, False)):
+            layers.append(nn.Conv2d(channels, out, 3, padding=1, bias=False))
+            layers += [nn.MaxPool2d(2)] * pooled
+            layers += [nn.GroupNorm(8, out), nn.SiLU()]
             channels = out
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(channels, classes)
@@ -116,14 +117,14 @@ def train_classifier(
     The same data and seed give the same network (on one machine and number of threads), and it is kept in the cache.
     Handwritten digits (8 × 8): 99 % in 10 s on one core; Fashion-MNIST: 92 % in 3 CPU-minutes.
     """
+    if classes < 2:
+        raise InputError(f"classes must be at least 2 for a classifier; got {classes}.")
     for name, x, of in (("labels", images, labels), ("held_labels", held_images, held_labels)):
         if not len(x):
             raise InputError(f"A classifier needs images to train on and held-out ones; there are none for {name}.")
         if len(of) != len(x) or int(of.min()) < 0 or int(of.max()) >= classes:
             found = f"{len(of)} for {len(x)} images, from {int(of.min())} to {int(of.max())}" if len(of) else "none"
             raise InputError(f"{name} must give every image one class in 0..{classes - 1}; got {found}.")
-    if classes < 2:
-        raise InputError(f"classes must be at least 2 for a classifier; got {classes}.")
     network = _network(images, classes, seed)
     parts = (images, labels.long(), held_images, held_labels.long())
     file = cache_folder() / f"classifier-{_fingerprint(parts, _FORMAT, classes, seed)[:32]}.safetensors"
@@ -151,7 +152,6 @@ def _fit(network: ClassifierNetwork, images: Tensor, labels: Tensor, seed: int) 
     network.requires_grad_(True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=0.05)
     order, at = torch.empty(0, dtype=torch.int64), 0
-    shift = 1 if max(images.shape[2:]) <= 16 else 2
     bar = tqdm(range(steps), desc="training a classifier", unit="step", delay=2, file=sys.stderr, leave=False)
     with torch.enable_grad():
         for step in bar:
@@ -160,7 +160,7 @@ def _fit(network: ClassifierNetwork, images: Tensor, labels: Tensor, seed: int) 
             rows, at = order[at : at + batch], at + batch
             for group in optimiser.param_groups:
                 group["lr"] = _PEAK_RATE * min(1, 10 * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
-            down, right = torch.randint(-shift, shift + 1, (2,), generator=random).tolist()
+            down, right = torch.randint(-1, 2, (2,), generator=random).tolist()
             loss = F.cross_entropy(network(_shifted(images[rows], down, right)), labels[rows])
             optimiser.zero_grad()
             loss.backward()

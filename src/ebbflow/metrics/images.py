@@ -139,13 +139,17 @@ def measure_images(
 ) -> ImageReport:
     """Every metric of IMAGE_METRICS that applies, one row each.
 
-    asked: the class each sample was asked for; a second classifier, which made no features, says how often it is right.
+    asked: the class each sample was asked for; up to 32 pixels, a classifier that made no features says how often it is
+    right, where the real images have labels.
     extractor: a row of EXTRACTORS; "" chooses by the images' size and labels.
     at_most: images of each set whose features are taken, random ones; every training image is looked at for copies.
     At most half as many samples as held-out images are measured, since the floor must have their number.
     """
     n = min(len(samples), len(held) // 2, at_most)
-    _check(samples, train, held, n, repeats)
+    for option, given, least in (("repeats", repeats, 1), ("at_most", at_most, NEIGHBOURS + 1)):
+        if given < least:
+            raise InputError(f"{option} must be at least {least}; got {given}.")
+    _check(samples, train, held, n)
     if asked is not None:
         _check_asked(asked, len(samples), classes)
     real = RealImages(train, held, train_labels, held_labels, classes)
@@ -153,7 +157,7 @@ def measure_images(
     extract = EXTRACTORS[name](real)
     kept, pool, shelf = (
         torch.randperm(len(images), generator=generator(seed, which))[:most]
-        for which, images, most in (("samples", samples, n), ("held", held, 2 * n), ("train", train, max(n, at_most)))
+        for which, images, most in (("samples", samples, n), ("held", held, 2 * n), ("train", train, at_most))
     )
     reference, found = extract(train[shelf]), nearest(samples[kept], train)
     held_features, held_distance = extract(held[pool]), nearest(held[pool], train).distance
@@ -202,7 +206,7 @@ def _hits(found: Tensor, wanted: Tensor) -> Array:
     return np.asarray((found == wanted.to(found)).double().numpy())
 
 
-def _check(samples: Tensor, train: Tensor, held: Tensor, n: int, repeats: int) -> None:
+def _check(samples: Tensor, train: Tensor, held: Tensor, n: int) -> None:
     for name, images in (("samples", samples), ("train", train), ("held", held)):
         if images.shape[1:] != train.shape[1:] or images.ndim != 4:
             shapes = f"{tuple(images.shape)}, where train is {tuple(train.shape)}"
@@ -211,13 +215,11 @@ def _check(samples: Tensor, train: Tensor, held: Tensor, n: int, repeats: int) -
         least = f"{NEIGHBOURS + 1} samples, {2 * NEIGHBOURS + 2} held-out and {NEIGHBOURS + 1} training images"
         few = f"{len(samples)}, {len(held)} and {len(train)}"
         raise InputError(f"A report takes at least {least}; got {few}.")
-    if repeats < 1:
-        raise InputError(f"repeats must be at least 1; got {repeats}.")
 
 
 def _check_asked(asked: Tensor, n: int, classes: int) -> None:
     if len(asked) != n:
         raise InputError(f"asked must have one class for each of the {n} samples; got {len(asked)}.")
-    if not 0 <= int(asked.min()) <= int(asked.max()) < classes:
+    if classes and not 0 <= int(asked.min()) <= int(asked.max()) < classes:
         found = f"{int(asked.min())} to {int(asked.max())}"
         raise InputError(f"asked must be classes in 0..{classes - 1}; got {found}.")

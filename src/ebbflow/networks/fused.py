@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CHANNELS, TILES, WORK = 16, 16, 2**22  # of channels a multiple; at least so many tiles and products of a filter's place
+CHANNELS, TILES, WORK = 16, 16, 2**20  # channels: a multiple of; tiles, and products of one place of a filter: at least
 WIDEST = 1024  # channels that fused.cpp's norm takes at once
 POINTER, INT, SIZE, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float
 SIGNATURES = {
@@ -154,7 +154,7 @@ class _NormSiLU(torch.autograd.Function):
 
 
 class _Conv3x3(torch.autograd.Function):
-    """y = A_ᵀ[(G g Gᵀ) ⊙ (Bᵀ x B)]A, and the gradients by the same method; see fused.cpp."""
+    """y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ x B)]A, and the gradients by the same method; see fused.cpp."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -194,7 +194,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = Fa
         out, start = weight.shape[1], start + 2 * sum(places) * weight.element_size()
         to_out, to_in, places = to_in, to_out, [-stride for stride in places]
     b, c, h, w = x.shape
-    y = torch.empty(b, out, h, w, memory_format=torch.channels_last)
+    y = torch.empty(b, out, h, w, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     bias = None if bias is None else bias.contiguous()
     pointers = None if bias is None else bias.data_ptr(), y.data_ptr()
     sizes = b, h, w, c, out, torch.get_num_threads()

@@ -16,30 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import InputError
 from ..specs import pick
 from .embeddings import Fourier, LabelEmbedding, Timestep
+from .fused import Conv3x3, norm_silu
 
-Conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)
 CONDITIONING = ("scale_shift", "add")
 TIME = ("fourier", "timestep")
 MIDDLE = ("attention", "unnormed", "plain")
-
-
-def norm_silu(
-    x: Float[Tensor, " b c h w"],
-    weight: Float[Tensor, " c"],
-    bias: Float[Tensor, " c"],
-    groups: int,
-    eps: float,
-    scale: Float[Tensor, " #b c"] | None = None,
-    shift: Float[Tensor, " #b c"] | None = None,
-) -> Float[Tensor, " b c h w"]:
-    """SiLU(GroupNorm(x) (1 + scale) + shift), in the type of x; the statistics are float32 even of bf16.
-
-    Wu & He 2018, arXiv:1803.08494, Eq. 7; Dhariwal & Nichol 2021, arXiv:2105.05233, Eq. 1 with y_s = 1 + scale.
-    """
-    h = F.group_norm(x, groups, weight, bias, eps)
-    if scale is not None and shift is not None:
-        h = torch.addcmul(shift[:, :, None, None], h, 1 + scale[:, :, None, None])
-    return F.silu(h).to(x.dtype)
 
 
 def largest_divisor(n: int, most: int) -> int:
@@ -157,7 +138,7 @@ class UNet(nn.Module):
     asymmetric: see Downsample. checkpointing: recompute blocks on the way back: less memory, a third more time.
 
     The last layer of each block, of attention and of the whole start at zero, hence ŷ = 0. `label` None stands for the
-    null label. Convolutions are fastest with weights in torch.channels_last, for which x needs no conversion.
+    null label. The weights are in torch.channels_last, in which convolutions are fastest and x follows by itself.
     """
 
     def __init__(
@@ -215,6 +196,7 @@ class UNet(nn.Module):
                 self.up.append(Upsample(out))
         self.norm = NormSiLU(now, groups, eps)
         self.out = zeroed(Conv3x3(now, channels * patch**2))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None = None

@@ -1,8 +1,9 @@
 """The pictures of a run on images: `ebbflow sample`, `ebbflow plot` and the report of `ebbflow compare`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ..metrics import nearest
 from ..paths import PATHS
 from ..posterior import PiGDM, masked
 from ..randomness import Draws
+from ..recipes import ImageRecipe
 from ..samplers import trajectory
 from ..specs import bind
 from ..trained import Trained
@@ -46,7 +48,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
     """The samples nearest to a picture that was trained on, above it."""
-    train, held = domain.parts(trained.recipe)
+    train, held = domain.parts(_recipe(trained))
     shown = torch.from_numpy(domain.kept(x))
     found, real = nearest(shown, train.x), nearest(held.x[:1000], train.x)
     chosen = found.distance.argsort()[:most]
@@ -112,14 +114,14 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
             f"samples-{method.key}.png",
             f"Samples: {method.name}",
             f"Drawn by {label}, not picked; the same noises for both methods.",
-            still(lambda method=method: images.grid(of(method.key), columns=10)),
+            still(partial(images.grid, of(method.key), columns=10)),
         )
     for method in c.methods:
         yield Picture(
             f"denoising-{method.key}.png",
             f"From noise to pictures: {method.name}",
             "The same noises for both methods, by Heun's method: watch at which t shapes appear.",
-            still(lambda method=method: strips.denoising_strip(method.walk_times.tolist(), method.walk[:, :WALK])),
+            still(partial(strips.denoising_strip, method.walk_times.tolist(), method.walk[:, :WALK])),
         )
     if c.quality:
         yield Picture(
@@ -134,7 +136,7 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
                 f"training-{method.key}.png",
                 f"Training, step by step: {method.name}",
                 "The same noises at every stage. Early pictures are horrible, and that says nothing of the last.",
-                still(lambda method=method: _training(method.evolution)),
+                still(partial(_training, method.evolution)),
             )
     if all(len(method.losses) for method in c.methods):
         yield Picture(
@@ -144,6 +146,10 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
             "things, so their losses have different floors, and neither floor is 0.",
             still(lambda: curves.losses(c.methods)),
         )
+
+
+def _recipe(trained: Trained) -> ImageRecipe:
+    return cast(ImageRecipe, trained.recipe)
 
 
 def _labels(trained: Trained, n: int) -> Tensor | None:
@@ -172,7 +178,7 @@ def _forward(trained: Trained) -> Figure:
     """A picture of the data, or else of the network's, on its way to noise."""
     path = trained.recipe.path
     try:
-        picture = domain.kept(domain.real(trained.recipe, 1, trained.recipe.seed)[0])[0]
+        picture = domain.kept(domain.real(_recipe(trained), 1, trained.recipe.seed)[0])[0]
     except InputError:  # the pictures it learned from are not here
         picture = domain.kept(_walk(trained, 1)[-1][1])[0]
     return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, picture)
@@ -207,13 +213,13 @@ def _guidance(trained: Trained) -> Figure:
 def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
     try:
-        _, held = domain.parts(trained.recipe)
-        given = held.x[:rows] if len(held.x) >= rows else domain.parts(trained.recipe)[0].x[:rows]
+        _, held = domain.parts(_recipe(trained))
+        given = held.x[:rows] if len(held.x) >= rows else domain.parts(_recipe(trained))[0].x[:rows]
     except InputError:
         given = torch.from_numpy(domain.kept(_walk(trained, rows)[-1][1]))
     mask = torch.zeros(trained.shape, dtype=torch.bool)
     mask[:, :, : trained.shape[2] // 2] = True
-    known = trained.to_network(given)
+    known = trained.to_network(given.float())
     null = trained.labels(None, rows * ways)
     cond = {} if null is None else {"label": null}
     every = masked(known.repeat_interleave(ways, 0), mask)
@@ -239,7 +245,7 @@ def _training(grown: list[tuple[int, np.ndarray]]) -> Figure:
     return strips.training_strip([step for step, _ in grown], np.stack([x for _, x in grown]))
 
 
-def _history(folder: Path) -> list[dict[str, float]]:
+def _history(folder: Path) -> list[dict[str, Any]]:
     from ..training.run import read_metrics
 
     return [line for line in read_metrics(folder) if line["loss"] is not None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from ..compare import Method
 from ..domains.points import limits, real_points, study
 from ..errors import InputError
-from ..recipes import Recipe
+from ..recipes import PointRecipe, Recipe
 from ..trained import Trained
 from ..training.checkpoint import storage
 from . import animation, curves, points, style
@@ -22,7 +23,7 @@ def key_of(recipe: Recipe) -> str:
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
     """Samples beside as many real points, where the data is at hand."""
-    recipe = trained.recipe
+    recipe = cast(PointRecipe, trained.recipe)
     panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
     try:
         real = real_points(recipe, len(x), recipe.seed)
@@ -44,7 +45,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each picture as it is written."""
-    recipe = trained.recipe
+    recipe = cast(PointRecipe, trained.recipe)
     method = study(key_of(recipe), recipe.path.partition(":")[0], trained, folder)
     real = real_points(recipe, 10_000, recipe.seed).x.numpy()
     frame = limits(recipe, real)

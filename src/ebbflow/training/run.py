@@ -22,10 +22,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 from tqdm import tqdm
 
 from ..domains import Prepared, domain
 from ..errors import DivergedError, EbbflowError, InputError
+from ..networks.fused import fast_bf16
 from ..recipes import Recipe
 from ..specs import pick
 from ..trained import Trained, build_denoiser
@@ -51,7 +53,8 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     on_nonfinite: str = "stop",
-    precision: str = "no",
+    precision: str = "auto",
+    compile: bool = False,
     track: tuple[str, ...] = (),
     checkpoints: int = 5,
     keep: int = 2,
@@ -61,14 +64,17 @@ def fit(
 ) -> Trained:
     """Train a recipe in the folder `out` and return the result; an interrupted run continues with resume=True.
 
-    checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no or bf16.
+    checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
+    which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
     position: line of the progress bar, where several runs share a screen.
     """
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
     if keep < 1:
         raise InputError(f"keep must be at least 1; got {keep}.")
     start, data = prepare(recipe)
-    accelerator = accelerate(precision, track, Path(out))
+    if compile:
+        start.denoiser.network.compile()
+    accelerator = accelerate(suited(precision, start.denoiser), track, Path(out))
     run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), keep)
     with checkpoint.locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
@@ -286,6 +292,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             break
         lines.append(line)
     return lines
+
+
+def suited(precision: str, network: nn.Module) -> str:
+    """What "auto" means for a network on this machine: bf16 for convolutions where that is faster, else no."""
+    if precision != "auto":
+        return precision
+    convolves = any(p.ndim == 4 for p in network.parameters())
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
 
 
 def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> Accelerator:
