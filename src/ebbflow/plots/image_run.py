@@ -225,7 +225,7 @@ def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     every = masked(known.repeat_interleave(ways, 0), mask)
     wrapped: DenoiserLike = PiGDM(Bounded(trained.denoiser), every)
     *_, (_, x) = trajectory(
-        wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=50, sampler="ddpm",
+        wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=2 * STEPS, sampler="ddpm",
         grid="uniform", **cond,
     )  # fmt: skip
     filled = domain.kept(trained.to_data(x)).reshape(rows, ways, *trained.shape)
