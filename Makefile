@@ -67,6 +67,10 @@ bench: $(VENV)/.installed-bench ## Time ebbflow beside other libraries on points
 bench-samplers: $(VENV)/.installed-bench ## Hold ebbflow's samplers against those of other libraries
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m benchmarks.samplers --choices benchmarks/samplers.json
 
+.PHONY: bench-unet
+bench-unet: install-dev ## Time ebbflow's U-Net beside diffusers'
+	$(BIN)/python -m benchmarks.unet
+
 .PHONY: clean
 clean: ## Remove .venv and every cache; runs/ stays
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

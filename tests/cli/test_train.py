@@ -26,6 +26,7 @@ def test_every_recipe_leaves_a_run(runs, name):
     assert [line["step"] for line in read_metrics(run)] == list(range(1, given["steps"] + 1))
     assert len(list((run / "evolution").glob("*.npy"))) == 3
     assert len(list((run / "evolution").glob("*.png"))) == (3 if name in PICTURES else 0)
+    assert (run / "training.png").exists() == (name in PICTURES)
 
 
 def test_a_run_may_be_conditional_on_a_file_or_between_sets(runs, table):

@@ -56,8 +56,33 @@ def test_a_recipe_knows_its_domain():
 
 
 def test_every_domain_has_what_the_commands_ask_for():
-    asked = """fits prepare start SNAPSHOT snapshot_files describe N N_EVALUATE FILE EXTENSIONS EACH UNIT UNITS write
-        draw_samples evaluate draw_evaluation real draw_run PLAN study shown kept pictures""".split()
+    asked = [
+        "fits",
+        "prepare",
+        "start",
+        "SNAPSHOT",
+        "snapshot_files",
+        "finish",
+        "describe",
+        "N",
+        "N_EVALUATE",
+        "FILE",
+        "EXTENSIONS",
+        "EACH",
+        "UNIT",
+        "UNITS",
+        "write",
+        "draw_samples",
+        "evaluate",
+        "draw_evaluation",
+        "real",
+        "draw_run",
+        "PLAN",
+        "study",
+        "shown",
+        "kept",
+        "pictures",
+    ]
     for one in (images, points):
         assert not [name for name in asked if not hasattr(one, name)]
 
@@ -119,7 +144,7 @@ def test_a_picture_depends_on_its_number_alone(run):
 
 def test_estimates_stay_within_the_bound_that_is_asked_for(run):
     trained, _ = run
-    wild = dict(sampler="ddpm", grid="uniform", steps=4, n=20)
+    wild = {"sampler": "ddpm", "grid": "uniform", "steps": 4, "n": 20}
     free, bounded = trained.sample(bound=0.0, **wild), trained.sample(bound=1.0, **wild)
     assert free.min() < -1
     assert bounded.min() >= -1e-3

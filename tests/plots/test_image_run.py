@@ -17,6 +17,7 @@ from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
 from ebbflow.training.run import fit
 
+
 @pytest.fixture(scope="module", autouse=True)
 def few_steps():
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +124,7 @@ def test_neighbours_are_the_nearest_training_pictures(run, monkeypatch):
     monkeypatch.setattr(image_run.style, "save", lambda *_: None)
     x = train.x[[5, 9]].float() + torch.tensor([2.0, 1.0]).reshape(2, 1, 1, 1)
     image_run.draw_neighbours(trained, x.clamp(0, 255), folder / "x.png")
-    (shown, near, distance), more = seen[0]
+    (_shown, near, distance), more = seen[0]
     assert (near == train.x[[9, 5]].numpy()).all()  # the nearer first
     assert distance[0] < distance[1] <= 2
     assert more["typical"] > 30

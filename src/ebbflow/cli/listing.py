@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
             print(f"{title}:")
             column = max(map(len, rows)) + 4
             for name, texts in rows.items():
-                first, *rest = [line for text in texts for line in textwrap.wrap(text, max(20, width - column))]
+                first, *rest = [line for text in texts for line in _wrapped(text, max(20, width - column))]
                 print(f"  {name:{column - 2}}{first}", *(" " * column + line for line in rest), sep="\n")
 
 
@@ -68,6 +68,14 @@ def tables() -> dict[str, dict[str, list[str]]]:
     near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
     rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
     return rows
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width`; options break after commas, so that none is torn."""
+    if not text.startswith("options: "):
+        return textwrap.wrap(text, width)
+    lines = textwrap.wrap(text.replace(",", ", "), width, break_on_hyphens=False)
+    return [line.replace(", ", ",") for line in lines]
 
 
 def _about(name: str, row: Callable[..., Any] | None) -> list[str]:

@@ -84,6 +84,7 @@ def run(argv: Sequence[str]) -> None:
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train in `out` and say where the result is."""
+    from ..domains import domain
     from ..training.rehearsal import rehearse
     from ..training.run import fit
 
@@ -96,4 +97,6 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
         progress=not how.quiet,
     )  # fmt: skip
     print(f"Trained {trained.step} steps; the run is {out}", file=sys.stderr)
+    for picture in domain(recipe).finish(out):
+        print(f"picture: {picture}", file=sys.stderr)
     print(f"Draw from it with: ebbflow sample {out}", file=sys.stderr)

@@ -8,6 +8,7 @@ A module has
     fits, prepare              what training needs: a first check, then the data
     start                      where sampling starts, if not from noise
     SNAPSHOT, snapshot_files   the samples drawn while training goes on, and the files that keep them
+    finish                     what is drawn when training has ended
     describe                   one line on the data
     N, FILE, EXTENSIONS, EACH  how many samples to draw, where to, in which formats, how large each is
     write, draw_samples        samples as a file, and as a picture

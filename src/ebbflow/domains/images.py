@@ -121,6 +121,14 @@ def snapshot_files(x: Float[Tensor, " n c h w"], path: Path) -> dict[Path, bytes
     return {path: array.getvalue(), path.with_suffix(".png"): picture.getvalue()}
 
 
+def finish(folder: Path) -> Iterator[Path]:
+    """The strip of samples over training, if more than one set was kept."""
+    from ..plots import image_run
+
+    if len(grown := evolution(folder)) > 1:
+        yield image_run.draw_training(grown, folder / "training.png")
+
+
 def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:
     """Samples as pictures: rounded and clipped to 0..255."""
     array: np.ndarray = x.round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -117,6 +117,11 @@ def snapshot_files(x: Tensor, path: Path) -> dict[Path, bytes]:
     return {path: file.getvalue()}
 
 
+def finish(folder: Path) -> Iterator[Path]:
+    """What is drawn when training has ended: nothing."""
+    yield from ()
+
+
 def describe(recipe: PointRecipe) -> str:
     """One line on the data a recipe names."""
     return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"

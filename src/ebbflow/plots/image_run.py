@@ -64,6 +64,12 @@ def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> 
     return path
 
 
+def draw_training(grown: list[tuple[int, np.ndarray]], path: Path) -> Path:
+    """The samples drawn while training went on, as a strip."""
+    style.save(_training(grown), path)
+    return path
+
+
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each picture as it is written."""
     with storage(out):

@@ -116,7 +116,8 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
                     log(record)
                 bar.update()
                 if record.step % 50 == 0:
-                    bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
+                    rate = (bar.format_dict["rate"] or 0) * trainer.recipe.batch
+                    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
                 if received or _due(record.step, steps, checkpoints):
