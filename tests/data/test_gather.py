@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from tqdm import tqdm
 
+from ebbflow.cache import cache_folder
 from ebbflow.data import gather as module
-from ebbflow.data.gather import Source, cache_folder, fingerprint, gather
+from ebbflow.data.gather import Source, fingerprint, gather
 from ebbflow.data.pictures import BadPicture
 from ebbflow.errors import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from ebbflow.data.gather import cache_folder
+from ebbflow.cache import cache_folder
 from ebbflow.data.images import load, split
 from ebbflow.errors import InputError
 

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..cache import cache_folder
 from ..errors import InputError
 from .pictures import BadPicture, quiet
 
@@ -198,13 +199,6 @@ def _bar(total: int, progress: bool) -> tqdm:
 
 
 # --- cache --------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """$EBBFLOW_CACHE, else ebbflow in $XDG_CACHE_HOME, else in ~/.cache."""
-    if folder := os.environ.get("EBBFLOW_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbflow"
 
 
 def fingerprint(*parts: object) -> str:

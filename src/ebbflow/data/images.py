@@ -58,7 +58,7 @@ def load(
     channels: 0 keeps grey if all are, else RGB; 1 or 3. label: "folder" takes the class from the first sub-folder; of
     a .npz or Hugging Face set it names the array or column, where that isn't plain.
     on_bad: "skip" leaves out pictures that can't be read, up to 5 %; "fail" stops at the first.
-    workers: threads, 0 is one a core. cache: keep what was decoded in `gather.cache_folder()`.
+    workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
     """
     _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
     _check("channels", channels, "0 (as found), 1 or 3", channels in (0, 1, 3))

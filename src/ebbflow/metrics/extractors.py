@@ -4,27 +4,20 @@ To add an extractor, write a function of the real images and give it a row in EX
 called FID: numbers in other features can't be compared with it.
 """
 
-import hashlib
 import importlib
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..data.gather import cache_folder
+from ..cache import fetch, fingerprint, store
 from ..errors import InputError
 from ..randomness import generator
 
@@ -57,6 +50,7 @@ class Extractor:
     network: Callable[[Tensor], Tensor]
     batch: int = 512
     note: str = ""
+    keep: bool = False  # features of real images in the cache: for large networks, which are the same for every set
 
     def score(self, metric: str) -> str:
         """The name of a distance of these features: FD-classifier; with Inception's alone, FID."""
@@ -64,6 +58,17 @@ class Extractor:
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         return _in_batches(self.network, images, self.batch, f"features ({self.name})")
+
+    def real(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The features of images that will be asked for again."""
+        if not self.keep:
+            return self(images)
+        name = f"features-{fingerprint([images], _FORMAT, self.name)[:32]}"
+        if (found := fetch(name)) is not None:
+            return found[0]["features"]
+        features = self(images)
+        store(name, {"features": features})
+        return features
 
 
 # --- a classifier of the set's own --------------------------------------------------------------------------
@@ -127,13 +132,14 @@ def train_classifier(
             raise InputError(f"{name} must give every image one class in 0..{classes - 1}; got {found}.")
     network = _network(images, classes, seed)
     parts = (images, labels.long(), held_images, held_labels.long())
-    file = cache_folder() / f"classifier-{_fingerprint(parts, _FORMAT, classes, seed)[:32]}.safetensors"
-    accuracy = _load(file, network) if cache else None
-    if accuracy is None:
-        _fit(network, images, labels.long(), seed)
-        accuracy = float((_predict(network, held_images) == held_labels).double().mean())
-        if cache:
-            _save(file, network, accuracy)
+    name = f"classifier-{fingerprint(parts, _FORMAT, classes, seed)[:32]}"
+    if cache and (kept := fetch(name)) is not None:
+        network.load_state_dict(kept[0])
+        return Classifier(network, float(kept[1]["accuracy"]))
+    _fit(network, images, labels.long(), seed)
+    accuracy = float((_predict(network, held_images) == held_labels).double().mean())
+    if cache:
+        store(name, network.state_dict(), accuracy=repr(accuracy))
     return Classifier(network, accuracy)
 
 
@@ -192,43 +198,6 @@ def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor, size: int, 
     return torch.cat(done)
 
 
-# --- the classifier's cache ---------------------------------------------------------------------------------
-
-
-def _fingerprint(tensors: tuple[Tensor, ...], *words: int) -> str:
-    """A hash of tensors, their shapes, and what else was decided."""
-    digest = hashlib.sha256(repr((words, [tuple(tensor.shape) for tensor in tensors])).encode())
-    for tensor in tensors:
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _save(file: Path, network: nn.Module, accuracy: float) -> None:
-    """Whole or not at all; a cache that can't be written is no error."""
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    about = {"accuracy": repr(accuracy), "sum": _fingerprint(tuple(state.values()))}
-    with suppress(OSError, SafetensorError):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
-            save_file(state, Path(temporary) / file.name, about)
-            os.replace(Path(temporary) / file.name, file)
-
-
-def _load(file: Path, network: nn.Module) -> float | None:
-    """The held-out accuracy; None, and the network untouched, where nothing is kept or the file is damaged."""
-    try:
-        with safe_open(file, "pt") as kept:
-            about = kept.metadata()
-            state = {name: kept.get_tensor(name) for name in network.state_dict()}
-        if about["sum"] != _fingerprint(tuple(state.values())):
-            return None
-        accuracy = float(about["accuracy"])
-        network.load_state_dict(state)
-    except Exception:  # safetensors and the system raise a dozen kinds for a damaged file
-        return None
-    return accuracy
-
-
 # --- the table ----------------------------------------------------------------------------------------------
 
 
@@ -266,7 +235,9 @@ def _efflite0(real: RealImages) -> Extractor:
         x = (_rgb(images, 224) - 127) / 128
         return network.extract_features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
 
-    return Extractor("EffLite0", features, 32, "features of EfficientNet-Lite0: no FID, and not comparable with one")
+    return Extractor(
+        "EffLite0", features, 32, "features of EfficientNet-Lite0: no FID, and not comparable with one", True
+    )
 
 
 def _inception(real: RealImages) -> Extractor:
@@ -278,7 +249,7 @@ def _inception(real: RealImages) -> Extractor:
     except OSError as error:  # urllib's errors are OSErrors
         raise InputError(f"extractor 'inception' could not get its weights: {error}.") from error
     # It resizes to 299 × 299 and rescales from 0..1 by itself.
-    return Extractor("Inception", lambda images: network(_rgb(images) / 255)[0].flatten(1), 32)
+    return Extractor("Inception", lambda images: network(_rgb(images) / 255)[0].flatten(1), 32, keep=True)
 
 
 def _rgb(images: Tensor, size: int | None = None) -> Tensor:

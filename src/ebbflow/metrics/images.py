@@ -159,8 +159,8 @@ def measure_images(
         torch.randperm(len(images), generator=generator(seed, which))[:most]
         for which, images, most in (("samples", samples, n), ("held", held, 2 * n), ("train", train, at_most))
     )
-    reference, found = extract(train[shelf]), nearest(samples[kept], train)
-    held_features, held_distance = extract(held[pool]), nearest(held[pool], train).distance
+    reference, found = extract.real(train[shelf]), nearest(samples[kept], train)
+    held_features, held_distance = extract.real(held[pool]), nearest(held[pool], train).distance
     right = held_right = None
     if asked is not None and train_labels is not None and held_labels is not None and max(train.shape[2:]) <= SMALL:
         judge = train_classifier(train, train_labels, classes, held, held_labels, seed=JUDGE_SEED)

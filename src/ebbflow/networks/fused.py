@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..cache import cache_folder
+
 CHANNELS, TILES, WORK = 16, 16, 2**20  # channels: a multiple of; tiles, and products of one place of a filter: at least
 WIDEST = 1024  # channels that fused.cpp's norm takes at once
 POINTER, INT, SIZE, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float
@@ -289,7 +291,7 @@ def _compiled() -> Path:
     cpu = Path("/proc/cpuinfo").read_text()
     features = sorted({line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name"))})
     key = "\n".join([source.read_text(), *command, platform.machine(), *features])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbflow"
+    cache = cache_folder()
     library = cache / f"fused-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
