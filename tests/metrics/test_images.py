@@ -74,8 +74,11 @@ def test_every_metric_stands_beside_its_floor(fresh):
     for row in rows.values():
         assert row.low <= row.value <= row.high
         assert row.floor_low <= row.floor <= row.floor_high
-        assert "160 of 160 samples" in row.note
-        assert "against 500 of 500 training images" in row.note
+        if row.name == "asked class recognised":
+            assert row.note == "all 160 samples; the floor is that of 160 held-out images at a time"
+        else:
+            assert "160 of 160 samples" in row.note
+            assert "against 500 of 500 training images" in row.note
     text = table(report.rows)
     assert text.count("160 of 160 samples") == 1
     assert "every row: 160 of" in text
@@ -174,6 +177,15 @@ def test_the_floor_is_of_as_many_held_out_images():
     assert len(report.kept) == len(report.nearest.index) == 160
     assert len(set(report.kept.tolist())) == 160
     assert "160 of 480 samples, as many of 320 held-out" in rows["copies"].note
+
+
+def test_the_share_that_is_recognised_is_that_of_all_samples():
+    """A third of 480 samples is measured otherwise, but every one is judged."""
+    x, labels = pictures(480, 5)
+    wrong = torch.arange(480) < 120
+    rows, report = score(x, asked=torch.where(wrong, (labels + 1) % 3, labels))
+    assert len(report.kept) == 160
+    assert abs(rows["asked class recognised"].value - 0.75) < 0.01
 
 
 def test_few_images_get_no_frechet_distance():
