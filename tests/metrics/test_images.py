@@ -81,7 +81,7 @@ def test_every_metric_stands_beside_its_floor(fresh):
             assert "against 500 of 500 training images" in row.note
     text = table(report.rows)
     assert text.count("160 of 160 samples") == 1
-    assert "every row: 160 of" in text
+    assert "every row but asked class recognised: 160 of" in text
     assert '"name": "copies"' in to_json(report.rows)
 
 

@@ -276,7 +276,9 @@ def table(rows: Sequence[Measurement]) -> str:
         for note in row.note.splitlines():
             notes.setdefault(note, []).append(row.name)
     for note, names in notes.items():
-        of = "every row" if 1 < len(names) == len(rows) else ", ".join(names)
+        others = [row.name for row in rows if row.name not in names]
+        most = f"every row{f' but {others[0]}' if others else ''}"
+        of = most if len(others) < 2 < len(names) else ", ".join(names)
         lines.append(f"{of}: {note}")
     return "\n".join(line.rstrip() for line in lines)
 
