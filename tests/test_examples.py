@@ -18,7 +18,7 @@ def run(name, capsys):
 
 def test_each_example_is_short_and_tested():
     assert {p.name for p in EXAMPLES.glob("*.py")} == {
-        "any_sampler.py", "between_two_sets.py", "own_network_and_sampler.py", "own_points.py"
+        "any_sampler.py", "between_two_sets.py", "own_network_and_sampler.py", "own_pictures.py", "own_points.py"
     }  # fmt: skip
     for path in EXAMPLES.glob("*.py"):
         assert len([line for line in path.read_text().splitlines() if line.strip()]) <= 40, path
@@ -48,3 +48,11 @@ def test_own_points(capsys):
     found = {group: (int(h), int(w)) for group, h, w in re.findall(r"(\w+): (\d+) cm, (\d+) kg", out)}
     assert found["adult"] == pytest.approx((165, 60), abs=4)
     assert found["child"] == pytest.approx((110, 19), abs=4)
+
+
+def test_own_pictures(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
+    out = run("own_pictures.py", capsys)
+    (score, low, high) = map(float, re.search(r"^KID-classifier +(\S+) +(\S+) to (\S+)", out, re.M).groups())
+    assert low < score < high
+    assert "18 of 32 samples, as many of 36 held-out images for the floor, against 84 of 84" in out

@@ -44,7 +44,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
     from ..couplings import COUPLINGS
     from ..data import DATASETS
     from ..denoiser import WEIGHTS
-    from ..metrics import METRICS
+    from ..metrics import IMAGE_METRICS, METRICS
     from ..networks import NETWORKS
     from ..paths import PATHS
     from ..recipes import RECIPES
@@ -65,8 +65,10 @@ def tables() -> dict[str, dict[str, list[str]]]:
     }
     rows = {title: {name: _about(name, row) for name, row in table.items()} for title, table in described.items()}
     rows["data"] = {name: [points.about] for name, points in DATASETS.items()}
+    rows["data"]["digits"] = ["handwritten digits of 8 × 8 pixels; for other pictures see train flow-images --help"]
     near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
     rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
+    rows["metrics"] |= {name: [f"pictures: {near[metric.better]}"] for name, metric in IMAGE_METRICS.items()}
     return rows
 
 
