@@ -8,7 +8,7 @@ from torch import nn
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
-from ebbflow.guidance import Autoguidance, ClassifierFree
+from ebbflow.guidance import Autoguidance, Bounded, ClassifierFree
 from ebbflow.oracle import gaussian
 from ebbflow.paths import Cosine, Linear
 from ebbflow.randomness import Draws
@@ -285,3 +285,41 @@ def test_different_paths_are_one_sentence():
 def test_autoguidance_checks_its_interval():
     with pytest.raises(InputError, match=r"^The guidance interval must satisfy 0 ≤ low < high ≤ 1; got \("):
         sharper(2.0, interval=(0.5, 0.5))
+
+
+# --- bounded estimates --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("t", [0.3, torch.tensor([0.5]), torch.tensor([0.1, 0.4, 0.9])])
+def test_a_bound_keeps_x0_in_range_and_the_noise_with_it(path, t):
+    """x_t is still α x̂₀ + σ ε̂, and what lay within the bound is as it was."""
+    t = t if isinstance(t, float) else t.double()
+    x = torch.tensor([[3.0, -4.0], [0.1, 0.2], [-9.0, 0.0]], dtype=torch.float64)
+    free = gaussian(PATHS[path], torch.zeros(2, dtype=torch.float64), 2.0 * torch.eye(2, dtype=torch.float64))
+    found, plain = Bounded(free, 0.5)(x, t), free(x, t)
+    c = PATHS[path].at(t, x)
+    assert found.x0.abs().max() <= 0.5
+    assert torch.allclose(c.alpha * found.x0 + c.sigma * found.noise, x, atol=1e-12)
+    inside = plain.x0.abs() < 0.5
+    assert inside.any()
+    assert torch.allclose(found.x0[inside], plain.x0[inside])
+    assert torch.allclose(found.noise[inside], plain.noise[inside])
+
+
+def test_a_bound_by_hand():
+    """Linear path at t = ½: x_t = 1.5, x̂₀ = 2 and ε̂ = 1 become x̂₀ = 1 and ε̂ = 2."""
+
+    class Two(nn.Module):
+        def forward(self, x, t):
+            return torch.full_like(x, 2.0)
+
+    estimate = Bounded(Denoiser(Two(), Linear(), "x0"))(torch.tensor([[1.5]]), 0.5)
+    assert estimate.x0.item() == 1
+    assert estimate.noise.item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
+def test_a_bound_has_to_be_one(bound):
+    with pytest.raises(InputError, match="Bounded: bound must be above 0 and finite"):
+        Bounded(Denoiser(nn.Identity(), Linear()), bound)

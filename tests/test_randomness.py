@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
-from ebbflow.randomness import Draws, generator, key
+from ebbflow.randomness import Draws, generator, key, keyed
 from problems import FALSE_POSITIVE, SIGMAS
 
 N = 1_000_000
@@ -145,3 +145,20 @@ def test_keys_are_pinned():
     SplitMix64's published first output from state 0 is 0xE220A8397B1DCDAF: the hash of the one-word address (0,).
     """
     assert key(0) == 0xE220A8397B1DCDAF
+
+
+def test_a_keyed_generator_is_lent_and_given_back():
+    """Torch's own generator draws by the address inside, and goes on outside as if nothing had been."""
+    cpu = torch.device("cpu")
+    torch.manual_seed(5)
+    expected = torch.rand(3), torch.rand(3)
+    torch.manual_seed(5)
+    first = torch.rand(3)
+    with keyed(cpu, 1, "dropout", 7):
+        inside = torch.rand(4)
+    assert torch.equal(first, expected[0])
+    assert torch.equal(torch.rand(3), expected[1])
+    with keyed(cpu, 1, "dropout", 7):
+        assert torch.equal(torch.rand(4), inside)
+    with keyed(cpu, 1, "dropout", 8):
+        assert not torch.equal(torch.rand(4), inside)

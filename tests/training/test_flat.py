@@ -129,3 +129,25 @@ def test_one_part_may_be_empty(bias):
 def test_nothing_to_train_is_refused():
     with pytest.raises(InputError, match="no trainable parameters"):
         FlatParameters(nn.Linear(2, 2).requires_grad_(False))
+
+
+def test_a_convolution_keeps_its_order_of_memory():
+    """Channels last stays so, for weights and gradients alike, and the vector holds the same numbers."""
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(4, 6, 3)
+    last = torch.nn.Conv2d(4, 6, 3)
+    last.load_state_dict(plain.state_dict())
+    last.to(memory_format=torch.channels_last)
+    flats = [FlatParameters(network) for network in (plain, last)]
+    assert last.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not last.weight.is_contiguous()
+    assert last.weight.grad.stride() == last.weight.stride()
+    x = torch.randn(2, 4, 5, 5)
+    for network in (plain, last):
+        network(x).square().sum().backward()
+    for flat in flats:
+        AdamW(flat).step(0.1)
+    assert torch.allclose(plain.weight, last.weight, atol=1e-6)
+    assert not torch.equal(flats[0].vector, flats[1].vector)  # another order of the same numbers
+    assert torch.allclose(flats[0].vector.sort().values, flats[1].vector.sort().values, atol=1e-6)
+    assert torch.equal(flats[1].state(flats[1].vector)["weight"], last.weight)

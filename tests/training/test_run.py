@@ -24,7 +24,7 @@ from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
-from ebbflow.training.run import Interrupted, _due, fit, read_metrics
+from ebbflow.training.run import Interrupted, _due, fit, read_metrics, suited
 from ebbflow.training.trainer import batch_indices
 from training.runs import (
     STEPS,
@@ -599,3 +599,32 @@ def test_every_recipe_trains_as_a_command(tmp_path):
 def test_fit_is_the_same_from_python(tmp_path, straight):
     trained = fit(tiny(), str(tmp_path / "run"), progress=False)
     assert_same(trained.denoiser.state_dict(), Trained.from_pretrained(straight("flow")).denoiser.state_dict())
+
+
+def test_mixed_precision_is_for_convolutions_on_machines_that_are_faster_at_it(monkeypatch):
+    convolves, multiplies = torch.nn.Conv2d(1, 1, 3), torch.nn.Linear(1, 1)
+    for fast, wanted in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr("ebbflow.training.run.fast_bf16", lambda device, fast=fast: fast)
+        assert suited("auto", convolves) == wanted
+        assert suited("auto", multiplies) == "no"
+        assert suited("no", convolves) == "no"
+        assert suited("bf16", multiplies) == "bf16"
+
+
+def test_bf16_trains_images_and_keeps_float32_weights(tmp_path):
+    trained = fit(tiny("images"), tmp_path / "run", precision="bf16", snapshots=0, progress=False)
+    assert {part.dtype for part in trained.denoiser.state_dict().values()} == {torch.float32}
+    fit(tiny("images"), tmp_path / "plain", precision="no", snapshots=0, progress=False)
+    losses = [np.array([line["loss"] for line in read_metrics(tmp_path / name)]) for name in ("run", "plain")]
+    assert 0 < np.abs(losses[0] - losses[1]).max() < 0.05
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(tmp_path):
+    recipe = tiny("images", network="unet-tiny:width=16", steps=6)
+    compiled = fit(recipe, tmp_path / "compiled", compile=True, snapshots=0, progress=False)
+    plain = fit(recipe, tmp_path / "plain", snapshots=0, progress=False)
+    for name, part in plain.denoiser.state_dict().items():
+        assert torch.allclose(part, compiled.denoiser.state_dict()[name], atol=1e-3), name
+    again = Trained.from_pretrained(tmp_path / "compiled")
+    assert again.sample(2, steps=2).shape == (2, 1, 8, 8)
