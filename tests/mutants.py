@@ -242,6 +242,7 @@ SLIPS = (
     Slip("guidance.py", "if low < time <= high", "if low <= time < high", "the interval's ends"),
     Slip("guidance.py", "(both[b:], both[:b], w)", "(both[:b], both[b:], w)", "the label shunned"),
     Slip("guidance.py", "_extrapolate(weak.noise, strong.noise, w)", "strong.noise", "autoguidance of x̂₀ alone"),
+    Slip("guidance.py", "c.alpha / c.sigma * (estimate.x0 - x0)", "(estimate.x0 - x0)", "a bound's noise left behind"),
     # posterior.py
     Slip("posterior.py", "scale = there.sigma**2 / there.alpha", "scale = there.sigma**2", "V without its 1/α"),
     Slip("posterior.py", "self.measurement.std**2 * residual", "self.measurement.std * residual", "1/s for 1/s²"),
@@ -275,7 +276,7 @@ SLIPS = (
     Slip("training/ema.py", "return min(", "return max(", "the average's warm-up never used"),
     Slip("training/trainer.py", "1 - ema_decay(", "ema_decay(", "the average's decay swapped with 1 - decay"),
     Slip("training/trainer.py", "self.recipe.clip / norm", "self.recipe.clip", "clipping multiplies by the bound"),
-    Slip("training/trainer.py", "self.batch(self.step)).mean()", "self.batch(self.step)).sum()", "the loss summed"),
+    Slip("training/trainer.py", "self._loss(**batch).mean()", "self._loss(**batch).sum()", "the loss summed"),
     Slip("training/trainer.py", "masked_fill(hidden, null)", "masked_fill(~hidden, null)", "shown labels hidden"),
     Slip("training/trainer.py", '(seed, "order", epoch)', '(seed, "order", 0)', "every epoch in the same order"),
     Slip("training/schedule.py", "(step - warmup) / max", "step / max", "the cosine counted from the warm-up's start"),
@@ -294,6 +295,12 @@ SLIPS = (
     Slip("metrics/wasserstein.py", "(np.arange(n) + 0.5) / n", "(np.arange(n) + 1) / (n + 1)", "normal quantiles"),
     Slip("metrics/modes.py", "distance > sigmas * std", "distance > sigmas", "outliers not in units of σ"),
     Slip("data/normalise.py", "return z * std + mean", "return (z + mean) * std", "standardising not undone"),
+    Slip("metrics/kid.py", "(xx - _self(x)) / (len(x) - 1)", "xx / len(x)", "KID with every image beside itself"),
+    Slip("metrics/frechet.py", "apart - 2 * np", "apart - np", "half of the Fréchet distance's cross term"),
+    Slip("domains/images.py", "z.flip(3)", "z.flip(2)", "pictures mirrored upside down"),
+    Slip("networks/unet.py", "self.norm2(h, scale, shift)", "self.norm2(h, shift, scale)", "scale for shift"),
+    Slip("networks/unet.py", "skips.pop()], 1)", "skips.pop(0)], 1)", "skips from the wrong end"),
+    Slip("data/normalise.py", "(z + 1) * 127.5", "z * 127.5", "pixels not undone"),
     Slip("data/normalise.py", "correction=0", "correction=1", "the unbiased standard deviation"),
 )  # fmt: skip
 

@@ -128,7 +128,7 @@ def test_labels_that_cant_be_learnt(change, words):
 
 @pytest.mark.slow
 def test_digits_are_recognised():
-    """At least 97 % of 360 held-out digits: 10 s on one core."""
+    """At least 97 % of 360 held-out digits: 15 s on one core."""
     training, held = split(load("digits"), 0.2)
     found = train_classifier(training.x, training.labels, 10, held.x, held.labels, seed=0)
     assert found.accuracy >= 0.97
