@@ -158,9 +158,8 @@ def _fit(network: ClassifierNetwork, images: Tensor, labels: Tensor, seed: int) 
     network.requires_grad_(True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=0.05)
     order, at = torch.empty(0, dtype=torch.int64), 0
-    bar = tqdm(range(steps), desc="training a classifier", unit="step", delay=2, file=sys.stderr, leave=False)
-    with torch.enable_grad():
-        for step in bar:
+    with torch.enable_grad(), _bar(steps, "training a classifier", "step") as bar:
+        for step in range(steps):
             if at + batch > len(order):
                 order, at = torch.randperm(n, generator=random), 0
             rows, at = order[at : at + batch], at + batch
@@ -171,6 +170,7 @@ def _fit(network: ClassifierNetwork, images: Tensor, labels: Tensor, seed: int) 
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            bar.update()
     network.requires_grad_(False)
 
 
@@ -190,12 +190,16 @@ def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor, size: int, 
     if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
         raise InputError(f"Images must be uint8 of shape (n, c, h, w); got {images.dtype} {tuple(images.shape)}.")
     done = []
-    bar = tqdm(total=len(images), desc=what, unit="img", delay=2, file=sys.stderr, leave=False)
-    with torch.no_grad(), bar:
+    with torch.no_grad(), _bar(len(images), what, "img") as bar:
         for batch in images.cpu().split(size):
             done.append(network(batch))
             bar.update(len(batch))
     return torch.cat(done)
+
+
+def _bar(total: int, what: str, unit: str) -> Any:
+    """A progress bar for what takes more than 2 s, on a terminal alone: whoever measures may have asked for quiet."""
+    return tqdm(total=total, desc=what, unit=unit, delay=2, file=sys.stderr, leave=False, disable=None)
 
 
 # --- the table ----------------------------------------------------------------------------------------------
