@@ -32,7 +32,7 @@ def quality_against_evaluations(
     if not quality or not all(len(line) for line in quality.values()):
         raise InputError("There is no quality to draw: every sampler needs at least one (evaluations, metric).")
     grid = style.axes_grid(
-        1, 1, panel=(3.5, 2.9), margin=(0.5, 0.3 + 0.085 * max(map(len, quality)), 0.3, 0.48), title=title, note=note
+        1, 1, panel=(3.5, 2.9), margin=(0.62, 0.3 + 0.085 * max(map(len, quality)), 0.3, 0.48), title=title, note=note
     )
     ax = grid.axes[0, 0]
     values = np.array([value for line in quality.values() for _, value in line], float)
@@ -71,6 +71,9 @@ def quality_against_evaluations(
         ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high / low < 300 else (1,)))
         ax.yaxis.set_major_formatter(plain)
         ax.yaxis.set_minor_locator(NullLocator())
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_formatter(plain)
     style.end_labels(ax, ends, size=style.LABEL - 0.5)
     return grid.figure
 

@@ -112,7 +112,7 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
         "real.png",
         "Real pictures",
         "What both methods learn from.",
-        still(lambda: images.grid(c.real[:40], columns=10)),
+        still(lambda: images.grid(c.real[:40], columns=10, title="Real pictures")),
     )
     for method in c.methods:
         label = next(s.label for s in c.samplings if s.method == method.key)
@@ -120,7 +120,7 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
             f"samples-{method.key}.png",
             f"Samples: {method.name}",
             f"Drawn by {label}, not picked; the same noises for both methods.",
-            still(partial(images.grid, of(method.key), columns=10)),
+            still(partial(images.grid, of(method.key), columns=10, title=f"Samples: {method.name}")),
         )
     for method in c.methods:
         yield Picture(
