@@ -15,6 +15,7 @@ from ..compare import Method, Plan
 from ..data import Pixels, images
 from ..data.images import Images
 from ..errors import InputError
+from ..randomness import generator
 from ..recipes import ImageRecipe
 from ..training.rehearsal import room
 from ..training.trainer import TensorData
@@ -178,7 +179,7 @@ def pictures(comparison: "Comparison") -> Iterator["Picture"]:
 def real(recipe: ImageRecipe, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """At most n pictures that were trained on, in random order, and their labels."""
     train, _ = parts(recipe)
-    chosen = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(seed))[:n]
+    chosen = torch.randperm(len(train.x), generator=generator("real", seed))[:n]
     return train.x[chosen].float(), None if train.labels is None else train.labels[chosen]
 
 

@@ -39,7 +39,7 @@ CLASSES = 10  # classes of a guidance grid at most
 
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
-    """Samples as a plain grid, a row for each class where classes were asked for in turn."""
+    """Samples as a plain grid, a column for each class where they were asked for in turn."""
     count = len(trained.classes)
     by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
     with storage(path):
@@ -50,9 +50,9 @@ def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> 
     """The samples nearest to a picture that was trained on, above it."""
     train, held = domain.parts(_recipe(trained))
     shown = torch.from_numpy(domain.kept(x))
-    found, real = nearest(shown, train.x), nearest(held.x[:1000], train.x)
+    found = nearest(shown, train.x)
     chosen = found.distance.argsort()[:most]
-    typical = float(real.distance.median()) if len(held.x) else None
+    typical = float(nearest(held.x[:1000], train.x).distance.median()) if len(held.x) else None
     figure = strips.neighbours(
         shown[chosen].numpy(),
         train.x[found.index[chosen]].numpy(),
