@@ -144,10 +144,13 @@ def networks(shape: str) -> dict[str, nn.Module]:
 
 
 def rows(device: str, compiled: bool) -> tuple[Row, ...]:
-    """Each library's default, then its variants: bf16 where that is fast here, compiled where there is a compiler."""
+    """Each library's default, then its variants: bf16 where that is fast here, compiled where there is a compiler.
+
+    ebbflow's own is channels_last.
+    """
     found = []
-    for library in ("diffusers", "ebbflow"):
-        for last in (False, True):
+    for library, layouts in (("diffusers", (False, True)), ("ebbflow", (True,))):
+        for last in layouts:
             for bf16 in (False, True) if fused.fast_bf16(device) else (False,):
                 found += [
                     Row(library, last, bf16, with_compile) for with_compile in ((False, True) if compiled else (False,))
