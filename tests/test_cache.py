@@ -45,9 +45,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 def test_a_fingerprint_tells_values_shapes_and_words_apart():
     a = torch.arange(6)
     every = [([a], 1), ([a + 1], 1), ([a.reshape(2, 3)], 1), ([a], 2), ([a, a], 1), ([a[:3], a[3:]], 1), ([], 1)]
-    found = {fingerprint(tensors, word) for tensors, word in every}
+    found = {fingerprint(word, tensors=tensors) for tensors, word in every}
     assert len(found) == len(every)
-    assert fingerprint([torch.arange(6)], 1) == fingerprint([a], 1)
+    assert fingerprint(1, tensors=[torch.arange(6)]) == fingerprint(1, tensors=[a])
 
 
 def test_where_it_is(monkeypatch, tmp_path):

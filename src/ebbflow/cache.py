@@ -22,8 +22,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbflow"
 
 
-def fingerprint(tensors: Iterable[Tensor], *words: object) -> str:
-    """A hash of tensors, their shapes, and whatever else tells apart."""
+def fingerprint(*words: object, tensors: Iterable[Tensor] = ()) -> str:
+    """A hash of whatever repr tells apart, and of tensors and their shapes."""
     tensors = list(tensors)
     digest = hashlib.sha256(repr((words, [tuple(tensor.shape) for tensor in tensors])).encode())
     for tensor in tensors:
@@ -38,7 +38,7 @@ def store(name: str, tensors: Mapping[str, Tensor], **about: str) -> None:
     with suppress(OSError, SafetensorError):
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
-            save_file(whole, Path(temporary) / file.name, about | {"sum": fingerprint(whole.values())})
+            save_file(whole, Path(temporary) / file.name, about | {"sum": _sum(whole, about)})
             os.replace(Path(temporary) / file.name, file)
 
 
@@ -47,6 +47,11 @@ def fetch(name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     try:
         with safe_open(cache_folder() / f"{name}.safetensors", "pt") as file:
             tensors, about = {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata()
-        return (tensors, about) if about["sum"] == fingerprint(tensors.values()) else None
+        return (tensors, about) if about.pop("sum") == _sum(tensors, about) else None
     except Exception:  # safetensors and the system raise a dozen kinds for a damaged file
         return None
+
+
+def _sum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """A check of the tensors, their names and what is said of them."""
+    return fingerprint(list(tensors), sorted(about.items()), tensors=tensors.values())

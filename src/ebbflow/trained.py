@@ -190,6 +190,10 @@ class Trained:
             raise InputError(f"label must be one or {n} of the classes 0 to {count - 1}; got {label!r}.")
         return labels.long().expand(n)
 
+    def in_turn(self, n: int) -> Int[Tensor, " n"] | None:
+        """Every class in turn, for n samples of a conditional run; None for another."""
+        return torch.arange(n) % len(self.classes) if self.recipe.conditional else None
+
     def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
         """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
         device = draws.ids.device

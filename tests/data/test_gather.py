@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from tqdm import tqdm
 
-from ebbflow.cache import cache_folder
+from ebbflow.cache import cache_folder, fingerprint
 from ebbflow.data import gather as module
-from ebbflow.data.gather import Source, fingerprint, gather
+from ebbflow.data.gather import Source, gather
 from ebbflow.data.pictures import BadPicture
 from ebbflow.errors import InputError
 
@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "full"))
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr("ebbflow.cache.save_file", full)
     assert len(gather(made, progress=False)[0]) == 3
     assert kept() == []  # nor is anything left behind
 

@@ -4,8 +4,9 @@ import os
 import stat
 from pathlib import Path
 
+from ..cache import fingerprint
 from ..errors import InputError
-from .gather import Found, Source, fingerprint
+from .gather import Found, Source
 from .pictures import read
 
 # By their endings; what remains is tried, whatever its name.

@@ -3,29 +3,22 @@
 Pillow lets go of Python's lock while it decodes, so threads do what processes would, without their start and copies.
 """
 
-import hashlib
 import json
 import os
 import sys
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
 from jaxtyping import UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..cache import cache_folder
+from ..cache import fetch, fingerprint, store
 from ..errors import InputError
 from .pictures import BadPicture, quiet
 
@@ -79,12 +72,12 @@ def gather(
     """
     if on_bad == "fail" and source.unusable:
         raise InputError(f"{source.where}: {source.unusable[0]}.")
-    file = _cache_file(source, size, channels) if cache and source.state else None
-    found = _load(file, source.state) if file else None
+    name = _name(source, size, channels) if cache and source.state else ""
+    found = _kept(name, source) if name else None
     if found is None:
         x, bad, lasting = _decode(source, size, channels, on_bad == "fail", workers, progress)
-        if file and lasting:
-            _save(file, source.state, x, bad)
+        if name and lasting:
+            store(name, {"x": x}, state=_state(source), bad=json.dumps(list(bad.items())))
     else:
         x, bad = found
     lines = (*source.unusable, *(f"{source.name(i)} {reason}" for i, reason in sorted(bad.items())))
@@ -201,42 +194,18 @@ def _bar(total: int, progress: bool) -> tqdm:
 # --- cache --------------------------------------------------------------------------------------------------
 
 
-def fingerprint(*parts: object) -> str:
-    """A hash of whatever repr tells apart."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _cache_file(source: Source, size: int, channels: int) -> Path:
+def _name(source: Source, size: int, channels: int) -> str:
     """One for each set, size and channels: a set that changed replaces what was kept of it."""
-    return cache_folder() / f"pictures-{fingerprint(source.where, size, channels)[:32]}.safetensors"
+    return f"pictures-{fingerprint(source.where, size, channels)[:32]}"
 
 
-def _save(file: Path, state: str, x: Tensor, bad: dict[int, str]) -> None:
-    """Whole or not at all; a cache that can't be written is no error."""
-    about = {"state": fingerprint(_FORMAT, PIL.__version__, state), "bad": json.dumps(list(bad.items()))}
-    with suppress(OSError, SafetensorError):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
-            save_file({"x": x}, Path(temporary) / file.name, about | {"sum": _sum(x, about)})
-            os.replace(Path(temporary) / file.name, file)
+def _state(source: Source) -> str:
+    return fingerprint(_FORMAT, PIL.__version__, source.state)
 
 
-def _load(file: Path, state: str) -> tuple[Tensor, dict[int, str]] | None:
+def _kept(name: str, source: Source) -> tuple[Tensor, dict[int, str]] | None:
     """None where nothing is kept, the set has changed since, or the file is damaged."""
-    try:
-        with safe_open(file, "pt") as held:
-            about = held.metadata()
-            if about["state"] != fingerprint(_FORMAT, PIL.__version__, state):
-                return None
-            x = held.get_tensor("x")
-        if about.pop("sum") != _sum(x, about):
-            return None
-        return x, dict(json.loads(about["bad"]))
-    except Exception:  # safetensors, the system and json raise a dozen kinds for a damaged file
+    found = fetch(name)
+    if found is None or found[1].get("state") != _state(source):
         return None
-
-
-def _sum(x: Tensor, about: dict[str, str]) -> str:
-    """A check of the pixels and of what is said about them."""
-    said = json.dumps([x.shape, about["state"], about["bad"]]).encode()
-    return f"{zlib.crc32(x.numpy().data, zlib.crc32(said)):08x}"
+    return found[0]["x"], dict(json.loads(found[1]["bad"]))

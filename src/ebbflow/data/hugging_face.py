@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cache import fingerprint
 from ..errors import InputError
 from .files import listed
-from .gather import Found, Source, fingerprint
+from .gather import Found, Source
 from .pictures import BadPicture, read
 
 

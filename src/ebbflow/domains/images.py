@@ -108,18 +108,11 @@ def start(recipe: ImageRecipe, n: int, seed: int, first: int) -> Tensor | None:
 
 def snapshot_files(x: Float[Tensor, " n c h w"], path: Path) -> dict[Path, bytes]:
     """Samples as uint8 .npy, and a picture of them."""
-    from PIL import Image
+    from ..plots.images import png
 
-    from ..plots import images as sheets
-
-    pixels = kept(x)
-    array, picture = io.BytesIO(), io.BytesIO()
+    pixels, array = kept(x), io.BytesIO()
     np.save(array, pixels)
-    n, _, h, w = pixels.shape
-    columns = sheets.columns_for(n)
-    sheet = sheets.mosaic(sheets.enlarge(pixels, sheets.fitting_factor(w, h, columns)), columns)
-    Image.fromarray(sheet).save(picture, format="PNG")
-    return {path: array.getvalue(), path.with_suffix(".png"): picture.getvalue()}
+    return {path: array.getvalue(), path.with_suffix(".png"): png(pixels)}
 
 
 def finish(folder: Path) -> Iterator[Path]:
@@ -215,7 +208,7 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
 
     history = [line for line in read_metrics(folder) if line["loss"] is not None]
     n = 8
-    labels = torch.arange(n) % len(trained.classes) if trained.recipe.conditional else None
+    labels = trained.in_turn(n)
     walk = list(trained.trajectory(n, seed=trained.recipe.seed, label=labels, sampler="heun", grid="uniform", steps=20))
     return Method(
         key,

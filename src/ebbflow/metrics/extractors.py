@@ -63,7 +63,7 @@ class Extractor:
         """The features of images that will be asked for again."""
         if not self.keep:
             return self(images)
-        name = f"features-{fingerprint([images], _FORMAT, self.name)[:32]}"
+        name = f"features-{fingerprint(_FORMAT, self.name, tensors=[images])[:32]}"
         if (found := fetch(name)) is not None:
             return found[0]["features"]
         features = self(images)
@@ -132,7 +132,7 @@ def train_classifier(
             raise InputError(f"{name} must give every image one class in 0..{classes - 1}; got {found}.")
     network = _network(images, classes, seed)
     parts = (images, labels.long(), held_images, held_labels.long())
-    name = f"classifier-{fingerprint(parts, _FORMAT, classes, seed)[:32]}"
+    name = f"classifier-{fingerprint(_FORMAT, classes, seed, tensors=parts)[:32]}"
     if cache and (kept := fetch(name)) is not None:
         network.load_state_dict(kept[0])
         return Classifier(network, float(kept[1]["accuracy"]))

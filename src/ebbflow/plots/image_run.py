@@ -25,7 +25,7 @@ from ..specs import bind
 from ..trained import Trained
 from ..training.checkpoint import storage
 from . import curves, images, strips, style
-from .report import Picture
+from .report import Picture, losses, still
 from .run import key_of
 
 if TYPE_CHECKING:
@@ -102,9 +102,6 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
 def pictures(c: "Comparison") -> Iterator[Picture]:
     """The report's pictures in order."""
 
-    def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
-        return lambda path: style.save(make(), path)
-
     def of(method: str) -> np.ndarray:
         return next(s.samples for s in c.samplings if s.method == method)[:40]
 
@@ -144,35 +141,24 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
                 "The same noises at every stage. Early pictures are horrible, and that says nothing of the last.",
                 still(partial(_training, method.evolution)),
             )
-    if all(len(method.losses) for method in c.methods):
-        yield Picture(
-            "losses.png",
-            "Training losses",
-            "Look at whether each curve has levelled off, not at which is lower: the two networks predict different "
-            "things, so their losses have different floors, and neither floor is 0.",
-            still(lambda: curves.losses(c.methods)),
-        )
+    yield from losses(c)
 
 
 def _recipe(trained: Trained) -> ImageRecipe:
     return cast(ImageRecipe, trained.recipe)
 
 
-def _labels(trained: Trained, n: int) -> Tensor | None:
-    return torch.arange(n) % len(trained.classes) if trained.recipe.conditional else None
-
-
 def _walk(trained: Trained, n: int) -> list[tuple[float, Tensor]]:
     return list(
         trained.trajectory(
-            n, seed=trained.recipe.seed, label=_labels(trained, n), sampler="heun", grid="uniform", steps=STEPS
+            n, seed=trained.recipe.seed, label=trained.in_turn(n), sampler="heun", grid="uniform", steps=STEPS
         )
     )
 
 
 def _denoising(trained: Trained, walk: list[tuple[float, Tensor]]) -> Figure:
     """x_t above what the network makes of it."""
-    labels = trained.labels(_labels(trained, WALK), WALK)
+    labels = trained.labels(trained.in_turn(WALK), WALK)
     cond = {} if labels is None else {"label": labels}
     with torch.no_grad():
         guesses = [trained.denoiser(trained.to_network(x[:WALK]), max(t, 1e-3), **cond).x0 for t, x in walk]
@@ -195,7 +181,7 @@ def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
     _, noise = next(trained.trajectory(2 * rows, seed=trained.recipe.seed))
     x1 = trained.to_network(noise)
     starts = torch.stack([slerp(x1[:rows], x1[rows:], k / (n - 1)) for k in range(n)], 1)
-    labels = trained.labels(_labels(trained, rows), rows)
+    labels = trained.labels(trained.in_turn(rows), rows)
     found = [
         _ends(trained, starts[i], {} if labels is None else {"label": labels[i].expand(n)}, seed=0) for i in range(rows)
     ]

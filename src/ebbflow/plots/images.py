@@ -4,6 +4,7 @@ Everything takes uint8 pictures (n, c, h, w), c = 1 grey or 3 RGB; `to_uint8` ma
 mosaic is one array, drawn at its own size: matplotlib rounds its place to whole pixels, so nothing is resampled.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,17 +203,24 @@ def grid(
 
 def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int = 0, factor: int = 0) -> Path:
     """Write a plain grid of pictures; `factor` 1 keeps their pixels as they are, 0 enlarges them to be looked at."""
+    data = png(images, columns=columns, factor=factor)
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
+    return Path(path)
+
+
+def png(images: UInt8[Array, "n c h w"], *, columns: int = 0, factor: int = 0) -> bytes:
+    """What `save_png` writes."""
     images = pictures(images)
     _not_negative("columns", columns)
     _not_negative("factor", factor)
     n, c, h, w = images.shape
     columns = min(columns or columns_for(n), n)
-    picture = mosaic(enlarge(images, factor or fitting_factor(w, h, columns)), columns)
-    try:
-        Image.fromarray(picture[..., 0] if c == 1 else picture).save(path, format="PNG")
-    except OSError as error:
-        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
-    return Path(path)
+    picture, file = mosaic(enlarge(images, factor or fitting_factor(w, h, columns)), columns), io.BytesIO()
+    Image.fromarray(picture[..., 0] if c == 1 else picture).save(file, format="PNG")
+    return file.getvalue()
 
 
 def loss_and_speed(

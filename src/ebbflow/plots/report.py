@@ -68,9 +68,6 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
     panels = sample_panels(c)
     best = [panels[1 + _best(c, method)] for method in c.methods if any(s.method == method.key for s in c.samplings)]
 
-    def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
-        return lambda path: style.save(make(), path)
-
     yield Picture(
         "samples.png",
         "Samples beside real data",
@@ -149,6 +146,16 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
             f"The same samples at a few training steps, with {_truth(d)} for comparison.",
             still(lambda: points.progress(c.methods, limits, real=c.real)),
         )
+    yield from losses(c)
+
+
+def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
+    """What draws a picture that doesn't move."""
+    return lambda path: style.save(make(), path)
+
+
+def losses(c: Comparison) -> Iterator[Picture]:
+    """The losses of both methods, where they were written down."""
     if all(len(method.losses) for method in c.methods):
         yield Picture(
             "losses.png",

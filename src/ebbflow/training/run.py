@@ -196,8 +196,7 @@ class _Run:
         if not self.main:
             return
         start, flat, own = self.start, self.trainer.flat, domain(self.start.recipe)
-        n = own.SNAPSHOT["n"]
-        labels = torch.arange(n) % len(start.classes) if start.recipe.conditional else None
+        labels = start.in_turn(own.SNAPSHOT["n"])
         weights = flat.vector.clone()
         flat.vector.copy_(self.trainer.ema)
         try:
