@@ -4,7 +4,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import __version__, tune
-from .data import Transform, transform_from_config
+from .data import Observation, Transform, transform_from_config
 from .denoiser import Denoiser, DenoiserLike
 from .domains import domain
 from .errors import InputError
@@ -35,22 +35,27 @@ Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
 
 
-def build_denoiser(recipe: Recipe, shape: Sequence[int], classes: int) -> Denoiser:
+def build_denoiser(
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+) -> Denoiser:
     """The untrained denoiser a recipe describes, with initial weights from the recipe's seed."""
     path = bind(PATHS, recipe.path, "path")()
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
-    network = build_network(recipe, shape, classes)
+    network = build_network(recipe, shape, classes, observation)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
     return Denoiser(network, path, recipe.target, gaussian_end=recipe.independent)
 
 
-def build_network(recipe: Recipe, shape: Sequence[int], classes: int) -> nn.Module:
+def build_network(
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+) -> nn.Module:
     """The network alone; sizes it can't have are an InputError."""
     row = bind(NETWORKS, recipe.network, "network")
+    told = {} if observation is None else {"observation": observation.shapes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
-            network: nn.Module = row(*shape, classes if recipe.conditional else 0)
+            network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
@@ -70,6 +75,8 @@ class Trained:
     step: int = 0
     tuned: tuple[tune.Tuned, ...] = ()
     """What `ebbflow tune` found for a number of evaluations, the latest last."""
+    observation: Observation | None = None
+    """What a policy's network is told at each chunk."""
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
@@ -80,11 +87,14 @@ class Trained:
         bar: a progress bar, moved on by one for each sample and step.
         """
         labels = None if label is None else self.labels(label, n)
+        seen = options.pop("seen", None)
         parts = []
         chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
         for start in range(0, max(n, 1), chunk):
             count = min(chunk, n - start)
             own = None if labels is None else labels[start : start + count]
+            if seen is not None:
+                options["seen"] = {name: part[start : start + count] for name, part in seen.items()}
             walk = self.trajectory(count, seed=seed, first=first + start, label=own, **options)
             _, x = next(walk)
             for _, x in walk:  # noqa: B007 - the last one is the sample
@@ -106,6 +116,8 @@ class Trained:
         grid: str | Sequence[float] | None = None,
         steps: int | str | None = None,
         bound: float | None = None,
+        seen: Mapping[str, Tensor] | None = None,
+        ids: Int[Tensor, " n"] | None = None,
     ) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
@@ -114,6 +126,8 @@ class Trained:
         steps: a number, or "auto" for the sampler, grid and steps that were tuned last ("auto:10": for 10 evaluations).
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
         bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
+        seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
+        ids: each sample's number, instead of first, first + 1, …
         """
         if n < 1 or first < 0:
             raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
@@ -123,9 +137,10 @@ class Trained:
             best = self.best(steps)
             sampler, grid, steps = best.sampler, best.grid, best.steps
         device = next(self.denoiser.parameters()).device
-        draws = Draws.first(n, seed, first, device)
+        draws = Draws.first(n, seed, first, device) if ids is None else Draws(seed, ids.to(device))
         labels = self.labels(label, n)
-        cond = {} if labels is None else {"label": labels.to(device)}
+        cond: dict[str, Any] = {} if labels is None else {"label": labels.to(device)}
+        cond |= self.context(n, seed, first, seen)
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
             if labels is None or label is None:
@@ -147,6 +162,20 @@ class Trained:
         )
         for t, x in walk:
             yield t, self.to_data(x)
+
+    @torch.no_grad()
+    def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
+        """What a policy's network makes of its observations: the same at every step of a walk, so made once."""
+        if self.observation is None:
+            if seen is not None:
+                raise InputError("This run was trained without observations, so it can't be given any.")
+            return {}
+        if seen is None:
+            seen = domain(self.recipe).recorded(self.recipe, n, seed, first)
+        network: Any = self.denoiser.eval().network
+        device = next(network.parameters()).device
+        told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
+        return {"context": network.context(**told)}
 
     def best(self, steps: str) -> tune.Tuned:
         """What was tuned: the latest for "auto", for N evaluations for "auto:N"."""
@@ -216,6 +245,7 @@ class Trained:
             "columns": list(self.columns),
             "classes": list(self.classes),
             "transform": None if self.transform is None else self.transform.to_config(),
+            "observation": None if self.observation is None else self.observation.to_config(),
             "recipe": self.recipe.to_config(),
         }
         return {
@@ -253,7 +283,8 @@ class Trained:
     @classmethod
     def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "Trained":
         """Check every field, then build: nothing is allocated but what the weights at hand fill."""
-        if config.keys() != _FIELDS.keys():
+        config = {"observation": None} | config  # which those of points and pictures once were without
+        if set(config) != set(_FIELDS):
             raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
         for field, fits in _FIELDS.items():
             if not fits(config[field]):
@@ -263,8 +294,9 @@ class Trained:
         for option, value in parse(recipe.network)[1].items():
             if isinstance(value, int) and value > most:
                 raise InputError(f"its network's {option} can't be {value}: model.safetensors has {most} weights.")
+        seen = None if config["observation"] is None else Observation.from_config(config["observation"])
         with torch.device("meta"):
-            outline = build_network(recipe, shape, len(classes)).state_dict(prefix="network.")
+            outline = build_network(recipe, shape, len(classes), seen).state_dict(prefix="network.")
         for part in sorted(outline.keys() | weights.keys()):
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
@@ -274,9 +306,10 @@ class Trained:
             ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
             if not bool(ends.isfinite().all()):
                 raise InputError("its transform holds numbers too large for float32.")
-        denoiser = build_denoiser(recipe, shape, len(classes))
+        denoiser = build_denoiser(recipe, shape, len(classes), seen)
         denoiser.load_state_dict(weights)
-        return cls(denoiser, recipe, shape, transform, tuple(config["columns"]), classes, config["step"])
+        columns = tuple(config["columns"])
+        return cls(denoiser, recipe, shape, transform, columns, classes, config["step"], observation=seen)
 
     @classmethod
     def from_pretrained(cls, where: str | Path) -> "Trained":
@@ -346,5 +379,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "columns": _texts,
     "classes": _texts,
     "transform": lambda value: value is None or isinstance(value, dict),
+    "observation": lambda value: value is None or isinstance(value, dict),
     "recipe": lambda value: isinstance(value, dict),
 }

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config
+from ebbflow.data.normalise import Quantiles
 from ebbflow.errors import InputError
 
 widths = st.integers(1, 5)
@@ -121,6 +122,14 @@ def test_log_volume_turns_one_density_into_the_other():
         ({"name": "standardise", "mean": [0], "std": [0]}, "std"),
         ({"name": "standardise", "mean": [0], "std": [-1]}, "-1"),
         ({"name": "standardise", "mean": [0], "std": [math.inf]}, "inf"),
+        ({"name": "quantiles"}, "'high', 'low'"),
+        ({"name": "quantiles", "low": [0], "high": [1], "clip": 1}, "'clip'"),
+        ({"name": "quantiles", "low": [], "high": []}, "low"),
+        ({"name": "quantiles", "low": [0, 1], "high": [1]}, "2 and 1"),
+        ({"name": "quantiles", "low": [1], "high": [0]}, "low at most high"),
+        ({"name": "quantiles", "low": [math.nan], "high": [0]}, "nan"),
+        ({"name": "quantiles", "low": [-1e308], "high": [1e308]}, "finite"),
+        ({"name": "quantiles", "low": ["0"], "high": [1]}, "'0'"),
         ([], "table"),
         (None, "table"),
     ],
@@ -166,3 +175,96 @@ def test_pixels_know_their_volume_and_survive_json():
     assert transform_from_config(json.loads(json.dumps(Pixels().to_config()))) == Pixels()
     with pytest.raises(InputError, match="takes the keys 'name'; got 'low', 'name'"):
         transform_from_config({"name": "pixels", "low": 0})
+
+
+# --- quantiles ------------------------------------------------------------------------------------------------------
+
+
+def test_quantiles_by_hand():
+    """Of 0, 1, …, 100 the quantiles are 1 and 99, the centre 50, dx/dz 49; of ten and once fifty, 1 % is 10."""
+    x = torch.stack([torch.arange(101.0), torch.full((101,), 7.0)], 1)
+    transform = Quantiles.fit(x)
+    assert transform.low == (pytest.approx(1), 7)
+    assert transform.high == (pytest.approx(99), 7)
+    z = transform.apply(torch.tensor([[1.0, 7], [99, 7], [50, 7], [148, 9], [-48, 4]]))
+    torch.testing.assert_close(z, torch.tensor([[-1.0, 0], [1, 0], [0, 0], [2, 2], [-2, -3]]))  # and nothing clipped
+    torch.testing.assert_close(transform.undo(torch.tensor([[3.0, 1.0]])), torch.tensor([[50 + 3 * 49.0, 8]]))
+    assert transform.log_volume((2,)) == pytest.approx(math.log(49))
+
+
+def test_between_two_values_quantiles_are_linear():
+    transform = Quantiles.fit(torch.tensor([[0.0], [10.0]]), 0.1, 0.75)
+    assert (transform.low, transform.high) == ((pytest.approx(1),), (pytest.approx(7.5),))
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(2, 20), d=widths)
+@settings(max_examples=50, deadline=None)
+def test_the_least_and_largest_become_minus_one_and_one(seed, n, d):
+    x = matrix(seed, n, d)
+    transform = Quantiles.fit(x, 0.0, 1.0)
+    z = transform.apply(x)
+    torch.testing.assert_close(z.amin(0), -torch.ones(d, dtype=x.dtype))
+    torch.testing.assert_close(z.amax(0), torch.ones(d, dtype=x.dtype))
+    torch.testing.assert_close(transform.undo(z), x)
+    assert transform_from_config(json.loads(json.dumps(transform.to_config()))) == transform
+
+
+def test_two_percent_lie_beyond_the_quantiles():
+    x = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
+    z = Quantiles.fit(x).apply(x)
+    assert (z.abs() > 1).sum(0).tolist() == [200, 200]
+    assert z.abs().max() > 1.5
+
+
+def test_a_column_that_hardly_moves_is_only_shifted():
+    """Two rows of a thousand are beyond both quantiles, which are equal: no division by zero, and nothing is lost."""
+    x = torch.full((1000, 1), 3.0)
+    x[:2] = torch.tensor([[2.0], [5.5]])
+    transform = Quantiles.fit(x)
+    assert transform.apply(x)[:3].flatten().tolist() == [-1, 2.5, 0]
+    assert torch.equal(transform.undo(transform.apply(x)), x)
+    assert transform.log_volume((1,)) == 0
+
+
+def test_quantiles_of_many_numbers():
+    """torch.quantile refuses more than 2²⁴."""
+    x = torch.zeros(2**24 + 1, 1)
+    x[: len(x) // 2] = 1
+    transform = Quantiles.fit(x)
+    assert (transform.low, transform.high) == ((0,), (1,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quantiles_keep_dtype_and_leading_shape(dtype):
+    transform = Quantiles((1.0, 2.0), (3.0, 4.0))
+    for shape in [(2,), (0, 2), (5, 2), (4, 5, 2)]:
+        for method in (transform.apply, transform.undo):
+            assert method(torch.ones(shape, dtype=dtype)).dtype == dtype
+            assert method(torch.ones(shape, dtype=dtype)).shape == shape
+    for method in (transform.apply, transform.undo):
+        with pytest.raises(InputError, match="2 columns"):
+            method(torch.zeros(5, 3))
+
+
+def test_quantiles_give_densities_their_volume():
+    """z standard normal in x: p(x) must be N(x; 2, 3²) where low, high = -1, 5."""
+    transform, x = Quantiles((-1.0,), (5.0,)), torch.tensor([[4.0]], dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor(2.0).double(), torch.tensor(3.0).double())
+    z = transform.apply(x)
+    log_p = -z.square().sum() / 2 - math.log(2 * math.pi) / 2 - transform.log_volume((1,))
+    torch.testing.assert_close(log_p, normal.log_prob(x).sum())
+
+
+@pytest.mark.parametrize(("x", "word"), [
+    (torch.zeros(0, 2), "row"), (torch.zeros(3, 0), "row"),
+    (torch.tensor([[1.0], [math.nan]]), "finite"), (torch.tensor([[1.0]] * 500 + [[math.inf]]), "finite"),
+])  # fmt: skip
+def test_quantiles_refuse_what_has_none(x, word):
+    with pytest.raises(InputError, match=word):
+        Quantiles.fit(x)
+
+
+@pytest.mark.parametrize("pair", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.1), (math.nan, 1)])
+def test_quantiles_must_be_two_shares(pair):
+    with pytest.raises(InputError, match="low < high"):
+        Quantiles.fit(torch.zeros(2, 1), *pair)

@@ -1,7 +1,8 @@
 """Data: points to learn from (`points.py`: the DATASETS table and `load`), the user's own files of them (`files.py`),
-pictures (`images.py`), and the explicit transforms between the data's units and the network's (`normalise.py`).
+pictures (`images.py`), robots' episodes (`episodes.py`), and the explicit transforms between the data's units and the network's (`normalise.py`).
 """
 
+from .episodes import Episodes, Observation, Windows
 from .files import read, save
 from .normalise import IDENTITY, Pixels, Standardise, Transform, transform_from_config
 from .points import DATASETS, Modes, Points, PointSet, along, load, mixture
@@ -9,12 +10,15 @@ from .points import DATASETS, Modes, Points, PointSet, along, load, mixture
 __all__ = [
     "DATASETS",
     "IDENTITY",
+    "Episodes",
     "Modes",
+    "Observation",
     "Pixels",
     "PointSet",
     "Points",
     "Standardise",
     "Transform",
+    "Windows",
     "along",
     "load",
     "mixture",

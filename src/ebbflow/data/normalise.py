@@ -1,6 +1,7 @@
 """Between the data's units and the network's, explicitly: saved with the checkpoint, undone on sampling, never clipped.
 
 Standardise   columns of numbers to mean 0 and standard deviation 1
+Quantiles     columns of numbers, from one quantile to another, to [-1, 1]
 Pixels        0..255 to [-1, 1]
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -39,10 +41,7 @@ class Standardise:
     @classmethod
     def fit(cls, x: Float[Tensor, "n d"]) -> "Standardise":
         """Mean and (biased) standard deviation in float64; a constant column is only shifted (std = 1)."""
-        if x.numel() == 0:
-            raise InputError(f"x must have at least one row and one column; got shape {tuple(x.shape)}.")
-        # Through the CPU because some accelerators have no float64.
-        columns = x.detach().cpu().double()
+        columns = _columns(x)
         std, mean = torch.std_mean(columns, dim=0, correction=0)
         constant = (columns.amin(0) == columns.amax(0)) | (std == 0)
         return cls(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, std).tolist()))
@@ -51,14 +50,14 @@ class Standardise:
         """Data → what the network sees, in x's dtype."""
         if self == IDENTITY:
             return x
-        mean, std = self._like(x)
+        mean, std = _like(x, self.mean, self.std)
         return (x - mean) / std
 
     def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """What the network makes → data: x = std z + mean."""
         if self == IDENTITY:
             return z
-        mean, std = self._like(z)
+        mean, std = _like(z, self.mean, self.std)
         return z * std + mean
 
     def log_volume(self, shape: tuple[int, ...]) -> float:
@@ -69,14 +68,6 @@ class Standardise:
         if self == IDENTITY:
             return {"name": "none"}
         return {"name": "standardise", "mean": list(self.mean), "std": list(self.std)}
-
-    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.shape[-1:] != (len(self.mean),):
-            raise InputError(
-                f"The data transform expects {len(self.mean)} columns; got data of shape {tuple(x.shape)}."
-            )
-        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in (self.mean, self.std))
-        return mean, std
 
 
 IDENTITY = Standardise()
@@ -104,7 +95,81 @@ class Pixels:
         return {"name": "pixels"}
 
 
-Transform = Standardise | Pixels
+@dataclass(frozen=True)
+class Quantiles:
+    """z = 2 (x - low) / (high - low) - 1, column by column; what lies beyond low and high stays beyond -1 and 1.
+
+    The quantiles 1 % and 99 % are FAST's and π0.5's (arXiv:2501.09747; openpi), 0 and 1 diffusion policy's
+    (arXiv:2303.04137). A column whose low is its high is only shifted, to 0.
+    """
+
+    about: ClassVar[str] = "from quantile to quantile as -1 to 1, per column; undone on sampling"
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high) or not self.low:
+            raise InputError(f"low and high must have one number per column; got {len(self.low)} and {len(self.high)}.")
+        for low, high in zip(self.low, self.high):
+            if not (math.isfinite(high - low) and low <= high):
+                raise InputError(f"low and high must be finite numbers, low at most high; got {low!r} and {high!r}.")
+
+    @classmethod
+    def fit(cls, x: Float[Tensor, "n d"], low: float = 0.01, high: float = 0.99) -> "Quantiles":
+        """These quantiles of every column, in float64 and linear between its sorted values."""
+        if not 0 <= low < high <= 1:
+            raise InputError(f"The quantiles must be 0 ≤ low < high ≤ 1; got {low} and {high}.")
+        columns = _columns(x)
+        if not bool(columns.isfinite().all()):
+            raise InputError("x must hold finite numbers.")
+        # Not torch.quantile, which refuses more than 2²⁴ numbers.
+        lows, highs = np.quantile(columns.numpy(), (low, high), axis=0).tolist()
+        return cls(tuple(lows), tuple(highs))
+
+    @property
+    def centre(self) -> tuple[float, ...]:
+        """Where z = 0."""
+        return tuple(low + (high - low) / 2 for low, high in zip(self.low, self.high))
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """dx/dz."""
+        return tuple((high - low) / 2 or 1.0 for low, high in zip(self.low, self.high))
+
+    def apply(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Data → what the network sees, in x's dtype."""
+        centre, scale = _like(x, self.centre, self.scale)
+        return (x - centre) / scale
+
+    def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """What the network makes → data: x = low + (z + 1) (high - low) / 2."""
+        centre, scale = _like(z, self.centre, self.scale)
+        return z * scale + centre
+
+    def log_volume(self, shape: tuple[int, ...]) -> float:
+        """Σ log dx/dz, so that log p(x) = log p(z) - log_volume for an x of one row."""
+        return math.fsum(math.log(value) for value in self.scale)
+
+    def to_config(self) -> dict[str, Any]:
+        return {"name": "quantiles", "low": list(self.low), "high": list(self.high)}
+
+
+Transform = Standardise | Pixels | Quantiles
+
+
+def _columns(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """x in float64, if there is any; on the CPU because some accelerators have no float64."""
+    if x.numel() == 0:
+        raise InputError(f"x must have at least one row and one column; got shape {tuple(x.shape)}.")
+    return x.detach().cpu().double()
+
+
+def _like(x: Tensor, *columns: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """One number for each of x's columns, in its dtype and where it is."""
+    if x.shape[-1:] != (len(columns[0]),):
+        raise InputError(f"The data transform expects {len(columns[0])} columns; got data of shape {tuple(x.shape)}.")
+    return tuple(torch.tensor(values, dtype=x.dtype, device=x.device) for values in columns)
 
 
 def transform_from_config(config: Any) -> Transform:
@@ -117,10 +182,17 @@ def transform_from_config(config: Any) -> Transform:
         raise InputError(f"The data transform {name!r} takes the keys {takes}; got {got}.")
     if name == "standardise":
         return Standardise(_numbers(config, "mean"), _numbers(config, "std"))
+    if name == "quantiles":
+        return Quantiles(_numbers(config, "low"), _numbers(config, "high"))
     return Pixels() if name == "pixels" else IDENTITY
 
 
-_KEYS = {"standardise": {"name", "mean", "std"}, "pixels": {"name"}, "none": {"name"}}
+_KEYS = {
+    "standardise": {"name", "mean", "std"},
+    "quantiles": {"name", "low", "high"},
+    "pixels": {"name"},
+    "none": {"name"},
+}
 
 
 def _numbers(config: Mapping[str, Any], key: str) -> tuple[float, ...]:

@@ -2,11 +2,13 @@
 
     points   the rows of a table
     images   pictures
+    robots   chunks of a robot's actions
 
 A module has
 
     fits, prepare              what training needs: a first check, then the data
     start                      where sampling starts, if not from noise
+    recorded                   what a policy saw (robots alone)
     SNAPSHOT, snapshot_files   the samples drawn while training goes on, and the files that keep them
     finish                     what is drawn when training has ended
     describe                   one line on the data
@@ -25,22 +27,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import Transform
+from ..data import Observation, Transform
 from ..errors import InputError
 from ..specs import pick
-from ..training.trainer import TensorData
+from ..training.trainer import Data
 
-DOMAINS = ("points", "images")
+DOMAINS = ("points", "images", "robots")
 
 
 class Prepared(NamedTuple):
     """A recipe's data for training, and what a trained network has to know of it."""
 
-    data: TensorData
+    data: Data
     shape: tuple[int, ...]
     transform: Transform | None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    observation: Observation | None = None
 
 
 def domain(of: Any) -> Any:

@@ -18,6 +18,7 @@ and of images, in the features of a network:
 A new metric is one function and one row of METRICS or IMAGE_METRICS.
 """
 
+from .actions import mean_absolute_error
 from .extractors import EXTRACTORS, Classifier, Extractor, RealImages, train_classifier
 from .frechet import frechet_distance
 from .images import IMAGE_METRICS, ImageReport, measure_images
@@ -47,6 +48,7 @@ __all__ = [
     "frechet_distance",
     "kid",
     "label_agreement",
+    "mean_absolute_error",
     "mean_log_density",
     "measure",
     "measure_images",

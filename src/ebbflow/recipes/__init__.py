@@ -5,7 +5,8 @@ from collections.abc import Callable
 from .citations import CITATIONS
 from .images import ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
-from .recipe import ImageRecipe, PointRecipe, Recipe, kind_of
+from .recipe import ImageRecipe, PointRecipe, Recipe, RobotRecipe, kind_of
+from .robots import diffusion_policy_pusht, pi0_aloha_insertion, pi0_aloha_transfer, pi0_pusht, pi0_pusht_pixels
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm": ddpm,
@@ -16,6 +17,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm-images": ddpm_images,
     "flow-images": flow_images,
     "edm-images": edm_images,
+    "pi0-pusht": pi0_pusht,
+    "pi0-pusht-pixels": pi0_pusht_pixels,
+    "diffusion-policy-pusht": diffusion_policy_pusht,
+    "pi0-aloha-transfer": pi0_aloha_transfer,
+    "pi0-aloha-insertion": pi0_aloha_insertion,
 }
 
-__all__ = ["CITATIONS", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "kind_of"]
+__all__ = ["CITATIONS", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "kind_of"]

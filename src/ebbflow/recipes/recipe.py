@@ -157,7 +157,64 @@ class ImageRecipe(Recipe):
     """What a file that can't be read does: it is left out (at most 5 % may be), or ends the run."""
 
 
-KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, ImageRecipe)}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "flow_matching": {"path": "linear", "target": "velocity", "times": "beta", "sampler": "euler", "grid": "uniform"},
+    "diffusion": {"path": "ddpm:betas=cosine", "target": "noise", "times": "uniform", "sampler": "ddim",
+                  "grid": "trailing"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RobotRecipe(Recipe):
+    """A recipe for a policy: chunks of a robot's actions, given what it sees."""
+
+    domain: ClassVar[str] = "robots"
+
+    data: str = "lerobot/pusht"
+    """Recorded episodes: a .npz (see `ebbflow demos`; a.npz+b.npz for arrays of the same steps), a folder in LeRobot's
+    format, or user/name of one on the hub."""
+    simulator: str = ""
+    """Where the policy is tried out: a row of `ebbflow list simulators`."""
+    objective: Literal["flow_matching", "diffusion"] = "flow_matching"
+    """What decides path, target, times, sampler and grid, wherever they are left empty."""
+    path: str = ""
+    target: str = ""
+    times: str = ""
+    sampler: str = ""
+    grid: str = ""
+    sample_steps: int = 10
+
+    horizon: int = 16
+    """Actions in a chunk; the first is for now."""
+    n_obs_steps: int = 1
+    """Steps that the policy sees: this one and those just before it."""
+    n_action_steps: int = 8
+    """Actions of a chunk that are carried out before the next chunk."""
+    state: str = "all"
+    """Columns of the state that the policy sees, by name and comma; all, or none."""
+    cameras: str = ""
+    """Cameras whose pictures it sees, by comma."""
+    size: int = 0
+    """Side to which pictures are resized; 0 keeps theirs."""
+    prompt: int = 0
+    """Bytes of the task's instruction that it is told; 0 for none."""
+    normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
+    """How states and actions are brought to the network's units: π0's, π0.5's, or the range to [-1, 1]."""
+    masked: bool = True
+    """Leave actions beyond an episode's end out of the loss; else its last action is learned there."""
+    held_out: float = 0.05
+    """Share of the episodes never trained on, to measure with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in OBJECTIVES[self.objective].items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+        if not self.n_action_steps <= self.horizon:
+            raise InputError(f"n_action_steps must be at most the horizon, {self.horizon}; got {self.n_action_steps}.")
+
+
+KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, ImageRecipe, RobotRecipe)}
 
 
 def kind_of(data: str) -> type[Recipe]:
@@ -185,5 +242,9 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "size": (0, 4096, "at least 0 and at most 4096"),
     "channels": (0, 4, "0, 1 or 3"),
     "held_out": (0, 0.9, "at least 0 and at most 0.9"),
+    "horizon": (1, 4096, "at least 1 and at most 4096"),
+    "n_obs_steps": (1, 256, "at least 1 and at most 256"),
+    "n_action_steps": (1, 4096, "at least 1 and at most 4096"),
+    "prompt": (0, 4096, "at least 0 and at most 4096"),
     "sample_steps": (1, 1e6, "at least 1 and at most 1e6"),
 }

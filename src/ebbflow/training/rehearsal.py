@@ -52,7 +52,7 @@ def _fits(recipe: Recipe, prepared: "Prepared") -> None:
     from ..trained import build_network
 
     with torch.device("meta"):
-        weights = list(build_network(recipe, prepared.shape, len(prepared.classes)).parameters())
+        weights = list(build_network(recipe, prepared.shape, len(prepared.classes), prepared.observation).parameters())
     room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
     pairs = recipe.coupling != "independent" or recipe.stable_targets
     outputs = sum(len(p) for p in weights if p.ndim > 1)

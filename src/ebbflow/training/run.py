@@ -32,7 +32,7 @@ from ..recipes import Recipe
 from ..specs import pick
 from ..trained import Trained, build_denoiser
 from . import checkpoint
-from .trainer import TensorData, Trainer
+from .trainer import Data, Trainer
 
 
 class Interrupted(EbbflowError):
@@ -90,7 +90,7 @@ def fit(
         return run.trained()
 
 
-def prepare(recipe: Recipe) -> tuple[Trained, TensorData]:
+def prepare(recipe: Recipe) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data in the network's units."""
     prepared = domain(recipe).prepare(recipe)
     return begin(recipe, prepared), prepared.data
@@ -98,8 +98,11 @@ def prepare(recipe: Recipe) -> tuple[Trained, TensorData]:
 
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     """The untrained start of a recipe on its data."""
-    denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes))
-    return Trained(denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes)
+    denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
+    return Trained(
+        denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
+        observation=prepared.observation,
+    )  # fmt: skip
 
 
 def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
@@ -217,10 +220,17 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
     for name in old:
         if old[name] != new[name]:
             raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
-    held, fitted = ({} if t.transform is None else t.transform.to_config() for t in (stored, now))
+    held, fitted = (_transforms(t) for t in (stored, now))
     same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
     if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
+
+
+def _transforms(trained: Trained) -> dict[str, Any]:
+    """What is fitted to the data, by name."""
+    own = {} if trained.transform is None else trained.transform.to_config()
+    seen = {} if trained.observation is None else trained.observation.transform.to_config()
+    return own | {f"state's {name}": value for name, value in seen.items()}
 
 
 def _close(a: Any, b: Any) -> bool:

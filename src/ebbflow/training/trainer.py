@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -37,6 +38,24 @@ class Record:
     skipped: bool = False
 
 
+@runtime_checkable
+class Data(Protocol):
+    """What is trained on: len(data) examples, taken by index.
+
+    `take` says what an example is: x0, its label where it has one, what else the network is told, by the names it
+    knows, and `mask` where not all of x0 is real. x1: the other end's points where that is a sample set, else None.
+    """
+
+    @property
+    def x1(self) -> Float[Tensor, " m *d"] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> "Data": ...
+
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]: ...
+
+
 @dataclass(frozen=True)
 class TensorData:
     """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
@@ -55,10 +74,14 @@ class TensorData:
         labels, x1 = (part if part is None else part.to(device) for part in (self.labels, self.x1))
         return replace(self, x=self.x.to(device), labels=labels, x1=x1)
 
-    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> Float[Tensor, " b *d"]:
-        """The examples at these places, as the network sees them."""
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
+        """The examples at these places, as the network sees them, and their labels."""
         x0 = self.x.index_select(0, indices)
-        return x0 if self.prepare is None else self.prepare(x0, draw)
+        taken = {"x0": x0 if self.prepare is None else self.prepare(x0, draw)}
+        return taken if self.labels is None else taken | {"label": self.labels[indices]}
 
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:
@@ -84,7 +107,7 @@ class Trainer:
     batch and takes its share, so the result doesn't depend on how many there are (but for the order of sums).
     """
 
-    def __init__(self, denoiser: Denoiser, data: TensorData, recipe: Recipe, accelerator: Accelerator) -> None:
+    def __init__(self, denoiser: Denoiser, data: Data, recipe: Recipe, accelerator: Accelerator) -> None:
         self.recipe, self.accelerator, self.step = recipe, accelerator, 0
         self.denoiser = denoiser.to(accelerator.device)
         self.data = data.to(accelerator.device)
@@ -147,19 +170,19 @@ class Trainer:
         self.ema.lerp_(self.flat.vector, 1 - ema_decay(self.step, self.recipe.ema))
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This process's share of the step's batch, as the loss takes it: x0, noise, t and, where needed, z, label."""
+        """This process's share of the step's batch, as the loss takes it: x0, noise, t, and what else is needed."""
         recipe, data, device = self.recipe, self.data, self.accelerator.device
         draw = generator(recipe.seed, "step", step, device=device)
-        indices = batch_indices(recipe.seed, step, recipe.batch, len(data.x)).to(device)
-        x0 = data.take(indices, draw)
+        indices = batch_indices(recipe.seed, step, recipe.batch, len(data)).to(device)
+        batch = data.take(indices, draw)
+        x0, label = batch["x0"], batch.pop("label", None)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
-        batch = {"x0": x0, "t": self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)}
+        batch["t"] = self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         if data.x1 is None:
             batch["noise"] = torch.randn(x0.shape, generator=draw, device=device)
         else:
             batch["noise"] = data.x1[torch.randint(len(data.x1), (recipe.batch,), generator=draw, device=device)]
-        label = data.labels[indices] if data.labels is not None else None
         allowed = None
         if self._coupled:
             batch["noise"] = self._couple(x0, batch["noise"], label)
@@ -169,6 +192,8 @@ class Trainer:
             null: int = self.denoiser.network.classes  # type: ignore[assignment]
             batch["label"] = label.masked_fill(hidden, null)
         if recipe.stable_targets and not self._coupled:
+            if batch.keys() - {"x0", "noise", "t", "label"}:
+                raise InputError("stable_targets can't be: what the network is told differs from example to example.")
             if label is not None:
                 allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)

@@ -1,0 +1,260 @@
+"""Recorded robot episodes: what was seen and done at each step, and the windows of them that a policy learns from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ..errors import InputError
+from .normalise import IDENTITY, Transform, transform_from_config
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes end to end: n steps of all of them.
+
+    state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units.
+    action: what was commanded at that step, likewise.
+    ends: the place after each episode's last step; the last of them is n.
+    images: by camera's name. tasks: the instruction of each episode. fps: steps in a second.
+    """
+
+    state: Float[Tensor, " n s"]
+    action: Float[Tensor, " n a"]
+    ends: Int[Tensor, " e"]
+    images: Mapping[str, UInt8[Tensor, " n h w 3"]] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    fps: float = 10.0
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n, ends = len(self.state), self.ends
+        if len(ends) == 0 or int(ends[-1]) != n or len(self.action) != n or bool((ends.diff() <= 0).any()):
+            raise InputError(
+                f"An episode must have at least one step, and ends must rise to the number of steps; got {n} states, "
+                f"{len(self.action)} actions and ends {ends[:5].tolist()} …"
+            )
+        if self.tasks and len(self.tasks) != len(ends):
+            raise InputError(f"There must be one task for each of {len(ends)} episodes; got {len(self.tasks)}.")
+        for name, values in {"state": self.state, "action": self.action}.items():
+            if not bool(values.isfinite().all()):
+                raise InputError(f"The episodes' {name} holds numbers that are not finite.")
+
+    def __len__(self) -> int:
+        """How many episodes."""
+        return len(self.ends)
+
+    @property
+    def starts(self) -> Int[Tensor, " e"]:
+        """The place of each episode's first step."""
+        return torch.cat([self.ends.new_zeros(1), self.ends[:-1]])
+
+    def columns(self, wanted: str) -> "Episodes":
+        """With these columns of the state alone, by name and comma; "all" of them, or "none"."""
+        if wanted == "all":
+            return self
+        names = [] if wanted == "none" else wanted.split(",")
+        if unknown := [name for name in names if name not in self.state_names]:
+            raise InputError(f"The state has no column {unknown[0]!r}; it has {', '.join(self.state_names)}.")
+        at = [self.state_names.index(name) for name in names]
+        return replace(self, state=self.state[:, at], state_names=tuple(names))
+
+    def cut(self, episodes: Sequence[int]) -> "Episodes":
+        """These episodes alone, in this order."""
+        spans = [range(int(self.starts[e]), int(self.ends[e])) for e in episodes]
+        rows = torch.tensor([row for span in spans for row in span])
+        return replace(
+            self,
+            state=self.state[rows],
+            action=self.action[rows],
+            ends=torch.tensor([len(span) for span in spans]).cumsum(0),
+            images={name: frames[rows] for name, frames in self.images.items()},
+            tasks=tuple(self.tasks[e] for e in episodes) if self.tasks else (),
+        )
+
+
+def load(data: str, cameras: Sequence[str] = (), size: int = 0) -> Episodes:
+    """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
+
+    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs.
+    """
+    files = [Path(part) for part in data.split("+")]
+    if all(file.suffix == ".npz" for file in files):
+        return _read_npz(files, cameras, size)
+    from ..interop import lerobot
+
+    return lerobot.read(data, cameras=tuple(cameras), size=size)
+
+
+def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
+    """Arrays state, action, episode_ends, and where there are such fps, tasks, state_names, action_names and uint8
+    pictures (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for file in files:
+        try:
+            with np.load(file) as archive:
+                arrays |= {name: archive[name] for name in archive.files if name in cameras or name in _ARRAYS}
+        except FileNotFoundError:
+            raise InputError(f"There is no file {file}.") from None
+        except (OSError, EOFError, ValueError, BadZipFile) as error:
+            raise InputError(f"{file} is no readable .npz of episodes: {' '.join(str(error).split())}.") from error
+    where = " + ".join(file.name for file in files)
+    for name in ("state", "action", "episode_ends", *cameras):
+        if name not in arrays:
+            raise InputError(f"{where} has no array {name!r}, which episodes need.")
+    for name in ("state", "action"):
+        if arrays[name].ndim != 2 or arrays[name].dtype.kind not in "fiu":
+            raise InputError(f"{where}: {name} must be numbers (n, d); got {arrays[name].dtype} {arrays[name].shape}.")
+    ends = arrays["episode_ends"]
+    if ends.ndim != 1 or ends.dtype.kind not in "iu":
+        raise InputError(f"{where}: episode_ends must be whole numbers (e,); got {ends.dtype} {ends.shape}.")
+    images = {}
+    for name in cameras:
+        frames = arrays[name]
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(arrays["state"]):
+            raise InputError(
+                f"{where}: {name} must be uint8 (n, h, w, 3), one for each state; got {frames.dtype} {frames.shape}."
+            )
+        images[name] = _resize(torch.from_numpy(frames), size)
+    given: dict[str, Any] = {
+        name: tuple(str(text) for text in arrays[name].reshape(-1))
+        for name in ("tasks", "state_names", "action_names")
+        if name in arrays
+    }
+    named = {
+        f"{kind}_names": given.get(f"{kind}_names") or _numbered(kind, arrays[kind]) for kind in ("state", "action")
+    }
+    fps = float(arrays["fps"]) if "fps" in arrays else 10.0
+    if not 0 < fps < math.inf:
+        raise InputError(f"{where}: fps must be above 0; got {fps}.")
+    state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
+    return Episodes(state, action, torch.from_numpy(ends.astype(np.int64)), images, given.get("tasks", ()), fps, **named)
+
+
+_ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
+
+
+def _numbered(kind: str, values: np.ndarray) -> tuple[str, ...]:
+    return tuple(f"{kind}_{i}" for i in range(values.shape[1]))
+
+
+def _resize(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
+    if not size or frames.shape[1:3] == (size, size):
+        return frames
+    parts = [
+        torch.nn.functional.interpolate(part.permute(0, 3, 1, 2).float(), (size, size), mode="area")
+        for part in frames.split(256)
+    ]
+    return torch.cat([part.round().to(torch.uint8).permute(0, 2, 3, 1) for part in parts])
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy is told: the shapes of it by name, as its network takes them, and the state's transform.
+
+    state (o, s); images (o × cameras, h, w, 3) in uint8; prompt (l,), UTF-8 bytes + 1, and 0 after its end.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    transform: Transform = IDENTITY
+
+    def __post_init__(self) -> None:
+        for name, shape in self.shapes.items():
+            if len(shape) != _DIMENSIONS.get(name) or min(shape) < 1:
+                raise InputError(
+                    f"An observation has a state (o, s), images (k, h, w, 3), a prompt (l,); got {name} {shape}."
+                )
+
+    def see(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Observations of n steps in the robot's units → as the network takes them, which refuses what doesn't fit."""
+        return {name: self.transform.apply(part) if name == "state" else part for name, part in given.items()}
+
+    def to_config(self) -> dict[str, Any]:
+        """This as JSON-ready data."""
+        return {
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "transform": self.transform.to_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: Any) -> "Observation":
+        """What `to_config` wrote; anything else is an InputError."""
+        shapes = (
+            config.get("shapes") if isinstance(config, Mapping) and set(config) == {"shapes", "transform"} else None
+        )
+        if not isinstance(shapes, Mapping) or not all(
+            isinstance(shape, list) and all(type(n) is int and 1 <= n <= 10**6 for n in shape)
+            for shape in shapes.values()
+        ):
+            raise InputError(f"An observation must be a table of shapes and a transform; got {str(config)[:60]}.")
+        return cls({name: tuple(shape) for name, shape in shapes.items()}, transform_from_config(config["transform"]))
+
+
+_DIMENSIONS = {"state": 2, "images": 4, "prompt": 1}
+
+
+def prompt_bytes(texts: Sequence[str], length: int) -> Int[Tensor, " n {length}"]:
+    """Instructions as UTF-8 bytes + 1, cut or filled with 0 to this length."""
+    rows = [[byte + 1 for byte in text.encode()[:length]] for text in texts]
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows]).reshape(len(rows), length)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Every step of the episodes as an example: the actions of the next H steps, given what was seen in the last o.
+
+    Before an episode's start its first step is repeated, after its end its last action; `mask` tells which are real.
+    All in the network's units. images: (n, cameras, h, w, 3). prompt: one row for each episode.
+    """
+
+    action: Float[Tensor, " n a"]
+    ends: Int[Tensor, " e"]
+    horizon: int
+    n_obs_steps: int
+    state: Float[Tensor, " n s"] | None = None
+    images: UInt8[Tensor, " n c h w 3"] | None = None
+    prompt: Int[Tensor, " e l"] | None = None
+    masked: bool = True
+    x1: None = None
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def to(self, device: torch.device) -> "Windows":
+        """The same on a device."""
+        names = ("action", "ends", "state", "images", "prompt")
+        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: part if part is None else part.to(device) for name, part in parts.items()})
+
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The chunks of actions that begin at these steps, and what was seen there."""
+        episode = torch.searchsorted(self.ends, indices, right=True)
+        end = self.ends[episode, None]
+        start = torch.where(episode > 0, self.ends[(episode - 1).clamp(min=0)], 0)[:, None]
+        ahead = indices[:, None] + torch.arange(self.horizon, device=indices.device)
+        taken = {"x0": self.action[ahead.minimum(end - 1)]}
+        if self.masked:
+            taken["mask"] = (ahead < end)[..., None]
+        return taken | self.observation(indices, start, episode)
+
+    def observation(
+        self, indices: Int[Tensor, " b"], start: Int[Tensor, " b 1"], episode: Int[Tensor, " b"]
+    ) -> dict[str, Tensor]:
+        """What was seen at these steps and the o - 1 before them."""
+        past = indices[:, None] + torch.arange(1 - self.n_obs_steps, 1, device=indices.device)
+        past = past.maximum(start)
+        seen = {} if self.state is None else {"state": self.state[past]}
+        if self.images is not None:
+            seen["images"] = self.images[past].flatten(1, 2)
+        if self.prompt is not None:
+            seen["prompt"] = self.prompt[episode]
+        return seen

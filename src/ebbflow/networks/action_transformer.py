@@ -1,0 +1,133 @@
+"""A transformer over a chunk of actions, told time and observation by its norms and what is seen by cross-attention.
+
+Diffusion Policy's second head (Chi et al. 2023, arXiv:2303.04137, Section III-A, "Time-series diffusion transformer"),
+with DiT's blocks (Peebles & Xie 2023, arXiv:2212.09748), the adaLN-Zero of which trains without a long warm-up.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention, silu
+
+from ..errors import InputError
+from .dit import Attention, linear, modulate
+from .embeddings import Fourier
+from .observation import Shapes, Summary, positions
+from .unet import zeroed
+
+
+class Cross(nn.Module):
+    """softmax(q kᵀ / √head) v of every action with the keys and values of what is seen."""
+
+    def __init__(self, width: int, head: int) -> None:
+        super().__init__()
+        self.head = head
+        self.q, self.out = linear(width, width), linear(width, width)
+
+    def forward(
+        self, h: Float[Tensor, "b n width"], seen: Float[Tensor, "#b 2 heads m head"], real: Bool[Tensor, "#b m"]
+    ) -> Float[Tensor, "b n width"]:
+        q = self.q(h).unflatten(2, (-1, self.head)).transpose(1, 2)
+        k, v = seen.expand(len(h), -1, -1, -1, -1).unbind(1)
+        mask = real[:, None, None].expand(len(h), -1, 1, -1)
+        return self.out(scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """h ← h + γ attention(adaLN h), h ← h + γ cross(adaLN h, seen), h ← h + γ mlp(adaLN h), each γ 0 at first."""
+
+    def __init__(self, width: int, head: int, hidden: int, dropout: float, sees: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = Attention(width, head)
+        self.cross = Cross(width, head) if sees else None
+        self.mlp = nn.Sequential(linear(width, hidden), nn.GELU("tanh"), linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
+        self.modulation = linear(width, (9 if sees else 6) * width, zero=True)
+
+    def forward(
+        self, h: Float[Tensor, "b n width"], c: Float[Tensor, "#b width"], seen: Tensor | None, real: Tensor | None
+    ) -> Float[Tensor, "b n width"]:
+        shift, scale, gate, *more = self.modulation(c)[:, None].chunk(9 if self.cross else 6, -1)
+        h = h + gate * self.dropout(self.attention(modulate(self.norm(h), shift, scale)))
+        if self.cross is not None:
+            shift, scale, gate, *more = more
+            h = h + gate * self.dropout(self.cross(modulate(self.norm(h), shift, scale), seen, real))
+        shift, scale, gate = more
+        return h + gate * self.dropout(self.mlp(modulate(self.norm(h), shift, scale)))
+
+
+class ActionTransformer(nn.Module):
+    """ŷ of a chunk (horizon, action_dim), given an observation; called as network(x, t, state=…, images=…).
+
+    width, depth, head, mlp_ratio, dropout: as in DiT. patch: actions of one token.
+    layers: residual layers on the observation before it is added to the time.
+    heads, channels, shift: of the images and the prompt; see Summary and ObservationEncoder. Their tokens and a learnt
+    one, which stands for nothing, are what blocks attend to; where only the state is seen, they don't.
+
+    All that writes to the output starts at zero, hence ŷ = 0. What depends on neither x nor t is `context`, made once
+    per chunk: the observation's vector, and of its tokens each block's keys and values.
+    """
+
+    def __init__(
+        self, horizon: int, action_dim: int, classes: int = 0, /, *, observation: Shapes,
+        width: int = 96, depth: int = 4, head: int = 32, patch: int = 1, mlp_ratio: float = 4.0, dropout: float = 0.0,
+        layers: int = 2, heads: int = 16, channels: int = 64, shift: int = 4,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value, low, high in (
+            ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
+            ("depth", depth, 1, 1024), ("head", head, 1, 65536), ("patch", patch, 1, horizon),
+            ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("layers", layers, 0, 64),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise InputError(f"action-transformer: {name} must be at least {low} and at most {high}; got {value}.")
+        if width % head or width % 4:
+            raise InputError(f"action-transformer: width must be a multiple of 4 and of head = {head}; got {width}.")
+        self.shape, self.classes, self.head, self.patch = (horizon, action_dim), classes, head, patch
+        self.fill = -horizon % patch
+        self.observation = Summary(
+            observation, width, width=width, depth=layers, heads=heads, channels=channels, shift=shift
+        )
+        sees = self.observation.encoder is not None
+        if sees:
+            self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
+            self.norm_seen = nn.LayerNorm(width)
+            self.keys = linear(width, depth * 2 * width)
+        self.from_time = nn.Sequential(Fourier(64), linear(64, width), nn.SiLU(), linear(width, width))
+        self.from_action = linear(patch * action_dim, width)
+        self.positions = nn.Parameter(positions(-(-horizon // patch), width))
+        self.blocks = nn.ModuleList(Block(width, head, round(width * mlp_ratio), dropout, sees) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = linear(width, 2 * width, zero=True)
+        self.out = zeroed(linear(width, patch * action_dim))
+
+    def context(self, **observation: Tensor) -> dict[str, Any]:
+        """Everything that depends on neither x nor t; each tensor's first axis is the batch."""
+        observed, tokens, real = self.observation(**observation)
+        if tokens is None or real is None:
+            return {"observed": observed}
+        tokens = torch.cat([self.nothing.expand(len(tokens), -1, -1), tokens], 1)
+        seen = self.keys(self.norm_seen(tokens)).unflatten(2, (len(self.blocks), 2, -1, self.head))
+        return {"observed": observed, "seen": seen.permute(0, 2, 3, 4, 1, 5), "real": pad(real, (1, 0), value=True)}
+
+    def forward(
+        self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *, label: Tensor | None = None,
+        context: dict[str, Any] | None = None, **observation: Tensor,
+    ) -> Float[Tensor, "b h a"]:  # fmt: skip
+        horizon, action_dim = self.shape
+        if x.shape[1:] != self.shape:
+            raise InputError(
+                f"action-transformer: x must be of shape (b, {horizon}, {action_dim}); got {tuple(x.shape)}."
+            )
+        context = self.context(**observation) if context is None else context
+        seen, real = context.get("seen"), context.get("real")
+        c = silu(self.from_time(t) + context["observed"])
+        h = pad(x, (0, 0, 0, self.fill)) if self.fill else x
+        h = self.from_action(h.unflatten(1, (-1, self.patch)).flatten(2)) + self.positions
+        for i, block in enumerate(self.blocks):
+            h = block(h, c, None if seen is None else seen[:, i], real)
+        shift, scale = self.modulation(c)[:, None].chunk(2, -1)
+        return self.out(modulate(self.norm(h), shift, scale)).unflatten(2, (self.patch, -1)).flatten(1, 2)[:, :horizon]

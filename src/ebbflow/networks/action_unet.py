@@ -1,0 +1,145 @@
+"""Diffusion Policy's U-Net over a chunk of actions: convolutions along time, told the observation in every block.
+
+Chi et al. 2023, arXiv:2303.04137, Section III-A, "CNN-based Diffusion Policy", after Janner et al. 2022,
+arXiv:2205.09991. All maps are (batch, steps, channels), so that a convolution is one matrix product.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad, silu
+
+from ..errors import InputError
+from .embeddings import Fourier
+from .fused import norm_silu
+from .observation import Shapes, Summary
+from .unet import _numbers, largest_divisor, zeroed
+
+
+class Conv(nn.Linear):
+    """yᵢ = W [x_{i-r} … x_{i+r}] + b along the steps, zeros beyond the ends; kernel = 2 r + 1."""
+
+    def __init__(self, into: int, out: int, kernel: int) -> None:
+        super().__init__(kernel * into, out)
+        self.reach = kernel // 2
+
+    def forward(self, x: Float[Tensor, "b h into"]) -> Float[Tensor, "b h out"]:
+        steps, padded = x.shape[1], pad(x, (0, 0, self.reach, self.reach))
+        return super().forward(torch.cat([padded[:, i : i + steps] for i in range(2 * self.reach + 1)], 2))
+
+
+class NormSiLU(nn.GroupNorm):
+    """SiLU(GroupNorm(x) (1 + scale) + shift), each group over all steps and its channels."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(largest_divisor(channels, groups), channels)
+
+    def forward(
+        self, x: Float[Tensor, "b h c"], scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Float[Tensor, "b h c"]:
+        maps = x.mT[:, :, None]  # a picture of one row, in channels_last as it lies
+        return norm_silu(maps, self.weight, self.bias, self.num_groups, self.eps, scale, shift)[:, :, 0].mT
+
+
+class Block(nn.Module):
+    """h = SiLU(norm(conv₁ x) (1 + scale) + shift);  W x + SiLU(norm(conv₂ h)), with (scale, shift) = W emb (FiLM).
+
+    Perez et al. 2018, arXiv:1709.07871. The paper modulates after its activation, a Mish.
+    """
+
+    def __init__(self, into: int, out: int, emb: int, *, kernel: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = Conv(into, out, kernel), NormSiLU(out, groups)
+        self.conv2, self.norm2 = Conv(out, out, kernel), NormSiLU(out, groups)
+        self.film = nn.Linear(emb, 2 * out)
+        self.dropout = nn.Dropout(dropout)
+        self.shortcut = nn.Linear(into, out) if into != out else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b h into"], emb: Float[Tensor, "#b e"]) -> Float[Tensor, "b h out"]:
+        h = self.norm1(self.conv1(x), *self.film(emb).chunk(2, 1))
+        return self.shortcut(x) + self.norm2(self.conv2(self.dropout(h)))
+
+
+class ActionUNet(nn.Module):
+    """ŷ of a chunk (horizon, action_dim), given an observation; called as network(x, t, state=…, images=…).
+
+    width, multipliers: level l has width · multipliers[l] channels, and half the steps of the one before: two
+    neighbours become one by a linear map, and one two. A horizon that can't be halved so often is filled up with zeros.
+    blocks: residual blocks of a level down, in the middle, and of a level up. kernel: of the convolutions, odd.
+    groups: of each norm, or the next smaller divisor of its channels. dropout: of each block.
+    emb: channels in which time and observation are added up; depth: residual layers on the observation before that.
+    tokens, heads, channels, shift: of the images and the prompt; see Summary and ObservationEncoder.
+
+    The last layer starts at zero, hence ŷ = 0. What of the observation matters is `context`, made once per chunk.
+    """
+
+    def __init__(
+        self, horizon: int, action_dim: int, classes: int = 0, /, *, observation: Shapes,
+        width: int = 64, multipliers: str = "1-2", blocks: int = 1, kernel: int = 5, groups: int = 8,
+        dropout: float = 0.0, emb: int = 256, depth: int = 2, tokens: int = 64, heads: int = 16, channels: int = 64,
+        shift: int = 4,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value, low, high in (
+            ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
+            ("blocks", blocks, 1, 64), ("kernel", kernel, 1, 63), ("groups", groups, 1, 65536),
+            ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("depth", depth, 0, 64),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise InputError(f"action-unet: {name} must be at least {low} and at most {high}; got {value}.")
+        if kernel % 2 == 0:
+            raise InputError(f"action-unet: kernel must be odd; got {kernel}.")
+        widths = [width * factor for factor in _numbers("multipliers", multipliers, 1, 1024)]
+        self.shape, self.classes = (horizon, action_dim), classes
+        self.fill = -horizon % 2 ** (len(widths) - 1)
+        self.observation = Summary(
+            observation, emb, width=tokens, depth=depth, heads=heads, channels=channels, shift=shift
+        )
+        features = 2 * min(64, max(1, emb // 2))
+        self.from_time = nn.Sequential(Fourier(features), nn.Linear(features, emb), nn.SiLU(), nn.Linear(emb, emb))
+
+        def stage(into: int, out: int) -> nn.ModuleList:
+            each = (Block(out if i else into, out, emb, kernel=kernel, groups=groups, dropout=dropout)
+                    for i in range(blocks))  # fmt: skip
+            return nn.ModuleList(each)
+
+        first, last, pairs = widths[0], widths[-1], list(pairwise(widths))
+        self.down = nn.ModuleList([stage(action_dim, first), *(stage(out, out) for _, out in pairs)])
+        self.halving = nn.ModuleList(nn.Linear(2 * into, out) for into, out in pairs)
+        self.middle = stage(last, last)
+        self.doubling = nn.ModuleList(nn.Linear(out, 2 * into) for into, out in reversed(pairs))
+        self.up = nn.ModuleList(stage(2 * into, into) for into, _ in reversed(pairs))
+        self.conv, self.norm = Conv(first, first, kernel), NormSiLU(first, groups)
+        self.out = zeroed(nn.Linear(first, action_dim))
+
+    def context(self, **observation: Tensor) -> dict[str, Any]:
+        """What all blocks are told of the observation: everything that depends on neither x nor t."""
+        return {"observed": self.observation(**observation)[0]}
+
+    def forward(
+        self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *, label: Tensor | None = None,
+        context: dict[str, Any] | None = None, **observation: Tensor,
+    ) -> Float[Tensor, "b h a"]:  # fmt: skip
+        if x.shape[1:] != self.shape:
+            raise InputError(
+                f"action-unet: x must be of shape (b, {self.shape[0]}, {self.shape[1]}); got {tuple(x.shape)}."
+            )
+        context = self.context(**observation) if context is None else context
+        emb = silu(self.from_time(t) + context["observed"])
+        h, skips = pad(x, (0, 0, 0, self.fill)) if self.fill else x, []
+        for level, stage in enumerate(self.down):
+            if level:
+                skips.append(h)
+                h = self.halving[level - 1](h.unflatten(1, (-1, 2)).flatten(2))
+            for block in stage:
+                h = block(h, emb)
+        for block in self.middle:
+            h = block(h, emb)
+        for double, stage in zip(self.doubling, self.up):
+            h = torch.cat([double(h).unflatten(2, (2, -1)).flatten(1, 2), skips.pop()], 2)
+            for block in stage:
+                h = block(h, emb)
+        return self.out(self.norm(self.conv(h)))[:, : self.shape[0]]

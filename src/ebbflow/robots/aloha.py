@@ -1,0 +1,139 @@
+"""ALOHA: two arms hand over a cube, or insert a peg. Zhao et al. 2023, arXiv:2304.13705; gym-aloha has the tasks.
+
+gym-aloha renders three cameras at every step, a quarter of a second; here a step is the physics alone, and a picture
+is made when it is asked for.
+"""
+
+import importlib
+import os
+import sys
+from ctypes.util import find_library
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, UInt8
+
+from ..errors import InputError
+from . import Observation, checked, needed
+
+# name: (gym-aloha's task, its file, the function that draws where the objects lie, steps, objects, instruction)
+TASKS = {
+    "transfer": (
+        "TransferCubeTask", "bimanual_viperx_transfer_cube.xml", "sample_box_pose", 400, ("cube",),
+        "Pick up the cube with the right arm and transfer it to the left arm.",
+    ),
+    "insertion": (
+        "InsertionTask", "bimanual_viperx_insertion.xml", "sample_insertion_pose", 500, ("peg", "socket"),
+        "Insert the peg into the socket.",
+    ),
+}  # fmt: skip
+POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
+SUCCESS = 4  # the reward of a task fulfilled
+CAMERA, SIZE = "top", (96, 128)
+
+
+class Aloha:
+    """A task of gym-aloha: an action is 14 absolute joint angles, with the grippers, 6 and 13, from 0, closed, to 1.
+
+    The state is the same 14 joints as they are, then place and quaternion of each object.
+    """
+
+    fps = 50.0
+
+    def __init__(self, task: str, *, pixels: bool = False) -> None:
+        kind, file, sample, self.max_steps, objects, self.task = TASKS[task]
+        self.name, self.pixels = f"aloha-{task}", pixels
+        rl, constants = _imported(), needed("gym_aloha.constants")
+        tasks, self._sample = needed("gym_aloha.tasks.sim"), getattr(needed("gym_aloha.utils"), sample)
+        self._diverged, self._fatal, self._poses = rl.PhysicsError, needed("mujoco").FatalError, tasks.BOX_POSE
+        self.physics = needed("dm_control.mujoco").Physics.from_xml_path(str(constants.ASSETS_DIR / file))
+        self._environment = rl.Environment(
+            self.physics, _without_cameras(getattr(tasks, kind))(), control_timestep=constants.DT
+        )
+        self.action_names = tuple(constants.ACTIONS)
+        self.state_names = (*constants.JOINTS, *(f"{name}_{part}" for name in objects for part in POSE))
+        arms = self.physics.model.actuator_ctrlrange.reshape(2, 8, 2)[:, :6]
+        limits = np.concatenate([arms, np.broadcast_to([0.0, 1.0], (2, 1, 2))], 1).reshape(14, 2).astype(np.float32)
+        self.low, self.high = limits.T.copy()
+
+    def reset(self, seed: int) -> Observation:
+        """Begin an episode: the objects where gym-aloha puts them for this seed."""
+        self._poses[0] = np.concatenate(self._sample(seed), axis=None)  # gym-aloha passes it so
+        self.steps, self.success, self.score, self.broken = 0, False, 0.0, False
+        self._state = self._environment.reset().observation
+        return self._observe()
+
+    def step(self, action: Float[np.ndarray, " 14"]) -> tuple[Observation, float, bool]:
+        """A fiftieth of a second; rewards 1 to 4 are the stages of the task. Physics that diverge end the episode."""
+        clipped = np.clip(checked("action", action, 14), self.low, self.high).astype(np.float64)
+        reward = 0.0
+        self.steps += 1
+        if not self.broken:
+            try:
+                time = self._environment.step(clipped)
+                self._state, reward = time.observation, float(time.reward)
+            except self._diverged:
+                self.broken = True
+        self.success, self.score = self.success or reward == SUCCESS, max(self.score, reward / SUCCESS)
+        return self._observe(), reward, self.success or self.broken or self.steps >= self.max_steps
+
+    @property
+    def objects(self) -> Float64[np.ndarray, "objects 7"]:
+        """Place and quaternion of each object."""
+        return self.physics.data.qpos[16:].reshape(-1, 7).copy()
+
+    def render(self) -> UInt8[np.ndarray, "480 640 3"]:
+        """What the camera at the top sees."""
+        return self._picture(480, 640)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self.physics.free()
+
+    def _observe(self) -> Observation:
+        seen = {"state": self._state}
+        return seen | ({"images": self._picture(*SIZE)[None]} if self.pixels else {})
+
+    def _picture(self, height: int, width: int) -> np.ndarray:
+        try:
+            return self.physics.render(height=height, width=width, camera_id=CAMERA)
+        except (RuntimeError, self._fatal) as error:
+            raise InputError(f"{_NO_PICTURES} ({error}).") from error
+
+
+def _without_cameras(kind: Any) -> Any:
+    """A task of gym-aloha whose observation is the state, float32, with nothing rendered."""
+
+    class State(kind):
+        def get_observation(self, physics: Any) -> np.ndarray:
+            return np.concatenate([self.get_qpos(physics), self.get_env_state(physics)]).astype(np.float32)
+
+    return State
+
+
+_NO_PICTURES = "MuJoCo can't render here; install libegl1 or libosmesa6, and set MUJOCO_GL to egl or osmesa"
+_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}  # the renderers that need no display
+
+
+@cache
+def _imported() -> Any:
+    """dm_control.rl.control, imported with a renderer that needs no display where there is one."""
+    needed("mujoco")
+    needed("dm_control")
+    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "dm_control._render" not in sys.modules:
+        for name in (name for name, library in _LIBRARIES.items() if find_library(library)):
+            os.environ["MUJOCO_GL"] = name
+            try:
+                importlib.import_module("dm_control._render")
+                break
+            except Exception:  # ImportError, or whatever OpenGL says where a library lacks its functions
+                os.environ.pop("PYOPENGL_PLATFORM", None)
+                for module in [module for module in sys.modules if module.startswith(("OpenGL", "dm_control._render"))]:
+                    del sys.modules[module]
+        else:
+            os.environ["MUJOCO_GL"] = "off"
+    try:
+        return importlib.import_module("dm_control.rl.control")
+    except Exception as error:
+        raise InputError(f"{_NO_PICTURES}; it is {os.environ.get('MUJOCO_GL')!r} ({error}).") from error

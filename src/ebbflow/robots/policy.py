@@ -1,0 +1,380 @@
+"""A policy in the control loop: a chunk of actions from what was seen, a few of them executed, then the next chunk.
+
+One `Policy` drives any number of robots or simulators in lockstep, with one network call for all that need a chunk.
+Every random number belongs to (seed, episode, chunk), so an episode doesn't depend on which others run beside it.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor
+
+from ..data.normalise import Transform
+from ..denoiser import DenoiserLike
+from ..errors import DivergedError, InputError
+from ..randomness import Draws, key
+from ..samplers import sample
+from .chunking import Previous, real_time, soft_mask
+
+Observation = Mapping[str, Any]  # of one step, in the robot's units: state (s,), images (cameras, h, w, 3), prompt
+Actions = Float32[np.ndarray, "..."]
+
+_DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}
+
+
+class ChunkSampler(Protocol):
+    """What a Policy drives: DenoiserChunks, or anything else that makes chunks of actions from observations."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(horizon, actions' width)."""
+
+    @property
+    def observation(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes without batch, of all n_obs_steps together: state (o, s), images (o × cameras, h, w, 3), …"""
+
+    @property
+    def n_obs_steps(self) -> int: ...
+
+    @property
+    def n_action_steps(self) -> int: ...
+
+    def sample_chunks(
+        self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
+    ) -> Float[Tensor, "b h a"]:
+        """A chunk for each id of `draws`; observations, chunks and what is left of the last ones in the data's units.
+
+        Index 0 of a chunk is now: the action for the step of the latest observation.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiserChunks:
+    """Chunks from a denoiser and any sampler, between the data's units and the network's.
+
+    transform: of actions. inputs: of the observation's parts, by key; without one a part goes in as it is.
+    beta, solve: of real-time chunking (see chunking.RealTime).
+
+    A network with a `context` is asked for it once, and every step of the sampler is given that instead of the
+    observation: what doesn't depend on x or t, such as a vision encoder, then runs once a chunk.
+    """
+
+    denoiser: DenoiserLike
+    shape: tuple[int, ...]
+    observation: Mapping[str, tuple[int, ...]]
+    n_obs_steps: int = 1
+    n_action_steps: int = 8
+    transform: Transform | None = None
+    inputs: Mapping[str, Transform] = field(default_factory=dict)
+    sampler: str = "euler"
+    steps: int = 10
+    grid: str | Sequence[float] = "uniform"
+    beta: float = 5.0
+    solve: int = 0
+
+    def sample_chunks(
+        self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
+    ) -> Float[Tensor, "b h a"]:
+        device = next(self.denoiser.parameters()).device if isinstance(self.denoiser, torch.nn.Module) else None
+        cond: dict[str, Any] = {
+            name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device)
+            for name, part in observation.items()
+        }
+        denoiser = self.denoiser.eval() if isinstance(self.denoiser, torch.nn.Module) else self.denoiser
+        if context := getattr(getattr(denoiser, "network", None), "context", None):
+            with torch.no_grad():
+                cond = {"context": context(**cond)}
+        if previous is not None:
+            known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
+            denoiser = real_time(
+                denoiser, Previous(known.to(device), previous.weights.to(device)), beta=self.beta, solve=self.solve
+            )
+        options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
+        chunks = sample(denoiser, self.shape, draws=Draws(draws.seed, draws.ids.to(device)), **options, **cond).cpu()
+        return chunks if self.transform is None else self.transform.undo(chunks)
+
+
+class Policy:
+    """Receding horizon: of every chunk of `horizon` actions, execute n_action_steps, then ask for the next.
+
+        policy.reset()
+        action = policy.select_action(observation)      once for every step of the robot
+
+    for one robot, or `reset(episodes)`, `observe(observation, slot)` and `actions(slots)` for several at once. A chunk
+    starts at index 0 = now, the step of the latest observation, as in π0. (Diffusion Policy's chunks start with the
+    oldest of o observations, so that its index o - 1 is now: shift such data by o - 1.) Before an episode has
+    n_obs_steps observations the first is repeated.
+
+    seed: of the noise. n_action_steps: the sampler's own unless given.
+    delay: d > 0 computes chunks in a thread of their own. A chunk that is asked for at step k starts to be executed at
+        step k + d, from its index d on, and until then the old one goes on. It always changes over at k + d, so the
+        actions don't depend on the computer's speed; where it isn't ready by then, the policy waits for it, and `late`
+        counts that. The first chunk of an episode is waited for.
+    real_time: ask for chunks that continue the old one (see chunking.py), with d as its delay.
+    ensemble: m ≥ 0 asks for a chunk at every step and executes Σ w_i a_i / Σ w_i over all chunks that speak of now,
+        w_i = exp(-m i), i = 0 the oldest (ACT: Zhao et al. 2023, arXiv:2304.13705, Algorithm 2, whose m is 0.01).
+    rows: rows of every network call, padded or split as it takes; by default what there is. Matrix products of other
+        sizes round differently in the last bit, which a contact then amplifies: with it, an episode is the same to
+        the bit beside any others.
+
+    Raises InputError for steps that don't fit the horizon, a delay above n_action_steps, and ensemble with any of them.
+    """
+
+    def __init__(
+        self,
+        source: ChunkSampler,
+        *,
+        seed: int = 0,
+        n_action_steps: int | None = None,
+        delay: int = 0,
+        real_time: bool = False,
+        ensemble: float | None = None,
+        rows: int | None = None,
+    ) -> None:
+        self.source, self.seed, self.delay, self.real_time = source, seed, delay, real_time
+        self.n_obs_steps, self.horizon, self.action_dim = source.n_obs_steps, source.shape[0], source.shape[1]
+        self.n_action_steps = source.n_action_steps if n_action_steps is None else n_action_steps
+        self.ensemble, self.rows, self.late = ensemble, rows, 0
+        self._slots: list[_Slot] = []
+        self._thread: ThreadPoolExecutor | None = None
+        if self.n_action_steps < 1 or self.n_action_steps + delay > self.horizon or rows is not None and rows < 1:
+            raise InputError(
+                f"A policy needs rows and n_action_steps of at least 1, and n_action_steps + delay of at most the "
+                f"horizon of {self.horizon}; got rows={rows}, n_action_steps={self.n_action_steps}, delay={delay}."
+            )
+        if not 0 <= delay <= self.n_action_steps:
+            raise InputError(f"delay must be from 0 to n_action_steps, {self.n_action_steps}; got {delay}.")
+        if ensemble is not None and not (0 <= ensemble < math.inf and self.n_action_steps == 1 and delay == 0):
+            raise InputError(
+                "Temporal ensembling needs a number of at least 0, n_action_steps=1 and delay=0; got "
+                f"ensemble={ensemble!r}, n_action_steps={self.n_action_steps} and delay={delay}."
+            )
+        if ensemble is not None and real_time:
+            raise InputError("Temporal ensembling and real_time are two answers to one question: choose one.")
+
+    # -- one robot -------------------------------------------------------------------------------------------------
+
+    def reset(self, episodes: Sequence[int] = (0,)) -> None:
+        """Begin these episodes, one in each slot. Their numbers choose the noise."""
+        self._slots = [_Slot(number, deque(maxlen=self.n_obs_steps)) for number in episodes]
+
+    def select_action(self, observation: Observation) -> Float32[np.ndarray, " a"]:
+        """The action for this step. Raises InputError for a bad observation, DivergedError for a bad action."""
+        self.observe(observation)
+        action: np.ndarray = self.actions([0])[0]
+        if not np.isfinite(action).all():
+            raise DivergedError(f"The policy's action is not finite: {action.tolist()}.")
+        return action
+
+    def predict_action_chunk(self, observation: Observation, n: int = 1) -> Float32[np.ndarray, "n h a"]:
+        """n chunks for this step, independent of each other; nothing is executed or remembered.
+
+        The first is the one that `select_action` would make here if it asked for a chunk now, without real_time.
+        """
+        slot = self._slots[0] if self._slots else _Slot(0, deque(maxlen=self.n_obs_steps))
+        history = (list(slot.history) + [self._checked(observation)])[-self.n_obs_steps :]
+        ids = [_chunk_id(slot.episode, slot.count, *([j] if j else [])) for j in range(n)]
+        return self._call([history] * n, ids, None)
+
+    # -- several ---------------------------------------------------------------------------------------------------
+
+    def observe(self, observation: Observation, slot: int = 0) -> None:
+        """What one robot sees at this step; InputError for a part that is missing, misshapen or not finite."""
+        if not self._slots:
+            self.reset()
+        checked = self._checked(observation)
+        for name, part in checked.items():
+            if part.dtype == np.float32 and not np.isfinite(part).all():
+                place = tuple(np.argwhere(~np.isfinite(part))[0].tolist())
+                raise InputError(f"The observation's {name} must be finite; got {part[place]} at {place}.")
+        self._slots[slot].history.append(checked)
+
+    def actions(self, slots: Sequence[int]) -> Float32[np.ndarray, "b a"]:
+        """The next action in each of these slots, after `observe` of each. An action may be NaN: look."""
+        for at_once in (True, False):  # a first chunk is waited for, another only `delay` steps later
+            due = [i for i in slots if self._slots[i].due(self.n_action_steps)]
+            due = [i for i in due if (self.delay == 0 or self._slots[i].chunk is None) == at_once]
+            if due:
+                self._ask(due, at_once)
+        return np.stack([self._next(self._slots[i]) for i in slots])
+
+    def chunk(self, slot: int = 0) -> tuple[int, Float32[np.ndarray, "h a"] | None]:
+        """The chunk being executed, and the step its index 0 is for."""
+        return self._slots[slot].start, self._slots[slot].chunk
+
+    def chunk_ms(self, slot: int = 0) -> list[float]:
+        """Milliseconds that each of the latest network calls took, for whichever slots it was."""
+        return list(self._slots[slot].chunk_ms)
+
+    def fits(self, observation: Observation) -> None:
+        """InputError unless the observation has all parts, in the shapes that the policy was trained on."""
+        self._checked(observation)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, due: list[int], at_once: bool) -> None:
+        """Ask for the next chunk of these slots, in one call."""
+        slots = [self._slots[i] for i in due]
+        histories = [list(slot.history) for slot in slots]
+        ids = [_chunk_id(slot.episode, slot.count) for slot in slots]
+        work = (self._timed, histories, ids, self._previous(slots) if self.real_time else None)
+        future: Future[tuple[np.ndarray, float]]
+        if at_once:
+            future = Future()
+            future.set_result(work[0](*work[1:]))
+        else:
+            self._thread = self._thread or ThreadPoolExecutor(1, "chunks")
+            future = self._thread.submit(*work)
+        for row, slot in enumerate(slots):
+            slot.asked, slot.count, slot.pending = slot.step, slot.count + 1, (future, row)
+
+    def _previous(self, slots: "Sequence[_Slot]") -> Previous | None:
+        """What is left of each slot's chunk, or None where all are at their first."""
+        if all(slot.chunk is None for slot in slots):
+            return None
+        actions = torch.zeros(len(slots), self.horizon, self.action_dim)
+        weights = torch.zeros(len(slots), self.horizon)
+        for row, slot in enumerate(slots):
+            if slot.chunk is not None:
+                executed = slot.step - slot.start
+                left = slot.chunk[executed:]
+                actions[row, : len(left)] = torch.from_numpy(left)
+                actions[row, len(left) :] = actions[row, len(left) - 1]
+                weights[row] = soft_mask(self.horizon, self.delay, executed)
+        return Previous(actions, weights)
+
+    def _next(self, slot: "_Slot") -> np.ndarray:
+        """The slot's next action, from the chunk asked for last once that is due."""
+        if slot.pending is not None and (slot.chunk is None or slot.step >= slot.asked + self.delay):
+            future, row = slot.pending
+            self.late += not future.done()
+            chunks, ms = future.result()
+            slot.chunk, slot.start, slot.pending = chunks[row], slot.asked, None
+            slot.chunk_ms.append(ms)
+            if self.ensemble is not None:
+                slot.recent.append((slot.start, slot.chunk))
+        if slot.chunk is None:
+            raise InputError("The policy has nothing to act on: call observe before actions.")
+        step, slot.step = slot.step, slot.step + 1
+        if self.ensemble is None:
+            return slot.chunk[step - slot.start]
+        while step - slot.recent[0][0] >= self.horizon:
+            slot.recent.popleft()
+        said = np.stack([chunk[step - start] for start, chunk in slot.recent])
+        weights = np.exp(-self.ensemble * np.arange(len(said)))
+        mean: np.ndarray = (weights[:, None] * said).sum(0) / weights.sum()
+        return mean.astype(np.float32)
+
+    def _timed(
+        self, histories: "list[list[_Step]]", ids: list[int], previous: Previous | None
+    ) -> tuple[np.ndarray, float]:
+        start = time.perf_counter()
+        chunks = self._call(histories, ids, previous)
+        return chunks, 1000 * (time.perf_counter() - start)
+
+    def _call(
+        self, histories: "list[list[_Step]]", ids: list[int], previous: Previous | None
+    ) -> Float32[np.ndarray, "b h a"]:
+        """Chunks for these histories, `rows` at a time where that is set."""
+        observation, draw_ids = self._batch(histories), torch.tensor(ids)
+        rows, parts = self.rows or len(ids), []
+        for first in range(0, len(ids), rows):
+            place = torch.arange(first, first + rows).clamp(max=len(ids) - 1)  # padded with copies of the last
+            own = {name: part[place] for name, part in observation.items()}
+            left = None if previous is None else Previous(previous.actions[place], previous.weights[place])
+            chunks = self.source.sample_chunks(own, draws=Draws(self.seed, draw_ids[place]), previous=left)
+            if chunks.shape != (len(place), self.horizon, self.action_dim):
+                raise InputError(
+                    f"A chunk of this policy has shape {(self.horizon, self.action_dim)}, and there should be "
+                    f"{len(place)}; its sampler made {tuple(chunks.shape)}."
+                )
+            parts.append(chunks[: len(ids) - first])
+        made: np.ndarray = torch.cat(parts).detach().cpu().float().numpy()
+        return made
+
+    def _batch(self, histories: "list[list[_Step]]") -> dict[str, Tensor]:
+        """The histories as the network takes them: state (b, o, s), images (b, o × cameras, h, w, 3), prompt (b, l)."""
+        full = [[history[0]] * (self.n_obs_steps - len(history)) + history for history in histories]
+        join = {"state": np.stack, "prompt": lambda steps: steps[-1]}
+        return {
+            name: torch.from_numpy(
+                np.stack([join.get(name, np.concatenate)([step[name] for step in steps]) for steps in full])
+            )
+            for name in self.source.observation
+        }
+
+    def _checked(self, observation: Observation) -> "_Step":
+        """The parts the network takes, as arrays of one step."""
+        step: _Step = {}
+        for name, shape in self.source.observation.items():
+            wanted = shape[1:] if name == "state" else shape
+            if name in ("images", "image_mask"):
+                wanted = (shape[0] // self.n_obs_steps, *shape[1:])
+            if name == "image_mask" and name not in observation:
+                step[name] = np.ones(wanted, bool)
+                continue
+            if name not in observation:
+                raise InputError(
+                    f"The policy needs an observation with {name}; got {', '.join(observation) or 'none'}."
+                )
+            part = observation[name]
+            part = prompt_tokens(part, *wanted).numpy() if isinstance(part, str) else np.asarray(part)
+            kinds = "fiu" if name == "state" else np.dtype(_DTYPES[name]).kind
+            if part.shape != wanted or part.dtype.kind not in kinds:
+                raise InputError(
+                    f"The observation's {name} must be {np.dtype(_DTYPES[name])} of shape {wanted}; "
+                    f"got {part.dtype} of shape {part.shape}."
+                )
+            step[name] = np.array(part, _DTYPES[name])  # a copy: a simulator may write into its own
+        return step
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without threads and episodes, as it goes to another process."""
+        return self.__dict__ | {"_thread": None, "_slots": [], "late": 0}
+
+
+_Step = dict[str, np.ndarray]
+
+
+@dataclass
+class _Slot:
+    """One robot's episode: what it has seen and what it is executing."""
+
+    episode: int
+    history: deque[_Step]
+    step: int = 0  # of the next action
+    count: int = 0  # chunks asked for
+    asked: int = 0  # the step at which the last was
+    start: int = 0  # the step of the current chunk's index 0
+    chunk: np.ndarray | None = None
+    pending: tuple[Future[tuple[np.ndarray, float]], int] | None = None
+    recent: deque[tuple[int, np.ndarray]] = field(default_factory=deque)
+    chunk_ms: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+
+    def due(self, n_action_steps: int) -> bool:
+        return (
+            bool(self.history)
+            and self.pending is None
+            and (self.count == 0 or self.step >= self.asked + n_action_steps)
+        )
+
+
+def prompt_tokens(text: str, length: int) -> Int[Tensor, " l"]:
+    """UTF-8 bytes + 1, padded with 0. Raises InputError for a text longer than that."""
+    raw = text.encode()
+    if len(raw) > length:
+        raise InputError(f"The prompt may have at most {length} bytes; got {len(raw)}: {text[:60]!r}.")
+    return torch.tensor([byte + 1 for byte in raw] + [0] * (length - len(raw)))
+
+
+def _chunk_id(*address: int) -> int:
+    """A sample's id from (episode, chunk[, copy]): 63 bits, so it fits an int64."""
+    return key("chunk", *address) >> 1

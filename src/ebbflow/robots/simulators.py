@@ -1,0 +1,68 @@
+"""What a policy is driven in: one interface, and the table of the simulators that have it."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from ..specs import pick
+from . import Observation
+from .aloha import Aloha
+from .pusht import PushT
+
+
+class Simulator(Protocol):
+    """A world in which an episode is `reset`, then `step` by step gone through until it is done.
+
+    An observation holds "state", float32 (s,), and, where the simulator was made with pixels=True, "images",
+    uint8 (cameras, h, w, 3). Actions are in the simulator's own units; it clips them to [low, high].
+    """
+
+    name: str
+    task: str  # in words, for policies that take a prompt
+    fps: float
+    max_steps: int
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    low: Float32[np.ndarray, " a"]
+    high: Float32[np.ndarray, " a"]
+    success: bool  # of the episode so far
+    score: float  # in [0, 1], of the episode so far
+
+    def reset(self, seed: int) -> Observation:
+        """Begin an episode; the seed says where everything lies."""
+        ...
+
+    def step(self, action: Float[np.ndarray, " a"]) -> tuple[Observation, float, bool]:
+        """What is seen next, the reward, and whether the episode is over."""
+        ...
+
+    def render(self) -> UInt8[np.ndarray, "h w 3"]:
+        """A picture for people."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+class Maker(Protocol):
+    """A row of SIMULATORS."""
+
+    def __call__(self, *, pixels: bool = False) -> Simulator:
+        """Make the simulator, with pictures in its observations or without."""
+        ...
+
+
+SIMULATORS: Mapping[str, Maker] = {
+    "pusht": PushT,
+    "aloha-transfer": partial(Aloha, "transfer"),
+    "aloha-insertion": partial(Aloha, "insertion"),
+}
+
+
+def make(name: str, *, pixels: bool = False) -> Simulator:
+    """The simulator of that name."""
+    return SIMULATORS[pick(SIMULATORS, name, "simulator")](pixels=pixels)
