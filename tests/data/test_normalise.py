@@ -264,7 +264,7 @@ def test_quantiles_refuse_what_has_none(x, word):
         Quantiles.fit(x)
 
 
-@pytest.mark.parametrize("pair", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.1), (math.nan, 1)])
+@pytest.mark.parametrize("pair", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0)])
 def test_quantiles_must_be_two_shares(pair):
     with pytest.raises(InputError, match="low < high"):
         Quantiles.fit(torch.zeros(2, 1), *pair)

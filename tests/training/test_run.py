@@ -26,6 +26,7 @@ from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
 from ebbflow.training.run import Interrupted, _due, fit, read_metrics, suited
 from ebbflow.training.trainer import batch_indices
+from recording import record
 from training.runs import (
     STEPS,
     VARIANTS,
@@ -585,12 +586,15 @@ def test_two_processes_train_as_one(name, tmp_path):
 
 
 def test_every_recipe_trains_as_a_command(tmp_path):
+    recording = record(tmp_path / "episodes.npz", pictures=True)
+    seen = {name: [] for name in RECIPES} | {"pi0-pusht-pixels": ["--cameras", "top"]}
     own = {
+        "robots": ["--data", recording, "--network", "action_unet:width=8,emb=16"],
         "points": ["--points", 40, "--network", "mlp:width=8,depth=1"],
         "images": ["--network", "unet-tiny:width=8"],
     }
     for name, recipe in RECIPES.items():
-        words = ["--batch", 8, "--steps", 2, "--snapshots", 1, *own[recipe().domain]]
+        words = ["--batch", 8, "--steps", 2, "--snapshots", 1, *own[recipe().domain], *seen[name]]
         assert main("train", name, "--quiet", *words, "--out", tmp_path / name) == 0
         trained = Trained.from_pretrained(tmp_path / name)
         assert trained.sample(2, steps=2).shape == (2, *trained.shape)

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from ..errors import InputError
-from ..recipes import RECIPES, Recipe
+from ..recipes import OBJECTIVES, RECIPES, Recipe, RobotRecipe
 from ..specs import pick
 from .arguments import MOST, Flag, hint, parse, threads, within
 
@@ -68,6 +68,7 @@ examples:
   ebbflow train flow --data eight_gaussians --path cosine --target v --network mlp:width=128,depth=3
   ebbflow train flow-images --data digits --conditional
   ebbflow train ddpm-images --data photos/ --size 64 --flip --network unet-small
+  ebbflow train pi0-aloha-transfer --data demos.npz --objective diffusion
 """
 
 
@@ -77,9 +78,18 @@ def run(argv: Sequence[str]) -> None:
         print(HELP, end="")
         return
     name = pick(RECIPES, argv[0], "recipe")
-    args = parse(Train, argv[1:], f"train {name}", Train(RECIPES[name]()))
+    args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:])))
     out = Path(args.out or f"runs/{name}-{Path(args.recipe.data).stem}")
     train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
+
+
+def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
+    """The recipe with all that --objective decides, which the other options then change."""
+    said = " ".join(argv).replace("--objective=", "--objective ").split()
+    if not isinstance(recipe, RobotRecipe) or "--objective" not in said[:-1]:
+        return recipe
+    objective = said[said.index("--objective") + 1]
+    return replace(recipe, objective=objective, **OBJECTIVES[pick(OBJECTIVES, objective, "--objective")])
 
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:

@@ -4,7 +4,7 @@ pictures (`images.py`), robots' episodes (`episodes.py`), and the explicit trans
 
 from .episodes import Episodes, Observation, Windows
 from .files import read, save
-from .normalise import IDENTITY, Pixels, Standardise, Transform, transform_from_config
+from .normalise import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config
 from .points import DATASETS, Modes, Points, PointSet, along, load, mixture
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Pixels",
     "PointSet",
     "Points",
+    "Quantiles",
     "Standardise",
     "Transform",
     "Windows",

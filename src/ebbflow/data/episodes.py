@@ -124,7 +124,7 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
             raise InputError(
                 f"{where}: {name} must be uint8 (n, h, w, 3), one for each state; got {frames.dtype} {frames.shape}."
             )
-        images[name] = _resize(torch.from_numpy(frames), size)
+        images[name] = resized(torch.from_numpy(frames), size)
     given: dict[str, Any] = {
         name: tuple(str(text) for text in arrays[name].reshape(-1))
         for name in ("tasks", "state_names", "action_names")
@@ -137,7 +137,9 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
     if not 0 < fps < math.inf:
         raise InputError(f"{where}: fps must be above 0; got {fps}.")
     state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
-    return Episodes(state, action, torch.from_numpy(ends.astype(np.int64)), images, given.get("tasks", ()), fps, **named)
+    return Episodes(
+        state, action, torch.from_numpy(ends.astype(np.int64)), images, given.get("tasks", ()), fps, **named
+    )
 
 
 _ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
@@ -147,7 +149,8 @@ def _numbered(kind: str, values: np.ndarray) -> tuple[str, ...]:
     return tuple(f"{kind}_{i}" for i in range(values.shape[1]))
 
 
-def _resize(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
+def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
+    """Pictures with sides of this many pixels, each the mean of those it takes the place of; 0 leaves them."""
     if not size or frames.shape[1:3] == (size, size):
         return frames
     parts = [

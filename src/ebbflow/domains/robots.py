@@ -1,7 +1,8 @@
 """Robots: chunks of actions, given what is seen; measured against recorded actions and by trying them out."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import Episodes, Observation, Quantiles, Standardise, Transform, Windows
-from ..data.episodes import load, prompt_bytes
+from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
+from ..data.episodes import load, prompt_bytes, resized
 from ..errors import InputError
+from ..guidance import Bounded
 from ..metrics import Measurement
+from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
 from ..recipes import RobotRecipe
+from ..robots.policy import DenoiserChunks, Policy
+from ..robots.rollout import Episode, rollout
+from ..robots.simulators import SIMULATORS, Simulator, make
+from ..specs import pick
 from . import Prepared
 
 if TYPE_CHECKING:
@@ -41,7 +48,8 @@ def fits(recipe: RobotRecipe) -> None:
 def prepare(recipe: RobotRecipe) -> Prepared:
     """Every step of a recipe's episodes, but those held out, as an example in the network's units."""
     train, _ = parts(recipe)
-    action, state = (FITS[recipe.normalise](x) for x in (train.action, train.state))
+    action = FITS[recipe.normalise](train.action)
+    state = IDENTITY if recipe.state == "none" else FITS[recipe.normalise](train.columns(recipe.state).state)
     windows = windowed(recipe, train, action, state)
     told = windows.take(torch.zeros(1, dtype=torch.int64))
     del told["x0"]
@@ -63,7 +71,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         episodes.ends,
         recipe.horizon,
         recipe.n_obs_steps,
-        None if recipe.state == "none" else state.apply(episodes.state),
+        None if recipe.state == "none" else state.apply(episodes.columns(recipe.state).state),
         torch.stack(cameras, 1) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
@@ -72,12 +80,12 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
 
 def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
     """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.state, recipe.held_out)
+    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.held_out)
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, cameras: tuple[str, ...], size: int, state: str, held_out: float) -> tuple[Episodes, Episodes]:
-    episodes = load(data, cameras, size).columns(state)
+def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float) -> tuple[Episodes, Episodes]:
+    episodes = load(data, cameras, size)
     if len(episodes) < 2:
         raise InputError(f"{data} must have at least 2 episodes, one of them to hold out; got {len(episodes)}.")
     order = torch.randperm(len(episodes), generator=generator("held out", len(episodes))).tolist()
@@ -103,8 +111,15 @@ def recorded(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str, Te
 
 def _raw(recipe: RobotRecipe, n: int, seed: int, first: int = 0, told: bool = False) -> dict[str, Tensor]:
     _, held = parts(recipe)
-    taken = windowed(recipe, held, Standardise(), Standardise()).take(places(recipe, n, seed, first))
+    taken = windowed(recipe, held, IDENTITY, IDENTITY).take(places(recipe, n, seed, first))
     return {name: part for name, part in taken.items() if not told or name not in ("x0", "mask")}
+
+
+def held_episode(recipe: RobotRecipe) -> tuple[Episodes, dict[str, Tensor]]:
+    """The first episode never trained on, and what was seen at each of its steps, in the robot's units."""
+    episode = parts(recipe)[1].cut([0])
+    taken = windowed(recipe, episode, IDENTITY, IDENTITY).take(torch.arange(len(episode.action)))
+    return episode, {name: part for name, part in taken.items() if name not in ("x0", "mask")}
 
 
 def start(recipe: RobotRecipe, n: int, seed: int, first: int) -> Tensor | None:
@@ -152,3 +167,134 @@ def evaluate(
     truth = _raw(recipe, len(samples), seed)
     rows = [mean_absolute_error(samples, truth["x0"], truth.get("mask"))]
     return [row for row in rows if only is None or row.name in only]
+
+
+def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
+    """Chunks as an .npz: `chunks` (n, h, a), in the robot's units, and the actions' names."""
+    from ..training.checkpoint import write_file
+
+    file = io.BytesIO()
+    np.savez_compressed(file, chunks=x.numpy(), action_names=np.array(trained.columns))
+    write_file(path, file.getvalue())
+
+
+def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
+    """Many chunks for one step that was never trained on, beside what was done there."""
+    from ..plots import robot_run
+
+    return robot_run.draw_fan(trained, path)
+
+
+def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
+    """Predicted chunks over what was done."""
+    from ..plots import robot_run
+
+    yield robot_run.draw_trajectories(trained, folder / "trajectories.png")
+
+
+def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
+    """All that a run folder can show."""
+    from ..plots import robot_run
+
+    return robot_run.draw_run(trained, folder, out)
+
+
+def policy(
+    trained: "Trained",
+    *,
+    seed: int = 0,
+    sampler: str = "",
+    grid: str = "",
+    steps: int = 0,
+    n_action_steps: int | None = None,
+    delay: int = 0,
+    real_time: bool = False,
+    ensemble: float | None = None,
+) -> Policy:
+    """A trained policy, ready for the control loop; what is left out is the recipe's. The rest as in `Policy`."""
+    recipe, seen = trained.recipe, trained.observation
+    if not isinstance(recipe, RobotRecipe) or seen is None:
+        raise InputError("Only a run that was trained on episodes is a policy.")
+    chunks = DenoiserChunks(
+        Bounded(trained.denoiser, recipe.bound) if recipe.bound else trained.denoiser,
+        trained.shape,
+        seen.shapes,
+        recipe.n_obs_steps,
+        recipe.n_action_steps,
+        trained.transform,
+        {"state": seen.transform},
+        sampler or recipe.sampler,
+        steps or recipe.sample_steps,
+        grid or recipe.grid,
+    )
+    return Policy(chunks, seed=seed, n_action_steps=n_action_steps, delay=delay, real_time=real_time, ensemble=ensemble)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Makes a simulator that shows a policy what its recipe lets it see, and nothing else; blind: black pictures."""
+
+    name: str
+    state: str = "all"
+    pixels: bool = False
+    size: int = 0
+    blind: bool = False
+
+    @classmethod
+    def of(cls, recipe: RobotRecipe, simulator: str = "", blind: bool = False) -> "Place":
+        """Where a recipe's policy is tried out."""
+        name = pick(SIMULATORS, simulator or recipe.simulator, "simulator")
+        return cls(name, recipe.state, bool(recipe.cameras), recipe.size, blind)
+
+    def __call__(self) -> "_Shown":
+        return _Shown(make(self.name, pixels=self.pixels), self)
+
+
+class _Shown:
+    """A simulator behind a Place."""
+
+    def __init__(self, simulator: Simulator, place: Place) -> None:
+        self.simulator, self.place, self.max_steps, self.task = simulator, place, simulator.max_steps, simulator.task
+        names = simulator.state_names
+        wanted = names if place.state == "all" else _names(place.state.replace("none", ""))
+        if unknown := [name for name in wanted if name not in names]:
+            raise InputError(f"{simulator.name}'s state has no {unknown[0]!r}; it has {', '.join(names)}.")
+        self.columns = [names.index(name) for name in wanted]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.simulator, name)
+
+    def reset(self, seed: int) -> dict[str, Any]:
+        return self._seen(self.simulator.reset(seed))
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool]:
+        observation, reward, done = self.simulator.step(action)
+        return self._seen(observation), reward, done
+
+    def _seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        seen = {"state": observation["state"][self.columns]}
+        if self.place.pixels:
+            images = observation["images"] * (not self.place.blind)
+            seen["images"] = resized(torch.from_numpy(images), self.place.size).numpy()
+        return seen
+
+
+def flat(recipe: RobotRecipe) -> bool:
+    """Whether actions are places in the simulator's picture, in its pixels."""
+    return recipe.simulator == "pusht"
+
+
+def episodes(
+    trained: "Trained", seeds: Sequence[int], *, simulator: str = "", blind: bool = False, workers: int = 1, **how: Any
+) -> list[Episode]:
+    """A policy tried out, once for each seed. how: as in `policy`."""
+    return rollout(Place.of(trained.recipe, simulator, blind), policy(trained, **how), seeds, workers=workers)
+
+
+def outcome(tried: Sequence[Episode]) -> list[Measurement]:
+    """Success rate, score and length of episodes, and how many ended in an error."""
+    lengths = [one.length for one in tried]
+    errors = [one.error for one in tried if one.error]
+    said = f"; {len(errors)} ended by an error, such as {errors[0]}" if errors else ""
+    rate = success_rate([one.success for one in tried])
+    return [replace(rate, note=rate.note + said), mean_score([one.score for one in tried]), mean_length(lengths)]

@@ -266,7 +266,8 @@ def table(rows: Sequence[Measurement]) -> str:
     cells = [("metric", "value", "95 % interval", "floor", "floor's range", "better", "")]
     for row in rows:
         verdict = "at the floor" if row.at_floor else ""
-        bounds = span(row.low, row.high), f"{row.floor:.4g}", span(row.floor_low, row.floor_high)
+        floor = "-" if math.isnan(row.floor) else f"{row.floor:.4g}"
+        bounds = span(row.low, row.high), floor, span(row.floor_low, row.floor_high)
         cells.append((row.name, f"{row.value:.4g}", *bounds, row.better, verdict))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]

@@ -5,6 +5,8 @@ from functools import partial
 
 from torch import nn
 
+from .action_transformer import ActionTransformer
+from .action_unet import ActionUNet
 from .dit import DiT
 from .mlp import MLP
 from .unet import UNet
@@ -25,4 +27,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     # DiT-S/2 and DiT-B/2 of Peebles & Xie 2023, arXiv:2212.09748, Table 1
     "dit-small": partial(DiT, width=384, depth=12),
     "dit-b2": partial(DiT, width=768, depth=12),
+    # chunks of a robot's actions
+    "action_unet": ActionUNet,
+    "action_transformer": ActionTransformer,
 }  # fmt: skip

@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = Attention(width, head)
         self.cross = Cross(width, head) if sees else None
-        self.mlp = nn.Sequential(linear(width, hidden), nn.GELU("tanh"), linear(hidden, width))
+        self.mlp = nn.Sequential(linear(width, hidden), nn.SiLU(), linear(hidden, width))
         self.dropout = nn.Dropout(dropout)
         self.modulation = linear(width, (9 if sees else 6) * width, zero=True)
 
@@ -83,9 +83,9 @@ class ActionTransformer(nn.Module):
             ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("layers", layers, 0, 64),
         ):  # fmt: skip
             if not low <= value <= high:
-                raise InputError(f"action-transformer: {name} must be at least {low} and at most {high}; got {value}.")
+                raise InputError(f"action_transformer: {name} must be at least {low} and at most {high}; got {value}.")
         if width % head or width % 4:
-            raise InputError(f"action-transformer: width must be a multiple of 4 and of head = {head}; got {width}.")
+            raise InputError(f"action_transformer: width must be a multiple of 4 and of head = {head}; got {width}.")
         self.shape, self.classes, self.head, self.patch = (horizon, action_dim), classes, head, patch
         self.fill = -horizon % patch
         self.observation = Summary(
@@ -120,7 +120,7 @@ class ActionTransformer(nn.Module):
         horizon, action_dim = self.shape
         if x.shape[1:] != self.shape:
             raise InputError(
-                f"action-transformer: x must be of shape (b, {horizon}, {action_dim}); got {tuple(x.shape)}."
+                f"action_transformer: x must be of shape (b, {horizon}, {action_dim}); got {tuple(x.shape)}."
             )
         context = self.context(**observation) if context is None else context
         seen, real = context.get("seen"), context.get("real")

@@ -4,6 +4,7 @@ Chi et al. 2023, arXiv:2303.04137, Section III-A, "CNN-based Diffusion Policy", 
 arXiv:2205.09991. All maps are (batch, steps, channels), so that a convolution is one matrix product.
 """
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -63,6 +64,18 @@ class Block(nn.Module):
         return self.shortcut(x) + self.norm2(self.conv2(self.dropout(h)))
 
 
+class Stage(nn.ModuleList):
+    """Blocks one after the other, each told emb; the first changes the channels."""
+
+    def __init__(self, into: int, out: int, blocks: int, emb: int, **options: Any) -> None:
+        super().__init__(Block(out if i else into, out, emb, **options) for i in range(blocks))
+
+    def forward(self, x: Float[Tensor, "b h into"], emb: Float[Tensor, "#b e"]) -> Float[Tensor, "b h out"]:
+        for block in self:
+            x = block(x, emb)
+        return x
+
+
 class ActionUNet(nn.Module):
     """ŷ of a chunk (horizon, action_dim), given an observation; called as network(x, t, state=…, images=…).
 
@@ -89,9 +102,9 @@ class ActionUNet(nn.Module):
             ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("depth", depth, 0, 64),
         ):  # fmt: skip
             if not low <= value <= high:
-                raise InputError(f"action-unet: {name} must be at least {low} and at most {high}; got {value}.")
+                raise InputError(f"action_unet: {name} must be at least {low} and at most {high}; got {value}.")
         if kernel % 2 == 0:
-            raise InputError(f"action-unet: kernel must be odd; got {kernel}.")
+            raise InputError(f"action_unet: kernel must be odd; got {kernel}.")
         widths = [width * factor for factor in _numbers("multipliers", multipliers, 1, 1024)]
         self.shape, self.classes = (horizon, action_dim), classes
         self.fill = -horizon % 2 ** (len(widths) - 1)
@@ -101,11 +114,7 @@ class ActionUNet(nn.Module):
         features = 2 * min(64, max(1, emb // 2))
         self.from_time = nn.Sequential(Fourier(features), nn.Linear(features, emb), nn.SiLU(), nn.Linear(emb, emb))
 
-        def stage(into: int, out: int) -> nn.ModuleList:
-            each = (Block(out if i else into, out, emb, kernel=kernel, groups=groups, dropout=dropout)
-                    for i in range(blocks))  # fmt: skip
-            return nn.ModuleList(each)
-
+        stage = partial(Stage, blocks=blocks, emb=emb, kernel=kernel, groups=groups, dropout=dropout)
         first, last, pairs = widths[0], widths[-1], list(pairwise(widths))
         self.down = nn.ModuleList([stage(action_dim, first), *(stage(out, out) for _, out in pairs)])
         self.halving = nn.ModuleList(nn.Linear(2 * into, out) for into, out in pairs)
@@ -125,7 +134,7 @@ class ActionUNet(nn.Module):
     ) -> Float[Tensor, "b h a"]:  # fmt: skip
         if x.shape[1:] != self.shape:
             raise InputError(
-                f"action-unet: x must be of shape (b, {self.shape[0]}, {self.shape[1]}); got {tuple(x.shape)}."
+                f"action_unet: x must be of shape (b, {self.shape[0]}, {self.shape[1]}); got {tuple(x.shape)}."
             )
         context = self.context(**observation) if context is None else context
         emb = silu(self.from_time(t) + context["observed"])
@@ -134,12 +143,9 @@ class ActionUNet(nn.Module):
             if level:
                 skips.append(h)
                 h = self.halving[level - 1](h.unflatten(1, (-1, 2)).flatten(2))
-            for block in stage:
-                h = block(h, emb)
-        for block in self.middle:
-            h = block(h, emb)
+            h = stage(h, emb)
+        h = self.middle(h, emb)
         for double, stage in zip(self.doubling, self.up):
             h = torch.cat([double(h).unflatten(2, (2, -1)).flatten(1, 2), skips.pop()], 2)
-            for block in stage:
-                h = block(h, emb)
+            h = stage(h, emb)
         return self.out(self.norm(self.conv(h)))[:, : self.shape[0]]

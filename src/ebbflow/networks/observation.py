@@ -46,11 +46,13 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
     sizes = set()
     for name in (*expected, *observation):
         value = observation.get(name)
+        if name == "image_mask" and value is None and "images" in shapes:
+            continue
         if name not in expected:
             raise InputError(f"The policy observes {', '.join(shapes)}; got {name!r} too.")
         if value is None:
             raise InputError(f"The policy observes {', '.join(shapes)}; {name} is missing.")
-        shape, dtype = expected[name], DTYPES[name]
+        shape, dtype = tuple(expected[name]), DTYPES[name]
         floats = dtype.is_floating_point and value.dtype.is_floating_point
         if value.shape[1:] != shape or value.ndim != len(shape) + 1 or not (floats or value.dtype == dtype):
             wanted = ", ".join(map(str, ("b", *shape)))
@@ -78,12 +80,13 @@ def positions(n: int, width: int) -> Float[Tensor, "n width"]:
 class RandomShift(nn.Module):
     """Images moved by up to `pixels` each way, their edges repeated: one shift for all images of an example.
 
-    Yarats et al. 2021, arXiv:2107.09645, Section 3.1. Only in training; draws from torch's own generator.
+    Yarats et al. 2021, arXiv:2107.09645, Section 3.1. Only in training. Where it `draws`, then from torch's own
+    generator, as dropout does.
     """
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.draws = pixels, pixels > 0
 
     def forward(self, images: UInt8[Tensor, "b k h w 3"]) -> UInt8[Tensor, "b k h w 3"]:
         if not (self.training and self.pixels):
@@ -201,7 +204,7 @@ class Summary(nn.Module):
             counts = self.encoder.counts
             self.spans = [counts["images"] // rest["images"][0]] * rest["images"][0] if "images" in rest else []
             self.spans += [counts["prompt"]] if "prompt" in rest else []
-            self.score, self.value = nn.Linear(width, heads), nn.Linear(width, width)
+            self.score, self.value = nn.Linear(width, heads, bias=False), nn.Linear(width, width)
             size += width * len(self.spans)
         self.enter = nn.Linear(size, out)
         self.layers = nn.ModuleList(nn.Linear(out, out) for _ in range(depth))

@@ -38,7 +38,7 @@ _EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe sid
 _LEGEND: dict[str, Any] = {"fontsize": style.SMALL, "frameon": False, "labelcolor": "linecolor", "handlelength": 2.4}
 _DASHES = [("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1.2, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "D")]
 
-Chunks = Sequence[tuple[int, Float[Array, "h a"]]]
+Chunks = Sequence[tuple[int, Float[Array, "_steps _joints"]]]
 
 
 # ── Chunks beside recordings ──────────────────────────────────────────────────────────────────────────────────────────
@@ -95,7 +95,7 @@ def trajectories(
         ax.set_xlim(0, max(seconds[-1], 1 / fps))
         ax.margins(y=0.12)
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        ax.yaxis.set_major_locator(MaxNLocator(3 if columns > 1 else 4, steps=[1, 2, 2.5, 5, 10]))
+        ax.yaxis.set_major_locator(MaxNLocator(3 if columns > 1 else 4))
         bottom = joint % rows == rows - 1 or joint == a - 1
         ax.tick_params(labelbottom=bottom)
         style.as_curves(ax, "seconds" if bottom else "")
@@ -138,7 +138,7 @@ def fan(
     names: Sequence[str] = (),
     fps: Number = 10,
     *,
-    recorded: Float[Array, "h a"] | None = None,
+    recorded: Float[Array, "_steps _joints"] | None = None,
     title: str = "",
     note: str = "",
 ) -> Figure:
@@ -156,11 +156,12 @@ def fan(
     grid = style.axes_grid(
         rows,
         columns,
-        panel=(6.6 / columns - 0.45, 1.9 if columns <= 2 else 1.15),
-        gap=(0.45, 0.34),
+        panel=(6.8 / columns - 0.52, 1.9 if columns <= 2 else 1.15),
+        gap=(0.52, 0.34),
         margin=(0.5, 0.15, 0.46 if recorded is not None else 0.22, 0.4),
         title=title or f"{style.plural(n, 'chunk')} sampled for one observation",
-        note=note or "A sample has the same colour in every panel, by where it lies on the samples' main axis.",
+        note=note
+        or ("A sample has the same colour in every panel, by where it lies on their main axis." if n > 1 else ""),
         used=a,
     )
     place = principal(chunks)
@@ -175,7 +176,7 @@ def fan(
         ax.set_xlim(0, max(seconds[-1], 1e-9))
         ax.margins(y=0.08)
         ax.xaxis.set_major_locator(MaxNLocator(6 if columns <= 2 else 3, steps=[1, 2, 5, 10]))
-        ax.yaxis.set_major_locator(MaxNLocator(5 if columns <= 2 else 3, steps=[1, 2, 2.5, 5, 10]))
+        ax.yaxis.set_major_locator(MaxNLocator(5 if columns <= 2 else 3))
         bottom = joint + columns >= a
         ax.tick_params(labelbottom=bottom)
         style.as_curves(ax, "seconds ahead" if bottom else "")
@@ -250,16 +251,16 @@ def pusht_fan(
 
 def pusht_scene(ax: Axes, state: Float[Array, "5"], goal: tuple[Number, Number, Number] = PUSHT_GOAL) -> None:
     """The agent, the block and its goal, as Push-T's own renderer places them."""
-    x, y, *pose = (float(v) for v in state)
+    x, y = state[:2].tolist()
     ax.add_patch(Polygon(tee(goal), facecolor=_GOAL, edgecolor="none", zorder=1))
-    ax.add_patch(Polygon(tee(pose), facecolor=_BLOCK, edgecolor="white", lw=0.8, alpha=0.9, zorder=2))
+    ax.add_patch(Polygon(tee(state[2:]), facecolor=_BLOCK, edgecolor="white", lw=0.8, alpha=0.9, zorder=2))
     ax.add_patch(Circle((x, y), PUSHT_AGENT, facecolor=_AGENT, edgecolor="white", lw=0.8, zorder=3))
     ax.set(xlim=(0, PUSHT_SIDE), ylim=(PUSHT_SIDE, 0), aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(NullLocator())
 
 
-def tee(pose: Sequence[Number]) -> Float[Array, "8 2"]:
+def tee(pose: Sequence[Number] | Float[Array, "3"]) -> Float[Array, "8 2"]:
     """The outline of Push-T's block at (x, y, angle): its corners turned by the angle and moved to (x, y)."""
     x, y, angle = pose
     turn = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
@@ -426,7 +427,7 @@ def score_against_evaluations(
         [value for line in lines.values() for row in line for value in row[1:]] + list(references.values())
     )
     room = 0.05 * max(float(np.ptp(values)), 1e-3)
-    ax.set_ylim(values.min() - room, values.max() + room)
+    ax.set_ylim(values.min() - room, values.max() + (2 if references else 1) * room)
     # Every count that was tried has its tick, where they don't crowd.
     few = len(counts) <= 8 and all(b / a > 1.4 for a, b in pairwise(counts))
     ax.xaxis.set_major_locator(FixedLocator(counts) if few else LogLocator(base=10, subs=(1, 2, 5)))

@@ -1,6 +1,5 @@
 """Films of a simulator: frames to MP4 or GIF, and the chunk that a policy predicts drawn into them."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -12,8 +11,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial import KDTree
 
 from ..errors import InputError
 from ..training.checkpoint import write_file
@@ -21,7 +21,7 @@ from . import animation, style
 from .robots import AHEAD
 from .style import Array, Number
 
-Frame = UInt8[Array, "h w 3"]
+Frame = UInt8[Array, "_h _w 3"]
 ToPixels = Callable[[Float[Array, "*n 2"]], Float[Array, "*n 2"]]
 
 _FINE = 3  # pixels drawn for one, along each side: pillow doesn't smooth lines
@@ -42,13 +42,16 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: Number = 10, 
         raise InputError(f"A film's name must end in {' or '.join(_WRITERS)}; got {path.name!r}.")
     if not path.parent.is_dir():  # said before an episode is played for it
         raise InputError(f"Can't write {path}: there is no folder {path.parent}.")
-    write_file(path, write(_alike(frames), float(fps), float(hold)))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        write(file, _alike(frames), float(fps), float(hold))
+        write_file(path, file.read_bytes())
     return path
 
 
 def overlay(
     frame: Frame,
-    chunk: Float[Array, "*k h 2"] | None,
+    chunk: Float[Array, "*k steps 2"] | None,
     to_pixels: ToPixels,
     *,
     step: int | None = None,
@@ -73,11 +76,11 @@ def overlay(
     return np.concatenate([np.asarray(picture), _strip(picture.width, words)]) if any(words) else np.asarray(picture)
 
 
-def _draw_chunks(picture: Image.Image, places: Float[Array, "k h 2"]) -> None:
+def _draw_chunks(picture: Image.Image, places: Float[Array, "k steps 2"]) -> None:
     """Lines and dots in white rims, drawn larger in their own corner of the picture and shrunk into it."""
     k, h, _ = places.shape
     width = max(1.5, picture.width / 200) * (1 if k == 1 else 0.6)
-    dot, rim = 1.25 * width, 0.45 * width
+    dot, rim = 1.25 * width, 0.6 * width
     size = np.array(picture.size)
     places = places.clip(-size, 2 * size)
     pad = dot + rim + 2
@@ -91,15 +94,20 @@ def _draw_chunks(picture: Image.Image, places: Float[Array, "k h 2"]) -> None:
     draw = ImageDraw.Draw(canvas)
     tints = [tuple(round(255 * v) for v in AHEAD(i / max(h - 1, 1))[:3]) for i in range(h)]
     points = ((places - low + 0.5) * _FINE).tolist()
-    for spread in ((rim, True), (0.0, False)) if k == 1 else ((0.0, False),):
-        more, white = spread
-        for line in points:
-            for i in range(1, h):
-                ends = (*line[i - 1], *line[i])
-                draw.line(ends, fill=(255, 255, 255) if white else tints[i], width=round((width + 2 * more) * _FINE))
-            for i, (x, y) in enumerate(line):
-                r = (dot + more) * _FINE
-                draw.ellipse((x - r, y - r, x + r, y + r), fill=(255, 255, 255) if white else tints[i])
+
+    def stroke(extra: float, fills: list[tuple[int, ...]]) -> None:
+        """Lines step by step, so that no chunk lies above another from end to end; a fan has dots at its ends only."""
+        for i in range(1, h):
+            for line in points:
+                draw.line((*line[i - 1], *line[i]), fill=fills[i], width=round((width + 2 * extra) * _FINE))
+        r = (dot + extra) * _FINE
+        for i in range(h) if k == 1 else (h - 1,):
+            for x, y in (line[i] for line in points):
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=fills[i])
+
+    if k == 1:
+        stroke(rim, [(255, 255, 255)] * h)
+    stroke(0.0, tints)
     picture.paste(canvas.resize(under.size, Image.Resampling.BOX), box)
 
 
@@ -107,8 +115,11 @@ def _strip(width: int, words: list[str]) -> UInt8[Array, "height width 3"]:
     """Texts at the left, the middle and the right of a white strip, in figures of equal width, so that none jumps."""
     height = 2 * max(12, round(width / 30))
     image = Image.new("RGB", (width, height), (255, 255, 255))
-    draw, font = ImageDraw.Draw(image), _font(round(0.52 * height))
-    room = 0.4 * height
+    draw, room, size = ImageDraw.Draw(image), 0.4 * height, 0.52 * height
+    # The middle text stands in the middle: as much room at its left as at its right.
+    left, middle, right = (draw.textlength(word, font=_font(round(size))) for word in words)
+    needed = max(left + right, middle + 2 * max(left, right) if middle else 0.0)
+    font = _font(max(6, int(size * min(1.0, (width - 4 * room) / max(needed, 1.0)))))
     for word, x, anchor in zip(words, (room, width / 2, width - room), ("lm", "mm", "rm"), strict=True):
         draw.text((x, height / 2), word, fill=style.INK, font=font, anchor=anchor)
     return np.asarray(image)
@@ -138,7 +149,7 @@ def _frame(frame: Any, what: str) -> None:
         raise InputError(f"{what} must be uint8 pixels (h, w, 3); got {array.dtype} {array.shape}.")
 
 
-def _mp4(frames: Iterator[Frame], fps: float, hold: float) -> bytes:
+def _mp4(file: Path, frames: Iterator[Frame], fps: float, hold: float) -> None:
     """H.264 in MP4, its index at the front, so that a browser can start before it has all."""
     try:
         import av
@@ -146,8 +157,7 @@ def _mp4(frames: Iterator[Frame], fps: float, hold: float) -> bytes:
         raise InputError("Writing MP4 needs PyAV: pip install 'ebbflow[robots]' (GIF needs nothing).") from missing
     first = next(frames)
     height, width = (side + side % 2 for side in first.shape[:2])
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as film:
+    with av.open(str(file), "w", format="mp4", options={"movflags": "faststart"}) as film:
         stream = film.add_stream("h264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "18", "preset": "veryfast"}
@@ -156,41 +166,46 @@ def _mp4(frames: Iterator[Frame], fps: float, hold: float) -> bytes:
             even = np.pad(frame, ((0, height - h), (0, width - w), (0, 0)), mode="edge")
             film.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         film.mux(stream.encode())
-    return file.getvalue()
 
 
-def _gif(frames: Iterator[Frame], fps: float, hold: float) -> bytes:
+def _gif(file: Path, frames: Iterator[Frame], fps: float, hold: float) -> None:
     """In one palette and without dithering, which would flicker from frame to frame and treble the file."""
     thin = ceil(fps / _GIF_FASTEST)
     every = [np.array(frame) for frame in frames]
     # The last frame stays, whichever are left out.
     every = every[(len(every) - 1) % thin :: thin]
     palette = _palette(every)
-    holder = Image.new("P", (1, 1))
-    holder.putpalette(palette.tobytes())
-    drawn = (
-        np.asarray(Image.fromarray(frame).quantize(palette=holder, dither=Image.Dither.NONE)).astype(np.uint8)
-        for frame in every
-    )
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "film.gif"
-        seconds = len(every) * thin / fps
-        animation.write_gif(file, drawn, palette, seconds=seconds, count=len(every), hold=hold)
-        return file.read_bytes()
+    nearest = KDTree(palette.astype(float))  # pillow's own search is off by a few shades, and white turns grey
+
+    def indices(frame: Frame) -> UInt8[Array, "_h _w"]:
+        values, where = np.unique(_codes(frame), return_inverse=True)
+        return nearest.query(_colours(values))[1].astype(np.uint8)[where].reshape(frame.shape[:2])
+
+    drawn = (indices(frame) for frame in every)
+    seconds = len(every) * thin / fps
+    animation.write_gif(file, drawn, palette, seconds=seconds, count=len(every), hold=hold)
 
 
 def _palette(frames: list[Array], some: int = 8) -> UInt8[Array, "256 3"]:
-    """256 colours for all frames: half by area, half by difference, which keeps thin lines of their own colour."""
+    """256 colours for all frames: the commonest as they are, the others by area and, for thin lines, by difference."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(some, len(frames))).round().astype(int))
-    pixels = Image.fromarray(np.concatenate([frames[i] for i in chosen]))
-    half = [
-        np.array(pixels.quantize(128, method).getpalette(), np.uint8).reshape(-1, 3)[:128]
-        for method in (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
-    ]
-    palette = np.zeros((256, 3), np.uint8)
-    found = np.concatenate(half)
-    palette[: len(found)] = found
-    return palette
+    pixels = np.concatenate([frames[i] for i in chosen])
+    values, counts = np.unique(_codes(pixels)[:: max(1, pixels.size // 1_500_000)], return_counts=True)
+    palette = [_colours(values[counts.argsort()[::-1][:64]])]
+    for method in (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE):
+        few = Image.fromarray(pixels).quantize(96, method).getpalette()
+        palette.append(np.array(few, np.uint8).reshape(-1, 3)[:96])
+    found = np.concatenate(palette)
+    return np.concatenate([found, np.zeros((256 - len(found), 3), np.uint8)])
 
 
-_WRITERS: dict[str, Callable[[Iterator[Frame], float, float], bytes]] = {".mp4": _mp4, ".gif": _gif}
+def _codes(pixels: UInt8[Array, "*s 3"]) -> UInt32[Array, " n"]:
+    """Each pixel's colour as one number."""
+    return pixels.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+
+
+def _colours(codes: UInt32[Array, " n"]) -> UInt8[Array, "n 3"]:
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1).astype(np.uint8)
+
+
+_WRITERS: dict[str, Callable[[Path, Iterator[Frame], float, float], None]] = {".mp4": _mp4, ".gif": _gif}

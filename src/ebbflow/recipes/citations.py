@@ -51,6 +51,21 @@ _OT = """@article{tong2024otcfm,
   year    = {2024},
   note    = {arXiv:2302.00482}
 }"""
+_PI0 = """@article{black2024pi0,
+  title   = {π₀: A Vision-Language-Action Flow Model for General Robot Control},
+  author  = {Black, Kevin and Brown, Noah and Driess, Danny and Esmail, Adnan and Equi, Michael and Finn, Chelsea and
+             Fusai, Niccolo and Groom, Lachy and Hausman, Karol and Ichter, Brian and others},
+  journal = {arXiv:2410.24164},
+  year    = {2024}
+}"""
+_DIFFUSION_POLICY = """@inproceedings{chi2023diffusion,
+  title     = {Diffusion Policy: Visuomotor Policy Learning via Action Diffusion},
+  author    = {Chi, Cheng and Feng, Siyuan and Du, Yilun and Xu, Zhenjia and Cousineau, Eric and Burchfiel, Benjamin
+               and Song, Shuran},
+  booktitle = {Robotics: Science and Systems},
+  year      = {2023},
+  note      = {arXiv:2303.04137}
+}"""
 
 CITATIONS: dict[str, str] = {
     "ddpm": _DDPM,
@@ -61,4 +76,9 @@ CITATIONS: dict[str, str] = {
     "ddpm-images": _DDPM,
     "flow-images": f"{_FLOW}\n{_LOGIT_NORMAL}",
     "edm-images": _EDM,
+    "pi0-pusht": _PI0,
+    "pi0-pusht-pixels": _PI0,
+    "diffusion-policy-pusht": _DIFFUSION_POLICY,
+    "pi0-aloha-transfer": _PI0,
+    "pi0-aloha-insertion": _PI0,
 }

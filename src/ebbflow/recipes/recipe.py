@@ -159,7 +159,7 @@ class ImageRecipe(Recipe):
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "flow_matching": {"path": "linear", "target": "velocity", "times": "beta", "sampler": "euler", "grid": "uniform"},
-    "diffusion": {"path": "ddpm:betas=cosine", "target": "noise", "times": "uniform", "sampler": "ddim",
+    "diffusion": {"path": "ddpm:betas=squared_cosine", "target": "noise", "times": "uniform", "sampler": "ddim",
                   "grid": "trailing"},
 }  # fmt: skip
 

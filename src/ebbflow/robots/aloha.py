@@ -4,8 +4,8 @@ gym-aloha renders three cameras at every step, a quarter of a second; here a ste
 is made when it is asked for.
 """
 
-import importlib
 import os
+import subprocess
 import sys
 from ctypes.util import find_library
 from functools import cache
@@ -44,10 +44,12 @@ class Aloha:
     def __init__(self, task: str, *, pixels: bool = False) -> None:
         kind, file, sample, self.max_steps, objects, self.task = TASKS[task]
         self.name, self.pixels = f"aloha-{task}", pixels
-        rl, constants = _imported(), needed("gym_aloha.constants")
-        tasks, self._sample = needed("gym_aloha.tasks.sim"), getattr(needed("gym_aloha.utils"), sample)
-        self._diverged, self._fatal, self._poses = rl.PhysicsError, needed("mujoco").FatalError, tasks.BOX_POSE
-        self.physics = needed("dm_control.mujoco").Physics.from_xml_path(str(constants.ASSETS_DIR / file))
+        _choose_renderer()
+        constants, tasks = needed("gym_aloha.constants"), needed("gym_aloha.tasks.sim")
+        rl, mujoco = needed("dm_control.rl.control"), needed("dm_control.mujoco")
+        self._sample, self._place = getattr(needed("gym_aloha.utils"), sample), tasks.BOX_POSE
+        self._diverged, self._fatal = rl.PhysicsError, needed("mujoco").FatalError
+        self.physics = mujoco.Physics.from_xml_path(str(constants.ASSETS_DIR / file))
         self._environment = rl.Environment(
             self.physics, _without_cameras(getattr(tasks, kind))(), control_timestep=constants.DT
         )
@@ -56,10 +58,11 @@ class Aloha:
         arms = self.physics.model.actuator_ctrlrange.reshape(2, 8, 2)[:, :6]
         limits = np.concatenate([arms, np.broadcast_to([0.0, 1.0], (2, 1, 2))], 1).reshape(14, 2).astype(np.float32)
         self.low, self.high = limits.T.copy()
+        self.reset(0)
 
     def reset(self, seed: int) -> Observation:
         """Begin an episode: the objects where gym-aloha puts them for this seed."""
-        self._poses[0] = np.concatenate(self._sample(seed), axis=None)  # gym-aloha passes it so
+        self._place[0] = np.concatenate(self._sample(seed % 2**32), axis=None)  # gym-aloha passes it so
         self.steps, self.success, self.score, self.broken = 0, False, 0.0, False
         self._state = self._environment.reset().observation
         return self._observe()
@@ -99,7 +102,9 @@ class Aloha:
         try:
             return self.physics.render(height=height, width=width, camera_id=CAMERA)
         except (RuntimeError, self._fatal) as error:
-            raise InputError(f"{_NO_PICTURES} ({error}).") from error
+            raise InputError(
+                f"MuJoCo can't render here: {str(error).rstrip('.')}. Install libegl1 or libosmesa6."
+            ) from error
 
 
 def _without_cameras(kind: Any) -> Any:
@@ -112,28 +117,26 @@ def _without_cameras(kind: Any) -> Any:
     return State
 
 
-_NO_PICTURES = "MuJoCo can't render here; install libegl1 or libosmesa6, and set MUJOCO_GL to egl or osmesa"
-_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}  # the renderers that need no display
+_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}  # what renders without a display
 
 
 @cache
-def _imported() -> Any:
-    """dm_control.rl.control, imported with a renderer that needs no display where there is one."""
-    needed("mujoco")
+def _choose_renderer() -> None:
+    """Import dm_control, which settles what renders; MUJOCO_GL, where it is open, is set for this and all processes."""
     needed("dm_control")
     if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "dm_control._render" not in sys.modules:
-        for name in (name for name, library in _LIBRARIES.items() if find_library(library)):
-            os.environ["MUJOCO_GL"] = name
-            try:
-                importlib.import_module("dm_control._render")
-                break
-            except Exception:  # ImportError, or whatever OpenGL says where a library lacks its functions
-                os.environ.pop("PYOPENGL_PLATFORM", None)
-                for module in [module for module in sys.modules if module.startswith(("OpenGL", "dm_control._render"))]:
-                    del sys.modules[module]
-        else:
-            os.environ["MUJOCO_GL"] = "off"
+        works = (name for name, library in _LIBRARIES.items() if find_library(library) and _renders(name))
+        os.environ["MUJOCO_GL"] = next(works, "off")
     try:
-        return importlib.import_module("dm_control.rl.control")
+        needed("dm_control.mujoco")
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"{_NO_PICTURES}; it is {os.environ.get('MUJOCO_GL')!r} ({error}).") from error
+        found = f"MUJOCO_GL={os.environ.get('MUJOCO_GL')}"
+        raise InputError(f"{found} does not work here: {str(error).rstrip('.')}.") from error
+
+
+def _renders(name: str) -> bool:
+    """Whether a renderer can be loaded; asked of another process, for one that fails can spoil the next."""
+    command, environment = [sys.executable, "-c", "import dm_control._render"], os.environ | {"MUJOCO_GL": name}
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0

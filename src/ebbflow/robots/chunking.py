@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..denoiser import DenoiserLike
 from ..errors import InputError
-from ..paths import Scales, Time
+from ..paths import Number, Scales, Time
 from ..posterior import LinearMap, Measurement, _Posterior, conjugate_gradients
 from ..targets import Estimate
 
@@ -40,7 +40,7 @@ def soft_mask(horizon: int, delay: int, executed: int) -> Float[Tensor, " h"]:
     """
     if not 0 <= delay <= horizon - executed <= horizon:
         raise InputError(
-            f"Real-time chunking needs delay + executed steps within the horizon of {horizon}; got {delay} + {executed}."
+            f"Real-time chunking needs delay + executed steps within the horizon, {horizon}; got {delay} + {executed}."
         )
     i = torch.arange(horizon, dtype=torch.float64)
     c = (horizon - executed - i) / (horizon - executed - delay + 1)
@@ -89,12 +89,18 @@ class RealTime(_Posterior):
     def weigh(self, residual: Tensor, c: Scales, x: Tensor, covariance: LinearMap) -> Tensor:
         weights, r2 = self.weights.to(residual)[..., None], c.sigma**2 / (c.alpha**2 + c.sigma**2)
         if not self.solve:
-            strengths = self.beta * c.alpha / c.sigma, 1 / r2
-            smaller = torch.minimum(*strengths) if isinstance(r2, Tensor) else min(strengths)
-            return smaller * weights * residual
+            return _strength(c, self.beta) * weights * residual
         root = weights.sqrt()
         matrix = lambda w: root * covariance(root * w) + r2 * (1 - weights) * w
         return root * conjugate_gradients(matrix, root * residual, steps=self.solve, rtol=1e-4)
+
+
+def _strength(c: Scales, beta: float) -> Number:
+    """min(β α/σ, 1/r²), but 0 at σ = 0, where V is 0 too."""
+    bounded, exact = beta * c.alpha * c.sigma, c.alpha**2 + c.sigma**2
+    if isinstance(bounded, Tensor):
+        return torch.minimum(bounded, exact) / (c.sigma**2).clamp(min=1e-30)
+    return min(bounded, exact) / max(c.sigma**2, 1e-30)
 
 
 def real_time(denoiser: DenoiserLike, previous: Previous, *, beta: float = 5.0, solve: int = 0) -> RealTime:

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,12 +25,10 @@ from ..randomness import Draws, key
 from ..samplers import sample
 from .chunking import Previous, real_time, soft_mask
 
-Observation = Mapping[str, Any]  # of one step, in the robot's units: state (s,), images (cameras, h, w, 3), prompt
-Actions = Float32[np.ndarray, "..."]
-
 _DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}
 
 
+@runtime_checkable
 class ChunkSampler(Protocol):
     """What a Policy drives: DenoiserChunks, or anything else that makes chunks of actions from observations."""
 
@@ -85,7 +84,7 @@ class DenoiserChunks:
     ) -> Float[Tensor, "b h a"]:
         device = next(self.denoiser.parameters()).device if isinstance(self.denoiser, torch.nn.Module) else None
         cond: dict[str, Any] = {
-            name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device)
+            name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device=device)
             for name, part in observation.items()
         }
         denoiser = self.denoiser.eval() if isinstance(self.denoiser, torch.nn.Module) else self.denoiser
@@ -95,10 +94,15 @@ class DenoiserChunks:
         if previous is not None:
             known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
             denoiser = real_time(
-                denoiser, Previous(known.to(device), previous.weights.to(device)), beta=self.beta, solve=self.solve
+                denoiser,
+                Previous(known.to(device=device), previous.weights.to(device=device)),
+                beta=self.beta,
+                solve=self.solve,
             )
         options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
-        chunks = sample(denoiser, self.shape, draws=Draws(draws.seed, draws.ids.to(device)), **options, **cond).cpu()
+        chunks = sample(
+            denoiser, self.shape, draws=Draws(draws.seed, draws.ids.to(device=device)), **options, **cond
+        ).cpu()
         return chunks if self.transform is None else self.transform.undo(chunks)
 
 
@@ -108,10 +112,13 @@ class Policy:
         policy.reset()
         action = policy.select_action(observation)      once for every step of the robot
 
-    for one robot, or `reset(episodes)`, `observe(observation, slot)` and `actions(slots)` for several at once. A chunk
-    starts at index 0 = now, the step of the latest observation, as in π0. (Diffusion Policy's chunks start with the
-    oldest of o observations, so that its index o - 1 is now: shift such data by o - 1.) Before an episode has
-    n_obs_steps observations the first is repeated.
+    An observation is of one step, in the robot's units: what the network takes of state (s,), images (k, h, w, 3),
+    image_mask (k,), False for a missing camera or left out, and prompt, a text. Several robots at once take
+    `reset(episodes)`, then `observe(observation, slot)` of each and `actions(slots)`.
+
+    A chunk starts with index 0 = now, the step of the latest observation, as in π0. (Diffusion Policy's start with the
+    oldest of o observations, so that o - 1 is now: shift such data.) Before an episode has n_obs_steps observations
+    the first is repeated.
 
     seed: of the noise. n_action_steps: the sampler's own unless given.
     delay: d > 0 computes chunks in a thread of their own. A chunk that is asked for at step k starts to be executed at
@@ -143,9 +150,12 @@ class Policy:
         self.n_obs_steps, self.horizon, self.action_dim = source.n_obs_steps, source.shape[0], source.shape[1]
         self.n_action_steps = source.n_action_steps if n_action_steps is None else n_action_steps
         self.ensemble, self.rows, self.late = ensemble, rows, 0
+        self._shapes = {name: _of_one_step(name, shape, self.n_obs_steps) for name, shape in source.observation.items()}
+        if "images" in self._shapes:
+            self._shapes["image_mask"] = self._shapes["images"][:1]
         self._slots: list[_Slot] = []
         self._thread: ThreadPoolExecutor | None = None
-        if self.n_action_steps < 1 or self.n_action_steps + delay > self.horizon or rows is not None and rows < 1:
+        if self.n_action_steps < 1 or self.n_action_steps + delay > self.horizon or (rows is not None and rows < 1):
             raise InputError(
                 f"A policy needs rows and n_action_steps of at least 1, and n_action_steps + delay of at most the "
                 f"horizon of {self.horizon}; got rows={rows}, n_action_steps={self.n_action_steps}, delay={delay}."
@@ -166,7 +176,7 @@ class Policy:
         """Begin these episodes, one in each slot. Their numbers choose the noise."""
         self._slots = [_Slot(number, deque(maxlen=self.n_obs_steps)) for number in episodes]
 
-    def select_action(self, observation: Observation) -> Float32[np.ndarray, " a"]:
+    def select_action(self, observation: Mapping[str, Any]) -> Float32[np.ndarray, " a"]:
         """The action for this step. Raises InputError for a bad observation, DivergedError for a bad action."""
         self.observe(observation)
         action: np.ndarray = self.actions([0])[0]
@@ -174,37 +184,34 @@ class Policy:
             raise DivergedError(f"The policy's action is not finite: {action.tolist()}.")
         return action
 
-    def predict_action_chunk(self, observation: Observation, n: int = 1) -> Float32[np.ndarray, "n h a"]:
+    def predict_action_chunk(self, observation: Mapping[str, Any], n: int = 1) -> Float32[np.ndarray, "n h a"]:
         """n chunks for this step, independent of each other; nothing is executed or remembered.
 
         The first is the one that `select_action` would make here if it asked for a chunk now, without real_time.
         """
         slot = self._slots[0] if self._slots else _Slot(0, deque(maxlen=self.n_obs_steps))
-        history = (list(slot.history) + [self._checked(observation)])[-self.n_obs_steps :]
+        history = [*slot.history, self._finite(observation)][-self.n_obs_steps :]
         ids = [_chunk_id(slot.episode, slot.count, *([j] if j else [])) for j in range(n)]
         return self._call([history] * n, ids, None)
 
     # -- several ---------------------------------------------------------------------------------------------------
 
-    def observe(self, observation: Observation, slot: int = 0) -> None:
+    def observe(self, observation: Mapping[str, Any], slot: int = 0) -> None:
         """What one robot sees at this step; InputError for a part that is missing, misshapen or not finite."""
         if not self._slots:
             self.reset()
-        checked = self._checked(observation)
-        for name, part in checked.items():
-            if part.dtype == np.float32 and not np.isfinite(part).all():
-                place = tuple(np.argwhere(~np.isfinite(part))[0].tolist())
-                raise InputError(f"The observation's {name} must be finite; got {part[place]} at {place}.")
-        self._slots[slot].history.append(checked)
+        self._slots[slot].history.append(self._finite(observation))
 
     def actions(self, slots: Sequence[int]) -> Float32[np.ndarray, "b a"]:
         """The next action in each of these slots, after `observe` of each. An action may be NaN: look."""
-        for at_once in (True, False):  # a first chunk is waited for, another only `delay` steps later
-            due = [i for i in slots if self._slots[i].due(self.n_action_steps)]
-            due = [i for i in due if (self.delay == 0 or self._slots[i].chunk is None) == at_once]
-            if due:
-                self._ask(due, at_once)
-        return np.stack([self._next(self._slots[i]) for i in slots])
+        chosen = [self._slots[i] for i in slots]
+        self._change_over(chosen)
+        due = [slot for slot in chosen if slot.due(self.n_action_steps)]
+        first = [slot for slot in due if slot.chunk is None or self.delay == 0]
+        self._ask(first, wait=True)
+        self._ask([slot for slot in due if slot not in first], wait=False)
+        self._change_over(first)
+        return np.stack([self._next(slot) for slot in chosen])
 
     def chunk(self, slot: int = 0) -> tuple[int, Float32[np.ndarray, "h a"] | None]:
         """The chunk being executed, and the step its index 0 is for."""
@@ -214,27 +221,40 @@ class Policy:
         """Milliseconds that each of the latest network calls took, for whichever slots it was."""
         return list(self._slots[slot].chunk_ms)
 
-    def fits(self, observation: Observation) -> None:
+    def fits(self, observation: Mapping[str, Any]) -> None:
         """InputError unless the observation has all parts, in the shapes that the policy was trained on."""
         self._checked(observation)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _ask(self, due: list[int], at_once: bool) -> None:
-        """Ask for the next chunk of these slots, in one call."""
-        slots = [self._slots[i] for i in due]
+    def _ask(self, slots: "list[_Slot]", wait: bool) -> None:
+        """Ask for the next chunk of these slots, in one call: here, or in the thread."""
+        if not slots:
+            return
         histories = [list(slot.history) for slot in slots]
         ids = [_chunk_id(slot.episode, slot.count) for slot in slots]
-        work = (self._timed, histories, ids, self._previous(slots) if self.real_time else None)
-        future: Future[tuple[np.ndarray, float]]
-        if at_once:
-            future = Future()
-            future.set_result(work[0](*work[1:]))
+        work = partial(self._timed, histories, ids, self._previous(slots) if self.real_time else None)
+        if wait:
+            future: Future[tuple[np.ndarray, float]] = Future()
+            future.set_result(work())
         else:
             self._thread = self._thread or ThreadPoolExecutor(1, "chunks")
-            future = self._thread.submit(*work)
+            future = self._thread.submit(work)
         for row, slot in enumerate(slots):
             slot.asked, slot.count, slot.pending = slot.step, slot.count + 1, (future, row)
+
+    def _change_over(self, slots: "list[_Slot]") -> None:
+        """To the chunk asked for last, in the slots where its time has come."""
+        for slot in slots:
+            if slot.pending is None or (slot.chunk is not None and slot.step < slot.asked + self.delay):
+                continue
+            future, row = slot.pending
+            self.late += not future.done()
+            chunks, ms = future.result()
+            slot.chunk, slot.start, slot.pending = chunks[row], slot.asked, None
+            slot.chunk_ms.append(ms)
+            if self.ensemble is not None:
+                slot.recent.append((slot.start, slot.chunk))
 
     def _previous(self, slots: "Sequence[_Slot]") -> Previous | None:
         """What is left of each slot's chunk, or None where all are at their first."""
@@ -252,15 +272,7 @@ class Policy:
         return Previous(actions, weights)
 
     def _next(self, slot: "_Slot") -> np.ndarray:
-        """The slot's next action, from the chunk asked for last once that is due."""
-        if slot.pending is not None and (slot.chunk is None or slot.step >= slot.asked + self.delay):
-            future, row = slot.pending
-            self.late += not future.done()
-            chunks, ms = future.result()
-            slot.chunk, slot.start, slot.pending = chunks[row], slot.asked, None
-            slot.chunk_ms.append(ms)
-            if self.ensemble is not None:
-                slot.recent.append((slot.start, slot.chunk))
+        """The slot's next action."""
         if slot.chunk is None:
             raise InputError("The policy has nothing to act on: call observe before actions.")
         step, slot.step = slot.step, slot.step + 1
@@ -303,37 +315,46 @@ class Policy:
     def _batch(self, histories: "list[list[_Step]]") -> dict[str, Tensor]:
         """The histories as the network takes them: state (b, o, s), images (b, o × cameras, h, w, 3), prompt (b, l)."""
         full = [[history[0]] * (self.n_obs_steps - len(history)) + history for history in histories]
-        join = {"state": np.stack, "prompt": lambda steps: steps[-1]}
+
+        names = {name for steps in full for step in steps for name in step}  # image_mask, if anyone has one
+
+        def joined(name: str, steps: "list[_Step]") -> np.ndarray:
+            if name == "prompt":
+                return steps[-1][name]
+            parts = [step[name] if name in step else np.ones(self._shapes[name], bool) for step in steps]
+            return (np.stack if name == "state" else np.concatenate)(parts)
+
         return {
-            name: torch.from_numpy(
-                np.stack([join.get(name, np.concatenate)([step[name] for step in steps]) for steps in full])
-            )
-            for name in self.source.observation
+            name: torch.from_numpy(np.stack([joined(name, steps) for steps in full]))
+            for name in self._shapes
+            if name in names
         }
 
-    def _checked(self, observation: Observation) -> "_Step":
+    def _checked(self, observation: Mapping[str, Any]) -> "_Step":
         """The parts the network takes, as arrays of one step."""
         step: _Step = {}
-        for name, shape in self.source.observation.items():
-            wanted = shape[1:] if name == "state" else shape
-            if name in ("images", "image_mask"):
-                wanted = (shape[0] // self.n_obs_steps, *shape[1:])
+        for name, wanted in self._shapes.items():
             if name == "image_mask" and name not in observation:
-                step[name] = np.ones(wanted, bool)
                 continue
             if name not in observation:
                 raise InputError(
-                    f"The policy needs an observation with {name}; got {', '.join(observation) or 'none'}."
+                    f"The policy needs {name} in an observation; got {', '.join(observation) or 'nothing'}."
                 )
             part = observation[name]
-            part = prompt_tokens(part, *wanted).numpy() if isinstance(part, str) else np.asarray(part)
-            kinds = "fiu" if name == "state" else np.dtype(_DTYPES[name]).kind
-            if part.shape != wanted or part.dtype.kind not in kinds:
+            part = prompt_tokens(part, *wanted).numpy() if name == "prompt" and isinstance(part, str) else part
+            part, dtype = np.asarray(part), np.dtype(_DTYPES[name])
+            if part.shape != wanted or part.dtype.kind not in ("fiu" if dtype.kind == "f" else dtype.kind):
                 raise InputError(
-                    f"The observation's {name} must be {np.dtype(_DTYPES[name])} of shape {wanted}; "
-                    f"got {part.dtype} of shape {part.shape}."
+                    f"The observation's {name} must be {dtype} of shape {wanted}; got {part.dtype} of {part.shape}."
                 )
-            step[name] = np.array(part, _DTYPES[name])  # a copy: a simulator may write into its own
+            step[name] = np.array(part, dtype)  # a copy: a simulator may write into its own
+        return step
+
+    def _finite(self, observation: Mapping[str, Any]) -> "_Step":
+        step = self._checked(observation)
+        if "state" in step and not np.isfinite(step["state"]).all():
+            place = int(np.flatnonzero(~np.isfinite(step["state"]))[0])
+            raise InputError(f"The observation's state must be finite; got {step['state'][place]} at index {place}.")
         return step
 
     def __getstate__(self) -> dict[str, Any]:
@@ -344,7 +365,7 @@ class Policy:
 _Step = dict[str, np.ndarray]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
     """One robot's episode: what it has seen and what it is executing."""
 
@@ -365,6 +386,17 @@ class _Slot:
             and self.pending is None
             and (self.count == 0 or self.step >= self.asked + n_action_steps)
         )
+
+
+def _of_one_step(name: str, shape: tuple[int, ...], steps: int) -> tuple[int, ...]:
+    """The shape of a part of one step's observation, from that of all steps together."""
+    if name == "prompt":
+        return tuple(shape)
+    if name not in _DTYPES or shape[0] % steps:
+        raise InputError(
+            f"A policy observes {', '.join(_DTYPES)}, of {steps} steps each; got {name!r} of shape {tuple(shape)}."
+        )
+    return tuple(shape[1:]) if name == "state" else (shape[0] // steps, *shape[1:])
 
 
 def prompt_tokens(text: str, length: int) -> Int[Tensor, " l"]:

@@ -16,9 +16,10 @@ class PushT:
     `restore` sets a recorded state. The score is Diffusion Policy's: min(greatest coverage so far, 0.95) / 0.95.
     """
 
-    name, task, fps, max_steps = "pusht", "Push the T-shaped block onto the T-shaped target.", 10.0, 300
-    state_names = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
-    action_names = ("target_x", "target_y")
+    name, task = "pusht", "Push the T-shaped block onto the T-shaped target."
+    fps, max_steps = 10.0, 300
+    state_names: tuple[str, ...] = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
+    action_names: tuple[str, ...] = ("target_x", "target_y")
 
     def __init__(self, *, pixels: bool = False) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # else it is printed where results are
@@ -26,10 +27,12 @@ class PushT:
         self.env = module.PushTEnv(visualization_width=512, visualization_height=512)  # an action is a pixel
         self.pixels = pixels
         self.low, self.high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
+        self.steps, self.success, self.score = 0, False, 0.0
+        self.reset(0)
 
     def reset(self, seed: int) -> Observation:
         """Begin an episode: disc and T where the environment's own generator puts them for this seed."""
-        self.env.reset(seed=seed)
+        self.env.reset(seed=seed % 2**32)
         return self._begin()
 
     def restore(self, state: Float[np.ndarray, " 5"]) -> Observation:
@@ -50,7 +53,8 @@ class PushT:
         """A tenth of a second on the way to the target; the reward is min(coverage, 0.95) / 0.95."""
         clipped = np.clip(checked("action", action, 2), self.low, self.high)
         _, reward, reached, _, _ = self.env.step(clipped.astype(np.float64))
-        self.steps, self.success = self.steps + 1, self.success or bool(reached)
+        self.steps += 1
+        self.success = self.success or bool(reached)
         self.score = max(self.score, float(reward))
         return self._observe(), float(reward), self.success or self.steps >= self.max_steps
 

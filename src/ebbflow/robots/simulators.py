@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -13,6 +13,7 @@ from .aloha import Aloha
 from .pusht import PushT
 
 
+@runtime_checkable
 class Simulator(Protocol):
     """A world in which an episode is `reset`, then `step` by step gone through until it is done.
 

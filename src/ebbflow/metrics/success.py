@@ -1,0 +1,75 @@
+"""How well does a policy do? The rate at which its episodes succeed and their mean score, each with an interval.
+
+The floor of these rows is what demonstrations or another expert score, where that is given.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from ..errors import InputError
+from .report import Measurement
+
+NORMAL = 1.959963984540054  # 97.5 % of N(0, 1)
+
+
+def wilson_interval(mean: float, n: int) -> tuple[float, float]:
+    """95 % interval of a success rate p: all p with |p̂ - p| ≤ z √(p (1 - p)/n) (Wilson 1927, doi:10.2307/2276774).
+
+    (p̂ + z²/2n ± z √(p̂ (1 - p̂)/n + z²/4n²)) / (1 + z²/n); never empty, not even at 0 or n successes.
+    Raises InputError for n < 1 or a mean outside [0, 1].
+    """
+    if n < 1 or not 0 <= mean <= 1:
+        raise InputError(f"A success rate needs at least one episode and a mean in [0, 1]; got {n} and {mean!r}.")
+    z2 = NORMAL**2 / n
+    centre, half = mean + z2 / 2, NORMAL * math.sqrt(mean * (1 - mean) / n + z2 / (4 * n))
+    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))
+
+
+def score_interval(scores: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of scores in [0, 1]: m ± t s/√n, Student's t with n - 1 degrees, within [0, 1].
+
+    Scores that are all the same say nothing of their spread; then Wilson's, for s² ≤ m (1 - m) whatever the scores.
+    """
+    n, mean = len(scores), float(np.mean(scores))
+    spread = float(np.std(scores, ddof=1)) if n > 1 else 0.0
+    if spread < 1e-9:
+        return wilson_interval(mean, n)
+    half = float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def success_rate(successes: Sequence[bool], *, expert: float = math.nan) -> Measurement:
+    """The share of episodes that succeeded, with Wilson's interval. expert: what an expert's rate is."""
+    n = len(successes)
+    rate = sum(map(bool, successes)) / max(n, 1)
+    return Measurement("success rate", rate, *wilson_interval(rate, n), expert, expert, expert, "higher", _of(n))
+
+
+def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurement:
+    """The mean of scores in [0, 1], with Student's interval. expert: what an expert's mean is.
+
+    Diffusion Policy's score of Push-T is the largest coverage of the episode, up to 0.95, divided by 0.95 (Chi et al.
+    2023, arXiv:2303.04137). Raises InputError for no scores, or one outside [0, 1].
+    """
+    for score in scores:
+        if not 0 <= score <= 1:
+            raise InputError(f"A score must be in [0, 1]; got {score!r}.")
+    if not len(scores):
+        raise InputError("A mean score needs at least one episode; got none.")
+    mean = float(np.mean(scores))
+    return Measurement("mean score", mean, *score_interval(scores), expert, expert, expert, "higher", _of(len(scores)))
+
+
+def mean_length(lengths: Sequence[int]) -> Measurement:
+    """The mean length of episodes in steps, with Student's interval; the shorter, the sooner they were done."""
+    n, mean = len(lengths), float(np.mean(lengths))
+    half = float(stdtrit(n - 1, 0.975)) * float(np.std(lengths, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    nothing = math.nan
+    return Measurement("episode length", mean, mean - half, mean + half, nothing, nothing, nothing, "lower", _of(n))
+
+
+def _of(n: int) -> str:
+    return f"Over {n} episode{'s' * (n != 1)}."

@@ -1,0 +1,67 @@
+"""What a trained policy can show: predicted chunks over what was recorded, and many chunks for one moment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..domains import robots
+from . import images, robots as drawing, style
+from .run import key_of
+
+if TYPE_CHECKING:
+    from ..trained import Trained
+
+FAN = 48  # chunks for one moment
+MOMENTS = (0.15, 0.4, 0.6, 0.85)  # of an episode
+
+
+def draw_trajectories(trained: "Trained", path: Path) -> Path:
+    """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
+    recipe = trained.recipe
+    episode, seen = robots.held_episode(recipe)
+    truth, fps = episode.action, episode.fps
+    starts = np.arange(0, len(truth), recipe.horizon)
+    x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
+    chunks = [(int(start), chunk.numpy()) for start, chunk in zip(starts, x, strict=True)]
+    title = "Predicted chunks, dashed, over an episode that was never trained on"
+    return style.save(drawing.trajectories(truth.numpy(), chunks, trained.columns, fps, title=title), path)
+
+
+def draw_fan(trained: "Trained", path: Path) -> Path:
+    """Many chunks for one moment: where people did different things, so should a policy."""
+    recipe = trained.recipe
+    episode, seen = robots.held_episode(recipe)
+    truth, fps = episode.action, episode.fps
+    places = [round(share * (len(truth) - 1)) for share in MOMENTS]
+    made, done = [], []
+    for place in places:
+        same = {name: part[place : place + 1].expand(FAN, *part.shape[1:]) for name, part in seen.items()}
+        made.append(trained.sample(FAN, seed=recipe.seed, seen=same).numpy())
+        rows = torch.arange(place, place + recipe.horizon).clamp(max=len(truth) - 1)
+        done.append(truth[rows].numpy())
+    if recipe.simulator == "pusht" and episode.state.shape[1] == 5:
+        names = [f"{place / fps:.1f} s" for place in places]
+        figure = drawing.pusht_fan(
+            episode.state[places].numpy(), np.stack(made), recorded=np.stack(done), names=names, fps=fps,
+            title=f"{FAN} chunks for each of {len(places)} moments",
+        )  # fmt: skip
+    else:
+        title = f"{FAN} chunks for the moment {places[1] / fps:.1f} s"
+        figure = drawing.fan(made[1], trained.columns, fps, recorded=done[1], title=title)
+    return style.save(figure, path)
+
+
+def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
+    """Trajectories, a fan of chunks, and the losses."""
+    from ..training.run import read_metrics
+
+    recipe = trained.recipe
+    out.mkdir(parents=True, exist_ok=True)
+    yield draw_trajectories(trained, out / "trajectories.png")
+    yield draw_fan(trained, out / "fan.png")
+    history = [line for line in read_metrics(folder) if line["loss"] is not None]
+    if history:
+        yield style.save(images.loss_and_speed(history, key=key_of(recipe)), out / "losses.png")

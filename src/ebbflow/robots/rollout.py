@@ -1,0 +1,287 @@
+"""Episodes: a policy in many seeded simulators at once, in lockstep, in one process or several.
+
+The simulators of a block take every step together, so that one network call serves all that need a chunk; those whose
+episode is over wait for the block's end. Whatever goes wrong in a simulator ends its own episode, as a failure.
+"""
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Shaped, UInt8
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..training.processes import in_processes
+from ..training.run import Interrupted
+from .policy import Policy
+from .simulators import Simulator
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """All that was seen and done in an episode of n actions."""
+
+    observations: dict[str, Shaped[np.ndarray, "n ..."]]
+    actions: Float32[np.ndarray, "n a"]
+    chunks: list[tuple[int, Float32[np.ndarray, "h a"]]]
+    """The chunks that were executed, each with the step its index 0 is for."""
+    frames: UInt8[np.ndarray, "n_plus_1 height width 3"] | None = None
+    """The simulator before every action and after the last, if asked for."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """How one episode went. An error is a failure with score 0, and says what happened."""
+
+    seed: int
+    success: bool
+    score: float
+    length: int
+    error: str = ""
+    chunk_ms: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    """How long each network call took, for all simulators that it was for; see `latency` for one alone."""
+    recording: Recording | None = field(default=None, compare=False, repr=False)
+
+
+def rollout(
+    make_simulator: Callable[[], Simulator],
+    policy: Policy,
+    seeds: Sequence[int],
+    *,
+    workers: int = 1,
+    lockstep: int = 16,
+    rows: int = 16,
+    max_steps: int | None = None,
+    record: Collection[int] = (),
+    frames: bool = False,
+    progress: bool = True,
+) -> list[Episode]:
+    """One episode for each seed, in their order.
+
+    An episode depends on its own seed and on the policy's alone, to the bit: not on workers, lockstep or the other
+    seeds. (Network calls are padded to `rows` for that; other rows round differently.)
+
+    make_simulator, policy: what other processes are to be given, so with workers > 1 they have to be picklable.
+    workers: processes, each with its share of the seeds. lockstep: simulators side by side in one of them.
+    max_steps: of an episode, the simulator's own unless given. record: seeds whose episodes are to be recorded; frames:
+    with pictures.
+
+    A simulator that raises, an observation or action that isn't finite, or a score outside [0, 1] ends the episode as a
+    failure. Raises InputError where workers, lockstep or rows are below 1, and where the simulator's observations or
+    actions are not those of the policy.
+    """
+    for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": max_steps or 1}.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1; got {value}.")
+    own = copy(policy)
+    own.rows = None
+    job = _Job(make_simulator, own, lockstep, max_steps, frozenset(record), frames)
+    with tqdm(
+        total=len(seeds), desc="episodes", unit="ep", file=sys.stderr, disable=None if progress else True, leave=False
+    ) as bar:
+        if workers == 1 or len(seeds) < 2:
+            return list(job.run(seeds, bar.update))
+        shares = [list(seeds[i::workers]) for i in range(min(workers, len(seeds)))]
+        with _ticks(bar) as path:
+            parts = in_processes(_work, [(job, share, path) for share in shares])
+    found = [iter(part) for part in parts]
+    return [next(found[i % len(found)]) for i in range(len(seeds))]
+
+
+def latency(policy: Policy, observation: Mapping[str, Any], repeats: int = 100) -> list[float]:
+    """Milliseconds that a chunk for one robot takes, `repeats` times, after three to warm up."""
+    alone, took = copy(policy), []
+    alone.rows = None
+    for _ in range(3 + repeats):
+        start = time.perf_counter()
+        alone.predict_action_chunk(observation)
+        took.append(1000 * (time.perf_counter() - start))
+    return took[3:]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every process does with its share of the seeds."""
+
+    make_simulator: Callable[[], Simulator]
+    policy: Policy
+    lockstep: int
+    max_steps: int | None
+    record: frozenset[int]
+    frames: bool
+
+    def run(self, seeds: Sequence[int], tick: Callable[[], Any]) -> Iterator[Episode]:
+        """Block by block; a simulator is used again, but after an error."""
+        simulators: list[Simulator | None] = [None] * min(self.lockstep, len(seeds))
+        try:
+            for first in range(0, len(seeds), self.lockstep):
+                block, lanes = seeds[first : first + self.lockstep], []
+                for slot, seed in enumerate(block):
+                    lane = _Lane(self, simulators[slot] or self.make_simulator(), slot, seed)
+                    simulators[slot] = lane.simulator
+                    lanes.append(lane)
+                self.policy.reset(block)
+                self._together(lanes, tick)
+                for lane in lanes:
+                    if lane.error:
+                        _close(lane.simulator)
+                        simulators[lane.slot] = None
+                    yield lane.episode()
+        finally:
+            for simulator in simulators:
+                if simulator is not None:
+                    _close(simulator)
+
+    def _together(self, lanes: "Sequence[_Lane]", tick: Callable[[], Any]) -> None:
+        """All lanes step by step, until each has come to its end."""
+        running = list(lanes)
+        for lane in lanes:
+            lane.begin()
+        while running:
+            for lane in running:
+                lane.see()
+            seeing = [lane for lane in running if not lane.over]
+            if seeing:
+                for lane, action in zip(seeing, self.policy.actions([lane.slot for lane in seeing]), strict=True):
+                    lane.act(action)
+            for lane in running:
+                if lane.over:
+                    tick()
+            running = [lane for lane in running if not lane.over]
+
+
+class _Lane:
+    """One simulator in its episode."""
+
+    def __init__(self, job: _Job, simulator: Any, slot: int, seed: int) -> None:
+        self.job, self.simulator, self.slot, self.seed = job, simulator, slot, seed
+        self.limit = job.max_steps or simulator.max_steps
+        self.length, self.over, self.error = 0, False, ""
+        self.observation: dict[str, Any] = {}
+        self.recorded: _Recorded | None = _Recorded([], [], [], []) if seed in job.record else None
+
+    def begin(self) -> None:
+        with self.failing():
+            self.observation = dict(self.simulator.reset(self.seed))
+        policy, width = self.job.policy, len(self.simulator.low)
+        if width != policy.action_dim:
+            raise InputError(f"The policy's actions are {policy.action_dim} numbers, the simulator's {width}.")
+        if not self.over:
+            policy.fits(self._asked())
+
+    def see(self) -> None:
+        if self.over:
+            return
+        with self.failing():
+            self.job.policy.observe(self._asked(), self.slot)
+            if self.recorded is not None and self.job.frames:
+                self.recorded.frames.append(np.array(self.simulator.render()))
+
+    def act(self, action: np.ndarray) -> None:
+        with self.failing():
+            if not np.isfinite(action).all():
+                raise ValueError(f"the policy's action is not finite: {action.tolist()}")
+            if self.recorded is not None:
+                self.recorded.add(self.observation, action, self.job.policy.chunk(self.slot))
+            observation, _, done = self.simulator.step(action)
+            self.observation = dict(observation)
+            self.length += 1
+            if not 0 <= self.simulator.score <= 1:
+                raise ValueError(f"the score is {self.simulator.score}, not in [0, 1]")
+            if done or self.length >= self.limit:
+                if self.recorded is not None and self.job.frames:
+                    self.recorded.frames.append(np.array(self.simulator.render()))
+                self.over = True
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Whatever is raised here ends the episode; but for Ctrl-C and SIGTERM, which end everything."""
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            self.over, self.error = True, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+    def episode(self) -> Episode:
+        good = not self.error
+        return Episode(
+            self.seed,
+            good and bool(self.simulator.success),
+            float(self.simulator.score) if good else 0.0,
+            self.length,
+            self.error,
+            tuple(self.job.policy.chunk_ms(self.slot)),
+            None if self.recorded is None else self.recorded.finished(),
+        )
+
+    def _asked(self) -> Mapping[str, Any]:
+        """With the task in words, for policies that read."""
+        return {"prompt": self.simulator.task} | self.observation
+
+
+@dataclass
+class _Recorded:
+    """A Recording in the making."""
+
+    observations: list[dict[str, Any]]
+    actions: list[np.ndarray]
+    chunks: list[tuple[int, np.ndarray]]
+    frames: list[np.ndarray]
+
+    def add(self, observation: dict[str, Any], action: np.ndarray, chunk: tuple[int, np.ndarray | None]) -> None:
+        self.observations.append({name: np.array(part) for name, part in observation.items()})
+        self.actions.append(action)
+        start, actions = chunk
+        if actions is not None and (not self.chunks or self.chunks[-1][0] != start):
+            self.chunks.append((start, actions))
+
+    def finished(self) -> Recording:
+        names = self.observations[0] if self.observations else ()
+        observations = {name: np.stack([seen[name] for seen in self.observations]) for name in names}
+        actions = np.stack(self.actions) if self.actions else np.zeros((0, 0), np.float32)
+        return Recording(observations, actions, self.chunks, np.stack(self.frames) if self.frames else None)
+
+
+def _close(simulator: Any) -> None:
+    with suppress(Exception):
+        simulator.close()
+
+
+def _work(job: _Job, seeds: Sequence[int], path: str) -> list[Episode]:
+    """A worker's share. Its progress is the length of a file: no more is needed, and no process to pass it on."""
+    torch.set_num_threads(1)
+    with open(path, "ab", buffering=0) as file:
+        return list(job.run(seeds, lambda: file.write(b".")))
+
+
+@contextmanager
+def _ticks(bar: tqdm) -> Iterator[str]:
+    """A file whose length the bar follows."""
+    over = threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "episodes")
+        open(path, "wb").close()
+
+        def follow() -> None:
+            while not over.wait(0.2):
+                bar.update(os.path.getsize(path) - bar.n)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield path
+        finally:
+            over.set()
+            thread.join()
+            bar.update(os.path.getsize(path) - bar.n)

@@ -1,0 +1,240 @@
+"""A policy is trained on windows of episodes, told what its recipe lets it see, and tried out in a simulator."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ebbflow.domains import robots
+from ebbflow.errors import InputError
+from ebbflow.recipes import RECIPES
+from ebbflow.robots.rollout import Episode
+from ebbflow.trained import Trained
+from ebbflow.training.rehearsal import rehearse
+from ebbflow.training.run import fit
+from recording import record
+
+SMALL = {
+    "batch": 16,
+    "steps": 3,
+    "horizon": 8,
+    "n_obs_steps": 1,
+    "n_action_steps": 4,
+    "network": "action_unet:width=8,emb=16",
+}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("data") / "episodes.npz", episodes=24, pictures=True)
+
+
+def recipe(file, base="pi0-pusht", **changes):
+    return replace(RECIPES[base](), data=file, **{**SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(file, tmp_path_factory):
+    """A policy that has learned where to go: to the middle, a tenth of the way at each step."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    wanted = recipe(file, steps=250, lr=5e-3, batch=64, network="action_unet:width=16,emb=32", normalise="mean_std")
+    return fit(wanted, folder, progress=False, snapshots=2, checkpoints=1), folder
+
+
+def test_what_is_held_out_is_never_trained_on(file):
+    asked = recipe(file, held_out=0.25)
+    train, held = robots.parts(asked)
+    assert (len(train), len(held)) == (18, 6)
+    rows = {tuple(row) for row in train.state.tolist()}
+    assert not any(tuple(row) in rows for row in held.state.tolist())
+    assert robots.parts(replace(asked, seed=5))[1] is held  # whatever the seed
+    seen = robots.recorded(asked, 84, seed=0, first=0)["state"]
+    assert {tuple(row) for row in seen[:, -1].tolist()} == {tuple(row) for row in held.state.tolist()}
+
+
+def test_a_window_is_what_the_file_says_normalised(file):
+    for normalise in ("mean_std", "quantiles", "min_max"):
+        prepared = robots.prepare(recipe(file, n_obs_steps=2, normalise=normalise))
+        train, _ = robots.parts(recipe(file))
+        taken = prepared.data.take(torch.tensor([3, 12]), None)
+        assert prepared.transform.undo(taken["x0"])[0].allclose(train.action[3:11], atol=1e-3)
+        assert prepared.observation.transform.undo(taken["state"])[1].allclose(train.state[11:13], atol=1e-3)
+        assert taken["mask"][1, :, 0].tolist() == [True, True] + [False] * 6
+    low, high = taken["x0"].amin(), taken["x0"].amax()
+    assert -1 <= low < high <= 1
+    assert prepared.shape == (8, 2)
+    assert prepared.columns == ("target_x", "target_y")
+
+
+def test_a_recipe_decides_what_the_policy_sees(file):
+    shapes = lambda **changes: robots.prepare(recipe(file, **changes)).observation.shapes
+    assert shapes(n_obs_steps=1) == {"state": (1, 5)}
+    assert shapes(n_obs_steps=2, state="agent_x,block_angle") == {"state": (2, 2)}
+    assert shapes(n_obs_steps=2, state="none", cameras="top", size=8, prompt=6) == {
+        "images": (2, 8, 8, 3), "prompt": (6,),
+    }  # fmt: skip
+    for changes, words in (
+        ({"state": "none"}, "must see something"),
+        ({"state": "angle"}, "no column 'angle'"),
+        ({"cameras": "left"}, "no array 'left'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            shapes(**changes)
+
+
+def test_one_episode_is_too_few(tmp_path):
+    with pytest.raises(InputError, match="at least 2 episodes, one of them to hold out; got 1"):
+        robots.prepare(recipe(record(tmp_path / "one.npz", episodes=1)))
+
+
+@pytest.mark.parametrize("base", [name for name, row in RECIPES.items() if row().domain == "robots"])
+def test_every_recipe_for_robots_can_be_rehearsed(base, file):
+    start = rehearse(recipe(file, base, batch=4, cameras="top" if RECIPES[base]().cameras else ""))
+    assert start.shape == (8, 2)
+
+
+def test_a_policy_is_kept_and_comes_back(run, file):
+    trained, folder = run
+    again = Trained.from_pretrained(folder)
+    assert again.observation == trained.observation
+    seen = robots.recorded(trained.recipe, 5, 0, 0)
+    assert again.sample(5, seen=seen).equal(trained.sample(5, seen=seen))
+
+
+def test_a_chunk_depends_on_what_is_seen_and_not_on_the_batch(run):
+    trained, _ = run
+    seen = robots.recorded(trained.recipe, 6, 0, 0)
+    x = trained.sample(6, seen=seen)
+    one = trained.sample(1, first=4, seen={name: part[4:5] for name, part in seen.items()})
+    assert x[4:5].allclose(one, atol=1e-2)
+    moved = trained.sample(6, seen={"state": seen["state"] + torch.tensor([100.0, 0, 0, 0, 0])})
+    assert float((moved - x)[..., 0].mean()) > 30
+
+
+def test_the_policy_learned_and_the_error_says_so(run):
+    trained, _ = run
+    seen = robots.recorded(trained.recipe, 64, 0, 0)
+    [row] = robots.evaluate(trained.recipe, trained.sample(64, seen=seen), seed=0)
+    [random] = robots.evaluate(trained.recipe, 256 + 100 * torch.randn(64, 8, 2), seed=0)
+    assert row.value < 20 < random.value
+    truth, _ = robots.real(trained.recipe, 64, 0)
+    assert robots.evaluate(trained.recipe, truth, seed=0)[0].value == 0
+
+
+def test_other_chunks_for_other_numbers(run):
+    trained, _ = run
+    seen = {name: part.expand(4, *part.shape[1:]) for name, part in robots.recorded(trained.recipe, 1, 0, 0).items()}
+    x = trained.sample(4, seen=seen)
+    assert not x[0].equal(x[1])
+    walk = trained.trajectory(2, seen={"state": seen["state"][:2]}, ids=torch.tensor([3, 1]))
+    *_, (_, y) = walk
+    assert y.allclose(x[[3, 1]], atol=1e-2)
+
+
+def test_a_run_on_points_takes_no_observations(tmp_path):
+    from ebbflow.recipes import PointRecipe
+
+    trained = fit(
+        PointRecipe(points=50, steps=2, batch=8, network="mlp:width=8,depth=1"), tmp_path / "r", progress=False
+    )
+    with pytest.raises(InputError, match="without observations"):
+        trained.sample(2, seen={"state": torch.zeros(2, 1, 5)})
+    with pytest.raises(InputError, match="Only a run that was trained on episodes is a policy"):
+        robots.policy(trained)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"state": torch.zeros(1, 2, 5)}, r"state must be float32 of shape \(b, 1, 5\)"),
+        ({"state": torch.zeros(1, 1, 4)}, "columns"),
+        ({}, "state is missing"),
+        ({"state": torch.full((1, 1, 5), torch.nan)}, "finite"),
+    ],
+)
+def test_a_bad_observation_is_one_clear_sentence(run, seen, words):
+    trained, _ = run
+    with pytest.raises(InputError, match=words):
+        trained.sample(1, seen=seen)
+
+
+class Middle:
+    """A simulator in which the agent goes where it is sent, and is to stay in the middle; white pictures."""
+
+    name, task, fps, max_steps = "middle", "Go to the middle.", 10.0, 40
+    state_names, action_names = ("agent_x", "agent_y", "block_x", "block_y", "block_angle"), ("x", "y")
+    low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
+
+    def __init__(self, *, pixels=False):
+        self.success, self.score, self.pixels = False, 0.0, pixels
+
+    def reset(self, seed):
+        self.agent = np.random.default_rng(seed).uniform(100, 400, 2)
+        self.success, self.score, self.there = False, 0.0, 0
+        return self.observe()
+
+    def step(self, action):
+        self.agent = action
+        self.there = self.there + 1 if np.abs(action - 256).max() < 40 else 0  # steps on end
+        self.score = max(self.score, min(1.0, self.there / 8))
+        self.success = self.score == 1
+        return self.observe(), 0.0, self.success
+
+    def observe(self):
+        seen = {"state": np.array([*self.agent, 200, 200, 1], np.float32)}
+        return seen | ({"images": np.full((1, 32, 32, 3), 255, np.uint8)} if self.pixels else {})
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def middle(monkeypatch):
+    monkeypatch.setattr(robots, "SIMULATORS", {"middle": Middle})
+    monkeypatch.setattr(robots, "make", lambda name, pixels=False: Middle(pixels=pixels))
+
+
+def test_a_policy_that_learned_does_better_than_one_that_did_not(run, file, middle, tmp_path):
+    trained, _ = run
+    tried = robots.episodes(trained, range(8), simulator="middle")
+    fresh = fit(replace(trained.recipe, steps=1, lr=0.0), tmp_path / "fresh", progress=False, snapshots=0)
+    untrained = robots.episodes(fresh, range(8), simulator="middle")
+    rate, score, length = robots.outcome(tried)
+    assert rate.value == 1
+    assert robots.outcome(untrained)[0].value <= 0.5
+    assert (score.name, length.name) == ("mean score", "episode length")
+    assert length.value < 40
+
+
+def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
+    asked = recipe(file, state="agent_y,block_angle", cameras="top", size=8, n_obs_steps=1)
+    shown = robots.Place.of(asked, "middle")()
+    seen = shown.reset(3)
+    assert seen["state"].tolist() == [shown.simulator.agent[1].astype(np.float32), 1.0]
+    assert seen["images"].shape == (1, 8, 8, 3)
+    assert seen["images"].min() == 255
+    assert robots.Place.of(asked, "middle", blind=True)().reset(3)["images"].max() == 0
+    assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
+    with pytest.raises(InputError, match="state has no 'speed'"):
+        robots.Place.of(replace(asked, state="speed"), "middle")()
+    with pytest.raises(InputError, match="simulator must be one of middle"):
+        robots.Place.of(asked, "moon")
+
+
+def test_an_error_is_counted_as_a_failure():
+    tried = [Episode(0, True, 1.0, 10), Episode(1, False, 0.0, 3, "ValueError: broken")]
+    rate, score, length = robots.outcome(tried)
+    assert (rate.value, score.value, length.value) == (0.5, 0.5, 6.5)
+    assert "1 ended by an error, such as ValueError: broken" in rate.note
+
+
+def test_chunks_are_written(run, tmp_path):
+    trained, _ = run
+    robots.write(trained, torch.ones(3, 8, 2), None, tmp_path / "chunks.npz")
+    with np.load(tmp_path / "chunks.npz") as archive:
+        assert archive["chunks"].shape == (3, 8, 2)
+        assert archive["action_names"].tolist() == ["target_x", "target_y"]

@@ -1,0 +1,404 @@
+"""Which action comes from which chunk, what the network is shown, and what is refused; worked out by hand."""
+
+import gc
+import math
+import pickle
+import threading
+import tracemalloc
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ebbflow.data.normalise import Standardise
+from ebbflow.denoiser import Denoiser
+from ebbflow.errors import DivergedError, InputError
+from ebbflow.oracle import gaussian
+from ebbflow.paths import Linear
+from ebbflow.randomness import Draws
+from ebbflow.robots.chunking import Previous, soft_mask
+from ebbflow.robots.policy import DenoiserChunks, Policy, prompt_tokens
+from robots.fakes import Counting, Small, Towards
+
+SEEN = {"state": np.zeros(1, np.float32)}
+
+
+def executed(policy, steps):
+    policy.reset()
+    return [float(policy.select_action(SEEN)[0]) for _ in range(steps)]
+
+
+# which action comes from which chunk
+
+
+def test_receding_horizon_executes_the_first_of_every_chunk():
+    assert executed(Policy(Counting()), 5) == [0, 1, 100, 101, 200]
+    assert executed(Policy(Counting(), n_action_steps=4), 6) == [0, 1, 2, 3, 100, 101]
+    assert executed(Policy(Counting(), n_action_steps=1), 3) == [0, 100, 200]
+
+
+def test_a_delayed_chunk_takes_over_d_steps_after_it_was_asked_for():
+    """H = 4, s = 2, d = 1: chunk 1 is asked for at step 2, for steps 2 to 5, and executed from step 3 on, index 1."""
+    assert executed(Policy(Counting(), delay=1), 8) == [0, 1, 2, 101, 102, 201, 202, 301]
+    assert executed(Policy(Counting(), delay=2), 8) == [0, 1, 2, 3, 102, 103, 202, 203]
+
+
+def test_the_next_chunk_is_computed_while_this_one_is_executed():
+    """A network that waits until two more actions were taken."""
+    go, source = threading.Event(), Counting(horizon=8, n_action_steps=4)
+    inner = source.sample_chunks
+
+    def slow(observation, **options):
+        if source.rows:
+            assert go.wait(10)
+            assert threading.current_thread() is not threading.main_thread()
+        return inner(observation, **options)
+
+    source.sample_chunks = slow
+    policy = Policy(source, delay=3)
+    assert executed(policy, 6) == [0, 1, 2, 3, 4, 5]
+    go.set()
+    assert [float(policy.select_action(SEEN)[0]) for _ in range(2)] == [6, 103]
+    assert len(policy.chunk_ms()) == 2
+
+
+def test_a_chunk_that_comes_late_is_waited_for_and_counted():
+    source, late = Counting(), threading.Event()
+    inner = source.sample_chunks
+    source.sample_chunks = lambda observation, **o: (late.wait(0.2) if source.rows else None, inner(observation, **o))[
+        1
+    ]
+    policy = Policy(source, delay=1)
+    assert executed(policy, 4) == [0, 1, 2, 101]
+    assert policy.late == 1
+
+
+def test_an_error_in_the_thread_is_raised():
+    source = Counting()
+    inner = source.sample_chunks
+    source.sample_chunks = lambda observation, **o: inner(observation, **o) if not source.rows else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        executed(Policy(source, delay=1), 4)
+
+
+def test_temporal_ensembling_by_hand():
+    """Step 2 is spoken of by chunk 0 (2), chunk 1 (101) and chunk 2 (200), the oldest weighing most."""
+    m = math.log(2)  # weights 1, 1/2, 1/4
+    policy = Policy(Counting(horizon=3), n_action_steps=1, ensemble=m)
+    found = executed(policy, 4)
+    expected = [
+        0,
+        (1 + 100 / 2) / 1.5,
+        (2 + 101 / 2 + 200 / 4) / 1.75,
+        (102 + 201 / 2 + 300 / 4) / 1.75,  # chunk 0 ended at step 2
+    ]
+    assert found == pytest.approx(expected)
+
+
+def test_real_time_chunking_is_given_what_is_left():
+    """H = 5, s = 2, d = 1: indices 2, 3, 4 of the old chunk are what the new one's 0, 1, 2 should be."""
+    source = Counting(horizon=5)
+    executed(Policy(source, delay=1, real_time=True), 6)
+    first, second, third = source.previous[:3]
+    assert first is None
+    assert second.actions.flatten()[:3].tolist() == [2, 3, 4]
+    assert third.actions.flatten()[:3].tolist() == [102, 103, 104]
+    torch.testing.assert_close(second.weights[0], soft_mask(5, 1, 2))
+    assert float(third.weights[0, 2]) > 0 == float(third.weights[0, 3])
+
+
+def test_a_slot_at_its_first_chunk_is_not_held_to_anothers():
+    source = Counting(horizon=5)
+    policy = Policy(source, real_time=True)
+    policy.reset((0, 1))
+    for slots in ([0], [0], [0, 1]):
+        for slot in slots:
+            policy.observe(SEEN, slot)
+        policy.actions(slots)
+    assert source.previous[-1].weights.sum(1).tolist() == pytest.approx([float(soft_mask(5, 0, 2).sum()), 0])
+
+
+def test_the_chunk_at_hand():
+    policy = Policy(Counting())
+    assert executed(policy, 3) == [0, 1, 100]
+    start, chunk = policy.chunk()
+    assert (start, chunk.flatten().tolist()) == (2, [100, 101, 102, 103])
+
+
+# what the network is shown
+
+
+def state(x):
+    return {"state": np.array([x, 0, 1, 1], np.float32)}
+
+
+def test_history_begins_with_the_first_observation_repeated():
+    source = Towards()
+    policy = Policy(source, n_action_steps=1)
+    policy.reset()
+    for x in (0.1, 0.2, 0.3):
+        policy.select_action(state(x))
+    seen = [asked[0]["state"][0, :, 0].tolist() for asked in source.asked]
+    assert seen == [pytest.approx([0.1, 0.1]), pytest.approx([0.1, 0.2]), pytest.approx([0.2, 0.3])]
+    policy.reset()
+    policy.select_action(state(0.9))
+    assert source.asked[-1][0]["state"][0, :, 0].tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_a_simulator_may_write_into_its_observation():
+    source = Towards()
+    policy, seen = Policy(source, n_action_steps=1), state(0.1)
+    policy.reset()
+    policy.select_action(seen)
+    seen["state"][0] = 0.2
+    policy.select_action(seen)
+    assert source.asked[-1][0]["state"][0, :, 0].tolist() == pytest.approx([0.1, 0.2])
+
+
+class Sees(Counting):
+    """Two steps of two cameras and a prompt."""
+
+    n_obs_steps = 2
+    observation = MappingProxyType({"images": (4, 2, 3, 3), "prompt": (5,)})
+
+    def sample_chunks(self, observation, **options):
+        self.seen = observation
+        return super().sample_chunks(observation, **options)
+
+
+def test_images_and_prompts():
+    source = Sees()
+    policy = Policy(source, n_action_steps=1)
+    policy.reset()
+    for step in range(2):
+        images = np.full((2, 2, 3, 3), 10 * step, np.uint8)
+        images[1] += 1
+        policy.select_action({"images": images, "prompt": "aé"})
+    assert source.seen["images"][0, :, 0, 0, 0].tolist() == [0, 1, 10, 11]  # oldest first, cameras in their order
+    assert source.seen["images"].dtype == torch.uint8
+    assert source.seen["prompt"].tolist() == [[98, 0xC3 + 1, 0xA9 + 1, 0, 0]]
+    assert "image_mask" not in source.seen
+    policy.select_action({"images": images, "prompt": "aé", "image_mask": np.array([True, False])})
+    assert source.seen["image_mask"].tolist() == [[True, True, True, False]]
+
+
+def test_prompt_tokens_refuse_what_is_too_long():
+    assert prompt_tokens("ab", 2).tolist() == [98, 99]
+    with pytest.raises(InputError, match=r"at most 2 bytes; got 3: 'abc'"):
+        prompt_tokens("abc", 2)
+
+
+# randomness
+
+
+def test_noise_belongs_to_seed_episode_and_chunk():
+    def first_two(episodes, slot, seed=0, rows=None):
+        policy = Policy(Towards(noise=1.0), seed=seed, rows=rows)
+        policy.reset(episodes)
+        taken = []
+        for _ in range(3):
+            for i in range(len(episodes)):
+                policy.observe(state(i == slot), i)
+            taken.append(policy.actions(range(len(episodes)))[slot])
+        return np.stack(taken)
+
+    alone = first_two([7], 0)
+    for other in (first_two([3, 7], 1), first_two([3, 7, 9], 1, rows=2), first_two([7], 0, rows=4)):
+        np.testing.assert_array_equal(alone, other)
+    assert np.abs(alone - first_two([8], 0)).max() > 0.1
+    assert np.abs(alone - first_two([7], 0, seed=1)).max() > 0.1
+    assert np.abs(alone[0] - alone[2]).max() > 0.1  # the second chunk's noise is another
+
+
+def test_predict_action_chunk_is_what_select_action_would_do_and_changes_nothing():
+    policy = Policy(Towards(noise=1.0))
+    policy.reset((5,))
+    for x in (0.0, 0.1, 0.2, 0.3):
+        chunks = policy.predict_action_chunk(state(x), n=3)
+        assert chunks.shape == (3, 4, 2)
+        action = policy.select_action(state(x))
+        if x in (0.0, 0.2):
+            np.testing.assert_array_equal(chunks[0, 0], action)
+    assert np.abs(chunks[0] - chunks[1]).max() > 0.1 < np.abs(chunks[1] - chunks[2]).max()
+
+
+def test_rows_of_every_call():
+    source = Counting()
+    policy = Policy(source, rows=2)
+    policy.reset(range(5))
+    for slot in range(5):
+        policy.observe(SEEN, slot)
+    assert policy.actions(range(5)).shape == (5, 1)
+    assert source.rows == [2, 2, 2]
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        ({"state": np.array([0, math.nan, 1, 1])}, r"state must be finite; got nan at index 1"),
+        ({"state": np.array([0, 1, 1, math.inf])}, r"state must be finite; got inf at index 3"),
+        ({"state": np.zeros(3)}, r"state must be float32 of shape \(4,\); got float64 of \(3,\)"),
+        ({"state": np.zeros((2, 4))}, r"state must be float32 of shape \(4,\)"),
+        ({"state": np.array(["a"] * 4)}, r"state must be float32"),
+        ({"images": 1}, r"needs state in an observation; got images"),
+        ({}, r"needs state in an observation; got nothing"),
+    ],
+)
+def test_bad_observations(seen, says):
+    policy = Policy(Towards())
+    for use in (policy.select_action, policy.observe, policy.predict_action_chunk):
+        with pytest.raises(InputError, match=says):
+            use(seen)
+    assert policy.select_action(state(0)).shape == (2,)  # nothing of it was remembered
+
+
+def test_images_must_be_bytes():
+    with pytest.raises(
+        InputError, match=r"images must be uint8 of shape \(2, 2, 3, 3\); got float64 of \(2, 2, 3, 3\)"
+    ):
+        Policy(Sees()).select_action({"images": np.zeros((2, 2, 3, 3)), "prompt": "a"})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"n_action_steps": 0}, r"n_action_steps of at least 1"),
+        ({"n_action_steps": 5}, r"at most the horizon of 4; got rows=None, n_action_steps=5"),
+        ({"n_action_steps": 3, "delay": 2}, r"horizon of 4"),
+        ({"delay": -1}, r"delay must be from 0 to n_action_steps, 2; got -1"),
+        ({"n_action_steps": 1, "delay": 2}, r"delay must be from 0 to n_action_steps, 1; got 2"),
+        ({"rows": 0}, r"rows=0"),
+        ({"ensemble": 0.01}, r"needs a number of at least 0, n_action_steps=1"),
+        ({"ensemble": -1.0, "n_action_steps": 1}, r"got ensemble=-1.0"),
+        ({"ensemble": 0.01, "n_action_steps": 1, "real_time": True}, r"choose one"),
+    ],
+)
+def test_refused_options(options, says):
+    with pytest.raises(InputError, match=says):
+        Policy(Counting(), **options)
+
+
+def test_an_action_that_is_not_finite_never_reaches_the_robot():
+    with pytest.raises(DivergedError, match=r"not finite: \[nan, nan\]"):
+        Policy(Towards(bad=(1.0,))).select_action(state(0))
+
+
+def test_a_sampler_of_other_chunks():
+    source = Counting()
+    policy = Policy(source)
+    source.shape = (5, 1)
+    with pytest.raises(InputError, match=r"has shape \(4, 1\).*made \(1, 5, 1\)"):
+        policy.select_action(SEEN)
+
+
+def test_acting_without_having_seen():
+    policy = Policy(Counting())
+    policy.reset()
+    with pytest.raises(InputError, match=r"call observe"):
+        policy.actions([0])
+
+
+def test_a_policy_goes_to_another_process():
+    policy = Policy(Towards(), delay=1, seed=3)
+    for x in range(4):
+        policy.select_action(state(x))
+    other = pickle.loads(pickle.dumps(policy))
+    np.testing.assert_array_equal(
+        other.predict_action_chunk(state(1)), Policy(Towards(), seed=3).predict_action_chunk(state(1))
+    )
+
+
+# chunks of a denoiser
+
+
+class Conditioned(nn.Module):
+    """The exact velocity for chunks N(2 state, 1), with what depends on the state alone kept aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoded, self.scale = 0, nn.Parameter(torch.tensor(2.0))
+
+    def context(self, **observation):
+        self.encoded += 1
+        return {"mean": self.scale * observation["state"][:, -1:, :1]}
+
+    def forward(self, x, t, *, label=None, context=None, **observation):
+        mean = (context or self.context(**observation))["mean"]
+        t = t[:, None, None]
+        noise = t * (x - (1 - t) * mean) / ((1 - t) ** 2 + t**2)
+        return noise - (mean + (1 - t) * (x - (1 - t) * mean) / ((1 - t) ** 2 + t**2))
+
+
+def chunks_of(network, **options):
+    return DenoiserChunks(
+        Denoiser(network, Linear()),
+        (4, 1),
+        {"state": (2, 1)},
+        n_obs_steps=2,
+        transform=Standardise((10.0,), (3.0,)),
+        inputs={"state": Standardise((1.0,), (2.0,))},
+        **options,
+    )
+
+
+def test_units_and_context():
+    """State 5 is 2 for the network, whose mean chunk 4 is 22 for the robot, ± 3."""
+    network = Conditioned()
+    source = chunks_of(network, steps=20, sampler="heun")
+    n = 400
+    observation = {"state": torch.tensor([1.0, 5.0])[None, :, None].expand(n, -1, -1)}
+    chunks = source.sample_chunks(observation, draws=Draws.first(n, 0))
+    assert network.encoded == 1
+    assert float(chunks.mean()) == pytest.approx(22, abs=6 * 3 / math.sqrt(4 * n))
+    assert float(chunks.std()) == pytest.approx(3, abs=0.4)
+    assert not network.training
+
+
+def test_real_time_chunks_in_the_robots_units():
+    """Committed to 25, then free: the chunk's numbers are independent, so the others stay around 22."""
+    source, n = chunks_of(Conditioned(), steps=10, solve=2), 400
+    observation = {"state": torch.full((n, 2, 1), 5.0)}
+    weights = torch.tensor([1.0, 0, 0, 0]).expand(n, 4)
+    chunks = source.sample_chunks(
+        observation, draws=Draws.first(n, 0), previous=Previous(torch.full((n, 4, 1), 25.0), weights)
+    )
+    torch.testing.assert_close(chunks[:, 0], torch.full((n, 1), 25.0), rtol=0, atol=0.02)
+    assert float(chunks[:, 1:].mean()) == pytest.approx(22, abs=0.6)
+
+
+def test_an_oracle_in_the_loop_continues_its_chunk():
+    """Smooth chunks with real-time chunking: where they change over, actions jump less than without it."""
+    covariance = 0.98 ** (torch.arange(8)[:, None] - torch.arange(8)).abs().double()
+    source = DenoiserChunks(gaussian(Linear(), torch.zeros(8, 1), covariance), (8, 1), {"state": (1, 1)}, solve=2)
+
+    def jumps(**options):
+        actions = executed(Policy(source, n_action_steps=4, delay=2, **options), 80)
+        return float(np.abs(np.diff(actions)).max())
+
+    assert jumps(real_time=True) < 0.9 < 1.5 < jumps()
+
+
+@pytest.mark.slow
+def test_ten_thousand_chunks_take_no_more_memory_than_a_thousand():
+    """Half a minute. What one episode of 10,000 chunks in a thread of their own leaves behind: under 0.1 kB each."""
+    chunks = DenoiserChunks(Denoiser(Small(), Linear()), (4, 2), {"state": (2, 4)}, n_obs_steps=2, steps=2)
+    policy = Policy(chunks, n_action_steps=1, delay=1, real_time=True)
+    policy.reset()
+
+    def after(n):
+        for _ in range(n):
+            policy.select_action(state(0))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = after(1000)
+        assert after(9000) - before < 9000 * 100
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,94 @@
+"""What every simulator promises: shapes, seeds, limits, errors."""
+
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from ebbflow.errors import InputError
+from ebbflow.robots.simulators import SIMULATORS, make
+
+every = pytest.mark.parametrize("name", SIMULATORS)
+
+
+@pytest.fixture(scope="module")
+def simulators():
+    return {name: make(name) for name in SIMULATORS}
+
+
+@every
+def test_interface(simulators, name):
+    simulator = simulators[name]
+    observation = simulator.reset(3)
+    assert simulator.name == name
+    assert set(observation) == {"state"}
+    assert (observation["state"].shape, observation["state"].dtype) == ((len(simulator.state_names),), np.float32)
+    assert simulator.low.shape == simulator.high.shape == (len(simulator.action_names),)
+    assert simulator.low.dtype == simulator.high.dtype == np.float32
+    assert (simulator.low < simulator.high).all()
+    assert (simulator.success, simulator.score) == (False, 0)
+    after, reward, done = simulator.step((simulator.low + simulator.high) / 2)
+    assert set(after) == {"state"}
+    assert (type(reward), done) == (float, False)
+
+
+@every
+def test_an_episode_depends_on_its_seed_alone(simulators, name):
+    simulator = simulators[name]
+    middle = (simulator.low + simulator.high) / 2
+
+    def episode(seed):
+        return np.stack([simulator.reset(seed)["state"], *(simulator.step(middle)[0]["state"] for _ in range(5))])
+
+    first, other, again = episode(7), episode(8), episode(7)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+    assert np.isfinite(episode(2**63)).all()
+
+
+@every
+def test_actions_are_clipped(simulators, name):
+    simulator = simulators[name]
+    found = []
+    for action in (simulator.high, simulator.high.astype(np.float64) + 1e9):
+        simulator.reset(0)
+        found.append(simulator.step(action)[0]["state"])
+    np.testing.assert_array_equal(*found)
+
+
+@every
+@pytest.mark.parametrize("wrong", [lambda a: a[:-1], lambda a: a * np.nan, lambda a: a[None], lambda a: a + np.inf])
+def test_what_is_no_action(simulators, name, wrong):
+    simulator = simulators[name]
+    simulator.reset(0)
+    with pytest.raises((InputError, TypeError), match=r"finite numbers|Type-check"):
+        simulator.step(wrong(simulator.high.astype(np.float64)))
+
+
+@every
+def test_an_episode_ends(simulators, name, monkeypatch):
+    simulator = simulators[name]
+    monkeypatch.setattr(simulator, "max_steps", 2)
+    simulator.reset(0)
+    assert [simulator.step(simulator.low)[2] for _ in range(2)] == [False, True]
+    assert not simulator.success
+
+
+@every
+def test_rows_cross_to_other_processes(name):
+    assert pickle.loads(pickle.dumps(SIMULATORS[name]))
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match=r"simulator must be one of pusht, .*did you mean 'pusht'"):
+        make("pushT")
+
+
+@pytest.mark.parametrize(("name", "package"), [("pusht", "gym_pusht"), ("aloha-transfer", "gym_aloha")])
+def test_without_the_extra(name, package, monkeypatch):
+    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"{package}, which is not installed: pip install 'ebbflow\[robots\]'"):
+        make(name)
