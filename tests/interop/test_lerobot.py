@@ -219,11 +219,15 @@ def test_tasks_are_the_index_of_a_pandas_table(written):
     assert list(tasks.columns) == ["task_index"]
 
 
-def test_every_episode_starts_with_a_key_frame(written):
-    with av.open(str(written[1] / VIDEO.format("top", 0))) as container:
+def test_every_episode_starts_with_a_key_frame(tmp_path):
+    """In a still picture too, of which the encoder would make every second frame one."""
+    still = replace(episodes(), images={"top": torch.from_numpy(picture(0)).repeat(15, 1, 1, 1)})
+    with av.open(str(write(still, tmp_path / "set") / VIDEO.format("top", 0))) as container:
         frames = [(round(frame.time * 10), frame.key_frame) for frame in container.decode(video=0)]
     assert [i for i, _ in frames] == list(range(15))
-    assert {0, 5, 8} <= {i for i, key in frames if key}
+    keys = {i for i, key in frames if key}
+    assert {0, 5, 8} <= keys
+    assert len(keys) < 15
 
 
 def test_statistics_by_hand(tmp_path):
@@ -253,6 +257,14 @@ def test_statistics_by_hand(tmp_path):
     table = rows(tmp_path / "set" / EPISODES)
     assert table["stats/observation.state/mean"] == [[1.5], [4.5]]
     assert table["stats/observation.images.eye/q50"][1] == [[[pytest.approx(0.2)]]] * 2 + [[[1]]]
+
+
+def test_a_quantile_of_pixels_is_the_least_that_so_many_do_not_exceed():
+    """Of a hundred pixels 1 is 0, 9 are 51, 40 are 102, 50 are 255."""
+    counts = np.zeros((3, 256), int)
+    counts[:, [0, 51, 102, 255]] = 1, 9, 40, 50
+    found = {name: np.array(value).flatten()[0] for name, value in lerobot._picture_stats(counts, 1).items()}
+    assert [found[f"q{q:02d}"] for q in lerobot.QUANTILES] == pytest.approx([0, 0.2, 0.4, 1, 1])
 
 
 # --- folders as others make them ------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Episodes in a world where all is known: which succeed, what breaks, and that no episode minds the others."""
 
+import io
 from functools import partial
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
@@ -186,12 +188,6 @@ def test_no_seeds():
 
 
 def test_progress_of_other_processes_is_the_length_of_a_file():
-    class Bar:
-        n = 0
-
-        def update(self, by):
-            self.n += by
-
-    with _ticks(bar := Bar()) as path:
+    with tqdm(total=len(SEEDS), file=io.StringIO()) as bar, _ticks(bar) as path:
         _work(_Job(Point, Policy(Towards()), 2, None, frozenset(), False), SEEDS, path)
     assert bar.n == len(SEEDS)

@@ -38,17 +38,17 @@ class Cross(nn.Module):
 class Block(nn.Module):
     """h ← h + γ attention(adaLN h), h ← h + γ cross(adaLN h, seen), h ← h + γ mlp(adaLN h), each γ 0 at first."""
 
-    def __init__(self, width: int, head: int, hidden: int, dropout: float, sees: bool) -> None:
+    def __init__(self, width: int, head: int, hidden: int, dropout: float, emb: int, sees: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = Attention(width, head)
         self.cross = Cross(width, head) if sees else None
         self.mlp = nn.Sequential(linear(width, hidden), nn.SiLU(), linear(hidden, width))
         self.dropout = nn.Dropout(dropout)
-        self.modulation = linear(width, (9 if sees else 6) * width, zero=True)
+        self.modulation = linear(emb, (9 if sees else 6) * width, zero=True)
 
     def forward(
-        self, h: Float[Tensor, "b n width"], c: Float[Tensor, "#b width"], seen: Tensor | None, real: Tensor | None
+        self, h: Float[Tensor, "b n width"], c: Float[Tensor, "#b emb"], seen: Tensor | None, real: Tensor | None
     ) -> Float[Tensor, "b n width"]:
         shift, scale, gate, *more = self.modulation(c)[:, None].chunk(9 if self.cross else 6, -1)
         h = h + gate * self.dropout(self.attention(modulate(self.norm(h), shift, scale)))
@@ -74,13 +74,13 @@ class ActionTransformer(nn.Module):
     def __init__(
         self, horizon: int, action_dim: int, classes: int = 0, /, *, observation: Shapes,
         width: int = 96, depth: int = 4, head: int = 32, patch: int = 1, mlp_ratio: float = 4.0, dropout: float = 0.0,
-        layers: int = 2, heads: int = 16, channels: int = 64, shift: int = 4,
+        emb: int = 256, layers: int = 2, heads: int = 16, channels: int = 64, shift: int = 4,
     ) -> None:  # fmt: skip
         super().__init__()
         for name, value, low, high in (
             ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
             ("depth", depth, 1, 1024), ("head", head, 1, 65536), ("patch", patch, 1, horizon),
-            ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("layers", layers, 0, 64),
+            ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("layers", layers, 0, 64),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise InputError(f"action_transformer: {name} must be at least {low} and at most {high}; got {value}.")
@@ -89,19 +89,19 @@ class ActionTransformer(nn.Module):
         self.shape, self.classes, self.head, self.patch = (horizon, action_dim), classes, head, patch
         self.fill = -horizon % patch
         self.observation = Summary(
-            observation, width, width=width, depth=layers, heads=heads, channels=channels, shift=shift
+            observation, emb, width=width, depth=layers, heads=heads, channels=channels, shift=shift
         )
         sees = self.observation.encoder is not None
         if sees:
             self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
             self.norm_seen = nn.LayerNorm(width)
             self.keys = linear(width, depth * 2 * width)
-        self.from_time = nn.Sequential(Fourier(64), linear(64, width), nn.SiLU(), linear(width, width))
+        self.from_time = nn.Sequential(Fourier(64), linear(64, emb), nn.SiLU(), linear(emb, emb))
         self.from_action = linear(patch * action_dim, width)
         self.positions = nn.Parameter(positions(-(-horizon // patch), width))
-        self.blocks = nn.ModuleList(Block(width, head, round(width * mlp_ratio), dropout, sees) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, head, round(width * mlp_ratio), dropout, emb, sees) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = linear(width, 2 * width, zero=True)
+        self.modulation = linear(emb, 2 * width, zero=True)
         self.out = zeroed(linear(width, patch * action_dim))
 
     def context(self, **observation: Tensor) -> dict[str, Any]:

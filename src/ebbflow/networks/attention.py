@@ -16,22 +16,23 @@ def places(present: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
     return present.cumsum(1) - 1
 
 
-def rotary(place: Int[Tensor, "b n"], head: int) -> Float[Tensor, "2 b 1 n half"]:
-    """Cosines and sines of place · 10 000^(-i / half), i = 0 .. half - 1, for `turn`."""
+def rotary(place: Int[Tensor, "b n"], head: int) -> Float[Tensor, "2 b 1 n head"]:
+    """Cosines, and sines with their signs, of place · 10 000^(-2i / head), i = 0 .. head/2 - 1, for `turn`."""
     frequency = 10_000.0 ** (-torch.arange(0, head, 2, device=place.device) / head)
     angle = (place[..., None] * frequency)[:, None]
-    return torch.stack([angle.cos(), angle.sin()])
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
 
 
 def turn(
-    q: Float[Tensor, "#b heads #n head"], by: Float[Tensor, "2 #b 1 #n half"]
+    q: Float[Tensor, "#b heads #n head"], by: Float[Tensor, "2 #b 1 #n head"]
 ) -> Float[Tensor, "#b heads #n head"]:
-    """Turn channels i and i + head/2 by the token's i-th angle (Su et al. 2021, arXiv:2104.09864, Eq. 15).
+    """Turn channels i and i + head/2 by the token's i-th angle (Su et al. 2021, arXiv:2104.09864, Eq. 34).
 
     q · k then depends on how far apart the two tokens are alone.
     """
-    (first, second), (cos, sin) = q.chunk(2, -1), by
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1).to(q.dtype)
+    cos, sin = by
+    return torch.addcmul(q * cos, q.roll(q.shape[-1] // 2, -1), sin).to(q.dtype)
 
 
 def attend(

@@ -68,7 +68,7 @@ def trajectories(
     units = [f" {text}".rstrip() for text in ([unit] * a if isinstance(unit, str) else unit)]
     if len(units) != a:
         raise InputError(f"unit must be one for all, or one for each of {a} joints; got {len(units)}.")
-    average = f", {_short(error.mean())}{units[0]} apart on average" if len(set(units)) == 1 else ""
+    average = f", {_short(float(error.mean()))}{units[0]} apart on average" if len(set(units)) == 1 else ""
     columns = 1 if a <= 3 else 2 if a <= 16 else 3
     rows = ceil(a / columns)
     panel = (6.2, 1.35) if columns == 1 else (3.5, 0.72) if columns == 2 else (2.5, 0.72)
@@ -100,7 +100,7 @@ def trajectories(
         ax.tick_params(labelbottom=bottom)
         style.as_curves(ax, "seconds" if bottom else "")
         ax.set_title(names[joint], size=style.SMALL, color=style.INK, loc="left", pad=4)
-        ax.set_title(f"error {_short(error[joint])}{units[joint]}", size=style.SMALL, color=tint, loc="right", pad=4)
+        ax.set_title(f"error {_short(float(error[joint]))}{units[joint]}", size=style.SMALL, color=tint, loc="right", pad=4)
     for ax in panels[a:]:
         ax.remove()
     _legend(

@@ -84,7 +84,7 @@ def rollout(
         if value < 1:
             raise InputError(f"{name} must be at least 1; got {value}.")
     own = copy(policy)
-    own.rows = None
+    own.rows = rows
     job = _Job(make_simulator, own, lockstep, max_steps, frozenset(record), frames)
     with tqdm(
         total=len(seeds), desc="episodes", unit="ep", file=sys.stderr, disable=None if progress else True, leave=False
