@@ -109,7 +109,7 @@ def conjugate_gradients(
 
 
 @dataclass(frozen=True)
-class _Posterior(Wrapper, ABC):
+class Posterior(Wrapper, ABC):
     """δ = V Aᵀ u, with the method's own u: see the top of this file."""
 
     denoiser: DenoiserLike
@@ -169,7 +169,7 @@ def shifted(x0: Tensor, noise: Tensor, delta: Tensor, c: Scales) -> Estimate:
 
 
 @dataclass(frozen=True)
-class DPS(_Posterior):
+class DPS(Posterior):
     """u = ζ (y - A x̂₀) / s²: x₀ is taken to be x̂₀, as if nothing were uncertain (R = 0).
 
     Chung et al. 2023, arXiv:2209.14687, Eq. 16: ∇log p(y | x_t) ≈ -ρ ∇|y - A x̂₀|², with the Gaussian's ρ = 1/(2 s²)
@@ -201,7 +201,7 @@ class DPS(_Posterior):
 
 
 @dataclass(frozen=True)
-class PiGDM(_Posterior):
+class PiGDM(Posterior):
     """(r² A Aᵀ + s² I) u = y - A x̂₀, r² = σ² d² / (σ² + α² d²): the Tweedie covariance of data N(·, d² I) (R = r² I).
 
     Song et al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", ICLR (9_gsMA8MRKQ), Section 3, whose
@@ -242,7 +242,7 @@ class PiGDM(_Posterior):
 
 
 @dataclass(frozen=True)
-class TMPD(_Posterior):
+class TMPD(Posterior):
     """(A V Aᵀ + s² I) u = y - A x̂₀ with the Tweedie covariance itself (R = V): exact for Gaussian data.
 
     Boys et al. 2023, arXiv:2310.06721: x₀ | x_t is taken for the Gaussian with its first two moments. For speed they

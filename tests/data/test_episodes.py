@@ -46,16 +46,16 @@ def test_a_window_is_the_next_actions_and_the_last_states_within_its_episode():
 def test_windows_know_their_pictures_and_prompt():
     pictures = torch.arange(7, dtype=torch.uint8)[:, None, None, None, None].expand(7, 2, 4, 5, 3).clone()
     pictures[:, 1] += 100
-    taken = windows(images=pictures, prompt=prompt_bytes(("push", "pull it"), 5), masked=False).take(
-        torch.tensor([2, 3])
-    )
+    taken = windows(images=pictures, prompt=prompt_bytes(("push", "pull!"), 5), masked=False).take(torch.tensor([2, 3]))
     assert taken["images"][:, :, 0, 0, 0].tolist() == [[1, 101, 2, 102], [3, 103, 3, 103]]  # oldest first
-    assert taken["prompt"].tolist() == [[113, 118, 116, 105, 0], [113, 118, 109, 109, 33]]
+    assert taken["prompt"].tolist() == [[113, 118, 116, 105, 0], [113, 118, 109, 109, 34]]
     assert "mask" not in taken
 
 
 def test_a_prompt_is_bytes_plus_one():
     assert prompt_bytes(["é", ""], 4).tolist() == [[0xC3 + 1, 0xA9 + 1, 0, 0], [0, 0, 0, 0]]
+    with pytest.raises(InputError, match="at most 4 bytes; got 5: 'press'"):
+        prompt_bytes(["go", "press"], 4)
 
 
 def test_some_episodes_alone():

@@ -71,8 +71,8 @@ def test_a_recipe_decides_what_the_policy_sees(file):
     shapes = lambda **changes: robots.prepare(recipe(file, **changes)).observation.shapes
     assert shapes(n_obs_steps=1) == {"state": (1, 5)}
     assert shapes(n_obs_steps=2, state="agent_x,block_angle") == {"state": (2, 2)}
-    assert shapes(n_obs_steps=2, state="none", cameras="top", size=8, prompt=6) == {
-        "images": (2, 8, 8, 3), "prompt": (6,),
+    assert shapes(n_obs_steps=2, state="none", cameras="top", size=8, prompt=20) == {
+        "images": (2, 8, 8, 3), "prompt": (20,),
     }  # fmt: skip
     for changes, words in (
         ({"state": "none"}, "must see something"),

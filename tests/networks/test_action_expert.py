@@ -347,16 +347,16 @@ def test_it_learns_a_chunk(variant):
 @pytest.mark.parametrize("variant", ["pi0", "pi05"])
 def test_it_runs_in_bf16(variant):
     """Under autocast, and with its own weights in bf16, where time and places keep their precision."""
-    net, x, t, seen = network(variant=variant), randn(3, H, A), torch.rand(3), observe()
+    net, x, t, seen = network(variant=variant), randn(3, H, A), torch.tensor([0.2, 0.501, 1.0]), observe()
     exact = net(x, t, **seen)
     with torch.autocast("cpu", torch.bfloat16):
         y = net(x, t, **seen)
     y.float().square().sum().backward()
     assert all(bool(p.grad.isfinite().all()) for p in net.parameters())
-    assert (y - exact).norm() < 0.05 * exact.norm()
+    assert (y - exact).norm() < 0.1 * exact.norm()
     y = net.bfloat16()(x, t, **seen)
     assert y.dtype == torch.float32
-    assert (y - exact).norm() < 0.05 * exact.norm()
+    assert (y - exact).norm() < 0.1 * exact.norm()
 
 
 COMPILE = """

@@ -21,8 +21,8 @@ from ebbflow.specs import bind
 SHAPES = {"state": (2, 3), "images": (2, 16, 32, 3), "prompt": (4,)}
 STATE = {"state": (2, 3)}
 IMAGE = {"heads": 4, "channels": 16}
-unet = partial(ActionUNet, width=16, multipliers="1-2-3", groups=4, emb=32, depth=1, tokens=16, **IMAGE)
-transformer = partial(ActionTransformer, width=16, depth=2, head=8, layers=1, **IMAGE)
+unet = partial(ActionUNet, width=16, multipliers="1-2-3", groups=4, emb=32, layers=1, tokens=16, **IMAGE)
+transformer = partial(ActionTransformer, width=16, depth=2, head=8, emb=32, layers=1, **IMAGE)
 heads = pytest.mark.parametrize("make", [unet, transformer, partial(transformer, patch=3)], ids=["unet", "tf", "tf3"])
 
 
@@ -142,18 +142,20 @@ def test_it_learns_which_chunk_belongs_to_which_observation(make):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         denoiser = Denoiser(make(8, 2, observation=STATE), Linear())
-        optimizer = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
+        optimizer = torch.optim.Adam(denoiser.parameters())
         chunks = torch.stack([torch.linspace(-1, 1, 16).reshape(8, 2), torch.linspace(1, 0, 16).reshape(8, 2)])
         states = torch.stack([torch.ones(2, 3), -torch.ones(2, 3)])
         which = torch.arange(32) % 2
-        for _ in range(80):
+        for step in range(80):
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 80)
             loss = denoiser.loss(chunks[which], torch.randn(32, 8, 2), torch.rand(32), state=states[which]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         denoiser.eval()
         made = sample(denoiser, (8, 2), draws=Draws.first(2, 0), sampler="euler", steps=10, state=states)
-    assert float((made - chunks).square().mean().sqrt()) < 0.2
+    error = float((made - chunks).square().mean().sqrt())
+    assert error < 0.0, error  # of the two's mean: 0.45
 
 
 @heads
@@ -193,7 +195,7 @@ def test_chunks_and_observations_that_are_refused(make):
 @pytest.mark.parametrize(
     ("spec", "options"),
     [
-        ("action_unet:width=8,multipliers=1-1,kernel=3,blocks=2,groups=4,emb=16,depth=0", {"width": 8}),
+        ("action_unet:width=8,multipliers=1-1,kernel=3,blocks=2,groups=4,emb=16,layers=0", {"width": 8}),
         ("action_transformer:width=16,depth=1,head=8,patch=2,mlp_ratio=2,layers=0", {"patch": 2}),
     ],
 )
@@ -231,7 +233,7 @@ def test_the_count_of_parameters():
     i o + o: down (2→8) 56+16+80+200+16+24, (16→16) 784+32+160+784+32, middle as that, up (16→8) 392+16+80+200+16+136.
     Halving 16·16+16, doubling 16·16+16; at the end 200+16 and 8·2+2.
     """
-    head = ActionUNet(8, 2, observation={"state": (1, 3)}, width=8, multipliers="1-2", kernel=3, emb=4, depth=0)
+    head = ActionUNet(8, 2, observation={"state": (1, 3)}, width=8, multipliers="1-2", kernel=3, emb=4, layers=0)
     parts = 16 + 40 + 392 + 1792 + 1792 + 840 + 272 + 272 + 216 + 18
     assert sum(p.numel() for p in head.parameters()) == parts
 
@@ -259,7 +261,7 @@ def test_levels_see_ever_more_steps():
         ({"kernel": 64}, ("kernel", "63", "64")),
         ({"blocks": 0}, ("blocks", "0")),
         ({"dropout": 1.0}, ("dropout", "0.99", "1.0")),
-        ({"depth": -1}, ("depth", "-1")),
+        ({"layers": -1}, ("layers", "-1")),
         ({"multipliers": "1-x"}, ("multipliers", "'1-x'")),
     ],
 )

@@ -19,7 +19,7 @@ from ebbflow.oracle import gaussian
 from ebbflow.paths import Linear
 from ebbflow.randomness import Draws
 from ebbflow.robots.chunking import Previous, soft_mask
-from ebbflow.robots.policy import DenoiserChunks, Policy, prompt_tokens
+from ebbflow.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Counting, Small, Towards
 
 SEEN = {"state": np.zeros(1, np.float32)}
@@ -182,12 +182,6 @@ def test_images_and_prompts():
     assert "image_mask" not in source.seen
     policy.select_action({"images": images, "prompt": "aé", "image_mask": np.array([True, False])})
     assert source.seen["image_mask"].tolist() == [[True, True, True, False]]
-
-
-def test_prompt_tokens_refuse_what_is_too_long():
-    assert prompt_tokens("ab", 2).tolist() == [98, 99]
-    with pytest.raises(InputError, match=r"at most 2 bytes; got 3: 'abc'"):
-        prompt_tokens("abc", 2)
 
 
 # randomness

@@ -49,10 +49,14 @@ def run(argv: Sequence[str]) -> None:
 
     from ..robots.demonstrations import collect
     from ..training.checkpoint import storage, write_file
+    from ..training.run import Interrupted
 
     with storage(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    arrays, tried = collect(args.task, args.episodes, seed=args.seed, workers=args.workers, progress=not args.quiet)
+    try:
+        arrays, tried = collect(args.task, args.episodes, seed=args.seed, workers=args.workers, progress=not args.quiet)
+    except Interrupted as stop:
+        raise Interrupted("stopped; nothing is written.", stop.exit_code - 128) from None
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_file(out, buffer.getvalue())

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -81,13 +81,15 @@ def _tried(args: Evaluate, trained: "Trained", drawing: Drawing) -> "list[Measur
     from ..training.checkpoint import write_file
 
     first = (drawing.seed + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
+    how: dict[str, Any] = {
+        "seed": drawing.seed, "sampler": drawing.sampler, "grid": drawing.grid, "steps": int(drawing.steps or 0),
+        "n_action_steps": args.action_steps or None,
+    }  # fmt: skip
     seeds = range(first, first + args.episodes)
-    tried = robots.episodes(
-        trained, seeds, simulator=args.simulator, blind=args.blind, workers=args.workers or os.cpu_count() or 1,
-        seed=drawing.seed, sampler=drawing.sampler, grid=drawing.grid, steps=int(drawing.steps or 0),
-        n_action_steps=args.action_steps or None,
-    )  # fmt: skip
+    workers = args.workers or os.cpu_count() or 1
+    tried = robots.episodes(trained, seeds, simulator=args.simulator, blind=args.blind, workers=workers, **how)
+    milliseconds = robots.chunk_time(trained, simulator=args.simulator, **how)
     if Path(args.run).is_dir():
         kept = ({name: part for name, part in asdict(one).items() if name != "recording"} for one in tried)
         write_file(Path(args.run) / "episodes.jsonl", "".join(json.dumps(one) + "\n" for one in kept).encode())
-    return robots.outcome(tried)
+    return [*robots.outcome(tried), milliseconds]

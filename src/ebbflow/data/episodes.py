@@ -206,8 +206,13 @@ _DIMENSIONS = {"state": 2, "images": 4, "prompt": 1}
 
 
 def prompt_bytes(texts: Sequence[str], length: int) -> Int[Tensor, " n {length}"]:
-    """Instructions as UTF-8 bytes + 1, cut or filled with 0 to this length."""
-    rows = [[byte + 1 for byte in text.encode()[:length]] for text in texts]
+    """Instructions as UTF-8 bytes + 1, filled up with 0; an InputError for one that is longer."""
+    rows = [[byte + 1 for byte in text.encode()] for text in texts]
+    longest = max(range(len(rows)), key=lambda i: len(rows[i]))
+    if len(rows[longest]) > length:
+        raise InputError(
+            f"The prompt may have at most {length} bytes; got {len(rows[longest])}: {texts[longest][:60]!r}."
+        )
     return torch.tensor([row + [0] * (length - len(row)) for row in rows]).reshape(len(rows), length)
 
 

@@ -63,7 +63,7 @@ class ActionTransformer(nn.Module):
     """ŷ of a chunk (horizon, action_dim), given an observation; called as network(x, t, state=…, images=…).
 
     width, depth, head, mlp_ratio, dropout: as in DiT. patch: actions of one token.
-    layers: residual layers on the observation before it is added to the time.
+    emb: channels in which time and observation are added up; layers: residual layers on the observation before that.
     heads, channels, shift: of the images and the prompt; see Summary and ObservationEncoder. Their tokens and a learnt
     one, which stands for nothing, are what blocks attend to; where only the state is seen, they don't.
 
@@ -80,7 +80,8 @@ class ActionTransformer(nn.Module):
         for name, value, low, high in (
             ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
             ("depth", depth, 1, 1024), ("head", head, 1, 65536), ("patch", patch, 1, horizon),
-            ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("layers", layers, 0, 64),
+            ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536),
+            ("layers", layers, 0, 64),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise InputError(f"action_transformer: {name} must be at least {low} and at most {high}; got {value}.")
@@ -99,7 +100,9 @@ class ActionTransformer(nn.Module):
         self.from_time = nn.Sequential(Fourier(64), linear(64, emb), nn.SiLU(), linear(emb, emb))
         self.from_action = linear(patch * action_dim, width)
         self.positions = nn.Parameter(positions(-(-horizon // patch), width))
-        self.blocks = nn.ModuleList(Block(width, head, round(width * mlp_ratio), dropout, emb, sees) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, head, round(width * mlp_ratio), dropout, emb, sees) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = linear(emb, 2 * width, zero=True)
         self.out = zeroed(linear(width, patch * action_dim))

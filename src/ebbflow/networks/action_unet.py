@@ -83,7 +83,7 @@ class ActionUNet(nn.Module):
     neighbours become one by a linear map, and one two. A horizon that can't be halved so often is filled up with zeros.
     blocks: residual blocks of a level down, in the middle, and of a level up. kernel: of the convolutions, odd.
     groups: of each norm, or the next smaller divisor of its channels. dropout: of each block.
-    emb: channels in which time and observation are added up; depth: residual layers on the observation before that.
+    emb: channels in which time and observation are added up; layers: residual layers on the observation before that.
     tokens, heads, channels, shift: of the images and the prompt; see Summary and ObservationEncoder.
 
     The last layer starts at zero, hence ŷ = 0. What of the observation matters is `context`, made once per chunk.
@@ -91,15 +91,15 @@ class ActionUNet(nn.Module):
 
     def __init__(
         self, horizon: int, action_dim: int, classes: int = 0, /, *, observation: Shapes,
-        width: int = 64, multipliers: str = "1-2", blocks: int = 1, kernel: int = 5, groups: int = 8,
-        dropout: float = 0.0, emb: int = 256, depth: int = 2, tokens: int = 64, heads: int = 16, channels: int = 64,
+        width: int = 32, multipliers: str = "1-2-4", blocks: int = 1, kernel: int = 3, groups: int = 8,
+        dropout: float = 0.0, emb: int = 256, layers: int = 2, tokens: int = 64, heads: int = 16, channels: int = 64,
         shift: int = 4,
     ) -> None:  # fmt: skip
         super().__init__()
         for name, value, low, high in (
             ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
             ("blocks", blocks, 1, 64), ("kernel", kernel, 1, 63), ("groups", groups, 1, 65536),
-            ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("depth", depth, 0, 64),
+            ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("layers", layers, 0, 64),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise InputError(f"action_unet: {name} must be at least {low} and at most {high}; got {value}.")
@@ -109,7 +109,7 @@ class ActionUNet(nn.Module):
         self.shape, self.classes = (horizon, action_dim), classes
         self.fill = -horizon % 2 ** (len(widths) - 1)
         self.observation = Summary(
-            observation, emb, width=tokens, depth=depth, heads=heads, channels=channels, shift=shift
+            observation, emb, width=tokens, depth=layers, heads=heads, channels=channels, shift=shift
         )
         features = 2 * min(64, max(1, emb // 2))
         self.from_time = nn.Sequential(Fourier(features), nn.Linear(features, emb), nn.SiLU(), nn.Linear(emb, emb))

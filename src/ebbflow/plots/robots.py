@@ -100,7 +100,9 @@ def trajectories(
         ax.tick_params(labelbottom=bottom)
         style.as_curves(ax, "seconds" if bottom else "")
         ax.set_title(names[joint], size=style.SMALL, color=style.INK, loc="left", pad=4)
-        ax.set_title(f"error {_short(float(error[joint]))}{units[joint]}", size=style.SMALL, color=tint, loc="right", pad=4)
+        ax.set_title(
+            f"error {_short(float(error[joint]))}{units[joint]}", size=style.SMALL, color=tint, loc="right", pad=4
+        )
     for ax in panels[a:]:
         ax.remove()
     _legend(

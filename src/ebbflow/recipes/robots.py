@@ -24,7 +24,7 @@ def diffusion_policy_pusht() -> RobotRecipe:
 
 def pi0_pusht_pixels() -> RobotRecipe:
     """π0 (arXiv:2410.24164) on Push-T from 96 × 96 pictures, the agent's place and a prompt."""
-    return replace(pi0_pusht(), cameras="observation.image", n_obs_steps=1, prompt=32)
+    return replace(pi0_pusht(), cameras="observation.image", n_obs_steps=1, prompt=64)
 
 
 def pi0_aloha_transfer() -> RobotRecipe:

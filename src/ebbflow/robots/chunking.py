@@ -17,7 +17,7 @@ from torch import Tensor
 from ..denoiser import DenoiserLike
 from ..errors import InputError
 from ..paths import Number, Scales, Time
-from ..posterior import LinearMap, Measurement, _Posterior, conjugate_gradients
+from ..posterior import LinearMap, Measurement, Posterior, conjugate_gradients
 from ..targets import Estimate
 
 
@@ -49,7 +49,7 @@ def soft_mask(horizon: int, delay: int, executed: int) -> Float[Tensor, " h"]:
 
 
 @dataclass(frozen=True)
-class RealTime(_Posterior):
+class RealTime(Posterior):
     """x̂₀ + δ, ε̂ - α/σ δ,   δ = V u,   u = min(β α/σ, 1/r²) W (Y - x̂₀),   r² = σ²/(α² + σ²),   V = σ²/α Jᵀ.
 
     J = ∂x̂₀/∂x_t, by a backward pass, is what makes free actions follow the committed ones: as much as the denoiser

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
+from ..data.episodes import prompt_bytes
 from ..data.normalise import Transform
 from ..denoiser import DenoiserLike
 from ..errors import DivergedError, InputError
@@ -341,7 +342,7 @@ class Policy:
                     f"The policy needs {name} in an observation; got {', '.join(observation) or 'nothing'}."
                 )
             part = observation[name]
-            part = prompt_tokens(part, *wanted).numpy() if name == "prompt" and isinstance(part, str) else part
+            part = prompt_bytes([part], *wanted)[0].numpy() if name == "prompt" and isinstance(part, str) else part
             part, dtype = np.asarray(part), np.dtype(_DTYPES[name])
             if part.shape != wanted or part.dtype.kind not in ("fiu" if dtype.kind == "f" else dtype.kind):
                 raise InputError(
@@ -397,14 +398,6 @@ def _of_one_step(name: str, shape: tuple[int, ...], steps: int) -> tuple[int, ..
             f"A policy observes {', '.join(_DTYPES)}, of {steps} steps each; got {name!r} of shape {tuple(shape)}."
         )
     return tuple(shape[1:]) if name == "state" else (shape[0] // steps, *shape[1:])
-
-
-def prompt_tokens(text: str, length: int) -> Int[Tensor, " l"]:
-    """UTF-8 bytes + 1, padded with 0. Raises InputError for a text longer than that."""
-    raw = text.encode()
-    if len(raw) > length:
-        raise InputError(f"The prompt may have at most {length} bytes; got {len(raw)}: {text[:60]!r}.")
-    return torch.tensor([byte + 1 for byte in raw] + [0] * (length - len(raw)))
 
 
 def _chunk_id(*address: int) -> int:
