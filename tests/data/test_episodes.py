@@ -72,6 +72,12 @@ def test_some_columns_alone():
     assert part.state_names == ("y",)
     assert episodes().columns("all").state.shape == (7, 2)
     assert episodes().columns("none").state.shape == (7, 0)
+    turned = episodes().columns("x,y", "y")
+    assert turned.state_names == ("x", "sin y", "cos y")
+    assert turned.state[2].tolist() == pytest.approx([2, np.sin(-2), np.cos(-2)])
+    assert episodes().columns("u,v").state.equal(episodes().state)  # other names for as many columns
+    with pytest.raises(InputError, match="no column 'u'; it has x, y"):
+        episodes().columns("u")
     with pytest.raises(InputError, match="no column 'z'; it has x, y"):
         episodes().columns("x,z")
 

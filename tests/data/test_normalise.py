@@ -268,3 +268,12 @@ def test_quantiles_refuse_what_has_none(x, word):
 def test_quantiles_must_be_two_shares(pair):
     with pytest.raises(InputError, match="low < high"):
         Quantiles.fit(torch.zeros(2, 1), *pair)
+
+
+def test_a_column_that_hardly_moves_is_not_stretched_beyond_what_is_asked():
+    x = torch.tensor([[0.0, 5.0, 0.0], [1e-4, 5.0, 4.0]])
+    assert Standardise.fit(x, least=0.5).std == pytest.approx((0.5, 0.5, 2.0))
+    assert Standardise.fit(x).std == pytest.approx((5e-5, 1.0, 2.0))
+    found = Quantiles.fit(x, 0.0, 1.0, least=0.5)
+    assert found.scale == pytest.approx((0.5, 0.5, 2.0))
+    assert found.centre == pytest.approx((5e-5, 5.0, 2.0))

@@ -21,6 +21,8 @@ SMALL = {
     "horizon": 8,
     "n_obs_steps": 1,
     "n_action_steps": 4,
+    "angles": "",
+    "state": "all",
     "network": "action_unet:width=8,emb=16",
 }
 
@@ -71,6 +73,7 @@ def test_a_recipe_decides_what_the_policy_sees(file):
     shapes = lambda **changes: robots.prepare(recipe(file, **changes)).observation.shapes
     assert shapes(n_obs_steps=1) == {"state": (1, 5)}
     assert shapes(n_obs_steps=2, state="agent_x,block_angle") == {"state": (2, 2)}
+    assert shapes(n_obs_steps=2, state="agent_x,block_angle", angles="block_angle") == {"state": (2, 3)}
     assert shapes(n_obs_steps=2, state="none", cameras="top", size=8, prompt=20) == {
         "images": (2, 8, 8, 3), "prompt": (20,),
     }  # fmt: skip
@@ -215,12 +218,14 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
     shown = robots.Place.of(asked, "middle")()
     seen = shown.reset(3)
     assert seen["state"].tolist() == [shown.simulator.agent[1].astype(np.float32), 1.0]
+    turned = robots.Place.of(replace(asked, angles="block_angle"), "middle")().reset(3)["state"]
+    assert turned[1:] == pytest.approx([np.sin(1), np.cos(1)])
     assert seen["images"].shape == (1, 8, 8, 3)
     assert seen["images"].min() == 255
     assert robots.Place.of(asked, "middle", blind=True)().reset(3)["images"].max() == 0
     assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
-    with pytest.raises(InputError, match="state has no 'speed'"):
-        robots.Place.of(replace(asked, state="speed"), "middle")()
+    with pytest.raises(InputError, match="no column 'speed'"):
+        robots.Place.of(replace(asked, state="speed"), "middle")().reset(0)
     with pytest.raises(InputError, match="simulator must be one of middle"):
         robots.Place.of(asked, "moon")
 

@@ -155,7 +155,7 @@ def test_it_learns_which_chunk_belongs_to_which_observation(make):
         denoiser.eval()
         made = sample(denoiser, (8, 2), draws=Draws.first(2, 0), sampler="euler", steps=10, state=states)
     error = float((made - chunks).square().mean().sqrt())
-    assert error < 0.0, error  # of the two's mean: 0.45
+    assert error < 0.26, error  # half of that of the mean of both
 
 
 @heads

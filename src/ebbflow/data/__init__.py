@@ -1,5 +1,6 @@
 """Data: points to learn from (`points.py`: the DATASETS table and `load`), the user's own files of them (`files.py`),
-pictures (`images.py`), robots' episodes (`episodes.py`), and the explicit transforms between the data's units and the network's (`normalise.py`).
+pictures (`images.py`), robots' episodes (`episodes.py`), and the explicit transforms between the data's units and the
+network's (`normalise.py`).
 """
 
 from .episodes import Episodes, Observation, Windows

@@ -57,15 +57,10 @@ class Episodes:
         """The place of each episode's first step."""
         return torch.cat([self.ends.new_zeros(1), self.ends[:-1]])
 
-    def columns(self, wanted: str) -> "Episodes":
-        """With these columns of the state alone, by name and comma; "all" of them, or "none"."""
-        if wanted == "all":
-            return self
-        names = [] if wanted == "none" else wanted.split(",")
-        if unknown := [name for name in names if name not in self.state_names]:
-            raise InputError(f"The state has no column {unknown[0]!r}; it has {', '.join(self.state_names)}.")
-        at = [self.state_names.index(name) for name in names]
-        return replace(self, state=self.state[:, at], state_names=tuple(names))
+    def columns(self, wanted: str, angles: str = "") -> "Episodes":
+        """With these columns of the state alone; see `columns`."""
+        state, names = columns(self.state, self.state_names, wanted, angles)
+        return replace(self, state=state, state_names=names)
 
     def cut(self, episodes: Sequence[int]) -> "Episodes":
         """These episodes alone, in this order."""
@@ -79,6 +74,27 @@ class Episodes:
             images={name: frames[rows] for name, frames in self.images.items()},
             tasks=tuple(self.tasks[e] for e in episodes) if self.tasks else (),
         )
+
+
+def columns(
+    state: Float[Tensor, "*n s"], names: Sequence[str], wanted: str, angles: str = ""
+) -> tuple[Float[Tensor, "*n k"], tuple[str, ...]]:
+    """These columns of a state, by name and comma, and their names; "all" of them, or "none".
+
+    angles: those in radians that are seen as sine and cosine, for an angle jumps where it has come round.
+    Names that a recording doesn't have are taken to be those of its columns in their order, if they are as many.
+    """
+    chosen = list(names) if wanted == "all" else [] if wanted == "none" else wanted.split(",")
+    names = chosen if len(chosen) == len(names) and not set(chosen) & set(names) else names
+    if unknown := [name for name in (*chosen, *filter(None, angles.split(","))) if name not in names]:
+        raise InputError(f"The state has no column {unknown[0]!r}; it has {', '.join(names)}.")
+    parts, kept = [state[..., :0]], []
+    for name in chosen:
+        column = state[..., names.index(name), None]
+        turned = name in angles.split(",")
+        parts += [column.sin(), column.cos()] if turned else [column]
+        kept += [f"sin {name}", f"cos {name}"] if turned else [name]
+    return torch.cat(parts, -1), tuple(kept)
 
 
 def load(data: str, cameras: Sequence[str] = (), size: int = 0) -> Episodes:

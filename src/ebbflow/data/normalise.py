@@ -39,12 +39,15 @@ class Standardise:
                 raise InputError(f"std must be finite numbers above 0; got {value!r}.")
 
     @classmethod
-    def fit(cls, x: Float[Tensor, "n d"]) -> "Standardise":
-        """Mean and (biased) standard deviation in float64; a constant column is only shifted (std = 1)."""
+    def fit(cls, x: Float[Tensor, "n d"], least: float = 0.0) -> "Standardise":
+        """Mean and (biased) standard deviation in float64; a constant column is only shifted (std = 1).
+
+        least: the smallest std of any column, for one that hardly moves would be stretched until it is all noise.
+        """
         columns = _columns(x)
         std, mean = torch.std_mean(columns, dim=0, correction=0)
         constant = (columns.amin(0) == columns.amax(0)) | (std == 0)
-        return cls(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, std).tolist()))
+        return cls(tuple(mean.tolist()), tuple(torch.where(constant, least or 1.0, std.clamp(min=least)).tolist()))
 
     def apply(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Data → what the network sees, in x's dtype."""
@@ -116,16 +119,20 @@ class Quantiles:
                 raise InputError(f"low and high must be finite numbers, low at most high; got {low!r} and {high!r}.")
 
     @classmethod
-    def fit(cls, x: Float[Tensor, "n d"], low: float = 0.01, high: float = 0.99) -> "Quantiles":
-        """These quantiles of every column, in float64 and linear between its sorted values."""
+    def fit(cls, x: Float[Tensor, "n d"], low: float = 0.01, high: float = 0.99, least: float = 0.0) -> "Quantiles":
+        """These quantiles of every column, in float64 and linear between its sorted values.
+
+        least: the smallest half of high - low of any column; a narrower one is widened to both sides.
+        """
         if not 0 <= low < high <= 1:
             raise InputError(f"The quantiles must be 0 ≤ low < high ≤ 1; got {low} and {high}.")
         columns = _columns(x)
         if not bool(columns.isfinite().all()):
             raise InputError("x must hold finite numbers.")
         # Not torch.quantile, which refuses more than 2²⁴ numbers.
-        lows, highs = np.quantile(columns.numpy(), (low, high), axis=0).tolist()
-        return cls(tuple(lows), tuple(highs))
+        lows, highs = np.quantile(columns.numpy(), (low, high), axis=0)
+        wider = np.maximum(0, least - (highs - lows) / 2)
+        return cls(tuple((lows - wider).tolist()), tuple((highs + wider).tolist()))
 
     @property
     def centre(self) -> tuple[float, ...]:

@@ -2,9 +2,9 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
-from ..data.episodes import load, prompt_bytes, resized
+from ..data.episodes import columns, load, prompt_bytes, resized
 from ..errors import InputError
 from ..guidance import Bounded
 from ..metrics import Measurement
@@ -35,10 +35,10 @@ N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` and `evaluate` draw, for
 FILE, EXTENSIONS = "chunks.npz", (".npz",)
 EACH = 100_000  # bytes a chunk may take, with its pictures
 SNAPSHOT: dict[str, Any] = {"n": 32, "steps": 10}
-FITS = {
+FITS: dict[str, Callable[..., Transform]] = {
     "mean_std": Standardise.fit,
     "quantiles": Quantiles.fit,
-    "min_max": lambda x: Quantiles.fit(x, 0.0, 1.0),
+    "min_max": partial(Quantiles.fit, low=0.0, high=1.0),
 }
 
 
@@ -50,7 +50,9 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     """Every step of a recipe's episodes, but those held out, as an example in the network's units."""
     train, _ = parts(recipe)
     action = FITS[recipe.normalise](train.action)
-    state = IDENTITY if recipe.state == "none" else FITS[recipe.normalise](train.columns(recipe.state).state)
+    state = (
+        IDENTITY if recipe.state == "none" else FITS[recipe.normalise](train.columns(recipe.state, recipe.angles).state)
+    )
     windows = windowed(recipe, train, action, state)
     told = windows.take(torch.zeros(1, dtype=torch.int64))
     del told["x0"]
@@ -72,7 +74,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         episodes.ends,
         recipe.horizon,
         recipe.n_obs_steps,
-        None if recipe.state == "none" else state.apply(episodes.columns(recipe.state).state),
+        None if recipe.state == "none" else state.apply(episodes.columns(recipe.state, recipe.angles).state),
         torch.stack(cameras, 1) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
@@ -237,6 +239,7 @@ class Place:
 
     name: str
     state: str = "all"
+    angles: str = ""
     pixels: bool = False
     size: int = 0
     blind: bool = False
@@ -245,7 +248,7 @@ class Place:
     def of(cls, recipe: RobotRecipe, simulator: str = "", blind: bool = False) -> "Place":
         """Where a recipe's policy is tried out."""
         name = pick(SIMULATORS, simulator or recipe.simulator, "simulator")
-        return cls(name, recipe.state, bool(recipe.cameras), recipe.size, blind)
+        return cls(name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind)
 
     def __call__(self) -> "_Shown":
         return _Shown(make(self.name, pixels=self.pixels), self)
@@ -256,11 +259,6 @@ class _Shown:
 
     def __init__(self, simulator: Simulator, place: Place) -> None:
         self.simulator, self.place, self.max_steps, self.task = simulator, place, simulator.max_steps, simulator.task
-        names = simulator.state_names
-        wanted = names if place.state == "all" else _names(place.state.replace("none", ""))
-        if unknown := [name for name in wanted if name not in names]:
-            raise InputError(f"{simulator.name}'s state has no {unknown[0]!r}; it has {', '.join(names)}.")
-        self.columns = [names.index(name) for name in wanted]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.simulator, name)
@@ -273,7 +271,9 @@ class _Shown:
         return self._seen(observation), reward, done
 
     def _seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        seen = {"state": observation["state"][self.columns]}
+        state = torch.from_numpy(observation["state"])
+        told, _ = columns(state, self.simulator.state_names, self.place.state, self.place.angles)
+        seen = {"state": told.numpy()}
         if self.place.pixels:
             images = observation["images"] * (not self.place.blind)
             seen["images"] = resized(torch.from_numpy(images), self.place.size).numpy()

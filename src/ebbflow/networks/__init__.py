@@ -5,10 +5,12 @@ from functools import partial
 
 from torch import nn
 
+from .action_expert import ActionExpert
 from .action_transformer import ActionTransformer
 from .action_unet import ActionUNet
 from .dit import DiT
 from .mlp import MLP
+from .paligemma import pi0
 from .unet import UNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -28,6 +30,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "dit-small": partial(DiT, width=384, depth=12),
     "dit-b2": partial(DiT, width=768, depth=12),
     # chunks of a robot's actions
+    "action_expert": ActionExpert,
+    "pi0": pi0,
+    "pi05": partial(pi0, variant="pi05"),
     "action_unet": ActionUNet,
     "action_transformer": ActionTransformer,
 }  # fmt: skip

@@ -192,6 +192,8 @@ class RobotRecipe(Recipe):
     """Actions of a chunk that are carried out before the next chunk."""
     state: str = "all"
     """Columns of the state that the policy sees, by name and comma; all, or none."""
+    angles: str = ""
+    """Those of them that are angles in radians, which it sees as sine and cosine."""
     cameras: str = ""
     """Cameras whose pictures it sees, by comma."""
     size: int = 0
@@ -200,6 +202,8 @@ class RobotRecipe(Recipe):
     """Bytes of the task's instruction that it is told; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
     """How states and actions are brought to the network's units: π0's, π0.5's, or the range to [-1, 1]."""
+    least: float = 0.01
+    """Least spread of a column that is brought to 1: what hardly moves would otherwise be all noise."""
     masked: bool = True
     """Leave actions beyond an episode's end out of the loss; else its last action is learned there."""
     held_out: float = 0.05
@@ -245,6 +249,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "horizon": (1, 4096, "at least 1 and at most 4096"),
     "n_obs_steps": (1, 256, "at least 1 and at most 256"),
     "n_action_steps": (1, 4096, "at least 1 and at most 4096"),
+    "least": (0, 1e6, "at least 0 and at most 1e6"),
     "prompt": (0, 4096, "at least 0 and at most 4096"),
     "sample_steps": (1, 1e6, "at least 1 and at most 1e6"),
 }

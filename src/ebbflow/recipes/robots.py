@@ -12,7 +12,15 @@ _ALOHA = replace(_BASE, horizon=50, n_action_steps=25, steps=4000)
 
 def pi0_pusht() -> RobotRecipe:
     """π0's flow matching over chunks (Black et al. 2024, arXiv:2410.24164) on Push-T, from the state."""
-    return replace(_BASE, data="lerobot/pusht", simulator="pusht", n_obs_steps=2, normalise="min_max")
+    return replace(
+        _BASE,
+        simulator="pusht",
+        n_obs_steps=2,
+        normalise="min_max",
+        network="action_unet:width=32,multipliers=1-2-4,kernel=3",
+        state="agent_x,agent_y,block_x,block_y,block_angle",
+        angles="block_angle",
+    )
 
 
 def diffusion_policy_pusht() -> RobotRecipe:
@@ -24,7 +32,9 @@ def diffusion_policy_pusht() -> RobotRecipe:
 
 def pi0_pusht_pixels() -> RobotRecipe:
     """π0 (arXiv:2410.24164) on Push-T from 96 × 96 pictures, the agent's place and a prompt."""
-    return replace(pi0_pusht(), cameras="observation.image", n_obs_steps=1, prompt=64)
+    return replace(
+        pi0_pusht(), cameras="observation.image", n_obs_steps=1, prompt=64, state="agent_x,agent_y", angles=""
+    )
 
 
 def pi0_aloha_transfer() -> RobotRecipe:
