@@ -9,7 +9,7 @@ from ebbflow.cli import main
 from ebbflow.recipes import RECIPES
 
 POINTS = [name for name, row in RECIPES.items() if row().domain == "points"]
-PICTURES = [name for name in RECIPES if name not in POINTS]
+PICTURES = [name for name, row in RECIPES.items() if row().domain == "images"]
 SHORT = ["--snapshots", "2", "--checkpoints", "2", "--quiet"]
 TINY = ["--steps", "20", "--points", "500", "--batch", "64", *SHORT]
 TINY_PICTURES = ["--steps", "4", "--batch", "16", "--network", "unet-tiny:width=8", *SHORT]

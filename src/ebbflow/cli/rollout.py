@@ -66,20 +66,24 @@ def run(argv: Sequence[str]) -> None:
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
-    place = robots.Place.of(trained.recipe, args.simulator)
+    place = robots.Place.of(robots.recipe_of(trained), args.simulator)
     policy = robots.policy(
         trained, seed=args.seed, sampler=args.sampler, steps=args.steps, n_action_steps=args.action_steps or None,
         delay=args.delay, real_time=args.real_time, ensemble=None if args.ensemble < 0 else args.ensemble,
     )  # fmt: skip
     threads(0, trained.denoiser)
     seeds = range(args.seed, args.seed + args.episodes)
-    played = rollout(place, policy, seeds, lockstep=1, record=seeds, frames=True)
-    for one in played:
-        ending = one.error or ("success" if one.success else "no success")
-        print(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}", file=sys.stderr)
-    fps = place().fps
-    frames = (frame for one in played for frame in _frames(one, args.every, flat=robots.flat(trained.recipe)))
-    print(f"film: {write_video(path, frames, fps=fps / args.every)}", file=sys.stderr)
+    fps, flat = place().fps, robots.flat(robots.recipe_of(trained))
+
+    def film() -> "Iterator[np.ndarray]":
+        """Episode by episode, each played when its frames are asked for: not before the film can be written."""
+        for seed in seeds:
+            [one] = rollout(place, policy, [seed], lockstep=1, rows=1, record=[seed], frames=True)
+            ending = one.error or ("success" if one.success else "no success")
+            print(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}", file=sys.stderr)
+            yield from _frames(one, args.every, flat)
+
+    print(f"film: {write_video(path, film(), fps=fps / args.every)}", file=sys.stderr)
 
 
 def _frames(one: "Episode", every: int, flat: bool) -> "Iterator[np.ndarray]":

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -89,7 +89,8 @@ def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
     if not isinstance(recipe, RobotRecipe) or "--objective" not in said[:-1]:
         return recipe
     objective = said[said.index("--objective") + 1]
-    return replace(recipe, objective=objective, **OBJECTIVES[pick(OBJECTIVES, objective, "--objective")])
+    decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "--objective")]
+    return replace(recipe, **decided | {"objective": objective})
 
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:

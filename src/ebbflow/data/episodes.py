@@ -256,8 +256,9 @@ class Windows:
     def to(self, device: torch.device) -> "Windows":
         """The same on a device."""
         names = ("action", "ends", "state", "images", "prompt")
-        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: part if part is None else part.to(device) for name, part in parts.items()})
+        parts = {name: getattr(self, name) for name in names}
+        moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in parts.items()}
+        return replace(self, **moved)
 
     def take(self, indices: Int[Tensor, " b"], draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """The chunks of actions that begin at these steps, and what was seen there."""

@@ -202,6 +202,13 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     return robot_run.draw_run(trained, folder, out)
 
 
+def recipe_of(trained: "Trained") -> RobotRecipe:
+    """A policy's recipe; an InputError for a run of another kind."""
+    if not isinstance(trained.recipe, RobotRecipe) or trained.observation is None:
+        raise InputError("Only a run that was trained on episodes is a policy.")
+    return trained.recipe
+
+
 def policy(
     trained: "Trained",
     *,
@@ -215,9 +222,8 @@ def policy(
     ensemble: float | None = None,
 ) -> Policy:
     """A trained policy, ready for the control loop; what is left out is the recipe's. The rest as in `Policy`."""
-    recipe, seen = trained.recipe, trained.observation
-    if not isinstance(recipe, RobotRecipe) or seen is None:
-        raise InputError("Only a run that was trained on episodes is a policy.")
+    recipe, seen = recipe_of(trained), trained.observation
+    assert seen is not None
     chunks = DenoiserChunks(
         Bounded(trained.denoiser, recipe.bound) if recipe.bound else trained.denoiser,
         trained.shape,
@@ -289,7 +295,7 @@ def episodes(
     trained: "Trained", seeds: Sequence[int], *, simulator: str = "", blind: bool = False, workers: int = 1, **how: Any
 ) -> list[Episode]:
     """A policy tried out, once for each seed. how: as in `policy`."""
-    return rollout(Place.of(trained.recipe, simulator, blind), policy(trained, **how), seeds, workers=workers)
+    return rollout(Place.of(recipe_of(trained), simulator, blind), policy(trained, **how), seeds, workers=workers)
 
 
 def outcome(tried: Sequence[Episode]) -> list[Measurement]:
@@ -303,7 +309,7 @@ def outcome(tried: Sequence[Episode]) -> list[Measurement]:
 
 def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> Measurement:
     """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
-    shown = Place.of(trained.recipe, simulator)()
+    shown = Place.of(recipe_of(trained), simulator)()
     took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)
     low, median, high = np.quantile(took, [0.05, 0.5, 0.95]).tolist()
     note = f"the median of {repeats} chunks for one robot, with 5 % and 95 %"

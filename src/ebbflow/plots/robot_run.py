@@ -20,7 +20,7 @@ MOMENTS = (0.15, 0.4, 0.6, 0.85)  # of an episode
 
 def draw_trajectories(trained: "Trained", path: Path) -> Path:
     """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
-    recipe = trained.recipe
+    recipe = robots.recipe_of(trained)
     episode, seen = robots.held_episode(recipe)
     truth, fps = episode.action, episode.fps
     starts = np.arange(0, len(truth), recipe.horizon)
@@ -32,7 +32,7 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
 
 def draw_fan(trained: "Trained", path: Path) -> Path:
     """Many chunks for one moment: where people did different things, so should a policy."""
-    recipe = trained.recipe
+    recipe = robots.recipe_of(trained)
     episode, seen = robots.held_episode(recipe)
     truth, fps = episode.action, episode.fps
     places = [round(share * (len(truth) - 1)) for share in MOMENTS]
@@ -58,7 +58,7 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     """Trajectories, a fan of chunks, and the losses."""
     from ..training.run import read_metrics
 
-    recipe = trained.recipe
+    recipe = robots.recipe_of(trained)
     out.mkdir(parents=True, exist_ok=True)
     yield draw_trajectories(trained, out / "trajectories.png")
     yield draw_fan(trained, out / "fan.png")

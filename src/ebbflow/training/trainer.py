@@ -117,7 +117,7 @@ class Trainer:
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         self._loss = accelerator.prepare_model(_Loss(self.denoiser, recipe), False, evaluation_mode=True)
-        self._drops = any(isinstance(part, _DropoutNd) and part.p > 0 for part in self.denoiser.modules())
+        self._drops = any(_draws(part) for part in self.denoiser.modules())
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
         # A third noise is needed where both ends of a path are given (see Path.between).
@@ -201,7 +201,7 @@ class Trainer:
         return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
 
     def _keyed(self) -> AbstractContextManager[None]:
-        """Dropout draws from torch's own generator: give it the step's key, and the caller its state back."""
+        """Dropout and shifts draw from torch's own generator: give it the step's key, and the caller its state back."""
         if not self._drops:
             return nullcontext()
         device = self.accelerator.device
@@ -247,3 +247,8 @@ class _Loss(torch.nn.Module):
 
     def forward(self, **batch: Tensor) -> Tensor:
         return self.denoiser.loss(**batch, weight=self.weight)
+
+
+def _draws(part: torch.nn.Module) -> bool:
+    """Whether a part of a network draws random numbers in training: dropout, or what says so by an attribute `draws`."""
+    return (isinstance(part, _DropoutNd) and part.p > 0) or bool(getattr(part, "draws", False))
