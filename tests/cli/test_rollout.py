@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from recording import record
 
 from ebbflow.recipes import RECIPES
 from ebbflow.training.run import fit
+from recording import record
 
 pytest.importorskip("gym_pusht")
 
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     recipe = replace(
-        RECIPES["pi0-pusht"](), data=record(folder / "episodes.npz"), steps=4, batch=8, sample_steps=2,
+        RECIPES["flow-policy-pusht"](), data=record(folder / "episodes.npz"), steps=4, batch=8, sample_steps=2,
         network="action_unet:width=8,emb=16",
     )  # fmt: skip
     fit(recipe, folder / "run", snapshots=0, checkpoints=1, progress=False)

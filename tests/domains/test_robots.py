@@ -32,7 +32,7 @@ def file(tmp_path_factory):
     return record(tmp_path_factory.mktemp("data") / "episodes.npz", episodes=24, pictures=True)
 
 
-def recipe(file, base="pi0-pusht", **changes):
+def recipe(file, base="flow-policy-pusht", **changes):
     return replace(RECIPES[base](), data=file, **{**SMALL, **changes})
 
 

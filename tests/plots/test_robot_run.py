@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from recording import record
 
 from ebbflow.plots import robot_run
 from ebbflow.recipes import RECIPES
 from ebbflow.training.run import fit
+from recording import record
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     recipe = replace(
-        RECIPES["pi0-pusht"](), data=record(folder / "episodes.npz"), steps=4, batch=8, horizon=8,
+        RECIPES["flow-policy-pusht"](), data=record(folder / "episodes.npz"), steps=4, batch=8, horizon=8,
         network="action_unet:width=8,emb=16",
     )  # fmt: skip
     return fit(recipe, folder / "run", snapshots=1, checkpoints=1, progress=False), folder / "run"
@@ -33,7 +33,9 @@ def test_a_run_is_drawn(run, tmp_path):
 def test_every_chunk_is_told_what_was_seen_at_its_first_step(run, tmp_path, monkeypatch):
     trained, _ = run
     given = {}
-    monkeypatch.setattr(robot_run.drawing, "trajectories", lambda truth, chunks, *_, **__: given.update(c=chunks, t=truth))
+    monkeypatch.setattr(
+        robot_run.drawing, "trajectories", lambda truth, chunks, *_, **__: given.update(c=chunks, t=truth)
+    )
     monkeypatch.setattr(robot_run.style, "save", lambda figure, path: path)
     robot_run.draw_trajectories(trained, tmp_path / "x.png")
     assert [start for start, _ in given["c"]] == [0, 8]

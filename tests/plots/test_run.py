@@ -33,8 +33,9 @@ def test_velocity_is_the_colour_of_a_flow():
     assert {name: key_of(row()) for name, row in RECIPES.items()} == {
         "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow",
         "ddpm-images": "diffusion", "flow-images": "flow", "edm-images": "diffusion",
-        "pi0-pusht": "flow", "pi0-pusht-pixels": "flow", "diffusion-policy-pusht": "diffusion",
-        "pi0-aloha-transfer": "flow", "pi0-aloha-insertion": "flow",
+        "flow-policy-pusht": "flow", "diffusion-policy-pusht": "diffusion", "pi0-pusht": "flow",
+        "flow-policy-aloha-transfer": "flow", "flow-policy-aloha-insertion": "flow", "pi0-aloha-transfer": "flow",
+        "pi0-aloha-insertion": "flow",
     }  # fmt: skip
 
 

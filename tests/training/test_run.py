@@ -587,7 +587,7 @@ def test_two_processes_train_as_one(name, tmp_path):
 
 def test_every_recipe_trains_as_a_command(tmp_path):
     recording = record(tmp_path / "episodes.npz", pictures=True)
-    seen = {name: [] for name in RECIPES} | {"pi0-pusht-pixels": ["--cameras", "top"]}
+    seen = {name: [] for name in RECIPES} | {"pi0-pusht": ["--cameras", "top"]}
     own = {
         "robots": ["--data", recording, "--network", "action_unet:width=8,emb=16"],
         "points": ["--points", 40, "--network", "mlp:width=8,depth=1"],

@@ -19,7 +19,7 @@ COMMANDS = {
     "likelihood": ("likelihood", "log-density of data under a run, with error bars: ebbflow likelihood runs/moons"),
     "certify": ("certify", "measure what samplers promise, on exact answers: ebbflow certify heun"),
     "demos": ("demos", "record scripted demonstrations in a simulator: ebbflow demos aloha-transfer"),
-    "rollout": ("rollout", "drive a simulator with a policy, and film it: ebbflow rollout runs/pi0-pusht"),
+    "rollout": ("rollout", "drive a simulator with a policy, and film it: ebbflow rollout runs/policy"),
     "compare": ("compare", "the main job: diffusion and flow matching side by side, with a report"),
     "plot": ("plot", "draw what a run learned: samples, trajectories, fields, losses, animations"),
     "show": ("show", "draw a path (the forward process) or a data set: ebbflow show path"),

@@ -60,7 +60,7 @@ HELP = f"""usage: ebbflow train RECIPE [OPTIONS]
 Train a recipe and leave a run folder: checkpoints, metrics.jsonl, and samples as training went on.
 
 recipes (`ebbflow train RECIPE --help` shows the options, with the recipe's defaults):
-{chr(10).join(f"  {name:13}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())}
+{chr(10).join(f"  {name:28}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())}
 
 examples:
   ebbflow train flow --data two_moons --out runs/moons

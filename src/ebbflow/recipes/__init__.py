@@ -6,7 +6,15 @@ from .citations import CITATIONS
 from .images import ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
 from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, kind_of
-from .robots import diffusion_policy_pusht, pi0_aloha_insertion, pi0_aloha_transfer, pi0_pusht, pi0_pusht_pixels
+from .robots import (
+    diffusion_policy_pusht,
+    flow_policy_aloha_insertion,
+    flow_policy_aloha_transfer,
+    flow_policy_pusht,
+    pi0_aloha_insertion,
+    pi0_aloha_transfer,
+    pi0_pusht,
+)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm": ddpm,
@@ -17,9 +25,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm-images": ddpm_images,
     "flow-images": flow_images,
     "edm-images": edm_images,
-    "pi0-pusht": pi0_pusht,
-    "pi0-pusht-pixels": pi0_pusht_pixels,
+    "flow-policy-pusht": flow_policy_pusht,
     "diffusion-policy-pusht": diffusion_policy_pusht,
+    "pi0-pusht": pi0_pusht,
+    "flow-policy-aloha-transfer": flow_policy_aloha_transfer,
+    "flow-policy-aloha-insertion": flow_policy_aloha_insertion,
     "pi0-aloha-transfer": pi0_aloha_transfer,
     "pi0-aloha-insertion": pi0_aloha_insertion,
 }

@@ -76,9 +76,11 @@ CITATIONS: dict[str, str] = {
     "ddpm-images": _DDPM,
     "flow-images": f"{_FLOW}\n{_LOGIT_NORMAL}",
     "edm-images": _EDM,
-    "pi0-pusht": _PI0,
-    "pi0-pusht-pixels": _PI0,
+    "flow-policy-pusht": f"{_PI0}\n{_DIFFUSION_POLICY}",
     "diffusion-policy-pusht": _DIFFUSION_POLICY,
+    "pi0-pusht": _PI0,
+    "flow-policy-aloha-transfer": f"{_PI0}\n{_DIFFUSION_POLICY}",
+    "flow-policy-aloha-insertion": f"{_PI0}\n{_DIFFUSION_POLICY}",
     "pi0-aloha-transfer": _PI0,
     "pi0-aloha-insertion": _PI0,
 }

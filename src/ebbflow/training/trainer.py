@@ -250,5 +250,5 @@ class _Loss(torch.nn.Module):
 
 
 def _draws(part: torch.nn.Module) -> bool:
-    """Whether a part of a network draws random numbers in training: dropout, or what says so by an attribute `draws`."""
+    """Whether a part of a network draws random numbers in training: dropout, or what says so itself."""
     return (isinstance(part, _DropoutNd) and part.p > 0) or bool(getattr(part, "draws", False))
