@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ebbflow.errors import InputError
-from ebbflow.robots.simulators import SIMULATORS, make
+from ebbflow.robots.simulators import ABOUT, SIMULATORS, make
 
 every = pytest.mark.parametrize("name", SIMULATORS)
 
@@ -92,3 +92,8 @@ def test_without_the_extra(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"{package}, which is not installed: pip install 'ebbflow\[robots\]'"):
         make(name)
+
+
+def test_every_simulator_says_what_is_to_be_done():
+    assert list(ABOUT) == list(SIMULATORS)
+    assert ABOUT["aloha-insertion"] == "Insert the peg into the socket."

@@ -14,7 +14,7 @@ from .arguments import parse
 
 Kind = Literal[
     "all", "recipes", "data", "paths", "targets", "weights", "times", "grids", "couplings", "networks", "samplers",
-    "metrics",
+    "simulators", "metrics",
 ]  # fmt: skip
 
 
@@ -23,7 +23,8 @@ class List:
     """List what can be named on the command line, with the options each takes and their defaults."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, metrics, or all."""
+    """recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators, metrics, or
+    all."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -48,6 +49,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
     from ..networks import NETWORKS
     from ..paths import PATHS
     from ..recipes import RECIPES
+    from ..robots.simulators import ABOUT
     from ..samplers import SAMPLERS
     from ..targets import TARGETS
     from ..times import GRIDS, TIMES
@@ -67,6 +69,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
     rows["data"] = {name: [points.about] for name, points in DATASETS.items()}
     rows["data"]["digits"] = ["handwritten digits of 8 × 8 pixels; for other pictures see train flow-images --help"]
     near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
+    rows["simulators"] = {name: [text] for name, text in ABOUT.items()}
     rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
     rows["metrics"] |= {name: [f"pictures: {near[metric.better]}"] for name, metric in IMAGE_METRICS.items()}
     return rows

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from ..specs import pick
 from . import Observation
-from .aloha import Aloha
+from .aloha import TASKS, Aloha
 from .pusht import PushT
 
 
@@ -62,6 +62,7 @@ SIMULATORS: Mapping[str, Maker] = {
     "aloha-transfer": partial(Aloha, "transfer"),
     "aloha-insertion": partial(Aloha, "insertion"),
 }
+ABOUT = {"pusht": PushT.task} | {f"aloha-{name}": task[-1] for name, task in TASKS.items()}  # what is to be done there
 
 
 def make(name: str, *, pixels: bool = False) -> Simulator:
