@@ -69,6 +69,13 @@ def test_a_window_is_what_the_file_says_normalised(file):
     assert prepared.columns == ("target_x", "target_y")
 
 
+def test_what_hardly_moves_is_not_stretched(file):
+    still = robots.prepare(recipe(file, normalise="mean_std", least=400.0))
+    assert still.transform.std == (400.0, 400.0)
+    assert still.observation.transform.std == (400.0,) * 5
+    assert robots.prepare(recipe(file, normalise="min_max", least=400.0)).transform.scale == (400.0, 400.0)
+
+
 def test_a_recipe_decides_what_the_policy_sees(file):
     shapes = lambda **changes: robots.prepare(recipe(file, **changes)).observation.shapes
     assert shapes(n_obs_steps=1) == {"state": (1, 5)}

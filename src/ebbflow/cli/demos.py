@@ -24,6 +24,8 @@ class Demos:
     """The .npz file to write: state, action, episode_ends, fps, tasks, state_names, action_names."""
     seed: int = 0
     """Seed of where the objects lie."""
+    noise: float = 0.0
+    """Radians (standard deviation) by which the arms are led astray; what is recorded is what the script wanted."""
     workers: int = 1
     """Processes that share the work; what they make is the same for any number."""
     overwrite: Flag = False
@@ -32,6 +34,8 @@ class Demos:
     """No progress bar."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 1:
+            raise InputError(f"--noise must be at least 0 and at most 1; got {self.noise}.")
         within(self, episodes=(1, 10**6), seed=(0, MOST), workers=(1, 1024))
 
 
@@ -54,7 +58,9 @@ def run(argv: Sequence[str]) -> None:
     with storage(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        arrays, tried = collect(args.task, args.episodes, seed=args.seed, workers=args.workers, progress=not args.quiet)
+        arrays, tried = collect(
+            args.task, args.episodes, seed=args.seed, workers=args.workers, noise=args.noise, progress=not args.quiet
+        )
     except Interrupted as stop:
         raise Interrupted("stopped; nothing is written.", stop.exit_code - 128) from None
     buffer = io.BytesIO()

@@ -49,10 +49,9 @@ def fits(recipe: RobotRecipe) -> None:
 def prepare(recipe: RobotRecipe) -> Prepared:
     """Every step of a recipe's episodes, but those held out, as an example in the network's units."""
     train, _ = parts(recipe)
-    action = FITS[recipe.normalise](train.action)
-    state = (
-        IDENTITY if recipe.state == "none" else FITS[recipe.normalise](train.columns(recipe.state, recipe.angles).state)
-    )
+    fit = partial(FITS[recipe.normalise], least=recipe.least)
+    action = fit(train.action)
+    state = IDENTITY if recipe.state == "none" else fit(train.columns(recipe.state, recipe.angles).state)
     windows = windowed(recipe, train, action, state)
     told = windows.take(torch.zeros(1, dtype=torch.int64))
     del told["x0"]

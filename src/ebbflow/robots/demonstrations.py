@@ -1,5 +1,6 @@
 """Scripted demonstrations of ALOHA's tasks: waypoints of the two grippers, and the joints that reach them."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -119,26 +120,31 @@ def end(pose: Float64[np.ndarray, " 7"], reach: float) -> Float64[np.ndarray, " 
     return pose[:3] + reach * np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
 
 
+PERSISTENCE = 0.9  # of the noise, from step to step
+ARMS = np.r_[np.ones(6), 0, np.ones(6), 0]  # all joints but the grippers
 SCRIPTS: Mapping[str, Script] = {"aloha-transfer": transfer, "aloha-insertion": insertion}
 
 
-def demonstrate(simulator: Aloha, script: Script, seed: int) -> Demonstration | None:
+def demonstrate(simulator: Aloha, script: Script, seed: int, noise: float = 0.0) -> Demonstration | None:
     """What was seen before each action, and the action; None unless the task is fulfilled as the script ends.
 
     That is, in its last fifth of a second: a single step can miss the contact that the reward looks for.
+    noise: the std in radians by which the arms are led astray, though what is recorded is the script's action: so that
+    it is seen how to come back (DART: Laskey et al. 2017, arXiv:1703.09327). It lasts for a fifth of a second.
     """
     states, actions, rewards = [], [], []
-    observation = simulator.reset(seed)
+    observation, rng, astray = simulator.reset(seed), np.random.default_rng(seed), np.zeros(14)
     for action in script(simulator):
         states.append(observation["state"])
         actions.append(np.clip(action.astype(np.float32), simulator.low, simulator.high))  # as it will be read
-        observation, reward, _ = simulator.step(actions[-1])
+        astray = PERSISTENCE * astray + math.sqrt(1 - PERSISTENCE**2) * noise * rng.standard_normal(14) * ARMS
+        observation, reward, _ = simulator.step(actions[-1] + astray)
         rewards.append(reward)
     return (np.stack(states), np.stack(actions)) if SUCCESS in rewards[-10:] else None
 
 
 def collect(
-    name: str, episodes: int, *, seed: int = 0, workers: int = 1, progress: bool = True
+    name: str, episodes: int, *, seed: int = 0, workers: int = 1, noise: float = 0.0, progress: bool = True
 ) -> tuple[dict[str, Any], int]:
     """That many demonstrations, as the arrays of a file, and how many attempts they took; for any `workers` the same.
 
@@ -153,7 +159,7 @@ def collect(
                 f"only {len(found)} of {tried} attempts at {name} succeeded, so its script is of no use."
             )
         shares = [range(tried + k, tried + missing, workers) for k in range(min(workers, missing))]
-        jobs = [(name, seed, share, progress and k == 0) for k, share in enumerate(shares)]
+        jobs = [(name, seed, share, noise, progress and k == 0) for k, share in enumerate(shares)]
         parts = [_attempts(*job) for job in jobs] if len(jobs) == 1 else in_processes(_attempts, jobs)
         results = {attempt: result for part in parts for attempt, result in part.items()}
         found += [result for attempt in sorted(results) if (result := results[attempt]) is not None]
@@ -170,11 +176,11 @@ def collect(
     }, tried
 
 
-def _attempts(name: str, seed: int, attempts: range, progress: bool) -> dict[int, Demonstration | None]:
+def _attempts(name: str, seed: int, attempts: range, noise: float, progress: bool) -> dict[int, Demonstration | None]:
     """A worker's share of the attempts; the first worker's bar stands for all."""
     simulator = Aloha(name.removeprefix("aloha-"))
     bar = tqdm(
         attempts, desc=name, unit="demo", unit_scale=attempts.step, file=sys.stderr, leave=False,
         disable=None if progress else True,
     )  # fmt: skip
-    return {k: demonstrate(simulator, SCRIPTS[name], key(seed, "demonstration", k)) for k in bar}
+    return {k: demonstrate(simulator, SCRIPTS[name], key(seed, "demonstration", k), noise) for k in bar}
