@@ -2,49 +2,89 @@
 
     python -m benchmarks.policies flow=runs/flow diffusion=runs/diffusion --evaluations 1 2 5 10 100 --out benchmarks
 
-Every policy plays the same seeds. Runs of one name, NAME=RUN NAME=RUN, other seeds of training, are counted together.
+Every policy takes as many of its sampler's steps as that number allows, and plays the same seeds. Runs of one name,
+NAME=RUN NAME=RUN, other seeds of training, are averaged seed by seed before anything is said of their spread: they all
+meet the same beginnings, so N seeds are N draws however many runs play them. An interval is hence of these runs, over
+where things lie; how other runs would fare it doesn't tell.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
+
+import torch
 
 from ebbflow.domains import robots
+from ebbflow.errors import EbbflowError, InputError
 from ebbflow.metrics import Measurement
 from ebbflow.metrics.success import mean_score, success_rate
 from ebbflow.plots import style
 from ebbflow.plots.robots import score_against_evaluations
+from ebbflow.randomness import Draws
+from ebbflow.samplers import SAMPLERS
+from ebbflow.specs import bind
 from ebbflow.trained import Trained
+from ebbflow.tune import steps_within
 
 from .pages import write_section
 
 FIRST = 2_000_000  # seed of the first episode
+Found = dict[int, tuple[Measurement, Measurement]]  # success rate and mean score by evaluations a chunk
 
 
-def measured(runs: Sequence[Trained], evaluations: int, episodes: int, workers: int) -> tuple[Measurement, Measurement]:
-    """Success rate and mean score over all these runs' episodes."""
+def plan(run: Trained, budgets: Sequence[int]) -> dict[int, int]:
+    """Evaluations a chunk → steps of the run's sampler: for each budget the most steps that it allows."""
+    recipe, path = run.recipe, run.denoiser.path
+    sampler = bind(SAMPLERS, recipe.sampler, "sampler")
+    steps = [steps_within(sampler, path, budget, recipe.grid) for budget in budgets]
+    found = {evaluations(run, count): count for count in steps if count}
+    if not found:
+        raise InputError(f"No step of {recipe.sampler} takes so few evaluations as {', '.join(map(str, budgets))}.")
+    return found
+
+
+def evaluations(run: Trained, steps: int) -> int:
+    """How often a chunk asks the network, beside its context: counted on one, not declared. Heun's steps take two."""
+    chunks = robots.policy(run, steps=steps).source
+    kinds = {"images": torch.uint8, "prompt": torch.int64}
+    blank = {name: torch.zeros(1, *shape, dtype=kinds.get(name)) for name, shape in chunks.observation.items()}
+    calls: list[None] = []
+    hook = run.denoiser.network.register_forward_pre_hook(lambda *_: calls.append(None))
+    try:
+        chunks.sample_chunks(blank, draws=Draws.first(1, 0))
+    finally:
+        hook.remove()
+    return len(calls)
+
+
+def measured(runs: Sequence[Trained], steps: int, episodes: int, workers: int) -> tuple[Measurement, Measurement]:
+    """Success rate and mean score of these runs, each seed's being the mean over the runs."""
     seeds = range(FIRST, FIRST + episodes)
-    tried = [one for run in runs for one in robots.episodes(run, seeds, workers=workers, steps=evaluations)]
-    return success_rate([one.success for one in tried]), mean_score([one.score for one in tried])
+    tried = list(zip(*(robots.episodes(run, seeds, workers=workers, steps=steps) for run in runs), strict=True))
+    successes = [fmean(one.success for one in same) for same in tried]
+    return success_rate(successes), mean_score([fmean(one.score for one in same) for same in tried])
 
 
-def report(found: dict[str, dict[int, tuple[Measurement, Measurement]]], episodes: int) -> str:
+def report(found: Mapping[str, Found], runs: Mapping[str, Sequence[Trained]], episodes: int) -> str:
     """The section of RESULTS.md."""
     lines = [
         "## Policies",
         "",
-        f"`python -m benchmarks.policies`: {episodes} episodes of every run, the same seeds for all; 95 % intervals.",
+        f"`python -m benchmarks.policies`: {episodes} episodes of every run, the same seeds for all. 95 % intervals are "
+        "over the seeds, each with the mean of a policy's runs.",
         "",
-        "| policy | evaluations a chunk | mean score | success |",
-        "|---|--:|--:|--:|",
+        "| policy | runs | evaluations a chunk | mean score | success |",
+        "|---|--:|--:|--:|--:|",
     ]
     for name, rows in found.items():
         for count, (rate, score) in rows.items():
             lines.append(
-                f"| {name} | {count} | {score.value:.3f} ({score.low:.3f}–{score.high:.3f}) | "
+                f"| {name} | {len(runs[name])} | {count} | {score.value:.3f} ({score.low:.3f}–{score.high:.3f}) | "
                 f"{rate.value:.0%} ({rate.low:.0%}–{rate.high:.0%}) |"
             )
     return "\n".join(lines) + "\n"
@@ -52,22 +92,31 @@ def report(found: dict[str, dict[int, tuple[Measurement, Measurement]]], episode
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and with --out write RESULTS.md, policies.json and policies.png there."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="a policy, and the folder of its run")
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[1, 2, 5, 10, 100])
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[1, 2, 5, 10, 100], help="at most, a chunk")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md, policies.json and policies.png")
     args = parser.parse_args(argv)
+    for option, value in (("evaluations", min(args.evaluations)), ("episodes", args.episodes)):
+        if value < 1:
+            raise InputError(f"--{option} must be at least 1; got {value}.")
     runs: dict[str, list[Trained]] = {}
     for word in args.runs:
         name, _, folder = word.partition("=")
+        if not name or not folder:
+            raise InputError(f"A policy must be given as NAME=RUN; got {word!r}.")
         runs.setdefault(name, []).append(Trained.from_pretrained(folder))
+    plans = {name: [plan(run, args.evaluations) for run in own] for name, own in runs.items()}
+    for name, own in plans.items():
+        if any(other != own[0] for other in own):
+            raise InputError(f"The runs of {name!r} are sampled in different ways; give them different names.")
     found = {
-        name: {count: measured(own, count, args.episodes, args.workers) for count in args.evaluations}
+        name: {count: measured(own, steps, args.episodes, args.workers) for count, steps in plans[name][0].items()}
         for name, own in runs.items()
     }
-    text = report(found, args.episodes)
+    text = report(found, runs, args.episodes)
     print(text)
     if args.out is None:
         return
@@ -82,4 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EbbflowError as error:
+        sys.exit(f"benchmarks.policies: {error}")

@@ -92,7 +92,7 @@ class Denoiser(nn.Module):
 
         Ho et al. 2020, arXiv:2006.11239, Eq. 14; Lipman et al. 2023, arXiv:2210.02747, Eq. 9.
         weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); none weighs every target error alike.
-        mask: which numbers of x₀ count, shaped to broadcast to it; those of an example with none are no error.
+        mask: which numbers of x₀ count, shaped to broadcast to it; the others are without error.
         z: a third, independent noise; given where x₀ and the other end are coupled or are two sample sets, for
         then a Bridge's three terms don't add up to one Gaussian (see Path.between) and only the velocity is left.
         """
@@ -104,11 +104,9 @@ class Denoiser(nn.Module):
         else:
             x_t, y = self.path.between(x0, noise, t, z)
         error: Tensor = (self.output(c, x_t, **cond) - y).square()
-        if mask is None:
-            error = error.flatten(1).mean(1)
-        else:
-            counts = mask.expand_as(error)
-            error = (error * counts).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
+        if mask is not None:
+            error = error * mask
+        error = error.flatten(1).mean(1)
         if weight is None:
             return error
         a, b = self.row(c)

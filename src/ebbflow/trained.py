@@ -1,5 +1,6 @@
 """A trained denoiser with all it takes to use it: recipe, data transform, labels; loaded, sampled, shared."""
 
+import inspect
 import math
 import os
 import re
@@ -30,7 +31,8 @@ from .training import checkpoint
 
 FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
-NUMBERS = 2**16  # and numbers in them, but for large samples
+NUMBERS = 2**16  # and numbers in them, but for large samples,
+SEEN = 2**22  # and numbers that a policy sees for them
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
 
@@ -52,6 +54,10 @@ def build_network(
     """The network alone; sizes it can't have are an InputError."""
     row = bind(NETWORKS, recipe.network, "network")
     told = {} if observation is None else {"observation": observation.shapes}
+    if ("observation" in inspect.signature(row).parameters) != bool(told):
+        raise InputError(
+            f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
@@ -90,6 +96,8 @@ class Trained:
         seen = options.pop("seen", None)
         parts = []
         chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
+        if self.observation is not None:  # pictures are what fills the memory
+            chunk = min(chunk, max(1, SEEN // sum(math.prod(shape) for shape in self.observation.shapes.values())))
         for start in range(0, max(n, 1), chunk):
             count = min(chunk, n - start)
             own = None if labels is None else labels[start : start + count]
@@ -172,6 +180,9 @@ class Trained:
             return {}
         if seen is None:
             seen = domain(self.recipe).recorded(self.recipe, n, seed, first)
+        for name, part in seen.items():
+            if len(part) != n:
+                raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
         network: Any = self.denoiser.eval().network
         device = next(network.parameters()).device
         told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
@@ -309,7 +320,7 @@ class Trained:
         denoiser = build_denoiser(recipe, shape, len(classes), seen)
         denoiser.load_state_dict(weights)
         columns = tuple(config["columns"])
-        return cls(denoiser, recipe, shape, transform, columns, classes, config["step"], observation=seen)
+        return cls(denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen)
 
     @classmethod
     def from_pretrained(cls, where: str | Path) -> "Trained":

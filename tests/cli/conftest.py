@@ -1,12 +1,15 @@
 """Tiny runs that the tests of the commands share, and a way to call a command."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ebbflow.cli import main
 from ebbflow.recipes import RECIPES
+from ebbflow.training.run import fit
+from recording import record
 
 POINTS = [name for name, row in RECIPES.items() if row().domain == "points"]
 PICTURES = [name for name, row in RECIPES.items() if row().domain == "images"]
@@ -44,6 +47,27 @@ def runs(tmp_path_factory, table):
     for name in PICTURES:
         assert main(["train", name, "--conditional", *TINY_PICTURES, "--out", str(folder / name)]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def policy_in():
+    """policy_in(folder): a run of a policy for Push-T that has learned nothing, on folder/episodes.npz."""
+
+    def make(folder, pictures=False, **changes):
+        recipe = replace(
+            RECIPES["flow-policy-pusht"](), data=record(folder / "episodes.npz", pictures=pictures), steps=4, batch=8,
+            sample_steps=2, network="action_unet:width=8,emb=16", cameras="top" if pictures else "", **changes,
+        )  # fmt: skip
+        fit(recipe, folder / "run", snapshots=0, checkpoints=1, progress=False)
+        return folder / "run"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def policy(policy_in, tmp_path_factory):
+    """The run of one."""
+    return policy_in(tmp_path_factory.mktemp("policy"))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from ebbflow import __version__
 from ebbflow.cli import COMMANDS, HELP, arguments, main
 from ebbflow.recipes import RECIPES
+from recording import record
 
 SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
 HELPS = [
@@ -263,6 +264,16 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbflow, ru
 )
 def test_sentences_read_well(ebbflow, arguments, sentence):
     assert ebbflow(*arguments.split()) == (2, "", f"ebbflow: {sentence}\n")
+
+
+def test_a_recording_is_not_compared_as_points(ebbflow, tmp_path):
+    data = record(tmp_path / "episodes.npz")
+    for words in (["--data", data], [f"--data={data}"], ["--data", f"{data}+other.npz"]):
+        code, out, err = ebbflow("compare", *words, "--out", "x")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"ebbflow: {data} holds a robot's episodes, and compare is for points and pictures")
+        assert "ebbflow evaluate" in err
+    assert not (tmp_path / "x").exists()
 
 
 def test_sentences_do_not_depend_on_how_boxes_are_drawn():

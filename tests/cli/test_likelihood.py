@@ -116,3 +116,8 @@ def test_coupled_ends_are_refused(ebbflow, runs):
         code, out, err = ebbflow("likelihood", runs / name, *QUICK)
         assert (code, out) == (2, "")
         assert "independent Gaussian noise" in err
+
+
+def test_a_policy_is_refused(ebbflow, policy):
+    error = f"ebbflow: The likelihood is measured of runs without observations; {policy} is a policy.\n"
+    assert ebbflow("likelihood", policy) == (2, "", error)

@@ -1,63 +1,83 @@
-"""A policy is tried out and filmed by commands, in a real simulator."""
-
-import json
+"""A policy is filmed by a command, in a real simulator."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.recipes import RECIPES
-from ebbflow.training.run import fit
-from recording import record
+from ebbflow.cli.rollout import _left
+from ebbflow.robots.pusht import PushT
 
 pytest.importorskip("gym_pusht")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    from dataclasses import replace
-
-    folder = tmp_path_factory.mktemp("run")
-    recipe = replace(
-        RECIPES["flow-policy-pusht"](), data=record(folder / "episodes.npz"), steps=4, batch=8, sample_steps=2,
-        network="action_unet:width=8,emb=16",
-    )  # fmt: skip
-    fit(recipe, folder / "run", snapshots=0, checkpoints=1, progress=False)
-    return folder / "run"
-
-
-def test_a_policy_is_evaluated_in_its_simulator(run, ebbflow):
-    code, out, err = ebbflow("evaluate", run, "--n", 8, "--episodes", 2, "--workers", 1, "--json")
-    assert code == 0, err
-    rows = {row["name"]: row for row in json.loads(out)}
-    assert list(rows) == ["success rate", "mean score", "episode length", "milliseconds a chunk", "mean absolute error"]
-    assert rows["success rate"]["value"] == 0
-    assert rows["episode length"]["value"] == 300
-    assert 0 <= rows["mean score"]["low"] <= rows["mean score"]["value"] < 0.9
-    assert rows["success rate"]["floor"] is None
-    episodes = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
-    assert [one["seed"] for one in episodes] == [1_000_000, 1_000_001]
-    assert np.mean([one["score"] for one in episodes]) == pytest.approx(rows["mean score"]["value"])
-    assert (run / "trajectories.png").stat().st_size > 5000
-
-
-def test_a_policy_is_filmed(run, ebbflow, tmp_path):
+def test_a_policy_is_filmed(policy, ebbflow, tmp_path):
     film = tmp_path / "film.gif"
-    code, _, err = ebbflow("rollout", run, "--video", film, "--every", 60, "--seed", 5)
+    code, _, err = ebbflow("rollout", policy, "--video", film, "--every", 60, "--seed", 5)
     assert code == 0, err
     assert "seed 5: score 0." in err
     with Image.open(film) as picture:
         assert picture.n_frames == 6
         assert picture.size[0] == 512
-    assert ebbflow("rollout", run, "--video", film)[0] == 2  # it is there already
+    assert ebbflow("rollout", policy, "--video", film)[0] == 2  # it is there already
 
 
-def test_chunks_are_drawn_and_written(run, ebbflow, tmp_path):
-    code, _, err = ebbflow("sample", run, "--n", 3, "--out", tmp_path / "chunks.npz")
+def test_chunks_are_drawn_and_written(policy, ebbflow, tmp_path):
+    code, _, err = ebbflow("sample", policy, "--n", 3, "--out", tmp_path / "chunks.npz")
     assert code == 0, err
     with np.load(tmp_path / "chunks.npz") as archive:
         assert archive["chunks"].shape == (3, 16, 2)
     assert (tmp_path / "chunks.png").stat().st_size > 5000
+
+
+def test_only_a_runs_own_film_is_replaced_without_being_asked(policy, ebbflow, tmp_path):
+    assert ebbflow("export", policy, "--out", "model")[0] == 0
+    (tmp_path / "rollout.gif").write_text("mine")
+    for words in ([], ["--video", "rollout.gif"]):
+        code, _, err = ebbflow("rollout", "model", *words)
+        assert (code, err) == (2, "ebbflow: rollout.gif exists; pass --overwrite to replace it.\n")
+    assert (tmp_path / "rollout.gif").read_text() == "mine"
+    (policy / "rollout.gif").write_text("an older one")
+    assert ebbflow("rollout", policy, "--every", 150)[0] == 0
+    with Image.open(policy / "rollout.gif") as picture:
+        assert picture.n_frames == 3
+    assert not (tmp_path / "model" / "rollout.gif").exists()
+
+
+def test_what_is_left_of_the_chunk_that_is_carried_out():
+    chunks = [(start, start + np.arange(16)[:, None].repeat(2, 1)) for start in (0, 8)]
+    first = lambda step, delay: _left(chunks, step, delay)[0, 0]
+    assert [first(step, 0) for step in (0, 7, 8, 15)] == [0, 7, 8, 15]  # index 0 of a chunk is its own start
+    assert len(_left(chunks, 10, 0)) == 14
+    assert len(_left(chunks, 10, 4)) == 6  # the older one goes on until step 12
+    assert len(_left(chunks, 12, 4)) == 12
+    assert _left(chunks, 24, 0) is None
+    assert _left([], 3, 0) is None
+
+
+@pytest.mark.parametrize(("drawn", "place"), [(True, "pusht"), (False, "beside")])
+def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbflow, monkeypatch, drawn, place):
+    """Whatever the recipe says: it is the simulator in use that counts. All simulators that were made are closed."""
+    seen, open_ones = [], set()
+
+    class Counted(PushT):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.max_steps = 3
+            open_ones.add(self)
+
+        def close(self):
+            super().close()
+            open_ones.discard(self)
+
+    both = {"pusht": Counted, "beside": Counted}
+    monkeypatch.setattr("ebbflow.domains.robots.SIMULATORS", both)
+    monkeypatch.setattr("ebbflow.robots.simulators.SIMULATORS", both)
+    monkeypatch.setattr("ebbflow.plots.video.overlay", lambda frame, chunk, *_, **__: seen.append(chunk) or frame)
+    code, _, err = ebbflow("rollout", policy, "--video", "film.gif", "--simulator", place)
+    assert code == 0, err
+    assert [chunk is not None for chunk in seen] == [drawn] * 4
+    assert not drawn or [len(chunk) for chunk in seen] == [16, 15, 14, 13]
+    assert not open_ones
 
 
 @pytest.mark.parametrize(
@@ -66,13 +86,15 @@ def test_chunks_are_drawn_and_written(run, ebbflow, tmp_path):
         (["--video", "film.avi"], "must end in .mp4 or .gif"),
         (["--simulator", "moon"], "simulator must be one of pusht, aloha-transfer, aloha-insertion; got 'moon'"),
         (["--episodes", "0"], "--episodes must be at least 1"),
-        (["--action-steps", "40"], "at most the horizon of 16"),
-        (["--ensemble", "0.01"], "n_action_steps=1"),
+        (["--n-action-steps", "40"], "at most the horizon of 16"),
+        (["--ensemble", "0.01", "--n-action-steps", "4"], "n_action_steps=1"),
+        (["--ensemble", "-0.5"], "--ensemble must be a number of at least 0; got -0.5."),
+        (["--video", "."], ". is a folder; --video must be a file."),
     ],
 )
-def test_what_cannot_be_is_one_sentence(run, ebbflow, words, error, tmp_path, monkeypatch):
+def test_what_cannot_be_is_one_sentence(policy, ebbflow, words, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = ebbflow("rollout", run, *words)
+    code, _, err = ebbflow("rollout", policy, *words)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert error in err
     assert not list(tmp_path.iterdir())

@@ -224,3 +224,8 @@ def test_what_can_not_be_is_one_sentence(ebbflow, given, says):
     assert err.startswith("ebbflow: ")
     assert says in err.lower()
     assert err.count("\n") == 1
+
+
+def test_a_policy_is_refused(ebbflow, policy):
+    error = f"ebbflow: A sampler is tuned for runs without observations; {policy} is a policy.\n"
+    assert ebbflow("tune", policy) == (2, "", error)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ebbflow.data import Episodes, Observation, Standardise, Windows
-from ebbflow.data.episodes import load, prompt_bytes
+from ebbflow.data.episodes import columns, load, prompt_bytes, resized
 from ebbflow.errors import InputError
 
 
@@ -76,10 +76,21 @@ def test_some_columns_alone():
     assert turned.state_names == ("x", "sin y", "cos y")
     assert turned.state[2].tolist() == pytest.approx([2, np.sin(-2), np.cos(-2)])
     assert episodes().columns("u,v").state.equal(episodes().state)  # other names for as many columns
-    with pytest.raises(InputError, match="no column 'u'; it has x, y"):
-        episodes().columns("u")
+    for wanted in ("u", "u,u", "u,u,v", "u,v,w"):
+        with pytest.raises(InputError, match="no column 'u'; it has x, y"):
+            episodes().columns(wanted)
     with pytest.raises(InputError, match="no column 'z'; it has x, y"):
         episodes().columns("x,z")
+
+
+def test_a_place_stands_for_a_name_only_where_it_may():
+    state = torch.tensor([3.0, 4.0])
+    found, names = columns(state, ("state_0", "state_1"), "height,angle", "angle", by_place=True)
+    assert found.tolist() == pytest.approx([3, np.sin(4), np.cos(4)])
+    assert names == ("height", "sin angle", "cos angle")
+    for own in (("state_0", "state_1"), ("x", "y")):  # a simulator knows its columns' names
+        with pytest.raises(InputError, match=f"no column 'height'; it has {own[0]}, {own[1]}"):
+            columns(state, own, "height,angle")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,12 @@ def test_some_columns_alone():
         ({"ends": torch.tensor([3, 6])}, "at least one step"),
         ({"ends": torch.tensor([7, 7])}, "at least one step"),
         ({"ends": torch.tensor([], dtype=torch.int64)}, "at least one step"),
+        ({"ends": torch.tensor([0, 7])}, "at least one step"),
+        ({"ends": torch.tensor([-2, 7])}, "at least one step"),
         ({"tasks": ("push",)}, "one task for each of 2 episodes; got 1"),
+        ({"state_names": ("x",)}, "state_names must be one for each of 2 columns; got 1"),
+        ({"action_names": ("u", "v")}, "action_names must be one for each of 1 columns; got 2"),
+        ({"images": {"top": torch.zeros(6, 4, 4, 3, dtype=torch.uint8)}}, "each of 7 steps; 'top' has 6"),
         ({"state": torch.full((7, 2), torch.nan)}, "state holds numbers that are not finite"),
     ],
 )
@@ -115,6 +131,50 @@ def test_pictures_may_lie_in_a_second_file_and_are_resized(tmp_path):
     assert read.images["img"][3, :, :, 0].tolist() == [[200, 200], [0, 0]]
 
 
+def test_a_smaller_picture_is_the_mean_over_each_new_pixels_area():
+    """3 × 2 to 2 × 2: of three rows the middle one is shared by halves, (2 a + b) / 3 and (b + 2 c) / 3."""
+    picture = torch.tensor([[0, 30], [90, 60], [240, 9]], dtype=torch.uint8)
+    picture = torch.stack([picture, 255 - picture, picture // 3], 2)[None]
+    assert resized(picture, 2)[0, ..., 0].tolist() == [[30, 40], [190, 26]]
+    assert resized(picture, 2)[0, ..., 1].tolist() == [[225, 215], [65, 229]]
+    assert resized(picture.transpose(1, 2), 2).equal(resized(picture, 2).transpose(1, 2))
+    assert resized(picture, 1)[0, 0, 0].tolist() == [72, 184, 24]  # 429 / 6, 1101 / 6, 143 / 6
+    wide = torch.arange(5, dtype=torch.uint8)[None, None, :, None] * 50
+    wide = wide.expand(1, 2, 5, 3)  # 2 × 5, in steps of 2.5 pixels: (0 + 50 + 100 / 2) / 2.5
+    assert resized(wide, 2)[0, :, :, 0].tolist() == [[40, 160], [40, 160]]
+
+
+def test_a_whole_factor_is_the_mean_of_its_pixels():
+    frames = torch.randint(256, (5, 12, 20, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    means = frames.double().unflatten(1, (4, 3)).unflatten(3, (4, 5)).mean((2, 4))
+    assert resized(frames, 4).equal(means.round().to(torch.uint8))
+
+
+def test_a_larger_picture_repeats_its_pixels():
+    picture = torch.tensor([[0, 90], [150, 30]], dtype=torch.uint8)[None, :, :, None].expand(1, 2, 2, 3)
+    assert resized(picture, 4).equal(picture.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert resized(picture, 3)[0, ..., 0].tolist() == [[0, 45, 90], [75, 68, 60], [150, 90, 30]]  # 67.5, to even
+    assert resized(picture, 2) is picture
+    assert resized(picture, 0) is picture
+
+
+@pytest.mark.parametrize("shape", [(479, 641), (97, 31)])
+def test_a_picture_becomes_the_same_alone_and_among_others(shape):
+    """Weights of 479 × 641 pixels to 96 add up to 307039, times 255 more than float32 counts to."""
+    frames = torch.randint(256, (9, *shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    small = resized(frames, 96)
+    assert small.equal(torch.cat([resized(frame[None], 96) for frame in frames]))
+    shares = [np.zeros((96, n)) for n in shape]
+    for n, share in zip(shape, shares):
+        for i in range(96):
+            for j in range(n):
+                share[i, j] = max(0, min((j + 1) * 96, (i + 1) * n) - max(j * 96, i * n)) / n
+    means = np.einsum("rh,nhwc,qw->nrqc", shares[0], frames[:1].double().numpy(), shares[1], optimize=True)
+    assert np.abs(small[:1].numpy() - means).max() < 0.5 + 1e-6
+    plain = torch.full((1, *shape, 3), 201, dtype=torch.uint8)
+    assert (resized(plain, 96) == 201).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -122,7 +182,9 @@ def test_pictures_may_lie_in_a_second_file_and_are_resized(tmp_path):
         ({"state": np.zeros(7)}, "state must be numbers"),
         ({"state": np.array([["a"]] * 7)}, "state must be numbers"),
         ({"episode_ends": np.array([3.0, 7.0])}, "episode_ends must be whole numbers"),
-        ({"fps": np.array(0.0)}, "fps must be above 0"),
+        *(({"fps": np.array(fps)}, "a.npz: fps must be one number above 0; got ") for fps in (0.0, np.nan, np.inf)),
+        *(({"fps": np.array(fps)}, "fps must be one number above 0; got ") for fps in ("10", [10, 10], [], 1j)),
+        ({"state_names": np.array(["x", "y", "z"])}, "state_names must be one for each of 2 columns; got 3"),
         ({"action": np.full((7, 1), np.inf)}, "action holds numbers that are not finite"),
     ],
 )

@@ -12,7 +12,7 @@ from ebbflow.recipes import RECIPES
 from ebbflow.robots.rollout import Episode
 from ebbflow.trained import Trained
 from ebbflow.training.rehearsal import rehearse
-from ebbflow.training.run import fit
+from ebbflow.training.run import begin, fit
 from recording import record
 
 SMALL = {
@@ -33,7 +33,7 @@ def file(tmp_path_factory):
 
 
 def recipe(file, base="flow-policy-pusht", **changes):
-    return replace(RECIPES[base](), data=file, **{**SMALL, **changes})
+    return replace(RECIPES[base](), **{"data": file, **SMALL, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +221,79 @@ def test_a_policy_that_learned_does_better_than_one_that_did_not(run, file, midd
 
 
 def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
-    asked = recipe(file, state="agent_y,block_angle", cameras="top", size=8, n_obs_steps=1)
-    shown = robots.Place.of(asked, "middle")()
+    def place(**changes):
+        blind = changes.pop("blind", False)
+        asked = recipe(file, **{"state": "agent_y,block_angle", "cameras": "top", "size": 8, **changes})
+        return robots.Place.of(begin(asked, robots.prepare(asked)), changes.get("simulator") or "middle", blind)()
+
+    shown = place()
     seen = shown.reset(3)
     assert seen["state"].tolist() == [shown.simulator.agent[1].astype(np.float32), 1.0]
-    turned = robots.Place.of(replace(asked, angles="block_angle"), "middle")().reset(3)["state"]
+    turned = place(angles="block_angle").reset(3)["state"]
     assert turned[1:] == pytest.approx([np.sin(1), np.cos(1)])
     assert seen["images"].shape == (1, 8, 8, 3)
     assert seen["images"].min() == 255
-    assert robots.Place.of(asked, "middle", blind=True)().reset(3)["images"].max() == 0
+    assert place(blind=True).reset(3)["images"].max() == 0
     assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
-    with pytest.raises(InputError, match="no column 'speed'"):
-        robots.Place.of(replace(asked, state="speed"), "middle")().reset(0)
     with pytest.raises(InputError, match="simulator must be one of middle"):
-        robots.Place.of(asked, "moon")
+        place(simulator="moon")
+
+
+def test_a_simulator_that_shows_something_else_is_refused(tmp_path, middle):
+    asked = recipe(record(tmp_path / "a.npz", state_names=np.array(["block_x", "agent_x", "a", "b", "c"])))
+    place = robots.Place.of(begin(asked, robots.prepare(asked)), "middle")
+    with pytest.raises(InputError, match="The policy knows block_x, agent_x, a, b, c; middle shows agent_x"):
+        place().reset(0)
+
+
+def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, monkeypatch):
+    trained, _ = run
+    calls = []
+    network = trained.denoiser.network
+    context = network.context
+    monkeypatch.setattr(network, "context", lambda **seen: calls.append(1) or context(**seen))
+    trained.denoiser.train()
+    seen = {"state": np.array([100, 100, 200, 200, 1], np.float32)}
+    one, two = (robots.policy(trained, bound=0.1).predict_action_chunk(seen)[0] for _ in range(2))
+    assert (one == two).all()
+    assert len(calls) == 2
+    free = robots.policy(trained).predict_action_chunk(seen)[0]
+    unit = lambda chunk: trained.transform.apply(torch.from_numpy(chunk)).abs().max()
+    assert unit(one) <= 0.1 + 1e-5 < unit(free)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"conditional": True}, "A policy has no labels"),
+        ({"data": ""}, "data is missing"),
+        ({"simulator": "moon"}, "simulator must be one of pusht"),
+        ({"network": "action_expert:variant=pi05", "normalise": "mean_std"}, "normalise by quantiles"),
+        ({"network": "mlp"}, "network 'mlp' takes no observations"),
+        ({"coupling": "ot"}, "coupling 'ot' can't be: what the network is told differs"),
+        ({"stable_targets": True}, "stable_targets can't be"),
+    ],
+)
+def test_what_a_policy_cannot_be_is_said_before_it_is_trained(file, changes, words):
+    with pytest.raises(InputError, match=words):
+        rehearse(recipe(file, **changes))
+
+
+def test_an_objective_decides_all_that_goes_with_it(file):
+    diffusion = recipe(file, normalise="min_max").with_objective("diffusion")
+    assert (diffusion.path, diffusion.target, diffusion.bound) == ("ddpm:betas=squared_cosine", "noise", 1.0)
+    assert recipe(file, normalise="mean_std").with_objective("diffusion").bound == 0  # it would cut at ± 1 std
+    assert diffusion.with_objective("flow_matching") == recipe(file, normalise="min_max", sample_steps=10)
+    with pytest.raises(InputError, match="objective must be one of flow_matching, diffusion; got 'magic'"):
+        diffusion.with_objective("magic")
+    with pytest.raises(InputError, match="would cut off actions beyond as many standard deviations"):
+        replace(diffusion, normalise="mean_std")
+
+
+def test_there_must_be_an_observation_for_every_sample(run):
+    trained, _ = run
+    with pytest.raises(InputError, match="one state for each of 3 samples; got 2"):
+        next(trained.trajectory(3, seen={"state": torch.zeros(2, 1, 5)}))
 
 
 def test_an_error_is_counted_as_a_failure():

@@ -17,7 +17,9 @@ from ebbflow import cli
 from ebbflow.data import save
 from ebbflow.errors import EbbflowError, InputError
 from ebbflow.interop.hub import download, model_card
+from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
+from recording import record
 from training.runs import run, sentence, tiny
 
 NAME = "someone/moons"
@@ -259,6 +261,24 @@ def test_the_cards_python_runs(trained, tmp_path, monkeypatch):
     scope: dict = {}
     exec(code, scope)  # the code is this project's own
     assert scope["x"].shape == (1000, 2)
+
+
+@pytest.mark.parametrize("sees", [{}, {"cameras": "top", "prompt": 24, "n_obs_steps": 2}])
+def test_a_policys_card_drives_a_robot(sees, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = "action_transformer:width=16,depth=1,heads=2" if sees else "action_unet:width=8,emb=16"
+    recipe = replace(
+        RECIPES["flow-policy-pusht"](), data=record(tmp_path / "episodes.npz", pictures=bool(sees)), steps=1, batch=4,
+        sample_steps=2, network=network, **sees,
+    )  # fmt: skip
+    trained = run(recipe, tmp_path / "run")
+    trained.save_pretrained("export")
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "export" / "README.md").read_text(), re.S)[1]
+    assert "trained.sample" not in code
+    scope: dict = {}
+    exec(code, scope)  # the code is this project's own
+    assert scope["action"].shape == (2,)
+    assert set(scope["observation"]) == ({"state", "images", "prompt"} if sees else {"state"})
 
 
 @pytest.mark.parametrize(("name", "cited"), [("ddpm", "ho2020ddpm"), ("edm", "karras2022edm"), ("bridge", "albergo"),

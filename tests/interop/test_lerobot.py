@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ebbflow.data import Standardise
-from ebbflow.data.episodes import Episodes, Windows
+from ebbflow.data.episodes import Episodes, Windows, resized
 from ebbflow.data.normalise import Quantiles
 from ebbflow.errors import InputError, StorageError
 from ebbflow.interop import lerobot
@@ -172,6 +172,9 @@ def test_pictures_can_be_made_smaller(written):
     small = read(written[1], cameras=("top",), size=8).images["top"]
     assert small.shape == (15, 8, 8, 3)
     near(small[:, 1::5, 1::5], written[0].images["top"][:, 4::20, 6::30])  # the middles of the quarters
+    whole = read(written[1], cameras=("top",)).images["top"]
+    assert torch.equal(small, resized(whole, 8))  # to the bit what a simulator's pictures become
+    assert torch.equal(read(written[1], cameras=("top",), size=7).images["top"], resized(whole, 7))
     with pytest.raises(InputError, match="size"):
         read(written[1], size=-1)
 
@@ -366,6 +369,8 @@ def test_pictures_beside_the_numbers(tmp_path):
     assert torch.equal(found.images["image"], torch.from_numpy(np.stack([picture(i) for i in range(5)])))
     last = read(folder, cameras=("image",), episodes=[1], size=2).images["image"]
     assert last[0].tolist() == picture(3)[::16, ::24].tolist()
+    odd = read(folder, cameras=("image",), size=5).images["image"]
+    assert torch.equal(odd, resized(found.images["image"], 5))
     folder = by_hand(tmp_path / "bad", frames=[png(0), b"no", *map(png, range(3))])
     with pytest.raises(InputError, match="row 1 holds no readable picture"):
         read(folder, cameras=("image",))
@@ -565,7 +570,7 @@ def test_what_is_neither(name):
     (episodes(fps=0.0), {}, "fps must be a number above 0; got 0.0"),
     (replace(episodes(), state=torch.full((15, 3), 1e300, dtype=torch.float64)), {}, "float32"),
     (episodes(cameras=("../top",)), {}, "camera's name must be letters"),
-    (replace(episodes(), images={"top": torch.zeros(15, 31, 48, 3, dtype=torch.uint8)}), {}, "15 of 48 × 31 pixels"),
+    (replace(episodes(), images={"top": torch.zeros(15, 31, 48, 3, dtype=torch.uint8)}), {}, "'top' are 48 × 31"),
 ])  # fmt: skip
 def test_what_can_not_be_written(tmp_path, whole, options, words):
     with pytest.raises(InputError) as refused:

@@ -34,6 +34,17 @@ def test_a_rate_in_the_report():
     assert "0.9 " in table([row])
 
 
+def test_episodes_played_by_several_count_once():
+    """Shares of 1, 1/2, 0 and 1/2: Student's, mean 1/2 ± 3.182 √(1/6) / 2; all or none, as if played once: Wilson's."""
+    row = success_rate([1.0, 0.5, 0.0, 0.5])
+    assert (row.value, row.note) == (0.5, "Over 4 episodes.")
+    assert (row.low, row.high) == (0.0, 1.0)
+    many = success_rate([1.0, 0.5, 0.0, 0.5] * 10)  # s² = 5/39, t of 39 degrees 2.0227: √(s²/40) t
+    assert (many.low, many.high) == pytest.approx((0.5 - 0.11451, 0.5 + 0.11451), abs=1e-5)
+    assert success_rate([1.0, 0.0] * 5) == success_rate([True, False] * 5)
+    assert success_rate([True, False] * 5).low == pytest.approx(0.2366, abs=1e-4)
+
+
 def test_students_interval_is_scipys():
     scores = [0.2, 0.9, 0.7, 0.65]
     expected = ttest_1samp(scores, 0).confidence_interval(0.95)

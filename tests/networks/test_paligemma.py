@@ -177,10 +177,16 @@ def test_prompts_as_pi0_and_pi05_phrase_them():
     ids = made.ids(prompt, None)
     assert ids.shape == (2, 48)
     assert ids[0].tolist() == letters("put it up\n") + [0] * 37
+    assert made.ids(bytes_of("a" * 46), None)[0].tolist() == letters("a" * 46 + "\n")  # 48 with both marks
+    with pytest.raises(InputError, match=r"prompt of pi0 may have at most 48 tokens; got 49: 'a{47}\\n'\."):
+        made.ids(bytes_of("go", "a" * 47), None)
     made = prefix(variant="pi05", tokenizer=letters)
     ids = made.ids(prompt, state)
     assert ids.shape == (2, 200)
     assert [id for id in ids[0].tolist() if id] == letters("Task: put it up, State: 0 128 255;\nAction: ")
+    with pytest.raises(InputError, match=r"prompt of pi05 may have at most 200 tokens; got 201: 'Task: aaa"):
+        made.ids(bytes_of("a" * 166), state[:1])  # and 1 + 6 + 28 of the rest
+    assert made.ids(bytes_of("a" * 165), state[:1]).shape == (1, 200)
     made.tokenizer = None
     texts = "Task: put it up, State: 0 128 255;\nAction: ", "Task: go, State: 192 64 255;\nAction: "
     assert torch.equal(made.ids(prompt, state), bytes_of(*texts))
@@ -225,5 +231,5 @@ def test_what_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"tokenizer .* can't be had"):
         pi0(H, A, observation=SHAPES, weights="", tokenizer=str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"pip install 'ebbflow\[robots\]'"):
+    with pytest.raises(InputError, match=r"pip install 'ebbflow\[paligemma\]'"):
         PaliGemma(config)

@@ -241,13 +241,12 @@ def test_equal_samples_and_still_joints_do_no_harm():
 # ── Scores, quality, latency ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_interval_of_a_mean():
-    # Of 0.4 and 0.6: mean 0.5, s = 0.1 √2, t of one degree of freedom = 12.706, kept inside [0, 1].
-    assert robots.mean_interval(np.array([0.4, 0.6])) == (0.0, 1.0)
+def test_the_interval_of_a_mean_is_students():
     # Of four: s² = 0.04/3, t of three = 3.18245.
     reach = 3.18245 * sqrt(0.04 / 3) / 2
-    np.testing.assert_allclose(robots.mean_interval(np.array([0.4, 0.4, 0.6, 0.6])), [0.5 - reach, 0.5 + reach], 1e-5)
-    assert robots.mean_interval(np.array([0.7])) == (0.0, 1.0)
+    ax = robots.scores({"flow": np.array([0.4, 0.4, 0.6, 0.6])}).axes[0]
+    band = ax.patches[-1].get_extents().transformed(ax.transData.inverted())
+    np.testing.assert_allclose([band.x0, band.x1], [0.5 - reach, 0.5 + reach], 1e-5)
 
 
 def test_scores_are_binned_averaged_and_counted_from_above():
@@ -273,7 +272,7 @@ def test_scores_are_binned_averaged_and_counted_from_above():
 def test_one_policy_needs_no_legend():
     figure = robots.scores({"flow": np.ones(7)})
     assert figure.axes[1].get_legend() is None
-    assert figure.axes[0].texts[0].get_text() == "mean 1.000, 1.000 – 1.000\n7 episodes"
+    assert figure.axes[0].texts[0].get_text() == "mean 1.000, 0.646 – 1.000\n7 episodes"  # Wilson's: 7 / (7 + 1.96²)
     inside(figure)
 
 

@@ -33,6 +33,7 @@ def test_velocity_is_the_colour_of_a_flow():
     assert {name: key_of(row()) for name, row in RECIPES.items()} == {
         "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow",
         "ddpm-images": "diffusion", "flow-images": "flow", "edm-images": "diffusion",
+        "flow-policy": "flow", "pi0": "flow",
         "flow-policy-pusht": "flow", "diffusion-policy-pusht": "diffusion", "pi0-pusht": "flow",
         "flow-policy-aloha-transfer": "flow", "flow-policy-aloha-insertion": "flow", "pi0-aloha-transfer": "flow",
         "pi0-aloha-insertion": "flow",

@@ -95,7 +95,7 @@ def fake(monkeypatch, succeeds):
     """Demonstrations of `attempt` steps without a simulation, where `succeeds(attempt)`."""
     monkeypatch.setattr(demonstrations, "key", lambda seed, _, attempt: attempt)
 
-    def demonstrate(simulator, script, seed):
+    def demonstrate(simulator, script, seed, noise):
         values = np.full((seed + 1, 14), seed, np.float32)
         return (values, -values) if succeeds(seed) else None
 
@@ -133,3 +133,12 @@ def test_workers_make_the_same(name):
 def test_scripts_hardly_ever_fail(name):
     """Of 60 attempts all succeed, where the scripts are right; 57 are asked for."""
     assert collect(name, 57, seed=1, progress=False)[1] <= 60
+
+
+def test_what_leads_the_arms_astray_is_seen_but_not_recorded_as_wanted(simulators):
+    simulator, transfer = simulators["aloha-transfer"], SCRIPTS["aloha-transfer"]
+    (states, actions), (strayed, wanted) = (demonstrate(simulator, transfer, 3, noise) for noise in (0.0, 0.003))
+    assert (actions == wanted).all()
+    gap = np.abs(strayed - states)[5:, :14]
+    assert 5e-4 < gap.mean() < 5e-3
+    assert (demonstrate(simulator, transfer, 3, 0.003)[0] == strayed).all()

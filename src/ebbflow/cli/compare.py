@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
+from zipfile import ZipFile, is_zipfile
 
 import tyro
 
+from ..errors import InputError
 from ..recipes import PointRecipe, Recipe, kind_of
 from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, within
@@ -108,6 +110,7 @@ class Compare:
 def run(argv: Sequence[str]) -> None:
     """Parse, compare, write the report."""
     start = time.perf_counter()
+    _no_episodes(_data(argv))
     recipe, subject, n = SUBJECTS[kind_of(_data(argv)).domain]
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
@@ -134,3 +137,15 @@ def _data(argv: Sequence[str]) -> str:
         if option == "--data" or option.startswith("--data="):
             return value if option == "--data" else option.removeprefix("--data=")
     return PointRecipe.data
+
+
+def _no_episodes(data: str) -> None:
+    """Refuse a recording, whose first array would else be taken for points."""
+    for path in map(Path, data.split("+")):
+        if path.suffix == ".npz" and path.is_file() and is_zipfile(path):
+            with ZipFile(path) as archive:
+                if "episode_ends.npy" in archive.namelist():
+                    raise InputError(
+                        f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on "
+                        "it, and hold what `ebbflow evaluate` says of them side by side."
+                    )

@@ -1,95 +1,185 @@
 """ebbflow evaluate RUN: how good are its samples?"""
 
+import json
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .arguments import MOST, Flag, hint, parse, within
+from ..errors import InputError
+from .arguments import MOST, Flag, hint, parse, threads, within
+from .policy import Driving
 from .sample import ITS_OWN, Drawing, draw
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..metrics import Measurement
     from ..trained import Trained
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run's samples against its data: each metric beside its floor (truth against truth) and interval."""
+    """Measure a run's samples against its data: each metric beside its floor (truth against truth) and interval.
+
+    A policy's actions are compared with recorded ones, and it is tried out in its simulator.
+    """
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
+    driving: tyro.conf.OmitArgPrefixes[Driving] = field(default_factory=Driving)
     episodes: int = 100
     """A policy's: how many episodes to try it out in the simulator; 0 for none."""
-    simulator: Annotated[str, hint("the recipe's")] = ""
-    """A policy's: where; a row of `ebbflow list simulators`."""
-    action_steps: Annotated[int, hint("the recipe's")] = 0
-    """A policy's: actions of a chunk that are carried out before the next."""
     blind: Flag = False
-    """A policy's: show it black pictures, to see what it sees."""
+    """A policy's: show it black pictures, to see what it sees; written beside what it did with its eyes open."""
     workers: Annotated[int, hint("one for each processor")] = 0
     """A policy's: processes that try it out."""
     json: Flag = False
     """Print JSON instead of a table."""
 
     def __post_init__(self) -> None:
-        within(self, episodes=(0, MOST), action_steps=(0, MOST), workers=(0, 1024))
+        within(self, episodes=(0, MOST), workers=(0, 1024))
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse, sample, measure; a conditional run is asked for every class in turn."""
+    """Parse, sample, measure; a conditional run is asked for every class in turn, a policy is tried out."""
     args = parse(Evaluate, argv, "evaluate")
-    from dataclasses import replace
-
     from ..domains import domain
     from ..metrics import table, to_json
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
-    own = domain(trained.recipe)
-    own.real(trained.recipe, 2, args.drawing.seed)  # if there is nothing to compare with, say so at once
-    drawing = args.drawing
-    if trained.recipe.conditional and not drawing.label:
-        drawing = replace(drawing, label="all")
+    own, drawing = domain(trained.recipe), args.drawing
     if drawing.n == ITS_OWN:
         drawing = replace(drawing, n=own.N_EVALUATE)
-    x, labels = draw(trained, drawing, more=27)
-    print("measuring …", file=sys.stderr)
-    rows = own.evaluate(trained.recipe, x, labels, seed=drawing.seed)
-    if trained.recipe.domain == "robots" and args.episodes:
-        rows = _tried(args, trained, drawing) + rows
-    print(to_json(rows) if args.json else table(rows))
-    if Path(args.run).is_dir():
-        from ..training.checkpoint import write_file
-
-        write_file(Path(args.run) / "evaluation.json", (to_json(rows) + "\n").encode())
+    if trained.recipe.conditional and not drawing.label:
+        drawing = replace(drawing, label="all")
+    x: Tensor | None
+    if trained.observation is None:
+        if given := [*_given(args, "episodes", "blind", "workers"), *_given(args.driving)]:
+            raise InputError(f"{given[0]} is for policies; {args.run} has {trained.recipe.domain}.")
+        own.real(trained.recipe, 2, drawing.seed)  # if there is nothing to compare with, say so at once
+        how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
+        x, rows = _compared(trained, drawing)
+    else:
+        x, rows, how = _policy(args, trained, drawing)
+    how = {"checkpoint": trained.step, "n": drawing.n} | how
+    records = [row | {"how": how} for row in json.loads(to_json(rows))]
+    text = json.dumps(records, indent=2, ensure_ascii=False)
+    print(text if args.json else table(rows))
+    _keep(args, "evaluation.json", text + "\n")
+    if x is not None and _kept(args) and not args.blind:
         for path in own.draw_evaluation(trained, x, Path(args.run)):
             print(f"picture: {path}", file=sys.stderr)
 
 
-def _tried(args: Evaluate, trained: "Trained", drawing: Drawing) -> "list[Measurement]":
-    """A policy in its simulator; every episode is kept in RUN/episodes.jsonl."""
-    import json
-    import os
-    from dataclasses import asdict
+_LABELLED = ("label", "guidance", "interval")  # what a policy has not
 
+
+def _given(args: object, *names: str) -> list[str]:
+    """Options that are not at their default: all of them, unless named."""
+    return [
+        f"--{one.name.replace('_', '-')}"
+        for one in fields(args)  # type: ignore[arg-type]
+        if (not names or one.name in names) and getattr(args, one.name) != one.default
+    ]
+
+
+def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
+    """How samples are drawn, with all that the recipe decides."""
+    recipe = trained.recipe
+    if drawing.steps.startswith("auto"):
+        best = trained.best(drawing.steps)
+        sampler, grid, steps = best.sampler, best.grid, best.steps
+    else:
+        sampler, grid = drawing.sampler or recipe.sampler, drawing.grid or recipe.grid
+        steps = int(drawing.steps or recipe.sample_steps)
+    bound = recipe.bound if drawing.bound == -1 else drawing.bound
+    return {"seed": drawing.seed, "sampler": sampler, "grid": grid, "steps": steps, "bound": bound}
+
+
+def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":
+    """Samples, and what they measure beside data."""
+    from ..domains import domain
+
+    x, labels = draw(trained, drawing, more=27, **options)
+    print("measuring …", file=sys.stderr)
+    return x, domain(trained.recipe).evaluate(trained.recipe, x, labels, seed=drawing.seed)
+
+
+def _policy(
+    args: Evaluate, trained: "Trained", drawing: Drawing
+) -> "tuple[Tensor | None, list[Measurement], dict[str, Any]]":
+    """A policy tried out in its simulator and its actions beside recorded ones, as far as there are such; and how."""
     from ..domains import robots
+
+    recipe = robots.recipe_of(trained)
+    ignored = [
+        *_given(drawing, *_LABELLED),
+        *["--precision bf16"] * (drawing.precision == "bf16"),
+        *["--steps auto"] * drawing.steps.startswith("auto"),
+    ]
+    if ignored:
+        raise InputError(f"{ignored[0]} is not for policies, and {args.run} is one.")
+    if args.blind and not recipe.cameras:
+        raise InputError(f"--blind is for policies that see pictures; {args.run} has no cameras.")
+    place = args.driving.simulator or recipe.simulator
+    if place:
+        robots.Place.of(trained, place)
+    how = _how(trained, drawing) | args.driving.how(recipe)
+    robots.policy(trained, **how)
+    told = {"simulator": place, "blind": args.blind, "episodes": args.episodes}
+    threads(drawing.threads, trained.denoiser)
+    rows = []
+    if place and args.episodes:  # before anything takes long: it says what doesn't fit
+        rows.append(robots.chunk_time(trained, simulator=place, **how))
+    elif args.episodes:
+        print("ebbflow: The recipe names no simulator (--simulator does): only actions are compared.", file=sys.stderr)
+    x = None
+    try:
+        robots.real(recipe, 2, drawing.seed)
+    except InputError as missing:
+        if not rows:
+            raise
+        print(f"ebbflow: {missing} So the policy is only tried out.", file=sys.stderr)
+    else:
+        seen = robots.recorded(recipe, drawing.n, drawing.seed, 0) if args.blind else None
+        if seen is not None:
+            seen["images"] = 0 * seen["images"]
+        x, compared = _compared(trained, replace(drawing, precision="no"), seen=seen)  # as precise as when tried out
+        rows += compared
+    if place and args.episodes:
+        rows = _tried(args, trained, how, told) + rows
+    return x, rows, how | told
+
+
+def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":
+    """A policy in its simulator; every episode is kept in RUN/episodes.jsonl, each line with how it was made."""
+    from ..domains import robots
+
+    first = (how["seed"] + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
+    seeds, workers = range(first, first + args.episodes), args.workers or os.cpu_count() or 1
+    tried = robots.episodes(trained, seeds, simulator=told["simulator"], blind=args.blind, workers=workers, **how)
+    made = {"checkpoint": trained.step} | how | told
+    kept = [{name: part for name, part in asdict(one).items() if name != "recording"} | {"how": made} for one in tried]
+    _keep(args, "episodes.jsonl", "".join(json.dumps(one) + "\n" for one in kept))
+    return robots.outcome(tried)
+
+
+def _kept(args: Evaluate) -> bool:
+    """Whether what is found is written down: into a run's folder, not into one that was exported to be shared."""
+    return (Path(args.run) / "checkpoints").is_dir()
+
+
+def _keep(args: Evaluate, name: str, text: str) -> None:
+    """Write a file into the run's folder; that of a blind policy beside the other."""
     from ..training.checkpoint import write_file
 
-    first = (drawing.seed + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
-    how: dict[str, Any] = {
-        "seed": drawing.seed, "sampler": drawing.sampler, "grid": drawing.grid, "steps": int(drawing.steps or 0),
-        "n_action_steps": args.action_steps or None,
-    }  # fmt: skip
-    seeds = range(first, first + args.episodes)
-    workers = args.workers or os.cpu_count() or 1
-    tried = robots.episodes(trained, seeds, simulator=args.simulator, blind=args.blind, workers=workers, **how)
-    milliseconds = robots.chunk_time(trained, simulator=args.simulator, **how)
-    if Path(args.run).is_dir():
-        kept = ({name: part for name, part in asdict(one).items() if name != "recording"} for one in tried)
-        write_file(Path(args.run) / "episodes.jsonl", "".join(json.dumps(one) + "\n" for one in kept).encode())
-    return [*robots.outcome(tried), milliseconds]
+    path = Path(args.run) / name
+    if _kept(args):
+        write_file(path.with_stem(f"{path.stem}-blind") if args.blind else path, text.encode())

@@ -68,6 +68,8 @@ def run(argv: Sequence[str]) -> None:
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
+    if trained.observation is not None:
+        raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
     if trained.recipe.domain != "points":
         raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
     threads(args.threads, trained.denoiser.eval())

@@ -101,8 +101,11 @@ def run(argv: Sequence[str]) -> None:
         print(f"picture: {own.draw_samples(trained, x, labels, out.with_suffix('.png'))}", file=sys.stderr)
 
 
-def draw(trained: "Trained", how: Drawing, more: int = 1) -> tuple["Tensor", "Tensor | None"]:
-    """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on."""
+def draw(trained: "Trained", how: Drawing, more: int = 1, **options: Any) -> tuple["Tensor", "Tensor | None"]:
+    """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on.
+
+    options: any others of `Trained.sample`.
+    """
     import torch
     from tqdm import tqdm
 
@@ -130,7 +133,7 @@ def draw(trained: "Trained", how: Drawing, more: int = 1) -> tuple["Tensor", "Te
         x = trained.sample(
             n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
             sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,
-            bound=None if how.bound == -1 else how.bound,
+            bound=None if how.bound == -1 else how.bound, **options,
         )  # fmt: skip
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from ..errors import InputError
-from ..recipes import OBJECTIVES, RECIPES, Recipe, RobotRecipe
+from ..recipes import RECIPES, Recipe, RobotRecipe
 from ..specs import pick
 from .arguments import MOST, Flag, hint, parse, threads, within
 
@@ -88,9 +88,7 @@ def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
     said = " ".join(argv).replace("--objective=", "--objective ").split()
     if not isinstance(recipe, RobotRecipe) or "--objective" not in said[:-1]:
         return recipe
-    objective = said[said.index("--objective") + 1]
-    decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "--objective")]
-    return replace(recipe, **decided | {"objective": objective})
+    return recipe.with_objective(said[said.index("--objective") + 1])
 
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:

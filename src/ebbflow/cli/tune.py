@@ -71,6 +71,8 @@ def run(argv: Sequence[str]) -> None:
         if not (Path(args.run) / "checkpoints").is_dir():
             raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
         trained = Trained.from_pretrained(args.run)
+        if trained.observation is not None:
+            raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
         threads(args.threads, trained.denoiser)
         denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))
         start, labels = trained.to_network(start), trained.labels(None, args.n)

@@ -23,13 +23,13 @@ class Episodes:
     state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units.
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
-    images: by camera's name. tasks: the instruction of each episode. fps: steps in a second.
+    images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second.
     """
 
     state: Float[Tensor, " n s"]
     action: Float[Tensor, " n a"]
     ends: Int[Tensor, " e"]
-    images: Mapping[str, UInt8[Tensor, " n h w 3"]] = field(default_factory=dict)
+    images: Mapping[str, UInt8[Tensor, " _n _h _w 3"]] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     fps: float = 10.0
     state_names: tuple[str, ...] = ()
@@ -37,7 +37,8 @@ class Episodes:
 
     def __post_init__(self) -> None:
         n, ends = len(self.state), self.ends
-        if len(ends) == 0 or int(ends[-1]) != n or len(self.action) != n or bool((ends.diff() <= 0).any()):
+        lengths = ends.diff(prepend=ends.new_zeros(1))
+        if len(ends) == 0 or int(ends[-1]) != n or len(self.action) != n or bool((lengths <= 0).any()):
             raise InputError(
                 f"An episode must have at least one step, and ends must rise to the number of steps; got {n} states, "
                 f"{len(self.action)} actions and ends {ends[:5].tolist()} …"
@@ -47,6 +48,12 @@ class Episodes:
         for name, values in {"state": self.state, "action": self.action}.items():
             if not bool(values.isfinite().all()):
                 raise InputError(f"The episodes' {name} holds numbers that are not finite.")
+            names = self.state_names if name == "state" else self.action_names
+            if names and len(names) != values.shape[1]:
+                raise InputError(f"{name}_names must be one for each of {values.shape[1]} columns; got {len(names)}.")
+        for camera, frames in self.images.items():
+            if len(frames) != n:
+                raise InputError(f"There must be one picture for each of {n} steps; {camera!r} has {len(frames)}.")
 
     def __len__(self) -> int:
         """How many episodes."""
@@ -58,8 +65,8 @@ class Episodes:
         return torch.cat([self.ends.new_zeros(1), self.ends[:-1]])
 
     def columns(self, wanted: str, angles: str = "") -> "Episodes":
-        """With these columns of the state alone; see `columns`."""
-        state, names = columns(self.state, self.state_names, wanted, angles)
+        """With these columns of the state alone, found by name or by place; see `columns`."""
+        state, names = columns(self.state, self.state_names, wanted, angles, by_place=True)
         return replace(self, state=state, state_names=names)
 
     def cut(self, episodes: Sequence[int]) -> "Episodes":
@@ -77,15 +84,18 @@ class Episodes:
 
 
 def columns(
-    state: Float[Tensor, "*n s"], names: Sequence[str], wanted: str, angles: str = ""
+    state: Float[Tensor, "*n s"], names: Sequence[str], wanted: str, angles: str = "", *, by_place: bool = False
 ) -> tuple[Float[Tensor, "*n k"], tuple[str, ...]]:
     """These columns of a state, by name and comma, and their names; "all" of them, or "none".
 
     angles: those in radians that are seen as sine and cosine, for an angle jumps where it has come round.
-    Names that a recording doesn't have are taken to be those of its columns in their order, if they are as many.
+    by_place: for a recording whose columns have no names, or others for the same things: where there are as many wanted
+        names as columns, and none of them is a column's, the first is taken to be the first column's, and so on. The
+        order they are wanted in must then be that of the recording: nothing can tell whether it is.
     """
     chosen = list(names) if wanted == "all" else [] if wanted == "none" else wanted.split(",")
-    names = chosen if len(chosen) == len(names) and not set(chosen) & set(names) else names
+    if by_place and len(chosen) == len(set(chosen)) == len(names) and not set(chosen) & set(names):
+        names = chosen
     if unknown := [name for name in (*chosen, *filter(None, angles.split(","))) if name not in names]:
         raise InputError(f"The state has no column {unknown[0]!r}; it has {', '.join(names)}.")
     parts, kept = [state[..., :0]], []
@@ -149,13 +159,12 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
     named = {
         f"{kind}_names": given.get(f"{kind}_names") or _numbered(kind, arrays[kind]) for kind in ("state", "action")
     }
-    fps = float(arrays["fps"]) if "fps" in arrays else 10.0
-    if not 0 < fps < math.inf:
-        raise InputError(f"{where}: fps must be above 0; got {fps}.")
+    rate = arrays.get("fps", np.array(10.0))
+    if rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < math.inf:
+        raise InputError(f"{where}: fps must be one number above 0; got {str(rate.tolist())[:60]}.")
     state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
-    return Episodes(
-        state, action, torch.from_numpy(ends.astype(np.int64)), images, given.get("tasks", ()), fps, **named
-    )
+    after, fps = torch.from_numpy(ends.astype(np.int64)), float(rate.item())
+    return Episodes(state, action, after, images, given.get("tasks", ()), fps, **named)
 
 
 _ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
@@ -166,25 +175,55 @@ def _numbered(kind: str, values: np.ndarray) -> tuple[str, ...]:
 
 
 def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
-    """Pictures with sides of this many pixels, each the mean of those it takes the place of; 0 leaves them."""
-    if not size or frames.shape[1:3] == (size, size):
+    """Pictures with sides of this many pixels, each pixel the mean of the old picture over its area; 0 leaves them.
+
+    An old pixel that is partly covered counts as much as is covered. To enlarge is the same: each pixel comes several
+    times, and where a new one lies across two it is their mixture. Sums are of whole numbers, hence exact: a picture
+    becomes the same to the bit alone, among others, and on any machine.
+    """
+    h, w = frames.shape[1:3]
+    if not size or (h, w) == (size, size):
         return frames
-    parts = [
-        torch.nn.functional.interpolate(part.permute(0, 3, 1, 2).float(), (size, size), mode="area")
-        for part in frames.split(256)
-    ]
-    return torch.cat([part.round().to(torch.uint8).permute(0, 2, 3, 1) for part in parts])
+    most = 255 * h * w // (math.gcd(h, size) * math.gcd(w, size))
+    exact = torch.float32 if most < 2**24 else torch.float64
+    parts = []
+    for part in frames.split(min(256, max(1, _TOGETHER // (3 * h * w)))):
+        rows, high = _sums(part.flatten(2), size, exact)
+        both, wide = _sums(rows.unflatten(2, (w, 3)).flatten(0, 1), size, exact)
+        parts.append((both / (high * wide)).round().to(torch.uint8).unflatten(0, (len(part), size)))
+    return torch.cat(parts)
+
+
+_TOGETHER = 2**23  # numbers in flight, so that large pictures don't fill the memory
+
+
+def _sums(x: Tensor, size: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b {size} m"], int]:
+    """Σ_j w_ij x_j over the second axis, of n pixels, for each of `size` new ones, and what its weights add up to.
+
+    On a ruler on which old pixels are s long and new ones r, s : r = size : n in lowest terms, w_ij is how much of old
+    pixel j, from j s to (j + 1) s, lies in new pixel i, from i r to (i + 1) r.
+    """
+    n = x.shape[1]
+    r, s = n // math.gcd(n, size), size // math.gcd(n, size)
+    begin = torch.arange(size, device=x.device) * r
+    total = x.new_zeros(len(x), size, x.shape[2], dtype=dtype)
+    for k in range(-(-r // s) + (s > 1)):
+        j = begin // s + k
+        weight = ((j + 1) * s).minimum(begin + r) - (j * s).maximum(begin)
+        total += x[:, j.clamp(max=n - 1)] * weight.clamp(min=0).to(dtype)[:, None]
+    return total, r
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy is told: the shapes of it by name, as its network takes them, and the state's transform.
+    """What a policy is told: the shapes of it by name, as its network takes them; the state's transform and names.
 
     state (o, s); images (o × cameras, h, w, 3) in uint8; prompt (l,), UTF-8 bytes + 1, and 0 after its end.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     transform: Transform = IDENTITY
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, shape in self.shapes.items():
@@ -202,20 +241,27 @@ class Observation:
         return {
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "transform": self.transform.to_config(),
+            "names": list(self.names),
         }
 
     @classmethod
     def from_config(cls, config: Any) -> "Observation":
         """What `to_config` wrote; anything else is an InputError."""
         shapes = (
-            config.get("shapes") if isinstance(config, Mapping) and set(config) == {"shapes", "transform"} else None
+            config.get("shapes")
+            if isinstance(config, Mapping) and set(config) == {"shapes", "transform", "names"}
+            else None
         )
         if not isinstance(shapes, Mapping) or not all(
             isinstance(shape, list) and all(type(n) is int and 1 <= n <= 10**6 for n in shape)
             for shape in shapes.values()
         ):
             raise InputError(f"An observation must be a table of shapes and a transform; got {str(config)[:60]}.")
-        return cls({name: tuple(shape) for name, shape in shapes.items()}, transform_from_config(config["transform"]))
+        return cls(
+            {name: tuple(shape) for name, shape in shapes.items()},
+            transform_from_config(config["transform"]),
+            tuple(map(str, config["names"])),
+        )
 
 
 _DIMENSIONS = {"state": 2, "images": 4, "prompt": 1}

@@ -16,7 +16,6 @@ from torch import Tensor
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
 from ..data.episodes import columns, load, prompt_bytes, resized
 from ..errors import InputError
-from ..guidance import Bounded
 from ..metrics import Measurement
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
@@ -24,7 +23,7 @@ from ..recipes import RobotRecipe
 from ..robots.policy import DenoiserChunks, Policy
 from ..robots.rollout import Episode, latency, rollout
 from ..robots.simulators import SIMULATORS, Simulator, make
-from ..specs import pick
+from ..specs import parse, pick
 from . import Prepared
 
 if TYPE_CHECKING:
@@ -43,7 +42,16 @@ FITS: dict[str, Callable[..., Transform]] = {
 
 
 def fits(recipe: RobotRecipe) -> None:
-    """Nothing is known of a recording before it is read."""
+    """Refuse what can't be before a recording is read."""
+    if not recipe.data:
+        raise InputError("data is missing: a .npz of episodes, a folder in LeRobot's format, or its name on the hub.")
+    if recipe.conditional or recipe.label:
+        raise InputError("A policy has no labels; what it is told are states, pictures and a prompt.")
+    if recipe.simulator:
+        pick(SIMULATORS, recipe.simulator, "simulator")
+    pi05 = recipe.network.startswith("pi05") or parse(recipe.network)[1].get("variant") == "pi05"
+    if pi05 and recipe.normalise == "mean_std":
+        raise InputError("π0.5 takes a state in [-1, 1]: normalise by quantiles or min_max, not by mean_std.")
 
 
 def prepare(recipe: RobotRecipe) -> Prepared:
@@ -56,7 +64,8 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     told = windows.take(torch.zeros(1, dtype=torch.int64))
     del told["x0"]
     told.pop("mask", None)
-    observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state)
+    names = () if recipe.state == "none" else train.columns(recipe.state, recipe.angles).state_names
+    observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, names)
     shape = (recipe.horizon, train.action.shape[1])
     return Prepared(windows, shape, action, train.action_names, observation=observation)
 
@@ -74,7 +83,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         recipe.horizon,
         recipe.n_obs_steps,
         None if recipe.state == "none" else state.apply(episodes.columns(recipe.state, recipe.angles).state),
-        torch.stack(cameras, 1) if cameras else None,
+        (torch.stack(cameras, 1) if len(cameras) > 1 else cameras[0][:, None]) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
     )
@@ -91,7 +100,7 @@ def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float) -> t
     if len(episodes) < 2:
         raise InputError(f"{data} must have at least 2 episodes, one of them to hold out; got {len(episodes)}.")
     order = torch.randperm(len(episodes), generator=generator("held out", len(episodes))).tolist()
-    held = max(1, round(held_out * len(order)))
+    held = min(max(1, round(held_out * len(order))), len(order) - 1)
     return episodes.cut(sorted(order[held:])), episodes.cut(sorted(order[:held]))
 
 
@@ -215,6 +224,7 @@ def policy(
     sampler: str = "",
     grid: str = "",
     steps: int = 0,
+    bound: float | None = None,
     n_action_steps: int | None = None,
     delay: int = 0,
     real_time: bool = False,
@@ -224,7 +234,7 @@ def policy(
     recipe, seen = recipe_of(trained), trained.observation
     assert seen is not None
     chunks = DenoiserChunks(
-        Bounded(trained.denoiser, recipe.bound) if recipe.bound else trained.denoiser,
+        trained.denoiser,
         trained.shape,
         seen.shapes,
         recipe.n_obs_steps,
@@ -234,6 +244,7 @@ def policy(
         sampler or recipe.sampler,
         steps or recipe.sample_steps,
         grid or recipe.grid,
+        recipe.bound if bound is None else bound,
     )
     return Policy(chunks, seed=seed, n_action_steps=n_action_steps, delay=delay, real_time=real_time, ensemble=ensemble)
 
@@ -248,12 +259,16 @@ class Place:
     pixels: bool = False
     size: int = 0
     blind: bool = False
+    names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: RobotRecipe, simulator: str = "", blind: bool = False) -> "Place":
-        """Where a recipe's policy is tried out."""
+    def of(cls, trained: "Trained", simulator: str = "", blind: bool = False) -> "Place":
+        """Where a policy is tried out: where its recipe says, unless told."""
+        recipe, seen = recipe_of(trained), trained.observation
         name = pick(SIMULATORS, simulator or recipe.simulator, "simulator")
-        return cls(name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind)
+        return cls(
+            name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, seen.names if seen else ()
+        )
 
     def __call__(self) -> "_Shown":
         return _Shown(make(self.name, pixels=self.pixels), self)
@@ -277,7 +292,10 @@ class _Shown:
 
     def _seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         state = torch.from_numpy(observation["state"])
-        told, _ = columns(state, self.simulator.state_names, self.place.state, self.place.angles)
+        told, names = columns(state, self.simulator.state_names, self.place.state, self.place.angles)
+        learned = self.place.names
+        if learned and names != learned and not learned[0].endswith("state_0"):
+            raise InputError(f"The policy knows {', '.join(learned)}; {self.simulator.name} shows {', '.join(names)}.")
         seen = {"state": told.numpy()}
         if self.place.pixels:
             images = observation["images"] * (not self.place.blind)
@@ -285,16 +303,16 @@ class _Shown:
         return seen
 
 
-def flat(recipe: RobotRecipe) -> bool:
-    """Whether actions are places in the simulator's picture, in its pixels."""
-    return recipe.simulator == "pusht"
+def flat(simulator: str) -> bool:
+    """Whether a simulator's actions are places in its picture, in pixels."""
+    return simulator == "pusht"
 
 
 def episodes(
     trained: "Trained", seeds: Sequence[int], *, simulator: str = "", blind: bool = False, workers: int = 1, **how: Any
 ) -> list[Episode]:
     """A policy tried out, once for each seed. how: as in `policy`."""
-    return rollout(Place.of(recipe_of(trained), simulator, blind), policy(trained, **how), seeds, workers=workers)
+    return rollout(Place.of(trained, simulator, blind), policy(trained, **how), seeds, workers=workers)
 
 
 def outcome(tried: Sequence[Episode]) -> list[Measurement]:
@@ -308,7 +326,7 @@ def outcome(tried: Sequence[Episode]) -> list[Measurement]:
 
 def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> Measurement:
     """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
-    shown = Place.of(recipe_of(trained), simulator)()
+    shown = Place.of(trained, simulator)()
     took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)
     low, median, high = np.quantile(took, [0.05, 0.5, 0.95]).tolist()
     note = f"the median of {repeats} chunks for one robot, with 5 % and 95 %"

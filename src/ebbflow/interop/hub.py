@@ -1,6 +1,7 @@
 """The Hugging Face hub: model cards, upload, download."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,15 +45,39 @@ A generative model of {domain(recipe).describe(recipe)} ({" × ".join(map(str, t
 | default sampler | `{recipe.sampler}` on the `{recipe.grid}` grid, {recipe.sample_steps} steps |
 
 ```python
-from ebbflow.trained import Trained
-
-trained = Trained.from_pretrained({where!r})
-x = trained.sample(1000, seed=0)
+{_snippet(trained, where)}
 ```
 
 It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbflow runs on it.
 
 {_citations(recipe)}"""
+
+
+def _snippet(trained: "Trained", where: str) -> str:
+    """The code that uses it: samples; of a policy, an action for what is seen."""
+    if trained.observation is None:
+        return f"""from ebbflow.trained import Trained
+
+trained = Trained.from_pretrained({where!r})
+x = trained.sample(1000, seed=0)"""
+    each, shapes = getattr(trained.recipe, "n_obs_steps", 1), trained.observation.shapes
+    parts: dict[str, Callable[..., str]] = {
+        "state": lambda steps, width: f"np.zeros({width}, np.float32)",
+        "images": lambda pictures, *shape: f"np.zeros({(pictures // each, *shape)}, np.uint8)",
+        "prompt": lambda length: repr("what is to be done"),
+    }
+    seen = "\n".join(f"    {name!r}: {parts[name](*shape)}," for name, shape in shapes.items())
+    return f"""import numpy as np
+
+from ebbflow.domains.robots import policy
+from ebbflow.trained import Trained
+
+robot = policy(Trained.from_pretrained({where!r}))
+robot.reset()  # before every episode
+observation = {{  # what is seen now, in the robot's units
+{seen}
+}}
+action = robot.select_action(observation)  # once for every step"""
 
 
 def _citations(recipe: "Recipe") -> str:

@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.episodes import Episodes
+from ..data.episodes import Episodes, resized
 from ..data.normalise import Quantiles, Standardise
 from ..errors import InputError
 from ..training import checkpoint
@@ -188,14 +188,11 @@ def write(
     if not all(bool(values.float().isfinite().all()) for values in (episodes.state, episodes.action)):
         raise InputError("The episodes hold numbers that float32, LeRobot's, has no room for.")
     for name, frames in episodes.images.items():
-        n, h, w = frames.shape[:3]
+        h, w = frames.shape[1:3]
         if not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII):
             raise InputError(f"A camera's name must be letters, digits, '.', '_' and '-'; got {name!r}.")
-        if n != len(episodes.state) or h % 2 or w % 2:
-            raise InputError(
-                f"A video needs one picture a step, of even sides; camera {name!r} has {n} of {w} × {h} pixels for "
-                f"{len(episodes.state)} steps."
-            )
+        if h % 2 or w % 2:
+            raise InputError(f"A video needs pictures of even sides; those of camera {name!r} are {w} × {h} pixels.")
     temporary = folder.with_name(f".{folder.name}.writing")
     with checkpoint.storage(folder):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -412,7 +409,6 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
     """(i, picture) for each of the rising times: the frame nearest to times[i]."""
     av = _package("av")
     away = np.full(len(times), np.inf)
-    resize = {"width": size, "height": size} if size else {}
     try:
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
@@ -423,7 +419,7 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
                 i = int(np.abs(times - frame.time).argmin())
                 if (off := abs(times[i] - frame.time)) < min(away[i], tolerance):
                     away[i] = off
-                    yield i, frame.to_ndarray(format="rgb24", interpolation=SWSCALE, **resize)
+                    yield i, _sized(frame.to_ndarray(format="rgb24", interpolation=SWSCALE), size)
     except (av.FFmpegError, IndexError) as error:
         raise InputError(f"{file} can't be decoded: {' '.join(str(error).split())}.") from error
     if not np.isfinite(away).all():
@@ -458,7 +454,7 @@ def _stored(folder: Path, key: str, rows: Int[Tensor, " n"], size: int, bar: tqd
                 picture: Any = Image.open(io.BytesIO(column[row]["bytes"].as_py())).convert("RGB")
             except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"{file}, column {key!r}: row {row} holds no readable picture.") from error
-            picture = np.asarray(picture.resize((size, size), Image.Resampling.BOX) if size else picture)
+            picture = _sized(np.array(picture), size)
             frames = _room(folder, (len(rows), *picture.shape)) if frames is None else frames
             if picture.shape != frames.shape[1:]:
                 raise InputError(f"{file}, column {key!r}: row {row} is of another size than the others; give a size.")
@@ -466,6 +462,11 @@ def _stored(folder: Path, key: str, rows: Int[Tensor, " n"], size: int, bar: tqd
             bar.update()
         seen += len(column)
     return torch.from_numpy(frames)
+
+
+def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:
+    """As everywhere else: what a policy was trained on and what it sees in a simulator are made small alike."""
+    return resized(torch.from_numpy(picture)[None], size)[0].numpy()
 
 
 def _video(folder: Path, key: str, chunk: int, number: int) -> Path:

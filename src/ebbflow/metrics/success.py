@@ -41,11 +41,16 @@ def score_interval(scores: Sequence[float]) -> tuple[float, float]:
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
-def success_rate(successes: Sequence[bool], *, expert: float = math.nan) -> Measurement:
-    """The share of episodes that succeeded, with Wilson's interval. expert: what an expert's rate is."""
-    n = len(successes)
-    rate = sum(map(bool, successes)) / max(n, 1)
-    return Measurement("success rate", rate, *wilson_interval(rate, n), expert, expert, expert, "higher", _of(n))
+def success_rate(successes: Sequence[bool | float], *, expert: float = math.nan) -> Measurement:
+    """The share of episodes that succeeded, with Wilson's interval. expert: what an expert's rate is.
+
+    Where an episode was played by several policies alike, it counts by the share of them that succeeded, and the
+    interval is Student's: however many played it, it is one draw of where everything lay.
+    """
+    n, shares = len(successes), [float(success) for success in successes]
+    rate = sum(shares) / max(n, 1)
+    interval = wilson_interval(rate, n) if set(shares) <= {0.0, 1.0} else score_interval(shares)
+    return Measurement("success rate", rate, *interval, expert, expert, expert, "higher", _of(n))
 
 
 def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurement:

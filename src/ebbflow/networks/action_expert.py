@@ -159,7 +159,8 @@ class Expert(nn.Module):
 class SmallPrefix(nn.Module):
     """The prefix of a policy trained from scratch: ObservationEncoder's tokens, through an expert of their own.
 
-    With the variant pi05 the state is here too: a token for each of its numbers, which says its bin of 256.
+    With the variant pi05 the state is here too: a token for each of its numbers, which says its bin of 256. It must
+    lie in [-1, 1], by quantiles or min_max; see ActionExpert.
     """
 
     def __init__(self, observation: Mapping[str, tuple[int, ...]], *, width: int, **sizes: Any) -> None:
@@ -193,8 +194,9 @@ class ActionExpert(nn.Module):
     variant: "pi0" or "pi05". prefix: a module in place of SmallPrefix, such as PaliGemma, with its `sizes`.
 
     pi0: the time is mixed into the actions' tokens by an MLP; the state, its o steps in a row, is one token.
-    pi05: the time is in the norms (AdaRMSNorm). There is no state token: the state, taken to lie in [-1, 1] (by
-    quantiles), is told in 256 bins as part of the prefix.
+    pi05: the time is in the norms (AdaRMSNorm). There is no state token: the state is told in 256 bins of [-1, 1] as
+    part of the prefix. It must be normalised by quantiles or min_max, never by mean_std, which puts about a third of
+    all numbers beyond [-1, 1]: only their sign would be left.
 
     π0's published weights know padded actions whose padding is noise like the rest: for them let `action_dim` be 32.
     The last layer starts at zero, hence ŷ = 0. `label` is of no use here.

@@ -35,8 +35,9 @@ class PaliGemma(nn.Module):
     """A prefix for ActionExpert: transformers' PaliGemmaModel, read for its keys and values.
 
     model: a PaliGemmaConfig, for random weights, or the name or folder of pretrained ones.
-    tokenizer: text → token ids, without the marks of beginning and end; None: the prompt's bytes + 1 are the ids.
-    variant: "pi05" tells the state, in 256 bins, as text after the prompt. frozen: it isn't trained.
+    tokenizer: text → token ids, the mark of the beginning among them; None: the prompt's bytes + 1 are the ids. More
+    than LENGTHS has for the variant are an InputError. variant: "pi05" tells the state, which must lie in [-1, 1] (see
+    ActionExpert), in 256 bins, as text after the prompt. frozen: it isn't trained.
 
     Beside `keys and values` nothing of the last layer is of use: its MLP and the last norm get no gradient.
     """
@@ -108,8 +109,13 @@ class PaliGemma(nn.Module):
             else:
                 text += "\n"
             rows.append([byte + 1 for byte in text.encode()] if self.tokenizer is None else self.tokenizer(text))
-        longest = max(map(len, rows)) if self.tokenizer is None else LENGTHS[self.variant]
-        return torch.tensor([(row + [0] * longest)[:longest] for row in rows], device=some.device)
+            if self.tokenizer is not None and len(rows[i]) > LENGTHS[self.variant]:
+                raise InputError(
+                    f"A prompt of {self.variant} may have at most {LENGTHS[self.variant]} tokens; got {len(rows[i])}: "
+                    f"{text[:60]!r}."
+                )
+        length = max(map(len, rows)) if self.tokenizer is None else LENGTHS[self.variant]
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows], device=some.device)
 
 
 def pi0(
@@ -161,5 +167,5 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise InputError("PaliGemma needs transformers; pip install 'ebbflow[robots]'.") from None
+        raise InputError("PaliGemma needs transformers; pip install 'ebbflow[paligemma]'.") from None
     return transformers

@@ -27,7 +27,8 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
     chunks = [(int(start), chunk.numpy()) for start, chunk in zip(starts, x, strict=True)]
     title = "Predicted chunks, dashed, over an episode that was never trained on"
-    return style.save(drawing.trajectories(truth.numpy(), chunks, trained.columns, fps, title=title), path)
+    figure = drawing.trajectories(truth.numpy(), chunks, trained.columns, fps, title=title, note=_how(trained))
+    return style.save(figure, path)
 
 
 def draw_fan(trained: "Trained", path: Path) -> Path:
@@ -46,11 +47,11 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
         names = [f"{place / fps:.1f} s" for place in places]
         figure = drawing.pusht_fan(
             episode.state[places].numpy(), np.stack(made), recorded=np.stack(done), names=names, fps=fps,
-            title=f"{FAN} chunks for each of {len(places)} moments",
+            title=f"{FAN} chunks for each of {len(places)} moments", note=_how(trained),
         )  # fmt: skip
     else:
         title = f"{FAN} chunks for the moment {places[1] / fps:.1f} s"
-        figure = drawing.fan(made[1], trained.columns, fps, recorded=done[1], title=title)
+        figure = drawing.fan(made[1], trained.columns, fps, recorded=done[1], title=title, note=_how(trained))
     return style.save(figure, path)
 
 
@@ -65,3 +66,7 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     history = [line for line in read_metrics(folder) if line["loss"] is not None]
     if history:
         yield style.save(images.loss_and_speed(history, key=key_of(recipe)), out / "losses.png")
+
+
+def _how(trained: "Trained") -> str:
+    return f"Sampled as the recipe says: {trained.recipe.sampler}, {trained.recipe.sample_steps} steps."

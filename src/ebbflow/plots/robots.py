@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from scipy.stats import t as student
 
 from ..errors import InputError
+from ..metrics.success import score_interval
 from . import style
 from .style import Array, Number
 
@@ -308,8 +308,8 @@ def scores(
 ) -> Figure:
     """Each episode's score in [0, 1]: a histogram of each policy with the mean and its interval; all shares beside.
 
-    intervals: 95 % of the mean; where not given, `mean_interval`. captions: a text for each histogram, such as the
-    success rate.
+    intervals: 95 % of the mean; where not given, `metrics.success.score_interval`. captions: a text for each histogram,
+    such as the success rate.
     """
     if not results:
         raise InputError("There are no scores to draw.")
@@ -334,7 +334,7 @@ def scores(
     for index, (name, x) in enumerate(results.items()):
         ax, tint = grid.axes[index, 0], tint_of(name, index)
         mean = float(x.mean())
-        low, high = (intervals or {}).get(name) or mean_interval(x)
+        low, high = (intervals or {}).get(name) or score_interval(x.tolist())
         ax.hist(x, bins, weights=np.full(len(x), 1 / len(x)), color=tint, alpha=0.45, lw=0)
         ax.axvspan(low, high, color=tint, alpha=0.25, lw=0)
         ax.axvline(mean, color=tint, lw=1.6)
@@ -371,14 +371,6 @@ def scores(
     if k > 1:
         whole.legend(loc="best", **_LEGEND)
     return grid.figure
-
-
-def mean_interval(x: Float[Array, " n"]) -> tuple[float, float]:
-    """Student's 95 % interval of a mean of scores, mean ± t s/√n, kept inside [0, 1]; of one score, all of [0, 1]."""
-    if len(x) < 2:
-        return 0.0, 1.0
-    reach = float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
-    return max(float(x.mean()) - reach, 0.0), min(float(x.mean()) + reach, 1.0)
 
 
 def score_against_evaluations(

@@ -8,9 +8,11 @@ from .points import bridge, ddpm, edm, flow, ot_flow
 from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, kind_of
 from .robots import (
     diffusion_policy_pusht,
+    flow_policy,
     flow_policy_aloha_insertion,
     flow_policy_aloha_transfer,
     flow_policy_pusht,
+    pi0,
     pi0_aloha_insertion,
     pi0_aloha_transfer,
     pi0_pusht,
@@ -25,6 +27,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm-images": ddpm_images,
     "flow-images": flow_images,
     "edm-images": edm_images,
+    "flow-policy": flow_policy,
+    "pi0": pi0,
     "flow-policy-pusht": flow_policy_pusht,
     "diffusion-policy-pusht": diffusion_policy_pusht,
     "pi0-pusht": pi0_pusht,

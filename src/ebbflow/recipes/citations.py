@@ -76,6 +76,8 @@ CITATIONS: dict[str, str] = {
     "ddpm-images": _DDPM,
     "flow-images": f"{_FLOW}\n{_LOGIT_NORMAL}",
     "edm-images": _EDM,
+    "flow-policy": f"{_PI0}\n{_DIFFUSION_POLICY}",
+    "pi0": _PI0,
     "flow-policy-pusht": f"{_PI0}\n{_DIFFUSION_POLICY}",
     "diffusion-policy-pusht": _DIFFUSION_POLICY,
     "pi0-pusht": _PI0,

@@ -158,9 +158,10 @@ class ImageRecipe(Recipe):
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "flow_matching": {"path": "linear", "target": "velocity", "times": "beta", "sampler": "euler", "grid": "uniform"},
+    "flow_matching": {"path": "linear", "target": "velocity", "times": "beta", "sampler": "euler", "grid": "uniform",
+                      "sample_steps": 10, "bound": 0.0},
     "diffusion": {"path": "ddpm:betas=squared_cosine", "target": "noise", "times": "uniform", "sampler": "ddim",
-                  "grid": "trailing"},
+                  "grid": "trailing", "sample_steps": 20, "bound": 1.0},
 }  # fmt: skip
 
 
@@ -176,7 +177,7 @@ class RobotRecipe(Recipe):
     simulator: str = ""
     """Where the policy is tried out: a row of `ebbflow list simulators`."""
     objective: Literal["flow_matching", "diffusion"] = "flow_matching"
-    """What decides path, target, times, sampler and grid, wherever they are left empty."""
+    """What decides path, target, times, sampler, grid, sample_steps and bound, where they are not given."""
     path: str = ""
     target: str = ""
     times: str = ""
@@ -211,11 +212,23 @@ class RobotRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in OBJECTIVES[self.objective].items():
-            if not getattr(self, name):
+        for name, value in OBJECTIVES[pick(OBJECTIVES, self.objective, "objective")].items():
+            if getattr(self, name) == "":
                 object.__setattr__(self, name, value)
+        if self.bound and self.normalise == "mean_std":
+            raise InputError(
+                f"bound {self.bound:g} would cut off actions beyond as many standard deviations: normalise by min_max "
+                "or quantiles, or let bound be 0."
+            )
         if not self.n_action_steps <= self.horizon:
             raise InputError(f"n_action_steps must be at most the horizon, {self.horizon}; got {self.n_action_steps}.")
+
+    def with_objective(self, objective: str) -> "RobotRecipe":
+        """With all that an objective decides. (`replace` alone would leave what the old one has decided.)"""
+        decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "objective")] | {"objective": objective}
+        if self.normalise == "mean_std":
+            decided["bound"] = 0.0
+        return dataclasses.replace(self, **decided)
 
 
 KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, ImageRecipe, RobotRecipe)}

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from .recipe import OBJECTIVES, RobotRecipe
+from .recipe import RobotRecipe
 
 _BASE = RobotRecipe(
-    batch=256, steps=8000, lr=2e-3, warmup=0.05, weight_decay=1e-4, ema=0.999, network="action_unet"
+    data="", batch=256, steps=8000, lr=2e-3, warmup=0.05, weight_decay=1e-4, ema=0.999, network="action_unet"
 )  # fmt: skip
 _PUSHT = replace(
     _BASE, data="pusht.npz", simulator="pusht", state="agent_x,agent_y,block_x,block_y,block_angle",
@@ -13,6 +13,16 @@ _PUSHT = replace(
 )  # fmt: skip
 _ALOHA = replace(_BASE, horizon=48, n_action_steps=24, batch=64, steps=4000, least=0.05)
 _EXPERT = "action_expert:width=96,depth=3,heads=4,head=24,hidden=256"
+
+
+def flow_policy() -> RobotRecipe:
+    """Flow matching over chunks (arXiv:2410.24164) by diffusion policy's U-Net (arXiv:2303.04137): any robot."""
+    return _BASE
+
+
+def pi0() -> RobotRecipe:
+    """π0's action expert (Black et al. 2024, arXiv:2410.24164), a small encoder before it: any robot."""
+    return replace(_BASE, network=_EXPERT, batch=64, lr=1e-3)
 
 
 def flow_policy_pusht() -> RobotRecipe:
@@ -25,7 +35,7 @@ def diffusion_policy_pusht() -> RobotRecipe:
 
     x̂₀ is kept within the actions' range while sampling, as theirs is: without that a short training scores a third.
     """
-    return replace(_PUSHT, objective="diffusion", **OBJECTIVES["diffusion"], sample_steps=20, bound=1.0)
+    return _PUSHT.with_objective("diffusion")
 
 
 def pi0_pusht() -> RobotRecipe:

@@ -22,6 +22,7 @@ from ..data.episodes import prompt_bytes
 from ..data.normalise import Transform
 from ..denoiser import DenoiserLike
 from ..errors import DivergedError, InputError
+from ..guidance import Bounded
 from ..randomness import Draws, key
 from ..samplers import sample
 from .chunking import Previous, real_time, soft_mask
@@ -61,6 +62,7 @@ class DenoiserChunks:
     """Chunks from a denoiser and any sampler, between the data's units and the network's.
 
     transform: of actions. inputs: of the observation's parts, by key; without one a part goes in as it is.
+    bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
     beta, solve: of real-time chunking (see chunking.RealTime).
 
     A network with a `context` is asked for it once, and every step of the sampler is given that instead of the
@@ -77,21 +79,24 @@ class DenoiserChunks:
     sampler: str = "euler"
     steps: int = 10
     grid: str | Sequence[float] = "uniform"
+    bound: float = 0.0
     beta: float = 5.0
     solve: int = 0
 
     def sample_chunks(
         self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
     ) -> Float[Tensor, "b h a"]:
-        device = next(self.denoiser.parameters()).device if isinstance(self.denoiser, torch.nn.Module) else None
+        network, device = None, None
+        if isinstance(self.denoiser, torch.nn.Module):
+            network, device = self.denoiser.eval().network, next(self.denoiser.parameters()).device
         cond: dict[str, Any] = {
-            name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device=device)
+            name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device)
             for name, part in observation.items()
         }
-        denoiser = self.denoiser.eval() if isinstance(self.denoiser, torch.nn.Module) else self.denoiser
-        if context := getattr(getattr(denoiser, "network", None), "context", None):
+        if context := getattr(network, "context", None):
             with torch.no_grad():
                 cond = {"context": context(**cond)}
+        denoiser: DenoiserLike = Bounded(self.denoiser, self.bound) if self.bound else self.denoiser
         if previous is not None:
             known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
             denoiser = real_time(

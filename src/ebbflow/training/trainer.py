@@ -178,6 +178,9 @@ class Trainer:
         x0, label = batch["x0"], batch.pop("label", None)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
+        if (recipe.stable_targets or self._coupled) and batch.keys() - {"x0"}:
+            what = "stable_targets" if recipe.stable_targets else f"coupling {recipe.coupling!r}"
+            raise InputError(f"{what} can't be: what the network is told differs from example to example.")
         batch["t"] = self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         if data.x1 is None:
             batch["noise"] = torch.randn(x0.shape, generator=draw, device=device)
@@ -192,8 +195,6 @@ class Trainer:
             null: int = self.denoiser.network.classes  # type: ignore[assignment]
             batch["label"] = label.masked_fill(hidden, null)
         if recipe.stable_targets and not self._coupled:
-            if batch.keys() - {"x0", "noise", "t", "label"}:
-                raise InputError("stable_targets can't be: what the network is told differs from example to example.")
             if label is not None:
                 allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)

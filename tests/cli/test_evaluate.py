@@ -1,0 +1,233 @@
+"""A policy is tried out in a simulator and held beside its recording, as far as there are such."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ebbflow.cli import main
+from ebbflow.cli.policy import Driving
+from ebbflow.domains import robots
+from ebbflow.recipes import RECIPES
+from ebbflow.trained import Trained
+from recording import NAMES
+
+TRIED = ["success rate", "mean score", "episode length", "milliseconds a chunk"]
+BESIDE = "mean absolute error"
+QUICK = ("--n", "8", "--workers", "1", "--json")
+
+
+class Middle:
+    """Push-T's spaces, and an episode of three steps."""
+
+    name, task, fps, max_steps, success = "pusht", "Go to the middle.", 10.0, 3, False
+    state_names, action_names = NAMES, ("x", "y")
+    low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
+
+    def __init__(self, *, pixels=False):
+        self.pixels, self.score = pixels, 0.0
+
+    def reset(self, seed):
+        self.score = seed % 1000 / 1000
+        return {"state": np.full(5, 100, np.float32)} | (
+            {"images": np.full((1, 16, 16, 3), 200, np.uint8)} if self.pixels else {}
+        )
+
+    def step(self, action):
+        return self.reset(round(1000 * self.score)), 0.0, False
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """In the place of both simulators; chunks are timed but once."""
+    both = {"pusht": Middle, "other": Middle}
+    monkeypatch.setattr(robots, "SIMULATORS", both)
+    monkeypatch.setattr(robots, "make", lambda name, pixels=False: both[name](pixels=pixels))
+    monkeypatch.setattr("ebbflow.robots.rollout.latency", lambda policy, seen, repeats=1: [1.0])
+    monkeypatch.setattr(robots, "latency", lambda policy, seen, repeats=1: [1.0])
+
+
+@pytest.fixture(scope="module")
+def seeing(policy_in, tmp_path_factory):
+    """A policy with a camera."""
+    return policy_in(tmp_path_factory.mktemp("seeing"), pictures=True, size=16)
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    """A run that is no policy."""
+    folder = tmp_path_factory.mktemp("points") / "flow"
+    assert (
+        main(["train", "flow", "--steps", "1", "--points", "50", "--batch", "8", "--quiet", "--out", str(folder)]) == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def orphan(policy_in, tmp_path):
+    """The policy after its recording has gone."""
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    run = policy_in(folder)
+    (folder / "episodes.npz").unlink()
+    robots._parts.cache_clear()
+    return run
+
+
+@pytest.fixture
+def placeless(policy_in, tmp_path):
+    """A policy whose recipe names no simulator."""
+    folder = tmp_path / "placeless"
+    folder.mkdir()
+    return policy_in(folder, simulator="")
+
+
+def names(out):
+    return [row["name"] for row in json.loads(out)]
+
+
+def lines(run, name="episodes.jsonl"):
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
+    pytest.importorskip("gym_pusht")
+    code, out, err = ebbflow("evaluate", policy, "--episodes", 2, *QUICK)
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert list(rows) == [*TRIED, BESIDE]
+    assert rows["success rate"]["value"] == 0
+    assert rows["episode length"]["value"] == 300
+    assert 0 <= rows["mean score"]["low"] <= rows["mean score"]["value"] < 0.9
+    assert rows["success rate"]["floor"] is None
+    assert json.loads((policy / "evaluation.json").read_text()) == json.loads(out)
+    assert [one["seed"] for one in lines(policy)] == [1_000_000, 1_000_001]
+    assert np.mean([one["score"] for one in lines(policy)]) == pytest.approx(rows["mean score"]["value"])
+    assert (policy / "trajectories.png").stat().st_size > 5000
+
+
+def test_the_files_say_how_they_were_made(policy, ebbflow, quick, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        robots, "Policy", lambda chunks, **how: made.append((chunks, how)) or robots_policy(chunks, **how)
+    )
+    options = "--episodes 2 --seed 3 --sampler heun --steps 4 --bound 1.5 --delay 2 --n-action-steps 5 --real-time"
+    code, out, err = ebbflow("evaluate", policy, "--simulator", "other", *options.split(), *QUICK)
+    assert code == 0, err
+    how = {
+        "checkpoint": 4, "seed": 3, "sampler": "heun", "grid": "uniform", "steps": 4, "bound": 1.5,
+        "n_action_steps": 5, "delay": 2, "real_time": True, "ensemble": None, "simulator": "other", "blind": False,
+        "episodes": 2,
+    }  # fmt: skip
+    assert [one["how"] for one in lines(policy)] == [how] * 2
+    assert [row["how"] for row in json.loads(out)] == [how | {"n": 8}] * 5
+    assert [one["seed"] for one in lines(policy)] == [4_000_000, 4_000_001]
+    chunks, driven = made[-1]
+    assert (chunks.sampler, chunks.steps, chunks.grid, chunks.bound) == ("heun", 4, "uniform", 1.5)
+    assert driven == {"seed": 3, "n_action_steps": 5, "delay": 2, "real_time": True, "ensemble": None}
+
+
+robots_policy = robots.Policy
+
+
+def test_ensembling_needs_no_more_than_its_number():
+    recipe = RECIPES["flow-policy-pusht"]()
+    assert Driving().how(recipe)["n_action_steps"] == recipe.n_action_steps == 8
+    assert Driving(ensemble=0.0).how(recipe) | {"delay": 0} == {
+        "n_action_steps": 1, "delay": 0, "real_time": False, "ensemble": 0.0,
+    }  # fmt: skip
+
+
+def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, quick, monkeypatch):
+    shown = []
+    sample, observe = Trained.sample, robots.Policy.observe
+
+    def sampled(self, n, *, seen=None, **options):
+        shown.append(None if seen is None else int(seen["images"].max()))
+        return sample(self, n, seen=seen, **options)
+
+    def observed(self, observation, slot=0):
+        shown.append(int(observation["images"].max()))
+        return observe(self, observation, slot)
+
+    monkeypatch.setattr(Trained, "sample", sampled)
+    monkeypatch.setattr(robots.Policy, "observe", observed)
+    assert ebbflow("evaluate", seeing, "--episodes", 1, *QUICK)[0] == 0
+    assert shown[0] is None
+    assert shown.count(200) == 3  # in the simulator
+    before = {name: (seeing / name).read_text() for name in ("evaluation.json", "episodes.jsonl")}
+    (seeing / "trajectories.png").unlink()
+    shown.clear()
+    code, out, err = ebbflow("evaluate", seeing, "--episodes", 1, "--blind", *QUICK)
+    assert code == 0, err
+    assert shown == [0, 0, 0, 0]  # beside the recording and in the simulator
+    assert all((seeing / name).read_text() == text for name, text in before.items())
+    assert not (seeing / "trajectories.png").exists()
+    assert json.loads((seeing / "evaluation-blind.json").read_text()) == json.loads(out)
+    assert [one["how"]["blind"] for one in (*json.loads(out), *lines(seeing, "episodes-blind.jsonl"))] == [True] * 6
+
+
+def test_without_a_simulator_only_actions_are_compared(placeless, ebbflow, quick):
+    code, out, err = ebbflow("evaluate", placeless, *QUICK)
+    assert (code, names(out)) == (0, [BESIDE])
+    assert "ebbflow: The recipe names no simulator (--simulator does): only actions are compared.\n" in err
+    assert not (placeless / "episodes.jsonl").exists()
+    code, out, err = ebbflow("evaluate", placeless, "--simulator", "other", "--episodes", 1, *QUICK)
+    assert (code, names(out)) == (0, [*TRIED, BESIDE])
+    assert "names no simulator" not in err
+
+
+def test_without_its_recording_a_policy_is_only_tried_out(orphan, ebbflow, quick):
+    code, out, err = ebbflow("evaluate", orphan, "--episodes", 2, *QUICK)
+    assert (code, names(out)) == (0, TRIED)
+    assert err == (f"ebbflow: There is no file {orphan.parent / 'episodes.npz'}. So the policy is only tried out.\n")
+    code, out, err = ebbflow("evaluate", orphan, "--episodes", 0, *QUICK)  # then nothing is left to do
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_nothing_is_written_into_an_exported_folder(policy, ebbflow, quick, tmp_path):
+    assert ebbflow("export", policy, "--out", "model")[0] == 0
+    before = sorted((tmp_path / "model").iterdir())
+    assert ebbflow("evaluate", "model", "--episodes", 1, *QUICK)[0] == 0
+    assert sorted((tmp_path / "model").iterdir()) == before
+    assert ebbflow("export", policy, "--out", "model", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--simulator moon", "simulator must be one of pusht, aloha-transfer, aloha-insertion; got 'moon'."),
+        ("--blind", "--blind is for policies that see pictures; {run} has no cameras."),
+        ("--precision bf16", "--precision bf16 is not for policies, and {run} is one."),
+        ("--steps auto", "--steps auto is not for policies, and {run} is one."),
+        ("--steps auto:10", "--steps auto is not for policies, and {run} is one."),
+        ("--guidance 2", "--guidance is not for policies, and {run} is one."),
+        ("--interval 0 0.5", "--interval is not for policies, and {run} is one."),
+        ("--label 1", "--label is not for policies, and {run} is one."),
+        ("--ensemble -0.5", "--ensemble must be a number of at least 0; got -0.5."),
+        ("--ensemble nan", "--ensemble must be a number of at least 0; got nan."),
+        ("--delay -1", "--delay must be at least 0; got -1."),
+        ("--n-action-steps 40", "at most the horizon of 16"),
+        ("--ensemble 0.01 --n-action-steps 4", "n_action_steps=1"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(policy, ebbflow, monkeypatch, words, error):
+    monkeypatch.setattr(Trained, "sample", lambda *_, **__: pytest.fail("sampled"))
+    code, out, err = ebbflow("evaluate", policy, *words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert error.format(run=policy) in err
+
+
+@pytest.mark.parametrize(
+    "words", ["--blind", "--simulator pusht", "--n-action-steps 4", "--delay 1", "--real-time", "--ensemble 0.1",
+              "--episodes 3", "--workers 2"],
+)  # fmt: skip
+def test_what_is_for_policies_is_refused_of_other_runs(ebbflow, flow, words):
+    error = f"ebbflow: {words.split()[0]} is for policies; {flow} has points.\n"
+    assert ebbflow("evaluate", flow, *words.split()) == (2, "", error)
