@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ebbflow.cli.rollout import _left
+from ebbflow.plots import video
 from ebbflow.robots.pusht import PushT
 
 pytest.importorskip("gym_pusht")
@@ -57,7 +58,7 @@ def test_what_is_left_of_the_chunk_that_is_carried_out():
 @pytest.mark.parametrize(("drawn", "place"), [(True, "pusht"), (False, "beside")])
 def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbflow, monkeypatch, drawn, place):
     """Whatever the recipe says: it is the simulator in use that counts. All simulators that were made are closed."""
-    seen, open_ones = [], set()
+    seen, open_ones, overlay = [], set(), video.overlay
 
     class Counted(PushT):
         def __init__(self, **options):
@@ -72,7 +73,9 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbflow, monkeypatch,
     both = {"pusht": Counted, "beside": Counted}
     monkeypatch.setattr("ebbflow.domains.robots.SIMULATORS", both)
     monkeypatch.setattr("ebbflow.robots.simulators.SIMULATORS", both)
-    monkeypatch.setattr("ebbflow.plots.video.overlay", lambda frame, chunk, *_, **__: seen.append(chunk) or frame)
+    monkeypatch.setattr(
+        video, "overlay", lambda frame, *rest, **how: seen.append(rest[0]) or overlay(frame, *rest, **how)
+    )
     code, _, err = ebbflow("rollout", policy, "--video", "film.gif", "--simulator", place)
     assert code == 0, err
     assert [chunk is not None for chunk in seen] == [drawn] * 4

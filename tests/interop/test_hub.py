@@ -266,7 +266,7 @@ def test_the_cards_python_runs(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sees", [{}, {"cameras": "top", "prompt": 24, "n_obs_steps": 2}])
 def test_a_policys_card_drives_a_robot(sees, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    network = "action_transformer:width=16,depth=1,heads=2" if sees else "action_unet:width=8,emb=16"
+    network = "action_transformer:width=32,depth=1" if sees else "action_unet:width=8,emb=16"
     recipe = replace(
         RECIPES["flow-policy-pusht"](), data=record(tmp_path / "episodes.npz", pictures=bool(sees)), steps=1, batch=4,
         sample_steps=2, network=network, **sees,

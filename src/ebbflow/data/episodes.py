@@ -252,15 +252,20 @@ class Observation:
             if isinstance(config, Mapping) and set(config) == {"shapes", "transform", "names"}
             else None
         )
-        if not isinstance(shapes, Mapping) or not all(
-            isinstance(shape, list) and all(type(n) is int and 1 <= n <= 10**6 for n in shape)
-            for shape in shapes.values()
+        names = config["names"] if isinstance(shapes, Mapping) else None
+        if (
+            not isinstance(shapes, Mapping)
+            or not isinstance(names, list)
+            or not all(
+                isinstance(shape, list) and all(type(n) is int and 1 <= n <= 10**6 for n in shape)
+                for shape in shapes.values()
+            )
         ):
             raise InputError(f"An observation must be a table of shapes and a transform; got {str(config)[:60]}.")
         return cls(
             {name: tuple(shape) for name, shape in shapes.items()},
             transform_from_config(config["transform"]),
-            tuple(map(str, config["names"])),
+            tuple(map(str, names)),
         )
 
 

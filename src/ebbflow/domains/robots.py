@@ -77,6 +77,8 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         raise InputError(f"{recipe.data} names no tasks, which a prompt needs.")
     if not cameras and not recipe.prompt and recipe.state == "none":
         raise InputError("A policy must see something: a state, cameras or a prompt.")
+    if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
+        raise InputError("The cameras' pictures differ in size: say one with size.")
     return Windows(
         action.apply(episodes.action),
         episodes.ends,
@@ -168,15 +170,16 @@ def evaluate(
     floors: dict[Any, Any] | None = None,
     only: Sequence[str] | None = None,
 ) -> list[Measurement]:
-    """Mean absolute error against what was done at the same steps; the floor is what was done at the nearest ones.
+    """Mean absolute error against what was done at the same steps.
 
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
     it is a sign of life, not a score.
     """
     from ..metrics import mean_absolute_error
 
-    truth = _raw(recipe, len(samples), seed)
-    rows = [mean_absolute_error(samples, truth["x0"], truth.get("mask"))]
+    truth, (_, held) = _raw(recipe, len(samples), seed), parts(recipe)
+    episode = torch.searchsorted(held.ends, places(recipe, len(samples), seed), right=True)
+    rows = [mean_absolute_error(samples, truth["x0"], truth.get("mask"), episode)]
     return [row for row in rows if only is None or row.name in only]
 
 
@@ -280,6 +283,11 @@ class _Shown:
     def __init__(self, simulator: Simulator, place: Place) -> None:
         self.simulator, self.place, self.max_steps, self.task = simulator, place, simulator.max_steps, simulator.task
 
+        own = simulator.state_names
+        _, names = columns(torch.zeros(len(own)), own, place.state, place.angles)
+        if place.names and names != place.names and not place.names[0].endswith("state_0"):
+            raise InputError(f"The policy knows {', '.join(place.names)}; {simulator.name} shows {', '.join(names)}.")
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.simulator, name)
 
@@ -292,10 +300,7 @@ class _Shown:
 
     def _seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         state = torch.from_numpy(observation["state"])
-        told, names = columns(state, self.simulator.state_names, self.place.state, self.place.angles)
-        learned = self.place.names
-        if learned and names != learned and not learned[0].endswith("state_0"):
-            raise InputError(f"The policy knows {', '.join(learned)}; {self.simulator.name} shows {', '.join(names)}.")
+        told, _ = columns(state, self.simulator.state_names, self.place.state, self.place.angles)
         seen = {"state": told.numpy()}
         if self.place.pixels:
             images = observation["images"] * (not self.place.blind)
@@ -327,7 +332,10 @@ def outcome(tried: Sequence[Episode]) -> list[Measurement]:
 def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> Measurement:
     """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
     shown = Place.of(trained, simulator)()
-    took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)
+    try:
+        took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)
+    finally:
+        shown.close()
     low, median, high = np.quantile(took, [0.05, 0.5, 0.95]).tolist()
     note = f"the median of {repeats} chunks for one robot, with 5 % and 95 %"
     return Measurement("milliseconds a chunk", median, low, high, math.nan, math.nan, math.nan, "lower", note)

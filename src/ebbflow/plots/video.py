@@ -175,11 +175,13 @@ def _gif(file: Path, frames: Iterator[Frame], fps: float, hold: float) -> None:
     # The last frame stays, whichever are left out.
     every = every[(len(every) - 1) % thin :: thin]
     palette = _palette(every)
-    nearest = KDTree(palette.astype(float))  # pillow's own search is off by a few shades, and white turns grey
+    # Pillow's own search is off by a few shades, and white turns grey. The 1 is for scipy, whose tree has no end where
+    # equal colours are 0 and the processor flushes denormal numbers.
+    nearest = KDTree(palette + 1.0)
 
     def indices(frame: Frame) -> UInt8[Array, "_h _w"]:
         values, where = np.unique(_codes(frame), return_inverse=True)
-        return nearest.query(_colours(values))[1].astype(np.uint8)[where].reshape(frame.shape[:2])
+        return nearest.query(_colours(values) + 1.0)[1].astype(np.uint8)[where].reshape(frame.shape[:2])
 
     drawn = (indices(frame) for frame in every)
     seconds = len(every) * thin / fps
