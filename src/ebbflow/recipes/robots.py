@@ -11,7 +11,7 @@ _PUSHT = replace(
     _BASE, data="pusht.npz", simulator="pusht", state="agent_x,agent_y,block_x,block_y,block_angle",
     angles="block_angle", n_obs_steps=2, normalise="min_max",
 )  # fmt: skip
-_ALOHA = replace(_BASE, horizon=48, n_action_steps=24, batch=64, steps=4000, least=0.05)
+_ALOHA = replace(_BASE, horizon=48, n_action_steps=24, batch=64, steps=9000, least=0.05)
 _EXPERT = "action_expert:width=96,depth=3,heads=4,head=24,hidden=256"
 
 
@@ -34,6 +34,7 @@ def diffusion_policy_pusht() -> RobotRecipe:
     """Diffusion policy (Chi et al. 2023, arXiv:2303.04137): the noise, by a U-Net over chunks: Push-T by state.
 
     x̂₀ is kept within the actions' range while sampling, as theirs is: without that a short training scores a third.
+    Score 0.970 (0.942–0.998) over 100 episodes after 8000 steps, 14 CPU minutes (docs/robots.md).
     """
     return _PUSHT.with_objective("diffusion")
 
@@ -52,7 +53,10 @@ def flow_policy_aloha_transfer() -> RobotRecipe:
 
 
 def flow_policy_aloha_insertion() -> RobotRecipe:
-    """Flow matching (arXiv:2410.24164) by a U-Net (arXiv:2303.04137): ALOHA's peg and socket, by joints and poses."""
+    """Flow matching (arXiv:2410.24164) by a U-Net (arXiv:2303.04137): ALOHA's peg and socket, by joints and poses.
+
+    100 of 100 episodes after 9000 steps on 300 demonstrations, 13 CPU minutes (docs/robots.md).
+    """
     return replace(_ALOHA, data="aloha-insertion.npz", simulator="aloha-insertion")
 
 
