@@ -48,7 +48,10 @@ def pi0_pusht() -> RobotRecipe:
 
 
 def flow_policy_aloha_transfer() -> RobotRecipe:
-    """Flow matching (arXiv:2410.24164) by a U-Net (arXiv:2303.04137): ALOHA's cube, by joints and its pose."""
+    """Flow matching (arXiv:2410.24164) by a U-Net (arXiv:2303.04137): ALOHA's cube, by joints and its pose.
+
+    100 of 100 episodes after 9000 steps on 300 demonstrations, 15 CPU minutes (docs/robots.md).
+    """
     return replace(_ALOHA, data="aloha-transfer.npz", simulator="aloha-transfer")
 
 
