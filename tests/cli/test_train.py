@@ -99,4 +99,4 @@ def test_an_objective_decides_what_is_left_to_it(ebbflow, tmp_path):
     assert trained("--objective=diffusion", "--target", "v") == ["diffusion", "ddpm:betas=squared_cosine", "v", "ddim"]
     code, _, err = ebbflow("train", "flow-policy-pusht", "--objective", "magic")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--objective must be one of flow_matching, diffusion; got 'magic'" in err
+    assert "objective must be one of flow_matching, diffusion; got 'magic'" in err
