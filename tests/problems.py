@@ -83,3 +83,23 @@ def exact_flow(path: Path, x: Tensor, t: float, s: float) -> Tensor:
     """The probability flow of a Gaussian keeps (x - α μ) / std(x) as it is."""
     alpha = path.scales(float64(t, s)).alpha
     return alpha[1] * MEAN + std_at(path, s) / std_at(path, t) * (x - alpha[0] * MEAN)
+
+
+def fill(network: nn.Module, std: float = 0.2) -> nn.Module:
+    """Weights everywhere: what starts at 0 would hide what comes before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=std)
+    return network.eval()
+
+
+def observe(b: int, shapes: dict[str, tuple[int, ...]], seed: int = 1) -> dict[str, Tensor]:
+    """A batch of what a policy sees, in these shapes."""
+    draw = torch.Generator().manual_seed(seed)
+    every = {
+        "state": lambda shape: torch.randn(shape, generator=draw),
+        "images": lambda shape: torch.randint(256, shape, generator=draw, dtype=torch.uint8),
+        "prompt": lambda shape: torch.randint(1, 257, shape, generator=draw),
+    }
+    return {name: every[name]((b, *shape)) for name, shape in shapes.items()}

@@ -243,15 +243,10 @@ def test_a_time_of_the_wrong_shape_is_caught():
 
 
 def test_masked_numbers_are_without_error_and_count_as_much_as_ever():
-    denoiser = Denoiser(Zero(), Linear(), "velocity")
+    denoiser = Denoiser(Fixed(torch.zeros(())), Linear(), "velocity")
     x0, noise = torch.zeros(2, 3, 2), torch.arange(12.0).reshape(2, 3, 2)
     mask = torch.tensor([[True, True, False], [True, False, False]])[..., None]
     found = denoiser.loss(x0, noise, torch.full((2,), 0.5), mask=mask)
     assert found.tolist() == pytest.approx([(0 + 1 + 4 + 9) / 6, (36 + 49) / 6])
     everything = denoiser.loss(x0, noise, torch.full((2,), 0.5), mask=torch.ones(2, 3, 1, dtype=torch.bool))
     assert everything.equal(denoiser.loss(x0, noise, torch.full((2,), 0.5)))
-
-
-class Zero(torch.nn.Module):
-    def forward(self, x, t):
-        return torch.zeros_like(x)

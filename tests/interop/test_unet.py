@@ -2,13 +2,14 @@
 
 import importlib
 import json
+from functools import partial
 
 import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
+import problems
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.guidance import Bounded
@@ -63,13 +64,7 @@ CONFIGS = {
 TIMESTEPS = torch.tensor([0, 500, 999])
 
 
-def fill(network, std=0.1):
-    """Weights everywhere: what starts at 0 would hide what comes before it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=std)
-    return network.eval()
+fill = partial(problems.fill, std=0.1)
 
 
 def theirs(config, std=0.1):

@@ -3,11 +3,13 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+import problems
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.networks.action_expert import ActionExpert, Expert, digitise, periodic
@@ -21,13 +23,7 @@ H, A = 3, 2
 ALL = {"state": (2, 3), "images": (2, 16, 32, 3), "prompt": (5,)}
 
 
-def fill(network, std=0.4):
-    """Weights everywhere: the last layer and the adaptive norms start at 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=std)
-    return network.eval()
+fill = partial(problems.fill, std=0.4)
 
 
 def network(observation=ALL, **changed):

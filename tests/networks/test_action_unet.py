@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import problems
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.networks import NETWORKS
@@ -27,13 +28,7 @@ heads = pytest.mark.parametrize("make", [unet, transformer, partial(transformer,
 
 
 def observe(b, shapes=SHAPES, seed=1):
-    draw = torch.Generator().manual_seed(seed)
-    every = {
-        "state": lambda shape: torch.randn(shape, generator=draw),
-        "images": lambda shape: torch.randint(256, shape, generator=draw, dtype=torch.uint8),
-        "prompt": lambda shape: torch.randint(1, 257, shape, generator=draw),
-    }
-    return {name: every[name]((b, *shape)) for name, shape in shapes.items()}
+    return problems.observe(b, shapes, seed)
 
 
 def randn(*shape, seed=1):

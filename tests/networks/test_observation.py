@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import problems
 from ebbflow.errors import InputError
 from ebbflow.networks.observation import (
     ObservationEncoder,
@@ -21,14 +22,7 @@ CELLS = 2 * 3
 
 
 def observe(b=2, shapes=SHAPES, seed=1):
-    """A batch of observations in these shapes."""
-    draw = torch.Generator().manual_seed(seed)
-    every = {
-        "state": lambda shape: torch.randn(shape, generator=draw),
-        "images": lambda shape: torch.randint(256, shape, generator=draw, dtype=torch.uint8),
-        "prompt": lambda shape: torch.randint(1, 257, shape, generator=draw),
-    }
-    return {name: every[name]((b, *shape)) for name, shape in shapes.items()}
+    return problems.observe(b, shapes, seed)
 
 
 def seeded(make, *inputs, **options):

@@ -13,6 +13,7 @@ from ebbflow.errors import InputError
 from ebbflow.networks import NETWORKS
 from ebbflow.networks.unet import Attention, Block, Downsample, UNet, Upsample, largest_divisor, norm_silu
 from ebbflow.specs import bind
+from problems import fill
 
 SMALL = {"width": 8, "multipliers": "1-2", "attention": "0-1", "blocks": 1, "groups": 4, "dropout": 0.0}
 PRESETS = ["unet", "unet-tiny", "unet-small", "unet-flowers", "unet-ddpm-cifar10"]
@@ -23,15 +24,6 @@ def _seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-def fill(network, std=0.2):
-    """Weights everywhere: what starts at 0 would hide what comes before it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=std)
-    return network.eval()
 
 
 def unet(*shape, **options):

@@ -34,6 +34,14 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         raise InputError(_sentence(box.getvalue(), f"see ebbflow {prog} --help.")) from None
 
 
+def said(argv: Sequence[str], option: str) -> str | None:
+    """What an option says that has to be known before the others can be read; None where it isn't given."""
+    for word, value in zip(argv, [*argv[1:], ""], strict=True):
+        if word == option or word.startswith(f"{option}="):
+            return value if word == option else word.removeprefix(f"{option}=")
+    return None
+
+
 def hint(text: str) -> Any:
     """What --help shows as the default of an argument whose default is to be worked out."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
-from zipfile import ZipFile, is_zipfile
 
 import tyro
 
 from ..errors import InputError
 from ..recipes import PointRecipe, Recipe, kind_of
 from ..recipes.images import flow_images
-from .arguments import MOST, Flag, hint, parse, within
+from ..recipes.recipe import holds
+from .arguments import MOST, Flag, hint, parse, said, within
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,10 @@ class Compare:
 def run(argv: Sequence[str]) -> None:
     """Parse, compare, write the report."""
     start = time.perf_counter()
-    _no_episodes(_data(argv))
-    recipe, subject, n = SUBJECTS[kind_of(_data(argv)).domain]
+    data = said(argv, "--data")
+    data = PointRecipe.data if data is None else data  # which decides what else can be asked for
+    _no_episodes(data)
+    recipe, subject, n = SUBJECTS[kind_of(data).domain]
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
@@ -131,21 +133,11 @@ def run(argv: Sequence[str]) -> None:
     print(f"\nreport: {report}  ({time.perf_counter() - start:.0f} s in all)")
 
 
-def _data(argv: Sequence[str]) -> str:
-    """What --data says, which decides what else can be asked for."""
-    for option, value in zip(argv, [*argv[1:], ""], strict=True):
-        if option == "--data" or option.startswith("--data="):
-            return value if option == "--data" else option.removeprefix("--data=")
-    return PointRecipe.data
-
-
 def _no_episodes(data: str) -> None:
     """Refuse a recording, whose first array would else be taken for points."""
     for path in map(Path, data.split("+")):
-        if path.suffix == ".npz" and path.is_file() and is_zipfile(path):
-            with ZipFile(path) as archive:
-                if "episode_ends.npy" in archive.namelist():
-                    raise InputError(
-                        f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on "
-                        "it, and hold what `ebbflow evaluate` says of them side by side."
-                    )
+        if holds(path, "episode_ends"):
+            raise InputError(
+                f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on it, and "
+                "hold what `ebbflow evaluate` says of them side by side."
+            )

@@ -11,7 +11,7 @@ import tyro
 from ..errors import InputError
 from ..recipes import RECIPES, Recipe, RobotRecipe
 from ..specs import pick
-from .arguments import MOST, Flag, hint, parse, threads, within
+from .arguments import MOST, Flag, hint, parse, said, threads, within
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,8 @@ def run(argv: Sequence[str]) -> None:
 
 def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
     """The recipe with all that --objective decides, which the other options then change."""
-    said = " ".join(argv).replace("--objective=", "--objective ").split()
-    if not isinstance(recipe, RobotRecipe) or "--objective" not in said[:-1]:
-        return recipe
-    return recipe.with_objective(said[said.index("--objective") + 1])
+    objective = said(argv, "--objective")
+    return recipe if objective is None or not isinstance(recipe, RobotRecipe) else recipe.with_objective(objective)
 
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:

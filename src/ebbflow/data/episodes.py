@@ -313,19 +313,17 @@ class Windows:
 
     def take(self, indices: Int[Tensor, " b"], draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """The chunks of actions that begin at these steps, and what was seen there."""
-        episode = torch.searchsorted(self.ends, indices, right=True)
-        end = self.ends[episode, None]
-        start = torch.where(episode > 0, self.ends[(episode - 1).clamp(min=0)], 0)[:, None]
+        end = self.ends[self._episode(indices), None]
         ahead = indices[:, None] + torch.arange(self.horizon, device=indices.device)
         taken = {"x0": self.action[ahead.minimum(end - 1)]}
         if self.masked:
             taken["mask"] = (ahead < end)[..., None]
-        return taken | self.observation(indices, start, episode)
+        return taken | self.seen(indices)
 
-    def observation(
-        self, indices: Int[Tensor, " b"], start: Int[Tensor, " b 1"], episode: Int[Tensor, " b"]
-    ) -> dict[str, Tensor]:
+    def seen(self, indices: Int[Tensor, " b"]) -> dict[str, Tensor]:
         """What was seen at these steps and the o - 1 before them."""
+        episode = self._episode(indices)
+        start = torch.where(episode > 0, self.ends[(episode - 1).clamp(min=0)], 0)[:, None]
         past = indices[:, None] + torch.arange(1 - self.n_obs_steps, 1, device=indices.device)
         past = past.maximum(start)
         seen = {} if self.state is None else {"state": self.state[past]}
@@ -334,3 +332,6 @@ class Windows:
         if self.prompt is not None:
             seen["prompt"] = self.prompt[episode]
         return seen
+
+    def _episode(self, indices: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        return torch.searchsorted(self.ends, indices, right=True)

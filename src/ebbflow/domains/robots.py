@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
 from ..data.episodes import columns, load, prompt_bytes, resized
 from ..errors import InputError
-from ..metrics import Measurement
+from ..metrics import Measurement, mean_absolute_error
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
 from ..recipes import RobotRecipe
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 UNIT, UNITS = "chunk", "steps"
 N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` and `evaluate` draw, for steps never trained on
 FILE, EXTENSIONS = "chunks.npz", (".npz",)
-EACH = 100_000  # bytes a chunk may take, with its pictures
+EACH = 100_000  # bytes a chunk may take, with small pictures
 SNAPSHOT: dict[str, Any] = {"n": 32, "steps": 10}
 FITS: dict[str, Callable[..., Transform]] = {
     "mean_std": Standardise.fit,
@@ -59,13 +59,11 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     train, _ = parts(recipe)
     fit = partial(FITS[recipe.normalise], least=recipe.least)
     action = fit(train.action)
-    state = IDENTITY if recipe.state == "none" else fit(train.columns(recipe.state, recipe.angles).state)
+    known = train.columns(recipe.state, recipe.angles)
+    state = IDENTITY if recipe.state == "none" else fit(known.state)
     windows = windowed(recipe, train, action, state)
-    told = windows.take(torch.zeros(1, dtype=torch.int64))
-    del told["x0"]
-    told.pop("mask", None)
-    names = () if recipe.state == "none" else train.columns(recipe.state, recipe.angles).state_names
-    observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, names)
+    told = windows.seen(torch.zeros(1, dtype=torch.int64))
+    observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, known.state_names)
     shape = (recipe.horizon, train.action.shape[1])
     return Prepared(windows, shape, action, train.action_names, observation=observation)
 
@@ -119,20 +117,18 @@ def places(recipe: RobotRecipe, n: int, seed: int, first: int = 0) -> Int[Tensor
 
 def recorded(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str, Tensor]:
     """What was seen at n steps that were never trained on, in the robot's units."""
-    return _raw(recipe, n, seed, first, told=True)
-
-
-def _raw(recipe: RobotRecipe, n: int, seed: int, first: int = 0, told: bool = False) -> dict[str, Tensor]:
-    _, held = parts(recipe)
-    taken = windowed(recipe, held, IDENTITY, IDENTITY).take(places(recipe, n, seed, first))
-    return {name: part for name, part in taken.items() if not told or name not in ("x0", "mask")}
+    return _raw(recipe, parts(recipe)[1]).seen(places(recipe, n, seed, first))
 
 
 def held_episode(recipe: RobotRecipe) -> tuple[Episodes, dict[str, Tensor]]:
     """The first episode never trained on, and what was seen at each of its steps, in the robot's units."""
     episode = parts(recipe)[1].cut([0])
-    taken = windowed(recipe, episode, IDENTITY, IDENTITY).take(torch.arange(len(episode.action)))
-    return episode, {name: part for name, part in taken.items() if name not in ("x0", "mask")}
+    return episode, _raw(recipe, episode).seen(torch.arange(len(episode.action)))
+
+
+def _raw(recipe: RobotRecipe, episodes: Episodes) -> Windows:
+    """Windows in the robot's units."""
+    return windowed(recipe, episodes, IDENTITY, IDENTITY)
 
 
 def start(recipe: RobotRecipe, n: int, seed: int, first: int) -> Tensor | None:
@@ -159,7 +155,7 @@ def describe(recipe: RobotRecipe) -> str:
 
 def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
     """n chunks that were carried out in episodes never trained on."""
-    return _raw(recipe, n, seed)["x0"], None
+    return _raw(recipe, parts(recipe)[1]).take(places(recipe, n, seed))["x0"], None
 
 
 def evaluate(
@@ -175,10 +171,9 @@ def evaluate(
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
     it is a sign of life, not a score.
     """
-    from ..metrics import mean_absolute_error
-
-    truth, (_, held) = _raw(recipe, len(samples), seed), parts(recipe)
-    episode = torch.searchsorted(held.ends, places(recipe, len(samples), seed), right=True)
+    _, held = parts(recipe)
+    steps = places(recipe, len(samples), seed)
+    truth, episode = _raw(recipe, held).take(steps), torch.searchsorted(held.ends, steps, right=True)
     rows = [mean_absolute_error(samples, truth["x0"], truth.get("mask"), episode)]
     return [row for row in rows if only is None or row.name in only]
 
@@ -282,7 +277,6 @@ class _Shown:
 
     def __init__(self, simulator: Simulator, place: Place) -> None:
         self.simulator, self.place, self.max_steps, self.task = simulator, place, simulator.max_steps, simulator.task
-
         own = simulator.state_names
         _, names = columns(torch.zeros(len(own)), own, place.state, place.angles)
         if place.names and names != place.names and not place.names[0].endswith("state_0"):

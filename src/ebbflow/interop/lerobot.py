@@ -199,9 +199,9 @@ def write(
         try:
             _write(episodes, temporary, codec, robot, progress)
             for path in [*temporary.rglob("*"), temporary]:
-                _sync(path)
+                checkpoint.sync(path)
             temporary.rename(folder)
-            _sync(folder.parent)
+            checkpoint.sync(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -697,14 +697,6 @@ def _encode(
 def _plain(fps: float) -> int | float:
     """LeRobot's fps are whole wherever they can be."""
     return int(fps) if fps == int(fps) else fps
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _bar(total: int, what: str, progress: bool) -> tqdm:

@@ -238,10 +238,15 @@ def kind_of(data: str) -> type[Recipe]:
     """Which kind of recipe learns this data."""
     path = Path(data)
     pictures = data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or "idx" in path.name
-    if path.suffix == ".npz" and path.is_file() and is_zipfile(path):
-        with ZipFile(path) as archive:
-            pictures = "images.npy" in archive.namelist()
-    return ImageRecipe if pictures else PointRecipe
+    return ImageRecipe if pictures or holds(path, "images") else PointRecipe
+
+
+def holds(file: Path, array: str) -> bool:
+    """Whether a file is a .npz with this array; without reading it."""
+    if file.suffix != ".npz" or not file.is_file() or not is_zipfile(file):
+        return False
+    with ZipFile(file) as archive:
+        return f"{array}.npy" in archive.namelist()
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {

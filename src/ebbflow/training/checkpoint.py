@@ -44,12 +44,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             temporary.mkdir(parents=True)
             for name, data in {**files, MANIFEST: dump_json(manifest)}.items():
                 _write_synced(temporary / name, data)
-            _sync(temporary)
+            sync(temporary)
             if folder.exists():  # a folder can't be renamed onto a full one; until the next line, read_folder reads old
                 _remove(old)
                 folder.rename(old)
             temporary.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
             _remove(old)
         except BaseException:
             if old.exists() and not folder.exists():
@@ -219,8 +219,9 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file or folder written to the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
