@@ -2,7 +2,6 @@
 
 import importlib
 import json
-from functools import partial
 
 import diffusers
 import pytest
@@ -64,7 +63,8 @@ CONFIGS = {
 TIMESTEPS = torch.tensor([0, 500, 999])
 
 
-fill = partial(problems.fill, std=0.1)
+def fill(network, std=0.1):
+    return problems.fill(network, std)
 
 
 def theirs(config, std=0.1):

@@ -99,6 +99,16 @@ def test_an_odd_number_of_joints_leaves_no_empty_panel():
     assert [titles(ax)[0] for ax in figure.axes if ax.get_xlabel()] == ["joint 7", "joint 4"]
 
 
+def test_a_joint_at_rest_looks_at_rest():
+    truth = np.stack([np.linspace(0, 2, 50), 0.3 + 1e-4 * rng.normal(size=50)], 1)
+    for figure in (robots.trajectories(truth, [(0, truth)]), robots.fan(truth[None].repeat(3, 0))):
+        lively, still = (np.ptp(ax.get_ylim()) for ax in figure.axes[:2])
+        assert still == pytest.approx(0.2)
+        assert 2 < lively < 3
+    apart = robots.trajectories(truth, [(0, truth)], unit=["m", "rad"])  # which can't be held against each other
+    assert np.ptp(apart.axes[1].get_ylim()) < 0.01
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

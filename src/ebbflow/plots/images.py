@@ -224,11 +224,11 @@ def png(images: UInt8[Array, "n c h w"], *, columns: int = 0, factor: int = 0) -
 
 
 def loss_and_speed(
-    history: Sequence[Mapping[str, Any]], *, key: str = "flow", title: str = "", note: str = ""
+    history: Sequence[Mapping[str, Any]], *, key: str = "flow", unit: str = "images", title: str = "", note: str = ""
 ) -> Figure:
-    """The lines of metrics.jsonl: the loss, raw and smoothed, on a log axis, and images trained on a second.
+    """The lines of metrics.jsonl: the loss, raw and smoothed, on a log axis, and images learned from a second.
 
-    key: whose colour the curves wear, "flow" or "diffusion".
+    key: whose colour the curves wear, "flow" or "diffusion". unit: what is learned from, in the plural.
     """
     step, loss, speed = (
         np.array([np.nan if line.get(name) is None else line[name] for line in history], float)
@@ -253,7 +253,7 @@ def loss_and_speed(
     views = [("loss", loss, smooth, f"loss, {smooth[-1]:.3g} at the end")]
     if known:
         views.append(
-            ("speed", speed, curves.smoothed(speed), f"images a second, {np.nanmedian(speed):,.0f} in the median")
+            ("speed", speed, curves.smoothed(speed), f"{unit} a second, {np.nanmedian(speed):,.0f} in the median")
         )
     for (what, raw, thick, text), ax in zip(views, panels.axes[0], strict=True):
         ax.plot(step, raw, color=tint, lw=0.6, alpha=0.35)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 FAN = 48  # chunks for one moment
-MOMENTS = (0.15, 0.4, 0.6, 0.85)  # of an episode
+MOMENTS = (0.15, 0.4, 0.7)  # of an episode
 
 
 def draw_trajectories(trained: "Trained", path: Path) -> Path:
@@ -26,8 +26,8 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
     starts = np.arange(0, len(truth), recipe.horizon)
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
     chunks = [(int(start), chunk.numpy()) for start, chunk in zip(starts, x, strict=True)]
-    title = "Predicted chunks, dashed, over an episode that was never trained on"
-    figure = drawing.trajectories(truth.numpy(), chunks, trained.columns, fps, title=title, note=_how(trained))
+    title = f"Chunks by {_how(trained)}, over an episode never trained on"
+    figure = drawing.trajectories(truth.numpy(), chunks, trained.columns, fps, key=key_of(recipe), title=title)
     return style.save(figure, path)
 
 
@@ -47,11 +47,11 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
         names = [f"{place / fps:.1f} s" for place in places]
         figure = drawing.pusht_fan(
             episode.state[places].numpy(), np.stack(made), recorded=np.stack(done), names=names, fps=fps,
-            title=f"{FAN} chunks for each of {len(places)} moments", note=_how(trained),
+            title=f"{FAN} chunks for each of {len(places)} moments, by {_how(trained)}",
         )  # fmt: skip
     else:
-        title = f"{FAN} chunks for the moment {places[1] / fps:.1f} s"
-        figure = drawing.fan(made[1], trained.columns, fps, recorded=done[1], title=title, note=_how(trained))
+        title = f"{FAN} chunks for the moment {places[1] / fps:.1f} s, by {_how(trained)}"
+        figure = drawing.fan(made[1], trained.columns, fps, recorded=done[1], title=title)
     return style.save(figure, path)
 
 
@@ -65,8 +65,8 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     yield draw_fan(trained, out / "fan.png")
     history = [line for line in read_metrics(folder) if line["loss"] is not None]
     if history:
-        yield style.save(images.loss_and_speed(history, key=key_of(recipe)), out / "losses.png")
+        yield style.save(images.loss_and_speed(history, key=key_of(recipe), unit="chunks"), out / "losses.png")
 
 
 def _how(trained: "Trained") -> str:
-    return f"Sampled as the recipe says: {trained.recipe.sampler}, {trained.recipe.sample_steps} steps."
+    return f"{trained.recipe.sampler} with {trained.recipe.sample_steps} steps"

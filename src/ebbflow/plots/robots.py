@@ -94,6 +94,8 @@ def trajectories(
             ax.plot(x[:1], chunk[:1, joint], color=tint, ls="none", zorder=4, **first)
         ax.set_xlim(0, max(seconds[-1], 1 / fps))
         ax.margins(y=0.12)
+        if len(set(units)) == 1:
+            _widen(ax, float(np.ptp(truth, axis=0).max()))
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         ax.yaxis.set_major_locator(MaxNLocator(3 if columns > 1 else 4))
         bottom = joint % rows == rows - 1 or joint == a - 1
@@ -158,9 +160,9 @@ def fan(
     grid = style.axes_grid(
         rows,
         columns,
-        panel=(6.8 / columns - 0.52, 1.9 if columns <= 2 else 1.15),
-        gap=(0.52, 0.34),
-        margin=(0.5, 0.15, 0.46 if recorded is not None else 0.22, 0.4),
+        panel=(7.3 / columns - 0.6, 1.9 if columns <= 2 else 1.15),
+        gap=(0.6, 0.34),
+        margin=(0.58, 0.15, 0.46 if recorded is not None else 0.22, 0.4),
         title=title or f"{style.plural(n, 'chunk')} sampled for one observation",
         note=note
         or ("A sample has the same colour in every panel, by where it lies on their main axis." if n > 1 else ""),
@@ -177,6 +179,7 @@ def fan(
         ax.autoscale_view()
         ax.set_xlim(0, max(seconds[-1], 1e-9))
         ax.margins(y=0.08)
+        _widen(ax, float(np.ptp(chunks, axis=(0, 1)).max()))
         ax.xaxis.set_major_locator(MaxNLocator(6 if columns <= 2 else 3, steps=[1, 2, 5, 10]))
         ax.yaxis.set_major_locator(MaxNLocator(5 if columns <= 2 else 3))
         bottom = joint + columns >= a
@@ -591,6 +594,13 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
         borderaxespad=0,
         handlelength=2.4,
     )
+
+
+def _widen(ax: Axes, most: float) -> None:
+    """At least a tenth of what the liveliest joint does, so that a joint at rest looks at rest."""
+    low, high = ax.get_ylim()
+    missing = max(0.1 * most - (high - low), 0.0) / 2
+    ax.set_ylim(low - missing, high + missing)
 
 
 def _merged(figure: Figure, panels: Sequence[Axes]) -> Axes:
