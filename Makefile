@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
 DEV := .[test,dev]
+BOOK := .[docs,metrics,robots,paligemma]
 # A folder of wheels named by pip's own variable serves uv as well; a named folder that isn't there is no error.
 UV_INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(BIN)/python
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
@@ -71,6 +72,11 @@ bench-samplers: $(VENV)/.installed-bench ## Hold ebbflow's samplers against thos
 bench-unet: install-dev ## Time ebbflow's U-Net beside diffusers'
 	$(BIN)/python -m benchmarks.unet
 
+.PHONY: docs
+docs: $(VENV)/.installed-docs ## Build the book, running every chapter; docs/_build/html/index.html opens it
+	$(BIN)/python -m sphinx -W --keep-going -q -j $(WORKERS) -b html docs docs/_build/html
+	@echo "The book: docs/_build/html/index.html"
+
 .PHONY: clean
 clean: ## Remove .venv and every cache; runs/ stays
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -95,6 +101,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing ebbflow in $(VENV), with what tests and checks need"
 	@$(call pip,$(CONSTRAINTS) -e "$(DEV)")
+	@$(WARM)
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing ebbflow in $(VENV), with what builds its book"
+	@$(call pip,$(CONSTRAINTS) -e "$(BOOK)")
 	@$(WARM)
 	@touch $(VENV)/.installed $@
 

@@ -1,0 +1,7 @@
+"""How pictures come out of the book's cells; a reader's own Jupyter is left as it is."""
+
+c = get_config()  # noqa: F821
+c.IPKernelApp.matplotlib = "inline"
+c.InlineBackend.figure_formats = {"retina"}
+c.InlineBackend.print_figure_kwargs = {"bbox_inches": None}
+c.HistoryManager.enabled = False
