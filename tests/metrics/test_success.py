@@ -19,6 +19,12 @@ def test_wilsons_interval_by_hand(count, n, low, high):
     assert wilson_interval(count / n, n) == pytest.approx((low, high), abs=6e-5)
 
 
+def test_wilsons_interval_ends_exactly_where_rates_do():
+    for n in range(1, 200):
+        assert wilson_interval(0.0, n)[0] == 0.0
+        assert wilson_interval(1.0, n)[1] == 1.0
+
+
 @pytest.mark.parametrize("rate", [0.5, 0.9, 0.97])
 def test_wilsons_interval_covers_the_true_rate(rate):
     """Exactly, by summing over all outcomes of 100 episodes: 0.93 to 0.97 here."""

@@ -25,7 +25,8 @@ def wilson_interval(mean: float, n: int) -> tuple[float, float]:
         raise InputError(f"A success rate needs at least one episode and a mean in [0, 1]; got {n} and {mean!r}.")
     z2 = NORMAL**2 / n
     centre, half = mean + z2 / 2, NORMAL * math.sqrt(mean * (1 - mean) / n + z2 / (4 * n))
-    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))
+    low, high = (centre - half) / (1 + z2), (centre + half) / (1 + z2)
+    return low if mean > 0 else 0.0, high if mean < 1 else 1.0  # at its ends to the last bit
 
 
 def score_interval(scores: Sequence[float]) -> tuple[float, float]:
