@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from tqdm import tqdm
 
 from ebbflow.domains import robots
 from ebbflow.errors import EbbflowError, InputError
@@ -62,10 +63,15 @@ def evaluations(run: Trained, steps: int) -> int:
     return len(calls)
 
 
-def measured(runs: Sequence[Trained], steps: int, episodes: int, workers: int) -> tuple[Measurement, Measurement]:
+def measured(
+    runs: Sequence[Trained], steps: int, episodes: int, workers: int, bar: tqdm
+) -> tuple[Measurement, Measurement]:
     """Success rate and mean score of these runs, each seed's being the mean over the runs."""
-    seeds = range(FIRST, FIRST + episodes)
-    tried = list(zip(*(robots.episodes(run, seeds, workers=workers, steps=steps) for run in runs), strict=True))
+    seeds, played = range(FIRST, FIRST + episodes), []
+    for run in runs:
+        played.append(robots.episodes(run, seeds, workers=workers, steps=steps))
+        bar.update(episodes)
+    tried = list(zip(*played, strict=True))
     successes = [fmean(one.success for one in same) for same in tried]
     return success_rate(successes), mean_score([fmean(one.score for one in same) for same in tried])
 
@@ -112,10 +118,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, own in plans.items():
         if any(other != own[0] for other in own):
             raise InputError(f"The runs of {name!r} are sampled in different ways; give them different names.")
-    found = {
-        name: {count: measured(own, steps, args.episodes, args.workers) for count, steps in plans[name][0].items()}
-        for name, own in runs.items()
-    }
+    total = args.episodes * sum(len(own) * len(plans[name][0]) for name, own in runs.items())
+    with tqdm(total=total, unit="episode", dynamic_ncols=True) as bar:
+        found = {
+            name: {
+                count: measured(own, steps, args.episodes, args.workers, bar) for count, steps in plans[name][0].items()
+            }
+            for name, own in runs.items()
+        }
     text = report(found, runs, args.episodes)
     print(text)
     if args.out is None:

@@ -386,3 +386,11 @@ def test_a_path_is_its_options():
     used = DDPM()
     used.scales(torch.zeros(1))
     assert used == DDPM()
+
+
+@pytest.mark.parametrize("path", [make() for make in PATHS.values()], ids=list(PATHS))
+def test_noise_begins_at_0_and_grows(path):
+    """Not at -0, from which the derivative would be -∞."""
+    c = path.scales(torch.zeros((), dtype=torch.float64))
+    assert str(float(c.sigma)) == "0.0"
+    assert c.sigma_dot > 0

@@ -186,7 +186,7 @@ class DDPM(Path):
         start = table[index.long()]
         slope = (table[index.long() + 1] - start) * n
         log_bar = start + slope * (t - index / n)
-        alpha, sigma = (log_bar / 2).exp(), (-log_bar.expm1()).sqrt()
+        alpha, sigma = (log_bar / 2).exp(), log_bar.expm1().abs().sqrt()
         alpha_dot = alpha * slope / 2
         return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from benchmarks import policies
 from ebbflow.data import Observation
@@ -16,6 +17,8 @@ from ebbflow.paths import Linear
 from ebbflow.recipes import RECIPES
 from ebbflow.robots.rollout import Episode
 from ebbflow.trained import Trained
+
+QUIET = tqdm(disable=True)
 
 
 class Still(nn.Module):
@@ -90,14 +93,14 @@ def test_all_that_a_policy_may_see_is_made_up_for_the_count():
 def test_runs_of_one_name_are_one_draw_a_seed(played):
     """Successes 1, 1, 1, 0 and 0, 1, 1, 0 of four seeds: 1/2, 1, 1, 0, not eight draws. Their variance is 11/48."""
     _, runs = played
-    rate, score = policies.measured(runs[:2], 1, 4, 1)
+    rate, score = policies.measured(runs[:2], 1, 4, 1, QUIET)
     assert rate.value == pytest.approx(5 / 8)
     assert score.value == pytest.approx(0.2 + 0.6 * 5 / 8)
     reach = 3.18245 * (11 / 48 / 4) ** 0.5
     assert (score.low, score.high) == pytest.approx((0.575 - 0.6 * reach, min(1, 0.575 + 0.6 * reach)), abs=1e-5)
     assert (rate.low, rate.high) == pytest.approx((max(0, 0.625 - reach), min(1, 0.625 + reach)), abs=1e-5)
     assert rate.note == score.note == "Over 4 episodes."
-    alone, twice = (policies.measured(own, 1, 4, 1) for own in ([runs[0]], [runs[0], runs[0]]))
+    alone, twice = (policies.measured(own, 1, 4, 1, QUIET) for own in ([runs[0]], [runs[0], runs[0]]))
     assert alone == twice  # a copy tells nothing
     assert (alone[0].low, alone[0].high) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson's, of 3 in 4
 
