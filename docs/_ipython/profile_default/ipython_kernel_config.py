@@ -1,6 +1,6 @@
 """How pictures come out of the book's cells; a reader's own Jupyter is left as it is."""
 
-c = get_config()  # noqa: F821
+c = get_config()
 c.IPKernelApp.matplotlib = "inline"
 c.InlineBackend.figure_formats = {"retina"}
 c.InlineBackend.print_figure_kwargs = {"bbox_inches": None}

@@ -1,0 +1,134 @@
+"""The book teaches what it shows: chapters are complete, run when it is built, and need nothing from elsewhere."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+CHAPTERS = sorted(DOCS.glob("book/*.md"))
+PAGES = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".ipynb") and "_build" not in path.parts]
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```", re.S | re.M)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# What the browser asks for by itself, whatever page it is shown.
+ITS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com", "optimizationguide-pa.googleapis.com")
+
+as_rst = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _docstrings():
+    global as_rst
+    spec = importlib.util.spec_from_file_location("docstrings", DOCS / "_ext/docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    as_rst = module.as_rst
+
+
+def test_every_page_is_in_the_contents():
+    listed = {"index"}
+    for page in PAGES:
+        if page.suffix == ".md":
+            for block in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.S | re.M):
+                for entry in block.split():
+                    if not entry.startswith(":"):
+                        listed.add(str((page.parent / entry).resolve().relative_to(DOCS)))
+    assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} <= listed
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_has_what_a_chapter_needs(chapter):
+    text = chapter.read_text()
+    assert re.search(r"\{admonition\} Try it yourself\n:class: try", text)
+    assert re.search(r"\{admonition\} The mistake people make\n:class: mistake", text)
+    if chapter.stem != "choosing":  # which is about measurements
+        assert "$$" in text
+        assert "arxiv.org/abs/" in text.lower()
+    cells = CELL.findall(text)
+    figures = [cell for cell in cells if "figure:" in cell]
+    assert len(figures) >= 2
+    for cell in figures:
+        assert "caption:" in cell
+        assert "alt:" in cell
+
+
+def test_the_tutorial_opens_elsewhere():
+    notebook = json.loads((DOCS / "tutorial.ipynb").read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert notebook["nbformat"] == 4
+    assert len(code) >= 12
+    for cell in code:
+        assert not cell["outputs"]
+        assert cell["execution_count"] is None
+
+
+def test_docstrings_keep_their_equations_and_arguments():
+    rst = as_rst(
+        [
+            "y = a x₀ + b ε of |x₀|², with `name_`.",
+            "",
+            "Then",
+            "    x* = α * x_t",
+            "mask: which numbers",
+            "  count.",
+            "z, w: others.",
+        ]
+    )
+    text = "\n".join(rst)
+    assert r"of \|x₀\|²" in text
+    assert "``name_``" in text
+    assert "::\n\n" in text
+    assert "x* = α * x_t" in text  # as it stands
+    assert "**mask**: which numbers count." in text
+    assert "**z, w**: others." in text
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    notebook = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/gif" in output.get("data", {}) for output in shown)
+    assert not [output for output in shown if output.output_type == "stream" and output.name == "stderr"]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    pytest.importorskip("myst_nb", reason="the book's own packages are not installed: make docs")
+    out = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "2", "-d", out / "trees"]
+    run = subprocess.run([*command, "-b", "html", DOCS, out / "html"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return out / "html"
+
+
+@pytest.mark.slow
+def test_the_pages_ask_for_nothing_from_elsewhere(built, tmp_path):
+    """Every page in a real browser, with the network logged, and its equations set."""
+    if CHROMIUM is None:
+        pytest.skip("There is no Chromium to open the pages with.")
+    for page in sorted(built.rglob("*.html")):
+        log = tmp_path / "net.json"
+        dom = subprocess.run(
+            [
+                CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+                f"--user-data-dir={tmp_path / 'user'}", f"--log-net-log={log}", "--virtual-time-budget=5000",
+                "--dump-dom", page.as_uri(),
+            ],
+            capture_output=True, text=True, timeout=120,
+        ).stdout  # fmt: skip
+        asked = {
+            event["params"]["url"]
+            for event in json.loads(log.read_text())["events"]
+            if "url" in event.get("params", {})
+        }
+        foreign = {url for url in asked if url.startswith("http") and url.split("/")[2] not in ITS_OWN}
+        assert not foreign, page
+        assert "katex-error" not in dom, page
+        assert dom.count('class="katex"') >= dom.count('<span class="math '), page
