@@ -487,3 +487,8 @@ def test_images_of_another_shape_are_refused():
     for shape, t in (((2, 2, 4, 6), (3,)), ((2, 2, 4, 6), (2, 1)), ((2, 4, 6), (2,))):
         with pytest.raises(Exception, match=r"(?i)type-check"):
             dit(torch.zeros(shape), torch.zeros(t))
+
+
+def test_it_says_which_label_is_no_class():
+    """What the trainer hides labels behind: without it no DiT could be trained by class."""
+    assert NETWORKS["dit-tiny"](1, 8, 8, 10).classes == 10

@@ -164,6 +164,7 @@ class DiT(nn.Module):
         self.from_time = nn.Sequential(
             Fourier(TIME_FEATURES), linear(TIME_FEATURES, width), nn.SiLU(), linear(width, width)
         )
+        self.classes = classes  # which is also the label of no class
         self.from_label = LabelEmbedding(classes, width) if classes else None
         self.blocks = nn.ModuleList(Block(width, head, round(width * mlp_ratio), dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
