@@ -341,6 +341,8 @@ def report(results: Results, command: str) -> str:
         "",
         "## Our choices",
         "",
+        "<details><summary>Sampler and times of every cell</summary>",
+        "",
         "| problem | evaluations | measure | sampler | times |",
         "|---|--:|---|---|---|",
     ]
@@ -348,6 +350,7 @@ def report(results: Results, command: str) -> str:
         for count, measure in product(rows, MEASURES):
             sampler, grid = rows[count][measure]
             lines.append(f"| {problem} | {count} | {measure} | `{brief(sampler)}` | `{brief(grid)}` |")
+    lines += ["", "</details>"]
     if results.overheads:
         lines += [
             "",
