@@ -17,7 +17,7 @@ from ebbflow import cli
 from ebbflow.data import save
 from ebbflow.errors import EbbflowError, InputError
 from ebbflow.interop.hub import download, model_card
-from ebbflow.recipes import RECIPES
+from ebbflow.recipes import CITATIONS, RECIPES
 from ebbflow.trained import Trained
 from recording import record
 from training.runs import run, sentence, tiny
@@ -285,3 +285,9 @@ def test_a_policys_card_drives_a_robot(sees, tmp_path, monkeypatch):
                                              ("ot", "tong2024otcfm")])  # fmt: skip
 def test_the_card_cites_the_method(name, cited, tmp_path):
     assert cited in model_card(run(tiny(name, steps=1), tmp_path / "run"), NAME)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_card_of_every_recipe_cites_its_own_papers(name, trained):
+    card = model_card(replace(trained, recipe=replace(RECIPES[name](), data="two_moons")), NAME)
+    assert CITATIONS[name] in card

@@ -81,13 +81,19 @@ action = robot.select_action(observation)  # once for every step"""
 
 
 def _citations(recipe: "Recipe") -> str:
-    """BibTeX of the named recipe with this path and coupling, if it is one."""
+    """BibTeX of the named recipe that this one is most like, if any has its path and coupling."""
     from ..recipes import CITATIONS, RECIPES
 
-    for name, row in RECIPES.items():
-        if (row().path.partition(":")[0], row().coupling) == (recipe.path.partition(":")[0], recipe.coupling):
-            return f"```bibtex\n{CITATIONS[name]}\n```\n"
-    return ""
+    def ways(of: "Recipe") -> tuple[str, str]:
+        return of.path.partition(":")[0], of.coupling
+
+    def likeness(name: str) -> tuple[bool, ...]:
+        row = RECIPES[name]()
+        networks = [of.network.partition(":")[0] for of in (row, recipe)]
+        return type(row) is type(recipe), networks[0] == networks[1], row.target == recipe.target
+
+    alike = [name for name, row in RECIPES.items() if ways(row()) == ways(recipe)]
+    return f"```bibtex\n{CITATIONS[max(alike, key=likeness)]}\n```\n" if alike else ""
 
 
 def download(repository: str) -> Path:
