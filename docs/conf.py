@@ -40,6 +40,7 @@ nb_execution_in_temp = True
 nb_merge_streams = True
 nb_render_image_options = {"align": "center"}
 numfig = True
+smartquotes_action = "qe"  # quotes and ellipses; a -- is an option
 
 # ── Pages: nothing is fetched from elsewhere ──────────────────────────────────────────────────────────────────────────
 html_theme = "furo"
