@@ -81,7 +81,8 @@ def report(found: Mapping[str, Found], runs: Mapping[str, Sequence[Trained]], ep
     lines = [
         "## Policies",
         "",
-        f"`python -m benchmarks.policies`: {episodes} episodes of every run, the same seeds for all. 95 % intervals "
+        f"`python -m benchmarks.policies {' '.join(f'{name}=RUN' for name, own in runs.items() for _ in own)}`: "
+        f"{episodes} episodes of every run, the same seeds for all. 95 % intervals "
         "are over the seeds, each with the mean of a policy's runs.",
         "",
         "| policy | runs | evaluations a chunk | mean score | success |",
