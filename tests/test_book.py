@@ -89,7 +89,8 @@ def test_docstrings_keep_their_equations_and_arguments():
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs(tmp_path):
+def test_the_tutorial_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress")  # accelerate's tqdm misses Jupyter's ipywidgets
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
