@@ -16,15 +16,15 @@ from ebbflow.samplers.dpm_solver import dpmpp_2m
 from ebbflow.samplers.facts import Facts, facts
 from problems import PATHS, float64
 
-# What runs fast: every row on a smooth path and on a table of β, its options on the smooth one.
-FAST = {spec: ("linear", "ddpm") if spec in SAMPLERS else ("linear",) for spec in SPECS}
+# What runs fast: every row on a smooth path.
+FAST = {spec: ("linear",) for spec in SPECS if spec in SAMPLERS}
 
 
 def failed(checks):
     return [check for check in checks if check.passed is False]
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", FAST)
 def test_every_sampler_keeps_its_promises(spec):
     checks = list(certify(spec, FAST[spec]))
     assert not failed(checks)
@@ -32,7 +32,9 @@ def test_every_sampler_keeps_its_promises(spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("spec", "path"), [(spec, path) for spec in SPECS for path in PATHS if path not in FAST[spec]])
+@pytest.mark.parametrize(
+    ("spec", "path"), [(spec, path) for spec in SPECS for path in PATHS if path not in FAST.get(spec, ())]
+)
 def test_every_sampler_keeps_its_promises_on_the_other_paths(spec, path):
     assert not failed(certify(spec, (path,)))
 

@@ -88,7 +88,7 @@ def test_the_prior_is_the_samplers(path):
 
 
 @pytest.mark.parametrize("target", ["noise", "x0", "velocity", "v", "edm"])
-@pytest.mark.parametrize("name", ["linear", "ddpm", "ve"])
+@pytest.mark.parametrize("name", ["linear", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpm", "ve"))])
 def test_a_network_of_any_target(name, target):
     """N(0.7, ¼) through a network that predicts `target`; t_max holds noise at α/σ = 1/200 on the linear path."""
     denoiser, x = exact_network(PATHS[name], target), float64(0.1, 0.7, 1.9)[:, None]
@@ -121,7 +121,9 @@ def test_eight_steps_are_warned_of(path):
     assert float((found.log_density - truth.log_density(x)).abs().max()) > 0.03
 
 
-@pytest.mark.parametrize("steps", [8, 16, 50, 100])
+@pytest.mark.parametrize(
+    "steps", [8, 16, pytest.param(50, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
 @paths
 def test_the_bar_covers_the_error(path, steps):
     """For four in five points (a difference may vanish where the error does not) and for the worst of them."""

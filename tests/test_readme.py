@@ -19,8 +19,13 @@ DOCUMENTS = [
 
 
 def blocks(language):
+    """The README's are run at every test; other pages' commands, a quarter of a minute each, with the slow ones."""
     return [
-        pytest.param(text, id=f"{document.name}: {text.strip().splitlines()[0][:60]}")
+        pytest.param(
+            text,
+            id=f"{document.name}: {text.strip().splitlines()[0][:60]}",
+            marks=pytest.mark.slow if language == "bash" and document.parent != ROOT else (),
+        )
         for document in DOCUMENTS
         for text in re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.S | re.M)
     ]

@@ -38,6 +38,7 @@ def test_the_reference_is_the_exact_flow():
     assert error < 1e-6
 
 
+@pytest.mark.slow
 def test_the_winner_is_better_than_the_usual():
     """On three modes with 4 evaluations, judged on starts of its own."""
     denoiser, stages = modes(Linear()), []
@@ -55,7 +56,7 @@ def test_the_winner_is_better_than_the_usual():
     assert float((end - truth).norm(dim=1).median()) < 3 * found.median
 
 
-@pytest.mark.parametrize("aim", ["rms", "median"])
+@pytest.mark.parametrize("aim", ["rms", pytest.param("median", marks=pytest.mark.slow)])
 def test_each_depth_is_better_on_the_starts_that_choose(aim):
     """Grids, then times, then weights: each fit starts from the one before it."""
     denoiser = modes(Linear())

@@ -53,6 +53,7 @@ def test_the_summary_is_beside_the_default_and_the_best() -> None:
     assert text.endswith("its best, diffusers, channels_last.")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak")
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     """However much this one has had: 128 MiB don't show there, where 64 pictures take more than 4 maps of 2 MiB."""

@@ -30,6 +30,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_prints_every_metric_and_draws_the_nearest(ebbflow, runs):
     code, out, _ = ebbflow("evaluate", runs / "flow-images", "--n", "60", "--steps", "2", "--sampler", "ddim")
     assert code == 0

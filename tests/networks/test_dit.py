@@ -379,6 +379,7 @@ for positions, checkpointing in (("sincos", False), ("rotary", True)):
 """
 
 
+@pytest.mark.slow
 def test_it_compiles_to_one_graph():
     """In a process of its own: the tests' checks of types and shapes, which no user has, can't be traced."""
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)

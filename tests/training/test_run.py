@@ -586,6 +586,7 @@ def test_two_processes_train_as_one(name, tmp_path):
     assert steps_of(tmp_path / "two") == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_every_recipe_trains_as_a_command(tmp_path):
     recording = record(tmp_path / "episodes.npz", pictures=True)
     seen = {name: [] for name in RECIPES} | {"pi0-pusht": ["--cameras", "top"]}
