@@ -41,7 +41,7 @@ test: install-dev ## Run the tests
 	$(PYTEST) -m "not slow"
 
 .PHONY: test-slow
-test-slow: install-dev ## Run the tests that take longer than a minute each
+test-slow: install-dev ## Run the tests that take long: more than an hour in all
 	$(PYTEST) -m slow
 
 .PHONY: mutants
