@@ -18,16 +18,13 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 # What the browser asks for by itself, whatever page it is shown.
 ITS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com", "optimizationguide-pa.googleapis.com")
 
-as_rst = None
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _docstrings():
-    global as_rst
+@pytest.fixture(scope="module")
+def as_rst():
     spec = importlib.util.spec_from_file_location("docstrings", DOCS / "_ext/docstrings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    as_rst = module.as_rst
+    return module.as_rst
 
 
 def test_every_page_is_in_the_contents():
@@ -67,7 +64,7 @@ def test_the_tutorial_opens_elsewhere():
         assert cell["execution_count"] is None
 
 
-def test_docstrings_keep_their_equations_and_arguments():
+def test_docstrings_keep_their_equations_and_arguments(as_rst):
     rst = as_rst(
         [
             "y = a x₀ + b ε of |x₀|², with `name_`.",
