@@ -32,6 +32,7 @@ from .training import checkpoint
 FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, but for large samples,
+ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
@@ -45,7 +46,7 @@ def build_denoiser(
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
     network = build_network(recipe, shape, classes, observation)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
-    return Denoiser(network, path, recipe.target, gaussian_end=recipe.independent)
+    return Denoiser(network, path, recipe.target, gaussian_end=recipe.independent, alpha_min=ALPHA_MIN)
 
 
 def build_network(
