@@ -34,15 +34,25 @@ class Denoiser(nn.Module):
     target: a row of TARGETS, with options as in "edm:data_std=0.5".
     gaussian_end: False where t = 1 is a second sample set instead of N(0, I). Then only the velocity has a
     meaning, so x̂₀ and ε̂ are just its coordinates, and only ODE samplers apply.
+    needs_label: True where the network has classes but never learned its null label, so a call without one fails.
 
     A noise or score says nothing of x₀ where α = 0 (d = 0), as at t = 1 on the linear path; there the network is
     asked at t_max instead, the last time with α/σ ≥ 1/200 (DDPM's own table ends at 1/160). A path that keeps
     α above 1/200 needs no such help, however large its σ.
     """
 
-    def __init__(self, network: nn.Module, path: Path, target: str = "velocity", *, gaussian_end: bool = True) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: Path,
+        target: str = "velocity",
+        *,
+        gaussian_end: bool = True,
+        needs_label: bool = False,
+    ) -> None:
         super().__init__()
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
+        self.needs_label = needs_label
         self.row: Target = bind(TARGETS, target, "target")
         name, options = parse(target)
         self.is_edm, self.data_std = name == "edm", float(options.get("data_std", 1.0))
@@ -56,6 +66,8 @@ class Denoiser(nn.Module):
 
     def output(self, c: Scales, x_t: Float[Tensor, " b *d"], **cond: Any) -> Float[Tensor, " b *d"]:
         """The network's raw output ŷ; EDM alone rescales what the network sees."""
+        if self.needs_label and cond.get("label") is None:
+            raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
         inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
         clock = clock.to(x_t) if isinstance(clock, Tensor) else x_t.new_full((1,), clock)
         y: Tensor = self.network(inputs, clock, **cond)

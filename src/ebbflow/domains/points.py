@@ -19,7 +19,7 @@ from ..recipes import PointRecipe
 from ..samplers import slope
 from ..training.rehearsal import room
 from ..training.trainer import TensorData
-from . import Prepared, class_names, read_array
+from . import Prepared, class_names, frequencies, read_array
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -82,7 +82,11 @@ def prepare(recipe: PointRecipe) -> Prepared:
     x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
-    return Prepared(data, tuple(x.shape[1:]), transform, points.columns, classes)
+    shares: tuple[float, ...] = ()
+    if data.labels is not None:  # the classes of a named set are equally likely, however many of each were drawn
+        count = len(classes)
+        shares = (1 / count,) * count if point_set(recipe) else frequencies(data.labels, count)
+    return Prepared(data, tuple(x.shape[1:]), transform, points.columns, classes, frequencies=shares)
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
@@ -108,6 +112,11 @@ def start(recipe: PointRecipe, n: int, seed: int, first: int) -> Tensor | None:
     rows = load(recipe.source, recipe.points, seed).x
     order = torch.randperm(len(rows), generator=generator(seed, "source"))
     return rows[order[torch.arange(first, first + n) % len(rows)]]
+
+
+def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
+    """Labels of n samples of every class, as often as in the data: samples are drawn beside it."""
+    return trained.in_proportion(n)
 
 
 def snapshot_files(x: Tensor, path: Path) -> dict[Path, bytes]:
@@ -251,7 +260,12 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
 
 @torch.no_grad()
 def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
-    """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time."""
+    """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time.
+
+    None where only the velocities of single classes were learned.
+    """
+    if not trained.recipe.learns_null:
+        return []
     denoiser, recipe = trained.denoiser, cast(PointRecipe, trained.recipe)
     real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))

@@ -74,6 +74,16 @@ class Recipe:
         """Whether the t = 1 end is noise that knows nothing of the data, so that the network also knows the score."""
         return self.coupling == "independent"
 
+    @property
+    def learns_labels(self) -> bool:
+        """Whether training shows labels, so that samples can be asked for by label."""
+        return self.conditional and self.steps * self.batch * (1 - self.label_dropout) >= 1
+
+    @property
+    def learns_null(self) -> bool:
+        """Whether samples can be drawn without a label: there are none, or training hides some (at least one)."""
+        return not self.conditional or self.steps * self.batch * self.label_dropout >= 1
+
     def __post_init__(self) -> None:
         for field, (low, high, accepted) in _RANGES.items():
             value = getattr(self, field, low)
