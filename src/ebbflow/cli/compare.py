@@ -45,6 +45,8 @@ class Points(Subject):
 
     points: int = PointRecipe.points
     """How many points to draw from a named point set, once, as training data."""
+    held_out: float = PointRecipe.held_out
+    """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
 
 
 _IMAGES = flow_images()

@@ -30,7 +30,7 @@ class Likelihood:
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
-    data: Annotated[str, hint("fresh points of the run's data")] = ""
+    data: Annotated[str, hint("the run's: fresh points, or a file's rows held out")] = ""
     """A point set or file to measure instead."""
     n: int = 1000
     """How many points."""
@@ -84,14 +84,14 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
-    """Data in its own units: what was asked for, or fresh points of what the run learned."""
+    """Data in its own units: what was asked for, or points of what the run learned that it was not trained on."""
     from ..data import load
-    from ..domains.points import real_points
+    from ..domains.points import unseen
 
     if args.data:
         x = load(args.data, args.n, args.seed).x[: args.n]
     else:
-        x = real_points(cast(Any, trained.recipe), args.n, args.seed).x
+        x = unseen(cast(Any, trained.recipe), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
         have, got = (" × ".join(map(str, shape)) for shape in (trained.shape, x.shape[1:]))
         raise InputError(f"The run has points of {have} numbers, but {args.data or trained.recipe.data} has {got}.")

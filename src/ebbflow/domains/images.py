@@ -94,13 +94,22 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
 def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
     """The pictures to train on, and those held out."""
     return _parts(
-        recipe.data, recipe.size, recipe.channels, recipe.label, recipe.on_bad_image, recipe.held_out
+        recipe.data,
+        recipe.size,
+        recipe.channels,
+        recipe.label,
+        recipe.on_bad_image,
+        recipe.held_out,
+        recipe.conditional,
     )  # the seed is not asked: a run of another seed holds out the same
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, size: int, channels: int, label: str, on_bad: str, held_out: float) -> tuple[Images, Images]:
-    return images.split(images.load(data, size=size, channels=channels, label=label, on_bad=on_bad), held_out)
+def _parts(
+    data: str, size: int, channels: int, label: str, on_bad: str, held_out: float, conditional: bool
+) -> tuple[Images, Images]:
+    every = images.load(data, size=size, channels=channels, label=label, on_bad=on_bad)
+    return images.split(every, held_out, keep_classes=conditional)
 
 
 def start(recipe: ImageRecipe, n: int, seed: int, first: int) -> Tensor | None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.special import bdtr
 from torch import Tensor
 
 from ..errors import InputError
@@ -28,7 +27,7 @@ from .inputs import Array
 from .kid import kid, kid_influence
 from .manifold import Manifold, precision_recall
 from .memorisation import Nearest, copied_share, nearest
-from .report import Better, Measurement, binomial_interval, influence_interval
+from .report import Better, Measurement, binomial_interval, influence_interval, median_interval
 
 NEIGHBOURS = 5
 
@@ -83,11 +82,7 @@ def _frechet_interval(shown: Shown, value: float, seed: int) -> tuple[float, flo
 
 
 def _median_interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
-    """Between order statistics r and n + 1 − r, r the 2.5 % quantile of Binomial(n, ½)."""
-    ordered = shown.distance.sort().values
-    n = len(ordered)
-    r = max(int(np.searchsorted(bdtr(np.arange(n + 1), n, 0.5), 0.025)), 1)
-    return float(ordered[r - 1]), float(ordered[n - r])
+    return median_interval(shown.distance)
 
 
 IMAGE_METRICS: dict[str, ImageMetric] = {
