@@ -476,7 +476,7 @@ def uneven(tmp_path, counts=(5, 190, 0, 15)) -> str:
 
 
 def test_where_no_label_was_hidden_each_is_drawn_as_often_as_in_the_data(tmp_path):
-    """Sample i's label depends on (seed, i) alone. 4000 draws of 5, 190 and 15 in 210: 6 standard deviations or fewer."""
+    """Sample i's label depends on (seed, i) alone. 4000 draws of 5, 190 and 15 in 210, within 6 standard errors."""
     trained = learned(tmp_path, data=uneven(tmp_path), label_dropout=0.0, held_out=0.0)
     assert trained.classes == ("0", "1", "3")
     assert trained.frequencies == pytest.approx((5 / 210, 190 / 210, 15 / 210))

@@ -226,11 +226,15 @@ def measure(
             raise InputError("With labels, the reference must give (points, labels); it gives points only.")
         return Case(x, y, asked=asked, labels=real_labels, **own)
 
-    near = None if train is None or callable(reference) else _Near.of(samples[kept], reference, train, seed)
+    near, wanted = None, (METRICS[name].needs for name in only or METRICS)
+    if train is not None and not callable(reference) and any("distance" in needs for needs in wanted):
+        near = _Near.of(samples[kept], reference, train, seed)
     floor_cases = (truth(repeat) for repeat in range(repeats))
     first = next(floor_cases)
     kept = kept[: len(first.x)]
     asked = None if labels is None else labels.cpu()[kept]
+    if asked is not None and (absent := set(asked.tolist()) - _real_labels(reference, train, first)):
+        raise InputError(f"The reference has no point with label {min(absent)}, which samples were asked for.")
     case = replace(first, x=samples[kept], asked=asked)
     if near is not None:
         case = replace(case, distance=near.samples, held_distance=near.held)
@@ -410,6 +414,13 @@ def _two_sets(
     halves = order[:n], order[n : 2 * n]
     x, y = ((points[half], None if labels is None else labels[half]) for half in halves)
     return x, y
+
+
+def _real_labels(reference: Callable[[int, int], Points] | Points, train: Points | None, drawn: Case) -> set[Any]:
+    """The labels that real points have: all of an array's, or of a first draw."""
+    arrays = [real for real in (reference, train) if real is not None and not callable(real)]
+    sets = [drawn.asked, drawn.labels, *(_labelled(real)[1] for real in arrays)]
+    return {label for labels in sets if labels is not None for label in labels.tolist()}
 
 
 def _labelled(real: Points) -> tuple[Tensor, Tensor | None]:
