@@ -251,3 +251,13 @@ def test_the_metrics_are_those_of_measure_images():
         held.x[:50], train.x, held.x, train_labels=train.labels, held_labels=held.labels, classes=10, seed=3
     )
     assert rows == direct.rows
+
+
+def test_samples_of_one_class_are_held_against_that_class():
+    recipe = replace(RECIPES["flow-images"](), held_out=0.5)
+    train, held = images.parts(recipe)
+    of = held.labels == 3
+    rows = {row.name: row for row in images.evaluate(recipe, held.x[of].float(), held.labels[of])}
+    assert rows["KID-classifier"].at_floor
+    assert rows["asked class recognised"].floor > 0.9
+    assert f"of {int((train.labels == 3).sum())} training images" in rows["KID-classifier"].note

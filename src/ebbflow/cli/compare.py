@@ -69,7 +69,7 @@ class Images(Subject):
     lr: float = _IMAGES.lr
     """Peak learning rate."""
     conditional: bool = _IMAGES.conditional
-    """Train on the labels too, and draw every class in turn."""
+    """Train on the labels too, and draw every class as often as the data has it."""
     size: int = _IMAGES.size
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = _IMAGES.channels

@@ -195,7 +195,7 @@ def _guided(trained: Trained) -> bool:
 def _guidance(trained: Trained) -> Figure:
     """The same noises by class and guidance weight."""
     labels = trained.learned[:CLASSES]
-    classes, n = [trained.classes[k] for k in labels], len(labels)
+    classes, n = tuple(trained.classes[k] for k in labels), len(labels)
     found = [
         trained.sample(
             n, seed=trained.recipe.seed, label=labels, guidance=weight, sampler="heun", grid="uniform",
