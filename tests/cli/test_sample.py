@@ -180,6 +180,8 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbflow, unhid
     code, out, err = ebbflow("evaluate", unhidden, "--n", "100", "--steps", "2", "--json")
     assert (code, err.count("drawn as often")) == (0, 0)
     assert {"copies", "asked label nearest"} <= {row["name"] for row in json.loads(out)}
+    config = json.loads((unhidden / "checkpoints" / "last" / "config.json").read_text())
+    assert config["frequencies"] == [0.95, 0.05]
     monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 6)
     code, out, _ = ebbflow("likelihood", unhidden, "--steps", "8")
     found = float(out.split()[1])
@@ -193,3 +195,16 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbflow, unhid
     assert found == pytest.approx(float(sum(each).log().mean()) - volume, abs=2e-3)
     assert ebbflow("plot", unhidden)[0] == 0
     assert not (unhidden / "plots" / "vector_field.png").exists()
+
+
+def test_a_class_may_be_called_all(ebbflow, tmp_path):
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    save(tmp_path / "table.csv", x, labels=["all", "some"] * 50)
+    small = "--label label --conditional --steps 3 --batch 16 --snapshots 0 --quiet --out run"
+    assert ebbflow("train", "flow", "--data", "table.csv", *small.split())[0] == 0
+    few = ("run", "--n", "20", "--steps", "2")
+    assert ebbflow("sample", *few, "--label", "all", "--no-picture", "--out", "x.csv")[0] == 0
+    assert (tmp_path / "x.csv").read_text().count("all") == 20
+    code, out, _ = ebbflow("evaluate", *few, "--json")
+    assert code == 0
+    assert {"sliced W2 of label 0", "sliced W2 of label 1"} <= {row["name"] for row in json.loads(out)}

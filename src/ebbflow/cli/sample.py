@@ -145,7 +145,7 @@ def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
     from ..domains import domain
     from ..randomness import Draws
 
-    if how.label == "all" and "all" not in trained.classes:
+    if every_class(trained, how):
         if not trained.recipe.learns_labels:
             raise InputError("This run was trained without labels, so it can't draw every class.")
         every: Tensor = domain(trained.recipe).all_classes(trained, n)
@@ -156,6 +156,11 @@ def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
         return None
     print("ebbflow: Training hid no labels, so each sample's is drawn as often as in the data.", file=sys.stderr)
     return trained.labels(None, n, Draws.first(n, how.seed))
+
+
+def every_class(trained: "Trained", how: Drawing) -> bool:
+    """Whether samples of every class are asked for; a class may be called all."""
+    return how.label == "all" and "all" not in trained.classes
 
 
 def output_file(args: Sample, own: Any) -> Path:
