@@ -185,7 +185,7 @@ def _draw(
     """n samples, the labels they were asked for, and how often the network was evaluated for each."""
     seen: list[int] = []
     hook = trained.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    labels = trained.in_turn(n)
+    labels = trained.in_proportion(n)
     x = trained.sample(n, seed=trained.recipe.seed, label=labels, sampler=sampler, grid=grid, steps=steps, bar=bar)
     hook.remove()
     return x, labels, sum(seen) // n

@@ -34,6 +34,7 @@ class Denoiser(nn.Module):
     target: a row of TARGETS, with options as in "edm:data_std=0.5".
     gaussian_end: False where t = 1 is a second sample set instead of N(0, I). Then only the velocity has a
     meaning, so x̂₀ and ε̂ are just its coordinates, and only ODE samplers apply.
+    needs_label: True where the network has classes but never learned its null label, so a call without one fails.
 
     alpha_min: the least α at which a noise or score is taken at its word. An error δ of ε̂ is one of δ σ/α in x̂₀, so a
     trained network, unlike an exact one, says nothing of x₀ at the end of a cosine table, where σ/α = 20 000. At
@@ -49,10 +50,12 @@ class Denoiser(nn.Module):
         target: str = "velocity",
         *,
         gaussian_end: bool = True,
+        needs_label: bool = False,
         alpha_min: float = 0.0,
     ) -> None:
         super().__init__()
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
+        self.needs_label = needs_label
         self.row: Target = bind(TARGETS, target, "target")
         name, options = parse(target)
         self.is_edm, self.data_std = name == "edm", float(options.get("data_std", 1.0))
@@ -70,6 +73,8 @@ class Denoiser(nn.Module):
 
     def output(self, c: Scales, x_t: Float[Tensor, " b *d"], **cond: Any) -> Float[Tensor, " b *d"]:
         """The network's raw output ŷ; EDM alone rescales what the network sees."""
+        if self.needs_label and cond.get("label") is None:
+            raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
         inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
         clock = clock.to(x_t) if isinstance(clock, Tensor) else x_t.new_full((1,), clock)
         y: Tensor = self.network(inputs, clock, **cond)

@@ -101,7 +101,7 @@ def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
-        observation=prepared.observation,
+        observation=prepared.observation, frequencies=prepared.frequencies,
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ class _Run:
         if not self.main:
             return
         start, flat, own = self.start, self.trainer.flat, domain(self.start.recipe)
-        labels = start.in_turn(own.SNAPSHOT["n"])
+        labels = own.all_classes(start, own.SNAPSHOT["n"])
         weights = flat.vector.clone()
         flat.vector.copy_(self.trainer.ema)
         try:
