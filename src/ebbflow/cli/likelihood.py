@@ -184,8 +184,7 @@ def _draw(trained: "Trained", path: Path, tick: Tick) -> Path:
     from ..likelihood import log_density
     from ..plots.density import density_map, lattice
     from ..plots.run import key_of
-    from ..plots.style import colour
-    from ..training.checkpoint import storage
+    from ..plots.style import colour, save
 
     known = point_set(cast(Any, trained.recipe))
     frame = limits(cast(Any, trained.recipe), real_points(cast(Any, trained.recipe), 10_000, 0).x)
@@ -202,6 +201,4 @@ def _draw(trained: "Trained", path: Path, tick: Tick) -> Path:
         log_density=None if known is None else known.log_density,
         colour=colour(key_of(trained.recipe)),
     )
-    with storage(path):
-        figure.savefig(path)
-    return path
+    return save(figure, path)

@@ -14,6 +14,7 @@ from ..denoiser import DenoiserLike
 from ..domains import images as domain
 from ..encoding import slerp
 from ..errors import InputError
+from ..files import storage
 from ..guidance import Bounded
 from ..metrics import nearest
 from ..paths import PATHS
@@ -23,7 +24,6 @@ from ..recipes import ImageRecipe
 from ..samplers import trajectory
 from ..specs import bind
 from ..trained import Trained
-from ..training.checkpoint import storage
 from . import curves, images, strips, style
 from .report import Picture, losses, still
 from .run import key_of
@@ -42,8 +42,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     """Samples as a plain grid, a column for each class where they were asked for in turn."""
     count = len(trained.classes)
     by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
-    with storage(path):
-        return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
+    return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
 
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
