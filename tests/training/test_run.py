@@ -12,12 +12,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from ebbflow import cli
 from ebbflow.errors import DivergedError, InputError, StorageError
@@ -26,7 +28,7 @@ from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
-from ebbflow.training.run import Interrupted, _due, fit, read_metrics, suited
+from ebbflow.training.run import Interrupted, _due, _loop, fit, read_metrics, suited
 from ebbflow.training.trainer import batch_indices
 from recording import record
 from training.runs import (
@@ -325,7 +327,7 @@ def test_25_kills_at_random_moments_of_a_real_run(tmp_path):
 # --- signals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_says_how_to_go_on(number, code, straight, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
@@ -339,6 +341,57 @@ def test_a_signal_saves_and_says_how_to_go_on(number, code, straight, tmp_path, 
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert main("resume", folder, "--quiet", "--snapshots", 0) == 0
     assert_same(tensors(folder), tensors(straight("flow")))
+
+
+def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
+    """Line after line until no line is left: each signal ends the run, and what its message names is what was saved."""
+
+    class Fake:
+        folder, recipe, flat = Path("runs/a b"), tiny(steps=3), None
+
+        def __init__(self):
+            self.trainer, self.step, self.saved = self, 0, None
+
+        def steps(self, on_nonfinite):
+            for self.step in (1, 2, 3):
+                yield SimpleNamespace(step=self.step, loss=0.0)
+
+        def save(self):
+            self.saved = self.step  # what a slow disk would be doing when the signal comes
+
+    codes = {_loop.__code__, Fake.save.__code__, Fake.steps.__code__}
+    for place in range(10_000):
+        fake, seen = Fake(), [0]
+
+        def trace(frame, event, argument, seen=seen, place=place):
+            if frame.f_code in codes and event == "line":
+                if _signals_are_ours() and seen[0] == place:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                seen[0] += _signals_are_ours()
+            return trace
+
+        outer, answer = sys.gettrace(), ""
+        sys.settrace(trace)
+        try:
+            _loop(fake, None, tqdm(disable=True), "stop", 2, 0)
+        except Interrupted as stopped:
+            answer = str(stopped)
+        finally:
+            sys.settrace(outer)
+        if seen[0] <= place:  # there is no such line any more
+            break
+        assert f"at step {fake.saved} of 3; saved. Continue with: ebbflow resume 'runs/a b'" in answer, place
+    assert place > 20
+
+
+def _signals_are_ours():
+    return callable(signal.getsignal(signal.SIGTERM))
+
+
+def test_a_folder_that_is_removed_while_it_is_trained_in_is_an_error(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with pytest.raises(StorageError, match="removed or moved"):
+        run_until(5, tiny(), folder, monkeypatch, action=lambda: shutil.rmtree(folder))
 
 
 def test_signals_to_a_real_process(tmp_path):

@@ -41,7 +41,7 @@ options:
   --version      show the version
 
 exit codes: 0 done; 1 unexpected error; 2 bad input; 3 training diverged; 4 disk full or read-only; 5 not certified;
-            130, 143 stopped by a signal
+            129, 130, 143 stopped by a signal
 """
 
 

@@ -1,5 +1,6 @@
 """ebbflow train RECIPE: train and leave a run folder."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,4 +107,4 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
     print(f"Trained {trained.step} steps; the run is {out}", file=sys.stderr)
     for picture in domain(recipe).finish(out):
         print(f"picture: {picture}", file=sys.stderr)
-    print(f"Draw from it with: ebbflow sample {out}", file=sys.stderr)
+    print(f"Draw from it with: ebbflow sample {shlex.quote(str(out))}", file=sys.stderr)

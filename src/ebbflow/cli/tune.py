@@ -1,5 +1,6 @@
 """ebbflow tune RUN: find the sampler, grid and order that suit a run best, for a number of evaluations."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def run(argv: Sequence[str]) -> None:
         path = Path(args.run) / FILE
         others = [one for one in trained.tuned if one.evaluations != found.evaluations]
         write_file(path, write([*others, found]))
-        print(f"stored in {path}; ebbflow sample {args.run} --steps auto uses it", file=sys.stderr)
+        print(f"stored in {path}; ebbflow sample {shlex.quote(str(args.run))} --steps auto uses it", file=sys.stderr)
 
 
 def shorten(text: str, most: int) -> str:

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from .run import Interrupted
+from .run import STOPPING, Interrupted
 
 
 def cores() -> int:
@@ -60,14 +60,14 @@ _busy = _Busy()
 
 
 def _worker() -> None:
-    """A worker leaves Ctrl-C to its parent, which passes it on as SIGTERM once, and doesn't outlive it."""
+    """A worker leaves STOPPING signals to its parent, which passes them on as SIGTERM once, and doesn't outlive it."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _busy.at_work:
             raise Interrupted("", number)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, stop)
+    for number in STOPPING:
+        signal.signal(number, stop if number == signal.SIGTERM else signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
@@ -93,7 +93,7 @@ Start = Callable[[Callable[[], Any]], Any]
 
 @contextmanager
 def _forwarded_signals(before: set[BaseProcess]) -> Iterator[tuple[list[int], Start]]:
-    """Pass SIGINT and SIGTERM on to the workers, which save and stop; workers are to be begun by what is yielded.
+    """Pass STOPPING signals on to the workers, which save and stop; workers are to be begun by what is yielded.
 
     A process begins with the signals its parent ignores ignored: so Ctrl-C can't fall into the workers' imports.
     """
@@ -114,8 +114,9 @@ def _forwarded_signals(before: set[BaseProcess]) -> Iterator[tuple[list[int], St
                 signal.signal(signal.SIGINT, forward)
 
     with suppress(ValueError):  # not the main thread: signals stay as they are
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, forward)
+        for number in STOPPING:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, forward)
     try:
         yield received, start
     finally:

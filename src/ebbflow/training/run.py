@@ -9,6 +9,7 @@ run/.lock                        held while a process trains here
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -25,8 +26,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..domains import Prepared, domain
-from ..errors import DivergedError, EbbflowError, InputError
-from ..files import append_to, locked, no_link, own_folder, remove, storage, write_file
+from ..errors import DivergedError, EbbflowError, InputError, StorageError
+from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
 from ..specs import pick
@@ -34,9 +35,12 @@ from ..trained import Trained, build_denoiser
 from . import checkpoint
 from .trainer import Data, Trainer
 
+# The signals after which a run is saved, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class Interrupted(EbbflowError):
-    """Ctrl-C or SIGTERM: the run was saved first. Exit code 128 + signal."""
+    """Ctrl-C, SIGTERM or SIGHUP: the run was saved first. Exit code 128 + signal."""
 
     def __init__(self, text: str, number: int = signal.SIGINT) -> None:
         super().__init__(text)
@@ -123,15 +127,18 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
                     bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
-                if received or _due(record.step, steps, checkpoints):
-                    run.save()
                 if received:
-                    name = signal.Signals(received[0]).name
-                    text = f"Stopped by {name} at step {record.step} of {steps}; saved."
-                    raise Interrupted(f"{text} Continue with: ebbflow resume {run.folder}", received[0])
+                    break
+                if _due(record.step, steps, checkpoints):
+                    run.save()
         except DivergedError:
             run.save()
             raise
+        if received:  # perhaps in the middle of a save, or after the last step's
+            run.save()
+            text = f"Stopped by {signal.Signals(received[0]).name} at step {trainer.step} of {steps}; saved."
+            command = shlex.join(["ebbflow", "resume", str(run.folder)])
+            raise Interrupted(f"{text} Continue with: {command}", received[0])
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
@@ -191,6 +198,8 @@ class _Run:
         """Write a checkpoint, unless this step's is already there."""
         if not self.main or self.saved == self.trainer.step:
             return
+        if not (self.folder / LOCK).exists():
+            raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
         checkpoint.write_folder(target, files | {"training.safetensors": checkpoint.pack(self.trainer.state())})
@@ -333,10 +342,15 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends the process as usual."""
+    """Collect STOPPING signals instead of dying of them; a second one ends the process as usual.
+
+    But for a second SIGHUP: a terminal that closes may send it twice, from the shell and from the system.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
+        if received and signal.Signals(number).name == "SIGHUP":
+            return
         if received:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -344,7 +358,7 @@ def _signals() -> Iterator[list[int]]:
 
     previous: dict[int, Callable[..., Any] | int | None] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN:
                 previous[number] = signal.signal(number, note)
     except ValueError:  # not the main thread: signals stay as they are
