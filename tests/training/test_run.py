@@ -28,7 +28,7 @@ from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
-from ebbflow.training.run import Interrupted, _due, _loop, fit, read_metrics, suited
+from ebbflow.training.run import Interrupted, _due, _loop, fit, read_metrics, stored, suited
 from ebbflow.training.trainer import batch_indices
 from recording import record
 from training.runs import (
@@ -322,6 +322,51 @@ def test_25_kills_at_random_moments_of_a_real_run(tmp_path):
     assert steps_of(folder) == steps_of(tmp_path / "straight")
     for one in sorted((folder / "evolution").iterdir()):
         assert one.read_bytes() == (tmp_path / "straight" / "evolution" / one.name).read_bytes()
+
+
+# --- what is stored of how a run is trained --------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
+    """Resumed without a word it keeps every setting, and its weights are those of a run without the interruption."""
+    how = {"on_nonfinite": "skip", "precision": "bf16", "checkpoints": 3, "keep": 1, "snapshots": 2}
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    run(tiny("images"), whole, **how)
+    with pytest.raises(Interrupted):
+        run_until(5, tiny("images"), folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM), **how)
+    assert stored(folder) == how | {"compile": False, "track": (), "threads": 0}
+    assert main("resume", folder, "--quiet") == 0
+    assert stored(folder) == stored(whole)
+    assert_same(tensors(folder), tensors(whole))
+    with pytest.raises(InputError, match="precision 'bf16', not 'no'"):
+        run(tiny("images"), folder, resume=True, precision="no")
+
+
+@pytest.mark.parametrize("change", ["more", "another", "order"])
+@pytest.mark.parametrize("kind", ["points", "images"])
+def test_a_run_on_data_that_was_replaced_is_not_resumed(kind, change, tmp_path, monkeypatch):
+    rng, file, folder = np.random.default_rng(0), tmp_path / "a.npz", tmp_path / "run"
+    x = rng.normal(size=(40, 2)) if kind == "points" else rng.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
+    other = {"more": np.concatenate([x, x[:5]]), "another": x.copy(), "order": x[::-1].copy()}[change]
+    other[3, 1] = other[7, 0]
+    name = "x" if kind == "points" else "images"
+    np.savez(file, **{name: x})
+    recipe = tiny("flow" if kind == "points" else "images", data=str(file), conditional=False, held_out=0.0)
+    with pytest.raises(Interrupted):
+        run_until(5, recipe, folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    np.savez(file, **{name: other})
+    with pytest.raises(InputError, match="not what it was"):
+        in_a_new_process(folder)
+    np.savez(file, **{name: x})
+    assert run(recipe, folder, resume=True).step == STEPS
+
+
+def in_a_new_process(folder):
+    """Resumed in a process that hasn't read the data before."""
+    with command("resume", folder, "--quiet", "--snapshots", 0) as process:
+        _, said = process.communicate()
+    if process.returncode == 2:
+        raise InputError(said)
 
 
 # --- signals --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,11 @@ from .train import Running, train
 
 @dataclass(frozen=True)
 class Resume:
-    """Continue a run; on a CPU the result is the same, bit for bit, as without the interruption."""
+    """Continue a run; on a CPU the result is the same, bit for bit, as without the interruption.
+
+    It goes on as it began: precision, checkpoints, snapshots and so on are stored with it, and only what is given here
+    changes.
+    """
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
@@ -26,5 +30,7 @@ def run(argv: Sequence[str]) -> None:
     if not (args.run / "checkpoints").is_dir():
         raise InputError(f"{args.run} is not the folder of a run.")
     from ..trained import Trained
+    from ..training.run import stored
 
+    args = parse(Resume, argv, "resume", Resume(args.run, Running(**stored(args.run))))
     train(Trained.from_pretrained(args.run).recipe, args.run, args.running, resume=True)

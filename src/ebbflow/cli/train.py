@@ -81,6 +81,11 @@ def run(argv: Sequence[str]) -> None:
     name = pick(RECIPES, argv[0], "recipe")
     args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:])))
     out = Path(args.out or f"runs/{name}-{Path(args.recipe.data).stem}")
+    if args.resume:
+        from ..training.run import stored
+
+        begun = Running(**stored(out))
+        args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=begun))
     train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
 
 
@@ -102,7 +107,7 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
     trained = fit(
         recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
         compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
-        progress=not how.quiet,
+        threads=how.threads, progress=not how.quiet,
     )  # fmt: skip
     print(f"Trained {trained.step} steps; the run is {out}", file=sys.stderr)
     for picture in domain(recipe).finish(out):

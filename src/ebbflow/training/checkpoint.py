@@ -3,6 +3,7 @@
     config.json          what the tensors are: recipe, shape, classes, data transform, time convention, versions
     model.safetensors    the weights sampling uses (the EMA); other libraries expect this name
     training.safetensors what resuming needs on top: raw weights, optimiser moments, step
+    running.json         how the run is trained, and what the data was (see settings.py)
     manifest.json        size and sha256 of each file but README.md, which people edit and nothing is read from
 
 Nothing is ever unpickled. A flipped bit would otherwise load without a word in 98 % of cases.

@@ -32,7 +32,7 @@ from ..networks.fused import fast_bf16
 from ..recipes import Recipe
 from ..specs import pick
 from ..trained import Trained, build_denoiser
-from . import checkpoint
+from . import checkpoint, settings
 from .trainer import Data, Trainer
 
 # The signals after which a run is saved, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
@@ -63,6 +63,7 @@ def fit(
     checkpoints: int = 5,
     keep: int = 2,
     snapshots: int = 24,
+    threads: int = 0,
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
@@ -70,7 +71,9 @@ def fit(
 
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
-    position: line of the progress bar, where several runs share a screen.
+    All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
+    threads: what `ebbflow resume` is to set again; not set here. position: line of the progress bar, where several runs
+    share a screen.
     """
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
     if keep < 1:
@@ -78,8 +81,14 @@ def fit(
     start, data = prepare(recipe)
     if compile:
         start.denoiser.network.compile()
-    accelerator = accelerate(suited(precision, start.denoiser), track, Path(out))
-    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), keep)
+    precision = _settled(precision, stored(Path(out)) if resume else {}, start.denoiser, Path(out))
+    accelerator = accelerate(precision, track, Path(out))
+    how = {
+        "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
+        "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
+    }  # fmt: skip
+    running = {"how": how, "data": settings.fingerprint(data)}
+    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), running)
     with locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
         run.begin(resume, overwrite)
@@ -92,6 +101,25 @@ def fit(
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
         return run.trained()
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """How the run in a folder is trained, as `fit` takes it; {} for one that doesn't hold it, or no checkpoint."""
+    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+    if found is None or settings.FILE not in found[1]:
+        return {}
+    where, files = found
+    return settings.how(checkpoint.parse_json(files[settings.FILE], where / settings.FILE), str(where))
+
+
+def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
+    """What "auto" means: what the run has been trained in, or what suits this machine."""
+    before = known.get("precision")
+    if before is None:
+        return suited(precision, denoiser)
+    if precision not in ("auto", before):
+        raise InputError(f"{folder} was trained with precision {before!r}, not {precision!r}; resume it as it was.")
+    return str(before)
 
 
 def prepare(recipe: Recipe) -> tuple[Trained, Data]:
@@ -152,8 +180,8 @@ def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
 class _Run:
     """A folder and the trainer whose progress it holds; only the main process writes."""
 
-    def __init__(self, folder: Path, start: Trained, trainer: Trainer, keep: int) -> None:
-        self.folder, self.start, self.trainer, self.keep = folder, start, trainer, keep
+    def __init__(self, folder: Path, start: Trained, trainer: Trainer, running: dict[str, Any]) -> None:
+        self.folder, self.start, self.trainer, self.running = folder, start, trainer, running
         self.saves, self.main = folder / "checkpoints", trainer.accelerator.is_main_process
         self.saved: int | None = None  # the step of the newest checkpoint, if it is this run's
 
@@ -178,6 +206,12 @@ class _Run:
         where, files = found
         stored = Trained.from_files(files, str(where))
         _same_run(stored, self.start, where)
+        if settings.FILE in files:
+            known = checkpoint.parse_json(files[settings.FILE], where / settings.FILE)
+            if not isinstance(known, dict) or not settings.same(known.get("data"), self.running["data"]):
+                raise InputError(
+                    f"{self.start.recipe.data} is not what it was when {where} was trained, so the run can't continue."
+                )
         if "training.safetensors" not in files:
             raise InputError(f"{where} has no training.safetensors, so it can be sampled but not resumed.")
         state = checkpoint.unpack(files["training.safetensors"], f"{where}/training.safetensors")
@@ -202,9 +236,10 @@ class _Run:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
-        checkpoint.write_folder(target, files | {"training.safetensors": checkpoint.pack(self.trainer.state())})
+        files |= {"training.safetensors": checkpoint.pack(self.trainer.state())}
+        checkpoint.write_folder(target, files | {settings.FILE: checkpoint.dump_json(self.running)})
         checkpoint.point_last(target)
-        checkpoint.prune(target, self.keep)
+        checkpoint.prune(target, self.running["how"]["keep"])
         self.saved = self.trainer.step
 
     def snapshot(self) -> None:

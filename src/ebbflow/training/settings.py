@@ -1,0 +1,66 @@
+"""How a run is trained, apart from what its recipe says, and what it was trained on: kept beside each checkpoint.
+
+    running.json   {"how": {"precision": "bf16", …}, "data": {"x": …}}
+
+Without it a run that goes on would go on otherwise: in another precision, or on other data under the same name.
+"""
+
+import hashlib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .trainer import Data
+
+FILE = "running.json"
+# What may be stored of how a run is trained, each with what it must be.
+HOW: dict[str, type] = {
+    "on_nonfinite": str, "precision": str, "compile": bool, "track": list, "checkpoints": int, "keep": int,
+    "snapshots": int, "threads": int,
+}  # fmt: skip
+
+
+def fingerprint(data: Data) -> dict[str, list[Any]]:
+    """Shape and content of each tensor trained on: of integers sha256, of floats sums that another machine can repeat.
+
+    Σ x², and Σ x_i cos(√2 i), which depends on the order; equal to 1e-6, as standardised data is.
+    """
+    parts = {name: part for name, part in vars(data).items() if isinstance(part, Tensor)}
+    return {name: [list(part.shape), *_content(part.detach().cpu().flatten())] for name, part in parts.items()}
+
+
+def _content(x: Tensor) -> list[Any]:
+    if not x.is_floating_point():
+        return [hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()]
+    sums = torch.zeros(2, dtype=torch.float64)
+    for start in range(0, len(x), 2**20):
+        part = x[start : start + 2**20].double()
+        turn = (torch.arange(start, start + len(part), dtype=torch.float64) * math.sqrt(2)).cos()
+        sums += torch.stack([part.square().sum(), (part * turn).sum()])
+    return sums.tolist()
+
+
+def same(stored: Any, now: Any) -> bool:
+    """Whether two fingerprints are of the same data: equal but for the order in which another machine adds."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        return stored.keys() == now.keys() and all(same(stored[name], now[name]) for name in now)
+    if isinstance(stored, list) and isinstance(now, list):
+        scale = max([1.0, *(math.sqrt(abs(value)) for value in now if isinstance(value, float))])
+        return len(stored) == len(now) and all(
+            math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6 * scale)
+            if isinstance(a, float) and isinstance(b, float)
+            else same(a, b)
+            for a, b in zip(stored, now, strict=True)
+        )
+    return bool(stored == now)
+
+
+def how(stored: Any, where: str) -> dict[str, Any]:
+    """The settings in what running.json holds, as `fit` and the command take them; {} where there are none."""
+    found = stored.get("how", {}) if isinstance(stored, dict) else None
+    if not isinstance(found, dict) or not all(type(value) is HOW.get(name) for name, value in found.items()):
+        raise InputError(f"{where}/{FILE} is damaged: it doesn't hold how a run is trained.")
+    return found | ({"track": tuple(found["track"])} if "track" in found else {})
