@@ -27,7 +27,7 @@ def test_data_is_itself_and_nothing_else():
     "stored", [[], {"how": 1}, {"how": {"keep": "2"}}, {"how": {"keep": True}}, {"how": {"no": 1}}]
 )
 def test_settings_that_are_none_are_refused(stored):
-    with pytest.raises(InputError, match="running.json is damaged"):
+    with pytest.raises(InputError, match=r"running\.json is damaged"):
         how(stored, "run")
 
 
