@@ -217,8 +217,9 @@ SLIPS = (
         "weight(c)",
         "the weight of x₀'s error put on the target's",
     ),
-    Slip("denoiser.py", "return t.clamp(max=self.t_max)", "return t", "t_max forgotten for a time per sample"),
-    Slip("denoiser.py", ") > self.t_max else t", ") < self.t_max else t", "t_max inverted"),
+    Slip("denoiser.py", "c.t.where(early, self.t_max)", "c.t", "t_max forgotten for a time per sample"),
+    Slip("denoiser.py", "c.alpha <= self.alpha_min else c", "c.alpha == 0 else c", "alpha_min forgotten"),
+    Slip("denoiser.py", "if c.alpha else estimate", "if not c.alpha else estimate", "ε̂ where the network was asked"),
     Slip("denoiser.py", ".flatten(1).mean(1)", ".flatten(1).sum(1)", "the loss not divided by the dimension"),
     Slip("denoiser.py", "clamp(max=gamma)", "clamp(min=gamma)", "min-SNR made a max"),
     # times.py

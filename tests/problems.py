@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ebbflow.denoiser import Denoiser
+from ebbflow.interop.diffusers import from_diffusers
 from ebbflow.oracle import gaussian
 from ebbflow.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
 from ebbflow.targets import TARGETS
@@ -18,6 +19,16 @@ PATHS: dict[str, Path] = {
     "vp": VP(),
     "ve": VE(10.0),
     "bridge": Bridge(),
+}
+
+# β tables that end with next to nothing of the data, but not with nothing: σ/α = 20 000, 2000, 261 and 4096 at t = 1.
+TABLES: dict[str, Path] = {
+    "squared_cosine": DDPM("squared_cosine"),
+    "squared_cosine of 100": DDPM("squared_cosine", steps=100),
+    "linear of 1100": DDPM(steps=1100),
+    "zero terminal SNR": from_diffusers(
+        {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    ).path,
 }
 
 # At the limit of what family-wise 1e-6 over a few hundred statistical assertions leaves each: 1e-6 / 300.

@@ -10,7 +10,7 @@ from ebbflow.denoiser import Denoiser, loss_weight
 from ebbflow.errors import InputError
 from ebbflow.paths import DDPM, VE, VP, Bridge, Cosine, Linear
 from ebbflow.targets import TARGETS
-from problems import PATHS, GaussianNetwork, exact, float64, noise_like, oracle
+from problems import PATHS, TABLES, GaussianNetwork, exact, float64, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 targets = pytest.mark.parametrize("target", TARGETS)
@@ -68,6 +68,32 @@ def test_the_time_is_left_alone_where_alpha_is_not_zero(path, target):
     torch.testing.assert_close(
         exact(path, target)(x, float64(1)).x0, oracle(path)(x, float64(1)).x0, rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("target", ["noise", "score"])
+@pytest.mark.parametrize("path", TABLES.values(), ids=TABLES.keys())
+def test_a_noise_is_taken_at_its_word_unless_told_otherwise(path, target):
+    """From an alpha_min on, x̂₀ is what the network makes of x_t where α is that, and α x̂₀ + σ ε̂ is still x_t."""
+    x, c = float64(-2, 0.3, 1.5)[:, None], path.along([1.0])[0]
+    network, truth = GaussianNetwork(path, target), oracle(path)(x, 1.0)
+    for found in (Denoiser(network, path, target)(x, t) for t in (1.0, float64(1, 1, 1))):
+        torch.testing.assert_close(found.x0, truth.x0, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.noise, truth.noise, rtol=0, atol=1e-6)
+    held = Denoiser(network, path, target, alpha_min=1 / 20)
+    assert path.along([held.t_max])[0].ratio == pytest.approx(20)
+    x0 = oracle(path)(x, held.t_max).x0
+    for found in (held(x, 1.0), held(x, float64(1, 1, 1)), held(x, path.along([1.0])[0])):
+        torch.testing.assert_close(found.x0, x0, rtol=0, atol=1e-9)
+        torch.testing.assert_close(c.alpha * found.x0 + c.sigma * found.noise, x, rtol=0, atol=1e-12)
+    mixed = held(x, float64(1, 0.5, held.t_max / 2))
+    torch.testing.assert_close(mixed.x0[1:], oracle(path)(x, float64(1, 0.5, held.t_max / 2)).x0[1:])
+    torch.testing.assert_close(mixed.x0[:1], x0[:1])
+
+
+@pytest.mark.parametrize("alpha_min", [-0.1, 1.0, math.nan, math.inf])
+def test_an_alpha_min_that_is_no_alpha_is_refused(alpha_min):
+    with pytest.raises(InputError, match="alpha_min"):
+        Denoiser(nn.Identity(), Linear(), "noise", alpha_min=alpha_min)
 
 
 @pytest.mark.parametrize("target", ["x0", "velocity", "v", "edm"])

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .domains import domain
 from .errors import InputError
+from .files import no_link, write_file
 from .metrics import Measurement
 from .recipes import RECIPES, Recipe
 from .trained import Trained
@@ -110,6 +111,8 @@ def compare(
     for place in (out, *out.parents):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a comparison needs a folder.")
+    for key in METHODS:
+        no_link(out / key)
     jobs = []
     own, plan = domain(recipe), domain(recipe).PLAN
     for position, (key, name) in enumerate(METHODS.items()):
@@ -185,7 +188,7 @@ def _draw(
     """n samples, the labels they were asked for, and how often the network was evaluated for each."""
     seen: list[int] = []
     hook = trained.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    labels = trained.in_turn(n)
+    labels = trained.in_proportion(n)
     x = trained.sample(n, seed=trained.recipe.seed, label=labels, sampler=sampler, grid=grid, steps=steps, bar=bar)
     hook.remove()
     return x, labels, sum(seen) // n
@@ -242,7 +245,7 @@ def save_metrics(comparison: Comparison, folder: Path) -> Path:
         for s in comparison.samplings
     ]
     path = folder / "metrics.json"
-    checkpoint.write_file(path, checkpoint.dump_json(_finite(numbers)))
+    write_file(path, checkpoint.dump_json(_finite(numbers)))
     return path
 
 

@@ -34,28 +34,47 @@ class Denoiser(nn.Module):
     target: a row of TARGETS, with options as in "edm:data_std=0.5".
     gaussian_end: False where t = 1 is a second sample set instead of N(0, I). Then only the velocity has a
     meaning, so x̂₀ and ε̂ are just its coordinates, and only ODE samplers apply.
+    needs_label: True where the network has classes but never learned its null label, so a call without one fails.
 
-    A noise or score says nothing of x₀ where α = 0 (d = 0), as at t = 1 on the linear path; there the network is
-    asked at t_max instead, the last time with α/σ ≥ 1/200 (DDPM's own table ends at 1/160). A path that keeps
-    α above 1/200 needs no such help, however large its σ.
+    alpha_min: the least α at which a noise or score is taken at its word. An error δ of ε̂ is one of δ σ/α in x̂₀, so a
+    trained network, unlike an exact one, says nothing of x₀ at the end of a cosine table, where σ/α = 20 000. At
+    α ≤ alpha_min x̂₀ is what the network makes of x_t at the time where σ/α = 1/alpha_min, and ε̂ the rest of x_t.
+    At the least, 0, this is so only where α = 0 leaves x₀ unknown (d = 0), as at t = 1 on the linear path: there the
+    network is asked at σ/α = 200 (DDPM's own table ends at 160), and ε̂ is its answer.
     """
 
-    def __init__(self, network: nn.Module, path: Path, target: str = "velocity", *, gaussian_end: bool = True) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: Path,
+        target: str = "velocity",
+        *,
+        gaussian_end: bool = True,
+        needs_label: bool = False,
+        alpha_min: float = 0.0,
+    ) -> None:
         super().__init__()
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
+        self.needs_label = needs_label
         self.row: Target = bind(TARGETS, target, "target")
         name, options = parse(target)
         self.is_edm, self.data_std = name == "edm", float(options.get("data_std", 1.0))
         if not 0 < self.data_std < math.inf:
             raise InputError(f"target 'edm': data_std must be above 0 and finite; got {self.data_std}.")
-        lost = name in ("noise", "score") and bool(path.scales(torch.ones((), dtype=torch.float64)).alpha < 1 / 200)
-        self.t_max = float(path.time_of(torch.tensor(200.0, dtype=torch.float64))) if lost else 1.0
-        self.latest = path.along([self.t_max])[0]
+        if not 0 <= alpha_min < 1:
+            raise InputError(f"alpha_min must be at least 0 and below 1; got {alpha_min!r}.")
         if not gaussian_end and name != "velocity":
             raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
+        self.alpha_min = alpha_min
+        # The time at which the network is asked instead; 1 where that never happens.
+        lost = name in ("noise", "score") and path.along([1.0])[0].alpha <= alpha_min
+        self.t_max = float(path.time_of(torch.tensor(1 / (alpha_min or 1 / 200), dtype=torch.float64))) if lost else 1.0
+        self.latest = path.along([self.t_max])[0]
 
     def output(self, c: Scales, x_t: Float[Tensor, " b *d"], **cond: Any) -> Float[Tensor, " b *d"]:
         """The network's raw output ŷ; EDM alone rescales what the network sees."""
+        if self.needs_label and cond.get("label") is None:
+            raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
         inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
         clock = clock.to(x_t) if isinstance(clock, Tensor) else x_t.new_full((1,), clock)
         y: Tensor = self.network(inputs, clock, **cond)
@@ -63,19 +82,30 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Float[Tensor, " b *d"], t: Time, **cond: Any) -> Estimate:
         """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there."""
-        if self.t_max < 1:
-            t = self._within(t)
         c = self.path.at(t, x_t)
+        asked = c if self.t_max == 1 else self._within(c, x_t)
         try:
-            return decode(self.row, c, x_t, self.output(c, x_t, **cond))
+            estimate = decode(self.row, asked, x_t, self.output(asked, x_t, **cond))
         except ZeroDivisionError:
             raise InputError(f"At t = {c.t:g} the target {self.target!r} leaves x₀ or the noise unknown.") from None
+        return estimate if asked is c else self._moved(estimate, x_t, c, asked)
 
-    def _within(self, t: Time) -> Time:
-        """t, but t_max where it is later; its Scales are at hand, as torch.compile can't follow how they are made."""
-        if isinstance(t, Tensor):
-            return t.clamp(max=self.t_max)
-        return self.latest if (t.t if isinstance(t, Scales) else t) > self.t_max else t
+    def _within(self, c: Scales, x_t: Tensor) -> Scales:
+        """The Scales at which the network is asked: c, but those of t_max where α ≤ alpha_min.
+
+        A float's are at hand, as torch.compile can't follow how they are made.
+        """
+        if not isinstance(c.alpha, Tensor):
+            return self.latest if c.alpha <= self.alpha_min else c
+        early = (c.alpha > self.alpha_min).flatten()
+        return self.path.at(c.t.where(early, self.t_max), x_t)
+
+    def _moved(self, estimate: Estimate, x_t: Tensor, c: Scales, asked: Scales) -> Estimate:
+        """x̂₀, and the ε̂ that makes x_t of it at c; where α = 0 it is the estimate's own, which no x̂₀ contradicts."""
+        if not isinstance(c.alpha, Tensor):
+            return Estimate(estimate.x0, (x_t - c.alpha * estimate.x0) / c.sigma) if c.alpha else estimate
+        own = (c.alpha == 0) | (c.alpha == asked.alpha)
+        return Estimate(estimate.x0, estimate.noise.where(own, (x_t - c.alpha * estimate.x0) / c.sigma))
 
     def loss(
         self,

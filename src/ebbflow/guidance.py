@@ -43,6 +43,10 @@ class Wrapper:
     def gaussian_end(self) -> bool:
         return self.denoiser.gaussian_end
 
+    @property
+    def needs_label(self) -> bool:
+        return getattr(self.denoiser, "needs_label", False)
+
 
 @dataclass(frozen=True)
 class ClassifierFree(Wrapper):
@@ -55,7 +59,8 @@ class ClassifierFree(Wrapper):
     arXiv:2404.07724). Where both estimates are needed they are one batch of 2b; conditions other than the label are
     passed on as they are, so they have to fit 2b samples.
 
-    Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, and a missing label.
+    Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, a denoiser that never
+    learned the null label, and a missing label.
     """
 
     denoiser: DenoiserLike
@@ -65,6 +70,8 @@ class ClassifierFree(Wrapper):
 
     def __post_init__(self) -> None:
         _check(self.weight, self.interval)
+        if self.needs_label:
+            raise InputError("Guidance needs a run trained with label_dropout above 0, which learns the null label.")
 
     def __call__(
         self, x_t: Float[Tensor, " b *d"], t: Time, /, *, label: Int[Tensor, " b"] | None = None, **cond: Any

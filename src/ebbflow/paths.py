@@ -190,6 +190,13 @@ class DDPM(Path):
         alpha_dot = alpha * slope / 2
         return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
 
+    def time_of(self, ratio: Tensor) -> Tensor:
+        # -log ᾱ = log(1 + (σ/α)²) rises along the table and is linear between its entries.
+        table, rise = -self._table_like(ratio), ratio.square().log1p()
+        after = torch.searchsorted(table, rise.contiguous()).clamp(1, len(table) - 1)
+        low, high = table[after - 1], table[after]
+        return ((after - 1 + ((rise - low) / (high - low)).clamp(0, 1)) / (len(table) - 1)).to(ratio)
+
     def _table_like(self, t: Tensor) -> Tensor:
         key = (t.dtype, t.device)
         if key not in (cache := self._tables):

@@ -22,7 +22,7 @@ from .errors import InputError
 from .guidance import Bounded, ClassifierFree
 from .networks import NETWORKS
 from .paths import PATHS
-from .randomness import Draws
+from .randomness import Draws, key
 from .recipes import Recipe
 from .samplers import SAMPLERS, trajectory
 from .specs import bind, parse, pick
@@ -32,6 +32,7 @@ from .training import checkpoint
 FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, but for large samples,
+ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
@@ -45,7 +46,10 @@ def build_denoiser(
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
     network = build_network(recipe, shape, classes, observation)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
-    return Denoiser(network, path, recipe.target, gaussian_end=recipe.independent)
+    return Denoiser(
+        network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
+        alpha_min=ALPHA_MIN,
+    )  # fmt: skip
 
 
 def build_network(
@@ -83,6 +87,8 @@ class Trained:
     """What `ebbflow tune` found for a number of evaluations, the latest last."""
     observation: Observation | None = None
     """What a policy's network is told at each chunk."""
+    frequencies: tuple[float, ...] = ()
+    """How often each class occurs in the data, if labels are learned; a run of an older version doesn't hold it."""
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
@@ -130,7 +136,7 @@ class Trained:
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
         first: number of the first sample, to draw a set in pieces.
-        label: one class (name or number) for all samples, or one number each; none draws without labels.
+        label: one class (name or number) for all samples, or one number each; none draws from all classes together.
         steps: a number, or "auto" for the sampler, grid and steps that were tuned last ("auto:10": for 10 evaluations).
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
         bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
@@ -146,15 +152,13 @@ class Trained:
             sampler, grid, steps = best.sampler, best.grid, best.steps
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device) if ids is None else Draws(seed, ids.to(device))
-        labels = self.labels(label, n)
+        labels = self.labels(label, n, draws)
         cond: dict[str, Any] = {} if labels is None else {"label": labels.to(device)}
         cond |= self.context(n, seed, first, seen)
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
             if labels is None or label is None:
                 raise InputError("Guidance needs a label to be guided towards.")
-            if self.recipe.label_dropout == 0:
-                raise InputError("Guidance needs a run trained with label_dropout above 0.")
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
         if bound := self.recipe.bound if bound is None else bound:
             denoiser = Bounded(denoiser, bound)
@@ -209,15 +213,21 @@ class Trained:
         """From the data's units to the network's."""
         return x if self.transform is None else self.transform.apply(x)
 
-    def labels(self, label: Any, n: int) -> Int[Tensor, " n"] | None:
-        """What `trajectory`'s label means for each of n samples; the null label for a conditional run without one."""
+    def labels(self, label: Any, n: int, draws: Draws | None = None) -> Int[Tensor, " n"] | None:
+        """What `trajectory`'s label means for each of n samples of a conditional run; None for another run.
+
+        Without one it is the null label, or, where training hid no labels, one drawn as often as it occurs in the data,
+        by `draws` (of samples 0, 1, … and seed 0, unless given). InputError for a class that was never learned.
+        """
         count = len(self.classes)
         if not self.recipe.conditional:
             if label is not None:
                 raise InputError("This run was trained without labels, so it can't be asked for one.")
             return None
         if label is None:
-            return torch.full((n,), count)
+            return torch.full((n,), count) if self.recipe.learns_null else self._drawn(draws or Draws.first(n, 0))
+        if not self.recipe.learns_labels:
+            raise InputError("This run learned no labels (label_dropout hid them all), so it can't be asked for one.")
         if isinstance(label, str):  # a name first: classes may be called 1, 2, 3
             number = re.fullmatch("[0-9]{1,9}", label) and label not in self.classes
             label = int(label) if number else self.classes.index(pick(self.classes, label, "label"))
@@ -228,11 +238,51 @@ class Trained:
         integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
         if not integers or len(labels) not in (1, n) or bool(((labels < 0) | (labels >= count)).any()):
             raise InputError(f"label must be one or {n} of the classes 0 to {count - 1}; got {label!r}.")
+        if len(never := labels[torch.isin(labels.cpu(), self.learned, invert=True)]):
+            name = self.classes[int(never[0])]
+            raise InputError(f"label {name!r} can't be asked for: training had no example of it.")
         return labels.long().expand(n)
 
+    @property
+    def learned(self) -> Int[Tensor, " c"]:
+        """The classes that training had an example of: all, where that isn't known."""
+        shares = self.frequencies or [1.0] * len(self.classes)
+        return torch.tensor([k for k, share in enumerate(shares) if share], dtype=torch.int64)
+
+    def shares(self) -> Float[Tensor, " k"]:
+        """How often each class occurs in the data; warns where that isn't known, and they are taken for equal."""
+        if self.frequencies:
+            return torch.tensor(self.frequencies, dtype=torch.float64)
+        warnings.warn(
+            "The run doesn't hold how often each class occurs (an older version wrote it): they are drawn evenly.",
+            stacklevel=2,
+        )
+        return torch.full((len(self.classes),), 1 / len(self.classes), dtype=torch.float64)
+
     def in_turn(self, n: int) -> Int[Tensor, " n"] | None:
-        """Every class in turn, for n samples of a conditional run; None for another."""
-        return torch.arange(n) % len(self.classes) if self.recipe.conditional else None
+        """Every class that was learned in turn, for n samples to look at; None for a run that learned no labels."""
+        return self.learned[torch.arange(n) % len(self.learned)] if self.recipe.learns_labels else None
+
+    def in_proportion(self, n: int) -> Int[Tensor, " n"] | None:
+        """Every class as often as in the data, for n samples to hold against it; None for a run that learned no labels.
+
+        The j-th sample of a class of frequency f takes the place (j + ½)/f. So each class is evenly spread, and classes
+        that are equally frequent come in turn.
+        """
+        if not self.recipe.learns_labels:
+            return None
+        shares = self.shares().tolist()
+        most = n + len(shares)  # places up to the n-th
+        count = torch.arange(most + 2, dtype=torch.float64) + 0.5
+        each = [(k, count[: int(most * f) + 2] / f) for k, f in enumerate(shares) if f]
+        order = torch.cat([places for _, places in each]).argsort(stable=True)[:n]
+        return torch.cat([torch.full_like(places, k, dtype=torch.int64) for k, places in each])[order]
+
+    def _drawn(self, draws: Draws) -> Int[Tensor, " n"]:
+        """Independent labels, each as likely as it is frequent in the data; sample i's depends on (seed, i) alone."""
+        z = Draws(key(draws.seed, "label"), draws.ids)(0, torch.empty(len(draws.ids), 1, dtype=torch.float64))
+        up_to = self.shares().cumsum(0)
+        return torch.searchsorted(up_to / up_to[-1], torch.special.ndtr(z[:, 0]).cpu(), right=True)
 
     def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
         """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
@@ -257,6 +307,7 @@ class Trained:
             "classes": list(self.classes),
             "transform": None if self.transform is None else self.transform.to_config(),
             "observation": None if self.observation is None else self.observation.to_config(),
+            "frequencies": list(self.frequencies),
             "recipe": self.recipe.to_config(),
         }
         return {
@@ -294,7 +345,7 @@ class Trained:
     @classmethod
     def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "Trained":
         """Check every field, then build: nothing is allocated but what the weights at hand fill."""
-        config = {"observation": None} | config  # which those of points and pictures once were without
+        config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
         if set(config) != set(_FIELDS):
             raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
         for field, fits in _FIELDS.items():
@@ -305,6 +356,9 @@ class Trained:
         for option, value in parse(recipe.network)[1].items():
             if isinstance(value, int) and value > most:
                 raise InputError(f"its network's {option} can't be {value}: model.safetensors has {most} weights.")
+        shares = tuple(map(float, config["frequencies"]))
+        if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
+            raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
         seen = None if config["observation"] is None else Observation.from_config(config["observation"])
         with torch.device("meta"):
             outline = build_network(recipe, shape, len(classes), seen).state_dict(prefix="network.")
@@ -320,7 +374,10 @@ class Trained:
         denoiser = build_denoiser(recipe, shape, len(classes), seen)
         denoiser.load_state_dict(weights)
         columns = tuple(config["columns"])
-        return cls(denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen)
+        return cls(
+            denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,
+            frequencies=shares,
+        )  # fmt: skip
 
     @classmethod
     def from_pretrained(cls, where: str | Path) -> "Trained":
@@ -379,6 +436,10 @@ def _count(value: Any, low: int = 0) -> bool:
     return type(value) is int and low <= value <= 10**12
 
 
+def _share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
 # The fields of config.json, each with what it may hold.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "format": _count,
@@ -391,5 +452,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "classes": _texts,
     "transform": lambda value: value is None or isinstance(value, dict),
     "observation": lambda value: value is None or isinstance(value, dict),
+    "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
     "recipe": lambda value: isinstance(value, dict),
 }

@@ -2,12 +2,17 @@
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from ebbflow.data import read
+from ebbflow.cli import main
+from ebbflow.data import read, save
+from ebbflow.domains.points import unseen
+from ebbflow.likelihood import log_density
 from ebbflow.trained import Trained
 
 from .conftest import PICTURES, POINTS
@@ -142,3 +147,64 @@ def test_an_export_is_the_run(ebbflow, runs, tmp_path):
     assert "arXiv:2206.00364" in (tmp_path / "model" / "README.md").read_text()
     model, run = Trained.from_pretrained(tmp_path / "model"), Trained.from_pretrained(runs / "edm")
     assert (model.sample(5) == run.sample(5)).all()
+
+
+@pytest.fixture(scope="module")
+def unhidden(tmp_path_factory):
+    """A run on a 95:5 table that hid no labels."""
+    place = tmp_path_factory.mktemp("unhidden")
+    labels = torch.arange(400) % 20 == 0
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) + 5 * labels[:, None]
+    save(place / "table.csv", x, labels=["rare" if rare else "common" for rare in labels])
+    words = "--label label --conditional --label-dropout 0 --steps 3 --batch 16 --snapshots 1 --quiet"
+    network = ["--network", "mlp:width=8,depth=1", "--data", str(place / "table.csv"), "--out", str(place / "run")]
+    assert main(["train", "flow", *words.split(), *network]) == 0
+    return place / "run"
+
+
+@pytest.mark.filterwarnings("ignore:.*log-densities change")
+def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbflow, unhidden, tmp_path, monkeypatch):
+    quick = ("--steps", "2", "--overwrite", "--no-picture", "--out", "x.csv")
+    given = lambda *words: [*("sample", unhidden, "--n", "400"), *words, *quick]
+    count = lambda: (tmp_path / "x.csv").read_text().count("rare")
+    code, _, err = ebbflow(*given())
+    assert code == 0
+    assert "hid no labels, so each sample's is drawn as often as in the data" in err
+    assert 2 <= count() <= 48  # 20 and 6 standard errors of 4.4, all but what lies below 2
+    assert ebbflow(*given("--label", "all"))[0] == 0
+    assert count() == 20
+    assert ebbflow(*given("--label", "rare"))[0] == 0
+    assert count() == 400
+    code, _, err = ebbflow(*given("--label", "rare", "--guidance", "2"))
+    assert (code, "Guidance needs a run trained with label_dropout above 0" in err) == (2, True)
+    code, out, err = ebbflow("evaluate", unhidden, "--n", "100", "--steps", "2", "--json")
+    assert (code, err.count("drawn as often")) == (0, 0)
+    assert {"copies", "asked label nearest"} <= {row["name"] for row in json.loads(out)}
+    config = json.loads((unhidden / "checkpoints" / "last" / "config.json").read_text())
+    assert config["frequencies"] == [0.95, 0.05]
+    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 6)
+    code, out, _ = ebbflow("likelihood", unhidden, "--steps", "8")
+    found = float(out.split()[1])
+    trained = Trained.from_pretrained(unhidden)
+    z = trained.to_network(unseen(trained.recipe, 10**6, 0).x)
+    each = [
+        log_density(trained.denoiser, z, steps=8, label=torch.full((len(z),), k)).exp() * share
+        for k, share in enumerate(trained.frequencies)
+    ]
+    volume = math.log(math.prod(trained.transform.std))
+    assert found == pytest.approx(float(sum(each).log().mean()) - volume, abs=2e-3)
+    assert ebbflow("plot", unhidden)[0] == 0
+    assert not (unhidden / "plots" / "vector_field.png").exists()
+
+
+def test_a_class_may_be_called_all(ebbflow, tmp_path):
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    save(tmp_path / "table.csv", x, labels=["all", "some"] * 50)
+    small = "--label label --conditional --steps 3 --batch 16 --snapshots 0 --quiet --out run"
+    assert ebbflow("train", "flow", "--data", "table.csv", *small.split())[0] == 0
+    few = ("run", "--n", "20", "--steps", "2")
+    assert ebbflow("sample", *few, "--label", "all", "--no-picture", "--out", "x.csv")[0] == 0
+    assert (tmp_path / "x.csv").read_text().count("all") == 20
+    code, out, _ = ebbflow("evaluate", *few, "--json")
+    assert code == 0
+    assert {"sliced W2 of label 0", "sliced W2 of label 1"} <= {row["name"] for row in json.loads(out)}

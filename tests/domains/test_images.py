@@ -99,6 +99,17 @@ def test_what_is_held_out_is_never_trained_on():
     assert again.x is train.x
 
 
+def test_a_class_of_one_picture_is_trained_on_where_labels_are_learned(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", images=rng.integers(0, 255, (20, 4, 4), np.uint8), labels=np.arange(20))
+    recipe = replace(RECIPES["flow-images"](), data=str(tmp_path / "x.npz"), conditional=True, **SMALL)
+    train, held = images.parts(recipe)
+    assert (sorted(train.labels.tolist()), len(held.x)) == (list(range(20)), 0)
+    assert len(images.parts(replace(recipe, conditional=False))[1].x) == 2
+    start, _ = prepare(recipe)
+    assert start.frequencies == (0.05,) * 20
+
+
 def test_pictures_are_seen_between_minus_one_and_one_and_half_of_them_mirrored():
     x = torch.randint(0, 256, (4000, 1, 2, 3), dtype=torch.uint8, generator=generator("test"))
     plain = images.see(x, generator(1))
@@ -240,3 +251,13 @@ def test_the_metrics_are_those_of_measure_images():
         held.x[:50], train.x, held.x, train_labels=train.labels, held_labels=held.labels, classes=10, seed=3
     )
     assert rows == direct.rows
+
+
+def test_samples_of_one_class_are_held_against_that_class():
+    recipe = replace(RECIPES["flow-images"](), held_out=0.5)
+    train, held = images.parts(recipe)
+    of = held.labels == 3
+    rows = {row.name: row for row in images.evaluate(recipe, held.x[of].float(), held.labels[of])}
+    assert rows["KID-classifier"].at_floor
+    assert rows["asked class recognised"].floor > 0.9
+    assert f"of {int((train.labels == 3).sum())} training images" in rows["KID-classifier"].note

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ebbflow.data import DATASETS, save
-from ebbflow.domains.points import evaluate, point_set, real_points
+from ebbflow.domains.points import evaluate, parts, point_set, prepare, real_points, unseen
 from ebbflow.errors import InputError
 from ebbflow.randomness import generator
 from ebbflow.recipes import PointRecipe
@@ -87,3 +87,115 @@ def test_floors_can_be_shared_and_rows_chosen():
     assert set(floors) == {("energy distance", 200)}
     floors["energy distance", 200] = [5.0]
     assert evaluate(recipe, x, floors=floors, only=("energy distance",))[1].floor == 5.0
+
+
+def rows_of(recipe, samples, labels=None, **options):
+    return {row.name: row for row in evaluate(recipe, samples, labels, **options)}
+
+
+def table_of(tmp_path, counts, **changes):
+    """A table whose class k lies around (5k, 0), with so many rows of each class; and fresh points of it."""
+
+    def draw(seed):
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        labels = labels[torch.randperm(len(labels), generator=generator("order", seed))]
+        x = torch.randn(len(labels), 2, generator=generator("rows", seed))
+        return torch.stack([x[:, 0] + 5 * labels, x[:, 1]], 1), labels
+
+    x, labels = draw(0)
+    save(tmp_path / "table.csv", x, ["a", "b"], labels)
+    recipe = PointRecipe(data=str(tmp_path / "table.csv"), label="label", conditional=True)
+    return replace(recipe, **changes), draw
+
+
+def test_rows_held_out_are_never_trained_on_and_no_class_is_swallowed(tmp_path):
+    for counts, share, wanted in (
+        ([900, 98, 1, 1], 0.1, (900, 100)),
+        ([99], 0.1, (99, 0)),
+        ([100], 0.1, (90, 10)),
+        ([50, 50], 0.0, (100, 0)),
+        ([98, *[1] * 9], 0.9, None),
+    ):
+        recipe, _ = table_of(tmp_path, counts, held_out=share)
+        train, held = parts(recipe)
+        every = {tuple(row) for row in train.x.tolist()}
+        assert not every & {tuple(row) for row in held.x.tolist()}, counts
+        assert len(train.x) + len(held.x) == sum(counts), counts
+        assert wanted is None or abs(len(held.x) - wanted[1]) <= 2, counts
+        assert set(train.labels.tolist()) == set(range(len(counts))), counts
+        assert torch.equal(parts(replace(recipe, seed=5))[1].x, held.x)
+        prepared = prepare(recipe)
+        assert len(prepared.data) == len(train.x)
+        assert prepared.frequencies == pytest.approx(
+            [float((train.labels == k).double().mean()) for k in range(len(counts))]
+        )
+    train, held = parts(GAUSSIANS)
+    assert (len(train.x), len(held.x)) == (GAUSSIANS.points, 0)
+
+
+def test_the_classes_of_a_named_set_are_equally_frequent():
+    assert prepare(replace(GAUSSIANS, points=50, conditional=True)).frequencies == (1 / 3,) * 3
+    assert prepare(replace(GAUSSIANS, points=50)).frequencies == ()
+
+
+def test_copies_of_training_rows_are_seen_and_fresh_points_are_not(tmp_path):
+    recipe, draw = table_of(tmp_path, [1900, 100])
+    train, _ = parts(recipe)
+    chosen = torch.randint(len(train.x), (1500,), generator=generator("copies"))
+    copies = rows_of(recipe, train.x[chosen], train.labels[chosen])
+    assert (copies["exact copies"].value, copies["copies"].value, copies["nearest training row"].value) == (1, 1, 0)
+    near = rows_of(recipe, train.x[chosen] + 1e-4, train.labels[chosen])
+    assert near["exact copies"].value == 0
+    assert near["nearest training row"].high < 0.01
+    assert near["copies"].low > 0.9
+    for seen in (copies, near):
+        assert not any(seen[name].at_floor for name in ("copies", "nearest training row"))
+    fresh = rows_of(recipe, *draw(1))
+    assert sum(not row.at_floor for row in fresh.values()) <= 1
+    assert fresh["nearest training row"].value == pytest.approx(1, abs=0.25)
+    assert fresh["exact copies"].value == 0
+    assert "copies" not in rows_of(replace(recipe, held_out=0.0), *draw(1))
+    small, _ = table_of(tmp_path, [60])
+    assert all("Nothing was held out" in row.note for row in evaluate(small, draw(2)[0]))
+
+
+def test_classes_in_proportion_are_at_the_floor_and_classes_in_turn_are_not(tmp_path):
+    """A correct model of a 95:5 table, asked for labels in both ways."""
+    recipe, draw = table_of(tmp_path, [1900, 100])
+    x, labels = draw(1)
+    right = rows_of(recipe, x, labels)
+    both = [(labels == k).nonzero()[:100, 0] for k in (0, 1)]
+    even = rows_of(recipe, x[torch.cat(both)], labels[torch.cat(both)])
+    for name in ("MMD²", "energy distance", "sliced W2"):
+        assert right[name].at_floor, name
+        assert not even[name].at_floor, name
+
+
+def test_samples_of_one_class_are_held_against_that_class(tmp_path):
+    recipe, draw = table_of(tmp_path, [1000, 1000])
+    x, labels = draw(1)
+    for one in (recipe, replace(GAUSSIANS, conditional=True)):
+        if one is not recipe:
+            x, labels = DATASETS["three_gaussians"].sample(1000, generator("test", 1))
+        own = labels == 1
+        rows = rows_of(one, x[own], labels[own])
+        assert sum(not row.at_floor for row in rows.values()) <= 1
+        assert rows["sliced W2"].value < 0.5
+        other = rows_of(one, x[own], torch.zeros_like(labels[own]))
+        assert not other["sliced W2"].at_floor
+
+
+def test_a_class_too_rare_to_be_held_out_has_no_row_of_its_own(tmp_path):
+    recipe, draw = table_of(tmp_path, [197, 2, 1])
+    names = set(rows_of(recipe, *draw(1)))
+    assert "sliced W2 of label 0" in names
+    assert "sliced W2 of label 2" not in names
+
+
+def test_likelihoods_are_of_rows_never_trained_on(tmp_path):
+    recipe, _ = table_of(tmp_path, [200])
+    held = {tuple(row) for row in parts(recipe)[1].x.tolist()}
+    assert {tuple(row) for row in unseen(recipe, 100, 0).x.tolist()} == held
+    assert len(unseen(recipe, 7, 0).x) == 7
+    with pytest.warns(UserWarning, match="Nothing was held out"):
+        assert len(unseen(replace(recipe, held_out=0.0), 10**6, 0).x) == 200

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.errors import InputError, StorageError
+from ebbflow.errors import InputError
 from ebbflow.plots import animation, style
 from plots.material import comparison
 
@@ -88,5 +88,5 @@ def test_what_cannot_be_animated_is_one_sentence(tmp_path):
         animation.sampling_gif(tmp_path / "a.gif", [dataclasses.replace(method, walk=np.zeros((0, 0, 0)))], frame)
     with pytest.raises(InputError, match="training"):
         animation.training_gif(tmp_path / "a.gif", [dataclasses.replace(method, evolution=[])], frame)
-    with pytest.raises(StorageError, match=r"a\.gif"):
+    with pytest.raises(InputError, match=r"a\.gif"):
         animation.training_gif(tmp_path / "no" / "a.gif", [method], frame)

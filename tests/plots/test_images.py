@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.errors import InputError, StorageError
+from ebbflow.errors import InputError
 from ebbflow.plots import images, style
 from plots.tiles import channels_last, cut, drawn, mosaic_of, noise_pictures, words
 
@@ -165,7 +165,7 @@ def test_a_png_holds_the_pictures_and_nothing_else(tmp_path, n, c, factor):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(StorageError, match=r"x\.png"):
+    with pytest.raises(InputError, match=r"x\.png"):
         images.save_png(noise_pictures(1, 1, 8, 8), tmp_path / "no" / "x.png")
 
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError, StorageError
+from ebbflow.errors import InputError
 from ebbflow.plots import report
 from plots.material import comparison, measurement
 
@@ -154,5 +154,5 @@ def test_what_cannot_be_reported_is_one_sentence(tmp_path):
         with pytest.raises(InputError):
             report.write_report(dataclasses.replace(c, **change), tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="file"):
+    with pytest.raises(InputError, match="file"):
         report.write_report(c, tmp_path / "file")

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError, StorageError
+from ebbflow.errors import InputError
 from ebbflow.plots import style
 
 
@@ -101,5 +101,5 @@ def test_figures_can_be_drawn_in_threads_and_leave_pyplot_alone(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(StorageError, match=r"x\.png"):
+    with pytest.raises(InputError, match=r"x\.png"):
         style.save(style.axes_grid(1, 1, panel=(1, 1)).figure, tmp_path / "no" / "x.png")

@@ -154,3 +154,12 @@ def test_any_config_is_a_recipe_or_one_sentence(config, domain):
     except InputError as error:
         text = str(error)
     assert text.endswith(".") if text else recipe.to_config() == KINDS[domain]().to_config() | config
+
+
+def test_an_older_run_on_a_file_held_nothing_out():
+    """Its config has no such field; a named set is endless either way."""
+    for data, share in (("table.csv", 0.0), ("./two_moons", 0.0), ("two_moons", 0.1)):
+        config = PointRecipe(data=data).to_config()
+        assert Recipe.from_config(config).held_out == 0.1
+        del config["held_out"]
+        assert Recipe.from_config(config).held_out == share, data

@@ -46,8 +46,9 @@ def velocity(function, path=None, **options):
 def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
     """One sample of a mixture from t = 0.98 to 0.02: the same end to a few tolerances.
 
-    As many evaluations too: a step or two (of six) and a sixth more or less than SciPy, whose error estimate is ours
-    (Shampine's); torchdiffeq's is two thirds of it, and it reads its first step's norm in another way.
+    SciPy integrates in the flow's clock, τ = σ/(α + σ), as ours does, torchdiffeq in t. As many evaluations too: a step
+    or two (of six) and a sixth more or less than SciPy, whose error estimate is ours (Shampine's); torchdiffeq's, on
+    the path where the clocks are the same, is two thirds of it, and it reads its first step's norm in another way.
     """
     truth = mixture(PATHS[name], MODES, 0.3)
     for seed in range(3):
@@ -64,19 +65,27 @@ def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
             calls[1] += 1
             return slope(truth, x, t.reshape(1))
 
-        def numbers(t, y):
-            return slope(truth, torch.from_numpy(y)[None], float64(t))[0].numpy()
+        def size(t):
+            c = truth.path.scales(float64(t))
+            return float(c.alpha + c.sigma), float(c.sigma / (c.alpha + c.sigma))
+
+        def numbers(tau, y):
+            t = truth.path.time_of(float64(tau / (1 - tau)))
+            estimate = truth(torch.from_numpy(y)[None] * size(float(t))[0], t)
+            return (estimate.noise - estimate.x0)[0].numpy()
 
         times, options = float64(0.98, 0.02), {"rtol": tolerance, "atol": tolerance}
         found = last(dopri5(Counted(), x, times, **options))
         stop = {"step_t": times[1:]}  # or it steps beyond the end, and interpolates
         theirs = torchdiffeq.odeint(field, x, times, method="dopri5", options=stop, **options)[-1]
-        scipys = scipy.integrate.solve_ivp(numbers, (0.98, 0.02), x[0].numpy(), **options)
+        (before, first), (after, final) = size(0.98), size(0.02)
+        scipys = scipy.integrate.solve_ivp(numbers, (first, final), x[0].numpy() / before, **options)
         scale = 30 * tolerance * (1 + float(theirs.abs().max()))
         torch.testing.assert_close(found, theirs, rtol=0, atol=scale)
-        torch.testing.assert_close(found[0], torch.from_numpy(scipys.y[:, -1]), rtol=0, atol=scale)
+        torch.testing.assert_close(found[0], torch.from_numpy(after * scipys.y[:, -1]), rtol=0, atol=scale)
         assert abs(calls[0] - scipys.nfev) <= 12 + scipys.nfev / 6
-        assert abs(calls[0] - calls[1]) <= 24 + calls[1] / 3
+        if name == "linear":
+            assert abs(calls[0] - calls[1]) <= 24 + calls[1] / 3
         assert calls[0] >= 20
 
 

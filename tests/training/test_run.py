@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from ebbflow import cli
 from ebbflow.errors import DivergedError, InputError, StorageError
+from ebbflow.files import locked
 from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
@@ -168,6 +169,16 @@ def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
     trained = run(tiny(), folder, resume=True)
     assert trained.step == STEPS
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_mends_the_link_to_the_newest(straight, tmp_path):
+    """A kill between the last checkpoint and its link leaves the link at the one before."""
+    folder = copy(straight("flow"), tmp_path / "run")
+    (folder / "checkpoints" / "last").unlink()
+    (folder / "checkpoints" / "last").symlink_to("step-00000009")
+    assert Trained.from_pretrained(folder).step == STEPS
+    run(tiny(), folder, resume=True)
+    assert os.readlink(folder / "checkpoints" / "last") == "step-00000012"
 
 
 def test_resuming_where_nothing_is_starts(straight, tmp_path):
@@ -468,11 +479,11 @@ def test_no_space_at_all_is_said_before_training(disk, capsys):
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_a_read_only_disk_is_bad_input(disk, capsys):
+def test_a_read_only_disk_is_the_disk_refusing(disk, capsys):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    assert main(*arguments(tiny(), "flow"), "--out", disk / "run") == 2
+    assert main(*arguments(tiny(), "flow"), "--out", disk / "run") == 4
     err = capsys.readouterr().err
-    assert err == f"ebbflow: Can't write {disk / 'run'}: Read-only file system.\n"
+    assert err == f"ebbflow: Can't write {disk / 'run'}: Read-only file system; what was saved before is intact.\n"
 
 
 def test_a_limit_on_the_size_of_files(straight, tmp_path, monkeypatch):
@@ -515,7 +526,7 @@ def test_a_folder_without_permission_is_bad_input(tmp_path):
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    with checkpoint.locked(tmp_path), pytest.raises(InputError, match="Another process is training in"):
+    with locked(tmp_path), pytest.raises(InputError, match="Another process is training in"):
         run(tiny(), tmp_path)
     assert run(tiny(), tmp_path).step == STEPS
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import EbbflowError, InputError
+from ..errors import EbbflowError, InputError, StorageError
 
 # name: (module, what it does); the module's `run(argv)` does it.
 COMMANDS = {
@@ -40,7 +40,7 @@ options:
   -h, --help     show this help; `ebbflow COMMAND --help` shows a command's
   --version      show the version
 
-exit codes: 0 done; 1 unexpected error; 2 bad input; 3 training diverged; 4 disk full; 5 not certified;
+exit codes: 0 done; 1 unexpected error; 2 bad input; 3 training diverged; 4 disk full or read-only; 5 not certified;
             130, 143 stopped by a signal
 """
 
@@ -83,7 +83,9 @@ def _main(args: list[str]) -> int:
         return 0
     except OSError as error:
         _say(f"Can't use {error.filename}: {error.strerror}." if error.filename else f"{error}.")
-        return InputError.exit_code
+        from ..files import refused
+
+        return StorageError.exit_code if refused(error) else InputError.exit_code
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _NO_MEMORY):
             raise

@@ -45,6 +45,8 @@ class Points(Subject):
 
     points: int = PointRecipe.points
     """How many points to draw from a named point set, once, as training data."""
+    held_out: float = PointRecipe.held_out
+    """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
 
 
 _IMAGES = flow_images()
@@ -67,7 +69,7 @@ class Images(Subject):
     lr: float = _IMAGES.lr
     """Peak learning rate."""
     conditional: bool = _IMAGES.conditional
-    """Train on the labels too, and draw every class in turn."""
+    """Train on the labels too, and draw every class as often as the data has it."""
     size: int = _IMAGES.size
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = _IMAGES.channels

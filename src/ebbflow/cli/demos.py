@@ -51,8 +51,8 @@ def run(argv: Sequence[str]) -> None:
 
     import numpy as np
 
+    from ..files import storage, write_file
     from ..robots.demonstrations import collect
-    from ..training.checkpoint import storage, write_file
     from ..training.run import Interrupted
 
     with storage(out):

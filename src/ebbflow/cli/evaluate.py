@@ -13,7 +13,7 @@ import tyro
 from ..errors import InputError
 from .arguments import MOST, Flag, hint, parse, threads, within
 from .policy import Driving
-from .sample import ITS_OWN, Drawing, draw
+from .sample import ITS_OWN, Drawing, draw, every_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class Evaluate:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse, sample, measure; a conditional run is asked for every class in turn, a policy is tried out."""
+    """Parse, sample, measure; a conditional run draws classes as often as its data, a policy is tried out."""
     args = parse(Evaluate, argv, "evaluate")
     from ..domains import domain
     from ..metrics import table, to_json
@@ -57,7 +57,8 @@ def run(argv: Sequence[str]) -> None:
     own, drawing = domain(trained.recipe), args.drawing
     if drawing.n == ITS_OWN:
         drawing = replace(drawing, n=own.N_EVALUATE)
-    if trained.recipe.conditional and not drawing.label:
+    every = trained.recipe.learns_labels and (not drawing.label or every_class(trained, drawing))
+    if every:
         drawing = replace(drawing, label="all")
     x: Tensor | None
     if trained.observation is None:
@@ -65,7 +66,12 @@ def run(argv: Sequence[str]) -> None:
             raise InputError(f"{given[0]} is for policies; {args.run} has {trained.recipe.domain}.")
         own.real(trained.recipe, 2, drawing.seed)  # if there is nothing to compare with, say so at once
         how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
-        x, rows = _compared(trained, drawing)
+        labels = None
+        if every:
+            if not trained.frequencies:  # a run of an older version
+                trained = replace(trained, frequencies=own.prepare(trained.recipe).frequencies)
+            labels = trained.in_proportion(drawing.n)
+        x, rows = _compared(trained, drawing, labels=labels)
     else:
         x, rows, how = _policy(args, trained, drawing)
     how = {"checkpoint": trained.step, "n": drawing.n} | how

@@ -30,7 +30,7 @@ class Likelihood:
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
-    data: Annotated[str, hint("fresh points of the run's data")] = ""
+    data: Annotated[str, hint("the run's: fresh points, or a file's rows held out")] = ""
     """A point set or file to measure instead."""
     n: int = 1000
     """How many points."""
@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> None:
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
     drawn = args.picture and trained.shape == (2,) and Path(args.run).is_dir()
-    work = len(x) * args.steps + drawn * MAP**2 * MAP_STEPS
+    work = len(_together(trained)) * (len(x) * args.steps + drawn * MAP**2 * MAP_STEPS)
     with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
         print(_table(args, known, x, *_measure(args, trained, x, bar.update)))
         if drawn:
@@ -84,14 +84,14 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
-    """Data in its own units: what was asked for, or fresh points of what the run learned."""
+    """Data in its own units: what was asked for, or points of what the run learned that it was not trained on."""
     from ..data import load
-    from ..domains.points import real_points
+    from ..domains.points import unseen
 
     if args.data:
         x = load(args.data, args.n, args.seed).x[: args.n]
     else:
-        x = real_points(cast(Any, trained.recipe), args.n, args.seed).x
+        x = unseen(cast(Any, trained.recipe), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
         have, got = (" × ".join(map(str, shape)) for shape in (trained.shape, x.shape[1:]))
         raise InputError(f"The run has points of {have} numbers, but {args.data or trained.recipe.data} has {got}.")
@@ -111,20 +111,44 @@ def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> t
     for start in range(0, len(x), CHUNK):
         own = x[start : start + CHUNK]
         draws = Draws.first(len(own), args.seed, start)
-        found = likelihood(
-            trained.denoiser, trained.to_network(own), steps=args.steps, divergence=args.spec, draws=draws,
-            tolerance=math.inf, **_null_label(trained, len(own)),
-        )  # fmt: skip
-        parts.append(found)
-        tick(len(own) * args.steps)
-    value, step_error, probe_error = (torch.cat(part).double() for part in zip(*parts, strict=True))
+        found = []
+        for _, label in _together(trained):
+            one = likelihood(
+                trained.denoiser, trained.to_network(own), steps=args.steps, divergence=args.spec, draws=draws,
+                tolerance=math.inf, **_labelled(label, len(own)),
+            )  # fmt: skip
+            found.append(one)
+            tick(len(own) * args.steps)
+        value, *errors = (torch.stack(part).double() for part in zip(*found, strict=True))
+        joint = value + _log_shares(trained)
+        parts.append((joint.logsumexp(0), *((joint.softmax(0) * error).sum(0) for error in errors)))
+    value, step_error, probe_error = (torch.cat(part) for part in zip(*parts, strict=True))
     doubt(step_error, 0.01 * math.prod(trained.shape), args.steps)
     return value - _log_volume(trained), step_error, probe_error
 
 
-def _null_label(trained: "Trained", n: int) -> dict[str, Any]:
-    """A conditional run's density of all classes together is that of its null label."""
-    return {"label": trained.labels(None, n)} if trained.recipe.conditional else {}
+def _together(trained: "Trained") -> list[tuple[float, int | None]]:
+    """(share, label) of the densities that make up that of all classes together: log p(x) = log Σ share p(x | label).
+
+    That is the null label's alone, where training hid labels; else every class has its share.
+    """
+    if not trained.recipe.conditional:
+        return [(1.0, None)]
+    if trained.recipe.learns_null:
+        return [(1.0, len(trained.classes))]
+    return [(share, k) for k, share in enumerate(trained.shares().tolist()) if share]
+
+
+def _log_shares(trained: "Trained") -> "Tensor":
+    import torch
+
+    return torch.tensor([[share] for share, _ in _together(trained)], dtype=torch.float64).log()
+
+
+def _labelled(label: int | None, n: int) -> dict[str, Any]:
+    import torch
+
+    return {} if label is None else {"label": torch.full((n,), label)}
 
 
 def _log_volume(trained: "Trained") -> float:
@@ -160,23 +184,21 @@ def _draw(trained: "Trained", path: Path, tick: Tick) -> Path:
     from ..likelihood import log_density
     from ..plots.density import density_map, lattice
     from ..plots.run import key_of
-    from ..plots.style import colour
-    from ..training.checkpoint import storage
+    from ..plots.style import colour, save
 
     known = point_set(cast(Any, trained.recipe))
     frame = limits(cast(Any, trained.recipe), real_points(cast(Any, trained.recipe), 10_000, 0).x)
     parts = []
     for own in lattice(frame, MAP).float().split(CHUNK):
-        z = trained.to_network(own)
-        found = log_density(trained.denoiser, z, steps=MAP_STEPS, **_null_label(trained, len(own)))
-        parts.append(found.double() - _log_volume(trained))
-        tick(len(own) * MAP_STEPS)
+        z, found = trained.to_network(own), []
+        for _, label in _together(trained):
+            found.append(log_density(trained.denoiser, z, steps=MAP_STEPS, **_labelled(label, len(own))).double())
+            tick(len(own) * MAP_STEPS)
+        parts.append((torch.stack(found) + _log_shares(trained)).logsumexp(0) - _log_volume(trained))
     figure = density_map(
         torch.cat(parts).reshape(MAP, MAP).numpy(),
         frame,
         log_density=None if known is None else known.log_density,
         colour=colour(key_of(trained.recipe)),
     )
-    with storage(path):
-        figure.savefig(path)
-    return path
+    return save(figure, path)

@@ -37,7 +37,8 @@ class Drawing:
     steps: Annotated[str, hint("the recipe's")] = ""
     """Number of sampling steps; auto takes all from `ebbflow tune` (auto:10: what it found for 10 evaluations)."""
     label: Annotated[str, hint("none")] = ""
-    """Draw this class only (name or number), from a conditional run; all draws every class in turn."""
+    """Draw this class only (name or number), from a conditional run; all: every class, pictures in turn, points as
+    often as in their data."""
     guidance: float = 1.0
     """Classifier-free guidance weight; 1 is off."""
     interval: tuple[float, float] = (0.0, 1.0)
@@ -101,10 +102,12 @@ def run(argv: Sequence[str]) -> None:
         print(f"picture: {own.draw_samples(trained, x, labels, out.with_suffix('.png'))}", file=sys.stderr)
 
 
-def draw(trained: "Trained", how: Drawing, more: int = 1, **options: Any) -> tuple["Tensor", "Tensor | None"]:
+def draw(
+    trained: "Trained", how: Drawing, more: int = 1, labels: "Tensor | None" = None, **options: Any
+) -> tuple["Tensor", "Tensor | None"]:
     """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on.
 
-    options: any others of `Trained.sample`.
+    labels: one for each sample, instead of what `how` asks for. options: any others of `Trained.sample`.
     """
     import torch
     from tqdm import tqdm
@@ -118,11 +121,8 @@ def draw(trained: "Trained", how: Drawing, more: int = 1, **options: Any) -> tup
     room(n * own.EACH * more, f"--n {n}")
     threads(how.threads, trained.denoiser)
     steps: int | str
-    label: str | Tensor | None = how.label or None
-    if label == "all":
-        if not trained.recipe.conditional:
-            raise InputError("This run was trained without labels, so it can't draw every class.")
-        label = torch.arange(n) % len(trained.classes)
+    if labels is None:
+        labels = _asked(trained, how, n)
     if how.steps.startswith("auto"):
         steps, count = how.steps, trained.best(how.steps).steps
     else:
@@ -131,14 +131,36 @@ def draw(trained: "Trained", how: Drawing, more: int = 1, **options: Any) -> tup
     half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
     with half, tqdm(total=count * n, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
-            n, seed=how.seed, label=label, guidance=how.guidance, interval=how.interval,
+            n, seed=how.seed, label=labels, guidance=how.guidance, interval=how.interval,
             sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,
             bound=None if how.bound == -1 else how.bound, **options,
         )  # fmt: skip
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)
-    labels = None if label is None else trained.labels(label, n)
     return x, labels
+
+
+def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
+    """The labels that samples are asked for; None where they are drawn without."""
+    from ..domains import domain
+    from ..randomness import Draws
+
+    if every_class(trained, how):
+        if not trained.recipe.learns_labels:
+            raise InputError("This run was trained without labels, so it can't draw every class.")
+        every: Tensor = domain(trained.recipe).all_classes(trained, n)
+        return every
+    if how.label:
+        return trained.labels(how.label, n)
+    if trained.recipe.learns_null:
+        return None
+    print("ebbflow: Training hid no labels, so each sample's is drawn as often as in the data.", file=sys.stderr)
+    return trained.labels(None, n, Draws.first(n, how.seed))
+
+
+def every_class(trained: "Trained", how: Drawing) -> bool:
+    """Whether samples of every class are asked for; a class may be called all."""
+    return how.label == "all" and "all" not in trained.classes
 
 
 def output_file(args: Sample, own: Any) -> Path:

@@ -136,13 +136,13 @@ def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
 
 
 def _write(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:
-    from ..training.checkpoint import storage
+    from ..files import storage
+    from ..plots.style import save
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, and the pictures need a folder.")
     for name, figure in figures:
         with storage(out):
             out.mkdir(parents=True, exist_ok=True)
-            figure.savefig(out / f"{name}.png")
-        print(out / f"{name}.png")
+        print(save(figure, out / f"{name}.png"))
     sys.stdout.flush()

@@ -53,6 +53,7 @@ def run(argv: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ..paths import PATHS
+    from ..randomness import Draws
     from ..specs import bind
     from ..trained import Trained
     from ..tune import FILE, tune, write
@@ -75,7 +76,7 @@ def run(argv: Sequence[str]) -> None:
             raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
         threads(args.threads, trained.denoiser)
         denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))
-        start, labels = trained.to_network(start), trained.labels(None, args.n)
+        start, labels = trained.to_network(start), trained.labels(None, args.n, Draws.first(args.n, args.seed))
         cond = {} if labels is None else {"label": labels}
     with tqdm(total=100, desc="tuning", unit="%", delay=1, file=sys.stderr, leave=False) as bar:
 

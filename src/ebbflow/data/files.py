@@ -7,7 +7,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import InputError, StorageError
+from ..errors import InputError
+from ..files import writing
 from .points import Points
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
@@ -68,24 +69,14 @@ def save(
     values = (x.float() if x.element_size() < 4 else x).detach().cpu().numpy()
     names = labels.tolist() if isinstance(labels, Tensor) else labels
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            if path.suffix.lower() == ".npy":
-                np.save(file, values)
-            elif path.suffix.lower() == ".npz":
-                arrays: dict[str, Any] = {} if names is None else {"labels": np.array(names)}
-                np.savez(file, x=values, **arrays)
-            else:
-                file.writelines(line.encode() for line in _csv_lines(path, values, columns, names))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with writing(path) as file:
+        if path.suffix.lower() == ".npy":
+            np.save(file, values)
+        elif path.suffix.lower() == ".npz":
+            arrays: dict[str, Any] = {} if names is None else {"labels": np.array(names)}
+            np.savez(file, x=values, **arrays)
+        else:
+            file.writelines(line.encode() for line in _csv_lines(path, values, columns, names))
 
 
 # --- text ---------------------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..randomness import generator
 from . import folder, hugging_face, idx
 from .files import in_order, label_array, listed, load_arrays
 from .gather import Found, Source, gather
 from .pictures import shape
+from .split import held_out
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 LARGEST = 8192  # pixels a side
@@ -80,26 +80,14 @@ def load(
     return Images(x, *_labels(data, labels, found.classes), test, bad)
 
 
-def split(images: Images, share: float, seed: int = 0) -> tuple[Images, Images]:
+def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
     """(training part, held-out part), each in the set's order.
 
-    Where the set has a test part of its own, that is held out, whatever `share`. Else it is round(share n)
-    pictures, at least one if share > 0, of each class within one of its share, drawn by `seed`.
+    Where the set has a test part of its own, that is held out, whatever `share`; else what `held_out` draws.
     """
-    _check("share", share, "at least 0 and below 1", 0 <= share < 1)
-    n = len(images.x)
-    held = torch.zeros(n, dtype=torch.bool)
+    held = held_out(len(images.x), share, images.labels, seed, keep_classes=keep_classes)
     if images.test:
-        held[n - images.test :] = True
-    elif share and n > 1:
-        count = min(max(1, round(share * n)), n - 1)
-        g = generator(seed, "held out")
-        order = torch.randperm(n, generator=g)
-        if images.labels is not None:  # class by class, the classes in a random order as well
-            rank = torch.randperm(int(images.labels.max()) + 1, generator=g)
-            order = order[rank[images.labels[order]].argsort(stable=True)]
-        steps = torch.arange(n + 1) * count // n
-        held[order[steps.diff() > 0]] = True  # evenly along the order
+        held = torch.arange(len(held)) >= len(held) - images.test
     return _part(images, ~held, images.bad), _part(images, held, ())
 
 

@@ -8,6 +8,7 @@ A module has
 
     fits, prepare              what training needs: a first check, then the data
     start                      where sampling starts, if not from noise
+    all_classes                the labels of samples of every class
     recorded                   what a policy saw (robots alone)
     SNAPSHOT, snapshot_files   the samples drawn while training goes on, and the files that keep them
     finish                     what is drawn when training has ended
@@ -26,6 +27,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ..data import Observation, Transform
 from ..errors import InputError
@@ -44,6 +48,8 @@ class Prepared(NamedTuple):
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     observation: Observation | None = None
+    frequencies: tuple[float, ...] = ()
+    """How often each class occurs, where labels are learned; 0 for one without a training example."""
 
 
 def domain(of: Any) -> Any:
@@ -58,6 +64,11 @@ def read_array(file: Path) -> np.ndarray:
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{file} is damaged.") from error
     return array
+
+
+def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:
+    """The share of each of so many classes among the labels."""
+    return tuple((torch.bincount(labels, minlength=classes).double() / len(labels)).tolist())
 
 
 def class_names(classes: Sequence[str], labels: Any) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ..randomness import generator
 from ..recipes import ImageRecipe
 from ..training.rehearsal import room
 from ..training.trainer import TensorData
-from . import Prepared, class_names, read_array
+from . import Prepared, class_names, frequencies, read_array
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -77,7 +77,9 @@ def prepare(recipe: ImageRecipe) -> Prepared:
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
-    return Prepared(data, shape, Pixels(), classes=class_names(train.classes, train.labels))
+    classes = class_names(train.classes, train.labels)
+    shares = () if labels is None else frequencies(labels, len(classes))
+    return Prepared(data, shape, Pixels(), classes=classes, frequencies=shares)
 
 
 def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:
@@ -92,18 +94,32 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
 def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
     """The pictures to train on, and those held out."""
     return _parts(
-        recipe.data, recipe.size, recipe.channels, recipe.label, recipe.on_bad_image, recipe.held_out
+        recipe.data,
+        recipe.size,
+        recipe.channels,
+        recipe.label,
+        recipe.on_bad_image,
+        recipe.held_out,
+        recipe.conditional,
     )  # the seed is not asked: a run of another seed holds out the same
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, size: int, channels: int, label: str, on_bad: str, held_out: float) -> tuple[Images, Images]:
-    return images.split(images.load(data, size=size, channels=channels, label=label, on_bad=on_bad), held_out)
+def _parts(
+    data: str, size: int, channels: int, label: str, on_bad: str, held_out: float, conditional: bool
+) -> tuple[Images, Images]:
+    every = images.load(data, size=size, channels=channels, label=label, on_bad=on_bad)
+    return images.split(every, held_out, keep_classes=conditional)
 
 
 def start(recipe: ImageRecipe, n: int, seed: int, first: int) -> Tensor | None:
     """Sampling starts from noise."""
     return None
+
+
+def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
+    """Labels of n samples that show each class equally often."""
+    return trained.in_turn(n)
 
 
 def snapshot_files(x: Float[Tensor, " n c h w"], path: Path) -> dict[Path, bytes]:

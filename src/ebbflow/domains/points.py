@@ -1,7 +1,9 @@
 """Points: the rows of a table, drawn from a known distribution or read from a file."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from ..compare import Method, Plan
 from ..data import DATASETS, Points, PointSet, Standardise, load, save
+from ..data.split import held_out
 from ..errors import InputError
 from ..metrics import Measurement, measure
 from ..randomness import generator, key
@@ -19,7 +22,7 @@ from ..recipes import PointRecipe
 from ..samplers import slope
 from ..training.rehearsal import room
 from ..training.trainer import TensorData
-from . import Prepared, class_names, read_array
+from . import Prepared, class_names, frequencies, read_array
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -30,6 +33,8 @@ UNIT, UNITS = "pt", "rows"
 N = N_EVALUATE = 10_000  # samples that `ebbflow sample` and `evaluate` draw
 FILE, EXTENSIONS = "samples.npy", (".npy", ".npz", ".csv", ".tsv")  # where to, by default, and in which formats
 EACH = 300  # bytes a sample may take
+NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
+FEWEST_ROWS = 100  # of a table of which some are held out
 WALK_POINTS = 1500
 FIELD_TIMES = (0.9, 0.7, 0.5, 0.3, 0.1)
 # Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:
@@ -73,8 +78,8 @@ def fits(recipe: PointRecipe) -> None:
 
 
 def prepare(recipe: PointRecipe) -> Prepared:
-    """The points of a recipe, and of its second set, in the network's units."""
-    points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
+    """The points of a recipe to train on, and of its second set, in the network's units."""
+    points, _ = parts(recipe)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
     transform = Standardise.fit(points.x) if recipe.standardise else None
@@ -82,7 +87,25 @@ def prepare(recipe: PointRecipe) -> Prepared:
     x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
-    return Prepared(data, tuple(x.shape[1:]), transform, points.columns, classes)
+    shares: tuple[float, ...] = ()
+    if data.labels is not None:  # the classes of a named set are equally likely, however many of each were drawn
+        count = len(classes)
+        shares = (1 / count,) * count if point_set(recipe) else frequencies(data.labels, count)
+    return Prepared(data, tuple(x.shape[1:]), transform, points.columns, classes, frequencies=shares)
+
+
+def parts(recipe: PointRecipe) -> tuple[Points, Points]:
+    """The points to train on, and those held out: of a named set, which is endless, and of a small table none."""
+    points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
+    n = len(points.x)
+    share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
+    held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for pictures
+    return _part(points, ~held), _part(points, held)
+
+
+def _part(points: Points, rows: Tensor) -> Points:
+    labels = None if points.labels is None else points.labels[rows]
+    return replace(points, x=points.x[rows], labels=labels)
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
@@ -108,6 +131,11 @@ def start(recipe: PointRecipe, n: int, seed: int, first: int) -> Tensor | None:
     rows = load(recipe.source, recipe.points, seed).x
     order = torch.randperm(len(rows), generator=generator(seed, "source"))
     return rows[order[torch.arange(first, first + n) % len(rows)]]
+
+
+def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
+    """Labels of n samples of every class, as often as in the data: samples are drawn beside it."""
+    return trained.in_proportion(n)
 
 
 def snapshot_files(x: Tensor, path: Path) -> dict[Path, bytes]:
@@ -138,12 +166,26 @@ def real_points(recipe: PointRecipe, n: int, seed: int) -> Points:
     if known is not None:
         x, labels = known.sample(n, generator("real", seed))
         return Points(x, labels, classes=known.classes)
+    _at_hand(recipe)
+    points = load(recipe.data, n, seed, recipe.label or None)
+    return _part(points, torch.randperm(len(points.x), generator=generator("real", seed))[:n])
+
+
+def _at_hand(recipe: PointRecipe) -> None:
     if not Path(recipe.data).exists():
         raise InputError(f"The run's data, {recipe.data}, is not here, so there is nothing to compare with.")
-    points = load(recipe.data, n, seed, recipe.label or None)
-    kept = torch.randperm(len(points.x), generator=generator("real", seed))[:n]
-    labels = None if points.labels is None else points.labels[kept]
-    return Points(points.x[kept], labels, points.columns, points.classes)
+
+
+def unseen(recipe: PointRecipe, n: int, seed: int) -> Points:
+    """At most n real points never trained on; warns where a file has none, and gives points that were."""
+    if point_set(recipe) is not None:
+        return real_points(recipe, n, seed)
+    _at_hand(recipe)
+    train, held = parts(recipe)
+    if not len(held.x):
+        warnings.warn(f"{Path(recipe.data).name}: {NOTHING_HELD}", stacklevel=2)
+    points = held if len(held.x) else train
+    return _part(points, torch.randperm(len(points.x), generator=generator("real", seed))[:n])
 
 
 def evaluate(
@@ -154,30 +196,50 @@ def evaluate(
     floors: dict[tuple[str, int], list[float]] | None = None,
     only: Sequence[str] | None = None,
 ) -> list[Measurement]:
-    """Every metric that applies, beside its floor. Labels, where given, are what the samples were asked for.
+    """Every metric that applies, beside its floor: against fresh points of a named set, or the held-out rows of a file.
 
+    labels: what the samples were asked for; they are held against real points of these classes.
     floors: one dict for several evaluations against the same data, which then share their floors.
     only: names of the metrics wanted, instead of all.
     """
 
-    def real(n: int, repeat: int) -> Tensor | tuple[Tensor, Tensor]:
-        points = real_points(recipe, n, repeat)
+    asked = None if labels is None else labels.unique()
+
+    def alike(points: Points) -> Points:
+        """Those of the classes that samples were asked for."""
+        if asked is None or points.labels is None:
+            return points
+        return _part(points, torch.isin(points.labels, asked))
+
+    def plain(points: Points) -> Tensor | tuple[Tensor, Tensor]:
         return points.x if labels is None or points.labels is None else (points.x, points.labels)
 
+    if asked is not None and len(asked) == 1:  # all are of the class that is held against them
+        labels = None
+    options: dict[str, Any] = {"labels": labels, "seed": seed, "floors": floors, "only": only}
     known = point_set(recipe)
     if known is None:
-        return measure(samples, real(10**9, seed), labels=labels, seed=seed, floors=floors, only=only)
+        _at_hand(recipe)
+        train, held = map(alike, parts(recipe))
+        if len(held.x) >= 2:
+            return measure(samples, plain(held), train=plain(train), **options)
+        rows = measure(samples, plain(train), **options)
+        return [replace(row, note="\n".join(filter(None, (row.note, NOTHING_HELD)))) for row in rows]
+    if asked is not None and len(asked) < len(known.classes):  # the density of some classes is not that of all
+
+        def some(n: int, repeat: int) -> Tensor | tuple[Tensor, Tensor]:
+            points = alike(real_points(recipe, 2 * n * len(known.classes) + 100, repeat))
+            return plain(_part(points, torch.arange(len(points.x)) < n))
+
+        return measure(samples, some, **options)
     modes = known.modes
     return measure(
         samples,
-        real,
+        lambda n, repeat: plain(real_points(recipe, n, repeat)),
         means=None if modes is None else modes.means,
         std=None if modes is None else modes.std,
         log_density=known.log_density,
-        labels=labels,
-        seed=seed,
-        floors=floors,
-        only=only,
+        **options,
     )
 
 
@@ -251,7 +313,12 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
 
 @torch.no_grad()
 def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
-    """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time."""
+    """The marginal velocity on a lattice over the frame at FIELD_TIMES, among real points noised to that time.
+
+    None where only the velocities of single classes were learned.
+    """
+    if not trained.recipe.learns_null:
+        return []
     denoiser, recipe = trained.denoiser, cast(PointRecipe, trained.recipe)
     real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
@@ -299,8 +366,13 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
         "settings": {
             "network": recipe.network,
             "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
-            "data": f"{recipe.data}, {recipe.points} points" if known else recipe.data,
+            "data": f"{recipe.data}, {recipe.points} points" if known else _rows(recipe),
             "samples": f"{n} from the same noise for both",
             "seed": str(recipe.seed),
         },
     }
+
+
+def _rows(recipe: PointRecipe) -> str:
+    train, held = parts(recipe)
+    return f"{recipe.data}, {len(train.x)} rows, {len(held.x)} more held out"

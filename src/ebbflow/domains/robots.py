@@ -136,6 +136,10 @@ def start(recipe: RobotRecipe, n: int, seed: int, first: int) -> Tensor | None:
     return None
 
 
+def all_classes(trained: "Trained", n: int) -> None:
+    """A policy has no classes."""
+
+
 def snapshot_files(x: Float[Tensor, " n h a"], path: Path) -> dict[Path, bytes]:
     """Chunks in the robot's units as .npy."""
     file = io.BytesIO()

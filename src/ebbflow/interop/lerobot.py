@@ -16,7 +16,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -34,6 +33,7 @@ from tqdm import tqdm
 from ..data.episodes import Episodes, resized
 from ..data.normalise import Quantiles, Standardise
 from ..errors import InputError
+from ..files import sync, writing_folder
 from ..training import checkpoint
 
 VERSION = "v3.0"
@@ -193,18 +193,10 @@ def write(
             raise InputError(f"A camera's name must be letters, digits, '.', '_' and '-'; got {name!r}.")
         if h % 2 or w % 2:
             raise InputError(f"A video needs pictures of even sides; those of camera {name!r} are {w} × {h} pixels.")
-    temporary = folder.with_name(f".{folder.name}.writing")
-    with checkpoint.storage(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            _write(episodes, temporary, codec, robot, progress)
-            for path in [*temporary.rglob("*"), temporary]:
-                checkpoint.sync(path)
-            temporary.rename(folder)
-            checkpoint.sync(folder.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    with writing_folder(folder, replace=False) as temporary:
+        _write(episodes, temporary, codec, robot, progress)
+        for path in temporary.rglob("*"):
+            sync(path)
     return folder
 
 

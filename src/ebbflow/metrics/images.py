@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.special import bdtr
 from torch import Tensor
 
 from ..errors import InputError
@@ -28,7 +27,7 @@ from .inputs import Array
 from .kid import kid, kid_influence
 from .manifold import Manifold, precision_recall
 from .memorisation import Nearest, copied_share, nearest
-from .report import Better, Measurement, binomial_interval, influence_interval
+from .report import Better, Measurement, binomial_interval, influence_interval, median_interval
 
 NEIGHBOURS = 5
 
@@ -83,11 +82,7 @@ def _frechet_interval(shown: Shown, value: float, seed: int) -> tuple[float, flo
 
 
 def _median_interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
-    """Between order statistics r and n + 1 − r, r the 2.5 % quantile of Binomial(n, ½)."""
-    ordered = shown.distance.sort().values
-    n = len(ordered)
-    r = max(int(np.searchsorted(bdtr(np.arange(n + 1), n, 0.5), 0.025)), 1)
-    return float(ordered[r - 1]), float(ordered[n - r])
+    return median_interval(shown.distance)
 
 
 IMAGE_METRICS: dict[str, ImageMetric] = {
@@ -139,21 +134,23 @@ def measure_images(
 ) -> ImageReport:
     """Every metric of IMAGE_METRICS that applies, one row each.
 
-    asked: the class each sample was asked for; up to 32 pixels, a classifier that made no features says how often it is
-    right, where the real images have labels.
+    asked: the class each sample was asked for: where the real images have labels, only those of these classes count.
+    Up to 32 pixels, a classifier that made no features says how often the class is recognised.
     extractor: a row of EXTRACTORS; "" chooses by the images' size and labels.
     at_most: images of each set whose features are taken, random ones; every training image is looked at for copies.
     At most half as many samples as held-out images are measured, since the floor must have their number; but the share
     that is recognised is that of all.
     """
+    every = train, held, train_labels, held_labels
+    if asked is not None:
+        _check_asked(asked, len(samples), classes)
+        train, held = _of(train, train_labels, asked), _of(held, held_labels, asked)
     n = min(len(samples), len(held) // 2, at_most)
     for option, given, least in (("repeats", repeats, 1), ("at_most", at_most, NEIGHBOURS + 1)):
         if given < least:
             raise InputError(f"{option} must be at least {least}; got {given}.")
     _check(samples, train, held, n)
-    if asked is not None:
-        _check_asked(asked, len(samples), classes)
-    real = RealImages(train, held, train_labels, held_labels, classes)
+    real = RealImages(*every, classes)
     name = pick(EXTRACTORS, extractor, "extractor") if extractor else suited(real)
     extract = EXTRACTORS[name](real)
     kept, pool, shelf = (
@@ -163,10 +160,11 @@ def measure_images(
     reference, found = extract.real(train[shelf]), nearest(samples[kept], train)
     held_features, held_distance = extract.real(held[pool]), nearest(held[pool], train).distance
     right = held_right = None
-    if asked is not None and train_labels is not None and held_labels is not None and max(train.shape[2:]) <= SMALL:
-        judge = train_classifier(train, train_labels, classes, held, held_labels, seed=JUDGE_SEED)
+    known, other = real.train_labels, real.held_labels
+    if asked is not None and known is not None and other is not None and max(train.shape[2:]) <= SMALL:
+        judge = train_classifier(real.train, known, classes, real.held, other, seed=JUDGE_SEED)
         right = _hits(judge.predict(samples), asked)  # a share of all samples can be held against any number
-        held_right = _hits(judge.predict(held[pool]), held_labels[pool])
+        held_right = _hits(judge.predict(held[pool]), other[torch.isin(other, asked.to(other))][pool])
 
     shown = Shown(extract(samples[kept]), reference, found.distance, held_distance, right)
     halves = [torch.randperm(2 * n, generator=generator(seed, "floor", i)).split(n) for i in range(repeats)]
@@ -203,6 +201,13 @@ def _row(title: str, metric: ImageMetric, shown: Shown, floors: Sequence[Shown],
     value, floor = metric.value(shown), [metric.value(real) for real in floors]
     low, high = metric.interval(shown, value, seed)
     return Measurement(title, value, low, high, float(np.mean(floor)), min(floor), max(floor), metric.better, note)
+
+
+def _of(images: Tensor, labels: Tensor | None, asked: Tensor) -> Tensor:
+    """The images of the classes that were asked for; all, where they have no labels."""
+    if labels is None or bool((own := torch.isin(labels, asked.to(labels))).all()):
+        return images
+    return images[own]
 
 
 def _hits(found: Tensor, wanted: Tensor) -> Array:

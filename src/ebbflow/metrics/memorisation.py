@@ -30,13 +30,13 @@ def nearest(x: Tensor, y: Tensor) -> Nearest:
     if not len(x) or not len(y) or x.shape[1:] != y.shape[1:] or not x[0].numel():
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise InputError(f"x and y must be images of one shape, at least one of each; got {shapes}.")
-    a, flat = (z.detach().cpu().flatten(1) for z in (x, y))
-    centre = torch.zeros(a.shape[1], dtype=torch.float64)
+    own, flat = (z.detach().cpu().flatten(1) for z in (x, y))
+    centre = torch.zeros(own.shape[1], dtype=torch.float64)
     if x.is_floating_point() or y.is_floating_point():  # integers need no centre: their squares are exact in float64
-        if not (a.isfinite().all() and flat.isfinite().all()):
+        if not (own.isfinite().all() and flat.isfinite().all()):
             raise InputError("x and y must be finite; some of their values are not.")
         centre = flat.double().mean(0)
-    a = a.double() - centre
+    a = own.double() - centre
     best, index = torch.full((len(a),), torch.inf, dtype=torch.float64), torch.zeros(len(a), dtype=torch.int64)
     bar = tqdm(total=len(flat), desc="nearest images", unit="img", delay=2, file=sys.stderr, leave=False)
     with bar:
@@ -49,7 +49,7 @@ def nearest(x: Tensor, y: Tensor) -> Nearest:
                 index[rows[nearer]], best[rows[nearer]] = start + which[nearer], value[nearer]
             bar.update(len(b))
     apart = [
-        (a[rows] + centre - flat[index[rows]].double()).square().mean(1) for rows in torch.arange(len(a)).split(ROWS)
+        (own[rows].double() - flat[index[rows]].double()).square().mean(1) for rows in torch.arange(len(a)).split(ROWS)
     ]
     return Nearest(index, torch.cat(apart).sqrt())
 

@@ -3,6 +3,10 @@
 **Floor.** A distance between finite samples is never 0. Its floor is the same metric, at the same sizes, with truth
 in place of the generator: fresh real samples against other real samples, a few independent repeats.
 
+**Memorisation.** Where it is known what the generator was trained on, the reference is what was held out, the floor is
+that of training rows against it, and the last rows say how near samples come to training rows; there the floor is that
+of held-out rows.
+
 **Interval.** 95 %, for the value the metric has *on average over samples of this size*, the number to hold against
 the floor. Means (log-density) are bootstrapped; distances are bootstrapped through each sample's influence on them
 (the linearised bootstrap: Efron 1982, doi:10.1137/1.9781611970319, chapter 6), because resampling whole sets makes
@@ -20,12 +24,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.special import betaincinv
+from scipy.special import bdtr, betaincinv
 from torch import Tensor
 
 from ..errors import InputError
 from ..specs import pick
 from .inputs import Array
+from .memorisation import copied_share, nearest
 from .mmd import energy_distance, energy_influence, mmd2, mmd2_influence
 from .modes import label_agreement, log_densities, mean_log_density, mode_fractions, outlier_fraction
 from .wasserstein import (
@@ -45,6 +50,7 @@ COUNT_NOISE = (
     " Gaussians): compare with the floor, don't rank by it."
 )
 REPLICATES = 500
+MOST_NEAR = 2000  # samples, and held-out rows, whose nearest training row is looked for
 MOST_ROWS = 16  # modes or labels beyond this get no row each
 
 
@@ -81,6 +87,8 @@ class Case:
     asked: Any = None  # the label each sample was asked to have
     labels: Any = None  # the label each real point has
     which: int = 0  # this mode or label, for metrics with one row for each
+    distance: Any = None  # of some samples to the nearest training row
+    held_distance: Any = None  # the same of real points that were held out
 
     def only(self) -> tuple[Tensor, Tensor]:
         """Samples and real points of this label."""
@@ -98,6 +106,8 @@ class Metric:
     needs: Sequence[str] = ()  # the fields of Case it can't do without
     each: Literal["", "mode", "label"] = ""
     at_most: int | None = None  # how many points it takes in the report
+    even: bool = False  # whether it takes as many samples as real points
+    interval: Callable[[Case, float], tuple[float, float]] | None = None  # instead of the influence's or a fraction's
     note: str = ""
 
 
@@ -138,7 +148,27 @@ METRICS: dict[str, Metric] = {
         lambda c: exact_w2_influence(c.x, c.y),
         root=True,
         at_most=1000,
+        even=True,
         note=COUNT_NOISE,
+    ),
+    "nearest training row": Metric(
+        lambda c: _ratio(float(c.distance.median()), float(c.held_distance.median())),
+        better="equal",
+        needs=("distance",),
+        interval=lambda c, value: _ratio_interval(c),
+        note="the median distance to the nearest training row, over that of held-out rows; below its floor: memorised",
+    ),
+    "copies": Metric(
+        lambda c: copied_share(c.distance, c.held_distance),
+        needs=("distance",),
+        interval=lambda c, value: binomial_interval(round(value * len(c.distance)), len(c.distance)),
+        note="no farther from a training row than the nearest 1 % of held-out rows",
+    ),
+    "exact copies": Metric(
+        lambda c: float((c.distance == 0).double().mean()),
+        needs=("distance",),
+        interval=lambda c, value: binomial_interval(round(value * len(c.distance)), len(c.distance)),
+        note="samples that are a training row, number for number",
     ),
 }
 
@@ -147,6 +177,7 @@ def measure(
     samples: Float[Tensor, " n *d"],
     reference: Callable[[int, int], Points] | Points,
     *,
+    train: Points | None = None,
     means: Float[Tensor, " k ..."] | None = None,
     std: float | None = None,
     log_density: Callable[[Tensor], Tensor] | None = None,
@@ -163,6 +194,9 @@ def measure(
     (asked of the samples) the reference gives (points, labels). Non-finite samples are a row of their own; the
     other rows are over the finite ones.
 
+    train: the rows that the generator learned from, where `reference` is an array of those held out from it. Then no
+    row of either stands in for the other: at most half as many samples as training rows are measured against all that
+    was held out, halves of the training rows are the floor, and rows on memorisation are added.
     only: names of METRICS, instead of all. floors: one dict, empty at first, for several sets of samples that are held
     against the same reference; floors are most of the work and are then computed once for each (name, size).
     """
@@ -184,39 +218,47 @@ def measure(
 
     def truth(repeat: int) -> Case:
         """Fresh real points in place of samples, and the real points they are held against."""
-        (x, asked), (y, real_labels) = _two_sets(reference, len(kept), seed, repeat)
+        (x, asked), (y, real_labels) = _two_sets(reference, train, len(kept), seed, repeat)
+        own: dict[str, Any] = known | ({} if near is None else near.floor(repeat))
         if labels is None:
-            return Case(x, y, **known)
+            return Case(x, y, **own)
         if asked is None or real_labels is None:
             raise InputError("With labels, the reference must give (points, labels); it gives points only.")
-        for labelled in (asked, real_labels):
-            if missing := set(labels.tolist()) - set(labelled.tolist()):
-                raise InputError(f"The reference has no point with label {min(missing)}, which samples were asked for.")
-        return Case(x, y, asked=asked, labels=real_labels, **known)
+        return Case(x, y, asked=asked, labels=real_labels, **own)
 
+    near, wanted = None, (METRICS[name].needs for name in only or METRICS)
+    if train is not None and not callable(reference) and any("distance" in needs for needs in wanted):
+        near = _Near.of(samples[kept], reference, train, seed)
     floor_cases = (truth(repeat) for repeat in range(repeats))
     first = next(floor_cases)
-    kept = kept[: len(first.y)]
+    kept = kept[: len(first.x)]
     asked = None if labels is None else labels.cpu()[kept]
+    if asked is not None and (absent := set(asked.tolist()) - _real_labels(reference, train, first)):
+        raise InputError(f"The reference has no point with label {min(absent)}, which samples were asked for.")
     case = replace(first, x=samples[kept], asked=asked)
+    if near is not None:
+        case = replace(case, distance=near.samples, held_distance=near.held)
 
     todo = {
         name: task
         for key, metric in METRICS.items()
         if only is None or key in only
-        for name, task in _expand(key, metric, case)
+        for name, task in _expand(key, metric, case, first)
     }
     floors = {} if floors is None else floors
     missing = {name: floors.setdefault((name, len(kept)), []) for name in todo if (name, len(kept)) not in floors}
     for floor_case in (first, *floor_cases) if missing else ():
         for name, values in missing.items():
             metric, which = todo[name]
-            values.append(metric.value(_part(floor_case, metric, which)))
+            part = _part(floor_case, metric, which)
+            if metric.each != "label" or all(map(len, part.only())):  # a rare class may be in none of these points
+                values.append(metric.value(part))
     for name, (metric, which) in todo.items():
         part = _part(case, metric, which)
         value = metric.value(part)
         low, high = interval(metric, part, value, seed)
-        seen = f"On {len(part.x)} of the {len(samples)} samples." if len(part.x) < int(finite.sum()) else ""
+        count = len(part.distance) if "distance" in metric.needs else len(part.x)
+        seen = f"On {count} of the {len(samples)} samples." if count < int(finite.sum()) else ""
         note = "\n".join(filter(None, (seen, metric.note)))
         floor = floors[name, len(kept)]
         rows.append(
@@ -227,6 +269,8 @@ def measure(
 
 def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of `value`, the metric of `case`; see the top of this file."""
+    if metric.interval is not None:
+        return metric.interval(case, value)
     if metric.influence is None:
         return binomial_interval(round(value * len(case.x)), len(case.x))
     if not math.isfinite(value):  # a log-density of −∞ has no spread
@@ -258,6 +302,14 @@ def binomial_interval(count: int, n: int) -> tuple[float, float]:
     low = float(betaincinv(count, n - count + 1, 0.025)) if count else 0.0
     high = float(betaincinv(count + 1, n - count, 0.975)) if count < n else 1.0
     return low, high
+
+
+def median_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
+    """95 % of a median: between order statistics r and n + 1 − r, r the 2.5 % quantile of Binomial(n, ½)."""
+    ordered = values.sort().values
+    n = len(ordered)
+    r = max(int(np.searchsorted(bdtr(np.arange(n + 1), n, 0.5), 0.025)), 1)
+    return float(ordered[r - 1]), float(ordered[n - r])
 
 
 def table(rows: Sequence[Measurement]) -> str:
@@ -298,14 +350,63 @@ def _non_finite(bad: int, n: int) -> Measurement:
     return Measurement("non-finite", bad / n, *binomial_interval(bad, n), 0.0, 0.0, 0.0, "lower", note)
 
 
+@dataclass(frozen=True)
+class _Near:
+    """Distances to the nearest training row, each column in units of its spread: of samples and of held-out rows."""
+
+    samples: Float[Tensor, " n"]
+    held: Float[Tensor, " m"]
+    seed: int
+
+    @classmethod
+    def of(cls, samples: Tensor, held: Points, train: Points, seed: int) -> "_Near":
+        (real, _), (rows, _) = _labelled(held), _labelled(train)
+        rows = rows.double()
+        spread = rows.std(0)
+        unit = torch.where(spread > 0, spread, 1.0)
+        some = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:MOST_NEAR]
+        of_samples, of_held = (
+            nearest(z.double() / unit, rows / unit).distance for z in (samples[:MOST_NEAR], real[some])
+        )
+        return cls(of_samples, of_held, seed)
+
+    def floor(self, repeat: int) -> dict[str, Tensor]:
+        """One random half of the held-out rows in place of samples, against the other."""
+        order = torch.randperm(len(self.held), generator=torch.Generator().manual_seed(self.seed + repeat))
+        half = (len(order) + 1) // 2
+        return {"distance": self.held[order[:half]], "held_distance": self.held[order[half:]]}
+
+
+def _ratio(a: float, b: float) -> float:
+    """a / b, 1 where both are 0: rows that repeat are no farther from one another than samples are."""
+    return a / b if b else (1.0 if not a else math.inf)
+
+
+def _ratio_interval(case: Case) -> tuple[float, float]:
+    """Of the samples' median alone: the held-out rows are what they are held against."""
+    typical = float(case.held_distance.median())
+    low, high = (_ratio(end, typical) for end in median_interval(case.distance))
+    return low, high
+
+
 def _two_sets(
-    reference: Callable[[int, int], Points] | Points, n: int, seed: int, repeat: int
+    reference: Callable[[int, int], Points] | Points, train: Points | None, n: int, seed: int, repeat: int
 ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-    """Two independent sets of real points (and labels): drawn fresh, or two halves of an array."""
+    """Two independent sets of real points (and labels): fresh ones, training rows and held-out ones, or two halves."""
     one, two = (int(word) for word in np.random.SeedSequence([seed, repeat]).generate_state(2))
     if callable(reference):
         return _labelled(reference(n, one)), _labelled(reference(n, two))
     points, labels = _labelled(reference)
+    if train is not None:
+        rows, own = _labelled(train)
+        if len(points) < 2 or len(rows) < 4:
+            raise InputError(f"At least 2 held-out and 4 training rows are needed; got {len(points)} and {len(rows)}.")
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(one))[: min(n, len(rows) // 2)]
+        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+        return (
+            (rows[chosen], None if own is None else own[chosen]),
+            (points[order], None if labels is None else labels[order]),
+        )
     n = min(n, len(points) // 2)
     if n < 2:
         raise InputError(f"The reference needs at least 4 points, to be split into halves; got {len(points)}.")
@@ -315,22 +416,32 @@ def _two_sets(
     return x, y
 
 
+def _real_labels(reference: Callable[[int, int], Points] | Points, train: Points | None, drawn: Case) -> set[Any]:
+    """The labels that real points have: all of an array's, or of a first draw."""
+    arrays = [real for real in (reference, train) if real is not None and not callable(real)]
+    sets = [drawn.asked, drawn.labels, *(_labelled(real)[1] for real in arrays)]
+    return {label for labels in sets if labels is not None for label in labels.tolist()}
+
+
 def _labelled(real: Points) -> tuple[Tensor, Tensor | None]:
     points, labels = real if isinstance(real, tuple) else (real, None)
     return points.detach().cpu(), None if labels is None else labels.cpu()
 
 
-def _expand(name: str, metric: Metric, case: Case) -> list[tuple[str, tuple[Metric, int]]]:
-    """The rows a metric has here: none, one, or one for each mode or label."""
+def _expand(name: str, metric: Metric, case: Case, floor: Case) -> list[tuple[str, tuple[Metric, int]]]:
+    """The rows a metric has here: none, one, or one for each mode, or label that samples and real points have."""
     if any(getattr(case, field) is None for field in metric.needs):
         return []
     if not metric.each:
         return [(name, (metric, 0))]
-    each = range(len(case.means)) if metric.each == "mode" else case.asked.unique().tolist()
+    if metric.each == "mode":
+        each: Sequence[int] = range(len(case.means))
+    else:
+        each = sorted(set.intersection(*(set(of.tolist()) for of in (case.asked, case.labels, floor.asked))))
     return [(f"{name} {which}", (metric, which)) for which in each] if len(each) <= MOST_ROWS else []
 
 
 def _part(case: Case, metric: Metric, which: int) -> Case:
-    few = slice(metric.at_most)
+    few = slice(min(len(case.x), len(case.y), metric.at_most or len(case.x)) if metric.even else metric.at_most)
     asked, labels = (None if of is None else of[few] for of in (case.asked, case.labels))
     return replace(case, x=case.x[few], y=case.y[few], asked=asked, labels=labels, which=which)

@@ -3,6 +3,7 @@
 matplotlib would redraw every dot of every frame; a histogram of pixels and a shared palette take a tenth of that.
 """
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 from ..compare import Method
-from ..errors import InputError, StorageError
+from ..errors import InputError
+from ..files import write_file
 from . import style
 from .style import Array, Limits
 
@@ -81,7 +83,7 @@ def write_gif(
     count: int,
     hold: style.Number = 2.0,
 ) -> Path:
-    """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame."""
+    """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame; whole or not at all."""
     images = []
     for pixels in frames:
         image = Image.fromarray(pixels)
@@ -90,19 +92,18 @@ def write_gif(
     # GIF counts in hundredths of a second, and browsers slow anything under 20 ms down.
     step = max(20, round(100 * seconds / max(count, 1)) * 10)
     durations = [step] * (len(images) - 1) + [round(hold * 1000)]
-    try:
-        images[0].save(
-            path,
-            format="GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=durations,
-            loop=0,
-            optimize=False,
-            disposal=1,
-        )
-    except OSError as error:
-        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
+    film = io.BytesIO()
+    images[0].save(
+        film,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=durations,
+        loop=0,
+        optimize=False,
+        disposal=1,
+    )
+    write_file(Path(path), film.getvalue())
     return Path(path)
 
 

@@ -14,6 +14,7 @@ from ..denoiser import DenoiserLike
 from ..domains import images as domain
 from ..encoding import slerp
 from ..errors import InputError
+from ..files import storage
 from ..guidance import Bounded
 from ..metrics import nearest
 from ..paths import PATHS
@@ -23,7 +24,6 @@ from ..recipes import ImageRecipe
 from ..samplers import trajectory
 from ..specs import bind
 from ..trained import Trained
-from ..training.checkpoint import storage
 from . import curves, images, strips, style
 from .report import Picture, losses, still
 from .run import key_of
@@ -42,8 +42,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     """Samples as a plain grid, a column for each class where they were asked for in turn."""
     count = len(trained.classes)
     by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
-    with storage(path):
-        return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
+    return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
 
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
@@ -82,7 +81,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         "denoising": lambda: _denoising(trained, walk),
         "forward": lambda: _forward(trained),
         "interpolation": lambda: _interpolation(trained),
-        "guidance": (lambda: _guidance(trained)) if trained.recipe.conditional else None,
+        "guidance": (lambda: _guidance(trained)) if _guided(trained) else None,
         "inpainting": (lambda: _inpainting(trained)) if trained.denoiser.gaussian_end else None,
         "training": (lambda: _training(grown)) if grown else None,
         "losses": (lambda: images.loss_and_speed(history, key=key_of(trained.recipe))) if history else None,
@@ -188,13 +187,17 @@ def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
     return strips.interpolation(np.stack(found))
 
 
+def _guided(trained: Trained) -> bool:
+    return trained.recipe.learns_labels and trained.recipe.learns_null
+
+
 def _guidance(trained: Trained) -> Figure:
     """The same noises by class and guidance weight."""
-    classes = trained.classes[:CLASSES]
-    n = len(classes)
+    labels = trained.learned[:CLASSES]
+    classes, n = tuple(trained.classes[k] for k in labels), len(labels)
     found = [
         trained.sample(
-            n, seed=trained.recipe.seed, label=torch.arange(n), guidance=weight, sampler="heun", grid="uniform",
+            n, seed=trained.recipe.seed, label=labels, guidance=weight, sampler="heun", grid="uniform",
             steps=STEPS,
         )
         for weight in WEIGHTS
@@ -205,15 +208,18 @@ def _guidance(trained: Trained) -> Figure:
 def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
     try:
-        _, held = domain.parts(_recipe(trained))
-        given = held.x[:rows] if len(held.x) >= rows else domain.parts(_recipe(trained))[0].x[:rows]
+        train, held = domain.parts(_recipe(trained))
+        real = held if len(held.x) >= rows else train
+        given, own = real.x[:rows], None if real.labels is None else real.labels[:rows]
     except InputError:
-        given = torch.from_numpy(domain.kept(_walk(trained, rows)[-1][1]))
+        given, own = torch.from_numpy(domain.kept(_walk(trained, rows)[-1][1])), trained.in_turn(rows)
     mask = torch.zeros(trained.shape, dtype=torch.bool)
     mask[:, :, : trained.shape[2] // 2] = True
     known = trained.to_network(given.float())
-    null = trained.labels(None, rows * ways)
-    cond = {} if null is None else {"label": null}
+    labels = trained.labels(None, len(given) * ways)
+    if not trained.recipe.learns_null and own is not None:
+        labels = own.repeat_interleave(ways)
+    cond = {} if labels is None else {"label": labels}
     every = masked(known.repeat_interleave(ways, 0), mask)
     wrapped: DenoiserLike = PiGDM(Bounded(trained.denoiser), every)
     *_, (_, x) = trajectory(

@@ -18,7 +18,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import Image
 
 from ..compare import Method
-from ..errors import InputError, StorageError
+from ..errors import InputError
+from ..files import write_file
 from . import curves, style
 from .style import Array
 
@@ -203,11 +204,7 @@ def grid(
 
 def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int = 0, factor: int = 0) -> Path:
     """Write a plain grid of pictures; `factor` 1 keeps their pixels as they are, 0 enlarges them to be looked at."""
-    data = png(images, columns=columns, factor=factor)
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
+    write_file(Path(path), png(images, columns=columns, factor=factor))
     return Path(path)
 
 

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from ..compare import Comparison, Method, Sampling
 from ..domains import domain
-from ..errors import InputError, StorageError
+from ..errors import InputError
+from ..files import storage, write_file
 from ..metrics import Measurement
 from . import animation, curves, points, style
 from .points import Panel
@@ -45,16 +46,14 @@ class Picture:
 def write_report(comparison: Comparison, folder: str | Path) -> Path:
     """Write every picture and report.html into `folder`, which is made if need be; returns the page's path."""
     folder = Path(folder)
-    try:
+    with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        figures = []
-        for picture in domain(comparison).pictures(comparison):
-            picture.draw(folder / picture.file)
-            figures.append(_figure(picture, (folder / picture.file).read_bytes()))
-        page = folder / "report.html"
-        page.write_text(_page(comparison, figures), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"Can't write the report into {folder}: {error.strerror or error}.") from error
+    figures = []
+    for picture in domain(comparison).pictures(comparison):
+        picture.draw(folder / picture.file)
+        figures.append(_figure(picture, (folder / picture.file).read_bytes()))
+    page = folder / "report.html"
+    write_file(page, _page(comparison, figures).encode())
     return page
 
 

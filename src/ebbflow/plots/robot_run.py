@@ -57,10 +57,12 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
 
 def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     """Trajectories, a fan of chunks, and the losses."""
+    from ..files import storage
     from ..training.run import read_metrics
 
     recipe = robots.recipe_of(trained)
-    out.mkdir(parents=True, exist_ok=True)
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
     yield draw_trajectories(trained, out / "trajectories.png")
     yield draw_fan(trained, out / "fan.png")
     history = [line for line in read_metrics(folder) if line["loss"] is not None]

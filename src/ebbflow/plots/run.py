@@ -10,9 +10,9 @@ from torch import Tensor
 from ..compare import Method
 from ..domains.points import limits, real_points, study
 from ..errors import InputError
+from ..files import storage
 from ..recipes import PointRecipe, Recipe
 from ..trained import Trained
-from ..training.checkpoint import storage
 from . import animation, curves, points, style
 
 
@@ -38,9 +38,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
         figure = points.scatter_panels(panels, frame, real=reference, classes=trained.classes)
     else:
         figure = points.pairs(panels, frame, real=reference, names=trained.columns)
-    with storage(path):
-        figure.savefig(path)
-    return path
+    return style.save(figure, path)
 
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
@@ -51,22 +49,20 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     frame = limits(recipe, real)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
-        figures = {
-            "samples": lambda: _final(method, real, frame),
-            "trajectories": lambda: points.trajectories([method], frame, real=real),
-            "intermediate": lambda: points.intermediate([method], frame, real=real),
-        }
-        if len(method.losses):
-            figures["losses"] = lambda: curves.losses([method])
-        if method.fields:
-            figures["vector_field"] = lambda: points.vector_field([method], frame)
-        for name, draw in figures.items():
-            path = out / f"{name}.png"
-            draw().savefig(path)
-            yield path
-        yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
-        if method.evolution:
-            yield animation.training_gif(out / "training.gif", [method], frame, real=real)
+    figures = {
+        "samples": lambda: _final(method, real, frame),
+        "trajectories": lambda: points.trajectories([method], frame, real=real),
+        "intermediate": lambda: points.intermediate([method], frame, real=real),
+    }
+    if len(method.losses):
+        figures["losses"] = lambda: curves.losses([method])
+    if method.fields:
+        figures["vector_field"] = lambda: points.vector_field([method], frame)
+    for name, draw in figures.items():
+        yield style.save(draw(), out / f"{name}.png")
+    yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
+    if method.evolution:
+        yield animation.training_gif(out / "training.gif", [method], frame, real=real)
 
 
 def _final(method: Method, real: np.ndarray, frame: np.ndarray) -> "style.Figure":

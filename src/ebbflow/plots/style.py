@@ -5,6 +5,7 @@ data). Sizes are in inches and set by hand: matplotlib's automatic layouts draw 
 touches pyplot or rcParams, so figures can be made in any thread.
 """
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy.ndimage import gaussian_filter
 
-from ..errors import InputError, StorageError
+from ..errors import InputError
+from ..files import write_file
 
 Array = np.ndarray
 Limits = Float[Array, "d 2"]
@@ -290,12 +292,14 @@ def nearest(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, or as whatever else the file's ending says."""
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise StorageError(f"Can't write {path}: {error.strerror or error}.") from error
-    return Path(path)
+    """Write a figure as PNG, or as whatever else the file's ending says; whole or not at all."""
+    path, drawn = Path(path), io.BytesIO()
+    kind, known = path.suffix.lower().removeprefix(".") or "png", figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise InputError(f"A figure's name must end in one of {', '.join(sorted(known))}; got {path.name!r}.")
+    figure.savefig(drawn, format=kind)
+    write_file(path, drawn.getvalue())
+    return path
 
 
 def row_label(ax: Axes, name: str, tint: str) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import KDTree
 
 from ..errors import InputError
-from ..training.checkpoint import write_file
+from ..files import write_file
 from . import animation, style
 from .robots import AHEAD
 from .style import Array, Number

@@ -1,6 +1,7 @@
 """A recipe: everything that makes one method, as plain data. It imports no torch, so that `--help` is quick."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
@@ -74,6 +75,16 @@ class Recipe:
         """Whether the t = 1 end is noise that knows nothing of the data, so that the network also knows the score."""
         return self.coupling == "independent"
 
+    @property
+    def learns_labels(self) -> bool:
+        """Whether training shows labels, so that samples can be asked for by label."""
+        return self.conditional and self.steps * self.batch * (1 - self.label_dropout) >= 1
+
+    @property
+    def learns_null(self) -> bool:
+        """Whether samples can be drawn without a label: there are none, or training hides some (at least one)."""
+        return not self.conditional or self.steps * self.batch * self.label_dropout >= 1
+
     def __post_init__(self) -> None:
         for field, (low, high, accepted) in _RANGES.items():
             value = getattr(self, field, low)
@@ -108,6 +119,8 @@ class Recipe:
                 given[name] = float(value) if kind is float else value
             except OverflowError:
                 raise InputError(f"The recipe's {name} is beyond all floats.") from None
+        if row is PointRecipe and is_file(str(given.get("data", row.data))):
+            given = {"held_out": 0.0} | given  # older versions trained on every row of a file
         return row(**given)
 
 
@@ -125,6 +138,8 @@ class PointRecipe(Recipe):
     """How many points to draw from a named point set, once, as training data."""
     source: str = "noise"
     """The t = 1 end: noise, or a second point set to start from (velocity target only)."""
+    held_out: float = 0.1
+    """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
     standardise: bool = True
     """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
     stable_targets: bool = True
@@ -239,6 +254,11 @@ def kind_of(data: str) -> type[Recipe]:
     path = Path(data)
     pictures = data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or "idx" in path.name
     return ImageRecipe if pictures or holds(path, "images") else PointRecipe
+
+
+def is_file(data: str) -> bool:
+    """Whether points are read from a file, not drawn from a named set."""
+    return os.sep in data or "/" in data or Path(data).suffix != ""
 
 
 def holds(file: Path, array: str) -> bool:

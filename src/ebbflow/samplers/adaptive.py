@@ -1,7 +1,8 @@
 """Dormand-Prince 5(4) with error control and dense output: as many evaluations as the tolerance asks for.
 
 Dormand & Prince 1980; step control and first step as in Hairer, Nørsett & Wanner, Solving ODEs I, Section II.4. Every
-sample has its own time and step, so that it doesn't depend on the batch it is drawn in.
+sample has its own time and step, so that it depends on the batch it is drawn in only as far as the network's rounding
+does, which may decide whether a step is just good enough: in float32, samples between two modes differ by 1e-3.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def dopri5(
     max_steps: int = 10_000,
     **cond: Any,
 ) -> Iterator[Tensor]:
-    """dx/dt = u_t(x) with each sample's error per step below atol + rtol |x| (root mean square over its elements).
+    """dy/dτ = ε̂ - x̂₀, y = x/(α + σ), τ = σ/(α + σ), each sample's error per step below atol + rtol |y| (its RMS).
 
     `times` are only where x is read off, by the dense output of order 4. Order 5, six evaluations a step.
     end: at t = 0 the velocity may not exist, so the walk goes to the time where σ/α = `end`, then one DDIM step; the
@@ -61,21 +62,48 @@ def dopri5(
         positive("dopri5", name, value)
     if max_steps < 1:
         raise InputError(f"dopri5: max_steps must be at least 1; got {max_steps}.")
-    return _walk(_Problem(denoiser, cond, rtol, atol), x, times.tolist(), end, max_steps)
+    return _walk(_Problem(denoiser, cond, rtol, atol, float(times[0])), x, times.tolist(), end, max_steps)
 
 
 class _Problem:
-    """The velocity of some of the samples, each at its own time, and the norm in which errors are measured."""
+    """The slope of some of the samples, each at its own clock, and the norm in which errors are measured.
 
-    def __init__(self, denoiser: DenoiserLike, cond: dict[str, Any], rtol: float, atol: float) -> None:
+    The clock is the flow's, τ = σ/(α + σ), in which y = x/(α + σ) has the slope ε̂ - x̂₀ on every path: it is finite
+    from noise to data, and doesn't jump where a β table does. Between two sample sets, which have a velocity alone,
+    it is t itself and y = x.
+    """
+
+    def __init__(self, denoiser: DenoiserLike, cond: dict[str, Any], rtol: float, atol: float, first: float) -> None:
         self.denoiser, self.cond, self.rtol, self.atol = denoiser, cond, rtol, atol
+        self.flow, self.path = denoiser.gaussian_end, denoiser.path
+        self.first = first, self.clock(first)
 
-    def velocity(self, x: Tensor, t: Tensor, which: Tensor) -> Tensor:
+    def clock(self, t: float) -> float:
+        c = self.path.along([t])[0]
+        return c.sigma / (c.alpha + c.sigma) if self.flow else t
+
+    def size(self, t: float) -> float:
+        """x/y at a time."""
+        c = self.path.along([t])[0]
+        return c.alpha + c.sigma if self.flow else 1.0
+
+    def slope(self, y: Tensor, clock: Tensor, which: Tensor) -> Tensor:
         own = {
             name: value[which] if isinstance(value, Tensor) and value.ndim and len(value) > 1 else value
             for name, value in self.cond.items()
         }
-        return slope(self.denoiser, x, t, **own)
+        if not self.flow:
+            return slope(self.denoiser, y, clock, **own)
+        first, begin = self.first
+        t = self.path.time_of(clock / (1 - clock)).where(clock != begin, first)  # exactly, where bisection would round
+        c = self.path.at(t, y)
+        return self.denoiser(y * (c.alpha + c.sigma), c, **own).mix(-1.0, 1.0)
+
+    def to_data(self, y: Tensor, k: Tensor, t: float) -> Tensor:
+        """x at t = 0 by one DDIM step from time t, of whose y the slope is known; in the flow's clock Euler's."""
+        if self.flow:
+            return (y - self.clock(t) * k) * self.size(0.0)
+        return self.denoiser(y, t, **self.cond).mix(*self.path.along([0.0])[0][1:3])
 
     def norm(self, error: Tensor, x: Tensor, y: Tensor) -> Tensor:
         scale = self.atol + self.rtol * torch.maximum(x.abs(), y.abs())
@@ -83,17 +111,19 @@ class _Problem:
 
 
 def _walk(problem: _Problem, x: Tensor, times: list[float], end: float, max_steps: int) -> Iterator[Tensor]:
-    path = problem.denoiser.path
-    finish = float(path.time_of(torch.tensor([end], dtype=torch.float64))) if times[-1] == 0 else times[-1]
-    t = torch.full((len(x),), times[0], dtype=torch.float64, device=x.device)
+    path = problem.path
+    last = float(path.time_of(torch.tensor([end], dtype=torch.float64))) if times[-1] == 0 else times[-1]
+    finish = problem.clock(last)
+    x = x / problem.size(times[0])
+    t = torch.full((len(x),), problem.clock(times[0]), dtype=torch.float64, device=x.device)
     everyone = torch.arange(len(x), device=x.device)
-    k = problem.velocity(x, t, everyone)
+    k = problem.slope(x, t, everyone)
     h = _first_step(problem, x, t, k, finish)
     # The dense output of the last step of each sample: x at fraction 0 ≤ w ≤ 1 of it, as a quartic in w.
     began, length, quartic = t.clone(), torch.zeros_like(t), x[None].repeat(5, *[1] * x.ndim)
     taken = 0
     for s in times[1:]:
-        target = max(s, finish)
+        target = problem.clock(max(s, last))
         while bool((behind := t > target).any()):
             taken += 1
             if taken > max_steps:
@@ -114,13 +144,14 @@ def _walk(problem: _Problem, x: Tensor, times: list[float], end: float, max_step
             began[done], length[done] = here[good], step[good]
             x = x.index_copy(0, done, y[good])
             k = k.index_copy(0, done, stages[-1][good])
-            last = here[good] - step[good]
-            t[done] = torch.where(last - finish < 1e-14, torch.full_like(last, finish), last)
+            reached = here[good] - step[good]
+            t[done] = torch.where(reached - finish < 1e-14, torch.full_like(reached, finish), reached)
         if s == 0:
-            yield problem.denoiser(x, finish, **problem.cond).mix(*path.along([0.0])[0][1:3])
+            yield problem.to_data(x, k, last)
         else:
             w = _like(((began - target) / length.clamp(min=1e-300)).clamp(0, 1), x)
-            yield (((quartic[4] * w + quartic[3]) * w + quartic[2]) * w + quartic[1]) * w + quartic[0]
+            y = (((quartic[4] * w + quartic[3]) * w + quartic[2]) * w + quartic[1]) * w + quartic[0]
+            yield y * problem.size(s)
 
 
 def _stages(
@@ -130,7 +161,7 @@ def _stages(
     stages, y = [first], x
     for c, row in zip(DOPRI5.c[1:], DOPRI5.a[1:], strict=True):
         y = x + _sum(row, stages, step)
-        stages.append(problem.velocity(y, t - c * step, which))
+        stages.append(problem.slope(y, t - c * step, which))
     return y, stages
 
 
@@ -155,7 +186,7 @@ def _first_step(problem: _Problem, x: Tensor, t: Tensor, k: Tensor, finish: floa
     d0, d1 = problem.norm(x, x, x), problem.norm(k, x, x)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), torch.full_like(d0, 1e-6), 0.01 * d0 / d1)
     h0 = torch.minimum(h0, t - finish)
-    ahead = problem.velocity(x - _like(h0, x) * k, t - h0, everyone)
+    ahead = problem.slope(x - _like(h0, x) * k, t - h0, everyone)
     d2 = problem.norm(ahead - k, x, x) / h0
     steepest = torch.maximum(d1, d2)
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** 0.2)

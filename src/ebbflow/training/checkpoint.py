@@ -8,16 +8,12 @@
 Nothing is ever unpickled. A flipped bit would otherwise load without a word in 98 % of cases.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import re
-import shutil
+import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor
 
-from ..errors import InputError, StorageError
+from ..errors import InputError
+from ..files import (
+    create,
+    old_of,
+    refused,
+    remove,
+    storage,
+    write_file as write_file,  # some still take it from here
+    writing_folder,
+)
 
-MANIFEST, README = "manifest.json", "README.md"
+MANIFEST, README, LAST = "manifest.json", "README.md", "last"
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -37,31 +42,15 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items()
         if name != README
     }
-    temporary, old = folder.with_name(f".{folder.name}.writing"), _old(folder)
-    with storage(folder):
-        try:
-            _remove(temporary)
-            temporary.mkdir(parents=True)
-            for name, data in {**files, MANIFEST: dump_json(manifest)}.items():
-                _write_synced(temporary / name, data)
-            sync(temporary)
-            if folder.exists():  # a folder can't be renamed onto a full one; until the next line, read_folder reads old
-                _remove(old)
-                folder.rename(old)
-            temporary.rename(folder)
-            sync(folder.parent)
-            _remove(old)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            _remove(temporary)
-            raise
+    with writing_folder(folder) as temporary:
+        for name, data in {**files, MANIFEST: dump_json(manifest)}.items():
+            create(temporary / name, data)
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
     """The files of a folder, each checked against the manifest; InputError says what is wrong with which."""
-    if not folder.exists() and _old(folder).is_dir():  # a kill fell between the two renames of write_folder
-        folder = _old(folder)
+    if not folder.exists() and old_of(folder).is_dir():  # a kill fell between the two renames of write_folder
+        folder = old_of(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder.")
     manifest = load_json(folder / MANIFEST)
@@ -91,25 +80,41 @@ def step_folder(parent: Path, step: int) -> Path:
 
 
 def newest_valid(parent: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, bytes]] | None:
-    """The newest step-* folder that reads without damage; `warn` hears of each one passed over. None if none exists."""
-    folders = saved(parent)
-    for folder in folders:
+    """The newest step-* folder that reads without damage; `warn` hears of each one passed over. None if none exists.
+
+    A trainer may go on meanwhile, and prune what is being read: then it is looked for again.
+    """
+    folders, passed = saved(parent), 0
+    while passed < len(folders):
         try:
-            return folder, read_folder(folder)
+            return folders[passed], read_folder(folders[passed])
         except InputError as error:
+            if (now := saved(parent)) != folders:
+                folders, passed = now, 0
+                continue
             warn(f"{error} Falling back to the checkpoint before it.")
+            passed += 1
     if folders:
         raise InputError(f"None of the {len(folders)} checkpoints in {parent} is readable.")
     return None
 
 
 def point_last(folder: Path) -> None:
-    """Let the link `last` beside a checkpoint name it, in one step."""
-    with storage(folder):
-        temporary = folder.with_name(".last")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(folder.name)
-        temporary.replace(folder.with_name("last"))
+    """Let the link `last` beside a checkpoint name it, in one step.
+
+    It is for people and other programs: nothing here depends on it, and where a system has no links there is none.
+    """
+    last, temporary = folder.with_name(LAST), folder.with_name(f".{LAST}.{secrets.token_hex(8)}")
+    with storage(last):
+        for left in folder.parent.glob(f".{LAST}*"):  # by a killed process
+            remove(left)
+        try:
+            temporary.symlink_to(folder.name, target_is_directory=True)
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and refused(error):
+                raise
+            return
+        temporary.replace(last)
 
 
 def prune(newest: Path, keep: int) -> None:
@@ -127,44 +132,7 @@ def prune(newest: Path, keep: int) -> None:
         at = folders.index(newest)
         half = [*parent.glob(".step-*.old"), *parent.glob(".step-*.writing")]
         for folder in (*folders[:at], *folders[at + keep :], *half):
-            _remove(folder)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder: a second process is refused. The system lets go of the lock however this one ends."""
-    with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "w")  # noqa: SIM115 - the lock lives as long as the handle
-    with handle:
-        with storage(folder):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"Another process is training in {folder}.") from None
-        yield
-
-
-@contextmanager
-def storage(where: Path) -> Iterator[None]:
-    """Turn the system's refusals to write into one sentence; what was stored before stays."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        reason = f"Can't write {where}: {error.strerror or error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise StorageError(f"{reason}; what was saved before is intact.") from error
-        raise InputError(f"{reason}.") from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """One file, whole or not at all."""
-    with storage(path):
-        temporary = path.with_name(f"{path.name}.writing")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+            remove(folder)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
@@ -206,27 +174,3 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
     raise InputError(f"Can't read {path}: it is not a file.")
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Have a file or folder written to the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

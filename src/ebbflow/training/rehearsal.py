@@ -37,9 +37,8 @@ def rehearse(recipe: Recipe) -> "Trained":
                 f"weight {recipe.weight!r} must give finite weights of at least 0; got {float(value.min())} to "
                 f"{float(value.max())}."
             )
-    label = 0 if recipe.conditional else None
     with torch.no_grad():
-        walk = start.trajectory(2, label=label)
+        walk = start.trajectory(2)
         next(walk), next(walk)
     start.denoiser.train()
     return start

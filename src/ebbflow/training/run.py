@@ -9,7 +9,6 @@ run/.lock                        held while a process trains here
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from ..domains import Prepared, domain
 from ..errors import DivergedError, EbbflowError, InputError
+from ..files import append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
 from ..specs import pick
@@ -76,7 +76,7 @@ def fit(
         start.denoiser.network.compile()
     accelerator = accelerate(suited(precision, start.denoiser), track, Path(out))
     run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), keep)
-    with checkpoint.locked(run.folder) if run.main else nullcontext():
+    with locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
         run.begin(resume, overwrite)
         accelerator.wait_for_everyone()
@@ -101,7 +101,7 @@ def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
-        observation=prepared.observation,
+        observation=prepared.observation, frequencies=prepared.frequencies,
     )  # fmt: skip
 
 
@@ -152,6 +152,8 @@ class _Run:
 
     def begin(self, resume: bool, overwrite: bool) -> None:
         """Restore what is there, clear it, or refuse to touch it."""
+        for name in ("checkpoints", "evolution"):
+            no_link(self.folder / name)
         if not checkpoint.saved(self.saves):
             return
         if resume:
@@ -160,7 +162,7 @@ class _Run:
             raise InputError(f"{self.folder} already holds a run; resume it, overwrite it, or choose another folder.")
         elif self.main:
             for name in ("checkpoints", "evolution"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                remove(self.folder / name)
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
 
     def _restore(self) -> None:
@@ -177,6 +179,8 @@ class _Run:
         except InputError as error:
             raise InputError(f"{where}/training.safetensors doesn't fit this run: {error}") from error
         self.saved = self.trainer.step
+        if self.main:
+            checkpoint.point_last(where)  # a kill may have fallen between a checkpoint and its link
 
     def trained(self) -> Trained:
         """The result: the denoiser with its averaged weights."""
@@ -199,7 +203,7 @@ class _Run:
         if not self.main:
             return
         start, flat, own = self.start, self.trainer.flat, domain(self.start.recipe)
-        labels = start.in_turn(own.SNAPSHOT["n"])
+        labels = own.all_classes(start, own.SNAPSHOT["n"])
         weights = flat.vector.clone()
         flat.vector.copy_(self.trainer.ema)
         try:
@@ -208,10 +212,9 @@ class _Run:
             flat.vector.copy_(weights)
             start.denoiser.train()
         target = self.folder / "evolution" / f"step-{self.trainer.step:08d}.npy"
-        with checkpoint.storage(target):
-            target.parent.mkdir(exist_ok=True)
+        own_folder(target.parent)
         for name, data in own.snapshot_files(x.cpu(), target).items():
-            checkpoint.write_file(name, data)
+            write_file(name, data)
 
 
 def _same_run(stored: Trained, now: Trained, where: Path) -> None:
@@ -249,10 +252,10 @@ class _Log:
         self.path = folder / "metrics.jsonl"
         self.losses: list[float] = []
         self.mark = (time.perf_counter(), trainer.step)
-        with checkpoint.storage(self.path):
+        with storage(self.path):
             kept = [line for line in read_metrics(folder) if line["step"] <= trainer.step]
-            checkpoint.write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held for the whole run
+            write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.file = append_to(self.path)  # held for the whole run
         self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
         if track:
             try:
@@ -275,7 +278,7 @@ class _Log:
             "cpu_seconds": round(self.spent + time.process_time(), 3),
         }
         self.losses, self.mark = [], (now, record.step)
-        with checkpoint.storage(self.path):
+        with storage(self.path):
             self.file.write((json.dumps(line) + "\n").encode())
         if self.track:
             self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=record.step)

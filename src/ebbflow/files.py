@@ -1,0 +1,180 @@
+"""Writing to disk: a file or folder appears whole or not at all, and never at the other end of a link.
+
+Everything is written under a random name in the folder it belongs to, synced, and renamed: a rename over a link
+replaces the link, not the file it points to.
+"""
+
+import errno
+import glob
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from .errors import InputError, StorageError
+
+LOCK = ".lock"
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # by the disk, whatever the path
+
+
+def refused(error: OSError) -> bool:
+    """Whether it is the disk that refuses (full, read-only, failing), and not the path that is wrong."""
+    return error.errno in _REFUSALS
+
+
+@contextmanager
+def storage(where: Path) -> Iterator[None]:
+    """Turn the system's refusals to write into one sentence; what was stored before stays."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        reason = f"Can't write {where}: {error.strerror or error}"
+        if refused(error):
+            raise StorageError(f"{reason}; what was saved before is intact.") from error
+        raise InputError(f"{reason}.") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once it is whole and is removed if it never is."""
+    with storage(path):
+        if path.exists() and not path.is_file():  # a folder, a device, a pipe
+            raise InputError(f"Can't write {path}: it is not a file.")
+        temporary = path.with_name(f".{secrets.token_hex(8)}.writing")
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """One file, whole or not at all."""
+    with writing(path) as file:
+        file.write(data)
+
+
+def create(path: Path, data: bytes) -> None:
+    """A file that did not exist, not even as a link, on the disk itself when this returns."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append_to(path: Path) -> BinaryIO:
+    """A file opened to be added to, unbuffered; StorageError or InputError where it is a link."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    with storage(path):
+        return open(path, "ab", buffering=0, opener=opener)
+
+
+@contextmanager
+def writing_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `folder` once it is whole and is removed if it never is.
+
+    replace: whether a folder that is already there gives way; else it stays, and the new one is refused.
+    """
+    temporary, old = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.writing"), old_of(folder)
+    with storage(folder):
+        try:
+            for half in folder.parent.glob(f".{glob.escape(folder.name)}.*writing"):  # left by a killed process
+                remove(half)
+            temporary.mkdir(parents=True)
+            yield temporary
+            sync(temporary)
+            if replace and os.path.lexists(folder):  # until the next rename, read_folder reads the old one
+                remove(old)
+                folder.rename(old)
+            temporary.rename(folder)
+            sync(folder.parent)
+            if replace:
+                remove(old)
+        except BaseException:
+            if replace and os.path.lexists(old) and not os.path.lexists(folder):
+                old.rename(folder)
+            remove(temporary)
+            raise
+
+
+def old_of(folder: Path) -> Path:
+    """Where a folder is for the moment in which another takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder inside a run's, made if need be; a link there leads out of the run, and is refused."""
+    no_link(folder)
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def no_link(folder: Path) -> None:
+    """Refuse a link where a run, or a comparison, keeps a folder."""
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, and nothing is written through one; link the whole folder instead.")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """Hold a run's folder: a second process is refused. Yields the lock's file, which is ours while this lasts.
+
+    The system lets go of the lock however the process ends.
+    """
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        if os.path.lexists(folder / LOCK):
+            found = os.lstat(folder / LOCK)
+            if not stat.S_ISREG(found.st_mode) or found.st_size:  # some versions of filelock empty it
+                raise InputError(
+                    f"{folder / LOCK} is not an empty file, so it is no lock of ours; remove it if nothing trains here."
+                )
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(f"Another process is training in {folder}.") from None
+    try:
+        yield folder / LOCK
+    finally:
+        lock.release()
+
+
+def sync(path: Path) -> None:
+    """Have a file or folder written to the disk itself; a folder where the system opens folders, unlike Windows."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that can't sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, or a link or file in its place, as far as that can be done; what a link points to stays."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError:  # a folder
+        shutil.rmtree(path, ignore_errors=True)
