@@ -1,9 +1,14 @@
 """What is kept comes back exactly, and what is damaged, missing or can't be written does no harm."""
 
+import os
+import stat
+from pathlib import Path
+from unittest.mock import patch
+
 import pytest
 import torch
 
-from ebbflow.cache import cache_folder, fetch, fingerprint, store
+from ebbflow.cache import cache_folder, executable, fetch, fingerprint, store
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +62,99 @@ def test_where_it_is(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "ebbflow"
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch):
+    """A container's user may have neither HOME nor an entry in the system's list."""
+    for name in ("EBBFLOW_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with patch.object(Path, "home", side_effect=RuntimeError("Could not determine home directory.")):
+        store("one", {"a": torch.zeros(1)})
+        assert fetch("one") is None
+        with pytest.raises(OSError, match="home"):
+            cache_folder()
+
+
+def test_only_what_this_user_alone_can_write_is_fetched(folder, tmp_path):
+    store("one", {"a": torch.zeros(1)})
+    file = folder / "one.safetensors"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with patch.object(os, "geteuid", return_value=os.geteuid() + 1):
+        assert fetch("one") is None
+    for mode in (0o620, 0o602):
+        file.chmod(mode)
+        assert fetch("one") is None, oct(mode)
+    file.chmod(0o644)
+    assert fetch("one") is not None
+    file.symlink_to(file.rename(tmp_path / "elsewhere"))
+    assert fetch("one") is None
+
+
+def make(text, made):
+    """A maker of a file, which counts."""
+    return lambda path: (made.append(path), path.write_text(text))
+
+
+def test_what_is_executed_is_made_once_and_lies_where_nobody_else_reads(folder):
+    made = []
+    file = executable("tool", make("code", made))
+    assert file.read_text() == executable("tool", make("code", made)).read_text() == "code"
+    assert len(made) == 1
+    assert [stat.S_IMODE(part.stat().st_mode) for part in (file.parent, file)] == [0o700, 0o600]
+    assert sorted(part.name for part in file.parent.iterdir()) == ["tool", "tool.sha256"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text(""),
+        lambda file: file.write_text("cod"),
+        lambda file: file.write_text("evil"),
+        lambda file: file.unlink(),
+        lambda file: file.chmod(0o666),
+        lambda file: file.with_name("tool.sha256").write_text("0" * 64),
+        lambda file: file.with_name("tool.sha256").write_bytes(b"\xff"),
+        lambda file: file.with_name("tool.sha256").unlink(),
+        lambda file: file.with_name("tool.sha256").chmod(0o666),
+        lambda file: file.symlink_to(file.rename(file.parent.parent / "elsewhere")),
+        lambda file: file.parent.chmod(0o777),
+        lambda file: file.parent.chmod(0o750),
+    ],
+)
+def test_what_is_executed_is_made_again_where_it_is_damaged_or_was_open_to_others(folder, damage):
+    made = []
+    damage(executable("tool", make("code", made)))
+    file = executable("tool", make("code", made))
+    assert (len(made), file.read_text(), file.is_symlink()) == (2, "code", False)
+    assert [stat.S_IMODE(part.stat().st_mode) for part in (file.parent, file)] == [0o700, 0o600]
+    assert executable("tool", make("code", made)) == file
+    assert len(made) == 2
+
+
+def test_a_folder_open_to_others_is_emptied(folder):
+    file = executable("tool", make("code", []))
+    (file.parent / "planted").mkdir()
+    (file.parent / "link").symlink_to(folder)
+    file.parent.chmod(0o722)
+    executable("tool", make("code", []))
+    assert sorted(part.name for part in file.parent.iterdir()) == ["tool", "tool.sha256"]
+    assert folder.is_dir()
+
+
+def test_a_folder_of_somebody_else_or_a_link_is_refused(folder, tmp_path):
+    file = executable("tool", make("code", []))
+    with patch.object(os, "geteuid", return_value=os.geteuid() + 1), pytest.raises(PermissionError, match="another"):
+        executable("tool", make("code", []))
+    file.parent.symlink_to(file.parent.rename(tmp_path / "elsewhere"))
+    with pytest.raises(PermissionError, match="a link"):
+        executable("tool", make("code", []))
+
+
+def test_what_cannot_be_made_leaves_nothing(folder):
+    def fail(path):
+        path.write_text("half")
+        raise OSError("no compiler")
+
+    with pytest.raises(OSError, match="no compiler"):
+        executable("tool", fail)
+    assert not list((folder / "executable").iterdir())

@@ -1,12 +1,15 @@
 """What can be made again, kept: decoded pictures, classifiers, features, compiled kernels.
 
-A cache that can't be written is no error, and a file of it that is damaged is as good as none.
+A cache that can't be written is no error, and a file of it that is damaged, or that others can write, is as good as
+none: what is read here is trusted, and some of it is executed.
 """
 
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,10 +19,15 @@ from torch import Tensor
 
 
 def cache_folder() -> Path:
-    """$EBBFLOW_CACHE, else ebbflow in $XDG_CACHE_HOME, else in ~/.cache."""
+    """$EBBFLOW_CACHE, else ebbflow in $XDG_CACHE_HOME, else in ~/.cache; OSError where there is no home either."""
     if folder := os.environ.get("EBBFLOW_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebbflow"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "ebbflow"
+    try:
+        return Path.home() / ".cache" / "ebbflow"
+    except RuntimeError as error:  # HOME is unset, and the system has no such user
+        raise FileNotFoundError(str(error)) from error
 
 
 def fingerprint(*words: object, tensors: Iterable[Tensor] = ()) -> str:
@@ -34,22 +42,75 @@ def fingerprint(*words: object, tensors: Iterable[Tensor] = ()) -> str:
 def store(name: str, tensors: Mapping[str, Tensor], **about: str) -> None:
     """Keep tensors, and a few words on them, under a name; whole or not at all."""
     whole = {key: tensors[key].contiguous() for key in sorted(tensors)}
-    file = cache_folder() / f"{name}.safetensors"
     with suppress(OSError, SafetensorError):
+        file = cache_folder() / f"{name}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
-            save_file(whole, Path(temporary) / file.name, about | {"sum": _sum(whole, about)})
-            os.replace(Path(temporary) / file.name, file)
+            written = Path(temporary) / file.name
+            save_file(whole, written, about | {"sum": _sum(whole, about)})
+            written.chmod(0o600)
+            written.replace(file)
 
 
 def fetch(name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """What was stored under a name, and the words on it; None where there is nothing, or nothing sound."""
+    """What was stored under a name, and the words on it; None where there is nothing, or nothing sound of ours."""
     try:
-        with safe_open(cache_folder() / f"{name}.safetensors", "pt") as file:
+        stored = cache_folder() / f"{name}.safetensors"
+        if not _ours(stored):
+            return None
+        with safe_open(stored, "pt") as file:
             tensors, about = {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata()
         return (tensors, about) if about.pop("sum") == _sum(tensors, about) else None
     except Exception:  # safetensors and the system raise a dozen kinds for a damaged file
         return None
+
+
+def executable(name: str, make: Callable[[Path], None]) -> Path:
+    """A file whose contents this process may run: made by make(path) unless it lies here as it was made.
+
+    It is kept in a folder of the cache that nobody else can read or write, with its sha256 beside it; what doesn't
+    match is made again. OSError where the folder is a link or another user's, or can't be written.
+    """
+    folder = _private(cache_folder() / "executable")
+    file, beside = folder / name, folder / f"{name}.sha256"
+    with suppress(OSError):
+        if _ours(file) and _ours(beside) and beside.read_bytes() == _sha256(file):
+            return file
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when whole: others may be making it too
+        made, check = Path(temporary) / name, Path(temporary) / beside.name
+        make(made)
+        made.chmod(0o600)
+        check.write_bytes(_sha256(made))
+        check.chmod(0o600)
+        check.replace(beside)
+        made.replace(file)
+    return file
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made if need be; emptied where others could have written to it, then closed to them."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is a link, or belongs to another user")
+    if about.st_mode & 0o077:
+        folder.chmod(0o700)
+        if folder.lstat().st_mode & 0o077:
+            raise PermissionError(f"{folder} can't be closed to other users")
+        for old in folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    return folder
+
+
+def _ours(path: Path) -> bool:
+    """Whether it is a file, not a link to one, that only this user can write."""
+    about = path.lstat()
+    closed = os.name == "nt" or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
+    return stat.S_ISREG(about.st_mode) and closed
+
+
+def _sha256(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).hexdigest().encode()
 
 
 def _sum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

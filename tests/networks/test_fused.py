@@ -81,9 +81,13 @@ def close(got, expected, tolerance):
         assert error < tolerance
 
 
-def run(code, **environment):
+def run(code, *arguments, **environment):
     answer = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return answer.stdout.split(), answer.stderr
 
@@ -326,10 +330,13 @@ def fresh(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("EBBFLOW_NATIVE", "0"), ("CXX", "/nowhere/c++"), ("CXX", "false"), ("XDG_CACHE_HOME", "file")]
-)
+    ("name", "value"), [
+        ("EBBFLOW_NATIVE", "0"), ("CXX", "/nowhere/c++"), ("CXX", "false"), ("CXX", 'g++ "x'), ("CXX", "true"),
+        ("XDG_CACHE_HOME", "file"),
+    ],
+)  # fmt: skip
 def test_without_a_compiler_a_cache_or_the_wish_it_is_torch(fresh, name, value):
-    """`false` is a compiler that fails; a file is no folder to keep the library in."""
+    """`false` is a compiler that fails, `true` one that makes nothing; a file is no folder to keep the library in."""
     monkeypatch, folder = fresh
     (folder / "file").write_text("")
     monkeypatch.setenv(name, str(folder / value) if value == "file" else value)
@@ -339,31 +346,62 @@ def test_without_a_compiler_a_cache_or_the_wish_it_is_torch(fresh, name, value):
     assert not list(folder.rglob("*.so"))
 
 
+def libraries(folder):
+    return sorted((folder / "ebbflow" / "executable").glob("*.so"))
+
+
 def test_a_compiled_library_is_used_again(fresh):
     if not fused.native():
         pytest.skip("no C++ compiler here")
     monkeypatch, folder = fresh
-    (library,) = (folder / "ebbflow").iterdir()
+    (library,) = libraries(folder)
     with patch.object(fused.subprocess, "run", side_effect=AssertionError):
         fused._library.cache_clear()
         assert fused.native()
     monkeypatch.setenv("CXX", "c++ -DOTHER")
     fused._library.cache_clear()
     assert fused.native()
-    assert len(list((folder / "ebbflow").iterdir())) == 2
+    assert len(libraries(folder)) == 2
     assert library.exists()
 
 
-def test_a_torn_library_is_passed_over(fresh):
+DAMAGES = """
+import sys
+from pathlib import Path
+from ebbflow.networks import fused
+
+folder = Path(sys.argv[1])
+whole = (folder / "whole").read_bytes()
+flipped = whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:]
+for damage in (whole, b"", whole[: len(whole) // 2], whole[:-4096], flipped):
+    for library in folder.rglob("*.so"):
+        library.write_bytes(damage)
+    fused._library.cache_clear()
+    (library,) = fused.native() and folder.rglob("*.so")
+    print(library.read_bytes() == whole, len((folder / "runs").read_text()))
+"""
+
+
+def test_a_damaged_library_is_compiled_again_and_never_loaded(fresh):
+    """Loading half a library is a SIGBUS, so this is a process of its own; its compiler copies the whole one."""
     if not fused.native():
         pytest.skip("no C++ compiler here")
-    monkeypatch, folder = fresh
-    (library,) = (folder / "ebbflow").iterdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "other"))
-    (folder / "other" / "ebbflow").mkdir(parents=True)
-    (folder / "other" / "ebbflow" / library.name).write_bytes(b"torn")
-    fused._library.cache_clear()
-    assert not fused.native()
+    _, folder = fresh
+    libraries(folder)[0].rename(folder / "whole")
+    compiler = folder / "compiler"
+    compiler.write_text(f'#!/bin/sh\nfor last; do :; done\ncp {folder}/whole "$last"\necho >> {folder}/runs\n')
+    compiler.chmod(0o700)
+    told = {"XDG_CACHE_HOME": str(folder / "other"), "CXX": str(compiler)}
+    answer, _ = run(DAMAGES, str(folder), **told)
+    assert answer == ["True", "1", "True", "2", "True", "3", "True", "4", "True", "5"]
+
+
+def test_a_cache_of_somebody_else_is_said(fresh):
+    _, folder = fresh
+    (folder / "ebbflow").mkdir()
+    (folder / "ebbflow" / "executable").symlink_to(folder)
+    with pytest.warns(UserWarning, match="without its compiled kernels: .* is a link"):
+        assert not fused.native()
 
 
 def test_importing_compiles_nothing(tmp_path):

@@ -14,8 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..cache import cache_folder
+from ..cache import executable
 
 CHANNELS, TILES, WORK = 16, 16, 2**20  # channels: a multiple of; tiles, and products of one place of a filter: at least
 WIDEST = 1024  # channels that fused.cpp's norm takes at once
@@ -278,25 +278,27 @@ def _library() -> Any:
         library = ctypes.CDLL(str(_compiled()))
         for name, types in SIGNATURES.items():
             getattr(library, name).argtypes, getattr(library, name).restype = types, None
-    except (OSError, AttributeError, subprocess.SubprocessError):
+    except PermissionError as error:
+        warnings.warn(f"The U-Net runs without its compiled kernels: {error}.", stacklevel=2)
+        return None
+    except (OSError, AttributeError, ValueError, subprocess.SubprocessError):
         return None
     return library
 
 
 def _compiled() -> Path:
-    """The shared library: named by all that it depends on, so that a cache on a shared disk serves unlike machines."""
+    """The shared library: named by all that it depends on, so that a cache on a shared disk serves unlike machines.
+
+    ValueError where CXX can't be read as a command.
+    """
     compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("g++") or shutil.which("clang++") or "c++"]
     command = [*compiler, "-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fPIC", "-shared", "-fopenmp"]
     source = Path(__file__).with_suffix(".cpp")
     cpu = Path("/proc/cpuinfo").read_text()
     features = sorted({line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name"))})
     key = "\n".join([source.read_text(), *command, platform.machine(), *features])
-    cache = cache_folder()
-    library = cache / f"fused-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:  # renamed when whole: others may be compiling it too
-            made = Path(folder) / library.name
-            subprocess.run([*command, str(source), "-o", str(made)], check=True, capture_output=True, timeout=120)
-            made.replace(library)
-    return library
+
+    def compile(made: Path) -> None:
+        subprocess.run([*command, str(source), "-o", str(made)], check=True, capture_output=True, timeout=120)
+
+    return executable(f"fused-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so", compile)
