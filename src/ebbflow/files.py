@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -178,3 +178,17 @@ def remove(path: Path) -> None:
         pass
     except OSError:  # a folder
         shutil.rmtree(path, ignore_errors=True)
+
+
+def state_of(name: str) -> tuple[tuple[str, int, int, int], ...]:
+    """Path, size, time and inode of each of a data set's files, for a cache's key; () where it names none.
+
+    name: a file, a folder with all that is in it, or several of them with + between.
+    """
+    found = []
+    for part in map(Path, {name, *name.split("+")}):
+        with suppress(OSError, ValueError):
+            for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
+                about = file.stat()
+                found.append((str(file.absolute()), about.st_size, about.st_mtime_ns, about.st_ino))
+    return tuple(sorted(found))

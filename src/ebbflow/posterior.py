@@ -28,6 +28,7 @@ from .denoiser import DenoiserLike
 from .errors import InputError
 from .guidance import Wrapper
 from .paths import Number, Scales, Time
+from .samplers.needs import boolean
 from .specs import positive
 from .targets import Estimate
 
@@ -73,7 +74,7 @@ class Measurement:
 
 def masked(known: Float[Tensor, " #b *d"], mask: Bool[Tensor, "..."], std: float = 0.0) -> Measurement:
     """Inpainting: A picks the elements where `mask` is true, alike for all samples; `known` matters only there."""
-    if mask.shape != known.shape[1:] or not bool(mask.any()):
+    if boolean(mask, "masked").shape != known.shape[1:] or not bool(mask.any()):
         raise InputError(
             f"A mask needs the shape of one sample, {tuple(known.shape[1:])}, and something known; "
             f"got shape {tuple(mask.shape)} with {int(mask.sum())} known."

@@ -261,3 +261,18 @@ def test_samples_of_one_class_are_held_against_that_class():
     assert rows["KID-classifier"].at_floor
     assert rows["asked class recognised"].floor > 0.9
     assert f"of {int((train.labels == 3).sum())} training images" in rows["KID-classifier"].note
+
+
+def test_pictures_that_were_replaced_are_read_again(tmp_path):
+    """In the same process, under the same name, a file and a folder."""
+    for data in (tmp_path / "a.npz", tmp_path / "photos"):
+        for value in (10, 200):
+            frames = np.full((12, 8, 8, 1), value, np.uint8)
+            if data.suffix:
+                np.savez(data, images=frames)
+            else:
+                data.mkdir(exist_ok=True)
+                for i, frame in enumerate(frames):
+                    Image.fromarray(frame[:, :, 0]).save(data / f"{i}.png")
+            train, held = images.parts(ImageRecipe(data=str(data)))
+            assert {*train.x.unique().tolist(), *held.x.unique().tolist()} == {value}

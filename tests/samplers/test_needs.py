@@ -1,14 +1,18 @@
 """What samplers can't do without is said in one sentence."""
 
+import jaxtyping
 import pytest
+import torch
 from torch import nn
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.paths import Linear
+from ebbflow.posterior import masked
 from ebbflow.randomness import Draws
 from ebbflow.samplers.needs import gaussian_end, needed
-from problems import oracle
+from ebbflow.samplers.repaint import repaint
+from problems import float64, last, oracle
 
 BETWEEN = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
 
@@ -34,3 +38,16 @@ def test_two_sample_sets_are_refused(ask):
 def test_no_draws_are_refused():
     with pytest.raises(InputError, match=r"^this is stochastic and needs draws=Draws\.first\(n, seed\)\.$"):
         needed(oracle(Linear()), None, "this")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+def test_a_mask_of_anything_but_bools_is_refused(dtype, monkeypatch):
+    """[0, 0, 1, 1] as indices would take the first two values; as bools it is the last two."""
+    known, mask = float64(10, 20, 30, 40)[None], torch.tensor([0, 0, 1, 1])
+    assert masked(known, mask.bool()).y.tolist() == [[30, 40]]
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses them first
+    with pytest.raises(InputError, match="bools"):
+        masked(known, mask.to(dtype))
+    times, draws = float64(1, 0.5, 0), Draws.first(1, 0)
+    with pytest.raises(InputError, match="bools"):
+        last(repaint(oracle(Linear(), 4), known, times, draws=draws, known=known, mask=mask.to(dtype)))

@@ -27,11 +27,13 @@ def run(argv: Sequence[str]) -> None:
     if not (args.run / "checkpoints").is_dir():
         raise InputError(f"{args.run} is not the folder of a run.")
     from ..domains import domain
-    from ..files import own_folder
+    from ..files import no_link
     from ..trained import Trained
 
     trained = Trained.from_pretrained(args.run)
     threads(0, trained.denoiser)
-    out = Path(args.out) if args.out else own_folder(args.run / "plots")
+    out = Path(args.out or args.run / "plots")
+    if not args.out:
+        no_link(out)
     for path in domain(trained.recipe).draw_run(trained, args.run, out):
         print(path)

@@ -37,7 +37,9 @@ def read_hub(data: str, label: str) -> Found:
     test = next((splits[name] for name in ("test", "validation", "valid") if name in splits), None)
     parts = [train] if test is None or test is train else [train, test]
     kinds = {name: type(feature).__name__ for name, feature in train.features.items()}
-    column = next((name for name, kind in kinds.items() if kind == "Image"), None)
+    columns = [name for name, kind in kinds.items() if kind == "Image"]
+    # Beside it there may be masks or depths, and they may come first.
+    column = next((name for name in ("image", "img") if name in columns), columns[0] if columns else None)
     if column is None:
         raise InputError(f"{data} has no column of pictures; it has {listed(kinds)}.")
     label = label or next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")

@@ -15,6 +15,7 @@ from ..compare import Method, Plan
 from ..data import Pixels, images
 from ..data.images import Images
 from ..errors import InputError
+from ..files import state_of
 from ..randomness import generator
 from ..recipes import ImageRecipe
 from ..training.rehearsal import room
@@ -101,12 +102,13 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
         recipe.on_bad_image,
         recipe.held_out,
         recipe.conditional,
+        state_of(recipe.data),
     )  # the seed is not asked: a run of another seed holds out the same
 
 
 @lru_cache(maxsize=2)
 def _parts(
-    data: str, size: int, channels: int, label: str, on_bad: str, held_out: float, conditional: bool
+    data: str, size: int, channels: int, label: str, on_bad: str, held_out: float, conditional: bool, state: object
 ) -> tuple[Images, Images]:
     every = images.load(data, size=size, channels=channels, label=label, on_bad=on_bad)
     return images.split(every, held_out, keep_classes=conditional)

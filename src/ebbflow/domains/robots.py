@@ -16,6 +16,7 @@ from torch import Tensor
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
 from ..data.episodes import columns, load, prompt_bytes, resized
 from ..errors import InputError
+from ..files import state_of
 from ..metrics import Measurement, mean_absolute_error
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
@@ -91,11 +92,11 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
 
 def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
     """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.held_out)
+    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.held_out, state_of(recipe.data))
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float) -> tuple[Episodes, Episodes]:
+def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float, state: object) -> tuple[Episodes, Episodes]:
     episodes = load(data, cameras, size)
     if len(episodes) < 2:
         raise InputError(f"{data} must have at least 2 episodes, one of them to hold out; got {len(episodes)}.")

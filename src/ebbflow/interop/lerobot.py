@@ -11,7 +11,6 @@ There a camera's key is observation.images.NAME or observation.NAME, here it is 
 """
 
 import importlib
-import io
 import json
 import math
 import os
@@ -26,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64, Int, UInt8
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data import pictures
 from ..data.episodes import Episodes, resized
 from ..data.normalise import Quantiles, Standardise
 from ..errors import InputError
@@ -443,10 +442,10 @@ def _stored(folder: Path, key: str, rows: Int[Tensor, " n"], size: int, bar: tqd
             if i is None:
                 continue
             try:
-                picture: Any = Image.open(io.BytesIO(column[row]["bytes"].as_py())).convert("RGB")
-            except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(f"{file}, column {key!r}: row {row} holds no readable picture.") from error
-            picture = _sized(np.array(picture), size)
+                picture = np.array(pictures.read(column[row]["bytes"].as_py(), channels=3))
+            except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
+                raise InputError(f"{file}, column {key!r}: row {row} holds no readable picture: {error}.") from error
+            picture = _sized(picture, size)
             frames = _room(folder, (len(rows), *picture.shape)) if frames is None else frames
             if picture.shape != frames.shape[1:]:
                 raise InputError(f"{file}, column {key!r}: row {row} is of another size than the others; give a size.")

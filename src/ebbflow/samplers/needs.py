@@ -1,5 +1,8 @@
 """What a sampler can't do without, said in one sentence before its first step."""
 
+import torch
+from torch import Tensor
+
 from ..denoiser import DenoiserLike
 from ..errors import InputError
 from ..randomness import Draws
@@ -20,3 +23,10 @@ def needed(denoiser: DenoiserLike, draws: Draws | None, sampler: str) -> Draws:
     if draws is None:
         raise InputError(f"{sampler} is stochastic and needs draws=Draws.first(n, seed).")
     return draws
+
+
+def boolean(mask: Tensor, what: str) -> Tensor:
+    """A mask of bools: integers would be taken for indices, and floats for nothing."""
+    if mask.dtype != torch.bool:
+        raise InputError(f"{what}: a mask must be of bools, true where the value is known; got {mask.dtype}.")
+    return mask

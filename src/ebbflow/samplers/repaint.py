@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..randomness import Draws
 from ..specs import pick
 from .ddim import transition_variance
-from .needs import needed
+from .needs import boolean, needed
 
 
 def repaint(
@@ -53,7 +53,7 @@ def repaint(
     if (known is None) != (mask is None):
         raise InputError("repaint: known and mask go together; give both or none.")
     if known is not None and mask is not None:
-        if not known.shape[1:] == mask.shape == x.shape[1:] or len(known) not in (1, len(x)):
+        if not known.shape[1:] == boolean(mask, "repaint").shape == x.shape[1:] or len(known) not in (1, len(x)):
             shapes = f"known {tuple(known.shape)} and mask {tuple(mask.shape)}"
             raise InputError(f"repaint: {shapes} must fit samples {tuple(x.shape)}.")
         known = known.to(x).expand_as(x)
