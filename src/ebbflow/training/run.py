@@ -105,6 +105,7 @@ def fit(
 
 def stored(folder: Path) -> dict[str, Any]:
     """How the run in a folder is trained, as `fit` takes it; {} for one that doesn't hold it, or no checkpoint."""
+    no_link(folder / "checkpoints")
     found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
     if found is None or settings.FILE not in found[1]:
         return {}
