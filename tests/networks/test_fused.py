@@ -375,6 +375,7 @@ whole = (folder / "whole").read_bytes()
 flipped = whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:]
 for damage in (whole, b"", whole[: len(whole) // 2], whole[:-4096], flipped):
     for library in folder.rglob("*.so"):
+        library.unlink()  # a file that is loaded must not change
         library.write_bytes(damage)
     fused._library.cache_clear()
     (library,) = fused.native() and folder.rglob("*.so")
