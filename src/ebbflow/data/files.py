@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import writing
+from ..formats import Header
 from .points import Points
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
@@ -278,6 +279,9 @@ def _read_npz(path: Path, label: str | None) -> Points:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
+    pictures = [name for name, array in arrays.items() if Header(array.dtype, array.shape).pictures]
+    if pictures and "x" not in arrays:
+        raise InputError(f"{path} holds pictures ({listed(pictures)}), which recipes such as flow-images learn from.")
     tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
     name = next((name for name in ("x", *tables) if name in arrays), None)
     if name is None:

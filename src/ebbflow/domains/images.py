@@ -111,6 +111,7 @@ def _parts(
     data: str, size: int, channels: int, label: str, on_bad: str, held_out: float, conditional: bool, state: object
 ) -> tuple[Images, Images]:
     every = images.load(data, size=size, channels=channels, label=label, on_bad=on_bad)
+    every = images.labelled(every, data) if conditional else every
     return images.split(every, held_out, keep_classes=conditional)
 
 
