@@ -82,9 +82,10 @@ def prepare(recipe: PointRecipe) -> Prepared:
     points, _ = parts(recipe)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
-    transform = Standardise.fit(points.x) if recipe.standardise else None
+    fitted = Standardise.fit(points.x)
+    transform = fitted if recipe.standardise else fitted.of_constants()
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
+    x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()

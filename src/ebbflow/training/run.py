@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from ..data import IDENTITY
 from ..domains import Prepared, domain
 from ..errors import DivergedError, EbbflowError, InputError, StorageError
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
@@ -276,7 +277,7 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
 
 def _transforms(trained: Trained) -> dict[str, Any]:
     """What is fitted to the data, by name."""
-    own = {} if trained.transform is None else trained.transform.to_config()
+    own = (trained.transform or IDENTITY).to_config()
     seen = {} if trained.observation is None else trained.observation.transform.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
