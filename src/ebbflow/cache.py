@@ -90,6 +90,10 @@ def executable(name: str, make: Callable[[Path], None]) -> Path:
 def _private(folder: Path) -> Path:
     """The folder, made if need be; emptied where others could have written to it, then closed to them."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for above in folder.resolve().parents:  # whoever can rename one of them can put another folder in this one's place
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(f"every user of this machine can write in {above}")
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
         raise PermissionError(f"{folder} is a link, or belongs to another user")
