@@ -15,7 +15,7 @@ from ..compare import Method, Plan
 from ..data import Pixels, images
 from ..data.images import Images
 from ..errors import InputError
-from ..files import state_of
+from ..files import state_of, write_file
 from ..randomness import generator
 from ..recipes import ImageRecipe
 from ..training.rehearsal import room
@@ -156,8 +156,6 @@ def describe(recipe: ImageRecipe) -> str:
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Samples as an .npz that `ebbflow train` reads: `images` (n, h, w, c) in uint8, `labels`, `classes`."""
-    from ..training.checkpoint import write_file
-
     arrays = {"images": kept(x).transpose(0, 2, 3, 1)}
     if labels is not None:
         arrays |= {"labels": labels.numpy(), "classes": np.array(trained.classes)}

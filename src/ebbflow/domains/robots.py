@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
 from ..data.episodes import columns, load, prompt_bytes, resized
 from ..errors import InputError
-from ..files import state_of
+from ..files import state_of, write_file
 from ..metrics import Measurement, mean_absolute_error
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
@@ -185,8 +185,6 @@ def evaluate(
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Chunks as an .npz: `chunks` (n, h, a), in the robot's units, and the actions' names."""
-    from ..training.checkpoint import write_file
-
     file = io.BytesIO()
     np.savez_compressed(file, chunks=x.numpy(), action_names=np.array(trained.columns))
     write_file(path, file.getvalue())
