@@ -224,12 +224,16 @@ def walk(scheduler, network, start, steps, **asked):
         ("DDPMScheduler", {"clip_sample": False}, {}, 25, None),
         ("DDPMScheduler", {"clip_sample": False, "beta_schedule": "scaled_linear", "beta_end": 0.012}, {}, 25, None),
         ("DDPMScheduler", {"clip_sample": True}, {}, 25, 1.0),
+        ("DDPMScheduler", {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"}, {}, 25, 1.0),
+        ("DDPMScheduler", {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"}, {}, 100, 1.0),
         ("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 50, 1.5),
         pytest.param("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 1000, 1.5, marks=pytest.mark.slow),
         ("DDIMScheduler", {"clip_sample": False}, {}, 20, None),
         ("DDIMScheduler", {"clip_sample": False, "prediction_type": "v_prediction"}, {"eta": 0.5}, 20, None),
-        # Otherwise its step mixes the clipped x̂₀ with the noise of the unclipped one.
+        # Its step mixes the clipped x̂₀ with the noise of the unclipped one, unless told otherwise.
         ("DDIMScheduler", {}, {"use_clipped_model_output": True}, 20, 1.0),
+        ("DDIMScheduler", {}, {}, 20, 1.0),
+        ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample_range": 0.5}, {"eta": 0.5}, 20, 0.5),
         ("FlowMatchEulerDiscreteScheduler", {}, {}, 10, None),
     ],
 )
@@ -250,7 +254,8 @@ def test_a_pipelines_samples_from_its_folder(name, config, asked, steps, clip, t
     assert loaded.clip == clip
     denoiser = Denoiser(loaded.network, loaded.converted.path, loaded.converted.target)
     if loaded.clip is not None:
-        denoiser = Bounded(denoiser, loaded.clip)
+        keeps = "DDIM" in name and "use_clipped_model_output" not in asked
+        denoiser = Bounded(denoiser, loaded.clip, keep_noise=keeps)
     walked = trajectory(
         denoiser, loaded.shape, draws=draws, start=start, sampler=loaded.converted.sampler, grid=loaded.converted.grid
     )

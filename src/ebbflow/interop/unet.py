@@ -89,7 +89,7 @@ class Loaded(NamedTuple):
 
     shape: of a picture, (channels, rows, columns). converted: path, grid, sampler and target of the scheduler, if there
     is one; Denoiser(network, converted.path, converted.target) is the denoiser. clip: where the pipeline keeps x̂₀
-    within ± clip, the bound: it is for the caller to say guidance.Bounded(denoiser, clip).
+    within ± clip, the bound: it is for the caller to say guidance.Bounded(denoiser, clip), with keep_noise for DDIM.
     """
 
     network: UNet
