@@ -130,7 +130,7 @@ def load_unet(
 def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write a folder that UNet2DModel.from_pretrained opens.
 
-    A null label becomes their last class, unless it is all 0, as `load_unet` leaves it: then there are as many as before.
+    A null label becomes their last class, unless it is all 0, as `load_unet` leaves it: the classes stay as many.
 
     Only a network that knows the time by timesteps (time=timestep) has a counterpart there: told timesteps · t - first.
     overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
