@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..recipes import PointRecipe, Recipe, kind_of
 from ..recipes.images import flow_images
 from ..recipes.recipe import holds
-from .arguments import MOST, Flag, hint, parse, said, within
+from .arguments import MOST, Flag, hint, parse, said, tell, within
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def run(argv: Sequence[str]) -> None:
     if not args.quiet:
         print("drawing …", file=sys.stderr)
     report = write_report(comparison, out)
-    print(f"\nreport: {report}  ({time.perf_counter() - start:.0f} s in all)")
+    print()
+    tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
 
 
 def _no_episodes(data: str) -> None:

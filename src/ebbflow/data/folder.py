@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from ..cache import fingerprint
-from ..errors import InputError
+from ..errors import InputError, printable
 from .gather import Found, Source
 from .pictures import read
 
@@ -34,18 +34,18 @@ def read_folder(folder: Path, label: str) -> Found:
     names = [name for name, _, _ in files]
     if label and (loose := next((name for name in names if "/" not in name), None)):
         raise InputError(
-            f"{folder}: label 'folder' needs each picture in a sub-folder, and {_plain(loose)} is in none."
+            f"{folder}: label 'folder' needs each picture in a sub-folder, and {printable(loose)} is in none."
         )
     where = folder.resolve()
     source = Source(
         len(files),
         lambda i, size, channels: read(where / names[i], size, channels),
-        lambda i: _plain(names[i]),
-        _plain(str(where)),
+        lambda i: printable(names[i]),
+        printable(str(where)),
         fingerprint(files),
-        tuple(f"{_plain(name)} {reason}" for name, reason in unusable),
+        tuple(f"{printable(name)} {reason}" for name, reason in unusable),
     )
-    return Found(source, [_plain(name.split("/")[0]) for name in names] if label else None)
+    return Found(source, [printable(name.split("/")[0]) for name in names] if label else None)
 
 
 def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
@@ -81,8 +81,3 @@ def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str
             else:
                 waiting.append((f"{name}/", above | {(info.st_dev, info.st_ino)}))
     return sorted(files, key=lambda file: file[0].split("/")), sorted(unusable)
-
-
-def _plain(name: str) -> str:
-    """A file's name on one line, whatever its bytes."""
-    return name if name.isprintable() else repr(name)[1:-1]

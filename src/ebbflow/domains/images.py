@@ -151,7 +151,7 @@ def describe(recipe: ImageRecipe) -> str:
     """One line on the data a recipe names."""
     if recipe.data == "digits":
         return "handwritten digits, 8 × 8"
-    return f"the pictures of {recipe.data if recipe.data.startswith('hf:') else Path(recipe.data).name}"
+    return f"the pictures of {recipe.shared().data}"
 
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
@@ -249,7 +249,7 @@ def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
     """What a comparison shows of its data."""
     x, labels = real(recipe, 64, recipe.seed)
     train, held = parts(recipe)
-    name = recipe.data if recipe.data == "digits" or recipe.data.startswith("hf:") else Path(recipe.data).name
+    name = recipe.shared().data
     return {
         "title": f"DDPM and flow matching on {name}",
         "real": kept(x),

@@ -153,7 +153,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: PointRecipe) -> str:
     """One line on the data a recipe names."""
-    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"
+    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {recipe.shared().data}"
 
 
 def point_set(recipe: PointRecipe) -> PointSet | None:
@@ -320,8 +320,11 @@ def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.
     """
     if not trained.recipe.learns_null:
         return []
+    try:
+        real = real_points(cast(PointRecipe, trained.reading()), WALK_POINTS, trained.recipe.seed).x
+    except InputError:  # not here, or not named
+        return []
     denoiser, recipe = trained.denoiser, cast(PointRecipe, trained.recipe)
-    real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
     frame = limits(recipe, real)
     noise_end = trained.to_data(torch.tensor([[-3.0] * len(frame), [3.0] * len(frame)])).numpy()
@@ -358,7 +361,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
     points = real_points(recipe, n, recipe.seed)
     known = point_set(recipe)
     return {
-        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else Path(recipe.data).name}",
+        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else recipe.shared().data}",
         "real": points.x.numpy(),
         "real_labels": None if points.labels is None else points.labels.numpy(),
         "limits": limits(recipe, points.x),
@@ -376,4 +379,4 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
 
 def _rows(recipe: PointRecipe) -> str:
     train, held = parts(recipe)
-    return f"{recipe.data}, {len(train.x)} rows, {len(held.x)} more held out"
+    return f"{recipe.shared().data}, {len(train.x)} rows, {len(held.x)} more held out"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: RobotRecipe) -> str:
     """One line on the data a recipe names."""
-    return f"a robot's actions, learned from {Path(recipe.data).name}"
+    return f"a robot's actions, learned from {recipe.shared().data}"
 
 
 def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
@@ -209,6 +209,12 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     from ..plots import robot_run
 
     return robot_run.draw_run(trained, folder, out)
+
+
+def reading(trained: "Trained") -> RobotRecipe:
+    """A policy's recipe, to read its recording by."""
+    recipe_of(trained)
+    return cast(RobotRecipe, trained.reading())
 
 
 def recipe_of(trained: "Trained") -> RobotRecipe:
