@@ -5,6 +5,7 @@ display, and the note says how much.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path as File
 
 import matplotlib as mpl
@@ -334,15 +335,10 @@ def _palette(frames: UInt8[Array, "k n c h w"]) -> tuple[UInt8[Array, "256 3"], 
     """
     if frames.shape[2] == 1:
         return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1), np.arange(256, dtype=np.uint8)
-    some = frames[_evenly(len(frames), 8)]
-    pixels = np.concatenate([some, np.repeat(frames[-1:], len(some), 0)]).transpose(0, 1, 3, 4, 2).reshape(1, -1, 3)
-    few = Image.fromarray(pixels[:, :: max(1, pixels.shape[1] // 400_000)]).quantize(256 - _INKS)
+    pixels = frames.transpose(0, 1, 3, 4, 2).reshape(len(frames), -1, 1, 3)
+    few = animation.shared_palette(chain(pixels, repeat(pixels[-1], len(pixels))), 256 - _INKS)
     greys = np.linspace(0, 255, _INKS).round().astype(np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    given = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[: 256 - _INKS]
-    palette[: len(given)] = given
-    palette[256 - _INKS :] = greys[:, None]
-    return palette, np.arange(256 - _INKS, 256, dtype=np.uint8)
+    return np.concatenate([few, greys[:, None].repeat(3, 1)]), np.arange(256 - _INKS, 256, dtype=np.uint8)
 
 
 def _indices(frame: UInt8[Array, "n c h w"], palette: UInt8[Array, "256 3"]) -> UInt8[Array, "n h w"]:
