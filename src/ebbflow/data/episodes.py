@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from zipfile import BadZipFile
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .normalise import IDENTITY, Transform, transform_from_config
+from .pictures import Levels
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Episodes:
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
     images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second.
+    levels: of cameras whose pictures had more than 8 bits, the values that became 0 and 255.
     """
 
     state: Float[Tensor, " n s"]
@@ -34,6 +37,7 @@ class Episodes:
     fps: float = 10.0
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    levels: Mapping[str, Levels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, ends = len(self.state), self.ends
@@ -107,17 +111,20 @@ def columns(
     return torch.cat(parts, -1), tuple(kept)
 
 
-def load(data: str, cameras: Sequence[str] = (), size: int = 0) -> Episodes:
+def load(
+    data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
+) -> Episodes:
     """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
 
-    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs.
+    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
+    the values of more than 8 bits that become 0 and 255; those of the recording unless given.
     """
     files = [Path(part) for part in data.split("+")]
     if all(file.suffix == ".npz" for file in files):
         return _read_npz(files, cameras, size)
     from ..interop import lerobot
 
-    return lerobot.read(data, cameras=tuple(cameras), size=size)
+    return lerobot.read(data, cameras=tuple(cameras), size=size, levels=levels)
 
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
@@ -156,7 +163,7 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
         for name in ("tasks", "state_names", "action_names")
         if name in arrays
     }
-    named = {
+    named: dict[str, Any] = {
         f"{kind}_names": given.get(f"{kind}_names") or _numbered(kind, arrays[kind]) for kind in ("state", "action")
     }
     rate = arrays.get("fps", np.array(10.0))

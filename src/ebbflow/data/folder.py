@@ -39,7 +39,7 @@ def read_folder(folder: Path, label: str) -> Found:
     where = folder.resolve()
     source = Source(
         len(files),
-        lambda i, size, channels: read(where / names[i], size, channels),
+        lambda i, *how: read(where / names[i], *how),
         lambda i: printable(names[i]),
         printable(str(where)),
         fingerprint(files),

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..cache import fingerprint
 from ..errors import InputError
 from .files import listed
 from .gather import Found, Source
-from .pictures import BadPicture, read
+from .pictures import BadPicture, Decoded, read
 
 
 def read_hub(data: str, label: str) -> Found:
@@ -56,11 +54,11 @@ def read_hub(data: str, label: str) -> Found:
 def _rows(data: str, parts: Sequence[Any], column: str, state: str) -> Source:
     """Part after part, each picture's bytes decoded as a file's are."""
 
-    def picture(i: int, size: int, channels: int) -> np.ndarray:
+    def picture(i: int, *how: Any) -> Decoded:
         part, row = (parts[0], i) if i < len(parts[0]) else (parts[1], i - len(parts[0]))
         held = part[row][column] or {}
         if held.get("bytes") is None and not held.get("path"):
             raise BadPicture("is missing")
-        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], size, channels)
+        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
 
     return Source(sum(map(len, parts)), picture, lambda i: f"row {i + 1}", data, state)

@@ -18,7 +18,7 @@ from ..errors import InputError
 from . import folder, hugging_face, idx
 from .files import in_order, label_array, listed, load_arrays
 from .gather import Found, Source, gather
-from .pictures import shape
+from .pictures import Decoded, Levels, shape, transparent
 from .split import held_out
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
@@ -30,6 +30,7 @@ class Images:
     """n pictures, 0..255, their labels 0..k-1 and the labels' names.
 
     test: so many of the last pictures are the set's own test part. bad: one line for each picture left out.
+    levels: the values that became 0 and 255, if any picture has more than 8 bits.
     """
 
     x: UInt8[Tensor, "n c h w"]
@@ -37,6 +38,7 @@ class Images:
     classes: tuple[str, ...] = ()
     test: int = 0
     bad: tuple[str, ...] = ()
+    levels: Levels | None = None
 
 
 def load(
@@ -44,6 +46,7 @@ def load(
     *,
     size: int = 0,
     channels: int = 0,
+    levels: Levels | None = None,
     label: str = "",
     on_bad: str = "skip",
     workers: int = 0,
@@ -55,29 +58,32 @@ def load(
     data: "digits"; a folder, searched in depth; a .npz with `images` (n, h, w[, c]) in uint8; an idx file or the folder
     of them; "hf:name[:config]", also of a local folder, read by the package `datasets`.
     size: 0 keeps the pictures, which then have to be alike; else their middle as size × size (`pictures.shape`).
-    channels: 0 keeps grey if all are, else RGB; 1 or 3. label: "folder" takes the class from the first sub-folder; of
-    a .npz or Hugging Face set it names the array or column, where that isn't plain.
+    channels: 0 keeps grey if all are, else RGB; 1, 3, or 4 (RGBA), without which what is transparent lies on white.
+    levels: of pictures of more than 8 bits, the values that become 0 and 255; the set's own unless given.
+    label: "folder" takes the class from the first sub-folder; of a .npz or Hugging Face set it names the array or
+    column, where that isn't plain.
     on_bad: "skip" leaves out pictures that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
     """
     _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
-    _check("channels", channels, "0 (as found), 1 or 3", channels in (0, 1, 3))
+    _check("channels", channels, "0 (as found), 1, 3 or 4", channels in (0, 1, 3, 4))
     _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
     _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
     found = _find(data, label)
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape
-        if size in (0, h if h == w else 0) and channels in (0, c):
+        if size in (0, h if h == w else 0) and channels in (c, 0 if c < 4 else 4):
             x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
             return Images(x, *_labels(data, found.labels, found.classes), found.test)
         pictures = _from_array(data, pictures)
-    x, good, bad = gather(
-        pictures, size=size, channels=channels, on_bad=on_bad, workers=workers, cache=cache, progress=progress
-    )
+    x, good, bad, levels = gather(
+        pictures, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers, cache=cache,
+        progress=progress,
+    )  # fmt: skip
     labels = None if found.labels is None else [found.labels[i] for i in good]
     test = sum(i >= pictures.n - found.test for i in good)
-    return Images(x, *_labels(data, labels, found.classes), test, bad)
+    return Images(x, *_labels(data, labels, found.classes), test, bad, levels)
 
 
 def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
@@ -93,7 +99,7 @@ def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = F
 
 def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
     labels = None if images.labels is None else images.labels[rows]
-    return Images(images.x[rows], labels, images.classes, bad=bad)
+    return Images(images.x[rows], labels, images.classes, bad=bad, levels=images.levels)
 
 
 def _check(name: str, value: object, accepted: str, fine: bool) -> None:
@@ -148,8 +154,9 @@ def _labels(
 def _from_array(where: str, array: UInt8[np.ndarray, "n h w c"]) -> Source:
     """Pictures of an array, to be resized or recoloured."""
 
-    def picture(i: int, size: int, channels: int) -> np.ndarray:
-        return shape(Image.fromarray(array[i].squeeze(2) if array.shape[3] == 1 else array[i]), size, channels)
+    def picture(i: int, size: int, channels: int, levels: Levels | None) -> Decoded:
+        made = Image.fromarray(array[i].squeeze(2) if array.shape[3] == 1 else array[i])
+        return Decoded(shape(made, size, channels), transparent=transparent(made))
 
     return Source(len(array), picture, lambda i: f"picture {i + 1}", where)
 
@@ -174,8 +181,8 @@ def _npz(path: Path, label: str) -> Found:
         raise InputError(f"{where} must be uint8, 0 to 255; got {array.dtype}.")
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape:
-        raise InputError(f"{where} must have shape (n, h, w), (n, h, w, 1) or (n, h, w, 3); got {held[name].shape}.")
+    if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape:
+        raise InputError(f"{where} must have shape (n, h, w) or (n, h, w, c), c = 1, 3 or 4; got {held[name].shape}.")
     if label and label not in held:
         raise InputError(f"{path} has no array {label!r}; it has {listed(held)}.")
     label = label or next((name for name in ("labels", "y") if name in held), "")

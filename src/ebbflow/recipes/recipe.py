@@ -215,7 +215,9 @@ class ImageRecipe(Recipe):
     size: int = 0
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = 0
-    """1 for grey, 3 for colour, 0 as found."""
+    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    value_range: str = ""
+    """LOW:HIGH, the values of pictures of more than 8 bits that become 0 and 255; the set's own unless given."""
     flip: bool = False
     """Mirror half of the pictures in training, left to right."""
     held_out: float = 0.1
@@ -274,6 +276,8 @@ class RobotRecipe(Recipe):
     """Cameras whose pictures it sees, by comma."""
     size: int = 0
     """Side to which pictures are resized; 0 keeps theirs."""
+    value_range: str = ""
+    """CAMERA=LOW:HIGH by comma, the values of more than 8 bits that become 0 and 255; the recording's unless given."""
     prompt: int = 0
     """Bytes of the task's instruction that it is told; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
@@ -349,7 +353,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),
     "bound": (0, 1e6, "at least 0 and at most 1e6"),
     "size": (0, 4096, "at least 0 and at most 4096"),
-    "channels": (0, 4, "0, 1 or 3"),
+    "channels": (0, 4, "0, 1, 3 or 4"),
     "held_out": (0, 0.9, "at least 0 and at most 0.9"),
     "horizon": (1, 4096, "at least 1 and at most 4096"),
     "n_obs_steps": (1, 256, "at least 1 and at most 256"),

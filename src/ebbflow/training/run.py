@@ -145,7 +145,8 @@ def prepare(recipe: Recipe) -> tuple[Trained, Data]:
 
 
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
-    """The untrained start of a recipe on its data."""
+    """The untrained start of a recipe on its data, with what that has settled of it."""
+    recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
