@@ -4,6 +4,7 @@ Pillow lets go of Python's lock while it decodes, so threads do what processes w
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,10 @@ from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
+from ..memory import room
 from .pictures import BadPicture, quiet
 
+COPIES = 3  # that there are of pictures for a moment, before they are split into those to train on and others
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
 _FORMAT = 1  # of the cache; to be raised with whatever changes the pixels
 
@@ -114,7 +117,14 @@ def _decode(
         else:
             none = torch.empty(0, channels or 1, size, size, dtype=torch.uint8)
             return none, {i: str(error) for i, error in bad.items()}, False
-        x = _room(source.where, (source.n, channels or 3, *first.shape[:2]))
+        h, w = first.shape[:2]
+        rows = (source.n, channels or 3, h, w)
+        room(
+            COPIES * math.prod(rows),
+            f"{source.where}: {source.n} pictures of {w} × {h} pixels",
+            "give a smaller --size",
+        )
+        x = np.empty(rows, np.uint8)
         colours = np.zeros(source.n, np.uint8)
 
         def several(numbers: range) -> list[tuple[int, BadPicture]]:
@@ -124,8 +134,8 @@ def _decode(
                 if isinstance(picture, BadPicture):
                     failed.append((i, picture))
                     continue
-                if picture.shape[:2] != first.shape[:2]:
-                    (h, w), (other_h, other_w) = first.shape[:2], picture.shape[:2]
+                if picture.shape[:2] != (h, w):
+                    other_h, other_w = picture.shape[:2]
                     raise InputError(
                         f"{source.where}: {source.name(model)} is {w} × {h} pixels and {source.name(i)} "
                         f"{other_w} × {other_h}; give --size to make all alike."
@@ -149,16 +159,6 @@ def _try(source: Source, i: int, size: int, channels: int) -> np.ndarray | BadPi
         return source.picture(i, size, channels)
     except BadPicture as error:
         return error
-
-
-def _room(where: str, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.empty(shape, np.uint8)
-    except MemoryError:
-        n, c, h, w = shape
-        raise InputError(
-            f"{where}: {n} pictures of {w} × {h} take {n * c * h * w / 1e9:.0f} GB of memory; give a smaller --size."
-        ) from None
 
 
 def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:
