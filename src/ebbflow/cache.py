@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .memory import room
+
 
 def cache_folder() -> Path:
     """$EBBFLOW_CACHE, else ebbflow in $XDG_CACHE_HOME, else in ~/.cache; OSError where there is no home either."""
@@ -58,6 +60,7 @@ def fetch(name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         stored = cache_folder() / f"{name}.safetensors"
         if not _ours(stored):
             return None
+        room(stored.stat().st_size, str(stored))
         with safe_open(stored, "pt") as file:
             tensors, about = {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata()
         return (tensors, about) if about.pop("sum") == _sum(tensors, about) else None

@@ -17,12 +17,13 @@ from tqdm import tqdm
 from .domains import domain
 from .errors import InputError, printable
 from .files import no_link, write_file
+from .memory import room
 from .metrics import Measurement
 from .recipes import RECIPES, Recipe
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes
-from .training.rehearsal import rehearse, room
+from .training.rehearsal import rehearse
 from .training.run import Interrupted, fit
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}

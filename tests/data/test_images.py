@@ -215,7 +215,7 @@ def test_transparent_arrays(tmp_path):
 
 WRONG = {
     "no pictures": ({"a": np.ones(3)}, {}, r"has no array 'images', nor one like pictures in uint8; it has 'a'"),
-    "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got float64"),
+    "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got dtype float64"),
     "channels first": ({"images": COLOUR[:, :, :2].transpose(0, 3, 1, 2)}, {}, r"c = 1, 3 or 4; got \(2, 3, 3, 2\)"),
     "one picture": ({"images": COLOUR[0, 0]}, {}, r"c = 1, 3 or 4; got \(4, 3\)"),
     "none": ({"images": COLOUR[:0]}, {}, r"got \(0, 3, 4, 3\)"),
@@ -233,7 +233,11 @@ WRONG = {
     ),
     "label below 0": ({"images": COLOUR, "labels": [-1, 0], "classes": ["a", "b"]}, {}, r"label -1 of picture 1"),
     "real labels": ({"images": COLOUR, "labels": [0.5, 1]}, {}, r"labels, row 1: 0.5 is not a label"),
-    "pickled": ({"images": np.array([None, print], object)}, {}, "holds pickled objects, which are never loaded"),
+    "pickled": (
+        {"images": np.array([None, print], object)},
+        {},
+        "uint8, 0 to 255; got pickled objects, which are never loaded",
+    ),
 }
 
 

@@ -4,6 +4,7 @@ Pillow lets go of Python's lock while it decodes, so threads do what processes w
 """
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -22,8 +23,10 @@ from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
+from ..memory import room
 from .pictures import BadPicture, Decoded, Levels, Tally, quiet
 
+COPIES = 3  # that there are of pictures for a moment, before they are split into those to train on and others
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
 _FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
 
@@ -127,7 +130,13 @@ def _decode(
             none = torch.empty(0, channels or 1, size, size, dtype=torch.uint8)
             return none, {i: str(error) for i, error in bad.items()}, tally, False
         h, w = first.pixels.shape[:2]
-        x = _room(source.where, (source.n, channels or 3, h, w))
+        rows = (source.n, channels or 3, h, w)
+        room(
+            COPIES * math.prod(rows),
+            f"{source.where}: {source.n} pictures of {w} × {h} pixels",
+            "give a smaller --size",
+        )
+        x = np.empty(rows, np.uint8)
         colours = np.zeros(source.n, np.uint8)
 
         def several(levels: Levels | None, numbers: Sequence[int]) -> list[tuple[int, Decoded | BadPicture]]:
@@ -177,16 +186,6 @@ def _try(source: Source, i: int, size: int, channels: int, levels: Levels | None
         return source.picture(i, size, channels, levels)
     except BadPicture as error:
         return error
-
-
-def _room(where: str, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.empty(shape, np.uint8)
-    except MemoryError:
-        n, c, h, w = shape
-        raise InputError(
-            f"{where}: {n} pictures of {w} × {h} take {n * c * h * w / 1e9:.0f} GB of memory; give a smaller --size."
-        ) from None
 
 
 def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:

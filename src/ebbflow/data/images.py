@@ -16,13 +16,15 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import folder, hugging_face, idx
-from .files import in_order, label_array, listed, load_arrays
-from .gather import Found, Source, gather
+from .arrays import npz
+from .files import in_order, label_array, listed
+from .gather import COPIES, Found, Source, gather
 from .pictures import Decoded, Levels, shape, transparent
 from .split import held_out
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 LARGEST = 8192  # pixels a side
+_NAME = 100  # bytes that a label takes besides its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,25 +173,24 @@ def _digits(label: str) -> Found:
 
 
 def _npz(path: Path, label: str) -> Found:
-    held = {name: array for name, array in load_arrays(path, b"PK").items() if isinstance(array, np.ndarray)}
+    held = npz(path)
     pictures = [name for name, array in held.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
     name = next((name for name in ("images", *pictures) if name in held), None)
     if name is None:
         raise InputError(f"{path} has no array 'images', nor one like pictures in uint8; it has {listed(held)}.")
-    array, where = held[name], f"{path}, array {name!r}"
+    array = held[name]
     if array.dtype != np.uint8:
-        raise InputError(f"{where} must be uint8, 0 to 255; got {array.dtype}.")
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape:
-        raise InputError(f"{where} must have shape (n, h, w) or (n, h, w, c), c = 1, 3 or 4; got {held[name].shape}.")
+        raise InputError(f"{array.where} must be uint8, 0 to 255; got {array.kind}.")
+    if array.ndim not in (3, 4) or (*array.shape, 1)[3] not in (1, 3, 4) or 0 in array.shape:
+        raise InputError(f"{array.where} must have shape (n, h, w) or (n, h, w, c), c = 1, 3 or 4; got {array.shape}.")
     if label and label not in held:
         raise InputError(f"{path} has no array {label!r}; it has {listed(held)}.")
     label = label or next((name for name in ("labels", "y") if name in held), "")
+    if label and held[label].shape not in ((len(array),), (len(array), 1)):
+        raise InputError(f"{held[label].where} must hold {len(array)} labels; it has shape {held[label].shape}.")
+    images = array.read(COPIES)
+    images = images.reshape((*images.shape, 1)[:4])
     if not label:
-        return Found(array)
-    labels = held[label]
-    if labels.size != len(array) or labels.shape[:1] != (len(array),):
-        raise InputError(f"{path}, array {label!r} must hold {len(array)} labels; it has shape {labels.shape}.")
-    classes = next((held[name] for name in ("classes", "class_names") if name in held), np.empty(0, str))
-    return Found(array, labels.reshape(-1), tuple(str(name) for name in classes.reshape(-1).tolist()))
+        return Found(images)
+    names = next((held[name].read(_NAME) for name in ("classes", "class_names") if name in held), np.empty(0, str))
+    return Found(images, held[label].read(_NAME).reshape(-1), tuple(str(name) for name in names.reshape(-1).tolist()))

@@ -19,7 +19,6 @@ from ..errors import InputError
 from ..files import state_of, write_file
 from ..randomness import generator
 from ..recipes import ImageRecipe
-from ..training.rehearsal import room
 from ..training.trainer import TensorData
 from . import Prepared, class_names, frequencies, read_array
 
@@ -75,7 +74,6 @@ def prepare(recipe: ImageRecipe) -> Prepared:
     train, _ = parts(recipe)
     if recipe.conditional and train.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
-    room(3 * train.x.numel(), recipe.data)
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))

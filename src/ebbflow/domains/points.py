@@ -16,11 +16,11 @@ from ..compare import Method, Plan
 from ..data import DATASETS, Points, PointSet, Standardise, load, save
 from ..data.split import held_out
 from ..errors import InputError
+from ..memory import room
 from ..metrics import Measurement, measure
 from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
-from ..training.rehearsal import room
 from ..training.trainer import TensorData
 from . import Prepared, class_names, frequencies, read_array
 
