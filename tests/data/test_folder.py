@@ -47,6 +47,41 @@ def test_sorted_and_in_depth(tmp_path):
     assert found.bad == ()
 
 
+def test_values_of_12_bits_in_files_of_16(tmp_path):
+    """Twenty pictures, each with its own part of the values, as microscopes and depth cameras write them."""
+    values = np.random.default_rng(0).permutation(4096)[:2000].reshape(20, 10, 10).astype(np.uint16)
+    for k, picture in enumerate(values):
+        Image.fromarray(picture).save(tmp_path / f"{k:02d}.png")
+    low, high = int(values.min()), int(values.max())
+    with pytest.warns(
+        UserWarning, match=f"20 of 20 pictures have more than 8 bits: their values {low} to {high} become"
+    ):
+        found = get(tmp_path)
+    assert found.levels == (low, high)
+    assert len(found.x.unique()) == 256
+    assert found.x[:, 0].tolist() == np.rint((values.astype(float) - low) / (high - low) * 255).tolist()
+    put(tmp_path, "8 bits.png", 77, (10, 10))
+    with pytest.warns(UserWarning, match="20 of 21 pictures have more than 8 bits"):
+        both = get(tmp_path)
+    assert both.x[:20].tolist() == found.x.tolist()
+    assert both.x[20].unique().tolist() == [77]
+
+
+def test_what_is_not_a_number_is_a_bad_picture(tmp_path):
+    """It is named as any other, and has no say in the range."""
+    for k in range(40):
+        depth = np.full((4, 4), k / 10, np.float32)
+        if k in (7, 30):
+            depth[1, 2] = (np.nan, np.inf)[k == 30]
+        Image.fromarray(depth).save(tmp_path / f"{k:02d}.tiff")
+    with pytest.warns(UserWarning, match="38 of 38 pictures .* their values 0 to 3.9 become"):
+        found = get(tmp_path)
+    assert found.bad == tuple(f"{k:02d}.tiff holds 1 of 16 values that are not finite" for k in (7, 30))
+    assert found.x[-1].unique().tolist() == [255]
+    with pytest.raises(InputError, match=r"07\.tiff holds 1 of 16 values that are not finite\.$"):
+        get(tmp_path, on_bad="fail")
+
+
 IGNORED = [
     ".hidden.png", ".git/a.png", "a/.DS_Store", "Thumbs.db", "desktop.ini", "labels.csv", "README.md", "LICENSE",
     "__MACOSX/a.png", "meta.JSON", "archive.zip", "a.npz", "film.mp4", "download.py",

@@ -232,6 +232,45 @@ def test_the_cache_follows_the_fingerprint(hub):
     assert len(list(cache_folder().iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["image", "img"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_column_called_image_is_taken(hub, name, first):
+    """Whether masks and depths come before it or behind it."""
+    others = {"mask": [0, 0], "depth": [99, 99]}
+    values = {name: [1, 2]} | others if first else others | {name: [1, 2]}
+    columns = {column: [png(value) for value in held] for column, held in values.items()}
+    hub.sets["me/scenes"] = Dataset(dict.fromkeys(columns, Image()), columns)
+    assert get("me/scenes").x[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_the_first_column_of_pictures_where_none_is_called_image(hub):
+    columns = {"text": ["a", "b"], "left": [png(1), png(2)], "right": [png(3), png(4)]}
+    kinds = {"text": Value(), "left": Image(), "right": Image()}
+    hub.sets["me/pairs"] = Dataset(kinds, columns)
+    assert get("me/pairs").x[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_the_range_of_16_bits_is_that_of_both_parts(hub):
+    """300 to 2200 in the training part, up to 4095 in the test part."""
+
+    def deep(values):
+        made = part([0] * len(values))
+        for row, value in enumerate(values):
+            file = io.BytesIO()
+            Pillow.fromarray(np.full((2, 3), value, np.uint16)).save(file, "png")
+            made.columns["picture"][row]["bytes"] = file.getvalue()
+        return made
+
+    hub.sets["me/depths"] = {"train": deep([300, 2200, 700]), "test": deep([4095])}
+    with pytest.warns(
+        UserWarning, match="^hf:me/depths: 4 of 4 pictures have more than 8 bits: their values 300 to 4095 "
+    ):
+        found = get("me/depths")
+    assert found.levels == (300, 4095)
+    assert found.x[:, 0, 0, 0].tolist() == [round((v - 300) / 3795 * 255) for v in (300, 2200, 700, 4095)]
+    assert [one.levels for one in split(found, 0.0)] == [(300, 4095)] * 2
+
+
 # --- the package itself -------------------------------------------------------------------------------------
 
 
@@ -267,6 +306,25 @@ def test_many_rows_in_threads(real, tmp_path):
     made(real, range(200), [k % 2 for k in range(200)]).save_to_disk(str(tmp_path / "many"))
     found = get(tmp_path / "many", workers=4)
     assert found.x[:, 0, 0, 0].tolist() == list(range(200))
+
+
+def test_depths_of_the_package_itself(real, tmp_path):
+    """Values of 12 bits in files of 16 and 32 bits, beside pictures of 8."""
+    depths = [np.arange(k, 4000, 160, dtype=dtype).reshape(5, 5) for k, dtype in ((0, "<u2"), (95, "<i4"), (7, "<f4"))]
+    features = real.Features({"mask": real.Image(), "image": real.Image()})
+    pictures = [Pillow.fromarray(depth) for depth in depths]
+    masks = [Pillow.new("L", (5, 5))] * 3
+    files = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, "tiff")
+        files.append({"bytes": file.getvalue(), "path": None})
+    real.Dataset.from_dict({"mask": masks, "image": files}, features=features).save_to_disk(str(tmp_path / "set"))
+    with pytest.warns(UserWarning, match="3 of 3 pictures have more than 8 bits: their values 0 to 3935 "):
+        found = get(tmp_path / "set")
+    assert found.levels == (0, 3935)
+    for x, depth in zip(found.x, depths, strict=True):
+        assert x[0].tolist() == np.rint(depth / 3935 * 255).tolist()
 
 
 def test_a_damaged_folder(real, tmp_path):

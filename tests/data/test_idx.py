@@ -105,11 +105,11 @@ DAMAGED = {
     "half a head": (IMAGES[:10], "its head takes 16 bytes and it has 10"),
     "head alone": (IMAGES[:16], r"\[2, 2, 3\] takes 28 bytes and it has 16"),
     "cut short": (IMAGES[:-1], r"\[2, 2, 3\] takes 28 bytes and it has 27"),
-    "too long": (IMAGES + b"x", r"takes 28 bytes and it has 29"),
+    "too long": (IMAGES + b"x", r"takes 28 bytes and it has more"),
     "a number too large": (IMAGES[:4] + b"\xff" * 12 + IMAGES[16:], "takes 79228162458924105385300197391 bytes"),
     "labels": (LABELS, r"must hold pictures \(n, h, w\)"),
     "none": (b"\0\0\x08\x03" + struct.pack(">3I", 0, 2, 3), r"must hold pictures \(n, h, w\); it holds \(0, 2, 3\)"),
-    "half a gzip": (gzip.compress(bytes(10) + IMAGES)[:30], "damaged or cut short"),
+    "half a gzip": (gzip.compress(IMAGES)[:30], "damaged or cut short"),
     "gzip cut": (gzip.compress(IMAGES)[:-3], "damaged or cut short"),
     "gzip flipped": (gzip.compress(IMAGES)[:-6] + b"\0\0" + gzip.compress(IMAGES)[-4:], "damaged or cut short"),
 }

@@ -77,7 +77,7 @@ def test_loading_twice_gives_two_copies():
     [
         ({"size": -1}, "size must be 0 or 1 to 8192; got -1."),
         ({"size": 9999}, "size must be 0 or 1 to 8192; got 9999."),
-        ({"channels": 2}, "channels must be 0 (as found), 1 or 3; got 2."),
+        ({"channels": 2}, "channels must be 0 (as found), 1, 3 or 4; got 2."),
         ({"on_bad": "ignore"}, "on_bad must be 'skip' or 'fail'; got 'ignore'."),
         ({"workers": -1}, "workers must be 0 (one a core) to 256; got -1."),
         ({"label": "y"}, "label names an array or column of your own data, and digits has its labels; got 'y'."),
@@ -199,11 +199,25 @@ def test_labels(tmp_path, arrays, label, labels, classes):
     assert found.classes == classes
 
 
+def test_transparent_arrays(tmp_path):
+    """Kept by four channels; on white, and said, by any other number."""
+    x = np.concatenate([COLOUR, np.full((2, 3, 4, 1), 255, np.uint8)], 3)
+    data = npz(tmp_path / "mine.npz", images=x)
+    assert load(data).x.tolist() == COLOUR.transpose(0, 3, 1, 2).tolist()
+    x[1, 0, 0, 3] = 51
+    data = npz(tmp_path / "mine.npz", images=x)
+    assert load(data, channels=4).x.tolist() == x.transpose(0, 3, 1, 2).tolist()
+    with pytest.warns(UserWarning, match=r"mine\.npz: 1 of 2 pictures are transparent in places, and lie on white\.$"):
+        white = load(data)
+    assert white.x[1, :, 0, 0].tolist() == [round(0.2 * c + 0.8 * 255) for c in COLOUR[1, 0, 0].tolist()]
+    assert load(npz(tmp_path / "rgb.npz", images=COLOUR), channels=4).x[:, 3].unique().tolist() == [255]
+
+
 WRONG = {
     "no pictures": ({"a": np.ones(3)}, {}, r"has no array 'images', nor one like pictures in uint8; it has 'a'"),
-    "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got float64"),
-    "channels first": ({"images": COLOUR.transpose(0, 3, 1, 2)}, {}, r"\(n, h, w, 3\); got \(2, 3, 3, 4\)"),
-    "one picture": ({"images": COLOUR[0, 0]}, {}, r"\(n, h, w, 3\); got \(4, 3\)"),
+    "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got dtype float64"),
+    "channels first": ({"images": COLOUR[:, :, :2].transpose(0, 3, 1, 2)}, {}, r"c = 1, 3 or 4; got \(2, 3, 3, 2\)"),
+    "one picture": ({"images": COLOUR[0, 0]}, {}, r"c = 1, 3 or 4; got \(4, 3\)"),
     "none": ({"images": COLOUR[:0]}, {}, r"got \(0, 3, 4, 3\)"),
     "no such label": ({"images": COLOUR}, {"label": "kind"}, r"has no array 'kind'; it has 'images'"),
     "too few labels": (
@@ -225,7 +239,11 @@ WRONG = {
     ),
     "label below -1": ({"images": COLOUR, "labels": [-2, 0], "classes": ["a", "b"]}, {}, r"label -2 of picture 1"),
     "real labels": ({"images": COLOUR, "labels": [0.5, 1]}, {}, r"labels, row 1: 0.5 is not a label"),
-    "pickled": ({"images": np.array([None, print], object)}, {}, "holds pickled objects, which are never loaded"),
+    "pickled": (
+        {"images": np.array([None, print], object)},
+        {},
+        "uint8, 0 to 255; got pickled objects, which are never loaded",
+    ),
 }
 
 

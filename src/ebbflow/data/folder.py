@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cache import fingerprint
-from ..errors import InputError
+from ..errors import InputError, printable
 from .gather import Found, Source
 from .pictures import read
 from .split import part_of, parts
@@ -35,21 +35,21 @@ def read_folder(folder: Path, label: str) -> Found:
     if not files and not unusable:
         raise InputError(f"{folder} holds no pictures.")
     where = folder.resolve()
-    chosen, test, classes = _in_parts([name.split("/") for name, _, _ in files], _plain(str(folder)))
+    chosen, test, classes = _in_parts([name.split("/") for name, _, _ in files], printable(str(folder)))
     files = [files[i] for i in chosen]
     names = [name for name, _, _ in files]
     if label and "" in classes[: len(names) - test]:
-        loose = _plain(names[classes.index("")])
+        loose = printable(names[classes.index("")])
         raise InputError(f"{folder}: label 'folder' needs each picture in a sub-folder, and {loose} is in none.")
     source = Source(
         len(files),
-        lambda i, size, channels: read(where / names[i], size, channels),
-        lambda i: _plain(names[i]),
-        _plain(str(where)),
+        lambda i, *how: read(where / names[i], *how),
+        lambda i: printable(names[i]),
+        printable(str(where)),
         fingerprint(files),
-        tuple(f"{_plain(name)} {reason}" for name, reason in unusable),
+        tuple(f"{printable(name)} {reason}" for name, reason in unusable),
     )
-    return Found(source, [_plain(name) or None for name in classes] if label else None, test=test)
+    return Found(source, [printable(name) or None for name in classes] if label else None, test=test)
 
 
 def _in_parts(paths: Sequence[list[str]], where: str) -> tuple[list[int], int, list[str]]:
@@ -106,8 +106,3 @@ def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str
             else:
                 waiting.append((f"{name}/", above | {(info.st_dev, info.st_ino)}))
     return sorted(files, key=lambda file: file[0].split("/")), sorted(unusable)
-
-
-def _plain(name: str) -> str:
-    """A file's name on one line, whatever its bytes."""
-    return name if name.isprintable() else repr(name)[1:-1]

@@ -6,13 +6,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..cache import fingerprint
 from ..errors import InputError
 from .files import listed
 from .gather import Found, Source
-from .pictures import BadPicture, read
+from .pictures import BadPicture, Decoded, read
 from .split import parts
 
 
@@ -63,11 +61,11 @@ def _rows(data: str, every: Sequence[Any], column: str, state: str) -> Source:
     """Part after part, each picture's bytes decoded as a file's are."""
     ends = [*accumulate(map(len, every))]
 
-    def picture(i: int, size: int, channels: int) -> np.ndarray:
+    def picture(i: int, *how: Any) -> Decoded:
         part = every[k := bisect(ends, i)]
         held = part[i - ends[k] + len(part)][column] or {}
         if held.get("bytes") is None and not held.get("path"):
             raise BadPicture("is missing")
-        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], size, channels)
+        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
 
     return Source(ends[-1], picture, lambda i: f"row {i + 1}", data, state)
