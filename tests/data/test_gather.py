@@ -86,7 +86,9 @@ def test_bad_ones_are_left_out_and_named(where):
 
 def test_more_than_a_twentieth_is_no_accident():
     pictures = [BadPicture("is bad") if i % 16 == 1 else constant(i) for i in range(80)]
-    assert len(get([*pictures, *[constant(1)] * 20])[2]) == 5
+    line = "the set: 5 of 100 pictures can't be used and are left out: p1 is bad; p17 is bad; p33 is bad; and 2 more."
+    with pytest.warns(UserWarning, match=f"^{line}$"):
+        assert len(get([*pictures, *[constant(1)] * 20])[2]) == 5
     with pytest.raises(InputError) as error:
         get(pictures)
     assert str(error.value) == (

@@ -114,6 +114,7 @@ def _parts(
 ) -> tuple[Images, Images]:  # fmt: skip
     levels = Levels.parse(value_range) if value_range else None
     every = images.load(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
+    every = images.labelled(every, data) if conditional else every
     return images.split(every, held_out, keep_classes=conditional)
 
 

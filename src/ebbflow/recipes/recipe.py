@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
-from zipfile import ZipFile, is_zipfile
 
+from .. import formats
 from ..errors import InputError
 from ..specs import pick, words
 
@@ -221,7 +221,7 @@ class ImageRecipe(Recipe):
     flip: bool = False
     """Mirror half of the pictures in training, left to right."""
     held_out: float = 0.1
-    """Share of the pictures never trained on, to measure with; a set with a test part of its own keeps that."""
+    """Share of the pictures never trained on, to measure with; a set with test parts of its own keeps those."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """What a file that can't be read does: it is left out (at most 5 % may be), or ends the run."""
 
@@ -321,23 +321,18 @@ KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, Im
 
 
 def kind_of(data: str) -> type[Recipe]:
-    """Which kind of recipe learns this data."""
+    """Which kind of recipe learns this data; what a file holds decides, not what it is called."""
     path = Path(data)
-    pictures = data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or "idx" in path.name
-    return ImageRecipe if pictures or holds(path, "images") else PointRecipe
+    if data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):
+        return ImageRecipe
+    held = formats.arrays(path)
+    likely = [held["x"]] if "x" in held else held.values()
+    return ImageRecipe if "images" in held or any(array.pictures for array in likely) else PointRecipe
 
 
 def is_file(data: str) -> bool:
     """Whether points are read from a file, not drawn from a named set."""
     return os.sep in data or "/" in data or Path(data).suffix != ""
-
-
-def holds(file: Path, array: str) -> bool:
-    """Whether a file is a .npz with this array; without reading it."""
-    if file.suffix != ".npz" or not file.is_file() or not is_zipfile(file):
-        return False
-    with ZipFile(file) as archive:
-        return f"{array}.npy" in archive.namelist()
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {
