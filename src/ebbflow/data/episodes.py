@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ..arrays import Stored, npz
 from ..errors import InputError
-from .arrays import Stored, npz
 from .gather import COPIES
 from .normalise import IDENTITY, Transform, transform_from_config
 from .pictures import Levels

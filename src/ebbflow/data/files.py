@@ -19,11 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..arrays import Stored, npy, npz
 from ..errors import InputError
 from ..files import writing
-from ..formats import are_pictures
 from ..memory import room
-from .arrays import Stored, npy, npz
 from .points import Points
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
@@ -303,7 +302,7 @@ def _read_npz(path: Path, label: str | None) -> Points:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
-    pictures = [name for name, array in arrays.items() if are_pictures(array.shape, array.dtype)]
+    pictures = [name for name, array in arrays.items() if array.pictures]
     if pictures and "x" not in arrays:
         raise InputError(f"{path} holds pictures ({listed(pictures)}), which recipes such as flow-images learn from.")
     tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]

@@ -4,7 +4,7 @@ Nothing is ever unpickled. What can't be used is refused in one sentence, or lef
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from ..arrays import Stored, npz
 from ..errors import InputError
-from ..formats import are_pictures, arrays
+from ..formats import arrays
 from . import folder, hugging_face, idx
-from .arrays import Stored, npz
 from .files import in_order, label_array, listed
 from .gather import COPIES, Found, Source, gather, joined
 from .pictures import Decoded, Levels, shape, transparent
@@ -208,7 +208,7 @@ def _digits(label: str) -> Found:
 
 def _npz(path: Path, label: str) -> Found:
     held = npz(path)
-    pictures = [name for name, array in held.items() if are_pictures(array.shape, array.dtype)]
+    pictures = [name for name, array in held.items() if array.pictures]
     likely = [name for name in pictures if part_of(name)[1] in _PICTURES] or pictures
     found = parts({name: len(held[name]) for name in likely}, str(path))
     name = next((name for name in ("images", *pictures) if name in held), None)
@@ -217,16 +217,13 @@ def _npz(path: Path, label: str) -> Found:
     names = found or ([name], [])
     if label and not any(_beside(held, name, label, bool(found)) for name in names[0]):
         raise InputError(f"{path} has no array {label!r}; it has {listed(held)}.")
-    classes = next((held[name].read(_NAME) for name in ("classes", "class_names") if name in held), np.empty(0, str))
-    known = tuple(str(name) for name in classes.reshape(-1).tolist())
     train, test = (
-        [_part_of_npz(held[name], held.get(_beside(held, name, label, bool(found))), known) for name in part]
-        for part in names
+        [_array(path, held, name, _beside(held, name, label, bool(found))) for name in part] for part in names
     )
     return joined(train, test, str(path)) if found else train[0]
 
 
-def _beside(held: Iterable[str], name: str, label: str, in_parts: bool) -> str:
+def _beside(held: Mapping[str, Stored], name: str, label: str, in_parts: bool) -> str:
     """The array of a picture array's labels, "" for none: called `label`, or else as labels are, in the same part."""
     if label in held and not in_parts:
         return label
@@ -234,19 +231,25 @@ def _beside(held: Iterable[str], name: str, label: str, in_parts: bool) -> str:
     return next((other for want in wanted for other in held if part_of(other) == (part_of(name)[0], want)), "")
 
 
-def _part_of_npz(array: Stored, labels: Stored | None, classes: tuple[str, ...]) -> Found:
+def _array(path: Path, held: Mapping[str, Stored], name: str, label: str) -> Found:
+    array = held[name]
     if array.dtype != np.uint8:
         raise InputError(f"{array.where} must be uint8, 0 to 255; got {array.kind}.")
     if array.ndim not in (3, 4) or (*array.shape, 1)[3] not in (1, 3, 4) or 0 in array.shape:
         raise InputError(f"{array.where} must have shape (n, h, w) or (n, h, w, c), c = 1, 3 or 4; got {array.shape}.")
-    if labels is not None and labels.ndim == 2 and len(labels) == len(array) and labels.shape[1] > 1:
-        warnings.warn(f"{labels.where} is left out: it has {labels.shape[1]} labels a picture.", stacklevel=2)
-        labels = None
-    if labels is not None and labels.shape not in ((len(array),), (len(array), 1)):
-        raise InputError(f"{labels.where} must hold {len(array)} labels; it has shape {labels.shape}.")
     images = array.read(COPIES)
     images = images.reshape((*images.shape, 1)[:4])
-    return Found(images) if labels is None else Found(images, labels.read(_NAME).reshape(-1).tolist(), classes)
+    if not label:
+        return Found(images)
+    labels = held[label]
+    if labels.ndim == 2 and len(labels) == len(array) and labels.shape[1] > 1:
+        warnings.warn(f"{labels.where} is left out: it has {labels.shape[1]} labels a picture.", stacklevel=2)
+        return Found(images)
+    if labels.shape not in ((len(array),), (len(array), 1)):
+        raise InputError(f"{labels.where} must hold {len(array)} labels; it has shape {labels.shape}.")
+    names = next((held[name].read(_NAME) for name in ("classes", "class_names") if name in held), np.empty(0, str))
+    classes = tuple(str(name) for name in names.reshape(-1).tolist())
+    return Found(images, labels.read(_NAME).reshape(-1).tolist(), classes)
 
 
 _PICTURES = ("images", "image", "imgs", "img", "x", "pictures", "data")
