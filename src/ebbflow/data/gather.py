@@ -96,7 +96,7 @@ def gather(
             f"{source.where}: {len(lines)} of {total} pictures can't be used, more than {MOST_BAD:.0%}: "
             f"{'; '.join(lines[:3])}{more}."
         )
-    for text in tally.lines(channels, levels):
+    for text in tally.lines(levels, channels):
         warnings.warn(f"{source.where}: {text}", stacklevel=3)
     return x, [i for i in range(source.n) if i not in bad], lines, (levels or tally.levels) if tally.deep else None
 
@@ -146,7 +146,7 @@ def _decode(
                     )
                 colours[i] = picture.pixels.shape[2]
                 x[i, : colours[i]] = picture.pixels.transpose(2, 0, 1)
-                done.append((i, replace(picture, pixels=picture.pixels[:0])))
+                done.append((i, replace(picture, pixels=np.empty((0, 0, 0), np.uint8))))
             return done
 
         def scan(numbers: Sequence[int], levels: Levels | None) -> Iterator[tuple[int, Decoded]]:

@@ -105,8 +105,8 @@ class Tally:
             self.levels = Levels(min(low, picture.levels.low), max(high, picture.levels.high))
             self.deep += 1
 
-    def lines(self, channels: int, given: Levels | None = None) -> Iterator[str]:
-        """What they lose on their way to 8 bits and so many channels, scaled by the levels given or by these."""
+    def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
+        """What they lose: scaled by the levels given, else by these, and without transparency unless in 4 channels."""
         if self.levels:
             (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
             if given is None:
@@ -114,7 +114,8 @@ class Tally:
             elif low < given.low or high > given.high:
                 yield f"{text}, and some values in {low:g} to {high:g} beyond the range {given}: they become 0 or 255."
         if self.transparent and channels != 4:
-            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white."
+            hint = "" if channels is None else " (--channels 4 keeps that)"
+            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
 
 
 def read(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:

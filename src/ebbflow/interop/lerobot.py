@@ -463,7 +463,7 @@ def _stored(
             tally.add(picture)
         bar.total += len(wanted)
         frames = fill(tally.levels, Tally())
-    for text in tally.lines(3, levels):
+    for text in tally.lines(levels):
         warnings.warn(f"{folder.name}, {key}: {text}", stacklevel=4)
     return torch.from_numpy(frames), (levels or tally.levels) if tally.deep else None
 
