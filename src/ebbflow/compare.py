@@ -1,8 +1,11 @@
 """Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
 
+import os
+import shlex
 import signal
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .domains import domain
-from .errors import InputError
+from .errors import InputError, printable
 from .files import no_link, write_file
+from .memory import room
 from .metrics import Measurement
 from .recipes import RECIPES, Recipe
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes
-from .training.rehearsal import rehearse, room
+from .training.rehearsal import rehearse
 from .training.run import Interrupted, fit
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
@@ -154,13 +158,15 @@ class _Study:
 def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    trained = fit(recipe, folder, **options)
+    with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
+        warnings.filterwarnings("ignore", module=r"ebbflow\.(data|domains)\.")
+        trained = fit(recipe, folder, **options)
     own, plan = domain(recipe), domain(recipe).PLAN
     work = sum(steps * n for *_, steps in plan.samplings[key])
     floors: dict[Any, Any] = {}
     bar = tqdm(
-        total=work, desc=f"{folder.name}: sampling", position=options["position"], disable=not options["progress"],
-        unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+        total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
+        disable=not options["progress"], unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
     )  # fmt: skip
     samplings = []
     with bar:
@@ -198,7 +204,7 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
     quality = {name: points for study in studies for name, points in study.quality.items()}
     first = next(iter(quality.values()))[0][1]
     return Comparison(
-        command=command,
+        command=_shared(command, recipe),
         methods=[study.method for study in studies],
         samplings=[sampling for study in studies for sampling in study.samplings],
         quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
@@ -206,6 +212,15 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
         floor=(first.floor_low, first.floor_high),
         domain=recipe.domain,
         **domain(recipe).shown(recipe, n),
+    )
+
+
+def _shared(command: str, recipe: Recipe) -> str:
+    """The command as the report shows it: names of files, not where they lie."""
+    parts = [word.rpartition("=") for word in shlex.split(command)]
+    return shlex.join(
+        f"{option}{equals}{recipe.bare(name) if '/' in name or os.sep in name else name}"
+        for option, equals, name in parts
     )
 
 
@@ -226,7 +241,8 @@ def summary(comparison: Comparison) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
     trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
-    return "\n".join([f"{comparison.title}; trained in {trained}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    title = printable(f"{comparison.title}; trained in {trained}")
+    return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def save_metrics(comparison: Comparison, folder: Path) -> Path:

@@ -1,6 +1,11 @@
 """What can go wrong, and the exit code the command gives it. The text is one sentence for the user."""
 
 
+def printable(what: object) -> str:
+    """Text for a terminal: what can't be printed, such as an escape sequence in a file's name, is written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
+
+
 class EbbflowError(Exception):
     """Base of every error ebbflow raises on purpose; the command prints it as one line on stderr."""
 

@@ -4,10 +4,12 @@ import inspect
 import math
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -89,6 +91,8 @@ class Trained:
     """What a policy's network is told at each chunk."""
     frequencies: tuple[float, ...] = ()
     """How often each class occurs in the data, if labels are learned; a run of an older version doesn't hold it."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What the user named and so may be opened, by field of the recipe: of a run just trained all that it names."""
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
@@ -183,7 +187,7 @@ class Trained:
                 raise InputError("This run was trained without observations, so it can't be given any.")
             return {}
         if seen is None:
-            seen = domain(self.recipe).recorded(self.recipe, n, seed, first)
+            seen = domain(self.recipe).recorded(self.reading(), n, seed, first)
         for name, part in seen.items():
             if len(part) != n:
                 raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
@@ -278,6 +282,17 @@ class Trained:
         order = torch.cat([places for _, places in each]).argsort(stable=True)[:n]
         return torch.cat([torch.full_like(places, k, dtype=torch.int64) for k, places in each])[order]
 
+    def reading(self, what: str = "data") -> Recipe:
+        """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
+
+        InputError for a loaded run's file, folder or hub set that nobody named: a stranger may have written the recipe.
+        """
+        outside = self.recipe.outside()
+        if what in outside and what not in self.named:
+            raise InputError(_unnamed(what, outside[what]))
+        unread = {"source": "noise"} if "source" in outside.keys() - self.named.keys() else {}
+        return self.recipe.naming({**self.named, **unread})
+
     def _drawn(self, draws: Draws) -> Int[Tensor, " n"]:
         """Independent labels, each as likely as it is frequent in the data; sample i's depends on (seed, i) alone."""
         z = Draws(key(draws.seed, "label"), draws.ids)(0, torch.empty(len(draws.ids), 1, dtype=torch.float64))
@@ -287,7 +302,7 @@ class Trained:
     def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
         """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
         device = draws.ids.device
-        start = domain(self.recipe).start(self.recipe, n, seed, first)
+        start = domain(self.recipe).start(self.reading("source"), n, seed, first)
         if start is None:
             return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
         return self.to_network(start).to(device)
@@ -315,14 +330,22 @@ class Trained:
             "model.safetensors": checkpoint.pack(self.denoiser.state_dict() if weights is None else weights),
         }
 
-    def export(self, card: bytes) -> dict[str, bytes]:
-        """The files of an exported folder: those, the model card, and what was tuned."""
+    def export(self, where: str, license: str = "") -> dict[str, bytes]:
+        """The files of a folder that leaves this machine, as `where`: those, the model card, and what was tuned.
+
+        Of the user's own files and folders they hold the last part of the name, not where they lie.
+        """
+        from .interop.hub import model_card
+
+        shared = replace(self, recipe=self.recipe.shared())
         tuned = {tune.FILE: tune.write(self.tuned)} if self.tuned else {}
-        return self.files() | {checkpoint.README: card} | tuned
+        return shared.files() | {checkpoint.README: model_card(shared, where, license).encode()} | tuned
 
     @classmethod
-    def from_files(cls, files: dict[str, bytes], name: str) -> "Trained":
-        """The inverse of `files`; `name` is what errors call it."""
+    def from_files(
+        cls, files: dict[str, bytes], name: str, named: Mapping[str, str] = MappingProxyType({})
+    ) -> "Trained":
+        """The inverse of `files`; `name` is what errors call it, `named` what may be opened (see `from_pretrained`)."""
         where = f"{name}/config.json"
         config = checkpoint.parse_json(files["config.json"], where)
         if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
@@ -331,7 +354,7 @@ class Trained:
             raise InputError(f"{name} has no model.safetensors.")
         weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
         try:
-            trained = cls._from_config(config, weights)
+            trained = cls._from_config(config, weights, named)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -343,15 +366,19 @@ class Trained:
         return trained
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "Trained":
+    def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str]) -> "Trained":
         """Check every field, then build: nothing is allocated but what the weights at hand fill."""
         config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
         if set(config) != set(_FIELDS):
             raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
-        for field, fits in _FIELDS.items():
-            if not fits(config[field]):
-                raise InputError(f"its {field} can't be {str(config[field])[:60]!r}.")
+        for name, fits in _FIELDS.items():
+            if not fits(config[name]):
+                raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
         recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
+        outside = recipe.outside()
+        if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
+            raise InputError(_unnamed(min(closed), outside[min(closed)]))
+        built = recipe.naming(named)
         most = sum(part.numel() for part in weights.values())
         for option, value in parse(recipe.network)[1].items():
             if isinstance(value, int) and value > most:
@@ -361,7 +388,7 @@ class Trained:
             raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
         seen = None if config["observation"] is None else Observation.from_config(config["observation"])
         with torch.device("meta"):
-            outline = build_network(recipe, shape, len(classes), seen).state_dict(prefix="network.")
+            outline = build_network(built, shape, len(classes), seen).state_dict(prefix="network.")
         for part in sorted(outline.keys() | weights.keys()):
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
@@ -371,38 +398,50 @@ class Trained:
             ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
             if not bool(ends.isfinite().all()):
                 raise InputError("its transform holds numbers too large for float32.")
-        denoiser = build_denoiser(recipe, shape, len(classes), seen)
+        denoiser = build_denoiser(built, shape, len(classes), seen)
         denoiser.load_state_dict(weights)
         columns = tuple(config["columns"])
         return cls(
             denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,
-            frequencies=shares,
+            frequencies=shares, named=dict(named),
         )  # fmt: skip
 
     @classmethod
-    def from_pretrained(cls, where: str | Path) -> "Trained":
-        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository."""
+    def from_pretrained(cls, where: str | Path, **named: str) -> "Trained":
+        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
+
+        named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
+        names there. Nothing else outside of the run is opened, ever, for it may be a stranger's.
+        """
+        trained = cls._load(where, named)
+        if idle := named.keys() - trained.recipe.outside().keys():
+            raise InputError(f"{min(idle)} can't be named for {where}, which names none outside of itself.")
+        return trained
+
+    @classmethod
+    def _load(cls, where: str | Path, named: Mapping[str, str]) -> "Trained":
         folder = Path(where)
         if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
             found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
             if found is None:
                 raise InputError(f"{folder} holds no checkpoint yet.")
             tuned = {tune.FILE: checkpoint.read_file(folder / tune.FILE)} if (folder / tune.FILE).exists() else {}
-            return cls.from_files(found[1] | tuned, str(found[0]))
+            return cls.from_files(found[1] | tuned, str(found[0]), named)
         if os.path.isdir(folder):
-            return cls.from_files(checkpoint.read_folder(folder), str(folder))
+            return cls.from_files(checkpoint.read_folder(folder), str(folder), named)
         if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
             raise InputError(f"{where} is neither a run folder nor the name of a hub repository (user/name).")
         from .interop.hub import download
 
-        return cls.from_files(checkpoint.read_folder(download(str(where))), str(where))
+        return cls.from_files(checkpoint.read_folder(download(str(where))), str(where), named)
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, license: str = "") -> Path:
         """Write config, weights, model card and manifest: what `from_pretrained` reads and the hub shows.
 
         overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
+        license: of the weights, as the hub writes it (apache-2.0); the card has none unless given.
         """
-        from .interop.hub import FILES, model_card
+        from .interop.hub import FILES
 
         target = Path(folder).resolve()
         if target.exists():
@@ -410,18 +449,33 @@ class Trained:
                 raise InputError(f"{folder} exists; pass overwrite to replace it.")
             if not target.is_dir() or any(path.name not in FILES for path in target.iterdir()):
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
-        card = model_card(self, str(folder)).encode()
-        checkpoint.write_folder(target, self.export(card))
+        checkpoint.write_folder(target, self.export(target.name, license))
         return Path(folder)
 
-    def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None, license: str = ""
+    ) -> str:
         """Upload what `save_pretrained` writes to huggingface.co/<repository>; returns its address."""
         from .interop.hub import upload
 
-        return upload(self, repository, private=private, token=token)
+        return upload(self.export(repository, license), repository, private=private, token=token)
 
 
 from_pretrained = Trained.from_pretrained
+
+
+def _unnamed(what: str, name: str) -> str:
+    """That a loaded run names something which the user did not, and how to."""
+    uses = {
+        "data": "was trained on",
+        "source": "starts from",
+        "weights": "was built on",
+        "tokenizer": "reads prompts by",
+    }
+    return (
+        f"This run {uses[what]} {name}, which is opened only if you name it too: --{what} {shlex.quote(name)}, or "
+        f"where it lies now ({what}=… in from_pretrained)."
+    )
 
 
 def _kind(part: Tensor | None) -> str:

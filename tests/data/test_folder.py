@@ -1,6 +1,7 @@
 """A folder: what is found in it, in which order, and what is said of the rest."""
 
 import os
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow.data.images import load
+from ebbflow.data.images import load, split
 from ebbflow.errors import InputError
 
 
@@ -141,6 +142,7 @@ SPOILT = {
     "a socket": (make_socket, "socket.png is neither a file nor a folder"),
     "a device": (lambda d: (d / "a.png").symlink_to(os.devnull), "a.png is neither a file nor a folder"),
     "a line break in its name": (lambda d: (d / "a\nb.png").touch(), "a\\nb.png is empty"),
+    "a name that moves the cursor": (lambda d: (d / "a\x1b[2J.png").touch(), "a\\x1b[2J.png is empty"),
     "a name that is no text": (lambda d: os.mknod(os.fsencode(d) + b"/\xff.png"), "\\udcff.png is empty"),
 }
 
@@ -149,8 +151,11 @@ SPOILT = {
 def test_what_cannot_be_used_is_named(tmp_path, spoil, line, capfd):
     spoil(filled(tmp_path))
     for _ in range(2):  # decoded, then from the cache
-        found = get(tmp_path)
-        assert len(found.bad) == 1
+        with pytest.warns(UserWarning, match="1 of 61 pictures can't be used and are left out: ") as said:
+            found = get(tmp_path)
+        assert len(said) == len(found.bad) == 1
+        assert str(said[0].message).endswith(f": {found.bad[0]}.")
+        assert str(said[0].message).isprintable()
         assert found.bad[0].startswith(line)
         assert found.bad[0].isprintable()
         assert found.x[:, 0, 0, 0].tolist() == list(range(60))
@@ -244,6 +249,66 @@ def test_numbered_folders_count(tmp_path):
     found = get(tmp_path, label="folder")
     assert found.classes == ("1", "9", "10")
     assert found.labels.tolist() == [{"1": 0, "9": 1, "10": 2}[str(k)] for k in found.x[:, 0, 0, 0].tolist()]
+
+
+IN_PARTS = {  # files → those to train on, those held out, and their classes
+    "cat and dog below": (
+        ["test/dog/a", "train/cat/b", "train/dog/c", "val/cat/d"],
+        ["train/cat/b", "train/dog/c"], ["test/dog/a", "val/cat/d"], "cat dog dog cat",
+    ),
+    "cat and dog above": (
+        ["cat/test/a", "cat/train/b", "dog/train/c", "dog/test/d"],
+        ["cat/train/b", "dog/train/c"], ["cat/test/a", "dog/test/d"], "cat dog cat dog",
+    ),
+    "in one folder": (
+        ["pets/Train/cat/a", "pets/Test/dog/b", "pets/Train/dog/c"],
+        ["pets/Train/cat/a", "pets/Train/dog/c"], ["pets/Test/dog/b"], "cat dog dog",
+    ),
+    "a folder in itself": (
+        ["seg_train/seg_train/cat/a", "seg_train/seg_train/dog/b", "seg_test/seg_test/dog/c", "seg_pred/seg_pred/d"],
+        ["seg_train/seg_train/cat/a", "seg_train/seg_train/dog/b"], ["seg_test/seg_test/dog/c"], "cat dog dog",
+    ),
+    "a test part without classes": (
+        ["test/a", "train/cat/b", "train/dog/c"], ["train/cat/b", "train/dog/c"], ["test/a"], "cat dog -",
+    ),
+    "a class never trained": (
+        ["test/emu/a", "test/cat/b", "train/cat/c", "train/dog/x/d"],
+        ["train/cat/c", "train/dog/x/d"], ["test/cat/b", "test/emu/a"], "cat dog cat -",
+    ),
+    "a training part alone": (["train/cat/a", "train/dog/b"], ["train/cat/a", "train/dog/b"], [], "cat dog"),
+    "others and a loose one beside": (
+        ["a", "train/cat/b", "unlabeled/cat/c", "valid/cat/d"], ["train/cat/b"], ["valid/cat/d"], "cat cat",
+    ),
+    "no parts": (["bus/a", "train/b"], ["bus/a", "train/b"], [], "bus train"),
+    "a class called test": (["cat/a", "dog/b", "test/c"], ["cat/a", "dog/b", "test/c"], [], "cat dog test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "train", "held", "classes"), IN_PARTS.values(), ids=IN_PARTS)
+def test_parts_of_a_set(tmp_path, files, train, held, classes):
+    for value, name in enumerate(files):
+        put(tmp_path, name, value)
+    for label in ("", "folder"):
+        found = get(tmp_path, label=label)
+        first, second = split(found, 0.0)
+        assert [files[value] for value in first.x[:, 0, 0, 0].tolist()] == train
+        assert [files[value] for value in second.x[:, 0, 0, 0].tolist()] == held
+        assert found.test == len(held)
+    assert [found.classes[k] if k >= 0 else "-" for k in found.labels.tolist()] == classes.split()
+    assert set(found.classes) == set(classes.split()[: len(train)])
+
+
+def test_a_bad_one_in_a_held_out_part(tmp_path):
+    filled(tmp_path / "train", 30)
+    filled(tmp_path / "test", 30)
+    (tmp_path / "test" / "good" / "005.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=re.escape(str(tmp_path))) as said:
+        found = get(tmp_path)
+    assert [str(line.message) for line in said] == [
+        f"{tmp_path}: 30 pictures to train on ('train'), 30 held out ('test').",
+        f"{tmp_path}: 1 of 60 pictures can't be used and are left out: test/good/005.png is empty.",
+    ]
+    assert (len(found.x), found.test) == (59, 29)
 
 
 def test_labels_stay_with_their_pictures(tmp_path):

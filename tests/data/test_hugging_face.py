@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from ebbflow.cache import cache_folder
-from ebbflow.data.images import load, split
+from ebbflow.data.images import labelled, load, split
 from ebbflow.errors import InputError
 
 
@@ -73,7 +73,7 @@ def hub(monkeypatch):
 
 
 def part(values, labels=(), feature=None, **options):
-    labels = list(labels) or [0] * len(values)
+    labels = list(labels or ()) or [0] * len(values)
     features = {"id": Value(), "picture": Image(), "kind": feature or ClassLabel(["cat", "ant"])}
     columns = {"id": [str(k) for k in range(len(values))], "picture": [png(v) for v in values], "kind": labels}
     return Dataset(features, columns, **options)
@@ -134,7 +134,7 @@ def test_one_part_of_any_name(hub):
     found = get("me/pets")
     assert (len(found.x), found.test) == (2, 0)
     hub.sets["me/pets"] = {"a": part([1]), "b": part([1])}
-    with pytest.raises(InputError, match="hf:me/pets has no part 'train'; it has 'a', 'b'"):
+    with pytest.raises(InputError, match="hf:me/pets has no part to train on; it has 'a', 'b'"):
         get("me/pets")
 
 
@@ -144,17 +144,57 @@ def test_a_label_by_name(hub):
     found = get("me/pets", label="kind")
     assert found.labels.tolist() == [1, 0, 1]
     assert found.classes == ("a", "b")
-    with pytest.raises(InputError, match=r"has no column 'sort' in each of its parts; it has 'id', 'picture', 'kind'"):
+    with pytest.raises(InputError, match=r"has no column 'sort'; it has 'id', 'picture', 'kind'"):
         get("me/pets", label="sort")
 
 
-def test_unlabelled_rows(hub):
-    hub.sets["me/pets"] = part([1, 2], [0, -1])
-    with pytest.raises(InputError, match=r"label -1 of picture 2 is not in 0\.\.1"):
+@pytest.mark.parametrize("missing", [[-1, -1, -1], [None, None, None], [-1, None, -1], "no column"])
+def test_a_test_part_without_labels(hub, missing):
+    test = part([7, 8, 9], None if missing == "no column" else missing)
+    if missing == "no column":
+        del test.features["kind"], test.columns["kind"]
+    hub.sets["me/pets"] = {"train": part([1, 2, 3, 4], [0, 1, 0, 1]), "test": test}
+    found = get("me/pets")
+    assert found.labels.tolist() == [0, 1, 0, 1, -1, -1, -1]
+    train, held = split(found, 0.5)
+    assert (train.labels.tolist(), held.labels, held.x[:, 0, 0, 0].tolist()) == ([0, 1, 0, 1], None, [7, 8, 9])
+    with pytest.warns(UserWarning, match="3 of 3 held-out pictures are left out"):
+        train, held = split(labelled(found, "pets"), 0.5)
+    assert sorted(train.x[:, 0, 0, 0].tolist() + held.x[:, 0, 0, 0].tolist()) == [1, 2, 3, 4]
+    assert len(held.labels) == 2
+
+
+def test_labels_that_are_integers_of_no_class(hub):
+    """Without names -1 is a number like others, but a class that is never trained can't be learned."""
+    train, test = part([1, 2], [5, 6], Value()), part([3, 4], [-1, 6], Value())
+    hub.sets["me/pets"] = {"train": train, "test": test}
+    found = get("me/pets", label="kind")
+    assert (found.labels.tolist(), found.classes) == ([0, 1, -1, 1], ("5", "6"))
+
+
+def test_no_row_has_a_label(hub):
+    for labels in ([-1, -1], [None, None]):
+        hub.sets["me/pets"] = part([1, 2], labels)
+        assert get("me/pets").labels is None
+
+
+def test_unlabelled_rows_to_train_on(hub):
+    for missing in (-1, None):
+        hub.sets["me/pets"] = part([1, 2], [0, missing])
+        found = get("me/pets")
+        assert split(found, 0.0)[0].labels is None
+        with pytest.raises(InputError, match=r"^pets: picture 2 has no label"):
+            labelled(found, "pets")
+    hub.sets["me/pets"] = part([1, 2], [0, 2])
+    with pytest.raises(InputError, match=r"label 2 of picture 2 is not in 0\.\.1"):
         get("me/pets")
-    hub.sets["me/pets"] = part([1, 2], [0, None])
-    with pytest.raises(InputError, match="must hold labels"):
-        get("me/pets")
+
+
+def test_every_part_to_measure_with_is_held_out(hub):
+    hub.sets["me/pets"] = {"validation": part([5]), "test": part([8, 9]), "train": part([1, 2, 3]), "extra": part([6])}
+    with pytest.warns(UserWarning, match=r"3 pictures .*\('train'\), 3 held out .*, 1 left out \('extra'\)\.$"):
+        found = get("me/pets")
+    assert (found.x[:, 0, 0, 0].tolist(), found.test) == ([1, 2, 3, 5, 8, 9], 3)
 
 
 def test_no_pictures(hub):

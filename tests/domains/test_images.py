@@ -233,6 +233,28 @@ def test_a_folder_becomes_a_run(photos, tmp_path):
     assert torch.equal(x, trained.sample(3, label=1, steps=2, sampler="ddim", grid="uniform"))
 
 
+def test_parts_of_a_set_are_kept_apart_and_of_use(tmp_path):
+    """Conditional or not: without labels the test part is held out unless labels are learned."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{part}_images": rng.integers(0, 255, (n, 4, 4), np.uint8) for part, n in {"train": 20, "test": 8}.items()
+    }
+    np.savez(
+        tmp_path / "x.npz", train_labels=np.arange(20) % 2, test_labels=np.full(8, -1), classes=["cat", "dog"], **arrays
+    )
+    recipe = replace(RECIPES["flow-images"](), data=str(tmp_path / "x.npz"), **SMALL)
+    train, held = images.parts(recipe)
+    assert np.array_equal(train.x[:, 0], arrays["train_images"])
+    assert np.array_equal(held.x[:, 0], arrays["test_images"])
+    assert (train.classes, len(train.labels), held.labels) == (("cat", "dog"), 20, None)
+    assert prepare(recipe)[1].x is train.x
+    with pytest.warns(UserWarning, match="8 of 8 held-out pictures are left out"):
+        train, held = images.parts(replace(recipe, conditional=True))
+    assert (len(train.x), held.labels.sort().values.tolist()) == (18, [0, 1])
+    every = {x.numpy().tobytes() for x in (*train.x[:, 0], *held.x[:, 0])}
+    assert every == {x.tobytes() for x in arrays["train_images"]}
+
+
 def test_pictures_of_several_sizes_are_refused_in_words(photos):
     with pytest.raises(InputError, match="size"):
         prepare(replace(RECIPES["flow-images"](), data=str(photos)))

@@ -247,9 +247,13 @@ def test_the_front_matter_is_yaml_whatever_the_labels(trained):
     front = model_card(odd, NAME).split("---\n")[1]
     assert yaml.safe_load(front) == {
         "library_name": "ebbflow",
-        "license": "apache-2.0",
         "tags": ["ebbflow", "diffusion", "flow-matching"],
     }
+    licensed = yaml.safe_load(model_card(odd, NAME, "cc-by-4.0").split("---\n")[1])
+    assert licensed == yaml.safe_load(front) | {"license": "cc-by-4.0"}
+    for wrong in ("mit\ntags: x", "My licence", "-", "MIT"):
+        with pytest.raises(InputError, match="license must be written as the hub does"):
+            model_card(odd, NAME, wrong)
     data = huggingface_hub.ModelCard(model_card(odd, NAME)).data
     assert data.library_name == "ebbflow"
 

@@ -4,16 +4,21 @@ import contextlib
 import difflib
 import io
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import dropwhile, takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ..trained import Trained
 
 T = TypeVar("T")
 MOST = 2**63 - 1
@@ -45,6 +50,43 @@ def said(argv: Sequence[str], option: str) -> str | None:
 def hint(text: str) -> Any:
     """What --help shows as the default of an argument whose default is to be worked out."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a network was built from outside of the run, opened only because the user names it too."""
+
+    weights: Annotated[str, hint("none")] = ""
+    """The folder or hub repository of weights that the network was built on, if the run names one."""
+    tokenizer: Annotated[str, hint("none")] = ""
+    """That of its tokenizer, if the run names one."""
+
+
+@dataclass(frozen=True)
+class Named(Weights):
+    """The same of data."""
+
+    data: Annotated[str, hint("its built-in set, or none")] = ""
+    """The file, folder or hub set that the run was trained on; without it none is opened."""
+    source: Annotated[str, hint("its built-in set, or none")] = ""
+    """The second set that the run starts from, likewise."""
+
+
+def opened(run: str | Path, **named: str) -> "Trained":
+    """A run with what the user named for it; InputError where that is other data than it was trained on."""
+    from ..domains import domain
+    from ..trained import Trained
+    from ..training.run import same_data
+
+    trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
+    if "data" in trained.named and not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
+        raise InputError(f"{named['data']} is not the data that {run} was trained on.")
+    return trained
+
+
+def tell(*what: object, file: Any = None) -> None:
+    """A line for people, on stderr unless told; what can't be printed, as in a file's name, is written out."""
+    print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
 # What tyro says, and what we say; {} is the sentence's end: which help to see.

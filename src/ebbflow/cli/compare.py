@@ -11,10 +11,10 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError
+from ..formats import arrays
 from ..recipes import PointRecipe, Recipe, kind_of
 from ..recipes.images import flow_images
-from ..recipes.recipe import holds
-from .arguments import MOST, Flag, hint, parse, said, within
+from .arguments import MOST, Flag, hint, parse, said, tell, within
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,14 @@ def run(argv: Sequence[str]) -> None:
     if not args.quiet:
         print("drawing …", file=sys.stderr)
     report = write_report(comparison, out)
-    print(f"\nreport: {report}  ({time.perf_counter() - start:.0f} s in all)")
+    print()
+    tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
 
 
 def _no_episodes(data: str) -> None:
     """Refuse a recording, whose first array would else be taken for points."""
     for path in map(Path, data.split("+")):
-        if holds(path, "episode_ends"):
+        if "episode_ends" in arrays(path):
             raise InputError(
                 f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on it, and "
                 "hold what `ebbflow evaluate` says of them side by side."

@@ -4,6 +4,7 @@ Pillow lets go of Python's lock while it decodes, so threads do what processes w
 """
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,10 @@ from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
+from ..memory import room
 from .pictures import BadPicture, Decoded, Levels, Tally, quiet
 
+COPIES = 3  # that there are of pictures for a moment, before they are split into those to train on and others
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
 _FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
 
@@ -50,13 +54,27 @@ class Source:
 class Found:
     """What one kind of data holds: pictures, as an array (n, h, w, c) or still to be decoded, and a label for each.
 
-    classes: their names where the labels are their numbers. test: so many of the last are the set's own test part.
+    classes: their names where the labels are their numbers. test: so many of the last are the set's own held-out parts.
+    A label None is a missing one, and so is -1 where there are classes.
     """
 
     pictures: Source | UInt8[np.ndarray, "n h w c"]
     labels: np.ndarray | Sequence[Any] | None = None
     classes: tuple[str, ...] = ()
     test: int = 0
+
+
+def joined(train: Sequence[Found], held: Sequence[Found], where: str) -> Found:
+    """Arrays of a set's parts end to end, the held-out ones last; a part without labels has None for each."""
+    every = [*train, *held]
+    arrays = [np.asarray(part.pictures) for part in every]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        sizes = ", ".join(" × ".join(map(str, array.shape[1:])) for array in arrays)
+        raise InputError(f"{where}: its parts must hold pictures of one size; got {sizes}.")
+    labels = [[None] * len(array) if part.labels is None else part.labels for part, array in zip(every, arrays)]
+    known = any(part.labels is not None for part in every)
+    test = sum(len(array) for array in arrays[len(train) :])
+    return Found(np.concatenate(arrays), [*chain(*labels)] if known else None, train[0].classes, test)
 
 
 def gather(
@@ -71,6 +89,8 @@ def gather(
     progress: bool = True,
 ) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...], Levels | None]:
     """The good pictures, their numbers among the source's n, a line for each bad one, and the levels used, if any.
+
+    A warning counts the bad ones, and says what was done to the others.
 
     levels: of pictures of more than 8 bits; unless given, from the lowest to the highest value of all of them.
     on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.
@@ -89,15 +109,19 @@ def gather(
     lines = (*source.unusable, *(f"{source.name(i)} {reason}" for i, reason in sorted(bad.items())))
     if lines and on_bad == "fail":
         raise InputError(f"{source.where}: {lines[0]}.")
-    total = source.n + len(source.unusable)
-    if len(lines) > MOST_BAD * total:
+    if lines:
+        total = source.n + len(source.unusable)
+        many = len(lines) > MOST_BAD * total
         more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
-        raise InputError(
-            f"{source.where}: {len(lines)} of {total} pictures can't be used, more than {MOST_BAD:.0%}: "
-            f"{'; '.join(lines[:3])}{more}."
+        said = (
+            f"{source.where}: {len(lines)} of {total} pictures can't be used"
+            f"{f', more than {MOST_BAD:.0%}' if many else ' and are left out'}: {'; '.join(lines[:3])}{more}."
         )
+        if many:
+            raise InputError(said)
+        warnings.warn(said, stacklevel=2)
     for text in tally.lines(levels, channels):
-        warnings.warn(f"{source.where}: {text}", stacklevel=3)
+        warnings.warn(f"{source.where}: {text}", stacklevel=2)
     return x, [i for i in range(source.n) if i not in bad], lines, (levels or tally.levels) if tally.deep else None
 
 
@@ -127,7 +151,13 @@ def _decode(
             none = torch.empty(0, channels or 1, size, size, dtype=torch.uint8)
             return none, {i: str(error) for i, error in bad.items()}, tally, False
         h, w = first.pixels.shape[:2]
-        x = _room(source.where, (source.n, channels or 3, h, w))
+        rows = (source.n, channels or 3, h, w)
+        room(
+            COPIES * math.prod(rows),
+            f"{source.where}: {source.n} pictures of {w} × {h} pixels",
+            "give a smaller --size",
+        )
+        x = np.empty(rows, np.uint8)
         colours = np.zeros(source.n, np.uint8)
 
         def several(levels: Levels | None, numbers: Sequence[int]) -> list[tuple[int, Decoded | BadPicture]]:
@@ -177,16 +207,6 @@ def _try(source: Source, i: int, size: int, channels: int, levels: Levels | None
         return source.picture(i, size, channels, levels)
     except BadPicture as error:
         return error
-
-
-def _room(where: str, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.empty(shape, np.uint8)
-    except MemoryError:
-        n, c, h, w = shape
-        raise InputError(
-            f"{where}: {n} pictures of {w} × {h} take {n * c * h * w / 1e9:.0f} GB of memory; give a smaller --size."
-        ) from None
 
 
 def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:

@@ -16,11 +16,11 @@ from ..compare import Method, Plan
 from ..data import DATASETS, Points, PointSet, Standardise, load, save
 from ..data.split import held_out
 from ..errors import InputError
+from ..memory import room
 from ..metrics import Measurement, measure
 from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
-from ..training.rehearsal import room
 from ..training.trainer import TensorData
 from . import Prepared, class_names, frequencies, read_array
 
@@ -82,9 +82,10 @@ def prepare(recipe: PointRecipe) -> Prepared:
     points, _ = parts(recipe)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
-    transform = Standardise.fit(points.x) if recipe.standardise else None
+    fitted = Standardise.fit(points.x)
+    transform = fitted if recipe.standardise else fitted.of_constants()
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
+    x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()
@@ -152,7 +153,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: PointRecipe) -> str:
     """One line on the data a recipe names."""
-    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"
+    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {recipe.shared().data}"
 
 
 def point_set(recipe: PointRecipe) -> PointSet | None:
@@ -319,8 +320,11 @@ def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.
     """
     if not trained.recipe.learns_null:
         return []
+    try:
+        real = real_points(cast(PointRecipe, trained.reading()), WALK_POINTS, trained.recipe.seed).x
+    except InputError:  # not here, or not named
+        return []
     denoiser, recipe = trained.denoiser, cast(PointRecipe, trained.recipe)
-    real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
     frame = limits(recipe, real)
     noise_end = trained.to_data(torch.tensor([[-3.0] * len(frame), [3.0] * len(frame)])).numpy()
@@ -357,7 +361,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
     points = real_points(recipe, n, recipe.seed)
     known = point_set(recipe)
     return {
-        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else Path(recipe.data).name}",
+        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else recipe.shared().data}",
         "real": points.x.numpy(),
         "real_labels": None if points.labels is None else points.labels.numpy(),
         "limits": limits(recipe, points.x),
@@ -375,4 +379,4 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
 
 def _rows(recipe: PointRecipe) -> str:
     train, held = parts(recipe)
-    return f"{recipe.data}, {len(train.x)} rows, {len(held.x)} more held out"
+    return f"{recipe.shared().data}, {len(train.x)} rows, {len(held.x)} more held out"

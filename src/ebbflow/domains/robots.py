@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Tran
 from ..data.episodes import columns, load, prompt_bytes, resized
 from ..data.pictures import Levels
 from ..errors import InputError
-from ..files import state_of
+from ..files import state_of, write_file
 from ..metrics import Measurement, mean_absolute_error
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
@@ -166,7 +166,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: RobotRecipe) -> str:
     """One line on the data a recipe names."""
-    return f"a robot's actions, learned from {Path(recipe.data).name}"
+    return f"a robot's actions, learned from {recipe.shared().data}"
 
 
 def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
@@ -196,8 +196,6 @@ def evaluate(
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Chunks as an .npz: `chunks` (n, h, a), in the robot's units, and the actions' names."""
-    from ..training.checkpoint import write_file
-
     file = io.BytesIO()
     np.savez_compressed(file, chunks=x.numpy(), action_names=np.array(trained.columns))
     write_file(path, file.getvalue())
@@ -222,6 +220,12 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     from ..plots import robot_run
 
     return robot_run.draw_run(trained, folder, out)
+
+
+def reading(trained: "Trained") -> RobotRecipe:
+    """A policy's recipe, to read its recording by."""
+    recipe_of(trained)
+    return cast(RobotRecipe, trained.reading())
 
 
 def recipe_of(trained: "Trained") -> RobotRecipe:

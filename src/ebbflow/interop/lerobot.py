@@ -152,7 +152,7 @@ def read_stats(where: str | os.PathLike[str]) -> Stats:
 def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") -> Standardise | Quantiles:
     """The data transform that LeRobot's statistics of a feature mean; kind: mean_std, quantiles or min_max.
 
-    A constant column is only shifted: LeRobot's quantiles, from histograms, miss it by some 1e-14.
+    A constant column stays constant: LeRobot's quantiles, from histograms, miss it by some 1e-14.
     """
     needs = {"mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
     if kind not in needs:
@@ -162,13 +162,12 @@ def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") ->
     rows = stats[feature]
     if missing := [name for name in (*needs[kind], "min", "max") if name not in rows]:
         raise InputError(f"The statistics of {feature!r} have no {missing[0]}, which {kind} needs.")
-    least, constant = rows["min"], rows["min"] == rows["max"]
-    first, second = (rows[name] for name in needs[kind])
+    value, constant = rows["min"].flatten(), (rows["min"] == rows["max"]).flatten()
+    first, second = (torch.where(constant, value, rows[name].flatten()) for name in needs[kind])
     if kind == "mean_std":
-        std = torch.where(constant | (second == 0), 1.0, second)
-        return Standardise(tuple(first.flatten().tolist()), tuple(std.flatten().tolist()))
-    low, high = (torch.where(constant, least, value).flatten().tolist() for value in (first, second))
-    return Quantiles(tuple(low), tuple(high))
+        std = torch.where(constant, 0.0, torch.where(second == 0, 1.0, second))
+        return Standardise(tuple(first.tolist()), tuple(std.tolist()))
+    return Quantiles.between(first.numpy(), second.numpy(), constant.numpy())
 
 
 def write(

@@ -25,8 +25,9 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from ..data import IDENTITY
 from ..domains import Prepared, domain
-from ..errors import DivergedError, EbbflowError, InputError, StorageError
+from ..errors import DivergedError, EbbflowError, InputError, StorageError, printable
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
@@ -95,8 +96,9 @@ def fit(
         accelerator.wait_for_everyone()
         log = _Log(run.folder, run.trainer, accelerator, track) if run.main else None
         bar = tqdm(
-            total=recipe.steps, initial=run.trainer.step, desc=run.folder.name, unit="step", position=position,
-            disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2, file=sys.stderr,
+            total=recipe.steps, initial=run.trainer.step, desc=printable(run.folder.name), unit="step",
+            position=position, disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2,
+            file=sys.stderr,
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
@@ -111,6 +113,19 @@ def stored(folder: Path) -> dict[str, Any]:
         return {}
     where, files = found
     return settings.how(checkpoint.parse_json(files[settings.FILE], where / settings.FILE), str(where))
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of the run in a folder; nothing that it names is opened."""
+    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+    if found is None:
+        raise InputError(f"{folder} holds no checkpoint yet.")
+    where, files = found
+    config = checkpoint.parse_json(files["config.json"], where / "config.json")
+    try:
+        return Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
+    except InputError as error:
+        raise InputError(f"{where / 'config.json'}: {error}") from error
 
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
@@ -135,7 +150,7 @@ def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
-        observation=prepared.observation, frequencies=prepared.frequencies,
+        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
     )  # fmt: skip
 
 
@@ -203,10 +218,10 @@ class _Run:
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
 
     def _restore(self) -> None:
-        found = checkpoint.newest_valid(self.saves, lambda text: print(f"ebbflow: {text}", file=sys.stderr))
+        found = checkpoint.newest_valid(self.saves, lambda text: print("ebbflow:", printable(text), file=sys.stderr))
         assert found is not None
         where, files = found
-        stored = Trained.from_files(files, str(where))
+        stored = Trained.from_files(files, str(where), self.start.named)
         _same_run(stored, self.start, where)
         if settings.FILE in files:
             known = checkpoint.parse_json(files[settings.FILE], where / settings.FILE)
@@ -269,15 +284,20 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
     for name in old:
         if old[name] != new[name]:
             raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
-    held, fitted = (_transforms(t) for t in (stored, now))
-    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
-    if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
+    if not same_data(stored, now):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
 
-def _transforms(trained: Trained) -> dict[str, Any]:
+def same_data(stored: Trained, now: Trained | Prepared) -> bool:
+    """Whether two have the same shape, names and all that is fitted to data, up to rounding."""
+    held, fitted = (_transforms(t) for t in (stored, now))
+    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
+    return same and held.keys() == fitted.keys() and all(_close(held[name], fitted[name]) for name in held)
+
+
+def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
     """What is fitted to the data, by name."""
-    own = {} if trained.transform is None else trained.transform.to_config()
+    own = (trained.transform or IDENTITY).to_config()
     seen = {} if trained.observation is None else trained.observation.transform.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
