@@ -66,8 +66,8 @@ class Levels(NamedTuple):
             low, high = map(float, text.split(":"))
         except ValueError:
             low = high = math.nan
-        if not -math.inf < low < high < math.inf:
-            raise InputError(f"value_range must be LOW:HIGH, two numbers in rising order; got {text!r}.")
+        if not -math.inf < low <= high < math.inf:
+            raise InputError(f"value_range must be LOW:HIGH, two numbers, the lower first; got {text!r}.")
         return cls(low, high)
 
     def __str__(self) -> str:
@@ -224,7 +224,12 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
 
     "RGB;16B" takes the first byte of each number and "RGB;16L" the second, whichever is the upper one.
     """
-    tiles: Any = getattr(picture, "tile", ())
+    tiles: list[Any] = [
+        ("raw", box, offset, ("RGB;16B", 0, 1))
+        if (codec, args) == ("ppm", ("RGB", 65535))
+        else (codec, box, offset, args)
+        for codec, box, offset, args in getattr(picture, "tile", ())
+    ]
     raw = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
     found = _TWO_BYTES.fullmatch(raw.pop()) if len(raw) == 1 else None
     if not found:
@@ -234,7 +239,7 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
         file.seek(0)
         again: Any = Image.open(file, formats=(picture.format or "",))
         again._mode = mode
-        again.tile = [(*tile[:3], raw if isinstance(tile[3], str) else (raw, *tile[3][1:])) for tile in again.tile]
+        again.tile = [(*place, raw if isinstance(args, str) else (raw, *args[1:])) for *place, args in tiles]
         return np.asarray(again).astype(np.uint16)
 
     if found[1] == "LA":  # in one piece: four bytes
