@@ -66,8 +66,8 @@ class Levels(NamedTuple):
             low, high = map(float, text.split(":"))
         except ValueError:
             low = high = math.nan
-        if not -math.inf < low < high < math.inf:
-            raise InputError(f"value_range must be LOW:HIGH, two numbers in rising order; got {text!r}.")
+        if not -math.inf < low <= high < math.inf:
+            raise InputError(f"value_range must be LOW:HIGH, two numbers, the lower first; got {text!r}.")
         return cls(low, high)
 
     def __str__(self) -> str:
@@ -105,8 +105,8 @@ class Tally:
             self.levels = Levels(min(low, picture.levels.low), max(high, picture.levels.high))
             self.deep += 1
 
-    def lines(self, channels: int, given: Levels | None = None) -> Iterator[str]:
-        """What they lose on their way to 8 bits and so many channels, scaled by the levels given or by these."""
+    def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
+        """What they lose: scaled by the levels given, else by these, and without transparency unless in 4 channels."""
         if self.levels:
             (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
             if given is None:
@@ -114,7 +114,8 @@ class Tally:
             elif low < given.low or high > given.high:
                 yield f"{text}, and some values in {low:g} to {high:g} beyond the range {given}: they become 0 or 255."
         if self.transparent and channels != 4:
-            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white."
+            hint = "" if channels is None else " (--channels 4 keeps that)"
+            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
 
 
 def read(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
@@ -223,7 +224,12 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
 
     "RGB;16B" takes the first byte of each number and "RGB;16L" the second, whichever is the upper one.
     """
-    tiles: Any = getattr(picture, "tile", ())
+    tiles: list[Any] = [
+        ("raw", box, offset, ("RGB;16B", 0, 1))
+        if (codec, args) == ("ppm", ("RGB", 65535))
+        else (codec, box, offset, args)
+        for codec, box, offset, args in getattr(picture, "tile", ())
+    ]
     raw = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
     found = _TWO_BYTES.fullmatch(raw.pop()) if len(raw) == 1 else None
     if not found:
@@ -233,7 +239,7 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
         file.seek(0)
         again: Any = Image.open(file, formats=(picture.format or "",))
         again._mode = mode
-        again.tile = [(*tile[:3], raw if isinstance(tile[3], str) else (raw, *tile[3][1:])) for tile in again.tile]
+        again.tile = [(*place, raw if isinstance(args, str) else (raw, *args[1:])) for *place, args in tiles]
         return np.asarray(again).astype(np.uint16)
 
     if found[1] == "LA":  # in one piece: four bytes

@@ -409,6 +409,9 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
     try:
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
+            parts: Any = stream.format.components if stream.format else ()
+            if len(parts) == 1 and (bits := parts[0].bits) > 8:  # depths, of which 8 bits would keep a few shades
+                raise InputError(f"{file} holds grey of {bits} bits; such pictures are read as images, not video.")
             stream.thread_type = "AUTO"
             for frame in _from(container, stream, float(times[0]) + tolerance):
                 if frame.time > times[-1] + tolerance:
@@ -462,7 +465,7 @@ def _stored(
             tally.add(picture)
         bar.total += len(wanted)
         frames = fill(tally.levels, Tally())
-    for text in tally.lines(3, levels):
+    for text in tally.lines(levels):
         warnings.warn(f"{folder.name}, {key}: {text}", stacklevel=4)
     return torch.from_numpy(frames), (levels or tally.levels) if tally.deep else None
 
