@@ -8,9 +8,12 @@ import numpy as np
 
 from ..cache import fingerprint
 from ..errors import InputError
+from ..memory import room
 from .files import listed
 from .gather import Found, Source
 from .pictures import BadPicture, read
+
+_LABEL = 100  # bytes of one, and of what is kept of its row
 
 
 def read_hub(data: str, label: str) -> Found:
@@ -45,6 +48,7 @@ def read_hub(data: str, label: str) -> Found:
     label = label or next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")
     if label and not all(label in part.features for part in parts):
         raise InputError(f"{data} has no column {label!r} in each of its parts; it has {listed(kinds)}.")
+    room(_LABEL * sum(map(len, parts)), data)
     labels = [value for part in parts for value in part[label]] if label else None
     classes = tuple(getattr(train.features[label], "names", ())) if label else ()
     raw = [part.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for part in parts]

@@ -7,17 +7,24 @@ ignored; transparency is laid on white.
 import functools
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ..errors import InputError
+from ..memory import room
+
 # Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
+
+# Pictures with more pixels are decoded one at a time, if there is room for so many bytes for each pixel.
+_LARGE, _DECODING, _ALONE = 2**24, 16, threading.Lock()
 
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La")
@@ -109,7 +116,13 @@ def _open(file: io.BytesIO | io.BufferedReader, size: int) -> Image.Image:
         raise BadPicture(f"has {picture.width:,} × {picture.height:,} pixels, more than {MOST_PIXELS:,}")
     if size:  # a JPEG is then decoded at a half, a quarter or an eighth, never below twice the size
         picture.draft(None, (2 * size, 2 * size))
-    picture.load()
+    pixels = picture.width * picture.height
+    with _ALONE if pixels > _LARGE else nullcontext():
+        try:
+            room(_DECODING * pixels * (pixels > _LARGE), "it")
+        except InputError as error:
+            raise BadPicture(f"can't be decoded: {str(error).rstrip('.')}", passing=True) from None
+        picture.load()
     try:
         stored = 1 if picture.format == "TIFF" else picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged Exif says nothing about the pixels

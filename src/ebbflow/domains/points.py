@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..compare import Method, Plan
-from ..data import DATASETS, Points, PointSet, Standardise, load, save
+from ..data import DATASETS, Points, PointSet, Standardise, load, save, within_float32
 from ..data.split import held_out
 from ..errors import InputError
 from ..memory import room
@@ -83,6 +83,8 @@ def prepare(recipe: PointRecipe) -> Prepared:
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
     transform = Standardise.fit(points.x) if recipe.standardise else None
+    if transform is not None:
+        within_float32(transform, recipe.data, points.columns)
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
     x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
