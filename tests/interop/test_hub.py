@@ -317,6 +317,13 @@ def test_the_front_matter_is_yaml_whatever_the_labels(trained):
     assert data.library_name == "ebbflow"
 
 
+def test_no_name_breaks_the_card(trained):
+    odd = replace(trained, classes=("a\n---\nx", "\x1b[2J"), recipe=replace(trained.recipe, data="a\n# b\x07.csv"))
+    card = model_card(odd, "a\x1b/b", "mit")
+    assert all(map(str.isprintable, card.split("\n")))
+    assert card.count("\n") == model_card(trained, "a/b", "mit").count("\n")
+
+
 def test_the_cards_python_runs(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained.save_pretrained("export")
