@@ -150,6 +150,16 @@ def test_a_folder_of_somebody_else_or_a_link_is_refused(folder, tmp_path):
         executable("tool", make("code", []))
 
 
+def test_a_folder_that_others_can_swap_is_refused(folder, tmp_path):
+    """Who may write in any folder above may put his own in its place, unless the sticky bit keeps him from renaming."""
+    executable("tool", make("code", []))
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="every user"):
+        executable("tool", make("code", []))
+    folder.chmod(0o1777)
+    executable("tool", make("code", []))
+
+
 def test_what_cannot_be_made_leaves_nothing(folder):
     def fail(path):
         path.write_text("half")

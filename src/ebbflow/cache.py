@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .memory import room
+
 
 def cache_folder() -> Path:
     """$EBBFLOW_CACHE, else ebbflow in $XDG_CACHE_HOME, else in ~/.cache; OSError where there is no home either."""
@@ -58,6 +60,7 @@ def fetch(name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         stored = cache_folder() / f"{name}.safetensors"
         if not _ours(stored):
             return None
+        room(stored.stat().st_size, str(stored))
         with safe_open(stored, "pt") as file:
             tensors, about = {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata()
         return (tensors, about) if about.pop("sum") == _sum(tensors, about) else None
@@ -90,6 +93,10 @@ def executable(name: str, make: Callable[[Path], None]) -> Path:
 def _private(folder: Path) -> Path:
     """The folder, made if need be; emptied where others could have written to it, then closed to them."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for above in folder.resolve().parents:  # whoever can rename one of them can put another folder in this one's place
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(f"every user of this machine can write in {above}")
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
         raise PermissionError(f"{folder} is a link, or belongs to another user")

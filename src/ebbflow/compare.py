@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from tqdm import tqdm
 from .domains import domain
 from .errors import InputError, printable
 from .files import no_link, write_file
+from .memory import room
 from .metrics import Measurement
 from .recipes import RECIPES, Recipe
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes
-from .training.rehearsal import rehearse, room
+from .training.rehearsal import rehearse
 from .training.run import Interrupted, fit
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
@@ -156,7 +158,9 @@ class _Study:
 def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    trained = fit(recipe, folder, **options)
+    with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
+        warnings.filterwarnings("ignore", module=r"ebbflow\.(data|domains)\.")
+        trained = fit(recipe, folder, **options)
     own, plan = domain(recipe), domain(recipe).PLAN
     work = sum(steps * n for *_, steps in plan.samplings[key])
     floors: dict[Any, Any] = {}

@@ -165,6 +165,18 @@ def test_npz(tmp_path, held, label):
     assert points.classes == ("a", "b", "c")
 
 
+def test_an_npz_of_pictures_is_no_table(tmp_path):
+    """Its labels, a column of numbers, would else be taken for the points."""
+    pictures = np.zeros((6, 2, 2), np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=pictures, train_labels=np.zeros((6, 1), np.uint8))
+    with pytest.raises(
+        InputError, match=r"a\.npz holds pictures \('train_images'\), which recipes such as flow-images"
+    ):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", thumbnails=pictures, x=TABLE)
+    assert read(tmp_path / "a.npz").x.tolist() == TABLE.tolist()
+
+
 @pytest.mark.parametrize("name", ["x", "anything", "labels"])
 def test_npz_of_one_vector(tmp_path, name):
     np.savez_compressed(tmp_path / "mine.npz", **{name: np.arange(3.0)})

@@ -16,6 +16,7 @@ import torch
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
+from ebbflow.guidance import Bounded
 from ebbflow.interop.diffusers import from_diffusers
 from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import DDPM, VE, Linear, Scales
@@ -302,6 +303,75 @@ def test_the_harness_sees_a_difference():
     walked = walk(make("DPMSolverMultistepScheduler"), oracle := three_modes(DDPM()), noise_like(16, 2), 10)
     assert difference(walked, follow("ddim", oracle, walked)) > 0.01
     assert difference(walked, follow("exponential:order=2,clock=log_snr", oracle, walked)) > 0.01
+
+
+class Fraction(torch.nn.Module):
+    """x k / (k + 1), the network of diffusers' own tests; k is the timestep that stands for the nearest time."""
+
+    def __init__(self, times, timesteps, alphas):
+        super().__init__()
+        self.times, self.timesteps, self.alphas = times, timesteps, alphas
+
+    def forward(self, x, t):
+        i = int((self.times - t).abs().argmin())
+        k = float(self.timesteps[i])
+        return x / self.alphas[i] * k / (k + 1)
+
+
+TABLE_1100 = {"num_train_timesteps": 1100}
+V = {"prediction_type": "v_prediction"}
+KARRAS = {"use_karras_sigmas": True}
+# The "full loops" of diffusers' tests/schedulers: scheduler, settings, steps, and Σ|x| at the end (there to 0.01, and
+# to 0.001 where it is given as a mean of 768 numbers).
+PUBLISHED: list[tuple[str, dict[str, Any], int, float]] = [
+    ("DDPMScheduler", {}, 1000, 258.9606),
+    ("DDPMScheduler", V, 1000, 202.0296),
+    ("DDIMScheduler", {}, 10, 172.0067),
+    ("DDIMScheduler", V, 10, 52.5302),
+    ("DDIMScheduler", {"beta_start": 0.01}, 10, 149.8295),
+    ("DDIMScheduler", {"beta_start": 0.01, "set_alpha_to_one": False}, 10, 149.0784),
+    ("EulerDiscreteScheduler", TABLE_1100, 10, 10.0807),
+    ("EulerDiscreteScheduler", TABLE_1100 | KARRAS, 10, 124.52299),
+    ("EulerAncestralDiscreteScheduler", TABLE_1100, 10, 152.3192),
+    ("EulerAncestralDiscreteScheduler", TABLE_1100 | V, 10, 108.4439),
+    ("LMSDiscreteScheduler", TABLE_1100, 10, 1006.388),
+    ("LMSDiscreteScheduler", TABLE_1100 | KARRAS, 10, 3812.9927),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN, 10, 768 * 0.3301),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN | V, 10, 768 * 0.2251),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN | V | KARRAS, 10, 768 * 0.2096),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN | V | {"use_lu_lambdas": True}, 10, 768 * 0.1554),
+    ("EDMEulerScheduler", {}, 10, 34.1855),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "steps", "published"), PUBLISHED)
+def test_a_walk_ends_where_the_published_constant_does(name, config, steps, published):
+    """Our Denoiser and sampler, from their start by their times and their noise.
+
+    The tests of Euler's and LMS go on from what scale_model_input made of x/α: there x is α times what it was
+    before every step, and the network sees x/α.
+    """
+    scheduler = make(name, **config)
+    path, _, spec, target = from_diffusers(scheduler)
+    scheduler.set_timesteps(steps)
+    sigmas, timesteps = sigmas_of(scheduler), scheduler.timesteps
+    if scheduler.config.get("set_alpha_to_one") is False:
+        sigmas[-1] = path.along([0.001])[0].ratio
+    times = torch.where(sigmas == 0, 0.0, path.time_of(sigmas))
+    keeps_ratio = name.startswith(("Euler", "LMS"))
+    alphas = [c.alpha if keeps_ratio else 1.0 for c in path.along(times)]
+    network = Fraction(timesteps if "EDM" in name else times[:-1], timesteps, alphas)
+    denoiser = Denoiser(network, path, target)
+    if scheduler.config.get("clip_sample"):
+        denoiser = Bounded(denoiser, keep_noise="DDIM" in name)
+    start = (torch.arange(768).reshape(3, 8, 8, 4) / 768).permute(3, 0, 1, 2).double()
+    generator = torch.manual_seed(0)
+    draws = Replay(0, torch.arange(4), tuple(torch.randn(start.shape, generator=generator) for _ in range(steps)))
+    start = alphas[0] * (path.prior(start) if keeps_ratio or "EDM" in name else start)
+    walked = bind(SAMPLERS, spec, "sampler")(denoiser, start, times, draws=draws)
+    for x, alpha in zip(walked, alphas[1:], strict=True):
+        x.mul_(alpha)
+    assert float(x.abs().sum()) == pytest.approx(published, rel=2e-5, abs=0.768 if name.startswith("DPM") else 0.01)
 
 
 class TestDeviations:

@@ -249,6 +249,15 @@ def test_equal_pictures_stay_equal_in_few_colours(tmp_path):
     assert np.abs(tiles[0].astype(int) - channels_last(x)[0]).mean() < 12
 
 
+def test_a_colour_of_a_few_frames_is_kept(tmp_path):
+    """Each frame of a walk counts, and so does what is small beside the noise around it."""
+    walk = noise_pictures(40, 4, 3, 16, 16) // 4  # dark
+    walk[13:15, 1, :, 4:8, 4:8] = np.array([255, 0, 0])[:, None, None]
+    frames, _, _ = frames_of(strips.sampling_gif(tmp_path / "a.gif", np.linspace(1, 0, 40).tolist(), walk))
+    red = [(np.abs(frame.astype(int) - (255, 0, 0)).max(2) <= 8).sum() for frame in frames]
+    assert [k for k, count in enumerate(red) if count] == [13, 14]
+
+
 def test_large_films_have_fewer_frames(tmp_path):
     walk = noise_pictures(30, 16, 3, 64, 64)
     frames, _, _ = frames_of(strips.sampling_gif(tmp_path / "a.gif", np.linspace(1, 0, 30).tolist(), walk))

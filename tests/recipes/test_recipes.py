@@ -1,5 +1,6 @@
 """Recipes are plain data: they survive a round trip, name rows that exist, and refuse what they don't know."""
 
+import gzip
 import json
 import re
 from dataclasses import fields, replace
@@ -56,7 +57,7 @@ def test_a_recipe_survives_json(name):
 # Text of a recipe that can name no place: rows of tables, and names within the data.
 NO_PLACE = {
     "path", "target", "times", "weight", "coupling", "sampler", "grid", "label", "on_bad_image", "simulator",
-    "objective", "state", "angles", "cameras", "normalise",
+    "objective", "state", "angles", "cameras", "normalise", "value_range",
 }  # fmt: skip
 
 
@@ -156,15 +157,46 @@ def test_every_field_has_help(kind):
 
 
 def test_the_data_says_which_kind_of_recipe_it_takes(tmp_path):
-    points = ["three_gaussians", "x.csv", "a/b.tsv", str(tmp_path / "absent.npz"), ""]
-    assert {kind_of(data) for data in points} == {PointRecipe}
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    np.savez(tmp_path / "pictures.npz", images=np.zeros((2, 4, 4), np.uint8))
-    np.savez(tmp_path / "points.npz", x=np.zeros((2, 4)))
-    pictures = ["digits", "hf:mnist", str(folder), "train-images-idx3-ubyte.gz", str(tmp_path / "pictures.npz")]
-    assert {kind_of(data) for data in pictures} == {ImageRecipe}
-    assert kind_of(str(tmp_path / "points.npz")) is PointRecipe
+    """What a file holds decides, not its name."""
+    pictures, idx = np.zeros((2, 4, 4), np.uint8), b"\0\0\x08\x03" + bytes(12)
+    (tmp_path / "photos").mkdir()
+    for name, arrays in {
+        "images.npz": {"images": pictures},
+        "medmnist.npz": {"train_images": pictures, "train_labels": np.zeros((2, 1), np.uint8)},
+        "keras.NPZ": {"x_train": pictures, "y_train": np.zeros(2)},
+        "no_ending": {"x": pictures},
+        "points.npz": {"x": np.zeros((2, 4))},
+        "points_of_images.npz": {"x": np.zeros((2, 4)), "thumbnails": pictures},
+        "train-images-idx3-ubyte.npz": {"x": np.zeros((2, 4), np.uint8)},
+    }.items():
+        with open(tmp_path / name, "wb") as file:
+            np.savez(file, **arrays)
+    for name, data in {
+        "train-images-idx3-ubyte": idx,
+        "mine": idx,
+        "mine.gz": gzip.compress(idx),
+        "my_idx.csv": b"x,y\n1,2\n3,4\n",
+        "idx3-ubyte.csv": b"1,2\n",
+        "half.gz": gzip.compress(idx)[:12],
+        "half.npz": (tmp_path / "images.npz").read_bytes()[:60],
+        "empty.npz": b"",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    here = [
+        "photos",
+        "images.npz",
+        "medmnist.npz",
+        "keras.NPZ",
+        "no_ending",
+        "train-images-idx3-ubyte",
+        "mine",
+        "mine.gz",
+    ]
+    asked = ["digits", "hf:mnist", *(str(tmp_path / name) for name in here)]
+    assert {data: kind_of(data) for data in asked} == dict.fromkeys(asked, ImageRecipe)
+    rest = [str(file) for file in tmp_path.iterdir() if file.name not in here]
+    asked = ["three_gaussians", "x.csv", "a/b.tsv", "an_idx.csv", "x\0y", str(tmp_path / "absent.npz"), "", *rest]
+    assert {data: kind_of(data) for data in asked} == dict.fromkeys(asked, PointRecipe)
 
 
 @pytest.mark.parametrize("domain", SUBJECTS)

@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> None:
                             tell(f"    {_verdict(check)}", file=sys.stdout)
                 bar.update()
     if args.json:
-        from ..training.checkpoint import write_file
+        from ..files import write_file
 
         write_file(out, (to_json(results) + "\n").encode())
     if failed:

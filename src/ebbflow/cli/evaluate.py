@@ -187,7 +187,7 @@ def _kept(args: Evaluate) -> bool:
 
 def _keep(args: Evaluate, name: str, text: str) -> None:
     """Write a file into the run's folder; that of a blind policy beside the other."""
-    from ..training.checkpoint import write_file
+    from ..files import write_file
 
     path = Path(args.run) / name
     if _kept(args):

@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Likelihood, argv, "likelihood")
     from tqdm import tqdm
 
-    from ..data import DATASETS
+    from ..data import DATASETS, Standardise
     from ..domains.points import point_set
     from ..trained import Trained
 
@@ -72,6 +72,9 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
     if trained.recipe.domain != "points":
         raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
+    if isinstance(trained.transform, Standardise) and (constant := trained.transform.constant):
+        named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
+        raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))

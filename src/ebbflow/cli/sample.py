@@ -113,7 +113,7 @@ def draw(
     from tqdm import tqdm
 
     from ..domains import domain
-    from ..training.rehearsal import room
+    from ..memory import room
     from ..training.run import suited
 
     own = domain(trained.recipe)

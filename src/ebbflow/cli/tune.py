@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> None:
         )  # fmt: skip
     print(describe(found))
     if trained is not None:
-        from ..training.checkpoint import write_file
+        from ..files import write_file
 
         path = Path(args.run) / FILE
         others = [one for one in trained.tuned if one.evaluations != found.evaluations]

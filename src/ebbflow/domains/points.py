@@ -16,11 +16,11 @@ from ..compare import Method, Plan
 from ..data import DATASETS, Points, PointSet, Standardise, load, save
 from ..data.split import held_out
 from ..errors import InputError
+from ..memory import room
 from ..metrics import Measurement, measure
 from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
-from ..training.rehearsal import room
 from ..training.trainer import TensorData
 from . import Prepared, class_names, frequencies, read_array
 
@@ -82,9 +82,10 @@ def prepare(recipe: PointRecipe) -> Prepared:
     points, _ = parts(recipe)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
-    transform = Standardise.fit(points.x) if recipe.standardise else None
+    fitted = Standardise.fit(points.x)
+    transform = fitted if recipe.standardise else fitted.of_constants()
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
+    x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
 from ..data.episodes import columns, load, prompt_bytes, resized
+from ..data.pictures import Levels
 from ..errors import InputError
-from ..files import state_of
+from ..files import state_of, write_file
 from ..metrics import Measurement, mean_absolute_error
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
@@ -66,7 +67,10 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     told = windows.seen(torch.zeros(1, dtype=torch.int64))
     observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, known.state_names)
     shape = (recipe.horizon, train.action.shape[1])
-    return Prepared(windows, shape, action, train.action_names, observation=observation)
+    settled = {"value_range": ",".join(f"{name}={levels}" for name, levels in train.levels.items())}
+    return Prepared(
+        windows, shape, action, train.action_names, observation=observation, settled=settled if train.levels else {}
+    )
 
 
 def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: Transform) -> Windows:
@@ -92,12 +96,19 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
 
 def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
     """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.held_out, state_of(recipe.data))
+    return _parts(
+        recipe.data, _names(recipe.cameras), recipe.size, recipe.value_range, recipe.held_out, state_of(recipe.data)
+    )
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float, state: object) -> tuple[Episodes, Episodes]:
-    episodes = load(data, cameras, size)
+def _parts(
+    data: str, cameras: tuple[str, ...], size: int, value_range: str, held_out: float, state: object
+) -> tuple[Episodes, Episodes]:
+    ranges = dict(part.partition("=")[::2] for part in _names(value_range))
+    if unknown := [name for name in ranges if name not in cameras]:
+        raise InputError(f"value_range must be CAMERA=LOW:HIGH of the recipe's cameras; got {unknown[0]!r}.")
+    episodes = load(data, cameras, size, {name: Levels.parse(text) for name, text in ranges.items()})
     if len(episodes) < 2:
         raise InputError(f"{data} must have at least 2 episodes, one of them to hold out; got {len(episodes)}.")
     order = torch.randperm(len(episodes), generator=generator("held out", len(episodes))).tolist()
@@ -185,8 +196,6 @@ def evaluate(
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Chunks as an .npz: `chunks` (n, h, a), in the robot's units, and the actions' names."""
-    from ..training.checkpoint import write_file
-
     file = io.BytesIO()
     np.savez_compressed(file, chunks=x.numpy(), action_names=np.array(trained.columns))
     write_file(path, file.getvalue())

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
-from zipfile import ZipFile, is_zipfile
 
+from .. import formats
 from ..errors import InputError
 from ..specs import pick, words
 
@@ -215,11 +215,13 @@ class ImageRecipe(Recipe):
     size: int = 0
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = 0
-    """1 for grey, 3 for colour, 0 as found."""
+    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    value_range: str = ""
+    """LOW:HIGH, the values of pictures of more than 8 bits that become 0 and 255; the set's own unless given."""
     flip: bool = False
     """Mirror half of the pictures in training, left to right."""
     held_out: float = 0.1
-    """Share of the pictures never trained on, to measure with; a set with a test part of its own keeps that."""
+    """Share of the pictures never trained on, to measure with; a set with test parts of its own keeps those."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """What a file that can't be read does: it is left out (at most 5 % may be), or ends the run."""
 
@@ -274,6 +276,8 @@ class RobotRecipe(Recipe):
     """Cameras whose pictures it sees, by comma."""
     size: int = 0
     """Side to which pictures are resized; 0 keeps theirs."""
+    value_range: str = ""
+    """CAMERA=LOW:HIGH by comma, the values of more than 8 bits that become 0 and 255; the recording's unless given."""
     prompt: int = 0
     """Bytes of the task's instruction that it is told; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
@@ -317,23 +321,18 @@ KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, Im
 
 
 def kind_of(data: str) -> type[Recipe]:
-    """Which kind of recipe learns this data."""
+    """Which kind of recipe learns this data; what a file holds decides, not what it is called."""
     path = Path(data)
-    pictures = data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or "idx" in path.name
-    return ImageRecipe if pictures or holds(path, "images") else PointRecipe
+    if data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):
+        return ImageRecipe
+    held = formats.arrays(path)
+    likely = [held["x"]] if "x" in held else held.values()
+    return ImageRecipe if "images" in held or any(array.pictures for array in likely) else PointRecipe
 
 
 def is_file(data: str) -> bool:
     """Whether points are read from a file, not drawn from a named set."""
     return os.sep in data or "/" in data or Path(data).suffix != ""
-
-
-def holds(file: Path, array: str) -> bool:
-    """Whether a file is a .npz with this array; without reading it."""
-    if file.suffix != ".npz" or not file.is_file() or not is_zipfile(file):
-        return False
-    with ZipFile(file) as archive:
-        return f"{array}.npy" in archive.namelist()
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -349,7 +348,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),
     "bound": (0, 1e6, "at least 0 and at most 1e6"),
     "size": (0, 4096, "at least 0 and at most 4096"),
-    "channels": (0, 4, "0, 1 or 3"),
+    "channels": (0, 4, "0, 1, 3 or 4"),
     "held_out": (0, 0.9, "at least 0 and at most 0.9"),
     "horizon": (1, 4096, "at least 1 and at most 4096"),
     "n_obs_steps": (1, 256, "at least 1 and at most 256"),

@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from ..data import IDENTITY
 from ..domains import Prepared, domain
 from ..errors import DivergedError, EbbflowError, InputError, StorageError, printable
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
@@ -144,7 +145,8 @@ def prepare(recipe: Recipe) -> tuple[Trained, Data]:
 
 
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
-    """The untrained start of a recipe on its data."""
+    """The untrained start of a recipe on its data, with what that has settled of it."""
+    recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
@@ -295,7 +297,7 @@ def same_data(stored: Trained, now: Trained | Prepared) -> bool:
 
 def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
     """What is fitted to the data, by name."""
-    own = {} if trained.transform is None else trained.transform.to_config()
+    own = (trained.transform or IDENTITY).to_config()
     seen = {} if trained.observation is None else trained.observation.transform.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
