@@ -48,9 +48,8 @@ def store(name: str, tensors: Mapping[str, "Tensor"], **about: str) -> None:
     from safetensors.torch import save_file
 
     whole = {key: tensors[key].contiguous() for key in sorted(tensors)}
-    with suppress(OSError, SafetensorError):
-        with _writing(cache_folder() / f"{name}.safetensors") as file:
-            save_file(whole, file, about | {"sum": _sum(whole, about)})
+    with suppress(OSError, SafetensorError), _writing(cache_folder() / f"{name}.safetensors") as file:
+        save_file(whole, file, about | {"sum": _sum(whole, about)})
 
 
 def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:

@@ -68,7 +68,7 @@ class Measurement:
         """Aᵀ u, of x's shape."""
         with torch.enable_grad():
             start = torch.zeros_like(x).requires_grad_()
-            (pulled,) = torch.autograd.grad((self.operator(start) * u).sum(), start)
+            (pulled,) = torch.autograd.grad(self.operator(start), start, u)
         return pulled
 
 
@@ -138,7 +138,7 @@ class Posterior(Wrapper, ABC):
         scale = there.sigma**2 / there.alpha
 
         def covariance(u: Tensor) -> Tensor:
-            (pulled,) = torch.autograd.grad((seen * u).sum(), x, retain_graph=True)
+            (pulled,) = torch.autograd.grad(seen, x, u, retain_graph=True)
             return scale * pulled
 
         with torch.no_grad():
