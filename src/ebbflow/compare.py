@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from .domains import domain
 from .errors import InputError, printable
 from .files import no_link, write_file
 from .memory import room
-from .metrics import Measurement
 from .recipes import RECIPES, Recipe
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes
 from .training.rehearsal import rehearse
 from .training.run import Interrupted, fit
+
+if TYPE_CHECKING:
+    from .metrics import Measurement
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
@@ -71,7 +73,7 @@ class Sampling:
     seconds: float
     samples: np.ndarray
     labels: np.ndarray | None
-    measurements: list[Measurement]
+    measurements: list["Measurement"]
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class _Study:
 
     method: Method
     samplings: list[Sampling]
-    quality: dict[str, list[tuple[int, Measurement]]]
+    quality: dict[str, list[tuple[int, "Measurement"]]]
 
 
 def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:

@@ -7,6 +7,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from .errors import InputError
 from .guidance import Bounded, ClassifierFree
 from .memory import room
 from .networks import NETWORKS
+from .networks.outline import Outline
 from .paths import PATHS
 from .randomness import Draws, key
 from .recipes import Recipe
@@ -43,12 +45,15 @@ TIME = "t = 0 is data, t = 1 is noise"
 
 
 def build_denoiser(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
 ) -> Denoiser:
-    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed."""
+    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed.
+
+    outline: without weights, as `build_network`.
+    """
     path = bind(PATHS, recipe.path, "path")()
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
-    network = build_network(recipe, shape, classes, observation)
+    network = build_network(recipe, shape, classes, observation, outline=outline)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
     return Denoiser(
         network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
@@ -57,16 +62,19 @@ def build_denoiser(
 
 
 def build_network(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
 ) -> nn.Module:
-    """The network alone; sizes it can't have are an InputError."""
+    """The network alone; sizes it can't have are an InputError.
+
+    outline: with parameters on the meta device, which take no memory; `load_state_dict(…, assign=True)` sets them.
+    """
     row = bind(NETWORKS, recipe.network, "network")
     told = {} if observation is None else {"observation": observation.shapes}
     if ("observation" in inspect.signature(row).parameters) != bool(told):
         raise InputError(
             f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
         torch.manual_seed(recipe.seed)
         try:
             network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
@@ -389,20 +397,18 @@ class Trained:
         if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
             raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
         seen = None if config["observation"] is None else Observation.from_config(config["observation"])
-        with torch.device("meta"):
-            network = build_network(built, shape, len(classes), seen)
-        outline = network.state_dict(prefix="network.")
+        room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
+        denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
+        outline = denoiser.state_dict()
         for part in sorted(outline.keys() | weights.keys()):
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
                 raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
-        held = sum(part.numel() for part in (*network.parameters(), *network.buffers()))  # some are in no file
-        room(4 * (held + IN_FLIGHT * math.prod(shape)), f"a network for samples of shape {shape}")
         transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
             within_float32(transform, "its transform")
-        denoiser = build_denoiser(built, shape, len(classes), seen)
-        denoiser.load_state_dict(weights)
+        own = {name: part.to(outline[name].dtype, copy=True) for name, part in weights.items()}
+        denoiser.load_state_dict(own, assign=True)
         columns = tuple(config["columns"])
         return cls(
             denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,

@@ -18,8 +18,6 @@ from ..data.episodes import columns, load, prompt_bytes, resized
 from ..data.pictures import Levels
 from ..errors import InputError
 from ..files import state_of, write_file
-from ..metrics import Measurement, mean_absolute_error
-from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
 from ..recipes import RobotRecipe
 from ..robots.policy import DenoiserChunks, Policy
@@ -29,6 +27,7 @@ from ..specs import parse, pick
 from . import Prepared
 
 if TYPE_CHECKING:
+    from ..metrics import Measurement
     from ..trained import Trained
 
 UNIT, UNITS = "chunk", "steps"
@@ -183,12 +182,14 @@ def evaluate(
     seed: int = 0,
     floors: dict[Any, Any] | None = None,
     only: Sequence[str] | None = None,
-) -> list[Measurement]:
+) -> list["Measurement"]:
     """Mean absolute error against what was done at the same steps.
 
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
     it is a sign of life, not a score.
     """
+    from ..metrics import mean_absolute_error
+
     _, held = parts(recipe)
     steps = places(recipe, len(samples), seed)
     truth, episode = _raw(recipe, held).take(steps), torch.searchsorted(held.ends, steps, right=True)
@@ -336,8 +337,10 @@ def episodes(
     return rollout(Place.of(trained, simulator, blind), policy(trained, **how), seeds, workers=workers)
 
 
-def outcome(tried: Sequence[Episode]) -> list[Measurement]:
+def outcome(tried: Sequence[Episode]) -> list["Measurement"]:
     """Success rate, score and length of episodes, and how many ended in an error."""
+    from ..metrics.success import mean_length, mean_score, success_rate
+
     lengths = [one.length for one in tried]
     errors = [one.error for one in tried if one.error]
     said = f"; {len(errors)} ended by an error, such as {errors[0]}" if errors else ""
@@ -345,8 +348,10 @@ def outcome(tried: Sequence[Episode]) -> list[Measurement]:
     return [replace(rate, note=rate.note + said), mean_score([one.score for one in tried]), mean_length(lengths)]
 
 
-def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> Measurement:
+def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> "Measurement":
     """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
+    from ..metrics import Measurement
+
     shown = Place.of(trained, simulator)()
     try:
         took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)

@@ -45,12 +45,10 @@ def rehearse(recipe: Recipe) -> "Trained":
 
 def _fits(recipe: Recipe, prepared: "Prepared") -> None:
     """Refuse what this machine's memory can't hold; rough, but too low rather than too high."""
-    import torch
-
     from ..trained import build_network
 
-    with torch.device("meta"):
-        weights = list(build_network(recipe, prepared.shape, len(prepared.classes), prepared.observation).parameters())
+    classes = len(prepared.classes)
+    weights = list(build_network(recipe, prepared.shape, classes, prepared.observation, outline=True).parameters())
     room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
     pairs = recipe.coupling != "independent" or recipe.stable_targets
     outputs = sum(len(p) for p in weights if p.ndim > 1)

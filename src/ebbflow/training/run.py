@@ -18,10 +18,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
@@ -35,6 +34,9 @@ from ..specs import pick
 from ..trained import Trained, build_denoiser
 from . import checkpoint, settings
 from .trainer import Data, Trainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # The signals after which a run is saved, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -312,7 +314,7 @@ def _close(a: Any, b: Any) -> bool:
 class _Log:
     """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
 
-    def __init__(self, folder: Path, trainer: Trainer, accelerator: Accelerator, track: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, trainer: Trainer, accelerator: "Accelerator", track: tuple[str, ...]) -> None:
         self.every = max(1, trainer.recipe.steps // 500)
         self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
         self.path = folder / "metrics.jsonl"
@@ -382,8 +384,9 @@ def suited(precision: str, network: nn.Module) -> str:
     return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
 
 
-def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> Accelerator:
+def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
     """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers
 
