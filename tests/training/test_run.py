@@ -22,14 +22,15 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ebbflow import cli
-from ebbflow.errors import DivergedError, InputError, StorageError
+from ebbflow.errors import DivergedError, InputError, Interrupted, StorageError
 from ebbflow.files import locked
 from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
-from ebbflow.training.run import Interrupted, _due, _loop, fit, read_metrics, stored, suited
+from ebbflow.training.run import _due, _loop, fit, read_metrics, stored, suited
 from ebbflow.training.trainer import batch_indices
+from interrupting import at_every_line
 from recording import record
 from training.runs import (
     STEPS,
@@ -406,33 +407,19 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
         def save(self):
             self.saved = self.step  # what a slow disk would be doing when the signal comes
 
-    codes = {_loop.__code__, Fake.save.__code__, Fake.steps.__code__}
-    for place in range(10_000):
-        fake, seen = Fake(), [0]
+    fakes, answers = [], []
 
-        def trace(frame, event, argument, seen=seen, place=place):
-            if frame.f_code in codes and event == "line":
-                if _signals_are_ours() and seen[0] == place:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                seen[0] += _signals_are_ours()
-            return trace
+    def train():
+        fakes.append(Fake())
+        _loop(fakes[-1], None, tqdm(disable=True), "stop", 2, 0)
 
-        outer, answer = sys.gettrace(), ""
-        sys.settrace(trace)
-        try:
-            _loop(fake, None, tqdm(disable=True), "stop", 2, 0)
-        except Interrupted as stopped:
-            answer = str(stopped)
-        finally:
-            sys.settrace(outer)
-        if seen[0] <= place:  # there is no such line any more
-            break
-        assert f"at step {fake.saved} of 3; saved. Continue with: ebbflow resume 'runs/a b'" in answer, place
-    assert place > 20
-
-
-def _signals_are_ours():
-    return callable(signal.getsignal(signal.SIGTERM))
+    for answer in at_every_line({_loop.__code__, Fake.save.__code__, Fake.steps.__code__}, train):
+        assert isinstance(answer, Interrupted), fakes[-1].step
+        answers.append((str(answer), fakes[-1].saved))
+    after = "; saved. Continue with: ebbflow resume 'runs/a b'"
+    assert all(text in ("Stopped by SIGTERM.", f"Stopped by SIGTERM at step {at} of 3{after}") for text, at in answers)
+    assert sum(after in text for text, _ in answers) > 20
+    assert {at for text, at in answers if after not in text} <= {None, 0, 3}  # before the first step and after the last
 
 
 def test_a_folder_that_is_removed_while_it_is_trained_in_is_an_error(tmp_path, monkeypatch):

@@ -8,16 +8,12 @@ run/.lock                        held while a process trains here
 
 import json
 import math
-import os
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,28 +22,15 @@ from torch import nn
 from tqdm import tqdm
 
 from ..domains import Prepared, domain
-from ..errors import DivergedError, EbbflowError, InputError, StorageError
+from ..errors import DivergedError, InputError, Interrupted, StorageError
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
+from ..signals import noted
 from ..specs import pick
 from ..trained import Trained, build_denoiser
 from . import checkpoint, settings
 from .trainer import Data, Trainer
-
-# The signals after which a run is saved, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-class Interrupted(EbbflowError):
-    """Ctrl-C, SIGTERM or SIGHUP: the run was saved first. Exit code 128 + signal."""
-
-    def __init__(self, text: str, number: int = signal.SIGINT) -> None:
-        super().__init__(text)
-        self.exit_code = 128 + number
-
-    def __reduce__(self) -> tuple[Any, ...]:  # it crosses from worker processes
-        return type(self), (str(self), self.exit_code - 128)
 
 
 def fit(
@@ -145,7 +128,7 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
         run.save()
         if snapshots:
             run.snapshot()
-    with _signals() as received:
+    with noted() as received:
         try:
             for record in trainer.steps(on_nonfinite):
                 if log:
@@ -165,9 +148,8 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
             raise
         if received:  # perhaps in the middle of a save, or after the last step's
             run.save()
-            text = f"Stopped by {signal.Signals(received[0]).name} at step {trainer.step} of {steps}; saved."
             command = shlex.join(["ebbflow", "resume", str(run.folder)])
-            raise Interrupted(f"{text} Continue with: {command}", received[0])
+            raise Interrupted(received[0], f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
@@ -176,6 +158,13 @@ def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
     """
     now, before = (math.isqrt(times**2 * k // steps) if early else times * k // steps for k in (step, step - 1))
     return step == steps or now != before
+
+
+def clear(folder: Path) -> None:
+    """Remove the run in a folder, which is locked."""
+    for name in ("checkpoints", "evolution"):
+        remove(folder / name)
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
 
 
 class _Run:
@@ -197,9 +186,7 @@ class _Run:
         elif not overwrite:
             raise InputError(f"{self.folder} already holds a run; resume it, overwrite it, or choose another folder.")
         elif self.main:
-            for name in ("checkpoints", "evolution"):
-                remove(self.folder / name)
-            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            clear(self.folder)
 
     def _restore(self) -> None:
         found = checkpoint.newest_valid(self.saves, lambda text: print(f"ebbflow: {text}", file=sys.stderr))
@@ -374,33 +361,3 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
     AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
     cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect STOPPING signals instead of dying of them; a second one ends the process as usual.
-
-    But for a second SIGHUP: a terminal that closes may send it twice, from the shell and from the system.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received and signal.Signals(number).name == "SIGHUP":
-            return
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        received.append(number)
-
-    previous: dict[int, Callable[..., Any] | int | None] = {}
-    try:
-        for number in STOPPING:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                previous[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: signals stay as they are
-        pass
-    try:
-        yield received
-    finally:
-        for received_by, handler in previous.items():
-            signal.signal(received_by, handler)
