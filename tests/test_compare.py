@@ -18,6 +18,7 @@ from ebbflow import compare as comparing
 from ebbflow.cli import main
 from ebbflow.compare import METHODS, Comparison, compare, save_metrics, summary
 from ebbflow.data import DATASETS
+from ebbflow.domains import points
 from ebbflow.domains.points import PLAN, limits
 from ebbflow.errors import InputError, Interrupted
 from ebbflow.metrics import METRICS
@@ -239,6 +240,7 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
         compare(TINY, out, **options, command="ebbflow compare")
 
     monkeypatch.setattr(comparing, "rehearse", lambda recipe: None)
+    monkeypatch.setattr(points, "real", lambda *_: (torch.zeros(PLAN.fewest, 2), None))
     monkeypatch.setattr(comparing, "_study", work)
     monkeypatch.setattr(comparing, "_assemble", lambda *_: object.__new__(Comparison))
     said = []
