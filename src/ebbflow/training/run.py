@@ -8,6 +8,7 @@ run/.lock                        held while a process trains here
 
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -47,6 +48,7 @@ def fit(
     keep: int = 2,
     snapshots: int = 24,
     threads: int = 0,
+    accumulate: int = 1,
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
@@ -54,6 +56,7 @@ def fit(
 
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
+    accumulate: in how many parts a batch goes through the network.
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbflow resume` is to set again; not set here. position: line of the progress bar, where several runs
     share a screen.
@@ -69,9 +72,10 @@ def fit(
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
+        "accumulate": accumulate,
     }  # fmt: skip
     running = {"how": how, "data": settings.fingerprint(data)}
-    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), running)
+    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator, accumulate), running)
     with locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
         run.begin(resume, overwrite)
@@ -254,7 +258,14 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
     old, new = stored.recipe.to_config(), now.recipe.to_config()
     for name in old:
         if old[name] != new[name]:
-            raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
+            option = name.replace("_", "-")
+            if not isinstance(old[name], bool):
+                option += f" {shlex.quote(str(old[name]))}"
+            elif not old[name]:
+                option = f"no-{option}"
+            raise InputError(
+                f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give --{option}."
+            )
     held, fitted = (_transforms(t) for t in (stored, now))
     same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
     if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
@@ -348,6 +359,9 @@ def suited(precision: str, network: nn.Module) -> str:
     return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
 
 
+ACCUMULATE = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"  # by it accelerate divides the gradients, and no more
+
+
 def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> Accelerator:
     """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
     from accelerate.state import AcceleratorState
@@ -359,5 +373,7 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
         if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
             raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
     AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
+    if os.environ.get(ACCUMULATE, "1") != "1":
+        raise InputError(f"{ACCUMULATE} must be 1; got {os.environ[ACCUMULATE]!r}. Use --accumulate instead.")
     cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
