@@ -3,8 +3,10 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from ebbflow import __version__
 from ebbflow.cli import COMMANDS, HELP, arguments, main
 from ebbflow.recipes import RECIPES
+from ebbflow.signals import STOPPING
 from recording import record
 
 SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
@@ -327,9 +330,45 @@ def test_what_the_system_refuses_is_one_sentence(ebbflow, monkeypatch):
     assert broken(FileNotFoundError(2, "No such file", "x\ny")) == (2, "", "ebbflow: Can't use x\\ny: No such file.\n")
     assert broken(MemoryError())[0] == 2
     assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
-    assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: stopped.\n")
+    assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: Stopped by SIGINT.\n")
     with pytest.raises(RuntimeError):  # a bug stays a bug
         broken(RuntimeError("matrices don't match"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_signal_ends_every_command_with_one_sentence(ebbflow, monkeypatch, command, name):
+    """What is tidied up is not stopped by a second SIGHUP: the shell sends one, and then the system."""
+    module, number, tidied = COMMANDS[command][0], getattr(signal, name), []
+
+    def run(argv):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            if name == "SIGHUP":
+                os.kill(os.getpid(), number)
+            tidied.append(True)
+
+    monkeypatch.setattr(f"ebbflow.cli.{module}.run", run)
+    before = {one: signal.signal(one, signal.default_int_handler) for one in STOPPING}
+    try:
+        assert ebbflow(command) == (128 + number, "", f"ebbflow: Stopped by {name}.\n")
+        assert tidied
+        assert [signal.getsignal(one) for one in STOPPING] == [signal.default_int_handler] * 3
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def test_a_signal_that_the_process_ignores_is_ignored(ebbflow, monkeypatch):
+    """As nohup has SIGHUP ignored."""
+    monkeypatch.setattr("ebbflow.cli.cite.run", lambda argv: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ebbflow("cite") == (0, "", "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_warnings_are_one_line_each_and_only_ours_to_show(ebbflow, recwarn):
