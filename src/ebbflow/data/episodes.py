@@ -273,8 +273,11 @@ _DIMENSIONS = {"state": 2, "images": 4, "prompt": 1}
 
 
 def prompt_bytes(texts: Sequence[str], length: int) -> Int[Tensor, " n {length}"]:
-    """Instructions as UTF-8 bytes + 1, filled up with 0; an InputError for one that is longer."""
-    rows = [[byte + 1 for byte in text.encode()] for text in texts]
+    """Instructions as UTF-8 bytes + 1, filled up with 0; an InputError for one that is longer, or not UTF-8's."""
+    try:
+        rows = [[byte + 1 for byte in text.encode()] for text in texts]
+    except UnicodeEncodeError as error:
+        raise InputError(f"The prompt must be text that UTF-8 can hold; got {error.object[:60]!r}.") from None
     longest = max(range(len(rows)), key=lambda i: len(rows[i]))
     if len(rows[longest]) > length:
         raise InputError(
