@@ -184,7 +184,9 @@ class Trained:
                 raise InputError("This run was trained without observations, so it can't be given any.")
             return {}
         if seen is None:
-            seen = domain(self.recipe).recorded(self.recipe, n, seed, first)
+            own = domain(self.recipe)
+            own.same_recording(self)
+            seen = own.recorded(self.recipe, n, seed, first)
         _one_each(seen, n)
         network: Any = self.denoiser.eval().network
         device = next(network.parameters()).device

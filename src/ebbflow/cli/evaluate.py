@@ -154,6 +154,7 @@ def _policy(
             raise
         print(f"ebbflow: {missing} So the policy is only tried out.", file=sys.stderr)
     else:
+        robots.same_recording(trained)
         seen = robots.recorded(recipe, drawing.n, drawing.seed, 0) if args.blind else None
         if seen is not None:
             seen["images"] = 0 * seen["images"]

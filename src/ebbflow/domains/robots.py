@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
-from ..data.episodes import columns, load, prompt_bytes, resized
+from ..data.episodes import Robot, columns, load, prompt_bytes, resized
 from ..errors import InputError
 from ..files import state_of
 from ..metrics import Measurement, mean_absolute_error
@@ -64,7 +64,8 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     state = IDENTITY if recipe.state == "none" else fit(known.state)
     windows = windowed(recipe, train, action, state)
     told = windows.seen(torch.zeros(1, dtype=torch.int64))
-    observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, known.state_names)
+    shapes = {name: tuple(part.shape[1:]) for name, part in told.items()}
+    observation = Observation(shapes, state, known.state_names, train.fps)
     shape = (recipe.horizon, train.action.shape[1])
     return Prepared(windows, shape, action, train.action_names, observation=observation)
 
@@ -92,12 +93,17 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
 
 def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
     """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.held_out, state_of(recipe.data))
+    cameras = _names(recipe.cameras)
+    return _parts(recipe.data, cameras, recipe.size, recipe.action, recipe.held_out, state_of(recipe.data))
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float, state: object) -> tuple[Episodes, Episodes]:
-    episodes = load(data, cameras, size)
+def _parts(
+    data: str, cameras: tuple[str, ...], size: int, action: str, held_out: float, state: object
+) -> tuple[Episodes, Episodes]:
+    episodes = load(data, cameras, size).actions(action)
+    if not episodes.action_names:
+        raise InputError(f"A policy needs at least one action; got action={action!r}.")
     if len(episodes) < 2:
         raise InputError(f"{data} must have at least 2 episodes, one of them to hold out; got {len(episodes)}.")
     order = torch.randperm(len(episodes), generator=generator("held out", len(episodes))).tolist()
@@ -114,6 +120,13 @@ def places(recipe: RobotRecipe, n: int, seed: int, first: int = 0) -> Int[Tensor
     _, held = parts(recipe)
     order = torch.randperm(len(held.action), generator=generator("real", seed))
     return order[torch.arange(first, first + n) % len(order)]
+
+
+def same_recording(trained: "Trained") -> None:
+    """InputError where the recording that a policy is held against isn't of the robot that it was trained on."""
+    recipe = recipe_of(trained)
+    held = parts(recipe)[1].columns(recipe.state, recipe.angles)
+    robot_of(trained).check(held.robot, recipe.data)
 
 
 def recorded(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str, Tensor]:
@@ -220,6 +233,12 @@ def recipe_of(trained: "Trained") -> RobotRecipe:
     return trained.recipe
 
 
+def robot_of(trained: "Trained") -> Robot:
+    """The robot that a policy was trained on."""
+    seen = trained.observation
+    return Robot(seen.names, trained.columns, seen.fps) if seen else Robot()
+
+
 def policy(
     trained: "Trained",
     *,
@@ -248,6 +267,7 @@ def policy(
         steps or recipe.sample_steps,
         grid or recipe.grid,
         recipe.bound if bound is None else bound,
+        robot_of(trained),
     )
     return Policy(chunks, seed=seed, n_action_steps=n_action_steps, delay=delay, real_time=real_time, ensemble=ensemble)
 
@@ -262,16 +282,14 @@ class Place:
     pixels: bool = False
     size: int = 0
     blind: bool = False
-    names: tuple[str, ...] = ()
+    robot: Robot = field(default_factory=Robot)
 
     @classmethod
     def of(cls, trained: "Trained", simulator: str = "", blind: bool = False) -> "Place":
         """Where a policy is tried out: where its recipe says, unless told."""
-        recipe, seen = recipe_of(trained), trained.observation
+        recipe = recipe_of(trained)
         name = pick(SIMULATORS, simulator or recipe.simulator, "simulator")
-        return cls(
-            name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, seen.names if seen else ()
-        )
+        return cls(name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, robot_of(trained))
 
     def __call__(self) -> "_Shown":
         return _Shown(make(self.name, pixels=self.pixels), self)
@@ -283,9 +301,8 @@ class _Shown:
     def __init__(self, simulator: Simulator, place: Place) -> None:
         self.simulator, self.place, self.max_steps, self.task = simulator, place, simulator.max_steps, simulator.task
         own = simulator.state_names
-        _, names = columns(torch.zeros(len(own)), own, place.state, place.angles)
-        if place.names and names != place.names and not place.names[0].endswith("state_0"):
-            raise InputError(f"The policy knows {', '.join(place.names)}; {simulator.name} shows {', '.join(names)}.")
+        _, self.state_names = columns(torch.zeros(len(own)), own, place.state, place.angles)
+        place.robot.check(Robot(self.state_names, simulator.action_names, simulator.fps), simulator.name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.simulator, name)

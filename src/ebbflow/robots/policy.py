@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from ..data.episodes import prompt_bytes
+from ..data.episodes import Robot, prompt_bytes
 from ..data.normalise import Transform
 from ..denoiser import DenoiserLike
 from ..errors import DivergedError, InputError
@@ -66,6 +66,7 @@ class DenoiserChunks:
 
     transform: of actions. inputs: of the observation's parts, by key; without one a part goes in as it is.
     bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
+    robot: what the chunks are for, as far as it is known; `rollout` refuses a simulator of another.
     beta, solve: of real-time chunking (see chunking.RealTime).
 
     A network with a `context` is asked for it once, and every step of the sampler is given that instead of the
@@ -83,6 +84,7 @@ class DenoiserChunks:
     steps: int = 10
     grid: str | Sequence[float] = "uniform"
     bound: float = 0.0
+    robot: Robot = field(default_factory=Robot)
     beta: float = 5.0
     solve: int = 0
 
@@ -257,6 +259,10 @@ class Policy:
     def fits(self, observation: Seen) -> None:
         """InputError unless the observation has all parts, in the shapes that the policy was trained on."""
         self._checked(observation)
+
+    def drives(self, robot: Robot, name: str) -> None:
+        """InputError if states, actions or steps a second aren't those the policy was trained on. name: the robot's."""
+        getattr(self.source, "robot", Robot()).check(robot, name)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

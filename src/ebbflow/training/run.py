@@ -268,6 +268,8 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
     for name in old:
         if old[name] != new[name]:
             raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
+    if stored.observation is not None and now.observation is not None:
+        domain(now.recipe).robot_of(stored).check(domain(now.recipe).robot_of(now), now.recipe.data)
     held, fitted = (_transforms(t) for t in (stored, now))
     same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
     if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
