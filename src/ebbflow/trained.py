@@ -113,7 +113,8 @@ class Trained:
         bar: a progress bar, moved on by one for each sample and step.
         """
         labels = None if label is None else self.labels(label, n)
-        seen = options.pop("seen", None)
+        if (seen := options.pop("seen", None)) is not None:
+            _one_each(seen, n)
         parts = []
         chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
         if self.observation is not None:  # pictures are what fills the memory
@@ -197,10 +198,10 @@ class Trained:
                 raise InputError("This run was trained without observations, so it can't be given any.")
             return {}
         if seen is None:
-            seen = domain(self.recipe).recorded(self.reading(), n, seed, first)
-        for name, part in seen.items():
-            if len(part) != n:
-                raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
+            own = domain(self.recipe)
+            own.same_recording(self)
+            seen = own.recorded(self.reading(), n, seed, first)
+        _one_each(seen, n)
         network: Any = self.denoiser.eval().network
         device = next(network.parameters()).device
         told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
@@ -485,6 +486,15 @@ def _unnamed(what: str, name: str) -> str:
         f"This run {uses[what]} {name}, which is opened only if you name it too: --{what} {shlex.quote(name)}, or "
         f"where it lies now ({what}=… in from_pretrained)."
     )
+
+
+def _one_each(seen: Any, n: int) -> None:
+    """InputError unless what was seen are tensors by name, each with a row for each of n samples."""
+    if not isinstance(seen, Mapping) or not all(isinstance(part, Tensor) and part.ndim for part in seen.values()):
+        raise InputError(f"seen must be a dict of tensors, a row for each sample; got {type(seen).__name__}.")
+    for name, part in seen.items():
+        if len(part) != n:
+            raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
 
 
 def _kind(part: Tensor | None) -> str:

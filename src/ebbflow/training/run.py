@@ -284,6 +284,8 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
             raise InputError(
                 f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give --{option}."
             )
+    if stored.observation is not None and now.observation is not None:
+        domain(now.recipe).robot_of(stored).check(domain(now.recipe).robot_of(now), now.recipe.data)
     if not same_data(stored, now):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
