@@ -33,7 +33,7 @@ from ..networks.fused import fast_bf16
 from ..recipes import Recipe
 from ..specs import pick
 from ..trained import Trained, build_denoiser
-from . import checkpoint, settings
+from . import checkpoint, seal, settings
 from .trainer import Data, Trainer
 
 # The signals after which a run is saved, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
@@ -253,7 +253,10 @@ class _Run:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
-        files |= {"training.safetensors": checkpoint.pack(self.trainer.state())}
+        files |= {
+            "training.safetensors": checkpoint.pack(self.trainer.state()),
+            seal.FILE: seal.seal(self.start.recipe),
+        }
         checkpoint.write_folder(target, files | {settings.FILE: checkpoint.dump_json(self.running)})
         checkpoint.point_last(target)
         checkpoint.prune(target, self.running["how"]["keep"])
