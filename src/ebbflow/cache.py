@@ -7,6 +7,7 @@ none: what is read here is trusted, and some of it is executed.
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -106,6 +107,17 @@ def executable(name: str, make: Callable[[Path], None]) -> Path:
     return file
 
 
+def secret() -> bytes:
+    """32 random bytes, made once, that only this user can read; OSError where they can't be kept."""
+    file = _private(cache_folder() / "secret") / "key"
+    with suppress(OSError):
+        if _ours(file) and len(key := file.read_bytes()) == 32:
+            return key
+    with _writing(file) as made:
+        made.write_bytes(secrets.token_bytes(32))
+    return file.read_bytes()  # another process's, if that came later
+
+
 @contextmanager
 def _writing(file: Path) -> Iterator[Path]:
     """Where to write what then takes the place of `file`, which only this user can read."""
@@ -120,6 +132,8 @@ def _writing(file: Path) -> Iterator[Path]:
 def _private(folder: Path) -> Path:
     """The folder, made if need be; emptied where others could have written to it, then closed to them."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "nt":  # whose folders have owners and modes of another kind
+        return folder
     for above in folder.resolve().parents:  # whoever can rename one of them can put another folder in this one's place
         mode = above.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:

@@ -32,7 +32,7 @@ from .recipes import Recipe
 from .samplers import SAMPLERS, trajectory
 from .specs import bind, parse, pick
 from .times import GRIDS
-from .training import checkpoint
+from .training import checkpoint, seal
 
 FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
@@ -365,7 +365,7 @@ class Trained:
             raise InputError(f"{name} has no model.safetensors.")
         weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
         try:
-            trained = cls._from_config(config, weights, named)
+            trained = cls._from_config(config, weights, named, files)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -377,7 +377,9 @@ class Trained:
         return trained
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str]) -> "Trained":
+    def _from_config(
+        cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: dict[str, bytes]
+    ) -> "Trained":
         """Check every field, then build: nothing is allocated but what the weights at hand fill."""
         config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
         if set(config) != set(_FIELDS):
@@ -387,6 +389,8 @@ class Trained:
                 raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
         recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
         outside = recipe.outside()
+        if seal.holds(files, recipe):
+            named = outside | {**named}
         if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
             raise InputError(_unnamed(min(closed), outside[min(closed)]))
         built = recipe.naming(named)
@@ -421,7 +425,8 @@ class Trained:
         """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
 
         named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
-        names there. Nothing else outside of the run is opened, ever, for it may be a stranger's.
+        names there. Nothing else outside of the run is opened, for it may be a stranger's, unless it was this user who
+        had it trained, on this machine (`training/seal.py`).
         """
         trained = cls._load(where, named)
         if idle := named.keys() - trained.recipe.outside().keys():

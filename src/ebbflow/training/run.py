@@ -30,7 +30,7 @@ from ..recipes import Recipe
 from ..signals import noted
 from ..specs import pick
 from ..trained import Trained, build_denoiser
-from . import checkpoint, settings
+from . import checkpoint, seal, settings
 from .trainer import Data, Trainer
 
 if TYPE_CHECKING:
@@ -246,7 +246,10 @@ class _Run:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
-        files |= {"training.safetensors": checkpoint.pack(self.trainer.state())}
+        files |= {
+            "training.safetensors": checkpoint.pack(self.trainer.state()),
+            seal.FILE: seal.seal(self.start.recipe),
+        }
         checkpoint.write_folder(target, files | {settings.FILE: checkpoint.dump_json(self.running)})
         checkpoint.point_last(target)
         checkpoint.prune(target, self.running["how"]["keep"])
