@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import fingerprint
-from ..errors import InputError
-from .files import listed
+from ..errors import InputError, listed
 from .gather import Found, Source
 from .pictures import BadPicture, Decoded, read
 from .split import parts
