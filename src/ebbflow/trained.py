@@ -17,11 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import __version__, tune
-from .data import Observation, Transform, transform_from_config
+from .data import Observation, Transform, transform_from_config, within_float32
 from .denoiser import Denoiser, DenoiserLike
 from .domains import domain
 from .errors import InputError
 from .guidance import Bounded, ClassifierFree
+from .memory import room
 from .networks import NETWORKS
 from .paths import PATHS
 from .randomness import Draws, key
@@ -36,6 +37,7 @@ CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, but for large samples,
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
+IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
 
@@ -388,16 +390,17 @@ class Trained:
             raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
         seen = None if config["observation"] is None else Observation.from_config(config["observation"])
         with torch.device("meta"):
-            outline = build_network(built, shape, len(classes), seen).state_dict(prefix="network.")
+            network = build_network(built, shape, len(classes), seen)
+        outline = network.state_dict(prefix="network.")
         for part in sorted(outline.keys() | weights.keys()):
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
-                raise InputError(f"it describes {part} as {described}, but model.safetensors has {found}.")
+                raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
+        held = sum(part.numel() for part in (*network.parameters(), *network.buffers()))  # some are in no file
+        room(4 * (held + IN_FLIGHT * math.prod(shape)), f"a network for samples of shape {shape}")
         transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
-            ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
-            if not bool(ends.isfinite().all()):
-                raise InputError("its transform holds numbers too large for float32.")
+            within_float32(transform, "its transform")
         denoiser = build_denoiser(built, shape, len(classes), seen)
         denoiser.load_state_dict(weights)
         columns = tuple(config["columns"])
@@ -479,7 +482,9 @@ def _unnamed(what: str, name: str) -> str:
 
 
 def _kind(part: Tensor | None) -> str:
-    return "none" if part is None else f"{'float' if part.is_floating_point() else 'integer'} {tuple(part.shape)}"
+    if part is None:
+        return "none"
+    return f"{'float' if part.is_floating_point() else 'integer'} {str(tuple(part.shape))[:80]}"
 
 
 def _texts(value: Any) -> bool:

@@ -226,7 +226,10 @@ def test_a_range_that_is_given_is_kept_and_what_lies_beyond_is_said(wanted, beyo
 def test_transparency_is_said_once_with_a_count(channels, lost):
     pictures = [Decoded(constant(k, c=channels or 3), transparent=k % 3 == 0) for k in range(10)]
     _, said = heard(lambda: get(pictures, channels=channels))
-    assert said == ["the set: 4 of 10 pictures are transparent in places, and lie on white."] * lost
+    assert (
+        said
+        == ["the set: 4 of 10 pictures are transparent in places, and lie on white (--channels 4 keeps that)."] * lost
+    )
 
 
 def test_a_cached_set_is_told_of_again_and_has_one_range():

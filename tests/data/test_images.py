@@ -207,7 +207,10 @@ def test_transparent_arrays(tmp_path):
     x[1, 0, 0, 3] = 51
     data = npz(tmp_path / "mine.npz", images=x)
     assert load(data, channels=4).x.tolist() == x.transpose(0, 3, 1, 2).tolist()
-    with pytest.warns(UserWarning, match=r"mine\.npz: 1 of 2 pictures are transparent in places, and lie on white\.$"):
+    with pytest.warns(
+        UserWarning,
+        match=r"mine\.npz: 1 of 2 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
+    ):
         white = load(data)
     assert white.x[1, :, 0, 0].tolist() == [round(0.2 * c + 0.8 * 255) for c in COLOUR[1, 0, 0].tolist()]
     assert load(npz(tmp_path / "rgb.npz", images=COLOUR), channels=4).x[:, 3].unique().tolist() == [255]

@@ -376,7 +376,14 @@ def test_values_of_more_than_8_bits_are_spread_over_all_greys(kind):
     assert (narrow[0, 0, 0], narrow[-1, -1, 0]) == (0, 255)
 
 
-@pytest.mark.parametrize("make", [lambda x: numbers("png", x), tiff, lambda x: tiff(x, ">")], ids=["png", "II", "MM"])
+def ppm(values) -> bytes:
+    return b"P6 %d %d 65535\n" % values.shape[1::-1] + values.astype(">u2").tobytes()
+
+
+COLOURED = {"png": lambda x: numbers("png", x), "II": tiff, "MM": lambda x: tiff(x, ">"), "ppm": ppm}
+
+
+@pytest.mark.parametrize("make", COLOURED.values(), ids=COLOURED)
 def test_colours_of_16_bits_keep_their_lower_byte(make):
     found = read(make(COLOURS))
     assert found.levels == (300, 2200)
@@ -426,7 +433,7 @@ def test_any_range_is_spread(values, kind):
 
 def test_a_constant_picture_is_black():
     found = read(numbers("png", np.full((2, 3), 777)))
-    assert found.levels == (777, 777)
+    assert found.levels == Levels.parse("777:777") == Levels.parse(str(found.levels))
     assert not found.pixels.any()
 
 
@@ -440,8 +447,8 @@ def test_levels_are_written_and_read(low, span):
 def test_levels_in_words():
     assert str(Levels(300, 2200)) == "300:2200"
     assert Levels.parse("-0.5:1e3") == (-0.5, 1000)
-    for wrong in ("", "3", "1:2:3", "a:b", "2:1", "1:1", "nan:1", "0:inf", "0-5"):
-        with pytest.raises(InputError, match="value_range must be LOW:HIGH, two numbers in rising order; got"):
+    for wrong in ("", "3", "1:2:3", "a:b", "2:1", "nan:1", "0:inf", "0-5"):
+        with pytest.raises(InputError, match="value_range must be LOW:HIGH, two numbers, the lower first; got"):
             Levels.parse(wrong)
 
 

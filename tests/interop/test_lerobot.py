@@ -419,6 +419,22 @@ def test_transparent_frames_are_said_and_lie_on_white(tmp_path):
     assert found.levels == {}
 
 
+def test_a_video_of_depths_is_refused(tmp_path):
+    """Rather than read as black: 300 to 2200 of 65535 are eight of 256 shades."""
+    folder = by_hand(tmp_path / "set")
+    file = folder / "videos/observation.image/chunk-000/file-000.mp4"
+    file.parent.mkdir(parents=True)
+    with av.open(str(file), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", Fraction(2))
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "gray16le"
+        for _ in range(16):
+            depth = np.full((32, 48), 2200, np.uint16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(depth, format="gray16le")))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="holds grey of 16 bits; such pictures are read as images, not video"):
+        read(folder, cameras=("image",))
+
+
 def test_a_depth_that_is_not_a_number_is_named(tmp_path):
     frames = [deep_png(np.full((4, 4), value), np.float32) for value in (1, 2, np.nan, 3, np.inf)]
     with pytest.raises(InputError, match="row 2 holds no readable picture: holds 16 of 16 values that are not finite"):

@@ -164,6 +164,21 @@ def test_a_png_holds_the_pictures_and_nothing_else(tmp_path, n, c, factor):
     assert (pixels[:, -1] != 255).any()
 
 
+def test_rgba_is_kept_in_a_png_and_on_white_in_a_figure(tmp_path):
+    """0.2 · 100 + 0.8 · 255 = 224."""
+    x = np.zeros((4, 4, 8, 8), np.uint8)
+    x[:, :, :, :4] = np.array([100, 0, 255, 51])[:, None, None]
+    with Image.open(images.save_png(x, tmp_path / "x.png", factor=1)) as file:
+        assert file.mode == "RGBA"
+        pixels = np.asarray(file)
+    assert pixels[0, 0].tolist() == [100, 0, 255, 51]
+    assert pixels[0, 7].tolist() == [0, 0, 0, 0]
+    assert pixels[0, 8].tolist() == [255] * 4  # the gap
+    assert images.pictures(x)[0, :, 0, 0].tolist() == [224, 204, 255]
+    shown = mosaic_of(images.grid(x))
+    assert {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()} == {(224, 204, 255), (255, 255, 255)}
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"x\.png"):
         images.save_png(noise_pictures(1, 1, 8, 8), tmp_path / "no" / "x.png")

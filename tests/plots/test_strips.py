@@ -4,7 +4,7 @@ from PIL import Image
 
 from ebbflow.errors import InputError
 from ebbflow.paths import PATHS, VE, Linear
-from ebbflow.plots import strips, style
+from ebbflow.plots import images, strips, style
 from plots.tiles import channels_last, cut, mosaic_of, noise_pictures, words
 
 
@@ -271,6 +271,26 @@ def test_what_cannot_be_filmed_is_one_sentence(tmp_path):
         strips.sampling_gif(tmp_path / "a.gif", [1.0], noise_pictures(3, 2, 1, 8, 8))
     with pytest.raises(InputError, match=r"a\.gif"):
         strips.training_gif(tmp_path / "no" / "a.gif", [1], noise_pictures(1, 2, 1, 8, 8))
+
+
+def test_rgba_is_shown_on_white(tmp_path):
+    """In every strip and film, also where a mask has four channels."""
+    x = noise_pictures(3, 2, 4, 16, 16)
+    mask = np.ones((4, 16, 16), bool)
+    figures = [
+        strips.denoising_strip([1.0, 0.5, 0.0], x, x),
+        strips.forward_strip({"linear": Linear()}, x[0, 0]),
+        strips.training_strip([1, 2, 3], x),
+        strips.interpolation(x),
+        strips.guidance_grid([1.0, 2.0, 3.0], ["a", "b"], x),
+        strips.inpainting(x[0], mask, x[:2]),
+        strips.neighbours(x[0], x[1], np.array([1.0, 2.0])),
+    ]
+    for figure in figures:
+        assert mosaic_of(figure).shape[2] == 3
+    np.testing.assert_array_equal(cells_of(figures[3], (16, 16))[0][0], channels_last(images.pictures(x[0]))[0])
+    frames, _, _ = frames_of(strips.training_gif(tmp_path / "a.gif", [1, 2, 3], x))
+    assert len(frames) == 3
 
 
 def test_texts_stay_inside_the_figure():

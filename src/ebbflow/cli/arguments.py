@@ -54,17 +54,17 @@ def hint(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a network was built from outside of the run, opened only because the user names it too."""
+    """What a run's network was built on: opened only because the user names it."""
 
     weights: Annotated[str, hint("none")] = ""
-    """The folder or hub repository of weights that the network was built on, if the run names one."""
+    """The folder or hub repository that the network was built on; without it none is opened."""
     tokenizer: Annotated[str, hint("none")] = ""
-    """That of its tokenizer, if the run names one."""
+    """The folder or hub repository of its tokenizer, likewise."""
 
 
 @dataclass(frozen=True)
 class Named(Weights):
-    """The same of data."""
+    """What a run was trained on, likewise."""
 
     data: Annotated[str, hint("its built-in set, or none")] = ""
     """The file, folder or hub set that the run was trained on; without it none is opened."""

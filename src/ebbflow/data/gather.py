@@ -120,7 +120,7 @@ def gather(
         if many:
             raise InputError(said)
         warnings.warn(said, stacklevel=2)
-    for text in tally.lines(channels, levels):
+    for text in tally.lines(levels, channels):
         warnings.warn(f"{source.where}: {text}", stacklevel=2)
     return x, [i for i in range(source.n) if i not in bad], lines, (levels or tally.levels) if tally.deep else None
 
@@ -176,7 +176,7 @@ def _decode(
                     )
                 colours[i] = picture.pixels.shape[2]
                 x[i, : colours[i]] = picture.pixels.transpose(2, 0, 1)
-                done.append((i, replace(picture, pixels=picture.pixels[:0])))
+                done.append((i, replace(picture, pixels=np.empty((0, 0, 0), np.uint8))))
             return done
 
         def scan(numbers: Sequence[int], levels: Levels | None) -> Iterator[tuple[int, Decoded]]:

@@ -11,9 +11,10 @@ import logging
 import math
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +24,16 @@ from jaxtyping import Num, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..memory import room
 
 # Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
 
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _TWO_BYTES = re.compile("(RGBA?|LA);16([BLN])")
+# Pictures with more pixels are decoded one at a time, if there is room for so many bytes for each pixel.
+_LARGE, _DECODING, _ALONE = 2**24, 16, threading.Lock()
+
 _GREY = ("1", "L", "LA", "La")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 _UPRIGHT = {  # Exif 2.32, tag 0x0112: how a picture was stored → what turns it upright
@@ -66,8 +71,8 @@ class Levels(NamedTuple):
             low, high = map(float, text.split(":"))
         except ValueError:
             low = high = math.nan
-        if not -math.inf < low < high < math.inf:
-            raise InputError(f"value_range must be LOW:HIGH, two numbers in rising order; got {text!r}.")
+        if not -math.inf < low <= high < math.inf:
+            raise InputError(f"value_range must be LOW:HIGH, two numbers, the lower first; got {text!r}.")
         return cls(low, high)
 
     def __str__(self) -> str:
@@ -105,8 +110,8 @@ class Tally:
             self.levels = Levels(min(low, picture.levels.low), max(high, picture.levels.high))
             self.deep += 1
 
-    def lines(self, channels: int, given: Levels | None = None) -> Iterator[str]:
-        """What they lose on their way to 8 bits and so many channels, scaled by the levels given or by these."""
+    def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
+        """What they lose: scaled by the levels given, else by these, and without transparency unless in 4 channels."""
         if self.levels:
             (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
             if given is None:
@@ -114,7 +119,8 @@ class Tally:
             elif low < given.low or high > given.high:
                 yield f"{text}, and some values in {low:g} to {high:g} beyond the range {given}: they become 0 or 255."
         if self.transparent and channels != 4:
-            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white."
+            hint = "" if channels is None else " (--channels 4 keeps that)"
+            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
 
 
 def read(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
@@ -198,8 +204,14 @@ def _open(file: io.BytesIO | io.BufferedReader, size: int, levels: Levels | None
         raise BadPicture(f"has {picture.width:,} × {picture.height:,} pixels, more than {MOST_PIXELS:,}")
     if size:  # a JPEG is then decoded at a half, a quarter or an eighth, never below twice the size
         picture.draft(None, (2 * size, 2 * size))
-    values = _two_bytes(picture, file)
-    picture.load()
+    pixels = picture.width * picture.height
+    with _ALONE if pixels > _LARGE else nullcontext():
+        try:
+            room(_DECODING * pixels * (pixels > _LARGE), "it")
+        except InputError as error:
+            raise BadPicture(f"can't be decoded: {str(error).rstrip('.')}", passing=True) from None
+        values = _two_bytes(picture, file)
+        picture.load()
     try:
         stored = 1 if kind == "TIFF" else picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged Exif says nothing about the pixels
@@ -223,7 +235,12 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
 
     "RGB;16B" takes the first byte of each number and "RGB;16L" the second, whichever is the upper one.
     """
-    tiles: Any = getattr(picture, "tile", ())
+    tiles: list[Any] = [
+        ("raw", box, offset, ("RGB;16B", 0, 1))
+        if (codec, args) == ("ppm", ("RGB", 65535))
+        else (codec, box, offset, args)
+        for codec, box, offset, args in getattr(picture, "tile", ())
+    ]
     raw = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
     found = _TWO_BYTES.fullmatch(raw.pop()) if len(raw) == 1 else None
     if not found:
@@ -233,7 +250,7 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
         file.seek(0)
         again: Any = Image.open(file, formats=(picture.format or "",))
         again._mode = mode
-        again.tile = [(*tile[:3], raw if isinstance(tile[3], str) else (raw, *tile[3][1:])) for tile in again.tile]
+        again.tile = [(*place, raw if isinstance(args, str) else (raw, *args[1:])) for *place, args in tiles]
         return np.asarray(again).astype(np.uint16)
 
     if found[1] == "LA":  # in one piece: four bytes

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..compare import Method, Plan
-from ..data import DATASETS, Points, PointSet, Standardise, load, save
+from ..data import DATASETS, Points, PointSet, Standardise, load, save, within_float32
 from ..data.split import held_out
 from ..errors import InputError
 from ..memory import room
@@ -84,6 +84,7 @@ def prepare(recipe: PointRecipe) -> Prepared:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
     fitted = Standardise.fit(points.x)
     transform = fitted if recipe.standardise else fitted.of_constants()
+    within_float32(transform, recipe.data, points.columns)
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
     x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
+from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows, within_float32
 from ..data.episodes import columns, load, prompt_bytes, resized
 from ..data.pictures import Levels
 from ..errors import InputError
@@ -63,6 +63,8 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     action = fit(train.action)
     known = train.columns(recipe.state, recipe.angles)
     state = IDENTITY if recipe.state == "none" else fit(known.state)
+    within_float32(action, f"{recipe.data}, action", train.action_names)
+    within_float32(state, f"{recipe.data}, state", known.state_names)
     windows = windowed(recipe, train, action, state)
     told = windows.seen(torch.zeros(1, dtype=torch.int64))
     observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, known.state_names)

@@ -362,7 +362,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to one that is damaged: a kill cuts the last one short."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
-    for text in path.read_bytes().splitlines() if path.exists() else ():
+    for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
