@@ -74,13 +74,15 @@ class Named(Weights):
 
 def opened(run: str | Path, **named: str) -> "Trained":
     """A run with what the user named for it; InputError where that is other data than it was trained on."""
-    from ..domains import domain
     from ..trained import Trained
-    from ..training.run import same_data
 
     trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
-    if "data" in trained.named and not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
-        raise InputError(f"{named['data']} is not the data that {run} was trained on.")
+    if "data" in trained.named:
+        from ..domains import domain
+        from ..training.run import same_data
+
+        if not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
+            raise InputError(f"{named['data']} is not the data that {run} was trained on.")
     return trained
 
 

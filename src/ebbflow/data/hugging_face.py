@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import fingerprint
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..memory import room
-from .files import listed
 from .gather import Found, Source
 from .pictures import BadPicture, Decoded, read
 from .split import parts

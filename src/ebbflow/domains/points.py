@@ -97,17 +97,19 @@ def prepare(recipe: PointRecipe) -> Prepared:
 
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:
-    """The points to train on, and those held out: of a named set, which is endless, and of a small table none."""
+    """The points to train on, and those held out: a file's own parts, or drawn; of an endless set or few rows none."""
     points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
     n = len(points.x)
     share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
     held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for pictures
+    if points.test:
+        held = torch.arange(n) >= n - points.test
     return _part(points, ~held), _part(points, held)
 
 
 def _part(points: Points, rows: Tensor) -> Points:
     labels = None if points.labels is None else points.labels[rows]
-    return replace(points, x=points.x[rows], labels=labels)
+    return replace(points, x=points.x[rows], labels=labels, test=0)
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
