@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,18 +16,20 @@ import pytest
 import torch
 from PIL import Image
 
+from ebbflow import compare as comparing
 from ebbflow.cli import main
-from ebbflow.compare import METHODS, _shared, compare, save_metrics, summary
+from ebbflow.compare import METHODS, Comparison, _shared, compare, save_metrics, summary
 from ebbflow.data import DATASETS, save
-from ebbflow.domains import domain
+from ebbflow.domains import domain, points
 from ebbflow.domains.points import PLAN, limits
-from ebbflow.errors import InputError
+from ebbflow.errors import InputError, Interrupted
 from ebbflow.metrics import METRICS
 from ebbflow.recipes import RECIPES, ImageRecipe, PointRecipe
 from ebbflow.trained import Trained
 from ebbflow.training.checkpoint import newest_valid, unpack
 from ebbflow.training.run import prepare
 from ebbflow.training.trainer import batch_indices
+from interrupting import at_every_line
 
 TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
@@ -240,6 +243,38 @@ def start(tmp_path):
     for process in processes:
         if members(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("before", ["nothing", "overwritten", "resumed"])
+def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_path, monkeypatch):
+    """`saved` is only said of this comparison's own checkpoints, not of those that it is to replace."""
+    out, old = tmp_path / "a b", [tmp_path / "a b" / key / "checkpoints" / "step-00000009" for key in METHODS]
+
+    def work(key, name, recipe, folder, n, options):
+        (folder / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        for folder in old if before != "nothing" else ():
+            folder.mkdir(parents=True)
+        options = {"resume": before == "resumed", "overwrite": before == "overwritten", "workers": 1}
+        compare(TINY, out, **options, command="ebbflow compare")
+
+    monkeypatch.setattr(comparing, "rehearse", lambda recipe: None)
+    monkeypatch.setattr(points, "real", lambda *_: (torch.zeros(PLAN.fewest, 2), None))
+    monkeypatch.setattr(comparing, "_study", work)
+    monkeypatch.setattr(comparing, "_assemble", lambda *_: object.__new__(Comparison))
+    said = []
+    for answer in at_every_line({compare.__code__, comparing.resumable.__wrapped__.__code__, work.__code__}, begin):
+        assert isinstance(answer, Interrupted)
+        own = any(out.glob("*/checkpoints/step-00000001")) or (before == "resumed" and old[0].exists())
+        said.append(str(answer).removeprefix("Stopped by SIGTERM"))
+        if "; saved" in said[-1]:
+            assert own
+        elif "before anything" in said[-1]:
+            assert not own
+    assert set(said) >= {".", "; saved. Continue with: ebbflow compare --resume"}
+    assert (" before anything was saved." in said) == (before != "resumed")
 
 
 def wait_until(condition, seconds=120):

@@ -66,9 +66,9 @@ class Weights:
 class Named(Weights):
     """What a run was trained on, likewise."""
 
-    data: Annotated[str, hint("its built-in set, or none")] = ""
-    """The file, folder or hub set that the run was trained on; without it none is opened."""
-    source: Annotated[str, hint("its built-in set, or none")] = ""
+    data: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The file, folder or hub set that the run was trained on, if it was trained elsewhere or that was moved."""
+    source: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The second set that the run starts from, likewise."""
 
 

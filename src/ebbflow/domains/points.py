@@ -17,7 +17,6 @@ from ..data import DATASETS, Points, PointSet, Standardise, load, save, within_f
 from ..data.split import held_out
 from ..errors import InputError
 from ..memory import room
-from ..metrics import Measurement, measure
 from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
@@ -26,6 +25,7 @@ from . import Prepared, class_names, frequencies, read_array
 
 if TYPE_CHECKING:
     from ..compare import Comparison
+    from ..metrics import Measurement
     from ..plots.report import Picture
     from ..trained import Trained
 
@@ -199,13 +199,14 @@ def evaluate(
     seed: int = 0,
     floors: dict[tuple[str, int], list[float]] | None = None,
     only: Sequence[str] | None = None,
-) -> list[Measurement]:
+) -> list["Measurement"]:
     """Every metric that applies, beside its floor: against fresh points of a named set, or the held-out rows of a file.
 
     labels: what the samples were asked for; they are held against real points of these classes.
     floors: one dict for several evaluations against the same data, which then share their floors.
     only: names of the metrics wanted, instead of all.
     """
+    from ..metrics import measure
 
     asked = None if labels is None else labels.unique()
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import pictures
-from ..data.episodes import Episodes, resized
+from ..data.episodes import Episodes, numbered, resized
 from ..data.gather import COPIES
 from ..data.normalise import Quantiles, Standardise
 from ..data.pictures import Decoded, Levels, Tally
@@ -404,7 +404,7 @@ def _names(info: Mapping[str, Any], keys: Sequence[str], kind: str, width: int) 
             lists = [value for value in held.values() if isinstance(value, list)]
             held = list(chain(*lists)) if lists else sorted(held, key=lambda name: str(held[name]).zfill(9))
         names += map(str, held if isinstance(held, list) else [])
-    return tuple(names) if len(names) == width else tuple(f"{kind}_{i}" for i in range(width))
+    return tuple(names) if len(names) == width else numbered(kind, width)
 
 
 def _wide(values: Tensor) -> Tensor:
