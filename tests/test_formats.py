@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 
-from ebbflow.formats import Header, arrays, is_idx
+from ebbflow.formats import arrays, is_idx
 
 
 def test_idx(tmp_path):
@@ -36,8 +36,10 @@ def test_arrays(tmp_path):
     with open(tmp_path / "a.txt", "wb") as file:
         np.savez_compressed(file, **held)
     found = arrays(tmp_path / "a.txt")
-    assert found == {name: Header(array.dtype, array.shape) for name, array in held.items()}
-    assert [name for name, header in found.items() if header.pictures] == ["grey", "colour"]
+    assert {name: (array.shape, array.dtype) for name, array in found.items()} == {
+        name: (array.shape, array.dtype) for name, array in held.items()
+    }
+    assert [name for name, array in found.items() if array.pictures] == ["grey", "colour"]
 
 
 def test_arrays_of_anything_else(tmp_path):

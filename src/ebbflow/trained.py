@@ -7,6 +7,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,36 +18,42 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import __version__, tune
-from .data import Observation, Transform, transform_from_config
+from .data import Observation, Transform, transform_from_config, within_float32
 from .denoiser import Denoiser, DenoiserLike
 from .domains import domain
 from .errors import InputError
 from .guidance import Bounded, ClassifierFree
+from .memory import room
 from .networks import NETWORKS
+from .networks.outline import Outline
 from .paths import PATHS
 from .randomness import Draws, key
 from .recipes import Recipe
 from .samplers import SAMPLERS, trajectory
 from .specs import bind, parse, pick
 from .times import GRIDS
-from .training import checkpoint
+from .training import checkpoint, seal
 
 FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, but for large samples,
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
+IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
 
 
 def build_denoiser(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
 ) -> Denoiser:
-    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed."""
+    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed.
+
+    outline: without weights, as `build_network`.
+    """
     path = bind(PATHS, recipe.path, "path")()
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
-    network = build_network(recipe, shape, classes, observation)
+    network = build_network(recipe, shape, classes, observation, outline=outline)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
     return Denoiser(
         network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
@@ -55,16 +62,19 @@ def build_denoiser(
 
 
 def build_network(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
 ) -> nn.Module:
-    """The network alone; sizes it can't have are an InputError."""
+    """The network alone; sizes it can't have are an InputError.
+
+    outline: with parameters on the meta device, which take no memory; `load_state_dict(…, assign=True)` sets them.
+    """
     row = bind(NETWORKS, recipe.network, "network")
     told = {} if observation is None else {"observation": observation.shapes}
     if ("observation" in inspect.signature(row).parameters) != bool(told):
         raise InputError(
             f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
         torch.manual_seed(recipe.seed)
         try:
             network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
@@ -103,7 +113,8 @@ class Trained:
         bar: a progress bar, moved on by one for each sample and step.
         """
         labels = None if label is None else self.labels(label, n)
-        seen = options.pop("seen", None)
+        if (seen := options.pop("seen", None)) is not None:
+            _one_each(seen, n)
         parts = []
         chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
         if self.observation is not None:  # pictures are what fills the memory
@@ -187,10 +198,10 @@ class Trained:
                 raise InputError("This run was trained without observations, so it can't be given any.")
             return {}
         if seen is None:
-            seen = domain(self.recipe).recorded(self.reading(), n, seed, first)
-        for name, part in seen.items():
-            if len(part) != n:
-                raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
+            own = domain(self.recipe)
+            own.same_recording(self)
+            seen = own.recorded(self.reading(), n, seed, first)
+        _one_each(seen, n)
         network: Any = self.denoiser.eval().network
         device = next(network.parameters()).device
         told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
@@ -354,7 +365,7 @@ class Trained:
             raise InputError(f"{name} has no model.safetensors.")
         weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
         try:
-            trained = cls._from_config(config, weights, named)
+            trained = cls._from_config(config, weights, named, files)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -366,7 +377,9 @@ class Trained:
         return trained
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str]) -> "Trained":
+    def _from_config(
+        cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: dict[str, bytes]
+    ) -> "Trained":
         """Check every field, then build: nothing is allocated but what the weights at hand fill."""
         config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
         if set(config) != set(_FIELDS):
@@ -376,6 +389,8 @@ class Trained:
                 raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
         recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
         outside = recipe.outside()
+        if seal.holds(files, recipe):
+            named = outside | {**named}
         if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
             raise InputError(_unnamed(min(closed), outside[min(closed)]))
         built = recipe.naming(named)
@@ -387,19 +402,18 @@ class Trained:
         if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
             raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
         seen = None if config["observation"] is None else Observation.from_config(config["observation"])
-        with torch.device("meta"):
-            outline = build_network(built, shape, len(classes), seen).state_dict(prefix="network.")
+        room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
+        denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
+        outline = denoiser.state_dict()
         for part in sorted(outline.keys() | weights.keys()):
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
-                raise InputError(f"it describes {part} as {described}, but model.safetensors has {found}.")
+                raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
         transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
-            ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
-            if not bool(ends.isfinite().all()):
-                raise InputError("its transform holds numbers too large for float32.")
-        denoiser = build_denoiser(built, shape, len(classes), seen)
-        denoiser.load_state_dict(weights)
+            within_float32(transform, "its transform")
+        own = {name: part.to(outline[name].dtype, copy=True) for name, part in weights.items()}
+        denoiser.load_state_dict(own, assign=True)
         columns = tuple(config["columns"])
         return cls(
             denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,
@@ -411,7 +425,8 @@ class Trained:
         """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
 
         named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
-        names there. Nothing else outside of the run is opened, ever, for it may be a stranger's.
+        names there. Nothing else outside of the run is opened, for it may be a stranger's, unless it was this user who
+        had it trained, on this machine (`training/seal.py`).
         """
         trained = cls._load(where, named)
         if idle := named.keys() - trained.recipe.outside().keys():
@@ -478,8 +493,19 @@ def _unnamed(what: str, name: str) -> str:
     )
 
 
+def _one_each(seen: Any, n: int) -> None:
+    """InputError unless what was seen are tensors by name, each with a row for each of n samples."""
+    if not isinstance(seen, Mapping) or not all(isinstance(part, Tensor) and part.ndim for part in seen.values()):
+        raise InputError(f"seen must be a dict of tensors, a row for each sample; got {type(seen).__name__}.")
+    for name, part in seen.items():
+        if len(part) != n:
+            raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
+
+
 def _kind(part: Tensor | None) -> str:
-    return "none" if part is None else f"{'float' if part.is_floating_point() else 'integer'} {tuple(part.shape)}"
+    if part is None:
+        return "none"
+    return f"{'float' if part.is_floating_point() else 'integer'} {str(tuple(part.shape))[:80]}"
 
 
 def _texts(value: Any) -> bool:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -19,126 +20,131 @@ from ebbflow.recipes import Recipe
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint
 
-# Runs each command and prints what was opened, listed or connected to meanwhile.
+# Runs each command, and prints its exit code, and what was opened, listed or connected to meanwhile.
 WATCH = """
 import json, os, sys
 seen = []
 def note(event, args):
     if event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], str | bytes | os.PathLike):
-        seen.append([event, os.path.abspath(os.fsdecode(args[0]))])
+        seen.append([event, os.path.realpath(os.fsdecode(args[0]))])
     elif event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname"):
         seen.append([event, repr(args[1:])])
 sys.addaudithook(note)
-import matplotlib
 from ebbflow import cli
 from ebbflow.domains import points
 from ebbflow.plots import image_run
-points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 2, 2  # a plot in no time
-codes = [cli.main(words) for words in json.loads(sys.argv[1])]
-print(json.dumps([codes, seen]))
+points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
+found = []
+for words in json.loads(sys.argv[1]):
+    seen.clear()
+    code = cli.main(words)
+    found.append([code, list(seen)])
+print(json.dumps(found))
 """
 FEW = ("--n", "4", "--steps", "2")
 
 
-def watched(commands, folder):
-    """Exit codes of commands in a process of their own, and (event, what) of all it reaches outside of `folder`.
-
-    Apart from Python, its packages, this one, the machine's settings, and caches of programs.
-    """
-    home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
-    environment = {name: text for name, text in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "HF_HOME": str(home), "MPLCONFIGDIR": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH, json.dumps(commands)], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    codes, seen = json.loads(done.stdout.splitlines()[-1])
-    source = Path(package.__file__).parent
-    fine = [*{sys.prefix, sys.base_prefix, *filter(None, sys.path)}, source, folder, home]
-    fine += ["/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/bin", "/var/cache/fontconfig"]
-    own = [os.path.abspath(place) for place in fine if os.path.abspath(place) != os.path.abspath(folder.parent)]
-    out = [(event, what) for event, what in seen if not any(what == p or what.startswith(f"{p}/") for p in own)]
-    return codes, out, done.stderr
-
-
-def stranger(run, folder, **changes):
+def stranger(run, target, **changes):
     """A copy of a run that names other data."""
-    target = shutil.copytree(run, folder / "given")
+    shutil.copytree(run, target)
     for step in (target / "checkpoints").glob("step-*"):
         files = checkpoint.read_folder(step)
         config = json.loads(files["config.json"])
         config["recipe"] |= changes
         checkpoint.write_folder(step, files | {"config.json": checkpoint.dump_json(config)})
-    return target
 
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory):
-    """The user's own data, which a stranger's run may name."""
-    folder = tmp_path_factory.mktemp("own")
-    rows = np.random.default_rng(0).normal(size=(120, 2))
-    np.savetxt(folder / "secret.csv", rows, delimiter=",", header="a,b", comments="")
-    return folder / "secret.csv"
+    """The user's own file, which a stranger's run may name: it is there and readable."""
+    file = tmp_path_factory.mktemp("own") / "secret.csv"
+    np.savetxt(file, np.random.default_rng(0).normal(size=(120, 2)), delimiter=",", header="a,b", comments="")
+    return file
 
 
-@pytest.mark.parametrize("name", ["flow", "between"])
-def test_a_strangers_points_open_nothing(runs, secret, tmp_path, name):
-    """What a run names is there and readable, and stays closed: as data, and as the set that sampling starts from."""
-    starts = {"source": str(secret)} if name == "between" else {}
-    given = stranger(runs / name, tmp_path, data=str(secret), **starts)
-    commands = [
-        ["sample", "given", *FEW], ["evaluate", "given", *FEW], ["likelihood", "given", "--n", "4", "--steps", "4"],
-        ["plot", "given"], ["tune", "given", "--evaluations", "1", "--n", "4", "--depth", "grids", "--reference", "10"],
-        ["export", "given", "--out", "copy"], ["sample", "copy", *FEW], ["list", "data"],
-    ]  # fmt: skip
-    codes, out, err = watched(commands, tmp_path)
-    assert out == []
-    assert codes == ([0, 2, 2, 0, 0, 0, 0, 0] if name == "flow" else [2, 2, 2, 2, 2, 0, 2, 0]), err
-    option = "--source" if name == "between" else "--data"
-    assert f"{option} {secret}, or where it lies now" in err
-    assert given.is_dir()
+@pytest.fixture(scope="module")
+def watched(runs, policy, secret, table, tmp_path_factory):
+    """Command → exit code, what it says, and all it reaches outside of the strangers' runs, in one process.
+
+    Apart from Python and its packages, the machine's settings, and the caches of programs.
+    """
+    folder, home = tmp_path_factory.mktemp("given"), tmp_path_factory.mktemp("home")
+    stranger(runs / "flow", folder / "points", data=str(secret))
+    stranger(runs / "between", folder / "between", data=str(secret), source=str(secret))
+    stranger(runs / "flow-images", folder / "hub", data="hf:user/mnist")
+    stranger(runs / "flow-images", folder / "pictures", data=str(secret.parent))
+    stranger(policy, folder / "recorded")
+    stranger(policy, folder / "robot", data="lerobot/pusht")
+    stranger(policy, folder / "pi05", network="pi05")
+    stranger(policy, folder / "pi0", network=f"pi0:weights={secret.parent}")
+    stranger(runs / "plants", folder / "plants")
+    commands = [command for some in COMMANDS.values() for command in some]
+    given = [[str(table) if word == "TABLE" else word for word in command] for command in commands]
+    environment = {name: text for name, text in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME", "MPLCONFIGDIR", "TMPDIR"), str(home))
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, json.dumps(given)], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    fine = [sys.prefix, sys.base_prefix, *filter(None, sys.path), Path(package.__file__).parent, folder, home]
+    fine += [*map(Path, ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib")), matplotlib.get_data_path()]
+    own = tuple(f"{os.path.realpath(place)}/" for place in fine)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {
+        " ".join(command): (code, {(event, what) for event, what in seen if not f"{what}/".startswith(own)})
+        for command, (code, seen) in zip(commands, found, strict=True)
+    }, done.stderr
 
 
-def test_what_the_user_names_is_opened(runs, table, tmp_path):
-    """The test before could not fail if nothing were ever seen to be opened."""
-    shutil.copytree(runs / "plants", tmp_path / "given")
-    shutil.copy(table, tmp_path.parent / f"{tmp_path.name}.csv")
-    elsewhere = str(tmp_path.parent / f"{tmp_path.name}.csv")
-    codes, out, err = watched([["evaluate", "given", *FEW, "--data", elsewhere]], tmp_path)
-    assert codes == [0], err
-    assert set(out) == {("open", elsewhere)}
+TUNE = ["--evaluations", "1", "--n", "4", "--depth", "grids", "--reference", "10"]
+COMMANDS = {
+    "fine": [
+        ["sample", "points", *FEW], ["plot", "points"], ["tune", "points", *TUNE],
+        ["export", "points", "--out", "copy"], ["sample", "copy", *FEW],
+        ["sample", "hub", *FEW, "--label", "all"], ["plot", "hub"], ["export", "hub", "--out", "shared"],
+        ["sample", "pictures", *FEW], ["plot", "pictures"],
+        ["export", "between", "--out", "ends"], ["export", "robot", "--out", "arm"],
+    ],
+    "refused": [
+        ["evaluate", "points", *FEW], ["likelihood", "points", "--n", "4", "--steps", "4"], ["evaluate", "copy", *FEW],
+        *([command, "between", *FEW] for command in ("sample", "evaluate")), ["plot", "between"],
+        ["tune", "between", *TUNE], ["evaluate", "hub", *FEW], ["evaluate", "shared", *FEW],
+        ["evaluate", "pictures", *FEW], ["sample", "recorded", *FEW], ["plot", "robot"], ["sample", "robot", *FEW],
+        ["evaluate", "arm", "--episodes", "0"], ["evaluate", "recorded", "--episodes", "0"],
+        *([command, name] for command in ("rollout", "sample", "evaluate", "plot") for name in ("pi05", "pi0")),
+    ],
+    "named": [
+        ["evaluate", "plants", *FEW, "--data", "TABLE"],
+        ["likelihood", "plants", "--n", "4", "--steps", "4", "--data", "TABLE"],
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("data", ["hf:user/mnist", "folder"])
-def test_a_strangers_pictures_open_nothing(runs, secret, tmp_path, data):
-    given = stranger(runs / "flow-images", tmp_path, data=str(secret.parent) if data == "folder" else data)
-    commands = [
-        ["sample", "given", *FEW, "--label", "all"], ["evaluate", "given", *FEW], ["plot", "given"],
-        ["export", "given", "--out", "copy"], ["evaluate", "copy", *FEW],
-    ]  # fmt: skip
-    codes, out, err = watched(commands, tmp_path)
-    assert (codes, out) == ([0, 2, 0, 0, 2], []), err
-    if data != "folder":
-        assert "This run was trained on hf:user/mnist, which is opened only if you name it too" in err
-    assert given.is_dir()
+def test_a_strangers_run_opens_nothing(watched):
+    """Nor is anything asked of the network; without what it doesn't open, it is drawn and exported or refused."""
+    for kind, wanted in (("fine", 0), ("refused", 2)):
+        for command in map(" ".join, COMMANDS[kind]):
+            assert watched[0][command] == (wanted, set()), command
 
 
-@pytest.mark.parametrize("data", ["lerobot/pusht", "episodes.npz"])
-def test_a_strangers_policy_opens_nothing(policy, tmp_path, data):
-    """Nor does one whose network is built on weights of a folder, of the hub, or of the row's own."""
-    stranger(policy, tmp_path, data=data if "/" in data else str(policy.parent / data))
-    (tmp_path / "built").mkdir()
-    network = "pi05" if data == "lerobot/pusht" else f"pi0:weights={policy.parent}"
-    stranger(policy, tmp_path / "built", network=network)
-    commands = [
-        ["sample", "given", *FEW], ["plot", "given"], ["evaluate", "given", *FEW, "--episodes", "0"],
-        ["export", "given", "--out", "copy"], ["rollout", "built/given"], ["export", "built/given", "--out", "other"],
-    ]  # fmt: skip
-    codes, out, err = watched(commands, tmp_path)
-    assert (codes, out) == ([2, 2, 2, 0, 2, 2], []), err
-    assert "--data " in err
-    assert "--weights " in err
+def test_what_a_run_names_is_said_with_how_to_name_it(watched, secret):
+    _, err = watched
+    for name, option, use in (
+        (secret, "data", "was trained on"), (secret, "source", "starts from"),
+        ("hf:user/mnist", "data", "was trained on"), ("secret.csv", "data", "was trained on"),
+        ("lerobot/pusht", "data", "was trained on"), (secret.parent, "weights", "was built on"),
+        ("google/paligemma-3b-pt-224", "weights", "was built on"),
+    ):  # fmt: skip
+        assert (
+            f"This run {use} {name}, which is opened only if you name it too: --{option} {name}, or where it lies now "
+            f"({option}=… in from_pretrained)." in err
+        )
+
+
+def test_what_the_user_names_is_opened(watched, table):
+    """And nothing else. The tests before could not fail if nothing were ever seen to be opened."""
+    for command in COMMANDS["named"]:
+        assert watched[0][" ".join(command)] == (0, {("open", str(table))})
 
 
 def test_only_what_a_run_was_trained_on_can_be_named_for_it(runs, table, secret, tmp_path):
@@ -194,7 +200,8 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbflow, monkeypatch):
     named = ("--data", table)
     monkeypatch.setattr("ebbflow.domains.points.WALK_POINTS", 20)
     commands = {
-        "train": ("flow", *named, *words), "resume": (run,), "sample": (run, *FEW), "show": ("data", table),
+        "train": ("flow", *named, *words), "resume": (run,), "sample": (run, *FEW),
+        "show": ("data", table, "--label", "kind"),
         "evaluate": (run, *FEW, *named), "likelihood": (run, "--n", "4", "--steps", "4", *named),
         "tune": (run, "--evaluations", "1", "--n", "4", "--depth", "grids", "--reference", "10"),
         "plot": (run, *named), "export": (run, "--out", f"copy{EVIL}"),

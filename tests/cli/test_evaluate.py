@@ -21,7 +21,7 @@ class Middle:
     """Push-T's spaces, and an episode of three steps."""
 
     name, task, fps, max_steps, success = "pusht", "Go to the middle.", 10.0, 3, False
-    state_names, action_names = NAMES, ("x", "y")
+    state_names, action_names = NAMES, ("target_x", "target_y")
     low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
 
     def __init__(self, *, pixels=False):

@@ -305,6 +305,22 @@ IN_PARTS = {  # arrays, label → labels, classes, how many are held out
 }  # fmt: skip
 
 
+def test_masks_come_first(tmp_path):
+    found = load(npz(tmp_path / "mine.npz", train_masks=GREY[3:], train_images=GREY[:2], train_labels=[1, 0]))
+    assert (found.x[:, 0, 0, 0].tolist(), found.labels.tolist(), found.test) == ([0, 1], [1, 0], 0)
+
+
+def test_labels_of_one_part_alone(tmp_path):
+    for name in ("train", "train_images"):
+        assert load(npz(tmp_path / "mine.npz", **{name: GREY, "labels": [0, 1, 0, 1, 0]})).labels.tolist() == [
+            0,
+            1,
+            0,
+            1,
+            0,
+        ]
+
+
 @pytest.mark.parametrize(("arrays", "label", "labels", "classes", "test"), IN_PARTS.values(), ids=IN_PARTS)
 def test_arrays_of_parts(tmp_path, arrays, label, labels, classes, test):
     path = npz(tmp_path / "mine.npz", **arrays)

@@ -145,7 +145,7 @@ def three_modes(path):
     return mixture(path, float64(-1.0, 0.3, 0.6, -0.8, 0.9, 1.0).reshape(3, 2), 0.2)
 
 
-UNIPC = "unipc:order=2,variant=bh2"
+UNIPC, UNIPC3 = "unipc:order=2,variant=bh2", "unipc:order=3,variant=bh2"
 BETAS = torch.linspace(0.002, 0.2, 50).tolist()
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
@@ -208,7 +208,9 @@ PARITY: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ("UniPCMultistepScheduler", TO_SIGMA_MIN | {"solver_type": "bh1"}, {}, 10, "unipc:order=2,variant=bh1"),
     ("UniPCMultistepScheduler", {"prediction_type": "v_prediction"}, {}, 10, UNIPC),
     ("UniPCMultistepScheduler", FLOW | {"flow_shift": 3.0}, {}, 10, UNIPC),
-    # With lower_order_final they also lower the order of the last step but one; we do not.
+    # With lower_order_final they also lower the order of the last step but one; we do where steps grow in λ.
+    ("UniPCMultistepScheduler", {"solver_order": 3}, {}, 10, "unipc:order=3,variant=bh2"),
+    ("UniPCMultistepScheduler", {"solver_order": 3}, {}, 50, "unipc:order=3,variant=bh2"),
     ("UniPCMultistepScheduler", TO_SIGMA_MIN | {"solver_order": 3}, {}, 10, "unipc:order=3,variant=bh2"),
     (
         "UniPCMultistepScheduler",
@@ -478,6 +480,58 @@ class TestDeviations:
         assert cut > 9e-4
         assert own < 6e-4
         assert fine < cut
+
+    @pytest.mark.parametrize(
+        ("name", "spec", "bound"),
+        [("DEISMultistepScheduler", "deis", 0.005), ("UniPCMultistepScheduler", UNIPC3, 0.004)],
+    )
+    def test_the_last_steps_of_order_3_are_no_worse_than_theirs(self, name, spec, bound):
+        """50 linspace steps; DEIS ends at σ_min there, where it is judged. With order 3 to the end: 0.011, 0.0098."""
+        z = noise_like(1000, 1)
+        scheduler = make(name, solver_order=3)
+        oracle = data(path_of(scheduler))
+        walked = walk(scheduler, oracle, z, 50)
+        theirs = rms(walked.states[-1], oracle.flow(z, 1.0, float(walked.times[-1])))
+        own = rms(ours(spec, oracle, z, [*walked.times[:-1].tolist(), 0.0], 50), oracle.flow(z, 1.0, 0.0))
+        show(f"{name}'s error, order 3, 50 linspace steps", theirs, own)
+        assert own < bound
+
+    @pytest.mark.parametrize(
+        ("spacing", "steps", "moved"),
+        [("use_karras_sigmas", 300, 5e-5), ("use_exponential_sigmas", 100, 1e-3), ("use_lu_lambdas", 300, 1e-5)],
+    )
+    def test_the_times_of_spaced_sigmas_are_whole(self, spacing, steps, moved):
+        """DPM-Solver++'s, UniPC's and DEIS's σ lie between timesteps, but the network is told one; ours is told σ's."""
+        scheduler, z = make("DPMSolverMultistepScheduler", **{spacing: True}), noise_like(1000, 1)
+        path = path_of(scheduler)
+        oracle = data(path)
+        table = [c.ratio for c in path.along(torch.arange(1, 1001) / 1000)]
+        walked = walk(scheduler, oracle, z, steps)
+        rounded = walk(scheduler, oracle, z, steps, clock=lambda timestep: table[int(timestep)])
+        exact = oracle.flow(z, 1.0, 0.0)
+        own = last(follow("dpmpp_2m", oracle, walked))
+        show(f"DPM-Solver++'s error with {spacing} in {steps} steps", rms(rounded.states[-1], exact), rms(own, exact))
+        assert rms(own, walked.states[-1]) < 1e-6
+        assert rms(own, rounded.states[-1]) > moved
+
+    def test_lms_begun_half_way_takes_weights_of_estimates_it_has_not(self):
+        """As image to image does: from x at the grid's middle, 20 steps in all."""
+        scheduler, z = make("LMSDiscreteScheduler"), noise_like(1000, 1)
+        oracle = data(path_of(scheduler))
+        whole = walk(scheduler, oracle, z, 20)
+        middle = oracle.flow(z, 1.0, float(whole.times[10]))
+        scheduler = make("LMSDiscreteScheduler")
+        scheduler.set_timesteps(20)
+        scheduler.set_begin_index(10)
+        scales = [scales_at(sigma, "vp") for sigma in sigmas_of(scheduler)]
+        x = middle / scales[10].alpha
+        for timestep, c in zip(scheduler.timesteps[10:], scales[10:-1], strict=True):
+            scheduler.scale_model_input(x, timestep)
+            x = scheduler.step(oracle(c.alpha * x, c).noise, timestep, x).prev_sample
+        exact = oracle.flow(z, 1.0, 0.0)
+        own = rms(last(SAMPLERS["lms"](oracle, middle, whole.times[10:])), exact)
+        show("LMS's error from the middle of 20 steps", rms(x, exact), own)
+        assert rms(x, exact) > 10 * own
 
     def test_dpm_solver_of_order_3_has_half_of_its_last_term(self):
         z, errors = noise_like(64, 1), {}

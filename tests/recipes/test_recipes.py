@@ -3,7 +3,7 @@
 import gzip
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -20,9 +20,9 @@ from ebbflow.errors import InputError
 from ebbflow.networks import NETWORKS
 from ebbflow.paths import PATHS
 from ebbflow.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
-from ebbflow.recipes.recipe import KINDS
+from ebbflow.recipes.recipe import _WEIGHTS, KINDS, RobotRecipe
 from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind
+from ebbflow.specs import bind, options
 from ebbflow.targets import TARGETS
 from ebbflow.times import GRIDS, TIMES
 
@@ -52,6 +52,78 @@ def help_of(kind):
 def test_a_recipe_survives_json(name):
     recipe = RECIPES[name]()
     assert Recipe.from_config(json.loads(json.dumps(recipe.to_config()))) == recipe
+
+
+# Text of a recipe that can name no place: rows of tables, and names within the data.
+NO_PLACE = {
+    "path", "target", "times", "weight", "coupling", "sampler", "grid", "label", "on_bad_image", "simulator",
+    "objective", "state", "angles", "cameras", "normalise", "value_range",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_every_text_of_a_recipe_is_known_to_name_a_place_or_none(kind):
+    """A new one has to be put on either side: what names a place is opened and shared by its own rules."""
+    texts = {field.name for field in fields(kind) if isinstance(getattr(kind(), field.name), str)}
+    assert texts - NO_PLACE == {*kind.sources, "network"}
+
+
+def test_every_option_of_a_network_that_names_a_place_is_known():
+    """And what π0's weights are unless given is what the recipe says of it."""
+    texts = {
+        (name, option): parameter.default
+        for name, row in NETWORKS.items()
+        for option, parameter in options(row).items()
+        if parameter.annotation is str and option not in ("variant", "positions", "multipliers", "attention",
+                                                          "conditioning", "time", "middle")
+    }  # fmt: skip
+    assert {option for _, option in texts} == set(_WEIGHTS)
+    for name in NETWORKS:
+        weights = texts.get((name, "weights"), "")
+        assert RobotRecipe(data="", network=name).outside() == ({"weights": weights} if weights else {}), name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "outside", "shared"),
+    [
+        (PointRecipe(), {}, {}),
+        (PointRecipe(data="/home/jo/a.csv"), {"data": "/home/jo/a.csv"}, {"data": "a.csv"}),
+        (PointRecipe(source="b.npy"), {"source": "b.npy"}, {}),
+        (PointRecipe(source="C:\\Users\\jo\\b.npy"), {"source": "C:\\Users\\jo\\b.npy"}, {"source": "b.npy"}),
+        (PointRecipe(data="user/a.csv"), {"data": "user/a.csv"}, {"data": "a.csv"}),
+        (ImageRecipe(), {}, {}),
+        (ImageRecipe(data="/home/jo/photos/"), {"data": "/home/jo/photos/"}, {"data": "photos"}),
+        (ImageRecipe(data="user/photos"), {"data": "user/photos"}, {"data": "photos"}),
+        (ImageRecipe(data="/home/jo/digits"), {"data": "/home/jo/digits"}, {"data": "./digits"}),
+        (ImageRecipe(data="hf:user/mnist"), {"data": "hf:user/mnist"}, {}),
+        (ImageRecipe(data="hf:user/mnist:full"), {"data": "hf:user/mnist:full"}, {}),
+        (ImageRecipe(data="hf:mnist"), {"data": "hf:mnist"}, {}),
+        (ImageRecipe(data="hf:/home/jo/mnist"), {"data": "hf:/home/jo/mnist"}, {"data": "hf:mnist"}),
+        (ImageRecipe(data="hf:~/mnist"), {"data": "hf:~/mnist"}, {"data": "hf:mnist"}),
+        (RobotRecipe(), {"data": "lerobot/pusht"}, {}),
+        (RobotRecipe(data="/jo/a.npz+../b.npz"), {"data": "/jo/a.npz+../b.npz"}, {"data": "a.npz+b.npz"}),
+        (RobotRecipe(data="user/a.npz"), {"data": "user/a.npz"}, {"data": "a.npz"}),
+        (RobotRecipe(data="/jo/pusht"), {"data": "/jo/pusht"}, {"data": "pusht"}),
+        (RobotRecipe(data="x/y/pusht"), {"data": "x/y/pusht"}, {"data": "pusht"}),
+        (
+            RobotRecipe(network="pi0:weights=/jo/gemma,width=8,tokenizer=user/words"),
+            {"data": "lerobot/pusht", "weights": "/jo/gemma", "tokenizer": "user/words"},
+            {"network": "pi0:weights=gemma,width=8,tokenizer=user/words"},
+        ),
+    ],
+)
+def test_what_leaves_has_the_name_of_a_file_and_not_its_place(recipe, outside, shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe.outside() == outside
+    assert recipe.shared() == replace(recipe, **shared)
+    assert recipe.shared().shared() == recipe.shared()
+
+
+def test_a_folder_here_is_no_set_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jo" / "pusht").mkdir(parents=True)
+    assert RobotRecipe(data="jo/pusht").shared().data == "pusht"
+    assert ImageRecipe(data="hf:jo/pusht").shared().data == "hf:pusht"
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -54,33 +54,35 @@ def hint(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a network was built from outside of the run, opened only because the user names it too."""
+    """What a run's network was built on: opened only because the user names it."""
 
     weights: Annotated[str, hint("none")] = ""
-    """The folder or hub repository of weights that the network was built on, if the run names one."""
+    """The folder or hub repository that the network was built on; without it none is opened."""
     tokenizer: Annotated[str, hint("none")] = ""
-    """That of its tokenizer, if the run names one."""
+    """The folder or hub repository of its tokenizer, likewise."""
 
 
 @dataclass(frozen=True)
 class Named(Weights):
-    """The same of data."""
+    """What a run was trained on, likewise."""
 
-    data: Annotated[str, hint("its built-in set, or none")] = ""
-    """The file, folder or hub set that the run was trained on; without it none is opened."""
-    source: Annotated[str, hint("its built-in set, or none")] = ""
+    data: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The file, folder or hub set that the run was trained on, if it was trained elsewhere or that was moved."""
+    source: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The second set that the run starts from, likewise."""
 
 
 def opened(run: str | Path, **named: str) -> "Trained":
     """A run with what the user named for it; InputError where that is other data than it was trained on."""
-    from ..domains import domain
     from ..trained import Trained
-    from ..training.run import same_data
 
     trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
-    if "data" in trained.named and not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
-        raise InputError(f"{named['data']} is not the data that {run} was trained on.")
+    if "data" in trained.named:
+        from ..domains import domain
+        from ..training.run import same_data
+
+        if not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
+            raise InputError(f"{named['data']} is not the data that {run} was trained on.")
     return trained
 
 

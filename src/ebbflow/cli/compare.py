@@ -121,7 +121,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
-    from ..compare import compare, save_metrics, summary
+    from ..compare import compare, resumable, save_metrics, summary
     from ..plots.report import write_report
 
     command = shlex.join(["ebbflow", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
@@ -129,11 +129,12 @@ def run(argv: Sequence[str]) -> None:
         recipe, out, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
         progress=not args.quiet, command=command,
     )  # fmt: skip
-    print(summary(comparison))
-    save_metrics(comparison, out)
-    if not args.quiet:
-        print("drawing …", file=sys.stderr)
-    report = write_report(comparison, out)
+    with resumable(out, command):
+        print(summary(comparison))
+        save_metrics(comparison, out)
+        if not args.quiet:
+            print("drawing …", file=sys.stderr)
+        report = write_report(comparison, out)
     print()
     tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
 

@@ -157,6 +157,7 @@ def _policy(
             raise
         tell(f"ebbflow: {missing} So the policy is only tried out.")
     else:
+        robots.same_recording(trained)
         seen = robots.recorded(robots.reading(trained), drawing.n, drawing.seed, 0) if args.blind else None
         if seen is not None:
             seen["images"] = 0 * seen["images"]

@@ -118,7 +118,7 @@ def draw(
 
     own = domain(trained.recipe)
     n = own.N if how.n == ITS_OWN else how.n
-    room(n * own.EACH * more, f"--n {n}")
+    room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")
     threads(how.threads, trained.denoiser)
     steps: int | str
     if labels is None:

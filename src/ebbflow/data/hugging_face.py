@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import fingerprint
-from ..errors import InputError
-from .files import listed
+from ..errors import InputError, listed
+from ..memory import room
 from .gather import Found, Source
 from .pictures import BadPicture, Decoded, read
 from .split import parts
+
+_LABEL = 100  # bytes of one, and of what is kept of its row
 
 
 def read_hub(data: str, label: str) -> Found:
@@ -48,6 +50,7 @@ def read_hub(data: str, label: str) -> Found:
     label = label or next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")
     if label and label not in kinds:
         raise InputError(f"{data} has no column {label!r}; it has {listed(kinds)}.")
+    room(_LABEL * sum(map(len, every)), data)
     labels = [value for part in every for value in (part[label] if label in part.features else [None] * len(part))]
     classes = tuple(getattr(every[0].features[label], "names", ())) if label else ()
     raw = [part.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for part in every]

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..formats import is_idx
 from ..memory import room
-from .files import listed
 from .gather import COPIES, Found, joined
 from .split import part_of, parts
 

@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..arrays import Stored, npz
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..formats import arrays
 from . import folder, hugging_face, idx
-from .files import in_order, label_array, listed
+from .files import in_order, label_array
 from .gather import COPIES, Found, Source, gather, joined
 from .pictures import Decoded, Levels, shape, transparent
-from .split import held_out, part_of, parts
+from .split import beside, held_out, part_of, parts
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 LARGEST = 8192  # pixels a side
@@ -211,27 +211,20 @@ def _npz(path: Path, label: str) -> Found:
     pictures = [name for name, array in held.items() if array.pictures]
     likely = [name for name in pictures if part_of(name)[1] in _PICTURES] or pictures
     found = parts({name: len(held[name]) for name in likely}, str(path))
-    name = next((name for name in ("images", *pictures) if name in held), None)
+    name = next((name for name in ("images", *likely) if name in held), None)
     if name is None:
         raise InputError(f"{path} has no array 'images', nor one like pictures in uint8; it has {listed(held)}.")
-    names = found or ([name], [])
-    if label and not any(_beside(held, name, label, bool(found)) for name in names[0]):
+    train, test = found or ([name], [])
+    labels = {one: beside(held, one, label, bool(test)) for one in train + test}
+    if label and not any(labels[one] for one in train):
         raise InputError(f"{path} has no array {label!r}; it has {listed(held)}.")
-    train, test = (
-        [_array(path, held, name, _beside(held, name, label, bool(found))) for name in part] for part in names
-    )
-    return joined(train, test, str(path)) if found else train[0]
+    every = {one: _array(held, one, labels[one]) for one in labels}
+    if len(every) == 1:
+        return every.popitem()[1]
+    return joined([every[one] for one in train], [every[one] for one in test], str(path))
 
 
-def _beside(held: Mapping[str, Stored], name: str, label: str, in_parts: bool) -> str:
-    """The array of a picture array's labels, "" for none: called `label`, or else as labels are, in the same part."""
-    if label in held and not in_parts:
-        return label
-    wanted = (part_of(label)[1],) if label else _LABELS
-    return next((other for want in wanted for other in held if part_of(other) == (part_of(name)[0], want)), "")
-
-
-def _array(path: Path, held: Mapping[str, Stored], name: str, label: str) -> Found:
+def _array(held: Mapping[str, Stored], name: str, label: str) -> Found:
     array = held[name]
     if array.dtype != np.uint8:
         raise InputError(f"{array.where} must be uint8, 0 to 255; got {array.kind}.")
@@ -253,4 +246,3 @@ def _array(path: Path, held: Mapping[str, Stored], name: str, label: str) -> Fou
 
 
 _PICTURES = ("images", "image", "imgs", "img", "x", "pictures", "data")
-_LABELS = ("labels", "label", "y", "targets", "target")

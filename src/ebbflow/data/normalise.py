@@ -6,7 +6,7 @@ Pixels        0..255 to [-1, 1]
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -194,6 +194,30 @@ class Quantiles:
 
 
 Transform = Standardise | Pixels | Quantiles
+
+
+def within_float32(transform: Transform, where: str, columns: Sequence[str] = ()) -> None:
+    """Refuse a column whose samples, up to REACH from its middle, float32 has no room for, or can't tell from 0.
+
+    where, columns: what an error calls the data and, if they have names, its columns.
+    """
+    if isinstance(transform, Pixels):
+        return
+    if isinstance(transform, Quantiles):
+        middles, scales = transform.centre, transform.scale
+    else:
+        middles, scales = transform.mean, transform.std
+    for k, (centre, scale) in enumerate(zip(middles, scales)):
+        if abs(centre) + REACH * scale > _FLOAT32.max or 0 < scale < _FLOAT32.tiny:
+            name = repr(columns[k]) if columns else k + 1
+            raise InputError(
+                f"{where}, column {name}: values around {centre:.3g} that spread by {scale:.3g} lie outside of what "
+                f"float32 holds, {_FLOAT32.tiny:.2g} to {_FLOAT32.max:.2g}; scale them."
+            )
+
+
+REACH = 100.0  # in the network's units: what lies beyond is no sample, but an accident
+_FLOAT32 = torch.finfo(torch.float32)
 
 
 def _columns(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

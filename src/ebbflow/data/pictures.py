@@ -11,9 +11,10 @@ import logging
 import math
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +24,16 @@ from jaxtyping import Num, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..memory import room
 
 # Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
 
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _TWO_BYTES = re.compile("(RGBA?|LA);16([BLN])")
+# Pictures with more pixels are decoded one at a time, if there is room for so many bytes for each pixel.
+_LARGE, _DECODING, _ALONE = 2**24, 16, threading.Lock()
+
 _GREY = ("1", "L", "LA", "La")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 _UPRIGHT = {  # Exif 2.32, tag 0x0112: how a picture was stored → what turns it upright
@@ -199,8 +204,14 @@ def _open(file: io.BytesIO | io.BufferedReader, size: int, levels: Levels | None
         raise BadPicture(f"has {picture.width:,} × {picture.height:,} pixels, more than {MOST_PIXELS:,}")
     if size:  # a JPEG is then decoded at a half, a quarter or an eighth, never below twice the size
         picture.draft(None, (2 * size, 2 * size))
-    values = _two_bytes(picture, file)
-    picture.load()
+    pixels = picture.width * picture.height
+    with _ALONE if pixels > _LARGE else nullcontext():
+        try:
+            room(_DECODING * pixels * (pixels > _LARGE), "it")
+        except InputError as error:
+            raise BadPicture(f"can't be decoded: {str(error).rstrip('.')}", passing=True) from None
+        values = _two_bytes(picture, file)
+        picture.load()
     try:
         stored = 1 if kind == "TIFF" else picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged Exif says nothing about the pixels

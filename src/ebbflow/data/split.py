@@ -2,16 +2,16 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..randomness import generator
-from .files import listed
 
+LABELS = ("labels", "y")  # as arrays of them are called
 _TRAINING = frozenset(("train", "training", "trn", "trainset"))
 _HELD_OUT = frozenset(
     ("val", "valid", "validation", "valset", "dev", "eval", "evaluation", "test", "testing", "tst", "testset", "t10k")
@@ -57,7 +57,16 @@ def part_of(name: str) -> tuple[str, str]:
     return part, " ".join(word for word in words if word != part)
 
 
-def parts(sizes: Mapping[str, int], where: str) -> tuple[list[str], list[str]] | None:
+def beside(names: Iterable[str], name: str, label: str, in_parts: bool) -> str:
+    """The name of an array's labels, "" for none: `label` or a usual one, of the same part where there are parts."""
+    if label in (names := list(names)) and not in_parts:
+        return label
+    wanted = (part_of(label)[1],) if label else LABELS
+    own = (part_of(name)[0],) if in_parts else (part_of(name)[0], "")
+    return next((other for want in wanted for part in own for other in names if part_of(other) == (part, want)), "")
+
+
+def parts(sizes: Mapping[str, int], where: str, what: str = "pictures") -> tuple[list[str], list[str]] | None:
     """The names, given with their sizes, of a set's parts to train on and of those held out; said in a line.
 
     None where the names are of something else, such as classes, one of which may be called "train": they are parts if
@@ -80,7 +89,7 @@ def parts(sizes: Mapping[str, int], where: str) -> tuple[list[str], list[str]] |
         return None if rest else ([*sizes], [])
     if not train:
         raise InputError(f"{where} has no part to train on; it has {listed(held)}.")
-    kinds = {"pictures to train on": train, "held out": held, "left out": left}
+    kinds = {f"{what} to train on": train, "held out": held, "left out": left}
     said = [
         f"{sum(sizes[name] for name in names):,} {what} ({listed(names)})" for what, names in kinds.items() if names
     ]

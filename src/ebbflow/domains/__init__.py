@@ -33,6 +33,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..data import Observation, Transform
+from ..data.arrays import npy
 from ..errors import InputError
 from ..specs import pick
 from ..training.trainer import Data
@@ -63,10 +64,9 @@ def domain(of: Any) -> Any:
 def read_array(file: Path) -> np.ndarray:
     """A snapshot's array."""
     try:
-        array: np.ndarray = np.load(file)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{file} is damaged.") from error
-    return array
+        return npy(file).read(0)
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:

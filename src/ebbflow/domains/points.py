@@ -13,11 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..compare import Method, Plan
-from ..data import DATASETS, Points, PointSet, Standardise, load, save
+from ..data import DATASETS, Points, PointSet, Standardise, load, save, within_float32
 from ..data.split import held_out
 from ..errors import InputError
 from ..memory import room
-from ..metrics import Measurement, measure
 from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
@@ -26,6 +25,7 @@ from . import Prepared, class_names, frequencies, read_array
 
 if TYPE_CHECKING:
     from ..compare import Comparison
+    from ..metrics import Measurement
     from ..plots.report import Picture
     from ..trained import Trained
 
@@ -84,6 +84,7 @@ def prepare(recipe: PointRecipe) -> Prepared:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
     fitted = Standardise.fit(points.x)
     transform = fitted if recipe.standardise else fitted.of_constants()
+    within_float32(transform, recipe.data, points.columns)
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
     x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
@@ -96,17 +97,19 @@ def prepare(recipe: PointRecipe) -> Prepared:
 
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:
-    """The points to train on, and those held out: of a named set, which is endless, and of a small table none."""
+    """The points to train on, and those held out: a file's own parts, or drawn; of an endless set or few rows none."""
     points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
     n = len(points.x)
     share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
     held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for pictures
+    if points.test:
+        held = torch.arange(n) >= n - points.test
     return _part(points, ~held), _part(points, held)
 
 
 def _part(points: Points, rows: Tensor) -> Points:
     labels = None if points.labels is None else points.labels[rows]
-    return replace(points, x=points.x[rows], labels=labels)
+    return replace(points, x=points.x[rows], labels=labels, test=0)
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
@@ -196,13 +199,14 @@ def evaluate(
     seed: int = 0,
     floors: dict[tuple[str, int], list[float]] | None = None,
     only: Sequence[str] | None = None,
-) -> list[Measurement]:
+) -> list["Measurement"]:
     """Every metric that applies, beside its floor: against fresh points of a named set, or the held-out rows of a file.
 
     labels: what the samples were asked for; they are held against real points of these classes.
     floors: one dict for several evaluations against the same data, which then share their floors.
     only: names of the metrics wanted, instead of all.
     """
+    from ..metrics import measure
 
     asked = None if labels is None else labels.unique()
 

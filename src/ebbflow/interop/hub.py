@@ -24,6 +24,7 @@ def model_card(trained: "Trained", where: str, license: str = "") -> str:
 
     if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
         raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
+    data = printable(domain(trained.recipe).describe(trained.recipe))
     licensed = f"license: {license}\n" if license else ""
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
     labels = f"conditional on {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
@@ -33,14 +34,14 @@ library_name: ebbflow
 ---
 # {recipe.path.partition(":")[0]} path, {recipe.target} target
 
-A generative model of {domain(recipe).describe(recipe)} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
+A generative model of {data} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
 [ebbflow](https://github.com/ebbflow/ebbflow).
 
 | | |
 |---|---|
 | path | `{recipe.path}` |
 | target | `{recipe.target}` |
-| network | `{recipe.network}`, {parameters:,} parameters, EMA weights |
+| network | `{printable(recipe.network)}`, {parameters:,} parameters, EMA weights |
 | training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
 | data transform | {trained.transform.about if trained.transform else "none"} |
 | time | t = 0 is data, t = 1 is noise |

@@ -18,6 +18,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -31,11 +32,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import pictures
-from ..data.episodes import Episodes, resized
+from ..data.episodes import Episodes, numbered, resized
+from ..data.gather import COPIES
 from ..data.normalise import Quantiles, Standardise
 from ..data.pictures import Decoded, Levels, Tally
 from ..errors import InputError
 from ..files import sync, writing_folder
+from ..memory import room
 from ..training import checkpoint
 
 VERSION = "v3.0"
@@ -53,6 +56,9 @@ CODECS = {
 }
 # swscale's flags AREA, FULL_CHR_H_INT and ACCURATE_RND: as it is used by default, it makes colours 1.2 of 255 darker.
 SWSCALE = 0x20 | 0x2000 | 0x40000
+_COPIES = 4  # of a column, until it is a tensor
+_TOGETHER = 2**25  # bytes of cells that are read together
+_DECODING = 32  # bytes for each of a frame's pixels: the decoder keeps many frames
 Stats = dict[str, dict[str, Tensor]]
 
 
@@ -270,22 +276,55 @@ def _files(place: Path) -> list[Path]:
     return files
 
 
-def _parquet(file: Path, names: Sequence[str] | None = None) -> Any:
-    """A file's table, of these columns; one that can't be read or lacks a column is named."""
+@contextmanager
+def _opened(file: Path, names: Sequence[str] = (), **options: Any) -> Iterator[Any]:
+    """A parquet file with these columns; one that can't be read or lacks a column is named."""
     parquet = _package("pyarrow.parquet")
     if not file.is_file():
         raise InputError(f"{file} does not exist, which a data set of LeRobot's needs.")
     try:
-        with parquet.ParquetFile(file) as held:
+        with parquet.ParquetFile(file, **options) as held:
             known = held.schema_arrow.names
-            if missing := [name for name in names or () if name not in known]:
+            if missing := [name for name in names if name not in known]:
                 shown = ", ".join(name for name in known if not name.startswith("stats/"))
                 raise InputError(f"{file} has no column {missing[0]!r}; it has {shown}.")
-            return held.read(columns=None if names is None else list(dict.fromkeys(names)))
+            yield held
     except InputError:
         raise
     except Exception as error:  # pyarrow's own, the system's, and EOFError and the like of a damaged file
         raise InputError(f"{file} is not a readable parquet file: {' '.join(str(error).split())[:200]}.") from error
+
+
+def _parquet(file: Path, names: Sequence[str]) -> Any:
+    """These columns of a file, which must be of numbers, as a table."""
+    with _opened(file, names) as held:
+        need = 0
+        for name in set(names):
+            for chunk in _chunks(held, name):
+                if "BYTE_ARRAY" in chunk.physical_type:
+                    raise InputError(
+                        f"{file}, column {name!r} must hold numbers; got {held.schema_arrow.field(name).type}."
+                    )
+                need += _COPIES * max(8 * chunk.num_values, chunk.total_uncompressed_size)
+        room(need, str(file))
+        return held.read(columns=list(dict.fromkeys(names)))
+
+
+def _cells(file: Path, name: str) -> Iterator[Any]:
+    """A column's cells, of any size: few at a time, for a large one is in the file once if it stands in every row."""
+    with _opened(file, [name]) as held:
+        largest = max((chunk.total_uncompressed_size for chunk in _chunks(held, name)), default=0)
+        room(_COPIES * largest, f"{file}, column {name!r}")
+        for batch in held.iter_batches(max(1, min(1000, _TOGETHER // max(largest, 1))), columns=[name]):
+            yield from batch.column(0)
+
+
+def _chunks(held: Any, name: str) -> Iterator[Any]:
+    """What a file's own table says of the parts of a column, or of what is inside it."""
+    for group in map(held.metadata.row_group, range(held.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}."):
+                yield chunk
 
 
 def _numbers(column: Any, name: str) -> Tensor:
@@ -343,12 +382,15 @@ def _chosen(episodes: Sequence[int] | None, count: int) -> list[int]:
 def _tasks(folder: Path, indices: Int[Tensor, " e"]) -> tuple[str, ...]:
     """The instruction of each index; pandas, which writes the file, keeps texts in an index without a name."""
     file = folder / "meta/tasks.parquet"
-    table = _parquet(file)
-    column = next((name for name in ("task", "__index_level_0__") if name in table.column_names), None)
-    if column is None or "task_index" not in table.column_names:
-        raise InputError(f"{file} must have the columns task_index and task; it has {', '.join(table.column_names)}.")
-    texts = dict(zip(table["task_index"].to_pylist(), map(str, table[column].to_pylist())))
-    if unknown := sorted(set(indices.tolist()) - set(texts)):
+    with _opened(file) as held:
+        known = held.schema_arrow.names
+    column = next((name for name in ("task", "__index_level_0__") if name in known), None)
+    if column is None or "task_index" not in known:
+        raise InputError(f"{file} must have the columns task_index and task; it has {', '.join(known)}.")
+    wanted = set(indices.tolist())
+    numbers = _numbers(_parquet(file, ["task_index"])["task_index"], f"{file}, column 'task_index'").tolist()
+    texts = {index: str(text) for index, text in zip(numbers, _cells(file, column)) if index in wanted}
+    if unknown := sorted(wanted - set(texts)):
         raise InputError(f"{file} has no task {unknown[0]}, which an episode is of.")
     return tuple(texts[index] for index in indices.tolist())
 
@@ -362,7 +404,7 @@ def _names(info: Mapping[str, Any], keys: Sequence[str], kind: str, width: int) 
             lists = [value for value in held.values() if isinstance(value, list)]
             held = list(chain(*lists)) if lists else sorted(held, key=lambda name: str(held[name]).zfill(9))
         names += map(str, held if isinstance(held, list) else [])
-    return tuple(names) if len(names) == width else tuple(f"{kind}_{i}" for i in range(width))
+    return tuple(names) if len(names) == width else numbered(kind, width)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -413,6 +455,7 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
             if len(parts) == 1 and (bits := parts[0].bits) > 8:  # depths, of which 8 bits would keep a few shades
                 raise InputError(f"{file} holds grey of {bits} bits; such pictures are read as images, not video.")
             stream.thread_type = "AUTO"
+            room(_DECODING * stream.width * stream.height, str(file))
             for frame in _from(container, stream, float(times[0]) + tolerance):
                 if frame.time > times[-1] + tolerance:
                     break
@@ -474,17 +517,16 @@ def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None)
     """The pictures of these rows, in rising order, and what an error calls each."""
     wanted, seen = set(rows), 0
     for file in _files(folder / "data") if rows else ():
-        column = _parquet(file, [key])[key]
-        for row in range(len(column)):
-            if seen + row not in wanted:
+        for row, cell in enumerate(_cells(file, key)):
+            seen += 1
+            if seen - 1 not in wanted:
                 continue
             where = f"{file}, column {key!r}: row {row}"
             try:
-                picture = pictures.read(column[row]["bytes"].as_py(), channels=3, levels=levels)
+                picture = pictures.read(cell["bytes"].as_py(), channels=3, levels=levels)
             except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
                 raise InputError(f"{where} holds no readable picture: {error}.") from error
             yield where, picture
-        seen += len(column)
 
 
 def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:
@@ -497,14 +539,10 @@ def _video(folder: Path, key: str, chunk: int, number: int) -> Path:
 
 
 def _room(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.zeros(shape, np.uint8)
-    except MemoryError:
-        n, h, w, _ = shape
-        raise InputError(
-            f"{folder}: {n} pictures of {w} × {h} take {math.prod(shape) / 1e9:.0f} GB of memory; give a smaller size, "
-            f"or fewer episodes."
-        ) from None
+    n, h, w, _ = shape
+    what = f"{folder}: {n} pictures of {w} × {h} pixels"
+    room(COPIES * math.prod(shape), what, "give a smaller size, or fewer episodes")
+    return np.zeros(shape, np.uint8)
 
 
 # --- writing ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ The two are the same function: only their weights' names differ, and the timeste
 import math
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,11 +120,15 @@ def load_unet(
     config = DEFAULTS | config
     try:
         shape, classes = _shape(config, size), _classes(config, null_label)
-        network = UNet(*shape, classes, **_options(config) | _clock(converted, times))
+        made = partial(UNet, *shape, classes, **_options(config) | _clock(converted, times))
+        with torch.device("meta"):
+            outline = made()
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{unet / CONFIG} can't be used: {' '.join(str(error).split())}") from error
     tensors = checkpoint.unpack(checkpoint.read_file(unet / WEIGHTS), str(unet / WEIGHTS))
-    network.load_state_dict(_to_ours(network, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS)))
+    state = _to_ours(outline, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS))
+    network = made()
+    network.load_state_dict(state)
     return Loaded(network.eval(), shape, converted, _clip(times))
 
 

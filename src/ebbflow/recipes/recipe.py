@@ -272,6 +272,8 @@ class RobotRecipe(Recipe):
     """Columns of the state that the policy sees, by name and comma; all, or none."""
     angles: str = ""
     """Those of them that are angles in radians, which it sees as sine and cosine."""
+    action: str = "all"
+    """Columns of the action that it predicts, by name and comma; all."""
     cameras: str = ""
     """Cameras whose pictures it sees, by comma."""
     size: int = 0
