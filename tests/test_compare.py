@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,16 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ebbflow import compare as comparing
 from ebbflow.cli import main
-from ebbflow.compare import METHODS, Comparison, compare, save_metrics, summary
-from ebbflow.data import DATASETS
-from ebbflow.domains import points
+from ebbflow.compare import METHODS, Comparison, _shared, compare, save_metrics, summary
+from ebbflow.data import DATASETS, save
+from ebbflow.domains import domain, points
 from ebbflow.domains.points import PLAN, limits
 from ebbflow.errors import InputError
 from ebbflow.metrics import METRICS
-from ebbflow.recipes import RECIPES, PointRecipe
+from ebbflow.recipes import RECIPES, ImageRecipe, PointRecipe
 from ebbflow.signals import Interrupted
 from ebbflow.trained import Trained
 from ebbflow.training.checkpoint import newest_valid, unpack
@@ -62,6 +64,25 @@ def test_both_methods_start_alike(comparison):
     assert batch_indices(one.seed, 3, one.batch, 500).tolist() == batch_indices(two.seed, 3, two.batch, 500).tolist()
     first = [next(start.trajectory(50, seed=0))[1] for start in starts]
     assert torch.allclose(*first, atol=1e-4)  # DDPM's σ(1) is 0.99998
+
+
+def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
+    """The report and its numbers; the command and the settings of a comparison of the user's own data."""
+    found, folder = comparison
+    assert found.command == "ebbflow compare --steps 30 --points 500 --batch 64 --n 300 --quiet --out out"
+    for path in filter(Path.is_file, folder.iterdir()):
+        assert str(folder.parent).encode() not in path.read_bytes(), path.name
+    command = ["ebbflow", "compare", "--data", "/home/jo/own data/a.csv", "--out=/home/jo/found", "--network", "mlp"]
+    assert _shared(shlex.join(command), PointRecipe()) == "ebbflow compare --data a.csv --out=found --network mlp"
+    hub = "ebbflow compare --data hf:user/mnist --steps 5"
+    assert _shared(hub, ImageRecipe()) == hub
+    save(tmp_path / "own.csv", torch.randn(120, 2, generator=torch.Generator().manual_seed(0)))
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    Image.new("L", (8, 8), 9).save(tmp_path / "b.png")
+    for recipe in (PointRecipe(data=str(tmp_path / "own.csv")), ImageRecipe(data=str(tmp_path))):
+        text = str(domain(recipe).shown(recipe, 2))
+        assert str(tmp_path) not in text
+        assert Path(recipe.data).name in text
 
 
 def test_rows_are_those_of_the_table_with_their_evaluations(comparison):

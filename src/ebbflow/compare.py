@@ -1,12 +1,15 @@
 """Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
 
+import os
+import shlex
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,16 +17,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .domains import domain
-from .errors import InputError
+from .errors import InputError, printable
 from .files import locked, no_link, write_file
-from .metrics import Measurement
+from .memory import room
 from .recipes import RECIPES, Recipe
 from .signals import Interrupted
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes
-from .training.rehearsal import rehearse, room
+from .training.rehearsal import rehearse
 from .training.run import clear, fit
+
+if TYPE_CHECKING:
+    from .metrics import Measurement
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
@@ -69,7 +75,7 @@ class Sampling:
     seconds: float
     samples: np.ndarray
     labels: np.ndarray | None
-    measurements: list[Measurement]
+    measurements: list["Measurement"]
 
 
 @dataclass(frozen=True)
@@ -162,19 +168,21 @@ class _Study:
 
     method: Method
     samplings: list[Sampling]
-    quality: dict[str, list[tuple[int, Measurement]]]
+    quality: dict[str, list[tuple[int, "Measurement"]]]
 
 
 def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    trained = fit(recipe, folder, **options)
+    with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
+        warnings.filterwarnings("ignore", module=r"ebbflow\.(data|domains)\.")
+        trained = fit(recipe, folder, **options)
     own, plan = domain(recipe), domain(recipe).PLAN
     work = sum(steps * n for *_, steps in plan.samplings[key])
     floors: dict[Any, Any] = {}
     bar = tqdm(
-        total=work, desc=f"{folder.name}: sampling", position=options["position"], disable=not options["progress"],
-        unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+        total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
+        disable=not options["progress"], unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
     )  # fmt: skip
     samplings = []
     with bar:
@@ -212,7 +220,7 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
     quality = {name: points for study in studies for name, points in study.quality.items()}
     first = next(iter(quality.values()))[0][1]
     return Comparison(
-        command=command,
+        command=_shared(command, recipe),
         methods=[study.method for study in studies],
         samplings=[sampling for study in studies for sampling in study.samplings],
         quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
@@ -220,6 +228,15 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
         floor=(first.floor_low, first.floor_high),
         domain=recipe.domain,
         **domain(recipe).shown(recipe, n),
+    )
+
+
+def _shared(command: str, recipe: Recipe) -> str:
+    """The command as the report shows it: names of files, not where they lie."""
+    parts = [word.rpartition("=") for word in shlex.split(command)]
+    return shlex.join(
+        f"{option}{equals}{recipe.bare(name) if '/' in name or os.sep in name else name}"
+        for option, equals, name in parts
     )
 
 
@@ -240,7 +257,8 @@ def summary(comparison: Comparison) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
     trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
-    return "\n".join([f"{comparison.title}; trained in {trained}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    title = printable(f"{comparison.title}; trained in {trained}")
+    return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def save_metrics(comparison: Comparison, folder: Path) -> Path:

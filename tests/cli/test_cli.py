@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,36 @@ def test_help_takes_a_moment_and_no_torch(arguments):
 def test_importing_the_package_imports_no_torch():
     done = run(sys.executable, "-c", "import sys, ebbflow; print(*sys.modules)")
     assert not set(SLOW_IMPORTS) & set(done.stdout.split())
+
+
+HEAVY = ("torch", "accelerate", "matplotlib", "scipy", "sympy", "torch._dynamo", "pandas", "PIL", "huggingface_hub")
+NEEDS = {  # what each command may import of HEAVY, and nothing else
+    ("list",): (),
+    ("cite", "flow"): (),
+    ("export", "RUN", "--out", "exported"): ("torch",),
+    ("sample", "RUN", "--n", "20", "--no-picture"): ("torch",),
+    ("likelihood", "RUN", "--n", "4", "--no-picture"): ("torch",),
+    ("evaluate", "RUN", "--n", "50"): ("torch", "scipy"),
+    ("train", "flow", "--steps", "2", "--points", "100", "--out", "trained"): ("torch", "accelerate"),
+    ("sample", "RUN", "--n", "20"): ("torch", "matplotlib", "PIL", "scipy"),
+    ("plot", "RUN"): ("torch", "matplotlib", "PIL", "scipy"),
+    ("show", "data", "two_moons", "--n", "100"): ("torch", "matplotlib", "PIL", "scipy"),
+    ("show", "path", "--data", "two_moons"): ("torch", "matplotlib", "PIL", "scipy"),
+}
+
+
+@pytest.mark.parametrize("arguments", NEEDS, ids=" ".join)
+def test_a_command_imports_only_what_it_uses(arguments, runs, tmp_path, monkeypatch):
+    """The compiler of torch and sympy, a second and a half, are for none of these."""
+    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(runs / "flow", tmp_path / "run")
+    given = [str(tmp_path / "run") if argument == "RUN" else argument for argument in arguments]
+    if arguments == ("list",):  # the first one after a change of the code asks the tables themselves
+        assert shell(*given).returncode == 0
+    code = f"import sys; from ebbflow.cli import main; c = main({given!r}); print(*sys.modules, file=sys.stderr); "
+    done = run(sys.executable, "-c", code + "sys.exit(c)", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert set(HEAVY) & set(done.stderr.split()) == set(NEEDS[arguments])
 
 
 def test_help_and_version_in_process(ebbflow):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import EbbflowError, InputError, StorageError
+from ..errors import EbbflowError, InputError, StorageError, printable
 from ..signals import Interrupted, handled, stop
 
 # name: (module, what it does); the module's `run(argv)` does it.
@@ -101,6 +101,6 @@ _NO_MEMORY = ("allocate memory", "out of memory", "Storage size calculation over
 
 
 def _say(what: object) -> None:
-    """One line on stderr: what can't be printed, such as a line break in a file's name, is written out."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
+    """One line on stderr."""
+    text = printable(what)
     print("ebbflow:", text if len(text) <= 1000 else f"{text[:600]} … {text[-300:]}", file=sys.stderr)

@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..signals import Interrupted
-from .arguments import MOST, Flag, hint, parse, within
+from .arguments import MOST, Flag, hint, parse, tell, within
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,5 @@ def run(argv: Sequence[str]) -> None:
     np.savez_compressed(buffer, **arrays)
     write_file(out, buffer.getvalue())
     rate = f"{args.episodes} of {tried} attempts succeeded ({args.episodes / tried:.0%})"
-    print(f"{rate}: {len(arrays['state']):,} steps in {out}")
+    tell(f"{rate}: {len(arrays['state']):,} steps in {out}", file=sys.stdout)
     sys.stdout.flush()

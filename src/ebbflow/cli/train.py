@@ -1,7 +1,6 @@
 """ebbflow train RECIPE: train and leave a run folder."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import tyro
 from ..errors import InputError
 from ..recipes import RECIPES, Recipe, RobotRecipe
 from ..specs import pick
-from .arguments import MOST, Flag, hint, parse, said, threads, within
+from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
         compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
         threads=how.threads, accumulate=how.accumulate, progress=not how.quiet,
     )  # fmt: skip
-    print(f"Trained {trained.step} steps; the run is {out}", file=sys.stderr)
+    tell(f"Trained {trained.step} steps; the run is {out}")
     for picture in domain(recipe).finish(out):
-        print(f"picture: {picture}", file=sys.stderr)
-    print(f"Draw from it with: ebbflow sample {shlex.quote(str(out))}", file=sys.stderr)
+        tell("picture:", picture)
+    tell(f"Draw from it with: ebbflow sample {shlex.quote(str(out))}")

@@ -15,24 +15,27 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from ..data import IDENTITY
 from ..domains import Prepared, domain
-from ..errors import DivergedError, InputError, StorageError
+from ..errors import DivergedError, InputError, StorageError, printable
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick
 from ..trained import Trained, build_denoiser
-from . import checkpoint, settings
+from . import checkpoint, seal, settings
 from .processes import follow_launcher
 from .trainer import Data, Trainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def fit(
@@ -84,8 +87,9 @@ def fit(
         accelerator.wait_for_everyone()
         log = _Log(run.folder, run.trainer, accelerator, track) if run.main else None
         bar = tqdm(
-            total=recipe.steps, initial=run.trainer.step, desc=run.folder.name, unit="step", position=position,
-            disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2, file=sys.stderr,
+            total=recipe.steps, initial=run.trainer.step, desc=printable(run.folder.name), unit="step",
+            position=position, disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2,
+            file=sys.stderr,
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
@@ -100,6 +104,19 @@ def stored(folder: Path) -> dict[str, Any]:
         return {}
     where, files = found
     return settings.how(checkpoint.parse_json(files[settings.FILE], where / settings.FILE), str(where))
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of the run in a folder; nothing that it names is opened."""
+    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+    if found is None:
+        raise InputError(f"{folder} holds no checkpoint yet.")
+    where, files = found
+    config = checkpoint.parse_json(files["config.json"], where / "config.json")
+    try:
+        return Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
+    except InputError as error:
+        raise InputError(f"{where / 'config.json'}: {error}") from error
 
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
@@ -119,11 +136,12 @@ def prepare(recipe: Recipe) -> tuple[Trained, Data]:
 
 
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
-    """The untrained start of a recipe on its data."""
+    """The untrained start of a recipe on its data, with what that has settled of it."""
+    recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
-        observation=prepared.observation, frequencies=prepared.frequencies,
+        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
     )  # fmt: skip
 
 
@@ -197,10 +215,10 @@ class _Run:
             clear(self.folder)
 
     def _restore(self) -> None:
-        found = checkpoint.newest_valid(self.saves, lambda text: print(f"ebbflow: {text}", file=sys.stderr))
+        found = checkpoint.newest_valid(self.saves, lambda text: print("ebbflow:", printable(text), file=sys.stderr))
         assert found is not None
         where, files = found
-        stored = Trained.from_files(files, str(where))
+        stored = Trained.from_files(files, str(where), self.start.named)
         _same_run(stored, self.start, where)
         if settings.FILE in files:
             known = checkpoint.parse_json(files[settings.FILE], where / settings.FILE)
@@ -239,7 +257,10 @@ class _Run:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
-        files |= {"training.safetensors": checkpoint.pack(self.trainer.state())}
+        files |= {
+            "training.safetensors": checkpoint.pack(self.trainer.state()),
+            seal.FILE: seal.seal(self.start.recipe),
+        }
         checkpoint.write_folder(target, files | {settings.FILE: checkpoint.dump_json(self.running)})
         checkpoint.point_last(target)
         checkpoint.prune(target, self.running["how"]["keep"])
@@ -277,15 +298,22 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
             raise InputError(
                 f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give --{option}."
             )
-    held, fitted = (_transforms(t) for t in (stored, now))
-    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
-    if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
+    if stored.observation is not None and now.observation is not None:
+        domain(now.recipe).robot_of(stored).check(domain(now.recipe).robot_of(now), now.recipe.data)
+    if not same_data(stored, now):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
 
-def _transforms(trained: Trained) -> dict[str, Any]:
+def same_data(stored: Trained, now: Trained | Prepared) -> bool:
+    """Whether two have the same shape, names and all that is fitted to data, up to rounding."""
+    held, fitted = (_transforms(t) for t in (stored, now))
+    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
+    return same and held.keys() == fitted.keys() and all(_close(held[name], fitted[name]) for name in held)
+
+
+def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
     """What is fitted to the data, by name."""
-    own = {} if trained.transform is None else trained.transform.to_config()
+    own = (trained.transform or IDENTITY).to_config()
     seen = {} if trained.observation is None else trained.observation.transform.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
@@ -300,7 +328,7 @@ def _close(a: Any, b: Any) -> bool:
 class _Log:
     """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
 
-    def __init__(self, folder: Path, trainer: Trainer, accelerator: Accelerator, track: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, trainer: Trainer, accelerator: "Accelerator", track: tuple[str, ...]) -> None:
         self.every = max(1, trainer.recipe.steps // 500)
         self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
         self.path = folder / "metrics.jsonl"
@@ -350,7 +378,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to one that is damaged: a kill cuts the last one short."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
-    for text in path.read_bytes().splitlines() if path.exists() else ():
+    for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
@@ -373,8 +401,9 @@ def suited(precision: str, network: nn.Module) -> str:
 ACCUMULATE = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"  # by it accelerate divides the gradients, and no more
 
 
-def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> Accelerator:
+def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
     """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
@@ -23,6 +22,9 @@ from ..times import TIMES, stratified_draws, uniform_draws
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
+
+if TYPE_CHECKING:  # half a second that only training needs
+    from accelerate import Accelerator
 
 PATIENCE = 100  # skipped steps in a row after which a run is given up
 
@@ -111,7 +113,7 @@ class Trainer:
     """
 
     def __init__(
-        self, denoiser: Denoiser, data: Data, recipe: Recipe, accelerator: Accelerator, accumulate: int = 1
+        self, denoiser: Denoiser, data: Data, recipe: Recipe, accelerator: "Accelerator", accumulate: int = 1
     ) -> None:
         self.recipe, self.accelerator, self.accumulate, self.step = recipe, accelerator, accumulate, 0
         self.denoiser = denoiser.to(accelerator.device)
