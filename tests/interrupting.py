@@ -1,8 +1,10 @@
-"""A signal at every line of some code, one line after the other."""
+"""A signal at every line of some code, one line after the other; and waiting for processes to end."""
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
@@ -48,3 +50,15 @@ def _once(codes: set[CodeType], act: Callable[[], Any], number: int, place: int)
     except KeyboardInterrupt as stopped:
         outcome = stopped
     return outcome, seen > place
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "took too long"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")

@@ -22,14 +22,15 @@ from ebbflow.compare import METHODS, Comparison, _shared, compare, save_metrics,
 from ebbflow.data import DATASETS, save
 from ebbflow.domains import domain, points
 from ebbflow.domains.points import PLAN, limits
-from ebbflow.errors import InputError, Interrupted
+from ebbflow.errors import InputError
 from ebbflow.metrics import METRICS
 from ebbflow.recipes import RECIPES, ImageRecipe, PointRecipe
+from ebbflow.signals import Interrupted
 from ebbflow.trained import Trained
 from ebbflow.training.checkpoint import newest_valid, unpack
 from ebbflow.training.run import prepare
 from ebbflow.training.trainer import batch_indices
-from interrupting import at_every_line
+from interrupting import at_every_line, wait_until
 
 TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
@@ -275,13 +276,6 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
             assert not own
     assert set(said) >= {".", "; saved. Continue with: ebbflow compare --resume"}
     assert (" before anything was saved." in said) == (before != "resumed")
-
-
-def wait_until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "took too long"
-        time.sleep(0.1)
 
 
 def members(group):

@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .domains import domain
-from .errors import InputError, Interrupted, printable
+from .errors import InputError, printable
 from .files import locked, no_link, write_file
 from .memory import room
 from .recipes import RECIPES, Recipe
+from .signals import Interrupted
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes

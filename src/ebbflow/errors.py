@@ -1,6 +1,5 @@
 """What can go wrong, and the exit code the command gives it. The text is one sentence for the user."""
 
-import signal
 from collections.abc import Iterable
 
 
@@ -43,23 +42,3 @@ class CertificationError(EbbflowError):
     """A sampler does not keep what it promises."""
 
     exit_code = 5
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGHUP ended it. As a KeyboardInterrupt it passes `except Exception`: it is no failure.
-
-    rest: how the sentence goes on after the signal's name, with what was saved and how to continue.
-    """
-
-    def __init__(self, number: int = signal.SIGINT, rest: str = ".") -> None:
-        super().__init__(number, rest)
-        self.number, self.rest = number, rest
-        self.exit_code = 128 + number
-
-    def __str__(self) -> str:
-        return f"Stopped by {signal.Signals(self.number).name}{self.rest}"
-
-    @classmethod
-    def by(cls, stop: KeyboardInterrupt, rest: str = ".") -> "Interrupted":
-        """The same stop, with another rest; Python's own KeyboardInterrupt is Ctrl-C's."""
-        return cls(getattr(stop, "number", signal.SIGINT), rest)

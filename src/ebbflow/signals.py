@@ -7,11 +7,32 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from .errors import Interrupted
-
 # The signals that stop a command, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handler = Callable[[int, FrameType | None], Any]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal; exit code 128 + signal. It is no failure, so `except Exception` doesn't catch it.
+
+    rest: how the sentence goes on after the signal's name: what was saved, and how to continue.
+    """
+
+    def __init__(self, number: int = signal.SIGINT, rest: str = ".") -> None:
+        super().__init__(number, rest)
+        self.number, self.rest = number, rest
+
+    def __str__(self) -> str:
+        return f"Stopped by {signal.Signals(self.number).name}{self.rest}"
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.number
+
+    @classmethod
+    def by(cls, stopped: KeyboardInterrupt, rest: str) -> "Interrupted":
+        """The same, said with another rest; Python's own KeyboardInterrupt is Ctrl-C."""
+        return cls(getattr(stopped, "number", signal.SIGINT), rest)
 
 
 @contextmanager

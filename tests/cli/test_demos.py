@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ebbflow.cli import demos
-from ebbflow.errors import Interrupted
 from ebbflow.robots import demonstrations
+from ebbflow.signals import Interrupted
 from interrupting import at_every_line
 
 

@@ -8,10 +8,11 @@ import pytest
 from tqdm import tqdm
 
 from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError, Interrupted
+from ebbflow.errors import InputError
 from ebbflow.paths import Linear
 from ebbflow.robots.policy import DenoiserChunks, Policy
 from ebbflow.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
+from ebbflow.signals import Interrupted
 from interrupting import at_every_line
 from robots.fakes import Counting, Point, Small, Towards
 

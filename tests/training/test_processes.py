@@ -6,7 +6,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from operator import truediv
@@ -14,10 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ebbflow.errors import EbbflowError, Interrupted
+from ebbflow.errors import EbbflowError
+from ebbflow.signals import Interrupted
 from ebbflow.training import processes
 from ebbflow.training.processes import in_processes
-from interrupting import at_every_line
+from interrupting import alive, at_every_line, wait_until
 
 
 def test_answers_come_in_the_order_of_the_jobs():
@@ -83,8 +83,7 @@ except KeyboardInterrupt:
 """
 SCRIPT = """
 import signal, sys
-from ebbflow.errors import Interrupted
-from ebbflow.signals import handled, stop
+from ebbflow.signals import Interrupted, handled, stop
 from ebbflow.training.processes import in_processes
 
 class Loaded:
@@ -123,18 +122,6 @@ def begin(tmp_path):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "took too long"
-        time.sleep(0.05)
-
-
-def alive(pid):
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")
 
 
 @pytest.mark.parametrize("kind", ["work", "load"])

@@ -22,15 +22,16 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ebbflow import cli
-from ebbflow.errors import DivergedError, InputError, Interrupted, StorageError
+from ebbflow.errors import DivergedError, InputError, StorageError
 from ebbflow.files import locked
 from ebbflow.recipes import RECIPES
+from ebbflow.signals import Interrupted
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
 from ebbflow.training.run import _due, _loop, fit, read_metrics, stored, suited
 from ebbflow.training.trainer import batch_indices
-from interrupting import at_every_line
+from interrupting import alive, at_every_line, wait_until
 from recording import record
 from training.runs import (
     STEPS,
@@ -416,10 +417,14 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
 
         def __init__(self):
             self.trainer, self.step, self.saved = self, 0, None
+            self.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
 
         def steps(self, on_nonfinite):
             for self.step in (1, 2, 3):
                 yield SimpleNamespace(step=self.step, loss=0.0)
+
+        def heard(self, received):
+            return received[0] if received else 0
 
         def save(self):
             self.saved = self.step  # what a slow disk would be doing when the signal comes
@@ -700,6 +705,33 @@ def test_two_processes_train_as_one(name, tmp_path):
     for key, part in one.items():
         torch.testing.assert_close(two[key], part, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
     assert steps_of(tmp_path / "two") == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["torchrun is killed", "SIGTERM to the second process"])
+def test_all_processes_of_torchrun_stop_after_the_same_step(how, tmp_path):
+    """And the first saves it before any of them ends, which would end the others."""
+    folder = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    words = [*arguments(tiny(steps=10**6), "flow"), "--checkpoints", 10**5, "--snapshots", 0, "--out", folder]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*torchrun, "-m", "ebbflow", *map(str, words)], env=env, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: saved_step(folder) >= 20 or process.poll() is not None)
+        ranks = children(process.pid)
+        if how == "torchrun is killed":
+            process.kill()
+        else:
+            os.kill(ranks[1], signal.SIGTERM)
+        wait_until(lambda: not children(process.pid) and not any(map(alive, ranks)))
+        said = process.stderr.read().decode()
+    at = saved_step(folder)
+    assert said.count(f"Stopped by SIGTERM at step {at} of 1000000; saved.") == len(ranks) == 2
+    assert "RuntimeError" not in said
+
+
+def children(pid):
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return sorted(map(int, done.stdout.split()))
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import EbbflowError, InputError, Interrupted, StorageError, printable
-from ..signals import handled, stop
+from ..errors import EbbflowError, InputError, StorageError, printable
+from ..signals import Interrupted, handled, stop
 
 # name: (module, what it does); the module's `run(argv)` does it.
 COMMANDS = {

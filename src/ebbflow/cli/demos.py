@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..errors import InputError, Interrupted
+from ..errors import InputError
+from ..signals import Interrupted
 from .arguments import MOST, Flag, hint, parse, tell, within
 
 

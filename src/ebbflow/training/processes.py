@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,7 +23,7 @@ from typing import Any
 from ..errors import EbbflowError
 from ..signals import STOPPING, noted, stop
 
-GRACE = 30  # seconds to save in, for a worker whose parent is gone
+GRACE = 30  # seconds to save in, for a process whose parent is gone
 
 
 def cores() -> int:
@@ -109,5 +110,25 @@ def _listen(end: Connection) -> None:
     _thread.interrupt_main(signal.SIGTERM)
     if parent := multiprocessing.parent_process():
         wait([parent.sentinel])
+    _leave()
+
+
+@cache  # once a process, whose second SIGTERM would end what the first one saves
+def follow_launcher() -> None:
+    """Stop this process, as SIGTERM does, when torchrun is gone without having stopped it."""
+    launcher = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        _leave()
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # which torchrun sets; a shell may well end before what it began
+        threading.Thread(target=follow, daemon=True).start()
+
+
+def _leave() -> None:
+    """End a process that had time to end by itself."""
     time.sleep(GRACE)
     os._exit(1)

@@ -23,14 +23,15 @@ from tqdm import tqdm
 
 from ..data import IDENTITY
 from ..domains import Prepared, domain
-from ..errors import DivergedError, InputError, Interrupted, StorageError, printable
+from ..errors import DivergedError, InputError, StorageError, printable
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
-from ..signals import noted
+from ..signals import Interrupted, noted
 from ..specs import pick
 from ..trained import Trained, build_denoiser
 from . import checkpoint, seal, settings
+from .processes import follow_launcher
 from .trainer import Data, Trainer
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def fit(
         start.denoiser.network.compile()
     precision = _settled(precision, stored(Path(out)) if resume else {}, start.denoiser, Path(out))
     accelerator = accelerate(precision, track, Path(out))
+    follow_launcher()
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
@@ -150,6 +152,7 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
         run.save()
         if snapshots:
             run.snapshot()
+    number = 0
     with noted() as received:
         try:
             for record in trainer.steps(on_nonfinite):
@@ -161,17 +164,18 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
                     bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
-                if received:
+                if number := run.heard(received):
                     break
                 if _due(record.step, steps, checkpoints):
                     run.save()
         except DivergedError:
             run.save()
             raise
-        if received:  # perhaps in the middle of a save, or after the last step's
+        if number := number or run.heard(received):  # perhaps in the middle of a save, or after the last step's
             run.save()
+            trainer.accelerator.wait_for_everyone()  # the end of one process is the end of all
             command = shlex.join(["ebbflow", "resume", str(run.folder)])
-            raise Interrupted(received[0], f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
+            raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
@@ -232,6 +236,13 @@ class _Run:
         self.saved = self.trainer.step
         if self.main:
             checkpoint.point_last(where)  # a kill may have fallen between a checkpoint and its link
+
+    def heard(self, received: list[int]) -> int:
+        """The signal that this process received, or any other, so that all stop after the same step; 0 for none."""
+        number, accelerator = received[0] if received else 0, self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return number
+        return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
     def trained(self) -> Trained:
         """The result: the denoiser with its averaged weights."""
