@@ -374,6 +374,7 @@ class Trained:
         transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
             within_float32(transform, "its transform")
+            transform.undo(torch.empty(shape, device="meta"))  # whose width may be another
         denoiser = build_denoiser(recipe, shape, len(classes), seen)
         denoiser.load_state_dict(weights)
         columns = tuple(config["columns"])
