@@ -22,6 +22,7 @@ A module has
 """
 
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,12 +58,21 @@ def domain(of: Any) -> Any:
     return importlib.import_module(f".{pick(DOMAINS, of.domain, 'domain')}", __name__)
 
 
-def read_array(file: Path) -> np.ndarray:
-    """A snapshot's array."""
+def evolution(folder: Path, shape: tuple[int, ...] | None = None) -> list[tuple[int, np.ndarray]]:
+    """(step, samples of that shape) as they were drawn while training went on; files of other names are not ours."""
+    files = sorted((folder / "evolution").glob("step-*.npy"))
+    steps = [re.fullmatch("step-([0-9]{1,12})", file.stem) for file in files]
+    return [(int(step[1]), _read(file, shape)) for file, step in zip(files, steps, strict=True) if step]
+
+
+def _read(file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
     try:
         array: np.ndarray = np.load(file)
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # numpy raises half a dozen kinds for what is no array
         raise InputError(f"{file} is damaged.") from error
+    samples = isinstance(array, np.ndarray) and array.ndim > 1 and array.dtype.kind in "fu" and len(array)
+    if not samples or shape not in (None, array.shape[1:]):
+        raise InputError(f"{file} must hold samples{'' if shape is None else f' of shape {shape}'}, and doesn't.")
     return array
 
 
