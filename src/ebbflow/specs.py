@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import InputError
 
+LARGEST = 1e18  # number an option may be: its square is still a float32
+
 
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and options: "vp:beta_max=10" → ("vp", {"beta_max": 10})."""
@@ -56,11 +58,10 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
         kind = allowed[key].annotation
         if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
             raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
+        if kind in (int, float) and LARGEST < abs(given[key]) < math.inf:
+            raise InputError(f"{what} {name!r}: {key} must be at most {LARGEST:g} in size; got {repr(value)[:40]}.")
         if kind is float:
-            try:
-                given[key] = float(given[key])
-            except OverflowError:
-                raise InputError(f"{what} {name!r}: {key} must be a float; got a number beyond all floats.") from None
+            given[key] = float(given[key])
     return functools.partial(row, **given)
 
 
