@@ -384,7 +384,7 @@ _LINE: dict[str, tuple[type, ...]] = {
 
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    return type(value) in kinds and (value is None or abs(value) < 1e300)
+    return type(value) in kinds and (value is None or abs(value) < 2**63)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -396,7 +396,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict) or not all(_fits(line.get(name), kinds) for name, kinds in _LINE.items()):
+        if not isinstance(line, dict) or not all(_fits(line.get(name, ""), kinds) for name, kinds in _LINE.items()):
             break
         lines.append(line)
     return lines
