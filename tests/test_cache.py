@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ebbflow import cache
-from ebbflow.cache import cache_folder, executable, fetch, fingerprint, store, unchanged
+from ebbflow.cache import cache_folder, executable, fetch, fingerprint, secret, store, unchanged
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +181,18 @@ def test_a_folder_of_somebody_else_or_a_link_is_refused(folder, tmp_path):
     file.parent.symlink_to(file.parent.rename(tmp_path / "elsewhere"))
     with pytest.raises(PermissionError, match="a link"):
         executable("tool", make("code", []))
+
+
+def test_a_secret_is_made_once_and_only_this_user_reads_it(folder):
+    key = secret()
+    assert (len(key), secret()) == (32, key)
+    file = folder / "secret" / "key"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o700]
+    for damage in (lambda: file.write_bytes(b"short"), lambda: file.chmod(0o622), file.unlink):
+        damage()
+        other = secret()
+        assert (len(other), other != key, secret()) == (32, True, other)
+        key = other
 
 
 def test_a_folder_that_others_can_swap_is_refused(folder, tmp_path):

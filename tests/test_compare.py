@@ -72,7 +72,7 @@ def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
     assert found.command == "ebbflow compare --steps 30 --points 500 --batch 64 --n 300 --quiet --out out"
     for path in filter(Path.is_file, folder.iterdir()):
         assert str(folder.parent).encode() not in path.read_bytes(), path.name
-    command = ["ebbflow", "compare", "--data", "/home/jo/own data/a.csv", "--out=/home/jo/found", "--network", "mlp"]
+    command = ["ebbflow", "compare", "--data", "/srv/jo/own data/a.csv", "--out=/srv/jo/found", "--network", "mlp"]
     assert _shared(shlex.join(command), PointRecipe()) == "ebbflow compare --data a.csv --out=found --network mlp"
     hub = "ebbflow compare --data hf:user/mnist --steps 5"
     assert _shared(hub, ImageRecipe()) == hub

@@ -61,10 +61,10 @@ def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_pa
 
 @pytest.mark.filterwarnings("ignore:.*log-densities change")
 @pytest.mark.parametrize("name", ["flow", "ddpm", "edm", "bridge", "conditional", "plants", "line"])
-def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map, table):
+def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map):
     picture = runs / name / "density.png"
     picture.unlink(missing_ok=True)
-    code, out, err = ebbflow("likelihood", runs / name, *QUICK, *["--data", table] * (name == "plants"))
+    code, out, err = ebbflow("likelihood", runs / name, *QUICK)
     assert code == 0, err
     assert math.isfinite(rows(out)["log-density"][0])
     assert ("truth" in out) == (name in ("flow", "ddpm", "edm", "bridge"))

@@ -302,6 +302,14 @@ def test_saved_to_disk(real, tmp_path):
         assert (found.labels.tolist(), found.test) == ([0, 1, 1], 1)
 
 
+def test_labels_that_are_hidden(real, tmp_path):
+    for hidden in (-1, None):
+        both = real.DatasetDict(train=made(real, [1, 2], [0, 1]), test=made(real, [8, 9], [hidden, hidden]))
+        both.save_to_disk(str(tmp_path / str(hidden)))
+        found = get(tmp_path / str(hidden))
+        assert (found.labels.tolist(), found.test, found.classes) == ([0, 1, -1, -1], 2, ("cat", "ant"))
+
+
 def test_many_rows_in_threads(real, tmp_path):
     made(real, range(200), [k % 2 for k in range(200)]).save_to_disk(str(tmp_path / "many"))
     found = get(tmp_path / "many", workers=4)

@@ -75,7 +75,7 @@ class Images(Subject):
     channels: int = _IMAGES.channels
     """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
     value_range: str = _IMAGES.value_range
-    """LOW:HIGH, the values of pictures of more than 8 bits that become 0 and 255; the set's own unless given."""
+    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
     flip: bool = _IMAGES.flip
     """Mirror half of the pictures in training, left to right."""
     held_out: float = _IMAGES.held_out

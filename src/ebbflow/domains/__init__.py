@@ -32,8 +32,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..arrays import npy
 from ..data import Observation, Transform
-from ..data.arrays import npy
 from ..errors import InputError
 from ..specs import pick
 from ..training.trainer import Data

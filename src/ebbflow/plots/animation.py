@@ -5,6 +5,7 @@ matplotlib would redraw every dot of every frame; a histogram of pixels and a sh
 
 import io
 import math
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -97,16 +98,21 @@ def write_gif(
     ends = [round(each * k) for k in range(len(images))]
     durations = [10 * (end - begin) for begin, end in pairwise(ends)] + [round(hold * 1000)]
     film = io.BytesIO()
-    images[0].save(
-        film,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=durations,
-        loop=0,
-        optimize=False,
-        disposal=1,
-    )
+    try:
+        images[0].save(
+            film,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
+            disposal=1,
+        )
+    except struct.error:  # pillow makes one frame of those that are the same
+        raise InputError(
+            "A GIF shows no picture for longer than 655 s; write an .mp4, or more frames a second."
+        ) from None
     write_file(Path(path), film.getvalue())
     return Path(path)
 

@@ -35,8 +35,8 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: Number = 10, 
     colours, shows at most 50 frames a second and rests `hold` seconds on its last; it is the larger file by far.
     """
     path = Path(path)
-    if not 0 < fps < float("inf"):
-        raise InputError(f"fps must be a number above 0; got {fps:g}.")
+    if not 1e-3 <= fps < float("inf"):
+        raise InputError(f"fps must be a number of at least 0.001; got {fps:g}.")
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
         raise InputError(f"A film's name must end in {' or '.join(_WRITERS)}; got {path.name!r}.")

@@ -217,7 +217,7 @@ class ImageRecipe(Recipe):
     channels: int = 0
     """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
     value_range: str = ""
-    """LOW:HIGH, the values of pictures of more than 8 bits that become 0 and 255; the set's own unless given."""
+    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
     flip: bool = False
     """Mirror half of the pictures in training, left to right."""
     held_out: float = 0.1
@@ -279,7 +279,7 @@ class RobotRecipe(Recipe):
     size: int = 0
     """Side to which pictures are resized; 0 keeps theirs."""
     value_range: str = ""
-    """CAMERA=LOW:HIGH by comma, the values of more than 8 bits that become 0 and 255; the recording's unless given."""
+    """CAMERA=LOW:HIGH of more than 8 bits, which become 0 and 255; by comma, the lowest and highest unless given."""
     prompt: int = 0
     """Bytes of the task's instruction that it is told; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
