@@ -46,6 +46,12 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
     raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{hint}.")
 
 
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """The first names, quoted, and how many more there are; "none" for none."""
+    shown = [repr(name) for name in names]
+    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
+
+
 def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Callable[..., Any]:
     """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
     name, given = parse(spec)
