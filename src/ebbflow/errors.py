@@ -1,7 +1,6 @@
 """What can go wrong, and the exit code the command gives it. The text is one sentence for the user."""
 
 
-
 def printable(what: object) -> str:
     """Text for a terminal: what can't be printed, such as an escape sequence in a file's name, is written out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
