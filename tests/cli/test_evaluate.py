@@ -21,7 +21,7 @@ class Middle:
     """Push-T's spaces, and an episode of three steps."""
 
     name, task, fps, max_steps, success = "pusht", "Go to the middle.", 10.0, 3, False
-    state_names, action_names = NAMES, ("x", "y")
+    state_names, action_names = NAMES, ("target_x", "target_y")
     low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
 
     def __init__(self, *, pixels=False):
@@ -96,9 +96,14 @@ def lines(run, name="episodes.jsonl"):
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
+def recording(run):
+    """The option that names what a policy was trained on."""
+    return "--data", run.parent / "episodes.npz"
+
+
 def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
     pytest.importorskip("gym_pusht")
-    code, out, err = ebbflow("evaluate", policy, "--episodes", 2, *QUICK)
+    code, out, err = ebbflow("evaluate", policy, *recording(policy), "--episodes", 2, *QUICK)
     assert code == 0, err
     rows = {row["name"]: row for row in json.loads(out)}
     assert list(rows) == [*TRIED, BESIDE]
@@ -118,7 +123,7 @@ def test_the_files_say_how_they_were_made(policy, ebbflow, quick, monkeypatch):
         robots, "Policy", lambda chunks, **how: made.append((chunks, how)) or robots_policy(chunks, **how)
     )
     options = "--episodes 2 --seed 3 --sampler heun --steps 4 --bound 1.5 --delay 2 --n-action-steps 5 --real-time"
-    code, out, err = ebbflow("evaluate", policy, "--simulator", "other", *options.split(), *QUICK)
+    code, out, err = ebbflow("evaluate", policy, *recording(policy), "--simulator", "other", *options.split(), *QUICK)
     assert code == 0, err
     how = {
         "checkpoint": 4, "seed": 3, "sampler": "heun", "grid": "uniform", "steps": 4, "bound": 1.5,
@@ -158,13 +163,13 @@ def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, qui
 
     monkeypatch.setattr(Trained, "sample", sampled)
     monkeypatch.setattr(robots.Policy, "observe", observed)
-    assert ebbflow("evaluate", seeing, "--episodes", 1, *QUICK)[0] == 0
+    assert ebbflow("evaluate", seeing, *recording(seeing), "--episodes", 1, *QUICK)[0] == 0
     assert shown[0] is None
     assert shown.count(200) == 3  # in the simulator
     before = {name: (seeing / name).read_text() for name in ("evaluation.json", "episodes.jsonl")}
     (seeing / "trajectories.png").unlink()
     shown.clear()
-    code, out, err = ebbflow("evaluate", seeing, "--episodes", 1, "--blind", *QUICK)
+    code, out, err = ebbflow("evaluate", seeing, *recording(seeing), "--episodes", 1, "--blind", *QUICK)
     assert code == 0, err
     assert shown == [0, 0, 0, 0]  # beside the recording and in the simulator
     assert all((seeing / name).read_text() == text for name, text in before.items())
@@ -174,11 +179,12 @@ def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, qui
 
 
 def test_without_a_simulator_only_actions_are_compared(placeless, ebbflow, quick):
-    code, out, err = ebbflow("evaluate", placeless, *QUICK)
+    code, out, err = ebbflow("evaluate", placeless, *recording(placeless), *QUICK)
     assert (code, names(out)) == (0, [BESIDE])
     assert "ebbflow: The recipe names no simulator (--simulator does): only actions are compared.\n" in err
     assert not (placeless / "episodes.jsonl").exists()
-    code, out, err = ebbflow("evaluate", placeless, "--simulator", "other", "--episodes", 1, *QUICK)
+    tried = ("--simulator", "other", "--episodes", 1)
+    code, out, err = ebbflow("evaluate", placeless, *recording(placeless), *tried, *QUICK)
     assert (code, names(out)) == (0, [*TRIED, BESIDE])
     assert "names no simulator" not in err
 
@@ -186,15 +192,21 @@ def test_without_a_simulator_only_actions_are_compared(placeless, ebbflow, quick
 def test_without_its_recording_a_policy_is_only_tried_out(orphan, ebbflow, quick):
     code, out, err = ebbflow("evaluate", orphan, "--episodes", 2, *QUICK)
     assert (code, names(out)) == (0, TRIED)
-    assert err == (f"ebbflow: There is no file {orphan.parent / 'episodes.npz'}. So the policy is only tried out.\n")
+    name = orphan.parent / "episodes.npz"
+    assert err == (
+        f"ebbflow: This run was trained on {name}, which is opened only if you name it too: --data {name}, or where it "
+        "lies now (data=… in from_pretrained). So the policy is only tried out.\n"
+    )
     code, out, err = ebbflow("evaluate", orphan, "--episodes", 0, *QUICK)  # then nothing is left to do
     assert (code, out, err.count("\n")) == (2, "", 1)
+    code, out, err = ebbflow("evaluate", orphan, *recording(orphan), *QUICK)
+    assert (code, out, err) == (2, "", f"ebbflow: There is no file {name}.\n")
 
 
 def test_nothing_is_written_into_an_exported_folder(policy, ebbflow, quick, tmp_path):
     assert ebbflow("export", policy, "--out", "model")[0] == 0
     before = sorted((tmp_path / "model").iterdir())
-    assert ebbflow("evaluate", "model", "--episodes", 1, *QUICK)[0] == 0
+    assert ebbflow("evaluate", "model", *recording(policy), "--episodes", 1, *QUICK)[0] == 0
     assert sorted((tmp_path / "model").iterdir()) == before
     assert ebbflow("export", policy, "--out", "model", "--overwrite")[0] == 0
 

@@ -23,7 +23,10 @@ def test_a_policy_is_filmed(policy, ebbflow, tmp_path):
 
 
 def test_chunks_are_drawn_and_written(policy, ebbflow, tmp_path):
-    code, _, err = ebbflow("sample", policy, "--n", 3, "--out", tmp_path / "chunks.npz")
+    drawn = ("sample", policy, "--n", 3, "--out", tmp_path / "chunks.npz")
+    code, _, err = ebbflow(*drawn)
+    assert (code, f"--data {policy.parent / 'episodes.npz'}, or" in err) == (2, True)
+    code, _, err = ebbflow(*drawn, "--data", policy.parent / "episodes.npz")
     assert code == 0, err
     with np.load(tmp_path / "chunks.npz") as archive:
         assert archive["chunks"].shape == (3, 16, 2)

@@ -15,7 +15,7 @@ from ebbflow.domains.points import unseen
 from ebbflow.likelihood import log_density
 from ebbflow.trained import Trained
 
-from .conftest import PICTURES, POINTS
+from .conftest import PICTURES, POINTS, TINY
 
 PLOTS = {"samples.png", "trajectories.png", "intermediate.png", "losses.png", "sampling.gif", "training.gif"}
 
@@ -28,6 +28,19 @@ def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
     x = np.load(tmp_path / "x.npy")
     assert x.shape == (50, 1 if name == "line" else 2)
     assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("standardise", ["--standardise", "--no-standardise"])
+def test_a_constant_column_stays_exactly_constant(ebbflow, tmp_path, standardise):
+    rows = [f"{x},7.3,{2 * x}" for x in range(30)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,fixed,c", *rows]))
+    data = ("--data", tmp_path / "table.csv", standardise)
+    assert ebbflow("train", "ddpm", *data, *TINY, "--out", tmp_path / "run")[0] == 0
+    assert ebbflow("sample", tmp_path / "run", "--n", "40", "--steps", "5", "--out", tmp_path / "x.csv")[0] == 0
+    with open(tmp_path / "x.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["fixed"] for line in lines} == {"7.3"}
+    assert len({line["a"] for line in lines}) == 40
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -123,8 +136,8 @@ def test_evaluate_prints_every_metric_beside_its_floor(ebbflow, runs):
     assert json.loads((runs / "flow" / "evaluation.json").read_text()) == rows
 
 
-def test_evaluate_asks_a_conditional_run_for_every_class(ebbflow, runs):
-    code, out, _ = ebbflow("evaluate", runs / "plants", "--n", "100", "--steps", "5", "--json")
+def test_evaluate_asks_a_conditional_run_for_every_class(ebbflow, runs, table):
+    code, out, _ = ebbflow("evaluate", runs / "plants", "--data", table, "--n", "100", "--steps", "5", "--json")
     names = {row["name"] for row in json.loads(out)}
     assert code == 0
     assert {"asked label nearest", "sliced W2 of label 0", "sliced W2 of label 1"} <= names
@@ -132,8 +145,8 @@ def test_evaluate_asks_a_conditional_run_for_every_class(ebbflow, runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow", "plants", "line", "between"])
-def test_plot_draws_all_there_is(ebbflow, runs, name, tmp_path):
-    code, out, _ = ebbflow("plot", runs / name, "--out", "plots")
+def test_plot_draws_all_there_is(ebbflow, runs, name, tmp_path, table):
+    code, out, _ = ebbflow("plot", runs / name, "--out", "plots", *["--data", table] * (name == "plants"))
     expected = PLOTS | (set() if name == "line" else {"vector_field.png"})
     assert code == 0
     assert {path.name for path in (tmp_path / "plots").iterdir()} == expected
@@ -177,13 +190,14 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbflow, unhid
     assert count() == 400
     code, _, err = ebbflow(*given("--label", "rare", "--guidance", "2"))
     assert (code, "Guidance needs a run trained with label_dropout above 0" in err) == (2, True)
-    code, out, err = ebbflow("evaluate", unhidden, "--n", "100", "--steps", "2", "--json")
+    named = ("--data", unhidden.parent / "table.csv")
+    code, out, err = ebbflow("evaluate", unhidden, *named, "--n", "100", "--steps", "2", "--json")
     assert (code, err.count("drawn as often")) == (0, 0)
     assert {"copies", "asked label nearest"} <= {row["name"] for row in json.loads(out)}
     config = json.loads((unhidden / "checkpoints" / "last" / "config.json").read_text())
     assert config["frequencies"] == [0.95, 0.05]
     monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 6)
-    code, out, _ = ebbflow("likelihood", unhidden, "--steps", "8")
+    code, out, _ = ebbflow("likelihood", unhidden, *named, "--steps", "8")
     found = float(out.split()[1])
     trained = Trained.from_pretrained(unhidden)
     z = trained.to_network(unseen(trained.recipe, 10**6, 0).x)
@@ -205,6 +219,6 @@ def test_a_class_may_be_called_all(ebbflow, tmp_path):
     few = ("run", "--n", "20", "--steps", "2")
     assert ebbflow("sample", *few, "--label", "all", "--no-picture", "--out", "x.csv")[0] == 0
     assert (tmp_path / "x.csv").read_text().count("all") == 20
-    code, out, _ = ebbflow("evaluate", *few, "--json")
+    code, out, _ = ebbflow("evaluate", *few, "--data", "table.csv", "--json")
     assert code == 0
     assert {"sliced W2 of label 0", "sliced W2 of label 1"} <= {row["name"] for row in json.loads(out)}

@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ebbflow import memory
-from ebbflow.data import arrays as arrays_module, files as files_module, read, save
+from ebbflow import arrays as arrays_module, memory
+from ebbflow.data import files as files_module, read, save
 from ebbflow.errors import InputError, StorageError
 
 
@@ -165,6 +165,43 @@ def test_npz(tmp_path, held, label):
     assert points.x.tolist() == TABLE.tolist()
     assert points.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert points.classes == ("a", "b", "c")
+
+
+def test_parts_of_a_table(tmp_path):
+    """The held-out ones come last, whatever their order."""
+    held = {
+        "x_test": TABLE[4:],
+        "y_test": KINDS[4:],
+        "x_train": TABLE[:4],
+        "y_train": KINDS[:4],
+        "kind_train": KINDS[2:],
+    }
+    np.savez(tmp_path / "mine.npz", **held)
+    with pytest.warns(UserWarning, match=r"4 rows to train on \('x_train'\), 2 held out \('x_test'\)\.$"):
+        points = read(tmp_path / "mine.npz")
+    assert (points.x.tolist(), points.test, points.labels.tolist()) == (TABLE.tolist(), 2, [0, 1, 2, 0, 1, 2])
+    assert read(tmp_path / "mine.npz", "kind").labels is None  # the test part has none
+    with pytest.raises(InputError, match="no array 'sort'"):
+        read(tmp_path / "mine.npz", "sort")
+    np.savez(tmp_path / "mine.npz", **held | {"x_test": TABLE[4:, :1]})
+    with pytest.raises(
+        InputError, match=r"'x_test' and 'x_train' must have as many columns|'x_train' and 'x_test' must"
+    ):
+        read(tmp_path / "mine.npz")
+    np.savez(tmp_path / "mine.npz", train=TABLE, labels=KINDS)
+    assert read(tmp_path / "mine.npz").labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_an_npz_of_pictures_is_no_table(tmp_path):
+    """Its labels, a column of numbers, would else be taken for the points."""
+    pictures = np.zeros((6, 2, 2), np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=pictures, train_labels=np.zeros((6, 1), np.uint8))
+    with pytest.raises(
+        InputError, match=r"a\.npz holds pictures \('train_images'\), which recipes such as flow-images"
+    ):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", thumbnails=pictures, x=TABLE)
+    assert read(tmp_path / "a.npz").x.tolist() == TABLE.tolist()
 
 
 @pytest.mark.parametrize("name", ["x", "anything", "labels"])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -133,6 +134,15 @@ def test_rows_held_out_are_never_trained_on_and_no_class_is_swallowed(tmp_path):
     assert (len(train.x), len(held.x)) == (GAUSSIANS.points, 0)
 
 
+def test_a_file_s_own_parts_are_kept_apart(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    np.savez(tmp_path / "a.npz", x_test=x[:10], x_train=x[10:])
+    train, held = parts(PointRecipe(data=str(tmp_path / "a.npz")))
+    assert np.array_equal(train.x, x[10:].astype(np.float32))
+    assert np.array_equal(held.x, x[:10].astype(np.float32))
+    assert train.test == held.test == 0
+
+
 def test_the_classes_of_a_named_set_are_equally_frequent():
     assert prepare(replace(GAUSSIANS, points=50, conditional=True)).frequencies == (1 / 3,) * 3
     assert prepare(replace(GAUSSIANS, points=50)).frequencies == ()
@@ -199,3 +209,10 @@ def test_likelihoods_are_of_rows_never_trained_on(tmp_path):
     assert len(unseen(recipe, 7, 0).x) == 7
     with pytest.warns(UserWarning, match="Nothing was held out"):
         assert len(unseen(replace(recipe, held_out=0.0), 10**6, 0).x) == 200
+
+
+def test_a_spread_that_float32_has_no_room_for_is_refused_before_training_by_the_columns_name(tmp_path):
+    x = torch.tensor([[0.0, -1e37], [1.0, 1e37], [2.0, -1e37], [3.0, 1e37]])
+    save(tmp_path / "wild.csv", x, ["near", "far"])
+    with pytest.raises(InputError, match=r"wild\.csv, column 'far': values around 0 that spread by 1e\+37"):
+        prepare(PointRecipe(data=str(tmp_path / "wild.csv")))

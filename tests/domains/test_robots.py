@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 
+from ebbflow.data import Observation, episodes
+from ebbflow.data.pictures import Levels
 from ebbflow.domains import robots
 from ebbflow.errors import InputError
 from ebbflow.recipes import RECIPES
-from ebbflow.robots.rollout import Episode
+from ebbflow.robots.rollout import Episode, rollout
 from ebbflow.trained import Trained
 from ebbflow.training.rehearsal import rehearse
-from ebbflow.training.run import begin, fit
+from ebbflow.training.run import begin, fit, prepare
 from recording import record
 
 SMALL = {
@@ -53,6 +56,26 @@ def test_what_is_held_out_is_never_trained_on(file):
     assert robots.parts(replace(asked, seed=5))[1] is held  # whatever the seed
     seen = robots.recorded(asked, 84, seed=0, first=0)["state"]
     assert {tuple(row) for row in seen[:, -1].tolist()} == {tuple(row) for row in held.state.tolist()}
+
+
+def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
+    """A recording that has a camera of more than 8 bits; what was given is asked for again, by its name."""
+    told = []
+
+    def load(data, cameras, size, levels):
+        told.append(dict(levels))
+        return replace(episodes.load(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
+
+    monkeypatch.setattr(robots, "load", load)
+    start, _ = prepare(asked := recipe(file, cameras="top"))
+    assert (start.recipe.value_range, told) == ("top=300:2200", [{}])
+    robots.parts(start.recipe)
+    assert told[1] == {"top": (300, 2200)}
+    start, _ = prepare(replace(asked, value_range="top=0:4000"))
+    assert start.recipe.value_range == "top=0:4000"
+    for wrong in ("0:4000", "other=0:4000", "top", "top=5"):
+        with pytest.raises(InputError, match="value_range must be"):
+            prepare(replace(asked, value_range=wrong))
 
 
 def test_a_window_is_what_the_file_says_normalised(file):
@@ -173,7 +196,8 @@ class Middle:
     """A simulator in which the agent goes where it is sent, and is to stay in the middle; white pictures."""
 
     name, task, fps, max_steps = "middle", "Go to the middle.", 10.0, 40
-    state_names, action_names = ("agent_x", "agent_y", "block_x", "block_y", "block_angle"), ("x", "y")
+    state_names = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
+    action_names = ("target_x", "target_y")
     low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
 
     def __init__(self, *, pixels=False):
@@ -242,8 +266,97 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
 def test_a_simulator_that_shows_something_else_is_refused(tmp_path, middle):
     asked = recipe(record(tmp_path / "a.npz", state_names=np.array(["block_x", "agent_x", "a", "b", "c"])))
     place = robots.Place.of(begin(asked, robots.prepare(asked)), "middle")
-    with pytest.raises(InputError, match="The policy knows block_x, agent_x, a, b, c; middle shows agent_x"):
+    with pytest.raises(InputError, match="trained with the state block_x, agent_x, a, b, c; that of middle is agent_x"):
         place().reset(0)
+
+
+OTHERS = {
+    "action_names": (
+        np.array(["target_y", "target_x"]),
+        "the action target_x, target_y; that of {} is target_y, target_x",
+    ),
+    "fps": (np.array(50.0), "trained on 10 steps a second; {} has 50 steps a second"),
+    "state_names": (
+        np.array(["block_x", *"abcd"]),
+        "the state agent_x.* block_angle; that of {} is block_x, a, b, c, d",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", OTHERS)
+def test_a_simulator_of_another_robot_is_refused(run, part, middle, monkeypatch):
+    """Before an episode begins: by the library's commands, and in `rollout` with a simulator of one's own."""
+    trained, _ = run
+    other, words = OTHERS[part]
+    monkeypatch.setattr(Middle, part, other.item() if part == "fps" else tuple(other.tolist()))
+    for use in (
+        lambda: robots.episodes(trained, [0], simulator="middle"),
+        lambda: robots.chunk_time(trained, simulator="middle", repeats=1),
+        lambda: rollout(Middle, robots.policy(trained), [0], progress=False),
+    ):
+        with pytest.raises(InputError, match=words.format("middle")):
+            use()
+
+
+@pytest.mark.parametrize("part", OTHERS)
+def test_a_recording_of_another_robot_is_refused(part, tmp_path):
+    """Whatever reads the recording again: samples, plots, more training."""
+    asked, folder = recipe(record(tmp_path / "a.npz", pictures=True), cameras="top", action="all"), tmp_path / "run"
+    trained = fit(asked, folder, progress=False, snapshots=0)
+    other, words = OTHERS[part]
+    record(tmp_path / "a.npz", pictures=True, **{part: other})
+    for use in (
+        lambda: trained.sample(2),
+        lambda: list(robots.draw_evaluation(trained, torch.zeros(1), tmp_path)),
+        lambda: robots.draw_samples(Trained.from_pretrained(folder), torch.zeros(1), None, tmp_path / "fan.png"),
+        lambda: fit(asked, folder, resume=True, progress=False),
+    ):
+        with pytest.raises(InputError, match=words.format(r".*a\.npz")):
+            use()
+
+
+def test_what_is_not_known_is_not_compared(tmp_path, middle):
+    """A recording without names or a rate, as Push-T's own; and a run of an older version, which stored no rate."""
+    arrays = np.load(record(tmp_path / "a.npz"))
+    np.savez(tmp_path / "b.npz", **{name: arrays[name] for name in ("state", "action", "episode_ends")})
+    asked = recipe(str(tmp_path / "b.npz"), action="all")
+    trained = begin(asked, robots.prepare(asked))
+    assert robots.robot_of(trained) == (tuple(f"state_{i}" for i in range(5)), ("action_0", "action_1"), 0.0)
+    robots.Place.of(trained, "middle")().reset(0)
+    robots.same_recording(trained)
+    config = trained.observation.to_config()
+    assert Observation.from_config(config) == trained.observation
+    del config["fps"]
+    assert Observation.from_config(config).fps == 0
+
+
+def test_a_recipe_may_name_and_order_the_actions(tmp_path, middle):
+    """By name where the recording has them in another order, by place where it has none or others."""
+    swapped = record(tmp_path / "a.npz", action_names=np.array(["target_y", "target_x"]))
+    plain, turned = (robots.parts(recipe(swapped, action=action))[0] for action in ("all", "target_x,target_y"))
+    assert turned.action_names == ("target_x", "target_y")
+    assert turned.action.equal(plain.action.flip(1))
+    motors = recipe(record(tmp_path / "b.npz", action_names=np.array(["motor_0", "motor_1"])))
+    assert robots.prepare(motors).columns == ("target_x", "target_y")
+    robots.Place.of(begin(motors, robots.prepare(motors)), "middle")().reset(0)
+    for action, words in (("target_x,up", "The action has no column 'up'"), ("none", "at least one action")):
+        with pytest.raises(InputError, match=words):
+            robots.parts(recipe(swapped, action=action))
+
+
+def test_a_recording_that_was_replaced_is_read_anew(tmp_path):
+    """In the same process and under the same name: what is trained on and held out are those of the new file."""
+    asked = recipe(record(tmp_path / "a.npz"))
+    first, again = robots.parts(asked), robots.parts(asked)
+    assert first[0] is again[0]
+    record(tmp_path / "a.npz", seed=1)
+    second = robots.parts(asked)
+    record(tmp_path / "b.npz", seed=1)
+    fresh = robots.parts(replace(asked, data=str(tmp_path / "b.npz")))
+    for old, new, expected in zip(first, second, fresh, strict=True):
+        assert not old.state.equal(new.state)
+        assert new.state.equal(expected.state)
+    assert robots.prepare(asked).transform != robots.prepare(recipe(record(tmp_path / "a.npz"))).transform
 
 
 def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, monkeypatch):
@@ -288,6 +401,16 @@ def test_an_objective_decides_all_that_goes_with_it(file):
         diffusion.with_objective("magic")
     with pytest.raises(InputError, match="would cut off actions beyond as many standard deviations"):
         replace(diffusion, normalise="mean_std")
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [np.zeros((3, 1, 5)), [1, 2, 3], {"state": np.zeros((3, 1, 5))}, {"state": 1.0}, {"state": torch.tensor(1.0)}],
+)
+def test_what_is_seen_are_tensors_by_name(run, seen, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses them first
+    with pytest.raises(InputError, match="seen must be a dict of tensors, a row for each sample; got"):
+        run[0].sample(3, seen=seen)
 
 
 def test_there_must_be_an_observation_for_every_sample(run):

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from types import MappingProxyType
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from ebbflow.data.normalise import Standardise
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import DivergedError, InputError
-from ebbflow.oracle import gaussian
+from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import Linear
 from ebbflow.randomness import Draws
 from ebbflow.robots.chunking import Previous, soft_mask
@@ -24,6 +25,12 @@ from ebbflow.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Counting, Towards
 
 SEEN = {"state": np.zeros(1, np.float32)}
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """As for users: without jaxtyping, which in tests refuses other types first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def executed(policy, steps):
@@ -207,6 +214,45 @@ def test_noise_belongs_to_seed_episode_and_chunk():
     assert np.abs(alone[0] - alone[2]).max() > 0.1  # the second chunk's noise is another
 
 
+WAYS = mixture(Linear(), torch.tensor([[[-1.0], [-1.0]], [[1.0], [1.0]]]), 0.05)
+
+
+def ways(policy, episodes, steps=1):
+    """-1 or 1 for each episode: which of two ways it goes at first."""
+    gone = []
+    for episode in episodes:
+        policy.reset(episode)
+        gone += [[float(policy.select_action(SEEN)[0]) for _ in range(steps)]]
+    gone = np.array(gone)
+    assert np.abs(np.abs(gone) - 1).max() < 0.4  # one way or the other, never between
+    return np.sign(gone[:, 0]).tolist(), gone
+
+
+def test_every_episode_has_noise_of_its_own_and_can_be_repeated():
+    """Half of all episodes go either way: that forty go the same has a probability of 2e-12."""
+    source = DenoiserChunks(WAYS, (2, 1), {"state": (1, 1)}, n_action_steps=1, steps=20)
+    policy = Policy(source)
+    gone, actions = ways(policy, [None] * 40, steps=3)
+    assert set(gone) == {-1, 1}
+    assert policy.episodes == (39,)
+    np.testing.assert_array_equal(ways(Policy(source), [None] * 40, steps=3)[1], actions)  # the same seed
+    np.testing.assert_array_equal(ways(policy, [[k] for k in range(40)], steps=3)[1], actions)  # the same episodes
+    assert ways(Policy(source, seed=1), [None] * 40)[0] != gone
+    assert policy.episodes == (39,)
+    policy.reset()
+    assert policy.episodes == (40,)  # what was repeated doesn't count twice
+
+
+def test_the_next_episode_is_one_that_was_not_begun_before():
+    policy = Policy(Counting())
+    policy.select_action(SEEN)  # without a reset the first begins
+    assert policy.episodes == (0,)
+    for asked, numbers in ((None, (1,)), ([7, np.int64(3)], (7, 3)), (None, (8,)), ([2], (2,)), (None, (9,)), ([], ())):
+        policy.reset(asked)
+        assert policy.episodes == numbers
+    assert policy.actions([]).shape == (0, 1)
+
+
 def test_predict_action_chunk_is_what_select_action_would_do_and_changes_nothing():
     policy = Policy(Towards(noise=1.0))
     policy.reset((5,))
@@ -242,6 +288,20 @@ def test_rows_of_every_call():
         ({"state": np.array(["a"] * 4)}, r"state must be float32"),
         ({"images": 1}, r"needs state in an observation; got images"),
         ({}, r"needs state in an observation; got nothing"),
+        ({1: 2}, r"needs state in an observation; got 1"),
+        (np.zeros(4, np.float32), r"An observation must be a dict of state; got ndarray"),
+        ([0.0] * 4, r"must be a dict of state; got list"),
+        (None, r"must be a dict of state; got NoneType"),
+        ("left", r"must be a dict of state; got str"),
+        ({"state": "left"}, r"state must be float32 of shape \(4,\); got <U4 of \(\)"),
+        ({"state": None}, r"state must be float32"),
+        ({"state": [[1.0], [1.0, 2.0], 3, 4]}, r"state must be float32 of shape \(4,\); got object of \(\)"),
+        ({"state": {"x": 1}}, r"state must be float32"),
+        ({"state": [10**400] * 4}, r"state must be float32 of shape \(4,\); got object of \(4,\)"),
+        ({"state": [1e300] * 4}, r"state must be finite; got inf at index 0"),
+        ({"state": np.zeros(4, complex)}, r"state must be float32"),
+        ({"state": torch.zeros(4, dtype=torch.bfloat16)}, r"state must be float32"),
+        ({"state": torch.zeros(4).to_sparse()}, r"state must be float32"),
     ],
 )
 def test_bad_observations(seen, says):
@@ -252,11 +312,43 @@ def test_bad_observations(seen, says):
     assert policy.select_action(state(0)).shape == (2,)  # nothing of it was remembered
 
 
-def test_images_must_be_bytes():
-    with pytest.raises(
-        InputError, match=r"images must be uint8 of shape \(2, 2, 3, 3\); got float64 of \(2, 2, 3, 3\)"
-    ):
-        Policy(Sees()).select_action({"images": np.zeros((2, 2, 3, 3)), "prompt": "a"})
+def test_tensors_and_lists_are_observations_too():
+    policy = Policy(Towards(noise=0.0))
+    expected = policy.predict_action_chunk(state(0.5))
+    for seen in (torch.tensor([0.5, 0, 1, 1]), torch.tensor([0.5, 0, 1, 1], requires_grad=True), [0.5, 0, 1, 1]):
+        np.testing.assert_array_equal(policy.predict_action_chunk({"state": seen}), expected)
+
+
+@pytest.mark.parametrize("prompt", [b"push", None, 3, ["push"], "push it\ud800", "a prompt that is too long"])
+def test_a_prompt_must_be_a_text(prompt):
+    seen = {"images": np.zeros((2, 2, 3, 3), np.uint8), "prompt": prompt}
+    with pytest.raises(InputError, match=r"prompt must be a text, or int64 of shape \(5,\)|prompt may have|UTF-8"):
+        Policy(Sees()).select_action(seen)
+
+
+@pytest.mark.parametrize("use", [
+    lambda policy: policy.reset(3), lambda policy: policy.reset("ab"), lambda policy: policy.reset([1.5]),
+    lambda policy: policy.reset([None]), lambda policy: policy.actions(0), lambda policy: policy.actions([1]),
+    lambda policy: policy.actions(["a"]), lambda policy: policy.observe(SEEN, 1),
+    lambda policy: policy.observe(SEEN, -1), lambda policy: policy.observe(SEEN, "a"),
+    lambda policy: policy.chunk(5), lambda policy: policy.chunk_ms(None),
+    lambda policy: policy.predict_action_chunk(SEEN, 0), lambda policy: policy.predict_action_chunk(SEEN, 1.5),
+    lambda policy: policy.predict_action_chunk(SEEN, "2"),
+])  # fmt: skip
+def test_numbers_of_episodes_and_slots_are_whole(use, unchecked):
+    policy = Policy(Counting())
+    policy.reset()
+    with pytest.raises(InputError, match=r"whole number|at least 1; got 0|slot must be one of the 1 that reset began"):
+        use(policy)
+    assert (policy.episodes, policy.select_action(SEEN).tolist()) == ((0,), [0])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint16", "int64"])
+def test_images_must_be_bytes(dtype):
+    """Depths of 16 bits too: as bytes, 300 mm would be 44."""
+    said = rf"images must be uint8 of shape \(2, 2, 3, 3\); got {dtype} of \(2, 2, 3, 3\)"
+    with pytest.raises(InputError, match=said):
+        Policy(Sees()).select_action({"images": np.zeros((2, 2, 3, 3), dtype), "prompt": "a"})
 
 
 @pytest.mark.parametrize(
@@ -271,9 +363,14 @@ def test_images_must_be_bytes():
         ({"ensemble": 0.01}, r"needs a number of at least 0, n_action_steps=1"),
         ({"ensemble": -1.0, "n_action_steps": 1}, r"got ensemble=-1.0"),
         ({"ensemble": 0.01, "n_action_steps": 1, "real_time": True}, r"choose one"),
+        ({"ensemble": "off", "n_action_steps": 1}, r"got ensemble='off'"),
+        ({"n_action_steps": 1.5}, r"n_action_steps must be a whole number; got '1.5'"),
+        ({"delay": "1"}, r"delay must be a whole number"),
+        ({"rows": 2.0}, r"rows must be a whole number"),
+        ({"seed": "a"}, r"seed must be a whole number"),
     ],
 )
-def test_refused_options(options, says):
+def test_refused_options(options, says, unchecked):
     with pytest.raises(InputError, match=says):
         Policy(Counting(), **options)
 

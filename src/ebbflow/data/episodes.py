@@ -4,17 +4,46 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ..arrays import Stored, npz
 from ..errors import InputError
-from .arrays import Stored, npz
 from .gather import COPIES
 from .normalise import IDENTITY, Transform, transform_from_config
+from .pictures import Levels
+
+
+class Robot(NamedTuple):
+    """What a robot's states and actions are called, and its steps in a second; () and 0 where that isn't known."""
+
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    fps: float = 0.0
+
+    def check(self, other: "Robot", name: str) -> None:
+        """InputError where another robot, or a recording, differs in what is known of both. name: of the other."""
+        for kind in ("state", "action"):
+            own, others = (getattr(robot, f"{kind}_names") for robot in (self, other))
+            known = all(names and names != numbered(kind, len(names)) for names in (own, others))
+            if own != others and (known or (own and others and len(own) != len(others))):
+                raise InputError(
+                    f"The policy was trained with the {kind} {', '.join(own)}; that of {name} is {', '.join(others)}."
+                )
+        if self.fps and other.fps and not math.isclose(self.fps, other.fps, rel_tol=0.01):  # 29.97 is 30
+            raise InputError(
+                f"The policy was trained on {self.fps:g} steps a second; {name} has {other.fps:g} steps a second."
+            )
+
+
+def numbered(kind: str, width: int) -> tuple[str, ...]:
+    """The names of columns that have none."""
+    return tuple(f"{kind}_{i}" for i in range(width))
 
 
 @dataclass(frozen=True)
@@ -24,7 +53,8 @@ class Episodes:
     state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units.
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
-    images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second.
+    images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second,
+    0 where that isn't known. levels: of cameras whose pictures had more than 8 bits, the values that became 0 and 255.
     """
 
     state: Float[Tensor, " n s"]
@@ -35,6 +65,7 @@ class Episodes:
     fps: float = 10.0
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    levels: Mapping[str, Levels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, ends = len(self.state), self.ends
@@ -65,10 +96,20 @@ class Episodes:
         """The place of each episode's first step."""
         return torch.cat([self.ends.new_zeros(1), self.ends[:-1]])
 
+    @property
+    def robot(self) -> Robot:
+        """What it is a recording of."""
+        return Robot(self.state_names, self.action_names, self.fps)
+
     def columns(self, wanted: str, angles: str = "") -> "Episodes":
         """With these columns of the state alone, found by name or by place; see `columns`."""
         state, names = columns(self.state, self.state_names, wanted, angles, by_place=True)
         return replace(self, state=state, state_names=names)
+
+    def actions(self, wanted: str) -> "Episodes":
+        """With these columns of the action alone, likewise."""
+        action, names = columns(self.action, self.action_names, wanted, by_place=True, what="action")
+        return replace(self, action=action, action_names=names)
 
     def cut(self, episodes: Sequence[int]) -> "Episodes":
         """These episodes alone, in this order."""
@@ -85,9 +126,15 @@ class Episodes:
 
 
 def columns(
-    state: Float[Tensor, "*n s"], names: Sequence[str], wanted: str, angles: str = "", *, by_place: bool = False
+    state: Float[Tensor, "*n s"],
+    names: Sequence[str],
+    wanted: str,
+    angles: str = "",
+    *,
+    by_place: bool = False,
+    what: str = "state",
 ) -> tuple[Float[Tensor, "*n k"], tuple[str, ...]]:
-    """These columns of a state, by name and comma, and their names; "all" of them, or "none".
+    """These columns of a state, or of what it is, by name and comma, and their names; "all" of them, or "none".
 
     angles: those in radians that are seen as sine and cosine, for an angle jumps where it has come round.
     by_place: for a recording whose columns have no names, or others for the same things: where there are as many wanted
@@ -98,7 +145,7 @@ def columns(
     if by_place and len(chosen) == len(set(chosen)) == len(names) and not set(chosen) & set(names):
         names = chosen
     if unknown := [name for name in (*chosen, *filter(None, angles.split(","))) if name not in names]:
-        raise InputError(f"The state has no column {unknown[0]!r}; it has {', '.join(names)}.")
+        raise InputError(f"The {what} has no column {unknown[0]!r}; it has {', '.join(names) or 'none'}.")
     parts, kept = [state[..., :0]], []
     for name in chosen:
         column = state[..., names.index(name), None]
@@ -108,17 +155,20 @@ def columns(
     return torch.cat(parts, -1), tuple(kept)
 
 
-def load(data: str, cameras: Sequence[str] = (), size: int = 0) -> Episodes:
+def load(
+    data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
+) -> Episodes:
     """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
 
-    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs.
+    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
+    the values of more than 8 bits that become 0 and 255; those of the recording unless given.
     """
     files = [Path(part) for part in data.split("+")]
     if all(file.suffix == ".npz" for file in files):
         return _read_npz(files, cameras, size)
     from ..interop import lerobot
 
-    return lerobot.read(data, cameras=tuple(cameras), size=size)
+    return lerobot.read(data, cameras=tuple(cameras), size=size, levels=levels)
 
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
@@ -156,23 +206,21 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
         for name in ("tasks", "state_names", "action_names")
         if name in arrays
     }
-    named = {
-        f"{kind}_names": given.get(f"{kind}_names") or _numbered(kind, arrays[kind]) for kind in ("state", "action")
+    named: dict[str, Any] = {
+        f"{kind}_names": given.get(f"{kind}_names") or numbered(kind, arrays[kind].shape[1])
+        for kind in ("state", "action")
     }
-    rate = arrays.get("fps", np.array(10.0))
-    if rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < math.inf:
+    rate = arrays.get("fps")
+    if rate is not None and (rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < math.inf):
         raise InputError(f"{where}: fps must be one number above 0; got {str(rate.tolist())[:60]}.")
     state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
-    after, fps = torch.from_numpy(arrays["episode_ends"].astype(np.int64)), float(rate.item())
+    after = torch.from_numpy(arrays["episode_ends"].astype(np.int64))
+    fps = 0.0 if rate is None else float(rate.item())
     return Episodes(state, action, after, images, given.get("tasks", ()), fps, **named)
 
 
 _ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
 _EACH = 100  # bytes that a number or a name takes besides its own
-
-
-def _numbered(kind: str, values: np.ndarray) -> tuple[str, ...]:
-    return tuple(f"{kind}_{i}" for i in range(values.shape[1]))
 
 
 def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
@@ -217,7 +265,8 @@ def _sums(x: Tensor, size: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b {s
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy is told: the shapes of it by name, as its network takes them; the state's transform and names.
+    """What a policy is told: the shapes of it by name, as its network takes them; the state's transform and names, and
+    how many steps there are in a second, 0 where that isn't known.
 
     state (o, s); images (o × cameras, h, w, 3) in uint8; prompt (l,), UTF-8 bytes + 1, and 0 after its end.
     """
@@ -225,6 +274,7 @@ class Observation:
     shapes: Mapping[str, tuple[int, ...]]
     transform: Transform = IDENTITY
     names: tuple[str, ...] = ()
+    fps: float = 0.0
 
     def __post_init__(self) -> None:
         for name, shape in self.shapes.items():
@@ -243,20 +293,20 @@ class Observation:
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "transform": self.transform.to_config(),
             "names": list(self.names),
+            "fps": self.fps,
         }
 
     @classmethod
     def from_config(cls, config: Any) -> "Observation":
         """What `to_config` wrote; anything else is an InputError."""
-        shapes = (
-            config.get("shapes")
-            if isinstance(config, Mapping) and set(config) == {"shapes", "transform", "names"}
-            else None
-        )
-        names = config["names"] if isinstance(shapes, Mapping) else None
+        config = {"fps": 0, **config} if isinstance(config, Mapping) else {}  # fps, which older versions wrote without
+        shapes = config.get("shapes") if set(config) == {"shapes", "transform", "names", "fps"} else None
+        names, fps = config.get("names"), config.get("fps")
         if (
             not isinstance(shapes, Mapping)
             or not isinstance(names, list)
+            or not isinstance(fps, int | float)
+            or not 0 <= fps < math.inf
             or not all(
                 isinstance(shape, list) and all(type(n) is int and 1 <= n <= 10**6 for n in shape)
                 for shape in shapes.values()
@@ -267,6 +317,7 @@ class Observation:
             {name: tuple(shape) for name, shape in shapes.items()},
             transform_from_config(config["transform"]),
             tuple(map(str, names)),
+            float(fps),
         )
 
 
@@ -274,8 +325,11 @@ _DIMENSIONS = {"state": 2, "images": 4, "prompt": 1}
 
 
 def prompt_bytes(texts: Sequence[str], length: int) -> Int[Tensor, " n {length}"]:
-    """Instructions as UTF-8 bytes + 1, filled up with 0; an InputError for one that is longer."""
-    rows = [[byte + 1 for byte in text.encode()] for text in texts]
+    """Instructions as UTF-8 bytes + 1, filled up with 0; an InputError for one that is longer, or not UTF-8's."""
+    try:
+        rows = [[byte + 1 for byte in text.encode()] for text in texts]
+    except UnicodeEncodeError as error:
+        raise InputError(f"The prompt must be text that UTF-8 can hold; got {error.object[:60]!r}.") from None
     longest = max(range(len(rows)), key=lambda i: len(rows[i]))
     if len(rows[longest]) > length:
         raise InputError(

@@ -7,10 +7,10 @@ import csv
 import os
 import re
 from array import array as Buffer
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import InputError
+from ..arrays import Stored, npy, npz
+from ..errors import InputError, listed
 from ..files import writing
 from ..memory import room
-from .arrays import Stored, npy, npz
 from .points import Points
+from .split import LABELS, beside, part_of, parts
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
 MOST_COLUMNS = 2**16
@@ -38,7 +39,8 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
 
     .csv, .tsv: comma, semicolon or tab; a header or none; `label` is a column's name, without a header its
     number from 1. .npy: one array of rows × columns, or of one column; `label` is a column's number.
-    .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`.
+    .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`. Parts such
+    as `x_train` and `x_test` are told by their names (`split.parts`).
     Labels may be text or integers; they become 0..k-1 in sorted order, their names kept in `classes`.
     """
     path = Path(path)
@@ -298,20 +300,47 @@ def _read_npy(path: Path, label: str | None) -> Points:
 
 def _read_npz(path: Path, label: str | None) -> Points:
     archive = npz(path)
+    likely = {name: len(array) for name, array in archive.items() if array.ndim == 2 and part_of(name)[1] not in LABELS}
+    found = None if "x" in archive else parts(likely, str(path), "rows")
+    if found and found[1]:
+        return _in_parts(path, archive, *found, label)
     if label is not None and label not in archive:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
+    pictures = [name for name, array in arrays.items() if array.pictures]
+    if pictures and "x" not in arrays:
+        raise InputError(f"{path} holds pictures ({listed(pictures)}), which recipes such as flow-images learn from.")
     tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
     name = next((name for name in ("x", *tables) if name in arrays), None)
     if name is None:
         raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {listed(archive)}.")
     table = _sound(arrays[name].where, _numbers(arrays[name]))
-    if label is None:
-        return _points(path, table)
-    if archive[label].shape != (len(table),):
-        raise InputError(f"{path}, array {label!r} must hold {len(table)} labels; it has shape {archive[label].shape}.")
-    return _points(path, table, labels=label_array(f"{path}, array {label!r}", archive[label].read(_EACH)))
+    return _points(path, table, labels=None if label is None else _labels(archive[label], len(table)))
+
+
+def _in_parts(
+    path: Path, archive: Mapping[str, Stored], train: Sequence[str], held: Sequence[str], label: str | None
+) -> Points:
+    """The tables of a set's parts end to end, the held-out ones last; with labels where each of them has some."""
+    names = [*train, *held]
+    tables = [_sound(archive[name].where, _numbers(archive[name])) for name in names]
+    if len(widths := {table.shape[1]: name for name, table in zip(names, tables)}) > 1:
+        raise InputError(
+            f"{path}: {' and '.join(map(repr, widths.values()))} must have as many columns; got {[*widths]}."
+        )
+    own = [beside(archive, name, label or "", True) for name in names]
+    if label and not own[0]:
+        raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
+    labels = [_labels(archive[one], len(table)) for one, table in zip(own, tables)] if all(own) else None
+    points = _points(path, np.concatenate(tables), labels=None if labels is None else [*chain(*labels)])
+    return replace(points, test=sum(map(len, tables[len(train) :])))
+
+
+def _labels(array: Stored, n: int) -> list[str]:
+    if array.shape != (n,):
+        raise InputError(f"{array.where} must hold {n} labels; it has shape {array.shape}.")
+    return label_array(array.where, array.read(_EACH))
 
 
 def _numbers(array: Stored) -> np.ndarray:
@@ -383,11 +412,6 @@ def in_order(names: Iterable[str]) -> list[str]:
     """2 before 10 when all are integers, else as text."""
     names = sorted(names)
     return sorted(names, key=int) if all(re.fullmatch("[+-]?[0-9]+", name) for name in names) else names
-
-
-def listed(names: Iterable[str], most: int = 12) -> str:
-    shown = [repr(name) for name in names]
-    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
 
 
 def _short(text: str) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, listed
+from ..formats import is_idx
 from ..memory import room
-from .files import listed
-from .gather import COPIES, Found
+from .gather import COPIES, Found, joined
+from .split import part_of, parts
 
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _NAME = re.compile(r"(.*)images([.-])idx3-ubyte(?:\.gz)?")
@@ -36,41 +37,29 @@ def read(path: Path, label: str) -> Found:
 
 
 def read_folder(folder: Path, label: str) -> Found:
-    """The training part and, if it is there, the test part behind it."""
+    """The training part and, if there are such, the held-out parts behind it."""
     files = find(folder)
-    test = [file for name, file in files.items() if re.search("t10k|test", name)]
-    train = [file for name, file in files.items() if file not in test]
-    if len(train) > 1 or len(test) > 1:
+    if len(files) == 1:
+        return read(next(iter(files.values())), label)
+    found = None
+    if len({part_of(name)[0] for name in files}) == len(files):
+        every = {name: read(file, label) for name, file in files.items()}
+        found = parts({name: len(np.asarray(part.pictures)) for name, part in every.items()}, str(folder))
+    if not found:
         raise InputError(f"{folder} holds several sets, {listed(sorted(files))}; name one of its files.")
-    parts = [read(file, label) for file in train + test]
-    if len(parts) == 1:
-        return parts[0]
-    arrays = [np.asarray(part.pictures) for part in parts]
-    if arrays[0].shape[1:] != arrays[1].shape[1:]:
-        raise InputError(f"{train[0]} and {test[0]} must hold pictures of one size.")
-    labels = [part.labels for part in parts if part.labels is not None]
-    if len(labels) == 1:
-        raise InputError(f"{folder} has labels for one of {train[0].name} and {test[0].name} only.")
-    return Found(np.concatenate(arrays), np.concatenate(labels) if labels else None, test=len(arrays[1]))
+    train, held = ([every[name] for name in names] for names in found)
+    return joined(train, held, str(folder))
 
 
 def find(folder: Path) -> dict[str, Path]:
     """What comes before "images" in their names → the files of pictures, unzipped ones first."""
     found = [(match[1], file) for file in sorted(folder.iterdir()) if (match := _NAME.fullmatch(file.name))]
-    return dict(reversed(found))
+    return {name.rstrip("-._"): file for name, file in reversed(found)}
 
 
 def matches(path: Path) -> bool:
-    """Two zero bytes and the code of uint8, at the beginning or under gzip."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(3)
-        if start[:2] == b"\x1f\x8b":
-            with gzip.open(path) as unzipped:
-                start = unzipped.read(3)
-    except _DAMAGED:
-        return bool(_NAME.fullmatch(path.name))
-    return start == b"\0\0\x08" or bool(_NAME.fullmatch(path.name))
+    """Whether it is an idx file, or called as those of MNIST are, so that a damaged one is refused as such."""
+    return is_idx(path) or bool(_NAME.fullmatch(path.name))
 
 
 def _array(path: Path, dimensions: int) -> np.ndarray:

@@ -22,8 +22,9 @@ A module has
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..arrays import npy
 from ..data import Observation, Transform
-from ..data.arrays import npy
 from ..errors import InputError
 from ..specs import pick
 from ..training.trainer import Data
@@ -51,6 +52,8 @@ class Prepared(NamedTuple):
     observation: Observation | None = None
     frequencies: tuple[float, ...] = ()
     """How often each class occurs, where labels are learned; 0 for one without a training example."""
+    settled: Mapping[str, Any] = MappingProxyType({})
+    """What the data has settled of the recipe, to be stored with it."""
 
 
 def domain(of: Any) -> Any:

@@ -3,10 +3,10 @@
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows, within_float32
-from ..data.episodes import columns, load, prompt_bytes, resized
+from ..data.episodes import Robot, columns, load, prompt_bytes, resized
+from ..data.pictures import Levels
 from ..errors import InputError
-from ..files import state_of
-from ..metrics import Measurement, mean_absolute_error
-from ..metrics.success import mean_length, mean_score, success_rate
+from ..files import state_of, write_file
 from ..randomness import generator
 from ..recipes import RobotRecipe
 from ..robots.policy import DenoiserChunks, Policy
@@ -28,6 +27,7 @@ from ..specs import parse, pick
 from . import Prepared
 
 if TYPE_CHECKING:
+    from ..metrics import Measurement
     from ..trained import Trained
 
 UNIT, UNITS = "chunk", "steps"
@@ -66,9 +66,13 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     within_float32(state, f"{recipe.data}, state", known.state_names)
     windows = windowed(recipe, train, action, state)
     told = windows.seen(torch.zeros(1, dtype=torch.int64))
-    observation = Observation({name: tuple(part.shape[1:]) for name, part in told.items()}, state, known.state_names)
+    shapes = {name: tuple(part.shape[1:]) for name, part in told.items()}
+    observation = Observation(shapes, state, known.state_names, train.fps)
     shape = (recipe.horizon, train.action.shape[1])
-    return Prepared(windows, shape, action, train.action_names, observation=observation)
+    settled = {"value_range": ",".join(f"{name}={levels}" for name, levels in train.levels.items())}
+    return Prepared(
+        windows, shape, action, train.action_names, observation=observation, settled=settled if train.levels else {}
+    )
 
 
 def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: Transform) -> Windows:
@@ -94,12 +98,22 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
 
 def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
     """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    return _parts(recipe.data, _names(recipe.cameras), recipe.size, recipe.held_out, state_of(recipe.data))
+    return _parts(
+        recipe.data, _names(recipe.cameras), recipe.size, recipe.value_range, recipe.action, recipe.held_out,
+        state_of(recipe.data),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2)
-def _parts(data: str, cameras: tuple[str, ...], size: int, held_out: float, state: object) -> tuple[Episodes, Episodes]:
-    episodes = load(data, cameras, size)
+def _parts(
+    data: str, cameras: tuple[str, ...], size: int, value_range: str, action: str, held_out: float, state: object
+) -> tuple[Episodes, Episodes]:
+    ranges = dict(part.partition("=")[::2] for part in _names(value_range))
+    if unknown := [name for name in ranges if name not in cameras]:
+        raise InputError(f"value_range must be CAMERA=LOW:HIGH of the recipe's cameras; got {unknown[0]!r}.")
+    episodes = load(data, cameras, size, {name: Levels.parse(text) for name, text in ranges.items()}).actions(action)
+    if not episodes.action_names:
+        raise InputError(f"A policy needs at least one action; got action={action!r}.")
     if len(episodes) < 2:
         raise InputError(f"{data} must have at least 2 episodes, one of them to hold out; got {len(episodes)}.")
     order = torch.randperm(len(episodes), generator=generator("held out", len(episodes))).tolist()
@@ -116,6 +130,13 @@ def places(recipe: RobotRecipe, n: int, seed: int, first: int = 0) -> Int[Tensor
     _, held = parts(recipe)
     order = torch.randperm(len(held.action), generator=generator("real", seed))
     return order[torch.arange(first, first + n) % len(order)]
+
+
+def same_recording(trained: "Trained") -> None:
+    """InputError where the recording that a policy is held against isn't of the robot that it was trained on."""
+    recipe = reading(trained)
+    held = parts(recipe)[1].columns(recipe.state, recipe.angles)
+    robot_of(trained).check(held.robot, recipe.data)
 
 
 def recorded(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str, Tensor]:
@@ -157,7 +178,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: RobotRecipe) -> str:
     """One line on the data a recipe names."""
-    return f"a robot's actions, learned from {Path(recipe.data).name}"
+    return f"a robot's actions, learned from {recipe.shared().data}"
 
 
 def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
@@ -172,12 +193,14 @@ def evaluate(
     seed: int = 0,
     floors: dict[Any, Any] | None = None,
     only: Sequence[str] | None = None,
-) -> list[Measurement]:
+) -> list["Measurement"]:
     """Mean absolute error against what was done at the same steps.
 
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
     it is a sign of life, not a score.
     """
+    from ..metrics import mean_absolute_error
+
     _, held = parts(recipe)
     steps = places(recipe, len(samples), seed)
     truth, episode = _raw(recipe, held).take(steps), torch.searchsorted(held.ends, steps, right=True)
@@ -187,8 +210,6 @@ def evaluate(
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Chunks as an .npz: `chunks` (n, h, a), in the robot's units, and the actions' names."""
-    from ..training.checkpoint import write_file
-
     file = io.BytesIO()
     np.savez_compressed(file, chunks=x.numpy(), action_names=np.array(trained.columns))
     write_file(path, file.getvalue())
@@ -215,11 +236,23 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     return robot_run.draw_run(trained, folder, out)
 
 
+def reading(trained: "Trained") -> RobotRecipe:
+    """A policy's recipe, to read its recording by."""
+    recipe_of(trained)
+    return cast(RobotRecipe, trained.reading())
+
+
 def recipe_of(trained: "Trained") -> RobotRecipe:
     """A policy's recipe; an InputError for a run of another kind."""
     if not isinstance(trained.recipe, RobotRecipe) or trained.observation is None:
         raise InputError("Only a run that was trained on episodes is a policy.")
     return trained.recipe
+
+
+def robot_of(trained: "Trained") -> Robot:
+    """The robot that a policy was trained on."""
+    seen = trained.observation
+    return Robot(seen.names, trained.columns, seen.fps) if seen else Robot()
 
 
 def policy(
@@ -250,6 +283,7 @@ def policy(
         steps or recipe.sample_steps,
         grid or recipe.grid,
         recipe.bound if bound is None else bound,
+        robot_of(trained),
     )
     return Policy(chunks, seed=seed, n_action_steps=n_action_steps, delay=delay, real_time=real_time, ensemble=ensemble)
 
@@ -264,16 +298,14 @@ class Place:
     pixels: bool = False
     size: int = 0
     blind: bool = False
-    names: tuple[str, ...] = ()
+    robot: Robot = field(default_factory=Robot)
 
     @classmethod
     def of(cls, trained: "Trained", simulator: str = "", blind: bool = False) -> "Place":
         """Where a policy is tried out: where its recipe says, unless told."""
-        recipe, seen = recipe_of(trained), trained.observation
+        recipe = recipe_of(trained)
         name = pick(SIMULATORS, simulator or recipe.simulator, "simulator")
-        return cls(
-            name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, seen.names if seen else ()
-        )
+        return cls(name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, robot_of(trained))
 
     def __call__(self) -> "_Shown":
         return _Shown(make(self.name, pixels=self.pixels), self)
@@ -285,9 +317,8 @@ class _Shown:
     def __init__(self, simulator: Simulator, place: Place) -> None:
         self.simulator, self.place, self.max_steps, self.task = simulator, place, simulator.max_steps, simulator.task
         own = simulator.state_names
-        _, names = columns(torch.zeros(len(own)), own, place.state, place.angles)
-        if place.names and names != place.names and not place.names[0].endswith("state_0"):
-            raise InputError(f"The policy knows {', '.join(place.names)}; {simulator.name} shows {', '.join(names)}.")
+        _, self.state_names = columns(torch.zeros(len(own)), own, place.state, place.angles)
+        place.robot.check(Robot(self.state_names, simulator.action_names, simulator.fps), simulator.name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.simulator, name)
@@ -321,8 +352,10 @@ def episodes(
     return rollout(Place.of(trained, simulator, blind), policy(trained, **how), seeds, workers=workers)
 
 
-def outcome(tried: Sequence[Episode]) -> list[Measurement]:
+def outcome(tried: Sequence[Episode]) -> list["Measurement"]:
     """Success rate, score and length of episodes, and how many ended in an error."""
+    from ..metrics.success import mean_length, mean_score, success_rate
+
     lengths = [one.length for one in tried]
     errors = [one.error for one in tried if one.error]
     said = f"; {len(errors)} ended by an error, such as {errors[0]}" if errors else ""
@@ -330,8 +363,10 @@ def outcome(tried: Sequence[Episode]) -> list[Measurement]:
     return [replace(rate, note=rate.note + said), mean_score([one.score for one in tried]), mean_length(lengths)]
 
 
-def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> Measurement:
+def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> "Measurement":
     """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
+    from ..metrics import Measurement
+
     shown = Place.of(trained, simulator)()
     try:
         took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)

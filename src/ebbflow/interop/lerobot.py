@@ -16,11 +16,13 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,9 +32,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import pictures
-from ..data.episodes import Episodes, resized
+from ..data.episodes import Episodes, numbered, resized
 from ..data.gather import COPIES
 from ..data.normalise import Quantiles, Standardise
+from ..data.pictures import Decoded, Levels, Tally
 from ..errors import InputError
 from ..files import sync, writing_folder
 from ..memory import room
@@ -66,13 +69,15 @@ def read(
     size: int = 0,
     episodes: Sequence[int] | None = None,
     state: Sequence[str] = (STATE,),
+    levels: Mapping[str, Levels] = MappingProxyType({}),
     progress: bool = True,
 ) -> Episodes:
     """A folder, or USER/NAME of the hub's, as episodes; numbers in float32.
 
     cameras: those whose pictures are wanted; without any, no video is fetched or decoded. size: the side pictures are
     resized to, 0 keeps theirs. episodes: which, in rising order; None is all. state: features put side by side, as
-    PushT's observation.environment_state. An episode's task is that of its first step.
+    PushT's observation.environment_state. An episode's task is that of its first step. levels: by camera, the values of
+    stored pictures of more than 8 bits that become 0 and 255; all its pictures' lowest and highest unless given.
     """
     if size < 0:
         raise InputError(f"size must be 0 or a number of pixels; got {size}.")
@@ -90,7 +95,7 @@ def read(
     rows = torch.cat([torch.arange(int(starts[e]), int(ends[e])) for e in chosen])
     tasks = _tasks(folder, steps["task_index"][starts[chosen]])
 
-    images = {}
+    images, scaled = {}, dict[str, Levels]()
     with _bar(len(rows) * len(keys), "reading", progress) as bar:
         for name, key in keys.items():
             if key in filmed:
@@ -98,7 +103,8 @@ def read(
                 table_rows = {part: table[f"videos/{key}/{part}"][chosen] for part in _PLACE}
                 images[name] = _film(folder, key, table_rows, when, float(info["fps"]), size, bar)
             else:
-                images[name] = _stored(folder, key, rows, size, bar)
+                images[name], used = _stored(folder, key, rows, len(steps[ACTION]), size, levels.get(name), bar)
+                scaled |= {name: used} if used else {}
     values = torch.cat([_wide(steps[key]) for key in state], 1)[rows]
     return Episodes(
         values,
@@ -109,6 +115,7 @@ def read(
         float(info["fps"]),
         _names(info, state, "state", values.shape[1]),
         _names(info, [ACTION], "action", _wide(steps[ACTION]).shape[1]),
+        scaled,
     )
 
 
@@ -151,7 +158,7 @@ def read_stats(where: str | os.PathLike[str]) -> Stats:
 def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") -> Standardise | Quantiles:
     """The data transform that LeRobot's statistics of a feature mean; kind: mean_std, quantiles or min_max.
 
-    A constant column is only shifted: LeRobot's quantiles, from histograms, miss it by some 1e-14.
+    A constant column stays constant: LeRobot's quantiles, from histograms, miss it by some 1e-14.
     """
     needs = {"mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
     if kind not in needs:
@@ -161,13 +168,12 @@ def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") ->
     rows = stats[feature]
     if missing := [name for name in (*needs[kind], "min", "max") if name not in rows]:
         raise InputError(f"The statistics of {feature!r} have no {missing[0]}, which {kind} needs.")
-    least, constant = rows["min"], rows["min"] == rows["max"]
-    first, second = (rows[name] for name in needs[kind])
+    value, constant = rows["min"].flatten(), (rows["min"] == rows["max"]).flatten()
+    first, second = (torch.where(constant, value, rows[name].flatten()) for name in needs[kind])
     if kind == "mean_std":
-        std = torch.where(constant | (second == 0), 1.0, second)
-        return Standardise(tuple(first.flatten().tolist()), tuple(std.flatten().tolist()))
-    low, high = (torch.where(constant, least, value).flatten().tolist() for value in (first, second))
-    return Quantiles(tuple(low), tuple(high))
+        std = torch.where(constant, 0.0, torch.where(second == 0, 1.0, second))
+        return Standardise(tuple(first.tolist()), tuple(std.tolist()))
+    return Quantiles.between(first.numpy(), second.numpy(), constant.numpy())
 
 
 def write(
@@ -398,7 +404,7 @@ def _names(info: Mapping[str, Any], keys: Sequence[str], kind: str, width: int) 
             lists = [value for value in held.values() if isinstance(value, list)]
             held = list(chain(*lists)) if lists else sorted(held, key=lambda name: str(held[name]).zfill(9))
         names += map(str, held if isinstance(held, list) else [])
-    return tuple(names) if len(names) == width else tuple(f"{kind}_{i}" for i in range(width))
+    return tuple(names) if len(names) == width else numbered(kind, width)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -445,6 +451,9 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
     try:
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
+            parts: Any = stream.format.components if stream.format else ()
+            if len(parts) == 1 and (bits := parts[0].bits) > 8:  # depths, of which 8 bits would keep a few shades
+                raise InputError(f"{file} holds grey of {bits} bits; such pictures are read as images, not video.")
             stream.thread_type = "AUTO"
             room(_DECODING * stream.width * stream.height, str(file))
             for frame in _from(container, stream, float(times[0]) + tolerance):
@@ -474,26 +483,50 @@ def _from(container: Any, stream: Any, time: float) -> Iterator[Any]:
     yield from frames
 
 
-def _stored(folder: Path, key: str, rows: Int[Tensor, " n"], size: int, bar: tqdm) -> UInt8[Tensor, "n h w 3"]:
-    """The pictures of a data set that keeps them, as PNG or JPEG, beside its numbers."""
-    frames: np.ndarray | None = None
-    wanted = {row: i for i, row in enumerate(rows.tolist())}
-    cells = ((file, row, cell) for file in _files(folder / "data") for row, cell in enumerate(_cells(file, key)))
-    for place, (file, row, cell) in enumerate(cells):
-        i = wanted.get(place)
-        if i is None:
-            continue
-        try:
-            picture = np.array(pictures.read(cell["bytes"].as_py(), channels=3))
-        except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
-            raise InputError(f"{file}, column {key!r}: row {row} holds no readable picture: {error}.") from error
-        picture = _sized(picture, size)
-        frames = _room(folder, (len(rows), *picture.shape)) if frames is None else frames
-        if picture.shape != frames.shape[1:]:
-            raise InputError(f"{file}, column {key!r}: row {row} is of another size than the others; give a size.")
-        frames[i] = picture
-        bar.update()
-    return torch.from_numpy(frames)
+def _stored(
+    folder: Path, key: str, rows: Int[Tensor, " n"], total: int, size: int, levels: Levels | None, bar: tqdm
+) -> tuple[UInt8[Tensor, "n h w 3"], Levels | None]:
+    """The pictures of a data set that keeps them, as PNG or JPEG, beside its numbers; and the levels used, if any."""
+    wanted, tally = rows.tolist(), Tally()
+
+    def fill(levels: Levels | None, tally: Tally) -> np.ndarray:
+        frames: np.ndarray | None = None
+        for i, (where, picture) in enumerate(_decoded(folder, key, wanted, levels)):
+            tally.add(picture)
+            pixels = _sized(np.array(picture.pixels), size)
+            frames = _room(folder, (len(wanted), *pixels.shape)) if frames is None else frames
+            if pixels.shape != frames.shape[1:]:
+                raise InputError(f"{where} is of another size than the others; give a size.")
+            frames[i] = pixels
+            bar.update()
+        assert frames is not None
+        return frames
+
+    frames = fill(levels, tally)
+    if tally.deep and levels is None:  # those of all pictures, whichever are wanted
+        for _, picture in _decoded(folder, key, sorted(set(range(total)) - set(wanted)), None):
+            tally.add(picture)
+        bar.total += len(wanted)
+        frames = fill(tally.levels, Tally())
+    for text in tally.lines(levels):
+        warnings.warn(f"{folder.name}, {key}: {text}", stacklevel=4)
+    return torch.from_numpy(frames), (levels or tally.levels) if tally.deep else None
+
+
+def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None) -> Iterator[tuple[str, Decoded]]:
+    """The pictures of these rows, in rising order, and what an error calls each."""
+    wanted, seen = set(rows), 0
+    for file in _files(folder / "data") if rows else ():
+        for row, cell in enumerate(_cells(file, key)):
+            seen += 1
+            if seen - 1 not in wanted:
+                continue
+            where = f"{file}, column {key!r}: row {row}"
+            try:
+                picture = pictures.read(cell["bytes"].as_py(), channels=3, levels=levels)
+            except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
+                raise InputError(f"{where} holds no readable picture: {error}.") from error
+            yield where, picture
 
 
 def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 FAN = 48  # chunks for one moment
 MOMENTS = (0.15, 0.4, 0.7)  # of an episode
+UNKNOWN = 10.0  # steps drawn as a second where a recording doesn't tell
 
 
 def draw_trajectories(trained: "Trained", path: Path) -> Path:
     """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
     recipe = robots.recipe_of(trained)
-    episode, seen = robots.held_episode(recipe)
-    truth, fps = episode.action, episode.fps
+    robots.same_recording(trained)
+    episode, seen = robots.held_episode(robots.reading(trained))
+    truth, fps = episode.action, episode.fps or UNKNOWN
     starts = np.arange(0, len(truth), recipe.horizon)
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
     chunks = [(int(start), chunk.numpy()) for start, chunk in zip(starts, x, strict=True)]
@@ -34,8 +36,9 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
 def draw_fan(trained: "Trained", path: Path) -> Path:
     """Many chunks for one moment: where people did different things, so should a policy."""
     recipe = robots.recipe_of(trained)
-    episode, seen = robots.held_episode(recipe)
-    truth, fps = episode.action, episode.fps
+    robots.same_recording(trained)
+    episode, seen = robots.held_episode(robots.reading(trained))
+    truth, fps = episode.action, episode.fps or UNKNOWN
     places = [round(share * (len(truth) - 1)) for share in MOMENTS]
     made, done = [], []
     for place in places:

@@ -9,7 +9,7 @@ _BASE = RobotRecipe(
 )  # fmt: skip
 _PUSHT = replace(
     _BASE, data="pusht.npz", simulator="pusht", state="agent_x,agent_y,block_x,block_y,block_angle",
-    angles="block_angle", n_obs_steps=2, normalise="min_max",
+    angles="block_angle", action="target_x,target_y", n_obs_steps=2, normalise="min_max",
 )  # fmt: skip
 _ALOHA = replace(_BASE, horizon=48, n_action_steps=24, batch=64, steps=9000, least=0.05)
 _EXPERT = "action_expert:width=96,depth=3,heads=4,head=24,hidden=256"

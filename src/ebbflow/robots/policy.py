@@ -5,20 +5,22 @@ Every random number belongs to (seed, episode, chunk), so an episode doesn't dep
 """
 
 import math
+import operator
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from numbers import Real
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from ..data.episodes import prompt_bytes
+from ..data.episodes import Robot, prompt_bytes
 from ..data.normalise import Transform
 from ..denoiser import DenoiserLike
 from ..errors import DivergedError, InputError
@@ -27,6 +29,7 @@ from ..randomness import Draws, key
 from ..samplers import sample
 from .chunking import Previous, real_time, soft_mask
 
+Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is the policy that says what is wrong with it
 _DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}
 
 
@@ -63,6 +66,7 @@ class DenoiserChunks:
 
     transform: of actions. inputs: of the observation's parts, by key; without one a part goes in as it is.
     bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
+    robot: what the chunks are for, as far as it is known; `rollout` refuses a simulator of another.
     beta, solve: of real-time chunking (see chunking.RealTime).
 
     A network with a `context` is asked for it once, and every step of the sampler is given that instead of the
@@ -80,6 +84,7 @@ class DenoiserChunks:
     steps: int = 10
     grid: str | Sequence[float] = "uniform"
     bound: float = 0.0
+    robot: Robot = field(default_factory=Robot)
     beta: float = 5.0
     solve: int = 0
 
@@ -115,12 +120,15 @@ class DenoiserChunks:
 class Policy:
     """Receding horizon: of every chunk of `horizon` actions, execute n_action_steps, then ask for the next.
 
-        policy.reset()
+        policy.reset()                                  before every episode
         action = policy.select_action(observation)      once for every step of the robot
 
     An observation is of one step, in the robot's units: what the network takes of state (s,), images (k, h, w, 3),
     image_mask (k,), False for a missing camera or left out, and prompt, a text. Several robots at once take
     `reset(episodes)`, then `observe(observation, slot)` of each and `actions(slots)`.
+
+    Every episode has noise of its own: `reset()` numbers them 0, 1, 2, …, and `reset([k])` begins the k-th again, with
+    the noise it had. That noise depends on the policy's seed, the episode's number and the chunk's, on nothing else.
 
     A chunk starts with index 0 = now, the step of the latest observation, as in π0. (Diffusion Policy's start with the
     oldest of o observations, so that o - 1 is now: shift such data.) Before an episode has n_obs_steps observations
@@ -138,7 +146,8 @@ class Policy:
         sizes round differently in the last bit, which a contact then amplifies: with it, an episode is the same to
         the bit beside any others.
 
-    Raises InputError for steps that don't fit the horizon, a delay above n_action_steps, and ensemble with any of them.
+    Raises InputError for steps that don't fit the horizon, a delay above n_action_steps, ensemble with any of them, and
+    anything but numbers.
     """
 
     def __init__(
@@ -160,7 +169,11 @@ class Policy:
         if "images" in self._shapes:
             self._shapes["image_mask"] = self._shapes["images"][:1]
         self._slots: list[_Slot] = []
+        self._number = 0  # of the next episode
         self._thread: ThreadPoolExecutor | None = None
+        for name, value in (("seed", seed), ("delay", delay), ("n_action_steps", self.n_action_steps), ("rows", rows)):
+            if value is not None:
+                _whole(name, value)
         if self.n_action_steps < 1 or self.n_action_steps + delay > self.horizon or (rows is not None and rows < 1):
             raise InputError(
                 f"A policy needs rows and n_action_steps of at least 1, and n_action_steps + delay of at most the "
@@ -168,7 +181,9 @@ class Policy:
             )
         if not 0 <= delay <= self.n_action_steps:
             raise InputError(f"delay must be from 0 to n_action_steps, {self.n_action_steps}; got {delay}.")
-        if ensemble is not None and not (0 <= ensemble < math.inf and self.n_action_steps == 1 and delay == 0):
+        if ensemble is not None and not (
+            isinstance(ensemble, Real) and 0 <= ensemble < math.inf and self.n_action_steps == 1 and delay == 0
+        ):
             raise InputError(
                 "Temporal ensembling needs a number of at least 0, n_action_steps=1 and delay=0; got "
                 f"ensemble={ensemble!r}, n_action_steps={self.n_action_steps} and delay={delay}."
@@ -178,11 +193,21 @@ class Policy:
 
     # -- one robot -------------------------------------------------------------------------------------------------
 
-    def reset(self, episodes: Sequence[int] = (0,)) -> None:
-        """Begin these episodes, one in each slot. Their numbers choose the noise."""
-        self._slots = [_Slot(number, deque(maxlen=self.n_obs_steps)) for number in episodes]
+    def reset(self, episodes: Iterable[SupportsIndex] | None = None) -> None:
+        """Begin the next episode, with fresh noise; or these, one in each slot, with the noise of their numbers.
 
-    def select_action(self, observation: Mapping[str, Any]) -> Float32[np.ndarray, " a"]:
+        The next episode's number is one above the highest begun so far, the first's is 0; see `episodes`.
+        """
+        numbers = [self._number] if episodes is None else _list("episodes", episodes)
+        self._number = max([self._number, *(number + 1 for number in numbers)])
+        self._slots = [_Slot(number, deque(maxlen=self.n_obs_steps)) for number in numbers]
+
+    @property
+    def episodes(self) -> tuple[int, ...]:
+        """The number of the episode in each slot: what `reset` takes to begin them again."""
+        return tuple(slot.episode for slot in self._slots)
+
+    def select_action(self, observation: Seen) -> Float32[np.ndarray, " a"]:
         """The action for this step. Raises InputError for a bad observation, DivergedError for a bad action."""
         self.observe(observation)
         action: np.ndarray = self.actions([0])[0]
@@ -190,48 +215,62 @@ class Policy:
             raise DivergedError(f"The policy's action is not finite: {action.tolist()}.")
         return action
 
-    def predict_action_chunk(self, observation: Mapping[str, Any], n: int = 1) -> Float32[np.ndarray, "n h a"]:
+    def predict_action_chunk(self, observation: Seen, n: int = 1) -> Float32[np.ndarray, "n h a"]:
         """n chunks for this step, independent of each other; nothing is executed or remembered.
 
-        The first is the one that `select_action` would make here if it asked for a chunk now, without real_time.
+        The first is the one that `select_action` would make here if it asked for a chunk now, without real_time. So the
+        same step of an episode has the same chunks however often they are asked for.
         """
-        slot = self._slots[0] if self._slots else _Slot(0, deque(maxlen=self.n_obs_steps))
+        if (n := _whole("n", n)) < 1:
+            raise InputError(f"n must be at least 1; got {n}.")
+        slot = self._slots[0] if self._slots else _Slot(self._number, deque(maxlen=self.n_obs_steps))
         history = [*slot.history, self._finite(observation)][-self.n_obs_steps :]
         ids = [_chunk_id(slot.episode, slot.count, *([j] if j else [])) for j in range(n)]
         return self._call([history] * n, ids, None)
 
     # -- several ---------------------------------------------------------------------------------------------------
 
-    def observe(self, observation: Mapping[str, Any], slot: int = 0) -> None:
+    def observe(self, observation: Seen, slot: int = 0) -> None:
         """What one robot sees at this step; InputError for a part that is missing, misshapen or not finite."""
+        seen = self._finite(observation)
         if not self._slots:
             self.reset()
-        self._slots[slot].history.append(self._finite(observation))
+        self._slot(slot).history.append(seen)
 
     def actions(self, slots: Sequence[int]) -> Float32[np.ndarray, "b a"]:
         """The next action in each of these slots, after `observe` of each. An action may be NaN: look."""
-        chosen = [self._slots[i] for i in slots]
+        chosen = [self._slot(i) for i in _list("slots", slots)]
         self._change_over(chosen)
         due = [slot for slot in chosen if slot.due(self.n_action_steps)]
         first = [slot for slot in due if slot.chunk is None or self.delay == 0]
         self._ask(first, wait=True)
         self._ask([slot for slot in due if slot not in first], wait=False)
         self._change_over(first)
-        return np.stack([self._next(slot) for slot in chosen])
+        return np.array([self._next(slot) for slot in chosen], np.float32).reshape(-1, self.action_dim)
 
     def chunk(self, slot: int = 0) -> tuple[int, Float32[np.ndarray, "h a"] | None]:
         """The chunk being executed, and the step its index 0 is for."""
-        return self._slots[slot].start, self._slots[slot].chunk
+        return self._slot(slot).start, self._slot(slot).chunk
 
     def chunk_ms(self, slot: int = 0) -> list[float]:
         """Milliseconds that each of the latest network calls took, for whichever slots it was."""
-        return list(self._slots[slot].chunk_ms)
+        return list(self._slot(slot).chunk_ms)
 
-    def fits(self, observation: Mapping[str, Any]) -> None:
+    def fits(self, observation: Seen) -> None:
         """InputError unless the observation has all parts, in the shapes that the policy was trained on."""
         self._checked(observation)
 
+    def drives(self, robot: Robot, name: str) -> None:
+        """InputError if states, actions or steps a second aren't those the policy was trained on. name: the robot's."""
+        getattr(self.source, "robot", Robot()).check(robot, name)
+
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _slot(self, number: int) -> "_Slot":
+        """The slot of that number."""
+        if not 0 <= (place := _whole("slot", number)) < len(self._slots):
+            raise InputError(f"slot must be one of the {len(self._slots)} that reset began, from 0 on; got {place}.")
+        return self._slots[place]
 
     def _ask(self, slots: "list[_Slot]", wait: bool) -> None:
         """Ask for the next chunk of these slots, in one call: here, or in the thread."""
@@ -336,27 +375,33 @@ class Policy:
             if name in names
         }
 
-    def _checked(self, observation: Mapping[str, Any]) -> "_Step":
+    def _checked(self, observation: Seen) -> "_Step":
         """The parts the network takes, as arrays of one step."""
+        if not isinstance(observation, Mapping):
+            raise InputError(
+                f"An observation must be a dict of {', '.join(self._shapes)}; got {type(observation).__name__}."
+            )
         step: _Step = {}
         for name, wanted in self._shapes.items():
             if name == "image_mask" and name not in observation:
                 continue
             if name not in observation:
                 raise InputError(
-                    f"The policy needs {name} in an observation; got {', '.join(observation) or 'nothing'}."
+                    f"The policy needs {name} in an observation; got {', '.join(map(str, observation)) or 'nothing'}."
                 )
             part = observation[name]
             part = prompt_bytes([part], *wanted)[0].numpy() if name == "prompt" and isinstance(part, str) else part
-            part, dtype = np.asarray(part), np.dtype(_DTYPES[name])
-            if part.shape != wanted or part.dtype.kind not in ("fiu" if dtype.kind == "f" else dtype.kind):
-                raise InputError(
-                    f"The observation's {name} must be {dtype} of shape {wanted}; got {part.dtype} of {part.shape}."
-                )
-            step[name] = np.array(part, dtype)  # a copy: a simulator may write into its own
+            part, dtype = _array(part), np.dtype(_DTYPES[name])
+            kinds = "fiu" if dtype.kind == "f" else dtype.kind
+            wraps = dtype.kind == "u" and part.dtype.itemsize > dtype.itemsize  # 16-bit depths, modulo 256
+            if part.shape != wanted or part.dtype.kind not in kinds or wraps:
+                kind = f"{'a text, or ' * (name == 'prompt')}{dtype} of shape {wanted}"
+                raise InputError(f"The observation's {name} must be {kind}; got {part.dtype} of {part.shape}.")
+            with np.errstate(over="ignore"):  # what float32 has no room for is not finite
+                step[name] = np.array(part, dtype)  # a copy: a simulator may write into its own
         return step
 
-    def _finite(self, observation: Mapping[str, Any]) -> "_Step":
+    def _finite(self, observation: Seen) -> "_Step":
         step = self._checked(observation)
         if "state" in step and not np.isfinite(step["state"]).all():
             place = int(np.flatnonzero(~np.isfinite(step["state"]))[0])
@@ -365,7 +410,7 @@ class Policy:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without threads and episodes, as it goes to another process."""
-        return self.__dict__ | {"_thread": None, "_slots": [], "late": 0}
+        return self.__dict__ | {"_thread": None, "_slots": [], "_number": 0, "late": 0}
 
 
 _Step = dict[str, np.ndarray]
@@ -403,6 +448,31 @@ def _of_one_step(name: str, shape: tuple[int, ...], steps: int) -> tuple[int, ..
             f"A policy observes {', '.join(_DTYPES)}, of {steps} steps each; got {name!r} of shape {tuple(shape)}."
         )
     return tuple(shape[1:]) if name == "state" else (shape[0] // steps, *shape[1:])
+
+
+def _whole(what: str, value: Any) -> int:
+    """The value, if it is a whole number."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{what} must be a whole number; got {str(value)[:60]!r}.") from None
+
+
+def _list(what: str, values: Any) -> list[int]:
+    """The values, if they are a list of whole numbers, or the like."""
+    if not isinstance(values, Iterable):
+        raise InputError(f"{what} must be a list of whole numbers; got {values!r}.")
+    return [_whole(f"Each of {what}", value) for value in values]
+
+
+def _array(part: Any) -> np.ndarray:
+    """A part of an observation as an array; of what can't be one, an array of that object."""
+    try:
+        return np.asarray(part.detach().cpu() if isinstance(part, Tensor) else part)
+    except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, a dtype that numpy lacks
+        whole = np.empty((), object)
+        whole[()] = part
+        return whole
 
 
 def _chunk_id(*address: int) -> int:

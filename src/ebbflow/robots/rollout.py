@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float32, Shaped, UInt8
 from tqdm import tqdm
 
+from ..data.episodes import Robot
 from ..errors import InputError
 from ..training.processes import in_processes
-from ..training.run import Interrupted
 from .policy import Policy
 from .simulators import Simulator
 
@@ -77,8 +77,8 @@ def rollout(
     with pictures.
 
     A simulator that raises, an observation or action that isn't finite, or a score outside [0, 1] ends the episode as a
-    failure. Raises InputError where workers, lockstep or rows are below 1, and where the simulator's observations or
-    actions are not those of the policy.
+    failure. Raises InputError where workers, lockstep or rows are below 1, and where the simulator's observations,
+    actions, their names or its steps a second are not those of the policy.
     """
     for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": max_steps or 1}.items():
         if value < 1:
@@ -176,6 +176,8 @@ class _Lane:
         policy, width = self.job.policy, len(self.simulator.low)
         if width != policy.action_dim:
             raise InputError(f"The policy's actions are {policy.action_dim} numbers, the simulator's {width}.")
+        simulator = self.simulator
+        policy.drives(Robot(simulator.state_names, simulator.action_names, simulator.fps), simulator.name)
         if not self.over:
             policy.fits(self._asked())
 
@@ -205,11 +207,9 @@ class _Lane:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Whatever is raised here ends the episode; but for Ctrl-C and SIGTERM, which end everything."""
+        """Whatever is raised here ends the episode; but for what stops a command, which is no Exception."""
         try:
             yield
-        except Interrupted:
-            raise
         except Exception as error:
             self.over, self.error = True, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

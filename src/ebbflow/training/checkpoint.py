@@ -23,15 +23,7 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import (
-    create,
-    old_of,
-    refused,
-    remove,
-    storage,
-    write_file as write_file,  # some still take it from here
-    writing_folder,
-)
+from ..files import create, old_of, refused, remove, storage, writing_folder
 from ..memory import room
 
 MANIFEST, README, LAST = "manifest.json", "README.md", "last"

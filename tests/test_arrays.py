@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ebbflow import memory
-from ebbflow.data.arrays import npy, npz
+from ebbflow.arrays import npy, npz
 from ebbflow.errors import InputError
 
 TABLE = np.arange(12.0).reshape(6, 2)

@@ -12,8 +12,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 import numpy as np
 from numpy.lib import format as npy_format
 
-from ..errors import InputError
-from ..memory import room
+from .errors import InputError
+from .memory import room
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST = 10_000  # bytes of a header: numpy's own limit, which it knows only once it has read them all
@@ -35,6 +35,11 @@ class Stored:
 
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it looks like (n, h, w) or (n, h, w, c) pictures."""
+        return self.dtype == np.uint8 and self.ndim in (3, 4)
 
     @property
     def kind(self) -> str:
