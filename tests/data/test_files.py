@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ebbflow import memory
-from ebbflow.data import arrays as arrays_module, files as files_module, read, save
+from ebbflow import arrays as arrays_module, memory
+from ebbflow.data import files as files_module, read, save
 from ebbflow.errors import InputError, StorageError
 
 
