@@ -270,6 +270,31 @@ def test_a_network_that_is_exact_is_as_good_as_the_oracle_whatever_the_table_end
                 )
 
 
+class Erring(nn.Module):
+    """A network that is off by a hundredth, this way and that."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, t):
+        return self.network(x, t) + 0.01 * (50 * x).sin()
+
+
+@every
+def test_the_error_of_a_network_is_not_magnified_where_a_table_ends(spec):
+    """A noise off by 0.01 is x₀ off by 2 at σ/α = 200, of which 1/10 is in x_s: below 0.5, not 1e3, at the end."""
+    for name, path in TABLES.items():
+        for grid in ("uniform", "log_snr", "quadratic"):
+            walk = {"sampler": f"{spec}:rtol=1e-3" if spec == "dopri5" else spec, "steps": 20, "grid": grid}
+            network = exact(path, "noise").network
+            ends = [
+                sample(Denoiser(own, path, "noise", alpha_min=1 / 200), (1,), draws=Draws.first(64, 5), **walk)
+                for own in (network, Erring(network))
+            ]
+            assert float((ends[0] - ends[1]).abs().max()) < 0.5, (name, grid)
+
+
 @every
 def test_a_sample_at_its_own_time_is_the_same_in_any_batch(spec):
     """Every path, table and target: four at once are the four one by one."""

@@ -18,7 +18,7 @@ from ebbflow.samplers.ode import heun
 from ebbflow.times import grid_times
 from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, oracle
 
-RATIOS = (6.0, 2.5, 1.1, 0.5, 0.12, 0.03)  # of noise to signal; a sampler appends 0
+RATIOS = (4.0, 2.2, 1.1, 0.5, 0.12, 0.03)  # of noise to signal; a sampler appends 0
 MOST = math.sqrt(2) - 1
 DRAWS = Draws.first(4, 3)
 
@@ -162,11 +162,27 @@ def test_heun_steps_by_hand(name):
         torch.testing.assert_close(found, to.alpha * karras_step(x, 1.7, s), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize(("q", "two"), [(2.0, True), (2.9, True), (3.2, False), (200.0, False)])
+def test_a_step_from_afar_is_the_nearer_of_heun_s_and_ddim_s(q, two):
+    """To r = 50, where x/α goes with √(s² + r²) about the mean; the other of the two errs more."""
+    path = VE(20_000.0)
+    now, then = path.along(path.time_of(float64(50 * q, 50)))
+    denoiser = exact(path, "noise")
+    x = MEAN + float64(-1.3, 0.2, 0.9)[:, None] * now.ratio
+    whole = MEAN + (x - MEAN) * math.sqrt((STD**2 + then.ratio**2) / (STD**2 + now.ratio**2))
+    heun, ddim = karras_step(x, now.ratio, then.ratio), denoiser(x, now).mix(then.alpha, then.sigma)
+    chosen, other = (heun, ddim) if two else (ddim, heun)
+    denoiser.network.calls = 0
+    torch.testing.assert_close(heun_step(denoiser, x, now, then, {}), chosen, rtol=1e-9, atol=0)
+    assert denoiser.network.calls == 1 + two
+    assert float((chosen - whole).abs().max()) < float((other - whole).abs().max())
+
+
 @pytest.mark.parametrize(
-    ("options", "evaluations"), [({}, 18), ({"churn": 5.0}, 18), ({"churn": 5.0, "churn_max": 1.0}, 18)]
+    ("options", "evaluations"), [({}, 18), ({"churn": 5.0}, 17), ({"churn": 5.0, "churn_max": 1.0}, 18)]
 )
 def test_edm_takes_two_evaluations_a_step(options, evaluations):
-    """But one from α = 0 and one to σ = 0."""
+    """But one from α = 0, one to σ = 0, and one that churn makes long: from 9 √2 to 4."""
     denoiser = exact(Linear())
     last(edm(denoiser, noise_like(4, 1), torch.linspace(1, 0, 11).double(), draws=DRAWS, **options))
     assert denoiser.network.calls == evaluations

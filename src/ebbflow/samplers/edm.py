@@ -37,7 +37,8 @@ def edm(
 
     churn: S_churn; γ = min(S_churn / n, √2 - 1) while r is in [churn_min, churn_max], else 0. noise: S_noise, the
     fresh noise's standard deviation; only 1 keeps the marginals.
-    Order 2 without churn, two evaluations a step; the last, to σ = 0, and one from α = 0 (r = ∞) are DDIM's.
+    Order 2 without churn, two evaluations a step; the last, to σ = 0, and long ones from afar are DDIM's (see
+    heun_step).
     """
     if not churn >= 0 or not churn_min >= 0 or math.isnan(churn_max):
         raise InputError(f"edm: churn and churn_min must be at least 0; got {churn!r} and {churn_min!r}.")
@@ -91,9 +92,13 @@ def restart(
 
 
 def heun_step(denoiser: DenoiserLike, x: Tensor, now: Scales, then: Scales, cond: dict[str, Any]) -> Tensor:
-    """x_s = α_s (x̃_t + (r_s - r_t) (ε̂_t + ε̂_s) / 2), with ε̂_s at DDIM's x_s."""
+    """x_s = α_s (x̃_t + (r_s - r_t) (ε̂_t + ε̂_s) / 2), with ε̂_s at DDIM's x_s; or DDIM's x_s itself, where it is nearer.
+
+    Where r is above 1, the data's own scale, ε̂ is a constant less c/r². Of a step by q = r_t/r_s Euler's rule, which is
+    DDIM, then misses c/r_s (q - 1)²/q², and the trapezoid c/r_s (q - 1)³/2q²: more for q > 3, from r = ∞ without bound.
+    """
     estimate = denoiser(x, now, **cond)
-    if not now.alpha or not then.sigma:
+    if not then.sigma or now.ratio > 3 * max(then.ratio, 1):
         return estimate.mix(then.alpha, then.sigma)
     noise, half = estimate.noise, then.alpha * (then.ratio - now.ratio) / 2
     x_s = torch.add(x * (then.alpha / now.alpha), noise, alpha=2 * half)
