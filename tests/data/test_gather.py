@@ -14,7 +14,8 @@ from tqdm import tqdm
 from ebbflow.cache import cache_folder, fingerprint
 from ebbflow.data import gather as module
 from ebbflow.data.gather import Source, gather
-from ebbflow.data.pictures import BadPicture, Decoded, Levels
+from ebbflow.data.levels import Decoded, Levels
+from ebbflow.data.pictures import BadPicture
 from ebbflow.errors import InputError
 
 

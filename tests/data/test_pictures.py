@@ -16,8 +16,8 @@ from PIL import Image, PngImagePlugin
 
 from ebbflow import memory
 from ebbflow.data import pictures
-from ebbflow.data.pictures import MOST_PIXELS, BadPicture, Levels, quiet, read, shape
-from ebbflow.errors import InputError
+from ebbflow.data.levels import Levels
+from ebbflow.data.pictures import MOST_PIXELS, BadPicture, quiet, read, shape
 
 # 3 rows × 4 columns, no two alike in any channel, no symmetry.
 GREY = np.array([[0, 17, 34, 51], [68, 85, 102, 119], [136, 187, 204, 255]], np.uint8)
@@ -436,21 +436,6 @@ def test_a_constant_picture_is_black():
     found = read(numbers("png", np.full((2, 3), 777)))
     assert found.levels == Levels.parse("777:777") == Levels.parse(str(found.levels))
     assert not found.pixels.any()
-
-
-@given(low=st.floats(-1e9, 1e9), span=st.floats(1e-3, 1e9))
-def test_levels_are_written_and_read(low, span):
-    levels = Levels(low, low + span)
-    if levels.low < levels.high:
-        assert Levels.parse(str(levels)) == levels
-
-
-def test_levels_in_words():
-    assert str(Levels(300, 2200)) == "300:2200"
-    assert Levels.parse("-0.5:1e3") == (-0.5, 1000)
-    for wrong in ("", "3", "1:2:3", "a:b", "2:1", "nan:1", "0:inf", "0-5"):
-        with pytest.raises(InputError, match="value_range must be LOW:HIGH, two numbers, the lower first; got"):
-            Levels.parse(wrong)
 
 
 # --- transparency -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ebbflow.data import Observation, episodes
-from ebbflow.data.pictures import Levels
+from ebbflow.data.levels import Levels
 from ebbflow.domains import robots
 from ebbflow.errors import InputError
 from ebbflow.recipes import RECIPES

@@ -19,8 +19,8 @@ from PIL import Image
 
 from ebbflow.data import Standardise
 from ebbflow.data.episodes import Episodes, Windows, resized
+from ebbflow.data.levels import Levels
 from ebbflow.data.normalise import Quantiles
-from ebbflow.data.pictures import Levels
 from ebbflow.errors import InputError, StorageError
 from ebbflow.interop import lerobot
 from ebbflow.interop.lerobot import read, read_info, read_stats, transform_from_stats, write

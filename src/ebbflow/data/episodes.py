@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..arrays import Stored, npz
 from ..errors import InputError
-from .gather import COPIES
+from ..memory import COPIES
+from .levels import Levels
 from .normalise import IDENTITY, Transform, transform_from_config
-from .pictures import Levels
 
 
 class Robot(NamedTuple):

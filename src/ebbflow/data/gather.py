@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
-from ..memory import room
-from .pictures import BadPicture, Decoded, Levels, Tally, quiet
+from ..memory import COPIES, room
+from .levels import Decoded, Levels, Tally
+from .pictures import BadPicture, quiet
 
-COPIES = 3  # that there are of pictures for a moment, before they are split into those to train on and others
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
 _FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
 

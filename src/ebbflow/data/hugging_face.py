@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..memory import room
 from ..specs import listed
 from .gather import Found, Source
-from .pictures import BadPicture, Decoded, read
+from .levels import Decoded
+from .pictures import BadPicture, read
 from .split import parts
 
 _LABEL = 100  # bytes of one, and of what is kept of its row

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..formats import is_idx
-from ..memory import room
+from ..memory import COPIES, room
 from ..specs import listed
-from .gather import COPIES, Found, joined
+from .gather import Found, joined
 from .split import part_of, parts
 
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)

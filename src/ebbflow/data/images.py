@@ -18,11 +18,13 @@ from torch import Tensor
 from ..arrays import Stored, npz
 from ..errors import InputError
 from ..formats import arrays
+from ..memory import COPIES
 from ..specs import listed
 from . import folder, hugging_face, idx
 from .files import in_order, label_array
-from .gather import COPIES, Found, Source, gather, joined
-from .pictures import Decoded, Levels, shape, transparent
+from .gather import Found, Source, gather, joined
+from .levels import Decoded, Levels
+from .pictures import shape, transparent
 from .split import beside, held_out, part_of, parts
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from ..compare import Method, Plan
 from ..data import Pixels, images
 from ..data.images import Images
-from ..data.pictures import Levels
+from ..data.levels import Levels
 from ..errors import InputError
 from ..files import state_of, write_file
 from ..randomness import generator

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows, within_float32
 from ..data.episodes import Robot, columns, load, prompt_bytes, resized
-from ..data.pictures import Levels
+from ..data.levels import Levels
 from ..errors import InputError
 from ..files import state_of, write_file
 from ..randomness import generator

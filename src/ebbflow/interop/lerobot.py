@@ -33,12 +33,11 @@ from tqdm import tqdm
 
 from ..data import pictures
 from ..data.episodes import Episodes, numbered, resized
-from ..data.gather import COPIES
+from ..data.levels import Decoded, Levels, Tally
 from ..data.normalise import Quantiles, Standardise
-from ..data.pictures import Decoded, Levels, Tally
 from ..errors import InputError
 from ..files import sync, writing_folder
-from ..memory import room
+from ..memory import COPIES, room
 from ..training import checkpoint
 
 VERSION = "v3.0"

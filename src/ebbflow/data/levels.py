@@ -1,0 +1,76 @@
+"""What is done to a set of pictures as a whole: which values become 0 and 255, and what has to be said of it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from ..errors import InputError
+
+
+class Levels(NamedTuple):
+    """The values that become 0 and 255 in pictures of more than 8 bits, and what lies between in proportion."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Levels":
+        """LOW:HIGH, as `str` writes it."""
+        try:
+            low, high = map(float, text.split(":"))
+        except ValueError:
+            low = high = math.nan
+        if not -math.inf < low <= high < math.inf:
+            raise InputError(f"value_range must be LOW:HIGH, two numbers, the lower first; got {text!r}.")
+        return cls(low, high)
+
+    def __str__(self) -> str:
+        return ":".join(repr(float(value)).removesuffix(".0") for value in self)
+
+    def scaled(self, values: Num[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
+        """255 (v - low)/(high - low), rounded; what lies beyond becomes 0 or 255, and all is 0 where low is high."""
+        share = (np.clip(values.astype(np.float64), *self) - self.low) / (self.high - self.low or 1)
+        return np.rint(255 * share).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A picture's pixels, its own lowest and highest value if it has more than 8 bits, and whether it has holes."""
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    levels: Levels | None = None
+    transparent: bool = False
+
+
+@dataclass
+class Tally:
+    """What is done to the pictures of a set, counted: to be said once. levels: of all that have more than 8 bits."""
+
+    levels: Levels | None = None
+    n: int = 0
+    deep: int = 0
+    transparent: int = 0
+
+    def add(self, picture: Decoded) -> None:
+        self.n += 1
+        self.transparent += picture.transparent
+        if picture.levels:
+            low, high = self.levels or picture.levels
+            self.levels = Levels(min(low, picture.levels.low), max(high, picture.levels.high))
+            self.deep += 1
+
+    def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
+        """What they lose: scaled by the levels given, else by these, and without transparency unless in 4 channels."""
+        if self.levels:
+            (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
+            if given is None:
+                yield f"{text}: their values {low:g} to {high:g} become 0 to 255 (--value-range sets others)."
+            elif low < given.low or high > given.high:
+                yield f"{text}, and some values in {low:g} to {high:g} beyond the range {given}: they become 0 or 255."
+        if self.transparent and channels != 4:
+            hint = "" if channels is None else " (--channels 4 keeps that)"
+            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
