@@ -199,6 +199,11 @@ def test_single_precision_is_precise_near_both_ends(path):
         assert getattr(single, name).dtype == torch.float32
 
 
+def test_a_bridge_too_wide_is_refused():
+    with pytest.raises(InputError, match=r"spread must be at least 0 and at most 1e\+18; got 1e\+308"):
+        Bridge(1e308)
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.3, 0.5, 2.0])
 def test_bridge_velocity_is_the_derivative_of_one_sampled_path(spread):
     path, h = Bridge(spread), 1e-6

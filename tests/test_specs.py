@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from ebbflow.errors import InputError
+from ebbflow.paths import PATHS
 from ebbflow.specs import bind, parse, pick
+from ebbflow.times import GRIDS
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,14 @@ def test_bind_makes_the_row_with_its_options(spec, row):
 
 def test_bind_gives_floats_where_floats_are_asked_for():
     assert isinstance(bind(TABLE, "slope:rise=2", "path")().rise, float)
-    assert "beyond all floats" in refusal(bind, TABLE, "slope:rise=1" + "0" * 400, "path")
+    assert "rise must be at most 1e+18 in size" in refusal(bind, TABLE, "slope:rise=1" + "0" * 400, "path")
+
+
+@pytest.mark.parametrize(("table", "spec"), [(GRIDS, "trailing:table=" + "9" * 400), (PATHS, "bridge:spread=-1e308")])
+def test_a_number_whose_square_is_none_is_refused(table, spec):
+    sentence = refusal(bind, table, spec, "row")
+    assert "must be at most 1e+18 in size; got" in sentence
+    assert len(sentence) < 150
 
 
 def test_bind_leaves_arguments_without_a_default_to_the_caller():

@@ -653,3 +653,23 @@ def test_no_warning_on_the_way(folders):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(folders, "flow").sample(2, steps=2)
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.2)])
+def test_a_denoiser_of_another_precision_draws_the_same(folders, dtype, apart):
+    trained = load(folders, "flow")
+    expected = trained.sample(20, steps=3)
+    trained.denoiser.to(dtype)
+    found = trained.sample(20, steps=3)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - expected).abs().max()) < apart * float(expected.std())
+
+
+def test_torchs_default_dtype_changes_no_sample_but_its_rounding(folders):
+    expected = load(folders, "flow").sample(20, steps=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = load(folders, "flow").sample(20, steps=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
+from .specs import LARGEST
 
 Number = Any  # a float, or a tensor that broadcasts against the data: formulas are the same for both
 
@@ -266,7 +267,7 @@ class Bridge(Path):
     spread: float = 0.5
 
     def __post_init__(self) -> None:
-        _require(0 <= self.spread < math.inf, "bridge path: spread", self.spread, "at least 0 and finite")
+        _require(0 <= self.spread <= LARGEST, "bridge path: spread", self.spread, f"at least 0 and at most {LARGEST:g}")
 
     def scales(self, t: Tensor) -> Scales:
         s2 = self.spread**2

@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import InputError
 
+LARGEST = 1e18  # number an option may be: its square is still a float32
+
 
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and options: "vp:beta_max=10" → ("vp", {"beta_max": 10})."""
@@ -44,6 +46,12 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
     raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{hint}.")
 
 
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """The first names, quoted, and how many more there are; "none" for none."""
+    shown = [repr(name) for name in names]
+    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
+
+
 def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Callable[..., Any]:
     """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
     name, given = parse(spec)
@@ -56,11 +64,10 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
         kind = allowed[key].annotation
         if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
             raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
+        if kind in (int, float) and LARGEST < abs(given[key]) < math.inf:
+            raise InputError(f"{what} {name!r}: {key} must be at most {LARGEST:g} in size; got {repr(value)[:40]}.")
         if kind is float:
-            try:
-                given[key] = float(given[key])
-            except OverflowError:
-                raise InputError(f"{what} {name!r}: {key} must be a float; got a number beyond all floats.") from None
+            given[key] = float(given[key])
     return functools.partial(row, **given)
 
 

@@ -412,6 +412,7 @@ class Trained:
         transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
             within_float32(transform, "its transform")
+            transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
         own = {name: part.to(outline[name].dtype, copy=True) for name, part in weights.items()}
         denoiser.load_state_dict(own, assign=True)
         columns = tuple(config["columns"])

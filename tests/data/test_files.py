@@ -1,5 +1,6 @@
 import io
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ebbflow.data import read, save
+from ebbflow import arrays as arrays_module, memory
+from ebbflow.data import files as files_module, read, save
 from ebbflow.errors import InputError, StorageError
 
 
@@ -234,6 +236,46 @@ def test_a_large_csv_is_read_fast(tmp_path):
     assert int(points.labels.sum()) == 100_000
 
 
+def test_a_wide_csv_is_read_fast(tmp_path):
+    """As many columns as there may be: 11 s of CPU where each name was looked for among those before it."""
+    names = [f"column {k}" for k in range(65_536)]
+    (tmp_path / "wide.csv").write_text("\n".join([",".join(names), *[",".join(["1.5", "2"] * 32_768)] * 2]) + "\n")
+    cpu = os.times().user
+    points = read(tmp_path / "wide.csv")
+    assert os.times().user - cpu < 3
+    assert points.x.shape == (2, 65_536)
+    assert points.columns == tuple(names)
+
+
+@pytest.mark.parametrize(("label", "need"), [(None, 36 * 6 + 64 * 5), ("k", 36 * 6 + 64 * 5 + 100 * 3)])
+def test_a_csv_is_weighed_before_it_is_read(tmp_path, monkeypatch, label, need):
+    """3 lines of 2 numbers, of 5 bytes at most."""
+    (tmp_path / "mine.csv").write_text("k,x\n1,2.5\n2,3\n")
+    monkeypatch.setattr(memory, "available", lambda: need / 0.8 + 1)
+    assert len(read(tmp_path / "mine.csv", label).x) == 2
+    monkeypatch.setattr(memory, "available", lambda: need / 0.8 - 1)
+    with pytest.raises(InputError, match=r"mine\.csv would take about"):
+        read(tmp_path / "mine.csv", label)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "b.csv", "a.npy", "a.npz", "bytes.npy"])
+def test_what_is_weighed_is_what_is_taken(tmp_path, monkeypatch, name):
+    """The peak while reading is at most what was asked room for, and at least a third of it."""
+    x, kinds = np.arange(150_000.0).reshape(-1, 3) / 7, np.arange(50_000) % 9
+    if name == "bytes.npy":
+        np.save(tmp_path / name, (x % 5).astype(np.uint8))
+    else:
+        save(tmp_path / name, torch.from_numpy(x), labels=None if name == "a.npy" else torch.from_numpy(kinds))
+    needs, real = [], memory.room
+    for module in (files_module, arrays_module):
+        monkeypatch.setattr(module, "room", lambda need, *rest: needs.append(need) or real(need, *rest))
+    tracemalloc.start()
+    read(tmp_path / name, "label" if name == "b.csv" else None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(needs) / 3 < peak < sum(needs)
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 BAD_TEXT = {
@@ -288,6 +330,7 @@ BAD_TEXT = {
         "y",
         "50 different labels|number",
     ),
+    "too many columns": (",".join("1" * 65_537) + "\n", None, "65,537 columns|65,536"),
     "too fine for float32": ("t,y\n1700000001,1\n1700000002,2\n", None, "'t'|1700000001|float32"),
 }
 BAD_BYTES = {
@@ -316,6 +359,7 @@ BAD_BYTES = {
     "cube.npy": (npy(np.zeros((4, 3, 2))), None, "(4, 3, 2)"),
     "no columns.npy": (npy(np.zeros((4, 0))), None, "(4, 0)"),
     "no rows.npy": (npy(np.zeros((0, 2))), None, "no rows"),
+    "too many columns.npy": (npy(np.zeros((2, 65_537), np.uint8)), None, "65,537 columns|65,536"),
     "one row.npy": (npy(np.zeros((1, 2))), None, "one row"),
     "nan.npy": (npy(holed(np.nan)), None, "row 5|column 2|nan"),
     "inf.npy": (npy(holed(-np.inf)), None, "row 5|column 2|-inf"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config
+from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config, within_float32
 from ebbflow.data.normalise import Quantiles
 from ebbflow.errors import InputError
 
@@ -292,3 +292,26 @@ def test_a_column_that_hardly_moves_is_not_stretched_beyond_what_is_asked():
     found = Quantiles.fit(x, 0.0, 1.0, least=0.5)
     assert found.scale == pytest.approx((0.5, 0, 2.0))
     assert found.centre == pytest.approx((5e-5, 5.0, 2.0))
+
+
+@pytest.mark.parametrize("fit", [Standardise.fit, Quantiles.fit])
+@pytest.mark.parametrize("scale", [1e37, 1e-39])
+def test_a_spread_beyond_float32_is_refused_by_the_columns_name(fit, scale):
+    x = torch.tensor([[1.0, -1.0], [2.0, 1.0], [3.0, -1.0], [4.0, 1.0]]) * torch.tensor([1.0, scale])
+    with pytest.raises(InputError, match=r"^a\.csv, column 'y': values around .* that spread by ") as refused:
+        within_float32(fit(x), "a.csv", ("x", "y"))
+    assert str(refused.value).endswith("float32 holds, 1.2e-38 to 3.4e+38; scale them.")
+    with pytest.raises(InputError, match=r"^a\.csv, column 2: "):
+        within_float32(fit(x), "a.csv")
+
+
+@pytest.mark.parametrize("scale", [3e36, 1e-37])
+def test_up_to_a_hundred_spreads_float32_has_room(scale):
+    """100 × 3e36 = 3e38 is below 3.4e38, and comes back finite; a spread of 0 is nobody's."""
+    transform = Standardise((0.0,), (scale,))
+    within_float32(transform, "a.csv")
+    assert bool(transform.undo(torch.tensor([[100.0]])).isfinite())
+    within_float32(Pixels(), "a.npz")
+    within_float32(Quantiles((1.0,), (1.0,)), "a.npz")
+    with pytest.raises(InputError, match="column 1"):  # the middle counts too
+        within_float32(Standardise((1e38,), (3e36,)), "a.csv")

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image, PngImagePlugin
 
+from ebbflow import memory
 from ebbflow.data import pictures
 from ebbflow.data.pictures import MOST_PIXELS, BadPicture, Levels, quiet, read, shape
 from ebbflow.errors import InputError
@@ -577,3 +578,18 @@ def test_every_format_but_programs():
     assert {"PNG", "JPEG", "TIFF", "QOI"} <= set(pictures._formats())
     assert not {"EPS", "WMF"} & set(pictures._formats())
     assert len(set(pictures._formats())) == len(pictures._formats())
+
+
+def test_large_pictures_need_room_and_are_decoded_one_at_a_time(monkeypatch):
+    """16 bytes for each of 17 million pixels; the reason may pass, so that it is not kept."""
+    data = encode(Image.new("1", (4200, 4100)))
+    assert read(data).shape == (4100, 4200, 1)
+    assert not pictures._ALONE.locked()
+    monkeypatch.setattr(memory, "available", lambda: 2e8)
+    with pytest.raises(
+        BadPicture, match=r"can't be decoded: it would take about 0\.257 GiB of memory; .* used$"
+    ) as bad:
+        read(data)
+    assert bad.value.passing
+    assert not pictures._ALONE.locked()
+    assert read(encode(Image.new("1", (4000, 4000)))).shape == (4000, 4000, 1)

@@ -209,3 +209,10 @@ def test_likelihoods_are_of_rows_never_trained_on(tmp_path):
     assert len(unseen(recipe, 7, 0).x) == 7
     with pytest.warns(UserWarning, match="Nothing was held out"):
         assert len(unseen(replace(recipe, held_out=0.0), 10**6, 0).x) == 200
+
+
+def test_a_spread_that_float32_has_no_room_for_is_refused_before_training_by_the_columns_name(tmp_path):
+    x = torch.tensor([[0.0, -1e37], [1.0, 1e37], [2.0, -1e37], [3.0, 1e37]])
+    save(tmp_path / "wild.csv", x, ["near", "far"])
+    with pytest.raises(InputError, match=r"wild\.csv, column 'far': values around 0 that spread by 1e\+37"):
+        prepare(PointRecipe(data=str(tmp_path / "wild.csv")))

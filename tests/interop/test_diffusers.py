@@ -17,7 +17,7 @@ import torch
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.guidance import Bounded
-from ebbflow.interop.diffusers import from_diffusers
+from ebbflow.interop.diffusers import SCHEDULERS, from_diffusers
 from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import DDPM, VE, Linear, Scales
 from ebbflow.randomness import Draws
@@ -691,6 +691,25 @@ class TestConversion:
             "start": z,
         }
         assert len(list(trajectory(denoiser, (1,), **options))) == 5  # everything in it is understood
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_what_is_no_value_is_named(self, name):
+        """A setting of a kind that diffusers never writes, whatever the scheduler."""
+        bad = {
+            "num_train_timesteps": [True, 0, -1, 10.0, "10", 10**400], "steps_offset": [-1, "1", []],
+            "eta": [math.nan, {}],
+            "beta_schedule": [3, []], "prediction_type": [{}], "timestep_spacing": [1], "solver_type": [["bh1"]],
+            "algorithm_type": [{}], "sigma_schedule": [2], "use_karras_sigmas": ["yes", 1], "clip_sample": [[]],
+            "trained_betas": [3, "abc", [None], [[0.1]], ["0.1"], [2.0], {"a": 1}], "solver_order": [0, 2.5, [2]],
+        }  # fmt: skip
+        for key, value in ((key, value) for key, values in bad.items() for value in values):
+            with pytest.raises(InputError, match=f"{key} must be"):
+                from_diffusers({"_class_name": name, key: value})
+
+    @pytest.mark.parametrize("name", [[], {}, 3, None])
+    def test_a_name_that_is_none(self, name):
+        with pytest.raises(InputError, match="_class_name must be one of"):
+            from_diffusers({"_class_name": name})
 
     @pytest.mark.parametrize(("config", "key"), REFUSED)
     def test_what_has_no_counterpart_is_named(self, config, key):

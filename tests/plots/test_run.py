@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ebbflow.data import save
+from ebbflow.domains import evolution
 from ebbflow.errors import InputError
 from ebbflow.plots.run import draw_run, draw_samples, key_of
 from ebbflow.recipes import RECIPES, PointRecipe
@@ -79,6 +80,31 @@ def test_a_run_without_its_history_is_drawn(trained, tmp_path):
         (folder / "metrics.jsonl").write_text(history)
     assert "samples.png" in names
     assert "losses.png" not in names
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 3)), np.zeros(5), np.float64(1), np.array([["a"]]), np.zeros((0, 1))])
+def test_a_foreign_snapshot_is_one_sentence(trained, array):
+    run, folder, _ = trained(1)
+    foreign = folder / "evolution" / "step-00000002.npy"
+    np.save(foreign, array)
+    try:
+        with pytest.raises(InputError, match=r"step-00000002\.npy must hold samples of shape \(1,\)"):
+            evolution(folder, run.shape)
+    finally:
+        foreign.unlink()
+
+
+def test_other_names_are_no_snapshots(trained):
+    run, folder, _ = trained(1)
+    before = [step for step, _ in evolution(folder, run.shape)]
+    others = [folder / "evolution" / f"step-{name}.npy" for name in ("", "x", "²", "-1")]
+    for other in others:
+        other.write_text("notes")
+    try:
+        assert [step for step, _ in evolution(folder, run.shape)] == before
+    finally:
+        for other in others:
+            other.unlink()
 
 
 def test_a_damaged_snapshot_is_one_sentence(trained, tmp_path):

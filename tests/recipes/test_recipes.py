@@ -3,7 +3,10 @@
 import gzip
 import json
 import re
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,3 +270,15 @@ def test_an_older_run_on_a_file_held_nothing_out():
         assert Recipe.from_config(config).held_out == 0.1
         del config["held_out"]
         assert Recipe.from_config(config).held_out == share, data
+
+
+def test_a_path_is_its_name(tmp_path):
+    """In a process of its own: type checks at run time, as here, refuse what is no text."""
+    code = """
+from pathlib import Path
+from ebbflow.recipes import PointRecipe, Recipe
+recipe = PointRecipe(data=Path("folder/points.csv"), source=Path("other.csv"), coupling="independent")
+print(repr(recipe.data), repr(recipe.source), Recipe.from_config(recipe.to_config()) == recipe)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{str(Path('folder/points.csv'))!r} 'other.csv' True\n", "")

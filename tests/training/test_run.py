@@ -783,3 +783,28 @@ def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch):
         assert torch.allclose(part, compiled.denoiser.state_dict()[name], atol=1e-3), name
     again = Trained.from_pretrained(tmp_path / "compiled")
     assert again.sample(2, steps=2).shape == (2, 1, 8, 8)
+
+
+def test_training_needs_float32_by_default(tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(InputError, match=r"default dtype to be float32; got torch\.float64"):
+            fit(tiny(), tmp_path / "run", progress=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "0.5"}, {"loss": [1]}, {"loss": True}, {"loss": math.nan}, {"loss": math.inf}, {"step": True},
+        {"step": None}, {"cpu_seconds": None}, {"cpu_seconds": {}}, {"lr": "x"}, {"loss": 10**400},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_foreign_line_ends_the_log(tmp_path, change):
+    line = {"step": 1, "loss": 0.5, "grad_norm": None, "lr": 1e-3, "examples_per_second": 9.0, "cpu_seconds": 0.1}
+    lines = [line, line | {"step": 2, "loss": None}, line | {"step": 3} | change, line]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert read_metrics(tmp_path) == lines[:2]

@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..arrays import Stored, npy, npz
-from ..errors import InputError, listed
+from ..errors import InputError
 from ..files import writing
 from ..memory import room
+from ..specs import listed
 from .points import Points
 from .split import LABELS, beside, part_of, parts
 

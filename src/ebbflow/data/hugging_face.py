@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import fingerprint
-from ..errors import InputError, listed
+from ..errors import InputError
 from ..memory import room
+from ..specs import listed
 from .gather import Found, Source
 from .pictures import BadPicture, Decoded, read
 from .split import parts

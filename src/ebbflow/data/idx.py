@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, listed
+from ..errors import InputError
 from ..formats import is_idx
 from ..memory import room
+from ..specs import listed
 from .gather import COPIES, Found, joined
 from .split import part_of, parts
 

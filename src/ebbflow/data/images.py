@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..arrays import Stored, npz
-from ..errors import InputError, listed
+from ..errors import InputError
 from ..formats import arrays
+from ..specs import listed
 from . import folder, hugging_face, idx
 from .files import in_order, label_array
 from .gather import COPIES, Found, Source, gather, joined

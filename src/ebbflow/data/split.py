@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..errors import InputError, listed
+from ..errors import InputError
 from ..randomness import generator
+from ..specs import listed
 
 LABELS = ("labels", "y")  # as arrays of them are called
 _TRAINING = frozenset(("train", "training", "trn", "trainset"))

@@ -22,6 +22,7 @@ A module has
 """
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -61,12 +62,22 @@ def domain(of: Any) -> Any:
     return importlib.import_module(f".{pick(DOMAINS, of.domain, 'domain')}", __name__)
 
 
-def read_array(file: Path) -> np.ndarray:
-    """A snapshot's array."""
+def evolution(folder: Path, shape: tuple[int, ...] | None = None) -> list[tuple[int, np.ndarray]]:
+    """(step, samples of that shape) as they were drawn while training went on; files of other names are not ours."""
+    files = sorted((folder / "evolution").glob("step-*.npy"))
+    steps = [re.fullmatch("step-([0-9]{1,12})", file.stem) for file in files]
+    return [(int(step[1]), _read(file, shape)) for file, step in zip(files, steps, strict=True) if step]
+
+
+def _read(file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
     try:
-        return npy(file).read(0)
+        array = npy(file).read(0)
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
+    samples = array.ndim > 1 and array.dtype.kind in "fu" and len(array)
+    if not samples or shape not in (None, array.shape[1:]):
+        raise InputError(f"{file} must hold samples{'' if shape is None else f' of shape {shape}'}, and doesn't.")
+    return array
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from ..files import state_of, write_file
 from ..randomness import generator
 from ..recipes import ImageRecipe
 from ..training.trainer import TensorData
-from . import Prepared, class_names, frequencies, read_array
+from . import Prepared, class_names, evolution, frequencies
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -241,17 +241,11 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
         np.array([line["step"] for line in history]),
         np.array([line["loss"] for line in history]),
         history[-1]["cpu_seconds"] if history else 0.0,
-        evolution(folder),
+        evolution(folder, trained.shape),
         np.array([t for t, _ in walk]),
         np.stack([kept(x) for _, x in walk]),
         [],
     )
-
-
-def evolution(folder: Path) -> list[tuple[int, np.ndarray]]:
-    """(step, pictures) of the samples drawn while training went on."""
-    files = sorted((folder / "evolution").glob("step-*.npy"))
-    return [(int(file.stem.removeprefix("step-")), read_array(file)) for file in files]
 
 
 def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:

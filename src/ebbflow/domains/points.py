@@ -21,7 +21,7 @@ from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
 from ..training.trainer import TensorData
-from . import Prepared, class_names, frequencies, read_array
+from . import Prepared, class_names, evolution, frequencies
 
 if TYPE_CHECKING:
     from ..compare import Comparison
@@ -299,17 +299,13 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
 
     history = read_metrics(folder)
     walk = list(trained.trajectory(WALK_POINTS, seed=recipe.seed, sampler="heun", grid="uniform", steps=50))
-    evolution = [
-        (int(file.stem.removeprefix("step-")), read_array(file))
-        for file in sorted((folder / "evolution").glob("step-*.npy"))
-    ]
     return Method(
         key,
         name,
         np.array([line["step"] for line in history if line["loss"] is not None]),
         np.array([line["loss"] for line in history if line["loss"] is not None]),
         history[-1]["cpu_seconds"] if history else 0.0,
-        evolution,
+        evolution(folder, trained.shape),
         np.array([t for t, _ in walk]),
         torch.stack([x for _, x in walk]).numpy(),
         _fields(trained) if trained.shape == (2,) else [],

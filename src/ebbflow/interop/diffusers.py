@@ -7,7 +7,7 @@ the two libraries differ; tests/interop/test_diffusers.py runs them side by side
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path as FilePath
 from types import MappingProxyType
@@ -44,6 +44,7 @@ def from_diffusers(scheduler: Config | str | FilePath | Any, steps: int | None =
     """
     config = _read(scheduler)
     row = SCHEDULERS[_class_of(config)]
+    _check(config)
     config = {**_COMMON, **row.defaults, **{key: value for key, value in config.items() if value is not None}}
     _refuse(config, row)
     sampler = row.sampler(config)
@@ -176,6 +177,38 @@ _HINTS = {
 }
 
 
+# What the settings that are read here may hold; None stands for diffusers' own default.
+_TYPES: dict[str, tuple[str, ...]] = {
+    "count": ("num_train_timesteps", "solver_order", "order"),
+    "offset": ("steps_offset",),
+    "number": ("eta",),
+    "text": (
+        "beta_schedule", "prediction_type", "timestep_spacing", "variance_type", "solver_type", "algorithm_type",
+        "sigma_schedule", "final_sigmas_type",
+    ),
+    "switch": (
+        "use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas", "use_flow_sigmas", "rescale_betas_zero_snr",
+        "clip_sample", "thresholding", "set_alpha_to_one",
+    ),
+    "betas": ("trained_betas",),
+}  # fmt: skip
+_FITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "count": ("a whole number from 1 to 1000000", lambda value: type(value) is int and 1 <= value <= 10**6),
+    "offset": ("a whole number from 0 to 1000000", lambda value: type(value) is int and 0 <= value <= 10**6),
+    "number": ("a number of at least 0", lambda value: type(value) in (int, float) and 0 <= value < math.inf),
+    "text": ("a text", lambda value: isinstance(value, str)),
+    "switch": ("True or False", lambda value: isinstance(value, bool)),
+    "betas": (
+        "a list of numbers above 0 and below 1",
+        lambda value: (
+            not isinstance(value, str | Mapping)
+            and isinstance(value, Iterable)
+            and all(isinstance(beta, int | float | np.floating) and 0 < beta < 1 for beta in value)
+        ),
+    ),
+}
+
+
 def _read(scheduler: Config | str | FilePath | Any) -> Config:
     if isinstance(scheduler, str | FilePath):
         file = FilePath(scheduler)
@@ -194,10 +227,21 @@ def _read(scheduler: Config | str | FilePath | Any) -> Config:
 
 
 def _class_of(config: Config) -> str:
-    name = config.get("_class_name")
+    name = str(config.get("_class_name"))
     if name in _HINTS:
         raise InputError(f"{name} has no counterpart here; {_HINTS[name]}.")
-    return pick(SCHEDULERS, str(name), "A scheduler's _class_name")
+    return pick(SCHEDULERS, name, "A scheduler's _class_name")
+
+
+def _check(config: Config) -> None:
+    """Refuse a setting of another type than diffusers writes, and a whole number out of range."""
+    for key, value in config.items():
+        kind = next((kind for kind, keys in _TYPES.items() if key in keys), None)
+        if value is None or kind is None:
+            continue
+        wanted, fits = _FITS[kind]
+        if not fits(value):
+            raise InputError(f"{key} must be {wanted}; got {value!r:.80}.")
 
 
 def _refuse(config: Config, row: Row) -> None:
@@ -209,8 +253,6 @@ def _refuse(config: Config, row: Row) -> None:
     if row.times == "flow" or config.get("use_flow_sigmas"):
         refused |= dict.fromkeys(_SPACED, ((False,), "give a list of times as the grid"))
     length, size = len(config.get("trained_betas", ())), config["num_train_timesteps"]
-    if not isinstance(size, int):
-        raise InputError(f"num_train_timesteps must be a whole number; got {size!r}.")
     if length not in (0, size):
         raise InputError(f"trained_betas must have num_train_timesteps = {size} entries; got {length}.")
     for key, (accepted, instead) in refused.items():

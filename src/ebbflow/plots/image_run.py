@@ -75,7 +75,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         out.mkdir(parents=True, exist_ok=True)
     walk = _walk(trained, FILM)
     history = _history(folder)
-    grown = domain.evolution(folder)
+    grown = domain.evolution(folder, trained.shape)
     stills: dict[str, Callable[[], Figure] | None] = {
         "samples": lambda: images.grid(domain.kept(walk[-1][1]), title="Samples"),
         "denoising": lambda: _denoising(trained, walk),

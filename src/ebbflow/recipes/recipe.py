@@ -133,6 +133,9 @@ class Recipe:
         return f"./{last}" if field in self.sources and self.built_in(last) else last
 
     def __post_init__(self) -> None:
+        for name, given in vars(self).items():
+            if isinstance(given, os.PathLike):  # a file's name is what is stored
+                object.__setattr__(self, name, os.fspath(given))
         for field, (low, high, accepted) in _RANGES.items():
             value = getattr(self, field, low)
             if not low <= value <= high:

@@ -137,6 +137,8 @@ def prepare(recipe: Recipe) -> tuple[Trained, Data]:
 
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     """The untrained start of a recipe on its data, with what that has settled of it."""
+    if torch.get_default_dtype() != torch.float32:
+        raise InputError(f"Training needs torch's default dtype to be float32; got {torch.get_default_dtype()}.")
     recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
@@ -374,8 +376,19 @@ class _Log:
             self.accelerator.end_training()
 
 
+# What a line of metrics.jsonl holds, and as what.
+_LINE: dict[str, tuple[type, ...]] = {
+    "step": (int,), "loss": (int, float, type(None)), "grad_norm": (int, float, type(None)), "lr": (int, float),
+    "examples_per_second": (int, float), "cpu_seconds": (int, float),
+}  # fmt: skip
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    return type(value) in kinds and (value is None or abs(value) < 2**63)
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to one that is damaged: a kill cuts the last one short."""
+    """The lines of metrics.jsonl up to one that is damaged or foreign: a kill cuts the last one short."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
     for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
@@ -383,7 +396,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        if not isinstance(line, dict) or not all(_fits(line.get(name, ""), kinds) for name, kinds in _LINE.items()):
             break
         lines.append(line)
     return lines
