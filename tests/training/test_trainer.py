@@ -210,13 +210,25 @@ def test_a_batch_has_no_more_parts_than_examples(parts):
         trainer(tiny(), parts)
 
 
-@pytest.mark.parametrize("value", ["4", "0", "x"])
-def test_accelerates_own_way_of_accumulating_is_refused(value, monkeypatch):
-    """It would divide the gradients and accumulate nothing."""
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", value)
-    with pytest.raises(InputError, match=f"STEPS must be 1; got '{value}'. Use --accumulate instead"):
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("GRADIENT_ACCUMULATION_STEPS", "4", "must be 1; got '4'. Use --accumulate instead"),
+        ("GRADIENT_ACCUMULATION_STEPS", "0", "must be 1; got '0'"),
+        ("GRADIENT_ACCUMULATION_STEPS", "x", "must be 1; got 'x'"),
+        ("USE_DEEPSPEED", "true", "must be false; got 'true'"),
+        ("USE_MEGATRON_LM", "true", "must be false; got 'true'"),
+    ],
+)
+def test_what_accelerate_would_do_otherwise_is_refused(name, value, words, monkeypatch):
+    """Its way of accumulating would divide the gradients and accumulate nothing."""
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(InputError, match=f"ACCELERATE_{name} {words}"):
         accelerate()
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # as `accelerate launch` sets it
+
+
+def test_what_accelerates_launcher_usually_sets_is_accepted(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     assert accelerate().gradient_accumulation_steps == 1
 
 

@@ -411,7 +411,12 @@ def suited(precision: str, network: nn.Module) -> str:
     return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
 
 
-ACCUMULATE = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"  # by it accelerate divides the gradients, and no more
+# What accelerate's launcher can ask for and we don't do as it means it: the value that leaves it out, and what to do.
+REFUSED = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "Use --accumulate instead."),
+    "ACCELERATE_USE_DEEPSPEED": ("false", "Several processes share a batch without it."),
+    "ACCELERATE_USE_MEGATRON_LM": ("false", "Several processes share a batch without it."),
+}
 
 
 def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
@@ -426,7 +431,8 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
         if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
             raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
     AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
-    if os.environ.get(ACCUMULATE, "1") != "1":
-        raise InputError(f"{ACCUMULATE} must be 1; got {os.environ[ACCUMULATE]!r}. Use --accumulate instead.")
+    for name, (usual, instead) in REFUSED.items():
+        if os.environ.get(name, usual) != usual:
+            raise InputError(f"{name} must be {usual}; got {os.environ[name]!r}. {instead}")
     cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
