@@ -130,6 +130,10 @@ def test_the_policy_learned_and_the_error_says_so(run):
     [row] = robots.evaluate(trained.recipe, trained.sample(64, seen=seen), seed=0)
     [random] = robots.evaluate(trained.recipe, 256 + 100 * torch.randn(64, 8, 2), seed=0)
     assert row.value < 20 < random.value
+    draws = torch.stack([trained.sample(64, first=64 * k, seen=seen) for k in range(4)], 1)
+    mean, best = robots.evaluate(trained.recipe, draws, seed=0)
+    assert (mean.name, best.name) == ("mean absolute error", "best of 4")
+    assert best.value < min(mean.value, row.value)
     truth, _ = robots.real(trained.recipe, 64, 0)
     assert robots.evaluate(trained.recipe, truth, seed=0)[0].value == 0
 

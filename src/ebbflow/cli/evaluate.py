@@ -155,11 +155,17 @@ def _policy(
         print(f"ebbflow: {missing} So the policy is only tried out.", file=sys.stderr)
     else:
         robots.same_recording(trained)
-        seen = robots.recorded(recipe, drawing.n, drawing.seed, 0) if args.blind else None
-        if seen is not None:
+        import torch
+
+        seen, drawing = robots.recorded(recipe, drawing.n, drawing.seed, 0), replace(drawing, precision="no")
+        if args.blind:
             seen["images"] = 0 * seen["images"]
-        x, compared = _compared(trained, replace(drawing, precision="no"), seen=seen)  # as precise as when tried out
-        rows += compared
+        draws = [  # as precise as when tried out
+            draw(trained, drawing, more=27 * robots.DRAWS, seen=seen, first=k * drawing.n)[0]
+            for k in range(robots.DRAWS)
+        ]
+        x = torch.stack(draws, 1)
+        rows += robots.evaluate(recipe, x, seed=drawing.seed)
     if place and args.episodes:
         rows = _tried(args, trained, how, told) + rows
     return x, rows, how | told

@@ -17,7 +17,7 @@ from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Tran
 from ..data.episodes import Robot, columns, load, prompt_bytes, resized
 from ..errors import InputError
 from ..files import state_of
-from ..metrics import Measurement, mean_absolute_error
+from ..metrics import Measurement, best_of, mean_absolute_error
 from ..metrics.success import mean_length, mean_score, success_rate
 from ..randomness import generator
 from ..recipes import RobotRecipe
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 UNIT, UNITS = "chunk", "steps"
-N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` and `evaluate` draw, for steps never trained on
+N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` draws, steps that `evaluate` looks at, none ever trained on
+DRAWS = 8  # chunks for each step that `evaluate` looks at
 FILE, EXTENSIONS = "chunks.npz", (".npz",)
 EACH = 100_000  # bytes a chunk may take, with small pictures
 SNAPSHOT: dict[str, Any] = {"n": 32, "steps": 10}
@@ -178,21 +179,26 @@ def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
 
 def evaluate(
     recipe: RobotRecipe,
-    samples: Float[Tensor, " n h a"],
+    samples: Float[Tensor, " n *k h a"],
     labels: None = None,
     seed: int = 0,
     floors: dict[Any, Any] | None = None,
     only: Sequence[str] | None = None,
 ) -> list[Measurement]:
-    """Mean absolute error against what was done at the same steps.
+    """Mean absolute error against what was done at the same steps; of k chunks for each step, that of the best as well.
 
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
-    it is a sign of life, not a score.
+    it is a sign of life, not a score. One of its draws should be near what was done.
     """
     _, held = parts(recipe)
     steps = places(recipe, len(samples), seed)
     truth, episode = _raw(recipe, held).take(steps), torch.searchsorted(held.ends, steps, right=True)
-    rows = [mean_absolute_error(samples, truth["x0"], truth.get("mask"), episode)]
+    measured = (truth["x0"], truth.get("mask"), episode)
+    draws = samples[:, None] if samples.ndim == 3 else samples
+    each: Any = [None if part is None else part.repeat_interleave(draws.shape[1], 0) for part in measured]
+    rows = [mean_absolute_error(draws.flatten(0, 1), *each)]
+    if draws.shape[1] > 1:
+        rows.append(best_of(draws, *measured))
     return [row for row in rows if only is None or row.name in only]
 
 
