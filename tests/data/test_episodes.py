@@ -122,6 +122,13 @@ def test_an_npz_is_read(tmp_path):
     assert (read.state_names, read.action_names) == (("x", "y"), ("action_0",))
 
 
+def test_an_npz_may_have_no_state(tmp_path):
+    read = load(saved(tmp_path / "a.npz", state=None))
+    assert (read.state.shape, read.state_names, read.fps) == ((7, 0), (), 0.0)
+    with pytest.raises(InputError, match="The state has no column 'x'; it has none"):
+        read.columns("x")
+
+
 def test_pictures_may_lie_in_a_second_file_and_are_resized(tmp_path):
     pictures = np.zeros((7, 8, 8, 3), np.uint8)
     pictures[:, :4] = 200

@@ -47,7 +47,8 @@ def numbered(kind: str, width: int) -> tuple[str, ...]:
 class Episodes:
     """Episodes end to end: n steps of all of them.
 
-    state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units.
+    state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units; of
+        no columns where pictures are all there is.
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
     images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second,
@@ -165,7 +166,7 @@ def load(data: str, cameras: Sequence[str] = (), size: int = 0) -> Episodes:
 
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
-    """Arrays state, action, episode_ends, and where there are such fps, tasks, state_names, action_names and uint8
+    """Arrays action, episode_ends, and where there are such state, fps, tasks, state_names, action_names and uint8
     pictures (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -178,9 +179,11 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
         except (OSError, EOFError, ValueError, BadZipFile) as error:
             raise InputError(f"{file} is no readable .npz of episodes: {' '.join(str(error).split())}.") from error
     where = " + ".join(file.name for file in files)
-    for name in ("state", "action", "episode_ends", *cameras):
+    for name in ("action", "episode_ends", *cameras):
         if name not in arrays:
             raise InputError(f"{where} has no array {name!r}, which episodes need.")
+    if "state" not in arrays:
+        arrays["state"] = np.zeros((*arrays["action"].shape[:1], 0), np.float32)
     for name in ("state", "action"):
         if arrays[name].ndim != 2 or arrays[name].dtype.kind not in "fiu":
             raise InputError(f"{where}: {name} must be numbers (n, d); got {arrays[name].dtype} {arrays[name].shape}.")

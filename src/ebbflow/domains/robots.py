@@ -62,7 +62,7 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     fit = partial(FITS[recipe.normalise], least=recipe.least)
     action = fit(train.action)
     known = train.columns(recipe.state, recipe.angles)
-    state = IDENTITY if recipe.state == "none" else fit(known.state)
+    state = fit(known.state) if known.state_names else IDENTITY
     windows = windowed(recipe, train, action, state)
     told = windows.seen(torch.zeros(1, dtype=torch.int64))
     shapes = {name: tuple(part.shape[1:]) for name, part in told.items()}
@@ -74,10 +74,12 @@ def prepare(recipe: RobotRecipe) -> Prepared:
 def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: Transform) -> Windows:
     """Episodes as windows, normalised by these."""
     cameras = [episodes.images[name] for name in _names(recipe.cameras)]
+    known = episodes.columns(recipe.state, recipe.angles)
     if recipe.prompt and not episodes.tasks:
         raise InputError(f"{recipe.data} names no tasks, which a prompt needs.")
-    if not cameras and not recipe.prompt and recipe.state == "none":
-        raise InputError("A policy must see something: a state, cameras or a prompt.")
+    if not cameras and not recipe.prompt and not known.state_names:
+        lacking = "" if episodes.state_names else f" {recipe.data} has no state."
+        raise InputError(f"A policy must see something: a state, cameras or a prompt.{lacking}")
     if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
         raise InputError("The cameras' pictures differ in size: say one with size.")
     return Windows(
@@ -85,7 +87,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         episodes.ends,
         recipe.horizon,
         recipe.n_obs_steps,
-        None if recipe.state == "none" else state.apply(episodes.columns(recipe.state, recipe.angles).state),
+        state.apply(known.state) if known.state_names else None,
         (torch.stack(cameras, 1) if len(cameras) > 1 else cameras[0][:, None]) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
