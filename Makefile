@@ -19,8 +19,8 @@ UV_INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(B
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 # The tests call the installed command. One thread each: a second one slows a small network down.
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS)
-# Import the heavy libraries once, so that the first command doesn't pay for compiling them.
-WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, scipy.stats, torch"
+# Import the heavy libraries and list the tables once, so that the first command doesn't pay for it.
+WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, scipy.stats, torch" && $(BIN)/ebbflow list >/dev/null
 
 .PHONY: help
 help: ## List the targets

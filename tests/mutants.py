@@ -303,6 +303,13 @@ SLIPS = (
     Slip("networks/unet.py", "skips.pop()], 1)", "skips.pop(0)], 1)", "skips from the wrong end"),
     Slip("data/normalise.py", "(z + 1) * 127.5", "z * 127.5", "pixels not undone"),
     Slip("data/normalise.py", "correction=0", "correction=1", "the unbiased standard deviation"),
+    # what a run names
+    Slip("trained.py", "what in outside and what not in self.named", "False", "a stranger's data is opened unasked",
+         ("tests/interop/test_hub.py",)),
+    Slip("trained.py", "replace(self, recipe=self.recipe.shared())", "self", "an export says where files lie",
+         ("tests/interop/test_hub.py",)),
+    Slip("recipes/recipe.py", "if hosted and not os.path.exists(local)", "if hosted", "a folder here is the hub's",
+         ("tests/recipes/test_recipes.py",)),
 )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from ebbflow.cache import cache_folder, executable, fetch, fingerprint, store
+from ebbflow import cache
+from ebbflow.cache import cache_folder, executable, fetch, fingerprint, secret, store, unchanged
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,38 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "file"))
     store("one", {"a": torch.zeros(1)})
     assert fetch("one") is None
+
+
+def test_what_is_unchanged_is_made_once(folder, monkeypatch, tmp_path):
+    """Until a source file of the package, or Python, is another; what is damaged or not ours is made again."""
+    (tmp_path / "package").mkdir()
+    source = tmp_path / "package" / "cache.py"
+    source.write_text("one")
+    monkeypatch.setattr(cache, "__file__", str(source))
+    made = []
+
+    def make():
+        made.append(len(made))
+        return {"times": [len(made), "σ"]}
+
+    assert unchanged("one", make) == unchanged("one", make) == {"times": [1, "σ"]}
+    assert [path.name for path in folder.iterdir()] == ["one.json"]
+    source.write_text("two!")
+    assert unchanged("one", make) == unchanged("one", make) == {"times": [2, "σ"]}
+    (tmp_path / "package" / "more.py").write_text("")
+    assert unchanged("one", make) == {"times": [3, "σ"]}
+    monkeypatch.setattr(cache.sys, "version", "4.0")
+    assert unchanged("one", make) == {"times": [4, "σ"]}
+    stored = folder / "one.json"
+    stored.write_text(stored.read_text().replace("[4,", "[5,"))
+    assert unchanged("one", make) == {"times": [5, "σ"]}
+    stored.chmod(0o666)  # anybody may have written it
+    assert unchanged("one", make) == {"times": [6, "σ"]}
+    stored.write_text("[]")
+    assert unchanged("one", make) == {"times": [7, "σ"]}
+    stored.unlink()
+    stored.mkdir()
+    assert unchanged("one", make) == {"times": [8, "σ"]}
 
 
 def test_a_fingerprint_tells_values_shapes_and_words_apart():
@@ -148,6 +181,28 @@ def test_a_folder_of_somebody_else_or_a_link_is_refused(folder, tmp_path):
     file.parent.symlink_to(file.parent.rename(tmp_path / "elsewhere"))
     with pytest.raises(PermissionError, match="a link"):
         executable("tool", make("code", []))
+
+
+def test_a_secret_is_made_once_and_only_this_user_reads_it(folder):
+    key = secret()
+    assert (len(key), secret()) == (32, key)
+    file = folder / "secret" / "key"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o700]
+    for damage in (lambda: file.write_bytes(b"short"), lambda: file.chmod(0o622), file.unlink):
+        damage()
+        other = secret()
+        assert (len(other), other != key, secret()) == (32, True, other)
+        key = other
+
+
+def test_a_folder_that_others_can_swap_is_refused(folder, tmp_path):
+    """Who may write in any folder above may put his own in its place, unless the sticky bit keeps him from renaming."""
+    executable("tool", make("code", []))
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="every user"):
+        executable("tool", make("code", []))
+    folder.chmod(0o1777)
+    executable("tool", make("code", []))
 
 
 def test_what_cannot_be_made_leaves_nothing(folder):

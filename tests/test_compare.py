@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,18 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ebbflow import compare as comparing
 from ebbflow.cli import main
-from ebbflow.compare import METHODS, compare, save_metrics, summary
-from ebbflow.data import DATASETS
+from ebbflow.compare import METHODS, Comparison, _shared, compare, save_metrics, summary
+from ebbflow.data import DATASETS, save
+from ebbflow.domains import domain, points
 from ebbflow.domains.points import PLAN, limits
 from ebbflow.errors import InputError
 from ebbflow.metrics import METRICS
-from ebbflow.recipes import RECIPES, PointRecipe
+from ebbflow.recipes import RECIPES, ImageRecipe, PointRecipe
+from ebbflow.signals import Interrupted
 from ebbflow.trained import Trained
 from ebbflow.training.checkpoint import newest_valid, unpack
 from ebbflow.training.run import prepare
 from ebbflow.training.trainer import batch_indices
+from interrupting import at_every_line, wait_until
 
 TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
@@ -57,6 +64,25 @@ def test_both_methods_start_alike(comparison):
     assert batch_indices(one.seed, 3, one.batch, 500).tolist() == batch_indices(two.seed, 3, two.batch, 500).tolist()
     first = [next(start.trajectory(50, seed=0))[1] for start in starts]
     assert torch.allclose(*first, atol=1e-4)  # DDPM's σ(1) is 0.99998
+
+
+def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
+    """The report and its numbers; the command and the settings of a comparison of the user's own data."""
+    found, folder = comparison
+    assert found.command == "ebbflow compare --steps 30 --points 500 --batch 64 --n 300 --quiet --out out"
+    for path in filter(Path.is_file, folder.iterdir()):
+        assert str(folder.parent).encode() not in path.read_bytes(), path.name
+    command = ["ebbflow", "compare", "--data", "/srv/jo/own data/a.csv", "--out=/srv/jo/found", "--network", "mlp"]
+    assert _shared(shlex.join(command), PointRecipe()) == "ebbflow compare --data a.csv --out=found --network mlp"
+    hub = "ebbflow compare --data hf:user/mnist --steps 5"
+    assert _shared(hub, ImageRecipe()) == hub
+    save(tmp_path / "own.csv", torch.randn(120, 2, generator=torch.Generator().manual_seed(0)))
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    Image.new("L", (8, 8), 9).save(tmp_path / "b.png")
+    for recipe in (PointRecipe(data=str(tmp_path / "own.csv")), ImageRecipe(data=str(tmp_path))):
+        text = str(domain(recipe).shown(recipe, 2))
+        assert str(tmp_path) not in text
+        assert Path(recipe.data).name in text
 
 
 def test_rows_are_those_of_the_table_with_their_evaluations(comparison):
@@ -220,11 +246,36 @@ def start(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "took too long"
-        time.sleep(0.1)
+@pytest.mark.parametrize("before", ["nothing", "overwritten", "resumed"])
+def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_path, monkeypatch):
+    """`saved` is only said of this comparison's own checkpoints, not of those that it is to replace."""
+    out, old = tmp_path / "a b", [tmp_path / "a b" / key / "checkpoints" / "step-00000009" for key in METHODS]
+
+    def work(key, name, recipe, folder, n, options):
+        (folder / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        for folder in old if before != "nothing" else ():
+            folder.mkdir(parents=True)
+        options = {"resume": before == "resumed", "overwrite": before == "overwritten", "workers": 1}
+        compare(TINY, out, **options, command="ebbflow compare")
+
+    monkeypatch.setattr(comparing, "rehearse", lambda recipe: None)
+    monkeypatch.setattr(points, "real", lambda *_: (torch.zeros(PLAN.fewest, 2), None))
+    monkeypatch.setattr(comparing, "_study", work)
+    monkeypatch.setattr(comparing, "_assemble", lambda *_: object.__new__(Comparison))
+    said = []
+    for answer in at_every_line({compare.__code__, comparing.resumable.__wrapped__.__code__, work.__code__}, begin):
+        assert isinstance(answer, Interrupted)
+        own = any(out.glob("*/checkpoints/step-00000001")) or (before == "resumed" and old[0].exists())
+        said.append(str(answer).removeprefix("Stopped by SIGTERM"))
+        if "; saved" in said[-1]:
+            assert own
+        elif "before anything" in said[-1]:
+            assert not own
+    assert set(said) >= {".", "; saved. Continue with: ebbflow compare --resume"}
+    assert (" before anything was saved." in said) == (before != "resumed")
 
 
 def members(group):

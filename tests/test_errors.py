@@ -1,11 +1,12 @@
 """Errors are one family, each with its exit code and a builtin it can be caught as."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
 from ebbflow import errors
-from ebbflow.errors import CertificationError, DivergedError, EbbflowError, InputError, StorageError
+from ebbflow.errors import CertificationError, DivergedError, EbbflowError, InputError, StorageError, printable
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,12 @@ def test_every_error_is_of_the_family_and_no_two_share_a_code():
     assert all(issubclass(kind, EbbflowError) for kind in classes)
     assert sorted(kind.exit_code for kind in classes) == [1, 2, 3, 4, 5]
     assert all(kind.__doc__ for kind in classes)
+
+
+def test_what_a_terminal_obeys_is_written_out():
+    """Escapes, also in one byte; line breaks; text that runs backwards; bytes that are no text."""
+    assert printable("a\x1b]0;x\x07b\n\x9b2J\u202ec\udcff") == r"a\x1b]0;x\x07b\n\x9b2J\u202ec\udcff"
+    assert printable(Path("Bögen × 2 – 数.csv")) == "Bögen × 2 – 数.csv"
 
 
 def test_input_errors_are_not_taken_for_a_refusing_disk():

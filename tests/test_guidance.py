@@ -317,6 +317,9 @@ def test_a_bound_by_hand():
     estimate = Bounded(Denoiser(Two(), Linear(), "x0"))(torch.tensor([[1.5]]), 0.5)
     assert estimate.x0.item() == 1
     assert estimate.noise.item() == pytest.approx(2)
+    kept = Bounded(Denoiser(Two(), Linear(), "x0"), keep_noise=True)(torch.tensor([[1.5]]), 0.5)
+    assert kept.x0.item() == 1
+    assert kept.noise.item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])

@@ -1,11 +1,15 @@
 """Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
 
-import signal
+import os
+import shlex
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,15 +17,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .domains import domain
-from .errors import InputError
-from .files import no_link, write_file
-from .metrics import Measurement
+from .errors import InputError, printable
+from .files import locked, no_link, write_file
+from .memory import room
 from .recipes import RECIPES, Recipe
+from .signals import Interrupted
 from .trained import Trained
 from .training import checkpoint
 from .training.processes import cores, in_processes
-from .training.rehearsal import rehearse, room
-from .training.run import Interrupted, fit
+from .training.rehearsal import rehearse
+from .training.run import clear, fit
+
+if TYPE_CHECKING:
+    from .metrics import Measurement
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
@@ -67,7 +75,7 @@ class Sampling:
     seconds: float
     samples: np.ndarray
     labels: np.ndarray | None
-    measurements: list[Measurement]
+    measurements: list["Measurement"]
 
 
 @dataclass(frozen=True)
@@ -112,14 +120,15 @@ def compare(
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a comparison needs a folder.")
     for key in METHODS:
-        no_link(out / key)
+        for place in (out / key, out / key / "checkpoints", out / key / "evolution"):
+            no_link(place)
     jobs = []
     own, plan = domain(recipe), domain(recipe).PLAN
     for position, (key, name) in enumerate(METHODS.items()):
         row = RECIPES[plan.recipes[key]]()
         its = {field: getattr(row, field) for field in plan.own}
         begun = _begun(out / key)
-        options = {"resume": resume and begun, "overwrite": overwrite, "progress": progress, "position": position}
+        options = {"resume": resume and begun, "progress": progress, "position": position}
         jobs.append((key, name, replace(recipe, **its), out / key, n, options))
     if not (resume or overwrite) and any((out / key).exists() for key in METHODS):
         raise InputError(f"{out} already holds a comparison; resume it, overwrite it, or choose another folder.")
@@ -129,13 +138,24 @@ def compare(
         rehearse(job[2])
     if len(own.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
         raise InputError(f"{recipe.data} must have at least {plan.fewest} {own.UNITS}, to hold samples against.")
-    try:
+    if overwrite:  # both at once, so that what is saved from here on is this comparison's
+        for folder in (out / key for key in METHODS if _begun(out / key)):
+            with locked(folder):
+                clear(folder)
+    with resumable(out, command):
         studies = in_processes(_study, jobs) if workers > 1 and cores() > 1 else [_study(*job) for job in jobs]
-    except (Interrupted, KeyboardInterrupt) as stop:
-        number = stop.exit_code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
-        name = signal.Signals(number).name
-        raise Interrupted(f"Stopped by {name}; saved. Continue with: {command} --resume", number) from None
-    return _assemble(recipe, studies, n, command)
+        return _assemble(recipe, studies, n, command)
+
+
+@contextmanager
+def resumable(out: Path, command: str) -> Iterator[None]:
+    """Where a signal falls in here, say how to go on, if anything is saved to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        saved = any(_begun(out / key) for key in METHODS)
+        rest = f"; saved. Continue with: {command} --resume" if saved else " before anything was saved."
+        raise Interrupted.by(stopped, rest) from None
 
 
 def _begun(folder: Path) -> bool:
@@ -148,19 +168,21 @@ class _Study:
 
     method: Method
     samplings: list[Sampling]
-    quality: dict[str, list[tuple[int, Measurement]]]
+    quality: dict[str, list[tuple[int, "Measurement"]]]
 
 
 def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    trained = fit(recipe, folder, **options)
+    with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
+        warnings.filterwarnings("ignore", module=r"ebbflow\.(data|domains)\.")
+        trained = fit(recipe, folder, **options)
     own, plan = domain(recipe), domain(recipe).PLAN
     work = sum(steps * n for *_, steps in plan.samplings[key])
     floors: dict[Any, Any] = {}
     bar = tqdm(
-        total=work, desc=f"{folder.name}: sampling", position=options["position"], disable=not options["progress"],
-        unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+        total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
+        disable=not options["progress"], unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
     )  # fmt: skip
     samplings = []
     with bar:
@@ -198,7 +220,7 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
     quality = {name: points for study in studies for name, points in study.quality.items()}
     first = next(iter(quality.values()))[0][1]
     return Comparison(
-        command=command,
+        command=_shared(command, recipe),
         methods=[study.method for study in studies],
         samplings=[sampling for study in studies for sampling in study.samplings],
         quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
@@ -206,6 +228,15 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
         floor=(first.floor_low, first.floor_high),
         domain=recipe.domain,
         **domain(recipe).shown(recipe, n),
+    )
+
+
+def _shared(command: str, recipe: Recipe) -> str:
+    """The command as the report shows it: names of files, not where they lie."""
+    parts = [word.rpartition("=") for word in shlex.split(command)]
+    return shlex.join(
+        f"{option}{equals}{recipe.bare(name) if '/' in name or os.sep in name else name}"
+        for option, equals, name in parts
     )
 
 
@@ -226,7 +257,8 @@ def summary(comparison: Comparison) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
     trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
-    return "\n".join([f"{comparison.title}; trained in {trained}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    title = printable(f"{comparison.title}; trained in {trained}")
+    return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def save_metrics(comparison: Comparison, folder: Path) -> Path:

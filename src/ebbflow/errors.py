@@ -1,5 +1,18 @@
 """What can go wrong, and the exit code the command gives it. The text is one sentence for the user."""
 
+from collections.abc import Iterable
+
+
+def printable(what: object) -> str:
+    """Text for a terminal: what can't be printed, such as an escape sequence in a file's name, is written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """The first names, quoted, and how many more there are; "none" for none."""
+    shown = [repr(name) for name in names]
+    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
+
 
 class EbbflowError(Exception):
     """Base of every error ebbflow raises on purpose; the command prints it as one line on stderr."""

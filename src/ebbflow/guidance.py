@@ -131,11 +131,16 @@ class Bounded(Wrapper):
     The clipping of Ho et al. 2020 (arXiv:2006.11239), which other libraries do unasked; for data of any other range
     it is plainly wrong. Where σ = 0 the noise stays as it is.
 
+    keep_noise: leave ε̂ as the network has it, as diffusers' DDIM does unless use_clipped_model_output. x_t is then no
+    longer α x̂₀ + σ ε̂, so only a sampler whose step is a x̂₀ + b ε̂, as DDIM's, sees the bound; one that steps by ε̂
+    alone (edm, deis, lms) does not.
+
     Raises InputError for a bound that isn't above 0.
     """
 
     denoiser: DenoiserLike
     bound: float = 1.0
+    keep_noise: bool = False
 
     def __post_init__(self) -> None:
         positive("Bounded", "bound", self.bound)
@@ -144,7 +149,7 @@ class Bounded(Wrapper):
         c = self.path.at(t, x_t)
         estimate = self.denoiser(x_t, t, **cond)
         x0 = estimate.x0.clamp(-self.bound, self.bound)
-        if not isinstance(c.sigma, Tensor) and c.sigma == 0:
+        if self.keep_noise or (not isinstance(c.sigma, Tensor) and c.sigma == 0):
             return Estimate(x0, estimate.noise)
         return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))
 

@@ -270,7 +270,8 @@ class _Volume:
             field = part(self.denoiser(flat.reshape(-1, *self.shape), c, **cond)).flatten(1)
 
             def product(direction: Tensor) -> Tensor:
-                (found,) = torch.autograd.grad(field, flat, direction, retain_graph=True, create_graph=self.graph)
+                dot = (field * direction).sum()  # grad(field, flat, direction) would import sympy: a second
+                (found,) = torch.autograd.grad(dot, flat, retain_graph=True, create_graph=self.graph)
                 return found
 
             trace = self.estimator(product, flat.detach(), self.probe)

@@ -16,15 +16,21 @@ from .errors import InputError
 
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and options: "vp:beta_max=10" → ("vp", {"beta_max": 10})."""
+    name, given = words(spec)
+    return name, {key: _literal(value) for key, value in given.items()}
+
+
+def words(spec: str) -> tuple[str, dict[str, str]]:
+    """The same with the options as they are written."""
     name, _, rest = spec.strip().partition(":")
-    given: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
             raise InputError(f"In {spec!r}, {item!r} is not an option; write name:key=value,key=value.")
         if key in given:
             raise InputError(f"In {spec!r}, {key} is given twice.")
-        given[key] = _literal(value)
+        given[key] = value
     return name, given
 
 

@@ -4,10 +4,13 @@ import inspect
 import math
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,36 +18,42 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import __version__, tune
-from .data import Observation, Transform, transform_from_config
+from .data import Observation, Transform, transform_from_config, within_float32
 from .denoiser import Denoiser, DenoiserLike
 from .domains import domain
 from .errors import InputError
 from .guidance import Bounded, ClassifierFree
+from .memory import room
 from .networks import NETWORKS
+from .networks.outline import Outline
 from .paths import PATHS
 from .randomness import Draws, key
 from .recipes import Recipe
 from .samplers import SAMPLERS, trajectory
 from .specs import bind, parse, pick
 from .times import GRIDS
-from .training import checkpoint
+from .training import checkpoint, seal
 
 FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, but for large samples,
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
+IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
 
 
 def build_denoiser(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
 ) -> Denoiser:
-    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed."""
+    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed.
+
+    outline: without weights, as `build_network`.
+    """
     path = bind(PATHS, recipe.path, "path")()
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
-    network = build_network(recipe, shape, classes, observation)
+    network = build_network(recipe, shape, classes, observation, outline=outline)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
     return Denoiser(
         network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
@@ -53,16 +62,19 @@ def build_denoiser(
 
 
 def build_network(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
 ) -> nn.Module:
-    """The network alone; sizes it can't have are an InputError."""
+    """The network alone; sizes it can't have are an InputError.
+
+    outline: with parameters on the meta device, which take no memory; `load_state_dict(…, assign=True)` sets them.
+    """
     row = bind(NETWORKS, recipe.network, "network")
     told = {} if observation is None else {"observation": observation.shapes}
     if ("observation" in inspect.signature(row).parameters) != bool(told):
         raise InputError(
             f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
         torch.manual_seed(recipe.seed)
         try:
             network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
@@ -89,6 +101,8 @@ class Trained:
     """What a policy's network is told at each chunk."""
     frequencies: tuple[float, ...] = ()
     """How often each class occurs in the data, if labels are learned; a run of an older version doesn't hold it."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What the user named and so may be opened, by field of the recipe: of a run just trained all that it names."""
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
@@ -186,7 +200,7 @@ class Trained:
         if seen is None:
             own = domain(self.recipe)
             own.same_recording(self)
-            seen = own.recorded(self.recipe, n, seed, first)
+            seen = own.recorded(self.reading(), n, seed, first)
         _one_each(seen, n)
         network: Any = self.denoiser.eval().network
         device = next(network.parameters()).device
@@ -279,6 +293,17 @@ class Trained:
         order = torch.cat([places for _, places in each]).argsort(stable=True)[:n]
         return torch.cat([torch.full_like(places, k, dtype=torch.int64) for k, places in each])[order]
 
+    def reading(self, what: str = "data") -> Recipe:
+        """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
+
+        InputError for a loaded run's file, folder or hub set that nobody named: a stranger may have written the recipe.
+        """
+        outside = self.recipe.outside()
+        if what in outside and what not in self.named:
+            raise InputError(_unnamed(what, outside[what]))
+        unread = {"source": "noise"} if "source" in outside.keys() - self.named.keys() else {}
+        return self.recipe.naming({**self.named, **unread})
+
     def _drawn(self, draws: Draws) -> Int[Tensor, " n"]:
         """Independent labels, each as likely as it is frequent in the data; sample i's depends on (seed, i) alone."""
         z = Draws(key(draws.seed, "label"), draws.ids)(0, torch.empty(len(draws.ids), 1, dtype=torch.float64))
@@ -288,7 +313,7 @@ class Trained:
     def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
         """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
         device = draws.ids.device
-        start = domain(self.recipe).start(self.recipe, n, seed, first)
+        start = domain(self.recipe).start(self.reading("source"), n, seed, first)
         if start is None:
             return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
         return self.to_network(start).to(device)
@@ -316,14 +341,22 @@ class Trained:
             "model.safetensors": checkpoint.pack(self.denoiser.state_dict() if weights is None else weights),
         }
 
-    def export(self, card: bytes) -> dict[str, bytes]:
-        """The files of an exported folder: those, the model card, and what was tuned."""
+    def export(self, where: str, license: str = "") -> dict[str, bytes]:
+        """The files of a folder that leaves this machine, as `where`: those, the model card, and what was tuned.
+
+        Of the user's own files and folders they hold the last part of the name, not where they lie.
+        """
+        from .interop.hub import model_card
+
+        shared = replace(self, recipe=self.recipe.shared())
         tuned = {tune.FILE: tune.write(self.tuned)} if self.tuned else {}
-        return self.files() | {checkpoint.README: card} | tuned
+        return shared.files() | {checkpoint.README: model_card(shared, where, license).encode()} | tuned
 
     @classmethod
-    def from_files(cls, files: dict[str, bytes], name: str) -> "Trained":
-        """The inverse of `files`; `name` is what errors call it."""
+    def from_files(
+        cls, files: dict[str, bytes], name: str, named: Mapping[str, str] = MappingProxyType({})
+    ) -> "Trained":
+        """The inverse of `files`; `name` is what errors call it, `named` what may be opened (see `from_pretrained`)."""
         where = f"{name}/config.json"
         config = checkpoint.parse_json(files["config.json"], where)
         if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
@@ -332,7 +365,7 @@ class Trained:
             raise InputError(f"{name} has no model.safetensors.")
         weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
         try:
-            trained = cls._from_config(config, weights)
+            trained = cls._from_config(config, weights, named, files)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -344,15 +377,23 @@ class Trained:
         return trained
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "Trained":
+    def _from_config(
+        cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: dict[str, bytes]
+    ) -> "Trained":
         """Check every field, then build: nothing is allocated but what the weights at hand fill."""
         config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
         if set(config) != set(_FIELDS):
             raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
-        for field, fits in _FIELDS.items():
-            if not fits(config[field]):
-                raise InputError(f"its {field} can't be {str(config[field])[:60]!r}.")
+        for name, fits in _FIELDS.items():
+            if not fits(config[name]):
+                raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
         recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
+        outside = recipe.outside()
+        if seal.holds(files, recipe):
+            named = outside | {**named}
+        if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
+            raise InputError(_unnamed(min(closed), outside[min(closed)]))
+        built = recipe.naming(named)
         most = sum(part.numel() for part in weights.values())
         for option, value in parse(recipe.network)[1].items():
             if isinstance(value, int) and value > most:
@@ -361,49 +402,62 @@ class Trained:
         if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
             raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
         seen = None if config["observation"] is None else Observation.from_config(config["observation"])
-        with torch.device("meta"):
-            outline = build_network(recipe, shape, len(classes), seen).state_dict(prefix="network.")
+        room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
+        denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
+        outline = denoiser.state_dict()
         for part in sorted(outline.keys() | weights.keys()):
             described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
             if described != found:
-                raise InputError(f"it describes {part} as {described}, but model.safetensors has {found}.")
+                raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
         transform = None if config["transform"] is None else transform_from_config(config["transform"])
         if transform is not None:
-            ends = transform.undo(torch.tensor([-100.0, 100.0]).reshape(2, *[1] * len(shape)).expand(2, *shape))
-            if not bool(ends.isfinite().all()):
-                raise InputError("its transform holds numbers too large for float32.")
-        denoiser = build_denoiser(recipe, shape, len(classes), seen)
-        denoiser.load_state_dict(weights)
+            within_float32(transform, "its transform")
+            transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
+        own = {name: part.to(outline[name].dtype, copy=True) for name, part in weights.items()}
+        denoiser.load_state_dict(own, assign=True)
         columns = tuple(config["columns"])
         return cls(
             denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,
-            frequencies=shares,
+            frequencies=shares, named=dict(named),
         )  # fmt: skip
 
     @classmethod
-    def from_pretrained(cls, where: str | Path) -> "Trained":
-        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository."""
+    def from_pretrained(cls, where: str | Path, **named: str) -> "Trained":
+        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
+
+        named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
+        names there. Nothing else outside of the run is opened, for it may be a stranger's, unless it was this user who
+        had it trained, on this machine (`training/seal.py`).
+        """
+        trained = cls._load(where, named)
+        if idle := named.keys() - trained.recipe.outside().keys():
+            raise InputError(f"{min(idle)} can't be named for {where}, which names none outside of itself.")
+        return trained
+
+    @classmethod
+    def _load(cls, where: str | Path, named: Mapping[str, str]) -> "Trained":
         folder = Path(where)
         if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
             found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
             if found is None:
                 raise InputError(f"{folder} holds no checkpoint yet.")
             tuned = {tune.FILE: checkpoint.read_file(folder / tune.FILE)} if (folder / tune.FILE).exists() else {}
-            return cls.from_files(found[1] | tuned, str(found[0]))
+            return cls.from_files(found[1] | tuned, str(found[0]), named)
         if os.path.isdir(folder):
-            return cls.from_files(checkpoint.read_folder(folder), str(folder))
+            return cls.from_files(checkpoint.read_folder(folder), str(folder), named)
         if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
             raise InputError(f"{where} is neither a run folder nor the name of a hub repository (user/name).")
         from .interop.hub import download
 
-        return cls.from_files(checkpoint.read_folder(download(str(where))), str(where))
+        return cls.from_files(checkpoint.read_folder(download(str(where))), str(where), named)
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, license: str = "") -> Path:
         """Write config, weights, model card and manifest: what `from_pretrained` reads and the hub shows.
 
         overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
+        license: of the weights, as the hub writes it (apache-2.0); the card has none unless given.
         """
-        from .interop.hub import FILES, model_card
+        from .interop.hub import FILES
 
         target = Path(folder).resolve()
         if target.exists():
@@ -411,18 +465,33 @@ class Trained:
                 raise InputError(f"{folder} exists; pass overwrite to replace it.")
             if not target.is_dir() or any(path.name not in FILES for path in target.iterdir()):
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
-        card = model_card(self, str(folder)).encode()
-        checkpoint.write_folder(target, self.export(card))
+        checkpoint.write_folder(target, self.export(target.name, license))
         return Path(folder)
 
-    def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None, license: str = ""
+    ) -> str:
         """Upload what `save_pretrained` writes to huggingface.co/<repository>; returns its address."""
         from .interop.hub import upload
 
-        return upload(self, repository, private=private, token=token)
+        return upload(self.export(repository, license), repository, private=private, token=token)
 
 
 from_pretrained = Trained.from_pretrained
+
+
+def _unnamed(what: str, name: str) -> str:
+    """That a loaded run names something which the user did not, and how to."""
+    uses = {
+        "data": "was trained on",
+        "source": "starts from",
+        "weights": "was built on",
+        "tokenizer": "reads prompts by",
+    }
+    return (
+        f"This run {uses[what]} {name}, which is opened only if you name it too: --{what} {shlex.quote(name)}, or "
+        f"where it lies now ({what}=… in from_pretrained)."
+    )
 
 
 def _one_each(seen: Any, n: int) -> None:
@@ -435,7 +504,9 @@ def _one_each(seen: Any, n: int) -> None:
 
 
 def _kind(part: Tensor | None) -> str:
-    return "none" if part is None else f"{'float' if part.is_floating_point() else 'integer'} {tuple(part.shape)}"
+    if part is None:
+        return "none"
+    return f"{'float' if part.is_floating_point() else 'integer'} {str(tuple(part.shape))[:80]}"
 
 
 def _texts(value: Any) -> bool:

@@ -36,11 +36,12 @@ def table(tmp_path_factory):
 def runs(tmp_path_factory, table):
     """A folder of runs: one of each recipe, conditional ones, one on a file, one between two sets, and a bare line."""
     folder = tmp_path_factory.mktemp("runs")
+    np.save(folder / "line.npy", np.random.default_rng(1).normal(size=(90, 1)))
     extra = {
         "conditional": ["flow", "--data", "two_spirals", "--conditional"],
         "plants": ["flow", "--data", str(table), "--label", "kind", "--conditional"],
         "between": ["flow", "--source", "eight_gaussians", "--data", "two_moons"],
-        "line": ["ddpm", "--data", "point_mass"],
+        "line": ["ddpm", "--data", str(folder / "line.npy")],
     }
     for name, arguments in ({name: [name] for name in POINTS} | extra).items():
         assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0

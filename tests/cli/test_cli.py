@@ -2,8 +2,11 @@
 
 import os
 import resource
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from ebbflow import __version__
 from ebbflow.cli import COMMANDS, HELP, arguments, main
 from ebbflow.recipes import RECIPES
+from ebbflow.signals import STOPPING
 from recording import record
 
 SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
@@ -53,6 +57,36 @@ def test_help_takes_a_moment_and_no_torch(arguments):
 def test_importing_the_package_imports_no_torch():
     done = run(sys.executable, "-c", "import sys, ebbflow; print(*sys.modules)")
     assert not set(SLOW_IMPORTS) & set(done.stdout.split())
+
+
+HEAVY = ("torch", "accelerate", "matplotlib", "scipy", "sympy", "torch._dynamo", "pandas", "PIL", "huggingface_hub")
+NEEDS = {  # what each command may import of HEAVY, and nothing else
+    ("list",): (),
+    ("cite", "flow"): (),
+    ("export", "RUN", "--out", "exported"): ("torch",),
+    ("sample", "RUN", "--n", "20", "--no-picture"): ("torch",),
+    ("likelihood", "RUN", "--n", "4", "--no-picture"): ("torch",),
+    ("evaluate", "RUN", "--n", "50"): ("torch", "scipy"),
+    ("train", "flow", "--steps", "2", "--points", "100", "--out", "trained"): ("torch", "accelerate"),
+    ("sample", "RUN", "--n", "20"): ("torch", "matplotlib", "PIL", "scipy"),
+    ("plot", "RUN"): ("torch", "matplotlib", "PIL", "scipy"),
+    ("show", "data", "two_moons", "--n", "100"): ("torch", "matplotlib", "PIL", "scipy"),
+    ("show", "path", "--data", "two_moons"): ("torch", "matplotlib", "PIL", "scipy"),
+}
+
+
+@pytest.mark.parametrize("arguments", NEEDS, ids=" ".join)
+def test_a_command_imports_only_what_it_uses(arguments, runs, tmp_path, monkeypatch):
+    """The compiler of torch and sympy, a second and a half, are for none of these."""
+    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(runs / "flow", tmp_path / "run")
+    given = [str(tmp_path / "run") if argument == "RUN" else argument for argument in arguments]
+    if arguments == ("list",):  # the first one after a change of the code asks the tables themselves
+        assert shell(*given).returncode == 0
+    code = f"import sys; from ebbflow.cli import main; c = main({given!r}); print(*sys.modules, file=sys.stderr); "
+    done = run(sys.executable, "-c", code + "sys.exit(c)", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert set(HEAVY) & set(done.stderr.split()) == set(NEEDS[arguments])
 
 
 def test_help_and_version_in_process(ebbflow):
@@ -296,9 +330,45 @@ def test_what_the_system_refuses_is_one_sentence(ebbflow, monkeypatch):
     assert broken(FileNotFoundError(2, "No such file", "x\ny")) == (2, "", "ebbflow: Can't use x\\ny: No such file.\n")
     assert broken(MemoryError())[0] == 2
     assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
-    assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: stopped.\n")
+    assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: Stopped by SIGINT.\n")
     with pytest.raises(RuntimeError):  # a bug stays a bug
         broken(RuntimeError("matrices don't match"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_signal_ends_every_command_with_one_sentence(ebbflow, monkeypatch, command, name):
+    """What is tidied up is not stopped by a second SIGHUP: the shell sends one, and then the system."""
+    module, number, tidied = COMMANDS[command][0], getattr(signal, name), []
+
+    def run(argv):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            if name == "SIGHUP":
+                os.kill(os.getpid(), number)
+            tidied.append(True)
+
+    monkeypatch.setattr(f"ebbflow.cli.{module}.run", run)
+    before = {one: signal.signal(one, signal.default_int_handler) for one in STOPPING}
+    try:
+        assert ebbflow(command) == (128 + number, "", f"ebbflow: Stopped by {name}.\n")
+        assert tidied
+        assert [signal.getsignal(one) for one in STOPPING] == [signal.default_int_handler] * 3
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def test_a_signal_that_the_process_ignores_is_ignored(ebbflow, monkeypatch):
+    """As nohup has SIGHUP ignored."""
+    monkeypatch.setattr("ebbflow.cli.cite.run", lambda argv: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ebbflow("cite") == (0, "", "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_warnings_are_one_line_each_and_only_ours_to_show(ebbflow, recwarn):

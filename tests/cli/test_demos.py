@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 
+from ebbflow.cli import demos
+from ebbflow.robots import demonstrations
+from ebbflow.signals import Interrupted
+from interrupting import at_every_line
+
 
 def test_writes_what_a_policy_learns_from(ebbflow, tmp_path):
     code, out, err = ebbflow("demos", "aloha-transfer", "--episodes", "1", "--out", "new/cube.npz", "--quiet")
@@ -24,6 +29,23 @@ def test_writes_what_a_policy_learns_from(ebbflow, tmp_path):
     assert ebbflow(*again, "--overwrite", "--seed", "1")[0] == 0
     assert (tmp_path / "new" / "cube.npz").read_bytes() != written
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["cube.npz"]
+
+
+def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(tmp_path, monkeypatch, capsys):
+    def collect(*_, **__):
+        return {"state": np.zeros((3, 1))}, 1
+
+    monkeypatch.setattr(demonstrations, "collect", collect)
+    said = set()
+    for answer in at_every_line(
+        {demos.run.__code__, collect.__code__},
+        lambda: demos.run(["aloha-transfer", "--episodes", "1", "--out", str(tmp_path / "a.npz"), "--overwrite"]),
+    ):
+        assert isinstance(answer, Interrupted)
+        said.add(str(answer))
+        if "nothing is written" in str(answer):
+            assert not (tmp_path / "a.npz").exists()
+    assert said == {"Stopped by SIGTERM.", "Stopped by SIGTERM; nothing is written."}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import torch
 from ebbflow.data import DATASETS, Standardise
 from ebbflow.trained import Trained
 
+from .conftest import TINY
+
 QUICK = ("--n", "60", "--steps", "8")
 
 
@@ -71,6 +73,15 @@ def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map):
     if picture.exists():
         assert f"picture: {picture}" in err
         assert picture.stat().st_size > 5000
+
+
+def test_a_constant_column_has_no_density(ebbflow, tmp_path):
+    rows = [f"{x},7.3,{2 * x}" for x in range(30)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,fixed,c", *rows]))
+    assert ebbflow("train", "flow", "--data", tmp_path / "table.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    code, out, err = ebbflow("likelihood", tmp_path / "run", *QUICK)
+    assert (code, out) == (2, "")
+    assert "train without it: fixed = 7.3" in err
 
 
 @pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])

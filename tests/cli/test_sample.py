@@ -15,7 +15,7 @@ from ebbflow.domains.points import unseen
 from ebbflow.likelihood import log_density
 from ebbflow.trained import Trained
 
-from .conftest import PICTURES, POINTS
+from .conftest import PICTURES, POINTS, TINY
 
 PLOTS = {"samples.png", "trajectories.png", "intermediate.png", "losses.png", "sampling.gif", "training.gif"}
 
@@ -28,6 +28,19 @@ def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
     x = np.load(tmp_path / "x.npy")
     assert x.shape == (50, 1 if name == "line" else 2)
     assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("standardise", ["--standardise", "--no-standardise"])
+def test_a_constant_column_stays_exactly_constant(ebbflow, tmp_path, standardise):
+    rows = [f"{x},7.3,{2 * x}" for x in range(30)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,fixed,c", *rows]))
+    data = ("--data", tmp_path / "table.csv", standardise)
+    assert ebbflow("train", "ddpm", *data, *TINY, "--out", tmp_path / "run")[0] == 0
+    assert ebbflow("sample", tmp_path / "run", "--n", "40", "--steps", "5", "--out", tmp_path / "x.csv")[0] == 0
+    with open(tmp_path / "x.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["fixed"] for line in lines} == {"7.3"}
+    assert len({line["a"] for line in lines}) == 40
 
 
 @pytest.mark.parametrize("name", PICTURES)

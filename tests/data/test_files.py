@@ -1,5 +1,6 @@
 import io
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ebbflow.data import read, save
+from ebbflow import memory
+from ebbflow.data import arrays as arrays_module, files as files_module, read, save
 from ebbflow.errors import InputError, StorageError
 
 
@@ -165,6 +167,43 @@ def test_npz(tmp_path, held, label):
     assert points.classes == ("a", "b", "c")
 
 
+def test_parts_of_a_table(tmp_path):
+    """The held-out ones come last, whatever their order."""
+    held = {
+        "x_test": TABLE[4:],
+        "y_test": KINDS[4:],
+        "x_train": TABLE[:4],
+        "y_train": KINDS[:4],
+        "kind_train": KINDS[2:],
+    }
+    np.savez(tmp_path / "mine.npz", **held)
+    with pytest.warns(UserWarning, match=r"4 rows to train on \('x_train'\), 2 held out \('x_test'\)\.$"):
+        points = read(tmp_path / "mine.npz")
+    assert (points.x.tolist(), points.test, points.labels.tolist()) == (TABLE.tolist(), 2, [0, 1, 2, 0, 1, 2])
+    assert read(tmp_path / "mine.npz", "kind").labels is None  # the test part has none
+    with pytest.raises(InputError, match="no array 'sort'"):
+        read(tmp_path / "mine.npz", "sort")
+    np.savez(tmp_path / "mine.npz", **held | {"x_test": TABLE[4:, :1]})
+    with pytest.raises(
+        InputError, match=r"'x_test' and 'x_train' must have as many columns|'x_train' and 'x_test' must"
+    ):
+        read(tmp_path / "mine.npz")
+    np.savez(tmp_path / "mine.npz", train=TABLE, labels=KINDS)
+    assert read(tmp_path / "mine.npz").labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_an_npz_of_pictures_is_no_table(tmp_path):
+    """Its labels, a column of numbers, would else be taken for the points."""
+    pictures = np.zeros((6, 2, 2), np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=pictures, train_labels=np.zeros((6, 1), np.uint8))
+    with pytest.raises(
+        InputError, match=r"a\.npz holds pictures \('train_images'\), which recipes such as flow-images"
+    ):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", thumbnails=pictures, x=TABLE)
+    assert read(tmp_path / "a.npz").x.tolist() == TABLE.tolist()
+
+
 @pytest.mark.parametrize("name", ["x", "anything", "labels"])
 def test_npz_of_one_vector(tmp_path, name):
     np.savez_compressed(tmp_path / "mine.npz", **{name: np.arange(3.0)})
@@ -195,6 +234,46 @@ def test_a_large_csv_is_read_fast(tmp_path):
     assert os.times().user - cpu < 2
     assert points.x.shape == (200_000, 2)
     assert int(points.labels.sum()) == 100_000
+
+
+def test_a_wide_csv_is_read_fast(tmp_path):
+    """As many columns as there may be: 11 s of CPU where each name was looked for among those before it."""
+    names = [f"column {k}" for k in range(65_536)]
+    (tmp_path / "wide.csv").write_text("\n".join([",".join(names), *[",".join(["1.5", "2"] * 32_768)] * 2]) + "\n")
+    cpu = os.times().user
+    points = read(tmp_path / "wide.csv")
+    assert os.times().user - cpu < 3
+    assert points.x.shape == (2, 65_536)
+    assert points.columns == tuple(names)
+
+
+@pytest.mark.parametrize(("label", "need"), [(None, 36 * 6 + 64 * 5), ("k", 36 * 6 + 64 * 5 + 100 * 3)])
+def test_a_csv_is_weighed_before_it_is_read(tmp_path, monkeypatch, label, need):
+    """3 lines of 2 numbers, of 5 bytes at most."""
+    (tmp_path / "mine.csv").write_text("k,x\n1,2.5\n2,3\n")
+    monkeypatch.setattr(memory, "available", lambda: need / 0.8 + 1)
+    assert len(read(tmp_path / "mine.csv", label).x) == 2
+    monkeypatch.setattr(memory, "available", lambda: need / 0.8 - 1)
+    with pytest.raises(InputError, match=r"mine\.csv would take about"):
+        read(tmp_path / "mine.csv", label)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "b.csv", "a.npy", "a.npz", "bytes.npy"])
+def test_what_is_weighed_is_what_is_taken(tmp_path, monkeypatch, name):
+    """The peak while reading is at most what was asked room for, and at least a third of it."""
+    x, kinds = np.arange(150_000.0).reshape(-1, 3) / 7, np.arange(50_000) % 9
+    if name == "bytes.npy":
+        np.save(tmp_path / name, (x % 5).astype(np.uint8))
+    else:
+        save(tmp_path / name, torch.from_numpy(x), labels=None if name == "a.npy" else torch.from_numpy(kinds))
+    needs, real = [], memory.room
+    for module in (files_module, arrays_module):
+        monkeypatch.setattr(module, "room", lambda need, *rest: needs.append(need) or real(need, *rest))
+    tracemalloc.start()
+    read(tmp_path / name, "label" if name == "b.csv" else None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(needs) / 3 < peak < sum(needs)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
@@ -251,6 +330,7 @@ BAD_TEXT = {
         "y",
         "50 different labels|number",
     ),
+    "too many columns": (",".join("1" * 65_537) + "\n", None, "65,537 columns|65,536"),
     "too fine for float32": ("t,y\n1700000001,1\n1700000002,2\n", None, "'t'|1700000001|float32"),
 }
 BAD_BYTES = {
@@ -279,6 +359,7 @@ BAD_BYTES = {
     "cube.npy": (npy(np.zeros((4, 3, 2))), None, "(4, 3, 2)"),
     "no columns.npy": (npy(np.zeros((4, 0))), None, "(4, 0)"),
     "no rows.npy": (npy(np.zeros((0, 2))), None, "no rows"),
+    "too many columns.npy": (npy(np.zeros((2, 65_537), np.uint8)), None, "65,537 columns|65,536"),
     "one row.npy": (npy(np.zeros((1, 2))), None, "one row"),
     "nan.npy": (npy(holed(np.nan)), None, "row 5|column 2|nan"),
     "inf.npy": (npy(holed(-np.inf)), None, "row 5|column 2|-inf"),

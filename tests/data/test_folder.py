@@ -1,6 +1,7 @@
 """A folder: what is found in it, in which order, and what is said of the rest."""
 
 import os
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow.data.images import load
+from ebbflow.data.images import load, split
 from ebbflow.errors import InputError
 
 
@@ -44,6 +45,41 @@ def test_sorted_and_in_depth(tmp_path):
     assert found.x[:, 0, 0, 0].tolist() == list(range(0, 70, 10))
     assert found.labels is None
     assert found.bad == ()
+
+
+def test_values_of_12_bits_in_files_of_16(tmp_path):
+    """Twenty pictures, each with its own part of the values, as microscopes and depth cameras write them."""
+    values = np.random.default_rng(0).permutation(4096)[:2000].reshape(20, 10, 10).astype(np.uint16)
+    for k, picture in enumerate(values):
+        Image.fromarray(picture).save(tmp_path / f"{k:02d}.png")
+    low, high = int(values.min()), int(values.max())
+    with pytest.warns(
+        UserWarning, match=f"20 of 20 pictures have more than 8 bits: their values {low} to {high} become"
+    ):
+        found = get(tmp_path)
+    assert found.levels == (low, high)
+    assert len(found.x.unique()) == 256
+    assert found.x[:, 0].tolist() == np.rint((values.astype(float) - low) / (high - low) * 255).tolist()
+    put(tmp_path, "8 bits.png", 77, (10, 10))
+    with pytest.warns(UserWarning, match="20 of 21 pictures have more than 8 bits"):
+        both = get(tmp_path)
+    assert both.x[:20].tolist() == found.x.tolist()
+    assert both.x[20].unique().tolist() == [77]
+
+
+def test_what_is_not_a_number_is_a_bad_picture(tmp_path):
+    """It is named as any other, and has no say in the range."""
+    for k in range(40):
+        depth = np.full((4, 4), k / 10, np.float32)
+        if k in (7, 30):
+            depth[1, 2] = (np.nan, np.inf)[k == 30]
+        Image.fromarray(depth).save(tmp_path / f"{k:02d}.tiff")
+    with pytest.warns(UserWarning, match="38 of 38 pictures .* their values 0 to 3.9 become"):
+        found = get(tmp_path)
+    assert found.bad == tuple(f"{k:02d}.tiff holds 1 of 16 values that are not finite" for k in (7, 30))
+    assert found.x[-1].unique().tolist() == [255]
+    with pytest.raises(InputError, match=r"07\.tiff holds 1 of 16 values that are not finite\.$"):
+        get(tmp_path, on_bad="fail")
 
 
 IGNORED = [
@@ -106,6 +142,7 @@ SPOILT = {
     "a socket": (make_socket, "socket.png is neither a file nor a folder"),
     "a device": (lambda d: (d / "a.png").symlink_to(os.devnull), "a.png is neither a file nor a folder"),
     "a line break in its name": (lambda d: (d / "a\nb.png").touch(), "a\\nb.png is empty"),
+    "a name that moves the cursor": (lambda d: (d / "a\x1b[2J.png").touch(), "a\\x1b[2J.png is empty"),
     "a name that is no text": (lambda d: os.mknod(os.fsencode(d) + b"/\xff.png"), "\\udcff.png is empty"),
 }
 
@@ -114,8 +151,11 @@ SPOILT = {
 def test_what_cannot_be_used_is_named(tmp_path, spoil, line, capfd):
     spoil(filled(tmp_path))
     for _ in range(2):  # decoded, then from the cache
-        found = get(tmp_path)
-        assert len(found.bad) == 1
+        with pytest.warns(UserWarning, match="1 of 61 pictures can't be used and are left out: ") as said:
+            found = get(tmp_path)
+        assert len(said) == len(found.bad) == 1
+        assert str(said[0].message).endswith(f": {found.bad[0]}.")
+        assert str(said[0].message).isprintable()
         assert found.bad[0].startswith(line)
         assert found.bad[0].isprintable()
         assert found.x[:, 0, 0, 0].tolist() == list(range(60))
@@ -209,6 +249,66 @@ def test_numbered_folders_count(tmp_path):
     found = get(tmp_path, label="folder")
     assert found.classes == ("1", "9", "10")
     assert found.labels.tolist() == [{"1": 0, "9": 1, "10": 2}[str(k)] for k in found.x[:, 0, 0, 0].tolist()]
+
+
+IN_PARTS = {  # files → those to train on, those held out, and their classes
+    "cat and dog below": (
+        ["test/dog/a", "train/cat/b", "train/dog/c", "val/cat/d"],
+        ["train/cat/b", "train/dog/c"], ["test/dog/a", "val/cat/d"], "cat dog dog cat",
+    ),
+    "cat and dog above": (
+        ["cat/test/a", "cat/train/b", "dog/train/c", "dog/test/d"],
+        ["cat/train/b", "dog/train/c"], ["cat/test/a", "dog/test/d"], "cat dog cat dog",
+    ),
+    "in one folder": (
+        ["pets/Train/cat/a", "pets/Test/dog/b", "pets/Train/dog/c"],
+        ["pets/Train/cat/a", "pets/Train/dog/c"], ["pets/Test/dog/b"], "cat dog dog",
+    ),
+    "a folder in itself": (
+        ["seg_train/seg_train/cat/a", "seg_train/seg_train/dog/b", "seg_test/seg_test/dog/c", "seg_pred/seg_pred/d"],
+        ["seg_train/seg_train/cat/a", "seg_train/seg_train/dog/b"], ["seg_test/seg_test/dog/c"], "cat dog dog",
+    ),
+    "a test part without classes": (
+        ["test/a", "train/cat/b", "train/dog/c"], ["train/cat/b", "train/dog/c"], ["test/a"], "cat dog -",
+    ),
+    "a class never trained": (
+        ["test/emu/a", "test/cat/b", "train/cat/c", "train/dog/x/d"],
+        ["train/cat/c", "train/dog/x/d"], ["test/cat/b", "test/emu/a"], "cat dog cat -",
+    ),
+    "a training part alone": (["train/cat/a", "train/dog/b"], ["train/cat/a", "train/dog/b"], [], "cat dog"),
+    "others and a loose one beside": (
+        ["a", "train/cat/b", "unlabeled/cat/c", "valid/cat/d"], ["train/cat/b"], ["valid/cat/d"], "cat cat",
+    ),
+    "no parts": (["bus/a", "train/b"], ["bus/a", "train/b"], [], "bus train"),
+    "a class called test": (["cat/a", "dog/b", "test/c"], ["cat/a", "dog/b", "test/c"], [], "cat dog test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "train", "held", "classes"), IN_PARTS.values(), ids=IN_PARTS)
+def test_parts_of_a_set(tmp_path, files, train, held, classes):
+    for value, name in enumerate(files):
+        put(tmp_path, name, value)
+    for label in ("", "folder"):
+        found = get(tmp_path, label=label)
+        first, second = split(found, 0.0)
+        assert [files[value] for value in first.x[:, 0, 0, 0].tolist()] == train
+        assert [files[value] for value in second.x[:, 0, 0, 0].tolist()] == held
+        assert found.test == len(held)
+    assert [found.classes[k] if k >= 0 else "-" for k in found.labels.tolist()] == classes.split()
+    assert set(found.classes) == set(classes.split()[: len(train)])
+
+
+def test_a_bad_one_in_a_held_out_part(tmp_path):
+    filled(tmp_path / "train", 30)
+    filled(tmp_path / "test", 30)
+    (tmp_path / "test" / "good" / "005.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=re.escape(str(tmp_path))) as said:
+        found = get(tmp_path)
+    assert [str(line.message) for line in said] == [
+        f"{tmp_path}: 30 pictures to train on ('train'), 30 held out ('test').",
+        f"{tmp_path}: 1 of 60 pictures can't be used and are left out: test/good/005.png is empty.",
+    ]
+    assert (len(found.x), found.test) == (59, 29)
 
 
 def test_labels_stay_with_their_pictures(tmp_path):

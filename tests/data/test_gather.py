@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from ebbflow.cache import cache_folder, fingerprint
 from ebbflow.data import gather as module
 from ebbflow.data.gather import Source, gather
-from ebbflow.data.pictures import BadPicture
+from ebbflow.data.pictures import BadPicture, Decoded, Levels
 from ebbflow.errors import InputError
 
 
@@ -30,18 +31,18 @@ def source(pictures, **options):
     """Pictures as arrays, or a reason why not; `asked` counts how often one was decoded."""
     asked = []
 
-    def picture(i, size, channels):
+    def picture(i, size, channels, levels):
         asked.append(i)
         if isinstance(pictures[i], BadPicture):
             raise pictures[i]
-        return pictures[i]
+        return pictures[i] if isinstance(pictures[i], Decoded) else Decoded(pictures[i])
 
     made = Source(len(pictures), picture, lambda i: f"p{i}", "the set", **options)
     return made, asked
 
 
 def get(pictures, **options):
-    return gather(source(pictures)[0], **{"progress": False, **options})
+    return gather(source(pictures)[0], **{"progress": False, **options})[:3]
 
 
 @given(kinds=st.lists(st.sampled_from(["grey", "colour"]), min_size=1, max_size=70), workers=st.integers(0, 3))
@@ -85,7 +86,9 @@ def test_bad_ones_are_left_out_and_named(where):
 
 def test_more_than_a_twentieth_is_no_accident():
     pictures = [BadPicture("is bad") if i % 16 == 1 else constant(i) for i in range(80)]
-    assert len(get([*pictures, *[constant(1)] * 20])[2]) == 5
+    line = "the set: 5 of 100 pictures can't be used and are left out: p1 is bad; p17 is bad; p33 is bad; and 2 more."
+    with pytest.warns(UserWarning, match=f"^{line}$"):
+        assert len(get([*pictures, *[constant(1)] * 20])[2]) == 5
     with pytest.raises(InputError) as error:
         get(pictures)
     assert str(error.value) == (
@@ -128,25 +131,26 @@ def test_all_must_be_alike():
 
 def test_too_much_for_the_memory():
     made = replace(source([constant(1, h=999, w=9999)])[0], n=10**10)
-    with pytest.raises(InputError, match=r"^the set: 10000000000 pictures of 9999 × 999 take 299670030 GB of memory"):
+    words = r"^the set: 10000000000 pictures of 9999 × 999 pixels would take about 8\.37e\+08 GiB of memory;"
+    with pytest.raises(InputError, match=words):
         gather(made, progress=False)
 
 
 def test_threads_work_at_once():
     barrier = threading.Barrier(3, timeout=20)
 
-    def picture(i, size, channels):
+    def picture(i, size, channels, levels):
         if i in (16, 32, 48):  # in three batches
             barrier.wait()
-        return constant(i)
+        return Decoded(constant(i))
 
-    x, _, _ = gather(Source(64, picture, str, "the set"), workers=3, progress=False)
+    x, *_ = gather(Source(64, picture, str, "the set"), workers=3, progress=False)
     assert x[:, 0, 0, 0].tolist() == list(range(64))
 
 
 def test_a_mistake_in_the_code_is_no_bad_picture():
     with pytest.raises(ZeroDivisionError):
-        gather(Source(40, lambda i, size, channels: constant(i) if i < 30 else 1 // 0, str, "the set"), progress=False)
+        gather(Source(40, lambda i, *_: Decoded(constant(i)) if i < 30 else 1 // 0, str, "the set"), progress=False)
 
 
 def test_progress_is_shown_from_two_seconds_on(capfd, monkeypatch):
@@ -168,6 +172,87 @@ def test_progress_is_shown_from_two_seconds_on(capfd, monkeypatch):
     assert delays == [2, 2]
 
 
+# --- more than 8 bits, transparency -------------------------------------------------------------------------
+
+
+def deep(values, **options):
+    """Pictures of two values: v and v + 10 of more than 8 bits where v is a float, else v twice, as it is."""
+
+    def picture(i, size, channels, levels):
+        if isinstance(values[i], int):
+            return Decoded(constant(values[i], 1, 2))
+        own = Levels(values[i], values[i] + 10)
+        return Decoded((levels or own).scaled(np.array([[[own.low], [own.high]]])), own)
+
+    return Source(len(values), picture, lambda i: f"p{i}", "the set", **options)
+
+
+def heard(make):
+    """What make() gives, and the warnings it gave."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        made = make()
+    return made, [str(one.message) for one in found]
+
+
+@given(
+    values=st.lists(st.one_of(st.integers(0, 255), st.integers(-500, 5000).map(float)), min_size=1, max_size=40),
+    workers=st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_range_is_the_sets(values, workers):
+    """Whichever comes first, all that has more than 8 bits shares one range, and what has 8 stays."""
+    floats = [value for value in values if isinstance(value, float)]
+    (x, _, _, levels), said = heard(lambda: gather(deep(values), workers=workers, progress=False))
+    assert levels == ((min(floats), max(floats) + 10) if floats else None)
+    for row, value in zip(x[:, 0, 0].tolist(), values, strict=True):
+        assert row == ([value] * 2 if isinstance(value, int) else levels.scaled(value + np.array([0, 10])).tolist())
+    low, high = levels or (0, 0)
+    text = f"the set: {len(floats)} of {len(values)} pictures have more than 8 bits: their values {low:g} to {high:g} "
+    assert said == [f"{text}become 0 to 255 (--value-range sets others)."] * bool(floats)
+
+
+@pytest.mark.parametrize(("wanted", "beyond"), [((0, 100), 0), ((5, 100), 1), ((0, 25), 1)])
+def test_a_range_that_is_given_is_kept_and_what_lies_beyond_is_said(wanted, beyond):
+    wanted = Levels(*wanted)
+    (x, _, _, levels), said = heard(lambda: gather(deep([5.0, 0.0, 30.0]), levels=wanted, progress=False))
+    assert levels == wanted
+    assert x.flatten().tolist() == wanted.scaled(np.array([5, 15, 0, 10, 30, 40])).tolist()
+    text = "the set: 3 of 3 pictures have more than 8 bits, and some values in 0 to 40 beyond the range "
+    assert said == [f"{text}{wanted}: they become 0 or 255."] * beyond
+
+
+@pytest.mark.parametrize(("channels", "lost"), [(0, 1), (3, 1), (1, 1), (4, 0)])
+def test_transparency_is_said_once_with_a_count(channels, lost):
+    pictures = [Decoded(constant(k, c=channels or 3), transparent=k % 3 == 0) for k in range(10)]
+    _, said = heard(lambda: get(pictures, channels=channels))
+    assert (
+        said
+        == ["the set: 4 of 10 pictures are transparent in places, and lie on white (--channels 4 keeps that)."] * lost
+    )
+
+
+def test_a_cached_set_is_told_of_again_and_has_one_range():
+    """What was kept serves for the same range, however it was asked for, and for no other."""
+    made = deep([5.0, 0.0, 30.0], state="s")
+    asked = []
+
+    def get(levels=None):
+        asked.clear()
+        counted = replace(made, picture=lambda i, *how: asked.append(i) or made.picture(i, *how))
+        (x, _, _, used), said = heard(lambda: gather(counted, levels=levels and Levels(*levels), progress=False))
+        assert len(said) == (levels != (0, 40))
+        return x.flatten().tolist(), used, len(asked)
+
+    first, used, count = get()
+    assert (used, count) == ((0, 40), 7)  # each twice, and the first once more for its shape
+    assert get() == (first, used, 0)
+    assert get((0, 40)) == (first, used, 0)
+    other, used, count = get((0, 20))
+    assert (other == first, used, count) == (False, (0, 20), 4)
+    assert get() == (first, (0, 40), 7)
+
+
 # --- cache --------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +269,7 @@ def test_the_second_time_nothing_is_decoded():
     second = gather(made, progress=False)
     assert asked == []
     assert torch.equal(first[0], second[0])
-    assert first[1:] == second[1:] == ([i for i in range(40) if i != 7], ("p7 is bad",))
+    assert first[1:] == second[1:] == ([i for i in range(40) if i != 7], ("p7 is bad",), None)
     second[0][:] = 0  # it can be written to, and that is not kept
     assert torch.equal(gather(made, progress=False)[0], first[0])
     with pytest.raises(InputError, match=r"^the set: p7 is bad\.$"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from ebbflow.cache import cache_folder
-from ebbflow.data.images import load, split
+from ebbflow.data.images import labelled, load, split
 from ebbflow.errors import InputError
 
 
@@ -73,7 +73,7 @@ def hub(monkeypatch):
 
 
 def part(values, labels=(), feature=None, **options):
-    labels = list(labels) or [0] * len(values)
+    labels = list(labels or ()) or [0] * len(values)
     features = {"id": Value(), "picture": Image(), "kind": feature or ClassLabel(["cat", "ant"])}
     columns = {"id": [str(k) for k in range(len(values))], "picture": [png(v) for v in values], "kind": labels}
     return Dataset(features, columns, **options)
@@ -134,7 +134,7 @@ def test_one_part_of_any_name(hub):
     found = get("me/pets")
     assert (len(found.x), found.test) == (2, 0)
     hub.sets["me/pets"] = {"a": part([1]), "b": part([1])}
-    with pytest.raises(InputError, match="hf:me/pets has no part 'train'; it has 'a', 'b'"):
+    with pytest.raises(InputError, match="hf:me/pets has no part to train on; it has 'a', 'b'"):
         get("me/pets")
 
 
@@ -144,17 +144,57 @@ def test_a_label_by_name(hub):
     found = get("me/pets", label="kind")
     assert found.labels.tolist() == [1, 0, 1]
     assert found.classes == ("a", "b")
-    with pytest.raises(InputError, match=r"has no column 'sort' in each of its parts; it has 'id', 'picture', 'kind'"):
+    with pytest.raises(InputError, match=r"has no column 'sort'; it has 'id', 'picture', 'kind'"):
         get("me/pets", label="sort")
 
 
-def test_unlabelled_rows(hub):
-    hub.sets["me/pets"] = part([1, 2], [0, -1])
-    with pytest.raises(InputError, match=r"label -1 of picture 2 is not in 0\.\.1"):
+@pytest.mark.parametrize("missing", [[-1, -1, -1], [None, None, None], [-1, None, -1], "no column"])
+def test_a_test_part_without_labels(hub, missing):
+    test = part([7, 8, 9], None if missing == "no column" else missing)
+    if missing == "no column":
+        del test.features["kind"], test.columns["kind"]
+    hub.sets["me/pets"] = {"train": part([1, 2, 3, 4], [0, 1, 0, 1]), "test": test}
+    found = get("me/pets")
+    assert found.labels.tolist() == [0, 1, 0, 1, -1, -1, -1]
+    train, held = split(found, 0.5)
+    assert (train.labels.tolist(), held.labels, held.x[:, 0, 0, 0].tolist()) == ([0, 1, 0, 1], None, [7, 8, 9])
+    with pytest.warns(UserWarning, match="3 of 3 held-out pictures are left out"):
+        train, held = split(labelled(found, "pets"), 0.5)
+    assert sorted(train.x[:, 0, 0, 0].tolist() + held.x[:, 0, 0, 0].tolist()) == [1, 2, 3, 4]
+    assert len(held.labels) == 2
+
+
+def test_labels_that_are_integers_of_no_class(hub):
+    """Without names -1 is a number like others, but a class that is never trained can't be learned."""
+    train, test = part([1, 2], [5, 6], Value()), part([3, 4], [-1, 6], Value())
+    hub.sets["me/pets"] = {"train": train, "test": test}
+    found = get("me/pets", label="kind")
+    assert (found.labels.tolist(), found.classes) == ([0, 1, -1, 1], ("5", "6"))
+
+
+def test_no_row_has_a_label(hub):
+    for labels in ([-1, -1], [None, None]):
+        hub.sets["me/pets"] = part([1, 2], labels)
+        assert get("me/pets").labels is None
+
+
+def test_unlabelled_rows_to_train_on(hub):
+    for missing in (-1, None):
+        hub.sets["me/pets"] = part([1, 2], [0, missing])
+        found = get("me/pets")
+        assert split(found, 0.0)[0].labels is None
+        with pytest.raises(InputError, match=r"^pets: picture 2 has no label"):
+            labelled(found, "pets")
+    hub.sets["me/pets"] = part([1, 2], [0, 2])
+    with pytest.raises(InputError, match=r"label 2 of picture 2 is not in 0\.\.1"):
         get("me/pets")
-    hub.sets["me/pets"] = part([1, 2], [0, None])
-    with pytest.raises(InputError, match="must hold labels"):
-        get("me/pets")
+
+
+def test_every_part_to_measure_with_is_held_out(hub):
+    hub.sets["me/pets"] = {"validation": part([5]), "test": part([8, 9]), "train": part([1, 2, 3]), "extra": part([6])}
+    with pytest.warns(UserWarning, match=r"3 pictures .*\('train'\), 3 held out .*, 1 left out \('extra'\)\.$"):
+        found = get("me/pets")
+    assert (found.x[:, 0, 0, 0].tolist(), found.test) == ([1, 2, 3, 5, 8, 9], 3)
 
 
 def test_no_pictures(hub):
@@ -192,6 +232,45 @@ def test_the_cache_follows_the_fingerprint(hub):
     assert len(list(cache_folder().iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["image", "img"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_column_called_image_is_taken(hub, name, first):
+    """Whether masks and depths come before it or behind it."""
+    others = {"mask": [0, 0], "depth": [99, 99]}
+    values = {name: [1, 2]} | others if first else others | {name: [1, 2]}
+    columns = {column: [png(value) for value in held] for column, held in values.items()}
+    hub.sets["me/scenes"] = Dataset(dict.fromkeys(columns, Image()), columns)
+    assert get("me/scenes").x[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_the_first_column_of_pictures_where_none_is_called_image(hub):
+    columns = {"text": ["a", "b"], "left": [png(1), png(2)], "right": [png(3), png(4)]}
+    kinds = {"text": Value(), "left": Image(), "right": Image()}
+    hub.sets["me/pairs"] = Dataset(kinds, columns)
+    assert get("me/pairs").x[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_the_range_of_16_bits_is_that_of_both_parts(hub):
+    """300 to 2200 in the training part, up to 4095 in the test part."""
+
+    def deep(values):
+        made = part([0] * len(values))
+        for row, value in enumerate(values):
+            file = io.BytesIO()
+            Pillow.fromarray(np.full((2, 3), value, np.uint16)).save(file, "png")
+            made.columns["picture"][row]["bytes"] = file.getvalue()
+        return made
+
+    hub.sets["me/depths"] = {"train": deep([300, 2200, 700]), "test": deep([4095])}
+    with pytest.warns(
+        UserWarning, match="^hf:me/depths: 4 of 4 pictures have more than 8 bits: their values 300 to 4095 "
+    ):
+        found = get("me/depths")
+    assert found.levels == (300, 4095)
+    assert found.x[:, 0, 0, 0].tolist() == [round((v - 300) / 3795 * 255) for v in (300, 2200, 700, 4095)]
+    assert [one.levels for one in split(found, 0.0)] == [(300, 4095)] * 2
+
+
 # --- the package itself -------------------------------------------------------------------------------------
 
 
@@ -223,10 +302,37 @@ def test_saved_to_disk(real, tmp_path):
         assert (found.labels.tolist(), found.test) == ([0, 1, 1], 1)
 
 
+def test_labels_that_are_hidden(real, tmp_path):
+    for hidden in (-1, None):
+        both = real.DatasetDict(train=made(real, [1, 2], [0, 1]), test=made(real, [8, 9], [hidden, hidden]))
+        both.save_to_disk(str(tmp_path / str(hidden)))
+        found = get(tmp_path / str(hidden))
+        assert (found.labels.tolist(), found.test, found.classes) == ([0, 1, -1, -1], 2, ("cat", "ant"))
+
+
 def test_many_rows_in_threads(real, tmp_path):
     made(real, range(200), [k % 2 for k in range(200)]).save_to_disk(str(tmp_path / "many"))
     found = get(tmp_path / "many", workers=4)
     assert found.x[:, 0, 0, 0].tolist() == list(range(200))
+
+
+def test_depths_of_the_package_itself(real, tmp_path):
+    """Values of 12 bits in files of 16 and 32 bits, beside pictures of 8."""
+    depths = [np.arange(k, 4000, 160, dtype=dtype).reshape(5, 5) for k, dtype in ((0, "<u2"), (95, "<i4"), (7, "<f4"))]
+    features = real.Features({"mask": real.Image(), "image": real.Image()})
+    pictures = [Pillow.fromarray(depth) for depth in depths]
+    masks = [Pillow.new("L", (5, 5))] * 3
+    files = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, "tiff")
+        files.append({"bytes": file.getvalue(), "path": None})
+    real.Dataset.from_dict({"mask": masks, "image": files}, features=features).save_to_disk(str(tmp_path / "set"))
+    with pytest.warns(UserWarning, match="3 of 3 pictures have more than 8 bits: their values 0 to 3935 "):
+        found = get(tmp_path / "set")
+    assert found.levels == (0, 3935)
+    for x, depth in zip(found.x, depths, strict=True):
+        assert x[0].tolist() == np.rint(depth / 3935 * 255).tolist()
 
 
 def test_a_damaged_folder(real, tmp_path):

@@ -53,7 +53,8 @@ def test_a_folder_with_a_test_part(tmp_path):
         for data, name in zip(many(n, value), ("images-idx3", "labels-idx1")):
             (tmp_path / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(data))
     (tmp_path / "readme.txt").write_text("hello")
-    found = load(str(tmp_path))
+    with pytest.warns(UserWarning, match=r"5 pictures to train on \('train'\), 3 held out \('t10k'\)\.$"):
+        found = load(str(tmp_path))
     assert found.x[:, 0, 0, 0].tolist() == [10] * 5 + [20] * 3
     assert found.labels.tolist() == [0, 1, 0, 1, 0, 0, 1, 0]
     assert found.test == 3
@@ -67,15 +68,26 @@ def test_a_folder_with_a_test_part(tmp_path):
     assert load(str(tmp_path)).x[:, 0, 0, 0].tolist() == [30] * 5 + [20] * 3
 
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"has labels for one of .* only"):
-        load(str(tmp_path))
+    assert load(str(tmp_path)).labels.tolist() == [0, 1, 0, 1, 0, -1, -1, -1]
+    assert split(load(str(tmp_path)), 0.0)[1].labels is None
 
 
 def test_several_sets_in_a_folder(tmp_path):
-    for name in ("a-train", "b-train"):
-        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(IMAGES)
-    with pytest.raises(InputError, match="'a-train-', 'b-train-'; name one of its files"):
-        load(str(tmp_path))
+    for first, second in (("a-train", "b-train"), ("a-train", "b-test"), ("contest", "latest")):
+        folder = tmp_path / first / second
+        folder.mkdir(parents=True)
+        for name in (first, second):
+            (folder / f"{name}-images-idx3-ubyte").write_bytes(IMAGES)
+        with pytest.raises(InputError, match=f"'{first}', '{second}'; name one of its files"):
+            load(str(folder))
+
+
+def test_letters_in_a_name_are_no_part(tmp_path):
+    """Of "contest" and "contest-test" the latter is held out."""
+    for name, value in (("contest", 10), ("contest-test", 20)):
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(many(3, value)[0])
+    train, test = split(load(str(tmp_path)), 0.0)
+    assert (int(train.x.max()), int(test.x.min())) == (10, 20)
 
 
 def test_parts_of_different_sizes(tmp_path):
@@ -93,11 +105,11 @@ DAMAGED = {
     "half a head": (IMAGES[:10], "its head takes 16 bytes and it has 10"),
     "head alone": (IMAGES[:16], r"\[2, 2, 3\] takes 28 bytes and it has 16"),
     "cut short": (IMAGES[:-1], r"\[2, 2, 3\] takes 28 bytes and it has 27"),
-    "too long": (IMAGES + b"x", r"takes 28 bytes and it has 29"),
+    "too long": (IMAGES + b"x", r"takes 28 bytes and it has more"),
     "a number too large": (IMAGES[:4] + b"\xff" * 12 + IMAGES[16:], "takes 79228162458924105385300197391 bytes"),
     "labels": (LABELS, r"must hold pictures \(n, h, w\)"),
     "none": (b"\0\0\x08\x03" + struct.pack(">3I", 0, 2, 3), r"must hold pictures \(n, h, w\); it holds \(0, 2, 3\)"),
-    "half a gzip": (gzip.compress(bytes(10) + IMAGES)[:30], "damaged or cut short"),
+    "half a gzip": (gzip.compress(IMAGES)[:30], "damaged or cut short"),
     "gzip cut": (gzip.compress(IMAGES)[:-3], "damaged or cut short"),
     "gzip flipped": (gzip.compress(IMAGES)[:-6] + b"\0\0" + gzip.compress(IMAGES)[-4:], "damaged or cut short"),
 }

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from ebbflow import data as package
-from ebbflow.data.images import Images, load, split
+from ebbflow.data.images import Images, labelled, load, split
 from ebbflow.errors import InputError
 
 
@@ -77,7 +77,7 @@ def test_loading_twice_gives_two_copies():
     [
         ({"size": -1}, "size must be 0 or 1 to 8192; got -1."),
         ({"size": 9999}, "size must be 0 or 1 to 8192; got 9999."),
-        ({"channels": 2}, "channels must be 0 (as found), 1 or 3; got 2."),
+        ({"channels": 2}, "channels must be 0 (as found), 1, 3 or 4; got 2."),
         ({"on_bad": "ignore"}, "on_bad must be 'skip' or 'fail'; got 'ignore'."),
         ({"workers": -1}, "workers must be 0 (one a core) to 256; got -1."),
         ({"label": "y"}, "label names an array or column of your own data, and digits has its labels; got 'y'."),
@@ -199,11 +199,28 @@ def test_labels(tmp_path, arrays, label, labels, classes):
     assert found.classes == classes
 
 
+def test_transparent_arrays(tmp_path):
+    """Kept by four channels; on white, and said, by any other number."""
+    x = np.concatenate([COLOUR, np.full((2, 3, 4, 1), 255, np.uint8)], 3)
+    data = npz(tmp_path / "mine.npz", images=x)
+    assert load(data).x.tolist() == COLOUR.transpose(0, 3, 1, 2).tolist()
+    x[1, 0, 0, 3] = 51
+    data = npz(tmp_path / "mine.npz", images=x)
+    assert load(data, channels=4).x.tolist() == x.transpose(0, 3, 1, 2).tolist()
+    with pytest.warns(
+        UserWarning,
+        match=r"mine\.npz: 1 of 2 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
+    ):
+        white = load(data)
+    assert white.x[1, :, 0, 0].tolist() == [round(0.2 * c + 0.8 * 255) for c in COLOUR[1, 0, 0].tolist()]
+    assert load(npz(tmp_path / "rgb.npz", images=COLOUR), channels=4).x[:, 3].unique().tolist() == [255]
+
+
 WRONG = {
     "no pictures": ({"a": np.ones(3)}, {}, r"has no array 'images', nor one like pictures in uint8; it has 'a'"),
-    "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got float64"),
-    "channels first": ({"images": COLOUR.transpose(0, 3, 1, 2)}, {}, r"\(n, h, w, 3\); got \(2, 3, 3, 4\)"),
-    "one picture": ({"images": COLOUR[0, 0]}, {}, r"\(n, h, w, 3\); got \(4, 3\)"),
+    "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got dtype float64"),
+    "channels first": ({"images": COLOUR[:, :, :2].transpose(0, 3, 1, 2)}, {}, r"c = 1, 3 or 4; got \(2, 3, 3, 2\)"),
+    "one picture": ({"images": COLOUR[0, 0]}, {}, r"c = 1, 3 or 4; got \(4, 3\)"),
     "none": ({"images": COLOUR[:0]}, {}, r"got \(0, 3, 4, 3\)"),
     "no such label": ({"images": COLOUR}, {"label": "kind"}, r"has no array 'kind'; it has 'images'"),
     "too few labels": (
@@ -211,15 +228,25 @@ WRONG = {
         {},
         r"array 'labels' must hold 2 labels; it has shape \(1,\)",
     ),
-    "too many labels": ({"images": COLOUR, "y": np.eye(2)}, {}, r"must hold 2 labels; it has shape \(2, 2\)"),
+    "too many labels": ({"images": COLOUR, "y": [0, 1, 2]}, {}, r"must hold 2 labels; it has shape \(3,\)"),
+    "a part of another size": (
+        {"train_images": COLOUR, "test_images": COLOUR[:, :2]},
+        {},
+        r"its parts must hold pictures of one size; got 3 × 4 × 3, 2 × 4 × 3",
+    ),
+    "parts to measure with alone": ({"val_images": COLOUR, "test_images": COLOUR}, {}, "has no part to train on"),
     "label out of range": (
         {"images": COLOUR, "labels": [0, 2], "classes": ["a", "b"]},
         {},
         r"label 2 of picture 2 is not in 0..1",
     ),
-    "label below 0": ({"images": COLOUR, "labels": [-1, 0], "classes": ["a", "b"]}, {}, r"label -1 of picture 1"),
+    "label below -1": ({"images": COLOUR, "labels": [-2, 0], "classes": ["a", "b"]}, {}, r"label -2 of picture 1"),
     "real labels": ({"images": COLOUR, "labels": [0.5, 1]}, {}, r"labels, row 1: 0.5 is not a label"),
-    "pickled": ({"images": np.array([None, print], object)}, {}, "holds pickled objects, which are never loaded"),
+    "pickled": (
+        {"images": np.array([None, print], object)},
+        {},
+        "uint8, 0 to 255; got pickled objects, which are never loaded",
+    ),
 }
 
 
@@ -242,6 +269,105 @@ def test_damaged_npz(tmp_path):
         (tmp_path / "mine.npz").write_bytes(data)
         with pytest.raises(InputError, match=r"mine\.npz (is (empty|not a|damaged)|has no array)"):
             load(str(tmp_path / "mine.npz"))
+
+
+GREY = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 2, 2), np.uint8)  # five pictures, each of its number
+IN_PARTS = {  # arrays, label → labels, classes, how many are held out
+    "MedMNIST": (
+        {
+            "train_images": GREY[:2], "val_images": GREY[2:3], "test_images": GREY[3:],
+            "train_labels": [[7], [3]], "val_labels": [[3]], "test_labels": [[7], [7]],
+        },
+        "", [1, 0, 0, 1, 1], ("3", "7"), 3,
+    ),
+    "another order": (
+        {"y_test": [3], "x_test": GREY[3:4], "x_train": GREY[:3], "y_train": [1, 2, 3]},
+        "", [0, 1, 2, 2], ("1", "2", "3"), 1,
+    ),
+    "a test part beside": (
+        {"images": GREY[:4], "labels": [0, 1, 0, 1], "test_images": GREY[4:]}, "", [0, 1, 0, 1, -1], ("0", "1"), 1,
+    ),
+    "a class never trained": (
+        {"train_images": GREY[:2], "train_labels": [0, 1], "test_images": GREY[2:], "test_labels": [1, 2, -1]},
+        "", [0, 1, 1, -1, -1], ("0", "1"), 3,
+    ),
+    "a label by name": (
+        {
+            "train_images": GREY[:2], "test_images": GREY[2:4],
+            "train_kind": ["b", "a"], "test_kind": ["a", "b"], "train_y": [5, 5],
+        },
+        "kind", [1, 0, 0, 1], ("a", "b"), 2,
+    ),
+    "masks beside": (
+        {"train_masks": GREY[3:], "train_images": GREY[:2], "test_masks": GREY[4:], "test_images": GREY[2:3]},
+        "", None, (), 1,
+    ),
+}  # fmt: skip
+
+
+def test_masks_come_first(tmp_path):
+    found = load(npz(tmp_path / "mine.npz", train_masks=GREY[3:], train_images=GREY[:2], train_labels=[1, 0]))
+    assert (found.x[:, 0, 0, 0].tolist(), found.labels.tolist(), found.test) == ([0, 1], [1, 0], 0)
+
+
+def test_labels_of_one_part_alone(tmp_path):
+    for name in ("train", "train_images"):
+        assert load(npz(tmp_path / "mine.npz", **{name: GREY, "labels": [0, 1, 0, 1, 0]})).labels.tolist() == [
+            0,
+            1,
+            0,
+            1,
+            0,
+        ]
+
+
+@pytest.mark.parametrize(("arrays", "label", "labels", "classes", "test"), IN_PARTS.values(), ids=IN_PARTS)
+def test_arrays_of_parts(tmp_path, arrays, label, labels, classes, test):
+    path = npz(tmp_path / "mine.npz", **arrays)
+    with pytest.warns(UserWarning, match=f"{test} held out"):
+        found = load(path, label=label)
+    assert found.x[:, 0, 0, 0].tolist() == list(range(len(found.x)))
+    assert (found.classes, found.test) == (classes, test)
+    assert labels == (None if found.labels is None else found.labels.tolist())
+    assert len(split(found, 0.0)[1].x) == test
+
+
+def test_many_labels_a_picture_are_no_class(tmp_path):
+    path = npz(tmp_path / "mine.npz", images=COLOUR, labels=np.eye(2))
+    with pytest.warns(UserWarning, match=r"array 'labels' is left out: it has 2 labels a picture\.$"):
+        assert load(path).labels is None
+
+
+# --- labels that are missing ----------------------------------------------------------------------------------
+
+
+def test_a_part_with_a_missing_label_has_none():
+    whole = numbered(6, [0, 1, 0, 1, -1, 1], test=2)
+    train, held = split(whole, 0.5)
+    assert (train.labels.tolist(), held.labels) == ([0, 1, 0, 1], None)
+    train, _ = split(numbered(6, [0, -1, 0, 1, 1, 1]), 0.0)
+    assert train.labels is None
+
+
+def test_what_has_no_label_is_not_held_out_where_labels_are_learned():
+    whole = numbered(8, [0, 1, 0, 1, 0, 1, -1, 1], test=2, bad=("a is empty",))
+    with pytest.warns(
+        UserWarning, match=r"^pets: 1 of 2 held-out pictures are left out, with no label that is learned\.$"
+    ):
+        kept = labelled(whole, "pets")
+    assert (numbers(kept), kept.labels.tolist(), kept.test) == ([0, 1, 2, 3, 4, 5, 7], [0, 1, 0, 1, 0, 1, 1], 1)
+    assert kept.bad == whole.bad
+    whole = numbered(8, [0, 1, 0, 1, 0, 1, -1, -1], test=2)
+    with pytest.warns(UserWarning, match=r"2 of 2 held-out .*; what is held out is drawn from the training part\.$"):
+        train, held = split(labelled(whole, "pets"), 0.5)
+    assert sorted(numbers(train) + numbers(held)) == list(range(6))
+    assert len(held.x) == 3
+    with pytest.raises(
+        InputError, match=r"^pets: picture 3 has no label, and a conditional network learns from all\.$"
+    ):
+        labelled(numbered(5, [0, 1, -1, -1, 1], test=1), "pets")
+    for fine in (numbered(3), numbered(3, [0, 1, 0], test=1)):
+        assert labelled(fine, "pets") is fine
 
 
 # --- split --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config
+from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config, within_float32
 from ebbflow.data.normalise import Quantiles
 from ebbflow.errors import InputError
 
@@ -22,7 +22,7 @@ def test_by_hand():
     """1, 2, 3, 6 has mean 3 and variance (4 + 1 + 0 + 9) / 4."""
     transform = Standardise.fit(torch.tensor([[1.0, 7], [2, 7], [3, 7], [6, 7]]))
     assert transform.mean == (3, 7)
-    assert transform.std == (pytest.approx(math.sqrt(3.5)), 1)
+    assert transform.std == (pytest.approx(math.sqrt(3.5)), 0)
     z = transform.apply(torch.tensor([[3 + 2 * math.sqrt(3.5), 7]], dtype=torch.float64))
     torch.testing.assert_close(z, torch.tensor([[2.0, 0]], dtype=torch.float64))
     assert transform.log_volume((2,)) == pytest.approx(math.log(3.5) / 2)
@@ -80,10 +80,26 @@ def test_statistics_are_float64():
     assert transform.std == (0.5,)
 
 
-def test_constant_columns_are_only_shifted():
-    transform = Standardise.fit(torch.full((7, 1), 0.1))
-    assert transform.std == (1.0,)
-    torch.testing.assert_close(transform.apply(torch.full((7, 1), 0.1)), torch.zeros(7, 1), atol=1e-7, rtol=0)
+@pytest.mark.parametrize("value", [0.1, 7.3, -1e30, 0.0])
+@pytest.mark.parametrize("fit", [Standardise.fit, Quantiles.fit, lambda x: Standardise.fit(x).of_constants()])
+@pytest.mark.parametrize("least", [{}, {"least": 0.5}])
+def test_constant_columns_are_exactly_constant(value, fit, least):
+    """Whatever the network makes of them. Another value on the way in is shifted: a robot may meet one."""
+    x = torch.tensor([[value, 1], [value, 2], [value, 6]])
+    transform = fit(x, **least) if fit in (Standardise.fit, Quantiles.fit) else fit(x)
+    z = transform.apply(x)
+    assert z[:, 0].tolist() == [0, 0, 0]
+    assert torch.equal(transform.undo(z + 0.06)[:, 0], x[:, 0])
+    assert transform.apply(x + 1)[0, 0] == (x + 1 - x)[0, 0]
+    assert math.isfinite(transform.log_volume((2,)))
+    assert transform_from_config(json.loads(json.dumps(transform.to_config()))) == transform
+
+
+def test_only_constants():
+    transform = Standardise.fit(torch.tensor([[5.0, 1, 9], [5, 3, 9]])).of_constants()
+    assert (transform.mean, transform.std) == ((5, 0, 9), (0, 1, 0))
+    assert transform.constant == {0: 5, 2: 9}
+    assert Standardise.fit(torch.tensor([[1.0], [3]])).of_constants() == IDENTITY
 
 
 def test_nothing_is_clipped():
@@ -119,7 +135,6 @@ def test_log_volume_turns_one_density_into_the_other():
         ({"name": "standardise", "mean": [None], "std": [1]}, "None"),
         ({"name": "standardise", "mean": [math.nan], "std": [1]}, "nan"),
         ({"name": "standardise", "mean": [10**400], "std": [1]}, "mean"),
-        ({"name": "standardise", "mean": [0], "std": [0]}, "std"),
         ({"name": "standardise", "mean": [0], "std": [-1]}, "-1"),
         ({"name": "standardise", "mean": [0], "std": [math.inf]}, "inf"),
         ({"name": "quantiles"}, "'high', 'low'"),
@@ -188,7 +203,7 @@ def test_quantiles_by_hand():
     assert transform.high == (pytest.approx(99), 7)
     z = transform.apply(torch.tensor([[1.0, 7], [99, 7], [50, 7], [148, 9], [-48, 4]]))
     torch.testing.assert_close(z, torch.tensor([[-1.0, 0], [1, 0], [0, 0], [2, 2], [-2, -3]]))  # and nothing clipped
-    torch.testing.assert_close(transform.undo(torch.tensor([[3.0, 1.0]])), torch.tensor([[50 + 3 * 49.0, 8]]))
+    torch.testing.assert_close(transform.undo(torch.tensor([[3.0, 1.0]])), torch.tensor([[50 + 3 * 49.0, 7]]))
     assert transform.log_volume((2,)) == pytest.approx(math.log(49))
 
 
@@ -272,8 +287,31 @@ def test_quantiles_must_be_two_shares(pair):
 
 def test_a_column_that_hardly_moves_is_not_stretched_beyond_what_is_asked():
     x = torch.tensor([[0.0, 5.0, 0.0], [1e-4, 5.0, 4.0]])
-    assert Standardise.fit(x, least=0.5).std == pytest.approx((0.5, 0.5, 2.0))
-    assert Standardise.fit(x).std == pytest.approx((5e-5, 1.0, 2.0))
+    assert Standardise.fit(x, least=0.5).std == pytest.approx((0.5, 0, 2.0))
+    assert Standardise.fit(x).std == pytest.approx((5e-5, 0, 2.0))
     found = Quantiles.fit(x, 0.0, 1.0, least=0.5)
-    assert found.scale == pytest.approx((0.5, 0.5, 2.0))
+    assert found.scale == pytest.approx((0.5, 0, 2.0))
     assert found.centre == pytest.approx((5e-5, 5.0, 2.0))
+
+
+@pytest.mark.parametrize("fit", [Standardise.fit, Quantiles.fit])
+@pytest.mark.parametrize("scale", [1e37, 1e-39])
+def test_a_spread_beyond_float32_is_refused_by_the_columns_name(fit, scale):
+    x = torch.tensor([[1.0, -1.0], [2.0, 1.0], [3.0, -1.0], [4.0, 1.0]]) * torch.tensor([1.0, scale])
+    with pytest.raises(InputError, match=r"^a\.csv, column 'y': values around .* that spread by ") as refused:
+        within_float32(fit(x), "a.csv", ("x", "y"))
+    assert str(refused.value).endswith("float32 holds, 1.2e-38 to 3.4e+38; scale them.")
+    with pytest.raises(InputError, match=r"^a\.csv, column 2: "):
+        within_float32(fit(x), "a.csv")
+
+
+@pytest.mark.parametrize("scale", [3e36, 1e-37])
+def test_up_to_a_hundred_spreads_float32_has_room(scale):
+    """100 × 3e36 = 3e38 is below 3.4e38, and comes back finite; a spread of 0 is nobody's."""
+    transform = Standardise((0.0,), (scale,))
+    within_float32(transform, "a.csv")
+    assert bool(transform.undo(torch.tensor([[100.0]])).isfinite())
+    within_float32(Pixels(), "a.npz")
+    within_float32(Quantiles((1.0,), (1.0,)), "a.npz")
+    with pytest.raises(InputError, match="column 1"):  # the middle counts too
+        within_float32(Standardise((1e38,), (3e36,)), "a.csv")

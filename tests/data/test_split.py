@@ -1,10 +1,67 @@
-"""Held-out rows: their number, their classes, and none of a class's last."""
+"""Held-out rows: their number, their classes, and none of a class's last; a set's own parts by their names."""
+
+import re
+import warnings
 
 import pytest
 import torch
 
-from ebbflow.data.split import held_out
+from ebbflow.data.split import held_out, part_of, parts
 from ebbflow.errors import InputError
+
+PARTS_OF = {
+    "train": ("train", ""), "TRAIN": ("train", ""), "Training": ("training", ""), "train2017": ("train", "2017"),
+    "val": ("val", ""), "validation": ("validation", ""), "dev": ("dev", ""), "t10k": ("t10k", ""),
+    "test_images": ("test", "images"), "imagesTest": ("test", "images"), "X_train": ("train", "x"),
+    "emnist-letters-test": ("test", "emnist letters"),
+    "contest": ("", "contest"), "latest": ("", "latest"), "trains": ("", "trains"), "devil": ("", "devil"),
+    "größe_test": ("test", "größe"), "train_test": ("", "train test"), "": ("", ""), ".": ("", ""),
+}  # fmt: skip
+
+TOLD = {  # names → those to train on, and those held out
+    "test train val": ("train", "test val"),
+    "testing Training": ("Training", "testing"),
+    "dev train train2": ("train train2", "dev"),
+    "train2014 val2014 test2015": ("train2014", "val2014 test2015"),
+    "seg_pred seg_test seg_train": ("seg_train", "seg_test"),
+    "train test extra unlabeled": ("train", "test"),
+    "train test train_old test_old": ("train", "test"),
+    "images test_images": ("images", "test_images"),
+    ". test": (".", "test"),
+    "train": ("train", ""),
+    "test": ("test", ""),
+    "train validation": ("train", "validation"),
+    "trainA trainB testA testB": None,
+    "bus car train": None,
+    "contest latest": None,
+    "steam_train": None,
+    "steam_train crash_test": None,
+    "cat dog test": None,
+    "1 2 test": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("name", PARTS_OF)
+def test_a_part_is_a_word_of_its_name(name):
+    assert part_of(name) == PARTS_OF[name]
+
+
+@pytest.mark.parametrize("names", TOLD)
+def test_parts_are_told_from_classes(names):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = parts(dict.fromkeys(names.split(), 1000), "pets")
+    assert found == (TOLD[names] and tuple(text.split() for text in TOLD[names]))
+    assert len(said) == bool(found and found[1])  # nothing is said where nothing is held out
+
+
+def test_what_is_done_with_parts_is_said_in_a_line():
+    line = r"pets: 60,000 pictures to train on ('train'), 10,005 held out ('test', 'val'), 2 left out ('ex\ntra')."
+    with pytest.warns(UserWarning, match=f"^{re.escape(line)}$"):
+        parts({"train": 60_000, "test": 10_000, "val": 5, "ex\ntra": 2}, "pets")
+    with pytest.raises(InputError, match=r"^pets has no part to train on; it has 'test', 'val'\.$"):
+        parts({"test": 1, "val": 1}, "pets")
 
 
 def test_no_class_is_swallowed():

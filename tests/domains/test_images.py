@@ -1,6 +1,8 @@
 """Pictures on their way through the library: read, split, mirrored, sampled, written, measured, drawn."""
 
 import json
+import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +112,102 @@ def test_a_class_of_one_picture_is_trained_on_where_labels_are_learned(tmp_path)
     assert start.frequencies == (0.05,) * 20
 
 
+@pytest.fixture(scope="module")
+def depths(tmp_path_factory):
+    """Forty depth images of 16 bits, 300 to 2200 mm, the extremes in one picture each."""
+    folder = tmp_path_factory.mktemp("depths")
+    values = np.random.default_rng(0).integers(301, 2200, (40, 8, 8), np.uint16)
+    values[3, 0, 0], values[29, 5, 5] = 300, 2200
+    for k, picture in enumerate(values):
+        Image.fromarray(picture).save(folder / f"{k:02d}.png")
+    return folder, values
+
+
+@pytest.mark.filterwarnings("ignore:.*more than 8 bits:UserWarning")
+def test_the_range_of_depths_is_stored_with_the_run_and_used_ever_after(depths, tmp_path):
+    folder, values = depths
+    data = tmp_path / "depths"
+    shutil.copytree(folder, data)
+    recipe = replace(RECIPES["flow-images"](), data=str(data), held_out=0.25, **SMALL)
+    trained = fit(recipe, tmp_path / "run", snapshots=0, checkpoints=1, progress=False)
+    assert trained.recipe.value_range == "300:2200"
+    assert Trained.from_pretrained(tmp_path / "run").recipe.value_range == "300:2200"
+    exact = {np.rint((x - 300.0) / 1900 * 255).astype(np.uint8).tobytes() for x in values}
+    for part in images.parts(trained.recipe):  # held out or not
+        assert {x.numpy().tobytes() for x in part.x} <= exact
+    again = replace(trained.recipe, steps=5)
+    with pytest.raises(InputError, match="was trained with steps=3, not 5"):  # and not value_range
+        fit(again, tmp_path / "run", resume=True, progress=False)
+    assert fit(recipe, tmp_path / "run", resume=True, progress=False).step == 3
+    images.write(trained, trained.sample(2, steps=1), None, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as written:
+        assert written["value_range"].tolist() == [300, 2200]
+
+    Image.fromarray(np.full((8, 8), 60_000, np.uint16)).save(data / "99.png")
+    with pytest.warns(UserWarning, match="some values in 300 to 60000 beyond the range 300:2200: they become 0 or 255"):
+        train, held = images.parts(trained.recipe)
+    every = [x.numpy().tobytes() for part in (train, held) for x in part.x]
+    assert set(every) == exact | {bytes([255] * 64)}
+    with pytest.raises(InputError, match="is not what it was"):
+        fit(trained.recipe, tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*more than 8 bits:UserWarning")
+def test_a_range_of_ones_own(depths):
+    recipe = replace(RECIPES["flow-images"](), data=str(depths[0]), value_range="0:4095.0", **SMALL)
+    start, _ = prepare(recipe)
+    assert start.recipe.value_range == "0:4095"
+    with pytest.raises(InputError, match="value_range must be LOW:HIGH"):
+        prepare(replace(recipe, value_range="much"))
+    plain, _ = prepare(replace(RECIPES["flow-images"](), **SMALL))
+    assert plain.recipe.value_range == ""
+
+
+@pytest.fixture(scope="module")
+def stickers(tmp_path_factory):
+    """Thirty coloured discs on nothing."""
+    folder, rng = tmp_path_factory.mktemp("stickers"), np.random.default_rng(0)
+    y, x = np.mgrid[:16, :16]
+    for k in range(30):
+        picture = np.zeros((16, 16, 4), np.uint8)
+        picture[..., :3] = rng.integers(0, 256, 3)
+        picture[..., 3] = 255 * ((x - 8) ** 2 + (y - 8) ** 2 < rng.integers(20, 60))
+        Image.fromarray(picture).save(folder / f"{k:02d}.png")
+    return folder
+
+
+def test_four_channels_are_trained_on_sampled_written_and_drawn(stickers, tmp_path):
+    recipe = replace(RECIPES["flow-images"](), data=str(stickers), channels=4, held_out=0.5, **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is lost, so nothing is said
+        trained = fit(recipe, tmp_path / "run", snapshots=2, checkpoints=1, progress=False)
+    assert trained.shape == (4, 16, 16)
+    train, _ = images.parts(recipe)
+    assert train.x[:, 3].unique().tolist() == [0, 255]
+    samples = trained.sample(4, steps=2)
+    images.write(trained, samples, None, tmp_path / "x.npz")
+    again = load(str(tmp_path / "x.npz"), channels=4)
+    assert again.x.tolist() == images.kept(samples).tolist()
+    with Image.open(images.draw_samples(trained, samples, None, tmp_path / "x.png")) as picture:
+        assert picture.mode == "RGBA"
+    drawn = list(images.draw_run(trained, tmp_path / "run", tmp_path / "figures"))
+    assert {path.suffix for path in drawn} == {".png", ".gif"}
+    real, _ = images.real(recipe, 15, 0)
+    rows = {row.name: row for row in images.evaluate(recipe, real)}
+    assert rows["copies"].value == 1
+    assert list(images.draw_evaluation(trained, samples, tmp_path))
+
+
+def test_transparency_is_said_where_it_is_lost(stickers):
+    with pytest.warns(
+        UserWarning,
+        match=r"30 of 30 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
+    ):
+        train, _ = images.parts(replace(RECIPES["flow-images"](), data=str(stickers)))
+    assert train.x.shape[1] == 3
+    assert (train.x[:, :, 0, 0] == 255).all()
+
+
 def test_pictures_are_seen_between_minus_one_and_one_and_half_of_them_mirrored():
     x = torch.randint(0, 256, (4000, 1, 2, 3), dtype=torch.uint8, generator=generator("test"))
     plain = images.see(x, generator(1))
@@ -133,6 +231,28 @@ def test_a_folder_becomes_a_run(photos, tmp_path):
     assert again.recipe == recipe
     x = again.sample(3, label="dog", steps=2, sampler="ddim", grid="uniform")
     assert torch.equal(x, trained.sample(3, label=1, steps=2, sampler="ddim", grid="uniform"))
+
+
+def test_parts_of_a_set_are_kept_apart_and_of_use(tmp_path):
+    """Conditional or not: without labels the test part is held out unless labels are learned."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{part}_images": rng.integers(0, 255, (n, 4, 4), np.uint8) for part, n in {"train": 20, "test": 8}.items()
+    }
+    np.savez(
+        tmp_path / "x.npz", train_labels=np.arange(20) % 2, test_labels=np.full(8, -1), classes=["cat", "dog"], **arrays
+    )
+    recipe = replace(RECIPES["flow-images"](), data=str(tmp_path / "x.npz"), **SMALL)
+    train, held = images.parts(recipe)
+    assert np.array_equal(train.x[:, 0], arrays["train_images"])
+    assert np.array_equal(held.x[:, 0], arrays["test_images"])
+    assert (train.classes, len(train.labels), held.labels) == (("cat", "dog"), 20, None)
+    assert prepare(recipe)[1].x is train.x
+    with pytest.warns(UserWarning, match="8 of 8 held-out pictures are left out"):
+        train, held = images.parts(replace(recipe, conditional=True))
+    assert (len(train.x), held.labels.sort().values.tolist()) == (18, [0, 1])
+    every = {x.numpy().tobytes() for x in (*train.x[:, 0], *held.x[:, 0])}
+    assert every == {x.tobytes() for x in arrays["train_images"]}
 
 
 def test_pictures_of_several_sizes_are_refused_in_words(photos):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +132,15 @@ def test_rows_held_out_are_never_trained_on_and_no_class_is_swallowed(tmp_path):
         )
     train, held = parts(GAUSSIANS)
     assert (len(train.x), len(held.x)) == (GAUSSIANS.points, 0)
+
+
+def test_a_file_s_own_parts_are_kept_apart(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    np.savez(tmp_path / "a.npz", x_test=x[:10], x_train=x[10:])
+    train, held = parts(PointRecipe(data=str(tmp_path / "a.npz")))
+    assert np.array_equal(train.x, x[10:].astype(np.float32))
+    assert np.array_equal(held.x, x[:10].astype(np.float32))
+    assert train.test == held.test == 0
 
 
 def test_the_classes_of_a_named_set_are_equally_frequent():

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import Observation
+from ebbflow.data import Observation, episodes
+from ebbflow.data.pictures import Levels
 from ebbflow.domains import robots
 from ebbflow.errors import InputError
 from ebbflow.recipes import RECIPES
 from ebbflow.robots.rollout import Episode, rollout
 from ebbflow.trained import Trained
 from ebbflow.training.rehearsal import rehearse
-from ebbflow.training.run import begin, fit
+from ebbflow.training.run import begin, fit, prepare
 from recording import record
 
 SMALL = {
@@ -55,6 +56,26 @@ def test_what_is_held_out_is_never_trained_on(file):
     assert robots.parts(replace(asked, seed=5))[1] is held  # whatever the seed
     seen = robots.recorded(asked, 84, seed=0, first=0)["state"]
     assert {tuple(row) for row in seen[:, -1].tolist()} == {tuple(row) for row in held.state.tolist()}
+
+
+def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
+    """A recording that has a camera of more than 8 bits; what was given is asked for again, by its name."""
+    told = []
+
+    def load(data, cameras, size, levels):
+        told.append(dict(levels))
+        return replace(episodes.load(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
+
+    monkeypatch.setattr(robots, "load", load)
+    start, _ = prepare(asked := recipe(file, cameras="top"))
+    assert (start.recipe.value_range, told) == ("top=300:2200", [{}])
+    robots.parts(start.recipe)
+    assert told[1] == {"top": (300, 2200)}
+    start, _ = prepare(replace(asked, value_range="top=0:4000"))
+    assert start.recipe.value_range == "top=0:4000"
+    for wrong in ("0:4000", "other=0:4000", "top", "top=5"):
+        with pytest.raises(InputError, match="value_range must be"):
+            prepare(replace(asked, value_range=wrong))
 
 
 def test_a_window_is_what_the_file_says_normalised(file):

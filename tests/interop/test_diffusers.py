@@ -16,6 +16,7 @@ import torch
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
+from ebbflow.guidance import Bounded
 from ebbflow.interop.diffusers import from_diffusers
 from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import DDPM, VE, Linear, Scales
@@ -144,7 +145,7 @@ def three_modes(path):
     return mixture(path, float64(-1.0, 0.3, 0.6, -0.8, 0.9, 1.0).reshape(3, 2), 0.2)
 
 
-UNIPC = "unipc:order=2,variant=bh2"
+UNIPC, UNIPC3 = "unipc:order=2,variant=bh2", "unipc:order=3,variant=bh2"
 BETAS = torch.linspace(0.002, 0.2, 50).tolist()
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
@@ -207,7 +208,9 @@ PARITY: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ("UniPCMultistepScheduler", TO_SIGMA_MIN | {"solver_type": "bh1"}, {}, 10, "unipc:order=2,variant=bh1"),
     ("UniPCMultistepScheduler", {"prediction_type": "v_prediction"}, {}, 10, UNIPC),
     ("UniPCMultistepScheduler", FLOW | {"flow_shift": 3.0}, {}, 10, UNIPC),
-    # With lower_order_final they also lower the order of the last step but one; we do not.
+    # With lower_order_final they also lower the order of the last step but one; we do where steps grow in λ.
+    ("UniPCMultistepScheduler", {"solver_order": 3}, {}, 10, "unipc:order=3,variant=bh2"),
+    ("UniPCMultistepScheduler", {"solver_order": 3}, {}, 50, "unipc:order=3,variant=bh2"),
     ("UniPCMultistepScheduler", TO_SIGMA_MIN | {"solver_order": 3}, {}, 10, "unipc:order=3,variant=bh2"),
     (
         "UniPCMultistepScheduler",
@@ -302,6 +305,75 @@ def test_the_harness_sees_a_difference():
     walked = walk(make("DPMSolverMultistepScheduler"), oracle := three_modes(DDPM()), noise_like(16, 2), 10)
     assert difference(walked, follow("ddim", oracle, walked)) > 0.01
     assert difference(walked, follow("exponential:order=2,clock=log_snr", oracle, walked)) > 0.01
+
+
+class Fraction(torch.nn.Module):
+    """x k / (k + 1), the network of diffusers' own tests; k is the timestep that stands for the nearest time."""
+
+    def __init__(self, times, timesteps, alphas):
+        super().__init__()
+        self.times, self.timesteps, self.alphas = times, timesteps, alphas
+
+    def forward(self, x, t):
+        i = int((self.times - t).abs().argmin())
+        k = float(self.timesteps[i])
+        return x / self.alphas[i] * k / (k + 1)
+
+
+TABLE_1100 = {"num_train_timesteps": 1100}
+V = {"prediction_type": "v_prediction"}
+KARRAS = {"use_karras_sigmas": True}
+# The "full loops" of diffusers' tests/schedulers: scheduler, settings, steps, and Σ|x| at the end (there to 0.01, and
+# to 0.001 where it is given as a mean of 768 numbers).
+PUBLISHED: list[tuple[str, dict[str, Any], int, float]] = [
+    ("DDPMScheduler", {}, 1000, 258.9606),
+    ("DDPMScheduler", V, 1000, 202.0296),
+    ("DDIMScheduler", {}, 10, 172.0067),
+    ("DDIMScheduler", V, 10, 52.5302),
+    ("DDIMScheduler", {"beta_start": 0.01}, 10, 149.8295),
+    ("DDIMScheduler", {"beta_start": 0.01, "set_alpha_to_one": False}, 10, 149.0784),
+    ("EulerDiscreteScheduler", TABLE_1100, 10, 10.0807),
+    ("EulerDiscreteScheduler", TABLE_1100 | KARRAS, 10, 124.52299),
+    ("EulerAncestralDiscreteScheduler", TABLE_1100, 10, 152.3192),
+    ("EulerAncestralDiscreteScheduler", TABLE_1100 | V, 10, 108.4439),
+    ("LMSDiscreteScheduler", TABLE_1100, 10, 1006.388),
+    ("LMSDiscreteScheduler", TABLE_1100 | KARRAS, 10, 3812.9927),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN, 10, 768 * 0.3301),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN | V, 10, 768 * 0.2251),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN | V | KARRAS, 10, 768 * 0.2096),
+    ("DPMSolverMultistepScheduler", TO_SIGMA_MIN | V | {"use_lu_lambdas": True}, 10, 768 * 0.1554),
+    ("EDMEulerScheduler", {}, 10, 34.1855),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "steps", "published"), PUBLISHED)
+def test_a_walk_ends_where_the_published_constant_does(name, config, steps, published):
+    """Our Denoiser and sampler, from their start by their times and their noise.
+
+    The tests of Euler's and LMS go on from what scale_model_input made of x/α: there x is α times what it was
+    before every step, and the network sees x/α.
+    """
+    scheduler = make(name, **config)
+    path, _, spec, target = from_diffusers(scheduler)
+    scheduler.set_timesteps(steps)
+    sigmas, timesteps = sigmas_of(scheduler), scheduler.timesteps
+    if scheduler.config.get("set_alpha_to_one") is False:
+        sigmas[-1] = path.along([0.001])[0].ratio
+    times = torch.where(sigmas == 0, 0.0, path.time_of(sigmas))
+    keeps_ratio = name.startswith(("Euler", "LMS"))
+    alphas = [c.alpha if keeps_ratio else 1.0 for c in path.along(times)]
+    network = Fraction(timesteps if "EDM" in name else times[:-1], timesteps, alphas)
+    denoiser = Denoiser(network, path, target)
+    if scheduler.config.get("clip_sample"):
+        denoiser = Bounded(denoiser, keep_noise="DDIM" in name)
+    start = (torch.arange(768).reshape(3, 8, 8, 4) / 768).permute(3, 0, 1, 2).double()
+    generator = torch.manual_seed(0)
+    draws = Replay(0, torch.arange(4), tuple(torch.randn(start.shape, generator=generator) for _ in range(steps)))
+    start = alphas[0] * (path.prior(start) if keeps_ratio or "EDM" in name else start)
+    walked = bind(SAMPLERS, spec, "sampler")(denoiser, start, times, draws=draws)
+    for x, alpha in zip(walked, alphas[1:], strict=True):
+        x.mul_(alpha)
+    assert float(x.abs().sum()) == pytest.approx(published, rel=2e-5, abs=0.768 if name.startswith("DPM") else 0.01)
 
 
 class TestDeviations:
@@ -408,6 +480,58 @@ class TestDeviations:
         assert cut > 9e-4
         assert own < 6e-4
         assert fine < cut
+
+    @pytest.mark.parametrize(
+        ("name", "spec", "bound"),
+        [("DEISMultistepScheduler", "deis", 0.005), ("UniPCMultistepScheduler", UNIPC3, 0.004)],
+    )
+    def test_the_last_steps_of_order_3_are_no_worse_than_theirs(self, name, spec, bound):
+        """50 linspace steps; DEIS ends at σ_min there, where it is judged. With order 3 to the end: 0.011, 0.0098."""
+        z = noise_like(1000, 1)
+        scheduler = make(name, solver_order=3)
+        oracle = data(path_of(scheduler))
+        walked = walk(scheduler, oracle, z, 50)
+        theirs = rms(walked.states[-1], oracle.flow(z, 1.0, float(walked.times[-1])))
+        own = rms(ours(spec, oracle, z, [*walked.times[:-1].tolist(), 0.0], 50), oracle.flow(z, 1.0, 0.0))
+        show(f"{name}'s error, order 3, 50 linspace steps", theirs, own)
+        assert own < bound
+
+    @pytest.mark.parametrize(
+        ("spacing", "steps", "moved"),
+        [("use_karras_sigmas", 300, 5e-5), ("use_exponential_sigmas", 100, 1e-3), ("use_lu_lambdas", 300, 1e-5)],
+    )
+    def test_the_times_of_spaced_sigmas_are_whole(self, spacing, steps, moved):
+        """DPM-Solver++'s, UniPC's and DEIS's σ lie between timesteps, but the network is told one; ours is told σ's."""
+        scheduler, z = make("DPMSolverMultistepScheduler", **{spacing: True}), noise_like(1000, 1)
+        path = path_of(scheduler)
+        oracle = data(path)
+        table = [c.ratio for c in path.along(torch.arange(1, 1001) / 1000)]
+        walked = walk(scheduler, oracle, z, steps)
+        rounded = walk(scheduler, oracle, z, steps, clock=lambda timestep: table[int(timestep)])
+        exact = oracle.flow(z, 1.0, 0.0)
+        own = last(follow("dpmpp_2m", oracle, walked))
+        show(f"DPM-Solver++'s error with {spacing} in {steps} steps", rms(rounded.states[-1], exact), rms(own, exact))
+        assert rms(own, walked.states[-1]) < 1e-6
+        assert rms(own, rounded.states[-1]) > moved
+
+    def test_lms_begun_half_way_takes_weights_of_estimates_it_has_not(self):
+        """As image to image does: from x at the grid's middle, 20 steps in all."""
+        scheduler, z = make("LMSDiscreteScheduler"), noise_like(1000, 1)
+        oracle = data(path_of(scheduler))
+        whole = walk(scheduler, oracle, z, 20)
+        middle = oracle.flow(z, 1.0, float(whole.times[10]))
+        scheduler = make("LMSDiscreteScheduler")
+        scheduler.set_timesteps(20)
+        scheduler.set_begin_index(10)
+        scales = [scales_at(sigma, "vp") for sigma in sigmas_of(scheduler)]
+        x = middle / scales[10].alpha
+        for timestep, c in zip(scheduler.timesteps[10:], scales[10:-1], strict=True):
+            scheduler.scale_model_input(x, timestep)
+            x = scheduler.step(oracle(c.alpha * x, c).noise, timestep, x).prev_sample
+        exact = oracle.flow(z, 1.0, 0.0)
+        own = rms(last(SAMPLERS["lms"](oracle, middle, whole.times[10:])), exact)
+        show("LMS's error from the middle of 20 steps", rms(x, exact), own)
+        assert rms(x, exact) > 10 * own
 
     def test_dpm_solver_of_order_3_has_half_of_its_last_term(self):
         z, errors = noise_like(64, 1), {}

@@ -9,16 +9,19 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from PIL import Image
 
 from ebbflow import cli
 from ebbflow.data import save
 from ebbflow.errors import EbbflowError, InputError
-from ebbflow.interop.hub import download, model_card
+from ebbflow.interop.hub import FILES, download, model_card
 from ebbflow.recipes import CITATIONS, RECIPES
 from ebbflow.trained import Trained
+from ebbflow.tune import Tuned
 from recording import record
 from training.runs import run, sentence, tiny
 
@@ -215,15 +218,71 @@ def test_no_network_is_one_sentence(no_network, trained, tmp_path, monkeypatch, 
         assert err.count("\n") == 1
 
 
-def test_where_the_users_files_lie_is_not_published(hub, tmp_path):
-    table = tmp_path / "secret-project" / "points.csv"
-    table.parent.mkdir()
-    save(table, torch.randn(30, 2, generator=torch.Generator().manual_seed(0)))
-    trained = run(tiny(data=str(table)), tmp_path / "run")
-    trained.push_to_hub(NAME, token="hf_x")
-    assert not [path for path, data in hub.repositories[NAME].items() if b"secret-project" in data]
-    assert Trained.from_pretrained(NAME).recipe.data == "points.csv"
-    assert trained.recipe.data == str(table)
+@pytest.fixture
+def away(tmp_path, monkeypatch):
+    """A folder in a user's home: of all that leaves, no byte may say where it is, whose, or on which machine."""
+    for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME"):
+        monkeypatch.setenv(name, "jo-77")
+    monkeypatch.setattr("socket.gethostname", lambda: "machine-of-jo-77")
+    folder = tmp_path / "home" / "jo-77" / "secret-project"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def table(folder, name):
+    save(folder / name, torch.randn(30, 2, generator=torch.Generator().manual_seed(0)))
+    return str(folder / name)
+
+
+def pictures(folder):
+    for i, kind in enumerate(("cat", "dog", "cat", "dog")):
+        (folder / "digits" / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 40 * i).save(folder / "digits" / kind / f"{i}.png")
+    return str(folder / "digits")
+
+
+def policies(folder):
+    """Two files of the same steps."""
+    with np.load(record(folder / "both.npz")) as archive:
+        arrays = dict(archive)
+    np.savez(folder / "seen.npz", state=arrays.pop("state"))
+    np.savez(folder / "done.npz", **arrays)
+    return f"{folder}/seen.npz+{folder}/done.npz"
+
+
+KINDS = {
+    "points": lambda folder: tiny(data=table(folder, "points.csv"), steps=1),
+    "two sets": lambda folder: tiny("two sets", data=table(folder, "a.csv"), source=table(folder, "b.csv"), steps=1),
+    "pictures": lambda folder: tiny("images", data=pictures(folder), label="folder", steps=1),
+    "policy": lambda folder: replace(
+        RECIPES["flow-policy-pusht"](), data=policies(folder), steps=1, batch=4, network="action_unet:width=8,emb=16"
+    ),
+}
+NAMED = {"points": "points.csv", "two sets": "a.csv", "pictures": "./digits", "policy": "seen.npz+done.npz"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_leaves_tells_of_no_folder_user_or_machine(hub, away, kind):
+    recipe = KINDS[kind](away)
+    run(recipe, away / "run")
+    named = recipe.outside()
+    row = Tuned(evaluations=2, sampler="heun", grid="uniform", steps=1, rms=0.1, median=0.1, error=0.1, usual=0.2)
+    trained = replace(Trained.from_pretrained(away / "run"), tuned=(row,))
+    exported = trained.save_pretrained(away / "out", license="mit")
+    trained.push_to_hub(NAME, token="hf_x", license="mit")
+    leaving = {path.name: path.read_bytes() for path in exported.iterdir()}
+    assert set(leaving) == set(hub.repositories[NAME]) == set(FILES)
+    for name, data in [*leaving.items(), *hub.repositories[NAME].items()]:
+        for private in (b"jo-77", b"secret-project", str(away.parents[2]).encode()):
+            assert private not in data, name
+    for again in (Trained.from_pretrained(exported), Trained.from_pretrained(NAME)):
+        assert again.recipe == recipe.shared()
+        assert again.recipe.data == NAMED[kind]
+        with pytest.raises(InputError, match=r"only if you name it too: --data \S*" + NAMED[kind].replace("+", r"\+")):
+            again.reading()
+    assert trained.recipe == recipe
+    again, given = Trained.from_pretrained(exported, **named), Trained.from_pretrained(away / "run", **named)
+    assert torch.equal(again.sample(3, steps=2), given.sample(3, steps=2))
 
 
 # --- the card -------------------------------------------------------------------------------------------------------
@@ -247,11 +306,22 @@ def test_the_front_matter_is_yaml_whatever_the_labels(trained):
     front = model_card(odd, NAME).split("---\n")[1]
     assert yaml.safe_load(front) == {
         "library_name": "ebbflow",
-        "license": "apache-2.0",
         "tags": ["ebbflow", "diffusion", "flow-matching"],
     }
+    licensed = yaml.safe_load(model_card(odd, NAME, "cc-by-4.0").split("---\n")[1])
+    assert licensed == yaml.safe_load(front) | {"license": "cc-by-4.0"}
+    for wrong in ("mit\ntags: x", "My licence", "-", "MIT"):
+        with pytest.raises(InputError, match="license must be written as the hub does"):
+            model_card(odd, NAME, wrong)
     data = huggingface_hub.ModelCard(model_card(odd, NAME)).data
     assert data.library_name == "ebbflow"
+
+
+def test_no_name_breaks_the_card(trained):
+    odd = replace(trained, classes=("a\n---\nx", "\x1b[2J"), recipe=replace(trained.recipe, data="a\n# b\x07.csv"))
+    card = model_card(odd, "a\x1b/b", "mit")
+    assert all(map(str.isprintable, card.split("\n")))
+    assert card.count("\n") == model_card(trained, "a/b", "mit").count("\n")
 
 
 def test_the_cards_python_runs(trained, tmp_path, monkeypatch):

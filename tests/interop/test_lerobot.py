@@ -1,5 +1,6 @@
 """LeRobot's format: round trips, folders made by hand, damage; and LeRobot itself, which opens what was written."""
 
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from PIL import Image
 from ebbflow.data import Standardise
 from ebbflow.data.episodes import Episodes, Windows, resized
 from ebbflow.data.normalise import Quantiles
+from ebbflow.data.pictures import Levels
 from ebbflow.errors import InputError, StorageError
 from ebbflow.interop import lerobot
 from ebbflow.interop.lerobot import read, read_info, read_stats, transform_from_stats, write
@@ -385,6 +387,69 @@ def test_pictures_beside_the_numbers(tmp_path):
     folder = by_hand(tmp_path / "bad", frames=[png(0), b"no", *map(png, range(3))])
     with pytest.raises(InputError, match="row 1 holds no readable picture"):
         read(folder, cameras=("image",))
+
+
+def deep_png(values, dtype=np.uint16):
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(values, dtype)).save(file, "png" if dtype == np.uint16 else "tiff")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_depths_are_scaled_by_the_range_of_all_steps(tmp_path, dtype):
+    """300 to 2200 mm, of which each picture holds a part; read in whole, by episode, and by a range that is given."""
+    depths = np.linspace(300, 2200, 5 * 6 * 8).round().reshape(5, 6, 8)[[2, 0, 4, 1, 3]]
+    folder = by_hand(
+        tmp_path / "set", frames=[deep_png(depth, dtype) for depth in depths], key="observation.images.depth"
+    )
+    exact = np.rint((depths - 300) / 1900 * 255)
+    said = r"^set, observation\.images\.depth: 5 of 5 pictures have more than 8 bits: their values 300 to 2200 become"
+    with pytest.warns(UserWarning, match=said):
+        found = read(folder, cameras=("depth",))
+    assert found.levels == {"depth": (300, 2200)}
+    assert found.images["depth"][..., 0].tolist() == exact.tolist()
+    assert found.images["depth"][..., 2].tolist() == exact.tolist()
+    with pytest.warns(UserWarning, match="their values 300 to 2200 become"):
+        last = read(folder, cameras=("depth",), episodes=[1])
+    assert last.images["depth"][..., 0].tolist() == exact[3:].tolist()
+    with pytest.warns(UserWarning, match="some values in 300 to 2200 beyond the range 500:1000"):
+        given = read(folder, cameras=("depth",), levels={"depth": Levels(500, 1000)})
+    assert given.levels == {"depth": (500, 1000)}
+    assert given.images["depth"][..., 0].tolist() == Levels(500, 1000).scaled(depths).tolist()
+
+
+def test_transparent_frames_are_said_and_lie_on_white(tmp_path):
+    half = np.zeros((4, 4, 4), np.uint8)
+    half[:, :2, 3] = 255
+    file = io.BytesIO()
+    Image.fromarray(half).save(file, "png")
+    folder = by_hand(tmp_path / "set", frames=[file.getvalue()] * 5)
+    with pytest.warns(UserWarning, match=r"5 of 5 pictures are transparent in places, and lie on white\.$"):
+        found = read(folder, cameras=("image",))
+    assert found.images["image"][0, 0, :, 0].tolist() == [0, 0, 255, 255]
+    assert found.levels == {}
+
+
+def test_a_video_of_depths_is_refused(tmp_path):
+    """Rather than read as black: 300 to 2200 of 65535 are eight of 256 shades."""
+    folder = by_hand(tmp_path / "set")
+    file = folder / "videos/observation.image/chunk-000/file-000.mp4"
+    file.parent.mkdir(parents=True)
+    with av.open(str(file), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", Fraction(2))
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "gray16le"
+        for _ in range(16):
+            depth = np.full((32, 48), 2200, np.uint16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(depth, format="gray16le")))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="holds grey of 16 bits; such pictures are read as images, not video"):
+        read(folder, cameras=("image",))
+
+
+def test_a_depth_that_is_not_a_number_is_named(tmp_path):
+    frames = [deep_png(np.full((4, 4), value), np.float32) for value in (1, 2, np.nan, 3, np.inf)]
+    with pytest.raises(InputError, match="row 2 holds no readable picture: holds 16 of 16 values that are not finite"):
+        read(by_hand(tmp_path / "set", frames=frames), cameras=("image",))
 
 
 @pytest.mark.skipif(not RECORDING.is_dir(), reason=f"no recording of LeRobot's in {RECORDING}")

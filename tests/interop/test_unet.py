@@ -119,7 +119,7 @@ class TestTheSameFunction:
         again, info = diffusers.UNet2DModel.from_pretrained(tmp_path / "again", output_loading_info=True)
         assert not any(info.values())
         assert apart(again(x, TIMESTEPS, labels).sample, network(x, TIMESTEPS, labels).sample) < 1e-5
-        kept = {**DEFAULTS, **config, "num_class_embeds": None if labels is None else 11, "flip_sin_to_cos": False}
+        kept = {**DEFAULTS, **config, "flip_sin_to_cos": False}
         if kept["attn_norm_num_groups"] is None and kept["resnet_time_scale_shift"] == "default":
             kept["attn_norm_num_groups"] = kept["norm_num_groups"]
         found = {key: list(value) if isinstance(value, tuple) else value for key, value in again.config.items()}
@@ -224,12 +224,16 @@ def walk(scheduler, network, start, steps, **asked):
         ("DDPMScheduler", {"clip_sample": False}, {}, 25, None),
         ("DDPMScheduler", {"clip_sample": False, "beta_schedule": "scaled_linear", "beta_end": 0.012}, {}, 25, None),
         ("DDPMScheduler", {"clip_sample": True}, {}, 25, 1.0),
+        ("DDPMScheduler", {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"}, {}, 25, 1.0),
+        ("DDPMScheduler", {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"}, {}, 100, 1.0),
         ("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 50, 1.5),
         pytest.param("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 1000, 1.5, marks=pytest.mark.slow),
         ("DDIMScheduler", {"clip_sample": False}, {}, 20, None),
         ("DDIMScheduler", {"clip_sample": False, "prediction_type": "v_prediction"}, {"eta": 0.5}, 20, None),
-        # Otherwise its step mixes the clipped x̂₀ with the noise of the unclipped one.
+        # Its step mixes the clipped x̂₀ with the noise of the unclipped one, unless told otherwise.
         ("DDIMScheduler", {}, {"use_clipped_model_output": True}, 20, 1.0),
+        ("DDIMScheduler", {}, {}, 20, 1.0),
+        ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample_range": 0.5}, {"eta": 0.5}, 20, 0.5),
         ("FlowMatchEulerDiscreteScheduler", {}, {}, 10, None),
     ],
 )
@@ -250,7 +254,8 @@ def test_a_pipelines_samples_from_its_folder(name, config, asked, steps, clip, t
     assert loaded.clip == clip
     denoiser = Denoiser(loaded.network, loaded.converted.path, loaded.converted.target)
     if loaded.clip is not None:
-        denoiser = Bounded(denoiser, loaded.clip)
+        keeps = "DDIM" in name and "use_clipped_model_output" not in asked
+        denoiser = Bounded(denoiser, loaded.clip, keep_noise=keeps)
     walked = trajectory(
         denoiser, loaded.shape, draws=draws, start=start, sampler=loaded.converted.sampler, grid=loaded.converted.grid
     )
@@ -354,6 +359,12 @@ def test_labels(tmp_path):
     assert (plain.classes, with_null.classes) == (3, 2)
     assert apart(plain(x, t, last), network(x, TIMESTEPS, last).sample) < 1e-5
     assert apart(with_null(x, t), network(x, TIMESTEPS, last).sample) < 1e-5
+    save_unet(with_null, tmp_path / "again")
+    assert json.loads((tmp_path / "again/config.json").read_text())["num_class_embeds"] == 3
+    plain.from_label.weight[-1] += 1  # learnt since: one class more
+    save_unet(plain, tmp_path / "learnt")
+    assert load_unet(tmp_path / "learnt", null_label=True).network.classes == 3
+    plain.from_label.weight[-1] = 0
     network.class_embedding = None
     assert apart(plain(x, t), network(x, TIMESTEPS).sample) < 1e-5
 

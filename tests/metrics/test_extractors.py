@@ -199,7 +199,9 @@ def test_efflite0_sees_the_pixels_it_was_trained_on(monkeypatch, tmp_path):
     assert seen[0].shape == (3, 3, 224, 224)
     torch.testing.assert_close(features, torch.tensor([-127 / 128, 0, 1])[:, None].expand(3, 6))
     assert extract.score("FD") == "FD-EffLite0"
-    with pytest.raises(InputError, match=r"1 or 3 channels .* got 2"):
+    clear = torch.cat([torch.zeros(1, 3, 64, 64), torch.full((1, 1, 64, 64), 51)], 1).to(torch.uint8)
+    torch.testing.assert_close(extract(clear), torch.full((1, 6), (0.8 * 255 - 127) / 128))  # on white
+    with pytest.raises(InputError, match=r"1, 3 or 4 channels .* got 2"):
         extract(torch.zeros(1, 2, 64, 64, dtype=torch.uint8))
 
 

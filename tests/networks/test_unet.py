@@ -154,6 +154,7 @@ def test_a_pixel_stays_where_it_is_under_patches():
         ((1, 8, 8), {"multipliers": "1-x"}, "multipliers must be numbers"),
         ((1, 8, 8), {"multipliers": "1-0"}, "multipliers must be numbers"),
         ((1, 8, 8), {"multipliers": ""}, "multipliers must be numbers"),
+        ((1, 8, 8), {"multipliers": "-".join("1" * 17), "attention": "-".join("0" * 17)}, "at most 16 levels; got 17"),
         ((1, 8, 8), {"attention": "0-2"}, "attention must be numbers of 0 to 1"),
         ((1, 8, 8), {"width": 0}, "width must be at least 1"),
         ((1, 8, 8), {"blocks": 0}, "blocks must be at least 1"),

@@ -27,6 +27,39 @@ def test_the_animations_are_small_loop_and_rest_on_the_last_frame(tmp_path, d):
         assert max(durations[:-1]) < 1000
 
 
+@pytest.mark.parametrize("seconds", [0.8, 1.0, 3.0, 4.5])
+def test_delays_add_up_to_what_was_asked_for(tmp_path, seconds):
+    """38 frames: no delay is a whole number of hundredths, and none is under two."""
+    drawn = (np.full((4, 5), k, np.uint8) for k in range(38))
+    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
+    path = animation.write_gif(tmp_path / "a.gif", drawn, palette, seconds=seconds, count=38)
+    with Image.open(path) as gif:
+        durations = [gif.seek(k) or gif.info["duration"] for k in range(38)]
+    assert sum(durations[:-1]) == pytest.approx(1000 * seconds * 37 / 38, abs=5)
+    assert durations[-1] == 2000
+
+
+@pytest.mark.parametrize("count", [3, 256])
+def test_a_few_colours_are_shared_as_they_are(count):
+    rng = np.random.default_rng(0)
+    given = np.unique(rng.integers(0, 256, (count, 3), np.uint8), axis=0)
+    frames = [given[None, k : k + 1] for k in range(len(given))]  # each in one frame alone
+    palette = animation.shared_palette(iter(frames))
+    assert palette.shape == (256, 3)
+    assert {*map(tuple, given.tolist())} <= {*map(tuple, palette.tolist())}
+
+
+def test_of_many_colours_the_commonest_stay_and_the_rest_are_near():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (3, 400, 500, 3), np.uint8)  # half a million colours
+    noise[:, :40] = (1, 2, 3)
+    palette = animation.shared_palette(noise, 100)
+    assert palette.shape == (100, 3)
+    assert [1, 2, 3] in palette.tolist()
+    far = np.linalg.norm(noise[0, 40:, ::50, None].astype(float) - palette, axis=-1).min(-1)
+    assert far.mean() < 60
+
+
 def tinted(picture, colour):
     """How many pixels have a colour's hue."""
     ink = np.array(style.mpl.colors.to_rgb(colour))

@@ -32,7 +32,7 @@ def test_a_pixel_without_a_value_is_refused(bad):
     [
         (np.zeros((2, 3, 4, 4)), "float64"),
         (np.zeros((3, 4, 4), np.uint8), r"\(3, 4, 4\)"),
-        (np.zeros((2, 4, 4, 3), np.uint8), "c = 1 or 3"),  # channels last
+        (np.zeros((2, 5, 4, 3), np.uint8), "c = 1, 3 or 4"),  # channels last
         (np.zeros((0, 3, 4, 4), np.uint8), r"\(0, 3, 4, 4\)"),
     ],
 )
@@ -45,9 +45,9 @@ def test_what_is_no_picture_is_one_sentence(wrong, said):
 
 def test_functions_refuse_channels_they_cannot_show(tmp_path):
     two = np.zeros((4, 2, 8, 8), np.uint8)
-    with pytest.raises(InputError, match="c = 1 or 3"):
+    with pytest.raises(InputError, match="c = 1, 3 or 4"):
         images.grid(two)
-    with pytest.raises(InputError, match="c = 1 or 3"):
+    with pytest.raises(InputError, match="c = 1, 3 or 4"):
         images.save_png(two, tmp_path / "x.png")
     for option in ({"columns": -1}, {"factor": -2}):
         with pytest.raises(InputError, match=f"{next(iter(option))} must be at least 1"):
@@ -162,6 +162,21 @@ def test_a_png_holds_the_pictures_and_nothing_else(tmp_path, n, c, factor):
     np.testing.assert_array_equal(np.stack(cells[:n]), channels_last(x))
     assert (pixels[0] != 255).any()  # no border
     assert (pixels[:, -1] != 255).any()
+
+
+def test_rgba_is_kept_in_a_png_and_on_white_in_a_figure(tmp_path):
+    """0.2 · 100 + 0.8 · 255 = 224."""
+    x = np.zeros((4, 4, 8, 8), np.uint8)
+    x[:, :, :, :4] = np.array([100, 0, 255, 51])[:, None, None]
+    with Image.open(images.save_png(x, tmp_path / "x.png", factor=1)) as file:
+        assert file.mode == "RGBA"
+        pixels = np.asarray(file)
+    assert pixels[0, 0].tolist() == [100, 0, 255, 51]
+    assert pixels[0, 7].tolist() == [0, 0, 0, 0]
+    assert pixels[0, 8].tolist() == [255] * 4  # the gap
+    assert images.pictures(x)[0, :, 0, 0].tolist() == [224, 204, 255]
+    shown = mosaic_of(images.grid(x))
+    assert {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()} == {(224, 204, 255), (255, 255, 255)}
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):

@@ -86,7 +86,7 @@ def test_a_damaged_snapshot_is_one_sentence(trained, tmp_path):
     damaged = folder / "evolution" / "step-00000002.npy"
     damaged.write_bytes(b"\x93NUMPY")
     try:
-        with pytest.raises(InputError, match=r"step-00000002\.npy is damaged\."):
+        with pytest.raises(InputError, match=r"step-00000002\.npy is damaged or cut short"):
             list(draw_run(run, folder, tmp_path / "plots"))
     finally:
         damaged.unlink()

@@ -4,7 +4,7 @@ from PIL import Image
 
 from ebbflow.errors import InputError
 from ebbflow.paths import PATHS, VE, Linear
-from ebbflow.plots import strips, style
+from ebbflow.plots import images, strips, style
 from plots.tiles import channels_last, cut, mosaic_of, noise_pictures, words
 
 
@@ -249,6 +249,15 @@ def test_equal_pictures_stay_equal_in_few_colours(tmp_path):
     assert np.abs(tiles[0].astype(int) - channels_last(x)[0]).mean() < 12
 
 
+def test_a_colour_of_a_few_frames_is_kept(tmp_path):
+    """Each frame of a walk counts, and so does what is small beside the noise around it."""
+    walk = noise_pictures(40, 4, 3, 16, 16) // 4  # dark
+    walk[13:15, 1, :, 4:8, 4:8] = np.array([255, 0, 0])[:, None, None]
+    frames, _, _ = frames_of(strips.sampling_gif(tmp_path / "a.gif", np.linspace(1, 0, 40).tolist(), walk))
+    red = [(np.abs(frame.astype(int) - (255, 0, 0)).max(2) <= 8).sum() for frame in frames]
+    assert [k for k, count in enumerate(red) if count] == [13, 14]
+
+
 def test_large_films_have_fewer_frames(tmp_path):
     walk = noise_pictures(30, 16, 3, 64, 64)
     frames, _, _ = frames_of(strips.sampling_gif(tmp_path / "a.gif", np.linspace(1, 0, 30).tolist(), walk))
@@ -262,6 +271,26 @@ def test_what_cannot_be_filmed_is_one_sentence(tmp_path):
         strips.sampling_gif(tmp_path / "a.gif", [1.0], noise_pictures(3, 2, 1, 8, 8))
     with pytest.raises(InputError, match=r"a\.gif"):
         strips.training_gif(tmp_path / "no" / "a.gif", [1], noise_pictures(1, 2, 1, 8, 8))
+
+
+def test_rgba_is_shown_on_white(tmp_path):
+    """In every strip and film, also where a mask has four channels."""
+    x = noise_pictures(3, 2, 4, 16, 16)
+    mask = np.ones((4, 16, 16), bool)
+    figures = [
+        strips.denoising_strip([1.0, 0.5, 0.0], x, x),
+        strips.forward_strip({"linear": Linear()}, x[0, 0]),
+        strips.training_strip([1, 2, 3], x),
+        strips.interpolation(x),
+        strips.guidance_grid([1.0, 2.0, 3.0], ["a", "b"], x),
+        strips.inpainting(x[0], mask, x[:2]),
+        strips.neighbours(x[0], x[1], np.array([1.0, 2.0])),
+    ]
+    for figure in figures:
+        assert mosaic_of(figure).shape[2] == 3
+    np.testing.assert_array_equal(cells_of(figures[3], (16, 16))[0][0], channels_last(images.pictures(x[0]))[0])
+    frames, _, _ = frames_of(strips.training_gif(tmp_path / "a.gif", [1, 2, 3], x))
+    assert len(frames) == 3
 
 
 def test_texts_stay_inside_the_figure():

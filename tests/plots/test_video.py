@@ -84,6 +84,33 @@ def test_a_fast_gif_is_thinned_to_what_viewers_show_and_keeps_its_end(tmp_path):
     np.testing.assert_array_equal(frames[0], given[1])
 
 
+@pytest.mark.parametrize("background", ["flat", "painted"])
+def test_a_colour_that_is_rarely_seen_is_kept(tmp_path, background):
+    """A red square in five of a hundred frames, over a white wall and over thousands of blues and greens."""
+    y, x = np.mgrid[:40, :50]
+    wall = np.full((40, 50, 3), 255) if background == "flat" else np.stack([0 * x, 5 * x, 6 * y], 2)
+    given = []
+    for k in range(100):
+        frame = (wall - np.array([0, 0, k % 7])).clip(0).astype(np.uint8)
+        if 20 <= k < 25:
+            frame[10:14, 20:24] = (255, 0, 0)
+        given.append(frame)
+    shown, _ = gif(video.write_video(tmp_path / "a.gif", given))
+    squares = np.array(shown)[20:25, 10:14, 20:24].reshape(-1, 3)
+    assert np.abs(squares.astype(int) - (255, 0, 0)).max() <= (0 if background == "flat" else 8)
+    assert np.abs(np.array(shown).astype(int) - np.array(given)).mean() < 12
+
+
+@pytest.mark.parametrize("fps", [1, 7, 12, 15, 24, 29.97, 30, 33, 48, 50, 60, 75, 120])
+def test_a_gif_lasts_as_long_as_what_it_shows(tmp_path, fps):
+    """A GIF's delays are hundredths of a second: 1/30 s is now 3, now 4 of them."""
+    _, durations = gif(video.write_video(tmp_path / "a.gif", 10 * film(12), fps=fps, hold=1))
+    assert durations[-1] == 1000
+    assert sum(durations[:-1]) / 1000 == pytest.approx(119 / fps, abs=1 / fps + 0.005)
+    assert min(durations[:-1]) >= 20
+    assert max(durations[:-1]) - min(durations[:-1]) <= 10
+
+
 def test_what_cannot_be_filmed_is_one_sentence_and_leaves_nothing(tmp_path):
     frame = film(1)[0]
     for name, frames, option, said in [
@@ -91,7 +118,12 @@ def test_what_cannot_be_filmed_is_one_sentence_and_leaves_nothing(tmp_path):
         ("a", [frame], {}, r"\.mp4 or \.gif"),
         ("no/a.gif", [frame], {}, "no folder"),
         ("a.gif", [], {}, "at least one frame"),
-        ("a.gif", [frame], {"fps": 0}, "fps"),
+        *(
+            ("a.gif", [frame], {"fps": fps}, r"fps must be a number of at least 0\.001")
+            for fps in (0, 1e-4, np.inf, np.nan)
+        ),
+        ("a.gif", [frame, frame[::-1]], {"fps": 0.001}, "no picture for longer than 655 s"),
+        ("a.gif", [frame] * 7000, {"fps": 10}, "no picture for longer than 655 s"),
         ("a.gif", [frame, frame[:20]], {}, r"Frame 1 must have the first one's shape \(48, 64, 3\); got \(20, 64, 3\)"),
     ]:
         with pytest.raises(InputError, match=said):

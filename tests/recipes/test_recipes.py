@@ -1,8 +1,9 @@
 """Recipes are plain data: they survive a round trip, name rows that exist, and refuse what they don't know."""
 
+import gzip
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from ebbflow.errors import InputError
 from ebbflow.networks import NETWORKS
 from ebbflow.paths import PATHS
 from ebbflow.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
-from ebbflow.recipes.recipe import KINDS
+from ebbflow.recipes.recipe import _WEIGHTS, KINDS, RobotRecipe
 from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind
+from ebbflow.specs import bind, options
 from ebbflow.targets import TARGETS
 from ebbflow.times import GRIDS, TIMES
 
@@ -51,6 +52,78 @@ def help_of(kind):
 def test_a_recipe_survives_json(name):
     recipe = RECIPES[name]()
     assert Recipe.from_config(json.loads(json.dumps(recipe.to_config()))) == recipe
+
+
+# Text of a recipe that can name no place: rows of tables, and names within the data.
+NO_PLACE = {
+    "path", "target", "times", "weight", "coupling", "sampler", "grid", "label", "on_bad_image", "simulator",
+    "objective", "state", "angles", "cameras", "normalise", "value_range",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_every_text_of_a_recipe_is_known_to_name_a_place_or_none(kind):
+    """A new one has to be put on either side: what names a place is opened and shared by its own rules."""
+    texts = {field.name for field in fields(kind) if isinstance(getattr(kind(), field.name), str)}
+    assert texts - NO_PLACE == {*kind.sources, "network"}
+
+
+def test_every_option_of_a_network_that_names_a_place_is_known():
+    """And what π0's weights are unless given is what the recipe says of it."""
+    texts = {
+        (name, option): parameter.default
+        for name, row in NETWORKS.items()
+        for option, parameter in options(row).items()
+        if parameter.annotation is str and option not in ("variant", "positions", "multipliers", "attention",
+                                                          "conditioning", "time", "middle")
+    }  # fmt: skip
+    assert {option for _, option in texts} == set(_WEIGHTS)
+    for name in NETWORKS:
+        weights = texts.get((name, "weights"), "")
+        assert RobotRecipe(data="", network=name).outside() == ({"weights": weights} if weights else {}), name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "outside", "shared"),
+    [
+        (PointRecipe(), {}, {}),
+        (PointRecipe(data="/srv/jo/a.csv"), {"data": "/srv/jo/a.csv"}, {"data": "a.csv"}),
+        (PointRecipe(source="b.npy"), {"source": "b.npy"}, {}),
+        (PointRecipe(source="C:\\Users\\jo\\b.npy"), {"source": "C:\\Users\\jo\\b.npy"}, {"source": "b.npy"}),
+        (PointRecipe(data="user/a.csv"), {"data": "user/a.csv"}, {"data": "a.csv"}),
+        (ImageRecipe(), {}, {}),
+        (ImageRecipe(data="/srv/jo/photos/"), {"data": "/srv/jo/photos/"}, {"data": "photos"}),
+        (ImageRecipe(data="user/photos"), {"data": "user/photos"}, {"data": "photos"}),
+        (ImageRecipe(data="/srv/jo/digits"), {"data": "/srv/jo/digits"}, {"data": "./digits"}),
+        (ImageRecipe(data="hf:user/mnist"), {"data": "hf:user/mnist"}, {}),
+        (ImageRecipe(data="hf:user/mnist:full"), {"data": "hf:user/mnist:full"}, {}),
+        (ImageRecipe(data="hf:mnist"), {"data": "hf:mnist"}, {}),
+        (ImageRecipe(data="hf:/srv/jo/mnist"), {"data": "hf:/srv/jo/mnist"}, {"data": "hf:mnist"}),
+        (ImageRecipe(data="hf:~/mnist"), {"data": "hf:~/mnist"}, {"data": "hf:mnist"}),
+        (RobotRecipe(), {"data": "lerobot/pusht"}, {}),
+        (RobotRecipe(data="/jo/a.npz+../b.npz"), {"data": "/jo/a.npz+../b.npz"}, {"data": "a.npz+b.npz"}),
+        (RobotRecipe(data="user/a.npz"), {"data": "user/a.npz"}, {"data": "a.npz"}),
+        (RobotRecipe(data="/jo/pusht"), {"data": "/jo/pusht"}, {"data": "pusht"}),
+        (RobotRecipe(data="x/y/pusht"), {"data": "x/y/pusht"}, {"data": "pusht"}),
+        (
+            RobotRecipe(network="pi0:weights=/jo/gemma,width=8,tokenizer=user/words"),
+            {"data": "lerobot/pusht", "weights": "/jo/gemma", "tokenizer": "user/words"},
+            {"network": "pi0:weights=gemma,width=8,tokenizer=user/words"},
+        ),
+    ],
+)
+def test_what_leaves_has_the_name_of_a_file_and_not_its_place(recipe, outside, shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe.outside() == outside
+    assert recipe.shared() == replace(recipe, **shared)
+    assert recipe.shared().shared() == recipe.shared()
+
+
+def test_a_folder_here_is_no_set_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jo" / "pusht").mkdir(parents=True)
+    assert RobotRecipe(data="jo/pusht").shared().data == "pusht"
+    assert ImageRecipe(data="hf:jo/pusht").shared().data == "hf:pusht"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -84,15 +157,46 @@ def test_every_field_has_help(kind):
 
 
 def test_the_data_says_which_kind_of_recipe_it_takes(tmp_path):
-    points = ["three_gaussians", "x.csv", "a/b.tsv", str(tmp_path / "absent.npz"), ""]
-    assert {kind_of(data) for data in points} == {PointRecipe}
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    np.savez(tmp_path / "pictures.npz", images=np.zeros((2, 4, 4), np.uint8))
-    np.savez(tmp_path / "points.npz", x=np.zeros((2, 4)))
-    pictures = ["digits", "hf:mnist", str(folder), "train-images-idx3-ubyte.gz", str(tmp_path / "pictures.npz")]
-    assert {kind_of(data) for data in pictures} == {ImageRecipe}
-    assert kind_of(str(tmp_path / "points.npz")) is PointRecipe
+    """What a file holds decides, not its name."""
+    pictures, idx = np.zeros((2, 4, 4), np.uint8), b"\0\0\x08\x03" + bytes(12)
+    (tmp_path / "photos").mkdir()
+    for name, arrays in {
+        "images.npz": {"images": pictures},
+        "medmnist.npz": {"train_images": pictures, "train_labels": np.zeros((2, 1), np.uint8)},
+        "keras.NPZ": {"x_train": pictures, "y_train": np.zeros(2)},
+        "no_ending": {"x": pictures},
+        "points.npz": {"x": np.zeros((2, 4))},
+        "points_of_images.npz": {"x": np.zeros((2, 4)), "thumbnails": pictures},
+        "train-images-idx3-ubyte.npz": {"x": np.zeros((2, 4), np.uint8)},
+    }.items():
+        with open(tmp_path / name, "wb") as file:
+            np.savez(file, **arrays)
+    for name, data in {
+        "train-images-idx3-ubyte": idx,
+        "mine": idx,
+        "mine.gz": gzip.compress(idx),
+        "my_idx.csv": b"x,y\n1,2\n3,4\n",
+        "idx3-ubyte.csv": b"1,2\n",
+        "half.gz": gzip.compress(idx)[:12],
+        "half.npz": (tmp_path / "images.npz").read_bytes()[:60],
+        "empty.npz": b"",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    here = [
+        "photos",
+        "images.npz",
+        "medmnist.npz",
+        "keras.NPZ",
+        "no_ending",
+        "train-images-idx3-ubyte",
+        "mine",
+        "mine.gz",
+    ]
+    asked = ["digits", "hf:mnist", *(str(tmp_path / name) for name in here)]
+    assert {data: kind_of(data) for data in asked} == dict.fromkeys(asked, ImageRecipe)
+    rest = [str(file) for file in tmp_path.iterdir() if file.name not in here]
+    asked = ["three_gaussians", "x.csv", "a/b.tsv", "an_idx.csv", "x\0y", str(tmp_path / "absent.npz"), "", *rest]
+    assert {data: kind_of(data) for data in asked} == dict.fromkeys(asked, PointRecipe)
 
 
 @pytest.mark.parametrize("domain", SUBJECTS)

@@ -343,11 +343,12 @@ def test_numbers_of_episodes_and_slots_are_whole(use, unchecked):
     assert (policy.episodes, policy.select_action(SEEN).tolist()) == ((0,), [0])
 
 
-def test_images_must_be_bytes():
-    with pytest.raises(
-        InputError, match=r"images must be uint8 of shape \(2, 2, 3, 3\); got float64 of \(2, 2, 3, 3\)"
-    ):
-        Policy(Sees()).select_action({"images": np.zeros((2, 2, 3, 3)), "prompt": "a"})
+@pytest.mark.parametrize("dtype", ["float64", "uint16", "int64"])
+def test_images_must_be_bytes(dtype):
+    """Depths of 16 bits too: as bytes, 300 mm would be 44."""
+    said = rf"images must be uint8 of shape \(2, 2, 3, 3\); got {dtype} of \(2, 2, 3, 3\)"
+    with pytest.raises(InputError, match=said):
+        Policy(Sees()).select_action({"images": np.zeros((2, 2, 3, 3), dtype), "prompt": "a"})
 
 
 @pytest.mark.parametrize(

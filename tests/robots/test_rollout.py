@@ -11,8 +11,9 @@ from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.paths import Linear
 from ebbflow.robots.policy import DenoiserChunks, Policy
-from ebbflow.robots.rollout import _Job, _ticks, _work, latency, rollout
-from ebbflow.training.run import Interrupted
+from ebbflow.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
+from ebbflow.signals import Interrupted
+from interrupting import at_every_line
 from robots.fakes import Counting, Point, Small, Towards
 
 SEEDS = [3, 1, 4, 15, 9, 2, 6]
@@ -90,10 +91,21 @@ def test_after_an_error_a_new_simulator_is_made_and_all_are_closed():
 def test_ctrl_c_is_no_failure_of_an_episode():
     class Stopped(Point):
         def step(self, action):
-            raise Interrupted("stop")
+            raise Interrupted
 
     with pytest.raises(Interrupted):
         quiet(Stopped, Policy(Towards()), SEEDS)
+
+
+def test_a_signal_at_any_line_ends_everything():
+    """Most fall where a simulator's errors are caught, which are an episode's alone."""
+    codes = {_Job.run.__code__, _Job._together.__code__, Point.step.__code__, Point.reset.__code__}
+    codes |= {_Lane.begin.__code__, _Lane.see.__code__, _Lane.act.__code__, _Lane.failing.__wrapped__.__code__}
+    count = 0
+    for answer in at_every_line(codes, lambda: quiet(Point, Policy(Towards()), [1], lockstep=1, max_steps=1)):
+        assert isinstance(answer, Interrupted), count
+        count += 1
+    assert count > 40
 
 
 def network_policy(**options):

@@ -190,6 +190,20 @@ def known(plan):
     return [None if row is None else sum(w != 0 for w in row.weights) for row in plan]
 
 
+@pytest.mark.parametrize("form", ["x0", "noise"])
+def test_the_order_falls_towards_an_infinite_clock_where_steps_grow_in_it(form):
+    """Steps in λ by hand: on VE's sixths log 6/5, 5/4, 4/3, 3/2, 2, and on its halves log 2 each; none is lowered where
+    the walk doesn't end at t = 0.
+    """
+    grown, even = [1 - i / 6 for i in range(7)], [2.0**-i for i in range(7)]
+    orders = lambda times, order: known(rows(VE(10.0), float64(*times), order, form, "log_snr").predict)
+    assert orders(grown, 3) == [1, 2, 3, 3, 2, 1]
+    assert orders(grown, 4) == [1, 2, 3, 3, 2, 1]
+    assert orders(grown, 2) == [1, 2, 2, 2, 2, 1]
+    assert orders([*even[:6], 0], 3) == [1, 2, 3, 3, 3, 1]
+    assert orders(even, 3) == [1, 2, 3, 3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("path", "form", "clock", "expected"),
     [
@@ -200,7 +214,7 @@ def known(plan):
         (Linear(), "x0", "ratio", [1, 1, 2, 3, 3]),
         (Linear(), "noise", "flow", [None, 2, 3, 3, 3]),  # from α = 0 the noise form has no step; DDIM's is taken
         (Linear(), "noise", "ratio", [None, 1, 2, 3, 3]),
-        (Linear(), "noise", "log_snr", [None, 1, 2, 3, 3]),  # log r is infinite at the end, but not inside the step
+        (Linear(), "noise", "log_snr", [None, 1, 2, 3, 1]),  # log r is infinite at the end, but not inside the step
         (VE(10.0), "noise", "ratio", [1, 2, 3, 3, 3]),
     ],
 )

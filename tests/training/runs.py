@@ -40,9 +40,9 @@ def tiny(name: str = "flow", **changes) -> Recipe:
     return replace(recipe, **{**small, **few, **own, **changes})
 
 
-def trainer(recipe: Recipe) -> Trainer:
+def trainer(recipe: Recipe, accumulate: int = 1, precision: str = "no") -> Trainer:
     start, data = prepare(recipe)
-    return Trainer(start.denoiser, data, recipe, accelerate())
+    return Trainer(start.denoiser, data, recipe, accelerate(precision), accumulate)
 
 
 def run(recipe: Recipe, folder: Path, **options):

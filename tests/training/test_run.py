@@ -25,11 +25,13 @@ from ebbflow import cli
 from ebbflow.errors import DivergedError, InputError, StorageError
 from ebbflow.files import locked
 from ebbflow.recipes import RECIPES
+from ebbflow.signals import Interrupted
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, trainer as trainer_module
 from ebbflow.training.checkpoint import newest_valid
-from ebbflow.training.run import Interrupted, _due, _loop, fit, read_metrics, stored, suited
+from ebbflow.training.run import _due, _loop, fit, read_metrics, stored, suited
 from ebbflow.training.trainer import batch_indices
+from interrupting import alive, at_every_line, wait_until
 from recording import record
 from training.runs import (
     STEPS,
@@ -204,12 +206,16 @@ def test_metrics_cut_short_or_spoilt_are_mended(straight, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lr": 0.5}, "lr=0.01, not 0.5"),
+        ({"lr": 0.5}, "lr=0.01, not 0.5; to resume it, give --lr 0.01."),
         ({"steps": 24}, "steps=12, not 24"),
         ({"seed": 4}, "seed=3, not 4"),
-        ({"conditional": True}, "conditional=False, not True"),
+        ({"conditional": True}, "conditional=False, not True; to resume it, give --no-conditional."),
+        ({"label_dropout": 0.5}, "give --label-dropout 0.1."),
         ({"data": "two_moons"}, "data='three_gaussians', not 'two_moons'"),
-        ({"network": "mlp:width=9"}, "network='mlp:width=8,depth=2', not 'mlp:width=9'"),
+        (
+            {"network": "mlp:width=9"},
+            "network='mlp:width=8,depth=2', not 'mlp:width=9'; to resume it, give --network mlp:width=8,depth=2.",
+        ),
     ],
 )
 def test_another_recipe_is_refused_by_field(straight, tmp_path, changes, words):
@@ -218,6 +224,19 @@ def test_another_recipe_is_refused_by_field(straight, tmp_path, changes, words):
         run(tiny(**changes), folder, resume=True)
     assert words in sentence(refused.value)
     assert_same(tensors(folder), tensors(straight("flow")))
+
+
+def test_what_to_give_for_a_run_of_an_older_version_is_said(tmp_path, capsys):
+    """Which trained on every row of a file."""
+    table = tmp_path / "mine.csv"
+    np.savetxt(table, np.random.default_rng(0).normal(size=(100, 2)), delimiter=",", header="a,b", comments="")
+    recipe = tiny(data=str(table), held_out=0.0)
+    run(recipe, tmp_path / "run")
+    words = [*arguments(recipe, "flow"), "--out", tmp_path / "run", "--resume"]
+    at = words.index("--held-out")
+    assert main(*words[:at], *words[at + 2 :]) == 2
+    assert "held_out=0.0, not 0.1; to resume it, give --held-out 0.0.\n" in capsys.readouterr().err
+    assert main(*words) == 0
 
 
 def test_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
@@ -329,7 +348,7 @@ def test_25_kills_at_random_moments_of_a_real_run(tmp_path):
 
 def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
     """Resumed without a word it keeps every setting, and its weights are those of a run without the interruption."""
-    how = {"on_nonfinite": "skip", "precision": "bf16", "checkpoints": 3, "keep": 1, "snapshots": 2}
+    how = {"on_nonfinite": "skip", "precision": "bf16", "checkpoints": 3, "keep": 1, "snapshots": 2, "accumulate": 3}
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
     run(tiny("images"), whole, **how)
     with pytest.raises(Interrupted):
@@ -398,41 +417,31 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
 
         def __init__(self):
             self.trainer, self.step, self.saved = self, 0, None
+            self.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
 
         def steps(self, on_nonfinite):
             for self.step in (1, 2, 3):
                 yield SimpleNamespace(step=self.step, loss=0.0)
 
+        def heard(self, received):
+            return received[0] if received else 0
+
         def save(self):
             self.saved = self.step  # what a slow disk would be doing when the signal comes
 
-    codes = {_loop.__code__, Fake.save.__code__, Fake.steps.__code__}
-    for place in range(10_000):
-        fake, seen = Fake(), [0]
+    fakes, answers = [], []
 
-        def trace(frame, event, argument, seen=seen, place=place):
-            if frame.f_code in codes and event == "line":
-                if _signals_are_ours() and seen[0] == place:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                seen[0] += _signals_are_ours()
-            return trace
+    def train():
+        fakes.append(Fake())
+        _loop(fakes[-1], None, tqdm(disable=True), "stop", 2, 0)
 
-        outer, answer = sys.gettrace(), ""
-        sys.settrace(trace)
-        try:
-            _loop(fake, None, tqdm(disable=True), "stop", 2, 0)
-        except Interrupted as stopped:
-            answer = str(stopped)
-        finally:
-            sys.settrace(outer)
-        if seen[0] <= place:  # there is no such line any more
-            break
-        assert f"at step {fake.saved} of 3; saved. Continue with: ebbflow resume 'runs/a b'" in answer, place
-    assert place > 20
-
-
-def _signals_are_ours():
-    return callable(signal.getsignal(signal.SIGTERM))
+    for answer in at_every_line({_loop.__code__, Fake.save.__code__, Fake.steps.__code__}, train):
+        assert isinstance(answer, Interrupted), fakes[-1].step
+        answers.append((str(answer), fakes[-1].saved))
+    after = "; saved. Continue with: ebbflow resume 'runs/a b'"
+    assert all(text in ("Stopped by SIGTERM.", f"Stopped by SIGTERM at step {at} of 3{after}") for text, at in answers)
+    assert sum(after in text for text, _ in answers) > 20
+    assert {at for text, at in answers if after not in text} <= {None, 0, 3}  # before the first step and after the last
 
 
 def test_a_folder_that_is_removed_while_it_is_trained_in_is_an_error(tmp_path, monkeypatch):
@@ -680,12 +689,13 @@ def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path, monkeypatch, cap
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow", "conditional", "two sets"])
 def test_two_processes_train_as_one(name, tmp_path):
-    """By torchrun, over gloo. The shares' gradients are summed in another order, hence a tolerance: after 12 steps
-    weights of size 1 differ by less than 1e-4."""
+    """By torchrun, over gloo, each in parts. Gradients are summed in another order, hence a tolerance: after 12
+    steps weights of size 1 differ by less than 1e-4."""
     recipe = tiny(name, clip=1e6)
     base = VARIANTS[name][0]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     words = [*torchrun, "-m", "ebbflow", *arguments(recipe, base), "--snapshots", "2", "--out", str(tmp_path / "two")]
+    words += ["--accumulate", "3"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -695,6 +705,33 @@ def test_two_processes_train_as_one(name, tmp_path):
     for key, part in one.items():
         torch.testing.assert_close(two[key], part, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
     assert steps_of(tmp_path / "two") == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["torchrun is killed", "SIGTERM to the second process"])
+def test_all_processes_of_torchrun_stop_after_the_same_step(how, tmp_path):
+    """And the first saves it before any of them ends, which would end the others."""
+    folder = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    words = [*arguments(tiny(steps=10**6), "flow"), "--checkpoints", 10**5, "--snapshots", 0, "--out", folder]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*torchrun, "-m", "ebbflow", *map(str, words)], env=env, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: saved_step(folder) >= 20 or process.poll() is not None)
+        ranks = children(process.pid)
+        if how == "torchrun is killed":
+            process.kill()
+        else:
+            os.kill(ranks[1], signal.SIGTERM)
+        wait_until(lambda: not children(process.pid) and not any(map(alive, ranks)))
+        said = process.stderr.read().decode()
+    at = saved_step(folder)
+    assert said.count(f"Stopped by SIGTERM at step {at} of 1000000; saved.") == len(ranks) == 2
+    assert "RuntimeError" not in said
+
+
+def children(pid):
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return sorted(map(int, done.stdout.split()))
 
 
 @pytest.mark.slow

@@ -179,6 +179,47 @@ def test_a_step_is_clip_adamw_and_average():
         torch.testing.assert_close(run.averaged()[name], average[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(name):
+    """However many parts, of one size or not; dropout alone would draw other numbers. Ends are coupled and labels are
+    hidden before the batch is divided."""
+    recipe = tiny(name, **({"network": "unet-tiny:width=16"} if name == "images" else {}))
+    whole, sizes = trainer(recipe), []
+    expected = next(whole.steps())
+    for parts, wanted in {2: [8, 8], 3: [6, 5, 5], 16: [1] * 16}.items():
+        run = trainer(recipe, parts)
+        run._loss.register_forward_pre_hook(lambda _, args, batch: sizes.append(len(batch["t"])), with_kwargs=True)
+        record = next(run.steps())
+        assert sizes == wanted
+        sizes.clear()
+        assert record.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert (run.flat.gradient - whole.flat.gradient).norm() < 1e-5 * whole.flat.gradient.norm()
+        assert run.optimizer.updates == 1
+
+
+def test_a_batch_in_parts_in_half_precision():
+    recipe = tiny("images", network="unet-tiny:width=16")
+    one, other = (next(trainer(recipe, parts, "bf16").steps()) for parts in (1, 3))
+    assert other.loss == pytest.approx(one.loss, rel=1e-3)
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-2)
+
+
+@pytest.mark.parametrize("parts", [0, 17])
+def test_a_batch_has_no_more_parts_than_examples(parts):
+    with pytest.raises(InputError, match=f"accumulate must be at least 1 and at most 16, .*; got {parts}"):
+        trainer(tiny(), parts)
+
+
+@pytest.mark.parametrize("value", ["4", "0", "x"])
+def test_accelerates_own_way_of_accumulating_is_refused(value, monkeypatch):
+    """It would divide the gradients and accumulate nothing."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", value)
+    with pytest.raises(InputError, match=f"STEPS must be 1; got '{value}'. Use --accumulate instead"):
+        accelerate()
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # as `accelerate launch` sets it
+    assert accelerate().gradient_accumulation_steps == 1
+
+
 def test_clipping_scales_the_gradient_it_does_not_cut_it():
     run = trainer(tiny(clip=0.1))
     run.flat.gradient.copy_(torch.linspace(-3, 3, len(run.flat.gradient)))

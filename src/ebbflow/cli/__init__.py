@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import EbbflowError, InputError, StorageError
+from ..errors import EbbflowError, InputError, StorageError, printable
+from ..signals import Interrupted, handled, stop
 
 # name: (module, what it does); the module's `run(argv)` does it.
 COMMANDS = {
@@ -50,9 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without ² or σ shows ? instead
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _say(message)
-        return _main(args)
+    try:
+        with handled(stop), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say(message)
+            return _main(args)
+    except KeyboardInterrupt as stopped:
+        told = stopped if isinstance(stopped, Interrupted) else Interrupted()
+        _say(told)
+        return told.exit_code
 
 
 def _main(args: list[str]) -> int:
@@ -73,11 +79,8 @@ def _main(args: list[str]) -> int:
     except EbbflowError as error:
         _say(error)
         return error.exit_code
-    except SystemExit as stop:  # tyro has shown a command's help
-        return int(stop.code or 0)
-    except KeyboardInterrupt:
-        _say("stopped.")
-        return 130
+    except SystemExit as shown:  # tyro has shown a command's help
+        return int(shown.code or 0)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -98,6 +101,6 @@ _NO_MEMORY = ("allocate memory", "out of memory", "Storage size calculation over
 
 
 def _say(what: object) -> None:
-    """One line on stderr: what can't be printed, such as a line break in a file's name, is written out."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
+    """One line on stderr."""
+    text = printable(what)
     print("ebbflow:", text if len(text) <= 1000 else f"{text[:600]} … {text[-300:]}", file=sys.stderr)

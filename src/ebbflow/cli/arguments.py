@@ -4,16 +4,21 @@ import contextlib
 import difflib
 import io
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import dropwhile, takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ..trained import Trained
 
 T = TypeVar("T")
 MOST = 2**63 - 1
@@ -45,6 +50,45 @@ def said(argv: Sequence[str], option: str) -> str | None:
 def hint(text: str) -> Any:
     """What --help shows as the default of an argument whose default is to be worked out."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a run's network was built on: opened only because the user names it."""
+
+    weights: Annotated[str, hint("none")] = ""
+    """The folder or hub repository that the network was built on; without it none is opened."""
+    tokenizer: Annotated[str, hint("none")] = ""
+    """The folder or hub repository of its tokenizer, likewise."""
+
+
+@dataclass(frozen=True)
+class Named(Weights):
+    """What a run was trained on, likewise."""
+
+    data: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The file, folder or hub set that the run was trained on, if it was trained elsewhere or that was moved."""
+    source: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The second set that the run starts from, likewise."""
+
+
+def opened(run: str | Path, **named: str) -> "Trained":
+    """A run with what the user named for it; InputError where that is other data than it was trained on."""
+    from ..trained import Trained
+
+    trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
+    if "data" in trained.named:
+        from ..domains import domain
+        from ..training.run import same_data
+
+        if not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
+            raise InputError(f"{named['data']} is not the data that {run} was trained on.")
+    return trained
+
+
+def tell(*what: object, file: Any = None) -> None:
+    """A line for people, on stderr unless told; what can't be printed, as in a file's name, is written out."""
+    print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
 # What tyro says, and what we say; {} is the sentence's end: which help to see.

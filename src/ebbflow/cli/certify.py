@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ..errors import CertificationError, InputError
-from .arguments import Flag, hint, parse, within
+from ..errors import CertificationError, InputError, printable
+from .arguments import Flag, hint, parse, tell, within
 
 if TYPE_CHECKING:
     from ..certify import Check, Sampler
@@ -58,18 +58,18 @@ def run(argv: Sequence[str]) -> None:
         for spec, sampler, promised in wanted:
             results[spec] = []
             for path in paths:
-                bar.set_description(f"{spec} on {path}")
+                bar.set_description(f"{printable(spec)} on {path}")
                 checks = list(certify(sampler, (path,), promised))
                 results[spec] += checks
                 failed += any(check.passed is False for check in checks)
                 with tqdm.external_write_mode(file=sys.stdout):
-                    print(_line(spec, path, checks))
+                    tell(_line(spec, path, checks), file=sys.stdout)
                     for check in checks:
                         if args.verbose or check.passed is False or check.name in ("refused", "runs"):
-                            print(f"    {_verdict(check)}")
+                            tell(f"    {_verdict(check)}", file=sys.stdout)
                 bar.update()
     if args.json:
-        from ..training.checkpoint import write_file
+        from ..files import write_file
 
         write_file(out, (to_json(results) + "\n").encode())
     if failed:

@@ -11,10 +11,10 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError
+from ..formats import arrays
 from ..recipes import PointRecipe, Recipe, kind_of
 from ..recipes.images import flow_images
-from ..recipes.recipe import holds
-from .arguments import MOST, Flag, hint, parse, said, within
+from .arguments import MOST, Flag, hint, parse, said, tell, within
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Images(Subject):
     size: int = _IMAGES.size
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = _IMAGES.channels
-    """1 for grey, 3 for colour, 0 as found."""
+    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    value_range: str = _IMAGES.value_range
+    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
     flip: bool = _IMAGES.flip
     """Mirror half of the pictures in training, left to right."""
     held_out: float = _IMAGES.held_out
@@ -119,7 +121,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
-    from ..compare import compare, save_metrics, summary
+    from ..compare import compare, resumable, save_metrics, summary
     from ..plots.report import write_report
 
     command = shlex.join(["ebbflow", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
@@ -127,18 +129,20 @@ def run(argv: Sequence[str]) -> None:
         recipe, out, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
         progress=not args.quiet, command=command,
     )  # fmt: skip
-    print(summary(comparison))
-    save_metrics(comparison, out)
-    if not args.quiet:
-        print("drawing …", file=sys.stderr)
-    report = write_report(comparison, out)
-    print(f"\nreport: {report}  ({time.perf_counter() - start:.0f} s in all)")
+    with resumable(out, command):
+        print(summary(comparison))
+        save_metrics(comparison, out)
+        if not args.quiet:
+            print("drawing …", file=sys.stderr)
+        report = write_report(comparison, out)
+    print()
+    tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
 
 
 def _no_episodes(data: str) -> None:
     """Refuse a recording, whose first array would else be taken for points."""
     for path in map(Path, data.split("+")):
-        if holds(path, "episode_ends"):
+        if "episode_ends" in arrays(path):
             raise InputError(
                 f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on it, and "
                 "hold what `ebbflow evaluate` says of them side by side."

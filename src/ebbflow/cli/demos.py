@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, hint, parse, within
+from ..signals import Interrupted
+from .arguments import MOST, Flag, hint, parse, tell, within
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,6 @@ def run(argv: Sequence[str]) -> None:
 
     from ..files import storage, write_file
     from ..robots.demonstrations import collect
-    from ..training.run import Interrupted
 
     with storage(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ def run(argv: Sequence[str]) -> None:
         arrays, tried = collect(
             args.task, args.episodes, seed=args.seed, workers=args.workers, noise=args.noise, progress=not args.quiet
         )
-    except Interrupted as stop:
-        raise Interrupted("stopped; nothing is written.", stop.exit_code - 128) from None
+    except KeyboardInterrupt as stopped:
+        raise Interrupted.by(stopped, "; nothing is written.") from None
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_file(out, buffer.getvalue())
     rate = f"{args.episodes} of {tried} attempts succeeded ({args.episodes / tried:.0%})"
-    print(f"{rate}: {len(arrays['state']):,} steps in {out}")
+    tell(f"{rate}: {len(arrays['state']):,} steps in {out}", file=sys.stdout)
     sys.stdout.flush()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, hint, parse, threads, within
+from .arguments import MOST, Flag, Named, hint, opened, parse, tell, threads, within
 from .policy import Driving
 from .sample import ITS_OWN, Drawing, draw, every_class
 
@@ -32,6 +32,7 @@ class Evaluate:
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
+    names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     driving: tyro.conf.OmitArgPrefixes[Driving] = field(default_factory=Driving)
     episodes: int = 100
     """A policy's: how many episodes to try it out in the simulator; 0 for none."""
@@ -51,9 +52,8 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Evaluate, argv, "evaluate")
     from ..domains import domain
     from ..metrics import table, to_json
-    from ..trained import Trained
 
-    trained = Trained.from_pretrained(args.run)
+    trained = opened(args.run, **vars(args.names))
     own, drawing = domain(trained.recipe), args.drawing
     if drawing.n == ITS_OWN:
         drawing = replace(drawing, n=own.N_EVALUATE)
@@ -64,12 +64,12 @@ def run(argv: Sequence[str]) -> None:
     if trained.observation is None:
         if given := [*_given(args, "episodes", "blind", "workers"), *_given(args.driving)]:
             raise InputError(f"{given[0]} is for policies; {args.run} has {trained.recipe.domain}.")
-        own.real(trained.recipe, 2, drawing.seed)  # if there is nothing to compare with, say so at once
+        own.real(trained.reading(), 2, drawing.seed)  # if there is nothing to compare with, say so at once
         how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
         labels = None
         if every:
             if not trained.frequencies:  # a run of an older version
-                trained = replace(trained, frequencies=own.prepare(trained.recipe).frequencies)
+                trained = replace(trained, frequencies=own.prepare(trained.reading()).frequencies)
             labels = trained.in_proportion(drawing.n)
         x, rows = _compared(trained, drawing, labels=labels)
     else:
@@ -77,11 +77,14 @@ def run(argv: Sequence[str]) -> None:
     how = {"checkpoint": trained.step, "n": drawing.n} | how
     records = [row | {"how": how} for row in json.loads(to_json(rows))]
     text = json.dumps(records, indent=2, ensure_ascii=False)
-    print(text if args.json else table(rows))
+    if args.json:  # what a terminal must not see is escaped as JSON does
+        print(text if all(map(str.isprintable, text.split("\n"))) else json.dumps(records, indent=2))
+    else:
+        print(table(rows))
     _keep(args, "evaluation.json", text + "\n")
     if x is not None and _kept(args) and not args.blind:
         for path in own.draw_evaluation(trained, x, Path(args.run)):
-            print(f"picture: {path}", file=sys.stderr)
+            tell("picture:", path)
 
 
 _LABELLED = ("label", "guidance", "interval")  # what a policy has not
@@ -115,7 +118,7 @@ def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Te
 
     x, labels = draw(trained, drawing, more=27, **options)
     print("measuring …", file=sys.stderr)
-    return x, domain(trained.recipe).evaluate(trained.recipe, x, labels, seed=drawing.seed)
+    return x, domain(trained.recipe).evaluate(trained.reading(), x, labels, seed=drawing.seed)
 
 
 def _policy(
@@ -148,27 +151,34 @@ def _policy(
         print("ebbflow: The recipe names no simulator (--simulator does): only actions are compared.", file=sys.stderr)
     x = None
     try:
-        robots.real(recipe, 2, drawing.seed)
+        robots.real(robots.reading(trained), 2, drawing.seed)
     except InputError as missing:
         if not rows:
             raise
-        print(f"ebbflow: {missing} So the policy is only tried out.", file=sys.stderr)
+        tell(f"ebbflow: {missing} So the policy is only tried out.")
     else:
         robots.same_recording(trained)
-        import torch
-
-        seen, drawing = robots.recorded(recipe, drawing.n, drawing.seed, 0), replace(drawing, precision="no")
-        if args.blind:
-            seen["images"] = 0 * seen["images"]
-        draws = [  # as precise as when tried out
-            draw(trained, drawing, more=27 * robots.DRAWS, seen=seen, first=k * drawing.n)[0]
-            for k in range(robots.DRAWS)
-        ]
-        x = torch.stack(draws, 1)
-        rows += robots.evaluate(recipe, x, seed=drawing.seed)
+        x, compared = _drawn(trained, drawing, args.blind)
+        rows += compared
     if place and args.episodes:
         rows = _tried(args, trained, how, told) + rows
     return x, rows, how | told
+
+
+def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, list[Measurement]]":
+    """Several chunks for each of `drawing.n` recorded steps, and what they measure beside what was done there."""
+    import torch
+
+    from ..domains import robots
+
+    recipe = robots.reading(trained)
+    seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
+    if blind:
+        seen["images"] = 0 * seen["images"]
+    exact, more = replace(drawing, precision="no"), 27 * robots.DRAWS  # as precise as when tried out
+    draws = [draw(trained, exact, more=more, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
+    x = torch.stack(draws, 1)
+    return x, robots.evaluate(recipe, x, seed=drawing.seed)
 
 
 def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":
@@ -191,7 +201,7 @@ def _kept(args: Evaluate) -> bool:
 
 def _keep(args: Evaluate, name: str, text: str) -> None:
     """Write a file into the run's folder; that of a blind policy beside the other."""
-    from ..training.checkpoint import write_file
+    from ..files import write_file
 
     path = Path(args.run) / name
     if _kept(args):

@@ -1,14 +1,15 @@
 """ebbflow export RUN: a folder to share, or an upload to the Hugging Face hub."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import Flag, hint, parse
+from .arguments import Flag, Weights, hint, opened, parse, tell
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,13 @@ class Export:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
+    built: tyro.conf.OmitArgPrefixes[Weights] = field(default_factory=Weights)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("none")] = ""
     """Folder to write."""
     push: Annotated[str, hint("nowhere")] = ""
     """Also upload to this hub repository, user/name (log in with `hf auth login` first)."""
+    license: Annotated[str, hint("none")] = ""
+    """The weights' licence for the model card, as the hub writes it: apache-2.0, cc-by-4.0, …"""
     private: Flag = False
     """Make the repository private."""
     overwrite: Flag = False
@@ -32,10 +36,8 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Export, argv, "export")
     if not (args.out or args.push):
         raise InputError("Say where to: --out FOLDER, --push user/name, or both.")
-    from ..trained import Trained
-
-    trained = Trained.from_pretrained(args.run)
+    trained = opened(args.run, **vars(args.built))
     if args.out:
-        print(trained.save_pretrained(args.out, overwrite=args.overwrite))
+        tell(trained.save_pretrained(args.out, overwrite=args.overwrite, license=args.license), file=sys.stdout)
     if args.push:
-        print(trained.push_to_hub(args.push, private=args.private))
+        tell(trained.push_to_hub(args.push, private=args.private, license=args.license), file=sys.stdout)

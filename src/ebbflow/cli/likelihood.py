@@ -3,14 +3,14 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, hint, parse, threads, within
+from .arguments import MOST, hint, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +30,8 @@ class Likelihood:
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
-    data: Annotated[str, hint("the run's: fresh points, or a file's rows held out")] = ""
-    """A point set or file to measure instead."""
+    data: Annotated[str, hint("fresh points of the run's own set")] = ""
+    """A point set or file to measure; of the file that the run was trained on, the rows held out."""
     n: int = 1000
     """How many points."""
     seed: int = 0
@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Likelihood, argv, "likelihood")
     from tqdm import tqdm
 
-    from ..data import DATASETS
+    from ..data import DATASETS, Standardise
     from ..domains.points import point_set
     from ..trained import Trained
 
@@ -72,6 +72,9 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
     if trained.recipe.domain != "points":
         raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
+    if isinstance(trained.transform, Standardise) and (constant := trained.transform.constant):
+        named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
+        raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
@@ -80,7 +83,7 @@ def run(argv: Sequence[str]) -> None:
     with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
         print(_table(args, known, x, *_measure(args, trained, x, bar.update)))
         if drawn:
-            print(f"picture: {_draw(trained, Path(args.run) / 'density.png', bar.update)}", file=sys.stderr)
+            tell("picture:", _draw(trained, x, Path(args.run) / "density.png", bar.update))
 
 
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
@@ -88,16 +91,31 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     from ..data import load
     from ..domains.points import unseen
 
-    if args.data:
+    own = _its_own(trained, args.data)
+    if args.data and own is None:
         x = load(args.data, args.n, args.seed).x[: args.n]
     else:
-        x = unseen(cast(Any, trained.recipe), args.n, args.seed).x
+        x = unseen(cast(Any, (own or trained).reading()), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
         have, got = (" × ".join(map(str, shape)) for shape in (trained.shape, x.shape[1:]))
         raise InputError(f"The run has points of {have} numbers, but {args.data or trained.recipe.data} has {got}.")
     if len(x) < 2:
         raise InputError(f"{args.data or trained.recipe.data} has one row; a mean with its error needs two.")
     return x
+
+
+def _its_own(trained: "Trained", data: str) -> "Trained | None":
+    """The run with its data named, if that is the file it was trained on."""
+    from ..domains.points import prepare
+    from ..training.run import same_data
+
+    if not data or "data" not in trained.recipe.outside():
+        return None
+    own = replace(trained, named={"data": data})
+    try:
+        return own if same_data(own, prepare(cast(Any, own.reading()))) else None
+    except InputError:  # it hasn't even the column of labels
+        return None
 
 
 def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> tuple["Tensor", "Tensor", "Tensor"]:
@@ -176,18 +194,18 @@ def _table(
     return "\n".join([*lines, about])
 
 
-def _draw(trained: "Trained", path: Path, tick: Tick) -> Path:
-    """The run's log-density over the frame of its data, beside the truth."""
+def _draw(trained: "Trained", x: "Tensor", path: Path, tick: Tick) -> Path:
+    """The run's log-density over the frame of the data x, beside the truth."""
     import torch
 
-    from ..domains.points import limits, point_set, real_points
+    from ..domains.points import limits, point_set
     from ..likelihood import log_density
     from ..plots.density import density_map, lattice
     from ..plots.run import key_of
     from ..plots.style import colour, save
 
     known = point_set(cast(Any, trained.recipe))
-    frame = limits(cast(Any, trained.recipe), real_points(cast(Any, trained.recipe), 10_000, 0).x)
+    frame = limits(cast(Any, trained.recipe), x)
     parts = []
     for own in lattice(frame, MAP).float().split(CHUNK):
         z, found = trained.to_network(own), []

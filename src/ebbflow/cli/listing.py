@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
+from ..cache import unchanged
 from .arguments import parse
 
 Kind = Literal[
@@ -31,7 +32,7 @@ def run(argv: Sequence[str]) -> None:
     """Parse and print."""
     kind = parse(List, argv, "list").kind
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-    for title, rows in tables().items():
+    for title, rows in unchanged("tables", tables).items():
         if kind in ("all", title):
             print(f"{title}:")
             column = max(map(len, rows)) + 4

@@ -1,14 +1,15 @@
 """ebbflow plot RUN: the pictures of one run."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import hint, parse, threads
+from .arguments import Named, hint, opened, parse, tell, threads
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Plot:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
+    names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/plots")] = ""
     """Folder for the pictures."""
 
@@ -28,12 +30,11 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"{args.run} is not the folder of a run.")
     from ..domains import domain
     from ..files import no_link
-    from ..trained import Trained
 
-    trained = Trained.from_pretrained(args.run)
+    trained = opened(args.run, **vars(args.names))
     threads(0, trained.denoiser)
     out = Path(args.out or args.run / "plots")
     if not args.out:
         no_link(out)
     for path in domain(trained.recipe).draw_run(trained, args.run, out):
-        print(path)
+        tell(path, file=sys.stdout)

@@ -15,6 +15,7 @@ from .train import Running, train
 class Resume:
     """Continue a run; on a CPU the result is the same, bit for bit, as without the interruption.
 
+    It opens the data that the run names, to train on it: resume no run that you would not train yourself.
     It goes on as it began: precision, checkpoints, snapshots and so on are stored with it, and only what is given here
     changes.
     """
@@ -29,8 +30,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Resume, argv, "resume")
     if not (args.run / "checkpoints").is_dir():
         raise InputError(f"{args.run} is not the folder of a run.")
-    from ..trained import Trained
-    from ..training.run import stored
+    from ..training.run import recipe_of, stored
 
     args = parse(Resume, argv, "resume", Resume(args.run, Running(**stored(args.run))))
-    train(Trained.from_pretrained(args.run).recipe, args.run, args.running, resume=True)
+    train(recipe_of(args.run), args.run, args.running, resume=True)

@@ -1,6 +1,5 @@
 """ebbflow rollout RUN: a policy in its simulator, as a film."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, hint, parse, threads, within
+from .arguments import MOST, Flag, Weights, hint, opened, parse, tell, threads, within
 from .policy import Driving
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ class Rollout:
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
+    built: tyro.conf.OmitArgPrefixes[Weights] = field(default_factory=Weights)
     driving: tyro.conf.OmitArgPrefixes[Driving] = field(default_factory=Driving)
     video: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/rollout.gif")] = ""
     """The film: .mp4 or .gif."""
@@ -58,9 +58,8 @@ def run(argv: Sequence[str]) -> None:
     from ..domains import robots
     from ..plots.video import write_video
     from ..robots.rollout import rollout
-    from ..trained import Trained
 
-    trained = Trained.from_pretrained(args.run)
+    trained = opened(args.run, **vars(args.built))
     place = robots.Place.of(trained, args.driving.simulator)
     how = args.driving.how(robots.recipe_of(trained))
     policy = robots.policy(trained, seed=args.seed, sampler=args.sampler, steps=args.steps, **how)
@@ -75,10 +74,10 @@ def run(argv: Sequence[str]) -> None:
         for seed in seeds:
             [one] = rollout(place, policy, [seed], lockstep=1, rows=1, record=[seed], frames=True)
             ending = one.error or ("success" if one.success else "no success")
-            print(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}", file=sys.stderr)
+            tell(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}")
             yield from _frames(one, args.every, policy.delay, flat)
 
-    print(f"film: {write_video(path, film(), fps=fps / args.every)}", file=sys.stderr)
+    tell("film:", write_video(path, film(), fps=fps / args.every))
 
 
 def _frames(one: "Episode", every: int, delay: int, flat: bool) -> "Iterator[np.ndarray]":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, hint, parse, threads, within
+from .arguments import MOST, Flag, Named, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,21 +75,21 @@ class Sample:
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
+    names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or RUN/samples.png")] = ""
     """.npy, .npz, .csv or .tsv file, the picture beside it; for pictures .png, or .npz with a .png beside it."""
     overwrite: Flag = False
     """Replace the file and its picture if they exist; those in the run's folder always are."""
     picture: bool = True
-    """Draw the samples, beside real data where it is at hand."""
+    """Draw the samples, beside real data where that is a built-in set or named by --data."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
     from ..domains import domain
-    from ..trained import Trained
 
-    trained = Trained.from_pretrained(args.run)
+    trained = opened(args.run, **vars(args.names))
     own = domain(trained.recipe)
     out = output_file(args, own)
     start = time.perf_counter()
@@ -97,9 +97,9 @@ def run(argv: Sequence[str]) -> None:
     seconds = time.perf_counter() - start
     if out.suffix.lower() in own.EXTENSIONS:
         own.write(trained, x, labels, out)
-    print(f"{len(x)} samples in {seconds:.1f} s: {out}", file=sys.stderr)
+    tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
     if args.picture or out.suffix.lower() == ".png":
-        print(f"picture: {own.draw_samples(trained, x, labels, out.with_suffix('.png'))}", file=sys.stderr)
+        tell("picture:", own.draw_samples(trained, x, labels, out.with_suffix(".png")))
 
 
 def draw(
@@ -113,12 +113,12 @@ def draw(
     from tqdm import tqdm
 
     from ..domains import domain
-    from ..training.rehearsal import room
+    from ..memory import room
     from ..training.run import suited
 
     own = domain(trained.recipe)
     n = own.N if how.n == ITS_OWN else how.n
-    room(n * own.EACH * more, f"--n {n}")
+    room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")
     threads(how.threads, trained.denoiser)
     steps: int | str
     if labels is None:

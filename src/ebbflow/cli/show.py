@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import pick
-from .arguments import MOST, hint, parse, within
+from .arguments import MOST, hint, parse, tell, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,5 +144,5 @@ def _write(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:
     for name, figure in figures:
         with storage(out):
             out.mkdir(parents=True, exist_ok=True)
-        print(save(figure, out / f"{name}.png"))
+        tell(save(figure, out / f"{name}.png"), file=sys.stdout)
     sys.stdout.flush()

@@ -1,7 +1,6 @@
 """ebbflow train RECIPE: train and leave a run folder."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import tyro
 from ..errors import InputError
 from ..recipes import RECIPES, Recipe, RobotRecipe
 from ..specs import pick
-from .arguments import MOST, Flag, hint, parse, said, threads, within
+from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Running:
     """How many checkpoints to save over the run."""
     keep: int = 2
     """How many of them to keep."""
+    accumulate: int = 1
+    """Parts that a batch goes through the network in; more need less memory, with the same result."""
     snapshots: int = 24
     """How many sets of samples to save over the run, for its animation; 0 for none."""
     threads: int = 0
@@ -39,7 +40,9 @@ class Running:
     """No progress bar."""
 
     def __post_init__(self) -> None:
-        within(self, checkpoints=(1, MOST), keep=(1, MOST), snapshots=(0, MOST), threads=(0, 1024))
+        within(
+            self, accumulate=(1, MOST), checkpoints=(1, MOST), keep=(1, MOST), snapshots=(0, MOST), threads=(0, 1024)
+        )
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,13 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
 
     if resume and not any((out / "checkpoints").glob("step-*")):
         raise InputError(f"{out} holds no run to resume.")
-    threads(how.threads, rehearse(recipe).denoiser)
+    threads(how.threads, rehearse(recipe, how.accumulate).denoiser)
     trained = fit(
         recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
         compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
-        threads=how.threads, progress=not how.quiet,
+        threads=how.threads, accumulate=how.accumulate, progress=not how.quiet,
     )  # fmt: skip
-    print(f"Trained {trained.step} steps; the run is {out}", file=sys.stderr)
+    tell(f"Trained {trained.step} steps; the run is {out}")
     for picture in domain(recipe).finish(out):
-        print(f"picture: {picture}", file=sys.stderr)
-    print(f"Draw from it with: ebbflow sample {shlex.quote(str(out))}", file=sys.stderr)
+        tell("picture:", picture)
+    tell(f"Draw from it with: ebbflow sample {shlex.quote(str(out))}")

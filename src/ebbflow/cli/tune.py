@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, parse, threads, within
+from .arguments import MOST, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from ..denoiser import DenoiserLike
@@ -38,6 +38,8 @@ class Tune:
     """Seed of the starts."""
     path: str = "linear"
     """The oracle's path."""
+    source: Annotated[str, hint("its built-in set, or none")] = ""
+    """The file that the run starts from; without it none is opened."""
     reference: int = 400
     """Runge-Kutta steps of the reference."""
     threads: int = 0
@@ -56,7 +58,6 @@ def run(argv: Sequence[str]) -> None:
     from ..paths import PATHS
     from ..randomness import Draws
     from ..specs import bind
-    from ..trained import Trained
     from ..tune import FILE, tune, write
 
     trained, cond = None, {}
@@ -72,7 +73,7 @@ def run(argv: Sequence[str]) -> None:
             raise InputError(f"{args.run} is not a folder, and the winner is stored in the run's own.")
         if not (Path(args.run) / "checkpoints").is_dir():
             raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
-        trained = Trained.from_pretrained(args.run)
+        trained = opened(args.run, source=args.source)
         if trained.observation is not None:
             raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
         threads(args.threads, trained.denoiser)
@@ -91,12 +92,12 @@ def run(argv: Sequence[str]) -> None:
         )  # fmt: skip
     print(describe(found))
     if trained is not None:
-        from ..training.checkpoint import write_file
+        from ..files import write_file
 
         path = Path(args.run) / FILE
         others = [one for one in trained.tuned if one.evaluations != found.evaluations]
         write_file(path, write([*others, found]))
-        print(f"stored in {path}; ebbflow sample {shlex.quote(str(args.run))} --steps auto uses it", file=sys.stderr)
+        tell(f"stored in {path}; ebbflow sample {shlex.quote(str(args.run))} --steps auto uses it")
 
 
 def shorten(text: str, most: int) -> str:

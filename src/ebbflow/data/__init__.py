@@ -5,7 +5,7 @@ network's (`normalise.py`).
 
 from .episodes import Episodes, Observation, Windows
 from .files import read, save
-from .normalise import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config
+from .normalise import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config, within_float32
 from .points import DATASETS, Modes, Points, PointSet, along, load, mixture
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "read",
     "save",
     "transform_from_config",
+    "within_float32",
 ]

@@ -4,16 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ..arrays import Stored, npz
 from ..errors import InputError
+from .gather import COPIES
 from .normalise import IDENTITY, Transform, transform_from_config
+from .pictures import Levels
 
 
 class Robot(NamedTuple):
@@ -52,7 +55,7 @@ class Episodes:
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
     images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second,
-    0 where that isn't known.
+    0 where that isn't known. levels: of cameras whose pictures had more than 8 bits, the values that became 0 and 255.
     """
 
     state: Float[Tensor, " n s"]
@@ -63,6 +66,7 @@ class Episodes:
     fps: float = 10.0
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    levels: Mapping[str, Levels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, ends = len(self.state), self.ends
@@ -152,58 +156,59 @@ def columns(
     return torch.cat(parts, -1), tuple(kept)
 
 
-def load(data: str, cameras: Sequence[str] = (), size: int = 0) -> Episodes:
+def load(
+    data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
+) -> Episodes:
     """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
 
-    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs.
+    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
+    the values of more than 8 bits that become 0 and 255; those of the recording unless given.
     """
     files = [Path(part) for part in data.split("+")]
     if all(file.suffix == ".npz" for file in files):
         return _read_npz(files, cameras, size)
     from ..interop import lerobot
 
-    return lerobot.read(data, cameras=tuple(cameras), size=size)
+    return lerobot.read(data, cameras=tuple(cameras), size=size, levels=levels)
 
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
     """Arrays action, episode_ends, and where there are such state, fps, tasks, state_names, action_names and uint8
     pictures (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
     """
-    arrays: dict[str, np.ndarray] = {}
+    held: dict[str, Stored] = {}
     for file in files:
         try:
-            with np.load(file) as archive:
-                arrays |= {name: archive[name] for name in archive.files if name in cameras or name in _ARRAYS}
+            held |= npz(file)
         except FileNotFoundError:
             raise InputError(f"There is no file {file}.") from None
-        except (OSError, EOFError, ValueError, BadZipFile) as error:
-            raise InputError(f"{file} is no readable .npz of episodes: {' '.join(str(error).split())}.") from error
+        except OSError as error:
+            raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
     where = " + ".join(file.name for file in files)
     for name in ("action", "episode_ends", *cameras):
-        if name not in arrays:
+        if name not in held:
             raise InputError(f"{where} has no array {name!r}, which episodes need.")
-    if "state" not in arrays:
-        arrays["state"] = np.zeros((*arrays["action"].shape[:1], 0), np.float32)
-    for name in ("state", "action"):
-        if arrays[name].ndim != 2 or arrays[name].dtype.kind not in "fiu":
-            raise InputError(f"{where}: {name} must be numbers (n, d); got {arrays[name].dtype} {arrays[name].shape}.")
-    ends = arrays["episode_ends"]
+    for name in {"state", "action"} & set(held):
+        if held[name].ndim != 2 or held[name].dtype.kind not in "fiu":
+            raise InputError(f"{where}: {name} must be numbers (n, d); got {held[name].dtype} {held[name].shape}.")
+    ends = held["episode_ends"]
     if ends.ndim != 1 or ends.dtype.kind not in "iu":
         raise InputError(f"{where}: episode_ends must be whole numbers (e,); got {ends.dtype} {ends.shape}.")
-    images = {}
     for name in cameras:
-        frames = arrays[name]
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(arrays["state"]):
+        frames = held[name]
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(held["action"]):
             raise InputError(
-                f"{where}: {name} must be uint8 (n, h, w, 3), one for each state; got {frames.dtype} {frames.shape}."
+                f"{where}: {name} must be uint8 (n, h, w, 3), one for each action; got {frames.dtype} {frames.shape}."
             )
-        images[name] = resized(torch.from_numpy(frames), size)
+    images = {name: resized(torch.from_numpy(held[name].read(COPIES)), size) for name in cameras}
+    arrays = {name: held[name].read(_EACH) for name in _ARRAYS if name in held}
+    arrays.setdefault("state", np.zeros((len(arrays["action"]), 0), np.float32))
     given: dict[str, Any] = {
         name: tuple(str(text) for text in arrays[name].reshape(-1))
         for name in ("tasks", "state_names", "action_names")
         if name in arrays
     }
-    named = {
+    named: dict[str, Any] = {
         f"{kind}_names": given.get(f"{kind}_names") or numbered(kind, arrays[kind].shape[1])
         for kind in ("state", "action")
     }
@@ -211,11 +216,13 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
     if rate is not None and (rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < math.inf):
         raise InputError(f"{where}: fps must be one number above 0; got {str(rate.tolist())[:60]}.")
     state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
-    after, fps = torch.from_numpy(ends.astype(np.int64)), 0.0 if rate is None else float(rate.item())
+    after = torch.from_numpy(arrays["episode_ends"].astype(np.int64))
+    fps = 0.0 if rate is None else float(rate.item())
     return Episodes(state, action, after, images, given.get("tasks", ()), fps, **named)
 
 
 _ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
+_EACH = 100  # bytes that a number or a name takes besides its own
 
 
 def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:

@@ -6,10 +6,11 @@ What can't be used is refused in one sentence naming file, row (the line number 
 import csv
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from array import array as Buffer
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,12 +19,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import InputError
+from ..arrays import Stored, npy, npz
+from ..errors import InputError, listed
 from ..files import writing
+from ..memory import room
 from .points import Points
+from .split import LABELS, beside, part_of, parts
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
+MOST_COLUMNS = 2**16
 _LARGEST = float(np.finfo(np.float32).max)
+# Bytes that these take for a while, besides those of the file: a number on its way to float32, a label, and each byte
+# of a line that is cut into cells.
+_EACH, _NAME, _CELLS = 36, 100, 64
 
 
 def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
@@ -31,7 +39,8 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
 
     .csv, .tsv: comma, semicolon or tab; a header or none; `label` is a column's name, without a header its
     number from 1. .npy: one array of rows × columns, or of one column; `label` is a column's number.
-    .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`.
+    .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`. Parts such
+    as `x_train` and `x_test` are told by their names (`split.parts`).
     Labels may be text or integers; they become 0..k-1 in sorted order, their names kept in `classes`.
     """
     path = Path(path)
@@ -128,7 +137,21 @@ def _read_text(path: Path, label: str | None) -> Points:
     return _points(path, np.delete(table, layout.label, axis=1), columns, labels)
 
 
+def _weigh(path: Path, label: str | None) -> None:
+    """Refuse a file whose numbers, known by what parts them, or whose longest line leave no room."""
+    lines = numbers = longest = line = 0
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            first, *others = part.replace(b"\r", b"\n").split(b"\n")
+            lines += len(others)
+            numbers += len(others) + max(map(part.count, (b",", b";", b"\t")))
+            longest = max(longest, line + len(first), *map(len, others))
+            line = len(others[-1]) if others else line + len(first)
+    room(_EACH * numbers + _NAME * lines * (label is not None) + _CELLS * longest, str(path))
+
+
 def _layout(path: Path, label: str | None) -> _Layout:
+    _weigh(path, label)
     delimiter = _delimiter(path)
     with closing(_rows(path, delimiter)) as rows:
         head = list(islice(rows, 2))
@@ -139,11 +162,14 @@ def _layout(path: Path, label: str | None) -> _Layout:
     # A header has no numbers, unless the label's name is in it (pandas calls columns 0, 1, ... by default).
     named = label in first and _number(label) is None
     header = named or all(_number(cell) is None for cell in first)
+    _narrow(str(path), len(first))
+    before: set[str] = set()
     for column, name in enumerate(first if header else ()):
         if not name:
             raise InputError(f"{path}, row {line}, column {column + 1}: the header has no name for it.")
-        if name in first[:column]:
+        if name in before:
             raise InputError(f"{path}, row {line}, column {column + 1}: {name!r} names two columns.")
+        before.add(name)
     if header and len(head) == 1:
         raise InputError(f"{path} has a header, row {line}, and no data.")
     names, index = tuple(first) if header else (), None
@@ -161,7 +187,7 @@ def _layout(path: Path, label: str | None) -> _Layout:
 def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
     """The table read cell by cell: slow, but it can say which cell is wrong."""
     names: dict[str, int] = {}
-    table: list[list[float]] = []
+    table = Buffer("d")
     for row, end, cells in _rows(layout.path, layout.delimiter):
         if end <= layout.skip:
             continue
@@ -184,8 +210,8 @@ def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
             if not abs(value) <= _LARGEST:
                 raise InputError(f"{layout.cell(row, column)} {_short(cell)} is not a finite float32 number.")
             values.append(value)
-        table.append(values)
-    return np.array(table, dtype=np.float64), names
+        table.extend(values)
+    return np.frombuffer(table).reshape(-1, layout.width), names
 
 
 def _rows(path: Path, delimiter: str) -> Generator[tuple[int, int, list[str]], None, None]:
@@ -257,9 +283,9 @@ def _csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: S
 
 
 def _read_npy(path: Path, label: str | None) -> Points:
-    array = load_arrays(path, b"\x93NUMPY")
+    array = npy(path)
     if label is None:
-        return _points(path, _table(str(path), array))
+        return _points(path, _sound(str(path), _numbers(array)))
     numbers = [str(k + 1) for k in range(array.shape[1])] if array.ndim == 2 else []
     if label not in numbers or len(numbers) < 2:
         raise InputError(
@@ -267,51 +293,70 @@ def _read_npy(path: Path, label: str | None) -> Points:
             f"not {label!r}."
         )
     index = numbers.index(label)
-    labels = label_array(f"{path}, column {label}", array[:, index])
-    return _points(path, _table(str(path), np.delete(array, index, axis=1)), labels=labels)
+    values = _numbers(array)
+    labels = label_array(f"{path}, column {label}", values[:, index])
+    return _points(path, _sound(str(path), np.delete(values, index, axis=1)), labels=labels)
 
 
 def _read_npz(path: Path, label: str | None) -> Points:
-    # Members that aren't arrays come as bytes.
-    archive = {name: held for name, held in load_arrays(path, b"PK").items() if isinstance(held, np.ndarray)}
+    archive = npz(path)
+    likely = {name: len(array) for name, array in archive.items() if array.ndim == 2 and part_of(name)[1] not in LABELS}
+    found = None if "x" in archive else parts(likely, str(path), "rows")
+    if found and found[1]:
+        return _in_parts(path, archive, *found, label)
     if label is not None and label not in archive:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
+    pictures = [name for name, array in arrays.items() if array.pictures]
+    if pictures and "x" not in arrays:
+        raise InputError(f"{path} holds pictures ({listed(pictures)}), which recipes such as flow-images learn from.")
     tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
     name = next((name for name in ("x", *tables) if name in arrays), None)
     if name is None:
         raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {listed(archive)}.")
-    table = _table(f"{path}, array {name!r}", arrays[name])
-    if label is None:
-        return _points(path, table)
-    where = f"{path}, array {label!r}"
-    if archive[label].shape != (len(table),):
-        raise InputError(f"{where} must hold {len(table)} labels; it has shape {archive[label].shape}.")
-    return _points(path, table, labels=label_array(where, archive[label]))
+    table = _sound(arrays[name].where, _numbers(arrays[name]))
+    return _points(path, table, labels=None if label is None else _labels(archive[label], len(table)))
 
 
-def load_arrays(path: Path, magic: bytes) -> Any:
-    with open(path, "rb") as file:
-        if (start := file.read(len(magic))) != magic:
-            raise InputError(f"{path} is {f'not a {path.suffix} file' if start else 'empty'}.")
-        file.seek(0)
-        try:
-            held = np.load(file, allow_pickle=False)
-            return held if isinstance(held, np.ndarray) else dict(held)
-        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
-            if "Object arrays" in str(error):
-                raise InputError(f"{path} holds pickled objects, which are never loaded.") from error
-            raise InputError(f"{path} is damaged or cut short ({type(error).__name__}).") from error
+def _in_parts(
+    path: Path, archive: Mapping[str, Stored], train: Sequence[str], held: Sequence[str], label: str | None
+) -> Points:
+    """The tables of a set's parts end to end, the held-out ones last; with labels where each of them has some."""
+    names = [*train, *held]
+    tables = [_sound(archive[name].where, _numbers(archive[name])) for name in names]
+    if len(widths := {table.shape[1]: name for name, table in zip(names, tables)}) > 1:
+        raise InputError(
+            f"{path}: {' and '.join(map(repr, widths.values()))} must have as many columns; got {[*widths]}."
+        )
+    own = [beside(archive, name, label or "", True) for name in names]
+    if label and not own[0]:
+        raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
+    labels = [_labels(archive[one], len(table)) for one, table in zip(own, tables)] if all(own) else None
+    points = _points(path, np.concatenate(tables), labels=None if labels is None else [*chain(*labels)])
+    return replace(points, test=sum(map(len, tables[len(train) :])))
 
 
-def _table(where: str, array: np.ndarray) -> np.ndarray:
+def _labels(array: Stored, n: int) -> list[str]:
+    if array.shape != (n,):
+        raise InputError(f"{array.where} must hold {n} labels; it has shape {array.shape}.")
+    return label_array(array.where, array.read(_EACH))
+
+
+def _numbers(array: Stored) -> np.ndarray:
+    """What a header says is a table."""
     if array.dtype.kind not in "iuf":
-        raise InputError(f"{where} must hold real numbers; got dtype {_short(str(array.dtype))}.")
+        raise InputError(f"{array.where} must hold real numbers; got {array.kind}.")
     if array.ndim not in (1, 2) or 0 in array.shape[1:]:
-        raise InputError(f"{where} must have shape (rows, columns) or (rows,); got {array.shape}.")
+        raise InputError(f"{array.where} must have shape (rows, columns) or (rows,); got {array.shape}.")
     if len(array) < 2:
-        raise InputError(f"{where} has {'one row' if len(array) else 'no rows'}; at least 2 are needed.")
+        raise InputError(f"{array.where} has {'one row' if len(array) else 'no rows'}; at least 2 are needed.")
+    _narrow(array.where, *array.shape[1:])
+    return array.read(_EACH)
+
+
+def _sound(where: str, array: np.ndarray) -> np.ndarray:
+    """Rows × columns of finite numbers, in float64."""
     table = array.reshape(len(array), -1).astype(np.float64)
     if (bad := ~(np.abs(table) <= _LARGEST)).any():
         row, column = np.argwhere(bad)[0]
@@ -358,15 +403,15 @@ def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: 
     return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes))
 
 
+def _narrow(where: str, columns: int = 1) -> None:
+    if columns > MOST_COLUMNS:
+        raise InputError(f"{where} has {columns:,} columns; at most {MOST_COLUMNS:,} are read.")
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """2 before 10 when all are integers, else as text."""
     names = sorted(names)
     return sorted(names, key=int) if all(re.fullmatch("[+-]?[0-9]+", name) for name in names) else names
-
-
-def listed(names: Iterable[str], most: int = 12) -> str:
-    shown = [repr(name) for name in names]
-    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
 
 
 def _short(text: str) -> str:

@@ -2,12 +2,15 @@
 
 import os
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..cache import fingerprint
-from ..errors import InputError
+from ..errors import InputError, printable
 from .gather import Found, Source
 from .pictures import read
+from .split import part_of, parts
 
 # By their endings; what remains is tried, whatever its name.
 _NOT_PICTURES = frozenset(
@@ -25,27 +28,49 @@ _NO_PICTURES = frozenset({"__macosx", "license", "licence", "copying", "readme",
 
 
 def read_folder(folder: Path, label: str) -> Found:
-    """Every file below a folder, sorted by name, that isn't hidden or plainly something else."""
+    """Every file below a folder that isn't hidden or plainly something else, sorted by name, held-out parts last."""
     if label not in ("", "folder"):
         raise InputError(f"label of a folder of pictures must be 'folder' or nothing; got {label!r}.")
     files, unusable = _walk(folder)
     if not files and not unusable:
         raise InputError(f"{folder} holds no pictures.")
-    names = [name for name, _, _ in files]
-    if label and (loose := next((name for name in names if "/" not in name), None)):
-        raise InputError(
-            f"{folder}: label 'folder' needs each picture in a sub-folder, and {_plain(loose)} is in none."
-        )
     where = folder.resolve()
+    chosen, test, classes = _in_parts([name.split("/") for name, _, _ in files], printable(str(folder)))
+    files = [files[i] for i in chosen]
+    names = [name for name, _, _ in files]
+    if label and "" in classes[: len(names) - test]:
+        loose = printable(names[classes.index("")])
+        raise InputError(f"{folder}: label 'folder' needs each picture in a sub-folder, and {loose} is in none.")
     source = Source(
         len(files),
-        lambda i, size, channels: read(where / names[i], size, channels),
-        lambda i: _plain(names[i]),
-        _plain(str(where)),
+        lambda i, *how: read(where / names[i], *how),
+        lambda i: printable(names[i]),
+        printable(str(where)),
         fingerprint(files),
-        tuple(f"{_plain(name)} {reason}" for name, reason in unusable),
+        tuple(f"{printable(name)} {reason}" for name, reason in unusable),
     )
-    return Found(source, [_plain(name.split("/")[0]) for name in names] if label else None)
+    return Found(source, [printable(name) or None for name in classes] if label else None, test=test)
+
+
+def _in_parts(paths: Sequence[list[str]], where: str) -> tuple[list[int], int, list[str]]:
+    """Which pictures to take, those of held-out parts last; how many these are; and the class of each, "" for none.
+
+    A set's parts are folders at one depth: train/cat and test/cat, cat/train and cat/test, pets/train/cat and so on. A
+    class is the first folder that is neither a part nor one that all parts lie in.
+    """
+    train, held, folders = list(range(len(paths))), list[int](), [path[:-1] for path in paths]
+    for depth in range(max(1, min(map(len, paths), default=1) - 1)):
+        groups = [path[depth] if path[depth + 1 :] else "." for path in paths]
+        found = None if depth and not all(part_of(group)[0] for group in groups) else parts(Counter(groups), where)
+        if found:
+            train, held = ([i for i, group in enumerate(groups) if group in names] for names in found)
+            above = 0 if len({tuple(path[:depth]) for path in paths}) == 1 else depth
+            rest = [path[:above] + path[depth + 1 : -1] for path in paths]
+            folders = [[name for name in path if name != group] for path, group in zip(rest, groups)]
+        if held:
+            break
+    chosen = train + held
+    return chosen, len(held), [folders[i][0] if folders[i] else "" for i in chosen]
 
 
 def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
@@ -81,8 +106,3 @@ def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str
             else:
                 waiting.append((f"{name}/", above | {(info.st_dev, info.st_ino)}))
     return sorted(files, key=lambda file: file[0].split("/")), sorted(unusable)
-
-
-def _plain(name: str) -> str:
-    """A file's name on one line, whatever its bytes."""
-    return name if name.isprintable() else repr(name)[1:-1]

@@ -4,11 +4,15 @@ Pillow lets go of Python's lock while it decodes, so threads do what processes w
 """
 
 import json
+import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,23 +24,26 @@ from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
-from .pictures import BadPicture, quiet
+from ..memory import room
+from .pictures import BadPicture, Decoded, Levels, Tally, quiet
 
+COPIES = 3  # that there are of pictures for a moment, before they are split into those to train on and others
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
-_FORMAT = 1  # of the cache; to be raised with whatever changes the pixels
+_FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """n pictures still to be decoded.
 
-    picture(i, size, channels): picture i as (h, w, c), or BadPicture. name(i): what an error calls it.
+    picture(i, size, channels, levels): picture i as `pictures.read` gives it, or BadPicture. name(i): what an error
+    calls it.
     where, state: the set's address and a fingerprint of what lies there now; no state, no cache.
     unusable: what was found bad before decoding.
     """
 
     n: int
-    picture: Callable[[int, int, int], UInt8[np.ndarray, "h w c"]]
+    picture: Callable[[int, int, int, Levels | None], Decoded]
     name: Callable[[int], str]
     where: str
     state: str = ""
@@ -47,7 +54,8 @@ class Source:
 class Found:
     """What one kind of data holds: pictures, as an array (n, h, w, c) or still to be decoded, and a label for each.
 
-    classes: their names where the labels are their numbers. test: so many of the last are the set's own test part.
+    classes: their names where the labels are their numbers. test: so many of the last are the set's own held-out parts.
+    A label None is a missing one, and so is -1 where there are classes.
     """
 
     pictures: Source | UInt8[np.ndarray, "n h w c"]
@@ -56,48 +64,76 @@ class Found:
     test: int = 0
 
 
+def joined(train: Sequence[Found], held: Sequence[Found], where: str) -> Found:
+    """Arrays of a set's parts end to end, the held-out ones last; a part without labels has None for each."""
+    every = [*train, *held]
+    arrays = [np.asarray(part.pictures) for part in every]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        sizes = ", ".join(" × ".join(map(str, array.shape[1:])) for array in arrays)
+        raise InputError(f"{where}: its parts must hold pictures of one size; got {sizes}.")
+    labels = [[None] * len(array) if part.labels is None else part.labels for part, array in zip(every, arrays)]
+    known = any(part.labels is not None for part in every)
+    test = sum(len(array) for array in arrays[len(train) :])
+    return Found(np.concatenate(arrays), [*chain(*labels)] if known else None, train[0].classes, test)
+
+
 def gather(
     source: Source,
     *,
     size: int = 0,
     channels: int = 0,
+    levels: Levels | None = None,
     on_bad: str = "skip",
     workers: int = 0,
     cache: bool = True,
     progress: bool = True,
-) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...]]:
-    """The good pictures, their numbers among the source's n, and a line for each bad one.
+) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...], Levels | None]:
+    """The good pictures, their numbers among the source's n, a line for each bad one, and the levels used, if any.
 
+    A warning counts the bad ones, and says what was done to the others.
+
+    levels: of pictures of more than 8 bits; unless given, from the lowest to the highest value of all of them.
     on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.
     """
     if on_bad == "fail" and source.unusable:
         raise InputError(f"{source.where}: {source.unusable[0]}.")
     name = _name(source, size, channels) if cache and source.state else ""
-    found = _kept(name, source) if name else None
+    found = _kept(name, source, levels) if name else None
     if found is None:
-        x, bad, lasting = _decode(source, size, channels, on_bad == "fail", workers, progress)
+        x, bad, tally, lasting = _decode(source, size, channels, levels, on_bad == "fail", workers, progress)
         if name and lasting:
-            store(name, {"x": x}, state=_state(source), bad=json.dumps(list(bad.items())))
+            about = {"bad": list(bad.items()), "tally": astuple(tally), "given": levels}
+            store(name, {"x": x}, state=_state(source), about=json.dumps(about))
     else:
-        x, bad = found
+        x, bad, tally = found
     lines = (*source.unusable, *(f"{source.name(i)} {reason}" for i, reason in sorted(bad.items())))
     if lines and on_bad == "fail":
         raise InputError(f"{source.where}: {lines[0]}.")
-    total = source.n + len(source.unusable)
-    if len(lines) > MOST_BAD * total:
+    if lines:
+        total = source.n + len(source.unusable)
+        many = len(lines) > MOST_BAD * total
         more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
-        raise InputError(
-            f"{source.where}: {len(lines)} of {total} pictures can't be used, more than {MOST_BAD:.0%}: "
-            f"{'; '.join(lines[:3])}{more}."
+        said = (
+            f"{source.where}: {len(lines)} of {total} pictures can't be used"
+            f"{f', more than {MOST_BAD:.0%}' if many else ' and are left out'}: {'; '.join(lines[:3])}{more}."
         )
-    return x, [i for i in range(source.n) if i not in bad], lines
+        if many:
+            raise InputError(said)
+        warnings.warn(said, stacklevel=2)
+    for text in tally.lines(levels, channels):
+        warnings.warn(f"{source.where}: {text}", stacklevel=2)
+    return x, [i for i in range(source.n) if i not in bad], lines, (levels or tally.levels) if tally.deep else None
 
 
 def _decode(
-    source: Source, size: int, channels: int, strict: bool, workers: int, progress: bool
-) -> tuple[Tensor, dict[int, str], bool]:
-    """The good pictures, number → reason of the bad ones, and whether those reasons will last."""
+    source: Source, size: int, channels: int, levels: Levels | None, strict: bool, workers: int, progress: bool
+) -> tuple[Tensor, dict[int, str], Tally, bool]:
+    """The good pictures, number → reason of the bad ones, what was done to them, and whether the reasons will last.
+
+    Pictures of more than 8 bits are decoded twice, unless their levels are given: only then are those of all known.
+    """
     bad: dict[int, BadPicture] = {}
+    tally = Tally()
 
     def note(i: int, error: BadPicture) -> None:
         if strict:
@@ -106,59 +142,71 @@ def _decode(
 
     with quiet(), _bar(source.n, progress) as bar:
         for model in range(source.n):  # the first good picture tells the shape of all
-            first = _try(source, model, size, channels)
-            if isinstance(first, np.ndarray):
+            first = _try(source, model, size, channels, levels)
+            if isinstance(first, Decoded):
                 break
             note(model, first)
             bar.update()
         else:
             none = torch.empty(0, channels or 1, size, size, dtype=torch.uint8)
-            return none, {i: str(error) for i, error in bad.items()}, False
-        x = _room(source.where, (source.n, channels or 3, *first.shape[:2]))
+            return none, {i: str(error) for i, error in bad.items()}, tally, False
+        h, w = first.pixels.shape[:2]
+        rows = (source.n, channels or 3, h, w)
+        room(
+            COPIES * math.prod(rows),
+            f"{source.where}: {source.n} pictures of {w} × {h} pixels",
+            "give a smaller --size",
+        )
+        x = np.empty(rows, np.uint8)
         colours = np.zeros(source.n, np.uint8)
 
-        def several(numbers: range) -> list[tuple[int, BadPicture]]:
-            failed = []
+        def several(levels: Levels | None, numbers: Sequence[int]) -> list[tuple[int, Decoded | BadPicture]]:
+            done: list[tuple[int, Decoded | BadPicture]] = []
             for i in numbers:
-                picture = _try(source, i, size, channels)
+                picture = _try(source, i, size, channels, levels)
                 if isinstance(picture, BadPicture):
-                    failed.append((i, picture))
+                    colours[i] = 0
+                    done.append((i, picture))
                     continue
-                if picture.shape[:2] != first.shape[:2]:
-                    (h, w), (other_h, other_w) = first.shape[:2], picture.shape[:2]
+                if picture.pixels.shape[:2] != (h, w):
+                    other_h, other_w = picture.pixels.shape[:2]
                     raise InputError(
                         f"{source.where}: {source.name(model)} is {w} × {h} pixels and {source.name(i)} "
                         f"{other_w} × {other_h}; give --size to make all alike."
                     )
-                colours[i] = picture.shape[2]
-                x[i, : colours[i]] = picture.transpose(2, 0, 1)
-            return failed
+                colours[i] = picture.pixels.shape[2]
+                x[i, : colours[i]] = picture.pixels.transpose(2, 0, 1)
+                done.append((i, replace(picture, pixels=np.empty((0, 0, 0), np.uint8))))
+            return done
 
-        chunks = [range(start, min(start + 16, source.n)) for start in range(model, source.n, 16)]
-        for chunk, failed in zip(chunks, _in_threads(several, chunks, workers)):
-            for i, error in failed:
-                note(i, error)
-            bar.update(len(chunk))
+        def scan(numbers: Sequence[int], levels: Levels | None) -> Iterator[tuple[int, Decoded]]:
+            chunks = [numbers[start : start + 16] for start in range(0, len(numbers), 16)]
+            for chunk, done in zip(chunks, _in_threads(partial(several, levels), chunks, workers)):
+                for i, found in done:
+                    if isinstance(found, Decoded):
+                        yield i, found
+                    else:
+                        note(i, found)
+                bar.update(len(chunk))
+
+        deep = []
+        for i, found in scan(range(model, source.n), levels):
+            tally.add(found)
+            if found.levels and levels is None:
+                deep.append(i)
+        bar.total += len(deep)
+        for _ in scan(deep, tally.levels):
+            pass
 
     reasons = {i: str(error) for i, error in bad.items()}
-    return _packed(x, colours), reasons, not any(error.passing for error in bad.values())
+    return _packed(x, colours), reasons, tally, not any(error.passing for error in bad.values())
 
 
-def _try(source: Source, i: int, size: int, channels: int) -> np.ndarray | BadPicture:
+def _try(source: Source, i: int, size: int, channels: int, levels: Levels | None) -> Decoded | BadPicture:
     try:
-        return source.picture(i, size, channels)
+        return source.picture(i, size, channels, levels)
     except BadPicture as error:
         return error
-
-
-def _room(where: str, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.empty(shape, np.uint8)
-    except MemoryError:
-        n, c, h, w = shape
-        raise InputError(
-            f"{where}: {n} pictures of {w} × {h} take {n * c * h * w / 1e9:.0f} GB of memory; give a smaller --size."
-        ) from None
 
 
 def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:
@@ -203,9 +251,14 @@ def _state(source: Source) -> str:
     return fingerprint(_FORMAT, PIL.__version__, source.state)
 
 
-def _kept(name: str, source: Source) -> tuple[Tensor, dict[int, str]] | None:
-    """None where nothing is kept, the set has changed since, or the file is damaged."""
+def _kept(name: str, source: Source, levels: Levels | None) -> tuple[Tensor, dict[int, str], Tally] | None:
+    """None where nothing is kept, the set has changed since, other levels are asked for, or the file is damaged."""
     found = fetch(name)
     if found is None or found[1].get("state") != _state(source):
         return None
-    return found[0]["x"], dict(json.loads(found[1]["bad"]))
+    about = json.loads(found[1]["about"])
+    own, *counts = about["tally"]
+    tally = Tally(own and Levels(*own), *counts)
+    if tally.deep and (about["given"] or own) != list(levels or own):
+        return None
+    return found[0]["x"], dict(about["bad"]), tally

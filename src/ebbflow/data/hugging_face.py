@@ -1,20 +1,23 @@
 """A data set of pictures in Hugging Face's format, from the hub or from a local folder."""
 
+from bisect import bisect
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..cache import fingerprint
-from ..errors import InputError
-from .files import listed
+from ..errors import InputError, listed
+from ..memory import room
 from .gather import Found, Source
-from .pictures import BadPicture, read
+from .pictures import BadPicture, Decoded, read
+from .split import parts
+
+_LABEL = 100  # bytes of one, and of what is kept of its row
 
 
 def read_hub(data: str, label: str) -> Found:
-    """hf:name[:config] from the hub or a local folder: its training part and, if there is one, the test part behind."""
+    """hf:name[:config] from the hub or a local folder: its training part, and behind it any that is to be held out."""
     try:
         import datasets
     except ImportError:
@@ -31,36 +34,41 @@ def read_hub(data: str, label: str) -> Found:
         raise InputError(f"{data} can't be loaded: {reason}.") from error
 
     splits = held if isinstance(held, dict) else {"train": held}
-    if "train" not in splits and len(splits) > 1:
-        raise InputError(f"{data} has no part 'train'; it has {listed(splits)}.")
-    train = splits.get("train", next(iter(splits.values())))
-    test = next((splits[name] for name in ("test", "validation", "valid") if name in splits), None)
-    parts = [train] if test is None or test is train else [train, test]
-    kinds = {name: type(feature).__name__ for name, feature in train.features.items()}
+    found = parts({name: len(part) for name, part in splits.items()}, data)
+    if not found and len(splits) > 1:
+        raise InputError(f"{data} has no part to train on; it has {listed(splits)}.")
+    train, held_out = found or ([*splits], [])
+    every = [splits[name] for name in train + held_out]
+    kinds = {name: type(feature).__name__ for name, feature in every[0].features.items()}
     columns = [name for name, kind in kinds.items() if kind == "Image"]
     # Beside it there may be masks or depths, and they may come first.
     column = next((name for name in ("image", "img") if name in columns), columns[0] if columns else None)
     if column is None:
         raise InputError(f"{data} has no column of pictures; it has {listed(kinds)}.")
+    if missing := next((name for name in train + held_out if column not in splits[name].features), None):
+        raise InputError(f"{data}: its part {missing!r} has no column {column!r}, where the pictures are.")
     label = label or next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")
-    if label and not all(label in part.features for part in parts):
-        raise InputError(f"{data} has no column {label!r} in each of its parts; it has {listed(kinds)}.")
-    labels = [value for part in parts for value in part[label]] if label else None
-    classes = tuple(getattr(train.features[label], "names", ())) if label else ()
-    raw = [part.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for part in parts]
-    marks = [getattr(part, "_fingerprint", "") for part in parts]
+    if label and label not in kinds:
+        raise InputError(f"{data} has no column {label!r}; it has {listed(kinds)}.")
+    room(_LABEL * sum(map(len, every)), data)
+    labels = [value for part in every for value in (part[label] if label in part.features else [None] * len(part))]
+    classes = tuple(getattr(every[0].features[label], "names", ())) if label else ()
+    raw = [part.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for part in every]
+    marks = [getattr(part, "_fingerprint", "") for part in every]
     state = fingerprint(marks, column) if all(marks) else ""
-    return Found(_rows(data, raw, column, state), labels, classes, len(parts[1]) if len(parts) == 2 else 0)
+    test = sum(len(splits[name]) for name in held_out)
+    return Found(_rows(data, raw, column, state), labels if label else None, classes, test)
 
 
-def _rows(data: str, parts: Sequence[Any], column: str, state: str) -> Source:
+def _rows(data: str, every: Sequence[Any], column: str, state: str) -> Source:
     """Part after part, each picture's bytes decoded as a file's are."""
+    ends = [*accumulate(map(len, every))]
 
-    def picture(i: int, size: int, channels: int) -> np.ndarray:
-        part, row = (parts[0], i) if i < len(parts[0]) else (parts[1], i - len(parts[0]))
-        held = part[row][column] or {}
+    def picture(i: int, *how: Any) -> Decoded:
+        part = every[k := bisect(ends, i)]
+        held = part[i - ends[k] + len(part)][column] or {}
         if held.get("bytes") is None and not held.get("path"):
             raise BadPicture("is missing")
-        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], size, channels)
+        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
 
-    return Source(sum(map(len, parts)), picture, lambda i: f"row {i + 1}", data, state)
+    return Source(ends[-1], picture, lambda i: f"row {i + 1}", data, state)

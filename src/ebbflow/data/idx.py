@@ -1,17 +1,19 @@
 """idx files, the format of MNIST: pictures in one file, their labels in one beside it, plain or under gzip."""
 
 import gzip
+import io
+import math
 import re
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .files import listed
-from .gather import Found
+from ..errors import InputError, listed
+from ..formats import is_idx
+from ..memory import room
+from .gather import COPIES, Found, joined
+from .split import part_of, parts
 
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _NAME = re.compile(r"(.*)images([.-])idx3-ubyte(?:\.gz)?")
@@ -21,13 +23,13 @@ def read(path: Path, label: str) -> Found:
     """One file of pictures and, if it is there, that of their labels."""
     if label:
         raise InputError(f"label names an array or column; {path} has its labels in a file beside it. Got {label!r}.")
-    images = _array(path)
-    if images.ndim != 3 or 0 in images.shape:
+    images = _array(path, 3)
+    if 0 in images.shape:
         raise InputError(f"{path} must hold pictures (n, h, w); it holds {images.shape}.")
     found = _NAME.fullmatch(path.name)
     beside = [path.with_name(f"{found[1]}labels{found[2]}idx1-ubyte{end}") for end in ("", ".gz")] if found else []
     for file in filter(Path.exists, beside):
-        labels = _array(file)
+        labels = _array(file, 1)
         if labels.shape != images.shape[:1]:
             raise InputError(f"{file} must hold {len(images)} labels; it holds {labels.shape}.")
         return Found(images[..., None], labels)
@@ -35,63 +37,65 @@ def read(path: Path, label: str) -> Found:
 
 
 def read_folder(folder: Path, label: str) -> Found:
-    """The training part and, if it is there, the test part behind it."""
+    """The training part and, if there are such, the held-out parts behind it."""
     files = find(folder)
-    test = [file for name, file in files.items() if re.search("t10k|test", name)]
-    train = [file for name, file in files.items() if file not in test]
-    if len(train) > 1 or len(test) > 1:
+    if len(files) == 1:
+        return read(next(iter(files.values())), label)
+    found = None
+    if len({part_of(name)[0] for name in files}) == len(files):
+        every = {name: read(file, label) for name, file in files.items()}
+        found = parts({name: len(np.asarray(part.pictures)) for name, part in every.items()}, str(folder))
+    if not found:
         raise InputError(f"{folder} holds several sets, {listed(sorted(files))}; name one of its files.")
-    parts = [read(file, label) for file in train + test]
-    if len(parts) == 1:
-        return parts[0]
-    arrays = [np.asarray(part.pictures) for part in parts]
-    if arrays[0].shape[1:] != arrays[1].shape[1:]:
-        raise InputError(f"{train[0]} and {test[0]} must hold pictures of one size.")
-    labels = [part.labels for part in parts if part.labels is not None]
-    if len(labels) == 1:
-        raise InputError(f"{folder} has labels for one of {train[0].name} and {test[0].name} only.")
-    return Found(np.concatenate(arrays), np.concatenate(labels) if labels else None, test=len(arrays[1]))
+    train, held = ([every[name] for name in names] for names in found)
+    return joined(train, held, str(folder))
 
 
 def find(folder: Path) -> dict[str, Path]:
     """What comes before "images" in their names → the files of pictures, unzipped ones first."""
     found = [(match[1], file) for file in sorted(folder.iterdir()) if (match := _NAME.fullmatch(file.name))]
-    return dict(reversed(found))
+    return {name.rstrip("-._"): file for name, file in reversed(found)}
 
 
 def matches(path: Path) -> bool:
-    """Two zero bytes and the code of uint8, at the beginning or under gzip."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(3)
-        if start[:2] == b"\x1f\x8b":
-            with gzip.open(path) as unzipped:
-                start = unzipped.read(3)
-    except _DAMAGED:
-        return bool(_NAME.fullmatch(path.name))
-    return start == b"\0\0\x08" or bool(_NAME.fullmatch(path.name))
+    """Whether it is an idx file, or called as those of MNIST are, so that a damaged one is refused as such."""
+    return is_idx(path) or bool(_NAME.fullmatch(path.name))
 
 
-def _array(path: Path) -> np.ndarray:
+def _array(path: Path, dimensions: int) -> np.ndarray:
     """Magic 0, 0, type, dimensions; each dimension as a big-endian uint32; the numbers (LeCun, Cortes & Burges)."""
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    opened: Callable[..., Any] = gzip.open if zipped else open
     try:
-        with opened(path, "rb") as file:
-            data = file.read()
+        with open(path, "rb") as plain:
+            zipped = plain.read(2) == b"\x1f\x8b"
+            most = path.stat().st_size * (1032 if zipped else 1)  # deflate makes no byte of more than so many
+            plain.seek(0)
+            with gzip.open(plain) if zipped else plain as file:
+                return _numbers(path, file, dimensions, most)
     except _DAMAGED as error:
         raise InputError(f"{path} is damaged or cut short ({type(error).__name__}).") from error
-    if data[:2] != b"\0\0" or len(data) < 4:
-        raise InputError(f"{path} is {'not an idx file' if data else 'empty'}.")
-    code, dimensions = data[2], data[3]
-    if code != 8:
-        raise InputError(f"{path} must hold uint8 (type 8 in its third byte); got {code}.")
-    start = 4 + 4 * dimensions
-    if len(data) < start:
-        raise InputError(f"{path} is cut short: its head takes {start} bytes and it has {len(data)}.")
-    sizes = np.frombuffer(data, ">u4", dimensions, offset=4).tolist()
-    expected = start + int(np.prod(sizes, dtype=object))
-    if len(data) != expected:
-        raise InputError(f"{path} is damaged or cut short: {sizes} takes {expected} bytes and it has {len(data)}.")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
+
+
+def _numbers(path: Path, file: io.BufferedIOBase, dimensions: int, most: int) -> np.ndarray:
+    """As many as the head says, for which there must be room, and no more: a small gzip may go on for ever."""
+    head = file.read(4)
+    if head[:2] != b"\0\0" or len(head) < 4:
+        raise InputError(f"{path} is {'not an idx file' if head else 'empty'}.")
+    if head[2] != 8:
+        raise InputError(f"{path} must hold uint8 (type 8 in its third byte); got {head[2]}.")
+    if head[3] != dimensions:
+        raise InputError(f"{path} must hold {_HOLDS[dimensions]}; it has {head[3]} dimensions.")
+    start, rest = 4 + 4 * dimensions, file.read(4 * dimensions)
+    if len(rest) < 4 * dimensions:
+        raise InputError(f"{path} is cut short: its head takes {start} bytes and it has {4 + len(rest)}.")
+    sizes = np.frombuffer(rest, ">u4").tolist()
+    count, data = math.prod(sizes), bytearray()
+    room(COPIES * min(count, most), str(path))
+    while part := file.read(min(count - len(data), 2**20)):
+        data += part
+    if len(data) < count or file.read(1):
+        held = start + len(data) if len(data) < count else "more"
+        raise InputError(f"{path} is damaged or cut short: {sizes} takes {start + count} bytes and it has {held}.")
+    return np.frombuffer(data, np.uint8).reshape(sizes)
+
+
+_HOLDS = {1: "labels (n,)", 3: "pictures (n, h, w)"}

@@ -3,8 +3,9 @@
 Nothing is ever unpickled. What can't be used is refused in one sentence, or left out and named in `Images.bad`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,26 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
+from ..arrays import Stored, npz
+from ..errors import InputError, listed
+from ..formats import arrays
 from . import folder, hugging_face, idx
-from .files import in_order, label_array, listed, load_arrays
-from .gather import Found, Source, gather
-from .pictures import shape
-from .split import held_out
+from .files import in_order, label_array
+from .gather import COPIES, Found, Source, gather, joined
+from .pictures import Decoded, Levels, shape, transparent
+from .split import beside, held_out, part_of, parts
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 LARGEST = 8192  # pixels a side
+_NAME = 100  # bytes that a label takes besides its own
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """n pictures, 0..255, their labels 0..k-1 and the labels' names.
+    """n pictures, 0..255, their labels 0..k-1, -1 for none, and the labels' names.
 
-    test: so many of the last pictures are the set's own test part. bad: one line for each picture left out.
+    test: so many of the last pictures are the set's own held-out parts. bad: one line for each picture left out.
+    levels: the values that became 0 and 255, if any picture has more than 8 bits.
     """
 
     x: UInt8[Tensor, "n c h w"]
@@ -37,6 +42,7 @@ class Images:
     classes: tuple[str, ...] = ()
     test: int = 0
     bad: tuple[str, ...] = ()
+    levels: Levels | None = None
 
 
 def load(
@@ -44,6 +50,7 @@ def load(
     *,
     size: int = 0,
     channels: int = 0,
+    levels: Levels | None = None,
     label: str = "",
     on_bad: str = "skip",
     workers: int = 0,
@@ -53,31 +60,35 @@ def load(
     """Every picture of a set.
 
     data: "digits"; a folder, searched in depth; a .npz with `images` (n, h, w[, c]) in uint8; an idx file or the folder
-    of them; "hf:name[:config]", also of a local folder, read by the package `datasets`.
+    of them; "hf:name[:config]", also of a local folder, read by the package `datasets`. Parts that are called train,
+    val, test or the like are known by their names (`split.parts`): folders, arrays such as `train_images`, idx files.
     size: 0 keeps the pictures, which then have to be alike; else their middle as size × size (`pictures.shape`).
-    channels: 0 keeps grey if all are, else RGB; 1 or 3. label: "folder" takes the class from the first sub-folder; of
-    a .npz or Hugging Face set it names the array or column, where that isn't plain.
+    channels: 0 keeps grey if all are, else RGB; 1, 3, or 4 (RGBA), without which what is transparent lies on white.
+    levels: of pictures of more than 8 bits, the values that become 0 and 255; the set's own unless given.
+    label: "folder" takes the class from the first sub-folder that is no part; of a .npz or Hugging Face set it names
+    the array or column, where that isn't plain.
     on_bad: "skip" leaves out pictures that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
     """
     _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
-    _check("channels", channels, "0 (as found), 1 or 3", channels in (0, 1, 3))
+    _check("channels", channels, "0 (as found), 1, 3 or 4", channels in (0, 1, 3, 4))
     _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
     _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
     found = _find(data, label)
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape
-        if size in (0, h if h == w else 0) and channels in (0, c):
+        if size in (0, h if h == w else 0) and channels in (c, 0 if c < 4 else 4):
             x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
-            return Images(x, *_labels(data, found.labels, found.classes), found.test)
+            return Images(x, *_labels(data, found.labels, found.classes, found.test), found.test)
         pictures = _from_array(data, pictures)
-    x, good, bad = gather(
-        pictures, size=size, channels=channels, on_bad=on_bad, workers=workers, cache=cache, progress=progress
-    )
+    x, good, bad, levels = gather(
+        pictures, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers, cache=cache,
+        progress=progress,
+    )  # fmt: skip
     labels = None if found.labels is None else [found.labels[i] for i in good]
     test = sum(i >= pictures.n - found.test for i in good)
-    return Images(x, *_labels(data, labels, found.classes), test, bad)
+    return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels)
 
 
 def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
@@ -91,9 +102,31 @@ def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = F
     return _part(images, ~held, images.bad), _part(images, held, ())
 
 
+def labelled(images: Images, where: str) -> Images:
+    """What a conditional network can learn from: of the held-out parts the pictures with labels, said in a line.
+
+    InputError for a picture of the training part without one. Where no held-out picture is left, `split` draws some.
+    """
+    if images.labels is None or not bool((bare := images.labels < 0).any()):
+        return images
+    train = len(bare) - images.test
+    if bool(bare[:train].any()):
+        raise InputError(
+            f"{where}: picture {int(bare.int().argmax()) + 1} has no label, and a conditional network learns from all."
+        )
+    left = int(bare.sum())
+    instead = "; what is held out is drawn from the training part" * (left == images.test)
+    warnings.warn(
+        f"{where}: {left:,} of {images.test:,} held-out pictures are left out, with no label that is learned{instead}.",
+        stacklevel=2,
+    )
+    return replace(images, x=images.x[~bare], labels=images.labels[~bare], test=images.test - left)
+
+
 def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
-    labels = None if images.labels is None else images.labels[rows]
-    return Images(images.x[rows], labels, images.classes, bad=bad)
+    """Some of the rows; without labels where one of them has none."""
+    labels = None if images.labels is None or bool((images.labels[rows] < 0).any()) else images.labels[rows]
+    return Images(images.x[rows], labels, images.classes, bad=bad, levels=images.levels)
 
 
 def _check(name: str, value: object, accepted: str, fine: bool) -> None:
@@ -115,7 +148,7 @@ def _find(data: str, label: str) -> Found:
             raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist.")
         if not path.is_file():
             raise InputError(f"data must be {ACCEPTED}; {data!r} is not a file.")
-        if path.suffix.lower() == ".npz":
+        if path.suffix.lower() == ".npz" or arrays(path):
             return _npz(path, label)
         if idx.matches(path):
             return idx.read(path, label)
@@ -125,21 +158,30 @@ def _find(data: str, label: str) -> Found:
 
 
 def _labels(
-    where: str, labels: np.ndarray | Sequence[Any] | None, classes: tuple[str, ...]
+    where: str, labels: np.ndarray | Sequence[Any] | None, classes: tuple[str, ...], test: int
 ) -> tuple[Int[Tensor, " n"] | None, tuple[str, ...]]:
-    """Labels as 0..k-1 and the classes' names, which unless given are the labels in sorted order."""
-    if labels is None:
+    """Labels as 0..k-1, -1 where there is none, and the classes' names, by default the training part's in sorted order.
+
+    test: so many of the last are held out; a class that only they have can't be learned, so their label is none.
+    """
+    here = [i for i, label in enumerate(() if labels is None else labels) if label is not None]
+    if labels is None or not here:
         return None, ()
-    values = np.asarray(labels)
+    values, codes = np.asarray([labels[i] for i in here]), torch.full((len(labels),), -1)
+    train = len(labels) - test
     if classes and values.dtype.kind in "iu":
-        if (wrong := (values < 0) | (values >= len(classes))).any():
+        if (wrong := (values < -1) | (values >= len(classes))).any():
             row = int(wrong.argmax())
-            raise InputError(f"{where}: label {values[row]} of picture {row + 1} is not in 0..{len(classes) - 1}.")
-        return torch.from_numpy(values.astype(np.int64)), classes
-    names = label_array(f"{where}, labels", values)
-    classes = tuple(in_order(set(names)))
-    index = {name: k for k, name in enumerate(classes)}
-    return torch.tensor([index[name] for name in names]), classes
+            raise InputError(
+                f"{where}: label {values[row]} of picture {here[row] + 1} is not in 0..{len(classes) - 1}."
+            )
+        codes[here] = torch.from_numpy(values.astype(np.int64))
+    else:
+        names = label_array(f"{where}, labels", values)
+        classes = tuple(in_order({name for i, name in zip(here, names) if i < train}))
+        index = {name: k for k, name in enumerate(classes)}
+        codes[here] = torch.tensor([index.get(name, -1) for name in names])
+    return (None, ()) if bool((codes[:train] < 0).all()) else (codes, classes)
 
 
 # --- arrays -------------------------------------------------------------------------------------------------
@@ -148,8 +190,9 @@ def _labels(
 def _from_array(where: str, array: UInt8[np.ndarray, "n h w c"]) -> Source:
     """Pictures of an array, to be resized or recoloured."""
 
-    def picture(i: int, size: int, channels: int) -> np.ndarray:
-        return shape(Image.fromarray(array[i].squeeze(2) if array.shape[3] == 1 else array[i]), size, channels)
+    def picture(i: int, size: int, channels: int, levels: Levels | None) -> Decoded:
+        made = Image.fromarray(array[i].squeeze(2) if array.shape[3] == 1 else array[i])
+        return Decoded(shape(made, size, channels), transparent=transparent(made))
 
     return Source(len(array), picture, lambda i: f"picture {i + 1}", where)
 
@@ -164,25 +207,42 @@ def _digits(label: str) -> Found:
 
 
 def _npz(path: Path, label: str) -> Found:
-    held = {name: array for name, array in load_arrays(path, b"PK").items() if isinstance(array, np.ndarray)}
-    pictures = [name for name, array in held.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
-    name = next((name for name in ("images", *pictures) if name in held), None)
+    held = npz(path)
+    pictures = [name for name, array in held.items() if array.pictures]
+    likely = [name for name in pictures if part_of(name)[1] in _PICTURES] or pictures
+    found = parts({name: len(held[name]) for name in likely}, str(path))
+    name = next((name for name in ("images", *likely) if name in held), None)
     if name is None:
         raise InputError(f"{path} has no array 'images', nor one like pictures in uint8; it has {listed(held)}.")
-    array, where = held[name], f"{path}, array {name!r}"
-    if array.dtype != np.uint8:
-        raise InputError(f"{where} must be uint8, 0 to 255; got {array.dtype}.")
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape:
-        raise InputError(f"{where} must have shape (n, h, w), (n, h, w, 1) or (n, h, w, 3); got {held[name].shape}.")
-    if label and label not in held:
+    train, test = found or ([name], [])
+    labels = {one: beside(held, one, label, bool(test)) for one in train + test}
+    if label and not any(labels[one] for one in train):
         raise InputError(f"{path} has no array {label!r}; it has {listed(held)}.")
-    label = label or next((name for name in ("labels", "y") if name in held), "")
+    every = {one: _array(held, one, labels[one]) for one in labels}
+    if len(every) == 1:
+        return every.popitem()[1]
+    return joined([every[one] for one in train], [every[one] for one in test], str(path))
+
+
+def _array(held: Mapping[str, Stored], name: str, label: str) -> Found:
+    array = held[name]
+    if array.dtype != np.uint8:
+        raise InputError(f"{array.where} must be uint8, 0 to 255; got {array.kind}.")
+    if array.ndim not in (3, 4) or (*array.shape, 1)[3] not in (1, 3, 4) or 0 in array.shape:
+        raise InputError(f"{array.where} must have shape (n, h, w) or (n, h, w, c), c = 1, 3 or 4; got {array.shape}.")
+    images = array.read(COPIES)
+    images = images.reshape((*images.shape, 1)[:4])
     if not label:
-        return Found(array)
+        return Found(images)
     labels = held[label]
-    if labels.size != len(array) or labels.shape[:1] != (len(array),):
-        raise InputError(f"{path}, array {label!r} must hold {len(array)} labels; it has shape {labels.shape}.")
-    classes = next((held[name] for name in ("classes", "class_names") if name in held), np.empty(0, str))
-    return Found(array, labels.reshape(-1), tuple(str(name) for name in classes.reshape(-1).tolist()))
+    if labels.ndim == 2 and len(labels) == len(array) and labels.shape[1] > 1:
+        warnings.warn(f"{labels.where} is left out: it has {labels.shape[1]} labels a picture.", stacklevel=2)
+        return Found(images)
+    if labels.shape not in ((len(array),), (len(array), 1)):
+        raise InputError(f"{labels.where} must hold {len(array)} labels; it has shape {labels.shape}.")
+    names = next((held[name].read(_NAME) for name in ("classes", "class_names") if name in held), np.empty(0, str))
+    classes = tuple(str(name) for name in names.reshape(-1).tolist())
+    return Found(images, labels.read(_NAME).reshape(-1).tolist(), classes)
+
+
+_PICTURES = ("images", "image", "imgs", "img", "x", "pictures", "data")

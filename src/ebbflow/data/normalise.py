@@ -6,13 +6,13 @@ Pixels        0..255 to [-1, 1]
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from ..errors import InputError
@@ -21,7 +21,10 @@ from ..specs import pick
 
 @dataclass(frozen=True)
 class Standardise:
-    """z = (x - mean) / std, column by column. Without columns it is the IDENTITY, for data of any width."""
+    """z = (x - mean) / std, column by column. Without columns it is the IDENTITY, for data of any width.
+
+    A std of 0 marks a constant column: it is only shifted, and every sample has exactly its mean there.
+    """
 
     about: ClassVar[str] = "standardised per column; undone on sampling"
 
@@ -35,26 +38,36 @@ class Standardise:
             if not math.isfinite(value):
                 raise InputError(f"mean must be finite numbers; got {value!r}.")
         for value in self.std:
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"std must be finite numbers above 0; got {value!r}.")
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"std must be finite numbers of at least 0; got {value!r}.")
 
     @classmethod
     def fit(cls, x: Float[Tensor, "n d"], least: float = 0.0) -> "Standardise":
-        """Mean and (biased) standard deviation in float64; a constant column is only shifted (std = 1).
+        """Mean and (biased) standard deviation in float64; of a constant column its value and 0.
 
-        least: the smallest std of any column, for one that hardly moves would be stretched until it is all noise.
+        least: the smallest std of a column that moves; one that hardly does would be stretched until it is all noise.
         """
         columns = _columns(x)
         std, mean = torch.std_mean(columns, dim=0, correction=0)
-        constant = (columns.amin(0) == columns.amax(0)) | (std == 0)
-        return cls(tuple(mean.tolist()), tuple(torch.where(constant, least or 1.0, std.clamp(min=least)).tolist()))
+        low, high = columns.aminmax(dim=0)
+        std = torch.where(std == 0, least or 1.0, std.clamp(min=least))  # 0 by underflow, as of 0 and 1e-200
+        constant = low == high
+        return cls(tuple(low.where(constant, mean).tolist()), tuple(std.where(~constant, 0.0).tolist()))
+
+    def of_constants(self) -> "Standardise":
+        """This transform of constant columns alone, the others left as they are; IDENTITY where all columns move."""
+        if not self.constant:
+            return IDENTITY
+        return Standardise(
+            tuple(0.0 if s else m for m, s in zip(self.mean, self.std)), tuple(map(float, map(bool, self.std)))
+        )
 
     def apply(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Data → what the network sees, in x's dtype."""
         if self == IDENTITY:
             return x
         mean, std = _like(x, self.mean, self.std)
-        return (x - mean) / std
+        return (x - mean) / std.where(std != 0, 1.0)
 
     def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """What the network makes → data: x = std z + mean."""
@@ -64,8 +77,13 @@ class Standardise:
         return z * std + mean
 
     def log_volume(self, shape: tuple[int, ...]) -> float:
-        """Σ log std, so that log p(x) = log p(z) - log_volume for an x of this shape."""
-        return math.fsum(math.log(value) for value in self.std)
+        """Σ log std, so that log p(x) = log p(z) - log_volume for an x of this shape; without constant columns."""
+        return _log_volume(self.std)
+
+    @property
+    def constant(self) -> dict[int, float]:
+        """The value of each constant column, by the column's number."""
+        return {i: mean for i, (mean, std) in enumerate(zip(self.mean, self.std)) if not std}
 
     def to_config(self) -> dict[str, Any]:
         if self == IDENTITY:
@@ -103,7 +121,7 @@ class Quantiles:
     """z = 2 (x - low) / (high - low) - 1, column by column; what lies beyond low and high stays beyond -1 and 1.
 
     The quantiles 1 % and 99 % are FAST's and π0.5's (arXiv:2501.09747; openpi), 0 and 1 diffusion policy's
-    (arXiv:2303.04137). A column whose low is its high is only shifted, to 0.
+    (arXiv:2303.04137). low = high marks a constant column: it is only shifted, and every sample has exactly that value.
     """
 
     about: ClassVar[str] = "from quantile to quantile as -1 to 1, per column; undone on sampling"
@@ -122,7 +140,8 @@ class Quantiles:
     def fit(cls, x: Float[Tensor, "n d"], low: float = 0.01, high: float = 0.99, least: float = 0.0) -> "Quantiles":
         """These quantiles of every column, in float64 and linear between its sorted values.
 
-        least: the smallest half of high - low of any column; a narrower one is widened to both sides.
+        least: the smallest half of high - low of a column that moves; a narrower one is widened to both sides, and one
+        whose quantiles agree is only shifted unless least is given.
         """
         if not 0 <= low < high <= 1:
             raise InputError(f"The quantiles must be 0 ≤ low < high ≤ 1; got {low} and {high}.")
@@ -131,8 +150,20 @@ class Quantiles:
             raise InputError("x must hold finite numbers.")
         # Not torch.quantile, which refuses more than 2²⁴ numbers.
         lows, highs = np.quantile(columns.numpy(), (low, high), axis=0)
-        wider = np.maximum(0, least - (highs - lows) / 2)
-        return cls(tuple((lows - wider).tolist()), tuple((highs + wider).tolist()))
+        return cls.between(lows, highs, np.ptp(columns.numpy(), axis=0) == 0, least)
+
+    @classmethod
+    def between(
+        cls,
+        low: Float[np.ndarray, " d"],
+        high: Float[np.ndarray, " d"],
+        constant: Bool[np.ndarray, " d"],
+        least: float = 0.0,
+    ) -> "Quantiles":
+        """Those of these columns, all but the constant ones widened as `fit` says."""
+        half = (high - low) / 2
+        wider = np.where(constant, 0, np.where(half == 0, least or 1.0, np.maximum(0, least - half)))
+        return cls(tuple((low - wider).tolist()), tuple((high + wider).tolist()))
 
     @property
     def centre(self) -> tuple[float, ...]:
@@ -141,13 +172,13 @@ class Quantiles:
 
     @property
     def scale(self) -> tuple[float, ...]:
-        """dx/dz."""
-        return tuple((high - low) / 2 or 1.0 for low, high in zip(self.low, self.high))
+        """dx/dz; 0 of a constant column."""
+        return tuple((high - low) / 2 for low, high in zip(self.low, self.high))
 
     def apply(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Data → what the network sees, in x's dtype."""
         centre, scale = _like(x, self.centre, self.scale)
-        return (x - centre) / scale
+        return (x - centre) / scale.where(scale != 0, 1.0)
 
     def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """What the network makes → data: x = low + (z + 1) (high - low) / 2."""
@@ -155,8 +186,8 @@ class Quantiles:
         return z * scale + centre
 
     def log_volume(self, shape: tuple[int, ...]) -> float:
-        """Σ log dx/dz, so that log p(x) = log p(z) - log_volume for an x of one row."""
-        return math.fsum(math.log(value) for value in self.scale)
+        """Σ log dx/dz, so that log p(x) = log p(z) - log_volume for an x of one row; without constant columns."""
+        return _log_volume(self.scale)
 
     def to_config(self) -> dict[str, Any]:
         return {"name": "quantiles", "low": list(self.low), "high": list(self.high)}
@@ -165,11 +196,39 @@ class Quantiles:
 Transform = Standardise | Pixels | Quantiles
 
 
+def within_float32(transform: Transform, where: str, columns: Sequence[str] = ()) -> None:
+    """Refuse a column whose samples, up to REACH from its middle, float32 has no room for, or can't tell from 0.
+
+    where, columns: what an error calls the data and, if they have names, its columns.
+    """
+    if isinstance(transform, Pixels):
+        return
+    if isinstance(transform, Quantiles):
+        middles, scales = transform.centre, transform.scale
+    else:
+        middles, scales = transform.mean, transform.std
+    for k, (centre, scale) in enumerate(zip(middles, scales)):
+        if abs(centre) + REACH * scale > _FLOAT32.max or 0 < scale < _FLOAT32.tiny:
+            name = repr(columns[k]) if columns else k + 1
+            raise InputError(
+                f"{where}, column {name}: values around {centre:.3g} that spread by {scale:.3g} lie outside of what "
+                f"float32 holds, {_FLOAT32.tiny:.2g} to {_FLOAT32.max:.2g}; scale them."
+            )
+
+
+REACH = 100.0  # in the network's units: what lies beyond is no sample, but an accident
+_FLOAT32 = torch.finfo(torch.float32)
+
+
 def _columns(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """x in float64, if there is any; on the CPU because some accelerators have no float64."""
     if x.numel() == 0:
         raise InputError(f"x must have at least one row and one column; got shape {tuple(x.shape)}.")
     return x.detach().cpu().double()
+
+
+def _log_volume(scale: tuple[float, ...]) -> float:
+    return math.fsum(math.log(value) for value in scale if value)
 
 
 def _like(x: Tensor, *columns: tuple[float, ...]) -> tuple[Tensor, ...]:

@@ -1,25 +1,39 @@
-"""One picture: from the bytes of a file, whatever its format and mode, to uint8 in grey or RGB.
+"""One picture: from the bytes of a file, whatever its format and mode, to uint8 in grey, RGB or RGBA.
 
 What a file holds decides, not how it is called. Of several frames or pages the first is read; colour profiles are
-ignored; transparency is laid on white.
+ignored. What has more than 8 bits is scaled by `Levels`, which are those of the whole set; what is transparent is laid
+on white, unless four channels are asked for.
 """
 
 import functools
 import io
 import logging
+import math
+import re
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ..errors import InputError
+from ..memory import room
 
 # Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
 
-_SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_TWO_BYTES = re.compile("(RGBA?|LA);16([BLN])")
+# Pictures with more pixels are decoded one at a time, if there is room for so many bytes for each pixel.
+_LARGE, _DECODING, _ALONE = 2**24, 16, threading.Lock()
+
 _GREY = ("1", "L", "LA", "La")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 _UPRIGHT = {  # Exif 2.32, tag 0x0112: how a picture was stored → what turns it upright
@@ -44,11 +58,80 @@ class BadPicture(Exception):
         self.passing = passing
 
 
-def read(source: Path | bytes, size: int = 0, channels: int = 0) -> UInt8[np.ndarray, "h w c"]:
-    """A file or its bytes as an array; BadPicture says why not. For `size` and `channels` see `shape`."""
+class Levels(NamedTuple):
+    """The values that become 0 and 255 in pictures of more than 8 bits, and what lies between in proportion."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Levels":
+        """LOW:HIGH, as `str` writes it."""
+        try:
+            low, high = map(float, text.split(":"))
+        except ValueError:
+            low = high = math.nan
+        if not -math.inf < low <= high < math.inf:
+            raise InputError(f"value_range must be LOW:HIGH, two numbers, the lower first; got {text!r}.")
+        return cls(low, high)
+
+    def __str__(self) -> str:
+        return ":".join(repr(float(value)).removesuffix(".0") for value in self)
+
+    def scaled(self, values: Num[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
+        """255 (v - low)/(high - low), rounded; what lies beyond becomes 0 or 255, and all is 0 where low is high."""
+        share = (np.clip(values.astype(np.float64), *self) - self.low) / (self.high - self.low or 1)
+        return np.rint(255 * share).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A picture's pixels, its own lowest and highest value if it has more than 8 bits, and whether it has holes."""
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    levels: Levels | None = None
+    transparent: bool = False
+
+
+@dataclass
+class Tally:
+    """What is done to the pictures of a set, counted: to be said once. levels: of all that have more than 8 bits."""
+
+    levels: Levels | None = None
+    n: int = 0
+    deep: int = 0
+    transparent: int = 0
+
+    def add(self, picture: Decoded) -> None:
+        self.n += 1
+        self.transparent += picture.transparent
+        if picture.levels:
+            low, high = self.levels or picture.levels
+            self.levels = Levels(min(low, picture.levels.low), max(high, picture.levels.high))
+            self.deep += 1
+
+    def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
+        """What they lose: scaled by the levels given, else by these, and without transparency unless in 4 channels."""
+        if self.levels:
+            (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
+            if given is None:
+                yield f"{text}: their values {low:g} to {high:g} become 0 to 255 (--value-range sets others)."
+            elif low < given.low or high > given.high:
+                yield f"{text}, and some values in {low:g} to {high:g} beyond the range {given}: they become 0 or 255."
+        if self.transparent and channels != 4:
+            hint = "" if channels is None else " (--channels 4 keeps that)"
+            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
+
+
+def read(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
+    """A file or its bytes as an array; BadPicture says why not. For `size` and `channels` see `shape`.
+
+    levels: those of the set, for a picture of more than 8 bits; without them it is scaled by its own.
+    """
     try:
         with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            return shape(_open(file, size), size, channels)
+            picture, own = _open(file, size, levels)
+            return Decoded(shape(picture, size, channels), own, transparent(picture))
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -63,22 +146,33 @@ def read(source: Path | bytes, size: int = 0, channels: int = 0) -> UInt8[np.nda
 
 
 def shape(picture: Image.Image, size: int = 0, channels: int = 0) -> UInt8[np.ndarray, "h w c"]:
-    """A grey or RGB picture as an array.
+    """A picture in mode L, LA, RGB or RGBA as an array.
 
     size: 0 keeps the picture; else the largest square in its middle is resized to size × size, which is resizing
     the shorter side and cropping the longer one. Lanczos' filter, widened when it shrinks, leaves no aliasing.
-    channels: 0 keeps those of the picture; from RGB to 1 by Rec. 601's luma.
+    channels: 0 is grey or RGB as it is, on white; from RGB to 1 by Rec. 601's luma; 4 keeps what is transparent.
     """
+    picture = picture.convert("RGBA") if channels == 4 else _on_white(picture)
     w, h = picture.size
     if size and (w, h) != (size, size):
         side = min(w, h)
         left, top = (w - side) / 2, (h - side) / 2
         box = (left, top, left + side, top + side)
         picture = picture.resize((size, size), Image.Resampling.LANCZOS, box)
-    if channels:
+    if channels in (1, 3):
         picture = picture.convert("L" if channels == 1 else "RGB")
     array = np.asarray(picture)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def transparent(picture: Image.Image) -> bool:
+    """Whether anything of a picture in mode L, LA, RGB or RGBA is transparent."""
+    return picture.mode in ("LA", "RGBA") and picture.getextrema()[-1][0] < 255  # type: ignore[index]
+
+
+def on_white(x: Any) -> Any:
+    """α c + 255 (1 - α) of pixels (…, 4, h, w), an array or tensor of them, as floats (…, 3, h, w)."""
+    return 255 - (255.0 - x[..., :3, :, :]) * (x[..., 3:, :, :] / 255)
 
 
 @contextmanager
@@ -95,27 +189,37 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _open(file: io.BytesIO | io.BufferedReader, size: int) -> Image.Image:
-    """A file's picture, upright, in mode L or RGB."""
+def _open(file: io.BytesIO | io.BufferedReader, size: int, levels: Levels | None) -> tuple[Image.Image, Levels | None]:
+    """A file's picture, upright, in mode L, LA, RGB or RGBA; and the levels of one of more than 8 bits."""
     if not file.read(1):
         raise BadPicture("is empty")
     file.seek(0)
     picture = Image.open(file, formats=_formats())
-    if picture.format == "PNG":  # the one format with check sums, which decoding passes over
+    kind = picture.format or ""
+    if kind == "PNG":  # the one format with check sums, which decoding passes over
         picture.verify()
         file.seek(0)
-        picture = Image.open(file, formats=("PNG",))
+        picture = Image.open(file, formats=(kind,))
     if picture.width * picture.height > MOST_PIXELS:
         raise BadPicture(f"has {picture.width:,} × {picture.height:,} pixels, more than {MOST_PIXELS:,}")
     if size:  # a JPEG is then decoded at a half, a quarter or an eighth, never below twice the size
         picture.draft(None, (2 * size, 2 * size))
-    picture.load()
+    pixels = picture.width * picture.height
+    with _ALONE if pixels > _LARGE else nullcontext():
+        try:
+            room(_DECODING * pixels * (pixels > _LARGE), "it")
+        except InputError as error:
+            raise BadPicture(f"can't be decoded: {str(error).rstrip('.')}", passing=True) from None
+        values = _two_bytes(picture, file)
+        picture.load()
     try:
-        stored = 1 if picture.format == "TIFF" else picture.getexif().get(ExifTags.Base.Orientation, 1)
+        stored = 1 if kind == "TIFF" else picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged Exif says nothing about the pixels
         stored = 1
-    flat = _flat(picture)
-    return flat.transpose(_UPRIGHT[stored]) if stored in _UPRIGHT else flat  # pillow itself turns a TIFF
+    if values is None and picture.mode in _DEEP:
+        values = np.asarray(picture)[:, :, None]
+    plain, own = (_plain(picture), None) if values is None else _scaled(values, picture.info, levels)
+    return plain.transpose(_UPRIGHT[stored]) if stored in _UPRIGHT else plain, own  # pillow itself turns a TIFF
 
 
 @functools.cache
@@ -126,28 +230,71 @@ def _formats() -> tuple[str, ...]:
     return (*usual, *(name for name in Image.ID if name not in (*usual, "EPS", "WMF")))
 
 
-def _flat(picture: Image.Image) -> Image.Image:
-    """Mode L or RGB from any mode."""
-    if picture.mode in _SIXTEEN_BITS:
-        values = np.asarray(picture)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise BadPicture(f"has grey levels from {low} to {high}; 16 bits go from 0 to 65535")
-        return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-    if picture.mode == "F":
-        grey = np.asarray(picture)
-        darkest, lightest = float(grey.min()), float(grey.max())
-        if not 0 <= darkest <= lightest <= 255:
-            raise BadPicture(f"has grey levels from {darkest:g} to {lightest:g}; real numbers go from 0 to 1 or to 255")
-        return Image.fromarray(np.rint(grey * (255 if lightest <= 1 else 1)).astype(np.uint8))
+def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np.ndarray | None:
+    """The values (h, w, c) of a picture in colours of 16 bits, of which pillow keeps the upper byte; else None.
+
+    "RGB;16B" takes the first byte of each number and "RGB;16L" the second, whichever is the upper one.
+    """
+    tiles: list[Any] = [
+        ("raw", box, offset, ("RGB;16B", 0, 1))
+        if (codec, args) == ("ppm", ("RGB", 65535))
+        else (codec, box, offset, args)
+        for codec, box, offset, args in getattr(picture, "tile", ())
+    ]
+    raw = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
+    found = _TWO_BYTES.fullmatch(raw.pop()) if len(raw) == 1 else None
+    if not found:
+        return None
+
+    def taken(mode: str, raw: str) -> np.ndarray:
+        file.seek(0)
+        again: Any = Image.open(file, formats=(picture.format or "",))
+        again._mode = mode
+        again.tile = [(*place, raw if isinstance(args, str) else (raw, *args[1:])) for *place, args in tiles]
+        return np.asarray(again).astype(np.uint16)
+
+    if found[1] == "LA":  # in one piece: four bytes
+        both = taken("RGBA", "RGBA")
+        first, second = both[..., 0::2], both[..., 1::2]
+    else:
+        first, second = (taken(found[1], f"{found[1]};16{order}") for order in "BL")
+    little = found[2] == "L" or (found[2] == "N" and sys.byteorder == "little")
+    return first + 256 * second if little else 256 * first + second
+
+
+def _scaled(values: np.ndarray, info: dict[Any, Any], levels: Levels | None) -> tuple[Image.Image, Levels]:
+    """Values (h, w, c) of more than 8 bits as a picture of 8, and the levels of what can be seen of them."""
+    if wrong := int((~np.isfinite(values)).sum()):
+        raise BadPicture(f"holds {wrong} of {values.size} values that are not finite")
+    alpha = None
+    if values.shape[2] in (2, 4):
+        values, alpha = values[:, :, :-1], Levels(0, 65535).scaled(values[:, :, -1:])
+    elif "transparency" in info:  # the one value that is clear
+        alpha = np.where((values == info["transparency"]).all(2, keepdims=True), 0, 255).astype(np.uint8)
+    seen = values if alpha is None or not alpha.any() else values[alpha[:, :, 0] > 0]
+    own = Levels(float(seen.min()), float(seen.max()))
+    bands = (levels or own).scaled(values)
+    array = bands if alpha is None else np.concatenate([bands, alpha], 2)
+    return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), own
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """Mode L, LA, RGB or RGBA from any mode of 8 bits."""
     is_grey = picture.mode in _GREY
     if picture.mode in _TRANSPARENT or "transparency" in picture.info:
         plain = {"La": "LA", "RGBa": "RGBA"}.get(picture.mode, picture.mode)  # La, RGBa: multiplied by alpha
-        rgba = picture.convert(plain).convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        found = picture.convert(plain).convert("RGBA")
     else:
-        flat = picture.convert("L" if is_grey else "RGB")
+        found = picture.convert("L" if is_grey else "RGB")
     if picture.mode in ("P", "PA"):
-        colours = np.asarray(flat)
+        colours = np.asarray(_on_white(found))
         is_grey = bool((colours == colours[..., :1]).all())
-    return flat.convert("L") if is_grey else flat
+    return found.convert("LA" if found.mode == "RGBA" else "L") if is_grey else found
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Mode L or RGB from L, LA, RGB or RGBA."""
+    if picture.mode not in ("LA", "RGBA"):
+        return picture
+    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    return flat.convert("L" if picture.mode == "LA" else "RGB")

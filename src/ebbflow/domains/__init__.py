@@ -22,8 +22,9 @@ A module has
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..arrays import npy
 from ..data import Observation, Transform
 from ..errors import InputError
 from ..specs import pick
@@ -50,6 +52,8 @@ class Prepared(NamedTuple):
     observation: Observation | None = None
     frequencies: tuple[float, ...] = ()
     """How often each class occurs, where labels are learned; 0 for one without a training example."""
+    settled: Mapping[str, Any] = MappingProxyType({})
+    """What the data has settled of the recipe, to be stored with it."""
 
 
 def domain(of: Any) -> Any:
@@ -60,10 +64,9 @@ def domain(of: Any) -> Any:
 def read_array(file: Path) -> np.ndarray:
     """A snapshot's array."""
     try:
-        array: np.ndarray = np.load(file)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{file} is damaged.") from error
-    return array
+        return npy(file).read(0)
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:

@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 from ..compare import Method, Plan
 from ..data import Pixels, images
 from ..data.images import Images
+from ..data.pictures import Levels
 from ..errors import InputError
-from ..files import state_of
+from ..files import state_of, write_file
 from ..randomness import generator
 from ..recipes import ImageRecipe
-from ..training.rehearsal import room
 from ..training.trainer import TensorData
 from . import Prepared, class_names, frequencies, read_array
 
@@ -74,13 +74,13 @@ def prepare(recipe: ImageRecipe) -> Prepared:
     train, _ = parts(recipe)
     if recipe.conditional and train.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
-    room(3 * train.x.numel(), recipe.data)
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
     classes = class_names(train.classes, train.labels)
     shares = () if labels is None else frequencies(labels, len(classes))
-    return Prepared(data, shape, Pixels(), classes=classes, frequencies=shares)
+    settled = {"value_range": str(train.levels)} if train.levels else {}
+    return Prepared(data, shape, Pixels(), classes=classes, frequencies=shares, settled=settled)
 
 
 def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:
@@ -98,6 +98,7 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
         recipe.data,
         recipe.size,
         recipe.channels,
+        recipe.value_range,
         recipe.label,
         recipe.on_bad_image,
         recipe.held_out,
@@ -108,9 +109,12 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
 
 @lru_cache(maxsize=2)
 def _parts(
-    data: str, size: int, channels: int, label: str, on_bad: str, held_out: float, conditional: bool, state: object
-) -> tuple[Images, Images]:
-    every = images.load(data, size=size, channels=channels, label=label, on_bad=on_bad)
+    data: str, size: int, channels: int, value_range: str, label: str, on_bad: str, held_out: float, conditional: bool,
+    state: object,
+) -> tuple[Images, Images]:  # fmt: skip
+    levels = Levels.parse(value_range) if value_range else None
+    every = images.load(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
+    every = images.labelled(every, data) if conditional else every
     return images.split(every, held_out, keep_classes=conditional)
 
 
@@ -151,14 +155,17 @@ def describe(recipe: ImageRecipe) -> str:
     """One line on the data a recipe names."""
     if recipe.data == "digits":
         return "handwritten digits, 8 × 8"
-    return f"the pictures of {recipe.data if recipe.data.startswith('hf:') else Path(recipe.data).name}"
+    return f"the pictures of {recipe.shared().data}"
 
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
-    """Samples as an .npz that `ebbflow train` reads: `images` (n, h, w, c) in uint8, `labels`, `classes`."""
-    from ..training.checkpoint import write_file
+    """Samples as an .npz that `ebbflow train` reads: `images` (n, h, w, c) in uint8, `labels`, `classes`.
 
+    `value_range` holds what 0 and 255 were, where the training pictures had more than 8 bits.
+    """
     arrays = {"images": kept(x).transpose(0, 2, 3, 1)}
+    if value_range := trained.recipe.value_range:  # type: ignore[attr-defined]
+        arrays["value_range"] = np.array(Levels.parse(value_range))
     if labels is not None:
         arrays |= {"labels": labels.numpy(), "classes": np.array(trained.classes)}
     file = io.BytesIO()
@@ -251,7 +258,7 @@ def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
     """What a comparison shows of its data."""
     x, labels = real(recipe, 64, recipe.seed)
     train, held = parts(recipe)
-    name = recipe.data if recipe.data == "digits" or recipe.data.startswith("hf:") else Path(recipe.data).name
+    name = recipe.shared().data
     return {
         "title": f"DDPM and flow matching on {name}",
         "real": kept(x),

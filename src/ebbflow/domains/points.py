@@ -13,19 +13,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..compare import Method, Plan
-from ..data import DATASETS, Points, PointSet, Standardise, load, save
+from ..data import DATASETS, Points, PointSet, Standardise, load, save, within_float32
 from ..data.split import held_out
 from ..errors import InputError
-from ..metrics import Measurement, measure
+from ..memory import room
 from ..randomness import generator, key
 from ..recipes import PointRecipe
 from ..samplers import slope
-from ..training.rehearsal import room
 from ..training.trainer import TensorData
 from . import Prepared, class_names, frequencies, read_array
 
 if TYPE_CHECKING:
     from ..compare import Comparison
+    from ..metrics import Measurement
     from ..plots.report import Picture
     from ..trained import Trained
 
@@ -82,9 +82,11 @@ def prepare(recipe: PointRecipe) -> Prepared:
     points, _ = parts(recipe)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
-    transform = Standardise.fit(points.x) if recipe.standardise else None
+    fitted = Standardise.fit(points.x)
+    transform = fitted if recipe.standardise else fitted.of_constants()
+    within_float32(transform, recipe.data, points.columns)
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = ends if transform is None else [transform.apply(end) for end in ends]
+    x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()
@@ -95,17 +97,19 @@ def prepare(recipe: PointRecipe) -> Prepared:
 
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:
-    """The points to train on, and those held out: of a named set, which is endless, and of a small table none."""
+    """The points to train on, and those held out: a file's own parts, or drawn; of an endless set or few rows none."""
     points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
     n = len(points.x)
     share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
     held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for pictures
+    if points.test:
+        held = torch.arange(n) >= n - points.test
     return _part(points, ~held), _part(points, held)
 
 
 def _part(points: Points, rows: Tensor) -> Points:
     labels = None if points.labels is None else points.labels[rows]
-    return replace(points, x=points.x[rows], labels=labels)
+    return replace(points, x=points.x[rows], labels=labels, test=0)
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
@@ -152,7 +156,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: PointRecipe) -> str:
     """One line on the data a recipe names."""
-    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {Path(recipe.data).name}"
+    return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {recipe.shared().data}"
 
 
 def point_set(recipe: PointRecipe) -> PointSet | None:
@@ -195,13 +199,14 @@ def evaluate(
     seed: int = 0,
     floors: dict[tuple[str, int], list[float]] | None = None,
     only: Sequence[str] | None = None,
-) -> list[Measurement]:
+) -> list["Measurement"]:
     """Every metric that applies, beside its floor: against fresh points of a named set, or the held-out rows of a file.
 
     labels: what the samples were asked for; they are held against real points of these classes.
     floors: one dict for several evaluations against the same data, which then share their floors.
     only: names of the metrics wanted, instead of all.
     """
+    from ..metrics import measure
 
     asked = None if labels is None else labels.unique()
 
@@ -319,8 +324,11 @@ def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.
     """
     if not trained.recipe.learns_null:
         return []
+    try:
+        real = real_points(cast(PointRecipe, trained.reading()), WALK_POINTS, trained.recipe.seed).x
+    except InputError:  # not here, or not named
+        return []
     denoiser, recipe = trained.denoiser, cast(PointRecipe, trained.recipe)
-    real = real_points(recipe, WALK_POINTS, recipe.seed).x
     noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(recipe.seed))
     frame = limits(recipe, real)
     noise_end = trained.to_data(torch.tensor([[-3.0] * len(frame), [3.0] * len(frame)])).numpy()
@@ -357,7 +365,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
     points = real_points(recipe, n, recipe.seed)
     known = point_set(recipe)
     return {
-        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else Path(recipe.data).name}",
+        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else recipe.shared().data}",
         "real": points.x.numpy(),
         "real_labels": None if points.labels is None else points.labels.numpy(),
         "limits": limits(recipe, points.x),
@@ -375,4 +383,4 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
 
 def _rows(recipe: PointRecipe) -> str:
     train, held = parts(recipe)
-    return f"{recipe.data}, {len(train.x)} rows, {len(held.x)} more held out"
+    return f"{recipe.shared().data}, {len(train.x)} rows, {len(held.x)} more held out"

@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows
+from ..data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows, within_float32
 from ..data.episodes import Robot, columns, load, prompt_bytes, resized
+from ..data.pictures import Levels
 from ..errors import InputError
-from ..files import state_of
-from ..metrics import Measurement, best_of, mean_absolute_error
-from ..metrics.success import mean_length, mean_score, success_rate
+from ..files import state_of, write_file
 from ..randomness import generator
 from ..recipes import RobotRecipe
 from ..robots.policy import DenoiserChunks, Policy
@@ -28,6 +27,7 @@ from ..specs import parse, pick
 from . import Prepared
 
 if TYPE_CHECKING:
+    from ..metrics import Measurement
     from ..trained import Trained
 
 UNIT, UNITS = "chunk", "steps"
@@ -63,12 +63,17 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     action = fit(train.action)
     known = train.columns(recipe.state, recipe.angles)
     state = fit(known.state) if known.state_names else IDENTITY
+    within_float32(action, f"{recipe.data}, action", train.action_names)
+    within_float32(state, f"{recipe.data}, state", known.state_names)
     windows = windowed(recipe, train, action, state)
     told = windows.seen(torch.zeros(1, dtype=torch.int64))
     shapes = {name: tuple(part.shape[1:]) for name, part in told.items()}
     observation = Observation(shapes, state, known.state_names, train.fps)
     shape = (recipe.horizon, train.action.shape[1])
-    return Prepared(windows, shape, action, train.action_names, observation=observation)
+    settled = {"value_range": ",".join(f"{name}={levels}" for name, levels in train.levels.items())}
+    return Prepared(
+        windows, shape, action, train.action_names, observation=observation, settled=settled if train.levels else {}
+    )
 
 
 def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: Transform) -> Windows:
@@ -96,15 +101,20 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
 
 def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
     """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    cameras = _names(recipe.cameras)
-    return _parts(recipe.data, cameras, recipe.size, recipe.action, recipe.held_out, state_of(recipe.data))
+    return _parts(
+        recipe.data, _names(recipe.cameras), recipe.size, recipe.value_range, recipe.action, recipe.held_out,
+        state_of(recipe.data),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2)
 def _parts(
-    data: str, cameras: tuple[str, ...], size: int, action: str, held_out: float, state: object
+    data: str, cameras: tuple[str, ...], size: int, value_range: str, action: str, held_out: float, state: object
 ) -> tuple[Episodes, Episodes]:
-    episodes = load(data, cameras, size).actions(action)
+    ranges = dict(part.partition("=")[::2] for part in _names(value_range))
+    if unknown := [name for name in ranges if name not in cameras]:
+        raise InputError(f"value_range must be CAMERA=LOW:HIGH of the recipe's cameras; got {unknown[0]!r}.")
+    episodes = load(data, cameras, size, {name: Levels.parse(text) for name, text in ranges.items()}).actions(action)
     if not episodes.action_names:
         raise InputError(f"A policy needs at least one action; got action={action!r}.")
     if len(episodes) < 2:
@@ -127,7 +137,7 @@ def places(recipe: RobotRecipe, n: int, seed: int, first: int = 0) -> Int[Tensor
 
 def same_recording(trained: "Trained") -> None:
     """InputError where the recording that a policy is held against isn't of the robot that it was trained on."""
-    recipe = recipe_of(trained)
+    recipe = reading(trained)
     held = parts(recipe)[1].columns(recipe.state, recipe.angles)
     robot_of(trained).check(held.robot, recipe.data)
 
@@ -171,7 +181,7 @@ def finish(folder: Path) -> Iterator[Path]:
 
 def describe(recipe: RobotRecipe) -> str:
     """One line on the data a recipe names."""
-    return f"a robot's actions, learned from {Path(recipe.data).name}"
+    return f"a robot's actions, learned from {recipe.shared().data}"
 
 
 def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
@@ -186,12 +196,14 @@ def evaluate(
     seed: int = 0,
     floors: dict[Any, Any] | None = None,
     only: Sequence[str] | None = None,
-) -> list[Measurement]:
+) -> list["Measurement"]:
     """Mean absolute error against what was done at the same steps; of k chunks for each step, that of the best as well.
 
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
     it is a sign of life, not a score. One of its draws should be near what was done.
     """
+    from ..metrics import best_of, mean_absolute_error
+
     _, held = parts(recipe)
     steps = places(recipe, len(samples), seed)
     truth, episode = _raw(recipe, held).take(steps), torch.searchsorted(held.ends, steps, right=True)
@@ -206,8 +218,6 @@ def evaluate(
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Chunks as an .npz: `chunks` (n, h, a), in the robot's units, and the actions' names."""
-    from ..training.checkpoint import write_file
-
     file = io.BytesIO()
     np.savez_compressed(file, chunks=x.numpy(), action_names=np.array(trained.columns))
     write_file(path, file.getvalue())
@@ -232,6 +242,12 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     from ..plots import robot_run
 
     return robot_run.draw_run(trained, folder, out)
+
+
+def reading(trained: "Trained") -> RobotRecipe:
+    """A policy's recipe, to read its recording by."""
+    recipe_of(trained)
+    return cast(RobotRecipe, trained.reading())
 
 
 def recipe_of(trained: "Trained") -> RobotRecipe:
@@ -344,8 +360,10 @@ def episodes(
     return rollout(Place.of(trained, simulator, blind), policy(trained, **how), seeds, workers=workers)
 
 
-def outcome(tried: Sequence[Episode]) -> list[Measurement]:
+def outcome(tried: Sequence[Episode]) -> list["Measurement"]:
     """Success rate, score and length of episodes, and how many ended in an error."""
+    from ..metrics.success import mean_length, mean_score, success_rate
+
     lengths = [one.length for one in tried]
     errors = [one.error for one in tried if one.error]
     said = f"; {len(errors)} ended by an error, such as {errors[0]}" if errors else ""
@@ -353,8 +371,10 @@ def outcome(tried: Sequence[Episode]) -> list[Measurement]:
     return [replace(rate, note=rate.note + said), mean_score([one.score for one in tried]), mean_length(lengths)]
 
 
-def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> Measurement:
+def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> "Measurement":
     """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
+    from ..metrics import Measurement
+
     shown = Place.of(trained, simulator)()
     try:
         took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)

@@ -1,13 +1,13 @@
 """The Hugging Face hub: model cards, upload, download."""
 
+import re
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import tune
-from ..errors import EbbflowError, InputError
+from ..errors import EbbflowError, InputError, printable
 from ..training import checkpoint
 
 if TYPE_CHECKING:
@@ -18,27 +18,30 @@ if TYPE_CHECKING:
 FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", tune.FILE)
 
 
-def model_card(trained: "Trained", where: str) -> str:
+def model_card(trained: "Trained", where: str, license: str = "") -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
     from ..domains import domain
 
+    if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
+        raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
+    data = printable(domain(trained.recipe).describe(trained.recipe))
+    licensed = f"license: {license}\n" if license else ""
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
-    labels = f"conditional on {', '.join(trained.classes)}" if recipe.conditional else "unconditional"
+    labels = f"conditional on {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
     return f"""---
 library_name: ebbflow
-license: apache-2.0
-tags: [ebbflow, diffusion, flow-matching]
+{licensed}tags: [ebbflow, diffusion, flow-matching]
 ---
 # {recipe.path.partition(":")[0]} path, {recipe.target} target
 
-A generative model of {domain(recipe).describe(recipe)} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
+A generative model of {data} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
 [ebbflow](https://github.com/ebbflow/ebbflow).
 
 | | |
 |---|---|
 | path | `{recipe.path}` |
 | target | `{recipe.target}` |
-| network | `{recipe.network}`, {parameters:,} parameters, EMA weights |
+| network | `{printable(recipe.network)}`, {parameters:,} parameters, EMA weights |
 | training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
 | data transform | {trained.transform.about if trained.transform else "none"} |
 | time | t = 0 is data, t = 1 is noise |
@@ -109,20 +112,14 @@ def download(repository: str) -> Path:
         raise InputError(f"{repository!r} is no folder here, and can't be had from the hub: {_line(error)}") from error
 
 
-def upload(trained: "Trained", repository: str, *, private: bool, token: str | None) -> str:
+def upload(files: Mapping[str, bytes], repository: str, *, private: bool, token: str | None) -> str:
     """Create the repository if need be and upload an exported folder as one commit."""
     from huggingface_hub import HfApi
 
-    recipe = trained.recipe  # of the user's own files only the names are published, not where they lie
-    own: dict[str, Any] = {
-        end: Path(name).name for end in ("data", "source") if "/" in (name := getattr(recipe, end, ""))
-    }
-    shared = replace(trained, recipe=replace(recipe, **own))
-    card = model_card(shared, repository).encode()
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        checkpoint.write_folder(folder, shared.export(card))
+        checkpoint.write_folder(folder, files)
         try:
             url = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload with ebbflow")

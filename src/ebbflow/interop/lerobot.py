@@ -16,10 +16,13 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,9 +33,12 @@ from tqdm import tqdm
 
 from ..data import pictures
 from ..data.episodes import Episodes, numbered, resized
+from ..data.gather import COPIES
 from ..data.normalise import Quantiles, Standardise
+from ..data.pictures import Decoded, Levels, Tally
 from ..errors import InputError
 from ..files import sync, writing_folder
+from ..memory import room
 from ..training import checkpoint
 
 VERSION = "v3.0"
@@ -50,6 +56,9 @@ CODECS = {
 }
 # swscale's flags AREA, FULL_CHR_H_INT and ACCURATE_RND: as it is used by default, it makes colours 1.2 of 255 darker.
 SWSCALE = 0x20 | 0x2000 | 0x40000
+_COPIES = 4  # of a column, until it is a tensor
+_TOGETHER = 2**25  # bytes of cells that are read together
+_DECODING = 32  # bytes for each of a frame's pixels: the decoder keeps many frames
 Stats = dict[str, dict[str, Tensor]]
 
 
@@ -60,6 +69,7 @@ def read(
     size: int = 0,
     episodes: Sequence[int] | None = None,
     state: Sequence[str] = (STATE,),
+    levels: Mapping[str, Levels] = MappingProxyType({}),
     progress: bool = True,
 ) -> Episodes:
     """A folder, or USER/NAME of the hub's, as episodes; numbers in float32.
@@ -67,7 +77,8 @@ def read(
     cameras: those whose pictures are wanted; without any, no video is fetched or decoded. size: the side pictures are
     resized to, 0 keeps theirs. episodes: which, in rising order; None is all. state: features put side by side, as
     PushT's observation.environment_state; a set without observation.state has a state of no columns. An episode's task
-    is that of its first step.
+    is that of its first step. levels: by camera, the values of stored pictures of more than 8 bits that become 0 and
+    255; all its pictures' lowest and highest unless given.
     """
     if size < 0:
         raise InputError(f"size must be 0 or a number of pixels; got {size}.")
@@ -87,7 +98,7 @@ def read(
     rows = torch.cat([torch.arange(int(starts[e]), int(ends[e])) for e in chosen])
     tasks = _tasks(folder, steps["task_index"][starts[chosen]])
 
-    images = {}
+    images, scaled = {}, dict[str, Levels]()
     with _bar(len(rows) * len(keys), "reading", progress) as bar:
         for name, key in keys.items():
             if key in filmed:
@@ -95,7 +106,8 @@ def read(
                 table_rows = {part: table[f"videos/{key}/{part}"][chosen] for part in _PLACE}
                 images[name] = _film(folder, key, table_rows, when, float(info["fps"]), size, bar)
             else:
-                images[name] = _stored(folder, key, rows, size, bar)
+                images[name], used = _stored(folder, key, rows, len(steps[ACTION]), size, levels.get(name), bar)
+                scaled |= {name: used} if used else {}
     values = torch.cat([torch.zeros(len(steps[ACTION]), 0), *(_wide(steps[key]) for key in state)], 1)[rows]
     return Episodes(
         values,
@@ -106,6 +118,7 @@ def read(
         float(info["fps"]),
         _names(info, state, "state", values.shape[1]),
         _names(info, [ACTION], "action", _wide(steps[ACTION]).shape[1]),
+        scaled,
     )
 
 
@@ -148,7 +161,7 @@ def read_stats(where: str | os.PathLike[str]) -> Stats:
 def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") -> Standardise | Quantiles:
     """The data transform that LeRobot's statistics of a feature mean; kind: mean_std, quantiles or min_max.
 
-    A constant column is only shifted: LeRobot's quantiles, from histograms, miss it by some 1e-14.
+    A constant column stays constant: LeRobot's quantiles, from histograms, miss it by some 1e-14.
     """
     needs = {"mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
     if kind not in needs:
@@ -158,13 +171,12 @@ def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") ->
     rows = stats[feature]
     if missing := [name for name in (*needs[kind], "min", "max") if name not in rows]:
         raise InputError(f"The statistics of {feature!r} have no {missing[0]}, which {kind} needs.")
-    least, constant = rows["min"], rows["min"] == rows["max"]
-    first, second = (rows[name] for name in needs[kind])
+    value, constant = rows["min"].flatten(), (rows["min"] == rows["max"]).flatten()
+    first, second = (torch.where(constant, value, rows[name].flatten()) for name in needs[kind])
     if kind == "mean_std":
-        std = torch.where(constant | (second == 0), 1.0, second)
-        return Standardise(tuple(first.flatten().tolist()), tuple(std.flatten().tolist()))
-    low, high = (torch.where(constant, least, value).flatten().tolist() for value in (first, second))
-    return Quantiles(tuple(low), tuple(high))
+        std = torch.where(constant, 0.0, torch.where(second == 0, 1.0, second))
+        return Standardise(tuple(first.tolist()), tuple(std.tolist()))
+    return Quantiles.between(first.numpy(), second.numpy(), constant.numpy())
 
 
 def write(
@@ -267,22 +279,55 @@ def _files(place: Path) -> list[Path]:
     return files
 
 
-def _parquet(file: Path, names: Sequence[str] | None = None) -> Any:
-    """A file's table, of these columns; one that can't be read or lacks a column is named."""
+@contextmanager
+def _opened(file: Path, names: Sequence[str] = (), **options: Any) -> Iterator[Any]:
+    """A parquet file with these columns; one that can't be read or lacks a column is named."""
     parquet = _package("pyarrow.parquet")
     if not file.is_file():
         raise InputError(f"{file} does not exist, which a data set of LeRobot's needs.")
     try:
-        with parquet.ParquetFile(file) as held:
+        with parquet.ParquetFile(file, **options) as held:
             known = held.schema_arrow.names
-            if missing := [name for name in names or () if name not in known]:
+            if missing := [name for name in names if name not in known]:
                 shown = ", ".join(name for name in known if not name.startswith("stats/"))
                 raise InputError(f"{file} has no column {missing[0]!r}; it has {shown}.")
-            return held.read(columns=None if names is None else list(dict.fromkeys(names)))
+            yield held
     except InputError:
         raise
     except Exception as error:  # pyarrow's own, the system's, and EOFError and the like of a damaged file
         raise InputError(f"{file} is not a readable parquet file: {' '.join(str(error).split())[:200]}.") from error
+
+
+def _parquet(file: Path, names: Sequence[str]) -> Any:
+    """These columns of a file, which must be of numbers, as a table."""
+    with _opened(file, names) as held:
+        need = 0
+        for name in set(names):
+            for chunk in _chunks(held, name):
+                if "BYTE_ARRAY" in chunk.physical_type:
+                    raise InputError(
+                        f"{file}, column {name!r} must hold numbers; got {held.schema_arrow.field(name).type}."
+                    )
+                need += _COPIES * max(8 * chunk.num_values, chunk.total_uncompressed_size)
+        room(need, str(file))
+        return held.read(columns=list(dict.fromkeys(names)))
+
+
+def _cells(file: Path, name: str) -> Iterator[Any]:
+    """A column's cells, of any size: few at a time, for a large one is in the file once if it stands in every row."""
+    with _opened(file, [name]) as held:
+        largest = max((chunk.total_uncompressed_size for chunk in _chunks(held, name)), default=0)
+        room(_COPIES * largest, f"{file}, column {name!r}")
+        for batch in held.iter_batches(max(1, min(1000, _TOGETHER // max(largest, 1))), columns=[name]):
+            yield from batch.column(0)
+
+
+def _chunks(held: Any, name: str) -> Iterator[Any]:
+    """What a file's own table says of the parts of a column, or of what is inside it."""
+    for group in map(held.metadata.row_group, range(held.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}."):
+                yield chunk
 
 
 def _numbers(column: Any, name: str) -> Tensor:
@@ -340,12 +385,15 @@ def _chosen(episodes: Sequence[int] | None, count: int) -> list[int]:
 def _tasks(folder: Path, indices: Int[Tensor, " e"]) -> tuple[str, ...]:
     """The instruction of each index; pandas, which writes the file, keeps texts in an index without a name."""
     file = folder / "meta/tasks.parquet"
-    table = _parquet(file)
-    column = next((name for name in ("task", "__index_level_0__") if name in table.column_names), None)
-    if column is None or "task_index" not in table.column_names:
-        raise InputError(f"{file} must have the columns task_index and task; it has {', '.join(table.column_names)}.")
-    texts = dict(zip(table["task_index"].to_pylist(), map(str, table[column].to_pylist())))
-    if unknown := sorted(set(indices.tolist()) - set(texts)):
+    with _opened(file) as held:
+        known = held.schema_arrow.names
+    column = next((name for name in ("task", "__index_level_0__") if name in known), None)
+    if column is None or "task_index" not in known:
+        raise InputError(f"{file} must have the columns task_index and task; it has {', '.join(known)}.")
+    wanted = set(indices.tolist())
+    numbers = _numbers(_parquet(file, ["task_index"])["task_index"], f"{file}, column 'task_index'").tolist()
+    texts = {index: str(text) for index, text in zip(numbers, _cells(file, column)) if index in wanted}
+    if unknown := sorted(wanted - set(texts)):
         raise InputError(f"{file} has no task {unknown[0]}, which an episode is of.")
     return tuple(texts[index] for index in indices.tolist())
 
@@ -406,7 +454,11 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
     try:
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
+            parts: Any = stream.format.components if stream.format else ()
+            if len(parts) == 1 and (bits := parts[0].bits) > 8:  # depths, of which 8 bits would keep a few shades
+                raise InputError(f"{file} holds grey of {bits} bits; such pictures are read as images, not video.")
             stream.thread_type = "AUTO"
+            room(_DECODING * stream.width * stream.height, str(file))
             for frame in _from(container, stream, float(times[0]) + tolerance):
                 if frame.time > times[-1] + tolerance:
                     break
@@ -434,28 +486,50 @@ def _from(container: Any, stream: Any, time: float) -> Iterator[Any]:
     yield from frames
 
 
-def _stored(folder: Path, key: str, rows: Int[Tensor, " n"], size: int, bar: tqdm) -> UInt8[Tensor, "n h w 3"]:
-    """The pictures of a data set that keeps them, as PNG or JPEG, beside its numbers."""
-    frames: np.ndarray | None = None
-    seen, wanted = 0, {row: i for i, row in enumerate(rows.tolist())}
-    for file in _files(folder / "data"):
-        column = _parquet(file, [key])[key]
-        for row in range(len(column)):
-            i = wanted.get(seen + row)
-            if i is None:
-                continue
-            try:
-                picture = np.array(pictures.read(column[row]["bytes"].as_py(), channels=3))
-            except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
-                raise InputError(f"{file}, column {key!r}: row {row} holds no readable picture: {error}.") from error
-            picture = _sized(picture, size)
-            frames = _room(folder, (len(rows), *picture.shape)) if frames is None else frames
-            if picture.shape != frames.shape[1:]:
-                raise InputError(f"{file}, column {key!r}: row {row} is of another size than the others; give a size.")
-            frames[i] = picture
+def _stored(
+    folder: Path, key: str, rows: Int[Tensor, " n"], total: int, size: int, levels: Levels | None, bar: tqdm
+) -> tuple[UInt8[Tensor, "n h w 3"], Levels | None]:
+    """The pictures of a data set that keeps them, as PNG or JPEG, beside its numbers; and the levels used, if any."""
+    wanted, tally = rows.tolist(), Tally()
+
+    def fill(levels: Levels | None, tally: Tally) -> np.ndarray:
+        frames: np.ndarray | None = None
+        for i, (where, picture) in enumerate(_decoded(folder, key, wanted, levels)):
+            tally.add(picture)
+            pixels = _sized(np.array(picture.pixels), size)
+            frames = _room(folder, (len(wanted), *pixels.shape)) if frames is None else frames
+            if pixels.shape != frames.shape[1:]:
+                raise InputError(f"{where} is of another size than the others; give a size.")
+            frames[i] = pixels
             bar.update()
-        seen += len(column)
-    return torch.from_numpy(frames)
+        assert frames is not None
+        return frames
+
+    frames = fill(levels, tally)
+    if tally.deep and levels is None:  # those of all pictures, whichever are wanted
+        for _, picture in _decoded(folder, key, sorted(set(range(total)) - set(wanted)), None):
+            tally.add(picture)
+        bar.total += len(wanted)
+        frames = fill(tally.levels, Tally())
+    for text in tally.lines(levels):
+        warnings.warn(f"{folder.name}, {key}: {text}", stacklevel=4)
+    return torch.from_numpy(frames), (levels or tally.levels) if tally.deep else None
+
+
+def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None) -> Iterator[tuple[str, Decoded]]:
+    """The pictures of these rows, in rising order, and what an error calls each."""
+    wanted, seen = set(rows), 0
+    for file in _files(folder / "data") if rows else ():
+        for row, cell in enumerate(_cells(file, key)):
+            seen += 1
+            if seen - 1 not in wanted:
+                continue
+            where = f"{file}, column {key!r}: row {row}"
+            try:
+                picture = pictures.read(cell["bytes"].as_py(), channels=3, levels=levels)
+            except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
+                raise InputError(f"{where} holds no readable picture: {error}.") from error
+            yield where, picture
 
 
 def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:
@@ -468,14 +542,10 @@ def _video(folder: Path, key: str, chunk: int, number: int) -> Path:
 
 
 def _room(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.zeros(shape, np.uint8)
-    except MemoryError:
-        n, h, w, _ = shape
-        raise InputError(
-            f"{folder}: {n} pictures of {w} × {h} take {math.prod(shape) / 1e9:.0f} GB of memory; give a smaller size, "
-            f"or fewer episodes."
-        ) from None
+    n, h, w, _ = shape
+    what = f"{folder}: {n} pictures of {w} × {h} pixels"
+    room(COPIES * math.prod(shape), what, "give a smaller size, or fewer episodes")
+    return np.zeros(shape, np.uint8)
 
 
 # --- writing ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..memory import room
 from ..networks.action_expert import ActionExpert, Layer
 from ..networks.paligemma import PaliGemma
 from ..specs import pick
@@ -109,6 +110,7 @@ def load_pi0(network: ActionExpert, folder: str | Path) -> None:
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder} has no safetensors files.")
+    room(2 * sum(file.stat().st_size for file in files), str(folder))
     network.load_state_dict(from_pi0(network, {k: v for file in files for k, v in load_file(file).items()}))
 
 

@@ -6,6 +6,7 @@ The two are the same function: only their weights' names differ, and the timeste
 import math
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ class Loaded(NamedTuple):
 
     shape: of a picture, (channels, rows, columns). converted: path, grid, sampler and target of the scheduler, if there
     is one; Denoiser(network, converted.path, converted.target) is the denoiser. clip: where the pipeline keeps x̂₀
-    within ± clip, the bound: it is for the caller to say guidance.Bounded(denoiser, clip).
+    within ± clip, the bound: it is for the caller to say guidance.Bounded(denoiser, clip), with keep_noise for DDIM.
     """
 
     network: UNet
@@ -119,16 +120,22 @@ def load_unet(
     config = DEFAULTS | config
     try:
         shape, classes = _shape(config, size), _classes(config, null_label)
-        network = UNet(*shape, classes, **_options(config) | _clock(converted, times))
+        made = partial(UNet, *shape, classes, **_options(config) | _clock(converted, times))
+        with torch.device("meta"):
+            outline = made()
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{unet / CONFIG} can't be used: {' '.join(str(error).split())}") from error
     tensors = checkpoint.unpack(checkpoint.read_file(unet / WEIGHTS), str(unet / WEIGHTS))
-    network.load_state_dict(_to_ours(network, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS)))
+    state = _to_ours(outline, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS))
+    network = made()
+    network.load_state_dict(state)
     return Loaded(network.eval(), shape, converted, _clip(times))
 
 
 def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a folder that UNet2DModel.from_pretrained opens. A null label becomes their last class.
+    """Write a folder that UNet2DModel.from_pretrained opens.
+
+    A null label becomes their last class, unless it is all 0, as `load_unet` leaves it: the classes stay as many.
 
     Only a network that knows the time by timesteps (time=timestep) has a counterpart there: told timesteps · t - first.
     overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
@@ -141,6 +148,8 @@ def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> 
             raise InputError(f"{folder} holds more than a saved network, so it is not replaced.")
     config = {"_class_name": "UNet2DModel"} | DEFAULTS | _config(network)
     state, names = network.state_dict(), _names(network)
+    if network.from_label is not None:
+        state["from_label.weight"] = state["from_label.weight"][: config["num_class_embeds"]]
     tensors = {one: part for ours, theirs in names.items() for one, part in zip(theirs, state[ours].chunk(len(theirs)))}
     data = {CONFIG: checkpoint.dump_json(config), WEIGHTS: checkpoint.pack(tensors)}
     checkpoint.write_folder(target, data)
@@ -223,7 +232,9 @@ def _config(network: UNet) -> dict[str, Any]:
         "norm_eps": block.norm1.eps,
         "resnet_time_scale_shift": "default" if block.adds else "scale_shift",
         "add_attention": isinstance(block.attention, Attention),
-        "num_class_embeds": network.classes + 1 if network.classes else None,
+        "num_class_embeds": None
+        if network.from_label is None
+        else network.classes + bool(network.from_label.weight[-1].any()),
     }
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
+from ..data.pictures import on_white
 from ..errors import InputError
 from ..randomness import generator
 
@@ -257,10 +258,11 @@ def _inception(real: RealImages) -> Extractor:
 
 
 def _rgb(images: Tensor, size: int | None = None) -> Tensor:
-    """Three channels in 0..255, resized to a square where a size is given."""
+    """Three channels in 0..255, RGBA on white, resized to a square where a size is given."""
     x = images.float().expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.float()
+    x = on_white(x) if x.shape[1] == 4 else x
     if x.shape[1] != 3:
-        raise InputError(f"Images must have 1 or 3 channels for this extractor; got {x.shape[1]}.")
+        raise InputError(f"Images must have 1, 3 or 4 channels for this extractor; got {x.shape[1]}.")
     if size is None or x.shape[2:] == (size, size):
         return x
     return F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 255)

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from scipy.special import bdtr, betaincinv
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..specs import pick
 from .inputs import Array
 from .memorisation import copied_share, nearest
@@ -333,7 +333,7 @@ def table(rows: Sequence[Measurement]) -> str:
         most = f"every row{f' but {others[0]}' if others else ''}"
         of = most if len(others) < 2 < len(names) else ", ".join(names)
         lines.append(f"{of}: {note}")
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(printable(line.rstrip()) for line in lines)
 
 
 def to_json(rows: Sequence[Measurement]) -> str:

@@ -21,6 +21,7 @@ from .fused import Conv3x3, norm_silu
 CONDITIONING = ("scale_shift", "add")
 TIME = ("fourier", "timestep")
 MIDDLE = ("attention", "unnormed", "plain")
+LEVELS = 16  # after which pictures of 65,536 pixels a side are a single one
 
 
 def largest_divisor(n: int, most: int) -> int:
@@ -163,8 +164,10 @@ class UNet(nn.Module):
             wanted = "even" if patch == 1 else f"even and multiples of patch = {patch}"
             raise InputError(f"unet: the rows and columns of a picture must be {wanted}; got {rows} × {columns}.")
         factors, flags = _numbers("multipliers", multipliers, 1, 1024), _numbers("attention", attention, 0, 1)
+        if len(factors) > LEVELS:
+            raise InputError(f"unet: multipliers must be at most {LEVELS} levels; got {len(factors)}.")
         if len(factors) != len(flags):
-            raise InputError(f"unet: attention must have a flag for each of {multipliers!r}; got {attention!r}.")
+            raise InputError(f"unet: attention must have a flag for each of {multipliers!r}; got {attention[:60]!r}.")
         widths, emb = [width * factor for factor in factors], 4 * width * factors[0]
         self.shape, self.widths, self.blocks, self.attention = (channels, rows, columns), widths, blocks, flags
         self.classes, self.patch, self.checkpointing = classes, patch, checkpointing
@@ -235,5 +238,5 @@ def _numbers(name: str, text: str, low: int, high: int) -> list[int]:
     """ "1-2-2" → [1, 2, 2]: a spec's values hold no commas."""
     numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in text.split("-")]
     if not all(low <= number <= high for number in numbers):
-        raise InputError(f"unet: {name} must be numbers of {low} to {high}, one a level, as in 1-1-1; got {text!r}.")
+        raise InputError(f"unet: {name} must be numbers of {low} to {high}, one a level, as 1-1-1; got {text[:60]!r}.")
     return numbers

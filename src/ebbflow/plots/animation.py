@@ -5,13 +5,15 @@ matplotlib would redraw every dot of every frame; a histogram of pixels and a sh
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt32
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
@@ -83,28 +85,83 @@ def write_gif(
     count: int,
     hold: style.Number = 2.0,
 ) -> Path:
-    """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame; whole or not at all."""
+    """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame; whole or not at all.
+
+    GIF counts in hundredths of a second: what rounding takes from one delay, it gives to the next.
+    """
     images = []
     for pixels in frames:
         image = Image.fromarray(pixels)
         image.putpalette(palette.tobytes())
         images.append(image)
-    # GIF counts in hundredths of a second, and browsers slow anything under 20 ms down.
-    step = max(20, round(100 * seconds / max(count, 1)) * 10)
-    durations = [step] * (len(images) - 1) + [round(hold * 1000)]
+    each = max(2, 100 * seconds / max(count, 1))  # browsers slow anything under 20 ms down
+    ends = [round(each * k) for k in range(len(images))]
+    durations = [10 * (end - begin) for begin, end in pairwise(ends)] + [round(hold * 1000)]
     film = io.BytesIO()
-    images[0].save(
-        film,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=durations,
-        loop=0,
-        optimize=False,
-        disposal=1,
-    )
+    try:
+        images[0].save(
+            film,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
+            disposal=1,
+        )
+    except struct.error:  # pillow makes one frame of those that are the same
+        raise InputError(
+            "A GIF shows no picture for longer than 655 s; write an .mp4, or more frames a second."
+        ) from None
     write_file(Path(path), film.getvalue())
     return Path(path)
+
+
+def shared_palette(frames: Iterable[UInt8[Array, "h w 3"]], size: int = 256) -> UInt8[Array, "{size} 3"]:
+    """`size` colours for all of these frames: theirs, if there are no more.
+
+    Else a quarter are the commonest as they are; the others are chosen by area, and, for what is small or seldom seen,
+    by difference. The memory it takes does not grow with the frames.
+    """
+    counts = np.zeros(2**24, np.int64)
+    for frame in frames:
+        found, times = np.unique(codes(frame), return_counts=True)
+        counts[found] += times
+    values = np.flatnonzero(counts).astype(np.uint32)
+    counts = counts[values]
+    parts = [colours(values)]
+    if len(values) > size:
+        common = values[counts.argsort()[::-1][: size // 4]]
+        if len(values) > _DISTINCT:  # six bits of eight
+            values, place = np.unique(values & 0xFCFCFC, return_inverse=True)
+            counts = np.bincount(place, counts).astype(np.int64)
+        area = np.repeat(values, np.ceil(counts * (_DISTINCT / counts.sum())).astype(int))
+        few = 3 * size // 8
+        parts = [
+            colours(common),
+            _quantised(area, few, Image.Quantize.MEDIANCUT),
+            _quantised(values, few, Image.Quantize.MAXCOVERAGE),
+        ]
+    found = np.concatenate(parts)
+    return np.concatenate([found, np.zeros((size - len(found), 3), np.uint8)])
+
+
+_DISTINCT = 2**18  # colours that pillow chooses from
+
+
+def _quantised(values: UInt32[Array, " n"], size: int, method: Image.Quantize) -> UInt8[Array, "_ 3"]:
+    palette = Image.fromarray(colours(values)[None]).quantize(size, method).getpalette()
+    return np.array(palette, np.uint8).reshape(-1, 3)[:size]
+
+
+def codes(pixels: UInt8[Array, "*s 3"]) -> UInt32[Array, " n"]:
+    """Each pixel's colour as one number."""
+    return pixels.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+
+
+def colours(values: UInt32[Array, " n"]) -> UInt8[Array, "n 3"]:
+    """The inverse of `codes`."""
+    return np.stack([values >> 16, values >> 8 & 255, values & 255], 1).astype(np.uint8)
 
 
 @dataclass(frozen=True)

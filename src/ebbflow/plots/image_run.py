@@ -47,7 +47,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
     """The samples nearest to a picture that was trained on, above it."""
-    train, held = domain.parts(_recipe(trained))
+    train, held = domain.parts(_reading(trained))
     shown = torch.from_numpy(domain.kept(x))
     found = nearest(shown, train.x)
     chosen = found.distance.argsort()[:most]
@@ -143,8 +143,8 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
     yield from losses(c)
 
 
-def _recipe(trained: Trained) -> ImageRecipe:
-    return cast(ImageRecipe, trained.recipe)
+def _reading(trained: Trained) -> ImageRecipe:
+    return cast(ImageRecipe, trained.reading())
 
 
 def _walk(trained: Trained, n: int) -> list[tuple[float, Tensor]]:
@@ -169,8 +169,8 @@ def _forward(trained: Trained) -> Figure:
     """A picture of the data, or else of the network's, on its way to noise."""
     path = trained.recipe.path
     try:
-        picture = domain.kept(domain.real(_recipe(trained), 1, trained.recipe.seed)[0])[0]
-    except InputError:  # the pictures it learned from are not here
+        picture = domain.kept(domain.real(_reading(trained), 1, trained.recipe.seed)[0])[0]
+    except InputError:  # the pictures it learned from are not here, or nobody named them
         picture = domain.kept(_walk(trained, 1)[-1][1])[0]
     return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, picture)
 
@@ -208,7 +208,7 @@ def _guidance(trained: Trained) -> Figure:
 def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
     try:
-        train, held = domain.parts(_recipe(trained))
+        train, held = domain.parts(_reading(trained))
         real = held if len(held.x) >= rows else train
         given, own = real.x[:rows], None if real.labels is None else real.labels[:rows]
     except InputError:

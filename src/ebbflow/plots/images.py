@@ -1,7 +1,8 @@
 """Pictures of images: pixels enlarged by whole numbers and never interpolated, a thin white gap, quiet labels.
 
-Everything takes uint8 pictures (n, c, h, w), c = 1 grey or 3 RGB; `to_uint8` makes them from a network's floats. One
-mosaic is one array, drawn at its own size: matplotlib rounds its place to whole pixels, so nothing is resampled.
+Everything takes uint8 pictures (n, c, h, w), c = 1 grey, 3 RGB or 4 RGBA; `to_uint8` makes them from a network's
+floats. Figures show RGBA on white; `png` keeps it. One mosaic is one array, drawn at its own size: matplotlib rounds
+its place to whole pixels, so nothing is resampled.
 """
 
 import io
@@ -18,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import Image
 
 from ..compare import Method
+from ..data.pictures import on_white
 from ..errors import InputError
 from ..files import write_file
 from . import curves, style
@@ -47,13 +49,18 @@ def clipped_share(x: Float[Array, "*s"]) -> float:
 
 
 def pictures(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
-    """x as uint8 pictures whose last axes are (c, h, w), or one sentence that says what is wrong."""
+    """x as uint8 pictures whose last axes are (c, h, w), RGBA on white, or one sentence that says what is wrong."""
+    array = _pixels(x, what, ndim)
+    return array if array.shape[-3] != 4 else np.rint(on_white(array)).astype(np.uint8)
+
+
+def _pixels(x: Any, what: str, ndim: int) -> UInt8[Array, "*n c h w"]:
     array = np.asarray(x)
     axes = ", ".join(("k", "n", "c", "h", "w")[-ndim:])
     if array.dtype != np.uint8:
         raise InputError(f"{what} must be uint8 pixels, 0..255; got {array.dtype} (to_uint8 rounds and clips floats).")
-    if array.ndim != ndim or 0 in array.shape or array.shape[-3] not in (1, 3):
-        raise InputError(f"{what} must have the shape ({axes}), none of them 0, and c = 1 or 3; got {array.shape}.")
+    if array.ndim != ndim or 0 in array.shape or array.shape[-3] not in (1, 3, 4):
+        raise InputError(f"{what} must have the shape ({axes}), none of them 0, and c = 1, 3 or 4; got {array.shape}.")
     return array
 
 
@@ -93,11 +100,11 @@ def corners(n: int, columns: int, width: int, height: int, under: Mapping[int, i
 
 def mosaic(
     tiles: UInt8[Array, "n c h w"], columns: int, under: Mapping[int, int] | None = None
-) -> UInt8[Array, "height width 3"]:
-    """Tiles in rows on white, as RGB."""
-    n, _, h, w = tiles.shape
+) -> UInt8[Array, "height width _"]:
+    """Tiles in rows on white, as RGB or, where they are, RGBA."""
+    n, c, h, w = tiles.shape
     places = corners(n, columns, w, h, under)
-    canvas = np.full((int(places[-1, 1]) + h, int(places[:, 0].max()) + w, 3), 255, np.uint8)
+    canvas = np.full((int(places[-1, 1]) + h, int(places[:, 0].max()) + w, max(c, 3)), 255, np.uint8)
     for tile, (left, top) in zip(tiles, places.tolist(), strict=True):
         canvas[top : top + h, left : left + w] = tile.transpose(1, 2, 0)  # one grey channel broadcasts to three
     return canvas
@@ -210,7 +217,7 @@ def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int 
 
 def png(images: UInt8[Array, "n c h w"], *, columns: int = 0, factor: int = 0) -> bytes:
     """What `save_png` writes."""
-    images = pictures(images)
+    images = _pixels(images, "images", 4)
     _not_negative("columns", columns)
     _not_negative("factor", factor)
     n, c, h, w = images.shape

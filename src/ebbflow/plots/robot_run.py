@@ -23,7 +23,7 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
     """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
     recipe = robots.recipe_of(trained)
     robots.same_recording(trained)
-    episode, seen = robots.held_episode(recipe)
+    episode, seen = robots.held_episode(robots.reading(trained))
     truth, fps = episode.action, episode.fps or UNKNOWN
     starts = np.arange(0, len(truth), recipe.horizon)
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
@@ -37,7 +37,7 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
     """Many chunks for one moment: where people did different things, so should a policy."""
     recipe = robots.recipe_of(trained)
     robots.same_recording(trained)
-    episode, seen = robots.held_episode(recipe)
+    episode, seen = robots.held_episode(robots.reading(trained))
     truth, fps = episode.action, episode.fps or UNKNOWN
     places = [round(share * (len(truth) - 1)) for share in MOMENTS]
     made, done = [], []

@@ -1,5 +1,6 @@
 """The pictures of one run: `ebbflow sample` and `ebbflow plot`."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -26,12 +27,12 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     recipe = cast(PointRecipe, trained.recipe)
     panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
     try:
-        real = real_points(recipe, len(x), recipe.seed)
+        real = real_points(cast(PointRecipe, trained.reading()), len(x), recipe.seed)
         if real.x.shape[1:] == x.shape[1:]:
             real_labels = None if labels is None else _array(real.labels)
             panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", real_labels))
-    except InputError:  # the file it learned from is not here
-        pass
+    except InputError as error:
+        warnings.warn(f"{error} The samples are drawn without it.", stacklevel=2)
     reference = panels[0].x
     frame = limits(recipe, reference)
     if x.shape[1] <= 2:
@@ -45,8 +46,12 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each picture as it is written."""
     recipe = cast(PointRecipe, trained.recipe)
     method = study(key_of(recipe), recipe.path.partition(":")[0], trained, folder)
-    real = real_points(recipe, 10_000, recipe.seed).x.numpy()
-    frame = limits(recipe, real)
+    try:
+        real = real_points(cast(PointRecipe, trained.reading()), 10_000, recipe.seed).x.numpy()
+    except InputError as error:
+        warnings.warn(f"{error} The figures are drawn without it.", stacklevel=2)
+        real = None
+    frame = limits(recipe, method.walk[-1] if real is None else real)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
     figures = {
@@ -65,11 +70,10 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
 
 
-def _final(method: Method, real: np.ndarray, frame: np.ndarray) -> "style.Figure":
-    panels = [
-        points.Panel("real", real[: len(method.walk[-1])], style.REAL),
-        points.Panel("samples", method.walk[-1], style.colour(method.key)),
-    ]
+def _final(method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
+    panels = [points.Panel("samples", method.walk[-1], style.colour(method.key))]
+    if real is not None:
+        panels.insert(0, points.Panel("real", real[: len(method.walk[-1])], style.REAL))
     return points.scatter_panels(panels, frame, real=real)
 
 

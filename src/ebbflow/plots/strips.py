@@ -5,6 +5,7 @@ display, and the note says how much.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path as File
 
 import matplotlib as mpl
@@ -49,7 +50,7 @@ def denoising_strip(
             raise InputError(f"x0_hat must have the walk's shape {walk.shape}; got {x0_hat.shape}.")
         blocks.append(_shown(x0_hat[chosen], "x0_hat"))
     n = walk.shape[1]
-    tiles = np.concatenate([block.swapaxes(0, 1).reshape(-1, *walk.shape[2:]) for block in blocks])
+    tiles = np.concatenate([block.swapaxes(0, 1).reshape(-1, *block.shape[2:]) for block in blocks])
     names = ["x_t", *[""] * (n - 1), "x̂₀", *[""] * (n - 1)] if len(blocks) > 1 else []
     below = "Below, what the network takes the picture to be at each time: blurred at first, then ever sharper. "
     clipped = (
@@ -202,15 +203,16 @@ def inpainting(
 
     mask: true where known, (h, w), or (c, h, w) as repaint takes it; a pixel with a hidden channel is hatched.
     """
+    channels = original.shape[1]
     original, results = pictures(original, "original"), pictures(results, "results", ndim=5)
     n, c, h, w = original.shape
     if results.shape[0] != n or results.shape[2:] != (c, h, w):
         raise InputError(f"results must have the shape ({n}, k, {c}, {h}, {w}); got {results.shape}.")
-    if mask.shape not in ((h, w), (c, h, w)):
-        raise InputError(f"mask must have the shape ({h}, {w}) or ({c}, {h}, {w}); got {mask.shape}.")
+    if mask.shape not in ((h, w), (channels, h, w)):
+        raise InputError(f"mask must have the shape ({h}, {w}) or ({channels}, {h}, {w}); got {mask.shape}.")
     k = results.shape[1]
     factor = fitting_factor(w, h, 2 + k, HEAD)
-    known = np.broadcast_to(mask, (c, h, w)).all(0).repeat(factor, 0).repeat(factor, 1)
+    known = np.broadcast_to(mask, (channels, h, w)).all(0).repeat(factor, 0).repeat(factor, 1)
     row, column = np.indices(known.shape)
     hatch = np.where((row + column) % 12 < 3, 150, 225).astype(np.uint8)
     given = enlarge(original, factor)
@@ -334,15 +336,10 @@ def _palette(frames: UInt8[Array, "k n c h w"]) -> tuple[UInt8[Array, "256 3"], 
     """
     if frames.shape[2] == 1:
         return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1), np.arange(256, dtype=np.uint8)
-    some = frames[_evenly(len(frames), 8)]
-    pixels = np.concatenate([some, np.repeat(frames[-1:], len(some), 0)]).transpose(0, 1, 3, 4, 2).reshape(1, -1, 3)
-    few = Image.fromarray(pixels[:, :: max(1, pixels.shape[1] // 400_000)]).quantize(256 - _INKS)
+    pixels = frames.transpose(0, 1, 3, 4, 2).reshape(len(frames), -1, 1, 3)
+    few = animation.shared_palette(chain(pixels, repeat(pixels[-1], len(pixels))), 256 - _INKS)
     greys = np.linspace(0, 255, _INKS).round().astype(np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    given = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[: 256 - _INKS]
-    palette[: len(given)] = given
-    palette[256 - _INKS :] = greys[:, None]
-    return palette, np.arange(256 - _INKS, 256, dtype=np.uint8)
+    return np.concatenate([few, greys[:, None].repeat(3, 1)]), np.arange(256 - _INKS, 256, dtype=np.uint8)
 
 
 def _indices(frame: UInt8[Array, "n c h w"], palette: UInt8[Array, "256 3"]) -> UInt8[Array, "n h w"]:
@@ -356,7 +353,7 @@ def _indices(frame: UInt8[Array, "n c h w"], palette: UInt8[Array, "256 3"]) -> 
     return np.asarray(flat.quantize(palette=holder, dither=Image.Dither.NONE)).reshape(n, h, w)
 
 
-def _shown(walk: Walk, what: str) -> UInt8[Array, "k n c h w"]:
+def _shown(walk: Walk, what: str) -> UInt8[Array, "k n _ h w"]:
     return pictures(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float, UInt8, UInt32
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import KDTree
 
@@ -35,8 +35,8 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: Number = 10, 
     colours, shows at most 50 frames a second and rests `hold` seconds on its last; it is the larger file by far.
     """
     path = Path(path)
-    if not 0 < fps < float("inf"):
-        raise InputError(f"fps must be a number above 0; got {fps:g}.")
+    if not 1e-3 <= fps < float("inf"):
+        raise InputError(f"fps must be a number of at least 0.001; got {fps:g}.")
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
         raise InputError(f"A film's name must end in {' or '.join(_WRITERS)}; got {path.name!r}.")
@@ -174,40 +174,18 @@ def _gif(file: Path, frames: Iterator[Frame], fps: float, hold: float) -> None:
     every = [np.array(frame) for frame in frames]
     # The last frame stays, whichever are left out.
     every = every[(len(every) - 1) % thin :: thin]
-    palette = _palette(every)
+    palette = animation.shared_palette(every)
     # Pillow's own search is off by a few shades, and white turns grey. The 1 is for scipy, whose tree has no end where
     # equal colours are 0 and the processor flushes denormal numbers.
     nearest = KDTree(palette + 1.0)
 
     def indices(frame: Frame) -> UInt8[Array, "_h _w"]:
-        values, where = np.unique(_codes(frame), return_inverse=True)
-        return nearest.query(_colours(values) + 1.0)[1].astype(np.uint8)[where].reshape(frame.shape[:2])
+        values, where = np.unique(animation.codes(frame), return_inverse=True)
+        return nearest.query(animation.colours(values) + 1.0)[1].astype(np.uint8)[where].reshape(frame.shape[:2])
 
     drawn = (indices(frame) for frame in every)
     seconds = len(every) * thin / fps
     animation.write_gif(file, drawn, palette, seconds=seconds, count=len(every), hold=hold)
-
-
-def _palette(frames: list[Array], some: int = 8) -> UInt8[Array, "256 3"]:
-    """256 colours for all frames: the commonest as they are, the others by area and, for thin lines, by difference."""
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(some, len(frames))).round().astype(int))
-    pixels = np.concatenate([frames[i] for i in chosen])
-    values, counts = np.unique(_codes(pixels)[:: max(1, pixels.size // 1_500_000)], return_counts=True)
-    palette = [_colours(values[counts.argsort()[::-1][:64]])]
-    for method in (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE):
-        few = Image.fromarray(pixels).quantize(96, method).getpalette()
-        palette.append(np.array(few, np.uint8).reshape(-1, 3)[:96])
-    found = np.concatenate(palette)
-    return np.concatenate([found, np.zeros((256 - len(found), 3), np.uint8)])
-
-
-def _codes(pixels: UInt8[Array, "*s 3"]) -> UInt32[Array, " n"]:
-    """Each pixel's colour as one number."""
-    return pixels.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-
-
-def _colours(codes: UInt32[Array, " n"]) -> UInt8[Array, "n 3"]:
-    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1).astype(np.uint8)
 
 
 _WRITERS: dict[str, Callable[[Path, Iterator[Frame], float, float], None]] = {".mp4": _mp4, ".gif": _gif}

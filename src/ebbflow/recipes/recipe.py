@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
-from zipfile import ZipFile, is_zipfile
 
+from .. import formats
 from ..errors import InputError
-from ..specs import pick
+from ..specs import pick, words
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Recipe:
 
     domain: ClassVar[str] = ""
     """What kind of data it is for: the module of ebbflow.domains that knows it."""
+    sources: ClassVar[tuple[str, ...]] = ("data",)
+    """The fields that name data: a built-in set, or a file, a folder or a set of the hub."""
 
     data: str = ""
     """The data."""
@@ -85,6 +89,49 @@ class Recipe:
         """Whether samples can be drawn without a label: there are none, or training hides some (at least one)."""
         return not self.conditional or self.steps * self.batch * self.label_dropout >= 1
 
+    @staticmethod
+    def built_in(data: str) -> bool:
+        """Whether this names data that is opened nowhere: it comes with the package, or is drawn."""
+        return False
+
+    @staticmethod
+    def on_hub(data: str) -> bool:
+        """Whether this may name a set of the hub."""
+        return False
+
+    def outside(self) -> dict[str, str]:
+        """What it names outside of the run and the package, by field or option of its network."""
+        data = {field: getattr(self, field) for field in self.sources}
+        network, options = words(self.network)
+        options = {"weights": _BUILT_ON.get(network, "")} | options
+        weights = {option: options[option] for option in _WEIGHTS if options.get(option)}
+        return {field: name for field, name in data.items() if name and not self.built_in(name)} | weights
+
+    def naming(self, names: Mapping[str, str]) -> "Recipe":
+        """The same with other names for some of what `outside` holds; any others are left aside."""
+        names = {field: name for field, name in names.items() if field in self.outside()}
+        changed: dict[str, Any] = {field: name for field, name in names.items() if field in self.sources}
+        if built := {option: name for option, name in names.items() if option in _WEIGHTS}:
+            network, options = words(self.network)
+            changed["network"] = f"{network}:{','.join(f'{key}={value}' for key, value in (options | built).items())}"
+        return dataclasses.replace(self, **changed)
+
+    def shared(self) -> "Recipe":
+        """The recipe as it leaves this machine: of files and folders the last part of the name, not where they lie."""
+        bare = {field: self.bare(name, field) for field, name in self.outside().items()}
+        return self.naming({field: name for field, name in bare.items() if name != self.outside()[field]})
+
+    def bare(self, name: str, field: str = "data") -> str:
+        """What a field names without the way to it: of a path the last part, of a set of the hub all."""
+        if len(files := name.split("+")) > 1 and all(file.endswith(".npz") for file in files):
+            return "+".join(self.bare(file, field) for file in files)
+        hub, local = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
+        hosted = (field in _WEIGHTS or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
+        if hosted and not os.path.exists(local):
+            return name
+        last = hub + ([part for part in re.split(r"[/\\]", local) if part] or [local])[-1]
+        return f"./{last}" if field in self.sources and self.built_in(last) else last
+
     def __post_init__(self) -> None:
         for field, (low, high, accepted) in _RANGES.items():
             value = getattr(self, field, low)
@@ -129,6 +176,7 @@ class PointRecipe(Recipe):
     """A recipe for points, the rows of a table."""
 
     domain: ClassVar[str] = "points"
+    sources: ClassVar[tuple[str, ...]] = ("data", "source")
 
     data: str = "three_gaussians"
     """A point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
@@ -149,6 +197,10 @@ class PointRecipe(Recipe):
     def independent(self) -> bool:
         return super().independent and self.source == "noise"
 
+    @staticmethod
+    def built_in(data: str) -> bool:
+        return not is_file(data)
+
 
 @dataclass(frozen=True)
 class ImageRecipe(Recipe):
@@ -163,13 +215,23 @@ class ImageRecipe(Recipe):
     size: int = 0
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = 0
-    """1 for grey, 3 for colour, 0 as found."""
+    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    value_range: str = ""
+    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
     flip: bool = False
     """Mirror half of the pictures in training, left to right."""
     held_out: float = 0.1
-    """Share of the pictures never trained on, to measure with; a set with a test part of its own keeps that."""
+    """Share of the pictures never trained on, to measure with; a set with test parts of its own keeps those."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """What a file that can't be read does: it is left out (at most 5 % may be), or ends the run."""
+
+    @staticmethod
+    def built_in(data: str) -> bool:
+        return data == "digits"
+
+    @staticmethod
+    def on_hub(data: str) -> bool:
+        return data.startswith("hf:")
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -216,6 +278,8 @@ class RobotRecipe(Recipe):
     """Cameras whose pictures it sees, by comma."""
     size: int = 0
     """Side to which pictures are resized; 0 keeps theirs."""
+    value_range: str = ""
+    """CAMERA=LOW:HIGH of more than 8 bits, which become 0 and 255; by comma, the lowest and highest unless given."""
     prompt: int = 0
     """Bytes of the task's instruction that it is told; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
@@ -240,6 +304,10 @@ class RobotRecipe(Recipe):
         if not self.n_action_steps <= self.horizon:
             raise InputError(f"n_action_steps must be at most the horizon, {self.horizon}; got {self.n_action_steps}.")
 
+    @staticmethod
+    def on_hub(data: str) -> bool:
+        return not data.endswith(".npz")
+
     def with_objective(self, objective: str) -> "RobotRecipe":
         """With all that an objective decides. (`replace` alone would leave what the old one has decided.)"""
         decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "objective")] | {"objective": objective}
@@ -248,27 +316,25 @@ class RobotRecipe(Recipe):
         return dataclasses.replace(self, **decided)
 
 
+_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?"  # user/name of a set, or user/name:config
+_WEIGHTS = ("weights", "tokenizer")  # options of a network that name folders or repositories,
+_BUILT_ON = dict.fromkeys(("pi0", "pi05"), "google/paligemma-3b-pt-224")  # and the weights of these, unless given
 KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, ImageRecipe, RobotRecipe)}
 
 
 def kind_of(data: str) -> type[Recipe]:
-    """Which kind of recipe learns this data."""
+    """Which kind of recipe learns this data; what a file holds decides, not what it is called."""
     path = Path(data)
-    pictures = data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or "idx" in path.name
-    return ImageRecipe if pictures or holds(path, "images") else PointRecipe
+    if data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):
+        return ImageRecipe
+    held = formats.arrays(path)
+    likely = [held["x"]] if "x" in held else held.values()
+    return ImageRecipe if "images" in held or any(array.pictures for array in likely) else PointRecipe
 
 
 def is_file(data: str) -> bool:
     """Whether points are read from a file, not drawn from a named set."""
     return os.sep in data or "/" in data or Path(data).suffix != ""
-
-
-def holds(file: Path, array: str) -> bool:
-    """Whether a file is a .npz with this array; without reading it."""
-    if file.suffix != ".npz" or not file.is_file() or not is_zipfile(file):
-        return False
-    with ZipFile(file) as archive:
-        return f"{array}.npy" in archive.namelist()
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -284,7 +350,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),
     "bound": (0, 1e6, "at least 0 and at most 1e6"),
     "size": (0, 4096, "at least 0 and at most 4096"),
-    "channels": (0, 4, "0, 1 or 3"),
+    "channels": (0, 4, "0, 1, 3 or 4"),
     "held_out": (0, 0.9, "at least 0 and at most 0.9"),
     "horizon": (1, 4096, "at least 1 and at most 4096"),
     "n_obs_steps": (1, 256, "at least 1 and at most 256"),

@@ -392,7 +392,9 @@ class Policy:
             part = observation[name]
             part = prompt_bytes([part], *wanted)[0].numpy() if name == "prompt" and isinstance(part, str) else part
             part, dtype = _array(part), np.dtype(_DTYPES[name])
-            if part.shape != wanted or part.dtype.kind not in ("fiu" if dtype.kind == "f" else dtype.kind):
+            kinds = "fiu" if dtype.kind == "f" else dtype.kind
+            wraps = dtype.kind == "u" and part.dtype.itemsize > dtype.itemsize  # 16-bit depths, modulo 256
+            if part.shape != wanted or part.dtype.kind not in kinds or wraps:
                 kind = f"{'a text, or ' * (name == 'prompt')}{dtype} of shape {wanted}"
                 raise InputError(f"The observation's {name} must be {kind}; got {part.dtype} of {part.shape}.")
             with np.errstate(over="ignore"):  # what float32 has no room for is not finite

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from ..data.episodes import Robot
 from ..errors import InputError
 from ..training.processes import in_processes
-from ..training.run import Interrupted
 from .policy import Policy
 from .simulators import Simulator
 
@@ -208,11 +207,9 @@ class _Lane:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Whatever is raised here ends the episode; but for Ctrl-C and SIGTERM, which end everything."""
+        """Whatever is raised here ends the episode; but for what stops a command, which is no Exception."""
         try:
             yield
-        except Interrupted:
-            raise
         except Exception as error:
             self.over, self.error = True, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

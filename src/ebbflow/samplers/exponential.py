@@ -33,7 +33,7 @@ from ..errors import InputError
 from ..paths import Path, Scales
 from ..randomness import Draws
 from ..specs import pick
-from .multistep import Plan, Row, multistep
+from .multistep import Plan, Row, multistep, orders
 from .needs import gaussian_end
 from .ode import MIDPOINT, RALSTON3, RK4
 
@@ -63,7 +63,8 @@ def exponential(
     start: the first steps know fewer estimates. "ramp" lets the order grow from 1, at no extra evaluation; but the
     first step's error is then of order 2 (3 with the corrector), and so is the walk's. "runge_kutta" takes the first
     steps by such a method, at 1 to 3 extra evaluations each, and the walk has order k (k + 1).
-    Where a clock is infinite (log_snr at t = 0 and where α = 0) the order is lowered by what it must.
+    Where α = 0 makes a clock infinite the order is lowered by what it must; towards t = 0, infinite for log_snr, it
+    falls to 1 (see multistep.orders).
     """
     gaussian_end(denoiser, "exponential")
     if not 1 <= order <= 4:
@@ -82,11 +83,12 @@ def adams(path: Path, grid: Sequence[Scales], order: int, form: str, clock: str,
     """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid."""
     ratio = np.array([c.ratio for c in grid])
     clocks = _clock(path, ratio, clock)
-    integrals = _integrals(path, grid, form, clock)
+    integrals = list(_integrals(path, grid, form, clock))
     predict: list[Row | None] = []
     correct: list[Row | None] = []
+    own = orders(grid, order) if clock == "log_snr" else [order] * len(integrals)
     for i, (keep, scale, inside) in enumerate(integrals):
-        past = list(range(i, max(i - order, -1), -1))
+        past = list(range(i, max(i - own[i], -1), -1))
         predict.append(_row(keep, scale, inside, clocks, past, i) if math.isfinite(keep) else None)
         if corrector and i < len(grid) - 2:
             usable = math.isfinite(keep) and math.isfinite(clocks[i])

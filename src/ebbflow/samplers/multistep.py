@@ -4,6 +4,7 @@ A method differs from another only in its rows (exponential.py, dpm_solver.py an
 the few multiplications it consists of.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -36,6 +37,23 @@ class Plan(NamedTuple):
     predict: Sequence[Row | None]
     correct: Sequence[Row | None] = ()
     first: tuple[Tableau, int] = (EULER, 0)
+
+
+def orders(grid: Sequence[Scales], order: int) -> list[int]:
+    """The order of each step in the clock log(α/σ), which a last step to σ = 0 makes infinitely long.
+
+    That step is of order 1, and each before it of no more than the steps left, as a polynomial through ever longer
+    steps is a poor one; where a step isn't longer than its predecessor by a fifth the order stays (on the grid log_snr,
+    and on karras of 20 steps). Chosen on closed forms: docs/LOG.md.
+    """
+    found = [order] * (len(grid) - 1)
+    if grid[-1].sigma == 0:
+        lengths = [math.log(now.ratio / then.ratio) if now.alpha and then.sigma else math.inf
+                   for now, then in pairwise(grid)]  # fmt: skip
+        for left in range(1, min(order, len(found)) + 1):
+            if left == 1 or (left < len(found) and lengths[-left] > 1.2 * lengths[-left - 1]):
+                found[-left] = left
+    return found
 
 
 def multistep(

@@ -14,7 +14,7 @@ from ..paths import Scales
 from ..randomness import Draws
 from ..specs import pick
 from .dpm_solver import shrinkage
-from .multistep import Plan, Row, multistep
+from .multistep import Plan, Row, multistep, orders
 from .needs import gaussian_end
 
 
@@ -32,8 +32,9 @@ def unipc(
 
     ρ solves Σ_m ρ_m r_m^{n-1} = -h n! φ_{n+1}(-h) / B(h), n = 1, 2, … (Eq. 7), r_m = (λ_m - λ_t) / h; two
     unknowns or one are not solved for but set to ½ (Section 3.3). variant: B(h) is -h ("bh1") or e^{-h} - 1 ("bh2").
-    Order k + 1 with the corrector, one evaluation a step; the ramp of the first steps holds it to 3. Once three
-    estimates or more are at hand its steps are those of `exponential` with clock log_snr and the corrector.
+    Order k + 1 with the corrector, one evaluation a step; the ramp of the first steps holds it to 3. Towards σ = 0 the
+    order falls (see multistep.orders). Once three estimates or more are at hand its steps are those of `exponential`
+    with clock log_snr and the corrector.
     """
     gaussian_end(denoiser, "unipc")
     if not 1 <= order <= 4:
@@ -41,8 +42,8 @@ def unipc(
     pick(("bh1", "bh2"), variant, "unipc: variant")
     grid = denoiser.path.along(times)
     predict, correct = [], []
-    for i in range(len(grid) - 1):
-        past = [grid[j] for j in range(i, max(i - order, -1), -1)]
+    for i, own in enumerate(orders(grid, order)):
+        past = [grid[j] for j in range(i, max(i - own, -1), -1)]
         predict.append(_row(grid[i], grid[i + 1], past, variant))
         if i < len(grid) - 2:
             correct.append(_row(grid[i], grid[i + 1], [grid[i + 1], *past], variant))

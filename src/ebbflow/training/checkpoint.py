@@ -23,17 +23,12 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import (
-    create,
-    old_of,
-    refused,
-    remove,
-    storage,
-    write_file as write_file,  # some still take it from here
-    writing_folder,
-)
+from ..files import create, old_of, refused, remove, storage, writing_folder
+from ..memory import room
 
 MANIFEST, README, LAST = "manifest.json", "README.md", "last"
+_COPIES = 3  # of weights: the file's bytes, its tensors, the network's
+_PARSED = 40  # bytes that one of JSON may take once it is read, as in [[],[],[]]
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -143,6 +138,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
+    room(_PARSED * min(len(data), int.from_bytes(data[:8], "little")), f"The header of {name}")
     try:
         return load_tensors(data)
     except SafetensorError as error:
@@ -161,6 +157,7 @@ def load_json(path: Path) -> Any:
 
 def parse_json(data: bytes, name: Path | str) -> Any:
     """The value of JSON text, or an InputError naming where it came from."""
+    room(_PARSED * len(data), str(name))
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # bytes that aren't text, text that isn't JSON, endless numbers
@@ -170,7 +167,9 @@ def parse_json(data: bytes, name: Path | str) -> Any:
 def read_file(path: Path) -> bytes:
     """A file's bytes, or an InputError naming it."""
     try:
-        if stat.S_ISREG(path.stat().st_mode):
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode):
+            room(_COPIES * about.st_size, str(path))
             return path.read_bytes()
     except OSError as error:
         raise InputError(f"Can't read {path}: {error.strerror or error}.") from error

@@ -10,44 +10,32 @@ import json
 import math
 import os
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from ..data import IDENTITY
 from ..domains import Prepared, domain
-from ..errors import DivergedError, EbbflowError, InputError, StorageError
+from ..errors import DivergedError, InputError, StorageError, printable
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
 from ..recipes import Recipe
+from ..signals import Interrupted, noted
 from ..specs import pick
 from ..trained import Trained, build_denoiser
-from . import checkpoint, settings
+from . import checkpoint, seal, settings
+from .processes import follow_launcher
 from .trainer import Data, Trainer
 
-# The signals after which a run is saved, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-class Interrupted(EbbflowError):
-    """Ctrl-C, SIGTERM or SIGHUP: the run was saved first. Exit code 128 + signal."""
-
-    def __init__(self, text: str, number: int = signal.SIGINT) -> None:
-        super().__init__(text)
-        self.exit_code = 128 + number
-
-    def __reduce__(self) -> tuple[Any, ...]:  # it crosses from worker processes
-        return type(self), (str(self), self.exit_code - 128)
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def fit(
@@ -64,6 +52,7 @@ def fit(
     keep: int = 2,
     snapshots: int = 24,
     threads: int = 0,
+    accumulate: int = 1,
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
@@ -71,6 +60,7 @@ def fit(
 
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
+    accumulate: in how many parts a batch goes through the network.
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbflow resume` is to set again; not set here. position: line of the progress bar, where several runs
     share a screen.
@@ -83,20 +73,23 @@ def fit(
         start.denoiser.network.compile()
     precision = _settled(precision, stored(Path(out)) if resume else {}, start.denoiser, Path(out))
     accelerator = accelerate(precision, track, Path(out))
+    follow_launcher()
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
+        "accumulate": accumulate,
     }  # fmt: skip
     running = {"how": how, "data": settings.fingerprint(data)}
-    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator), running)
+    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator, accumulate), running)
     with locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
         run.begin(resume, overwrite)
         accelerator.wait_for_everyone()
         log = _Log(run.folder, run.trainer, accelerator, track) if run.main else None
         bar = tqdm(
-            total=recipe.steps, initial=run.trainer.step, desc=run.folder.name, unit="step", position=position,
-            disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2, file=sys.stderr,
+            total=recipe.steps, initial=run.trainer.step, desc=printable(run.folder.name), unit="step",
+            position=position, disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2,
+            file=sys.stderr,
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
@@ -111,6 +104,19 @@ def stored(folder: Path) -> dict[str, Any]:
         return {}
     where, files = found
     return settings.how(checkpoint.parse_json(files[settings.FILE], where / settings.FILE), str(where))
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of the run in a folder; nothing that it names is opened."""
+    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+    if found is None:
+        raise InputError(f"{folder} holds no checkpoint yet.")
+    where, files = found
+    config = checkpoint.parse_json(files["config.json"], where / "config.json")
+    try:
+        return Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
+    except InputError as error:
+        raise InputError(f"{where / 'config.json'}: {error}") from error
 
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
@@ -130,11 +136,12 @@ def prepare(recipe: Recipe) -> tuple[Trained, Data]:
 
 
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
-    """The untrained start of a recipe on its data."""
+    """The untrained start of a recipe on its data, with what that has settled of it."""
+    recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
-        observation=prepared.observation, frequencies=prepared.frequencies,
+        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
     )  # fmt: skip
 
 
@@ -145,7 +152,8 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
         run.save()
         if snapshots:
             run.snapshot()
-    with _signals() as received:
+    number = 0
+    with noted() as received:
         try:
             for record in trainer.steps(on_nonfinite):
                 if log:
@@ -156,18 +164,18 @@ def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpo
                     bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
-                if received:
+                if number := run.heard(received):
                     break
                 if _due(record.step, steps, checkpoints):
                     run.save()
         except DivergedError:
             run.save()
             raise
-        if received:  # perhaps in the middle of a save, or after the last step's
+        if number := number or run.heard(received):  # perhaps in the middle of a save, or after the last step's
             run.save()
-            text = f"Stopped by {signal.Signals(received[0]).name} at step {trainer.step} of {steps}; saved."
+            trainer.accelerator.wait_for_everyone()  # the end of one process is the end of all
             command = shlex.join(["ebbflow", "resume", str(run.folder)])
-            raise Interrupted(f"{text} Continue with: {command}", received[0])
+            raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
@@ -176,6 +184,13 @@ def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
     """
     now, before = (math.isqrt(times**2 * k // steps) if early else times * k // steps for k in (step, step - 1))
     return step == steps or now != before
+
+
+def clear(folder: Path) -> None:
+    """Remove the run in a folder, which is locked."""
+    for name in ("checkpoints", "evolution"):
+        remove(folder / name)
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
 
 
 class _Run:
@@ -197,15 +212,13 @@ class _Run:
         elif not overwrite:
             raise InputError(f"{self.folder} already holds a run; resume it, overwrite it, or choose another folder.")
         elif self.main:
-            for name in ("checkpoints", "evolution"):
-                remove(self.folder / name)
-            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            clear(self.folder)
 
     def _restore(self) -> None:
-        found = checkpoint.newest_valid(self.saves, lambda text: print(f"ebbflow: {text}", file=sys.stderr))
+        found = checkpoint.newest_valid(self.saves, lambda text: print("ebbflow:", printable(text), file=sys.stderr))
         assert found is not None
         where, files = found
-        stored = Trained.from_files(files, str(where))
+        stored = Trained.from_files(files, str(where), self.start.named)
         _same_run(stored, self.start, where)
         if settings.FILE in files:
             known = checkpoint.parse_json(files[settings.FILE], where / settings.FILE)
@@ -224,6 +237,13 @@ class _Run:
         if self.main:
             checkpoint.point_last(where)  # a kill may have fallen between a checkpoint and its link
 
+    def heard(self, received: list[int]) -> int:
+        """The signal that this process received, or any other, so that all stop after the same step; 0 for none."""
+        number, accelerator = received[0] if received else 0, self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return number
+        return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
     def trained(self) -> Trained:
         """The result: the denoiser with its averaged weights."""
         self.start.denoiser.load_state_dict(self.trainer.averaged())
@@ -237,7 +257,10 @@ class _Run:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
-        files |= {"training.safetensors": checkpoint.pack(self.trainer.state())}
+        files |= {
+            "training.safetensors": checkpoint.pack(self.trainer.state()),
+            seal.FILE: seal.seal(self.start.recipe),
+        }
         checkpoint.write_folder(target, files | {settings.FILE: checkpoint.dump_json(self.running)})
         checkpoint.point_last(target)
         checkpoint.prune(target, self.running["how"]["keep"])
@@ -267,18 +290,30 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
     old, new = stored.recipe.to_config(), now.recipe.to_config()
     for name in old:
         if old[name] != new[name]:
-            raise InputError(f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; resume it as it was.")
+            option = name.replace("_", "-")
+            if not isinstance(old[name], bool):
+                option += f" {shlex.quote(str(old[name]))}"
+            elif not old[name]:
+                option = f"no-{option}"
+            raise InputError(
+                f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give --{option}."
+            )
     if stored.observation is not None and now.observation is not None:
         domain(now.recipe).robot_of(stored).check(domain(now.recipe).robot_of(now), now.recipe.data)
-    held, fitted = (_transforms(t) for t in (stored, now))
-    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
-    if not same or held.keys() != fitted.keys() or not all(_close(held[name], fitted[name]) for name in held):
+    if not same_data(stored, now):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
 
-def _transforms(trained: Trained) -> dict[str, Any]:
+def same_data(stored: Trained, now: Trained | Prepared) -> bool:
+    """Whether two have the same shape, names and all that is fitted to data, up to rounding."""
+    held, fitted = (_transforms(t) for t in (stored, now))
+    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
+    return same and held.keys() == fitted.keys() and all(_close(held[name], fitted[name]) for name in held)
+
+
+def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
     """What is fitted to the data, by name."""
-    own = {} if trained.transform is None else trained.transform.to_config()
+    own = (trained.transform or IDENTITY).to_config()
     seen = {} if trained.observation is None else trained.observation.transform.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
@@ -293,7 +328,7 @@ def _close(a: Any, b: Any) -> bool:
 class _Log:
     """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
 
-    def __init__(self, folder: Path, trainer: Trainer, accelerator: Accelerator, track: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, trainer: Trainer, accelerator: "Accelerator", track: tuple[str, ...]) -> None:
         self.every = max(1, trainer.recipe.steps // 500)
         self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
         self.path = folder / "metrics.jsonl"
@@ -343,7 +378,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to one that is damaged: a kill cuts the last one short."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
-    for text in path.read_bytes().splitlines() if path.exists() else ():
+    for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
@@ -363,8 +398,12 @@ def suited(precision: str, network: nn.Module) -> str:
     return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
 
 
-def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> Accelerator:
+ACCUMULATE = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"  # by it accelerate divides the gradients, and no more
+
+
+def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
     """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers
 
@@ -374,35 +413,7 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
         if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
             raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
     AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
+    if os.environ.get(ACCUMULATE, "1") != "1":
+        raise InputError(f"{ACCUMULATE} must be 1; got {os.environ[ACCUMULATE]!r}. Use --accumulate instead.")
     cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect STOPPING signals instead of dying of them; a second one ends the process as usual.
-
-    But for a second SIGHUP: a terminal that closes may send it twice, from the shell and from the system.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received and signal.Signals(number).name == "SIGHUP":
-            return
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        received.append(number)
-
-    previous: dict[int, Callable[..., Any] | int | None] = {}
-    try:
-        for number in STOPPING:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                previous[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: signals stay as they are
-        pass
-    try:
-        yield received
-    finally:
-        for received_by, handler in previous.items():
-            signal.signal(received_by, handler)

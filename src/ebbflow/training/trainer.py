@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
@@ -23,6 +22,9 @@ from ..times import TIMES, stratified_draws, uniform_draws
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
+
+if TYPE_CHECKING:  # half a second that only training needs
+    from accelerate import Accelerator
 
 PATIENCE = 100  # skipped steps in a row after which a run is given up
 
@@ -105,10 +107,15 @@ class Trainer:
     `steps()` is the loop; `state`, `load_state` are all that resuming needs, as every random number is keyed by
     (seed, step). Multi-process runs and bf16 autocast come from the accelerator; every process draws the same global
     batch and takes its share, so the result doesn't depend on how many there are (but for the order of sums).
+
+    accumulate: parts in which a share goes through the network, for less memory at a time; their gradients are added
+    up, so the result doesn't depend on it either (but for dropout's draws).
     """
 
-    def __init__(self, denoiser: Denoiser, data: Data, recipe: Recipe, accelerator: Accelerator) -> None:
-        self.recipe, self.accelerator, self.step = recipe, accelerator, 0
+    def __init__(
+        self, denoiser: Denoiser, data: Data, recipe: Recipe, accelerator: "Accelerator", accumulate: int = 1
+    ) -> None:
+        self.recipe, self.accelerator, self.accumulate, self.step = recipe, accelerator, accumulate, 0
         self.denoiser = denoiser.to(accelerator.device)
         self.data = data.to(accelerator.device)
         self.flat = FlatParameters(self.denoiser)
@@ -131,6 +138,9 @@ class Trainer:
                 f"batch must be a multiple of the {accelerator.num_processes} processes, so that each has an equal "
                 f"share; got {recipe.batch}."
             )
+        share = recipe.batch // accelerator.num_processes
+        if not 1 <= accumulate <= share:
+            raise InputError(f"accumulate must be at least 1 and at most {share}, a process's batch; got {accumulate}.")
         self.batch(0)  # what the law or the coupling can't do is said here, before a run has begun
 
     def steps(self, on_nonfinite: str = "stop") -> Iterator[Record]:
@@ -141,12 +151,14 @@ class Trainer:
         self.denoiser.train()
         while self.step < recipe.steps:
             self.flat.gradient.zero_()
-            batch = self.batch(self.step)
+            batch, loss = self.batch(self.step), torch.zeros((), device=self.accelerator.device)
             with self._keyed():
-                loss = self._loss(**batch).mean()
-                self.accelerator.backward(loss)
+                for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
+                    own = self._loss(**dict(zip(batch, part, strict=True))).sum() / len(batch["t"])
+                    self.accelerator.backward(own)
+                    loss += own.detach()
             if self.accelerator.num_processes > 1:
-                loss = self.accelerator.reduce(loss.detach(), "mean")
+                loss = self.accelerator.reduce(loss, "mean")
                 self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
             value, norm = loss.item(), self.flat.gradient.norm().item()
             lr = learning_rate(self.step, recipe.steps, recipe.lr, warmup)

@@ -1,0 +1,120 @@
+"""Arrays in .npy and .npz files: what each is by its header, before any of it is read. Nothing is ever unpickled."""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from .errors import InputError
+from .memory import room
+
+_MAGIC = b"\x93NUMPY"
+_LONGEST = 10_000  # bytes of a header: numpy's own limit, which it knows only once it has read them all
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An array that is still in its file. `where` is what errors call it."""
+
+    where: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    path: Path
+    opened: Callable[[], Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it looks like (n, h, w) or (n, h, w, c) pictures."""
+        return self.dtype == np.uint8 and self.ndim in (3, 4)
+
+    @property
+    def kind(self) -> str:
+        """What its numbers are, to be read after "got"."""
+        return "pickled objects, which are never loaded" if self.dtype.hasobject else f"dtype {str(self.dtype)[:40]}"
+
+    def read(self, each: int) -> np.ndarray:
+        """The array, if there is room for it and for `each` bytes more for each of its numbers."""
+        if self.dtype.hasobject:
+            raise InputError(f"{self.where} can't be used: got {self.kind}.")
+        room(math.prod(self.shape) * (self.dtype.itemsize + each), self.where)
+        with damage(self.path), self.opened() as file:
+            array: np.ndarray = npy_format.read_array(file, allow_pickle=False)
+        return array
+
+
+def npy(path: Path) -> Stored:
+    """The array of a .npy file."""
+    _begins(path, _MAGIC)
+    with damage(path), open(path, "rb") as file:
+        shape, dtype = _header(file, path.stat().st_size)
+    return Stored(str(path), shape, dtype, path, lambda: open(path, "rb"))
+
+
+def npz(path: Path) -> dict[str, Stored]:
+    """The arrays of a .npz file by name; what else lies in it is passed over."""
+    _begins(path, b"PK")
+    found = {}
+    with damage(path), ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # one byte of others may be millions unpacked
+                raise InputError(f"{path} is packed by another method than numpy's.")
+            with archive.open(info) as file:
+                if file.read(len(_MAGIC)) != _MAGIC:
+                    continue
+            with archive.open(info) as file:
+                shape, dtype = _header(file, info.file_size)
+            name = info.filename.removesuffix(".npy")
+            found[name] = Stored(f"{path}, array {name!r}", shape, dtype, path, _member(path, info.filename))
+    return found
+
+
+def _member(path: Path, name: str) -> Callable[[], Any]:
+    return lambda: ZipFile(path).open(name)  # which holds the archive open as long as it is
+
+
+def _header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array that takes `size` bytes with its header; ValueError where they can't be true."""
+    version = npy_format.read_magic(file)
+    width = 2 if version == (1, 0) else 4
+    length = file.read(width)
+    if (count := int.from_bytes(length, "little")) > _LONGEST:
+        raise ValueError("the header is too long")
+    head = io.BytesIO(length + file.read(count))
+    read = npy_format.read_array_header_1_0 if width == 2 else npy_format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    begin = len(_MAGIC) + 2 + width + count
+    fits = dtype.hasobject or begin + math.prod(shape) * dtype.itemsize <= size
+    if min(shape, default=0) < 0 or not fits:
+        raise ValueError("the header says more than there is")
+    return shape, dtype
+
+
+def _begins(path: Path, magic: bytes) -> None:
+    with open(path, "rb") as file:
+        if (start := file.read(len(magic))) != magic:
+            raise InputError(f"{path} is {f'not a {path.suffix} file' if start else 'empty'}.")
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Say of whatever numpy, zipfile and zlib raise, a dozen kinds, that the file is damaged."""
+    try:
+        yield
+    except (InputError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise InputError(f"{path} is damaged or cut short ({type(error).__name__}).") from error

@@ -1,0 +1,154 @@
+"""Jobs in processes: their answers, and what ends them."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from operator import truediv
+from types import SimpleNamespace
+
+import pytest
+
+from ebbflow.errors import EbbflowError
+from ebbflow.signals import Interrupted
+from ebbflow.training import processes
+from ebbflow.training.processes import in_processes
+from interrupting import alive, at_every_line, wait_until
+
+
+def test_answers_come_in_the_order_of_the_jobs():
+    assert in_processes(truediv, [(6, 2), (1, 4)]) == [3, 0.25]
+
+
+def test_an_error_is_the_jobs_own_with_its_traceback():
+    with pytest.raises(ZeroDivisionError) as raised:
+        in_processes(truediv, [(1, 0), (1, 1)])
+    assert "function(*job)" in raised.value.__notes__[0]
+
+
+def test_a_worker_that_dies_is_one_sentence():
+    with pytest.raises(EbbflowError, match="A worker process died, with exit code 7"):
+        in_processes(os._exit, [(7,)])
+
+
+def test_a_signal_at_any_line_reaches_every_worker_and_is_raised(monkeypatch):
+    """From before the first has begun until after the last has answered. The workers here only seem to be processes."""
+    ends, begun = [], []
+
+    def pipe():
+        ends.append(multiprocessing.Pipe())
+        return ends[-1]
+
+    class Worker(BaseProcess):
+        def __init__(self, target, args):
+            self.own, self.joined = ends[-1], False
+
+        def start(self):
+            begun.append(self)
+            self.own[1].send_bytes(pickle.dumps((7, None)))
+
+        def join(self):
+            assert self.own[0].closed  # let go of
+            self.joined = True
+
+    context = SimpleNamespace(Pipe=pipe, Process=Worker)
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda name: context)
+    codes = {in_processes.__code__, processes._held_back.__wrapped__.__code__, processes._result.__code__,
+             Worker.start.__code__, Worker.join.__code__}  # fmt: skip
+    count = 0
+    for answer in at_every_line(codes, lambda: in_processes(truediv, [(1, 1), (1, 1)])):
+        assert isinstance(answer, Interrupted), count
+        assert all(worker.joined for worker in begun), count
+        count += 1
+    assert count > 40
+    assert in_processes(truediv, [(1, 1)]) == [7]
+
+
+# --- real processes, which are ended ----------------------------------------------------------------------------------
+
+WORK = """
+import os, time
+open(f"{folder}/{os.getpid()}", "w").close()
+try:
+    while True:
+        time.sleep(0.01)
+except KeyboardInterrupt:
+    time.sleep(0.5)  # what saving takes
+    open(f"{folder}/{os.getpid()}.saved", "w").close()
+    raise
+"""
+SCRIPT = """
+import signal, sys
+from ebbflow.signals import Interrupted, handled, stop
+from ebbflow.training.processes import in_processes
+
+class Loaded:
+    def __reduce__(self):
+        return exec, (code,)
+
+folder, kind = sys.argv[1:]
+code = f"folder = {folder!r}\\n" + sys.stdin.read()
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored
+    try:
+        with handled(stop):
+            in_processes(exec, [(code,)] * 2) if kind == "work" else in_processes(print, [(Loaded(),)] * 2)
+    except Interrupted as stopped:
+        print(stopped)
+"""
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Start a parent of two workers, and wait until they are at work; → process, their ids."""
+    begun = []
+
+    def start(kind="work", work=WORK):
+        words = [sys.executable, "-c", SCRIPT, str(tmp_path), kind]
+        pipe = subprocess.PIPE
+        begun.append(subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True))
+        begun[-1].stdin.write(work)
+        begun[-1].stdin.close()
+        begun[-1].stdin = None
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        return begun[-1], [int(path.name) for path in tmp_path.iterdir()]
+
+    yield start
+    for process in begun:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["work", "load"])
+def test_workers_end_with_a_parent_that_is_killed(begin, tmp_path, kind):
+    """Whether they are at work or still loading what they work with; and they save."""
+    process, workers = begin(kind)
+    process.kill()
+    wait_until(lambda: not any(map(alive, workers)), 15)
+    assert len(list(tmp_path.glob("*.saved"))) == 2
+    assert process.communicate() == ("", "")
+
+
+def test_even_a_worker_that_is_stuck_ends_with_its_parent(begin):
+    """One that sleeps for ten minutes hears of nothing."""
+    stuck = "import ebbflow.training.processes as p\np.GRACE = 0.5\n" + WORK.replace("0.01", "600")
+    process, workers = begin(work=stuck)
+    process.kill()
+    wait_until(lambda: not any(map(alive, workers)), 15)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("everyone", [True, False])
+def test_a_signal_to_one_or_to_the_whole_group_is_heard_once(begin, tmp_path, number, everyone):
+    """A terminal sends Ctrl-C to every process, a batch system SIGTERM: twice would end what is being saved."""
+    process, workers = begin()
+    (os.killpg if everyone else os.kill)(process.pid, number)
+    assert process.communicate(timeout=60) == (f"Stopped by {number.name}.\n", "")
+    assert process.returncode == 0
+    assert len(list(tmp_path.glob("*.saved"))) == 2
+    assert not any(map(alive, workers))
