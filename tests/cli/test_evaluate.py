@@ -186,6 +186,7 @@ def test_without_a_simulator_only_actions_are_compared(placeless, ebbflow, quick
 
 def test_without_its_recording_a_policy_is_only_tried_out(orphan, ebbflow, quick):
     code, out, err = ebbflow("evaluate", orphan, "--episodes", 2, *QUICK)
+    assert code == 0, err
     assert (code, names(out)) == (0, TRIED)
     assert err == (f"ebbflow: There is no file {orphan.parent / 'episodes.npz'}. So the policy is only tried out.\n")
     code, out, err = ebbflow("evaluate", orphan, "--episodes", 0, *QUICK)  # then nothing is left to do

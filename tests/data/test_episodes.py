@@ -228,3 +228,20 @@ def test_an_observation_is_kept_as_json():
             Observation.from_config(config)
     with pytest.raises(InputError, match="An observation has"):
         Observation({"state": (3,)})
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_recording_is_read_or_refused(tmp_path, save):
+    """Bytes cut off, or replaced where they lie: never anything but an InputError."""
+    file, rng, refused = tmp_path / "a.npz", np.random.default_rng(0), 0
+    save(file, **dict(np.load(saved(tmp_path / "whole.npz", img=np.zeros((7, 8, 8, 3), np.uint8)))))
+    whole = file.read_bytes()
+    for k in range(150):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(len(whole), size=2 ** (k % 5))] = rng.integers(256, size=2 ** (k % 5))
+        file.write_bytes(damaged[: rng.integers(len(whole)) if k % 6 == 0 else None].tobytes())
+        try:
+            load(str(file), ("img",))
+        except InputError:
+            refused += 1
+    assert refused > 75
