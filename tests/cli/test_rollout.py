@@ -1,10 +1,16 @@
 """A policy is filmed by a command, in a real simulator."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ebbflow.cli.rollout import _left
+from ebbflow.data import Episodes
+from ebbflow.interop import lerobot
 from ebbflow.plots import video
 from ebbflow.robots.pusht import PushT
 
@@ -20,6 +26,34 @@ def test_a_policy_is_filmed(policy, ebbflow, tmp_path):
         assert picture.n_frames == 6
         assert picture.size[0] == 512
     assert ebbflow("rollout", policy, "--video", film)[0] == 2  # it is there already
+
+
+def test_every_command_takes_a_recording_of_pictures_alone(ebbflow, tmp_path):
+    """A set in LeRobot's format without observation.state: trained on, sampled, drawn, tried out and filmed."""
+    pytest.importorskip("av")
+    rng, steps = np.random.default_rng(0), 12
+    pictures = torch.from_numpy(rng.integers(0, 256, (3 * steps, 32, 32, 3), np.uint8))
+    actions = torch.from_numpy(rng.uniform(0, 512, (3 * steps, 2)).astype(np.float32))
+    ends = torch.tensor([steps, 2 * steps, 3 * steps])
+    lerobot.write(Episodes(torch.zeros(3 * steps, 0), actions, ends, {"top": pictures}, fps=10.0), "set")
+    what = ["--data", "set", "--cameras", "top", "--size", 32, "--state", "all", "--angles", ""]
+    small = ["--steps", 2, "--batch", 4, "--sample-steps", 2, "--network", "action_unet:width=8,emb=16", "--quiet"]
+    for words in (
+        ["train", "flow-policy-pusht", *what, *small, "--snapshots", 1, "--out", "run"],
+        ["sample", "run", "--n", 3],
+        ["plot", "run"],
+        ["evaluate", "run", "--n", 4, "--episodes", 1, "--workers", 1],
+        ["evaluate", "run", "--n", 4, "--episodes", 0, "--blind"],
+        ["rollout", "run", "--every", 150],
+        ["export", "run", "--out", "model"],
+    ):
+        code, _, err = ebbflow(*words)
+        assert code == 0, (words, err)
+    rows = {row["name"]: row["value"] for row in json.loads(Path("run/evaluation.json").read_text())}
+    assert rows["episode length"] > 0
+    assert (
+        "observation = {  # what is seen now, in the robot's units\n    'images'" in Path("model/README.md").read_text()
+    )
 
 
 def test_chunks_are_drawn_and_written(policy, ebbflow, tmp_path):

@@ -122,6 +122,13 @@ def test_an_npz_is_read(tmp_path):
     assert (read.state_names, read.action_names) == (("x", "y"), ("action_0",))
 
 
+def test_an_npz_may_have_no_state(tmp_path):
+    read = load(saved(tmp_path / "a.npz", state=None))
+    assert (read.state.shape, read.state_names, read.fps) == ((7, 0), (), 0.0)
+    with pytest.raises(InputError, match="The state has no column 'x'; it has none"):
+        read.columns("x")
+
+
 def test_pictures_may_lie_in_a_second_file_and_are_resized(tmp_path):
     pictures = np.zeros((7, 8, 8, 3), np.uint8)
     pictures[:, :4] = 200
@@ -221,3 +228,20 @@ def test_an_observation_is_kept_as_json():
             Observation.from_config(config)
     with pytest.raises(InputError, match="An observation has"):
         Observation({"state": (3,)})
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_recording_is_read_or_refused(tmp_path, save):
+    """Bytes cut off, or replaced where they lie: never anything but an InputError."""
+    file, rng, refused = tmp_path / "a.npz", np.random.default_rng(0), 0
+    save(file, **dict(np.load(saved(tmp_path / "whole.npz", img=np.zeros((7, 8, 8, 3), np.uint8)))))
+    whole = file.read_bytes()
+    for k in range(150):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(len(whole), size=2 ** (k % 5))] = rng.integers(256, size=2 ** (k % 5))
+        file.write_bytes(damaged[: rng.integers(len(whole)) if k % 6 == 0 else None].tobytes())
+        try:
+            load(str(file), ("img",))
+        except InputError:
+            refused += 1
+    assert refused > 75

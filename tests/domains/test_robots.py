@@ -116,6 +116,19 @@ def test_a_recipe_decides_what_the_policy_sees(file):
             shapes(**changes)
 
 
+def test_a_recording_without_a_state_is_seen_by_its_pictures(file, tmp_path):
+    arrays = dict(np.load(file))
+    np.savez(tmp_path / "a.npz", **{name: part for name, part in arrays.items() if not name.startswith("state")})
+    asked = recipe(str(tmp_path / "a.npz"), cameras="top", size=8)
+    assert robots.prepare(asked).observation.shapes == {"images": (1, 8, 8, 3)}
+    assert robots.prepare(asked).observation.names == ()
+    assert robots.prepare(replace(asked, cameras="", prompt=20)).observation.shapes == {"prompt": (20,)}
+    with pytest.raises(InputError, match=r"must see something: .*a\.npz has no state\."):
+        robots.prepare(replace(asked, cameras=""))
+    with pytest.raises(InputError, match="The state has no column 'agent_x'; it has none"):
+        robots.prepare(replace(asked, state="agent_x"))
+
+
 def test_one_episode_is_too_few(tmp_path):
     with pytest.raises(InputError, match="at least 2 episodes, one of them to hold out; got 1"):
         robots.prepare(recipe(record(tmp_path / "one.npz", episodes=1)))
@@ -151,6 +164,10 @@ def test_the_policy_learned_and_the_error_says_so(run):
     [row] = robots.evaluate(trained.recipe, trained.sample(64, seen=seen), seed=0)
     [random] = robots.evaluate(trained.recipe, 256 + 100 * torch.randn(64, 8, 2), seed=0)
     assert row.value < 20 < random.value
+    draws = torch.stack([trained.sample(64, first=64 * k, seen=seen) for k in range(4)], 1)
+    mean, best = robots.evaluate(trained.recipe, draws, seed=0)
+    assert (mean.name, best.name) == ("mean absolute error", "best of 4")
+    assert best.value < min(mean.value, row.value)
     truth, _ = robots.real(trained.recipe, 64, 0)
     assert robots.evaluate(trained.recipe, truth, seed=0)[0].value == 0
 

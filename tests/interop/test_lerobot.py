@@ -90,6 +90,17 @@ def test_numbers_come_back_exactly_and_pictures_nearly(written):
         near(frames, whole.images[name])
 
 
+def test_a_set_without_a_state(tmp_path):
+    whole = replace(episodes(), state=torch.zeros(15, 0), state_names=())
+    folder = write(whole, tmp_path / "set")
+    assert "observation.state" not in read_info(folder)["features"]
+    again = read(folder, cameras=("top",))
+    assert (again.state.shape, again.state_names) == ((15, 0), ())
+    assert torch.equal(again.action, whole.action)
+    with pytest.raises(InputError, match=r"no column 'observation\.environment_state'"):
+        read(folder, state=("observation.state", "observation.environment_state"))
+
+
 def test_without_cameras_no_video_is_touched(written, broken, monkeypatch):
     shutil.rmtree(broken / "videos")
     monkeypatch.setattr(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebbflow.errors import InputError
-from ebbflow.metrics import mean_absolute_error
+from ebbflow.metrics import best_of, mean_absolute_error
 
 
 def test_the_error_is_the_mean_over_what_is_real():
@@ -59,6 +59,33 @@ def test_the_interval_of_two_episodes_by_hand():
     assert alone.note.endswith("on 4 chunks of 1 episode, too few for an interval to rely on")
     many = mean_absolute_error(said.repeat(2, 1, 1), torch.zeros(8, 2, 1), episode=torch.arange(8) % 5)
     assert many.note.endswith("on 8 chunks of 5 episodes")
+
+
+def test_the_best_of_some_draws_by_hand():
+    """Beyond an episode's end nothing counts, so of the second chunk the first draw is best."""
+    truth = torch.zeros(2, 2, 1)
+    draws = torch.tensor([[[5.0, 5.0], [2.0, -2.0], [3.0, 3.0]], [[1.0, 100.0], [2.0, 2.0], [3.0, 0.0]]])[..., None]
+    real = torch.tensor([[True, True], [True, False]])[..., None]
+    row = best_of(draws, truth, real, torch.tensor([4, 9]))
+    assert (row.name, row.value) == ("best of 3", pytest.approx((2 + 2 + 1) / 3))
+    assert (row.low, row.high) == (1, 2)
+    assert row.note.startswith("of 3 chunks for the same step, that nearest to what was done; ")
+    assert "on 2 chunks of 2 episodes" in row.note
+    assert best_of(draws, truth).value == pytest.approx((2 + 2 + 3 + 0) / 4)
+    assert best_of(draws[:, :1], truth).value == mean_absolute_error(draws[:, 0], truth).value
+    for shape in ((2, 2, 1), (2, 3, 3, 1), (3, 3, 2, 1), (2, 0, 2, 1)):
+        with pytest.raises(InputError, match=r"draws \(n, k, h, a\) for carried_out, \(2, 2, 1\); got"):
+            best_of.__wrapped__(torch.zeros(shape), truth)
+
+
+def test_a_policy_of_two_ways_is_best_where_their_mean_is_not():
+    """Ways at -1 and 1: half of its draws are off by 2, on average by 1 as the mean is; all of 8 in 1 of 256 steps."""
+    g = torch.Generator().manual_seed(0)
+    way = lambda *shape: 2.0 * torch.randint(2, shape, generator=g) - 1
+    truth, draws = way(2000, 1, 1), way(2000, 8, 1, 1)
+    assert mean_absolute_error(draws[:, 0], truth).value == pytest.approx(1, abs=0.11)  # 5 standard errors
+    assert best_of(draws, truth).value < 0.02
+    assert best_of(0 * draws, truth).value == 1
 
 
 def test_other_shapes_are_refused():

@@ -158,14 +158,27 @@ def _policy(
         tell(f"ebbflow: {missing} So the policy is only tried out.")
     else:
         robots.same_recording(trained)
-        seen = robots.recorded(robots.reading(trained), drawing.n, drawing.seed, 0) if args.blind else None
-        if seen is not None:
-            seen["images"] = 0 * seen["images"]
-        x, compared = _compared(trained, replace(drawing, precision="no"), seen=seen)  # as precise as when tried out
+        x, compared = _drawn(trained, drawing, args.blind)
         rows += compared
     if place and args.episodes:
         rows = _tried(args, trained, how, told) + rows
     return x, rows, how | told
+
+
+def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, list[Measurement]]":
+    """Several chunks for each of `drawing.n` recorded steps, and what they measure beside what was done there."""
+    import torch
+
+    from ..domains import robots
+
+    recipe = robots.reading(trained)
+    seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
+    if blind:
+        seen["images"] = 0 * seen["images"]
+    exact, more = replace(drawing, precision="no"), 27 * robots.DRAWS  # as precise as when tried out
+    draws = [draw(trained, exact, more=more, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
+    x = torch.stack(draws, 1)
+    return x, robots.evaluate(recipe, x, seed=drawing.seed)
 
 
 def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":

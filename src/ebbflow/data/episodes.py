@@ -50,7 +50,8 @@ def numbered(kind: str, width: int) -> tuple[str, ...]:
 class Episodes:
     """Episodes end to end: n steps of all of them.
 
-    state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units.
+    state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units; of
+        no columns where pictures are all there is.
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
     images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second,
@@ -172,7 +173,7 @@ def load(
 
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
-    """Arrays state, action, episode_ends, and where there are such fps, tasks, state_names, action_names and uint8
+    """Arrays action, episode_ends, and where there are such state, fps, tasks, state_names, action_names and uint8
     pictures (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
     """
     held: dict[str, Stored] = {}
@@ -184,10 +185,10 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
         except OSError as error:
             raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
     where = " + ".join(file.name for file in files)
-    for name in ("state", "action", "episode_ends", *cameras):
+    for name in ("action", "episode_ends", *cameras):
         if name not in held:
             raise InputError(f"{where} has no array {name!r}, which episodes need.")
-    for name in ("state", "action"):
+    for name in {"state", "action"} & set(held):
         if held[name].ndim != 2 or held[name].dtype.kind not in "fiu":
             raise InputError(f"{where}: {name} must be numbers (n, d); got {held[name].dtype} {held[name].shape}.")
     ends = held["episode_ends"]
@@ -195,12 +196,13 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
         raise InputError(f"{where}: episode_ends must be whole numbers (e,); got {ends.dtype} {ends.shape}.")
     for name in cameras:
         frames = held[name]
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(held["state"]):
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(held["action"]):
             raise InputError(
-                f"{where}: {name} must be uint8 (n, h, w, 3), one for each state; got {frames.dtype} {frames.shape}."
+                f"{where}: {name} must be uint8 (n, h, w, 3), one for each action; got {frames.dtype} {frames.shape}."
             )
     images = {name: resized(torch.from_numpy(held[name].read(COPIES)), size) for name in cameras}
     arrays = {name: held[name].read(_EACH) for name in _ARRAYS if name in held}
+    arrays.setdefault("state", np.zeros((len(arrays["action"]), 0), np.float32))
     given: dict[str, Any] = {
         name: tuple(str(text) for text in arrays[name].reshape(-1))
         for name in ("tasks", "state_names", "action_names")

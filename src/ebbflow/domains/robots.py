@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 UNIT, UNITS = "chunk", "steps"
-N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` and `evaluate` draw, for steps never trained on
+N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` draws, steps that `evaluate` looks at, none ever trained on
+DRAWS = 8  # chunks for each step that `evaluate` looks at
 FILE, EXTENSIONS = "chunks.npz", (".npz",)
 EACH = 100_000  # bytes a chunk may take, with small pictures
 SNAPSHOT: dict[str, Any] = {"n": 32, "steps": 10}
@@ -61,7 +62,7 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     fit = partial(FITS[recipe.normalise], least=recipe.least)
     action = fit(train.action)
     known = train.columns(recipe.state, recipe.angles)
-    state = IDENTITY if recipe.state == "none" else fit(known.state)
+    state = fit(known.state) if known.state_names else IDENTITY
     within_float32(action, f"{recipe.data}, action", train.action_names)
     within_float32(state, f"{recipe.data}, state", known.state_names)
     windows = windowed(recipe, train, action, state)
@@ -78,10 +79,12 @@ def prepare(recipe: RobotRecipe) -> Prepared:
 def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: Transform) -> Windows:
     """Episodes as windows, normalised by these."""
     cameras = [episodes.images[name] for name in _names(recipe.cameras)]
+    known = episodes.columns(recipe.state, recipe.angles)
     if recipe.prompt and not episodes.tasks:
         raise InputError(f"{recipe.data} names no tasks, which a prompt needs.")
-    if not cameras and not recipe.prompt and recipe.state == "none":
-        raise InputError("A policy must see something: a state, cameras or a prompt.")
+    if not cameras and not recipe.prompt and not known.state_names:
+        lacking = "" if episodes.state_names else f" {recipe.data} has no state."
+        raise InputError(f"A policy must see something: a state, cameras or a prompt.{lacking}")
     if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
         raise InputError("The cameras' pictures differ in size: say one with size.")
     return Windows(
@@ -89,7 +92,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         episodes.ends,
         recipe.horizon,
         recipe.n_obs_steps,
-        None if recipe.state == "none" else state.apply(episodes.columns(recipe.state, recipe.angles).state),
+        state.apply(known.state) if known.state_names else None,
         (torch.stack(cameras, 1) if len(cameras) > 1 else cameras[0][:, None]) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
@@ -188,23 +191,28 @@ def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
 
 def evaluate(
     recipe: RobotRecipe,
-    samples: Float[Tensor, " n h a"],
+    samples: Float[Tensor, " n *k h a"],
     labels: None = None,
     seed: int = 0,
     floors: dict[Any, Any] | None = None,
     only: Sequence[str] | None = None,
 ) -> list["Measurement"]:
-    """Mean absolute error against what was done at the same steps.
+    """Mean absolute error against what was done at the same steps; of k chunks for each step, that of the best as well.
 
     A policy that draws one of several good ways has a larger error than one that draws their mean, which may be none:
-    it is a sign of life, not a score.
+    it is a sign of life, not a score. One of its draws should be near what was done.
     """
-    from ..metrics import mean_absolute_error
+    from ..metrics import best_of, mean_absolute_error
 
     _, held = parts(recipe)
     steps = places(recipe, len(samples), seed)
     truth, episode = _raw(recipe, held).take(steps), torch.searchsorted(held.ends, steps, right=True)
-    rows = [mean_absolute_error(samples, truth["x0"], truth.get("mask"), episode)]
+    measured = (truth["x0"], truth.get("mask"), episode)
+    draws = samples[:, None] if samples.ndim == 3 else samples
+    each: Any = [None if part is None else part.repeat_interleave(draws.shape[1], 0) for part in measured]
+    rows = [mean_absolute_error(draws.flatten(0, 1), *each)]
+    if draws.shape[1] > 1:
+        rows.append(best_of(draws, *measured))
     return [row for row in rows if only is None or row.name in only]
 
 

@@ -75,13 +75,16 @@ def read(
 
     cameras: those whose pictures are wanted; without any, no video is fetched or decoded. size: the side pictures are
     resized to, 0 keeps theirs. episodes: which, in rising order; None is all. state: features put side by side, as
-    PushT's observation.environment_state. An episode's task is that of its first step. levels: by camera, the values of
-    stored pictures of more than 8 bits that become 0 and 255; all its pictures' lowest and highest unless given.
+    PushT's observation.environment_state; a set without observation.state has a state of no columns. An episode's task
+    is that of its first step. levels: by camera, the values of stored pictures of more than 8 bits that become 0 and
+    255; all its pictures' lowest and highest unless given.
     """
     if size < 0:
         raise InputError(f"size must be 0 or a number of pixels; got {size}.")
     folder = _folder(where, ["meta/*", "data/*", *(f"videos/*{name}/*" for name in cameras)])
     info = read_info(folder)
+    if STATE not in info["features"]:
+        state = [key for key in state if key != STATE]
     keys = {name: _camera(info, name, folder) for name in cameras}
     filmed = [key for key in keys.values() if info["features"][key]["dtype"] == "video"]
     places = [f"videos/{key}/{part}" for key in filmed for part in ("chunk_index", "file_index", "from_timestamp")]
@@ -104,7 +107,7 @@ def read(
             else:
                 images[name], used = _stored(folder, key, rows, len(steps[ACTION]), size, levels.get(name), bar)
                 scaled |= {name: used} if used else {}
-    values = torch.cat([_wide(steps[key]) for key in state], 1)[rows]
+    values = torch.cat([torch.zeros(len(steps[ACTION]), 0), *(_wide(steps[key]) for key in state)], 1)[rows]
     return Episodes(
         values,
         _wide(steps[ACTION])[rows],
@@ -563,6 +566,8 @@ def _write(episodes: Episodes, folder: Path, codec: str, robot: str | None, prog
         "index": np.arange(n),
         "task_index": tasks.repeat(lengths),
     }
+    if not values[STATE].size:
+        del values[STATE]
     names = {STATE: episodes.state_names, ACTION: episodes.action_names}
     features: dict[str, Any] = {
         key: {"dtype": str(x.dtype), "shape": list(x.shape[1:]) or [1], "names": list(names.get(key, ())) or None}

@@ -18,7 +18,7 @@ and of images, in the features of a network:
 A new metric is one function and one row of METRICS or IMAGE_METRICS.
 """
 
-from .actions import mean_absolute_error
+from .actions import best_of, mean_absolute_error
 from .extractors import EXTRACTORS, Classifier, Extractor, RealImages, train_classifier
 from .frechet import frechet_distance
 from .images import IMAGE_METRICS, ImageReport, measure_images
@@ -42,6 +42,7 @@ __all__ = [
     "Metric",
     "Nearest",
     "RealImages",
+    "best_of",
     "copied_share",
     "energy_distance",
     "exact_w2",

@@ -1,6 +1,7 @@
 """How far predicted actions are from those that were carried out."""
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,7 @@ def mean_absolute_error(
     """mean |â - a| in the actions' own unit, with its interval; beside it, that of a robot that holds still.
 
     A policy that picks one of several good ways errs by more than one that answers with their mean, which may be no
-    way at all: a sign of life, not a score. real: False where a chunk goes on beyond its episode's end.
+    way at all: a sign of life, not a score; see `best_of`. real: False where a chunk goes on beyond its episode's end.
 
     episode: the number of the episode that each chunk is of; without it every chunk counts as an episode of its own.
     Chunks of one episode overlap and fail together, so the interval is a bootstrap over episodes, never over chunks. Of
@@ -48,6 +49,29 @@ def mean_absolute_error(
         "mean absolute error", float(error.sum() / weight.sum()), *_interval(error, weight), 0.0, 0.0, 0.0, "lower",
         note,
     )  # fmt: skip
+
+
+def best_of(
+    predicted: Float[Tensor, " n k h a"],
+    carried_out: Float[Tensor, " n h a"],
+    real: Bool[Tensor, " n h 1"] | None = None,
+    episode: Int[Tensor, " n"] | None = None,
+) -> Measurement:
+    """mean of min_j |â_j - a| over k chunks drawn for each step; the rest as in `mean_absolute_error`.
+
+    Of a policy that has learned all good ways, one of its draws is near what was done; one that answers with their mean
+    is no better in k draws than in one. It doesn't tell how many of the draws are good: read both.
+    """
+    if predicted.ndim != 4 or predicted.shape[:1] + predicted.shape[2:] != carried_out.shape or not predicted.numel():
+        raise InputError(
+            f"predicted must be draws (n, k, h, a) for carried_out, {tuple(carried_out.shape)}; "
+            f"got {tuple(predicted.shape)}."
+        )
+    gaps = (predicted.double() - carried_out[:, None].double()).abs()
+    nearest = (gaps if real is None else gaps * real[:, None]).sum((2, 3)).argmin(1)
+    row = mean_absolute_error(predicted[torch.arange(len(nearest)), nearest], carried_out, real, episode)
+    note = f"of {predicted.shape[1]} chunks for the same step, that nearest to what was done; {row.note}"
+    return replace(row, name=f"best of {predicted.shape[1]}", note=note)
 
 
 def _interval(error: Float[Tensor, " k"], weight: Float[Tensor, " k"]) -> tuple[float, float]:
