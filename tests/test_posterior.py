@@ -498,7 +498,7 @@ def test_tmpd_reaches_the_mode_that_is_ruled_out_even_with_an_exact_denoiser():
 
 
 def test_resampled_has_the_posterior_of_two_modes():
-    """Exact samples of the prior, x seen as 0 ± 0.5 and 0.3 ± 0.5: x is N(∓1, 0.01 + 0.25) in each mode, so the upper has
+    """Exact samples of the prior, x seen as 0 and 0.3, ± 0.5: it is N(∓1, 0.01 + 0.25) in each mode, so the upper has
     1/(1 + e^{-2·0.3/0.26}); y keeps ±1 ± 0.1. More than 30 000 are effective: a share's standard error is below 0.003.
     """
     draws = torch.Generator().manual_seed(0)
