@@ -17,7 +17,7 @@ ONE = Tuned(8, "heun", "uniform", 4, 0.1, 0.01, 1e-6, 0.2)
 
 @pytest.mark.parametrize(
     ("spec", "steps", "count"),
-    [("ddim", 7, 7), ("heun", 4, 7), ("rk4", 3, 11), ("midpoint", 3, 6), ("unipc", 9, 9), ("edm", 4, 7)],
+    [("ddim", 7, 7), ("heun", 4, 7), ("rk4", 3, 11), ("midpoint", 3, 6), ("unipc", 9, 9), ("edm", 8, 14)],
 )
 def test_evaluations_are_counted(spec, steps, count):
     sampler = bind(SAMPLERS, spec, "sampler")

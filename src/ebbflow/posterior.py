@@ -250,6 +250,10 @@ class TMPD(Posterior):
     put row sums of V into the system; here it is the full matrix, by conjugate gradients, each of whose steps is one
     vector-Jacobian product.
 
+    On several modes it is biased, even with an exact denoiser: a Gaussian for x₀ | x_t makes a bridge of two modes, so
+    some samples end in the mode that y rules out. Two modes at ±(1, 1), std 0.1, x = 0.05 known: y is positive in
+    99.995 %, its 5 % quantile 0.84; TMPD's is -0.98. In few dimensions `resampled` is right.
+
     steps: most of these. An exact answer takes as many as y has numbers, and fewer are a good one; a network whose
     Jacobian isn't symmetric and positive stops them early.
     Raises InputError for steps below 1.
@@ -265,6 +269,35 @@ class TMPD(Posterior):
         m, s2 = self.measurement, self.measurement.std**2
         matrix = lambda u: m.operator(covariance(u)) + s2 * u
         return conjugate_gradients(matrix, residual, steps=self.steps, rtol=_rtol(residual))
+
+
+def resampled(
+    x0: Float[Tensor, " n *d"], measurement: Measurement, count: int, *, seed: int = 0
+) -> Float[Tensor, " count *d"]:
+    """`count` of the unconditional samples x₀, drawn with weights w ∝ exp(-|y - A x₀|²/2s²) by systematic resampling.
+
+    Sampling-importance-resampling (Rubin 1988): right for any distribution as n grows, modes and nonlinear A included.
+    The n that it takes grows exponentially with how much y tells, so it is for few dimensions.
+    Raises InputError for s = 0, more than one y, a count below 1, and where the weights amount to fewer than 50 samples
+    (their effective number (Σ w)²/Σ w²): draw more, or widen s.
+    """
+    if measurement.std == 0 or len(measurement.y) != 1 or count < 1:
+        raise InputError(
+            "resampled needs a measurement with std above 0, one y for all samples, and a count of at least 1; "
+            f"got std {measurement.std!r}, {len(measurement.y)} of y and count {count!r}."
+        )
+    misfit = measurement.residual(x0).double().flatten(1).square().sum(1) / (2 * measurement.std**2)
+    weights = (misfit.min() - misfit).exp()
+    effective = float(weights.sum() ** 2 / weights.square().sum())
+    if effective < 50:
+        raise InputError(
+            f"resampled: only {effective:.1f} of {len(x0)} samples count under this measurement, fewer than 50; draw "
+            "more samples or raise its std."
+        )
+    first = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    places = (torch.arange(count, dtype=torch.float64) + first).to(weights.device) / count
+    chosen = torch.searchsorted(weights.cumsum(0) / weights.sum(), places).clamp(max=len(x0) - 1)
+    return x0[chosen]
 
 
 def _at_least_one(method: str, steps: int) -> None:

@@ -162,7 +162,7 @@ def test_heun_steps_by_hand(name):
         torch.testing.assert_close(found, to.alpha * karras_step(x, 1.7, s), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize(("q", "two"), [(2.0, True), (2.9, True), (3.2, False), (200.0, False)])
+@pytest.mark.parametrize(("q", "two"), [(1.8, True), (3.2, False), (200.0, False)])
 def test_a_step_from_afar_is_the_nearer_of_heun_s_and_ddim_s(q, two):
     """To r = 50, where x/α goes with √(s² + r²) about the mean; the other of the two errs more."""
     path = VE(20_000.0)

@@ -92,10 +92,11 @@ def restart(
 
 
 def heun_step(denoiser: DenoiserLike, x: Tensor, now: Scales, then: Scales, cond: dict[str, Any]) -> Tensor:
-    """x_s = α_s (x̃_t + (r_s - r_t) (ε̂_t + ε̂_s) / 2), with ε̂_s at DDIM's x_s; or DDIM's x_s itself, where it is nearer.
+    """x_s = α_s (x̃_t + (r_s - r_t) (ε̂_t + ε̂_s) / 2), with ε̂_s at DDIM's x_s; or that x_s itself where it is nearer.
 
-    Where r is above 1, the data's own scale, ε̂ is a constant less c/r². Of a step by q = r_t/r_s Euler's rule, which is
-    DDIM, then misses c/r_s (q - 1)²/q², and the trapezoid c/r_s (q - 1)³/2q²: more for q > 3, from r = ∞ without bound.
+    Where r is above 1, the data's own scale, ε̂ on a trajectory is a constant less c/r². Of a step by q = r_t/r_s
+    Euler's rule, which is DDIM, then misses c/r_s (q - 1)²/q², and Heun's q - 1 times that, without bound from r = ∞.
+    Beyond q = 3, where it is at least twice, the step is DDIM's (measured: docs/LOG.md).
     """
     estimate = denoiser(x, now, **cond)
     if not then.sigma or now.ratio > 3 * max(then.ratio, 1):
