@@ -413,7 +413,9 @@ class Trained:
         if transform is not None:
             within_float32(transform, "its transform")
             transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
-        own = {name: part.to(outline[name].dtype, copy=True) for name, part in weights.items()}
+        own = {name: torch.empty_strided(w.shape, w.stride(), dtype=w.dtype) for name, w in outline.items()}
+        for name, weight in weights.items():  # as the network lays its weights out: convolutions' have channels last
+            own[name].copy_(weight)
         denoiser.load_state_dict(own, assign=True)
         columns = tuple(config["columns"])
         return cls(

@@ -10,7 +10,6 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image, PngImagePlugin
 
@@ -471,13 +470,6 @@ def test_hidden_colours_do_not_bleed_when_resized():
     assert found[..., 1].max() <= 1
     assert (found[:, 2, 3] > 60).all()
     assert (found[:, 2, 3] < 200).all()
-
-
-def test_on_white():
-    """0.2 · 100 + 0.8 · 255 = 224."""
-    x = np.array([100, 0, 255, 51], np.uint8).reshape(1, 4, 1, 1)
-    assert pictures.on_white(x).ravel().tolist() == pytest.approx([224, 204, 255])
-    assert pictures.on_white(torch.from_numpy(x)).flatten().tolist() == pytest.approx([224, 204, 255])
 
 
 # --- shape --------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def opened(run: str | Path, **named: str) -> "Trained":
     from ..trained import Trained
 
     trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
-    if "data" in trained.named:
+    if named.get("data"):
         from ..domains import domain
         from ..training.run import same_data
 

@@ -1,9 +1,9 @@
-"""What is done to a set of pictures as a whole: which values become 0 and 255, and what has to be said of it."""
+"""What is done to a set of pictures as a whole: which values become 0 and 255, and what is said of it."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -74,3 +74,8 @@ class Tally:
         if self.transparent and channels != 4:
             hint = "" if channels is None else " (--channels 4 keeps that)"
             yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
+
+
+def on_white(x: Any) -> Any:
+    """α c + 255 (1 - α) of pixels (…, 4, h, w), an array or tensor of them, as floats (…, 3, h, w)."""
+    return 255 - (255.0 - x[..., :3, :, :]) * (x[..., 3:, :, :] / 255)

@@ -104,11 +104,6 @@ def transparent(picture: Image.Image) -> bool:
     return picture.mode in ("LA", "RGBA") and picture.getextrema()[-1][0] < 255  # type: ignore[index]
 
 
-def on_white(x: Any) -> Any:
-    """α c + 255 (1 - α) of pixels (…, 4, h, w), an array or tensor of them, as floats (…, 3, h, w)."""
-    return 255 - (255.0 - x[..., :3, :, :]) * (x[..., 3:, :, :] / 255)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Pillow neither warns nor logs: what is wrong with a picture is said once, by its name."""

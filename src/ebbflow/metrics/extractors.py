@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
-from ..data.pictures import on_white
+from ..data.levels import on_white
 from ..errors import InputError
 from ..randomness import generator
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import Image
 
 from ..compare import Method
-from ..data.pictures import on_white
+from ..data.levels import on_white
 from ..errors import InputError
 from ..files import write_file
 from . import curves, style
