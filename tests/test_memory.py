@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ebbflow import memory
+from ebbflow.cli.sample import Drawing, draw
+from ebbflow.data import images
+from ebbflow.domains.images import MORE
 from ebbflow.errors import InputError
 from ebbflow.recipes import ImageRecipe
 from ebbflow.trained import Trained, build_denoiser
@@ -241,3 +245,34 @@ def test_a_large_shape_is_loaded_without_being_made(folder, monkeypatch):
     before = psutil.Process().memory_info().rss
     assert Trained.from_pretrained(folder / "large").shape == (1, 20_000, 20_000)
     assert psutil.Process().memory_info().rss - before < 2**27
+
+
+# --- what many have, on a machine that many have --------------------------------------------------------------------
+
+
+def test_usual_numbers_of_samples_fit_into_a_laptop(monkeypatch):
+    """As many as MNIST has, those of a Fréchet distance, and the 1000 that are measured unless told."""
+    monkeypatch.setattr(memory, "available", lambda: 6.0 * GIB)
+    monkeypatch.setattr(Trained, "sample", lambda self, n, **_: torch.zeros(1))
+    recipe = ImageRecipe(network="unet-tiny", size=8)
+    run = Trained(build_denoiser(recipe, (1, 8, 8), 0), recipe, (1, 8, 8))
+    for n, shape, more in [
+        (60_000, (1, 28, 28), 1),
+        (50_000, (3, 32, 32), 1),
+        (10_000, (3, 32, 32), MORE),
+        (1000, (3, 160, 160), MORE),
+    ]:
+        draw(replace(run, shape=shape), Drawing(n=n), more)
+    with pytest.raises(InputError, match="--n 1000000 would take about"):
+        draw(run, Drawing(n=10**6))
+
+
+def test_pictures_of_an_array_fit_where_their_copies_do(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", images=np.zeros((1000, 28, 28), np.uint8))
+    for copies, fits in ((3.01, True), (2.99, False)):
+        monkeypatch.setattr(memory, "available", lambda copies=copies: copies * 784_000 / memory.SHARE)
+        if fits:
+            assert len(images.load(str(tmp_path / "x.npz"), progress=False).x) == 1000
+        else:
+            with pytest.raises(InputError, match="would take about"):
+                images.load(str(tmp_path / "x.npz"), progress=False)

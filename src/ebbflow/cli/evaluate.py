@@ -116,9 +116,10 @@ def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Te
     """Samples, and what they measure beside data."""
     from ..domains import domain
 
-    x, labels = draw(trained, drawing, more=27, **options)
+    own = domain(trained.recipe)
+    x, labels = draw(trained, drawing, more=own.MORE, **options)
     print("measuring …", file=sys.stderr)
-    return x, domain(trained.recipe).evaluate(trained.reading(), x, labels, seed=drawing.seed)
+    return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed)
 
 
 def _policy(
@@ -175,7 +176,7 @@ def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, 
     seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
     if blind:
         seen["images"] = 0 * seen["images"]
-    exact, more = replace(drawing, precision="no"), 27 * robots.DRAWS  # as precise as when tried out
+    exact, more = replace(drawing, precision="no"), robots.MORE * robots.DRAWS  # as precise as when tried out
     draws = [draw(trained, exact, more=more, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
     x = torch.stack(draws, 1)
     return x, robots.evaluate(recipe, x, seed=drawing.seed)

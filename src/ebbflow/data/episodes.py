@@ -200,7 +200,7 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
             raise InputError(
                 f"{where}: {name} must be uint8 (n, h, w, 3), one for each action; got {frames.dtype} {frames.shape}."
             )
-    images = {name: resized(torch.from_numpy(held[name].read(COPIES)), size) for name in cameras}
+    images = {name: resized(torch.from_numpy(held[name].read(COPIES - 1)), size) for name in cameras}
     arrays = {name: held[name].read(_EACH) for name in _ARRAYS if name in held}
     arrays.setdefault("state", np.zeros((len(arrays["action"]), 0), np.float32))
     given: dict[str, Any] = {

@@ -307,7 +307,7 @@ def _read_npz(path: Path, label: str | None) -> Points:
         return _in_parts(path, archive, *found, label)
     if label is not None and label not in archive:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
-    label = label or next((name for name in ("labels", "y") if name in archive and len(archive) > 1), None)
+    label = label or next((name for name in LABELS if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
     pictures = [name for name, array in arrays.items() if array.pictures]
     if pictures and "x" not in arrays:

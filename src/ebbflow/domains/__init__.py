@@ -13,7 +13,8 @@ A module has
     SNAPSHOT, snapshot_files   the samples drawn while training goes on, and the files that keep them
     finish                     what is drawn when training has ended
     describe                   one line on the data
-    N, FILE, EXTENSIONS, EACH  how many samples to draw, where to, in which formats, how large each is
+    N, FILE, EXTENSIONS        how many samples to draw, where to, in which formats
+    EACH, MORE                 how many bytes each may take, and how many times that to measure it
     write, draw_samples        samples as a file, and as a picture
     evaluate, draw_evaluation  metrics of samples, and what is drawn beside them
     real                       real examples

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 UNIT, UNITS = "pt", "rows"
 N = N_EVALUATE = 10_000  # samples that `ebbflow sample` and `evaluate` draw
 FILE, EXTENSIONS = "samples.npy", (".npy", ".npz", ".csv", ".tsv")  # where to, by default, and in which formats
-EACH = 300  # bytes a sample may take
+EACH, MORE = 300, 27  # bytes a sample may take, and how many times that to measure it
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
 FEWEST_ROWS = 100  # of a table of which some are held out
 WALK_POINTS = 1500

@@ -34,7 +34,7 @@ UNIT, UNITS = "chunk", "steps"
 N, N_EVALUATE = 64, 512  # chunks that `ebbflow sample` draws, steps that `evaluate` looks at, none ever trained on
 DRAWS = 8  # chunks for each step that `evaluate` looks at
 FILE, EXTENSIONS = "chunks.npz", (".npz",)
-EACH = 100_000  # bytes a chunk may take, with small pictures
+EACH, MORE = 100_000, 27  # bytes a chunk may take, with small pictures, and how many times that to measure it
 SNAPSHOT: dict[str, Any] = {"n": 32, "steps": 10}
 FITS: dict[str, Callable[..., Transform]] = {
     "mean_std": Standardise.fit,
