@@ -16,7 +16,19 @@ from matplotlib.figure import Figure
 from ebbflow import data
 from ebbflow.compare import METHODS, compare
 from ebbflow.errors import EbbflowError, InputError, StorageError
-from ebbflow.files import append_to, create, locked, own_folder, remove, storage, sync, write_file, writing_folder
+from ebbflow.files import (
+    append_to,
+    create,
+    home,
+    locked,
+    own_folder,
+    remove,
+    state_of,
+    storage,
+    sync,
+    write_file,
+    writing_folder,
+)
 from ebbflow.plots import animation, images, style, video
 from ebbflow.recipes import PointRecipe
 from ebbflow.trained import Trained
@@ -267,3 +279,26 @@ for module in pkgutil.walk_packages(ebbflow.__path__, "ebbflow."):
 def test_every_module_is_imported_without_fcntl():
     done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- the state of data, for a cache's key ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["{}/photos", "hf:{}/photos", "~/photos", "{}/none.npz+{}/photos/b/2.png"])
+def test_a_state_changes_with_any_file_of_the_data(tmp_path, monkeypatch, named):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos/b").mkdir(parents=True)
+    (tmp_path / "photos/a").symlink_to("nothing")  # hides no other file
+    file = tmp_path / "photos/b/2.png"
+    file.write_bytes(b"one")
+    name = named.replace("{}", str(tmp_path))
+    before = state_of(name)
+    assert before == state_of(name)
+    file.write_bytes(b"three")
+    assert state_of(name) != before
+    assert state_of("three_gaussians") == ()
+
+
+def test_a_user_that_is_nobody_is_part_of_a_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (home("~/a"), home("~nobody-of-that-name/a")) == (tmp_path / "a", Path("~nobody-of-that-name/a"))

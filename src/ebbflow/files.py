@@ -183,12 +183,21 @@ def remove(path: Path) -> None:
 def state_of(name: str) -> tuple[tuple[str, int, int, int], ...]:
     """Path, size, time and inode of each of a data set's files, for a cache's key; () where it names none.
 
-    name: a file, a folder with all that is in it, or several of them with + between.
+    name: a file, a folder with all that is in it, either after "hf:", or several of them with + between.
     """
     found = []
-    for part in map(Path, {name, *name.split("+")}):
-        with suppress(OSError, ValueError):
-            for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
+    name = name.removeprefix("hf:")
+    for part in map(home, {name, *name.split("+")}):
+        for file in [part, *(part.rglob("*") if os.path.isdir(part) else ())]:
+            with suppress(OSError, ValueError):  # what can't be looked at, such as a link to nothing, hides no other
                 about = file.stat()
                 found.append((str(file.absolute()), about.st_size, about.st_mtime_ns, about.st_ino))
     return tuple(sorted(found))
+
+
+def home(name: str) -> Path:
+    """A path with ~ and ~user in it looked up; as it is written where there is no such user."""
+    path = Path(name)
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path

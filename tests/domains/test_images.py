@@ -71,6 +71,7 @@ def test_every_domain_has_what_the_commands_ask_for():
         "FILE",
         "EXTENSIONS",
         "EACH",
+        "MORE",
         "UNIT",
         "UNITS",
         "write",
@@ -159,8 +160,10 @@ def test_a_range_of_ones_own(depths):
     assert start.recipe.value_range == "0:4095"
     with pytest.raises(InputError, match="value_range must be LOW:HIGH"):
         prepare(replace(recipe, value_range="much"))
-    plain, _ = prepare(replace(RECIPES["flow-images"](), **SMALL))
-    assert plain.recipe.value_range == ""
+    plain = replace(RECIPES["flow-images"](), **SMALL)
+    assert prepare(plain)[0].recipe.value_range == ""
+    with pytest.raises(InputError, match="value_range is for pictures of more than 8 bits, and digits holds none"):
+        prepare(replace(plain, value_range="0:255"))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cache import fingerprint
 from ..errors import InputError
+from ..files import home
 from ..memory import room
 from ..specs import listed
 from .gather import Found, Source
@@ -27,7 +28,7 @@ def read_hub(data: str, label: str) -> Found:
     name, _, config = data.removeprefix("hf:").partition(":")
     if not name:
         raise InputError(f"data must be hf:NAME or hf:NAME:CONFIG; got {data!r}.")
-    path = Path(name).expanduser()
+    path = home(name)
     try:
         saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))  # by save_to_disk
         held = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(name, config or None)

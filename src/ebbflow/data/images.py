@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..arrays import Stored, npz
 from ..errors import InputError
+from ..files import home
 from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
@@ -142,7 +143,7 @@ def _find(data: str, label: str) -> Found:
         return _digits(label)
     if data.startswith("hf:"):
         return hugging_face.read_hub(data, label)
-    path = Path(data).expanduser()
+    path = home(data)
     _check("data", data, ACCEPTED, data != "")  # which Path takes for the current folder
     try:
         if path.is_dir():
@@ -233,7 +234,7 @@ def _array(held: Mapping[str, Stored], name: str, label: str) -> Found:
         raise InputError(f"{array.where} must be uint8, 0 to 255; got {array.kind}.")
     if array.ndim not in (3, 4) or (*array.shape, 1)[3] not in (1, 3, 4) or 0 in array.shape:
         raise InputError(f"{array.where} must have shape (n, h, w) or (n, h, w, c), c = 1, 3 or 4; got {array.shape}.")
-    images = array.read(COPIES)
+    images = array.read(COPIES - 1)
     images = images.reshape((*images.shape, 1)[:4])
     if not label:
         return Found(images)

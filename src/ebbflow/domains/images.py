@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 UNIT, UNITS = "img", "pictures"
 N, N_EVALUATE = 64, 1000  # samples that `ebbflow sample` and `ebbflow evaluate` draw
 FILE, EXTENSIONS = "samples.png", (".npz",)  # where to, by default, and in which formats that `train` reads
-EACH = 400_000  # bytes a sample may take
+EACH, MORE = 20_000, 3  # bytes a sample may take, and how many times that to measure it: at most 5000 are
 SNAPSHOT: dict[str, Any] = {"n": 20, "sampler": "dpmpp_2m", "grid": "uniform", "steps": 12, "bound": 1.0}
 PLAN = Plan(
     recipes={"diffusion": "ddpm-images", "flow": "flow-images"},
@@ -74,6 +74,8 @@ def prepare(recipe: ImageRecipe) -> Prepared:
     train, _ = parts(recipe)
     if recipe.conditional and train.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
+    if recipe.value_range and not train.levels:
+        raise InputError(f"value_range is for pictures of more than 8 bits, and {recipe.data} holds none.")
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))

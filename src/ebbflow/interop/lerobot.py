@@ -36,7 +36,7 @@ from ..data.episodes import Episodes, numbered, resized
 from ..data.levels import Decoded, Levels, Tally
 from ..data.normalise import Quantiles, Standardise
 from ..errors import InputError
-from ..files import sync, writing_folder
+from ..files import home, sync, writing_folder
 from ..memory import COPIES, room
 from ..training import checkpoint
 
@@ -144,7 +144,7 @@ def read_info(where: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_stats(where: str | os.PathLike[str]) -> Stats:
     """What stats.json, or a data set's meta/stats.json, holds: feature → min, max, mean, std, count, … in float64."""
-    file = Path(where).expanduser()
+    file = home(os.fspath(where))
     if file.suffix != ".json":
         file = _folder(where, ["meta/*"]) / "meta/stats.json"
     stats = checkpoint.load_json(file)
@@ -221,7 +221,7 @@ _PLACE = ("chunk_index", "file_index", "from_timestamp")
 
 def _folder(where: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
     """A local folder, else what matches the patterns of a data set on the hub: its revision v3.0, or the newest."""
-    folder, name = Path(where).expanduser(), os.fspath(where)
+    folder, name = home(os.fspath(where)), os.fspath(where)
     if folder.is_dir():
         return folder
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
