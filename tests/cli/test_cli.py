@@ -1,5 +1,6 @@
 """The command as a stranger meets it: help in a moment, and one clear sentence for whatever can't be."""
 
+import ast
 import os
 import resource
 import shutil
@@ -7,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ebbflow import __version__
-from ebbflow.cli import COMMANDS, HELP, arguments, main
+from ebbflow.cli import COMMANDS, HELP, arguments, listing, main
 from ebbflow.recipes import RECIPES
 from ebbflow.signals import STOPPING
 from recording import record
 
+SOURCE = Path(arguments.__file__).parent
 SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
 HELPS = [
     ["--help"],
@@ -37,6 +41,34 @@ def shell(*arguments, **options):
 
 
 # --- help ---------------------------------------------------------------------------------------------------
+
+
+def test_a_help_text_says_the_main_thing_in_twelve_words():
+    """Those before its semicolon; of every field of the commands and recipes."""
+    long = []
+    for file in (*SOURCE.glob("*.py"), SOURCE.parent / "recipes/recipe.py"):
+        for row in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            body = row.body if isinstance(row, ast.ClassDef) else []
+            for field, text in pairwise(body):
+                is_option = isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.dump(field.annotation)
+                said = text.value.value if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) else ""
+                if is_option and len(said.split(";")[0].split()) > 12:
+                    long.append(f"{file.name}: {said}")
+    assert not long
+
+
+def test_what_is_said_twice_is_said_once(monkeypatch, capsys):
+    """Data is read before training and in it, and Python forgets what it said whenever its filters change."""
+
+    def warn(argv):
+        for text in ("one", "one", "two"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+            warnings.warn(f"{text}\x1b", stacklevel=1)
+
+    monkeypatch.setattr(listing, "run", warn)
+    assert main(["list"]) == 0
+    assert capsys.readouterr().err == "ebbflow: one\\x1b\nebbflow: two\\x1b\n"
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)

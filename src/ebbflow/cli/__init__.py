@@ -1,5 +1,6 @@
 """The `ebbflow` command: one module per command, imported only when it is called, so that --help needs no torch."""
 
+import functools
 import importlib
 import io
 import os
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without ² or σ shows ? instead
     try:
         with handled(stop), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say(message)
+            said = functools.cache(_say)  # data is read several times, and what there is to say of it is said once
+            warnings.showwarning = lambda message, *_, **__: said(str(message))
             return _main(args)
     except KeyboardInterrupt as stopped:
         told = stopped if isinstance(stopped, Interrupted) else Interrupted()

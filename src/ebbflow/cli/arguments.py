@@ -67,7 +67,7 @@ class Named(Weights):
     """What a run was trained on, likewise."""
 
     data: Annotated[str, hint("the run's, if you trained it here")] = ""
-    """The file, folder or hub set that the run was trained on, if it was trained elsewhere or that was moved."""
+    """The data that the run was trained on; needed if it was trained elsewhere, or the data was moved."""
     source: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The second set that the run starts from, likewise."""
 

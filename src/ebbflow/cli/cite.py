@@ -15,9 +15,9 @@ class Cite:
     """Print the BibTeX entries of the papers behind a recipe."""
 
     recipe: tyro.conf.Positional[str]
-    """ddpm, flow, edm, bridge, ot-flow, ddpm-images, flow-images, edm-images, flow-policy, pi0, flow-policy-pusht,
-    diffusion-policy-pusht, pi0-pusht, flow-policy-aloha-transfer, flow-policy-aloha-insertion, pi0-aloha-transfer or
-    pi0-aloha-insertion."""
+    """The recipe; ddpm, flow, edm, bridge, ot-flow, ddpm-images, flow-images, edm-images, flow-policy, pi0,
+    flow-policy-pusht, diffusion-policy-pusht, pi0-pusht, flow-policy-aloha-transfer, flow-policy-aloha-insertion,
+    pi0-aloha-transfer or pi0-aloha-insertion."""
 
 
 def run(argv: Sequence[str]) -> None:

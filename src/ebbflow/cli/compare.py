@@ -22,9 +22,9 @@ class Subject:
     """What both methods share; the rest of each recipe (path, target, sampler) is its own."""
 
     data: str = PointRecipe.data
-    """A point set (see `ebbflow list`), a .csv, .tsv, .npy or .npz file; or pictures: compare --data digits --help."""
+    """A point set or a file, as in train; or pictures: compare --data digits --help."""
     label: Annotated[str, hint("none")] = PointRecipe.label
-    """Column of the file that holds the labels (name, or number from 1)."""
+    """Column of the file that holds the labels; its name, or number from 1."""
     network: str = PointRecipe.network
     """The network and its size, as in mlp:width=64,depth=6."""
     steps: int = 1800
@@ -44,7 +44,7 @@ class Points(Subject):
     """Points."""
 
     points: int = PointRecipe.points
-    """How many points to draw from a named point set, once, as training data."""
+    """How many points to draw from a named point set; once, as training data."""
     held_out: float = PointRecipe.held_out
     """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
 
@@ -57,9 +57,9 @@ class Images(Subject):
     """Pictures."""
 
     data: str = _IMAGES.data
-    """digits, a folder of pictures, a .npz (uint8 images, labels), MNIST's idx files or their folder, or hf:NAME."""
+    """digits, a folder of pictures, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
     label: Annotated[str, hint("where they usually are")] = _IMAGES.label
-    """Where the labels are: folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    """Where the labels are; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
     network: str = _IMAGES.network
     """The network and its size, as in unet:width=64."""
     steps: int = _IMAGES.steps
@@ -69,7 +69,7 @@ class Images(Subject):
     lr: float = _IMAGES.lr
     """Peak learning rate."""
     conditional: bool = _IMAGES.conditional
-    """Train on the labels too, and draw every class as often as the data has it."""
+    """Train on the labels too; every class is drawn as often as the data has it."""
     size: int = _IMAGES.size
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = _IMAGES.channels

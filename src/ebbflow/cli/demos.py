@@ -18,7 +18,7 @@ class Demos:
     """Let a script fulfil a task again and again, from random places of the objects, and keep what it saw and did."""
 
     task: tyro.conf.Positional[Literal["aloha-transfer", "aloha-insertion"]]
-    """What to demonstrate: two arms hand over a cube, or insert a peg."""
+    """What to demonstrate; two arms hand over a cube, or insert a peg."""
     episodes: int = 50
     """How many demonstrations; failed attempts are not kept."""
     out: Annotated[str, hint("TASK.npz")] = ""

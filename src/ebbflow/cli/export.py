@@ -22,9 +22,9 @@ class Export:
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("none")] = ""
     """Folder to write."""
     push: Annotated[str, hint("nowhere")] = ""
-    """Also upload to this hub repository, user/name (log in with `hf auth login` first)."""
+    """Also upload to this hub repository, user/name; log in with `hf auth login` first."""
     license: Annotated[str, hint("none")] = ""
-    """The weights' licence for the model card, as the hub writes it: apache-2.0, cc-by-4.0, …"""
+    """The weights' licence, for the model card; as the hub writes it: apache-2.0, cc-by-4.0, …"""
     private: Flag = False
     """Make the repository private."""
     overwrite: Flag = False

@@ -39,7 +39,7 @@ class Likelihood:
     steps: int = 100
     """Runge-Kutta steps from data to noise; half of them are the comparison that gives the discretisation error."""
     divergence: Literal["exact", "hutchinson", "hutch++"] = "exact"
-    """exact takes a derivative for each dimension, the other two one for each probe."""
+    """exact takes a derivative for each dimension; the other two one for each probe."""
     probes: Annotated[int, hint(f"{PROBES}, where there are any")] = 0
     """Random probes of hutchinson and hutch++."""
     picture: bool = True

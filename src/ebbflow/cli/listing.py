@@ -24,8 +24,8 @@ class List:
     """List what can be named on the command line, with the options each takes and their defaults."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators, metrics, or
-    all."""
+    """Which table; recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators,
+    metrics, or all."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -22,11 +22,11 @@ class Driving:
     n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0
     """Actions of a chunk that are carried out before the next."""
     delay: int = 0
-    """Steps that pass while a chunk is computed: the next is asked for that much sooner."""
+    """Steps that pass while a chunk is computed; the next is asked for that much sooner."""
     real_time: Flag = False
     """Let every chunk continue the one being carried out (real-time chunking)."""
     ensemble: Annotated[float, hint("off")] = OFF
-    """Ask for a chunk at every step and average all that speak of now, by exp(-this × age) (ACT's is 0.01)."""
+    """Average every step's chunks with weight exp(-this × age); ACT's is 0.01."""
 
     def __post_init__(self) -> None:
         within(self, n_action_steps=(0, MOST), delay=(0, MOST))

@@ -31,9 +31,9 @@ class Drawing:
     seed: int = 0
     """Sample i depends on (seed, i) alone, whatever n is."""
     sampler: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbflow list samplers`, with options as in ddim:eta=0.5 or ddpm:variance=beta."""
+    """A row of `ebbflow list samplers`; with options as in ddim:eta=0.5 or ddpm:variance=beta."""
     grid: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbflow list grids`, with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
+    """A row of `ebbflow list grids`; with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
     steps: Annotated[str, hint("the recipe's")] = ""
     """Number of sampling steps; auto takes all from `ebbflow tune` (auto:10: what it found for 10 evaluations)."""
     label: Annotated[str, hint("none")] = ""
@@ -44,7 +44,7 @@ class Drawing:
     interval: tuple[float, float] = (0.0, 1.0)
     """Times between which guidance acts."""
     bound: Annotated[float, hint("the recipe's")] = -1.0
-    """Keep estimates of the data within ± this, in the network's units, on the way; 0 lets them be."""
+    """Keep estimates of the data within ± this; in the network's units, 0 lets them be."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
     threads: int = 0
@@ -81,7 +81,7 @@ class Sample:
     overwrite: Flag = False
     """Replace the file and its picture if they exist; those in the run's folder always are."""
     picture: bool = True
-    """Draw the samples, beside real data where that is a built-in set or named by --data."""
+    """Draw the samples; beside real data where that is a built-in set or named by --data."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -33,9 +33,9 @@ class ShowData:
     """Draw a data set, with its classes and its exact density where one is known."""
 
     data: tyro.conf.Positional[str]
-    """A point set (`ebbflow list data`), a .csv, .tsv, .npy or .npz file, or pictures: digits, a folder, hf:NAME."""
+    """A point set, a table, or pictures; see `ebbflow list data`; pictures are digits, a folder, hf:NAME."""
     label: Annotated[str, hint("none")] = ""
-    """Column of the file that holds the labels (name, or number from 1); of pictures, see train flow-images."""
+    """Column of the file that holds the labels; its name, or number from 1, of pictures as in train flow-images."""
     size: int = 0
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs."""
     n: int = 10_000

@@ -19,11 +19,11 @@ class Running:
     """How to train, apart from what."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What to do when a loss or gradient isn't finite: stop (exit 3), or skip that step."""
+    """Stop where a loss or gradient isn't finite, or skip that step; stopping is exit code 3."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
     compile: Flag = False
-    """Run the network through torch.compile: a minute or more to begin with, faster steps after that."""
+    """Run the network through torch.compile; a minute or more to begin with, faster steps after that."""
     track: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], hint("none")] = ()
     """Also log to these, where installed; metrics.jsonl is always written."""
     checkpoints: int = 5
@@ -33,7 +33,7 @@ class Running:
     accumulate: int = 1
     """Parts that a batch goes through the network in; more need less memory, with the same result."""
     snapshots: int = 24
-    """How many sets of samples to save over the run, for its animation; 0 for none."""
+    """How many sets of samples to save for the run's animation; 0 for none."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
     quiet: Flag = False

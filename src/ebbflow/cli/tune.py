@@ -27,8 +27,7 @@ class Tune:
     evaluations: int = 10
     """How often the network may be asked for a sample."""
     aim: Literal["both", "rms", "median"] = "both"
-    """What shall be small: the root of the mean square, which the few samples near a border between modes make up,
-    the median, or both."""
+    """Which error to make small; rms is made up by the few samples near borders between modes."""
     depth: Literal["grids", "times", "weights"] = "weights"
     """What is fitted: the grids' parameters; then the times themselves; then (up to 20 evaluations) every weight of
     every step, which takes longest."""

@@ -27,7 +27,7 @@ class Recipe:
     label: str = ""
     """Where the labels are."""
     conditional: bool = False
-    """Train on the labels too, so that samples can be asked for by label."""
+    """Train on the labels too; samples can then be asked for by label."""
     label_dropout: float = 0.1
     """Share of labels hidden in training, for classifier-free guidance."""
 
@@ -44,7 +44,7 @@ class Recipe:
     coupling: str = "independent"
     """Which noise meets which point: independent, ot or class_ot."""
     stable_targets: bool = False
-    """Average each target over the examples of the batch that could have made x_t (exact, less noisy; for points)."""
+    """Average targets over examples that could have made x_t; exact, less noisy, for points."""
     network: str = "mlp"
     """The network and its size, as in mlp:width=64,depth=6."""
 
@@ -61,18 +61,18 @@ class Recipe:
     clip: float = 1.0
     """Largest gradient norm; larger ones are scaled down."""
     ema: float = 0.999
-    """Decay of the average of the weights that sampling uses, after its warm-up."""
+    """Decay of the averaged weights that sampling uses, after its warm-up."""
     seed: int = 0
     """Seed of everything random."""
 
     sampler: str = "heun"
-    """Default sampler: a row of `ebbflow list samplers`, such as heun, ddim:eta=0.5 or dpmpp_2m."""
+    """Default sampler; a row of `ebbflow list samplers`, such as heun, ddim:eta=0.5 or dpmpp_2m."""
     grid: str = "quadratic"
-    """Default grid of sampling times: a row of `ebbflow list grids`, such as uniform, log_snr, karras or trailing."""
+    """Default grid of sampling times; a row of `ebbflow list grids`, such as uniform, log_snr, karras or trailing."""
     sample_steps: int = 50
     """Default number of sampling steps."""
     bound: float = 0.0
-    """Keep estimates of x₀ within ± this, in the network's units, while sampling; 0 lets them be."""
+    """Keep estimates of x₀ within ± this while sampling; in the network's units, 0 lets them be."""
 
     @property
     def independent(self) -> bool:
@@ -182,19 +182,19 @@ class PointRecipe(Recipe):
     sources: ClassVar[tuple[str, ...]] = ("data", "source")
 
     data: str = "three_gaussians"
-    """A point set (see `ebbflow list`) or a .csv, .tsv, .npy or .npz file."""
+    """A point set or a file; see `ebbflow list`, or .csv, .tsv, .npy, .npz."""
     label: str = ""
-    """Column of the file that holds the labels (name, or number from 1)."""
+    """Column of the file that holds the labels; its name, or number from 1."""
     points: int = 50_000
-    """How many points to draw from a named point set, once, as training data."""
+    """How many points to draw from a named point set; once, as training data."""
     source: str = "noise"
-    """The t = 1 end: noise, or a second point set to start from (velocity target only)."""
+    """The t = 1 end: noise, or a second point set; that needs the velocity target."""
     held_out: float = 0.1
     """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
     standardise: bool = True
     """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
     stable_targets: bool = True
-    """Average each target over the points of the batch that could have made x_t (exact, less noisy)."""
+    """Average targets over points that could have made x_t; exact, less noisy."""
 
     @property
     def independent(self) -> bool:
@@ -212,9 +212,9 @@ class ImageRecipe(Recipe):
     domain: ClassVar[str] = "images"
 
     data: str = "digits"
-    """digits, a folder of pictures, a .npz (uint8 images, labels), MNIST's idx files or their folder, or hf:NAME."""
+    """digits, a folder of pictures, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
     label: str = ""
-    """Where the labels are: folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    """Where the labels are; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
     size: int = 0
     """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
     channels: int = 0
@@ -226,7 +226,7 @@ class ImageRecipe(Recipe):
     held_out: float = 0.1
     """Share of the pictures never trained on, to measure with; a set with test parts of its own keeps those."""
     on_bad_image: Literal["skip", "fail"] = "skip"
-    """What a file that can't be read does: it is left out (at most 5 % may be), or ends the run."""
+    """Skip files that can't be read, or fail; at most 5 % may be skipped."""
 
     @staticmethod
     def built_in(data: str) -> bool:
@@ -257,7 +257,7 @@ class RobotRecipe(Recipe):
     simulator: str = ""
     """Where the policy is tried out: a row of `ebbflow list simulators`."""
     objective: Literal["flow_matching", "diffusion"] = "flow_matching"
-    """What decides path, target, times, sampler, grid, sample_steps and bound, where they are not given."""
+    """Flow matching or diffusion; decides path, target, times, sampler, grid, sample_steps and bound unless given."""
     path: str = ""
     target: str = ""
     times: str = ""
@@ -274,7 +274,7 @@ class RobotRecipe(Recipe):
     state: str = "all"
     """Columns of the state that the policy sees, by name and comma; all, or none."""
     angles: str = ""
-    """Those of them that are angles in radians, which it sees as sine and cosine."""
+    """Columns that are angles in radians; the policy sees their sine and cosine."""
     action: str = "all"
     """Columns of the action that it predicts, by name and comma; all."""
     cameras: str = ""
@@ -286,9 +286,9 @@ class RobotRecipe(Recipe):
     prompt: int = 0
     """Bytes of the task's instruction that it is told; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
-    """How states and actions are brought to the network's units: π0's, π0.5's, or the range to [-1, 1]."""
+    """How states and actions are scaled; as π0 does, as π0.5 does, or the range to [-1, 1]."""
     least: float = 0.01
-    """Least spread of a column that is brought to 1: what hardly moves would otherwise be all noise."""
+    """Least spread of a column that is scaled to 1; what hardly moves would be all noise."""
     masked: bool = True
     """Leave actions beyond an episode's end out of the loss; else its last action is learned there."""
     held_out: float = 0.05
