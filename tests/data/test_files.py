@@ -188,6 +188,10 @@ def test_parts_of_a_table(tmp_path):
         InputError, match=r"'x_test' and 'x_train' must have as many columns|'x_train' and 'x_test' must"
     ):
         read(tmp_path / "mine.npz")
+    np.savez(tmp_path / "mine.npz", x=TABLE[:4], x_test=TABLE[4:], y=KINDS[:4], y_test=KINDS[4:], train=TABLE)
+    with pytest.warns(UserWarning, match=r"4 rows to train on \('x'\), 2 held out \('x_test'\)\.$"):
+        points = read(tmp_path / "mine.npz")
+    assert (points.x.tolist(), points.test, points.labels.tolist()) == (TABLE.tolist(), 2, [0, 1, 2, 0, 1, 2])
     np.savez(tmp_path / "mine.npz", train=TABLE, labels=KINDS)
     assert read(tmp_path / "mine.npz").labels.tolist() == [0, 1, 2, 0, 1, 2]
 

@@ -60,6 +60,8 @@ def test_what_is_held_out_is_never_trained_on(file):
 
 def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
     """A recording that has a camera of more than 8 bits; what was given is asked for again, by its name."""
+    with pytest.raises(InputError, match=r"those of camera 'top' in .* have 8"):
+        prepare(replace(recipe(file, cameras="top"), value_range="top=0:9"))
     told = []
 
     def load(data, cameras, size, levels):

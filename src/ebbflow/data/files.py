@@ -301,8 +301,9 @@ def _read_npy(path: Path, label: str | None) -> Points:
 
 def _read_npz(path: Path, label: str | None) -> Points:
     archive = npz(path)
-    likely = {name: len(array) for name, array in archive.items() if array.ndim == 2 and part_of(name)[1] not in LABELS}
-    found = None if "x" in archive else parts(likely, str(path), "rows")
+    tables = {name: part_of(name)[1] for name, array in archive.items() if array.ndim == 2}
+    likely = [name for name, rest in tables.items() if (rest == "x" if "x" in archive else rest not in LABELS)]
+    found = parts({name: len(archive[name]) for name in likely}, str(path), "rows")
     if found and found[1]:
         return _in_parts(path, archive, *found, label)
     if label is not None and label not in archive:
@@ -312,8 +313,8 @@ def _read_npz(path: Path, label: str | None) -> Points:
     pictures = [name for name, array in arrays.items() if array.pictures]
     if pictures and "x" not in arrays:
         raise InputError(f"{path} holds pictures ({listed(pictures)}), which recipes such as flow-images learn from.")
-    tables = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
-    name = next((name for name in ("x", *tables) if name in arrays), None)
+    usable = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
+    name = next((name for name in ("x", *usable) if name in arrays), None)
     if name is None:
         raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {listed(archive)}.")
     table = _sound(arrays[name].where, _numbers(arrays[name]))

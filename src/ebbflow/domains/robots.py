@@ -59,6 +59,11 @@ def fits(recipe: RobotRecipe) -> None:
 def prepare(recipe: RobotRecipe) -> Prepared:
     """Every step of a recipe's episodes, but those held out, as an example in the network's units."""
     train, _ = parts(recipe)
+    ranges = {part.partition("=")[0] for part in _names(recipe.value_range)}
+    if idle := sorted(ranges - train.levels.keys()):
+        raise InputError(
+            f"value_range is for pictures of more than 8 bits, and those of camera {idle[0]!r} in {recipe.data} have 8."
+        )
     fit = partial(FITS[recipe.normalise], least=recipe.least)
     action = fit(train.action)
     known = train.columns(recipe.state, recipe.angles)
