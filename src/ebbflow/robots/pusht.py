@@ -7,8 +7,6 @@ from jaxtyping import Float, UInt8
 
 from . import Observation, checked, needed
 
-COVERAGE = 0.95  # of the outline: more is success, and the score is in units of it
-
 
 class PushT:
     """Push-T from state (disc xy, T xy, angle of the T) or from pictures of 96 × 96; an action is the disc's target.
