@@ -741,7 +741,7 @@ def _encode(
     file.parent.mkdir(parents=True, exist_ok=True)
     begins = set(starts.tolist())
     try:
-        with av.open(str(file), "w") as container:
+        with _own_priority(), av.open(str(file), "w") as container:
             stream = container.add_stream(name, Fraction(fps).limit_denominator(10_000), options=dict(options))
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
             for k, picture in enumerate(frames):
@@ -757,6 +757,20 @@ def _encode(
         if isinstance(error, OSError):
             raise
         raise InputError(f"{file.name} can't be encoded as {codec}: {' '.join(str(error).split())}.") from error
+
+
+@contextmanager
+def _own_priority() -> Iterator[None]:
+    """This thread keeps its scheduling: for root, the AV1 encoder makes it a real-time one that nothing interrupts."""
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def _plain(fps: float) -> int | float:
