@@ -6,7 +6,6 @@ touches pyplot or rcParams, so figures can be made in any thread.
 """
 
 import io
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -326,10 +325,3 @@ def text_row(figure: Figure, texts: Sequence[tuple[str, str]], top: float, *, ga
 
 def plural(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def ticks_for(low: float, high: float) -> list[float]:
-    """A few round numbers inside an interval."""
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    step *= next(k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= 5)
-    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
