@@ -60,7 +60,7 @@ def test_seconds_that_are_assumed_are_said_to_be(run, tmp_path, monkeypatch, fps
     episode, seen = robot_run.robots.held_episode(trained.recipe)
     monkeypatch.setattr(robot_run.robots, "held_episode", lambda recipe: (replace(episode, fps=fps), seen))
     titles = []
-    monkeypatch.setattr(robot_run.style, "save", lambda figure, path: titles.append(figure))
+    monkeypatch.setattr(robot_run.style, "save", lambda figure, path: titles.append(figure) or path)
     for name in ("trajectories", "pusht_fan", "fan"):
         monkeypatch.setattr(robot_run.drawing, name, lambda *_, title, **__: title)
     robot_run.draw_trajectories(trained, tmp_path / "x.png")
