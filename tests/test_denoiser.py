@@ -285,6 +285,7 @@ def test_no_time_is_rounded_to_bfloat16(dtype):
 
     class Told(torch.nn.Linear):
         def forward(self, x, t):
+            assert t.dtype == torch.promote_types(dtype, torch.float32)
             asked.append((x.dtype, float(t[0])))
             return super().forward(x)
 
