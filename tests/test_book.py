@@ -38,6 +38,15 @@ def test_every_page_is_in_the_contents():
     assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} <= listed
 
 
+def test_every_module_is_in_the_reference():
+    """All but the commands, which have a page of their own."""
+    root = DOCS.parent / "src"
+    parts = [path.relative_to(root).with_suffix("").parts for path in root.rglob("*.py")]
+    modules = {".".join(own).removesuffix(".__init__") for own in parts if "cli" not in own and "__main__" not in own}
+    pages = "".join(page.read_text() for page in (DOCS / "reference").rglob("*.md"))
+    assert modules - {"ebbflow"} <= set(re.findall(r"automodule:: ([\w.]+)", pages))
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_has_what_a_chapter_needs(chapter):
     text = chapter.read_text()

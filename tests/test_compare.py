@@ -74,6 +74,7 @@ def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
         assert str(folder.parent).encode() not in path.read_bytes(), path.name
     command = ["ebbflow", "compare", "--data", "/srv/jo/own data/a.csv", "--out=/srv/jo/found", "--network", "mlp"]
     assert _shared(shlex.join(command), PointRecipe()) == "ebbflow compare --data a.csv --out=found --network mlp"
+    assert _shared("ebbflow compare --data /srv/jo=1/a.csv", PointRecipe()) == "ebbflow compare --data a.csv"
     hub = "ebbflow compare --data hf:user/mnist --steps 5"
     assert _shared(hub, ImageRecipe()) == hub
     save(tmp_path / "own.csv", torch.randn(120, 2, generator=torch.Generator().manual_seed(0)))

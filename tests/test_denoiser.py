@@ -276,3 +276,22 @@ def test_masked_numbers_are_without_error_and_count_as_much_as_ever():
     assert found.tolist() == pytest.approx([(0 + 1 + 4 + 9) / 6, (36 + 49) / 6])
     everything = denoiser.loss(x0, noise, torch.full((2,), 0.5), mask=torch.ones(2, 3, 1, dtype=torch.bool))
     assert everything.equal(denoiser.loss(x0, noise, torch.full((2,), 0.5)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_no_time_is_rounded_to_bfloat16(dtype):
+    """Of the network or of x_t: what it is told is the time, and what it sees is of its weights' type."""
+    asked = []
+
+    class Told(torch.nn.Linear):
+        def forward(self, x, t):
+            assert t.dtype == torch.promote_types(dtype, torch.float32)
+            asked.append((x.dtype, float(t[0])))
+            return super().forward(x)
+
+    denoiser = Denoiser(Told(2, 2).to(dtype), Linear())
+    for x in (torch.zeros(3, 2), torch.zeros(3, 2, dtype=torch.bfloat16)):
+        for t in (0.999, torch.tensor([0.999])):
+            assert denoiser(x, t).x0.dtype == x.dtype
+    assert [x for x, _ in asked] == [dtype] * 4
+    assert [t for _, t in asked] == pytest.approx([0.999] * 4, abs=1e-7)

@@ -49,6 +49,16 @@ def test_handlers_are_given_back_and_what_is_ignored_stays_ignored():
     assert [signal.getsignal(number) for number in STOPPING] == before
 
 
+def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
+    """A program around Python has its own, which Python can't give back."""
+    asked, given = signal.getsignal, []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else asked(number))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: given.append(number) or asked(number))
+    with handled(stop):
+        assert signal.SIGINT in given
+    assert signal.SIGTERM not in given
+
+
 TWICE = """
 import os, signal
 from ebbflow.signals import noted

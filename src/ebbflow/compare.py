@@ -233,11 +233,14 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
 
 def _shared(command: str, recipe: Recipe) -> str:
     """The command as the report shows it: names of files, not where they lie."""
-    parts = [word.rpartition("=") for word in shlex.split(command)]
-    return shlex.join(
-        f"{option}{equals}{recipe.bare(name) if '/' in name or os.sep in name else name}"
-        for option, equals, name in parts
-    )
+    shown, before = [], ""
+    for word in shlex.split(command):
+        option, equals, name = word.partition("=") if word.startswith("--") else ("", "", word)
+        if "/" in name or os.sep in name:
+            name = recipe.bare(name, (option or before).strip("-"))
+        shown.append(option + equals + name)
+        before = word
+    return shlex.join(shown)
 
 
 def summary(comparison: Comparison) -> str:

@@ -76,9 +76,10 @@ class Denoiser(nn.Module):
         if self.needs_label and cond.get("label") is None:
             raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
         inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
-        clock = clock.to(x_t) if isinstance(clock, Tensor) else x_t.new_full((1,), clock)
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
-        y: Tensor = self.network(inputs.to(own), clock.to(own), **cond)
+        fine = torch.promote_types(own, torch.float32)  # a time is never rounded to bfloat16
+        clock = clock.to(x_t.device, fine) if isinstance(clock, Tensor) else x_t.new_full((1,), clock, dtype=fine)
+        y: Tensor = self.network(inputs.to(own), clock, **cond)
         return y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
 
     def forward(self, x_t: Float[Tensor, " b *d"], t: Time, **cond: Any) -> Estimate:

@@ -252,7 +252,8 @@ class TMPD(Posterior):
 
     On several modes it is biased, even with an exact denoiser: a Gaussian for x₀ | x_t makes a bridge of two modes, so
     some samples end in the mode that y rules out. Two modes at ±(1, 1), std 0.1, x = 0.05 known: y is positive in
-    99.995 %, its 5 % quantile 0.84; TMPD's is -0.98. In few dimensions `resampled` is right.
+    99.995 %, its 5 % quantile 0.84; TMPD's is -0.98. In few dimensions, and where y isn't far out as it is there,
+    `resampled` is right.
 
     steps: most of these. An exact answer takes as many as y has numbers, and fewer are a good one; a network whose
     Jacobian isn't symmetric and positive stops them early.

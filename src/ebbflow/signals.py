@@ -37,7 +37,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Give STOPPING signals a handler, but leave alone what this process ignores, such as SIGHUP under nohup."""
+    """Give STOPPING signals a handler, but leave alone what this process ignores, such as SIGHUP under nohup, and what
+    a program around Python handles.
+    """
 
     def once(number: int, frame: FrameType | None) -> None:
         if signal.Signals(number).name == "SIGHUP":  # the shell sends it, and then the system
@@ -47,7 +49,7 @@ def handled(handler: Handler) -> Iterator[None]:
     previous: dict[int, Any] = {}
     try:
         for number in STOPPING:
-            if signal.getsignal(number) != signal.SIG_IGN:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None couldn't be given back
                 previous[number] = signal.signal(number, once)
     except ValueError:  # not the main thread: signals stay as they are
         pass

@@ -25,7 +25,7 @@ from .errors import InputError
 from .guidance import Bounded, ClassifierFree
 from .memory import room
 from .networks import NETWORKS
-from .networks.outline import Outline
+from .networks.outline import Outline, fill
 from .paths import PATHS
 from .randomness import Draws, key
 from .recipes import Recipe
@@ -66,7 +66,7 @@ def build_network(
 ) -> nn.Module:
     """The network alone; sizes it can't have are an InputError.
 
-    outline: with parameters on the meta device, which take no memory; `load_state_dict(…, assign=True)` sets them.
+    outline: with parameters on the meta device, which take no memory; `networks.outline.fill` sets them.
     """
     row = bind(NETWORKS, recipe.network, "network")
     told = {} if observation is None else {"observation": observation.shapes}
@@ -413,10 +413,7 @@ class Trained:
         if transform is not None:
             within_float32(transform, "its transform")
             transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
-        own = {name: torch.empty_strided(w.shape, w.stride(), dtype=w.dtype) for name, w in outline.items()}
-        for name, weight in weights.items():  # as the network lays its weights out: convolutions' have channels last
-            own[name].copy_(weight)
-        denoiser.load_state_dict(own, assign=True)
+        fill(denoiser, weights)
         columns = tuple(config["columns"])
         return cls(
             denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,

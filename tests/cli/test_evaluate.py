@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ebbflow import memory
 from ebbflow.cli import main
 from ebbflow.cli.policy import Driving
 from ebbflow.domains import robots
@@ -111,6 +112,13 @@ def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
     assert [one["seed"] for one in lines(policy)] == [1_000_000, 1_000_001]
     assert np.mean([one["score"] for one in lines(policy)]) == pytest.approx(rows["mean score"]["value"])
     assert (policy / "trajectories.png").stat().st_size > 5000
+
+
+def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbflow, quick, monkeypatch):
+    """The default number of steps, eight chunks for each: their pictures are looked at once."""
+    monkeypatch.setattr(memory, "available", lambda: 2.0 * 2**30)
+    code, _, err = ebbflow("evaluate", policy, "--episodes", 0, "--steps", 1)
+    assert code == 0, err
 
 
 def test_the_files_say_how_they_were_made(policy, ebbflow, quick, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ebbflow import memory
 from ebbflow.data import Observation, episodes
 from ebbflow.data.levels import Levels
 from ebbflow.domains import robots
@@ -33,6 +34,13 @@ SMALL = {
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     return record(tmp_path_factory.mktemp("data") / "episodes.npz", episodes=24, pictures=True)
+
+
+def test_what_is_seen_must_fit_into_memory(file, monkeypatch):
+    assert len(robots.recorded(recipe(file), 1000, seed=0, first=0)["state"]) == 1000
+    monkeypatch.setattr(memory, "available", lambda: 1e5)
+    with pytest.raises(InputError, match=r"n 100000 would take about 0.00373 GiB"):  # a state is five numbers
+        robots.recorded(recipe(file), 100_000, seed=0, first=0)
 
 
 def recipe(file, base="flow-policy-pusht", **changes):

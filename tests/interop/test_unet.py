@@ -497,3 +497,15 @@ def test_a_folder_is_replaced_only_if_asked_and_only_what_was_saved(tmp_path):
 def test_it_does_not_import_diffusers():
     names = vars(importlib.import_module("ebbflow.interop.unet")).values()
     assert not any(getattr(value, "__name__", "") == "diffusers" for value in names)
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    """No initial weights are made that the file's then replace."""
+    network = UNet(1, 8, 8, 2, width=8, groups=2, time="timestep")
+    save_unet(network, tmp_path / "net")
+    before = torch.get_rng_state()
+    loaded = load_unet(tmp_path / "net", null_label=True).network
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, part in loaded.state_dict().items():
+        assert torch.equal(part, network.state_dict()[name]), name
+        assert part.stride() == network.state_dict()[name].stride(), name

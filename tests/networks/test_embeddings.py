@@ -80,3 +80,15 @@ def test_wrong_types_are_caught():
             Fourier(4)(bad)
     with pytest.raises(Exception, match=r"(?i)type-check"):
         LabelEmbedding(3, 5)(torch.rand(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_coarse_network_is_told_the_time_to_its_own_rounding(dtype):
+    """Its weights are rounded, not the time: in bfloat16 timesteps 996 to 1000 would all be one."""
+    t = torch.tensor([0.999, 0.9985, 0.5, 0.123, 0.001])
+    for clock in (Fourier(16), Timestep(32)):
+        told = clock(t)
+        coarse = clock.to(dtype)
+        assert coarse(t).dtype == dtype
+        torch.testing.assert_close(coarse(t), told.to(dtype), rtol=0, atol=1e-6)
+        torch.testing.assert_close(clock.to(torch.float32)(t), told, rtol=0, atol=0)  # nothing is lost on the way

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ebbflow.networks import NETWORKS
-from ebbflow.networks.outline import Outline
+from ebbflow.networks.outline import Outline, fill
 from ebbflow.specs import bind
 
 SEEN = {"observation": {"state": (1, 3)}}
@@ -47,6 +47,22 @@ def test_an_outline_has_every_part_and_no_numbers(spec):
     assert {name: part.tolist() for name, part in outline.named_buffers()} == {
         name: part.tolist() for name, part in whole.named_buffers()
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_of_other_types_and_layouts_are_taken_as_the_network_has_its_own(dtype):
+    whole = made("unet:width=8,groups=2")
+    with Outline():
+        outline = made("unet:width=8,groups=2")
+    given = {name: part.to(dtype).contiguous() for name, part in whole.state_dict().items()}
+    fill(outline, given)
+    for name, part in whole.state_dict().items():
+        now = outline.state_dict()[name]
+        assert (now.dtype, now.stride(), now.device) == (part.dtype, part.stride(), part.device), name
+        assert torch.equal(now, given[name].float()), name
+    layouts = [p.is_contiguous(memory_format=torch.channels_last) for p in outline.parameters() if p.ndim == 4]
+    assert layouts
+    assert all(layouts)
 
 
 def test_it_ends_where_it_is_left():

@@ -52,3 +52,18 @@ def test_a_policy_without_a_scene_is_drawn_joint_by_joint(run, tmp_path, monkeyp
     monkeypatch.setattr(robot_run.style, "save", lambda figure, path: path)
     robot_run.draw_fan(replace(trained, recipe=replace(trained.recipe, simulator="aloha-transfer")), tmp_path / "x.png")
     assert drawn == [(robot_run.FAN, 8, 2)]
+
+
+@pytest.mark.parametrize(("fps", "said"), [(0.0, "10 steps a second assumed"), (10.0, None)])
+def test_seconds_that_are_assumed_are_said_to_be(run, tmp_path, monkeypatch, fps, said):
+    trained, _ = run
+    episode, seen = robot_run.robots.held_episode(trained.recipe)
+    monkeypatch.setattr(robot_run.robots, "held_episode", lambda recipe: (replace(episode, fps=fps), seen))
+    titles = []
+    monkeypatch.setattr(robot_run.style, "save", lambda figure, path: titles.append(figure) or path)
+    for name in ("trajectories", "pusht_fan", "fan"):
+        monkeypatch.setattr(robot_run.drawing, name, lambda *_, title, **__: title)
+    robot_run.draw_trajectories(trained, tmp_path / "x.png")
+    robot_run.draw_fan(trained, tmp_path / "x.png")
+    assert ["assumed" in title for title in titles] == [bool(said)] * 2
+    assert all(said is None or said in title for title in titles)

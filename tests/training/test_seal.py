@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ebbflow.errors import InputError
-from ebbflow.recipes import PointRecipe
+from ebbflow.recipes import RECIPES, PointRecipe
 from ebbflow.trained import Trained
 from ebbflow.training import checkpoint, seal
 from ebbflow.training.run import fit
@@ -57,6 +57,37 @@ def test_a_seal_is_for_these_names_alone(run, table, field):
         config["recipe"][field] = "/etc/passwd.csv"
         checkpoint.write_folder(step, files | {"config.json": checkpoint.dump_json(config)})
     closed(run)
+
+
+def test_a_relative_name_is_sealed_for_the_file_it_meant(table, tmp_path, monkeypatch):
+    """The same name in another folder is another file, though the seal is one's own."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    shutil.copy(table, elsewhere / "own.npy")
+    monkeypatch.chdir(tmp_path)
+    fit(replace(SMALL, data="./own.npy"), tmp_path / "run", progress=False, snapshots=0)
+    assert Trained.from_pretrained(tmp_path / "run").reading().data == "./own.npy"
+    monkeypatch.chdir(elsewhere)
+    closed(tmp_path / "run")
+    assert Trained.from_pretrained(tmp_path / "run", data=table).reading().data == table
+
+
+@pytest.mark.parametrize("name", ["user/robot", "hf:own", "a.npz+b.npz"])
+def test_a_name_that_becomes_a_file_is_sealed_no_more(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = replace(RECIPES["flow-policy"](), data=name)
+    files = {seal.FILE: seal.seal(recipe)}
+    assert seal.holds(files, recipe)
+    (tmp_path / name.removeprefix("hf:").split("+")[-1]).mkdir(parents=True)
+    assert not seal.holds(files, recipe)
+
+
+def test_what_a_network_is_built_on_is_sealed_too():
+    """Weights by the network's own name, or by an option, and the tokenizer."""
+    recipe = replace(RECIPES["flow-policy"](), data="a.npz", network="pi0")
+    files = {seal.FILE: seal.seal(recipe)}
+    assert seal.holds(files, recipe)
+    for network in ("pi05", "pi0:weights=other/weights", "pi0:tokenizer=other/words"):
+        assert seal.holds(files, replace(recipe, network=network)) == (network == "pi05"), network
 
 
 def test_a_run_of_another_user_or_machine_is_closed(run, tmp_path, monkeypatch):

@@ -176,8 +176,8 @@ def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, 
     seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
     if blind:
         seen["images"] = 0 * seen["images"]
-    exact, more = replace(drawing, precision="no"), robots.MORE * robots.DRAWS  # as precise as when tried out
-    draws = [draw(trained, exact, more=more, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
+    exact = replace(drawing, precision="no")  # as precise as when tried out
+    draws = [draw(trained, exact, more=robots.MORE, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
     x = torch.stack(draws, 1)
     return x, robots.evaluate(recipe, x, seed=drawing.seed)
 

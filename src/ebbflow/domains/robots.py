@@ -18,6 +18,7 @@ from ..data.episodes import Robot, columns, load, prompt_bytes, resized
 from ..data.levels import Levels
 from ..errors import InputError
 from ..files import state_of, write_file
+from ..memory import room
 from ..randomness import generator
 from ..recipes import RobotRecipe
 from ..robots.policy import DenoiserChunks, Policy
@@ -149,7 +150,10 @@ def same_recording(trained: "Trained") -> None:
 
 def recorded(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str, Tensor]:
     """What was seen at n steps that were never trained on, in the robot's units."""
-    return _raw(recipe, parts(recipe)[1]).seen(places(recipe, n, seed, first))
+    windows = _raw(recipe, parts(recipe)[1])
+    each = sum(part.nbytes for part in windows.seen(torch.zeros(1, dtype=torch.int64)).values())
+    room(2 * n * each, f"n {n}")
+    return windows.seen(places(recipe, n, seed, first))
 
 
 def held_episode(recipe: RobotRecipe) -> tuple[Episodes, dict[str, Tensor]]:

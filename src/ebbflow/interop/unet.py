@@ -6,7 +6,6 @@ The two are the same function: only their weights' names differ, and the timeste
 import math
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..networks.embeddings import Timestep
+from ..networks.outline import Outline, fill
 from ..networks.unet import Attention, Block, Downsample, UNet
 from ..paths import VE, Linear
 from ..specs import pick
@@ -120,15 +120,12 @@ def load_unet(
     config = DEFAULTS | config
     try:
         shape, classes = _shape(config, size), _classes(config, null_label)
-        made = partial(UNet, *shape, classes, **_options(config) | _clock(converted, times))
-        with torch.device("meta"):
-            outline = made()
+        with Outline():
+            network = UNet(*shape, classes, **_options(config) | _clock(converted, times))
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{unet / CONFIG} can't be used: {' '.join(str(error).split())}") from error
     tensors = checkpoint.unpack(checkpoint.read_file(unet / WEIGHTS), str(unet / WEIGHTS))
-    state = _to_ours(outline, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS))
-    network = made()
-    network.load_state_dict(state)
+    fill(network, _to_ours(network, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS)))
     return Loaded(network.eval(), shape, converted, _clip(times))
 
 

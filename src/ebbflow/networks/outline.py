@@ -1,6 +1,6 @@
 """A network's outline: every part in its place, the parameters without numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,3 +27,11 @@ class Outline(TorchFunctionMode):
         if isinstance(filled, Tensor) and filled.is_meta and getattr(func, "__name__", "") in _FILLS:
             return filled  # initial values, of which there are none to set
         return func(*args, **kwargs)
+
+
+def fill(outline: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give an outline these weights, in its own types and as it lays them out: convolutions' have channels last."""
+    own = {name: torch.empty_strided(w.shape, w.stride(), dtype=w.dtype) for name, w in outline.state_dict().items()}
+    for name, part in own.items():
+        part.copy_(weights[name])
+    outline.load_state_dict(own, assign=True)

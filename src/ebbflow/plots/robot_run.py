@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..data import Episodes
 from ..domains import robots
 from . import images, robots as drawing, style
 from .run import key_of
@@ -28,7 +29,7 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
     starts = np.arange(0, len(truth), recipe.horizon)
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
     chunks = [(int(start), chunk.numpy()) for start, chunk in zip(starts, x, strict=True)]
-    title = f"Chunks by {_how(trained)}, over an episode never trained on"
+    title = f"Chunks by {_how(trained, episode)}, over an episode never trained on"
     figure = drawing.trajectories(truth.numpy(), chunks, trained.columns, fps, key=key_of(recipe), title=title)
     return style.save(figure, path)
 
@@ -50,10 +51,10 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
         names = [f"{place / fps:.1f} s" for place in places]
         figure = drawing.pusht_fan(
             episode.state[places].numpy(), np.stack(made), recorded=np.stack(done), names=names, fps=fps,
-            title=f"{FAN} chunks for each of {len(places)} moments, by {_how(trained)}",
+            title=f"{FAN} chunks for each of {len(places)} moments, by {_how(trained, episode)}",
         )  # fmt: skip
     else:
-        title = f"{FAN} chunks for the moment {places[1] / fps:.1f} s, by {_how(trained)}"
+        title = f"{FAN} chunks for the moment {places[1] / fps:.1f} s, by {_how(trained, episode)}"
         figure = drawing.fan(made[1], trained.columns, fps, recorded=done[1], title=title)
     return style.save(figure, path)
 
@@ -73,5 +74,6 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
         yield style.save(images.loss_and_speed(history, key=key_of(recipe), unit="chunks"), out / "losses.png")
 
 
-def _how(trained: "Trained") -> str:
-    return f"{trained.recipe.sampler} with {trained.recipe.sample_steps} steps"
+def _how(trained: "Trained", episode: Episodes) -> str:
+    assumed = "" if episode.fps else f" ({UNKNOWN:g} steps a second assumed)"
+    return f"{trained.recipe.sampler} with {trained.recipe.sample_steps} steps{assumed}"
