@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from ebbflow import arrays as arrays_module, memory
 from ebbflow.data import files as files_module, read, save
+from ebbflow.data.files import EXTENSIONS
 from ebbflow.errors import InputError, StorageError
 
 
@@ -404,6 +405,14 @@ def test_a_file_that_is_not_there(tmp_path):
         with pytest.raises(InputError, match=r"(?i)exist|long") as caught:
             read(tmp_path / name)
         check_sentence(caught.value, name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("ending", EXTENSIONS)
+def test_a_pipe_is_not_waited_for(tmp_path, ending):
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    with pytest.raises(InputError, match=rf"pipe\{ending} is not a file\.$"):
+        read(tmp_path / f"pipe{ending}")
 
 
 def test_a_folder(tmp_path):

@@ -48,8 +48,8 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; expected a file ({', '.join(EXTENSIONS)}).")
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
         if path.suffix.lower() not in _READERS:
             raise InputError(f"{path} must end in one of {', '.join(EXTENSIONS)}; got {path.suffix!r}.")
         return _READERS[path.suffix.lower()](path, label)
