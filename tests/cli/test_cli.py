@@ -15,7 +15,7 @@ import pytest
 from ebbflow import __version__
 from ebbflow.cli import COMMANDS, HELP, arguments, main
 from ebbflow.recipes import RECIPES
-from ebbflow.signals import STOPPING
+from ebbflow.signals import STOPPING, Interrupted
 from recording import record
 
 SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
@@ -331,6 +331,9 @@ def test_what_the_system_refuses_is_one_sentence(ebbflow, monkeypatch):
     assert broken(MemoryError())[0] == 2
     assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
     assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: Stopped by SIGINT.\n")
+    wrapped = RuntimeError("Error calling __set_name__ on 'cached_property' instance")  # as Python 3.11 does
+    wrapped.__cause__ = Interrupted(signal.SIGTERM)
+    assert broken(wrapped) == (143, "", "ebbflow: Stopped by SIGTERM.\n")
     with pytest.raises(RuntimeError):  # a bug stays a bug
         broken(RuntimeError("matrices don't match"))
 

@@ -512,6 +512,20 @@ def test_saving_replaces_whole_files_and_leaves_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["mine.csv", "mine.npy"]
 
 
+@pytest.mark.parametrize("ending", EXTENSIONS)
+def test_a_full_disk_is_a_full_disk(tmp_path, ending):
+    """Whatever writes, python or numpy's C; a limit on the size of files stands for the disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StorageError, match=rf"Can't write .*mine\{ending}: File too large; what was saved before"):
+            save(tmp_path / f"mine{ending}", torch.ones(5000, 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not os.listdir(tmp_path)
+
+
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     save(tmp_path / "mine.npy", torch.ones(3, 2))
 

@@ -12,7 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 import torch
@@ -81,7 +82,8 @@ def save(
 
     with writing(path) as file:
         if path.suffix.lower() == ".npy":
-            np.save(file, values)
+            # Not `file` itself, to which numpy writes by C's means: a full disk would be an error without a number.
+            np.save(cast(BinaryIO, SimpleNamespace(write=file.write)), values)
         elif path.suffix.lower() == ".npz":
             arrays: dict[str, Any] = {} if names is None else {"labels": np.array(names)}
             np.savez(file, x=values, **arrays)
