@@ -1,5 +1,7 @@
 """Tuning finds what is better, says how much, and what it stores comes back."""
 
+import re
+
 import pytest
 import torch
 
@@ -91,7 +93,15 @@ def test_what_is_stored_comes_back():
     assert read(write([ONE]), "tuned.json") == (ONE,)
 
 
-@pytest.mark.parametrize("data", [b"{}", b"[1]", b'[{"steps": 3}]', b"not json", write([ONE]).replace(b'"heun"', b"7")])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}", b"[1]", b'[{"steps": 3}]', b"not json", b"[" * 100_000, write([ONE]).replace(b'"heun"', b"7"),
+        re.sub(rb'"steps": \d+', b'"steps": 1000000000000', write([ONE])),
+        re.sub(rb'"rms": [^,]+', b'"rms": NaN', write([ONE])),
+    ],
+    ids=range(8),
+)  # fmt: skip
 def test_damaged_files_are_one_sentence(data):
     with pytest.raises(InputError, match=r"tuned\.json"):
         read(data, "tuned.json")

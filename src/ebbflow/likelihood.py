@@ -270,7 +270,8 @@ class _Volume:
             field = part(self.denoiser(flat.reshape(-1, *self.shape), c, **cond)).flatten(1)
 
             def product(direction: Tensor) -> Tensor:
-                dot = (field * direction).sum()  # grad(field, flat, direction) would import sympy: a second
+                with torch.enable_grad():  # an estimator may be without
+                    dot = (field * direction).sum()  # grad(field, flat, direction) would import sympy: a second
                 (found,) = torch.autograd.grad(dot, flat, retain_graph=True, create_graph=self.graph)
                 return found
 

@@ -440,8 +440,10 @@ class Trained:
             found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
             if found is None:
                 raise InputError(f"{folder} holds no checkpoint yet.")
-            tuned = {tune.FILE: checkpoint.read_file(folder / tune.FILE)} if (folder / tune.FILE).exists() else {}
-            return cls.from_files(found[1] | tuned, str(found[0]), named)
+            trained, tuned = cls.from_files(found[1], str(found[0]), named), folder / tune.FILE
+            if not tuned.exists():
+                return trained
+            return replace(trained, tuned=tune.read(checkpoint.read_file(tuned), str(tuned)))
         if os.path.isdir(folder):
             return cls.from_files(checkpoint.read_folder(folder), str(folder), named)
         if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):

@@ -34,6 +34,7 @@ FILE = "tuned.json"
 DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
 AIMS = ("both", "rms", "median")
 KNOTS = 16  # times are moved each by itself up to here, and by a spline with so many knots beyond
+MOST_STEPS = 10**6  # that a stored choice may ask for
 LONGEST_TABLE = 20  # evaluations up to which weights are fitted
 
 SOLVERS = (
@@ -111,9 +112,9 @@ class Tuned:
             right = (
                 all(isinstance(text, str) for text in texts)
                 and all(type(count) is int for count in counts)
-                and all(type(error) in (int, float) for error in errors)
+                and all(type(error) in (int, float) and math.isfinite(error) for error in errors)
             )
-            if not right or min(counts) < 1:
+            if not right or not 1 <= min(counts) <= max(counts) <= MOST_STEPS:
                 raise TypeError("a value of the wrong kind")
         except TypeError as error:
             raise InputError(f"{where} is not what ebbflow tune writes: {error}.") from error

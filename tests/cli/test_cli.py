@@ -18,7 +18,7 @@ import pytest
 from ebbflow import __version__
 from ebbflow.cli import COMMANDS, HELP, arguments, listing, main
 from ebbflow.recipes import RECIPES
-from ebbflow.signals import STOPPING
+from ebbflow.signals import STOPPING, Interrupted
 from recording import record
 
 SOURCE = Path(arguments.__file__).parent
@@ -222,7 +222,7 @@ OTHERS = [
     [*S, "--out", f"{LONG}.npy"], [*S, "--out", "a\nb"], [*C, "--label", "all", "--out", "x.npy", "--n", "0"],
     ["evaluate"], ["evaluate", "nothere"], ["evaluate", "{bad}/orphan"], ["evaluate", "{runs}/flow", "--foo"],
     ["evaluate", "{runs}/flow", "--n", "0"], ["evaluate", "{runs}/flow", "--n", "100000000"],
-    ["plot"], ["plot", "nothere"], ["plot", "{bad}"], ["plot", "{bad}/nothing"], ["plot", "{bad}/orphan"],
+    ["plot"], ["plot", "nothere"], ["plot", "{bad}"], ["plot", "{bad}/nothing"],
     ["plot", "{runs}/flow", "--out", "{bad}/file.txt"],
     ["export"], ["export", "{runs}/flow"], ["export", "nothere", "--out", "x"],
     ["export", "{runs}/flow", "--out", "{runs}/edm"], ["export", "{runs}/flow", "--out", "{bad}/file.txt/x"],
@@ -363,6 +363,9 @@ def test_what_the_system_refuses_is_one_sentence(ebbflow, monkeypatch):
     assert broken(MemoryError())[0] == 2
     assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
     assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: Stopped by SIGINT.\n")
+    wrapped = RuntimeError("Error calling __set_name__ on 'cached_property' instance")  # as Python 3.11 does
+    wrapped.__cause__ = Interrupted(signal.SIGTERM)
+    assert broken(wrapped) == (143, "", "ebbflow: Stopped by SIGTERM.\n")
     with pytest.raises(RuntimeError):  # a bug stays a bug
         broken(RuntimeError("matrices don't match"))
 

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from ebbflow import arrays as arrays_module, memory
 from ebbflow.data import files as files_module, read, save
+from ebbflow.data.files import EXTENSIONS
 from ebbflow.errors import InputError, StorageError
 
 
@@ -410,6 +411,14 @@ def test_a_file_that_is_not_there(tmp_path):
         check_sentence(caught.value, name)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("ending", EXTENSIONS)
+def test_a_pipe_is_not_waited_for(tmp_path, ending):
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    with pytest.raises(InputError, match=rf"pipe\{ending} is not a file\.$"):
+        read(tmp_path / f"pipe{ending}")
+
+
 def test_a_folder(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"folder\.csv is a folder"):
@@ -505,6 +514,20 @@ def test_saving_replaces_whole_files_and_leaves_nothing_else(tmp_path):
         save(tmp_path / name, torch.ones(3, 2))
         assert read(tmp_path / name).x.tolist() == [[1, 1]] * 3
     assert sorted(os.listdir(tmp_path)) == ["mine.csv", "mine.npy"]
+
+
+@pytest.mark.parametrize("ending", EXTENSIONS)
+def test_a_full_disk_is_a_full_disk(tmp_path, ending):
+    """Whatever writes, python or numpy's C; a limit on the size of files stands for the disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StorageError, match=rf"Can't write .*mine\{ending}: File too large; what was saved before"):
+            save(tmp_path / f"mine{ending}", torch.ones(5000, 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not os.listdir(tmp_path)
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):

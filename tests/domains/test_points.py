@@ -52,6 +52,8 @@ def test_real_points_of_a_file_are_its_rows_in_random_order(file):
 def test_a_file_that_is_gone_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="is not here, so there is nothing to compare with"):
         real_points(PointRecipe(data=str(tmp_path / "gone.csv")), 5, 0)
+    with pytest.raises(InputError, match="is not here, so there is nothing to compare with"):
+        real_points(PointRecipe(data="long" * 5000), 5, 0)
 
 
 def test_truth_is_at_its_floor_and_a_shifted_truth_is_not():

@@ -733,7 +733,7 @@ class TestConversion:
         assert from_diffusers(tmp_path) == from_diffusers(scheduler)
         assert from_diffusers(str(tmp_path / "scheduler_config.json")) == from_diffusers(scheduler)
 
-    @pytest.mark.parametrize("text", ["[]", "{", ""])
+    @pytest.mark.parametrize("text", ["[]", "{", "", "[" * 100_000])
     def test_a_file_that_is_no_config(self, tmp_path, text):
         (tmp_path / "scheduler_config.json").write_text(text)
         with pytest.raises(InputError, match="config"):

@@ -60,7 +60,7 @@ def test_a_recipe_survives_json(name):
 # Text of a recipe that can name no place: rows of tables, and names within the data.
 NO_PLACE = {
     "path", "target", "times", "weight", "coupling", "sampler", "grid", "label", "on_bad_image", "simulator",
-    "objective", "state", "angles", "cameras", "normalise", "value_range",
+    "objective", "state", "angles", "cameras", "normalise", "value_range", "action",
 }  # fmt: skip
 
 

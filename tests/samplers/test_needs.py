@@ -1,6 +1,7 @@
 """What samplers can't do without is said in one sentence."""
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from ebbflow.errors import InputError
 from ebbflow.paths import Linear
 from ebbflow.posterior import masked
 from ebbflow.randomness import Draws
-from ebbflow.samplers.needs import gaussian_end, needed
+from ebbflow.samplers.needs import boolean, gaussian_end, needed
 from ebbflow.samplers.repaint import repaint
 from problems import float64, last, oracle
 
@@ -51,3 +52,9 @@ def test_a_mask_of_anything_but_bools_is_refused(dtype, monkeypatch):
     times, draws = float64(1, 0.5, 0), Draws.first(1, 0)
     with pytest.raises(InputError, match="bools"):
         last(repaint(oracle(Linear(), 4), known, times, draws=draws, known=known, mask=mask.to(dtype)))
+
+
+@pytest.mark.parametrize("mask", [[True], np.ones(1, bool), None, 1, "known"], ids=lambda mask: type(mask).__name__)
+def test_what_is_no_tensor_is_no_mask(mask):
+    with pytest.raises(InputError, match=rf"^here: a mask must be a tensor of bools, .*; got {type(mask).__name__}\.$"):
+        boolean(mask, "here")

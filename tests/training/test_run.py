@@ -190,11 +190,22 @@ def test_resuming_where_nothing_is_starts(straight, tmp_path):
     assert_same(tensors(tmp_path / "run"), tensors(straight("flow")))
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "evolution", "ebbflow"])
+def test_a_link_in_place_of_a_folder_of_the_run_is_refused(name, tmp_path):
+    """ebbflow is where tensorboard writes."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir(), folder.mkdir()
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=rf"{name} is a link, and nothing is written through one"):
+        run(tiny(), folder)
+    assert not any(elsewhere.iterdir())
+
+
 def test_metrics_cut_short_or_spoilt_are_mended(straight, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     run_until(8, tiny(), folder, monkeypatch)
     lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    for tail in (b'{"step": 7, "lo', b"\xff\xfe\n", b"5\n", b'{"loss": 1}\n', b"\0" * 40):
+    for tail in (b'{"step": 7, "lo', b"\xff\xfe\n", b"5\n", b'{"loss": 1}\n', b"[" * 100_000, b"\0" * 40):
         (folder / "metrics.jsonl").write_bytes(b"".join(lines[:6]) + tail)
         assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
     run(tiny(), folder, resume=True)

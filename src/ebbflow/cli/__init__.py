@@ -57,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             said = functools.cache(_say)  # data is read several times, and what there is to say of it is said once
             warnings.showwarning = lambda message, *_, **__: said(str(message))
             return _main(args)
-    except KeyboardInterrupt as stopped:
+    except BaseException as error:  # Python 3.11 turns what is raised while a class is made into a RuntimeError
+        stopped = next((one for one in (error, error.__cause__) if isinstance(one, KeyboardInterrupt)), None)
+        if stopped is None:
+            raise
         told = stopped if isinstance(stopped, Interrupted) else Interrupted()
         _say(told)
         return told.exit_code

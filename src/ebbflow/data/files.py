@@ -12,7 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; expected a file ({', '.join(EXTENSIONS)}).")
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
         if path.suffix.lower() not in _READERS:
             raise InputError(f"{path} must end in one of {', '.join(EXTENSIONS)}; got {path.suffix!r}.")
         return _READERS[path.suffix.lower()](path, label)
@@ -81,7 +82,8 @@ def save(
 
     with writing(path) as file:
         if path.suffix.lower() == ".npy":
-            np.save(file, values)
+            # Not `file` itself, to which numpy writes by C's means: a full disk would be an error without a number.
+            np.save(cast(BinaryIO, SimpleNamespace(write=file.write)), values)
         elif path.suffix.lower() == ".npz":
             arrays: dict[str, Any] = {} if names is None else {"labels": np.array(names)}
             np.savez(file, x=values, **arrays)

@@ -28,6 +28,12 @@ from .levels import Decoded, Levels
 # Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
 
+# Formats whose header holds their size and whose pixels pillow decodes itself. Not what wraps a picture of another
+# format and size (ICO, ICNS, IPTC, BLP), what is unpacked without a limit (FITS), or what starts Ghostscript (EPS).
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"),
+    *("AVIF", "DDS", "DIB", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "XBM"),
+)
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _TWO_BYTES = re.compile("(RGBA?|LA);16([BLN])")
 # Pictures with more pixels are decoded one at a time, if there is room for so many bytes for each pixel.
@@ -153,10 +159,9 @@ def _open(file: io.BytesIO | io.BufferedReader, size: int, levels: Levels | None
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """What pillow reads, the usual ones first; not EPS, which starts Ghostscript, nor WMF, which only Windows knows."""
+    """Those of _FORMATS that this pillow reads, the usual ones first."""
     Image.init()
-    usual = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-    return (*usual, *(name for name in Image.ID if name not in (*usual, "EPS", "WMF")))
+    return tuple(name for name in _FORMATS if name in Image.ID)
 
 
 def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np.ndarray | None:

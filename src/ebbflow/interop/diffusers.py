@@ -4,7 +4,6 @@ Their schedulers tie four things together that are independent here. docs/diffus
 the two libraries differ; tests/interop/test_diffusers.py runs them side by side.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ import torch
 from ..errors import InputError
 from ..paths import DDPM, VE, Linear, Path
 from ..specs import pick
+from ..training.checkpoint import load_json
 
 Config = Mapping[str, Any]
 
@@ -212,11 +212,7 @@ _FITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 def _read(scheduler: Config | str | FilePath | Any) -> Config:
     if isinstance(scheduler, str | FilePath):
         file = FilePath(scheduler)
-        file = file / "scheduler_config.json" if file.is_dir() else file
-        try:
-            scheduler = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{str(file)!r} is not a scheduler's config that can be read: {error}.") from error
+        scheduler = load_json(file / "scheduler_config.json" if file.is_dir() else file)
     elif not isinstance(scheduler, Mapping):
         config = getattr(scheduler, "config", None)
         if isinstance(config, Mapping):

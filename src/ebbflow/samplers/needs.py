@@ -1,5 +1,7 @@
 """What a sampler can't do without, said in one sentence before its first step."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,9 @@ def needed(denoiser: DenoiserLike, draws: Draws | None, sampler: str) -> Draws:
     return draws
 
 
-def boolean(mask: Tensor, what: str) -> Tensor:
+def boolean(mask: Any, what: str) -> Tensor:
     """A mask of bools: integers would be taken for indices, and floats for nothing."""
-    if mask.dtype != torch.bool:
-        raise InputError(f"{what}: a mask must be of bools, true where the value is known; got {mask.dtype}.")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = getattr(mask, "dtype", "") if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputError(f"{what}: a mask must be a tensor of bools, true where the value is known; got {got}.")
     return mask

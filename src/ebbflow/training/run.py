@@ -37,6 +37,8 @@ from .trainer import Data, Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+TRACKED = "ebbflow"  # the project that trackers write of, and tensorboard's folder in the run's
+
 
 def fit(
     recipe: Recipe,
@@ -205,7 +207,7 @@ class _Run:
 
     def begin(self, resume: bool, overwrite: bool) -> None:
         """Restore what is there, clear it, or refuse to touch it."""
-        for name in ("checkpoints", "evolution"):
+        for name in ("checkpoints", "evolution", TRACKED):
             no_link(self.folder / name)
         if not checkpoint.saved(self.saves):
             return
@@ -343,7 +345,7 @@ class _Log:
         self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
         if track:
             try:
-                accelerator.init_trackers("ebbflow")
+                accelerator.init_trackers(TRACKED)
             except Exception as error:  # each tracker has its own
                 raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
 
@@ -394,7 +396,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(line, dict) or not all(_fits(line.get(name, ""), kinds) for name, kinds in _LINE.items()):
             break
