@@ -177,7 +177,8 @@ def test_a_table_is_shown_by_its_columns_names():
     figure.canvas.draw()
     ticks = [[text.get_text() for text in ax.get_xticklabels()] for ax in figure.axes[-4:]]
     assert all(len({*row}) == len(row) >= 2 for row in ticks), ticks
-    assert "7" not in ticks[0] and set(ticks[2]) >= {"6", "8"} and set(ticks[3]) >= {"3e+06"}
+    assert set(ticks[2]) >= {"6", "8"}
+    assert all(text.endswith("e+06") for text in ticks[3]), ticks
     assert not any(ax.xaxis.get_offset_text().get_text() for ax in figure.axes)
 
 
@@ -190,7 +191,8 @@ def test_nothing_is_cut_off_at_the_edge_of_a_figure_of_routes(count):
     for ax in figure.axes:
         for text in ax.texts:
             box = text.get_window_extent(renderer)
-            assert 0 <= box.x0 and box.x1 <= figure.bbox.width, text.get_text()
+            assert box.x0 >= 0, text.get_text()
+            assert box.x1 <= figure.bbox.width, text.get_text()
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
