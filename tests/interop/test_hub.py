@@ -294,7 +294,8 @@ def test_the_card_has_its_numbers(trained):
     recipe = trained.recipe
     for text in (
         "three round clusters", "(2 columns; by class: right, left, bottom)", f"{parameters:,} parameters",
-        "1,234 steps of 8", "seed 3", "standardised per column", f"`{recipe.sampler}`", f"`{recipe.grid}`", "lipman2023flow", NAME,
+        "1,234 steps of 8", "seed 3", "standardised per column", f"`{recipe.sampler}`", f"`{recipe.grid}`",
+        "lipman2023flow", NAME,
     ):  # fmt: skip
         assert text in card, text
     assert not re.search(r"[{}]|None|user/name", card.split("```")[0] + card.split("```")[2])

@@ -128,7 +128,7 @@ def as_points(ax: Axes, limits: Limits, *, labels: tuple[bool, bool] = (True, Tr
         (ax.set_xlim if axis is ax.xaxis else ax.set_ylim)(float(low), float(high))
 
 
-def _tick(value: float, _: float) -> str:
+def _tick(value: Number, _: Any) -> str:
     """A number in full: what several ticks share isn't written apart, where it would lie on an axis's name."""
     return f"{value:.4g}".replace("-", "−")
 
