@@ -9,7 +9,7 @@ from torch import nn
 
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
-from ebbflow.guidance import ClassifierFree
+from ebbflow.guidance import Bounded, ClassifierFree
 from ebbflow.oracle import finite, gaussian, mixture
 from ebbflow.paths import DDPM, Cosine, Linear
 from ebbflow.posterior import DPS, TMPD, Measurement, PiGDM, conjugate_gradients, masked, resampled
@@ -462,6 +462,17 @@ def test_two_sample_sets_are_refused(method):
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
     with pytest.raises(InputError, match=r"^\w+ needs a path from Gaussian noise: .* there is no x̂₀\.$"):
         method(between, measure())
+
+
+@pytest.mark.parametrize("method", [PiGDM, TMPD])
+def test_a_bound_goes_around_a_measurement(method):
+    """Data N(0, I) beside known elements that the prior's x̂₀ overshoots: they are met, wherever the bound lies."""
+    y = masked(torch.tensor([[0.3, -0.4]]), torch.tensor([True, False]))
+    prior = gaussian(Linear(), torch.tensor([3.0, 0.0]), torch.eye(2))
+    x = sample(Bounded(method(prior, y), 1.0), (2,), sampler="ddim", steps=50, draws=Draws.first(50, seed=0))
+    assert (x[:, 0] - 0.3).abs().max() < 1e-3
+    with pytest.raises(InputError, match=rf"write Bounded\({method.__name__}\(…\)\) instead\.$"):
+        method(Bounded(prior, 1.0), y)(x, 0.5)
 
 
 def test_a_denoiser_without_gradients_is_refused():

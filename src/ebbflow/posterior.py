@@ -9,7 +9,8 @@ idea of that covariance: 0 in DPS, r² I in PiGDM, V itself in TMPD. Any sampler
     sample(TMPD(denoiser, masked(known, mask)), shape, sampler="ddim", draws=draws).
 
 A wrapped estimate costs a backward pass and is cut off from the graph: no gradient goes through it, and samples of a
-batch must not depend on each other. Guide first and wrap then, TMPD(ClassifierFree(…), …). Where α < σ/200 on a path
+batch must not depend on each other. Guide first and wrap then, TMPD(ClassifierFree(…), …); bound last,
+Bounded(TMPD(…)): where x̂₀ is clipped it has no gradient, and nothing measured would reach it. Where α < σ/200 on a path
 that ends at α = 0, ∂x̂₀/∂x_t is lost as 0/0, and V is taken at the last time before that, for one more evaluation.
 """
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from .denoiser import DenoiserLike
 from .errors import InputError
-from .guidance import Wrapper
+from .guidance import Bounded, Wrapper
 from .paths import Number, Scales, Time
 from .samplers.needs import boolean
 from .specs import positive
@@ -127,13 +128,16 @@ class Posterior(Wrapper, ABC):
         """u, (b, *m), of the residual y - A x̂₀. covariance: u → V Aᵀ u; x: anything of x₀'s shape."""
 
     def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+        name = type(self).__name__
+        if isinstance(self.denoiser, Bounded):
+            raise InputError(f"{name} needs x̂₀'s gradient, which a bound cuts off; write Bounded({name}(…)) instead.")
         near = self._within(t)
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             estimate = self.denoiser(x, near, **cond)
             seen = self.measurement.operator(estimate.x0)
         if not seen.requires_grad:
-            raise InputError(f"{type(self).__name__} needs x̂₀'s gradient, and this denoiser gives none.")
+            raise InputError(f"{name} needs x̂₀'s gradient, and this denoiser gives none.")
         c, there = self.path.at(t, x_t), self.path.at(near, x_t)
         scale = there.sigma**2 / there.alpha
 

@@ -221,3 +221,23 @@ def test_a_class_may_be_called_all(ebbflow, tmp_path):
     code, out, _ = ebbflow("evaluate", *few, "--json")
     assert code == 0
     assert {"sliced W2 of label 0", "sliced W2 of label 1"} <= {row["name"] for row in json.loads(out)}
+
+
+def test_an_export_has_no_training_to_plot(ebbflow, runs, tmp_path):
+    assert ebbflow("export", runs / "flow", "--out", tmp_path / "shared")[0] == 0
+    code, _, err = ebbflow("plot", tmp_path / "shared")
+    assert (code, "an export, which has no losses and steps to draw" in err) == (2, True)
+
+
+def test_plot_shows_the_columns_of_a_wide_table(ebbflow, tmp_path):
+    np.savetxt(
+        tmp_path / "a.csv",
+        np.random.default_rng(0).normal(size=(40, 5)),
+        delimiter=",",
+        header="a,b,c,d,e",
+        comments="",
+    )
+    assert ebbflow("train", "flow", "--data", tmp_path / "a.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    assert ebbflow("plot", tmp_path / "run")[0] == 0
+    with Image.open(tmp_path / "run" / "plots" / "samples.png") as figure:
+        assert figure.height > 900  # pairs of columns, not two panels

@@ -133,7 +133,7 @@ def test_a_recording_without_a_state_is_seen_by_its_pictures(file, tmp_path):
     assert robots.prepare(asked).observation.shapes == {"images": (1, 8, 8, 3)}
     assert robots.prepare(asked).observation.names == ()
     assert robots.prepare(replace(asked, cameras="", prompt=20)).observation.shapes == {"prompt": (20,)}
-    with pytest.raises(InputError, match=r"must see something: .*a\.npz has no state\."):
+    with pytest.raises(InputError, match=r"must see something: .*a\.npz has no state; name its cameras\.$"):
         robots.prepare(replace(asked, cameras=""))
     with pytest.raises(InputError, match="The state has no column 'agent_x'; it has none"):
         robots.prepare(replace(asked, state="agent_x"))
@@ -288,6 +288,9 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
     assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
     with pytest.raises(InputError, match="simulator must be one of middle"):
         place(simulator="moon")
+    nowhere = begin(asked := recipe(file, simulator=""), robots.prepare(asked))
+    with pytest.raises(InputError, match=r"^This policy's recipe names no simulator; choose one of middle"):
+        robots.Place.of(nowhere)
 
 
 def test_a_simulator_that_shows_something_else_is_refused(tmp_path, middle):

@@ -293,8 +293,9 @@ def test_the_card_has_its_numbers(trained):
     parameters = sum(p.numel() for p in trained.denoiser.parameters())
     recipe = trained.recipe
     for text in (
-        "three round clusters", "conditional on right, left, bottom", f"{parameters:,} parameters", "1,234 steps of 8",
-        "seed 3", "standardised per column", f"`{recipe.sampler}`", f"`{recipe.grid}`", "lipman2023flow", NAME,
+        "three round clusters", "(2 columns; by class: right, left, bottom)", f"{parameters:,} parameters",
+        "1,234 steps of 8", "seed 3", "standardised per column", f"`{recipe.sampler}`", f"`{recipe.grid}`",
+        "lipman2023flow", NAME,
     ):  # fmt: skip
         assert text in card, text
     assert not re.search(r"[{}]|None|user/name", card.split("```")[0] + card.split("```")[2])

@@ -102,7 +102,8 @@ def test_inpainting_keeps_what_was_given(run, monkeypatch):
     assert filled.shape == (2, 3, 3, 4, 4)
     known = np.abs(filled.astype(int) - original[:, None])[..., :2]
     unknown = np.abs(filled.astype(int) - original[:, None])[..., 2:]
-    assert known.mean() < 3 < unknown.mean()
+    assert known.max() <= 1
+    assert unknown.mean() > 3
 
 
 def test_guidance_rows_are_samples_with_that_weight(run, monkeypatch):

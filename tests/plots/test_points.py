@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from ebbflow.data import DATASETS
+from ebbflow.domains.points import limits
 from ebbflow.errors import InputError
 from ebbflow.plots import points, style
+from ebbflow.recipes import PointRecipe
 from plots.material import comparison
 
 ACROSS = [1, 2, 5]
@@ -159,8 +161,38 @@ def test_pairs_put_one_method_on_either_side_of_the_diagonal():
     assert style.DIFFUSION in colours(axes[2, 0])
     assert style.FLOW in colours(axes[0, 2])
     assert [ax.get_xlabel() for ax in axes[3]] == ["x", "y", "z", "u"]
+    assert {"▙ diffusion", "▜ flow", "○ 95 % of the real points", f"Not shown: {c.columns[4]!r}."} <= set(texts(figure))
     with pytest.raises(InputError, match="two columns"):
         points.pairs(chosen, np.array([[0.0, 1.0]]), real=np.zeros((5, 1)))
+
+
+def test_a_table_is_shown_by_its_columns_names():
+    """A constant column and one of millions have ticks that stand apart, and nothing beside the axis's name."""
+    x = np.random.default_rng(0).normal(size=(500, 6)) * 0.3 + [0, 0, 7, 3, 0, 0]
+    x[:, 2] = 7
+    x[:, 3] *= 1e6
+    figure = points.data_set(x, limits(PointRecipe(data="a.csv"), x), names="abcdef")
+    assert [ax.get_xlabel() for ax in figure.axes[-4:]] == [*"abcd"]
+    assert {"○ 95 % of the real points", "Not shown: 'e', 'f'."} <= set(texts(figure))
+    figure.canvas.draw()
+    ticks = [[text.get_text() for text in ax.get_xticklabels()] for ax in figure.axes[-4:]]
+    assert all(len({*row}) == len(row) >= 2 for row in ticks), ticks
+    assert set(ticks[2]) >= {"6", "8"}
+    assert all(text.endswith("e+06") for text in ticks[3]), ticks
+    assert not any(ax.xaxis.get_offset_text().get_text() for ax in figure.axes)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_is_cut_off_at_the_edge_of_a_figure_of_routes(count):
+    """The ends of the time bar are named beside it, within the figure."""
+    c = comparison(n=300, m=60)
+    figure = points.trajectories(c.methods[:count], limits_of(c), real=c.real)
+    renderer = figure.canvas.get_renderer()
+    for ax in figure.axes:
+        for text in ax.texts:
+            box = text.get_window_extent(renderer)
+            assert box.x0 >= 0, text.get_text()
+            assert box.x1 <= figure.bbox.width, text.get_text()
 
 
 @pytest.mark.parametrize("name", list(DATASETS))

@@ -27,7 +27,8 @@ def run(argv: Sequence[str]) -> None:
     """Parse and draw."""
     args = parse(Plot, argv, "plot")
     if not (args.run / "checkpoints").is_dir():
-        raise InputError(f"{args.run} is not the folder of a run.")
+        what = "an export, which has no losses and steps to draw" if (args.run / "config.json").is_file() else "no run"
+        raise InputError(f"{args.run} is {what}; plot needs the folder that train wrote.")
     from ..domains import domain
     from ..files import no_link
 

@@ -108,7 +108,7 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     labels = None if data.labels is None else data.labels.numpy()
     yield Path(args.data).stem, points.data_set(
         data.x.numpy(), limits(PointRecipe(data=args.data), data.x), labels=labels, classes=data.classes,
-        log_density=known.log_density if known else None, title=title,
+        names=data.columns, log_density=known.log_density if known else None, title=title,
     )  # fmt: skip
 
 

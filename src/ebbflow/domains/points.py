@@ -353,7 +353,7 @@ def limits(recipe: PointRecipe, real: Tensor | np.ndarray) -> np.ndarray:
     if known is not None:
         return np.array([known.limits] * real.shape[1])
     low, high = np.quantile(np.asarray(real), [0.001, 0.999], axis=0)
-    margin = 0.15 * np.maximum(high - low, 1e-6)
+    margin = np.where(high > low, 0.15 * (high - low), 0.5 * np.maximum(np.abs(low), 1))
     return np.stack([low - margin, high + margin], 1)
 
 

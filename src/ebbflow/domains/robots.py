@@ -89,7 +89,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
     if recipe.prompt and not episodes.tasks:
         raise InputError(f"{recipe.data} names no tasks, which a prompt needs.")
     if not cameras and not recipe.prompt and not known.state_names:
-        lacking = "" if episodes.state_names else f" {recipe.data} has no state."
+        lacking = "" if episodes.state_names else f" {recipe.data} has no state; name its cameras."
         raise InputError(f"A policy must see something: a state, cameras or a prompt.{lacking}")
     if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
         raise InputError("The cameras' pictures differ in size: say one with size.")
@@ -321,7 +321,9 @@ class Place:
     def of(cls, trained: "Trained", simulator: str = "", blind: bool = False) -> "Place":
         """Where a policy is tried out: where its recipe says, unless told."""
         recipe = recipe_of(trained)
-        name = pick(SIMULATORS, simulator or recipe.simulator, "simulator")
+        if not (name := simulator or recipe.simulator):
+            raise InputError(f"This policy's recipe names no simulator; choose one of {', '.join(SIMULATORS)}.")
+        name = pick(SIMULATORS, name, "simulator")
         return cls(name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, robot_of(trained))
 
     def __call__(self) -> "_Shown":

@@ -27,14 +27,15 @@ def model_card(trained: "Trained", where: str, license: str = "") -> str:
     data = printable(domain(trained.recipe).describe(trained.recipe))
     licensed = f"license: {license}\n" if license else ""
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
-    labels = f"conditional on {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
+    size = " × ".join(map(str, trained.shape)) + {1: " columns"}.get(len(trained.shape), "")
+    labels = f"by class: {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
     return f"""---
 library_name: ebbflow
 {licensed}tags: [ebbflow, diffusion, flow-matching]
 ---
 # {recipe.path.partition(":")[0]} path, {recipe.target} target
 
-A generative model of {data} ({" × ".join(map(str, trained.shape))}, {labels}), trained with
+A generative model of {data} ({size}; {labels}), trained with
 [ebbflow](https://github.com/ebbflow/ebbflow).
 
 | | |

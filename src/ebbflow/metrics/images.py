@@ -222,7 +222,7 @@ def _check(samples: Tensor, train: Tensor, held: Tensor, n: int) -> None:
     if n <= NEIGHBOURS or len(train) <= NEIGHBOURS:
         least = f"{NEIGHBOURS + 1} samples, {2 * NEIGHBOURS + 2} held-out and {NEIGHBOURS + 1} training images"
         few = f"{len(samples)}, {len(held)} and {len(train)}"
-        raise InputError(f"A report takes at least {least}; got {few}.")
+        raise InputError(f"A report takes at least {least}; got {few}. More are held out with held_out.")
 
 
 def _check_asked(asked: Tensor, n: int, classes: int) -> None:

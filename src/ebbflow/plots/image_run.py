@@ -221,7 +221,7 @@ def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
         labels = own.repeat_interleave(ways)
     cond = {} if labels is None else {"label": labels}
     every = masked(known.repeat_interleave(ways, 0), mask)
-    wrapped: DenoiserLike = PiGDM(Bounded(trained.denoiser), every)
+    wrapped: DenoiserLike = Bounded(PiGDM(trained.denoiser, every))
     *_, (_, x) = trajectory(
         wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=2 * STEPS, sampler="ddpm",
         grid="uniform", **cond,

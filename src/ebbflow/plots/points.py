@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..compare import Method
 from ..errors import InputError
+from ..specs import listed
 from . import style
 from .style import Array, Limits
 
@@ -121,7 +122,9 @@ def trajectories(
         )
         style.as_points(ax, frame, labels=(d > 1, ax is grid.axes[0, 0]))
     foot = grid.axes[0, 0].get_position().y0 * grid.figure.get_size_inches()[1]
-    style.time_bar(grid.figure, grid.figure.get_size_inches()[0] / 2 - 1.2, foot - 0.42, 2.4)
+    width = grid.figure.get_size_inches()[0]
+    bar = min(2.4, width - 1.9)  # its ends are named beside it
+    style.time_bar(grid.figure, (width - bar) / 2, foot - 0.42, bar)
     return grid.figure
 
 
@@ -306,7 +309,8 @@ def pairs(
 ) -> Figure:
     """Every pair of the first columns: the first panel's points below the diagonal, the second's above it.
 
-    The diagonal shows each column's distribution; the grey outline holds 95 % of the real points.
+    The diagonal shows each column's distribution; the grey outline holds 95 % of the real points. Columns beyond
+    `most` are named under the figure.
     """
     _some(panels, "panels")
     real = style.points(real, "real")
@@ -314,6 +318,8 @@ def pairs(
     k = min(real.shape[1], most)
     if k < 2:
         raise InputError("Pairs need data of at least two columns.")
+    if left := [_name(names, i) for i in range(k, real.shape[1])]:
+        note = f"{note} Not shown: {listed(left)}.".strip()
     side = 6.2 / k - 0.06
     grid = style.axes_grid(
         k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.5, 0.08, 0.3, 0.32), title=title, note=note
@@ -340,8 +346,9 @@ def pairs(
             ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
         if i == k - 1:
             ax.set_xlabel(_name(names, j), size=style.SMALL, color=style.INK, labelpad=2)
-    texts = [(f"▙ {lower.title}", lower.colour), (f"▜ {upper.title}", upper.colour), ("real data", style.REAL)]
-    style.text_row(grid.figure, texts if len(panels) > 1 else [texts[0], texts[2]], 0.5 if title else 0.16)
+    two = [(f"▙ {lower.title}", lower.colour), (f"▜ {upper.title}", upper.colour)] if len(panels) > 1 else []
+    share = f"○ {style.OUTLINE_SHARE:.0%} of the real points".replace("%", " %")
+    style.text_row(grid.figure, [*two, (share, style.REAL)], 0.5 if title else 0.16)
     return grid.figure
 
 
@@ -351,6 +358,7 @@ def data_set(
     *,
     labels: Int[Array, " n"] | None = None,
     classes: Sequence[str] = (),
+    names: Sequence[str] = (),
     log_density: Callable[[torch.Tensor], torch.Tensor] | None = None,
     title: str = "",
     note: str = "",
@@ -360,7 +368,7 @@ def data_set(
     limits = style.as_limits(limits, x.shape[1])
     if x.shape[1] > 2:
         panel = Panel("data", x, style.REAL)
-        return pairs([panel], limits, real=x, title=title, note=note)
+        return pairs([panel], limits, real=x, names=names, title=title, note=note)
     two = log_density is not None and x.shape[1] == 2
     width = 3.1 if two else 4.4
     grid = style.axes_grid(

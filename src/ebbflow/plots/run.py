@@ -13,6 +13,7 @@ from ..domains.points import limits, real_points, study
 from ..errors import InputError
 from ..files import storage
 from ..recipes import PointRecipe, Recipe
+from ..specs import listed
 from ..trained import Trained
 from . import animation, curves, points, style
 
@@ -35,11 +36,14 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
         warnings.warn(f"{error} The samples are drawn without it.", stacklevel=2)
     reference = panels[0].x
     frame = limits(recipe, reference)
-    if x.shape[1] <= 2:
-        figure = points.scatter_panels(panels, frame, real=reference, classes=trained.classes)
-    else:
-        figure = points.pairs(panels, frame, real=reference, names=trained.columns)
-    return style.save(figure, path)
+    return style.save(_beside(trained, panels, frame, reference), path)
+
+
+def _beside(trained: Trained, panels: list[points.Panel], frame: np.ndarray, real: np.ndarray | None) -> style.Figure:
+    """Panels side by side, or the pairs of more than two columns."""
+    if len(frame) <= 2:
+        return points.scatter_panels(panels, frame, real=real, classes=trained.classes)
+    return points.pairs(panels, frame, real=panels[0].x if real is None else real, names=trained.columns)
 
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
@@ -54,10 +58,13 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     frame = limits(recipe, method.walk[-1] if real is None else real)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
+    note = ""
+    if (d := len(frame)) > 2:
+        note = f"The first 2 of {d} columns" + (f": {listed(trained.columns[:2])}." if trained.columns else ".")
     figures = {
-        "samples": lambda: _final(method, real, frame),
-        "trajectories": lambda: points.trajectories([method], frame, real=real),
-        "intermediate": lambda: points.intermediate([method], frame, real=real),
+        "samples": lambda: _final(trained, method, real, frame),
+        "trajectories": lambda: points.trajectories([method], frame, real=real, note=note),
+        "intermediate": lambda: points.intermediate([method], frame, real=real, note=note),
     }
     if len(method.losses):
         figures["losses"] = lambda: curves.losses([method])
@@ -70,11 +77,11 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
 
 
-def _final(method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
+def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
     panels = [points.Panel("samples", method.walk[-1], style.colour(method.key))]
     if real is not None:
         panels.insert(0, points.Panel("real", real[: len(method.walk[-1])], style.REAL))
-    return points.scatter_panels(panels, frame, real=real)
+    return _beside(trained, panels, frame, real)
 
 
 def _array(labels: Tensor | None) -> np.ndarray | None:

@@ -123,7 +123,13 @@ def as_points(ax: Axes, limits: Limits, *, labels: tuple[bool, bool] = (True, Tr
     """Frame a panel with the limits of its first two columns, and a few ticks where `labels` (x, y) wants them."""
     for axis, (low, high), shown in zip((ax.xaxis, ax.yaxis), limits[:2], labels, strict=True):
         axis.set_major_locator(MaxNLocator(4, prune="both") if shown else NullLocator())
+        axis.set_major_formatter(_tick)
         (ax.set_xlim if axis is ax.xaxis else ax.set_ylim)(float(low), float(high))
+
+
+def _tick(value: Number, _: Any) -> str:
+    """A number in full: what several ticks share isn't written apart, where it would lie on an axis's name."""
+    return f"{value:.4g}".replace("-", "−")
 
 
 def as_curves(ax: Axes, x: str = "", y: str = "") -> None:

@@ -101,7 +101,7 @@ class DenoiserChunks:
         if context := getattr(network, "context", None):
             with torch.no_grad():
                 cond = {"context": context(**cond)}
-        denoiser: DenoiserLike = Bounded(self.denoiser, self.bound) if self.bound else self.denoiser
+        denoiser: DenoiserLike = self.denoiser
         if previous is not None:
             known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
             denoiser = real_time(
@@ -110,6 +110,8 @@ class DenoiserChunks:
                 beta=self.beta,
                 solve=self.solve,
             )
+        if self.bound:
+            denoiser = Bounded(denoiser, self.bound)
         options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
         chunks = sample(
             denoiser, self.shape, draws=Draws(draws.seed, draws.ids.to(device=device)), **options, **cond
