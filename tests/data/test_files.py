@@ -347,6 +347,11 @@ BAD_BYTES = {
     "other.txt": (b"1,2\n3,4\n", None, ".txt|.csv"),
     "none": (b"1,2\n3,4\n", None, "''|.csv"),
     "model.pkl": (b"1,2\n3,4\n", None, ".pkl"),
+    "whole numbers.npy": (
+        npy(np.array([[2**62, 1], [2**62 + 1, 2]])),
+        None,
+        "column 1: values around 4611686018427387904 differ",
+    ),
     "empty.npy": (b"", None, "empty"),
     "text.npy": (b"1,2\n3,4\n", None, "not a .npy"),
     "zip.npy": (npz(x=TABLE), None, "not a .npy"),

@@ -366,6 +366,13 @@ def _sound(where: str, array: np.ndarray) -> np.ndarray:
         row, column = np.argwhere(bad)[0]
         value = table[row, column]
         raise InputError(f"{where}, row {row + 1}, column {column + 1}: {value} is not a finite float32 number.")
+    whole = array.reshape(table.shape)
+    if (lost := (table == table[:1]).all(0) & (whole != whole[:1]).any(0)).any():  # integers beyond 2⁵³
+        column = int(np.argmax(lost))
+        raise InputError(
+            f"{where}, column {column + 1}: values around {whole[0, column]} differ by too little for float64; "
+            "subtract an offset."
+        )
     return table
 
 

@@ -123,9 +123,15 @@ def recipe_of(folder: Path) -> Recipe:
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
     """What "auto" means: what the run has been trained in, or what suits this machine."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
     before = known.get("precision")
     if before is None:
-        return suited(precision, denoiser)
+        found = [suited(precision, denoiser)]
+        PartialState(cpu=not torch.accelerator.is_available())
+        broadcast_object_list(found)  # the first process decides for all: a trial may end otherwise in each
+        return found[0]
     if precision not in ("auto", before):
         raise InputError(f"{folder} was trained with precision {before!r}, not {precision!r}; resume it as it was.")
     return str(before)
