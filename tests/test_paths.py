@@ -360,7 +360,7 @@ def test_data_keeps_its_dtype_and_time_its_precision():
         (lambda: VP(beta_max=math.inf), "got inf."),
         (lambda: VE(0.0), "ve path: sigma_max must be above 0 and finite; got 0.0."),
         (lambda: VE(math.inf), "got inf."),
-        (lambda: Bridge(-1.0), "bridge path: spread must be at least 0 and finite; got -1.0."),
+        (lambda: Bridge(-1.0), "bridge path: spread must be at least 0 and at most 1e+18; got -1.0."),
         (lambda: Bridge(math.nan), "got nan."),
     ],
 )

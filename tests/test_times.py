@@ -286,11 +286,11 @@ def test_trailing_of_all_steps_is_the_table():
         ("karras:rho=-1.0", 4, PATH, "karras: rho must be above 0 and finite; got -1.0."),
         ("karras:ratio_min=90.0", 4, PATH, "karras: needs 0 < ratio_min < ratio_max; got 90.0 and 80.0."),
         ("log_snr:ratio_min=0.0", 4, PATH, "log_snr: needs 0 < ratio_min < ratio_max; got 0.0 and 100.0."),
-        ("log_snr:ratio_max=1e300", 400, VP(), "got 0.01 and"),
+        ("log_snr:ratio_max=1e18", 400, VP(), "got 0.01 and"),
     ],
 )
 def test_bad_grids_are_one_sentence(spec, steps, path, words):
-    if "1e300" in spec:  # beyond what the path has: cut to the path's end instead of refused
+    if "1e18" in spec:  # beyond what the path has: cut to the path's end instead of refused
         assert bool((grid(spec, steps, path).diff() < 0).all())
         return
     with pytest.raises(InputError) as caught:
@@ -300,9 +300,9 @@ def test_bad_grids_are_one_sentence(spec, steps, path, words):
 
 
 def test_a_range_too_fine_for_the_clock_is_refused():
-    """On the linear path 1 - t = 1e-17 can't be told from 0 in float64."""
+    """On the linear path 1 - t = 1e-18 can't be told from 0 in float64."""
     with pytest.raises(InputError, match="goes beyond the path's"):
-        grid("log_snr:ratio_max=1e20", 50)
+        grid("log_snr:ratio_max=1e18", 50)
 
 
 @pytest.mark.parametrize(

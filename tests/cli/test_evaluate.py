@@ -196,7 +196,11 @@ def test_without_its_recording_a_policy_is_only_tried_out(orphan, ebbflow, quick
     code, out, err = ebbflow("evaluate", orphan, "--episodes", 2, *QUICK)
     assert code == 0, err
     assert (code, names(out)) == (0, TRIED)
-    assert err == (f"ebbflow: There is no file {orphan.parent / 'episodes.npz'}. So the policy is only tried out.\n")
+    name = orphan.parent / "episodes.npz"
+    assert err == (
+        f"ebbflow: This run was trained on {name}, which is opened only if you name it too: --data {name}, or where it "
+        "lies now (data=… in from_pretrained). So the policy is only tried out.\n"
+    )
     code, out, err = ebbflow("evaluate", orphan, "--episodes", 0, *QUICK)  # then nothing is left to do
     assert (code, out, err.count("\n")) == (2, "", 1)
 

@@ -225,8 +225,9 @@ def test_samplers_of_one_network_differ_by_dash_and_marker():
 
 
 def test_nothing_global_is_touched():
+    imported = "matplotlib.pyplot" in sys.modules  # by another test's library
     before = dict(mpl.rcParams)
     images.grid(noise_pictures(4, 1, 8, 8)).canvas.draw()
     images.loss_and_speed(history()).canvas.draw()
     assert dict(mpl.rcParams) == before
-    assert "matplotlib.pyplot" not in sys.modules
+    assert ("matplotlib.pyplot" in sys.modules) == imported

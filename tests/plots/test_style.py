@@ -1,3 +1,4 @@
+import sys
 import threading
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_panels_have_one_size_and_lie_inside_the_figure():
 
 
 def test_figures_can_be_drawn_in_threads_and_leave_pyplot_alone(tmp_path):
-    import sys
+    imported = "matplotlib.pyplot" in sys.modules  # by another test's library
 
     def work(k):
         grid = style.axes_grid(1, 2, panel=(1, 1))
@@ -97,7 +98,7 @@ def test_figures_can_be_drawn_in_threads_and_leave_pyplot_alone(tmp_path):
     for thread in threads:
         thread.join()
     assert len(list(tmp_path.glob("*.png"))) == 4
-    assert "matplotlib.pyplot" not in sys.modules
+    assert ("matplotlib.pyplot" in sys.modules) == imported
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
