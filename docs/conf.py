@@ -58,4 +58,5 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
-suppress_warnings = ["mystnb.unknown_mime_type"]
+# ref.python: a measurement is a metric's result, and what a posterior is given; annotations name both without a module.
+suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
