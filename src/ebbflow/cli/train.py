@@ -102,16 +102,17 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
     """Train in `out` and say where the result is."""
     from ..domains import domain
     from ..training.rehearsal import rehearse
-    from ..training.run import fit
+    from ..training.run import fit, leaving_group
 
     if resume and not any((out / "checkpoints").glob("step-*")):
         raise InputError(f"{out} holds no run to resume.")
-    threads(how.threads, rehearse(recipe, how.accumulate).denoiser)
-    trained = fit(
-        recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
-        compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
-        threads=how.threads, accumulate=how.accumulate, progress=not how.quiet,
-    )  # fmt: skip
+    with leaving_group():
+        threads(how.threads, rehearse(recipe, how.accumulate).denoiser)
+        trained = fit(
+            recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
+            compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
+            threads=how.threads, accumulate=how.accumulate, progress=not how.quiet,
+        )  # fmt: skip
     tell(f"Trained {trained.step} steps; the run is {out}")
     for picture in domain(recipe).finish(out):
         tell("picture:", picture)

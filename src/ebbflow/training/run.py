@@ -12,7 +12,8 @@ import os
 import shlex
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -408,6 +409,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             break
         lines.append(line)
     return lines
+
+
+@contextmanager
+def leaving_group() -> Iterator[None]:
+    """Leave torchrun's process group at the end, whose threads now and then abort a process that ends in it."""
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def suited(precision: str, network: nn.Module) -> str:
