@@ -54,11 +54,11 @@ def hint(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a run's network was built on: opened only because the user names it."""
+    """What a run's network was built on: opened because the user names it, here or when he trained it."""
 
-    weights: Annotated[str, hint("none")] = ""
-    """The folder or hub repository that the network was built on; without it none is opened."""
-    tokenizer: Annotated[str, hint("none")] = ""
+    weights: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The folder or hub repository that the network was built on; needed if trained elsewhere."""
+    tokenizer: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The folder or hub repository of its tokenizer, likewise."""
 
 

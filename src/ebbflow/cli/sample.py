@@ -81,7 +81,7 @@ class Sample:
     overwrite: Flag = False
     """Replace the file and its picture if they exist; those in the run's folder always are."""
     picture: bool = True
-    """Draw the samples; beside real data where that is a built-in set or named by --data."""
+    """Draw the samples; beside real data where the run may open some."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -37,8 +37,8 @@ class Tune:
     """Seed of the starts."""
     path: str = "linear"
     """The oracle's path."""
-    source: Annotated[str, hint("its built-in set, or none")] = ""
-    """The file that the run starts from; without it none is opened."""
+    source: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The file that the run starts from; needed if it was trained elsewhere."""
     reference: int = 400
     """Runge-Kutta steps of the reference."""
     threads: int = 0
