@@ -40,9 +40,13 @@ def cache_folder() -> Path:
 def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:
     """A hash of whatever repr tells apart, and of tensors and their shapes."""
     tensors = list(tensors)
+    if tensors:
+        import torch
     digest = hashlib.sha256(repr((words, [tuple(tensor.shape) for tensor in tensors])).encode())
     for tensor in tensors:
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        )  # numpy has no bfloat16
     return digest.hexdigest()
 
 

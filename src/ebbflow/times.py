@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
+from .mixtures import table
 from .paths import DDPM, Path
 from .specs import bind, positive
 
@@ -137,8 +138,18 @@ def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0
     positive("flow_power", "exponent", exponent)
     positive("flow_power", "shift", shift)
     v = uniform_grid(steps, path) ** exponent
+    return from_flow(shift * v / (1 + (shift - 1) * v), path)
+
+
+def of_mixtures(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+    """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py)."""
+    return from_flow(torch.tensor(table(steps).nodes, dtype=torch.float64), path)
+
+
+def from_flow(share: Float[Tensor, " n"], path: Path) -> Float[Tensor, " n"]:
+    """The times at which σ/(α + σ) is a share, falling from 1 to 0, of what it is at t = 1."""
     last = path.along([1.0])[0]
-    fraction = shift * v / (1 + (shift - 1) * v) * (last.sigma / (last.alpha + last.sigma))
+    fraction = share * (last.sigma / (last.alpha + last.sigma))
     times = path.time_of(fraction / (1 - fraction))
     return torch.cat([times.new_ones(1), times[1:-1], times.new_zeros(1)])
 
@@ -152,6 +163,7 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
     "quadratic": quadratic,
     "shifted": shifted,
     "trailing": trailing,
+    "mixtures": of_mixtures,
 }
 
 

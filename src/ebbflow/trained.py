@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import __version__, tune
+from . import __version__, cache, solver, tune
 from .data import Observation, Transform, transform_from_config, within_float32
 from .denoiser import Denoiser, DenoiserLike
 from .domains import domain
@@ -30,6 +30,7 @@ from .paths import PATHS
 from .randomness import Draws, key
 from .recipes import Recipe
 from .samplers import SAMPLERS, trajectory
+from .samplers.facts import facts
 from .specs import bind, parse, pick
 from .times import GRIDS
 from .training import checkpoint, seal
@@ -40,8 +41,17 @@ NUMBERS = 2**16  # and numbers in them, but for large samples,
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
 IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
+_AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[int] | Tensor | None
 TIME = "t = 0 is data, t = 1 is noise"
+
+
+class Choice(NamedTuple):
+    """How samples are drawn."""
+
+    sampler: str
+    grid: str | Sequence[float]
+    steps: int
 
 
 def build_denoiser(
@@ -96,7 +106,7 @@ class Trained:
     classes: tuple[str, ...] = ()
     step: int = 0
     tuned: tuple[tune.Tuned, ...] = ()
-    """What `ebbflow tune` found for a number of evaluations, the latest last."""
+    """Solvers of its own for a number of evaluations: fitted after training or by `ebbflow tune`, the latest last."""
     observation: Observation | None = None
     """What a policy's network is told at each chunk."""
     frequencies: tuple[float, ...] = ()
@@ -152,7 +162,8 @@ class Trained:
 
         first: number of the first sample, to draw a set in pieces.
         label: one class (name or number) for all samples, or one number each; none draws from all classes together.
-        steps: a number, or "auto" for the sampler, grid and steps that were tuned last ("auto:10": for 10 evaluations).
+        steps: a number, or "auto:10" for the run's own solver of 10 evaluations, fitted now if it has none ("auto": the
+        one found last, else of 20 evaluations). Without these three, see `choice`.
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
         bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
         seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
@@ -160,31 +171,23 @@ class Trained:
         """
         if n < 1 or first < 0:
             raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
-        if isinstance(steps, str):
-            if sampler or grid:
-                raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
-            best = self.best(steps)
-            sampler, grid, steps = best.sampler, best.grid, best.steps
+        how: dict[str, Any] = {"guidance": guidance, "interval": interval, "bound": bound}
+        if guidance != 1.0 and label is None:
+            raise InputError("Guidance needs a label to be guided towards.")
+        sampler, grid, steps = self.choice(sampler, grid, steps, **how)
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device) if ids is None else Draws(seed, ids.to(device))
         labels = self.labels(label, n, draws)
         cond: dict[str, Any] = {} if labels is None else {"label": labels.to(device)}
         cond |= self.context(n, seed, first, seen)
-        denoiser: DenoiserLike = self.denoiser.eval()
-        if guidance != 1.0:
-            if labels is None or label is None:
-                raise InputError("Guidance needs a label to be guided towards.")
-            denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
-        if bound := self.recipe.bound if bound is None else bound:
-            denoiser = Bounded(denoiser, bound)
         walk = trajectory(
-            denoiser,
+            self.steered(**how),
             self.shape,
             draws=draws,
-            steps=self.recipe.sample_steps if steps is None else steps,
-            sampler=self.recipe.sampler if sampler is None else sampler,
-            grid=self.recipe.grid if grid is None else grid,
-            start=self._start(n, seed, first, draws),
+            steps=steps,
+            sampler=sampler,
+            grid=grid,
+            start=self.start(n, seed, first, draws),
             **cond,
         )
         for t, x in walk:
@@ -207,18 +210,69 @@ class Trained:
         told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
         return {"context": network.context(**told)}
 
-    def best(self, steps: str) -> tune.Tuned:
-        """What was tuned: the latest for "auto", for N evaluations for "auto:N"."""
+    def steered(
+        self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
+    ) -> DenoiserLike:
+        """The denoiser that these options of `trajectory` walk on."""
+        denoiser: DenoiserLike = self.denoiser.eval()
+        if guidance != 1.0:
+            denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
+        bound = self.recipe.bound if bound is None else bound
+        return Bounded(denoiser, bound) if bound else denoiser
+
+    def choice(
+        self,
+        sampler: str | None = None,
+        grid: str | Sequence[float] | None = None,
+        steps: int | str | None = None,
+        *,
+        progress: bool = False,
+        **how: Any,
+    ) -> Choice:
+        """The sampler, grid and steps that these options of `trajectory` come to; how: guidance, interval, bound.
+
+        Without any, a run whose recipe samples an ODE takes its own solver of 20 evaluations, if it was fitted one.
+        """
+        if isinstance(steps, str):
+            if sampler or grid:
+                raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
+            return self._own(steps, progress, **how)
+        by_itself = not (sampler or grid or steps) and how in ({}, _AS_TRAINED) and self.observation is None
+        if by_itself and not facts(self.recipe.sampler).stochastic:
+            for one in reversed(self.tuned):
+                if one.weights and one.evaluations == solver.COUNTS[-1]:
+                    return Choice(one.sampler, one.grid, one.steps)
+        recipe = self.recipe
+        return Choice(sampler or recipe.sampler, grid or recipe.grid, steps or recipe.sample_steps)
+
+    def _own(self, steps: str, progress: bool, **how: Any) -> Choice:
+        """The run's solver for "auto:N" evaluations, for "auto" the latest: stored with it, in the cache, or fitted."""
         wanted = re.fullmatch(r"auto(?::([0-9]{1,6}))?", steps)
         if not wanted:
             raise InputError(f"steps must be a number, auto, or auto:N for N evaluations; got {steps!r}.")
-        if not self.tuned:
-            raise InputError("steps=auto needs a run that has been tuned: ebbflow tune RUN --evaluations N.")
-        for one in reversed(self.tuned):
-            if not wanted[1] or one.evaluations == int(wanted[1]):
-                return one
-        known = ", ".join(str(one.evaluations) for one in self.tuned)
-        raise InputError(f"This run is tuned for {known} evaluations, not for {wanted[1]}.")
+        count = int(wanted[1] or solver.COUNTS[-1])
+        stored = self.tuned if {**_AS_TRAINED, **how} == _AS_TRAINED else ()
+        known = (one for one in reversed(stored) if not wanted[1] or one.evaluations == count)
+        one = next(known, None) or solver.kept(self, count, progress=progress, **how)
+        return Choice(one.sampler, one.grid, one.steps)
+
+    def fingerprint(self) -> str:
+        """A hash of the weights and of what is made of the network's answers."""
+        weights = self.denoiser.state_dict()
+        about = self.recipe.path, self.recipe.target, self.recipe.network, sorted(weights)
+        return cache.fingerprint(*about, tensors=(weights[name] for name in sorted(weights)))
+
+    def with_tuned(self, data: bytes, where: str) -> "Trained":
+        """With the solvers of a tuned.json, but for any that were found for other weights: of these it warns."""
+        found = tune.read(data, where)
+        own = self.fingerprint() if any(one.weights for one in found) else ""
+        if foreign := [one for one in found if one.weights not in ("", own)]:
+            counts = ", ".join(str(one.evaluations) for one in foreign)
+            warnings.warn(
+                f"{where}: its solvers for {counts} evaluations are of other weights, so they are not used.",
+                stacklevel=2,
+            )
+        return replace(self, tuned=tuple(one for one in found if one.weights in ("", own)))
 
     def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
         """From the network's units to the data's."""
@@ -310,7 +364,7 @@ class Trained:
         up_to = self.shares().cumsum(0)
         return torch.searchsorted(up_to / up_to[-1], torch.special.ndtr(z[:, 0]).cpu(), right=True)
 
-    def _start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
+    def start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
         """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
         device = draws.ids.device
         start = domain(self.recipe).start(self.reading("source"), n, seed, first)
@@ -373,7 +427,7 @@ class Trained:
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
         if tune.FILE in files:
-            trained = replace(trained, tuned=tune.read(files[tune.FILE], f"{name}/{tune.FILE}"))
+            trained = trained.with_tuned(files[tune.FILE], f"{name}/{tune.FILE}")
         return trained
 
     @classmethod
@@ -443,7 +497,7 @@ class Trained:
             trained, tuned = cls.from_files(found[1], str(found[0]), named), folder / tune.FILE
             if not tuned.exists():
                 return trained
-            return replace(trained, tuned=tune.read(checkpoint.read_file(tuned), str(tuned)))
+            return trained.with_tuned(checkpoint.read_file(tuned), str(tuned))
         if os.path.isdir(folder):
             return cls.from_files(checkpoint.read_folder(folder), str(folder), named)
         if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):

@@ -86,7 +86,8 @@ class Tuned:
     """The best sampler, grid and number of steps for a number of evaluations, and how close it comes.
 
     rms, median: distance to the reference, over the starts that had no part in the choice; `error` is the
-    reference's own (against half its steps), `usual` what the best solver on the uniform grid reaches.
+    reference's own (against half its steps), `usual` what the best solver on the uniform grid reaches. weights: the
+    fingerprint of the run's weights that it was found for; a file of an older version doesn't hold it.
     """
 
     evaluations: int
@@ -97,6 +98,7 @@ class Tuned:
     median: float
     error: float
     usual: float
+    weights: str = ""
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -107,7 +109,7 @@ class Tuned:
         """The inverse; InputError where the values can't be used."""
         try:
             tuned = cls(**config)
-            texts, counts = (tuned.sampler, tuned.grid), (tuned.evaluations, tuned.steps)
+            texts, counts = (tuned.sampler, tuned.grid, tuned.weights), (tuned.evaluations, tuned.steps)
             errors = tuned.rms, tuned.median, tuned.error, tuned.usual
             right = (
                 all(isinstance(text, str) for text in texts)

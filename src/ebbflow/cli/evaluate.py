@@ -101,15 +101,8 @@ def _given(args: object, *names: str) -> list[str]:
 
 def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
     """How samples are drawn, with all that the recipe decides."""
-    recipe = trained.recipe
-    if drawing.steps.startswith("auto"):
-        best = trained.best(drawing.steps)
-        sampler, grid, steps = best.sampler, best.grid, best.steps
-    else:
-        sampler, grid = drawing.sampler or recipe.sampler, drawing.grid or recipe.grid
-        steps = int(drawing.steps or recipe.sample_steps)
-    bound = recipe.bound if drawing.bound == -1 else drawing.bound
-    return {"seed": drawing.seed, "sampler": sampler, "grid": grid, "steps": steps, "bound": bound}
+    bound = trained.recipe.bound if drawing.bound == -1 else drawing.bound
+    return {"seed": drawing.seed, **drawing.chosen(trained)._asdict(), "bound": bound}
 
 
 def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":

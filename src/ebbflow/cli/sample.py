@@ -16,7 +16,7 @@ from .arguments import MOST, Flag, Named, hint, opened, parse, tell, threads, wi
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trained import Trained
+    from ..trained import Choice, Trained
 
 
 ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's domain
@@ -34,8 +34,9 @@ class Drawing:
     """A row of `ebbflow list samplers`; with options as in ddim:eta=0.5 or ddpm:variance=beta."""
     grid: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbflow list grids`; with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
-    steps: Annotated[str, hint("the recipe's")] = ""
-    """Number of sampling steps; auto takes all from `ebbflow tune` (auto:10: what it found for 10 evaluations)."""
+    steps: Annotated[str, hint("the run's own solver of 20 evaluations, or the recipe's")] = ""
+    """Number of sampling steps; auto:N takes the run's own solver of N evaluations, fitting one if it has none (auto:
+    the one found last)."""
     label: Annotated[str, hint("none")] = ""
     """Draw this class only (name or number), from a conditional run; all: every class, pictures in turn, points as
     often as in their data."""
@@ -66,6 +67,17 @@ class Drawing:
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise InputError(f"--interval must be two times, 0 <= low < high <= 1; got {low:g} and {high:g}.")
+
+    @property
+    def steered(self) -> dict[str, Any]:
+        """What changes the denoiser that is sampled."""
+        bound = None if self.bound == -1 else self.bound
+        return {"guidance": self.guidance, "interval": self.interval, "bound": bound}
+
+    def chosen(self, trained: "Trained") -> "Choice":
+        """The sampler, grid and steps that are meant; a solver that has to be fitted first is fitted here."""
+        steps = int(self.steps) if self.steps.isdigit() else self.steps or None
+        return trained.choice(self.sampler or None, self.grid or None, steps, progress=True, **self.steered)
 
 
 @dataclass(frozen=True)
@@ -120,20 +132,16 @@ def draw(
     n = own.N if how.n == ITS_OWN else how.n
     room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")
     threads(how.threads, trained.denoiser)
-    steps: int | str
     if labels is None:
         labels = _asked(trained, how, n)
-    if how.steps.startswith("auto"):
-        steps, count = how.steps, trained.best(how.steps).steps
-    else:
-        steps = count = int(how.steps or trained.recipe.sample_steps)
+    chosen = how.chosen(trained)
     device = next(trained.denoiser.parameters()).device.type
     half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
-    with half, tqdm(total=count * n, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
+    work = chosen.steps * n
+    with half, tqdm(total=work, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
-            n, seed=how.seed, label=labels, guidance=how.guidance, interval=how.interval,
-            sampler=how.sampler or None, grid=how.grid or None, steps=steps, bar=bar,
-            bound=None if how.bound == -1 else how.bound, **options,
+            n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
+            **how.steered, **options,
         )  # fmt: skip
     if not bool(x.isfinite().all()):
         print("ebbflow: some samples are not finite; try more steps or another grid.", file=sys.stderr)

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -95,7 +95,7 @@ def run(argv: Sequence[str]) -> None:
 
         path = Path(args.run) / FILE
         others = [one for one in trained.tuned if one.evaluations != found.evaluations]
-        write_file(path, write([*others, found]))
+        write_file(path, write([*others, replace(found, weights=trained.fingerprint())]))
         tell(f"stored in {path}; ebbflow sample {shlex.quote(str(args.run))} --steps auto uses it")
 
 

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .. import mixtures
 from ..denoiser import DenoiserLike
 from ..errors import InputError
 from ..paths import Path, Scales
 from ..randomness import Draws
 from ..targets import Estimate
-from .needs import gaussian_end
 
 Weights = Sequence[Sequence[float]]  # row i has the i + 1 weights of step i's end
 
@@ -35,12 +35,16 @@ def bespoke(
 ) -> Iterator[Tensor]:
     """x_i = A_i x_0 + (α_i - A_i α_0) Σ_{j<i} w_ij x̂₀(x_j, t_j),   A_i = σ_i / σ_0,   Σ_j w_ij = 1.
 
-    weights: /w_20/w_30 w_31/…, each row but its last, which is what is missing to 1; without them, DDIM's.
-    One evaluation a step; as many rows as `times` has steps.
+    weights: /w_20/w_30 w_31/…, each row but its last, which is what is missing to 1; without them, DDIM's. mixtures:
+    those of the stored table for so many steps, which belongs to the grid of that name (mixtures.py).
+    One evaluation a step; as many rows as `times` has steps. Between two sample sets x̂₀ is a coordinate of the
+    velocity, which serves as well.
     """
-    gaussian_end(denoiser, "bespoke")
     grid = denoiser.path.along(times)
-    rows = parse_weights(weights, len(grid) - 1) if weights else ddim_weights(grid)
+    if weights == "mixtures":
+        rows = mixtures.table(len(grid) - 1).rows
+    else:
+        rows = parse_weights(weights, len(grid) - 1) if weights else ddim_weights(grid)
     estimates: list[Tensor] = []
     start, first = x, grid[0]
     for now, then, row in zip(grid[:-1], grid[1:], rows, strict=True):
@@ -78,7 +82,7 @@ def parse_weights(spec: str, steps: int) -> Weights:
 
 def format_weights(rows: Weights) -> str:
     """The inverse of `parse_weights`."""
-    return "/".join(" ".join(f"{weight:.7g}" for weight in row[:-1]) for row in rows)
+    return "/".join(" ".join(f"{weight:.12g}" for weight in row[:-1]) for row in rows)
 
 
 class Probe:

@@ -2,6 +2,7 @@
 
 run/checkpoints/step-00003000/   see checkpoint.py; `last` names the newest
 run/metrics.jsonl                one line every few steps
+run/tuned.json                   solvers of its own, fitted at the end or by `ebbflow tune`
 run/evolution/step-00003000.npy  the same samples as training goes on, in data units (and a picture of images)
 run/.lock                        held while a process trains here
 """
@@ -22,11 +23,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .. import solver, tune
 from ..data import IDENTITY
 from ..domains import Prepared, domain
 from ..errors import DivergedError, InputError, StorageError, printable
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
 from ..networks.fused import fast_bf16
+from ..randomness import generator, key
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick
@@ -56,6 +59,7 @@ def fit(
     snapshots: int = 24,
     threads: int = 0,
     accumulate: int = 1,
+    solvers: bool = True,
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
@@ -63,7 +67,8 @@ def fit(
 
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
-    accumulate: in how many parts a batch goes through the network.
+    accumulate: in how many parts a batch goes through the network. solvers: fit the run solvers of its own at the end,
+    for at most 5 % of training's network evaluations (see solver.py).
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbflow resume` is to set again; not set here. position: line of the progress bar, where several runs
     share a screen.
@@ -80,7 +85,7 @@ def fit(
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
-        "accumulate": accumulate,
+        "accumulate": accumulate, "solvers": solvers,
     }  # fmt: skip
     running = {"how": how, "data": settings.fingerprint(data)}
     run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator, accumulate), running)
@@ -96,7 +101,7 @@ def fit(
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
-        return run.trained()
+        return run.solved(progress) if solvers and run.main else run.trained()
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -201,7 +206,8 @@ def clear(folder: Path) -> None:
     """Remove the run in a folder, which is locked."""
     for name in ("checkpoints", "evolution"):
         remove(folder / name)
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("metrics.jsonl", tune.FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 class _Run:
@@ -259,6 +265,44 @@ class _Run:
         """The result: the denoiser with its averaged weights."""
         self.start.denoiser.load_state_dict(self.trainer.averaged())
         return replace(self.start, denoiser=self.start.denoiser.eval(), step=self.trainer.step)
+
+    def solved(self, progress: bool) -> Trained:
+        """The result with solvers of its own: those that the folder holds for it, or as training's cost allows."""
+        trained, file = self.trained(), self.folder / tune.FILE
+        if file.exists():
+            trained = trained.with_tuned(checkpoint.read_file(file), str(file))
+        if trained.tuned:
+            return trained
+        recipe, before = self.start.recipe, time.process_time()
+        budget = int(solver.SHARE * solver.BACKWARD * recipe.steps * recipe.batch)
+        try:
+            tuned = solver.for_run(trained, budget=budget, cond=self.conditions, progress=progress)
+        except KeyboardInterrupt as stopped:
+            rest = " while a solver was fitted, after the last step; the run is whole without."
+            raise Interrupted.by(stopped, rest) from None
+        except DivergedError as error:
+            print(f"ebbflow: {error}", file=sys.stderr)
+            return trained
+        if tuned:
+            write_file(file, tune.write(tuned))
+        if tuned and progress:
+            seconds = time.process_time() - before
+            found = ", ".join(f"{one.rms:.2g} ({one.median:.2g}) with {one.evaluations}" for one in tuned)
+            said = f"Solvers of its own, fitted in {seconds:.1f} CPU s; RMS (median) distance from its flow's end:"
+            print(said, found, "evaluations", file=sys.stderr)
+        return replace(trained, tuned=tuned)
+
+    def conditions(self, n: int) -> dict[str, Any]:
+        """What the network is told of n examples of the data."""
+        data, seed = self.trainer.data, key(self.start.recipe.seed, "solver")
+        draw = generator(seed, "examples", device=self.trainer.accelerator.device)
+        chosen = torch.randint(len(data), (n,), generator=draw, device=draw.device)
+        told = {k: v for k, v in data.take(chosen, draw).items() if k not in ("x0", "mask")}
+        if self.start.observation is None:
+            return told
+        network: Any = self.start.denoiser.network
+        with torch.no_grad():
+            return {"context": network.context(**told)}
 
     def save(self) -> None:
         """Write a checkpoint, unless this step's is already there."""
