@@ -134,6 +134,17 @@ def within(arguments: object, **bounds: tuple[int, int]) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be at least {low}{most}; got {value}.")
 
 
+def number_or_auto(steps: str) -> int | str | None:
+    """--steps as `Trained.choice` takes it; None where it isn't given."""
+    if not steps or steps.startswith("auto"):
+        return steps or None
+    if not steps.isascii() or not steps.isdigit():
+        raise InputError(f"--steps must be a whole number or auto; got {steps!r}.")
+    if not 1 <= int(steps[:9]) <= 10**6:
+        raise InputError(f"--steps must be at least 1 and at most 1000000; got {steps}.")
+    return int(steps)
+
+
 def threads(count: int, network: "nn.Module") -> None:
     """Set torch's threads: `count`, or one for a small network, whose second thread buys little and can cost much."""
     import torch

@@ -125,7 +125,6 @@ def _policy(
     ignored = [
         *_given(drawing, *_LABELLED),
         *["--precision bf16"] * (drawing.precision == "bf16"),
-        *["--steps auto"] * drawing.steps.startswith("auto"),
     ]
     if ignored:
         raise InputError(f"{ignored[0]} is not for policies, and {args.run} is one.")
