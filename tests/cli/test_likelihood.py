@@ -2,12 +2,15 @@
 
 import math
 import re
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
+from ebbflow.cli.likelihood import Likelihood as Arguments
 from ebbflow.data import DATASETS, Standardise
+from ebbflow.likelihood import Likelihood
 from ebbflow.trained import Trained
 
 from .conftest import TINY
@@ -100,6 +103,34 @@ def test_pieces_make_no_difference(ebbflow, runs, monkeypatch):
     whole = rows(ebbflow(*given)[1])
     monkeypatch.setattr("ebbflow.cli.likelihood.CHUNK", 7)
     assert rows(ebbflow(*given)[1])["log-density"] == pytest.approx(whole["log-density"], abs=1e-3)
+
+
+def test_every_option_reaches_the_equation(ebbflow, runs, tmp_path, monkeypatch):
+    """Of a file that is measured whole the seed is that of the probes alone; of a set that of its points."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32))
+    usual = {"data": "x.npy", "n": "30", "seed": "0", "steps": "8", "divergence": "hutchinson", "probes": "3"}
+    others = {"data": "pinwheel", "n": "29", "seed": "1", "steps": "4", "divergence": "hutch++", "probes": "4"}
+    told = []
+
+    def measured(denoiser, x, *, steps, divergence, draws, **rest):
+        told.append((x.tolist(), steps, divergence, draws.seed, torch.get_num_threads()))
+        return Likelihood(*torch.zeros(3, len(x)))
+
+    monkeypatch.setattr("ebbflow.likelihood.likelihood", measured)
+
+    def asked(**changes):
+        words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]
+        code, _, err = ebbflow("likelihood", runs / "conditional", *words, "--no-picture")
+        assert code == 0, err
+        return told[-1]
+
+    assert asked() == asked()
+    assert [name for name, value in others.items() if asked(**{name: value}) == asked()] == []
+    assert asked(data="pinwheel", seed="1")[0] != asked(data="pinwheel")[0]
+    assert asked(threads="2")[-1] == 2
+    assert asked()[-1] == 1
+    drawn = {"run", "picture"}  # which have tests of their own
+    assert usual.keys() | {"threads"} | drawn == {field.name for field in fields(Arguments)}
 
 
 @pytest.mark.parametrize(
