@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.cli.likelihood import Likelihood as Arguments
+from ebbflow.cli.likelihood import Likelihood as Arguments, _draw
 from ebbflow.data import DATASETS, Standardise
 from ebbflow.likelihood import Likelihood
 from ebbflow.trained import Trained
@@ -60,6 +60,20 @@ def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_pa
     x, _ = known.sample(60, torch.Generator().manual_seed(0))
     assert found["truth"][0] == pytest.approx(float(known.log_density(x.double()).mean()), abs=1e-3)
     assert found["truth - log-density"][0] == pytest.approx(found["truth"][0] - found["log-density"][0], abs=2e-4)
+
+
+def test_the_map_is_the_density_in_the_datas_own_units(runs, monkeypatch, tmp_path):
+    """That of N((1, -2), diag(½, 3)²), rows from low y to high, and its frame the point set's."""
+    drawn = []
+    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 12)
+    monkeypatch.setattr("ebbflow.plots.density.density_map", lambda model, frame, **_: drawn.append((model, frame)))
+    monkeypatch.setattr("ebbflow.plots.style.save", lambda figure, path: path)
+    _draw(untrained(runs / "flow", 0.5), torch.zeros(2, 2), tmp_path / "x.png", lambda steps: None)
+    [(model, frame)] = drawn
+    assert frame.tolist() == [[-3.5, 3.5]] * 2
+    places = torch.linspace(-3.5, 3.5, 25, dtype=torch.float64)[1::2]
+    normal = lambda mean, std: torch.distributions.Normal(mean, std).log_prob(places)
+    np.testing.assert_allclose(model, normal(-2.0, 3.0)[:, None] + normal(1.0, 0.5), atol=2e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.*log-densities change")

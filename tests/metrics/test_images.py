@@ -14,8 +14,9 @@ from ebbflow.metrics import (
     precision_recall,
     table,
     to_json,
+    train_classifier,
 )
-from ebbflow.metrics.extractors import EXTRACTORS, RealImages
+from ebbflow.metrics.extractors import EXTRACTORS, Classifier, RealImages
 from ebbflow.metrics.images import Shown
 
 
@@ -140,6 +141,34 @@ def test_wrong_classes_are_seen():
     assert rows["asked class recognised"].value < 0.03
     assert not rows["asked class recognised"].at_floor
     assert rows["asked class recognised"].floor > 0.97
+
+
+def test_the_judge_made_no_features_and_saw_no_held_out_image(fresh, monkeypatch):
+    """Another network on the same training images; what it says moves its own row and no other."""
+    made = {}
+
+    class Backwards(Classifier):
+        def predict(self, images):
+            return (super().predict(images) + 1) % 3
+
+    def watched(where, kind):
+        def train(images, *rest, **options):
+            found = train_classifier(images, *rest, **options)
+            made[where] = images, found.network.state_dict()
+            return kind(found.network, found.accuracy)
+
+        return train
+
+    monkeypatch.setattr(extractors, "train_classifier", watched("features", Classifier))
+    monkeypatch.setattr("ebbflow.metrics.images.train_classifier", watched("judge", Backwards))
+    rows, _ = score(*pictures(160, 2))
+    assert all(torch.equal(images, TRAIN) for images, _ in made.values())
+    (_, features), (_, judge) = made["features"], made["judge"]
+    assert not any(torch.equal(part, judge[name]) for name, part in features.items() if part.ndim > 1)
+    usual, _ = fresh
+    assert [name for name, row in rows.items() if row.value != usual[name].value] == ["asked class recognised"]
+    assert rows["asked class recognised"].value < 0.03
+    assert rows["asked class recognised"].floor < 0.03
 
 
 def test_the_rows_are_the_metrics_of_the_features(fresh):
