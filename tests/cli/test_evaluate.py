@@ -156,6 +156,17 @@ def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
     assert (policy / "trajectories.png").stat().st_size > 5000
 
 
+def test_every_step_is_drawn_for_eight_times(policy, ebbflow, monkeypatch):
+    """From noise of its own each time: the best of eight chunks is better than their mean."""
+    drawn, sample = [], Trained.sample
+    monkeypatch.setattr(Trained, "sample", lambda *own, **how: drawn.append(sample(*own, **how)) or drawn[-1])
+    code, out, err = ebbflow("evaluate", policy, "--episodes", 0, *QUICK)
+    assert code == 0, err
+    assert len({str(chunk) for x in drawn[:8] for chunk in x.tolist()}) == 8 * 8
+    rows = {row["name"]: row["value"] for row in json.loads(out)}
+    assert rows["best of 8"] < 0.95 * rows["mean absolute error"]
+
+
 def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbflow, quick, monkeypatch):
     """The default number of steps, eight chunks for each: their pictures are looked at once."""
     monkeypatch.setattr(memory, "available", lambda: 2.0 * 2**30)

@@ -217,6 +217,12 @@ def test_the_share_that_is_recognised_is_that_of_all_samples():
     assert abs(rows["asked class recognised"].value - 0.75) < 0.01
 
 
+def test_the_floor_of_copies_is_of_halves_that_share_nothing(fresh):
+    """A half beside its own nearest 1 % would be at the same share, 2 of 160, in every repeat."""
+    rows, _ = fresh
+    assert rows["copies"].floor_low < rows["copies"].floor_high
+
+
 def test_few_images_get_no_frechet_distance():
     """96 features need more than 96 images."""
     rows, _ = score(pictures(90, 6)[0])

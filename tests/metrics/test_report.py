@@ -42,6 +42,16 @@ def by_name(rows):
     return {row.name: row for row in rows}
 
 
+def test_no_set_is_held_against_itself():
+    """Each floor is of two sets that share nothing: no row stands at the exact 0 or 1 of a set beside itself."""
+    samples, train, held = (three_gaussians(n, seed) for n, seed in ((300, 1), (600, 2), (400, 3)))
+    for rows in (measure(samples, three_gaussians), measure(samples, held), measure(samples, held, train=train)):
+        for row in rows[1:]:
+            at = {"nearest training row": 1.0, "copies": 0.01}.get(row.name, 0.0)
+            assert row.floor_low != row.floor_high or row.name == "exact copies", row.name
+            assert at not in (row.floor_low, row.floor_high) or row.name == "exact copies", row.name
+
+
 @pytest.fixture(scope="module")
 def good():
     """10 000 samples of the truth itself, everything known: must take ≤ 6 CPU-seconds, and takes 3 to 4."""

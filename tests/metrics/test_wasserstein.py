@@ -117,7 +117,7 @@ def test_opposite_shifts_cancel_only_when_pooled():
 
 
 def test_a_mode_weighs_as_much_as_it_has_samples():
-    """Two of six lie right, four 0.1 off: 4/6 · 0.1². The influence of modes 5 and 2 off: 25 and 4 less their mean, 11."""
+    """Two of six lie right, four 0.1 off: 4/6 · 0.1². Influence of modes 5 and 2 off: 25 and 4 less their mean, 11."""
     q, p = 0.5 * 0.6744897501960817, 0.5 * np.array([-1.1503493803760079, -0.31863936396437515])
     x = column(-q, q, *(10.1 + p), *(10.1 - p))
     assert within_mode_sliced_w2(x, column(0, 10), 0.5) == pytest.approx((4 / 6 * 0.01) ** 0.5)

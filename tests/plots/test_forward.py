@@ -36,7 +36,7 @@ def test_sample_paths_have_the_paths_own_mean_and_spread(name):
 
 
 def test_bands_and_densities_are_as_wide_as_sigma():
-    """On the linear path from 4: at t = ½ the mean is 2 and σ is ½; where σ is 0.2, 0.35 and 0.6 it is drawn so wide."""
+    """On the linear path from 4: at t = ½ the mean is 2 and σ is ½; densities are drawn where σ is 0.2, 0.35, 0.6."""
     density, walks = forward.point_mass(Linear(), "linear").axes
     bands = [band.get_paths()[0].vertices for band in walks.collections[:2]]
     middle = [np.unique(band[np.isclose(band[:, 0], 0.5), 1]) for band in bands]

@@ -170,7 +170,9 @@ def test_pairs_put_one_method_on_either_side_of_the_diagonal():
 def test_pairs_draw_one_column_to_the_right_and_one_upwards():
     """The name below a panel is of what runs to the right, the name beside it of what runs upwards."""
     x = np.arange(12.0).reshape(3, 4) + np.array([0, 100, 200, 300])
-    figure = points.pairs([points.Panel("a", x, style.FLOW)], limits(PointRecipe(data="a.csv"), x), real=x, names="abcd")
+    figure = points.pairs(
+        [points.Panel("a", x, style.FLOW)], limits(PointRecipe(data="a.csv"), x), real=x, names="abcd"
+    )
     axes = np.array(figure.axes).reshape(4, 4)
     for (i, j), ax in np.ndenumerate(axes):
         if i != j:

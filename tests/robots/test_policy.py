@@ -166,7 +166,7 @@ def test_a_long_history_is_filled_with_its_oldest_step_and_read_oldest_first():
         policy.predict_action_chunk(state(x))
         policy.select_action(state(x))
     told = [asked[0]["state"][0, :, 0].tolist() for asked in source.asked]
-    filled = [[0.1] * 3 + seen[:1], [0.1] * 2 + seen[:2], [0.1] + seen[:3], seen[:4], seen[1:5], seen[2:]]
+    filled = [[0.1] * 3 + seen[:1], [0.1] * 2 + seen[:2], [0.1, *seen[:3]], seen[:4], seen[1:5], seen[2:]]
     assert told[1::2] == told[::2] == [pytest.approx(history) for history in filled]
     recorded = Windows(torch.zeros(6, 1), torch.tensor([6]), 1, 4, torch.tensor(seen)[:, None])
     assert recorded.seen(torch.arange(6))["state"][..., 0].tolist() == told[::2]
