@@ -317,7 +317,7 @@ SLIPS = (
     Slip("cli/rollout.py", "steps=args.steps, **how", "**how", "--steps ignored"),
     Slip("cli/rollout.py", "(one, args.every, ", "(one, 1, ", "--every makes a slow film, not a short one"),
     Slip("cli/likelihood.py", "len(own), args.seed, start)", "len(own), 0, start)", "probes without the seed"),
-    Slip("cli/likelihood.py", "args.n, args.seed).x\n", "args.n, 0).x\n", "points without the seed"),
+    Slip("cli/likelihood.py", "reading()), args.n, args.seed)", "reading()), args.n, 0)", "points without the seed"),
     Slip(
         "cli/likelihood.py",
         "_log_shares(trained)).logsumexp(0) - _log_volume(trained)",
@@ -325,6 +325,8 @@ SLIPS = (
         "the map's volume with the wrong sign",
     ),
     Slip("cli/likelihood.py", "reshape(MAP, MAP).numpy()", "reshape(MAP, MAP).T.numpy()", "the map's axes swapped"),
+    Slip("cli/tune.py", "args.n, seed=args.seed))", "args.n))", "--seed ignored",
+         ("tests/cli/test_tune.py::test_every_option_reaches_the_search",)),
     # what is measured, and by whom
     Slip("cli/evaluate.py", "trained.in_proportion(drawing.n)", "trained.labels(0, drawing.n)", "one class alone"),
     Slip("cli/evaluate.py", "trained.in_proportion(drawing.n)", "trained.in_turn(drawing.n)", "rare classes as often"),
