@@ -330,6 +330,7 @@ SLIPS = (
     # what is measured, and by whom
     Slip("cli/evaluate.py", "trained.in_proportion(drawing.n)", "trained.labels(0, drawing.n)", "one class alone"),
     Slip("cli/evaluate.py", "trained.in_proportion(drawing.n)", "trained.in_turn(drawing.n)", "rare classes as often"),
+    Slip("compare.py", "trained.in_proportion(n)", "trained.in_turn(n)", "rare classes as often"),
     Slip("cli/evaluate.py", "first=k * drawing.n", "first=0", "eight times the same chunk"),
     Slip("metrics/wasserstein.py", "[len(r) * _cost(", "[len(x) / len(sets) * _cost(", "modes weigh equally"),
     Slip("metrics/wasserstein.py", "normal) + _cost(np.sort(projected), normal).mean()", "normal)", "modes' weights"),
@@ -382,6 +383,10 @@ SLIPS = (
          ("tests/training/test_run.py::test_a_network_drops_out_in_training_and_not_in_snapshots",)),
     Slip("robots/policy.py", "self.denoiser.eval().network, next", "self.denoiser.network, next", "dropout in acting"),
     # figures
+    Slip("domains/points.py", "time_)) - zero", "time_))", "velocities moved by the data's mean"),
+    Slip("plots/animation.py", "(y1 - x[:, 1])", "(x[:, 1] - y0)", "upside down"),
+    Slip("plots/robots.py", "ylim=(PUSHT_SIDE, 0)", "ylim=(0, PUSHT_SIDE)", "Push-T upside down"),
+    Slip("plots/strips.py", "ratio = (alpha / sigma) ** 2", "ratio = alpha / sigma", "α/σ for α²/σ²"),
     Slip("plots/density.py", 'origin="lower"', 'origin="upper"', "upside down"),
     Slip("plots/density.py", "extent=(*frame[0], *frame[1])", "extent=(*frame[1], *frame[0])", "the axes swapped"),
     Slip("plots/density.py", 'indexing="xy"', 'indexing="ij"', "rows for columns"),
