@@ -1,5 +1,4 @@
-"""A run is measured on every class; a policy is tried out in a simulator and held beside its recording, as far as there
-are such."""
+"""A run is measured on every class; a policy is tried out and held beside its recording, as far as there are such."""
 
 import json
 

@@ -103,24 +103,10 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
         return row(3)
 
     monkeypatch.setattr("ebbflow.tune.tune", searched)
-    usual = {
-        "evaluations": "3",
-        "aim": "both",
-        "depth": "grids",
-        "n": "8",
-        "seed": "0",
-        "reference": "20",
-        "threads": "1",
-    }
-    others = {
-        "evaluations": "4",
-        "aim": "rms",
-        "depth": "times",
-        "n": "9",
-        "seed": "1",
-        "reference": "30",
-        "threads": "2",
-    }
+    names = ("evaluations", "aim", "depth", "n", "seed", "reference", "threads")
+    usual, others = (
+        dict(zip(names, values.split(), strict=True)) for values in ("3 both grids 8 0 20 1", "4 rms times 9 1 30 2")
+    )
 
     def asked(**changes):
         words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]
