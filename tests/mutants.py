@@ -53,6 +53,10 @@ class Verdict(NamedTuple):
     seconds: float
 
 
+# What should notice the slips of several files.
+TOLD = ("tests/samplers/test_all.py::test_the_network_is_told_the_label_at_every_evaluation",)
+LEFT = ("tests/training/test_run.py::test_a_network_drops_out_in_training_and_not_in_snapshots",)
+
 SLIPS = (
     # samplers/ddim.py
     Slip("samplers/ddim.py", "tau2 = eta**2 *", "tau2 = eta *", "η is not squared"),
@@ -344,14 +348,10 @@ SLIPS = (
          ("tests/test_tune.py::test_what_is_reported_is_of_the_starts_that_judge",)),
     # what the network is told
     Slip("trained.py", '= {} if labels is None else {"label": labels.to(device)}', "= {}", "asked without the label"),
-    Slip("samplers/edm.py", "denoiser(x_s, then, **cond)", "denoiser(x_s, then)", "second stage without the label",
-         ("tests/samplers/test_all.py",)),
-    Slip("samplers/ode.py", "stage.c, **cond)", "stage.c)", "later stages without the label",
-         ("tests/samplers/test_all.py",)),
-    Slip("samplers/sde.py", "denoiser(x, then, **cond)", "denoiser(x, then)", "the corrector without the label",
-         ("tests/samplers/test_all.py",)),
-    Slip("samplers/dpm_solver.py", "middle, **cond)", "middle)", "the middle without the label",
-         ("tests/samplers/test_all.py",)),
+    Slip("samplers/edm.py", "denoiser(x_s, then, **cond)", "denoiser(x_s, then)", "stage 2 without the label", TOLD),
+    Slip("samplers/ode.py", "stage.c, **cond)", "stage.c)", "later stages without the label", TOLD),
+    Slip("samplers/sde.py", "denoiser(x, then, **cond)", "denoiser(x, then)", "the corrector without the label", TOLD),
+    Slip("samplers/dpm_solver.py", "middle, **cond)", "middle)", "the middle without the label", TOLD),
     Slip("encoding.py", "x0, middle, **cond)", "x0, middle)", "the first step without the label"),
     Slip("likelihood.py", "times[1]), **cond)", "times[1]))", "the first step without the label"),
     Slip("robots/policy.py", "[[history[0]] * (self.n_obs_steps - len(history)) + history",
@@ -377,10 +377,8 @@ SLIPS = (
     Slip("networks/observation.py", "(b, 2), device=images.device).tolist()",
          "(1, 2), device=images.device).tolist() * b", "a whole batch shifted alike"),
     Slip("training/run.py", "            start.denoiser.train()", "            start.denoiser.eval()",
-         "training goes on without dropout after a snapshot",
-         ("tests/training/test_run.py::test_a_network_drops_out_in_training_and_not_in_snapshots",)),
-    Slip("trained.py", "DenoiserLike = self.denoiser.eval()", "DenoiserLike = self.denoiser", "dropout in sampling",
-         ("tests/training/test_run.py::test_a_network_drops_out_in_training_and_not_in_snapshots",)),
+         "training goes on without dropout after a snapshot", LEFT),
+    Slip("trained.py", "Like = self.denoiser.eval()", "Like = self.denoiser", "dropout in sampling", LEFT),
     Slip("robots/policy.py", "self.denoiser.eval().network, next", "self.denoiser.network, next", "dropout in acting"),
     # figures
     Slip("domains/points.py", "time_)) - zero", "time_))", "velocities moved by the data's mean"),

@@ -84,10 +84,11 @@ def test_a_sample_is_its_own_alone_in_a_batch_and_in_another_order(spec, path):
 @every
 def test_the_network_is_told_the_label_at_every_evaluation(spec):
     """Also in a second stage, a correction, or a step that is taken again."""
-    told, label = Told(smooth(VP())), torch.tensor([2, 0, 1])
-    draws = Draws.first(3, 0)
-    last(bind(SAMPLERS, spec, "sampler")(told, noise_like(3, 2), float64(1, 0.6, 0.2, 0), draws=draws, label=label))
+    told, label, draws = Told(smooth(VP())), torch.tensor([2, 0, 1]), Draws.first(3, 0)
+    sampler, times = bind(SAMPLERS, spec, "sampler"), grid_times("uniform", 10, VP())
+    last(sampler(told, noise_like(3, 2), times, draws=draws, label=label))
     assert told.always(label)
+    assert len(told.told) == EVALUATIONS.get(spec, (0, len(told.told)))[1]
 
 
 def trained(path, target="velocity"):
