@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, Named, hint, number_or_auto, opened, parse, tell, threads, within
+from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,6 +124,8 @@ def draw(
     from ..memory import room
     from ..training.run import suited
 
+    if how.guidance == 1 and given(how, "interval"):
+        raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
     own = domain(trained.recipe)
     n = own.N if how.n == ITS_OWN else how.n
     room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")
