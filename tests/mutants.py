@@ -344,7 +344,7 @@ SLIPS = (
          "a judge that has seen what it judges"),
     Slip("metrics/images.py", "held_distance[other],", "held_distance[half],", "a floor's copies judged by themselves"),
     Slip("metrics/report.py", "order[half:]]}", "order[:half]]}", "a floor's copies judged by themselves"),
-    Slip("tune.py", "choice: _Choice, part: slice = JUDGE)", "choice: _Choice, part: slice = CHOOSE)", "judged by who chose",
+    Slip("tune.py", "part: slice = JUDGE)", "part: slice = CHOOSE)", "judged by who chose",
          ("tests/test_tune.py::test_what_is_reported_is_of_the_starts_that_judge",)),
     # what the network is told
     Slip("trained.py", '= {} if labels is None else {"label": labels.to(device)}', "= {}", "asked without the label"),
