@@ -13,7 +13,6 @@ from ebbflow import cache, solver
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.guidance import ClassifierFree
-from ebbflow.mixtures import stored
 from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import Linear
 from ebbflow.recipes import ddpm, flow
@@ -195,32 +194,6 @@ def test_plans_cost_what_they_say(monkeypatch):
         assert plan(1000, dim) is None
     assert plan(23_000, 2) == PLANS[3]  # 32 starts of two numbers are too few equations for a row of 20
     assert plan(23_000, 64) == PLANS[4]
-
-
-@pytest.mark.parametrize("steps", range(1, 21))
-def test_the_tables_of_mixtures_are_solvers(steps):
-    """Better than DDIM on a mixture that none was fitted to, on two paths; rows sum to 1."""
-    nodes, rows = stored()[steps]
-    assert (nodes[0], nodes[-1], len(nodes)) == (1, 0, steps + 1)
-    assert all(sum(row) == pytest.approx(1, abs=1e-8) for row in rows)
-    start = noise_like(200, 2, seed=8)
-    for path in (Linear(), PATHS["vp"]):
-        oracle = replace(MODES, path=path)
-        x = path.prior(start)
-        truth, _ = reference(oracle, x, 100, {})
-        walk = bind(SAMPLERS, "bespoke:weights=mixtures", "sampler")
-        found = (last(walk(oracle, x, grid_times("mixtures", steps, path))) - truth).norm(dim=1)
-        ddim = (last(SAMPLERS["ddim"](oracle, x, grid_times("flow_power", steps, path))) - truth).norm(dim=1)
-        assert found.median() < ddim.median() * (1.01 if steps < 3 else 0.5)
-
-
-def test_there_are_no_other_tables():
-    """More steps have a grid, the nodes between those of the largest table, but no weights."""
-    nodes = torch.tensor(stored()[20].nodes, dtype=torch.float64)
-    torch.testing.assert_close(grid_times("mixtures", 40, Linear())[::2], nodes, rtol=0, atol=1e-12)
-    walk = bind(SAMPLERS, "bespoke:weights=mixtures", "sampler")
-    with pytest.raises(InputError, match=r"there are tables of 1 to 20 steps; got 21\.$"):
-        last(walk(MODES, noise_like(2, 2), grid_times("mixtures", 21, Linear())))
 
 
 # --- of runs
