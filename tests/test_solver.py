@@ -1,6 +1,7 @@
 """A run's own solver: exact where theory says so, the same on every path, honest about whose it is, and whole."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -199,14 +200,14 @@ def test_plans_cost_what_they_say(monkeypatch):
 # --- of runs
 
 LITTLE = {"network": "mlp:width=16,depth=2", "steps": 60, "batch": 256, "points": 2000}
+RECIPE = replace(flow(), data="two_moons", **(LITTLE | {"steps": 600}))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run just long enough to be fitted solvers."""
     folder = tmp_path_factory.mktemp("solver") / "run"
-    recipe = replace(flow(), data="two_moons", **(LITTLE | {"steps": 600}))
-    train(recipe, folder, snapshots=0, checkpoints=1, progress=False)
+    train(RECIPE, folder, snapshots=0, checkpoints=1, progress=False)
     return folder
 
 
@@ -291,26 +292,25 @@ def test_solvers_of_other_weights_are_refused(run, tmp_path):
     assert other.choice()[0] == trained.recipe.sampler
 
 
-def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(tmp_path, monkeypatch):
+def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(run, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    recipe = replace(flow(), data="two_moons", **(LITTLE | {"steps": 600}))
+    folder = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    (folder / "tuned.json").unlink()
+    again = {"resume": True, "snapshots": 0, "checkpoints": 1, "progress": False}
     with monkeypatch.context() as patched:
         patched.setattr(solver, "fit", killed)
         with pytest.raises(KeyboardInterrupt, match="while a solver was fitted, after the last step; the run is whole"):
-            train(recipe, tmp_path, snapshots=0, checkpoints=1, progress=False)
-    trained = Trained.from_pretrained(tmp_path)
-    assert trained.step == 600
+            train(RECIPE, folder, **again)
+    trained = Trained.from_pretrained(folder)
+    assert trained.step == RECIPE.steps
     assert trained.tuned == ()
     assert trained.choice(steps="auto:5")[2] == 5
-    again = train(recipe, tmp_path, resume=True, snapshots=0, checkpoints=1, progress=False)
-    assert [one.evaluations for one in again.tuned] == list(COUNTS)
+    assert [one.evaluations for one in train(RECIPE, folder, **again).tuned] == list(COUNTS)
 
 
 def test_a_new_run_in_the_folder_leaves_no_solver_of_the_old(run, tmp_path):
-    import shutil
-
     folder = shutil.copytree(run, tmp_path / "run", symlinks=True)
     train(replace(flow(), data="two_moons", **LITTLE), folder, overwrite=True, snapshots=0, progress=False)
     assert not (folder / "tuned.json").exists()
