@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -239,11 +240,17 @@ class Impulses(Draws):
         return z
 
 
-def exact_moments(sampler: Sampler, denoiser: Gaussian, times: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal."""
+def exact_moments(
+    sampler: Sampler, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
+) -> tuple[float, float]:
+    """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal.
+
+    law: that Gaussian, where the denoiser is a network that learned it.
+    """
+    law = cast(Gaussian, denoiser) if law is None else law
     c = denoiser.path.along([float(times[0])])[0]
-    mean = c.alpha * float(denoiser.mean)
-    std = math.hypot(c.alpha * float(denoiser.stds), c.sigma)
+    mean = c.alpha * float(law.mean)
+    std = math.hypot(c.alpha * float(law.stds), c.sigma)
     dry = Impulses(1)
     walk(sampler, denoiser, torch.full((1, 1), mean, dtype=torch.float64), times, dry)
     x = torch.full((dry.drawn + 2, 1), mean, dtype=torch.float64)
