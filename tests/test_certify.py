@@ -6,15 +6,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ebbflow import certify as certificates
-from ebbflow.certify import EQUIVALENTS, SPECS, certify, exact_moments, interior, load, to_json
+from ebbflow.certify import EQUIVALENTS, SPECS, certify, interior, load, to_json
 from ebbflow.errors import InputError
-from ebbflow.oracle import gaussian
 from ebbflow.paths import Linear
 from ebbflow.samplers import SAMPLERS, ddpm, euler
 from ebbflow.samplers.dpm_solver import dpmpp_2m
 from ebbflow.samplers.facts import Facts, facts
-from problems import PATHS, float64
+from problems import PATHS
 
 
 def failed(checks):
@@ -65,17 +63,6 @@ def test_a_sampler_that_breaks_is_a_failed_check():
 
     (check,) = failed(certify(broken, ("linear",), Facts(1)))
     assert check.name == "runs"
-
-
-def test_exact_moments_are_those_of_many_samples():
-    """DDPM's 10 steps on N(0.7, 0.25), by responses and by 40 000 samples: 6 standard errors (2e-9)."""
-    path, times, n = Linear(), torch.linspace(1, 0, 11).double(), 40_000
-    mean, std = exact_moments(ddpm, gaussian(path, float64(0.7), 0.5), times)
-    draws = certificates.Draws.first(n, 4)
-    x = path.prior(draws(-1, torch.empty(n, 1, dtype=torch.float64)))
-    end = certificates.walk(ddpm, gaussian(path, float64(0.7), 0.5), x, times, draws)
-    assert abs(float(end.mean()) - mean) < 6 * std / n**0.5
-    assert abs(float(end.std()) - std) < 6 * std / (2 * n) ** 0.5
 
 
 @pytest.mark.parametrize("uneven", [False, True])

@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import bdtr, bdtrc, betaln, ndtr, ndtri, stdtr
+from scipy.special import bdtr, bdtrc, betaln, gammaincc, ndtr, ndtri, stdtr
 from torch import Tensor
 
 Better = Literal["lower", "higher", "equal"]
 
 LEVEL = 0.01
+TINY = 1e-9  # a smaller p rests on tails that nobody has checked
 NORMAL = float(ndtri(0.975))
 
 
@@ -55,7 +56,7 @@ def shares(count: int, n: int, truth: float, of: float, better: Better) -> float
     return {"lower": above, "higher": below, "equal": min(1.0, 2 * min(above, below))}[better]
 
 
-def _log_choose(n: float, k: np.ndarray) -> np.ndarray:
+def _log_choose(n: int, k: np.ndarray) -> np.ndarray:
     return np.asarray(-np.log(n + 1) - betaln(n - k + 1, k + 1))
 
 
@@ -73,44 +74,73 @@ def share_beside(
     return error, shares(round(bounds[0] * n), n, truth, of, better)
 
 
+def beside_known(bounds: tuple[float, float, float], truth: float, better: Better) -> tuple[float, float]:
+    """The standard error of a value, from its 95 % interval, and p beside a number without error; NaN beside NaN."""
+    error = math.sqrt(_own_variance(*bounds, truth))
+    return (math.nan, math.nan) if math.isnan(truth) else (error, student(bounds[0] - truth, error, better))
+
+
 def medians(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> float:
     """p of two sets of numbers having one median: how many of x are at most y's median, counted as in `shares`."""
     middle = y.median()
     low, half = (z <= middle for z in (x, y))
-    return shares(int(low.sum()), len(x), float(half.double().mean()), len(y), "equal")
+    return shares(int(low.sum()), len(x), float(half.double().mean()), float(len(y)), "equal")
 
 
-def scatter(
-    value: float,
-    low: float,
-    high: float,
+def means_beside(
+    bounds: tuple[float, float, float], floors: Sequence[float], better: Better, taken: float = 0.0
+) -> tuple[float, float]:
+    """The standard error of a mean over samples − the mean floor, and p by Student's t.
+
+    The value's own is that of the side of its 95 % interval that faces the floor; the floors' variance v that of their
+    repeats, with repeats − 1 degrees (Welch's and Satterthwaite's for both); of one repeat it is the value's.
+    taken: the part of a pool of real rows that each repeat took: such draws differ less than fresh ones, by 1 − taken,
+    and share the pool's own error.
+    """
+    own = _own_variance(*bounds, float(np.mean(floors)))
+    v = _variance(floors, taken, own)
+    return _welch(bounds[0], floors, better, own, _rest(v, floors, taken))
+
+
+def sets_beside(
+    bounds: tuple[float, float, float],
     floors: Sequence[float],
     better: Better,
-    *,
-    of_sets: bool,
     taken: float = 0.0,
+    spectrum: Float[np.ndarray, " k"] | None = None,
 ) -> tuple[float, float]:
-    """The standard error of value − mean floor, with that of both, and p by Student's t.
+    """The same of a number that two sets make together, such as a distance, whose linear term vanishes at the floor.
 
-    The value's own error s is that of the side of its 95 % interval that faces the floor; the floor's variance v is that
-    of its repeats, with repeats − 1 degrees (of one repeat: the value's own). taken: the part of a pool of real rows that
-    each repeat took; its draws differ less than fresh ones, by 1 − taken, and all of them share the pool's own error.
-
-    of_sets: a distance of two sets, whose linear term vanishes at the floor. There bootstrapping it makes s² on average
-    2 v, where v is true, as the resampled term and its estimate are equally random; so the value's variance is taken
-    for v and what s² has beyond 2 v, which is all of it far from the floor. Welch and Satterthwaite's degrees.
+    Influences estimated there are as random as what resampling adds to them: their variance is on average 2 v where v
+    is true, and v more than is true elsewhere. So the value's is v, and what its interval shows beyond 2 v.
+    spectrum: (1/n + 1/m) λ, of a U-statistic of pairs. Then v = 2 Σ λ² is known, and p is that of Σ λ (z² − 1), which
+    is skew, by the χ² of its first three moments (Buckley & Eagleson 1988, doi:10.1111/j.1467-842X.1988.tb00471.x).
     """
-    floor, repeats = float(np.mean(floors)), len(floors)
-    if not math.isfinite(value):
-        return math.nan, student(value - floor, math.nan, better)
-    own = _own_variance(value, low, high, floor)
-    v = float(np.var(floors, ddof=1)) / (1 - taken) if repeats > 1 else own
-    truth = v * (taken + (1 - taken) / repeats)
-    if of_sets:
-        own, truth = max(0.0, own - 2 * v), truth + v
-    error = math.sqrt(own + truth)
+    if spectrum is not None and spectrum.any():
+        second, third = (float((spectrum**k).sum()) for k in (2, 3))
+        freedom, error = second**3 / third**2, math.sqrt(2 * second + _rest(2 * second, floors, taken))
+        chi2 = freedom + (bounds[0] - float(np.mean(floors))) / error * math.sqrt(2 * freedom)
+        return error, float(gammaincc(freedom / 2, max(0.0, chi2) / 2))
+    own = _own_variance(*bounds, float(np.mean(floors)))
+    v = _variance(floors, taken, own)
+    return _welch(bounds[0], floors, better, max(0.0, own - 2 * v), v + _rest(v, floors, taken))
+
+
+def _welch(value: float, floors: Sequence[float], better: Better, own: float, truth: float) -> tuple[float, float]:
+    """Error and p from the value's variance and that of the floors, of which the repeats know as much as they are."""
+    repeats, error = len(floors), math.sqrt(own + truth)
     freedom = ((own + truth) / truth) ** 2 * (repeats - 1) if truth > 0 and repeats > 1 else math.inf
-    return error, student(value - floor, error, better, freedom)
+    return error, student(value - float(np.mean(floors)), error, better, freedom)
+
+
+def _variance(floors: Sequence[float], taken: float, own: float) -> float:
+    """Of fresh draws of truth, from repeats that took this part of one pool; the value's own, where there is one."""
+    return float(np.var(floors, ddof=1)) / (1 - taken) if len(floors) > 1 else own
+
+
+def _rest(v: float, floors: Sequence[float], taken: float) -> float:
+    """The variance of the mean floor, v that of a fresh draw."""
+    return v * (taken + (1 - taken) / len(floors))
 
 
 def _own_variance(value: float, low: float, high: float, floor: float) -> float:

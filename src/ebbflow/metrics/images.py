@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..randomness import generator
 from ..specs import pick
 from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited, train_classifier
-from .floor import Better, draws_behind, medians, scatter, share_beside
+from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .frechet import frechet_distance, frechet_influence
 from .inputs import Array
 from .kid import kid, kid_influence, kid_spectrum
@@ -56,7 +56,8 @@ class ImageMetric:
     """A row of IMAGE_METRICS. `interval` takes the value, too, and a seed.
 
     count: of how many samples the value is a share. truth: that share among the held-out images, and how many they are.
-    p: where it can be had exactly. of_sets: whether all samples together make it, instead of each on its own.
+    p: where it can be had exactly. of_sets: whether all samples together make it, instead of each on its own. spectrum:
+    of such a one through pairs.
     """
 
     value: Callable[[Shown], float]
@@ -67,6 +68,7 @@ class ImageMetric:
     truth: Callable[[Shown], tuple[float, float]] | None = None
     p: Callable[[Shown], float] | None = None
     of_sets: bool = False
+    spectrum: Callable[[Shown], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         lambda s, value, seed: influence_interval(
             value, kid_influence(s.features, s.reference), seed, kid_spectrum(s.reference)
         ),
-        of_sets=True,
+        spectrum=lambda s: kid_spectrum(s.reference) * (1 / len(s.features) + 1 / len(s.reference)),
     ),
     "precision": _fraction(lambda s: s.manifold.inside_real),
     "recall": _fraction(lambda s: s.manifold.inside_samples, of_sets=True),
@@ -131,7 +133,7 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         lambda s, value, seed: binomial_interval(round(value * len(s.distance)), len(s.distance)),
         note="no farther from a training image than the nearest 1 % of held-out images; blurred samples are near all",
         count=lambda s: len(s.distance),
-        truth=lambda s: (copied_share(s.held_distance, s.held_distance), len(s.held_distance)),
+        truth=lambda s: (copied_share(s.held_distance, s.held_distance), float(len(s.held_distance))),
     ),
 }
 
@@ -219,12 +221,15 @@ def _row(title: str, metric: ImageMetric, shown: Shown, halves: Sequence[Shown],
     """Beside halves of the held-out images."""
     value, floors = metric.value(shown), [metric.value(real) for real in halves]
     bounds, floor = (value, *metric.interval(shown, value, seed)), float(np.mean(floors))
-    if metric.count is None:
-        error, p = scatter(*bounds, floors, metric.better, of_sets=metric.of_sets, taken=0.5)
+    if metric.spectrum is not None or metric.of_sets:
+        spectrum = None if metric.spectrum is None else metric.spectrum(shown)
+        error, p = sets_beside(bounds, floors, metric.better, 0.5, spectrum)
+    elif metric.count is None:
+        error, p = means_beside(bounds, floors, metric.better, 0.5)
         p = p if metric.p is None else metric.p(shown)
     else:
         half = metric.count(halves[0])
-        known = (floor, draws_behind(half, len(halves), 2 * half)) if metric.truth is None else metric.truth(shown)
+        known = (floor, draws_behind(half, len(halves), 2.0 * half)) if metric.truth is None else metric.truth(shown)
         error, p = share_beside(bounds, metric.count(shown), *known, metric.better)
     return Measurement(title, *bounds, floor, min(floors), max(floors), metric.better, note, error, p)
 

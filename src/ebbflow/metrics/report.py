@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..errors import InputError, printable
 from ..specs import pick
-from .floor import LEVEL, Better, draws_behind, medians, scatter, share_beside
+from .floor import LEVEL, TINY, Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .inputs import Array
 from .memorisation import copied_share, nearest
 from .mmd import energy_distance, energy_influence, energy_spectrum, mmd2, mmd2_influence, mmd2_spectrum
@@ -92,6 +92,10 @@ class Measurement:
     def at_floor(self) -> bool:
         """Whether p ≥ LEVEL: no fault that this many samples can show."""
         return self.p >= LEVEL
+
+    def record(self) -> dict[str, Any]:
+        """Every number of the row, for files."""
+        return asdict(self) | {"difference": self.difference, "at_floor": self.at_floor}
 
 
 @dataclass(frozen=True)
@@ -213,13 +217,13 @@ METRICS: dict[str, Metric] = {
     "copies": Metric(
         lambda c: copied_share(c.distance, c.held_distance),
         needs=("distance",),
-        truth=lambda c: (copied_share(c.held_distance, c.held_distance), len(c.held_distance)),
+        truth=lambda c: (copied_share(c.held_distance, c.held_distance), float(len(c.held_distance))),
         note="no farther from a training row than the nearest 1 % of held-out rows",
     ),
     "exact copies": Metric(
         lambda c: float((c.distance == 0).double().mean()),
         needs=("distance",),
-        truth=lambda c: (float((c.held_distance == 0).double().mean()), len(c.held_distance)),
+        truth=lambda c: (float((c.held_distance == 0).double().mean()), float(len(c.held_distance))),
         note="samples that are a training row, number for number",
     ),
 }
@@ -297,7 +301,7 @@ def measure(
         if only is None or key in only
         for name, task in _expand(key, metric, case, first)
     }
-    rows_at_hand = math.inf if callable(reference) else len(_labelled(reference if train is None else train)[0])
+    at_hand = math.inf if callable(reference) else float(len(_labelled(reference if train is None else train)[0]))
     floors = {} if floors is None else floors
     missing = {name: floors.setdefault((name, len(kept)), []) for name in todo if (name, len(kept)) not in floors}
     for floor_case in (first, *floor_cases) if missing else ():
@@ -313,7 +317,7 @@ def measure(
         seen = f"On {count} of the {len(samples)} samples." if count < int(finite.sum()) else ""
         note = "\n".join(filter(None, (seen, metric.note)))
         # Two halves of one set are as far apart as two sets are, though a number of one half is not.
-        pool = math.inf if metric.of_sets and train is None else rows_at_hand
+        pool = math.inf if metric.of_sets and train is None else at_hand
         rows.append(_beside(name, metric, part, bounds, floors[name, len(kept)], pool, note))
     return rows
 
@@ -333,8 +337,11 @@ def _beside(
         known = metric.truth and metric.truth(case)
         floor, of = known or (floor, draws_behind(n, len(floors), pool))
         error, p = share_beside(bounds, n, floor, of, metric.better)
+    elif metric.of_sets:
+        spectrum = None if metric.spectrum is None else metric.spectrum(case) * (1 / len(case.x) + 1 / len(case.y))
+        error, p = sets_beside(bounds, floors, metric.better, n / pool, spectrum)
     else:
-        error, p = scatter(*bounds, floors, metric.better, of_sets=metric.of_sets, taken=n / pool)
+        error, p = means_beside(bounds, floors, metric.better, n / pool)
         p = p if metric.p is None else metric.p(case)
     spread = min(*floors, floor), max(*floors, floor)
     return Measurement(name, *bounds, floor, *spread, metric.better, note, error, p)
@@ -362,21 +369,15 @@ def influence_interval(
     """The 95 % interval of a value from what each sample adds to it, one array for each set of samples.
 
     spectrum: of the kernel, where the value is a U-statistic of pairs. Its second term, (1/n + 1/m) Σ λ (z² − 1), is
-    added, which is all there is between equal laws; the variance 4 (1/n + 1/m)² Σ λ² that resampled influences have
-    from being estimates is taken from them; and as the whole is skew, its ends count from the value backwards.
+    then drawn as well: it is all there is between equal laws, where small influences come with a small value.
     """
     rng = np.random.default_rng(seed)
     shift = sum(_resampled_means(influence, rng) for influence in influences)
-    if spectrum is None:
-        low, high = np.percentile(shift, [2.5, 97.5]).tolist()
-        return value + low, value + high
-    rate = sum(1 / len(influence) for influence in influences)
-    linear = sum(float(influence.var()) / len(influence) for influence in influences)
-    noise = 4 * rate**2 * float(np.square(spectrum).sum())
-    second = rate * (np.square(rng.standard_normal((REPLICATES, len(spectrum)))) - 1) @ spectrum
-    shift = shift * math.sqrt(max(0.0, 1 - noise / linear) if linear else 0.0) + second
+    if spectrum is not None:
+        rate = sum(1 / len(influence) for influence in influences)
+        shift = shift + rate * (np.square(rng.standard_normal((REPLICATES, len(spectrum)))) - 1) @ spectrum
     low, high = np.percentile(shift, [2.5, 97.5]).tolist()
-    return value - high, value - low
+    return value + low, value + high
 
 
 def _resampled_means(influence: Array, rng: np.random.Generator) -> Array:
@@ -432,19 +433,13 @@ def table(rows: Sequence[Measurement]) -> str:
 
 
 def _chance(p: float) -> str:
-    """p to two digits; what is below 1e-9 rests on tails that nobody has checked."""
-    return "-" if math.isnan(p) else "< 1e-9" if p < 1e-9 else f"{p:.2g}"
-
-
-def record(row: Measurement) -> dict[str, Any]:
-    """Every number of a row, as files have them."""
-    return asdict(row) | {"difference": row.difference, "at_floor": row.at_floor}
+    return "-" if math.isnan(p) else f"< {TINY:.0e}" if p < TINY else f"{p:.2g}"
 
 
 def to_json(rows: Sequence[Measurement]) -> str:
     """The rows as a JSON list; a number that is not finite becomes null."""
     plain = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
-    records = [{key: plain(value) for key, value in record(row).items()} for row in rows]
+    records = [{key: plain(value) for key, value in row.record().items()} for row in rows]
     return json.dumps(records, indent=2, ensure_ascii=False)
 
 
