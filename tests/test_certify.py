@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ebbflow.certify import EQUIVALENTS, SPECS, certify, interior, load, to_json
+from ebbflow import certify as certificates
+from ebbflow.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
 from ebbflow.errors import InputError
 from ebbflow.paths import Linear
 from ebbflow.samplers import SAMPLERS, ddpm, euler
@@ -19,7 +20,7 @@ def failed(checks):
     return [check for check in checks if check.passed is False]
 
 
-# Every row is certified at every test, its options and the other paths with the slow ones.
+# Every row is certified at every test on three paths, its options and the other paths with the slow ones.
 @pytest.mark.parametrize(
     "spec", [spec if spec in SAMPLERS else pytest.param(spec, marks=pytest.mark.slow) for spec in SPECS]
 )
@@ -27,6 +28,17 @@ def test_every_sampler_keeps_its_promises(spec):
     checks = list(certify(spec, ("linear",)))
     assert not failed(checks)
     assert any(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("spec", SAMPLERS)
+def test_every_sampler_keeps_its_promises_on_curved_paths_and_tables(spec, monkeypatch):
+    """With fewer steps and budgets than the slow tests have."""
+    monkeypatch.setattr(certificates, "STEPS", (40, 80))
+    monkeypatch.setattr(certificates, "BUDGETS", (10, 100))
+    for path in ("ddpm", "ve"):
+        checks = list(certify(spec, (path,)))
+        assert not failed(checks)
+        assert any(check.passed for check in checks)
 
 
 @pytest.mark.slow
@@ -48,6 +60,21 @@ def too_noisy(denoiser, x, times, *, draws=None):
         (x,) = ddpm(denoiser, x, times[i : i + 2], draws=draws)
         x = x + 0.05 * float(times[i + 1] > 0) * draws(1000 + i, x)
         yield x
+
+
+def a_tenth_too_wide(denoiser, x, times, *, draws=None):
+    """DDPM whose last step stretches its samples to a variance of 1.1 times what it should be."""
+    for end in ddpm(denoiser, x, times, draws=draws):
+        yield end
+    yield 1.1**0.5 * end
+
+
+def test_a_variance_a_tenth_off_is_seen_by_moments_and_by_distance():
+    """As DDPM's own isn't: moments and distances each see it."""
+    path, promised = Linear(), Facts(1, stochastic=True)
+    for sampler, kept in ((ddpm, True), (a_tenth_too_wide, False)):
+        std = [check for check in moments(sampler, path, "linear", promised) if "std at 200" in check.name]
+        assert [check.passed for check in (*std, *distances(sampler, path, "linear"))] == [kept, kept]
 
 
 def test_a_wrong_sampler_is_found_out():

@@ -41,7 +41,7 @@ Sampler = Callable[..., Iterator[Tensor]]
 BUDGETS = (5, 10, 20, 50, 100)
 STEPS = (40, 80, 160, 320)  # for orders; the last two count
 TOLERANCE = 0.15  # of an order
-SAMPLES = 10_000  # whose standard errors the moments are held to
+SAMPLES = 8000  # whose distance to truth is measured
 GRID = "flow_power:exponent=1.3"  # for whole walks: the same noise levels on every path
 ROUNDING = 1e-12  # errors below it say nothing of an order
 
@@ -260,11 +260,14 @@ def exact_moments(
 
 
 def moments(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator[Check]:
-    """Bias of mean and std at 200 steps within 3 standard errors of SAMPLES samples; falling as the steps grow."""
+    """Bias of mean and std at 200 steps within 3 standard errors of 10 000 samples, falling as the steps grow.
+
+    Worked out, not sampled: no false alarm, and a variance 5 % off is always seen.
+    """
     mean, std = 0.7, 0.5
     denoiser = gaussian(path, torch.tensor([mean], dtype=torch.float64), std)
     found = {steps: exact_moments(sampler, denoiser, grid_times(GRID, steps, path)) for steps in (100, 200, 400)}
-    for part, truth, error in ((0, mean, std / math.sqrt(SAMPLES)), (1, std, std / math.sqrt(2 * SAMPLES))):
+    for part, truth, error in ((0, mean, std / 100), (1, std, std / (100 * math.sqrt(2)))):
         bias = {steps: abs(both[part] - truth) for steps, both in found.items()}
         label = f"bias of the {('mean', 'std')[part]}"
         yield Check(name, f"{label} at 200 steps", bias[200], f"below {3 * error:.4f}", bias[200] <= 3 * error)
@@ -275,22 +278,33 @@ def moments(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterato
         yield Check(name, f"{label}: weak order", order, f"above {promised.order - 0.25:g}", kept, why)
 
 
+@functools.cache
+def _floors() -> tuple[Tensor, list[float]]:
+    """Many samples of `smooth`, the same on every path, and the sliced W₂ to them of twelve sets of SAMPLES."""
+    true = smooth(Linear())
+
+    def draw(n: int, seed: int) -> Tensor:
+        own = generator("certify", "truth", seed)
+        pick = torch.multinomial(true.weights, n, replacement=True, generator=own)
+        return true.means[pick] + true.stds[pick][:, None] * torch.randn(n, 2, generator=own).double()
+
+    many = draw(4 * SAMPLES, 100)
+    return many, [sliced_w2(draw(SAMPLES, seed), many, projections=32) for seed in range(12)]
+
+
 def distances(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
-    """Sliced W₂ of 4000 samples of `smooth` at 200 steps, beside truth against truth of the same size."""
-    denoiser, n = smooth(path), 4000
+    """Sliced W₂ of SAMPLES samples of `smooth` at 200 steps, below 2.2 times what truth scores on average.
 
-    def truth(seed: int) -> Tensor:
-        draw = generator("certify", "truth", seed)
-        pick = torch.multinomial(denoiser.weights, n, replacement=True, generator=draw)
-        return denoiser.means[pick] + denoiser.stds[pick][:, None] * torch.randn(n, 2, generator=draw).double()
-
-    floors = [sliced_w2(truth(seed), truth(100), projections=32) for seed in range(12)]
-    draws = Draws.first(n, 5)
-    x = path.prior(draws(-1, torch.empty(n, 2, dtype=torch.float64)))
-    end = walk(sampler, denoiser, x, grid_times(GRID, 200, path), draws)
-    found, most = sliced_w2(end, truth(100), projections=32), max(floors)
-    floor = f"floor {min(floors):.4f} to {most:.4f}"
-    yield Check(name, "sliced W₂ at 200 steps", found, f"below {1.5 * most:.4f}", found < 1.5 * most, floor)
+    That is 6.8 standard deviations of truth (of 500 the largest was 2.07 times the average); a variance 10 % off is
+    seen with power 0.98.
+    """
+    many, floors = _floors()
+    draws = Draws.first(SAMPLES, 5)
+    x = path.prior(draws(-1, torch.empty(SAMPLES, 2, dtype=torch.float64)))
+    end = walk(sampler, smooth(path), x, grid_times(GRID, 200, path), draws)
+    found, bound = sliced_w2(end, many, projections=32), 2.2 * sum(floors) / len(floors)
+    floor = f"floor {min(floors):.4f} to {max(floors):.4f}"
+    yield Check(name, "sliced W₂ at 200 steps", found, f"below {bound:.4f}", found < bound, floor)
 
 
 def equivalents(spec: str, path: Path, name: str) -> Iterator[Check]:

@@ -341,7 +341,8 @@ def _beside(
         spectrum = None if metric.spectrum is None else metric.spectrum(case) * (1 / len(case.x) + 1 / len(case.y))
         error, p = sets_beside(bounds, floors, metric.better, n / pool, spectrum)
     else:
-        error, p = means_beside(bounds, floors, metric.better, n / pool)
+        taken = 0.5 if "distance" in metric.needs else n / pool  # halves of the held-out rows
+        error, p = means_beside(bounds, floors, metric.better, taken)
         p = p if metric.p is None else metric.p(case)
     spread = min(*floors, floor), max(*floors, floor)
     return Measurement(name, *bounds, floor, *spread, metric.better, note, error, p)
