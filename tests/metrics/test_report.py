@@ -257,7 +257,7 @@ def test_a_spectrum_has_the_variance_of_a_distance_between_equal_laws(name):
 def test_intervals_cover_at_about_the_nominal_rate(name):
     """N(0.5, 1) for N(0, 1): the mean of 200 repeats lies in 95 % of their intervals, ± 1.5 %.
 
-    The bound is 5.4 standard deviations (1e-7) below a true rate of 0.935.
+    The bound is 6 standard deviations (1e-9) below a true rate of 0.935.
     """
     metric, zero = METRICS[name], torch.zeros(1, 2)
     draw = lambda seed, shift: shift + torch.randn(200, 2, generator=torch.Generator().manual_seed(seed))
@@ -269,7 +269,7 @@ def test_intervals_cover_at_about_the_nominal_rate(name):
     values, low, high = np.array(outcomes).T
     truth = np.sqrt((values**2).mean()) if metric.root else values.mean()
     covered = ((low <= truth) & (truth <= high)).mean()
-    assert 0.85 < covered <= 1
+    assert 0.83 < covered <= 1
     assert np.mean(high - low) < 1.3 * 2 * 1.96 * np.std(values)
 
 
