@@ -407,7 +407,7 @@ def median_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
 def table(rows: Sequence[Measurement]) -> str:
     """The rows as aligned text, each beside its floor, with the notes underneath.
 
-    value − floor has the standard error of both; p is how often truth would be as far off on the worse side.
+    value − floor has the standard error of both; what p is stands in the last line.
     """
     span = lambda low, high: "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
     cells = [("metric", "value", "95 % interval", "floor", "value − floor", "p", "better", "")]
@@ -430,6 +430,8 @@ def table(rows: Sequence[Measurement]) -> str:
         most = f"every row{f' but {others[0]}' if others else ''}"
         of = most if len(others) < 2 < len(names) else ", ".join(names)
         lines.append(f"{of}: {note}")
+    if not all(math.isnan(row.p) for row in rows):
+        lines.append(f"p: how often truth itself would be as far off, or worse; at the floor: p ≥ {LEVEL}")
     return "\n".join(printable(line.rstrip()) for line in lines)
 
 
