@@ -2,8 +2,9 @@
 
 p is one-sided for a metric of which less, or more, is better: only what is *worse* than the floor is held against
 samples, and what is below it (copies are nearer to real rows than real rows are) is what the rows on memorisation are
-for. Where samples should be like truth and neither side is better, p is two-sided. "At the floor" is p ≥ LEVEL: of
-twelve rows of a perfect generator's report one falls below in a report of nine.
+for. Where samples should be like truth and neither side is better, p is two-sided. "At the floor" is p ≥ LEVEL: of nine
+perfect generators with a dozen rows each, one has a row that isn't. Measured, of 300 draws of truth p < 0.05 has each
+share or mean 0.00–0.07, MMD², energy distance and KID 0.04–0.06, other distances 0.00–0.03, on the safe side.
 """
 
 import math
@@ -114,7 +115,7 @@ def sets_beside(
     Influences estimated there are as random as what resampling adds to them: their variance is on average 2 v where v
     is true, and v more than is true elsewhere. So the value's is v, and what its interval shows beyond 2 v.
     spectrum: (1/n + 1/m) λ, of a U-statistic of pairs. Then v = 2 Σ λ² is known, and p is that of Σ λ (z² − 1), which
-    is skew, by the χ² of its first three moments (Buckley & Eagleson 1988, doi:10.1111/j.1467-842X.1988.tb00471.x).
+    is skew, by the χ² of its first three moments (Buckley & Eagleson 1988, Austral. J. Statist. 30A, 150).
     """
     if spectrum is not None and spectrum.any():
         second, third = (float((spectrum**k).sum()) for k in (2, 3))
@@ -127,7 +128,7 @@ def sets_beside(
 
 
 def _welch(value: float, floors: Sequence[float], better: Better, own: float, truth: float) -> tuple[float, float]:
-    """Error and p from the value's variance and that of the floors, of which the repeats know as much as they are."""
+    """Error and p of value − mean floor, from the value's own variance and what is known from the repeats alone."""
     repeats, error = len(floors), math.sqrt(own + truth)
     freedom = ((own + truth) / truth) ** 2 * (repeats - 1) if truth > 0 and repeats > 1 else math.inf
     return error, student(value - float(np.mean(floors)), error, better, freedom)

@@ -231,7 +231,9 @@ def _row(title: str, metric: ImageMetric, shown: Shown, halves: Sequence[Shown],
         half = metric.count(halves[0])
         known = (floor, draws_behind(half, len(halves), 2.0 * half)) if metric.truth is None else metric.truth(shown)
         error, p = share_beside(bounds, metric.count(shown), *known, metric.better)
-    return Measurement(title, *bounds, floor, min(floors), max(floors), metric.better, note, error, p)
+        floor = known[0]
+    spread = min(*floors, floor), max(*floors, floor)
+    return Measurement(title, *bounds, floor, *spread, metric.better, note, error, p)
 
 
 def _of(images: Tensor, labels: Tensor | None, asked: Tensor) -> Tensor:
