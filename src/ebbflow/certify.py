@@ -322,7 +322,7 @@ def equivalents(spec: str, path: Path, name: str) -> Iterator[Check]:
 
 
 def fitted(path: Path, name: str) -> Iterator[Check]:
-    """On N(m, C) with two different variances a table fitted by solver.py misses with 2 evaluations and is exact with 3."""
+    """On N(m, C) with two different variances a fitted table misses with 2 evaluations and is exact with 3."""
     denoiser = gaussian(path, torch.tensor([0.7, -0.3], dtype=torch.float64), torch.tensor([1.2, 0.3]).double().diag())
     x = path.prior(starts(modes(path), 64) / path.along([1.0])[0].sigma)
     for found in fit(denoiser, x[:32], (2, 3), plan=Plan(32, 0, 32, 400, 2)):
