@@ -1,7 +1,8 @@
 """ebbflow beside torchcfm, flow_matching, smalldiffusion and azula on points: time per step, time to a quality.
 
-    python -m benchmarks.points            the tables of RESULTS.md
-    python -m benchmarks.points --quick    the same in short, printed only
+    python -m benchmarks.points                                    the tables of RESULTS.md
+    python -m benchmarks.points --quick                            the same in short, printed only
+    python -m benchmarks.points --only ebbflow --longest 1400      of these rows alone, in a section of their own
 
 Every library trains the same network (3 × 128) on the same standardised points, 512 a step, through its own documented
 loop: its loss, its optimiser, its noise levels. All take batches by index from memory, as their examples do with
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -64,7 +66,7 @@ class Network(nn.Module):
         super().__init__()
         self.clock, self.features = clock, Fourier(16)
         sizes = (2 + 16, 128, 128, 128)
-        hidden = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
         self.layers = nn.Sequential(*hidden, nn.Linear(128, 2))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -327,8 +329,8 @@ class Plan:
     contenders: tuple[str, ...]
     rounds: int = 24
     block: int = 50  # steps timed at once
-    seeds: tuple[int, ...] = (0, 1)
-    ladder: tuple[int, ...] = (125, 180, 250, 350, 500, 700, 1000, 1400, 2000, 2800, 4000)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    ladder: tuple[int, ...] = (125, 180, 250, 350, 500, 700, 1000, 1400, 2000)
     constant: tuple[int, ...] = (250, 350, 500, 700, 1000, 1400, 2000, 2800, 4000, 5600, 8000)
     samples: int = SAMPLES
     sets: int = 3  # of samples for one distance, each against fresh real points
@@ -350,6 +352,17 @@ class Results:
         reached = (steps for steps, d in sorted(self.distances[contender][mode].items()) if d[1] <= threshold)
         return next(reached, None)
 
+    def best(self, contender: str, mode: str) -> tuple[float, float, float]:
+        """The least mean distance, whatever the length of training."""
+        return min(self.distances[contender][mode].values(), key=lambda d: d[1])
+
+    def area(self, contender: str, mode: str, lengths: Sequence[int]) -> float:
+        """The mean distance over log(steps), by the trapezoid rule: the area under the curve over its width."""
+        at = [math.log(steps) for steps in lengths]
+        heights = [self.distances[contender][mode][steps][1] for steps in lengths]
+        strips = ((b - a) * (u + v) / 2 for (a, b), (u, v) in zip(pairwise(at), pairwise(heights), strict=True))
+        return sum(strips) / (at[-1] - at[0])
+
     def seconds_to(self, contender: str, mode: str, threshold: float) -> float | None:
         """The same in CPU seconds."""
         steps = self.steps_to(contender, mode, threshold)
@@ -357,7 +370,7 @@ class Results:
 
 
 def measure(plan: Plan) -> Results:
-    """Time every contender's step in interleaved rounds, then train each until it is good enough."""
+    """Time every contender's step in interleaved rounds, then train each for every number of steps."""
     start, data = prepare(RECIPE)
     bar = tqdm(total=plan.rounds, unit="round", dynamic_ncols=True, desc="time per step")
     milliseconds, ratio = time_steps(plan, data, bar)
@@ -411,20 +424,18 @@ def time_steps(plan: Plan, data: TensorData, bar: tqdm) -> tuple[dict[str, dict[
 
 
 def constant_curve(plan: Plan, name: str, data: TensorData, undo: Callable[[Tensor], Tensor]) -> dict[int, Any]:
-    """One training per seed at the library's defaults, measured on the way until it is good enough."""
+    """One training per seed at the library's defaults, measured on the way."""
     runs, curve, done = [CONTENDERS[name](data, seed, None) for seed in plan.seeds], {}, 0
     for steps in plan.constant:
         for run in runs:
             advance(run, steps - done)
         done = steps
         curve[steps] = spread([distance(plan, undo(draw(plan, run, seed)), seed) for seed, run in enumerate(runs)])
-        if curve[steps][1] <= min(THRESHOLDS):
-            break
     return curve
 
 
 def schedule_curve(plan: Plan, name: str, data: TensorData, undo: Callable[[Tensor], Tensor]) -> dict[int, Any]:
-    """A schedule has a length, so a training for each rung of the ladder, until one is good enough."""
+    """A schedule has a length, so a training for each rung of the ladder: all of them, or "best" compares lengths."""
     curve = {}
     for steps in plan.ladder:
         found = []
@@ -433,8 +444,6 @@ def schedule_curve(plan: Plan, name: str, data: TensorData, undo: Callable[[Tens
             advance(run, steps)
             found.append(distance(plan, undo(draw(plan, run, seed)), seed))
         curve[steps] = spread(found)
-        if curve[steps][1] <= min(THRESHOLDS):
-            break
     return curve
 
 
@@ -473,8 +482,9 @@ def report(results: Results, command: str) -> str:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(map(library, plan.contenders))
     )
+    alone = all(library(name) == "ebbflow" for name in plan.contenders)
     lines = [
-        "# Points: ebbflow beside other libraries",
+        f"# Points: {'ebbflow alone' if alone else 'ebbflow beside other libraries'}",
         "",
         f"`{command}` on {datetime.date.today()}: {cpu_name()}, one thread, Python {platform.python_version()}, "
         f"torch {importlib.metadata.version('torch').partition('+')[0]}; {versions}.",
@@ -504,9 +514,13 @@ def report(results: Results, command: str) -> str:
         f"truth) {mean:.3f}, {low:.3f} to {high:.3f}. Samples from Heun's method, {plan.sampling_steps} steps, on what "
         f"each library learned. A cell: seconds (steps) of the shortest training whose mean over seeds "
         f"({len(plan.seeds)}) reaches the distance; seconds are steps × the time above. Lengths are tried in factors "
-        "of √2.",
+        "of √2; every row is trained for all of them, so that the best is of equal lengths. Area: the mean distance "
+        "over log(steps), between the shortest and the longest training that all rows of a table have.",
     ]
-    for mode, title in (("own", "Each with its own defaults"), ("ours", "All with our learning-rate schedule")):
+    titles = {"own": "Each with its own defaults", "ours": "All with our learning-rate schedule"}
+    for mode, title in titles.items():
+        if not any(mode in kinds for kinds in results.distances.values()):
+            continue  # without peers
         shown = [name for name in plan.contenders if mode in results.distances[name] or library(name) == "ebbflow"]
         lines += ["", f"### {title}", ""]
         if mode == "own":
@@ -518,14 +532,21 @@ def report(results: Results, command: str) -> str:
                 "",
             ]
         lines += [
-            "| | " + " | ".join(f"{t:g}" for t in THRESHOLDS) + " | best seen (seeds) |",
-            "|---" + "|--:" * (len(THRESHOLDS) + 1) + "|",
+            "| | " + " | ".join(f"{t:g}" for t in THRESHOLDS) + " | best (seeds: least to most) | area |",
+            "|---" + "|--:" * (len(THRESHOLDS) + 2) + "|",
         ]
-        for name in shown:
-            kind = mode if mode in results.distances[name] else "ours"
-            best = min(results.distances[name][kind].values(), key=lambda d: d[1])
+        kinds = {name: mode if mode in results.distances[name] else "ours" for name in shown}
+        lengths = sorted(set.intersection(*(set(results.distances[name][kind]) for name, kind in kinds.items())))
+        for name, kind in kinds.items():
+            low, mean, high = results.best(name, kind)
             cells = [_cell(results, name, kind, threshold) for threshold in THRESHOLDS]
-            lines.append(f"| {name} | " + " | ".join(cells) + f" | {best[1]:.3f} ({best[0]:.3f}–{best[2]:.3f}) |")
+            area = f"{results.area(name, kind, lengths):.3f}" if len(lengths) > 1 else ""
+            lines.append(f"| {name} | " + " | ".join(cells) + f" | {mean:.3f} ({low:.3f}–{high:.3f}) | {area} |")
+        lines += ["", "The distance after each number of steps, mean over seeds:", ""]
+        lines += ["| | " + " | ".join(map(str, lengths)) + " |", "|---" + "|--:" * len(lengths) + "|"]
+        for name, kind in kinds.items():
+            means = (results.distances[name][kind][steps][1] for steps in lengths)
+            lines.append(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -575,7 +596,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and (unless --quick) write RESULTS.md and points.json beside this file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.points", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one seed, shorter trainings; print only")
-    parser.add_argument("--only", nargs="+", choices=["ebbflow", *PEERS], help="these libraries only; print only")
+    parser.add_argument("--only", nargs="+", choices=["ebbflow", *PEERS], help="these libraries only")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each length; 5")
+    parser.add_argument("--longest", type=int, default=8000, help="leave out trainings of more steps; 8000")
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md and points.json")
     args = parser.parse_args(argv)
     contenders = tuple(name for name in CONTENDERS if not args.only or library(name) in args.only)
@@ -583,16 +606,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"Not installed: {', '.join(absent)}. `make bench` installs them; see benchmarks/README.md.")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    plan = Plan(contenders)
+    plan = Plan(contenders, seeds=tuple(range(args.seeds)))
     if args.quick:
         plan = replace(plan, rounds=8, seeds=(0,), ladder=(250, 500, 1000, 2000), constant=(500, 1000, 2000), sets=1)
+    ladder, constant = (tuple(n for n in steps if n <= args.longest) for steps in (plan.ladder, plan.constant))
+    if not (ladder and constant):
+        raise InputError(f"--longest must be at least {max(plan.ladder[0], plan.constant[0])}; got {args.longest}.")
+    plan = replace(plan, ladder=ladder, constant=constant)
     results = measure(plan)
     command = " ".join(["python -m benchmarks.points", *(sys.argv[1:] if argv is None else argv)])
     text = report(results, command)
-    out = args.out or (None if args.quick or args.only else Path(__file__).parent)
+    out = args.out or (None if args.quick else Path(__file__).parent)
     if out:
-        write_section(out / "RESULTS.md", "points", text)
-        (out / "points.json").write_text(json.dumps(asdict(results), indent=1) + "\n")
+        name = "-".join(["points", *(args.only or ())])
+        write_section(out / "RESULTS.md", name, text)
+        (out / f"{name}.json").write_text(json.dumps(asdict(results), indent=1) + "\n")
     print(text)
 
 
