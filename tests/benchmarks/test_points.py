@@ -65,6 +65,13 @@ def test_a_row_is_trained_to_the_end_of_its_ladder_however_good_it_is(monkeypatc
         assert list(curve(plan, "ebbflow, flow", data, start.to_data)) == lengths
 
 
+def test_a_sample_that_is_not_finite_is_infinitely_far_and_one_seed_no_median() -> None:
+    samples = points.real_points(TINY, 1)
+    samples[7] = math.nan
+    assert points.distance(TINY, samples, 2) == math.inf
+    assert points.spread([0.3, math.inf, 0.1]) == (0.1, 0.3, math.inf)
+
+
 def test_the_area_is_the_mean_over_the_logarithm_of_the_steps() -> None:
     """0.4 falling to 0.2 over the first of three octaves, then 0.2: (0.3 + 0.2 + 0.2) / 3."""
     curve = {steps: (0.0, value, 1.0) for steps, value in {250: 0.4, 500: 0.2, 2000: 0.2, 9000: 9.0}.items()}
@@ -125,7 +132,15 @@ def test_the_summary_is_beside_the_fastest_peer() -> None:
     text = points.summary(results)
     assert "costs 2.00 × the fastest peer's, torchcfm" in text
     assert "takes 3.0 × its time under the same schedule" in text
-    assert "takes more than 5.0 × its time at their own defaults" in text
+    assert "own defaults" not in text
+    late = dataclasses.replace(
+        results, distances=results.distances | {"azula": {"own": {1000: bad}, "ours": {200: bad}}}
+    )
+    assert "takes 5.0 × its time" in points.summary(late)
+    never = {"torchcfm": {"own": {9000: good}, "ours": {3000: bad}}}
+    assert "takes more than 3.0 × its time" in points.summary(
+        dataclasses.replace(late, distances=late.distances | never)
+    )
 
 
 def test_the_real_points_are_at_their_floor() -> None:
