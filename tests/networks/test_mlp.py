@@ -88,9 +88,9 @@ def test_it_learns_one_point():
 
 
 def test_the_time_is_told_in_eight_slow_waves_as_ever():
-    """Up to f = 4, as waves up to 16 scored worse: 0.0137 for 0.0108 with those up to 6 (docs/LOG.md, 2026-11-21; 5 × 64,
-    plain targets). Stable targets hide it, 0.0123 for 0.0121 (2026-11-29; four seeds), so no test of quality can see
-    it. But frequencies aren't stored with the weights: with others, every run there is would be another network.
+    """Up to f = 4, as waves up to 16 scored worse: 0.0137, and 0.0108 up to 6 (docs/LOG.md, 2026-11-21: 5 × 64, and
+    plain targets). From stable targets they are as good, 0.0123 for 0.0121 (2026-11-29, four seeds), so no test of
+    quality sees them. But frequencies aren't stored with the weights: others would make every run another network.
     """
     found = MLP(2).time_features.frequencies / (2 * math.pi)
     torch.testing.assert_close(found, 0.1 * 40 ** (torch.arange(8) / 7))
