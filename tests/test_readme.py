@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebbflow.cli import main
+from ebbflow.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -95,6 +96,33 @@ def test_a_figure_is_stated_as_it_was_measured(figure):
         assert {len(found) for found in figure["values"].values()} == {len(figure["seeds"])}
     for document in figure["printed"]:
         assert plain((ROOT / document).read_text()).count(printed(figure, document)) == 1, printed(figure, document)
+
+
+WORDS = {  # of README's table of recipes, as their rows are called
+    "DDPM's β table": "ddpm", "variance exploding": "ve", "linear plus noise on the way": "bridge:",
+    "DDPM's cosine": "ddpm:betas=squared_cosine", "EDM's": "edm", "log-normal σ": "log_normal", "Beta(1.5, 1)": "beta",
+    "minibatch OT": "ot", "ancestral": "ddpm:", "Heun": "heun", "Heun on Karras's grid": "heun", "Euler": "euler",
+    "DDIM": "ddim",
+}  # fmt: skip
+
+
+def test_the_table_of_recipes_is_what_they_are():
+    """All but the row of pictures, which says only how they differ from those above."""
+    rows = re.findall(r"^\| (`.*) \|$", (ROOT / "README.md").read_text().partition("## Quickstart")[0], re.M)
+    seen = set()
+    for names, *cells, sampler, _ in (row.split(" | ") for row in rows if "images" not in row):
+        parts = re.findall(r"`([\w-]+)…?`", names)
+        found = {name for name in RECIPES for part in parts if name == part or (part[-1] == "-" and part in f"{name}-")}
+        assert found, names
+        walk, *more = sampler.split(", ")
+        for name in found:
+            recipe = RECIPES[name]()
+            for field, cell in zip(("path", "target", "times", "coupling", "sampler"), (*cells, walk), strict=True):
+                assert getattr(recipe, field).startswith(WORDS.get(cell, cell)), (name, field)
+            assert more[:1] in ([], [f"{recipe.sample_steps} steps"]), name
+            assert ("Karras" in sampler) == (recipe.grid == "karras"), name
+        seen |= found
+    assert seen == {name for name in RECIPES if "images" not in name}
 
 
 def test_every_number_of_what_it_reaches_was_measured():
