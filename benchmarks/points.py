@@ -617,6 +617,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"Not installed: {', '.join(absent)}. `make bench` installs them; see benchmarks/README.md.")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    if args.seeds < 1:
+        raise InputError(f"--seeds must be at least 1; got {args.seeds}.")
     plan = Plan(contenders, seeds=tuple(range(args.seeds)))
     if args.quick:
         plan = replace(plan, rounds=8, seeds=(0,), ladder=(250, 500, 1000, 2000), constant=(500, 1000, 2000), sets=1)

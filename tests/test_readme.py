@@ -18,8 +18,6 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs/howto").glob("*.md")),
 ]
-
-
 MEASURED = json.loads((ROOT / "docs/figures.json").read_text())
 FIGURES = MEASURED["figures"]
 

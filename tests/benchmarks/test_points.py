@@ -91,8 +91,9 @@ def test_rows_alone_have_a_section_and_numbers_of_their_own(tmp_path: Path, monk
     assert "Each with its own defaults" not in page
     found = json.loads((tmp_path / "points-ebbflow.json").read_text())
     assert {tuple(modes["ours"]) for modes in found["distances"].values()} == {("2", "3")}
-    with pytest.raises(InputError, match="--longest must be at least 2; got 1"):
-        points.main(["--only", "ebbflow", "--longest", "1", "--out", str(tmp_path)])
+    for option, wrong, least in (("--longest", "1", 2), ("--seeds", "0", 1)):
+        with pytest.raises(InputError, match=f"{option} must be at least {least}; got {wrong}"):
+            points.main(["--only", "ebbflow", option, wrong, "--out", str(tmp_path)])
 
 
 @pytest.mark.slow
