@@ -494,8 +494,7 @@ def report(results: Results, command: str) -> str:
         "Two moons, 50 000 fixed points, standardised; batch 512; the same 3 × 128 network (SiLU, 16 time features) in "
         "every library, through its own documented loop. CPU time, warm-up excluded.",
         "",
-        *filter(None, [summary(results)]),
-        "",
+        *([text, ""] if (text := summary(results)) else []),
         "## CPU time of one training step",
         "",
         f"Medians over {plan.rounds} rounds, in which all take turns; × is the median of each round's own ratio to "
