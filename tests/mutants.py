@@ -1,8 +1,8 @@
 """The mutation check, `make mutants`: slips planted in the core one at a time, every one of which the tests must find.
 
 A slip is one plausible mistake: a text that stands once in a file, what stands there instead, and what is wrong with it
-in words. It goes into a copy of src, tests and docs, never into the working tree. The tests most likely to notice run first;
-where they don't, the whole fast suite does, and a slip that passes it too has survived: a test is missing.
+in words. It goes into a copy of src, tests and docs, never into the working tree. The tests most likely to notice run
+first; where they don't, the whole fast suite does, and a slip that passes it too has survived: a test is missing.
 """
 
 import argparse
