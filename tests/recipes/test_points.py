@@ -36,7 +36,7 @@ def test_a_short_training_reaches_its_figure(name, tmp_path):
     measured = FIGURES["short"]["values"][name]
     mean, low, high = statistics.mean(measured), min(measured), max(measured)
     recipe = replace(RECIPES[name](), steps=FIGURES["short"]["steps"])
-    trained = fit(recipe, tmp_path / name, snapshots=0, checkpoints=1, progress=False)
+    trained = fit(recipe, tmp_path / name, snapshots=0, checkpoints=1, solvers=False, progress=False)
     found = score(trained.sample(4000, seed=1, **(HEUN if name == "ddpm" else {})))
     assert 2 * low - mean < found < 2 * high - mean
 
@@ -46,6 +46,6 @@ def test_a_short_training_reaches_its_figure(name, tmp_path):
 def test_a_full_training_reaches_its_figure(name, tmp_path):
     """The first seed's score, within three of the seeds' standard deviations of their mean."""
     full = FIGURES["full"]
-    trained = fit(RECIPES[name](), tmp_path / name, snapshots=0, checkpoints=1, progress=False)
+    trained = fit(RECIPES[name](), tmp_path / name, snapshots=0, checkpoints=1, solvers=False, progress=False)
     found = score(trained.sample(10_000, seed=5, **(HEUN if name == "ddpm" else {})))
     assert found == pytest.approx(statistics.mean(full["values"][name]), abs=3 * full["spread"][name])
