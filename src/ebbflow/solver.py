@@ -194,12 +194,14 @@ def kept(trained: "Trained", count: int, *, progress: bool = False, **how: Any) 
             if one.weights == own and one.evaluations == count:
                 return one
     made = for_run(trained, (count,), progress=progress, **how)
+    if not made:
+        raise InputError(f"Samples of shape {trained.shape} are too small to fit {count} evaluations to.")
     cache.store(name, {}, tuned=write(made).decode())
     return made[0]
 
 
 def _fitted(flow: "_Flow", fine: "_Reference", error: float, count: int, shapes: int, joint: int) -> Tuned:
-    """The best of all shapes, plain and reweighed, and of the table of mixtures."""
+    """The best of all shapes, plain and reweighed, and of the table of mixtures; then moved by gradients."""
     found = [pair for group in flow.groups(count, SHAPES[:shapes]) for pair in flow.tables(fine, *group)]
     usual = flow.known(count) if count in stored() else found[0][0]
     found.append((usual, flow.end(usual)))
