@@ -29,7 +29,7 @@ from ebbflow.times import grid_times
 FILE = Path(__file__).parents[1] / "src" / "ebbflow" / "mixtures.json"
 DIMS, MODES, SPREADS = (1, 2, 4, 12, 32), (1, 3, 10, 30), (0.05, 0.15, 0.4)
 EACH = 8  # starts
-STEPS = 300  # of gradients
+STEPS = 150  # of gradients
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def problems() -> Many:
 def tables(counts: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Nodes and rows for each number of evaluations."""
     many = problems()
-    which = torch.arange(len(many.stds)).repeat(EACH)
+    which = torch.arange(len(many.stds)).repeat_interleave(EACH)
     start = torch.randn(len(which), max(DIMS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     dims = torch.tensor([dim for dim, *_ in product(DIMS, MODES, SPREADS)])[which]
     start[torch.arange(max(DIMS)) >= dims[:, None]] = 0

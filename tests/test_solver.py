@@ -107,6 +107,9 @@ def test_an_exact_network_has_one_solver_through_every_path(name, monkeypatch):
         denoiser = Denoiser(Exact(way), way, "x0")
         (one,) = fit(denoiser, x, (4,), plan=SHORT, joint=5)
         found.append((nodes_of(one, way), np.concatenate(rows_of(one))))
+        truth, _ = reference(denoiser, x, 100, {})
+        off = (walked(one, denoiser, x) - truth).norm(dim=1)[1::2] / (1 if way is not path else end.alpha + end.sigma)
+        assert float(off.median()) < 0.1
     (nodes, rows), (others, same) = found
     torch.testing.assert_close(nodes, others, rtol=0, atol=1e-7)
     np.testing.assert_allclose(rows, same, rtol=0, atol=1e-5)
@@ -125,6 +128,16 @@ def test_it_beats_every_usual_solver_and_generalises():
             assert found.median() < usual.median() / 4, (n, sampler)
         assert float(found.median()) < 10 * tuned.median
         assert tuned.rms < tuned.usual  # the table of mixtures
+
+
+def test_reweighing_serves_the_typical_start():
+    """Of the same nodes, fitted plainly and reweighed: the median falls."""
+    flow = solver._Flow(MODES, noise_like(128, 2), {})
+    fine, _ = flow.reference(38)
+    for count in (5, 10):
+        (group,) = flow.groups(count, [(1.3, 0.8)])
+        plain, reweighed = (flow.errors(end, fine)[1] for _, end in flow.tables(fine, *group))
+        assert reweighed < 0.9 * plain
 
 
 def test_gradients_help_where_evaluations_are_few():
@@ -234,8 +247,9 @@ def test_ancestral_runs_and_policies_keep_the_recipe_s(run):
         other = replace(trained, recipe=replace(trained.recipe, **changed))
         assert other.choice()[0] == changed["sampler"]
         assert other.choice(steps="auto:10")[0].startswith("bespoke:weights=")
-    # Clipped or guided, it is another denoiser.
+    # Clipped or guided, it is another denoiser, with another solver.
     assert trained.choice(bound=1.0)[0] == trained.recipe.sampler
+    assert trained.choice(steps="auto:5", bound=1.0)[0] != trained.choice(steps="auto:5")[0]
 
 
 def test_no_fit_and_too_short_a_run_have_none(tmp_path):

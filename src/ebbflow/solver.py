@@ -49,7 +49,7 @@ MOST_JOINT = 300  # steps of that
 LARGE = 64  # numbers in a sample from which each start gives equations enough
 MOST = {False: 150_000, True: 20_000}  # evaluations for all of COUNTS; of large samples
 EQUATIONS = 4096  # of a row's fit: a part of a large sample's numbers are enough
-RCOND = 1e-6  # directions of the estimates weaker than this are left out
+RCOND = 1e-5  # directions of the estimates weaker than this are left out
 FEW = 0.3  # of the median error: what is less counts no more in reweighing
 CHECKED = 8  # every so many starts' reference is held against one of half the steps
 BATCH = 2**16  # numbers that go through the network together,
@@ -337,7 +337,7 @@ class _Flow:
         return _Reference(clock, y, slope), error
 
     def _fine(self, steps: int) -> Tensor:
-        return from_flow(_shape(steps, 1.5, 1.0), self.path)
+        return from_flow(_shape(steps, 1.5, 4.0), self.path)
 
     def groups(self, count: int, shapes: Sequence[tuple[float, float]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Nodes of every shape twice, and which are to be reweighed, as many at a time as memory is meant for."""
