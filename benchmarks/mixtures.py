@@ -22,13 +22,14 @@ from ebbflow.files import write_file
 from ebbflow.oracle import Mixture, mixture
 from ebbflow.paths import Linear
 from ebbflow.samplers.bespoke import parse_weights
-from ebbflow.solver import JOINT, MOST_JOINT, Plan, fit
+from ebbflow.solver import JOINT, Plan, fit
 from ebbflow.targets import Estimate
 from ebbflow.times import grid_times
 
 FILE = Path(__file__).parents[1] / "src" / "ebbflow" / "mixtures.json"
-DIMS, MODES, SPREADS = (1, 2, 3, 6, 12, 24, 48), (1, 2, 4, 10, 30), (0.05, 0.15, 0.4)
-EACH = 6  # starts
+DIMS, MODES, SPREADS = (1, 2, 4, 12, 32), (1, 3, 10, 30), (0.05, 0.15, 0.4)
+EACH = 8  # starts
+JOINT_STEPS = 60  # of gradients, where evaluations are few
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def tables(counts: Sequence[int]) -> dict[int, dict[str, Any]]:
         start[row, many.parts[i].means.shape[1] :] = 0
     made = {}
     for count in tqdm(counts, desc="tables"):
-        spent = Plan(len(start), 0, len(start), 40, 12)
-        (found,) = fit(many, start, [count], plan=spent, joint=MOST_JOINT * (count <= JOINT), cond={"which": which})
+        spent = Plan(len(start), 0, len(start), 32, 12)
+        (found,) = fit(many, start, [count], plan=spent, joint=JOINT_STEPS * (count <= JOINT), cond={"which": which})
         rows = parse_weights(found.sampler.partition("weights=")[2], count) if count > 1 else [[1.0]]
         nodes = grid_times(found.grid, count, many.path).tolist()
         made[count] = {"nodes": nodes, "rows": [[float(f"{w:.10g}") for w in row] for row in rows]}

@@ -107,6 +107,14 @@ def test_the_same_samples_as_the_run_itself_draws(comparison):
     assert np.allclose(heun.samples, again.numpy(), atol=1e-5)
 
 
+def test_every_class_is_drawn_as_often_as_the_data_has_it():
+    """And by single steps of Euler, for which the network is asked once."""
+    start, _ = prepare(replace(TINY, data="two_spirals", conditional=True))
+    x, labels, evaluations = comparing._draw(replace(start, frequencies=(0.75, 0.25)), 40, "euler", "uniform", 1)
+    assert torch.bincount(labels).tolist() == [30, 10]
+    assert (x.shape, evaluations) == ((40, 2), 1)
+
+
 def test_the_summary_has_every_row_and_the_floor(comparison):
     found, _ = comparison
     lines = summary(found).splitlines()

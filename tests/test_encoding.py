@@ -13,7 +13,7 @@ from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import Linear
 from ebbflow.randomness import Draws
 from ebbflow.samplers import trajectory
-from problems import PATHS, float64, last, noise_like, oracle
+from problems import PATHS, Told, float64, last, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 MEANS, STD = float64(1, 0.5, -1, 0.3, 0, -1.2).reshape(3, 2), 0.3
@@ -46,6 +46,14 @@ def test_encode_is_of_order_4(path):
     exact = truth.flow(x, 0.0, 1.0)
     errors = [float((encode(truth, x, steps=n) - exact).abs().max()) for n in (20, 40)]
     assert math.log2(errors[0] / errors[1]) > 3.5
+
+
+def test_the_network_is_told_the_label_at_every_evaluation():
+    told, label = Told(oracle(Linear(), dim=2)), torch.tensor([2, 0, 1])
+    encode(told, noise_like(3, 2), steps=3, label=label)
+    decode(told, noise_like(3, 2), steps=3, label=label)
+    interpolate(told, noise_like(3, 2), noise_like(3, 2, seed=1), n=3, steps=3, label=label)
+    assert told.always(label)
 
 
 def test_encoded_points_are_where_a_sampler_starts():

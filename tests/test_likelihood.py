@@ -24,7 +24,7 @@ from ebbflow.networks.mlp import MLP
 from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import VE, Linear
 from ebbflow.randomness import Draws
-from problems import PATHS, SIGMAS, exact as exact_network, float64, noise_like
+from problems import PATHS, SIGMAS, Told, exact as exact_network, float64, noise_like
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 MEANS, STD = float64(1, 0.5, -1, 0.3, 0, -1.2).reshape(3, 2), 0.3
@@ -52,6 +52,12 @@ def from_the_truth(truth, x, **options):
 def test_a_mixture(path):
     truth, x = three_modes(path)
     torch.testing.assert_close(from_the_truth(truth, x), truth.log_density(x), rtol=0, atol=1e-3)
+
+
+def test_the_network_is_told_the_label_at_every_evaluation():
+    told, label = Told(three_modes(Linear())[0]), torch.tensor([2, 0, 1])
+    likelihood(told, noise_like(3, 2), steps=4, tolerance=math.inf, label=label)
+    assert told.always(label)
 
 
 @paths

@@ -58,6 +58,20 @@ def test_the_winner_is_better_than_the_usual():
     assert float((end - truth).norm(dim=1).median()) < 3 * found.median
 
 
+def test_what_is_reported_is_of_the_starts_that_judge():
+    denoiser, start = modes(Linear()), starts(modes(Linear()), 24)
+    given = {"depth": "grids", "reference_steps": 40, "solvers": ("heun:clock=flow",)}
+    found = tune(denoiser, start, 5, **given)
+    truth, _ = reference(denoiser, start, 40, {})
+    times = grid_times(found.grid, found.steps, Linear())
+    *_, end = bind(SAMPLERS, found.sampler, "sampler")(denoiser, start, times)
+    off = (end - truth).norm(dim=1)
+    assert found.rms == pytest.approx(float(off[3::4].square().mean().sqrt()), rel=1e-9)
+    assert found.median == pytest.approx(float(off[3::4].median()), rel=1e-9)
+    for others in (off[0::2], off[1::4]):  # that were fitted, and that chose
+        assert found.rms != pytest.approx(float(others.square().mean().sqrt()), rel=1e-2)
+
+
 @pytest.mark.parametrize("aim", ["rms", pytest.param("median", marks=pytest.mark.slow)])
 def test_each_depth_is_better_on_the_starts_that_choose(aim):
     """Grids, then times, then weights: each fit starts from the one before it."""

@@ -178,7 +178,9 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
         warnings.filterwarnings("ignore", module=r"ebbflow\.(data|domains)\.")
         trained = fit(recipe, folder, **options)
     own, plan = domain(recipe), domain(recipe).PLAN
-    work = sum(steps * n for *_, steps in plan.samplings[key])
+    fitted = [(f"own solver, {one.evaluations}", one.sampler, one.grid, one.steps) for one in trained.tuned]
+    ways = plan.samplings[key] + fitted[-1:]
+    work = sum(steps * n for *_, steps in ways)
     floors: dict[Any, Any] = {}
     bar = tqdm(
         total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
@@ -186,21 +188,26 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
     )  # fmt: skip
     samplings = []
     with bar:
-        for label, sampler, grid, steps in plan.samplings[key]:
+        for label, sampler, grid, steps in ways:
             start = time.process_time()
             x, labels, evaluations = _draw(trained, n, sampler, grid, steps, bar)
             seconds = time.process_time() - start
             rows = own.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors)
             kept = own.kept(x), None if labels is None else labels.numpy()
-            samplings.append(Sampling(key, label, sampler, steps, evaluations, seconds, *kept, rows))
-        quality = {}
-        for solver, (sampler, grid, counts) in plan.curve.items():
+            samplings.append(
+                Sampling(key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
+            )
+        quality: dict[str, list[tuple[int, "Measurement"]]] = {}
+        curves = {
+            solver: [(sampler, grid, k) for k in counts] for solver, (sampler, grid, counts) in plan.curve.items()
+        }
+        for solver, points_of in (curves | {"own solver": [way[1:] for way in fitted]}).items():
             points = []
-            for steps in counts:
+            for sampler, grid, steps in points_of:
                 x, labels, evaluations = _draw(trained, min(n, plan.curve_n), sampler, grid, steps)
                 rows = own.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, only=plan.curve_metrics)
                 points.append((evaluations, next(row for row in rows if row.name in plan.curve_metrics)))
-            quality[f"{name} · {solver}"] = points
+            quality |= {f"{name} · {solver}": points} if points else {}
     return _Study(own.study(key, name, trained, folder), samplings, quality)
 
 

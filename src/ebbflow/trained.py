@@ -250,10 +250,11 @@ class Trained:
         wanted = re.fullmatch(r"auto(?::([0-9]{1,6}))?", steps)
         if not wanted:
             raise InputError(f"steps must be a number, auto, or auto:N for N evaluations; got {steps!r}.")
-        count = int(wanted[1] or solver.COUNTS[-1])
-        stored = self.tuned if {**_AS_TRAINED, **how} == _AS_TRAINED else ()
-        known = (one for one in reversed(stored) if not wanted[1] or one.evaluations == count)
-        one = next(known, None) or solver.kept(self, count, progress=progress, **how)
+        latest = self.tuned[-1].evaluations if self.tuned else solver.COUNTS[-1]
+        count = int(wanted[1] or latest)
+        one = next((one for one in reversed(self.tuned) if one.evaluations == count), None)
+        if one is None or (_AS_TRAINED | how != _AS_TRAINED and count <= solver.COUNTS[-1]):
+            one = solver.kept(self, count, progress=progress, **how)
         return Choice(one.sampler, one.grid, one.steps)
 
     def fingerprint(self) -> str:

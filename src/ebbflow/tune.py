@@ -1,9 +1,9 @@
 """Tuning: which sampler on which grid comes closest to a denoiser's own flow with N evaluations.
 
 The reference is the probability-flow ODE itself, finely integrated from the same starts, so tuning needs no data and
-judges the solver, not the network. Half of the starts choose, the other half judge. First every solver of SOLVERS on
-every grid of the families below; then the best few are fitted to the reference by least squares: their grids'
-parameters, the times themselves, and last, where N is small, every weight of every step (samplers/bespoke.py).
+judges the solver, not the network. First every solver of SOLVERS on every grid of the families below; then the best few
+are fitted to the reference by least squares: their grids' parameters, the times themselves, and last, where N is small,
+every weight of every step (samplers/bespoke.py). Half of the starts are fitted, a quarter choose, a quarter judge.
 """
 
 import functools
@@ -33,6 +33,7 @@ from .training.checkpoint import dump_json, parse_json
 FILE = "tuned.json"
 DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
 AIMS = ("both", "rms", "median")
+FIT, CHOOSE, JUDGE = slice(0, None, 2), slice(1, None, 4), slice(3, None, 4)  # of the starts
 KNOTS = 16  # times are moved each by itself up to here, and by a spline with so many knots beyond
 MOST_STEPS = 10**6  # that a stored choice may ask for
 LONGEST_TABLE = 20  # evaluations up to which weights are fitted
@@ -148,7 +149,7 @@ def tune(
     progress: Callable[[str, float], None] = lambda stage, share: None,
     cond: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tuned:
-    """Search; `start` is x at t = 1 for some hundred samples, of which every other is kept for judging.
+    """Search; `start` is x at t = 1 for some hundred samples, of which every fourth is kept for judging.
 
     aim: rms counts most the few samples near a border between modes, median the typical one.
     depth: how far the fit goes; weights takes some N³ evaluations of every start.
@@ -199,7 +200,7 @@ def tune(
         for i, choice in enumerate(best(2)):
             progress(f"the weights of {choice.sampler}", 0.6 + 0.2 * i)
             keep(search.fit_weights(choice))
-    winner = min(best(8), key=functools.partial(search.score, half=1))
+    winner = min(best(8), key=functools.partial(search.score, part=CHOOSE))
     rms, median = search.errors(winner)
     progress("done", 1.0)
     return Tuned(evaluations, *winner, rms, median, error, usual)
@@ -232,30 +233,30 @@ class _Choice(NamedTuple):
 
 
 class _Search:
-    """The distance of a sampler's ends to the reference, on the starts that choose and on those that judge."""
+    """The distance of a sampler's ends to the reference, on the starts that are fitted, that choose, and that judge."""
 
     def __init__(self, denoiser: DenoiserLike, start: Tensor, truth: Tensor, aim: str, cond: Mapping[str, Any]) -> None:
         self.denoiser, self.start, self.truth, self.aim, self.cond = denoiser, start, truth, aim, cond
 
-    def residuals(self, choice: _Choice, half: int) -> Tensor | None:
-        """End minus reference for every other start; None where a grid can't be had or the walk diverged."""
-        cond = {k: v[half::2] if isinstance(v, Tensor) and len(v) > 1 else v for k, v in self.cond.items()}
+    def residuals(self, choice: _Choice, part: slice) -> Tensor | None:
+        """End minus reference for some starts; None where a grid can't be had or the walk diverged."""
+        cond = {k: v[part] if isinstance(v, Tensor) and len(v) > 1 else v for k, v in self.cond.items()}
         try:
             times = grid_times(choice.grid, choice.steps, self.denoiser.path)
-            walk = bind(SAMPLERS, choice.sampler, "sampler")(self.denoiser, self.start[half::2], times, **cond)
-            error = _end(walk) - self.truth[half::2]
+            walk = bind(SAMPLERS, choice.sampler, "sampler")(self.denoiser, self.start[part], times, **cond)
+            error = _end(walk) - self.truth[part]
         except InputError:
             return None
         return error.flatten(1) if bool(error.isfinite().all()) else None
 
-    def errors(self, choice: _Choice, half: int = 1) -> tuple[float, float]:
+    def errors(self, choice: _Choice, part: slice = JUDGE) -> tuple[float, float]:
         """RMS and median distance; infinite where there is none."""
-        error = self.residuals(choice, half)
+        error = self.residuals(choice, part)
         return (math.inf, math.inf) if error is None else (rms(error), float(error.norm(dim=1).median()))
 
-    def score(self, choice: _Choice, half: int = 0) -> float:
+    def score(self, choice: _Choice, part: slice = FIT) -> float:
         """log RMS, log median, or log RMS + ¼ log median: the few that change mode count most, but not alone."""
-        far, typical = (math.log(max(error, 1e-300)) for error in self.errors(choice, half))
+        far, typical = (math.log(max(error, 1e-300)) for error in self.errors(choice, part))
         return {"rms": far, "median": typical, "both": far + typical / 4}[self.aim]
 
     def fit(self, make: Callable[[Tensor], _Choice], count: int) -> list[_Choice]:
@@ -268,11 +269,11 @@ class _Search:
 
         if not count:  # as of a single step's weights; some versions of SciPy refuse it
             return [make(torch.zeros(0, dtype=torch.float64))]
-        size = self.truth[0::2].numel()
+        size = self.truth[FIT].numel()
         step = 1e-5 if self.start.dtype == torch.float64 else 1e-3
 
         def residuals(shifted: Any) -> Any:
-            error = self.residuals(make(torch.from_numpy(shifted - 1)), 0)
+            error = self.residuals(make(torch.from_numpy(shifted - 1)), FIT)
             return np.full(size, 10.0) if error is None else error.double().flatten().cpu().numpy()
 
         typical = max(float(np.median(np.abs(residuals(np.ones(count))))), 1e-12)

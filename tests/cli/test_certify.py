@@ -143,6 +143,8 @@ def test_a_function_that_refuses_everything_is_not_certified(ebbflow, own):
         (("heun:clok=flow",), "sampler 'heun' has no option 'clok'"),
         (("euler", "--path", "lineal"), "--path must be one of"),
         (("euler", "--order", "-1"), "--order must be at least 0"),
+        (("euler", "--order", "1"), "--order declares what a function of your own promises"),
+        (("euler", "--stochastic"), "--stochastic declares what a function of your own promises"),
         (("euler", "--json", "."), "--json must be a file in a folder that exists; got '.'."),
         (("euler", "--json", "nowhere/x.json"), "--json must be a file in a folder that exists"),
         (("nowhere_at_all:walk",), "nowhere_at_all:walk can't be loaded: "),

@@ -1,13 +1,15 @@
-"""A policy is tried out in a simulator and held beside its recording, as far as there are such."""
+"""A run is measured on every class; a policy is tried out and held beside its recording, as far as there are such."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from ebbflow import memory
 from ebbflow.cli import main
 from ebbflow.cli.policy import Driving
+from ebbflow.data import save
 from ebbflow.domains import robots
 from ebbflow.recipes import RECIPES
 from ebbflow.trained import Trained
@@ -70,6 +72,23 @@ def flow(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Conditional runs on a table and on pictures whose classes are as 3 to 1."""
+    place = tmp_path_factory.mktemp("uneven")
+    rng, labels = np.random.default_rng(0), np.array(["common", "common", "common", "rare"] * 30)
+    save(place / "points.csv", torch.from_numpy(rng.normal(size=(120, 2))), labels=labels.tolist())
+    np.savez(place / "images.npz", images=rng.integers(0, 256, (120, 8, 8, 1), np.uint8), labels=labels)
+    small = ["--conditional", "--steps", "2", "--batch", "16", "--snapshots", "0", "--quiet"]
+    for base, file, own in (
+        ("flow", "points.csv", ["--label", "label"]),
+        ("flow-images", "images.npz", ["--network", "unet-tiny:width=8"]),
+    ):
+        out = place / file.partition(".")[0]
+        assert main(["train", base, "--data", str(place / file), *own, *small, "--out", str(out)]) == 0
+    return place
+
+
 @pytest.fixture
 def orphan(policy_in, tmp_path):
     """The policy after its recording has gone."""
@@ -97,6 +116,28 @@ def lines(run, name="episodes.jsonl"):
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
+@pytest.mark.parametrize("kind", ["points", "images"])
+def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbflow, monkeypatch, kind):
+    """What the network is asked for, and what the metrics are told it was; with --label that class alone."""
+    labels, sample = [], Trained.sample
+
+    def sampled(self, n, *, label, **options):
+        labels.append(label)
+        return sample(self, n, label=label, **options)
+
+    def evaluated(recipe, x, asked, **options):
+        labels.append(asked)
+        return []
+
+    monkeypatch.setattr(Trained, "sample", sampled)
+    monkeypatch.setattr(f"ebbflow.domains.{kind}.evaluate", evaluated)
+    for words, counts in (([], [30, 10]), (["--label", "all"], [30, 10]), (["--label", "rare"], [0, 40])):
+        labels.clear()
+        code, _, err = ebbflow("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")
+        assert code == 0, err
+        assert [torch.bincount(one, minlength=2).tolist() for one in labels] == [counts] * 2
+
+
 def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
     pytest.importorskip("gym_pusht")
     code, out, err = ebbflow("evaluate", policy, "--episodes", 2, *QUICK)
@@ -112,6 +153,17 @@ def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
     assert [one["seed"] for one in lines(policy)] == [1_000_000, 1_000_001]
     assert np.mean([one["score"] for one in lines(policy)]) == pytest.approx(rows["mean score"]["value"])
     assert (policy / "trajectories.png").stat().st_size > 5000
+
+
+def test_every_step_is_drawn_for_eight_times(policy, ebbflow, monkeypatch):
+    """From noise of its own each time: the best of eight chunks is better than their mean."""
+    drawn, sample = [], Trained.sample
+    monkeypatch.setattr(Trained, "sample", lambda *own, **how: drawn.append(sample(*own, **how)) or drawn[-1])
+    code, out, err = ebbflow("evaluate", policy, "--episodes", 0, *QUICK)
+    assert code == 0, err
+    assert len({str(chunk) for x in drawn[:8] for chunk in x.tolist()}) == 8 * 8
+    rows = {row["name"]: row["value"] for row in json.loads(out)}
+    assert rows["best of 8"] < 0.95 * rows["mean absolute error"]
 
 
 def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbflow, quick, monkeypatch):

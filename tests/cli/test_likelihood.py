@@ -2,12 +2,15 @@
 
 import math
 import re
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
+from ebbflow.cli.likelihood import Likelihood as Arguments, _draw
 from ebbflow.data import DATASETS, Standardise
+from ebbflow.likelihood import Likelihood
 from ebbflow.trained import Trained
 
 from .conftest import TINY
@@ -59,6 +62,20 @@ def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_pa
     assert found["truth - log-density"][0] == pytest.approx(found["truth"][0] - found["log-density"][0], abs=2e-4)
 
 
+def test_the_map_is_the_density_in_the_datas_own_units(runs, monkeypatch, tmp_path):
+    """That of N((1, -2), diag(½, 3)²), rows from low y to high, and its frame the point set's."""
+    drawn = []
+    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 12)
+    monkeypatch.setattr("ebbflow.plots.density.density_map", lambda model, frame, **_: drawn.append((model, frame)))
+    monkeypatch.setattr("ebbflow.plots.style.save", lambda figure, path: path)
+    _draw(untrained(runs / "flow", 0.5), torch.zeros(2, 2), tmp_path / "x.png", lambda steps: None)
+    [(model, frame)] = drawn
+    assert frame.tolist() == [[-3.5, 3.5]] * 2
+    places = torch.linspace(-3.5, 3.5, 25, dtype=torch.float64)[1::2]
+    normal = lambda mean, std: torch.distributions.Normal(mean, std).log_prob(places)
+    np.testing.assert_allclose(model, normal(-2.0, 3.0)[:, None] + normal(1.0, 0.5), atol=2e-3)
+
+
 @pytest.mark.filterwarnings("ignore:.*log-densities change")
 @pytest.mark.parametrize("name", ["flow", "ddpm", "edm", "bridge", "conditional", "plants", "line"])
 def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map):
@@ -100,6 +117,34 @@ def test_pieces_make_no_difference(ebbflow, runs, monkeypatch):
     whole = rows(ebbflow(*given)[1])
     monkeypatch.setattr("ebbflow.cli.likelihood.CHUNK", 7)
     assert rows(ebbflow(*given)[1])["log-density"] == pytest.approx(whole["log-density"], abs=1e-3)
+
+
+def test_every_option_reaches_the_equation(ebbflow, runs, tmp_path, monkeypatch):
+    """Of a file that is measured whole the seed is that of the probes alone; of a set that of its points."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32))
+    usual = {"data": "x.npy", "n": "30", "seed": "0", "steps": "8", "divergence": "hutchinson", "probes": "3"}
+    others = {"data": "pinwheel", "n": "29", "seed": "1", "steps": "4", "divergence": "hutch++", "probes": "4"}
+    told = []
+
+    def measured(denoiser, x, *, steps, divergence, draws, **rest):
+        told.append((x.tolist(), steps, divergence, draws.seed, torch.get_num_threads()))
+        return Likelihood(*torch.zeros(3, len(x)))
+
+    monkeypatch.setattr("ebbflow.likelihood.likelihood", measured)
+
+    def asked(**changes):
+        words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]
+        code, _, err = ebbflow("likelihood", runs / "conditional", *words, "--no-picture")
+        assert code == 0, err
+        return told[-1]
+
+    assert asked() == asked()
+    assert [name for name, value in others.items() if asked(**{name: value}) == asked()] == []
+    for drawn in ("pinwheel", ""):  # or the run's own set
+        assert asked(data=drawn, seed="1")[0] != asked(data=drawn)[0]
+    assert asked(threads="2")[-1] == 2
+    assert asked()[-1] == 1
+    assert usual.keys() | {"run", "threads", "picture"} == {field.name for field in fields(Arguments)}
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from PIL import Image
 
 from ebbflow.cli.rollout import _left
 from ebbflow.data import Episodes
+from ebbflow.domains import robots
 from ebbflow.interop import lerobot
 from ebbflow.plots import video
 from ebbflow.robots.pusht import PushT
+from ebbflow.robots.rollout import Episode, Recording
 
 pytest.importorskip("gym_pusht")
 
@@ -115,6 +117,32 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbflow, monkeypatch,
     assert [chunk is not None for chunk in seen] == [drawn] * 4
     assert not drawn or [len(chunk) for chunk in seen] == [16, 15, 14, 13]
     assert not open_ones
+
+
+def test_every_option_reaches_the_policy_and_the_film(policy, ebbflow, tmp_path, monkeypatch):
+    """Each option with another value than its own."""
+    driven, filmed, shown, drive = [], [], [], robots.policy
+
+    def tried(place, policy, seeds, **options):
+        frames = np.zeros((7, 8, 8, 3), np.uint8)
+        recording = Recording({}, np.zeros((6, 2), np.float32), [(0, np.ones((16, 2), np.float32))], frames)
+        return [Episode(seeds[0], False, 0.0, 6, recording=recording)]
+
+    monkeypatch.setattr(robots, "policy", lambda trained, **how: driven.append(how) or drive(trained, **how))
+    monkeypatch.setattr("ebbflow.robots.rollout.rollout", tried)
+    monkeypatch.setattr(video, "write_video", lambda path, frames, fps: filmed.append((path, len([*frames]), fps)))
+    monkeypatch.setattr(video, "overlay", lambda frame, left, places, *, step, text: shown.append(step))
+    driving = {"n_action_steps": 5, "delay": 2, "real_time": True}
+    words = "--sampler heun --steps 3 --n-action-steps 5 --delay 2 --real-time --seed 4 --episodes 2 --every 3"
+    code, _, err = ebbflow("rollout", policy, *words.split(), "--video", "film.mp4")
+    assert code == 0, err
+    assert driven == [{"seed": 4, "sampler": "heun", "steps": 3, "ensemble": None} | driving]
+    assert "seed 4: score" in err
+    assert "seed 5: score" in err
+    assert shown == [0, 3, 6] * 2
+    assert filmed == [(Path("film.mp4"), 6, 10 / 3)]
+    assert ebbflow("rollout", policy, "--ensemble", "0.1", "--video", "film.mp4")[0] == 0
+    assert {"ensemble": 0.1, "n_action_steps": 1}.items() <= driven[-1].items()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from ebbflow.cli import main
+from ebbflow.cli.sample import Drawing
 from ebbflow.data import read, save
 from ebbflow.domains.points import unseen
 from ebbflow.likelihood import log_density
@@ -67,6 +69,46 @@ def test_any_sampler_on_any_run(ebbflow, runs, name, sampler, tmp_path):
     given = ("--n", "20", "--steps", "4", "--sampler", sampler, "--grid", "quadratic", "--no-picture", "--out", "x.npy")
     assert ebbflow("sample", runs / name, *given)[0] == 0
     assert np.isfinite(np.load(tmp_path / "x.npy")).all()
+
+
+# What samples are drawn with, and for each field of Drawing another value.
+DRAWN = {"n": "8", "steps": "4", "label": "first", "guidance": "3"}
+OTHERS = {
+    "n": "9", "seed": "1", "sampler": "euler", "grid": "uniform", "steps": "3", "label": "second", "guidance": "2",
+    "interval": "0 0.5", "bound": "0.5", "precision": "bf16", "threads": "2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_every_option_of_drawing_changes_what_is_drawn(ebbflow, runs, monkeypatch, command):
+    """Bit by bit, in either command; threads, which change no sample, are torch's own."""
+    kept, draw = [], Trained.sample
+    monkeypatch.setattr(Trained, "sample", lambda *own, **how: kept.append(draw(*own, **how)) or kept[-1])
+    monkeypatch.setattr("ebbflow.domains.points.evaluate", lambda *_, **__: [])
+    extra = {"sample": ["--no-picture", "--overwrite", "--out", "x.npy"], "evaluate": ["--json"]}[command]
+
+    def drawn(**changes):
+        words = [word for name, value in (DRAWN | changes).items() for word in (f"--{name}", *value.split())]
+        code, _, err = ebbflow(command, runs / "conditional", *words, *extra)
+        assert code == 0, err
+        return kept[-1]
+
+    usual, changed = drawn(), {name: drawn(**{name: value}) for name, value in OTHERS.items()}
+    assert torch.get_num_threads() == 2
+    assert torch.equal(drawn(), usual)
+    assert torch.get_num_threads() == 1
+    assert OTHERS.keys() == {field.name for field in fields(Drawing)}
+    assert {name for name, x in changed.items() if torch.equal(x, usual)} <= {"threads"}
+
+
+def test_an_option_without_what_it_is_for_is_refused(ebbflow, runs, tmp_path):
+    says = "ebbflow: --interval says when guidance acts, and --guidance 1 is off.\n"
+    for command in ("sample", "evaluate"):
+        given = (runs / "conditional", "--label", "first", "--interval", "0.2", "1")
+        assert ebbflow(command, *given) == (2, "", says)
+    says = "ebbflow: --private is for the repository that --push names.\n"
+    assert ebbflow("export", runs / "flow", "--out", "model", "--private") == (2, "", says)
+    assert not list(tmp_path.iterdir())
 
 
 def test_samples_are_files_with_names_and_a_picture(ebbflow, runs, tmp_path):

@@ -31,6 +31,14 @@ def test_show_a_file(ebbflow, tmp_path, table):
     assert (tmp_path / "x" / "plants.png").exists()
 
 
+def test_an_option_that_this_data_has_no_use_for_is_refused(ebbflow, tmp_path, table):
+    for data, option in (("rings", "--size"), ("digits", "--n"), (table, "--n"), (table, "--seed"), (table, "--size")):
+        says = "ebbflow: --n is for named point sets, --size for pictures, and --seed for both; got"
+        code, out, err = ebbflow("show", "data", data, option, "9")
+        assert (code, out, err) == (2, "", f"{says} {option} for {data}.\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["all", *tables()])
 def test_list(ebbflow, kind, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

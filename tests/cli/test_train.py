@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from ebbflow.cli.train import Running
 from ebbflow.recipes import RECIPES
 from ebbflow.training.run import read_metrics
 from recording import record
@@ -48,6 +52,34 @@ def test_the_default_folder_says_recipe_and_data(ebbflow, tmp_path):
     assert (code, out) == (0, "")
     assert "Draw from it with: ebbflow sample runs/flow-rings" in err
     assert (tmp_path / "runs" / "flow-rings" / "checkpoints" / "last").exists()
+
+
+def test_every_option_reaches_the_training(ebbflow, tmp_path, monkeypatch):
+    """Each field of Running with another value than its own; threads are torch's too."""
+    how = Running(
+        on_nonfinite="skip", precision="bf16", compile=True, track=("tensorboard",), checkpoints=3, keep=4,
+        accumulate=2, snapshots=5, threads=2, quiet=True,
+    )  # fmt: skip
+    assert all(getattr(how, field.name) != field.default for field in fields(Running))
+    given = {}
+
+    def fit(recipe, out, **options):
+        given.update(options, recipe=recipe, out=out, torch=torch.get_num_threads())
+        return SimpleNamespace(step=20)
+
+    monkeypatch.setattr("ebbflow.training.run.fit", fit)
+    words = "--on-nonfinite skip --precision bf16 --compile --track tensorboard --checkpoints 3 --keep 4 --accumulate 2"
+    rest = "--snapshots 5 --threads 2 --quiet --out run"
+    try:
+        assert ebbflow("train", "flow", *TINY[:6], *words.split(), *rest.split())[0] == 0
+    finally:
+        torch.set_num_threads(1)
+    assert given.pop("torch") == 2
+    recipe, out = given.pop("recipe"), given.pop("out")
+    assert recipe == replace(RECIPES["flow"](), steps=20, points=500, batch=64)
+    assert str(out) == "run"
+    quiet = {"progress": False, "resume": False, "overwrite": False}
+    assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet
 
 
 def test_overwrite_replaces_and_resume_goes_on(ebbflow, tmp_path):

@@ -91,6 +91,33 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run,
     assert not np.array_equal(auto, own)
 
 
+def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
+    """As do the labels that a run's network is asked with."""
+    small = ["--steps", "2", "--points", "50", "--batch", "16", "--snapshots", "0", "--quiet", "--out", "labelled"]
+    assert main(["train", "flow", "--data", "two_spirals", "--conditional", *small]) == 0
+    told = []
+
+    def searched(denoiser, start, *numbers, cond, progress, **options):
+        told.append((start.tolist(), numbers, options, torch.get_num_threads()))
+        assert [cond["label"].tolist()] == [[2] * len(start)]  # the null label
+        return row(3)
+
+    monkeypatch.setattr("ebbflow.tune.tune", searched)
+    names = ("evaluations", "aim", "depth", "n", "seed", "reference", "threads")
+    usual, others = (
+        dict(zip(names, values.split(), strict=True)) for values in ("3 both grids 8 0 20 1", "4 rms times 9 1 30 2")
+    )
+
+    def asked(**changes):
+        words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]
+        code, _, err = ebbflow("tune", tmp_path / "labelled", *words)
+        assert code == 0, err
+        return told[-1]
+
+    assert asked() == asked()
+    assert [name for name, value in others.items() if asked(**{name: value}) == asked()] == []
+
+
 def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbflow, few, run):
     (run / "tuned.json").write_bytes(write([row(3), row(7)]))
     assert ebbflow("tune", run, "--evaluations", "3", *QUICK)[0] == 0

@@ -124,6 +124,26 @@ def test_labels(tmp_path, text, label, classes, labels):
     assert points.labels.tolist() == labels
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("extension", ["csv", "tsv"])
+def test_names_stay_with_their_columns_wherever_the_label_stands(tmp_path, extension, place):
+    """In that order, with their own numbers; what is written puts the label last."""
+    rows = [["low", "b", "mid", "z"], ["1", "20", "300", "x"], ["2", "30", "400", "y"], ["3", "40", "500", "x"]]
+    comma = "," if extension == "csv" else "\t"
+    text = "\n".join(comma.join([*row[:place], row[3], *row[place:3]]) for row in rows)
+    (tmp_path / f"mine.{extension}").write_text(text)
+    points = read(tmp_path / f"mine.{extension}", "z")
+    for found in (points, _again(points, tmp_path / f"ours.{extension}")):
+        assert found.columns == ("low", "b", "mid")
+        assert found.x.tolist() == [[1, 20, 300], [2, 30, 400], [3, 40, 500]]
+        assert [found.classes[k] for k in found.labels] == ["x", "y", "x"]
+
+
+def _again(points, path):
+    save(path, points.x, points.columns, [points.classes[k] for k in points.labels])
+    return read(path, "label")
+
+
 @pytest.mark.parametrize("d", [1, 5])
 @pytest.mark.parametrize("extension", ["csv", "tsv", "npy", "npz"])
 def test_any_number_of_columns(tmp_path, d, extension):

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import DATASETS, save
+from ebbflow.data import DATASETS, Standardise, save
+from ebbflow.denoiser import Denoiser
+from ebbflow.domains import points
 from ebbflow.domains.points import evaluate, parts, point_set, prepare, real_points, unseen
 from ebbflow.errors import InputError
+from ebbflow.paths import Linear
 from ebbflow.randomness import generator
 from ebbflow.recipes import PointRecipe
+from ebbflow.trained import Trained
 
 GAUSSIANS = PointRecipe(data="three_gaussians")
 
@@ -80,6 +84,24 @@ def test_labels_asked_for_are_measured_one_by_one(file):
         assert {"asked label nearest", "sliced W2 of label 0", "sliced W2 of label 1"} <= set(rows)
         swapped = {row.name: row for row in evaluate(recipe, real.x, 1 - real.labels)}
         assert rows["asked label nearest"].value > 0.8 > 0.2 > swapped["asked label nearest"].value
+
+
+class Steady(torch.nn.Linear):
+    """The network of a velocity that is the same everywhere: 1 to the right and 2 down."""
+
+    def forward(self, x, t):
+        return torch.tensor([1.0, -2.0]).expand(len(x), 2)
+
+
+def test_velocities_are_in_the_datas_units():
+    """A velocity is stretched as the data is, and not moved: by ½ and 3, whatever the mean."""
+    denoiser, transform = Denoiser(Steady(1, 1), Linear()), Standardise((1.0, -2.0), (0.5, 3.0))
+    for t, places, velocity, x_t in points._fields(Trained(denoiser, GAUSSIANS, (2,), transform)):
+        assert t in points.FIELD_TIMES
+        assert (velocity == [0.5, -6]).all()
+        assert (places.min(0) <= -3.5).all()
+        assert (places.max(0) >= 3.5).all()
+        assert len(x_t) == points.WALK_POINTS
 
 
 def test_floors_can_be_shared_and_rows_chosen():

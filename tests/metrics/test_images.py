@@ -14,8 +14,9 @@ from ebbflow.metrics import (
     precision_recall,
     table,
     to_json,
+    train_classifier,
 )
-from ebbflow.metrics.extractors import EXTRACTORS, RealImages
+from ebbflow.metrics.extractors import EXTRACTORS, Classifier, RealImages
 from ebbflow.metrics.images import Shown
 
 
@@ -142,6 +143,34 @@ def test_wrong_classes_are_seen():
     assert rows["asked class recognised"].floor > 0.97
 
 
+def test_the_judge_made_no_features_and_saw_no_held_out_image(fresh, monkeypatch):
+    """Another network on the same training images; what it says moves its own row and no other."""
+    made = {}
+
+    class Backwards(Classifier):
+        def predict(self, images):
+            return (super().predict(images) + 1) % 3
+
+    def watched(where, kind):
+        def train(images, *rest, **options):
+            found = train_classifier(images, *rest, **options)
+            made[where] = images, found.network.state_dict()
+            return kind(found.network, found.accuracy)
+
+        return train
+
+    monkeypatch.setattr(extractors, "train_classifier", watched("features", Classifier))
+    monkeypatch.setattr("ebbflow.metrics.images.train_classifier", watched("judge", Backwards))
+    rows, _ = score(*pictures(160, 2))
+    assert all(torch.equal(images, TRAIN) for images, _ in made.values())
+    (_, features), (_, judge) = made["features"], made["judge"]
+    assert not any(torch.equal(part, judge[name]) for name, part in features.items() if part.ndim > 1)
+    usual, _ = fresh
+    assert [name for name, row in rows.items() if row.value != usual[name].value] == ["asked class recognised"]
+    assert rows["asked class recognised"].value < 0.03
+    assert rows["asked class recognised"].floor < 0.03
+
+
 def test_the_rows_are_the_metrics_of_the_features(fresh):
     """With as few training images as are looked at, nothing is drawn at random but the order."""
     samples, _ = pictures(160, 2)
@@ -186,6 +215,12 @@ def test_the_share_that_is_recognised_is_that_of_all_samples():
     rows, report = score(x, asked=torch.where(wrong, (labels + 1) % 3, labels))
     assert len(report.kept) == 160
     assert abs(rows["asked class recognised"].value - 0.75) < 0.01
+
+
+def test_the_floor_of_copies_is_of_halves_that_share_nothing(fresh):
+    """A half beside its own nearest 1 % would be at the same share, 2 of 160, in every repeat."""
+    rows, _ = fresh
+    assert rows["copies"].floor_low < rows["copies"].floor_high
 
 
 def test_few_images_get_no_frechet_distance():

@@ -42,6 +42,17 @@ def by_name(rows):
     return {row.name: row for row in rows}
 
 
+def test_no_set_is_held_against_itself():
+    """Each floor is of two sets that share nothing: no row stands at the same 0, 0.01 or 1 as a set beside itself."""
+    samples, train, held = (three_gaussians(n, seed) for n, seed in ((300, 1), (600, 2), (400, 3)))
+    itself = {"nearest training row": 1.0, "copies": 0.01}
+    for rows in (measure(samples, three_gaussians), measure(samples, held), measure(samples, held, train=train)):
+        for row in rows:
+            if row.name not in ("non-finite", "exact copies"):
+                assert row.floor_low < row.floor_high, row.name
+                assert itself.get(row.name, 0.0) not in (row.floor_low, row.floor_high), row.name
+
+
 @pytest.fixture(scope="module")
 def good():
     """10 000 samples of the truth itself, everything known: must take ≤ 6 CPU-seconds, and takes 3 to 4."""

@@ -116,6 +116,15 @@ def test_opposite_shifts_cancel_only_when_pooled():
     )
 
 
+def test_a_mode_weighs_as_much_as_it_has_samples():
+    """Two of six lie right, four 0.1 off: 4/6 · 0.1². Influence of modes 5 and 2 off: 25 and 4 less their mean, 11."""
+    q, p = 0.5 * 0.6744897501960817, 0.5 * np.array([-1.1503493803760079, -0.31863936396437515])
+    x = column(-q, q, *(10.1 + p), *(10.1 - p))
+    assert within_mode_sliced_w2(x, column(0, 10), 0.5) == pytest.approx((4 / 6 * 0.01) ** 0.5)
+    moved = within_mode_influence(column(5, 5, 98, 98, 98, 98), column(0, 100), 1e-9)
+    np.testing.assert_allclose(moved[[0, 2]], [14, -7], atol=1e-6)
+
+
 def test_mode_counts_do_not_matter():
     x = three_gaussians(6000, 0)
     near_first = (x - MEANS[0]).norm(dim=1) < 1.5

@@ -6,6 +6,7 @@ from ebbflow.data import DATASETS
 from ebbflow.errors import InputError
 from ebbflow.plots import style
 from ebbflow.plots.density import SPAN, density_map, lattice
+from plots.tiles import colour_at
 
 FRAME = style.as_limits((-3.5, 3.5), 2)
 TRUE = DATASETS["three_gaussians"].log_density
@@ -44,6 +45,16 @@ def test_truth_and_model_share_one_scale_and_say_their_mass():
     lower = [image.get_array()[:30].max(0).argmax() for image in (truth, drawn)]
     assert (lower[1] - lower[0]) * 7 / 60 == pytest.approx(1, abs=0.15)
     figure.canvas.draw()
+
+
+def test_a_peak_is_drawn_where_it_is():
+    """To the right and below the middle of a frame twice as high as wide, in both panels: the brightest of four."""
+    frame = np.array([[0.0, 2.0], [10.0, 14.0]])
+    peak = lambda x: -20 * ((x - torch.tensor([1.5, 11.0])) / torch.tensor([1.0, 2.0])).square().sum(1)
+    figure = density_map(peak(lattice(frame, 40)).reshape(40, 40).numpy(), frame, log_density=peak)
+    for ax in figure.axes[:2]:
+        shades = {(x, y): colour_at(figure, ax, x, y).sum() for x in (0.5, 1.5) for y in (11, 13)}
+        assert max(shades, key=shades.get) == (1.5, 11)
 
 
 def test_a_model_alone_and_densities_of_zero():

@@ -35,6 +35,19 @@ def test_sample_paths_have_the_paths_own_mean_and_spread(name):
         assert abs(routes[:, i].std() / sigma[i] - 1) < 6 / (2 * 4000) ** 0.5
 
 
+def test_bands_and_densities_are_as_wide_as_sigma():
+    """On the linear path from 4: at t = ½ the mean is 2 and σ is ½; densities are drawn where σ is 0.2, 0.35, 0.6."""
+    density, walks = forward.point_mass(Linear(), "linear").axes
+    bands = [band.get_paths()[0].vertices for band in walks.collections[:2]]
+    middle = [np.unique(band[np.isclose(band[:, 0], 0.5), 1]) for band in bands]
+    np.testing.assert_allclose(middle, [[1, 3], [1.5, 2.5]])
+    for line, sigma in zip(density.lines, (0.2, 0.35, 0.6), strict=False):
+        x, y = line.get_data()
+        mean = np.trapezoid(x * y, x)
+        assert mean == pytest.approx(4 * (1 - sigma), abs=0.02)
+        assert np.trapezoid((x - mean) ** 2 * y, x) ** 0.5 == pytest.approx(sigma, rel=0.02)
+
+
 def test_circles_have_radius_sigma_around_the_mean():
     figure = forward.point_mass_plane(Linear(), "linear")
     (ax,) = figure.axes
@@ -43,6 +56,9 @@ def test_circles_have_radius_sigma_around_the_mean():
     centre = circles[0].min(0) / 2 + circles[0].max(0) / 2  # drawn from t = 1 on
     np.testing.assert_allclose(centre, [0, 0], atol=1e-2)
     np.testing.assert_allclose(np.linalg.norm(circles[0] - centre, axis=1), 1, atol=1e-2)
+    for circle in circles:  # x_t = (1 - t) 4 + t ε
+        radius = np.ptp(circle[:, 1]) / 2
+        assert circle[:, 0].min() / 2 + circle[:, 0].max() / 2 == pytest.approx(4 * (1 - radius), abs=1e-2)
 
 
 def test_moments_and_schedules_name_every_path():
@@ -52,6 +68,29 @@ def test_moments_and_schedules_name_every_path():
     assert mean[0] == 4
     assert mean[-1] == 0
     assert all(name in words(forward.schedules()) for name in PATHS)
+
+
+def drawn_at(ax, line, t):
+    """The height of a panel's line at a time of the 401 that are drawn."""
+    x, y = ax.lines[line].get_data()
+    return y[np.flatnonzero(np.isclose(x, t))[0]]
+
+
+def test_moments_and_schedules_are_what_they_say():
+    """By hand: the linear path at t = ¼ from 4, and DDPM, where α² + σ² = 1 at any time."""
+    mean, variance = forward.moments({"linear": Linear(), "ddpm": DDPM()}).axes
+    assert [drawn_at(ax, 0, 0.25) for ax in (mean, variance)] == pytest.approx([3, 1 / 16])
+    assert (drawn_at(mean, 1, 0.25) / 4) ** 2 + drawn_at(variance, 1, 0.25) == pytest.approx(1)
+    alpha, sigma, ratio = forward.schedules({"linear": Linear()}).axes
+    assert [drawn_at(ax, 0, 0.25) for ax in (alpha, sigma, ratio)] == pytest.approx([0.75, 0.25, np.log(9)])
+
+
+def test_what_is_left_is_written_where_its_line_ends():
+    for ax in forward.ddpm_tables().axes:
+        ends = [float(text.get_text().rpartition("= ")[2]) for text in ax.texts if "ᾱ" in text.get_text()]
+        assert sorted(line.get_ydata()[-1] for line in ax.lines if len(line.get_ydata()) == 401) == pytest.approx(
+            sorted(ends), rel=0.2
+        )
 
 
 def test_tables_say_what_is_left_without_a_warning():
@@ -73,3 +112,5 @@ def test_a_point_set_dissolves_on_every_path_alike(d):
         ddpm, linear = (figure.axes[k].lines[0].get_xydata() for k in (4, 9))
         np.testing.assert_allclose(ddpm, linear, atol=0.02)  # the same noise, in the data's units
         assert style.limits_around(linear)[0, 0] < 10.2
+        first, middle, last = (figure.axes[k].lines[0].get_xydata() for k in (5, 8, 9))
+        np.testing.assert_allclose(middle, (first + last) / 2, atol=1e-9)  # t = ½ of a straight path

@@ -44,8 +44,15 @@ def run(tmp_path_factory):
 
 
 def test_a_run_is_drawn(run, tmp_path):
-    trained, folder = run
+    """By a network that is told a label for every picture, whatever is drawn."""
+    (trained, folder), told = run, []
+    network = trained.denoiser.network
+    tell = lambda _, args, cond: told.append((len(args[0]), len(cond.get("label", ()))))
+    hook = network.register_forward_pre_hook(tell, with_kwargs=True)
     drawn = [path.name for path in image_run.draw_run(trained, folder / "run", tmp_path)]
+    hook.remove()
+    assert told
+    assert all(pictures == labels for pictures, labels in told)
     assert drawn == [*[f"{name}.png" for name in NAMES], "sampling.gif", "training.gif"]
     assert all((tmp_path / name).stat().st_size > 1000 for name in drawn)
     with Image.open(tmp_path / "sampling.gif") as film:

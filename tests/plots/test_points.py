@@ -10,6 +10,7 @@ from ebbflow.errors import InputError
 from ebbflow.plots import points, style
 from ebbflow.recipes import PointRecipe
 from plots.material import comparison
+from plots.tiles import colour_at
 
 ACROSS = [1, 2, 5]
 
@@ -164,6 +165,31 @@ def test_pairs_put_one_method_on_either_side_of_the_diagonal():
     assert {"▙ diffusion", "▜ flow", "○ 95 % of the real points", f"Not shown: {c.columns[4]!r}."} <= set(texts(figure))
     with pytest.raises(InputError, match="two columns"):
         points.pairs(chosen, np.array([[0.0, 1.0]]), real=np.zeros((5, 1)))
+
+
+def test_pairs_draw_one_column_to_the_right_and_one_upwards():
+    """The name below a panel is of what runs to the right, the name beside it of what runs upwards."""
+    x = np.arange(12.0).reshape(3, 4) + np.array([0, 100, 200, 300])
+    figure = points.pairs(
+        [points.Panel("a", x, style.FLOW)], limits(PointRecipe(data="a.csv"), x), real=x, names="abcd"
+    )
+    axes = np.array(figure.axes).reshape(4, 4)
+    for (i, j), ax in np.ndenumerate(axes):
+        if i != j:
+            np.testing.assert_allclose(ax.lines[0].get_xydata(), x[:, [j, i]])
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == [*"abcd"]
+    assert [ax.get_xlabel() for ax in axes[3]] == [*"abcd"]
+
+
+def test_an_exact_density_is_drawn_where_it_is():
+    """Its peak is to the right and below the middle, as are the points beside it."""
+    peak = lambda x: -20 * ((x - torch.tensor([1.5, 11.0])) / torch.tensor([1.0, 2.0])).square().sum(-1)
+    x, frame = np.tile([[1.5, 11.0]], (9, 1)), np.array([[0.0, 2.0], [10.0, 14.0]])
+    figure = points.data_set(x, frame, log_density=peak)
+    dots, density = figure.axes
+    for ax, best in ((dots, min), (density, max)):
+        shades = {(x, y): colour_at(figure, ax, x, y).sum() for x in (0.5, 1.5) for y in (11, 13)}
+        assert best(shades, key=shades.get) == (1.5, 11)
 
 
 def test_a_table_is_shown_by_its_columns_names():

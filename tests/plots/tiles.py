@@ -47,6 +47,14 @@ def drawn(figure):
     return canvas[len(canvas) - high : len(canvas) - low, left:right]
 
 
+def colour_at(figure, ax, x, y):
+    """The rendered colour, RGB in 0..255, where a panel has the place (x, y) of the data."""
+    figure.canvas.draw()
+    canvas = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    across, up = ax.transData.transform((x, y))
+    return canvas[len(canvas) - 1 - int(up), int(across)]
+
+
 def words(figure):
     return [
         text.get_text() for text in [*figure.texts, *(t for ax in figure.axes for t in ax.texts)] if text.get_text()

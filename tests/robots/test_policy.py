@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from ebbflow.data.episodes import Windows
 from ebbflow.data.normalise import Standardise
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import DivergedError, InputError
@@ -153,6 +154,37 @@ def test_history_begins_with_the_first_observation_repeated():
     policy.reset()
     policy.select_action(state(0.9))
     assert source.asked[-1][0]["state"][0, :, 0].tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_a_long_history_is_filled_with_its_oldest_step_and_read_oldest_first():
+    """Four of the network's steps: what is missing are copies of the first, before it; as a recording's windows are."""
+    source, seen = Towards(), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    source.n_obs_steps, source.observation = 4, {"state": (4, 4)}
+    policy = Policy(source, n_action_steps=1)
+    policy.reset()
+    for x in seen:
+        policy.predict_action_chunk(state(x))
+        policy.select_action(state(x))
+    told = [asked[0]["state"][0, :, 0].tolist() for asked in source.asked]
+    filled = [[0.1] * 3 + seen[:1], [0.1] * 2 + seen[:2], [0.1, *seen[:3]], seen[:4], seen[1:5], seen[2:]]
+    assert told[1::2] == told[::2] == [pytest.approx(history) for history in filled]
+    recorded = Windows(torch.zeros(6, 1), torch.tensor([6]), 1, 4, torch.tensor(seen)[:, None])
+    assert recorded.seen(torch.arange(6))["state"][..., 0].tolist() == told[::2]
+
+
+class Dropping(nn.Linear):
+    """A network that drops half of what it says in training."""
+
+    def forward(self, x, t, *, state):
+        return nn.functional.dropout(torch.ones_like(x), 0.5, self.training)
+
+
+def test_a_policy_drops_nothing_out():
+    """Whatever its network was left in. A velocity of 1 leads from t = 1 to 1 less."""
+    denoiser, draws = Denoiser(Dropping(1, 1), Linear()).train(), Draws.first(1, 0)
+    chunks = DenoiserChunks(denoiser, (8, 4), {"state": (1, 1)}, steps=1)
+    x = chunks.sample_chunks({"state": torch.zeros(1, 1, 1)}, draws=draws)
+    torch.testing.assert_close(x, draws(-1, torch.empty(1, 8, 4)) - 1)
 
 
 def test_a_simulator_may_write_into_its_observation():

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,28 @@ def test_restore_puts_everything_where_it_was(pusht):
     for wrong in (state[:4], np.full(5, np.nan, np.float32)):
         with pytest.raises((InputError, TypeError)):
             pusht.restore(wrong)
+
+
+def test_an_action_outside_the_scene_is_its_nearest_place_inside(monkeypatch):
+    """What the environment, which would chase any target, is told; whether or not it is installed here."""
+    told = []
+
+    class Environment(SimpleNamespace):
+        def reset(self, seed):
+            pass
+
+        def get_obs(self):
+            return np.zeros(5)
+
+        def step(self, action):
+            told.append(action.tolist())
+            return None, 0.0, False, False, {}
+
+    monkeypatch.setattr("ebbflow.robots.pusht.needed", lambda name: SimpleNamespace(PushTEnv=Environment))
+    simulator = PushT()
+    for action in ([-3.0, 600.0], [1e9, -1e9], [5.0, 511.5]):
+        simulator.step(np.array(action))
+    assert told == [[0, 512], [512, 0], [5, 511.5]]
 
 
 def test_begins_as_the_environment_does(pusht):

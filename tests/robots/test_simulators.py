@@ -50,11 +50,12 @@ def test_an_episode_depends_on_its_seed_alone(simulators, name):
 @every
 def test_actions_are_clipped(simulators, name):
     simulator = simulators[name]
-    found = []
-    for action in (simulator.high, simulator.high.astype(np.float64) + 1e9):
-        simulator.reset(0)
-        found.append(simulator.step(action)[0]["state"])
-    np.testing.assert_array_equal(*found)
+    for end, beyond in ((simulator.high, 1e9), (simulator.low, -1e9)):
+        found = []
+        for action in (end, end.astype(np.float64) + beyond):
+            simulator.reset(0)
+            found.append(simulator.step(action)[0]["state"])
+        np.testing.assert_array_equal(*found)
 
 
 @every

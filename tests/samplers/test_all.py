@@ -20,7 +20,7 @@ from ebbflow.specs import bind
 from ebbflow.targets import TARGETS
 from ebbflow.times import grid_times
 from ebbflow.tune import evaluations, steps_within
-from problems import PATHS, TABLES, exact, float64, last, oracle
+from problems import PATHS, TABLES, Told, exact, float64, last, noise_like, oracle
 
 # Evaluations of 10 steps of t = 1, 0.9, … 0 on the linear path, where α(1) = 0, and on VP, where it isn't.
 EVALUATIONS = {
@@ -79,6 +79,16 @@ def test_a_sample_is_its_own_alone_in_a_batch_and_in_another_order(spec, path):
         torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-6)
     assert float(torch.pdist(together[:, -1]).min()) > 1e-3
     assert not torch.allclose(walks(spec, denoiser, Draws.first(6, 6)), together)
+
+
+@every
+def test_the_network_is_told_the_label_at_every_evaluation(spec):
+    """Also in a second stage, a correction, or a step that is taken again."""
+    told, label, draws = Told(smooth(VP())), torch.tensor([2, 0, 1]), Draws.first(3, 0)
+    sampler, times = bind(SAMPLERS, spec, "sampler"), grid_times("uniform", 10, VP())
+    last(sampler(told, noise_like(3, 2), times, draws=draws, label=label))
+    assert told.always(label)
+    assert len(told.told) == EVALUATIONS.get(spec, (0, len(told.told)))[1]
 
 
 def trained(path, target="velocity"):

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ebbflow import cli
+from ebbflow.domains import images
 from ebbflow.errors import DivergedError, InputError, StorageError
 from ebbflow.files import locked
 from ebbflow.recipes import RECIPES
@@ -103,6 +104,18 @@ def test_snapshots_are_the_average_sampled_and_change_nothing(tmp_path, straight
     trained = Trained.from_pretrained(tmp_path / "seen")
     x = trained.sample(1000, seed=3, label=torch.arange(1000) % 3, sampler="heun", grid="quadratic", steps=12)
     assert np.array_equal(last, x.numpy())
+
+
+def test_a_network_drops_out_in_training_and_not_in_snapshots(tmp_path, straight):
+    """What a snapshot leaves behind trains on as if there had been none; what it draws is what the run draws."""
+    run(tiny("images"), tmp_path / "seen", snapshots=2)
+    assert_same(tensors(tmp_path / "seen"), tensors(straight("images")))
+    trained = Trained.from_pretrained(tmp_path / "seen")
+    x = trained.sample(seed=3, label=torch.arange(20) % 10, **images.SNAPSHOT)
+    assert np.array_equal(np.load(tmp_path / "seen" / "evolution" / "step-00000012.npy"), images.kept(x))
+    drawn = trained.sample(3, steps=3)
+    trained.denoiser.train()
+    assert torch.equal(trained.sample(3, steps=3), drawn)
 
 
 def test_what_is_returned_and_stored_is_the_average(straight):

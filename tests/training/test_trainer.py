@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from threading import Barrier, Thread
 
 import pytest
 import torch
@@ -230,6 +231,87 @@ def test_what_accelerate_would_do_otherwise_is_refused(name, value, words, monke
 def test_what_accelerates_launcher_usually_sets_is_accepted(monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     assert accelerate().gradient_accumulation_steps == 1
+
+
+# --- several processes --------------------------------------------------------------------------------------------
+
+
+def ranked(rank, reduce):
+    """The accelerator of one of two processes, whose sums `reduce` makes."""
+    accelerator = accelerate()
+    own = {"process_index": rank, "num_processes": 2, "reduce": staticmethod(reduce)}
+    accelerator.__class__ = type("Ranked", (type(accelerator),), own)
+    return accelerator
+
+
+@pytest.mark.parametrize("name", ["flow", "conditional", "two sets", "ot"])
+def test_ranks_in_lockstep_train_as_one(name):
+    """In threads, which add up as gloo does: each takes its own share, and losses and gradients are means of both."""
+    recipe, barrier, parts = tiny(name, clip=1e6), Barrier(2, timeout=60), {}
+
+    def reduce(rank):
+        def mean(tensor, how):
+            parts[rank] = tensor
+            barrier.wait()
+            total = parts[0] + parts[1]
+            barrier.wait()
+            return total / 2 if how == "mean" else total
+
+        return mean
+
+    alone, runs, found = trainer(recipe), [], {}
+    for rank in range(2):
+        start = trainer(recipe)
+        runs.append(Trainer(start.denoiser, start.data, recipe, ranked(rank, reduce(rank)), 2))
+    shares = [run.batch(0) for run in runs]
+    for key, whole in alone.batch(0).items():
+        assert torch.equal(torch.stack([share[key] for share in shares], 1).flatten(0, 1), whole), key
+    threads = [Thread(target=lambda k=k: found.update({k: list(runs[k].steps())})) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    records = list(alone.steps())
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1]
+    for one, other in zip(records, found[0], strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-3)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
+    for run in runs:
+        torch.testing.assert_close(run.flat.vector, alone.flat.vector, rtol=1e-3, atol=1e-4)
+
+
+class Dropping(nn.Module):
+    """A network that keeps which numbers it dropped."""
+
+    classes = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.layer, self.dropped = nn.Dropout(0.5), nn.Linear(2, 2), []
+
+    def forward(self, x, t):
+        mask = self.drop(torch.ones_like(x))
+        self.dropped.append(mask == 0)
+        return self.layer(x * mask)
+
+
+def test_dropout_draws_anew_for_every_seed_step_rank_and_part():
+    """Masks of 16 numbers; the same address draws the same again, whatever was drawn before."""
+
+    def masks(rank, seed=3):
+        recipe, accelerator = tiny(batch=32, steps=3, seed=seed), ranked(rank, lambda tensor, how: tensor)
+        run = Trainer(Denoiser(Dropping(), Linear()), TensorData(torch.zeros(50, 2)), recipe, accelerator, 2)
+        torch.rand(seed + rank)
+        for _ in run.steps():
+            pass
+        return [tuple(mask.flatten().tolist()) for mask in run.denoiser.network.dropped]
+
+    first, second, other = masks(0), masks(1), masks(0, seed=4)
+    assert len({*first, *second, *other}) == 3 * 3 * 2
+    assert masks(0) == first
+
+
+# --- a step's parts -----------------------------------------------------------------------------------------------
 
 
 def test_clipping_scales_the_gradient_it_does_not_cut_it():

@@ -6,7 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -132,6 +132,26 @@ def within(arguments: object, **bounds: tuple[int, int]) -> None:
         if not low <= value <= high:
             most = "" if high == MOST and value < low else f" and at most {high}"
             raise InputError(f"--{name.replace('_', '-')} must be at least {low}{most}; got {value}.")
+
+
+def number_or_auto(steps: str) -> int | str | None:
+    """--steps as `Trained.choice` takes it; None where it isn't given."""
+    if not steps or steps.startswith("auto"):
+        return steps or None
+    if not steps.isascii() or not steps.isdigit():
+        raise InputError(f"--steps must be a whole number or auto; got {steps!r}.")
+    if not 1 <= int(steps[:9]) <= 10**6:
+        raise InputError(f"--steps must be at least 1 and at most 1000000; got {steps}.")
+    return int(steps)
+
+
+def given(arguments: object, *names: str) -> list[str]:
+    """Options that are not at their default: all of them, unless named."""
+    return [
+        f"--{one.name.replace('_', '-')}"
+        for one in fields(arguments)  # type: ignore[arg-type]
+        if (not names or one.name in names) and getattr(arguments, one.name) != one.default
+    ]
 
 
 def threads(count: int, network: "nn.Module") -> None:

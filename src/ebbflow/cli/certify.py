@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..errors import CertificationError, InputError, printable
-from .arguments import Flag, hint, parse, tell, within
+from .arguments import Flag, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
     from ..certify import Check, Sampler
@@ -51,6 +51,8 @@ def run(argv: Sequence[str]) -> None:
 
     torch.set_num_threads(1)
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
+    if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
+        raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
     paths, failed = args.path or ALL, 0
     results: dict[str, list[Check]] = {}
     print(_HEAD)

@@ -4,14 +4,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, Named, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, threads, within
 from .policy import Driving
 from .sample import ITS_OWN, Drawing, draw, every_class
 
@@ -62,8 +62,8 @@ def run(argv: Sequence[str]) -> None:
         drawing = replace(drawing, label="all")
     x: Tensor | None
     if trained.observation is None:
-        if given := [*_given(args, "episodes", "blind", "workers"), *_given(args.driving)]:
-            raise InputError(f"{given[0]} is for policies; {args.run} has {trained.recipe.domain}.")
+        if idle := [*given(args, "episodes", "blind", "workers"), *given(args.driving)]:
+            raise InputError(f"{idle[0]} is for policies; {args.run} has {trained.recipe.domain}.")
         own.real(trained.reading(), 2, drawing.seed)  # if there is nothing to compare with, say so at once
         how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
         labels = None
@@ -90,15 +90,6 @@ def run(argv: Sequence[str]) -> None:
 _LABELLED = ("label", "guidance", "interval")  # what a policy has not
 
 
-def _given(args: object, *names: str) -> list[str]:
-    """Options that are not at their default: all of them, unless named."""
-    return [
-        f"--{one.name.replace('_', '-')}"
-        for one in fields(args)  # type: ignore[arg-type]
-        if (not names or one.name in names) and getattr(args, one.name) != one.default
-    ]
-
-
 def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
     """How samples are drawn, with all that the recipe decides."""
     bound = trained.recipe.bound if drawing.bound == -1 else drawing.bound
@@ -123,9 +114,8 @@ def _policy(
 
     recipe = robots.recipe_of(trained)
     ignored = [
-        *_given(drawing, *_LABELLED),
+        *given(drawing, *_LABELLED),
         *["--precision bf16"] * (drawing.precision == "bf16"),
-        *["--steps auto"] * drawing.steps.startswith("auto"),
     ]
     if ignored:
         raise InputError(f"{ignored[0]} is not for policies, and {args.run} is one.")

@@ -36,6 +36,8 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Export, argv, "export")
     if not (args.out or args.push):
         raise InputError("Say where to: --out FOLDER, --push user/name, or both.")
+    if args.private and not args.push:
+        raise InputError("--private is for the repository that --push names.")
     trained = opened(args.run, **vars(args.built))
     if args.out:
         tell(trained.save_pretrained(args.out, overwrite=args.overwrite, license=args.license), file=sys.stdout)

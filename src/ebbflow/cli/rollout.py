@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, Weights, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Flag, Weights, hint, number_or_auto, opened, parse, tell, threads, within
 from .policy import Driving
 
 if TYPE_CHECKING:
@@ -34,15 +34,16 @@ class Rollout:
     """Seed of the first episode's simulator and of the policy's noise; the next has the next."""
     sampler: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbflow list samplers`."""
-    steps: Annotated[int, hint("the recipe's")] = 0
-    """Number of sampling steps."""
+    steps: Annotated[str, hint("the recipe's")] = ""
+    """Number of sampling steps; auto:N takes the run's own solver of N evaluations, fitting one if it has none."""
     every: int = 1
     """Film every such step."""
     overwrite: Flag = False
     """Replace the film if it exists; a run's own always is."""
 
     def __post_init__(self) -> None:
-        within(self, episodes=(1, MOST), seed=(0, MOST), steps=(0, 10**6), every=(1, MOST))
+        within(self, episodes=(1, MOST), seed=(0, MOST), every=(1, MOST))
+        number_or_auto(self.steps)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -62,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
     trained = opened(args.run, **vars(args.built))
     place = robots.Place.of(trained, args.driving.simulator)
     how = args.driving.how(robots.recipe_of(trained))
-    policy = robots.policy(trained, seed=args.seed, sampler=args.sampler, steps=args.steps, **how)
+    policy = robots.policy(trained, seed=args.seed, sampler=args.sampler, steps=number_or_auto(args.steps), **how)
     threads(0, trained.denoiser)
     seeds = range(args.seed, args.seed + args.episodes)
     flat = robots.flat(place.name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Flag, Named, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,11 +57,7 @@ class Drawing:
         within(self, seed=(0, MOST), threads=(0, 1024))
         if self.n != ITS_OWN:
             within(self, n=(1, MOST))
-        if not self.steps.startswith("auto") and self.steps:
-            if not self.steps.isascii() or not self.steps.isdigit():
-                raise InputError(f"--steps must be a whole number or auto; got {self.steps!r}.")
-            if not 1 <= int(self.steps[:9]) <= 10**6:
-                raise InputError(f"--steps must be at least 1 and at most 1000000; got {self.steps}.")
+        number_or_auto(self.steps)
         if not math.isfinite(self.guidance):
             raise InputError(f"--guidance must be a finite number; got {self.guidance}.")
         low, high = self.interval
@@ -76,7 +72,7 @@ class Drawing:
 
     def chosen(self, trained: "Trained") -> "Choice":
         """The sampler, grid and steps that are meant; a solver that has to be fitted first is fitted here."""
-        steps = int(self.steps) if self.steps.isdigit() else self.steps or None
+        steps = number_or_auto(self.steps)
         return trained.choice(self.sampler or None, self.grid or None, steps, progress=True, **self.steered)
 
 
@@ -128,6 +124,8 @@ def draw(
     from ..memory import room
     from ..training.run import suited
 
+    if how.guidance == 1 and given(how, "interval"):
+        raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
     own = domain(trained.recipe)
     n = own.N if how.n == ITS_OWN else how.n
     room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")

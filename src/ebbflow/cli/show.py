@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import pick
-from .arguments import MOST, hint, parse, tell, within
+from .arguments import MOST, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +99,13 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     from ..plots import points
     from ..recipes import ImageRecipe, PointRecipe, kind_of
 
-    if kind_of(args.data) is ImageRecipe:
+    pictures, drawn = kind_of(args.data) is ImageRecipe, args.data in DATASETS
+    heeded = {"n": drawn, "size": pictures, "seed": drawn or pictures}
+    if idle := [option for name, fits in heeded.items() if not fits for option in given(args, name)]:
+        raise InputError(
+            f"--n is for named point sets, --size for pictures, and --seed for both; got {idle[0]} for {args.data}."
+        )
+    if pictures:
         yield from _pictures(args)
         return
     data = load(args.data, args.n, args.seed, args.label or None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, hint, opened, parse, tell, threads, within
+from .arguments import MOST, given, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from ..denoiser import DenoiserLike
@@ -32,7 +32,7 @@ class Tune:
     """What is fitted: the grids' parameters; then the times themselves; then (up to 20 evaluations) every weight of
     every step, which takes longest."""
     n: int = 512
-    """How many starts: half of them choose, half judge."""
+    """How many starts: half of them are fitted, a quarter choose, a quarter judge."""
     seed: int = 0
     """Seed of the starts."""
     path: str = "linear"
@@ -62,16 +62,20 @@ def run(argv: Sequence[str]) -> None:
     trained, cond = None, {}
     denoiser: DenoiserLike
     if args.run == "oracle" and not Path("oracle").is_dir():
-        from ..certify import modes, starts
+        from ..certify import modes
 
+        if said := given(args, "source"):
+            raise InputError(f"{said[0]} is for runs; the oracle starts from noise.")
         torch.set_num_threads(args.threads or 1)
         denoiser = modes(bind(PATHS, args.path, "path")())
-        start = starts(denoiser, args.n)
+        start = denoiser.path.prior(Draws.first(args.n, args.seed)(-1, torch.empty(args.n, 2, dtype=torch.float64)))
     else:
         if not Path(args.run).is_dir():
             raise InputError(f"{args.run} is not a folder, and the winner is stored in the run's own.")
         if not (Path(args.run) / "checkpoints").is_dir():
             raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
+        if said := given(args, "path"):
+            raise InputError(f"{said[0]} is for the oracle; {args.run} has a path of its own.")
         trained = opened(args.run, source=args.source)
         if trained.observation is not None:
             raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")

@@ -278,7 +278,7 @@ def policy(
     seed: int = 0,
     sampler: str = "",
     grid: str = "",
-    steps: int = 0,
+    steps: int | str | None = None,
     bound: float | None = None,
     n_action_steps: int | None = None,
     delay: int = 0,
@@ -288,6 +288,7 @@ def policy(
     """A trained policy, ready for the control loop; what is left out is the recipe's. The rest as in `Policy`."""
     recipe, seen = recipe_of(trained), trained.observation
     assert seen is not None
+    chosen = trained.choice(sampler or None, grid or None, steps, bound=bound, progress=True)
     chunks = DenoiserChunks(
         trained.denoiser,
         trained.shape,
@@ -296,9 +297,9 @@ def policy(
         recipe.n_action_steps,
         trained.transform,
         {"state": seen.transform},
-        sampler or recipe.sampler,
-        steps or recipe.sample_steps,
-        grid or recipe.grid,
+        chosen.sampler,
+        chosen.steps,
+        chosen.grid,
         recipe.bound if bound is None else bound,
         robot_of(trained),
     )

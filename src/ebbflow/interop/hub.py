@@ -46,7 +46,7 @@ A generative model of {data} ({size}; {labels}), trained with
 | training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
 | data transform | {trained.transform.about if trained.transform else "none"} |
 | time | t = 0 is data, t = 1 is noise |
-| default sampler | `{recipe.sampler}` on the `{recipe.grid}` grid, {recipe.sample_steps} steps |
+| default sampler | {_default_sampler(trained)} |
 
 ```python
 {_snippet(trained, where)}
@@ -55,6 +55,13 @@ A generative model of {data} ({size}; {labels}), trained with
 It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbflow runs on it.
 
 {_citations(recipe)}"""
+
+
+def _default_sampler(trained: "Trained") -> str:
+    sampler, grid, steps = trained.choice()
+    if sampler.startswith("bespoke:weights="):  # hundreds of numbers
+        return f"its own, fitted to it: {steps} evaluations (`{tune.FILE}`)"
+    return f"`{sampler}` on the `{grid}` grid, {steps} steps"
 
 
 def _snippet(trained: "Trained", where: str) -> str:
