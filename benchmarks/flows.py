@@ -269,6 +269,11 @@ class Learned:
         return replace(self, path=PATHS["linear"])
 
 
+def learned(name: str, folder: Path) -> Learned:
+    """The denoiser of a trained network on its own path."""
+    return Learned(name, network(name, folder), PATHS[NETWORKS[name].path])
+
+
 @cache
 def _at_tau(path: ProbabilityPath, tau: float) -> Scales:
     """The scales where σ/(α + σ) = τ; those at t = 1 from there on."""

@@ -20,8 +20,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from ebbflow.randomness import Draws
 from ebbflow.samplers import SAMPLERS, trajectory
 from ebbflow.tune import Tuned, tune
 
-from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, Exact, Flow, Learned, Modes, exact, network
+from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned
 from .pages import cpu_name, write_section
 from .solvers import DEFAULTS, LIBRARIES, Solver, Walk, last, ours, scheduler, unfitted
 
@@ -47,6 +48,7 @@ COUNTS = (5, 10, 20)
 MEASURES = ("rms", "median")
 OURS, ALL = "ebbflow", "any peer"
 FEW = 20  # rows that walk on a large network, beside the defaults
+WEIGHED = 10  # evaluations up to which `ebbflow tune` fits every weight
 JOINT = 30  # gradient steps of a fit to an exact denoiser
 TABLE = ("bespoke:weights=mixtures", "mixtures")
 BARS = {5: (1.0, 2.0), 10: (1.5, 2.5), 20: (1.5, 2.5)}  # that the fit is to be so many times closer in RMS and median
@@ -181,12 +183,11 @@ Choices = dict[str, dict[int, tuple[str, str]]]  # "problem, path" → count →
 
 
 def tuned(plan: "Plan", bar: tqdm, keep: Callable[[Choices], None] = lambda choices: None) -> Choices:
-    """`ebbflow tune --depth times` for each fresh problem on the linear path, one choice for both measures."""
+    """`ebbflow tune` for both measures at once, on noise that nothing is reported on."""
     made: Choices = {}
-    for problem, count in product(plan.fresh, plan.counts):
-        model = exact(problem, "linear")
-        start = starts(model.dim, plan.tuning, seed=99)
-        found = tune(model, start, count, depth="times", reference_steps=plan.reference)
+    for problem, count in product(plan.tuned, plan.counts):
+        model, depth = exact(problem, "linear"), "weights" if count <= WEIGHED else "times"
+        found = tune(model, starts(model.dim, plan.tuning, seed=99), count, depth=depth, reference_steps=plan.reference)
         made.setdefault(f"{problem}, linear", {})[count] = found.sampler, found.grid
         bar.update()
         keep(made)
@@ -274,8 +275,9 @@ class Plan:
     libraries: tuple[str, ...] = PEERS
     counts: tuple[int, ...] = COUNTS
     starts: int = 2048
-    few: tuple[int, int] = (1024, 128)  # starts of a network; of one of pictures
-    tuning: int = 512  # starts that `ebbflow tune` chooses on
+    few: tuple[int, int] = (1024, 96)  # starts of a network; of one of pictures
+    tuned: tuple[str, ...] = ("three Gaussians", "16 dimensions")  # by `ebbflow tune`, on the linear path
+    tuning: int = 4096  # starts that it chooses on
     reference: int = 200  # RK4 steps
     seeds: int = 2  # of a fit
     repeats: int = 9
@@ -296,44 +298,54 @@ def measure(
     runs: Path,
     choices: Choices | None = None,
     keep: Callable[[Choices], None] = lambda choices: None,
+    workers: int = 1,
 ) -> Results:
     """`ebbflow tune` unless told, then everyone from the same noise on every flow, then the time of a step."""
     shapes = list(product(METHODS, SHAPES)) if "diffusers" in plan.libraries else []
-    exacts = [Panel(problem, "linear", "developed") for problem in plan.developed]
-    exacts += [Panel(problem, path, "fresh") for problem, path in product(plan.fresh, PATHS)]
-    others = [Panel(problem, "linear", "float32") for problem in plan.fresh]
-    others += [Panel(name, NETWORKS[name].path, "trained") for name in plan.networks]
-    tunings = len(plan.fresh) * len(plan.counts) if choices is None else 0
-    with tqdm(total=tunings + len(exacts) + len(others) + len(shapes), dynamic_ncols=True) as bar:
+    panels = [Panel(problem, "linear", "developed") for problem in plan.developed]
+    panels += [Panel(problem, path, "fresh") for problem, path in product(plan.fresh, PATHS)]
+    exacts = len(panels)
+    panels += [Panel(problem, "linear", "float32") for problem in plan.fresh]
+    panels += [Panel(name, NETWORKS[name].path, "trained") for name in plan.networks]
+    for panel in panels:
+        panel.large = panel.kind == "trained" and NETWORKS[panel.problem].recipe.endswith("images")
+    panels.sort(key=lambda panel: panel.large)
+    small = sum(not panel.large for panel in panels)
+    searches = len(plan.tuned) * len(plan.counts) if choices is None else 0
+    with tqdm(total=searches + len(panels) + len(shapes), dynamic_ncols=True) as bar:
         choices = tuned(plan, bar, keep) if choices is None else choices
-        for panel in (*exacts, *others):
-            bar.set_postfix_str(panel.name)
-            fill(panel, plan, runs, choices.get(panel.name, {}) if panel.kind != "float32" else {}, exacts)
-            bar.update()
+        walk = partial(fill, plan=plan, runs=runs, choices=choices)
+        with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            filled = []
+            for panel in pool.map(walk, panels[:small]):
+                filled.append(panel)
+                bar.update()
+            known = filled[:exacts]
+            for panel in pool.map(partial(walk, known=known), panels[small:]):
+                filled.append(panel)
+                bar.update()
         overheads = []
         for method, shape in shapes:
             overheads.append(overhead(method, shape, repeats=plan.repeats))
             bar.update()
-    cells = [cell(panel, count, exacts, plan) for panel, count in product((*exacts, *others), plan.counts)]
+    cells = [cell(panel, count, known, plan) for panel, count in product(filled, plan.counts)]
     return Results(asdict(plan), choices, cells, overheads)
 
 
-def fill(panel: Panel, plan: Plan, runs: Path, chosen: dict[int, tuple[str, str]], known: Sequence[Panel]) -> None:
-    """Walk everyone; on pictures only the defaults and what was best on the known panels."""
-    flow: Flow
-    if panel.kind == "trained":
-        trained = network(panel.problem, runs)
-        flow, panel.large = Learned(panel.problem, trained, PATHS[panel.path]), len(trained.shape) > 1
-        flow = flow.told(n := plan.few[panel.large])
-    else:
-        flow, n = exact(panel.problem, panel.path), plan.starts
+def fill(panel: Panel, plan: Plan, runs: Path, choices: Choices, known: Sequence[Panel] = ()) -> Panel:
+    """The panel with everyone's errors; on pictures only the defaults and what was best on the known panels walk."""
+    warnings.filterwarnings("ignore")
+    flow: Flow = exact(panel.problem, panel.path) if panel.problem in PROBLEMS else learned(panel.problem, runs)
+    n = plan.few[panel.large] if panel.kind == "trained" else plan.starts
+    flow = flow.told(n)
     precision = torch.float32 if panel.kind == "float32" else torch.float64
     noise = starts(flow.dim, n, seed=1).to(precision)
-    refs = References(flow, plan.reference // (4 if panel.large else 1))
+    refs = References(flow, plan.reference // (5 if panel.large else 1))
     for row, count in product(all_rows(plan, panel.path), plan.counts):
         walks = not panel.large or row.label in shortlist(known, panel.path, count, plan.libraries)
         if walks and (found := errors(row, flow, noise, refs, count)):
             panel.rows.setdefault(row.label, {})[count] = found
+    chosen = choices.get(panel.name, {}) if panel.kind != "float32" else {}
     before = time.process_time()
     for seed in range(plan.seeds):
         made, panel.spent = fitted(flow, plan, seed, precision)
@@ -345,6 +357,7 @@ def fill(panel: Panel, plan: Plan, runs: Path, chosen: dict[int, tuple[str, str]
         for name, row in {"table": TABLE, "tune": chosen.get(count)}.items():
             if row and (found := errors(replace(ours(*row), fixed=count), flow, noise, refs, count)):
                 panel.own.setdefault(name, {})[count] = [found]
+    return panel
 
 
 def all_rows(plan: Plan, path: str) -> list[Solver]:
@@ -581,6 +594,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--choices", type=Path, help="take what tune found from this samplers.json, don't search")
     parser.add_argument("--only", nargs="+", choices=[OURS, *PEERS], help="these libraries only; print only")
     parser.add_argument("--runs", type=Path, default=Path("runs/samplers"), help="folder of the trained networks")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md, samplers.json and samplers.png")
     args = parser.parse_args(argv)
     libraries = tuple(name for name in PEERS if not args.only or name in args.only)
@@ -593,7 +607,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = Plan(libraries=libraries)
     if args.quick:
         plan = replace(plan, developed=("four corners",), fresh=("grid of 25",), networks=(), counts=(5, 10))
-        plan = replace(plan, starts=256, reference=100, repeats=3)
+        plan = replace(plan, tuned=(), starts=256, reference=100, repeats=3)
     out = args.out or (None if args.quick or args.only else HERE)
 
     def keep(choices: Choices) -> None:
@@ -602,7 +616,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             (out / "choices.json").write_text(json.dumps({"choices": choices}, indent=1) + "\n")
 
     stored = stored_choices(args.choices) if args.choices else {} if args.quick else None
-    results = measure(plan, args.runs, stored, keep)
+    results = measure(plan, args.runs, stored, keep, args.workers)
     command = " ".join(["python -m benchmarks.samplers", *(sys.argv[1:] if argv is None else argv)])
     text = report(results, command)
     if out:
