@@ -50,9 +50,13 @@ OURS, ALL = "ebbflow", "any peer"
 FEW = 20  # rows that walk on a large network, beside the defaults
 WEIGHED = 10  # evaluations up to which `ebbflow tune` fits every weight
 JOINT = 30  # gradient steps of a fit to an exact denoiser
+KINDS = ("fresh", "trained", "float32", "developed")
+JUDGED = KINDS[:2]
 TABLE = ("bespoke:weights=mixtures", "mixtures")
 BARS = {5: (1.0, 2.0), 10: (1.5, 2.5), 20: (1.5, 2.5)}  # that the fit is to be so many times closer in RMS and median
-LARGE_TABLE = ("bespoke:weights=mixtures", "mixtures")
+LARGE_KINDS = ("fresh", "trained", "float32", "developed")
+JUDGED = KINDS[:2]
+TABLE = ("bespoke:weights=mixtures", "mixtures")
 BARS = {5: (1.0, 2.0), 10: (1.1, 2.0), 20: (1.1, 2.0)}  # on pictures
 HERE = Path(__file__).parent
 
@@ -431,27 +435,29 @@ def flows_of(cells: Sequence[dict[str, Any]]) -> dict[str, dict[int, dict[str, A
     return found
 
 
-def summary(results: Results) -> list[str]:
+def summary(results: Results, kinds: Sequence[str] = KINDS) -> list[str]:
     """What a fit gains over the best peer row of each cell after the fact, and over the nearest default."""
     counts, libraries = results.plan["counts"], results.plan["libraries"]
-    lines = [
-        "| flow | " + " | ".join(f"best row after the fact, {n}" for n in counts) + " | "
-        + " | ".join(f"nearest default, {n}" for n in counts) + " | evaluations of the fit |",
-        "|---|" + "--:|" * (2 * len(counts) + 1),
-    ]  # fmt: skip
+    heads = [f"{what}, {count}" for what in ("best row after the fact", "nearest default") for count in counts]
+    lines = [f"| flow | {' | '.join(heads)} | evaluations of the fit |", "|---|" + "--:|" * (len(heads) + 1)]
     for name, per in flows_of(results.cells).items():
-        after, default = [], []
-        for one in per.values():
-            judged = one["kind"] in ("fresh", "trained")
-            after.append(
-                " / ".join(
-                    f"{one[ALL]['best'][i][0] / one['fit'][i]:.2g}{' †' if judged and short(one, i) else ''}"
-                    for i in range(2)
-                )
+        ones = [one for one in per.values() if one["kind"] in kinds]
+        after = [
+            " / ".join(
+                times(one[ALL]["best"][i][0], one["fit"][i]) + " †" * (one["kind"] in JUDGED and short(one, i))
+                for i in range(2)
             )
-            default.append(" / ".join(f"{nearest(one, i, libraries)[0] / one['fit'][i]:.2g}" for i in range(2)))
-        lines.append(f"| {name} | {' | '.join(after)} | {' | '.join(default)} | {one['spent']:,} |")
+            for one in ones
+        ]
+        default = [" / ".join(times(nearest(one, i, libraries)[0], one["fit"][i]) for i in range(2)) for one in ones]
+        if ones:
+            lines.append(f"| {name} | {' | '.join(after + default)} | {ones[0]['spent']:,} |")
     return lines
+
+
+def times(theirs: float, own: float) -> str:
+    """How many times larger an error is."""
+    return f"{theirs / own:.2g}" if theirs < 99.5 * own else f"{theirs / own:.0f}"
 
 
 def report(results: Results, command: str) -> str:
@@ -546,7 +552,7 @@ def picture(results: Results, where: Path) -> None:
     """RMS error over evaluations: a panel for each flow on which nothing was chosen."""
     import matplotlib.pyplot as plt
 
-    flows = [per for per in flows_of(results.cells).values() if per[min(per)]["kind"] in ("fresh", "trained")]
+    flows = [per for per in flows_of(results.cells).values() if per[min(per)]["kind"] in JUDGED]
     columns = min(len(flows), 5)
     figure, grid = plt.subplots(
         math.ceil(len(flows) / columns), columns, figsize=(2.6 * columns, 2.9 * math.ceil(len(flows) / columns)),
@@ -585,6 +591,13 @@ def stored_choices(where: Path) -> Choices:
     """What `ebbflow tune` found in an earlier run, or what there was of it when that was stopped."""
     found = json.loads(where.read_text())["choices"]
     return {flow: {int(count): (row[0], row[1]) for count, row in per.items()} for flow, per in found.items()}
+
+
+def stored_results(where: Path) -> Results:
+    """What an earlier run found."""
+    found = json.loads(where.read_text())
+    overheads = [Overhead(**{**row, "shape": tuple(row["shape"])}) for row in found["overheads"]]
+    return Results(found["plan"], stored_choices(where), found["cells"], overheads)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
