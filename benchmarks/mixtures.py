@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,58 +20,66 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ebbflow.files import write_file
-from ebbflow.oracle import Mixture, mixture
 from ebbflow.paths import Linear
 from ebbflow.samplers.bespoke import parse_weights
-from ebbflow.solver import JOINT, Plan, fit
+from ebbflow.solver import Plan, fit
 from ebbflow.targets import Estimate
 from ebbflow.times import grid_times
 
 FILE = Path(__file__).parents[1] / "src" / "ebbflow" / "mixtures.json"
 DIMS, MODES, SPREADS = (1, 2, 4, 12, 32), (1, 3, 10, 30), (0.05, 0.15, 0.4)
 EACH = 8  # starts
-JOINT_STEPS = 60  # of gradients, where evaluations are few
+STEPS = 300  # of gradients
 
 
 @dataclass(frozen=True)
 class Many:
-    """The denoisers of many mixtures; cond `which` is the number of each sample's."""
+    """The exact denoisers of many mixtures of equal modes at once; cond `which` is the number of each sample's.
 
-    parts: Sequence[Mixture]
+    As ebbflow.oracle.Mixture, with r_k ∝ w_k exp(-|x - α m_k|² / 2V), V = α² s² + σ²: x̂₀ = m̂ + α s²/V (x - α m̂).
+    """
+
+    means: Tensor  # (problem, mode, number), filled up with zeros
+    log_weights: Tensor  # (problem, mode), -∞ where there is no such mode
+    stds: Tensor
     path: Linear = field(default_factory=Linear)
     gaussian_end: bool = True
 
     def __call__(self, x: Tensor, t: Any, /, *, which: Tensor, **cond: Any) -> Estimate:
-        x0, noise = torch.zeros_like(x), x / self.path.at(t, x).sigma
-        for i, part in enumerate(self.parts):
-            rows, dim = which == i, part.means.shape[1]
-            if bool(rows.any()):
-                estimate = part(x[rows][:, :dim], t[rows] if isinstance(t, Tensor) else t)
-                x0[rows, :dim], noise[rows, :dim] = estimate.x0, estimate.noise
-        return Estimate(x0, noise)
+        c, means = self.path.at(t, x), self.means[which]
+        variance = self.stds[which][:, None] ** 2 * c.alpha**2 + c.sigma**2
+        offsets = x[:, None] - (c.alpha[..., None] if isinstance(c.alpha, Tensor) else c.alpha) * means
+        logits = self.log_weights[which] - offsets.square().sum(2) / (2 * variance)
+        mean = (logits.softmax(1)[:, None] @ means)[:, 0]
+        x0 = mean + c.alpha * self.stds[which][:, None] ** 2 / variance * (x - c.alpha * mean)
+        return Estimate(x0, (x - c.alpha * x0) / c.sigma)
 
 
-def problems() -> list[Mixture]:
+def problems() -> Many:
     """Every number of dimensions, modes and spread; means from N(0, I), all scaled to variance 1."""
-    made = []
-    for seed, (dim, modes, std) in enumerate((d, m, s) for d in DIMS for m in MODES for s in SPREADS):
-        means = torch.randn(modes, dim, generator=torch.Generator().manual_seed(1000 + seed), dtype=torch.float64)
-        scale = math.sqrt(float((means - means.mean(0)).square().mean()) + std**2)
-        made.append(mixture(Linear(), (means - means.mean(0)) / scale, std / scale))
-    return made
+    kinds = list(product(DIMS, MODES, SPREADS))
+    means = torch.zeros(len(kinds), max(MODES), max(DIMS), dtype=torch.float64)
+    log_weights = torch.full(means.shape[:2], -math.inf, dtype=torch.float64)
+    stds = torch.zeros(len(kinds), dtype=torch.float64)
+    for i, (dim, modes, std) in enumerate(kinds):
+        drawn = torch.randn(modes, dim, generator=torch.Generator().manual_seed(1000 + i), dtype=torch.float64)
+        drawn -= drawn.mean(0)
+        scale = math.sqrt(float(drawn.square().mean()) + std**2)
+        means[i, :modes, :dim], stds[i], log_weights[i, :modes] = drawn / scale, std / scale, -math.log(modes)
+    return Many(means, log_weights, stds)
 
 
 def tables(counts: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Nodes and rows for each number of evaluations."""
-    many = Many(problems())
-    which = torch.arange(len(many.parts)).repeat(EACH)
+    many = problems()
+    which = torch.arange(len(many.stds)).repeat(EACH)
     start = torch.randn(len(which), max(DIMS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for row, i in enumerate(which.tolist()):
-        start[row, many.parts[i].means.shape[1] :] = 0
+    dims = torch.tensor([dim for dim, *_ in product(DIMS, MODES, SPREADS)])[which]
+    start[torch.arange(max(DIMS)) >= dims[:, None]] = 0
     made = {}
     for count in tqdm(counts, desc="tables"):
         spent = Plan(len(start), 0, len(start), 32, 12)
-        (found,) = fit(many, start, [count], plan=spent, joint=JOINT_STEPS * (count <= JOINT), cond={"which": which})
+        (found,) = fit(many, start, [count], plan=spent, joint=STEPS, joint_up_to=count, cond={"which": which})
         rows = parse_weights(found.sampler.partition("weights=")[2], count) if count > 1 else [[1.0]]
         nodes = grid_times(found.grid, count, many.path).tolist()
         made[count] = {"nodes": nodes, "rows": [[float(f"{w:.10g}") for w in row] for row in rows]}

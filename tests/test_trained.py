@@ -556,44 +556,33 @@ def tuned(n, **changes):
     return Tuned(evaluations=n, **{**values, **changes})
 
 
-def test_the_best_is_the_latest_or_the_one_of_that_number(folders):
-    """auto:N is exact: a solver tuned for 6 evaluations is not one for 5."""
+def test_auto_is_the_latest_or_the_one_of_that_number(folders):
     trained = replace(load(folders, "flow"), tuned=(tuned(6), tuned(20), tuned(4)))
-    assert trained.best("auto") == tuned(4)
+    assert trained.choice(steps="auto") == ("euler", "quadratic", 4)
     for n in (6, 20, 4):
-        assert trained.best(f"auto:{n}") == tuned(n)
-    assert trained.best("auto:06") == tuned(6)
-    with pytest.raises(InputError, match=r"^This run is tuned for 6, 20, 4 evaluations, not for 5\.$"):
-        trained.best("auto:5")
+        assert trained.choice(steps=f"auto:{n}") == ("euler", "quadratic", n)
+    assert trained.choice(steps="auto:06")[2] == 6
     # Of two for the same number the later one.
     twice = replace(trained, tuned=(tuned(6), tuned(4), tuned(6, sampler="heun"), tuned(8)))
-    assert twice.best("auto:6").sampler == "heun"
+    assert twice.choice(steps="auto:6")[0] == "heun"
 
 
-@pytest.mark.parametrize("steps", ["", "10", "Auto", "auto:", "auto:x", "auto:-1", "auto:1.5", " auto", "auto:1234567"])
+@pytest.mark.parametrize("steps", ["10", "Auto", "auto:", "auto:x", "auto:-1", "auto:1.5", " auto", "auto:1234567"])
 def test_other_words_for_steps_are_refused(folders, steps):
     trained = replace(load(folders, "flow"), tuned=(tuned(6),))
     with pytest.raises(InputError, match="steps must be a number, auto, or auto:N for N evaluations") as refused:
-        trained.best(steps)
+        trained.choice(steps=steps)
     sentence(refused.value)
     with pytest.raises(InputError, match="steps must be a number, auto, or auto:N"):
         trained.sample(2, steps=steps)
 
 
-def test_a_run_that_was_never_tuned_has_no_best(folders):
-    trained = load(folders, "flow")
-    assert trained.tuned == ()
-    for steps in ("auto", "auto:6"):
-        with pytest.raises(InputError, match="needs a run that has been tuned: ebbflow tune RUN"):
-            trained.sample(2, steps=steps)
-
-
 def test_steps_auto_is_what_was_tuned(folders):
-    """Sampler, grid and steps are all taken; seeds, labels and guidance mean what they always do."""
+    """Sampler, grid and steps are all taken; seeds and labels mean what they always do."""
     trained = replace(
         load(folders, "conditional"), tuned=(tuned(3), tuned(9, sampler="heun", grid="1,0.6,0.2,0", steps=3))
     )
-    given = {"seed": 4, "label": [0, 1, 2, 1], "guidance": 2.0}
+    given = {"seed": 4, "label": [0, 1, 2, 1]}
     by_hand = trained.sample(4, sampler="heun", grid=[1.0, 0.6, 0.2, 0.0], steps=3, **given)
     assert torch.equal(trained.sample(4, steps="auto", **given), by_hand)
     assert torch.equal(trained.sample(4, steps="auto:9", **given), by_hand)

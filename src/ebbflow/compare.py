@@ -197,7 +197,7 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
             samplings.append(
                 Sampling(key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
             )
-        quality: dict[str, list[tuple[int, "Measurement"]]] = {}
+        quality: dict[str, list[tuple[int, Measurement]]] = {}
         curves = {
             solver: [(sampler, grid, k) for k in counts] for solver, (sampler, grid, counts) in plan.curve.items()
         }

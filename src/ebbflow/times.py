@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
-from .mixtures import table
+from .mixtures import stored
 from .paths import DDPM, Path
 from .specs import bind, positive
 
@@ -142,8 +142,16 @@ def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0
 
 
 def of_mixtures(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
-    """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py)."""
-    return from_flow(torch.tensor(table(steps).nodes, dtype=torch.float64), path)
+    """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py).
+
+    Beyond the largest table, which has no weights then, its nodes interpolated.
+    """
+    known = stored()
+    nodes = known[min(steps, max(known))].nodes
+    places = torch.arange(steps + 1, dtype=torch.float64) / steps * (len(nodes) - 1)
+    before = places.floor().clamp(max=len(nodes) - 2).long()
+    share = torch.tensor(nodes, dtype=torch.float64)
+    return from_flow(torch.lerp(share[before], share[before + 1], places - before), path)
 
 
 def from_flow(share: Float[Tensor, " n"], path: Path) -> Float[Tensor, " n"]:

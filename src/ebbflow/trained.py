@@ -237,13 +237,17 @@ class Trained:
             if sampler or grid:
                 raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
             return self._own(steps, progress, **how)
-        by_itself = not (sampler or grid or steps) and how in ({}, _AS_TRAINED) and self.observation is None
+        by_itself = sampler is grid is steps is None and how in ({}, _AS_TRAINED) and self.observation is None
         if by_itself and not facts(self.recipe.sampler).stochastic:
             for one in reversed(self.tuned):
                 if one.weights and one.evaluations == solver.COUNTS[-1]:
                     return Choice(one.sampler, one.grid, one.steps)
         recipe = self.recipe
-        return Choice(sampler or recipe.sampler, grid or recipe.grid, steps or recipe.sample_steps)
+        return Choice(
+            recipe.sampler if sampler is None else sampler,
+            recipe.grid if grid is None else grid,
+            recipe.sample_steps if steps is None else steps,
+        )
 
     def _own(self, steps: str, progress: bool, **how: Any) -> Choice:
         """The run's solver for "auto:N" evaluations, for "auto" the latest: stored with it, in the cache, or fitted."""

@@ -68,6 +68,7 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run,
     assert out.startswith(f"4 evaluations: {found.steps} steps of {found.sampler}"[:60])
     loaded = Trained.from_pretrained(run)
     assert loaded.tuned == (found,)
+    assert found.weights == loaded.fingerprint()
     from ebbflow.samplers import SAMPLERS
     from ebbflow.specs import bind
     from ebbflow.times import grid_times
@@ -118,6 +119,25 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
     assert [name for name, value in others.items() if asked(**{name: value}) == asked()] == []
 
 
+def test_the_oracles_starts_follow_the_seed(ebbflow, monkeypatch):
+    told = []
+
+    def searched(denoiser, start, *_, **__):
+        told.append(start.tolist())
+        return row(3)
+
+    monkeypatch.setattr("ebbflow.tune.tune", searched)
+    for seed in ("0", "0", "1"):
+        assert ebbflow("tune", "oracle", "--n", "8", "--seed", seed)[0] == 0
+    assert told[0] == told[1]
+    assert told[0] != told[2]
+
+
+def test_a_run_has_a_path_of_its_own(ebbflow, run):
+    code, _, err = ebbflow("tune", run, "--path", "ve")
+    assert (code, err) == (2, f"ebbflow: --path is for the oracle; {run} has a path of its own.\n")
+
+
 def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbflow, few, run):
     (run / "tuned.json").write_bytes(write([row(3), row(7)]))
     assert ebbflow("tune", run, "--evaluations", "3", *QUICK)[0] == 0
@@ -148,7 +168,10 @@ def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbflow, run, tmp_
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        (("auto:5",), "This run is tuned for 2, 6 evaluations, not for 5."),
+        (
+            ("auto:25",),
+            "own solver is fitted for 1 to 20 evaluations; got 25. For more: ebbflow tune RUN",
+        ),
         (("auto:",), "steps must be a number, auto, or auto:N for N evaluations; got 'auto:'."),
         (("auto:-2",), "got 'auto:-2'."),
         (("automatic",), "got 'automatic'."),
@@ -166,10 +189,18 @@ def test_an_auto_that_can_not_be_is_one_sentence(ebbflow, run, tmp_path, steps, 
     assert not (tmp_path / "x.npy").exists()
 
 
-def test_a_run_that_was_never_tuned_says_how_to(ebbflow, run):
-    code, out, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--steps", "auto")
-    assert (code, out) == (2, "")
-    assert err == "ebbflow: steps=auto needs a run that has been tuned: ebbflow tune RUN --evaluations N.\n"
+def test_a_run_that_was_never_tuned_is_fitted_a_solver(ebbflow, run, tmp_path, monkeypatch):
+    """On first use, which is kept in the cache: the same samples come again, and the run stays as it is."""
+    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    before = sorted(path.name for path in run.iterdir())
+    drawn = []
+    for name in ("a", "b"):
+        code, _, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--steps", "auto:3", "--out", f"{name}.npy")
+        assert code == 0, err
+        drawn.append(np.load(tmp_path / f"{name}.npy"))
+    assert np.array_equal(*drawn)
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert len(list((tmp_path / "cache").glob("solver-*"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -243,6 +274,7 @@ def test_an_exported_folder_can_be_tuned(ebbflow, few, run, tmp_path, before):
         (("oracle", "--reference", "2"), "--reference must be at least 10"),
         (("oracle", "--path", "lineal"), "path must be one of"),
         (("oracle", "--depth", "seven"), "depth must be one of"),
+        (("oracle", "--source", "two_moons"), "--source is for runs"),
     ],
 )
 def test_what_can_not_be_is_one_sentence(ebbflow, given, says):

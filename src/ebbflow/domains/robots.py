@@ -288,7 +288,7 @@ def policy(
     """A trained policy, ready for the control loop; what is left out is the recipe's. The rest as in `Policy`."""
     recipe, seen = recipe_of(trained), trained.observation
     assert seen is not None
-    chosen = trained.choice(sampler or None, grid or None, steps, bound=bound, progress=True)
+    chosen = trained.choice(sampler or None, grid or None, steps or None, bound=bound, progress=True)
     chunks = DenoiserChunks(
         trained.denoiser,
         trained.shape,
