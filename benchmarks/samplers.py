@@ -336,8 +336,13 @@ def measure(
     return Results(asdict(plan), choices, cells, overheads)
 
 
-def fill(panel: Panel, plan: Plan, runs: Path, choices: Choices, known: Sequence[Panel] = ()) -> Panel:
-    """The panel with everyone's errors; on pictures only the defaults and what was best on the known panels walk."""
+def fill(
+    panel: Panel, plan: Plan, runs: Path, choices: Choices, known: Sequence[Panel] = (), rows: bool = True
+) -> Panel:
+    """The panel with everyone's errors; on pictures only the defaults and what was best on the known panels walk.
+
+    rows: False leaves out all that isn't fitted, ours too.
+    """
     warnings.filterwarnings("ignore")
     flow: Flow = exact(panel.problem, panel.path) if panel.problem in PROBLEMS else learned(panel.problem, runs)
     n = plan.few[panel.large] if panel.kind == "trained" else plan.starts
@@ -345,23 +350,40 @@ def fill(panel: Panel, plan: Plan, runs: Path, choices: Choices, known: Sequence
     precision = torch.float32 if panel.kind == "float32" else torch.float64
     noise = starts(flow.dim, n, seed=1).to(precision)
     refs = References(flow, plan.reference // (5 if panel.large else 1))
-    for row, count in product(all_rows(plan, panel.path), plan.counts):
+    for row, count in product(all_rows(plan, panel.path) if rows else (), plan.counts):
         walks = not panel.large or row.label in shortlist(known, panel.path, count, plan.libraries)
         if walks and (found := errors(row, flow, noise, refs, count)):
             panel.rows.setdefault(row.label, {})[count] = found
-    chosen = choices.get(panel.name, {}) if panel.kind != "float32" else {}
-    before = time.process_time()
+
+    def add(name: str, row: Solver, count: int) -> None:
+        if found := errors(replace(row, fixed=count), flow, noise, refs, count):
+            panel.own.setdefault(name, {}).setdefault(count, []).append(found)
+
     for seed in range(plan.seeds):
+        before = time.process_time()
         made, panel.spent = fitted(flow, plan, seed, precision)
+        panel.seconds += (time.process_time() - before) / plan.seeds
         for one in made:
-            found = errors(ours(one.sampler, one.grid), flow, noise, refs, one.evaluations)
-            panel.own.setdefault("fit", {}).setdefault(one.evaluations, []).extend([found] if found else [])
-    panel.seconds = (time.process_time() - before) / plan.seeds
+            add("fit", ours(one.sampler, one.grid), one.evaluations)
+    chosen = choices.get(panel.name, {}) if panel.kind != "float32" else {}
     for count in plan.counts:
-        for name, row in {"table": TABLE, "tune": chosen.get(count)}.items():
-            if row and (found := errors(replace(ours(*row), fixed=count), flow, noise, refs, count)):
-                panel.own.setdefault(name, {})[count] = [found]
+        add("table", ours(*TABLE), count)
+        if count in chosen:
+            add("tune", ours(*chosen[count]), count)
     return panel
+
+
+def refitted(results: Results, runs: Path, workers: int = 1) -> Results:
+    """Earlier results with all that is fitted fitted again, everyone else's as they were."""
+    plan = Plan(**{name: tuple(v) if isinstance(v, list) else v for name, v in results.plan.items()})
+    names = dict.fromkeys((one["problem"], one["path"], one["kind"], one["large"]) for one in results.cells)
+    panels = [Panel(problem, path, kind, large=large) for problem, path, kind, large in names]
+    cells = {(one["problem"], one["path"], one["kind"], one["count"]): dict(one) for one in results.cells}
+    walk = partial(fill, plan=plan, runs=runs, choices=results.choices, rows=False)
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for panel, count in product(tqdm(pool.map(walk, panels), total=len(panels)), plan.counts):
+            cells[panel.problem, panel.path, panel.kind, count] |= fits(panel, count)
+    return replace(results, cells=list(cells.values()))
 
 
 def all_rows(plan: Plan, path: str) -> list[Solver]:
@@ -377,17 +399,21 @@ def shortlist(panels: Sequence[Panel], path: str, count: int, libraries: Sequenc
     return {*defaults, *best_rows(panels, path, libraries, count)[:FEW], *(name for names in own for name in names)}
 
 
+def fits(panel: Panel, count: int) -> dict[str, Any]:
+    """What is fitted: RMS and median, and what that took."""
+    made, each = panel.own["fit"][count], {"spent": panel.spent, "seconds": round(panel.seconds, 2)}
+    own = {
+        name: [[one.rms, one.median] for one in panel.own.get(name, {}).get(count, [])] for name in ("table", "tune")
+    }
+    mean = [typical([getattr(one, measure) for one in made]) for measure in MEASURES]
+    return {**each, "fit": mean, "seeds": [[one.rms, one.median] for one in made], **own}
+
+
 def cell(panel: Panel, count: int, known: Sequence[Panel], plan: Plan) -> dict[str, Any]:
     """All columns of a flow at a count: name, RMS, median; of the best after the fact one for each measure."""
-    fits = panel.own["fit"][count]
     found: dict[str, Any] = {
         "problem": panel.problem, "path": panel.path, "kind": panel.kind, "large": panel.large, "count": count,
-        "spent": panel.spent, "seconds": round(panel.seconds, 2),
-        "fit": [typical([getattr(one, measure) for one in fits]) for measure in MEASURES],
-        "seeds": [[one.rms, one.median] for one in fits],
-    }  # fmt: skip
-    for name in ("table", "tune"):
-        found[name] = [[one.rms, one.median] for one in panel.own.get(name, {}).get(count, [])][:1]
+    } | fits(panel, count)  # fmt: skip
     for library in (OURS, *plan.libraries, *([ALL] if plan.libraries else [])):
         libraries = plan.libraries if library == ALL else [library]
         named = {
@@ -607,6 +633,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--choices", type=Path, help="take what tune found from this samplers.json, don't search")
     parser.add_argument("--only", nargs="+", choices=[OURS, *PEERS], help="these libraries only; print only")
     parser.add_argument("--runs", type=Path, default=Path("runs/samplers"), help="folder of the trained networks")
+    parser.add_argument("--refit", type=Path, help="only ours again; take the peers from this samplers.json")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md, samplers.json and samplers.png")
     args = parser.parse_args(argv)
@@ -629,7 +656,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             (out / "choices.json").write_text(json.dumps({"choices": choices}, indent=1) + "\n")
 
     stored = stored_choices(args.choices) if args.choices else {} if args.quick else None
-    results = measure(plan, args.runs, stored, keep, args.workers)
+    if args.refit:
+        results = refitted(stored_results(args.refit), args.runs, args.workers)
+    else:
+        results = measure(plan, args.runs, stored, keep, args.workers)
     command = " ".join(["python -m benchmarks.samplers", *(sys.argv[1:] if argv is None else argv)])
     text = report(results, command)
     if out:
