@@ -183,7 +183,9 @@ def table(where: Path) -> Path:
     z = torch.randn(5000, 8, generator=draw, dtype=torch.float64)
     mixed = z @ torch.randn(8, 8, generator=draw, dtype=torch.float64) / 8**0.5 + z / 2
     columns = [*mixed[:, :4].T, mixed[:, 4].exp(), (mixed[:, 5] / 2).exp(), mixed[:, 6].abs() + mixed[:, 0]]
-    columns.append(torch.bucketize(mixed[:, 7], torch.tensor([-1.0, -0.3, 0.4, 1.2], dtype=torch.float64)).double())
+    columns.append(
+        torch.bucketize(mixed[:, 7].contiguous(), torch.tensor([-1.0, -0.3, 0.4, 1.2], dtype=torch.float64)).double()
+    )
     with where.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([f"c{i}" for i in range(8)])

@@ -54,10 +54,7 @@ KINDS = ("fresh", "trained", "float32", "developed")
 JUDGED = KINDS[:2]
 TABLE = ("bespoke:weights=mixtures", "mixtures")
 BARS = {5: (1.0, 2.0), 10: (1.5, 2.5), 20: (1.5, 2.5)}  # that the fit is to be so many times closer in RMS and median
-LARGE_KINDS = ("fresh", "trained", "float32", "developed")
-JUDGED = KINDS[:2]
-TABLE = ("bespoke:weights=mixtures", "mixtures")
-BARS = {5: (1.0, 2.0), 10: (1.1, 2.0), 20: (1.1, 2.0)}  # on pictures
+LARGE_BARS = {5: (1.0, 2.0), 10: (1.1, 2.0), 20: (1.1, 2.0)}  # on pictures
 HERE = Path(__file__).parent
 
 

@@ -147,7 +147,11 @@ def test_a_bar_is_missed_by_what_falls_short_of_it() -> None:
     assert not samplers.short(cell | {"count": 5}, 0)
 
 
-def test_ours_alone_is_measured_reported_and_drawn(tmp_path: Path) -> None:
+def test_ours_alone_is_measured_reported_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [solvers.ours("heun", "quadratic"), solvers.ours(*DDIM)]
+    monkeypatch.setattr(samplers, "unfitted", lambda: rows)
+    monkeypatch.setattr(samplers, "JOINT", 1)
+    monkeypatch.setattr(samplers.solver, "PLANS", [samplers.solver.Plan(64, 0, 64, 24, 2)])
     results = samplers.measure(TINY, tmp_path, {"four corners, linear": dict.fromkeys((4, 5), DDIM)})
     text = samplers.report(results, "command")
     assert [(cell["problem"], cell["path"], cell["kind"]) for cell in results.cells[::2]] == [
@@ -168,6 +172,10 @@ def test_ours_alone_is_measured_reported_and_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "samplers.png").stat().st_size > 1000
     assert samplers.stored_choices(tmp_path / "samplers.json") == results.choices
     assert samplers.report(samplers.stored_results(tmp_path / "samplers.json"), "command") == text
+    again = samplers.refitted(results, tmp_path)
+    assert again.cells == [
+        dict(cell, seconds=new["seconds"]) for cell, new in zip(results.cells, again.cells, strict=True)
+    ]
     first = (tmp_path / "RESULTS.md").read_text()
     assert first.startswith("# Points\n\n<!-- samplers -->")
     samplers.write(results, text, tmp_path, tmp_path / "samplers.png")
