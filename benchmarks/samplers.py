@@ -292,6 +292,7 @@ class Results:
     choices: Choices
     cells: list[dict[str, Any]]
     overheads: list[Overhead]
+    timed: str  # the day of the overheads
 
 
 def measure(
@@ -330,7 +331,7 @@ def measure(
             overheads.append(overhead(method, shape, repeats=plan.repeats))
             bar.update()
     cells = [cell(panel, count, known, plan) for panel, count in product(filled, plan.counts)]
-    return Results(asdict(plan), choices, cells, overheads)
+    return Results(asdict(plan), choices, cells, overheads, str(datetime.date.today()))
 
 
 def fill(
@@ -518,8 +519,8 @@ def report(results: Results, command: str) -> str:
             "",
             "## Overhead of a step",
             "",
-            "A network that returns its input, 50 steps, best of several repeats in turns. Ours is the whole walk with "
-            "its plan and the Denoiser; diffusers' is `scale_model_input` and `step` alone.",
+            f"On {results.timed}: a network that returns its input, 50 steps, best of several repeats in turns. Ours is the "
+            "whole walk with its plan and the Denoiser; diffusers' is `scale_model_input` and `step` alone.",
             "",
             "| method | shape | ours, µs | diffusers, µs | ours / diffusers |",
             "|---|---|--:|--:|--:|",
@@ -587,18 +588,21 @@ def picture(results: Results, where: Path) -> None:
             curve = [one[library]["best"][0][0] for one in per.values()]
             axes.loglog(per.keys(), curve, "o-", color=colors[library], lw=1.3, ms=4, label=library)
         rough = [one[OURS]["single"][0][1] for one in per.values()]
-        axes.loglog(per.keys(), rough, "o:", color="black", lw=1.3, ms=4, label="ebbflow, no fit, one row for all")
+        axes.loglog(per.keys(), rough, "o:", color="black", lw=1.3, ms=4, label="ebbflow, no fit")
         fit = [one["fit"][0] for one in per.values()]
-        axes.loglog(per.keys(), fit, "o-", color="black", lw=2.5, ms=4, label="ebbflow, as train leaves it")
+        axes.loglog(per.keys(), fit, "o-", color="black", lw=2.5, ms=4, label="ebbflow, as trained")
         axes.set_title(title(per[min(per)]), fontsize=9)
         axes.set_xticks(results.plan["counts"], [str(count) for count in results.plan["counts"]])
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(flows) :]:
         axes.axis("off")
-    figure.supxlabel("network evaluations", fontsize=10)
-    figure.supylabel("RMS error", fontsize=10)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    for axes in grid[-1]:
+        axes.set_xlabel("network evaluations", fontsize=9)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("RMS error", fontsize=9)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
     figure.set_layout_engine("constrained")
     where.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(where, dpi=110)
@@ -620,7 +624,7 @@ def stored_results(where: Path) -> Results:
     """What an earlier run found."""
     found = json.loads(where.read_text())
     overheads = [Overhead(**{**row, "shape": tuple(row["shape"])}) for row in found["overheads"]]
-    return Results(found["plan"], stored_choices(where), found["cells"], overheads)
+    return Results(found["plan"], stored_choices(where), found["cells"], overheads, found["timed"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
