@@ -519,8 +519,8 @@ def report(results: Results, command: str) -> str:
             "",
             "## Overhead of a step",
             "",
-            f"On {results.timed}: a network that returns its input, 50 steps, best of several repeats in turns. Ours is the "
-            "whole walk with its plan and the Denoiser; diffusers' is `scale_model_input` and `step` alone.",
+            f"On {results.timed}: a network that returns its input, 50 steps, best of several repeats in turns. Ours "
+            "is the whole walk with its plan and the Denoiser; diffusers' is `scale_model_input` and `step` alone.",
             "",
             "| method | shape | ours, µs | diffusers, µs | ours / diffusers |",
             "|---|---|--:|--:|--:|",
