@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -121,8 +122,13 @@ def test_the_summary_has_every_row_and_the_floor(comparison):
     rules = [k for k, line in enumerate(lines) if line.startswith("───")]
     assert len(rules) == 2
     assert rules[1] - rules[0] - 1 == len(found.samplings) == 8
-    assert lines[-1].startswith("truth")
-    assert lines[-1].count(" to ") == 6
+    truth = {m.name: m.floor for m in found.samplings[0].measurements}
+    shown = [truth[name] for name in truth if name in domain(found).PLAN.summary]
+    assert lines[-2].split() == ["truth", "against", "truth", *(f"{floor:.4g}" for floor in shown)]
+    assert lines[-1] == "=: can't be told from truth, p ≥ 0.01"
+    for line, s in zip(lines[rules[0] + 1 :], found.samplings, strict=False):
+        measured = [m for m in s.measurements if m.name in domain(found).PLAN.summary]
+        assert [f"{m.value:.4g}" + " =" * m.at_floor for m in measured] == re.split(r"  +", line.strip())[4:]
     assert "Heun, 50 steps    99" in summary(found)
 
 
@@ -135,6 +141,8 @@ def test_metrics_json_has_every_number(comparison, tmp_path):
         measured = {m["name"]: m for m in row["measurements"]}
         assert {"within-mode sliced W2", "MMD²", "sliced W2", "exact W2", "fraction in mode 2"} <= set(measured)
         assert all(m["floor_low"] <= m["floor"] <= m["floor_high"] for m in measured.values())
+        assert all(m["at_floor"] == (m["p"] >= 0.01) for m in measured.values())
+        assert all(m["difference"] == m["value"] - m["floor"] for m in measured.values())
     assert set(numbers["quality"]) == {"DDPM · Euler", "DDPM · Heun", "Flow matching · Euler", "Flow matching · Heun"}
     assert [count for count, _ in numbers["quality"]["DDPM · Heun"]] == [5, 9, 19, 49, 99]
     assert numbers["quality_metric"] in METRICS

@@ -1,13 +1,18 @@
 """What the documents tell a reader to type works as typed."""
 
 import contextlib
+import math
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+import problems
 from ebbflow.cli import main
+from ebbflow.paths import PATHS
+from ebbflow.samplers import SAMPLERS
+from ebbflow.targets import TARGETS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -52,6 +57,14 @@ def test_commands(text):
         words = shlex.split(line, comments=True)
         if words and words[0] == "ebbflow":
             assert main(words[1:]) == 0, line
+
+
+def test_the_cells_counted_are_those_of_the_tables():
+    """tests/samplers/test_all.py walks every one of them."""
+    rows = [len(SAMPLERS), len(PATHS), len(TARGETS)]
+    says = f"{rows[0]} samplers × {rows[1]} paths × {rows[2]} targets, all {math.prod(rows)}, "
+    assert says in " ".join((ROOT / "README.md").read_text().split())
+    assert set(problems.PATHS) == set(PATHS)
 
 
 def test_make_targets_exist():

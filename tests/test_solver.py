@@ -1,6 +1,7 @@
 """A run's own solver: exact where theory says so, the same on every path, honest about whose it is, and whole."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -13,7 +14,6 @@ from ebbflow import cache, solver
 from ebbflow.denoiser import Denoiser
 from ebbflow.errors import InputError
 from ebbflow.guidance import ClassifierFree
-from ebbflow.mixtures import stored
 from ebbflow.oracle import gaussian, mixture
 from ebbflow.paths import Linear
 from ebbflow.recipes import ddpm, flow
@@ -197,43 +197,17 @@ def test_plans_cost_what_they_say(monkeypatch):
     assert plan(23_000, 64) == PLANS[4]
 
 
-@pytest.mark.parametrize("steps", range(1, 21))
-def test_the_tables_of_mixtures_are_solvers(steps):
-    """Better than DDIM on a mixture that none was fitted to, on two paths; rows sum to 1."""
-    nodes, rows = stored()[steps]
-    assert (nodes[0], nodes[-1], len(nodes)) == (1, 0, steps + 1)
-    assert all(sum(row) == pytest.approx(1, abs=1e-8) for row in rows)
-    start = noise_like(200, 2, seed=8)
-    for path in (Linear(), PATHS["vp"]):
-        oracle = replace(MODES, path=path)
-        x = path.prior(start)
-        truth, _ = reference(oracle, x, 100, {})
-        walk = bind(SAMPLERS, "bespoke:weights=mixtures", "sampler")
-        found = (last(walk(oracle, x, grid_times("mixtures", steps, path))) - truth).norm(dim=1)
-        ddim = (last(SAMPLERS["ddim"](oracle, x, grid_times("flow_power", steps, path))) - truth).norm(dim=1)
-        assert found.median() < ddim.median() * (1.01 if steps < 3 else 0.5)
-
-
-def test_there_are_no_other_tables():
-    """More steps have a grid, the nodes between those of the largest table, but no weights."""
-    nodes = torch.tensor(stored()[20].nodes, dtype=torch.float64)
-    torch.testing.assert_close(grid_times("mixtures", 40, Linear())[::2], nodes, rtol=0, atol=1e-12)
-    walk = bind(SAMPLERS, "bespoke:weights=mixtures", "sampler")
-    with pytest.raises(InputError, match=r"there are tables of 1 to 20 steps; got 21\.$"):
-        last(walk(MODES, noise_like(2, 2), grid_times("mixtures", 21, Linear())))
-
-
 # --- of runs
 
 LITTLE = {"network": "mlp:width=16,depth=2", "steps": 60, "batch": 256, "points": 2000}
+RECIPE = replace(flow(), data="two_moons", **(LITTLE | {"steps": 600}))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run just long enough to be fitted solvers."""
     folder = tmp_path_factory.mktemp("solver") / "run"
-    recipe = replace(flow(), data="two_moons", **(LITTLE | {"steps": 600}))
-    train(recipe, folder, snapshots=0, checkpoints=1, progress=False)
+    train(RECIPE, folder, snapshots=0, checkpoints=1, progress=False)
     return folder
 
 
@@ -318,26 +292,25 @@ def test_solvers_of_other_weights_are_refused(run, tmp_path):
     assert other.choice()[0] == trained.recipe.sampler
 
 
-def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(tmp_path, monkeypatch):
+def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(run, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    recipe = replace(flow(), data="two_moons", **(LITTLE | {"steps": 600}))
+    folder = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    (folder / "tuned.json").unlink()
+    again = {"resume": True, "snapshots": 0, "checkpoints": 1, "progress": False}
     with monkeypatch.context() as patched:
         patched.setattr(solver, "fit", killed)
         with pytest.raises(KeyboardInterrupt, match="while a solver was fitted, after the last step; the run is whole"):
-            train(recipe, tmp_path, snapshots=0, checkpoints=1, progress=False)
-    trained = Trained.from_pretrained(tmp_path)
-    assert trained.step == 600
+            train(RECIPE, folder, **again)
+    trained = Trained.from_pretrained(folder)
+    assert trained.step == RECIPE.steps
     assert trained.tuned == ()
     assert trained.choice(steps="auto:5")[2] == 5
-    again = train(recipe, tmp_path, resume=True, snapshots=0, checkpoints=1, progress=False)
-    assert [one.evaluations for one in again.tuned] == list(COUNTS)
+    assert [one.evaluations for one in train(RECIPE, folder, **again).tuned] == list(COUNTS)
 
 
 def test_a_new_run_in_the_folder_leaves_no_solver_of_the_old(run, tmp_path):
-    import shutil
-
     folder = shutil.copytree(run, tmp_path / "run", symlinks=True)
     train(replace(flow(), data="two_moons", **LITTLE), folder, overwrite=True, snapshots=0, progress=False)
     assert not (folder / "tuned.json").exists()

@@ -331,9 +331,9 @@ def test_starting_points_of_a_second_set_are_its_own_and_continue_across_blocks(
     starts = [next(trained.trajectory(n, seed=1, first=first))[1] for n, first in ((40, 4080), (3, 4095), (1, 4096))]
     assert torch.equal(starts[0][15:18], starts[1])
     assert torch.equal(starts[0][16:17], starts[2])
-    # All within 6 σ of one of the eight modes: false-positive rate 40 · e^-18 = 6e-7.
+    # All within 7 σ of one of the eight modes: false-positive rate 40 · e^-24.5 = 9e-10.
     modes = DATASETS["eight_gaussians"].modes
-    assert torch.cdist(starts[0].double(), modes.means).amin(1).max() < 6 * modes.std
+    assert torch.cdist(starts[0].double(), modes.means).amin(1).max() < 7 * modes.std
     assert len(starts[0].unique(dim=0)) == 40
 
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,7 @@ from .randomness import Draws, generator
 from .samplers import SAMPLERS
 from .samplers.facts import Facts, facts
 from .samplers.ode import rk4
+from .solver import Plan, fit
 from .specs import bind
 from .times import grid_times
 from .tune import rms, steps_within
@@ -40,7 +42,7 @@ Sampler = Callable[..., Iterator[Tensor]]
 BUDGETS = (5, 10, 20, 50, 100)
 STEPS = (40, 80, 160, 320)  # for orders; the last two count
 TOLERANCE = 0.15  # of an order
-SAMPLES = 10_000  # whose standard errors the moments are held to
+SAMPLES = 8000  # whose distance to truth is measured
 GRID = "flow_power:exponent=1.3"  # for whole walks: the same noise levels on every path
 ROUNDING = 1e-12  # errors below it say nothing of an order
 
@@ -239,11 +241,17 @@ class Impulses(Draws):
         return z
 
 
-def exact_moments(sampler: Sampler, denoiser: Gaussian, times: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal."""
+def exact_moments(
+    sampler: Sampler, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
+) -> tuple[float, float]:
+    """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal.
+
+    law: that Gaussian, where the denoiser is a network that learned it.
+    """
+    law = cast(Gaussian, denoiser) if law is None else law
     c = denoiser.path.along([float(times[0])])[0]
-    mean = c.alpha * float(denoiser.mean)
-    std = math.hypot(c.alpha * float(denoiser.stds), c.sigma)
+    mean = c.alpha * float(law.mean)
+    std = math.hypot(c.alpha * float(law.stds), c.sigma)
     dry = Impulses(1)
     walk(sampler, denoiser, torch.full((1, 1), mean, dtype=torch.float64), times, dry)
     x = torch.full((dry.drawn + 2, 1), mean, dtype=torch.float64)
@@ -253,11 +261,14 @@ def exact_moments(sampler: Sampler, denoiser: Gaussian, times: Tensor) -> tuple[
 
 
 def moments(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator[Check]:
-    """Bias of mean and std at 200 steps within 3 standard errors of SAMPLES samples; falling as the steps grow."""
+    """Bias of mean and std at 200 steps within 3 standard errors of 10 000 samples, falling as the steps grow.
+
+    Worked out, not sampled: no false alarm, and a variance 5 % off is always seen.
+    """
     mean, std = 0.7, 0.5
     denoiser = gaussian(path, torch.tensor([mean], dtype=torch.float64), std)
     found = {steps: exact_moments(sampler, denoiser, grid_times(GRID, steps, path)) for steps in (100, 200, 400)}
-    for part, truth, error in ((0, mean, std / math.sqrt(SAMPLES)), (1, std, std / math.sqrt(2 * SAMPLES))):
+    for part, truth, error in ((0, mean, std / 100), (1, std, std / (100 * math.sqrt(2)))):
         bias = {steps: abs(both[part] - truth) for steps, both in found.items()}
         label = f"bias of the {('mean', 'std')[part]}"
         yield Check(name, f"{label} at 200 steps", bias[200], f"below {3 * error:.4f}", bias[200] <= 3 * error)
@@ -268,22 +279,33 @@ def moments(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterato
         yield Check(name, f"{label}: weak order", order, f"above {promised.order - 0.25:g}", kept, why)
 
 
+@functools.cache
+def _floors() -> tuple[Tensor, list[float]]:
+    """Many samples of `smooth`, the same on every path, and the sliced W₂ to them of twelve sets of SAMPLES."""
+    true = smooth(Linear())
+
+    def draw(n: int, seed: int) -> Tensor:
+        own = generator("certify", "truth", seed)
+        pick = torch.multinomial(true.weights, n, replacement=True, generator=own)
+        return true.means[pick] + true.stds[pick][:, None] * torch.randn(n, 2, generator=own).double()
+
+    many = draw(4 * SAMPLES, 100)
+    return many, [sliced_w2(draw(SAMPLES, seed), many, projections=32) for seed in range(12)]
+
+
 def distances(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
-    """Sliced W₂ of 4000 samples of `smooth` at 200 steps, beside truth against truth of the same size."""
-    denoiser, n = smooth(path), 4000
+    """Sliced W₂ of SAMPLES samples of `smooth` at 200 steps, below 2.2 times what truth scores on average.
 
-    def truth(seed: int) -> Tensor:
-        draw = generator("certify", "truth", seed)
-        pick = torch.multinomial(denoiser.weights, n, replacement=True, generator=draw)
-        return denoiser.means[pick] + denoiser.stds[pick][:, None] * torch.randn(n, 2, generator=draw).double()
-
-    floors = [sliced_w2(truth(seed), truth(100), projections=32) for seed in range(12)]
-    draws = Draws.first(n, 5)
-    x = path.prior(draws(-1, torch.empty(n, 2, dtype=torch.float64)))
-    end = walk(sampler, denoiser, x, grid_times(GRID, 200, path), draws)
-    found, most = sliced_w2(end, truth(100), projections=32), max(floors)
-    floor = f"floor {min(floors):.4f} to {most:.4f}"
-    yield Check(name, "sliced W₂ at 200 steps", found, f"below {1.5 * most:.4f}", found < 1.5 * most, floor)
+    That is 6.8 standard deviations of truth (of 500 the largest was 2.07 times the average); a variance 10 % off is
+    seen with power 0.98.
+    """
+    many, floors = _floors()
+    draws = Draws.first(SAMPLES, 5)
+    x = path.prior(draws(-1, torch.empty(SAMPLES, 2, dtype=torch.float64)))
+    end = walk(sampler, smooth(path), x, grid_times(GRID, 200, path), draws)
+    found, bound = sliced_w2(end, many, projections=32), 2.2 * sum(floors) / len(floors)
+    floor = f"floor {min(floors):.4f} to {max(floors):.4f}"
+    yield Check(name, "sliced W₂ at 200 steps", found, f"below {bound:.4f}", found < bound, floor)
 
 
 def equivalents(spec: str, path: Path, name: str) -> Iterator[Check]:
@@ -297,6 +319,19 @@ def equivalents(spec: str, path: Path, name: str) -> Iterator[Check]:
             ends = [walk(bind(SAMPLERS, each, "sampler"), denoiser, x, times, draws) for each in (spec, theirs)]
             difference = float((ends[0] - ends[1]).abs().max())
             yield Check(name, f"same as {theirs}", difference, "below 1e-8", difference < 1e-8)
+
+
+def fitted(path: Path, name: str) -> Iterator[Check]:
+    """On N(m, C) with two different variances a fitted table misses with 2 evaluations and is exact with 3."""
+    denoiser = gaussian(path, torch.tensor([0.7, -0.3], dtype=torch.float64), torch.tensor([1.2, 0.3]).double().diag())
+    x = path.prior(starts(modes(path), 64) / path.along([1.0])[0].sigma)
+    for found in fit(denoiser, x[:32], (2, 3), plan=Plan(32, 0, 32, 400, 2)):
+        sampler = bind(SAMPLERS, found.sampler, "sampler")
+        error = walk(sampler, denoiser, x[32:], grid_times(found.grid, found.steps, path))
+        worst = float((error - denoiser.flow(x[32:], 1.0, 0.0)).abs().max())
+        label, exact = f"fitted to 2 variances, {found.steps} evaluations", found.steps > 2
+        kept = worst < 1e-8 if exact else worst > 1e-4
+        yield Check(name, label, worst, "below 1e-8" if exact else "above 1e-4", kept, "Krylov: r + 1 for r variances")
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
@@ -320,6 +355,8 @@ def certify(what: str | Sampler, paths: Sequence[str] = ALL, promised: Facts | N
                 yield from end_points(sampler, path, name)
             if isinstance(what, str):
                 yield from equivalents(what, path, name)
+            if what == "bespoke":
+                yield from fitted(path, name)
         except EbbflowError as refusal:
             yield Check(name, "refused", math.nan, "", None, str(refusal))
         except Exception as error:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +91,12 @@ class Comparison:
     samplings: list[Sampling]
     quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
     quality_metric: str
-    floor: tuple[float, float]
+    floor: tuple[float, float]  # the range of truth's own
     settings: dict[str, str]
     classes: tuple[str, ...] = ()  # names of the labels
     columns: tuple[str, ...] = ()  # names of the columns
     domain: str = "points"
+    at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
 
 
 def compare(
@@ -233,6 +234,11 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
         quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
         quality_metric=first.name,
         floor=(first.floor_low, first.floor_high),
+        at_floor={
+            name: min(reached)
+            for name, points in quality.items()
+            if (reached := [evaluations for evaluations, row in points if row.at_floor])
+        },
         domain=recipe.domain,
         **domain(recipe).shown(recipe, n),
     )
@@ -251,30 +257,36 @@ def _shared(command: str, recipe: Recipe) -> str:
 
 
 def summary(comparison: Comparison) -> str:
-    """The table of the comparison: a row per way of sampling, the metrics that rank, and truth's own range below."""
+    """The table of the comparison: a row per way of sampling, the metrics that rank, and truth's own below.
+
+    Beside what is at its floor stands a =.
+    """
+    from .metrics.floor import LEVEL
+
     wanted = domain(comparison).PLAN.summary
     names = [row.name for row in comparison.samplings[0].measurements if row.name in wanted]
     cells = [("", "sampler", "evaluations", "CPU s", *names)]
     for s in comparison.samplings:
         method = next(m.name for m in comparison.methods if m.key == s.method)
         rows = {row.name: row for row in s.measurements}
-        values = (f"{rows[name].value:.4g}" if name in rows else "-" for name in names)
+        values = (f"{rows[name].value:.4g}{' =' * rows[name].at_floor}" if name in rows else "-" for name in names)
         cells.append((method, s.label, str(s.evaluations), f"{s.seconds:.1f}", *values))
     rows = {row.name: row for row in comparison.samplings[0].measurements}
-    floors = (f"{rows[name].floor_low:.4g} to {rows[name].floor_high:.4g}" for name in names)
-    cells.append(("truth", "against truth", "", "", *floors))
+    cells.append(("truth", "against truth", "", "", *(f"{rows[name].floor:.4g}" for name in names)))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
     trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
     title = printable(f"{comparison.title}; trained in {trained}")
-    return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    key = f"=: can't be told from truth, p ≥ {LEVEL}"
+    return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1], key])
 
 
 def save_metrics(comparison: Comparison, folder: Path) -> Path:
     """Write metrics.json: every number of the comparison, none of its points."""
     whole = asdict(replace(comparison, methods=[], samplings=[]))
-    numbers = {name: whole[name] for name in ("title", "command", "settings", "quality_metric", "quality", "floor")}
+    wanted = ("title", "command", "settings", "quality_metric", "quality", "floor", "at_floor")
+    numbers = {name: whole[name] for name in wanted}
     numbers["training"] = [
         {"method": m.name, "cpu_seconds": m.seconds, "last_loss": m.losses[-1].item() if len(m.losses) else None}
         for m in comparison.methods
@@ -282,7 +294,7 @@ def save_metrics(comparison: Comparison, folder: Path) -> Path:
     numbers["samplings"] = [
         {
             **{name: getattr(s, name) for name in ("method", "label", "sampler", "steps", "evaluations", "seconds")},
-            "measurements": [asdict(row) | {"at_floor": row.at_floor} for row in s.measurements],
+            "measurements": [row.record() for row in s.measurements],
         }
         for s in comparison.samplings
     ]

@@ -8,6 +8,7 @@ from scipy.stats import chi2
 
 from ebbflow.data import DATASETS, load, mixture
 from ebbflow.errors import InputError
+from problems import FALSE_POSITIVE
 
 N = 100_000
 DENSE = [name for name, data in DATASETS.items() if data.log_density]
@@ -67,10 +68,10 @@ def chi_square(name: str, x: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", DENSE)
 def test_samples_follow_the_density(name):
-    # False positives: 5 sets at 1e-7. Power: one set 3 % too large is always noticed.
+    # False positives: 5 sets at FALSE_POSITIVE. Power: one set 3 % too large is always noticed.
     x = load(name, N, seed=1).x
-    assert chi_square(name, x) > 1e-7
-    assert chi_square(name, 1.03 * x) < 1e-7
+    assert chi_square(name, x) > FALSE_POSITIVE
+    assert chi_square(name, 1.03 * x) < FALSE_POSITIVE
 
 
 @pytest.mark.parametrize("name", SMOOTH)

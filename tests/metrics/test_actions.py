@@ -83,7 +83,7 @@ def test_a_policy_of_two_ways_is_best_where_their_mean_is_not():
     g = torch.Generator().manual_seed(0)
     way = lambda *shape: 2.0 * torch.randint(2, shape, generator=g) - 1
     truth, draws = way(2000, 1, 1), way(2000, 8, 1, 1)
-    assert mean_absolute_error(draws[:, 0], truth).value == pytest.approx(1, abs=0.11)  # 5 standard errors
+    assert mean_absolute_error(draws[:, 0], truth).value == pytest.approx(1, abs=0.135)  # 6 standard errors
     assert best_of(draws, truth).value < 0.02
     assert best_of(0 * draws, truth).value == 1
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from ebbflow.errors import InputError
 from ebbflow.metrics import energy_distance, mmd2
-from ebbflow.metrics.mmd import energy_influence, median_distance, mmd2_influence
+from ebbflow.metrics.mmd import energy_influence, median_distance, mmd2_influence, spectrum
+from problems import SIGMAS
 
 
 def normal(n, d, seed, shift=0.0, dtype=torch.float64):
@@ -66,7 +67,7 @@ def test_a_diverged_generator_still_has_a_distance():
 
 
 def test_between_two_gaussians_in_closed_form():
-    """N(0, 1), N(1.5, 1), h = 1: E k = exp(−δ²/6)/√3; energy 2 E|N(1.5, 2)| − 4/√π. 5.4 standard errors: 1e-7."""
+    """N(0, 1), N(1.5, 1), h = 1: E k = exp(−δ²/6)/√3; energy 2 E|N(1.5, 2)| − 4/√π. 6 standard errors: 2e-9."""
     x, y, delta = normal(6000, 1, 0), normal(6000, 1, 1, shift=1.5), 1.5
     squared = 2 / 3**0.5 * (1 - math.exp(-(delta**2) / 6))
     across = 2 / math.pi**0.5 * math.exp(-(delta**2) / 4) + delta * math.erf(delta / 2)
@@ -76,20 +77,28 @@ def test_between_two_gaussians_in_closed_form():
     ):
         error = math.sqrt((of_x.var() + of_y.var()) / 6000)
         assert error < 0.03 * expected  # else the next line says nothing
-        assert abs(value - expected) < 5.4 * error
+        assert abs(value - expected) < SIGMAS * error
 
 
 @pytest.mark.parametrize("distance", [mmd2, energy_distance])
 def test_unbiased_between_equal_laws_and_positive_between_others(distance):
-    """Over 500 repeats at n = m = 60 the mean is 0 within 5.4 standard errors (1e-7); leaving x′ = x in would
+    """Over 500 repeats at n = m = 60 the mean is 0 within 6 standard errors (2e-9); leaving x′ = x in would
     put it 30 or more off. A mean shifted by 0.5 is then more than 20 standard errors from 0: power 1 − 1e-6."""
 
     def score(shift):
         values = [distance(normal(60, 2, 2 * i), normal(60, 2, 2 * i + 1, shift)) for i in range(500)]
         return np.mean(values) / (np.std(values) / 500**0.5)
 
-    assert abs(score(0.0)) < 5.4
+    assert abs(score(0.0)) < SIGMAS
     assert score(0.5) > 20
+
+
+def test_a_spectrum_by_hand():
+    """The kernel a b of {−1, 1} has the Gram matrix (1, −1; −1, 1): λ = 2/2 and 0; between the two points it is −1. Of
+    {0, 2} it is the same, once centred.
+    """
+    for gram in ([[1.0, -1.0], [-1.0, 1.0]], [[0.0, 0.0], [0.0, 4.0]]):
+        assert sorted(spectrum(np.array(gram))) == pytest.approx([0, 1], abs=1e-12)
 
 
 def test_influence_is_centred_and_adds_up():

@@ -7,6 +7,8 @@ from scipy.stats import binom
 
 from ebbflow.errors import InputError
 from ebbflow.metrics import label_agreement, mean_log_density, mode_fractions, outlier_fraction
+from ebbflow.metrics.modes import expected_outliers
+from problems import FALSE_POSITIVE, SIGMAS
 
 SQUARE = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
 
@@ -19,10 +21,19 @@ def test_outliers_by_hand():
 
 
 def test_a_gaussian_in_the_plane_has_exp_minus_8_beyond_4_sigma():
-    """3.35e-4 of a million: 335 ± 18. The bounds are the exact binomial's, at 1e-7."""
+    """3.35e-4 of a million: 335 ± 18. The bounds are the exact binomial's, at FALSE_POSITIVE; half as many more are
+    seen with power 0.99."""
     x = 0.3 * torch.randn(1_000_000, 2, generator=torch.Generator().manual_seed(0))
-    low, high = binom.ppf([5e-8, 1 - 5e-8], 1_000_000, math.exp(-8))
+    low, high = binom.ppf([FALSE_POSITIVE / 2, 1 - FALSE_POSITIVE / 2], 1_000_000, math.exp(-8))
     assert low <= outlier_fraction(x, torch.zeros(1, 2), 0.3) * 1_000_000 <= high
+
+
+def test_how_many_outliers_truth_has():
+    """P(χ²_d > 16): exp(−8) in the plane, erfc(√8) on a line. Modes nearer than 8 σ share their outliers."""
+    assert expected_outliers(SQUARE, 1.0) == pytest.approx(math.exp(-8))
+    assert expected_outliers(torch.zeros(1, 1), 5.0) == pytest.approx(math.erfc(8**0.5))
+    assert expected_outliers(SQUARE, 1.24) is not None
+    assert expected_outliers(SQUARE, 1.26) is None
 
 
 def test_mode_fractions_by_hand():
@@ -36,10 +47,10 @@ def test_mean_log_density_by_hand():
 
 
 def test_mean_log_density_of_the_truth_is_minus_its_entropy():
-    """N(0, I) in the plane: −1 − log 2π, each sample with variance 1. 5.4 standard errors: 1e-7."""
+    """N(0, I) in the plane: −1 − log 2π, each sample with variance 1. 6 standard errors: 2e-9."""
     x = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(1))
     density = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), torch.ones(2)), 1)
-    assert abs(mean_log_density(x, density.log_prob) + 1 + math.log(2 * math.pi)) < 5.4 / 100_000**0.5
+    assert abs(mean_log_density(x, density.log_prob) + 1 + math.log(2 * math.pi)) < SIGMAS / 100_000**0.5
 
 
 def test_label_agreement_by_hand():

@@ -15,6 +15,7 @@ from ebbflow.metrics.wasserstein import (
     sliced_w2_influence,
     within_mode_influence,
 )
+from problems import SIGMAS
 
 MEANS = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [0.0, -2.0]])
 
@@ -68,10 +69,10 @@ def test_a_shift_in_the_plane():
 
 
 def test_a_shift_in_ten_dimensions():
-    """For |c| = 1, (θ·c)² has mean 1/10 and variance 3/(10·12) − 1/100 = 0.1225²; 5.4 standard errors: 1e-7."""
+    """For |c| = 1, (θ·c)² has mean 1/10 and variance 3/(10·12) − 1/100 = 0.1225²; 6 standard errors: 2e-9."""
     x = normal(5, 10, 0)
     squared = sliced_w2(x, x + 0.1**0.5, projections=20_000) ** 2
-    assert abs(squared - 0.1) < 5.4 * 0.1225 / 20_000**0.5
+    assert abs(squared - 0.1) < SIGMAS * 0.1225 / 20_000**0.5
 
 
 def test_a_scaled_gaussian_in_the_plane():

@@ -8,6 +8,7 @@ import torch
 from ebbflow import DDPM, Draws, Linear, oracle
 from ebbflow.compare import Comparison, Method, Sampling
 from ebbflow.metrics import Measurement
+from ebbflow.metrics.floor import beside_known
 from ebbflow.samplers import sample, trajectory
 from ebbflow.samplers.ode import slope
 
@@ -25,7 +26,10 @@ def means_of(d):
 
 def measurement(name, value, floor, better="lower"):
     spread = 0.05 * abs(floor) + 1e-4
-    return Measurement(name, value, value - spread, value + spread, floor, floor - spread, floor + spread, better)
+    bounds = value, value - spread, value + spread
+    return Measurement(
+        name, *bounds, floor, floor - spread, floor + spread, better, "", *beside_known(bounds, floor, better)
+    )
 
 
 @functools.cache

@@ -118,10 +118,10 @@ def test_the_sentences_are_computed():
     assert "1.00 times (Flow matching)" in report._straightness([straight])
     assert "t = 0.50 (Flow matching)" in report._halfway([straight])
     quality = {"DDPM · Heun": [(8, 0.5), (16, 0.01)], "Flow matching · Euler": [(8, 0.5)]}
-    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, floor=(0.009, 0.011)))
-    assert "DDPM · Heun with 16; Flow matching · Euler did not." in sentence
-    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, floor=(0.001, 0.002)))
-    assert "None of the samplers" in sentence
+    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, at_floor={"DDPM · Heun": 16}))
+    assert "(p ≥ 0.01): DDPM · Heun with 16; Flow matching · Euler did not." in sentence
+    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, at_floor={}))
+    assert "All of the samplers can be told from it" in sentence
 
 
 @pytest.mark.parametrize(

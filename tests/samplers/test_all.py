@@ -11,16 +11,18 @@ from torch import nn
 
 from ebbflow.certify import exact_moments, smooth
 from ebbflow.denoiser import Denoiser
+from ebbflow.errors import InputError
 from ebbflow.networks import MLP
 from ebbflow.oracle import gaussian
 from ebbflow.paths import DDPM, VE, VP, Cosine, Linear
 from ebbflow.randomness import Draws
 from ebbflow.samplers import SAMPLERS, sample, trajectory
+from ebbflow.samplers.facts import facts
 from ebbflow.specs import bind
 from ebbflow.targets import TARGETS
 from ebbflow.times import grid_times
 from ebbflow.tune import evaluations, steps_within
-from problems import PATHS, TABLES, Told, exact, float64, last, noise_like, oracle
+from problems import MEAN, PATHS, STD, TABLES, GaussianNetwork, Told, exact, float64, last, noise_like, oracle
 
 # Evaluations of 10 steps of t = 1, 0.9, … 0 on the linear path, where α(1) = 0, and on VP, where it isn't.
 EVALUATIONS = {
@@ -198,6 +200,49 @@ def test_where_x0_is_known_every_step_is_exact(spec, name):
         mean, std = exact_moments(sampler, knows, float64(1, 0.5, 0.2, 0))
         assert mean == pytest.approx(0.7, abs=1e-9)
         assert std < 1e-6
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_network_of_every_target_is_walked_to_the_data_by_every_sampler(name):
+    """Every row of SAMPLERS × every row of TARGETS, through a Denoiser whose network is exact for N(0.7, 0.25).
+
+    The end's mean and std after 10 steps, without sampling: the oracle's to rounding (to 0.01 where α(1) = 0 leaves a
+    noise or score to be asked at σ/α = 200 instead), and the data's to what a method of its order leaves.
+    """
+    path, law = PATHS[name], oracle(PATHS[name])
+    for spec in SAMPLERS:
+        own = ("dopri5:rtol=0.01,atol=0.01", 2) if spec == "dopri5" else (spec, 10)  # whose steps are its own affair
+        sampler, times = bind(SAMPLERS, own[0], "sampler"), grid_times("flow_power:exponent=1.3", own[1], path)
+        known, rest = exact_moments(sampler, law, times), 0.15 if facts(spec).order == 1 else 0.03
+        for target in TARGETS:
+            found, cell = exact_moments(sampler, exact(path, target), times, law), (spec, name, target)
+            assert found == pytest.approx((MEAN, STD), abs=rest), cell
+            moved = target in ("noise", "score") and exact(path, target).t_max < 1
+            assert found == pytest.approx(known, abs=0.01 if moved else 1e-6), cell
+
+
+def test_between_two_sample_sets_every_sampler_walks_or_refuses_in_one_sentence():
+    """Only the velocity has a meaning there: what needs x̂₀ or ε̂ refuses on every path, the rest walks as ever."""
+    x = float64(-1.3, 0.2, 0.9)[:, None]
+    for name, path in PATHS.items():
+        network, times = GaussianNetwork(path, "velocity"), grid_times("flow_power", 5, path)
+        between = Denoiser(network, path, gaussian_end=False)
+        for spec in SAMPLERS:
+            if spec in (*IN_TIME, "ddim", "dopri5"):
+                ends = [last(SAMPLERS[spec](each, x, times)) for each in (between, Denoiser(network, path))]
+                assert float((ends[0] - ends[1]).abs().max()) <= 1e-3 * (spec == "dopri5"), (spec, name)
+                network.calls = 0
+                continue
+            with pytest.raises(InputError, match=r"^[^.]+ needs a path from Gaussian noise: [^.]+\.$"):
+                last(SAMPLERS[spec](between, x, times, draws=Draws.first(3, 0)))
+            assert (spec, name, network.calls) == (spec, name, 0)
+            if spec in STOCHASTIC:
+                with pytest.raises(InputError, match=r"^[^.]+ needs draws=Draws\.first\(n, seed\)\.$"):
+                    last(SAMPLERS[spec](exact(path), x, times))
+        for target in TARGETS:
+            if target != "velocity":
+                with pytest.raises(InputError, match=r"^Between two sample sets only the velocity [^.]+\.$"):
+                    Denoiser(network, path, target, gaussian_end=False)
 
 
 class Addressed(Draws):

@@ -4,6 +4,7 @@
     wasserstein  sliced_w2, within_mode_sliced_w2, exact_w2
     mmd          mmd2, energy_distance
     modes        outlier_fraction, mode_fractions, mean_log_density, label_agreement
+    floor        the error of a difference to the floor, and its p
     report       METRICS, measure → list[Measurement], table, to_json
 
 and of images, in the features of a network:

@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from .inputs import Array, pair
+from .inputs import Array, pair, points
+from .mmd import ALIKE, spectrum
 
 ROWS = 512  # rows of a strip of pairs
 
@@ -23,6 +24,12 @@ def kid_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tupl
     xx, yy, xy, yx = _pair_means(*pair(x, y, at_least=2))
     of_x, of_y = 2 * (xx - xy), 2 * (yy - yx)
     return of_x - of_x.mean(), of_y - of_y.mean()
+
+
+def kid_spectrum(y: Float[Tensor, " m *d"]) -> Array:
+    """The spectrum of kid's kernel on y."""
+    b = points(y[:ALIKE])
+    return spectrum((b @ b.T / b.shape[1] + 1) ** 3)
 
 
 def _pair_means(x: Array, y: Array) -> tuple[Array, Array, Array, Array]:

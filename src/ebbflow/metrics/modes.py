@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
+from scipy.special import gammaincc
 from torch import Tensor
 
 from ..errors import InputError
@@ -22,6 +23,14 @@ def outlier_fraction(
     """
     _, distance = nearest_mode(*mixture(x, means, std))
     return float((distance > sigmas * std).mean())
+
+
+def expected_outliers(means: Float[Tensor, " k ..."], std: float, sigmas: float = 4.0) -> float | None:
+    """What outlier_fraction is in truth, P(χ²_d > sigmas²); None where modes are so near that one's are another's."""
+    centres = means.double().flatten(1)
+    if len(centres) > 1 and float(torch.pdist(centres).min()) < 2 * sigmas * std:
+        return None
+    return float(gammaincc(centres.shape[1] / 2, sigmas**2 / 2))
 
 
 def mode_fractions(x: Float[Tensor, " n *d"], means: Float[Tensor, " k ..."]) -> Float[Tensor, " k"]:

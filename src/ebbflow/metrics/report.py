@@ -3,6 +3,10 @@
 **Floor.** A distance between finite samples is never 0. Its floor is the same metric, at the same sizes, with truth
 in place of the generator: fresh real samples against other real samples, a few independent repeats.
 
+**At the floor.** Each row has the difference to the mean floor, with the standard error of both together, and p: how
+often truth itself would be as far off, on the side that is worse (both sides where neither is); see floor.py. Shares
+are counted exactly. "At the floor" means p ≥ 0.01: no fault that this many samples can show.
+
 **Memorisation.** Where it is known what the generator was trained on, the reference is what was held out, the floor is
 that of training rows against it, and the last rows say how near samples come to training rows; there the floor is that
 of held-out rows.
@@ -10,9 +14,10 @@ of held-out rows.
 **Interval.** 95 %, for the value the metric has *on average over samples of this size*, the number to hold against
 the floor. Means (log-density) are bootstrapped; distances are bootstrapped through each sample's influence on them
 (the linearised bootstrap: Efron 1982, doi:10.1137/1.9781611970319, chapter 6), because resampling whole sets makes
-ties, and a tie is as good as a wrong sample to a distance. Measured coverage at 500 samples: 0.95 away from the
-floor, 0.91–0.99 at it, where the linear term vanishes and the interval is wider than it need be, mostly upwards.
-Fractions get the exact binomial interval: no outlier in 10 000 bootstraps to 0 ± 0, and may be 0.04 %.
+ties, and a tie is as good as a wrong sample to a distance. At the floor the linear term vanishes: an interval of W2 is
+wider than it need be there, and MMD², energy distance and KID, which are unbiased, get the second term from the
+kernel's spectrum. Fractions get the exact binomial interval: no outlier in 10 000 bootstraps to 0 ± 0, and may be
+0.04 %.
 """
 
 import json
@@ -29,10 +34,18 @@ from torch import Tensor
 
 from ..errors import InputError, printable
 from ..specs import pick
+from .floor import LEVEL, TINY, Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .inputs import Array
 from .memorisation import copied_share, nearest
-from .mmd import energy_distance, energy_influence, mmd2, mmd2_influence
-from .modes import label_agreement, log_densities, mean_log_density, mode_fractions, outlier_fraction
+from .mmd import energy_distance, energy_influence, energy_spectrum, mmd2, mmd2_influence, mmd2_spectrum
+from .modes import (
+    expected_outliers,
+    label_agreement,
+    log_densities,
+    mean_log_density,
+    mode_fractions,
+    outlier_fraction,
+)
 from .wasserstein import (
     exact_w2,
     exact_w2_influence,
@@ -43,7 +56,6 @@ from .wasserstein import (
 )
 
 Points = Tensor | tuple[Tensor, Tensor]  # real points, alone or with their labels
-Better = Literal["lower", "higher", "equal"]
 
 COUNT_NOISE = (
     "On a mixture, plain SW2 and W2 measure mode-count noise (floor 0.10–0.19 for 10 000 samples of three"
@@ -56,7 +68,8 @@ MOST_ROWS = 16  # modes or labels beyond this get no row each
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row: the value, its 95 % interval, and what truth itself scores (mean and range over the repeats)."""
+    """One row: the value, its 95 % interval, what truth itself scores (mean and range over the repeats), the standard
+    error of value − floor, and p: how often truth would be as far off. NaN: there is no such number."""
 
     name: str
     value: float
@@ -67,12 +80,22 @@ class Measurement:
     floor_high: float
     better: Better
     note: str = ""
+    error: float = math.nan
+    p: float = math.nan
+
+    @property
+    def difference(self) -> float:
+        """value − floor."""
+        return self.value - self.floor
 
     @property
     def at_floor(self) -> bool:
-        """Whether the interval reaches into the truth's own range: no fault that this many samples can show."""
-        under, over = self.low <= self.floor_high, self.high >= self.floor_low
-        return {"lower": under, "higher": over, "equal": under and over}[self.better]
+        """Whether p ≥ LEVEL: no fault that this many samples can show."""
+        return self.p >= LEVEL
+
+    def record(self) -> dict[str, Any]:
+        """Every number of the row, for files."""
+        return asdict(self) | {"difference": self.difference, "at_floor": self.at_floor}
 
 
 @dataclass(frozen=True)
@@ -97,18 +120,39 @@ class Case:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of METRICS. Without an `influence` the value is a fraction of the samples."""
+    """A row of METRICS. Without an `influence` or `interval` the value is a share of the samples, a count.
+
+    truth: a share's own in truth and the draws it was found on (∞: known), where that is more than the floors' counts;
+    None where it isn't. p: that of another number, where it can be had exactly.
+    """
 
     value: Callable[[Case], float]
     influence: Callable[[Case], tuple[Array, ...]] | None = None
+    spectrum: Callable[[Case], Array] | None = None  # of its kernel, of an unbiased distance through pairs
     better: Better = "lower"
     root: bool = False  # the influence is on the square of the value
     needs: Sequence[str] = ()  # the fields of Case it can't do without
     each: Literal["", "mode", "label"] = ""
     at_most: int | None = None  # how many points it takes in the report
     even: bool = False  # whether it takes as many samples as real points
-    interval: Callable[[Case, float], tuple[float, float]] | None = None  # instead of the influence's or a fraction's
+    interval: Callable[[Case, float], tuple[float, float]] | None = None  # instead of the influence's
+    truth: Callable[[Case], tuple[float, float] | None] | None = None
+    p: Callable[[Case], float] | None = None
     note: str = ""
+
+    @property
+    def share(self) -> bool:
+        """Whether it counts samples."""
+        return self.influence is None and self.interval is None
+
+    @property
+    def of_sets(self) -> bool:
+        """Whether it is a distance of two sets, whose linear term vanishes at the floor."""
+        return self.root or self.spectrum is not None
+
+    def count(self, case: Case) -> int:
+        """How many samples it looks at."""
+        return len(case.distance if "distance" in self.needs else case.x)
 
 
 METRICS: dict[str, Metric] = {
@@ -118,7 +162,11 @@ METRICS: dict[str, Metric] = {
         root=True,
         needs=("means", "std"),
     ),
-    "outliers beyond 4 σ": Metric(lambda c: outlier_fraction(c.x, c.means, c.std), needs=("means", "std")),
+    "outliers beyond 4 σ": Metric(
+        lambda c: outlier_fraction(c.x, c.means, c.std),
+        needs=("means", "std"),
+        truth=lambda c: None if (share := expected_outliers(c.means, c.std)) is None else (share, math.inf),
+    ),
     "mean log-density": Metric(
         lambda c: mean_log_density(c.x, c.log_density),
         lambda c: (log_densities(c.x, c.log_density),),
@@ -138,8 +186,15 @@ METRICS: dict[str, Metric] = {
         needs=("asked", "labels"),
         each="label",
     ),
-    "MMD²": Metric(lambda c: mmd2(c.x, c.y), lambda c: mmd2_influence(c.x, c.y), at_most=4096),
-    "energy distance": Metric(lambda c: energy_distance(c.x, c.y), lambda c: energy_influence(c.x, c.y), at_most=4096),
+    "MMD²": Metric(
+        lambda c: mmd2(c.x, c.y), lambda c: mmd2_influence(c.x, c.y), lambda c: mmd2_spectrum(c.y), at_most=4096
+    ),
+    "energy distance": Metric(
+        lambda c: energy_distance(c.x, c.y),
+        lambda c: energy_influence(c.x, c.y),
+        lambda c: energy_spectrum(c.y),
+        at_most=4096,
+    ),
     "sliced W2": Metric(
         lambda c: sliced_w2(c.x, c.y), lambda c: sliced_w2_influence(c.x, c.y), root=True, note=COUNT_NOISE
     ),
@@ -156,18 +211,19 @@ METRICS: dict[str, Metric] = {
         better="equal",
         needs=("distance",),
         interval=lambda c, value: _ratio_interval(c),
+        p=lambda c: medians(c.distance, c.held_distance),
         note="the median distance to the nearest training row, over that of held-out rows; below its floor: memorised",
     ),
     "copies": Metric(
         lambda c: copied_share(c.distance, c.held_distance),
         needs=("distance",),
-        interval=lambda c, value: binomial_interval(round(value * len(c.distance)), len(c.distance)),
+        truth=lambda c: (copied_share(c.held_distance, c.held_distance), float(len(c.held_distance))),
         note="no farther from a training row than the nearest 1 % of held-out rows",
     ),
     "exact copies": Metric(
         lambda c: float((c.distance == 0).double().mean()),
         needs=("distance",),
-        interval=lambda c, value: binomial_interval(round(value * len(c.distance)), len(c.distance)),
+        truth=lambda c: (float((c.held_distance == 0).double().mean()), float(len(c.held_distance))),
         note="samples that are a training row, number for number",
     ),
 }
@@ -245,6 +301,7 @@ def measure(
         if only is None or key in only
         for name, task in _expand(key, metric, case, first)
     }
+    at_hand = math.inf if callable(reference) else float(len(_labelled(reference if train is None else train)[0]))
     floors = {} if floors is None else floors
     missing = {name: floors.setdefault((name, len(kept)), []) for name in todo if (name, len(kept)) not in floors}
     for floor_case in (first, *floor_cases) if missing else ():
@@ -256,15 +313,39 @@ def measure(
     for name, (metric, which) in todo.items():
         part = _part(case, metric, which)
         value = metric.value(part)
-        low, high = interval(metric, part, value, seed)
-        count = len(part.distance) if "distance" in metric.needs else len(part.x)
+        bounds, count = (value, *interval(metric, part, value, seed)), metric.count(part)
         seen = f"On {count} of the {len(samples)} samples." if count < int(finite.sum()) else ""
         note = "\n".join(filter(None, (seen, metric.note)))
-        floor = floors[name, len(kept)]
-        rows.append(
-            Measurement(name, value, low, high, float(np.mean(floor)), min(floor), max(floor), metric.better, note)
-        )
+        # Two halves of one set are as far apart as two sets are, though a number of one half is not.
+        pool = math.inf if metric.of_sets and train is None else at_hand
+        rows.append(_beside(name, metric, part, bounds, floors[name, len(kept)], pool, note))
     return rows
+
+
+def _beside(
+    name: str,
+    metric: Metric,
+    case: Case,
+    bounds: tuple[float, float, float],
+    floors: Sequence[float],
+    pool: float,
+    note: str,
+) -> Measurement:
+    """The row of a value and its interval beside floors as large as the case, each drawn from a pool of real points."""
+    n, floor = metric.count(case), float(np.mean(floors))
+    if metric.share:
+        known = metric.truth and metric.truth(case)
+        floor, of = known or (floor, draws_behind(n, len(floors), pool))
+        error, p = share_beside(bounds, n, floor, of, metric.better)
+    elif metric.of_sets:
+        spectrum = None if metric.spectrum is None else metric.spectrum(case) * (1 / len(case.x) + 1 / len(case.y))
+        error, p = sets_beside(bounds, floors, metric.better, n / pool, spectrum)
+    else:
+        taken = 0.5 if "distance" in metric.needs else n / pool  # halves of the held-out rows
+        error, p = means_beside(bounds, floors, metric.better, taken)
+        p = p if metric.p is None else metric.p(case)
+    spread = min(*floors, floor), max(*floors, floor)
+    return Measurement(name, *bounds, floor, *spread, metric.better, note, error, p)
 
 
 def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[float, float]:
@@ -272,19 +353,30 @@ def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[f
     if metric.interval is not None:
         return metric.interval(case, value)
     if metric.influence is None:
-        return binomial_interval(round(value * len(case.x)), len(case.x))
+        n = metric.count(case)
+        return binomial_interval(round(value * n), n)
     if not math.isfinite(value):  # a log-density of −∞ has no spread
         return math.nan, math.nan
     if metric.root:
         low, high = influence_interval(value**2, metric.influence(case), seed)
         return math.sqrt(max(0.0, low)), math.sqrt(max(0.0, high))
-    return influence_interval(value, metric.influence(case), seed)
+    spectrum = None if metric.spectrum is None else metric.spectrum(case)
+    return influence_interval(value, metric.influence(case), seed, spectrum)
 
 
-def influence_interval(value: float, influences: Sequence[Array], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a value from what each sample adds to it, one array for each set of samples."""
+def influence_interval(
+    value: float, influences: Sequence[Array], seed: int = 0, spectrum: Array | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of a value from what each sample adds to it, one array for each set of samples.
+
+    spectrum: of the kernel, where the value is a U-statistic of pairs. Its second term, (1/n + 1/m) Σ λ (z² − 1), is
+    then drawn as well: it is all there is between equal laws, where small influences come with a small value.
+    """
     rng = np.random.default_rng(seed)
     shift = sum(_resampled_means(influence, rng) for influence in influences)
+    if spectrum is not None:
+        rate = sum(1 / len(influence) for influence in influences)
+        shift = shift + rate * (np.square(rng.standard_normal((REPLICATES, len(spectrum)))) - 1) @ spectrum
     low, high = np.percentile(shift, [2.5, 97.5]).tolist()
     return value + low, value + high
 
@@ -313,14 +405,19 @@ def median_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """The rows as aligned text, each beside its floor, with the notes underneath."""
+    """The rows as aligned text, each beside its floor, with the notes underneath.
+
+    value − floor has the standard error of both; what p is stands in the last line.
+    """
     span = lambda low, high: "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
-    cells = [("metric", "value", "95 % interval", "floor", "floor's range", "better", "")]
+    cells = [("metric", "value", "95 % interval", "floor", "value − floor", "p", "better", "")]
     for row in rows:
         verdict = "at the floor" if row.at_floor else ""
         floor = "-" if math.isnan(row.floor) else f"{row.floor:.4g}"
-        bounds = span(row.low, row.high), floor, span(row.floor_low, row.floor_high)
-        cells.append((row.name, f"{row.value:.4g}", *bounds, row.better, verdict))
+        apart = "-" if math.isnan(row.error) else f"{row.difference:+.2g} ± {row.error:.1g}"
+        cells.append(
+            (row.name, f"{row.value:.4g}", span(row.low, row.high), floor, apart, _chance(row.p), row.better, verdict)
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
     lines.insert(1, "─" * (sum(widths) + 2 * len(widths) - 2))
@@ -333,13 +430,19 @@ def table(rows: Sequence[Measurement]) -> str:
         most = f"every row{f' but {others[0]}' if others else ''}"
         of = most if len(others) < 2 < len(names) else ", ".join(names)
         lines.append(f"{of}: {note}")
+    if not all(math.isnan(row.p) for row in rows):
+        lines.append(f"p: how often truth itself would be as far off, or worse; at the floor: p ≥ {LEVEL}")
     return "\n".join(printable(line.rstrip()) for line in lines)
+
+
+def _chance(p: float) -> str:
+    return "-" if math.isnan(p) else f"< {TINY:.0e}" if p < TINY else f"{p:.2g}"
 
 
 def to_json(rows: Sequence[Measurement]) -> str:
     """The rows as a JSON list; a number that is not finite becomes null."""
     plain = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
-    records = [{key: plain(value) for key, value in asdict(row).items()} | {"at_floor": row.at_floor} for row in rows]
+    records = [{key: plain(value) for key, value in row.record().items()} for row in rows]
     return json.dumps(records, indent=2, ensure_ascii=False)
 
 
@@ -347,7 +450,10 @@ def _non_finite(bad: int, n: int) -> Measurement:
     if n == 0:
         raise InputError("There are no samples to measure.")
     note = f"{bad} of {n} samples; every other row is over the finite ones." if bad else ""
-    return Measurement("non-finite", bad / n, *binomial_interval(bad, n), 0.0, 0.0, 0.0, "lower", note)
+    bounds = bad / n, *binomial_interval(bad, n)
+    return Measurement(
+        "non-finite", *bounds, 0.0, 0.0, 0.0, "lower", note, *share_beside(bounds, n, 0.0, math.inf, "lower")
+    )
 
 
 @dataclass(frozen=True)

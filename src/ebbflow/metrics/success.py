@@ -1,6 +1,6 @@
 """How well does a policy do? The rate at which its episodes succeed and their mean score, each with an interval.
 
-The floor of these rows is what demonstrations or another expert score, where that is given.
+The floor of these rows is what demonstrations or another expert score, where that is given; p takes it for exact.
 """
 
 import math
@@ -10,9 +10,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ..errors import InputError
+from .floor import NORMAL, beside_known, share_beside
 from .report import Measurement
-
-NORMAL = 1.959963984540054  # 97.5 % of N(0, 1)
 
 
 def wilson_interval(mean: float, n: int) -> tuple[float, float]:
@@ -50,8 +49,13 @@ def success_rate(successes: Sequence[bool | float], *, expert: float = math.nan)
     """
     n, shares = len(successes), [float(success) for success in successes]
     rate = sum(shares) / max(n, 1)
-    interval = wilson_interval(rate, n) if set(shares) <= {0.0, 1.0} else score_interval(shares)
-    return Measurement("success rate", rate, *interval, expert, expert, expert, "higher", _of(n))
+    if set(shares) <= {0.0, 1.0}:
+        bounds = rate, *wilson_interval(rate, n)
+        beside = (math.nan, math.nan) if math.isnan(expert) else share_beside(bounds, n, expert, math.inf, "higher")
+    else:
+        bounds = rate, *score_interval(shares)
+        beside = beside_known(bounds, expert, "higher")
+    return Measurement("success rate", *bounds, expert, expert, expert, "higher", _of(n), *beside)
 
 
 def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurement:
@@ -65,8 +69,9 @@ def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurem
             raise InputError(f"A score must be in [0, 1]; got {score!r}.")
     if not len(scores):
         raise InputError("A mean score needs at least one episode; got none.")
-    mean = float(np.mean(scores))
-    return Measurement("mean score", mean, *score_interval(scores), expert, expert, expert, "higher", _of(len(scores)))
+    bounds = float(np.mean(scores)), *score_interval(scores)
+    beside = beside_known(bounds, expert, "higher")
+    return Measurement("mean score", *bounds, expert, expert, expert, "higher", _of(len(scores)), *beside)
 
 
 def mean_length(lengths: Sequence[int]) -> Measurement:

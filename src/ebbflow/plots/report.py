@@ -21,6 +21,7 @@ from ..domains import domain
 from ..errors import InputError
 from ..files import storage, write_file
 from ..metrics import Measurement
+from ..metrics.floor import LEVEL, TINY
 from . import animation, curves, points, style
 from .points import Panel
 
@@ -244,18 +245,12 @@ def _quality_sentence(c: Comparison) -> str:
     lead = f"The grey band is what truth itself scores in {c.quality_metric} at this sample size."
     if better != "lower":
         return lead
-    reached = {}
-    for label, line in c.quality.items():
-        counts = [n for n, value in sorted(line) if value <= c.floor[1]]
-        if counts:
-            reached[label] = counts[0]
-    if not reached:
-        return lead + " None of the samplers gets into it with the evaluations tried."
-    parts = [f"{label} with {n:,}" for label, n in sorted(reached.items(), key=lambda item: item[1])]
-    rest = len(c.quality) - len(reached)
-    others = f"; the other {rest} did not" if rest > 1 else ""
-    others = f"; {next(k for k in c.quality if k not in reached)} did not" if rest == 1 else others
-    return lead + f" Fewest evaluations tried that got into it: {', '.join(parts)}{others}."
+    if not c.at_floor:
+        return lead + " All of the samplers can be told from it with the evaluations tried."
+    parts = [f"{label} with {n:,}" for label, n in sorted(c.at_floor.items(), key=lambda item: item[1])]
+    rest = [label for label in c.quality if label not in c.at_floor]
+    others = f"; {rest[0] if len(rest) == 1 else f'the other {len(rest)}'} did not" if rest else ""
+    return lead + f" Fewest evaluations tried that reached it (p ≥ {LEVEL}): {', '.join(parts)}{others}."
 
 
 def _best(c: Comparison, method: Method) -> int:
@@ -336,7 +331,8 @@ def _cell(row: Measurement | None, best: bool) -> str:
         return "<td>–</td>"
     value = f"<b>{_number(row.value)}</b>" if best else _number(row.value)
     tick = "<span class=ok title='no different from truth'>✓ </span>" if row.at_floor else ""
-    return f"<td>{tick}{value}<small>{_span(row.low, row.high)}</small></td>"
+    chance = "" if math.isnan(row.p) else f"p {'&lt;' if row.p < TINY else '='} {_number(max(row.p, TINY))}"
+    return f"<td>{tick}{value}<small>{_span(row.low, row.high)}<br>{chance}</small></td>"
 
 
 def _sampler(s: Sampling) -> str:
@@ -364,9 +360,9 @@ def _tables(c: Comparison) -> str:
     out = _table(c, [name for name in names if name not in each])
     if names:
         out += (
-            "<p class=key>Under each value is its 95 % interval. <span class=ok>✓</span> no different from truth at "
-            "this sample size. <b>Bold</b>: best beyond doubt, where no row reaches the truth and its interval is "
-            "apart from all others.</p>"
+            "<p class=key>Under each value are its 95 % interval and p, how often truth itself would be as far off, or "
+            f"worse. <span class=ok>✓</span> no different from truth at this sample size (p ≥ {LEVEL}). <b>Bold</b>: "
+            "best beyond doubt, where no row reaches the truth and its interval is apart from all others.</p>"
         )
     if each:
         out += f"<details><summary>One column for each mode or label</summary>{_table(c, each)}</details>"
