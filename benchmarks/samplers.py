@@ -48,7 +48,6 @@ COUNTS = (5, 10, 20)
 MEASURES = ("rms", "median")
 OURS, ALL = "ebbflow", "any peer"
 FEW = 20  # rows that walk on a large network, beside the defaults
-WEIGHED = 10  # evaluations up to which `ebbflow tune` fits every weight
 JOINT = 30  # gradient steps of a fit to an exact denoiser
 KINDS = ("fresh", "trained", "float32", "developed")
 JUDGED = KINDS[:2]
@@ -184,11 +183,12 @@ Choices = dict[str, dict[int, tuple[str, str]]]  # "problem, path" → count →
 
 
 def tuned(plan: "Plan", bar: tqdm, keep: Callable[[Choices], None] = lambda choices: None) -> Choices:
-    """`ebbflow tune` for both measures at once, on noise that nothing is reported on."""
+    """`ebbflow tune --depth times` for both measures at once, on noise that nothing is reported on."""
     made: Choices = {}
     for problem, count in product(plan.tuned, plan.counts):
-        model, depth = exact(problem, "linear"), "weights" if count <= WEIGHED else "times"
-        found = tune(model, starts(model.dim, plan.tuning, seed=99), count, depth=depth, reference_steps=plan.reference)
+        model, steps = exact(problem, "linear"), plan.reference // 2
+        start = starts(model.dim, plan.tuning, seed=99)
+        found = tune(model, start, count, depth="times", reference_steps=steps)
         made.setdefault(f"{problem}, linear", {})[count] = found.sampler, found.grid
         bar.update()
         keep(made)
@@ -277,8 +277,8 @@ class Plan:
     counts: tuple[int, ...] = COUNTS
     starts: int = 2048
     few: tuple[int, int] = (1024, 96)  # starts of a network; of one of pictures
-    tuned: tuple[str, ...] = ("three Gaussians", "16 dimensions")  # by `ebbflow tune`, on the linear path
-    tuning: int = 4096  # starts that it chooses on
+    tuned: tuple[str, ...] = tuple(FRESH)  # by `ebbflow tune`, on the linear path
+    tuning: int = 256  # starts that it chooses and judges on
     reference: int = 200  # RK4 steps
     seeds: int = 2  # of a fit
     repeats: int = 9
@@ -671,7 +671,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(results: Results, text: str, out: Path, image: Path) -> None:
     """The section of RESULTS.md, samplers.json and the picture."""
     write_section(out / "RESULTS.md", "samplers", text)
-    (out / "samplers.json").write_text(json.dumps(asdict(results), indent=1) + "\n")
+    (out / "samplers.json").write_text(json.dumps(asdict(results), ensure_ascii=False) + "\n")
     (out / "choices.json").unlink(missing_ok=True)
     picture(results, image)
 
