@@ -1,8 +1,8 @@
 """The mutation check, `make mutants`: slips planted in the core one at a time, every one of which the tests must find.
 
 A slip is one plausible mistake: a text that stands once in a file, what stands there instead, and what is wrong with it
-in words. It goes into a copy of src and tests, never into the working tree. The tests most likely to notice run first;
-where they don't, the whole fast suite does, and a slip that passes it too has survived: a test is missing.
+in words. It goes into a copy of src, tests and docs, never into the working tree. The tests most likely to notice run
+first; where they don't, the whole fast suite does, and a slip that passes it too has survived: a test is missing.
 """
 
 import argparse
@@ -435,6 +435,18 @@ SLIPS = (
          ("tests/interop/test_hub.py",)),
     Slip("recipes/recipe.py", "if hosted and not os.path.exists(local)", "if hosted", "a folder here is the hub's",
          ("tests/recipes/test_recipes.py",)),
+    # what README's figures rest on
+    Slip("networks/embeddings.py", "f_max: float = 4.0", "f_max: float = 16.0", "time features up to f = 16",
+         ("tests/networks/test_mlp.py",)),
+    Slip("networks/mlp.py", "h = h + self.activation(block(h))", "h = self.activation(block(h))", "no residual",
+         ("tests/recipes/test_points.py",)),
+    Slip("recipes/points.py", "ddpm:variance=beta", "ddpm:variance=posterior", "β̃ for DDPM's thousand steps",
+         ("tests/recipes/test_recipes.py",)),
+    Slip("recipes/recipe.py", 'grid: str = "quadratic"', 'grid: str = "uniform"', "the uniform grid as default",
+         ("tests/recipes/test_recipes.py",)),
+    Slip("recipes/recipe.py", "stable_targets: bool = True", "stable_targets: bool = False", "points' targets plain",
+         ("tests/recipes/test_points.py",)),
+    Slip("recipes/robots.py", "steps=9000, least=0.05)", "steps=9000)", "joints that hardly move are stretched"),
 )  # fmt: skip
 
 
@@ -454,8 +466,8 @@ def copied() -> Iterator[Path]:
     """A copy of what the tests need; everything else stays out of reach."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         copy = Path(name)
-        for folder in ("src", "tests"):
-            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in ("src", "tests", "docs"):  # docs for figures.json, and what test_book reads
+            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", "_build"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         yield copy
 

@@ -1,6 +1,7 @@
-"""What the documents tell a reader to type works as typed."""
+"""What the documents tell a reader to type works as typed, and what they say it reaches was measured."""
 
 import contextlib
+import json
 import math
 import re
 import shlex
@@ -11,6 +12,7 @@ import pytest
 import problems
 from ebbflow.cli import main
 from ebbflow.paths import PATHS
+from ebbflow.recipes import RECIPES
 from ebbflow.samplers import SAMPLERS
 from ebbflow.targets import TARGETS
 
@@ -21,6 +23,8 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs/howto").glob("*.md")),
 ]
+MEASURED = json.loads((ROOT / "docs/figures.json").read_text())
+FIGURES = MEASURED["figures"]
 
 
 def blocks(language):
@@ -76,12 +80,118 @@ def test_make_targets_exist():
                     assert set(shlex.split(line, comments=True)[1:]) <= targets, line
 
 
+class Several(list):
+    """The numbers of several seeds, which print side by side."""
+
+    def __format__(self, spec):
+        return ", ".join(format(value, spec) for value in self)
+
+
+def plain(text):
+    """A text on one line, its numbers as Python writes them."""
+    return " ".join(text.replace("−", "-").replace(" %", "%").split())
+
+
+def printed(figure, document):
+    """How a document states a figure, with the numbers that were measured."""
+    values = {name: Several(found) for name, found in figure["values"].items()}
+    return plain(figure["printed"][document].format(**values, spread=figure["spread"]))
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure["figure"])
+def test_a_figure_is_stated_as_it_was_measured(figure):
+    assert {"figure", "commands", "seeds", "values", "spread", "printed"} == set(figure)
+    assert figure["commands"]
+    assert figure["values"]
+    if isinstance(figure["seeds"], list) and figure["commands"][0].startswith("ebbflow train"):
+        assert {len(found) for found in figure["values"].values()} == {len(figure["seeds"])}
+    for document in figure["printed"]:
+        assert plain((ROOT / document).read_text()).count(printed(figure, document)) == 1, printed(figure, document)
+
+
+WORDS = {  # of README's table of recipes, as their rows are called
+    "DDPM's β table": "ddpm", "variance exploding": "ve", "linear plus noise on the way": "bridge:",
+    "DDPM's cosine": "ddpm:betas=squared_cosine", "EDM's": "edm", "log-normal σ": "log_normal", "Beta(1.5, 1)": "beta",
+    "minibatch OT": "ot", "ancestral": "ddpm:", "Heun": "heun", "Heun on Karras's grid": "heun", "Euler": "euler",
+    "DDIM": "ddim",
+}  # fmt: skip
+
+
+def test_the_table_of_recipes_is_what_they_are():
+    """All but the row of pictures, which says only how they differ from those above."""
+    rows = re.findall(r"^\| (`.*) \|$", (ROOT / "README.md").read_text().partition("## Quickstart")[0], re.M)
+    seen = set()
+    for names, *cells, sampler, _ in (row.split(" | ") for row in rows if "images" not in row):
+        parts = re.findall(r"`([\w-]+)…?`", names)
+        found = {name for name in RECIPES for part in parts if name == part or (part[-1] == "-" and part in f"{name}-")}
+        assert found, names
+        walk, *more = sampler.split(", ")
+        for name in found:
+            recipe = RECIPES[name]()
+            for field, cell in zip(("path", "target", "times", "coupling", "sampler"), (*cells, walk), strict=True):
+                assert getattr(recipe, field).startswith(WORDS.get(cell, cell)), (name, field)
+            assert more[:1] in ([], [f"{recipe.sample_steps} steps"]), name
+            assert ("Karras" in sampler) == (recipe.grid == "karras"), name
+        seen |= found
+    assert seen == {name for name in RECIPES if "images" not in name}
+
+
+def test_every_number_of_what_it_reaches_was_measured():
+    """Once what docs/figures.json holds is taken out of the section, no number is left, but for those of samplers."""
+    section = (ROOT / "README.md").read_text().partition("## What it reaches")[2].partition("\n## ")[0]
+    before, _, samplers = section.partition("**Samplers**")  # whose table is that of benchmarks/samplers.json
+    rest = plain(re.sub(r"```.*?```", "", before + samplers.partition("Beside")[2], flags=re.S))
+    for text in map(plain, MEASURED["settings"]):
+        assert rest.count(text) == 1, text
+        rest = rest.replace(text, "")
+    for figure in FIGURES:
+        if "README.md" in figure["printed"]:
+            rest = rest.replace(printed(figure, "README.md"), "")
+    assert not re.findall(r".{0,30}(?<![A-Za-z\d])\d.{0,30}", rest)
+
+
+def test_every_command_of_what_it_reaches_is_that_of_a_figure():
+    section = (ROOT / "README.md").read_text().partition("## What it reaches")[2].partition("\n## ")[0]
+    commands = [
+        command.format(seed=0) for figure in FIGURES for command in figure["commands"] if "python" not in command
+    ]
+    typed = [line for text in re.findall(r"```sh\n(.*?)```", section, re.S) for line in text.strip().splitlines()]
+    assert typed
+    assert set(typed) <= set(commands)
+
+
+def test_a_figure_of_a_benchmark_is_in_its_results():
+    """To the digits that they print; so results that are measured again take the pages that quote them along."""
+    results = (ROOT / "benchmarks/RESULTS.md").read_text()
+    numbers = {float(text) for text in re.findall(r"\d+(?:\.\d+)?", results)}
+    found = [figure for figure in FIGURES if figure["commands"][0].startswith("python -m benchmarks")]
+    assert found
+    for figure in found:
+        assert f"`{figure['commands'][0]}`" in results
+        for name, values in figure["values"].items():
+            assert set(values) <= numbers, name
+
+
 @pytest.mark.slow
-def test_slow_commands():
-    """The commands behind the README's figures: minutes of training, fenced as `sh`."""
+def test_slow_commands(capsys):
+    """The commands behind the README's figures, minutes of training, fenced as `sh`; they print what it says.
+
+    A number within three of the spreads that docs/figures.json has for it: on another machine a seed is another one.
+    """
+    said = {}
     for document in DOCUMENTS:
         for text in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.S | re.M):
             for line in text.strip().splitlines():
                 words = shlex.split(line, comments=True)
                 if words and words[0] == "ebbflow":
                     assert main([*words[1:]]) == 0, line
+                    said[line] = capsys.readouterr().out
+    held = 0
+    for figure in FIGURES:
+        rows = [re.split(r"\s{2,}", row) for row in said.get(figure["commands"][-1].format(seed=0), "").splitlines()]
+        values = {row[0]: float(row[1]) for row in rows if row[0] in figure["values"]}
+        for name, value in values.items():
+            spread = figure["spread"][name]
+            assert value == pytest.approx(figure["values"][name][0], abs=3 * spread), (figure["figure"], name)
+            held += 1
+    assert held >= 13

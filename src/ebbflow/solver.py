@@ -53,7 +53,8 @@ RCOND = 1e-6  # directions of the estimates weaker than this are left out
 FEW = 0.3  # of the median error: what is less counts no more in reweighing
 CHECKED = 8  # every so many starts' reference is held against one of half the steps
 BATCH = 2**16  # numbers that go through the network together,
-HELD = 2**25  # and that a group of walks holds
+SEEN = 2**22  # of what it is told with them,
+HELD = 2**23  # and that a group of walks holds
 EXPONENTS, SHIFTS = (1.3, 1.6, 1.0, 2.0), (0.8, 1.5, 0.4)
 SHAPES = [(e, k) for e, k in sorted(product(EXPONENTS, SHIFTS), key=lambda s: (SHIFTS.index(s[1]) // 2, s))]
 
@@ -92,6 +93,7 @@ PLANS = (
     Plan(32, 0, 32, 28, 6),
     Plan(24, 0, 24, 20, 4),
 )
+FEW_PICTURES = PLANS[4]
 
 
 def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> Plan | None:
@@ -148,6 +150,8 @@ def for_run(
 
     dim = math.prod(trained.shape)
     budget = 2 * MOST[dim >= LARGE] if budget is None else budget
+    if trained.observation is not None and any(len(shape) > 1 for shape in trained.observation.shapes.values()):
+        budget = min(budget, FEW_PICTURES.cost(counts))  # which are seen all at once
     spent = plan(budget, dim, counts)
     if spent is None:
         return ()
@@ -165,7 +169,8 @@ def for_run(
             trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
             progress=lambda share: bar.update(round(100 * share) - bar.n),
         )  # fmt: skip
-    return tuple(replace(one, weights=trained.fingerprint()) for one in made)
+    own = trained.fingerprint()
+    return tuple(replace(one, weights=own) for one in made)
 
 
 def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
@@ -189,12 +194,14 @@ def kept(trained: "Trained", count: int, *, progress: bool = False, **how: Any) 
             if one.weights == own and one.evaluations == count:
                 return one
     made = for_run(trained, (count,), progress=progress, **how)
+    if not made:
+        raise InputError(f"Samples of shape {trained.shape} are too small to fit {count} evaluations to.")
     cache.store(name, {}, tuned=write(made).decode())
     return made[0]
 
 
 def _fitted(flow: "_Flow", fine: "_Reference", error: float, count: int, shapes: int, joint: int) -> Tuned:
-    """The best of all shapes, plain and reweighed, and of the table of mixtures."""
+    """The best of all shapes, plain and reweighed, and of the table of mixtures; then moved by gradients."""
     found = [pair for group in flow.groups(count, SHAPES[:shapes]) for pair in flow.tables(fine, *group)]
     usual = flow.known(count) if count in stored() else found[0][0]
     found.append((usual, flow.end(usual)))
@@ -273,7 +280,8 @@ class _Flow:
     def x0(self, y: Float[Tensor, "c n d"], c: Scales) -> Float[Tensor, "c n d"]:
         """x̂₀ of y, all starts at each of c times, some at a time."""
         n = len(self.start)
-        size, each = max(n, BATCH // y.shape[2]), torch.arange(n).repeat(len(y))
+        size = max(1, min(BATCH // y.shape[2], SEEN // max(1, _numbers(self.cond, n) // n)))
+        each = torch.arange(n).repeat(len(y))
         x = (y * (c.alpha + c.sigma)[:, None, None]).to(self.start).reshape(-1, *self.start.shape[1:])
         found = []
         for i in range(0, len(x), size):
@@ -442,6 +450,13 @@ def _rows(cond: Any, places: Any, n: int) -> Any:
     if isinstance(cond, list | tuple):
         return type(cond)(_rows(part, places, n) for part in cond)
     return cond[places] if isinstance(cond, Tensor) and cond.ndim and len(cond) == n else cond
+
+
+def _numbers(cond: Any, n: int) -> int:
+    """How many there are in the conditions of n samples."""
+    if isinstance(cond, Mapping | list | tuple):
+        return sum(_numbers(part, n) for part in (cond.values() if isinstance(cond, Mapping) else cond))
+    return cond.numel() if isinstance(cond, Tensor) and cond.ndim and len(cond) == n else 0
 
 
 def _shape(steps: int, exponent: float, shift: float) -> Float[Tensor, " n_plus_1"]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +56,62 @@ def test_the_shortest_training_that_is_good_enough_counts() -> None:
     assert results.seconds_to("a", "ours", 0.04) is None
 
 
+def test_a_row_is_trained_to_the_end_of_its_ladder_however_good_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the best of a row that is good early is one of short trainings, held against another's long ones."""
+    monkeypatch.setattr(points, "THRESHOLDS", (math.inf,))
+    start, data = prepare(points.RECIPE)
+    plan = dataclasses.replace(TINY, seeds=(0,), ladder=(1, 2, 3), constant=(1, 2), samples=20, sampling_steps=2)
+    for curve, lengths in ((points.schedule_curve, [1, 2, 3]), (points.constant_curve, [1, 2])):
+        assert list(curve(plan, "ebbflow, flow", data, start.to_data)) == lengths
+
+
+def test_a_sample_that_is_not_finite_is_infinitely_far_and_one_seed_no_median() -> None:
+    samples = points.real_points(TINY, 1)
+    samples[7] = math.nan
+    assert points.distance(TINY, samples, 2) == math.inf
+    assert points.spread([0.3, math.inf, 0.1]) == (0.1, 0.3, math.inf)
+
+
+def test_the_area_is_the_mean_over_the_logarithm_of_the_steps() -> None:
+    """0.4 falling to 0.2 over the first of three octaves, then 0.2: (0.3 + 0.2 + 0.2) / 3."""
+    curve = {steps: (0.0, value, 1.0) for steps, value in {250: 0.4, 500: 0.2, 2000: 0.2, 9000: 9.0}.items()}
+    results = points.Results(TINY, (0, 0, 0), {}, {}, {"a": {"ours": curve}})
+    assert results.area("a", "ours", (250, 500, 2000)) == pytest.approx(0.7 / 3)
+    assert results.best("a", "ours") == (0.0, 0.2, 1.0)
+
+
+def test_rows_alone_have_a_section_and_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = {"rounds": 1, "block": 1, "ladder": (2, 3, 9), "constant": (2, 9), "samples": 20, "sets": 1}
+    monkeypatch.setattr(points, "Plan", lambda rows, **more: dataclasses.replace(TINY, contenders=rows, **tiny | more))
+    (tmp_path / "RESULTS.md").write_text("<!-- points -->\nothers\n<!-- /points -->\n")
+    points.main(["--only", "ebbflow", "--seeds", "1", "--longest", "3", "--out", str(tmp_path)])
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "others" in page
+    assert "# Points: ebbflow alone" in page
+    assert "Each with its own defaults" not in page
+    found = json.loads((tmp_path / "points-ebbflow.json").read_text())
+    assert {tuple(modes["ours"]) for modes in found["distances"].values()} == {("2", "3")}
+    for option, wrong, least in (("--longest", "1", 2), ("--seeds", "0", 1)):
+        with pytest.raises(InputError, match=f"{option} must be at least {least}; got {wrong}"):
+            points.main(["--only", "ebbflow", option, wrong, "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_all_libraries_are_measured_end_to_end(tmp_path: Path) -> None:
+    """The smallest run that has every row under both schedules: some minutes."""
+    if absent := points.missing(tuple(points.CONTENDERS)):
+        pytest.skip(f"not installed: {', '.join(absent)}; `make bench` installs what we compare with")
+    points.main(["--quick", "--longest", "500", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "points.json").read_text())
+    for name, measured in found["distances"].items():
+        for mode in points.modes(name):
+            assert all(0 < low <= mean <= high < 1 for low, mean, high in measured[mode].values()), name
+            assert 0 < found["milliseconds"][name][mode] < 1000, name
+    assert set(found["distances"]) == set(points.CONTENDERS)
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert all(f"| {name} | " in page for name in points.CONTENDERS)
+
+
 def test_the_summary_is_beside_the_fastest_peer() -> None:
     plan = dataclasses.replace(TINY, contenders=("ebbflow, flow", "azula", "torchcfm"))
     good, bad = (0.05, 0.05, 0.05), (0.2, 0.2, 0.2)
@@ -75,7 +133,15 @@ def test_the_summary_is_beside_the_fastest_peer() -> None:
     text = points.summary(results)
     assert "costs 2.00 × the fastest peer's, torchcfm" in text
     assert "takes 3.0 × its time under the same schedule" in text
-    assert "takes more than 5.0 × its time at their own defaults" in text
+    assert "own defaults" not in text
+    late = dataclasses.replace(
+        results, distances=results.distances | {"azula": {"own": {1000: bad}, "ours": {200: bad}}}
+    )
+    assert "takes 5.0 × its time" in points.summary(late)
+    never = {"torchcfm": {"own": {9000: good}, "ours": {3000: bad}}}
+    assert "takes more than 3.0 × its time" in points.summary(
+        dataclasses.replace(late, distances=late.distances | never)
+    )
 
 
 def test_the_real_points_are_at_their_floor() -> None:

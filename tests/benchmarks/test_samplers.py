@@ -213,3 +213,15 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(samplers, "missing", lambda libraries: ["azula"])
     with pytest.raises(InputError, match="azula"):
         samplers.main(["--quick"])
+
+
+@pytest.mark.slow
+def test_all_libraries_are_measured_end_to_end(tmp_path: Path) -> None:
+    """The smallest run with every library, our choices searched for: some minutes."""
+    if absent := samplers.missing(samplers.PEERS):
+        pytest.skip(f"not installed: {', '.join(absent)}; `make bench-samplers` installs what we compare with")
+    samplers.main(["--quick", "--out", str(tmp_path)])
+    page, found = ((tmp_path / name).read_text() for name in ("RESULTS.md", "samplers.json"))
+    assert all(f'"{name}"' in found for name in (samplers.OURS, *samplers.PEERS))
+    assert page.startswith("<!-- samplers -->")
+    assert "nan" not in page
