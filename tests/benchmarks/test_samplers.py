@@ -217,7 +217,7 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 def test_all_libraries_are_measured_end_to_end(tmp_path: Path) -> None:
-    """The smallest run with every library, our choices searched for: some minutes."""
+    """The smallest run with every library: a minute or two."""
     if absent := samplers.missing(samplers.PEERS):
         pytest.skip(f"not installed: {', '.join(absent)}; `make bench-samplers` installs what we compare with")
     samplers.main(["--quick", "--out", str(tmp_path)])
