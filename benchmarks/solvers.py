@@ -1,11 +1,11 @@
-"""Exact denoisers, and what walks on them: ebbflow's samplers, and each solver of five other libraries."""
+"""Who solves it: ebbflow's samplers, and each solver of five other libraries."""
 
 import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,83 +14,21 @@ from unittest.mock import MagicMock
 import torch
 from torch import Tensor
 
-from ebbflow.data import DATASETS
-from ebbflow.paths import DDPM, Linear, Path as ProbabilityPath, Scales
 from ebbflow.samplers import SAMPLERS
 from ebbflow.specs import bind
-from ebbflow.targets import Estimate
 from ebbflow.times import grid_times
 
-PATHS: dict[str, ProbabilityPath] = {"VP": DDPM(), "linear": Linear()}
-SHIFTS, PRESETS = (0.5, 1.0, 2.0, 3.0), (1.0, 3.0)  # a flow's shift: the default, and Stable Diffusion 3's
+from .flows import PATHS, Flow
 
-
-def three_gaussians() -> tuple[Tensor, float]:
-    """ebbflow's data set, centred and scaled so that a coordinate's standard deviation is 1 on average."""
-    modes = DATASETS["three_gaussians"].modes
-    assert modes is not None
-    centred = modes.means - modes.means.mean(0)
-    scale = float((centred.square().mean() + modes.std**2).sqrt())
-    return centred / scale, modes.std / scale
-
-
-def corners() -> tuple[Tensor, float]:
-    """Four modes at (±1, ±1), std 0.15."""
-    return torch.tensor(list(product((-1.0, 1.0), repeat=2)), dtype=torch.float64), 0.15
-
-
-def sixteen() -> tuple[Tensor, float]:
-    """Eight modes, drawn from N(0, I) in 16 dimensions, std 0.2."""
-    return torch.randn(8, 16, generator=torch.Generator().manual_seed(8), dtype=torch.float64), 0.2
-
-
-PROBLEMS: dict[str, Callable[[], tuple[Tensor, float]]] = {
-    "three Gaussians": three_gaussians,
-    "16 dimensions": sixteen,
-    "four corners": corners,
+SHIFTS = (0.5, 1.0, 2.0, 3.0)  # of a flow
+DEFAULTS = {  # what each library's own documentation samples with; on a path that it doesn't mention, its simplest row
+    "diffusers": {"VP": "DPM++2M, linspace", "linear": "FlowMatchEuler, shift 1"},
+    "flow_matching": {"VP": "midpoint, VP as linear", "linear": "midpoint"},
+    "azula": {"VP": "DDIM, VP, σ ≥ 0.001", "linear": "DDIM, Rectified, σ ≥ 0.001"},
+    "smalldiffusion": {"VP": "gam 2, log-linear 0.005", "linear": "gam 2, flow"},
+    "k-diffusion": {"VP": "lms, karras 0.01", "linear": "euler, flow shift 1"},
+    "ebbflow": {"VP": "heun on quadratic", "linear": "heun on quadratic"},
 }
-
-
-@dataclass
-class Exact:
-    """The exact denoiser of equal modes N(m_k, s² I), asked in anyone's convention, counting how often.
-
-    It is ebbflow.oracle.Mixture for this case in fewer operations: V = α² s² + σ², m̂ = Σ r_k m_k with
-    r = softmax(α x·m_k / V - α² |m_k|² / 2V), x̂₀ = m̂ + α s² / V (x - α m̂), ε̂ = σ / V (x - α m̂).
-    """
-
-    path: ProbabilityPath
-    means: Tensor
-    std: float
-    gaussian_end: bool = True
-    calls: int = 0
-
-    @property
-    def dim(self) -> int:
-        return self.means.shape[1]
-
-    def __call__(self, x: Tensor, t: Scales, /, **cond: Any) -> Estimate:
-        return self.at(x, t.alpha, t.sigma)
-
-    def at(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
-        """The estimate for x = α x₀ + σ ε, whatever the time is called."""
-        self.calls += 1
-        alpha, sigma, x = float(alpha), float(sigma), x.double()
-        variance = (alpha * self.std) ** 2 + sigma**2
-        logits = torch.addmm(self.biases, x, self.means.T, beta=-(alpha**2) / (2 * variance), alpha=alpha / variance)
-        mean = logits.softmax(1) @ self.means
-        offset = torch.add(x, mean, alpha=-alpha)
-        return Estimate(mean, offset, x0=(1.0, alpha * self.std**2 / variance), noise=(0.0, sigma / variance))
-
-    @cached_property
-    def biases(self) -> Tensor:
-        """|m_k|²."""
-        return self.means.square().sum(1)
-
-
-def exact(problem: str, path: str) -> Exact:
-    """The denoiser of a problem on a path."""
-    return Exact(PATHS[path], *PROBLEMS[problem]())
 
 
 @dataclass(frozen=True)
@@ -105,15 +43,19 @@ class Walk:
 
 @dataclass(frozen=True)
 class Solver:
-    """A row: a library's solver on one of its grids. run(exact, noise, steps) → Walk."""
+    """A row: a library's solver on one of its grids. run(flow, noise, steps) → Walk."""
 
     library: str
     name: str
-    run: Callable[[Exact, Tensor, int], Walk]
+    run: Callable[[Flow, Tensor, int], Walk]
     paths: tuple[str, ...] = tuple(PATHS)
     least: int = 1  # steps
     fixed: int | None = None  # steps, where the grid is a list of times
-    tuned: bool = False  # a grid option other than what the library's documentation or presets use
+
+    @property
+    def label(self) -> str:
+        """Library and name."""
+        return f"{self.library} {self.name}"
 
 
 def last(walk: Iterable[Tensor]) -> Tensor:
@@ -126,31 +68,29 @@ def last(walk: Iterable[Tensor]) -> Tensor:
 
 
 def ours(sampler: str, grid: str) -> Solver:
-    """A sampler's spec, and a grid's or a list of times, which are those of the linear path."""
+    """A sampler's spec, and a grid's or a list of times."""
 
-    def run(model: Exact, noise: Tensor, steps: int) -> Walk:
-        listed = grid[:1].isdigit()
-        times = moved(grid_times(grid, steps, Linear()), model.path) if listed else grid_times(grid, steps, model.path)
+    def run(model: Flow, noise: Tensor, steps: int) -> Walk:
+        times = grid_times(grid, steps, model.path)
         first = model.path.along(times[:1])[0]
         start = model.path.prior(noise)
         return Walk(start, first.alpha, first.sigma, last(bind(SAMPLERS, sampler, "sampler")(model, start, times)))
 
     fixed = grid.count(",") if grid[:1].isdigit() else None
-    return Solver("ebbflow", f"{sampler}, {grid}", run, fixed=fixed)
+    return Solver("ebbflow", f"{sampler} on {grid}", run, fixed=fixed)
 
 
-def moved(times: Tensor, path: ProbabilityPath) -> Tensor:
-    """The times at which a path has the linear path's σ/(α + σ), shrunk to end where the path does."""
-    last = path.along([1.0])[0]
-    fraction = times * (last.sigma / (last.alpha + last.sigma))
-    inner = path.time_of(fraction / (1 - fraction))[1:-1]
-    return torch.cat([times[:1], inner, times[-1:]])
-
-
-def as_linear(times: Tensor, path: ProbabilityPath) -> str:
-    """The inverse of `moved`, spelled: σ/(α + σ) at a path's times, stretched to begin at 1."""
-    fractions = torch.tensor([c.sigma / (c.alpha + c.sigma) for c in path.along(times)], dtype=torch.float64)
-    return ",".join(f"{fraction:.10g}" for fraction in (fractions / fractions[0]).tolist())
+def unfitted() -> Iterator[Solver]:
+    """Our samplers that ask once a step or take Runge-Kutta's, on grids as they come."""
+    plain = ("ddim", "dpmpp_2m", "dpmpp_2s", "unipc", "unipc:order=3", "heun", "midpoint", "rk4")
+    flow = ("heun:clock=flow", "midpoint:clock=flow", "rk4:clock=flow")
+    exponential = (
+        f"exponential:order={order},form={form},clock={clock},corrector=true"
+        for order, form, clock in product((2, 3, 4), ("x0", "noise"), ("flow", "log_snr"))
+    )
+    grids = ("uniform", "quadratic", "flow_power:exponent=1.4", "flow_power:exponent=2", "log_snr", "karras")
+    for sampler, grid in product((*plain, *flow, *exponential), grids):
+        yield ours(sampler, grid)
 
 
 # --- diffusers
@@ -166,7 +106,7 @@ def scheduler(kind: str, **options: Any) -> Any:
     return getattr(diffusers, f"{kind}Scheduler")(**options)
 
 
-def diffusers_ddim(spacing: str, model: Exact, noise: Tensor, steps: int) -> Walk:
+def diffusers_ddim(spacing: str, model: Flow, noise: Tensor, steps: int) -> Walk:
     """DDIM knows integer times; each is fed the scales that it stands for."""
     made = scheduler("DDIM", clip_sample=False, prediction_type="sample", timestep_spacing=spacing)
     made.set_timesteps(steps)
@@ -178,7 +118,7 @@ def diffusers_ddim(spacing: str, model: Exact, noise: Tensor, steps: int) -> Wal
     return Walk(noise, first**0.5, (1 - first) ** 0.5, x)
 
 
-def diffusers_ve(kind: str, options: dict[str, Any], model: Exact, noise: Tensor, steps: int) -> Walk:
+def diffusers_ve(kind: str, options: dict[str, Any], model: Flow, noise: Tensor, steps: int) -> Walk:
     """The k-diffusion family (Euler, Heun, DPM2, LMS): x = x₀ + σ ε, its times doubled where a step has two stages."""
     made = scheduler(kind, **options)
     made.set_timesteps(steps)
@@ -192,7 +132,7 @@ def diffusers_ve(kind: str, options: dict[str, Any], model: Exact, noise: Tensor
     return Walk(start, 1.0, float(made.sigmas[0]), x)
 
 
-def diffusers_dpm(kind: str, options: dict[str, Any], model: Exact, noise: Tensor, steps: int) -> Walk:
+def diffusers_dpm(kind: str, options: dict[str, Any], model: Flow, noise: Tensor, steps: int) -> Walk:
     """The DPM-Solver family: variance preserving with σ/α for its sigmas, or (use_flow_sigmas) α = 1 - σ."""
     flow = options.get("use_flow_sigmas", False)
     made = scheduler(kind, prediction_type="flow_prediction" if flow else "sample", **options)
@@ -205,7 +145,7 @@ def diffusers_dpm(kind: str, options: dict[str, Any], model: Exact, noise: Tenso
     return Walk(noise, *scales[0], x)
 
 
-def diffusers_flow(kind: str, options: dict[str, Any], model: Exact, noise: Tensor, steps: int) -> Walk:
+def diffusers_flow(kind: str, options: dict[str, Any], model: Flow, noise: Tensor, steps: int) -> Walk:
     """FlowMatchEuler and FlowMatchHeun."""
     made = scheduler(kind, **options)
     made.set_timesteps(steps)
@@ -253,27 +193,27 @@ def diffusers() -> Iterator[Solver]:
             own = {**options, "use_flow_sigmas": True, "flow_shift": shift}
             run = partial(diffusers_dpm, kind, own)
             name = f"{label}, flow shift {shift:g}"
-            yield Solver("diffusers", name, run, ("linear",), tuned=shift not in PRESETS)
+            yield Solver("diffusers", name, run, ("linear",))
     for kind in ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete"):
         for shift in SHIFTS:
             run = partial(diffusers_flow, kind, {"shift": shift})
             name = f"{kind.removesuffix('Discrete')}, shift {shift:g}"
-            yield Solver("diffusers", name, run, ("linear",), tuned=shift not in PRESETS)
+            yield Solver("diffusers", name, run, ("linear",))
 
 
 # --- flow_matching
 
 
-def flow_matching_linear(method: str, model: Exact, noise: Tensor, steps: int) -> Walk:
+def flow_matching_linear(method: str, model: Flow, noise: Tensor, steps: int) -> Walk:
     """ODESolver on even times; its t = 0 is noise."""
     from flow_matching.solver import ODESolver
 
     solver = ODESolver(lambda x, t: model.at(x, t, 1 - t).mix(1.0, -1.0))
-    grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    grid = torch.linspace(0, 1, steps + 1, dtype=noise.dtype)
     return Walk(noise, 0.0, 1.0, solver.sample(noise, step_size=None, method=method, time_grid=grid))
 
 
-def flow_matching_vp(method: str, model: Exact, noise: Tensor, steps: int) -> Walk:
+def flow_matching_vp(method: str, model: Flow, noise: Tensor, steps: int) -> Walk:
     """The VP velocity on the linear path through its ScheduleTransformedModel, which is undefined at both ends."""
     from flow_matching.path.scheduler import CondOTScheduler, ScheduleTransformedModel, VPScheduler
     from flow_matching.solver import ODESolver
@@ -290,7 +230,7 @@ def flow_matching_vp(method: str, model: Exact, noise: Tensor, steps: int) -> Wa
     alpha, sigma = float(last.alpha_t), float(last.sigma_t)
     first, size = alpha / (alpha + sigma), alpha + sigma
     moved = ScheduleTransformedModel(Velocity(None), schedule, CondOTScheduler())
-    grid = torch.linspace(first, 1 - 1e-4, steps + 1, dtype=torch.float64)
+    grid = torch.linspace(first, 1 - 1e-4, steps + 1, dtype=noise.dtype)
     end = ODESolver(moved).sample(noise * (sigma / size), step_size=None, method=method, time_grid=grid)
     return Walk(noise * (sigma / size), alpha / size, sigma / size, end)
 
@@ -311,7 +251,7 @@ def azula_walk(
     options: dict[str, Any],
     schedule: str,
     given: dict[str, float],
-    model: Exact,
+    model: Flow,
     noise: Tensor,
     steps: int,
 ) -> Walk:
@@ -330,7 +270,7 @@ def azula_walk(
             alpha, sigma = made(t)
             return DiracPosterior(mean=model.at(x_t, alpha, sigma).x0)
 
-    solver = getattr(samplers, f"{sampler}Sampler")(Wrapped(), steps=steps, silent=True, dtype=torch.float64, **options)
+    solver = getattr(samplers, f"{sampler}Sampler")(Wrapped(), steps=steps, silent=True, dtype=noise.dtype, **options)
     alpha, sigma = (float(value) for value in made(torch.ones((), dtype=torch.float64)))
     return Walk(sigma * noise, alpha, sigma, solver(sigma * noise))
 
@@ -350,7 +290,7 @@ def azula() -> Iterator[Solver]:
 # --- smalldiffusion
 
 
-def small_walk(make: Callable[[Any], Any], flow: bool, gam: float, model: Exact, noise: Tensor, steps: int) -> Walk:
+def small_walk(make: Callable[[Any], Any], flow: bool, gam: float, model: Flow, noise: Tensor, steps: int) -> Walk:
     """`samples` with μ = 0: DDIM at gam 1, its accelerated form at gam 2."""
     library = import_smalldiffusion()
 
@@ -376,6 +316,7 @@ def smalldiffusion() -> Iterator[Solver]:
     """Its schedules with gam from 1 to 2."""
     vp = {
         "DDPM": lambda lib: lib.ScheduleDDPM(),
+        "log-linear 0.005": lambda lib: lib.ScheduleLogLinear(200, 0.005, 10.0),
         "log-linear 0.01": lambda lib: lib.ScheduleLogLinear(1000, 0.01, 157.0),
         "log-linear 0.002": lambda lib: lib.ScheduleLogLinear(1000, 0.002, 80.0),
     }
@@ -398,7 +339,7 @@ def import_smalldiffusion() -> Any:
 
 
 def k_walk(
-    name: str, spacing: Callable[[Any, int], Tensor], flow: bool, model: Exact, noise: Tensor, steps: int
+    name: str, spacing: Callable[[Any, int], Tensor], flow: bool, model: Flow, noise: Tensor, steps: int
 ) -> Walk:
     """x = x₀ + σ ε; or a flow's x = (1 - σ) x₀ + σ ε, for which those that only use (x - x̂₀)/σ hold as well."""
     library = import_k_diffusion()
@@ -428,7 +369,7 @@ def k_diffusion() -> Iterator[Solver]:
     for name in ("euler", "heun", "lms"):
         for shift in SHIFTS:
             run = partial(k_walk, name, partial(shifted, shift), True)
-            yield Solver("k-diffusion", f"{name}, flow shift {shift:g}", run, ("linear",), tuned=shift not in PRESETS)
+            yield Solver("k-diffusion", f"{name}, flow shift {shift:g}", run, ("linear",))
 
 
 def shifted(shift: float, library: Any, n: int) -> Tensor:
