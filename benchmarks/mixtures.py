@@ -29,7 +29,7 @@ from ebbflow.times import grid_times
 FILE = Path(__file__).parents[1] / "src" / "ebbflow" / "mixtures.json"
 DIMS, MODES, SPREADS = (1, 2, 4, 12, 32), (1, 3, 10, 30), (0.05, 0.15, 0.4)
 EACH = 8  # starts
-STEPS = 150  # of gradients
+STEPS = 60  # of gradients
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def test_plans_cost_what_they_say(monkeypatch):
         assert plan(10**9, dim).cost(COUNTS) <= most
         assert plan(10**9, dim).cost(COUNTS) > most / 2
         assert plan(1000, dim) is None
-    assert plan(23_000, 2) == PLANS[3]  # 32 starts of two numbers are too few equations for a row of 20
+    assert plan(23_040, 2) == PLANS[3]  # 32 starts of two numbers are too few equations for a row of 20
     assert plan(23_000, 64) == PLANS[4]
 
 
@@ -347,7 +347,7 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
     guided = seen["denoiser"].denoiser
     assert isinstance(guided, ClassifierFree)
     assert (guided.weight, guided.interval) == (2, (0.1, 0.9))
-    assert seen["label"].bincount().tolist() == [512, 512]
+    assert seen["label"].bincount().tolist() == [384, 384]
     names = [f"{kept.__name__}"]  # each way of asking has a place of its own in the cache
     monkeypatch.undo()
     monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
