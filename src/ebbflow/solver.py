@@ -112,13 +112,12 @@ def fit(
     *,
     plan: Plan = PLANS[0],
     joint: int = 0,
-    joint_up_to: int = JOINT,
     progress: Callable[[float], None] = lambda share: None,
     cond: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Tuned, ...]:
     """A solver for each count of evaluations; `start` is x at t = 1, and its conditions, for plan.pool starts.
 
-    joint: gradient steps, for counts up to joint_up_to. progress: called with the share of the whole that is done.
+    joint: gradient steps for counts up to JOINT. progress: called with the share of the whole that is done.
     rms, median of what is returned: over the half of the starts that chose. usual: the best of the unfitted there.
     """
     flow = _Flow(denoiser, start, cond)
@@ -129,7 +128,7 @@ def fit(
     made = []
     for done, count in enumerate(counts):
         progress(0.3 + 0.7 * sum(counts[:done]) / sum(counts))
-        made.append(_fitted(flow, fine, error, count, plan.shapes, joint if count <= joint_up_to else 0))
+        made.append(_fitted(flow, fine, error, count, plan.shapes, joint if count <= JOINT else 0))
     progress(1.0)
     return tuple(made)
 
