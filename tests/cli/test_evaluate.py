@@ -234,6 +234,16 @@ def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, qui
     assert [one["how"]["blind"] for one in (*json.loads(out), *lines(seeing, "episodes-blind.jsonl"))] == [True] * 7
 
 
+def test_a_policy_acts_by_a_solver_of_its_own(placeless, ebbflow, quick):
+    """Fitted on first use to what was recorded; the same one in every part of the evaluation."""
+    code, out, err = ebbflow("evaluate", placeless, "--steps", "auto:4", *QUICK)
+    assert code == 0, err
+    hows = [one["how"] for one in json.loads(out)]
+    assert {how["steps"] for how in hows} == {4}
+    (sampler,) = {how["sampler"] for how in hows}
+    assert sampler.startswith("bespoke:weights=")
+
+
 def test_without_a_simulator_only_actions_are_compared(placeless, ebbflow, quick):
     code, out, err = ebbflow("evaluate", placeless, *QUICK)
     assert (code, names(out)) == (0, BESIDE)
@@ -271,8 +281,6 @@ def test_nothing_is_written_into_an_exported_folder(policy, ebbflow, quick, tmp_
         ("--simulator moon", "simulator must be one of pusht, aloha-transfer, aloha-insertion; got 'moon'."),
         ("--blind", "--blind is for policies that see pictures; {run} has no cameras."),
         ("--precision bf16", "--precision bf16 is not for policies, and {run} is one."),
-        ("--steps auto", "--steps auto is not for policies, and {run} is one."),
-        ("--steps auto:10", "--steps auto is not for policies, and {run} is one."),
         ("--guidance 2", "--guidance is not for policies, and {run} is one."),
         ("--interval 0 0.5", "--interval is not for policies, and {run} is one."),
         ("--label 1", "--label is not for policies, and {run} is one."),

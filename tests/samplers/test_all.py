@@ -228,7 +228,7 @@ def test_between_two_sample_sets_every_sampler_walks_or_refuses_in_one_sentence(
         network, times = GaussianNetwork(path, "velocity"), grid_times("flow_power", 5, path)
         between = Denoiser(network, path, gaussian_end=False)
         for spec in SAMPLERS:
-            if spec in (*IN_TIME, "ddim", "dopri5"):
+            if spec in (*IN_TIME, "ddim", "dopri5", "bespoke"):
                 ends = [last(SAMPLERS[spec](each, x, times)) for each in (between, Denoiser(network, path))]
                 assert float((ends[0] - ends[1]).abs().max()) <= 1e-3 * (spec == "dopri5"), (spec, name)
                 network.calls = 0

@@ -35,7 +35,7 @@ class Running:
     snapshots: int = 24
     """How many sets of samples to save for the run's animation; 0 for none."""
     solvers: Annotated[bool, tyro.conf.arg(name="fit")] = True
-    """End by fitting the run solvers of its own, of 5, 10 and 20 evaluations; takes at most 5 % of training."""
+    """End by fitting the run solvers of its own; of 5, 10 and 20 evaluations, for at most 5 % of training."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
     quiet: Flag = False

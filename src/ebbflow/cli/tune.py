@@ -32,7 +32,7 @@ class Tune:
     """What is fitted: the grids' parameters; then the times themselves; then (up to 20 evaluations) every weight of
     every step, which takes longest."""
     n: int = 512
-    """How many starts: half of them are fitted, a quarter choose, a quarter judge."""
+    """How many starts; half of them are fitted, a quarter choose, a quarter judge."""
     seed: int = 0
     """Seed of the starts."""
     path: str = "linear"
