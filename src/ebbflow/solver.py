@@ -16,7 +16,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from types import MappingProxyType
@@ -166,7 +166,9 @@ def for_run(
     bar = tqdm(
         total=100, desc="fitting a solver", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress
     )
-    with bar, torch.compiler.set_stance("force_eager"):  # each batch size would be compiled anew
+    # Each batch size would be compiled anew. (Asking for it imports the compiler, which takes longer than a fit.)
+    compiled = getattr(trained.denoiser.network, "_compiled_call_impl", None) is not None
+    with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         made = fit(
             trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
             progress=lambda share: bar.update(round(100 * share) - bar.n),
@@ -408,25 +410,33 @@ class _Flow:
 
     def polish(self, table: _Table, fine: _Reference, steps: int, rate: float = 0.02) -> _Table:
         """Nodes and weights moved together by Adam, as long as the starts that were not fitted gain."""
-        logits = table.nodes[1:-1].logit().requires_grad_()
-        free = torch.tensor([w for row in table.rows for w in row[:-1]], dtype=torch.float64).requires_grad_()
-        optimiser = torch.optim.Adam([logits, free], lr=rate)
+        inner = len(table.nodes) - 2
+        moved = torch.cat(
+            [table.nodes[1:-1].logit(), torch.tensor([w for row in table.rows for w in row[:-1]]).double()]
+        )
+        mean, square = torch.zeros_like(moved), torch.zeros_like(moved)
         best = self.judge(self.end(table), fine), table
         for step in range(steps):
-            optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
-            nodes = torch.cat([table.nodes[:1], logits.sigmoid(), table.nodes[-1:]])
-            made = [torch.cat([w, 1 - w.sum(0, keepdim=True)]) for w in free.split(list(range(len(table.rows))))]
             with torch.enable_grad():
-                *_, y = self.walk(_Table(nodes, made), self._smooth(nodes))
+                free = moved.clone().requires_grad_()
+                nodes = torch.cat([table.nodes[:1], free[:inner].sigmoid(), table.nodes[-1:]])
+                rows = [
+                    torch.cat([w, 1 - w.sum(0, keepdim=True)]) for w in free[inner:].split([*range(len(table.rows))])
+                ]
+                *_, y = self.walk(_Table(nodes, rows), self._smooth(nodes))
                 squares = self._squares(y, fine)
                 loss = _score(squares[0::2] + 0.01 * squares[0::2].median().detach(), self.weight[0::2])
             now = float(_score(squares.detach()[1::2], self.weight[1::2]))
             if now < best[0]:
-                best = now, _Table(nodes.detach(), [row.tolist() for row in made])
+                best = now, _Table(nodes.detach(), [row.tolist() for row in rows])
             if not bool(loss.isfinite()):
                 break
-            logits.grad, free.grad = torch.autograd.grad(loss, (logits, free))
-            optimiser.step()
+            # Adam; torch.optim's would import the compiler, which takes longer than a fit.
+            (gradient,) = torch.autograd.grad(loss, free)
+            mean.lerp_(gradient, 0.1)
+            square.lerp_(gradient.square(), 0.001)
+            now_rate = rate * (1 + math.cos(math.pi * step / steps)) / 2 * math.sqrt(1 - 0.999 ** (step + 1))
+            moved -= now_rate / (1 - 0.9 ** (step + 1)) * mean / (square.sqrt() + 1e-8)
         return best[1]
 
     def _smooth(self, nodes: Tensor) -> Scales:
