@@ -14,6 +14,7 @@ from .style import Array
 
 # Samplers of one method share its colour; the dash and the marker tell them apart.
 _STROKES = [("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1.2, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "D"), ("-", "v")]
+_SIGNS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}
 
 
 def quality_against_evaluations(
@@ -52,6 +53,7 @@ def quality_against_evaluations(
     )
     ends = []
     seen: dict[str, int] = {}
+    early: dict[str, str] = {}
     for label, line in quality.items():
         key = method_of(label, methods)
         dash, marker = _STROKES[seen.get(key, 0) % len(_STROKES)]
@@ -60,8 +62,15 @@ def quality_against_evaluations(
         tint = style.colour(key)
         ax.plot(x, y, ls=dash, marker=marker, ms=4, lw=1.5, color=tint, mec="white", mew=0.5)
         last = np.flatnonzero(np.isfinite(y))
-        if len(last):
+        if len(last) and x[last[-1]] > counts[-1] / 2:
             ends.append((float(x[last[-1]]), float(y[last[-1]]), label, tint))
+        elif len(last):
+            early[label.rpartition(" · ")[2]] = _SIGNS[marker]
+    if early:  # a line from where they end to the others' names would cross these
+        words = "  ".join(f"{sign} {name}" for name, sign in early.items())
+        ax.annotate(words, (counts[0] * 0.9, floor[1]), (0, 4), textcoords="offset points").set(
+            size=style.SMALL - 0.5, color=style.QUIET, va="bottom"
+        )
     style.as_curves(ax, "network evaluations a sample", f"{metric}: lower is better" if logarithmic else metric)
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
