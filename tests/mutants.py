@@ -423,7 +423,7 @@ SLIPS = (
     Slip("trained.py", 'if one.weights in ("", own)))', "))", "another's solver is used", ("tests/test_solver.py",)),
     Slip("trained.py", "and not facts(self.recipe.sampler).stochastic", "and True", "an ancestral run samples an ODE",
          ("tests/test_solver.py",)),
-    Slip("trained.py", "(_AS_TRAINED | how != _AS_TRAINED and", "(False and", "a stored solver under guidance",
+    Slip("trained.py", "(how != _AS_TRAINED and", "(False and", "a stored solver under guidance",
          ("tests/test_solver.py",)),
     Slip("training/run.py", '("metrics.jsonl", tune.FILE)', '("metrics.jsonl",)', "the old run's solvers stay",
          ("tests/test_solver.py",)),

@@ -247,6 +247,7 @@ def test_ancestral_runs_and_policies_keep_the_recipe_s(run):
         other = replace(trained, recipe=replace(trained.recipe, **changed))
         assert other.choice()[0] == changed["sampler"]
         assert other.choice(steps="auto:10")[0].startswith("bespoke:weights=")
+    assert trained.choice(bound=trained.recipe.bound, guidance=1.0) == trained.choice()
     # Clipped or guided, it is another denoiser, with another solver.
     assert trained.choice(bound=1.0)[0] == trained.recipe.sampler
     assert trained.choice(steps="auto:5", bound=1.0)[0] != trained.choice(steps="auto:5")[0]
@@ -348,6 +349,8 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
     assert isinstance(guided, ClassifierFree)
     assert (guided.weight, guided.interval) == (2, (0.1, 0.9))
     assert seen["label"].bincount().tolist() == [384, 384]
+    for_run(trained, (5,))  # without guidance also for what is drawn without a label
+    assert seen["label"].bincount().tolist() == [288, 288, 192]
     names = [f"{kept.__name__}"]  # each way of asking has a place of its own in the cache
     monkeypatch.undo()
     monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
@@ -358,10 +361,16 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
     assert len(list(tmp_path.glob("solver-*"))) == 2
 
 
+@pytest.mark.parametrize(("start", "counts"), [(noise_like(7, 2), (5,)), (noise_like(64, 2), (5, 0))])
+def test_too_little_to_fit(start, counts):
+    with pytest.raises(InputError, match="needs at least 8 starts and 1 evaluation"):
+        fit(MODES, start, counts, plan=SHORT)
+
+
 @pytest.mark.parametrize("steps", ["auto:0", "auto:21", "auto:100"])
 def test_more_evaluations_than_a_table_is_for(run, steps):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InputError, match=r"is fitted for 1 to 20 evaluations; got .*: ebbflow tune RUN"):
+        with pytest.raises(InputError, match=r"is fitted for 1 to 20 evaluations; got"):
             ebbflow.from_pretrained(run).sample(2, steps=steps)
     assert from_flow(torch.tensor([1.0, 0.5, 0.0]), Linear()).tolist() == [1, 0.5, 0]

@@ -80,6 +80,15 @@ def errors(found, denoiser, start):
     return {"rms": float(off.square().mean().sqrt()), "median": float(off.median())}
 
 
+def test_what_is_known_and_better_wins():
+    denoiser, start = modes(Linear()), starts(modes(Linear()), 24)
+    given = {"depth": "grids", "reference_steps": 40, "solvers": ("euler",)}
+    rival = ("exponential:order=3", "flow_power:exponent=1.4", 60)
+    assert tune(denoiser, start, 6, **given).sampler == "euler"
+    found = tune(denoiser, start, 6, rivals=[rival], **given)
+    assert (found.sampler, found.grid, found.steps) == rival
+
+
 @pytest.mark.parametrize("aim", ["rms", pytest.param("median", marks=pytest.mark.slow)])
 def test_each_depth_is_better_on_the_starts_that_are_fitted(aim):
     """Grids, then times, then weights: each fit starts from the one before it."""

@@ -120,6 +120,8 @@ def fit(
     joint: gradient steps for counts up to JOINT. progress: called with the share of the whole that is done.
     rms, median of what is returned: over the half of the starts that chose. usual: the best of the unfitted there.
     """
+    if len(start) < 8 or min(counts, default=1) < 1:
+        raise InputError(f"A fit needs at least 8 starts and 1 evaluation; got {len(start)} and {list(counts)}.")
     flow = _Flow(denoiser, start, cond)
     if plan.border and len(start) > plan.starts:
         flow = flow.near_borders(plan)
@@ -162,7 +164,10 @@ def for_run(
     joint = min(MOST_JOINT, left // step) if step else 0
     draws = Draws.first(spent.pool, seed, device=next(trained.denoiser.parameters()).device)
     start = trained.start(spent.pool, seed, 0, draws)
-    told = _conditions(trained, spent.pool, seed) if cond is None else cond(spent.pool)
+    told = dict(_conditions(trained, spent.pool, seed) if cond is None else cond(spent.pool))
+    if "label" in told and trained.recipe.learns_null and how.get("guidance", 1.0) == 1:
+        hidden = torch.arange(spent.pool) % 8 < 2  # a quarter, for samples that are drawn without
+        told["label"] = told["label"].masked_fill(hidden.to(told["label"].device), len(trained.classes))
     bar = tqdm(
         total=100, desc="fitting a solver", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress
     )
@@ -186,10 +191,8 @@ def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
 def kept(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
     """A solver for a run that has none stored: of the user's cache, or fitted now and kept there."""
     if not 1 <= count <= COUNTS[-1]:
-        raise InputError(
-            f"A run's own solver is fitted for 1 to {COUNTS[-1]} evaluations; got {count}. For more: "
-            f"ebbflow tune RUN --evaluations {count}."
-        )
+        more = f" For more: ebbflow tune RUN --evaluations {count}." if count else ""
+        raise InputError(f"A run's own solver is fitted for 1 to {COUNTS[-1]} evaluations; got {count}.{more}")
     own = trained.fingerprint()
     name = f"solver-{cache.fingerprint(own, count, sorted(how.items()))[:32]}"
     if found := cache.fetch(name):

@@ -233,11 +233,14 @@ class Trained:
 
         Without any, a run whose recipe samples an ODE takes its own solver of 20 evaluations, if it was fitted one.
         """
+        how = _AS_TRAINED | how
+        if how["bound"] == self.recipe.bound:  # said aloud
+            how["bound"] = None
         if isinstance(steps, str):
             if sampler or grid:
                 raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
             return self._own(steps, progress, **how)
-        by_itself = sampler is grid is steps is None and how in ({}, _AS_TRAINED) and self.observation is None
+        by_itself = sampler is grid is steps is None and how == _AS_TRAINED and self.observation is None
         if by_itself and not facts(self.recipe.sampler).stochastic:
             for one in reversed(self.tuned):
                 if one.weights and one.evaluations == solver.COUNTS[-1]:
@@ -257,7 +260,7 @@ class Trained:
         latest = self.tuned[-1].evaluations if self.tuned else solver.COUNTS[-1]
         count = int(wanted[1] or latest)
         one = next((one for one in reversed(self.tuned) if one.evaluations == count), None)
-        if one is None or (_AS_TRAINED | how != _AS_TRAINED and count <= solver.COUNTS[-1]):
+        if one is None or (how != _AS_TRAINED and count <= solver.COUNTS[-1]):
             one = solver.kept(self, count, progress=progress, **how)
         return Choice(one.sampler, one.grid, one.steps)
 

@@ -146,12 +146,14 @@ def tune(
     depth: str = "weights",
     reference_steps: int = 400,
     solvers: Sequence[str] | None = None,
+    rivals: Iterable[tuple[str, str, int]] = (),
     progress: Callable[[str, float], None] = lambda stage, share: None,
     cond: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tuned:
     """Search; `start` is x at t = 1 for some hundred samples, of which every fourth is kept for judging.
 
     aim: rms counts most the few samples near a border between modes, median the typical one.
+    rivals: sampler, grid and steps of what is known already, which wins where nothing found is better.
     depth: how far the fit goes; weights takes some N³ evaluations of every start.
     progress: called with what is being done and the share of the whole that is done.
     """
@@ -200,7 +202,7 @@ def tune(
         for i, choice in enumerate(best(2)):
             progress(f"the weights of {choice.sampler}", 0.6 + 0.2 * i)
             keep(search.fit_weights(choice))
-    winner = min(best(8), key=functools.partial(search.score, part=CHOOSE))
+    winner = min([*best(8), *(_Choice(*rival) for rival in rivals)], key=functools.partial(search.score, part=CHOOSE))
     rms, median = search.errors(winner)
     progress("done", 1.0)
     return Tuned(evaluations, *winner, rms, median, error, usual)

@@ -98,7 +98,7 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
     assert main(["train", "flow", "--data", "two_spirals", "--conditional", *small]) == 0
     told = []
 
-    def searched(denoiser, start, *numbers, cond, progress, **options):
+    def searched(denoiser, start, *numbers, cond, progress, rivals, **options):
         told.append((start.tolist(), numbers, options, torch.get_num_threads()))
         assert [cond["label"].tolist()] == [[2] * len(start)]  # the null label
         return row(3)
@@ -116,6 +116,7 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
         return told[-1]
 
     assert asked() == asked()
+    assert [one.sampler for one in stored(tmp_path / "labelled")] == ["euler"]
     assert [name for name, value in others.items() if asked(**{name: value}) == asked()] == []
 
 

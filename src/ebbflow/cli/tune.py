@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
     from ..specs import bind
     from ..tune import FILE, tune, write
 
-    trained, cond = None, {}
+    trained, cond, rivals = None, {}, []
     denoiser: DenoiserLike
     if args.run == "oracle" and not Path("oracle").is_dir():
         from ..certify import modes
@@ -83,6 +83,8 @@ def run(argv: Sequence[str]) -> None:
         denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))
         start, labels = trained.to_network(start), trained.labels(None, args.n, Draws.first(args.n, args.seed))
         cond = {} if labels is None else {"label": labels}
+        known = [one for one in trained.tuned if one.weights and one.evaluations == args.evaluations]
+        rivals = [(one.sampler, one.grid, one.steps) for one in known]
     with tqdm(total=100, desc="tuning", unit="%", delay=1, file=sys.stderr, leave=False) as bar:
 
         def progress(stage: str, share: float) -> None:
@@ -91,7 +93,7 @@ def run(argv: Sequence[str]) -> None:
 
         found = tune(
             denoiser, start, args.evaluations, aim=args.aim, depth=args.depth, reference_steps=args.reference,
-            progress=progress, cond=cond,
+            progress=progress, cond=cond, rivals=rivals,
         )  # fmt: skip
     print(describe(found))
     if trained is not None:

@@ -287,8 +287,8 @@ class _Run:
             write_file(file, tune.write(tuned))
         if tuned and progress:
             seconds = time.process_time() - before
-            found = ", ".join(f"{one.rms:.2g} ({one.median:.2g}) with {one.evaluations}" for one in tuned)
-            said = f"Solvers of its own, fitted in {seconds:.1f} CPU s; RMS (median) distance from its flow's end:"
+            found = ", ".join(f"{one.median:.2g} with {one.evaluations}" for one in tuned)
+            said = f"Solvers of its own, fitted in {seconds:.1f} CPU s; median distance from its flow's end:"
             print(said, found, "evaluations", file=sys.stderr)
         return replace(trained, tuned=tuned)
 
