@@ -230,7 +230,7 @@ SLIPS = (
     Slip("times.py", "device) + w) / n", "device) + w / n) / n", "strata not filled"),
     Slip("times.py", "(1 / rho), u) ** rho", "(1 / rho), u) ** (1 / rho)", "Karras's exponent inverted"),
     Slip("times.py", "(table - passed).round()", "(table - passed).floor()", "trailing times rounded down"),
-    Slip("times.py", "shift * u / (1 + (shift - 1) * u)\n", "u / (shift - (shift - 1) * u)\n", "shift inverted"),
+    Slip("times.py", "shift * v / (1 + (shift - 1) * v)\n", "v / (shift - (shift - 1) * v)\n", "shift inverted"),
     Slip("times.py", "return 1 - scale * (1 - draw)", "return scale * (1 - draw)", "beta law in π0's own clock"),
     Slip("times.py", " * (last.sigma / (last.alpha + last.sigma))", "", "flow_power beyond the path's end"),
     # couplings.py

@@ -44,9 +44,8 @@ def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:
         import torch
     digest = hashlib.sha256(repr((words, [tuple(tensor.shape) for tensor in tensors])).encode())
     for tensor in tensors:
-        digest.update(
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        )  # numpy has no bfloat16
+        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+        digest.update(plain.numpy().data)
     return digest.hexdigest()
 
 

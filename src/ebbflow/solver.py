@@ -36,7 +36,7 @@ from .samplers import SAMPLERS
 from .samplers.bespoke import format_weights, unrolled
 from .samplers.ode import rk4
 from .specs import bind
-from .times import from_flow
+from .times import from_flow, shifted_power
 from .tune import Tuned, read, write
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ SEEN = 2**22  # of what it is told with them,
 HELD = 2**23  # and that a group of walks holds
 CLASSIC = "exponential:order=4,corrector=true"
 EXPONENTS, SHIFTS = (1.3, 1.6, 1.0, 2.0), (0.8, 1.5, 0.4)
+# Those that win most often first, for plans that try few.
 SHAPES = [(e, k) for e, k in sorted(product(EXPONENTS, SHIFTS), key=lambda s: (SHIFTS.index(s[1]) // 2, s))]
 
 
@@ -221,16 +222,8 @@ def _fitted(flow: "_Flow", fine: "_Reference", error: float, count: int, shapes:
     rms, median = flow.errors(end, fine)
     grid = ",".join(f"{t:.12g}" for t in from_flow(table.nodes / flow.first, flow.path).tolist())
     weights = f"bespoke:weights={format_weights(table.rows)}" if count > 1 else "bespoke"
-    return Tuned(
-        count,
-        weights,
-        grid,
-        count,
-        rms,
-        median,
-        error,
-        min(flow.errors(end, fine)[0] for _, end in found[-len(others) :]),
-    )
+    usual = min(flow.errors(end, fine)[0] for _, end in found[-len(others) :])
+    return Tuned(count, weights, grid, count, rms, median, error, usual)
 
 
 class _Table(NamedTuple):
@@ -296,7 +289,7 @@ class _Flow:
     def classic(self, count: int) -> _Table:
         """The best single solver that is fitted to nothing, as a table: what a fit to few starts has to beat."""
         sampler = bind(SAMPLERS, CLASSIC, "sampler")
-        asked, rows = unrolled(sampler, self.path, from_flow(_shape(count, 2.0, 1.0), self.path), count)
+        asked, rows = unrolled(sampler, self.path, from_flow(shifted_power(count, 2.0, 1.0), self.path), count)
         c = self.path.scales(asked)
         return _Table(c.sigma / (c.alpha + c.sigma), rows)
 
@@ -360,11 +353,11 @@ class _Flow:
         return _Reference(clock, y, slope), error
 
     def _fine(self, steps: int) -> Tensor:
-        return from_flow(_shape(steps, 1.5, 4.0), self.path)
+        return from_flow(shifted_power(steps, 1.5, 4.0), self.path)
 
     def groups(self, count: int, shapes: Sequence[tuple[float, float]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Nodes of every shape twice, and which are to be reweighed, as many at a time as memory is meant for."""
-        nodes = self.first * torch.stack([_shape(count, e, k) for e, k in shapes]).repeat(2, 1)
+        nodes = self.first * torch.stack([shifted_power(count, e, k) for e, k in shapes]).repeat(2, 1)
         reweighed = torch.arange(len(nodes)) >= len(shapes)
         size = max(1, HELD // (count * self.y.numel()))
         return zip(nodes.split(size), reweighed.split(size), strict=True)
@@ -488,12 +481,6 @@ def _numbers(cond: Any, n: int) -> int:
     if isinstance(cond, Mapping | list | tuple):
         return sum(_numbers(part, n) for part in (cond.values() if isinstance(cond, Mapping) else cond))
     return cond.numel() if isinstance(cond, Tensor) and cond.ndim and len(cond) == n else 0
-
-
-def _shape(steps: int, exponent: float, shift: float) -> Float[Tensor, " n_plus_1"]:
-    """k v / (1 + (k - 1) v), v = (1 - i/N)^e: shares of the first τ."""
-    v = (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** exponent
-    return shift * v / (1 + (shift - 1) * v)
 
 
 def _least_squares(

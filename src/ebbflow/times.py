@@ -102,8 +102,7 @@ def quadratic(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
 def shifted(steps: int, path: Path, shift: float = 3.0) -> Float[Tensor, " n_plus_1"]:
     """t = k u / (1 + (k - 1) u), u uniform: k > 1 puts more steps near the noise (Esser et al. 2024, Eq. 23)."""
     positive("shifted", "shift", shift)
-    u = uniform_grid(steps, path)
-    return shift * u / (1 + (shift - 1) * u)
+    return shifted_power(steps, 1.0, shift)
 
 
 def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> Float[Tensor, " n_plus_1"]:
@@ -137,8 +136,13 @@ def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0
     """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
     positive("flow_power", "exponent", exponent)
     positive("flow_power", "shift", shift)
-    v = uniform_grid(steps, path) ** exponent
-    return from_flow(shift * v / (1 + (shift - 1) * v), path)
+    return from_flow(shifted_power(steps, exponent, shift), path)
+
+
+def shifted_power(steps: int, exponent: float, shift: float) -> Float[Tensor, " n_plus_1"]:
+    """k v / (1 + (k - 1) v), v = (1 - i/n)^p, falling from 1 to 0."""
+    v = (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** exponent
+    return shift * v / (1 + (shift - 1) * v)
 
 
 def of_mixtures(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
