@@ -20,21 +20,21 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 # The tests call the installed command. One thread each: a second one slows a small network down.
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS)
 # Import the heavy libraries and list the tables once, so that the first command doesn't pay for it.
-WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, scipy.stats, torch" && $(BIN)/ebbflow list >/dev/null
+WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, scipy.stats, torch" && $(BIN)/ebbtide list >/dev/null
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
-install: $(VENV)/.installed ## Make .venv and install ebbflow in it
+install: $(VENV)/.installed ## Make .venv and install ebbtide in it
 
 .PHONY: install-dev
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and checks need
 
 .PHONY: demo
 demo: install ## Train diffusion and flow matching side by side; the report goes to runs/demo
-	$(BIN)/ebbflow compare --data three_gaussians --out runs/demo --overwrite
+	$(BIN)/ebbtide compare --data three_gaussians --out runs/demo --overwrite
 
 .PHONY: test
 test: install-dev ## Run the tests
@@ -61,15 +61,15 @@ format: install-dev ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(VENV)/.installed-bench ## Time ebbflow beside other libraries on points
+bench: $(VENV)/.installed-bench ## Time ebbtide beside other libraries on points
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.points
 
 .PHONY: bench-samplers
-bench-samplers: $(VENV)/.installed-bench ## Hold ebbflow's samplers against those of other libraries
+bench-samplers: $(VENV)/.installed-bench ## Hold ebbtide's samplers against those of other libraries
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m benchmarks.samplers --choices benchmarks/samplers.json
 
 .PHONY: bench-unet
-bench-unet: install-dev ## Time ebbflow's U-Net beside diffusers'
+bench-unet: install-dev ## Time ebbtide's U-Net beside diffusers'
 	$(BIN)/python -m benchmarks.unet
 
 .PHONY: docs
@@ -85,7 +85,7 @@ clean: ## Remove .venv and every cache; runs/ stays
 # One environment, made once. uv resolves in seconds; where it can't be had, pip does the same more slowly.
 $(BIN)/python:
 	@v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
-	  || { echo "ebbflow needs Python 3.11 or newer, but '$(PYTHON)' is $${v:-not found}; name another one, as in: make PYTHON=python3.12 demo" >&2; exit 2; }
+	  || { echo "ebbtide needs Python 3.11 or newer, but '$(PYTHON)' is $${v:-not found}; name another one, as in: make PYTHON=python3.12 demo" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "'$(PYTHON)' can't make an environment; on Debian and Ubuntu, install python3-venv." >&2; exit 2; }
 	@$(PIP_INSTALL) uv || echo "uv can't be installed here; going on with pip." >&2
 
@@ -93,19 +93,19 @@ $(BIN)/python:
 pip = $(UV_INSTALL) $(1) || { echo "uv did not manage; trying pip." >&2; $(PIP_INSTALL) $(1); }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing ebbflow in $(VENV)"
+	@echo "Installing ebbtide in $(VENV)"
 	@$(call pip,$(CONSTRAINTS) -e .)
 	@$(WARM)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing ebbflow in $(VENV), with what tests and checks need"
+	@echo "Installing ebbtide in $(VENV), with what tests and checks need"
 	@$(call pip,$(CONSTRAINTS) -e "$(DEV)")
 	@$(WARM)
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing ebbflow in $(VENV), with what builds its book"
+	@echo "Installing ebbtide in $(VENV), with what builds its book"
 	@$(call pip,$(CONSTRAINTS) -e "$(BOOK)")
 	@$(WARM)
 	@touch $(VENV)/.installed $@

@@ -28,13 +28,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.networks.action_expert import ActionExpert
-from ebbflow.networks.paligemma import pi0
-from ebbflow.paths import Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import sample
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.networks.action_expert import ActionExpert
+from ebbtide.networks.paligemma import pi0
+from ebbtide.paths import Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import sample
 
 from .pages import cpu_name, write_section
 
@@ -224,5 +224,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except EbbflowError as error:
+    except EbbtideError as error:
         sys.exit(f"benchmarks.action_expert: {error}")

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ebbflow.data import DATASETS
-from ebbflow.denoiser import DenoiserLike
-from ebbflow.paths import DDPM, Linear, Path as ProbabilityPath, Scales, Time
-from ebbflow.recipes import RECIPES, Recipe
-from ebbflow.targets import Estimate
-from ebbflow.times import from_flow
-from ebbflow.trained import Trained
-from ebbflow.training.run import fit as train
+from ebbtide.data import DATASETS
+from ebbtide.denoiser import DenoiserLike
+from ebbtide.paths import DDPM, Linear, Path as ProbabilityPath, Scales, Time
+from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.targets import Estimate
+from ebbtide.times import from_flow
+from ebbtide.trained import Trained
+from ebbtide.training.run import fit as train
 
 PATHS: dict[str, ProbabilityPath] = {"VP": DDPM(), "linear": Linear()}
 GUIDANCE = 1.5  # of the digits
@@ -51,7 +51,7 @@ class Modes(NamedTuple):
 
 
 def three_gaussians() -> Modes:
-    """ebbflow's data set."""
+    """ebbtide's data set."""
     modes = DATASETS["three_gaussians"].modes
     assert modes is not None
     return Modes.even(modes.means.double(), modes.std).standard()
@@ -127,7 +127,7 @@ PROBLEMS: dict[str, Callable[[], Modes]] = {**DEVELOPED, **FRESH}
 class Exact:
     """The exact denoiser of a mixture, in the precision of what it is asked about, counting calls and samples.
 
-    It is ebbflow.oracle.Mixture in fewer operations: V = α² s² + σ²,
+    It is ebbtide.oracle.Mixture in fewer operations: V = α² s² + σ²,
     r = softmax(log w - d/2 log V - |x - α m|² / 2V), x̂₀ = Σ r (σ² m + α s² x) / V, ε̂ = σ Σ r (x - α m) / V.
     """
 

@@ -1,6 +1,6 @@
-"""The stored table of `bespoke:weights=mixtures`: `ebbflow.solver.fit` over many mixtures of Gaussians at once.
+"""The stored table of `bespoke:weights=mixtures`: `ebbtide.solver.fit` over many mixtures of Gaussians at once.
 
-    python -m benchmarks.mixtures            writes src/ebbflow/mixtures.json
+    python -m benchmarks.mixtures            writes src/ebbtide/mixtures.json
 
 No problem of benchmarks/solvers.py is among them. Each is a batch of starts of one denoiser that looks up whose start
 it is asked about; samples of fewer numbers than the largest are filled up with zeros, which are always right.
@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ebbflow.files import write_file
-from ebbflow.paths import Linear
-from ebbflow.samplers import SAMPLERS
-from ebbflow.samplers.bespoke import format_weights, parse_weights, unrolled
-from ebbflow.solver import CLASSIC, Plan, fit
-from ebbflow.specs import bind
-from ebbflow.targets import Estimate
-from ebbflow.times import grid_times
-from ebbflow.tune import reference
+from ebbtide.files import write_file
+from ebbtide.paths import Linear
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.bespoke import format_weights, parse_weights, unrolled
+from ebbtide.solver import CLASSIC, Plan, fit
+from ebbtide.specs import bind
+from ebbtide.targets import Estimate
+from ebbtide.times import grid_times
+from ebbtide.tune import reference
 
 GRID = "flow_power:exponent=2"  # for it
-FILE = Path(__file__).parents[1] / "src" / "ebbflow" / "mixtures.json"
+FILE = Path(__file__).parents[1] / "src" / "ebbtide" / "mixtures.json"
 DIMS, MODES, SPREADS = (1, 2, 4, 12, 32), (1, 3, 10, 30), (0.05, 0.15, 0.4)
 EACH = 8  # starts
 JUDGING = 24
@@ -41,7 +41,7 @@ STEPS = 60  # of gradients, where evaluations are few
 class Many:
     """The exact denoisers of many mixtures of equal modes at once; cond `which` is the number of each sample's.
 
-    As ebbflow.oracle.Mixture, with r_k ∝ w_k exp(-|x - α m_k|² / 2V), V = α² s² + σ²: x̂₀ = m̂ + α s²/V (x - α m̂).
+    As ebbtide.oracle.Mixture, with r_k ∝ w_k exp(-|x - α m_k|² / 2V), V = α² s² + σ²: x̂₀ = m̂ + α s²/V (x - α m̂).
     """
 
     means: Tensor  # (problem, mode, number), filled up with zeros

@@ -1,8 +1,8 @@
-"""ebbflow beside torchcfm, flow_matching, smalldiffusion and azula on points: time per step, time to a quality.
+"""ebbtide beside torchcfm, flow_matching, smalldiffusion and azula on points: time per step, time to a quality.
 
     python -m benchmarks.points                                    the tables of RESULTS.md
     python -m benchmarks.points --quick                            the same in short, printed only
-    python -m benchmarks.points --only ebbflow --longest 1400      of these rows alone, in a section of their own
+    python -m benchmarks.points --only ebbtide --longest 1400      of these rows alone, in a section of their own
 
 Every library trains the same network (3 × 128) on the same standardised points, 512 a step, through its own documented
 loop: its loss, its optimiser, its noise levels. All take batches by index from memory, as their examples do with
@@ -34,20 +34,20 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ebbflow.data import DATASETS
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.metrics import sliced_w2
-from ebbflow.networks.embeddings import Fourier
-from ebbflow.paths import PATHS, VE, Linear, Scales, Time
-from ebbflow.randomness import Draws, generator
-from ebbflow.recipes import RECIPES
-from ebbflow.samplers import sample
-from ebbflow.targets import TARGETS, Estimate, decode
-from ebbflow.training.ema import ema_decay
-from ebbflow.training.run import prepare
-from ebbflow.training.schedule import learning_rate
-from ebbflow.training.trainer import TensorData, Trainer
+from ebbtide.data import DATASETS
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.metrics import sliced_w2
+from ebbtide.networks.embeddings import Fourier
+from ebbtide.paths import PATHS, VE, Linear, Scales, Time
+from ebbtide.randomness import Draws, generator
+from ebbtide.recipes import RECIPES
+from ebbtide.samplers import sample
+from ebbtide.targets import TARGETS, Estimate, decode
+from ebbtide.training.ema import ema_decay
+from ebbtide.training.run import prepare
+from ebbtide.training.schedule import learning_rate
+from ebbtide.training.trainer import TensorData, Trainer
 
 from .pages import cpu_name, write_section
 
@@ -76,7 +76,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Estimator:
-    """What ebbflow's samplers call: any peer's network as (x̂₀, ε̂) on a path."""
+    """What ebbtide's samplers call: any peer's network as (x̂₀, ε̂) on a path."""
 
     path: Any
     estimate: Callable[[Tensor, Scales], Estimate]
@@ -97,7 +97,7 @@ class Run:
 
 @dataclass
 class Schedule:
-    """ebbflow's learning rate and average of the weights, for a peer's optimiser."""
+    """ebbtide's learning rate and average of the weights, for a peer's optimiser."""
 
     steps: int
     averages: list[Tensor] = field(default_factory=list)
@@ -136,7 +136,7 @@ def train(network: nn.Module, loss: Callable[[], Tensor], schedule: Schedule | N
 
 
 def ours(data: TensorData, seed: int, schedule: Schedule | None, recipe: str, own: bool = False, **more: Any) -> Run:
-    """ebbflow's Denoiser and Trainer, around the shared network or (own) around its MLP."""
+    """ebbtide's Denoiser and Trainer, around the shared network or (own) around its MLP."""
     row = replace(RECIPES[recipe](), data="two_moons", seed=seed, steps=schedule.steps if schedule else 10**6, **more)
     torch.manual_seed(seed)
     denoiser = prepare(row)[0].denoiser if own else Denoiser(Network(), PATHS[row.path](), row.target)
@@ -274,10 +274,10 @@ def network_alone(data: TensorData, seed: int, schedule: Schedule | None) -> Run
 
 
 CONTENDERS: dict[str, Callable[[TensorData, int, Schedule | None], Run]] = {
-    "ebbflow, flow": partial(ours, recipe="flow"),
-    "ebbflow, flow, plain targets": partial(ours, recipe="flow", stable_targets=False),
-    "ebbflow, DDPM": partial(ours, recipe="ddpm"),
-    "ebbflow, flow, its own 6 × 64": partial(ours, recipe="flow", own=True),
+    "ebbtide, flow": partial(ours, recipe="flow"),
+    "ebbtide, flow, plain targets": partial(ours, recipe="flow", stable_targets=False),
+    "ebbtide, DDPM": partial(ours, recipe="ddpm"),
+    "ebbtide, flow, its own 6 × 64": partial(ours, recipe="flow", own=True),
     "torchcfm": torchcfm,
     "flow_matching": flow_matching,
     "smalldiffusion": smalldiffusion,
@@ -344,7 +344,7 @@ class Results:
     plan: Plan
     floor: tuple[float, float, float]
     milliseconds: dict[str, dict[str, float]]  # contender → mode → median CPU ms per step
-    ratio: dict[str, float]  # contender → median over rounds of its time over the fastest ebbflow row's
+    ratio: dict[str, float]  # contender → median over rounds of its time over the fastest ebbtide row's
     distances: dict[str, dict[str, dict[int, tuple[float, float, float]]]]  # contender → mode → steps → SWD
 
     def steps_to(self, contender: str, mode: str, threshold: float) -> int | None:
@@ -393,8 +393,8 @@ def measure(plan: Plan) -> Results:
 
 
 def modes(contender: str) -> tuple[str, ...]:
-    """`own`: the library's defaults; `ours`: our learning-rate schedule, which is ebbflow's default."""
-    return ("ours",) if library(contender) == "ebbflow" else ("own", "ours")
+    """`own`: the library's defaults; `ours`: our learning-rate schedule, which is ebbtide's default."""
+    return ("ours",) if library(contender) == "ebbtide" else ("own", "ours")
 
 
 def time_steps(plan: Plan, data: TensorData, bar: tqdm) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
@@ -484,9 +484,9 @@ def report(results: Results, command: str) -> str:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(map(library, plan.contenders))
     )
-    alone = all(library(name) == "ebbflow" for name in plan.contenders)
+    alone = all(library(name) == "ebbtide" for name in plan.contenders)
     lines = [
-        f"# Points: {'ebbflow alone' if alone else 'ebbflow beside other libraries'}",
+        f"# Points: {'ebbtide alone' if alone else 'ebbtide beside other libraries'}",
         "",
         f"`{command}` on {datetime.date.today()}: {cpu_name()}, one thread, Python {platform.python_version()}, "
         f"torch {importlib.metadata.version('torch').partition('+')[0]}; {versions}.",
@@ -498,7 +498,7 @@ def report(results: Results, command: str) -> str:
         "## CPU time of one training step",
         "",
         f"Medians over {plan.rounds} rounds, in which all take turns; × is the median of each round's own ratio to "
-        f"{plan.contenders[0]}. ebbflow's steps include gradient clipping, the average of the weights and the check "
+        f"{plan.contenders[0]}. ebbtide's steps include gradient clipping, the average of the weights and the check "
         "that all is finite, which the peers' defaults don't have.",
         "",
         "| | own defaults, ms | with our schedule, ms | × |",
@@ -522,7 +522,7 @@ def report(results: Results, command: str) -> str:
     for mode, title in titles.items():
         if not any(mode in kinds for kinds in results.distances.values()):
             continue  # without peers
-        shown = [name for name in plan.contenders if mode in results.distances[name] or library(name) == "ebbflow"]
+        shown = [name for name in plan.contenders if mode in results.distances[name] or library(name) == "ebbtide"]
         lines += ["", f"### {title}", ""]
         if mode == "own":
             lines += ["The peers' examples keep Adam at 1e-3 (smalldiffusion: AdamW) for as long as they run.", ""]
@@ -556,9 +556,9 @@ def report(results: Results, command: str) -> str:
 
 
 def summary(results: Results) -> str:
-    """ebbflow's first row beside the best of its peers, in a paragraph."""
+    """ebbtide's first row beside the best of its peers, in a paragraph."""
     ours_row, goal = results.plan.contenders[0], min(THRESHOLDS)
-    peers = [name for name in results.plan.contenders if library(name) != "ebbflow"]
+    peers = [name for name in results.plan.contenders if library(name) != "ebbtide"]
     own_seconds = results.seconds_to(ours_row, "ours", goal)
     if not peers or own_seconds is None:
         return ""
@@ -567,7 +567,7 @@ def summary(results: Results) -> str:
     others = [
         f"{name} {cost[name]:.2f} ×"
         for name in results.ratio
-        if name != ours_row and library(name) in ("ebbflow", ALONE)
+        if name != ours_row and library(name) in ("ebbtide", ALONE)
     ]
     text = f"A step of {ours_row} costs {cost[ours_row]:.2f} × the fastest peer's, {fastest} ({'; '.join(others)})."
     # At their own defaults most never get there, and one misses it by a hair: the tables show it, a ratio would not.
@@ -606,7 +606,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and (unless --quick) write RESULTS.md and points.json beside this file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.points", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one seed, shorter trainings; print only")
-    parser.add_argument("--only", nargs="+", choices=["ebbflow", *PEERS], help="these libraries only")
+    parser.add_argument("--only", nargs="+", choices=["ebbtide", *PEERS], help="these libraries only")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each length; 5")
     parser.add_argument("--longest", type=int, default=8000, help="leave out trainings of more steps; 8000")
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md and points.json")
@@ -639,5 +639,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except EbbflowError as error:
+    except EbbtideError as error:
         sys.exit(f"benchmarks.points: {error}")

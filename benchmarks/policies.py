@@ -20,17 +20,17 @@ from statistics import fmean
 import torch
 from tqdm import tqdm
 
-from ebbflow.domains import robots
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.metrics import Measurement
-from ebbflow.metrics.success import mean_score, success_rate
-from ebbflow.plots import style
-from ebbflow.plots.robots import score_against_evaluations
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind
-from ebbflow.trained import Trained
-from ebbflow.tune import steps_within
+from ebbtide.domains import robots
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.metrics import Measurement
+from ebbtide.metrics.success import mean_score, success_rate
+from ebbtide.plots import style
+from ebbtide.plots.robots import score_against_evaluations
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS
+from ebbtide.specs import bind
+from ebbtide.trained import Trained
+from ebbtide.tune import steps_within
 
 from .pages import write_section
 
@@ -144,5 +144,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except EbbflowError as error:
+    except EbbtideError as error:
         sys.exit(f"benchmarks.policies: {error}")

@@ -1,4 +1,4 @@
-"""ebbflow's samplers beside those of other libraries: error per network evaluation, and overhead per step.
+"""ebbtide's samplers beside those of other libraries: error per network evaluation, and overhead per step.
 
     python -m benchmarks.samplers            the tables of RESULTS.md and docs/pictures/samplers.png
     python -m benchmarks.samplers --quick    the same in short, printed only
@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ebbflow import solver
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.paths import DDPM
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS, trajectory
-from ebbflow.tune import Tuned, tune
+from ebbtide import solver
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.paths import DDPM
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS, trajectory
+from ebbtide.tune import Tuned, tune
 
 from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned
 from .pages import cpu_name, write_section
@@ -46,7 +46,7 @@ from .solvers import DEFAULTS, LIBRARIES, Solver, Walk, last, ours, scheduler, u
 PEERS = ("diffusers", "flow_matching", "azula", "smalldiffusion", "k-diffusion")
 COUNTS = (5, 10, 20)
 MEASURES = ("rms", "median")
-OURS, ALL = "ebbflow", "any peer"
+OURS, ALL = "ebbtide", "any peer"
 FEW = 20  # rows that walk on a large network, beside the defaults
 JOINT = 30  # gradient steps of a fit to an exact denoiser
 KINDS = ("fresh", "trained", "float32", "developed")
@@ -179,11 +179,11 @@ def best_rows(panels: Sequence[Panel], path: str, libraries: Iterable[str], coun
 # --- ours
 
 
-Choices = dict[str, dict[int, tuple[str, str]]]  # "problem, path" → count → (sampler, grid) of `ebbflow tune`
+Choices = dict[str, dict[int, tuple[str, str]]]  # "problem, path" → count → (sampler, grid) of `ebbtide tune`
 
 
 def tuned(plan: "Plan", bar: tqdm, keep: Callable[[Choices], None] = lambda choices: None) -> Choices:
-    """`ebbflow tune --depth times` for both measures at once, on noise that nothing is reported on."""
+    """`ebbtide tune --depth times` for both measures at once, on noise that nothing is reported on."""
     made: Choices = {}
     for problem, count in product(plan.tuned, plan.counts):
         model, steps = exact(problem, "linear"), plan.reference // 2
@@ -277,7 +277,7 @@ class Plan:
     counts: tuple[int, ...] = COUNTS
     starts: int = 2048
     few: tuple[int, int] = (1024, 96)  # starts of a network; of one of pictures
-    tuned: tuple[str, ...] = tuple(FRESH)  # by `ebbflow tune`, on the linear path
+    tuned: tuple[str, ...] = tuple(FRESH)  # by `ebbtide tune`, on the linear path
     tuning: int = 256  # starts that it chooses and judges on
     reference: int = 200  # RK4 steps
     seeds: int = 2  # of a fit
@@ -302,7 +302,7 @@ def measure(
     keep: Callable[[Choices], None] = lambda choices: None,
     workers: int = 1,
 ) -> Results:
-    """`ebbflow tune` unless told, then everyone from the same noise on every flow, then the time of a step."""
+    """`ebbtide tune` unless told, then everyone from the same noise on every flow, then the time of a step."""
     shapes = list(product(METHODS, SHAPES)) if "diffusers" in plan.libraries else []
     panels = [Panel(problem, "linear", "developed") for problem in plan.developed]
     panels += [Panel(problem, path, "fresh") for problem, path in product(plan.fresh, PATHS)]
@@ -487,7 +487,7 @@ def times(theirs: float, own: float) -> str:
 def report(results: Results, command: str) -> str:
     """The section of RESULTS.md."""
     plan = results.plan
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ebbflow", *plan["libraries"]))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ebbtide", *plan["libraries"]))
     lines = [
         "# Samplers: error per evaluation, and overhead",
         "",
@@ -544,7 +544,7 @@ def panel_table(per: dict[int, dict[str, Any]], libraries: Sequence[str]) -> lis
     add("**ours, as training leaves it**", [one["fit"] for one in ones])
     spreads = [[f"{max(v) / min(v):.2f}" for v in zip(*one["seeds"], strict=True)] for one in ones]
     lines.append(f"| its seeds, larger ÷ smaller | {' | '.join(' / '.join(pair) for pair in spreads)} |")
-    for kind, whose in {"tune": "ours, `ebbflow tune`", "table": "ours, stored table"}.items():
+    for kind, whose in {"tune": "ours, `ebbtide tune`", "table": "ours, stored table"}.items():
         add(whose, [(*one[kind], [])[0] for one in ones])
     groups = (OURS, *([ALL] if libraries else []), *libraries)
     for kind, what in {"single": "one row", "default": "default"}.items():
@@ -588,9 +588,9 @@ def picture(results: Results, where: Path) -> None:
             curve = [one[library]["best"][0][0] for one in per.values()]
             axes.loglog(per.keys(), curve, "o-", color=colors[library], lw=1.3, ms=4, label=library)
         rough = [one[OURS]["single"][0][1] for one in per.values()]
-        axes.loglog(per.keys(), rough, "o:", color="black", lw=1.3, ms=4, label="ebbflow, no fit")
+        axes.loglog(per.keys(), rough, "o:", color="black", lw=1.3, ms=4, label="ebbtide, no fit")
         fit = [one["fit"][0] for one in per.values()]
-        axes.loglog(per.keys(), fit, "o-", color="black", lw=2.5, ms=4, label="ebbflow, as trained")
+        axes.loglog(per.keys(), fit, "o-", color="black", lw=2.5, ms=4, label="ebbtide, as trained")
         axes.set_title(title(per[min(per)]), fontsize=9)
         axes.set_xticks(results.plan["counts"], [str(count) for count in results.plan["counts"]])
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
@@ -615,7 +615,7 @@ def missing(libraries: Sequence[str]) -> list[str]:
 
 
 def stored_choices(where: Path) -> Choices:
-    """What `ebbflow tune` found in an earlier run, or what there was of it when that was stopped."""
+    """What `ebbtide tune` found in an earlier run, or what there was of it when that was stopped."""
     found = json.loads(where.read_text())["choices"]
     return {flow: {int(count): (row[0], row[1]) for count, row in per.items()} for flow, per in found.items()}
 
@@ -679,5 +679,5 @@ def write(results: Results, text: str, out: Path, image: Path) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except EbbflowError as error:
+    except EbbtideError as error:
         sys.exit(f"benchmarks.samplers: {error}")

@@ -1,4 +1,4 @@
-"""Who solves it: ebbflow's samplers, and each solver of five other libraries."""
+"""Who solves it: ebbtide's samplers, and each solver of five other libraries."""
 
 import importlib.util
 import sys
@@ -14,9 +14,9 @@ from unittest.mock import MagicMock
 import torch
 from torch import Tensor
 
-from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind
-from ebbflow.times import grid_times
+from ebbtide.samplers import SAMPLERS
+from ebbtide.specs import bind
+from ebbtide.times import grid_times
 
 from .flows import PATHS, Flow
 
@@ -27,7 +27,7 @@ DEFAULTS = {  # what each library's own documentation samples with; on a path th
     "azula": {"VP": "DDIM, VP, σ ≥ 0.001", "linear": "DDIM, Rectified, σ ≥ 0.001"},
     "smalldiffusion": {"VP": "gam 2, log-linear 0.005", "linear": "gam 2, flow"},
     "k-diffusion": {"VP": "lms, karras 0.01", "linear": "euler, flow shift 1"},
-    "ebbflow": {"VP": "heun on quadratic", "linear": "heun on quadratic"},
+    "ebbtide": {"VP": "heun on quadratic", "linear": "heun on quadratic"},
 }
 
 
@@ -77,7 +77,7 @@ def ours(sampler: str, grid: str) -> Solver:
         return Walk(start, first.alpha, first.sigma, last(bind(SAMPLERS, sampler, "sampler")(model, start, times)))
 
     fixed = grid.count(",") if grid[:1].isdigit() else None
-    return Solver("ebbflow", f"{sampler} on {grid}", run, fixed=fixed)
+    return Solver("ebbtide", f"{sampler} on {grid}", run, fixed=fixed)
 
 
 def unfitted() -> Iterator[Solver]:

@@ -1,4 +1,4 @@
-"""ebbflow's U-Net beside diffusers' UNet2DModel: the same architecture and weights, pictures a second, and memory.
+"""ebbtide's U-Net beside diffusers' UNet2DModel: the same architecture and weights, pictures a second, and memory.
 
     python -m benchmarks.unet            the table of RESULTS.md: google/ddpm-cifar10-32's shape, batch 32
     python -m benchmarks.unet --quick    batch 4, no compilation, no memory; prints only
@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.interop.unet import load_unet
-from ebbflow.networks import fused
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.interop.unet import load_unet
+from ebbtide.networks import fused
 
 from .pages import cpu_name, write_section
 
@@ -66,7 +66,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run one library's network. native: with ebbflow's own compiled kernels, where they serve."""
+    """One way to run one library's network. native: with ebbtide's own compiled kernels, where they serve."""
 
     library: str
     last: bool = False
@@ -109,7 +109,7 @@ class Results:
 
 
 class Ours(nn.Module):
-    """An ebbflow network that is told diffusers' timesteps."""
+    """An ebbtide network that is told diffusers' timesteps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -140,23 +140,23 @@ def networks(shape: str) -> dict[str, nn.Module]:
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours = load_unet(folder).network
-    return {"diffusers": Theirs(theirs), "ebbflow": Ours(ours)}
+    return {"diffusers": Theirs(theirs), "ebbtide": Ours(ours)}
 
 
 def rows(device: str, compiled: bool) -> tuple[Row, ...]:
     """Each library's default, then its variants: bf16 where that is fast here, compiled where there is a compiler.
 
-    ebbflow's own is channels_last.
+    ebbtide's own is channels_last.
     """
     found = []
-    for library, layouts in (("diffusers", (False, True)), ("ebbflow", (True,))):
+    for library, layouts in (("diffusers", (False, True)), ("ebbtide", (True,))):
         for last in layouts:
             for bf16 in (False, True) if fused.fast_bf16(device) else (False,):
                 found += [
                     Row(library, last, bf16, with_compile) for with_compile in ((False, True) if compiled else (False,))
                 ]
     if device == "cpu" and fused.native():
-        found.append(Row("ebbflow", last=True, native=False))
+        found.append(Row("ebbtide", last=True, native=False))
     return tuple(found)
 
 
@@ -283,11 +283,11 @@ def most() -> float:
 def report(results: Results, command: str) -> str:
     """The section of RESULTS.md."""
     plan = results.plan
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ebbflow", "diffusers"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ebbtide", "diffusers"))
     machine = torch.cuda.get_device_name() if plan.device.startswith("cuda") else cpu_name()
     threads = "one thread" if results.threads == 1 else f"{results.threads} threads"
     lines = [
-        "# U-Net: ebbflow beside diffusers",
+        "# U-Net: ebbtide beside diffusers",
         "",
         f"`{command}` on {datetime.date.today()}: {machine}, {threads}, Python {platform.python_version()}, "
         f"torch {importlib.metadata.version('torch').partition('+')[0]}; {versions}.",
@@ -322,10 +322,10 @@ def best(results: Results, library: str, mode: str) -> str:
 
 
 def summary(results: Results) -> list[str]:
-    """ebbflow's best beside diffusers' default and best, in a paragraph."""
+    """ebbtide's best beside diffusers' default and best, in a paragraph."""
     parts = []
     for mode in MODES:
-        ours, theirs = best(results, "ebbflow", mode), best(results, "diffusers", mode)
+        ours, theirs = best(results, "ebbtide", mode), best(results, "diffusers", mode)
         times = results.ratio[ours][mode]
         beside = times / results.ratio[theirs][mode]
         parts.append(
@@ -364,5 +364,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except EbbflowError as error:
+    except EbbtideError as error:
         sys.exit(f"benchmarks.unet: {error}")

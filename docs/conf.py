@@ -11,11 +11,11 @@ os.environ.update(
     IPYTHONDIR=str(HERE / "_ipython"), OMP_NUM_THREADS="1", TQDM_DISABLE="1", PYTHONWARNINGS="ignore:IProgress"
 )
 
-import ebbflow  # noqa: E402
+import ebbtide  # noqa: E402
 
-project, author, copyright = "ebbflow", "The ebbflow authors", "The ebbflow authors"
-version = release = ebbflow.__version__
-html_title = "ebbflow"
+project, author, copyright = "ebbtide", "The ebbtide authors", "The ebbtide authors"
+version = release = ebbtide.__version__
+html_title = "ebbtide"
 
 extensions = [
     "myst_nb",

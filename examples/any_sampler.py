@@ -2,13 +2,13 @@
 
 import torch
 
-from ebbflow import Draws, sample
-from ebbflow.data import DATASETS
-from ebbflow.metrics import within_mode_sliced_w2
-from ebbflow.oracle import mixture
-from ebbflow.paths import PATHS
-from ebbflow.samplers import SAMPLERS
-from ebbflow.tune import steps_within
+from ebbtide import Draws, sample
+from ebbtide.data import DATASETS
+from ebbtide.metrics import within_mode_sliced_w2
+from ebbtide.oracle import mixture
+from ebbtide.paths import PATHS
+from ebbtide.samplers import SAMPLERS
+from ebbtide.tune import steps_within
 
 modes = DATASETS["three_gaussians"].modes
 names = ("linear", "cosine", "ddpm")

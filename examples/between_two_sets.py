@@ -3,14 +3,14 @@
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 
-import ebbflow
-from ebbflow.data import load
-from ebbflow.metrics import sliced_w2
-from ebbflow.recipes import ot_flow
+import ebbtide
+from ebbtide.data import load
+from ebbtide.metrics import sliced_w2
+from ebbtide.recipes import ot_flow
 
 recipe = replace(ot_flow(), data="two_moons", source="eight_gaussians", steps=300, batch=128)
 with TemporaryDirectory() as folder:
-    trained = ebbflow.fit(recipe, folder, progress=False)
+    trained = ebbtide.fit(recipe, folder, progress=False)
     *_, (_, moons) = trained.trajectory(2000, seed=1, sampler="heun", steps=20)
 
 fresh = load("two_moons", 2000, seed=7).x

@@ -1,12 +1,12 @@
-"""A network, a training loop and a sampler of your own, on ebbflow's core: nothing needs to be registered."""
+"""A network, a training loop and a sampler of your own, on ebbtide's core: nothing needs to be registered."""
 
 from itertools import pairwise
 
 import torch
 
-from ebbflow import Denoiser, Linear
-from ebbflow.data import load
-from ebbflow.samplers import slope
+from ebbtide import Denoiser, Linear
+from ebbtide.data import load
+from ebbtide.samplers import slope
 
 
 class Network(torch.nn.Module):

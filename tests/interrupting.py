@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
-from ebbflow.signals import handled, stop
+from ebbtide.signals import handled, stop
 
 
 def at_every_line(codes: set[CodeType], act: Callable[[], Any], number: int = signal.SIGTERM) -> Iterator[Any]:

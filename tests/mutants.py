@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
-CORE = Path("src", "ebbflow")
+CORE = Path("src", "ebbtide")
 # Of the repository rather than of the core, and test_mutants would find any slip by its missing text alone.
 BESIDE = ("test_mutants.py", "test_repository.py", "test_readme.py", "test_examples.py", "benchmarks")
 SECONDS = {"likely": 600, "all": 3600}
@@ -488,7 +488,7 @@ def planted(slip: Slip, copy: Path) -> Iterator[None]:
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """Ours, with the copy's ebbflow ahead of the installed one, for the commands that tests start as well."""
+    """Ours, with the copy's ebbtide ahead of the installed one, for the commands that tests start as well."""
     threads = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     return {**os.environ, **threads, "PYTHONPATH": str(copy / "src")}
 
@@ -547,7 +547,7 @@ def suite(copy: Path) -> tuple[str, str]:
 
 def sound(slips: Sequence[Slip], copy: Path) -> str:
     """What is wrong before any slip is planted; nothing, if all is well."""
-    _, said = run(copy, ["-c", "import ebbflow; print(ebbflow.__file__)"], SECONDS["likely"])
+    _, said = run(copy, ["-c", "import ebbtide; print(ebbtide.__file__)"], SECONDS["likely"])
     if not Path(said.strip()).is_relative_to(copy):
         return f"The tests would not import the copy but {said.strip()}"
     # Else a broken suite would be taken for one that finds everything.

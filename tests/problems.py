@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.interop.diffusers import from_diffusers
-from ebbflow.oracle import gaussian
-from ebbflow.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
-from ebbflow.targets import TARGETS
+from ebbtide.denoiser import Denoiser
+from ebbtide.interop.diffusers import from_diffusers
+from ebbtide.oracle import gaussian
+from ebbtide.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
+from ebbtide.targets import TARGETS
 
 MEAN, STD = 0.7, 0.5
 

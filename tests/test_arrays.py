@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from ebbflow import memory
-from ebbflow.arrays import npy, npz
-from ebbflow.errors import InputError
+from ebbtide import memory
+from ebbtide.arrays import npy, npz
+from ebbtide.errors import InputError
 
 TABLE = np.arange(12.0).reshape(6, 2)
 

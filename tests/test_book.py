@@ -44,7 +44,7 @@ def test_every_module_is_in_the_reference():
     parts = [path.relative_to(root).with_suffix("").parts for path in root.rglob("*.py")]
     modules = {".".join(own).removesuffix(".__init__") for own in parts if "cli" not in own and "__main__" not in own}
     pages = "".join(page.read_text() for page in (DOCS / "reference").rglob("*.md"))
-    assert modules - {"ebbflow"} <= set(re.findall(r"automodule:: ([\w.]+)", pages))
+    assert modules - {"ebbtide"} <= set(re.findall(r"automodule:: ([\w.]+)", pages))
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

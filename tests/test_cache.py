@@ -8,13 +8,13 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from ebbflow import cache
-from ebbflow.cache import cache_folder, executable, fetch, fingerprint, secret, store, unchanged
+from ebbtide import cache
+from ebbtide.cache import cache_folder, executable, fetch, fingerprint, secret, store, unchanged
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -43,7 +43,7 @@ def test_damage_is_as_good_as_nothing(folder):
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "file"))
     store("one", {"a": torch.zeros(1)})
     assert fetch("one") is None
 
@@ -89,17 +89,17 @@ def test_a_fingerprint_tells_values_shapes_and_words_apart():
 
 
 def test_where_it_is(monkeypatch, tmp_path):
-    monkeypatch.delenv("EBBFLOW_CACHE")
+    monkeypatch.delenv("EBBTIDE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "ebbflow"
+    assert cache_folder() == tmp_path / "ebbtide"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "ebbflow"
+    assert cache_folder() == tmp_path / ".cache" / "ebbtide"
 
 
 def test_without_a_home_there_is_no_cache(monkeypatch):
     """A container's user may have neither HOME nor an entry in the system's list."""
-    for name in ("EBBFLOW_CACHE", "XDG_CACHE_HOME", "HOME"):
+    for name in ("EBBTIDE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     with patch.object(Path, "home", side_effect=RuntimeError("Could not determine home directory.")):
         store("one", {"a": torch.zeros(1)})

@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ebbflow import certify as certificates
-from ebbflow.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.samplers import SAMPLERS, ddpm, euler
-from ebbflow.samplers.dpm_solver import dpmpp_2m
-from ebbflow.samplers.facts import Facts, facts
+from ebbtide import certify as certificates
+from ebbtide.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.samplers import SAMPLERS, ddpm, euler
+from ebbtide.samplers.dpm_solver import dpmpp_2m
+from ebbtide.samplers.facts import Facts, facts
 from problems import PATHS
 
 

@@ -17,20 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow import compare as comparing
-from ebbflow.cli import main
-from ebbflow.compare import METHODS, Comparison, _shared, compare, save_metrics, summary
-from ebbflow.data import DATASETS, save
-from ebbflow.domains import domain, points
-from ebbflow.domains.points import PLAN, limits
-from ebbflow.errors import InputError
-from ebbflow.metrics import METRICS
-from ebbflow.recipes import RECIPES, ImageRecipe, PointRecipe
-from ebbflow.signals import Interrupted
-from ebbflow.trained import Trained
-from ebbflow.training.checkpoint import newest_valid, unpack
-from ebbflow.training.run import prepare
-from ebbflow.training.trainer import batch_indices
+from ebbtide import compare as comparing
+from ebbtide.cli import main
+from ebbtide.compare import METHODS, Comparison, _shared, compare, save_metrics, summary
+from ebbtide.data import DATASETS, save
+from ebbtide.domains import domain, points
+from ebbtide.domains.points import PLAN, limits
+from ebbtide.errors import InputError
+from ebbtide.metrics import METRICS
+from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
+from ebbtide.signals import Interrupted
+from ebbtide.trained import Trained
+from ebbtide.training.checkpoint import newest_valid, unpack
+from ebbtide.training.run import prepare
+from ebbtide.training.trainer import batch_indices
 from interrupting import at_every_line, wait_until
 
 TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
@@ -43,7 +43,7 @@ def comparison(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("comparison") / "out", []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "ebbflow.compare.compare", lambda *args, **options: found.append(compare(*args, **options)) or found[0]
+            "ebbtide.compare.compare", lambda *args, **options: found.append(compare(*args, **options)) or found[0]
         )
         command = ["compare", "--steps", "30", "--points", "500", "--batch", "64", "--n", "300", "--quiet"]
         assert main([*command, "--out", str(folder)]) == 0
@@ -70,13 +70,13 @@ def test_both_methods_start_alike(comparison):
 def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
     """The report and its numbers; the command and the settings of a comparison of the user's own data."""
     found, folder = comparison
-    assert found.command == "ebbflow compare --steps 30 --points 500 --batch 64 --n 300 --quiet --out out"
+    assert found.command == "ebbtide compare --steps 30 --points 500 --batch 64 --n 300 --quiet --out out"
     for path in filter(Path.is_file, folder.iterdir()):
         assert str(folder.parent).encode() not in path.read_bytes(), path.name
-    command = ["ebbflow", "compare", "--data", "/srv/jo/own data/a.csv", "--out=/srv/jo/found", "--network", "mlp"]
-    assert _shared(shlex.join(command), PointRecipe()) == "ebbflow compare --data a.csv --out=found --network mlp"
-    assert _shared("ebbflow compare --data /srv/jo=1/a.csv", PointRecipe()) == "ebbflow compare --data a.csv"
-    hub = "ebbflow compare --data hf:user/mnist --steps 5"
+    command = ["ebbtide", "compare", "--data", "/srv/jo/own data/a.csv", "--out=/srv/jo/found", "--network", "mlp"]
+    assert _shared(shlex.join(command), PointRecipe()) == "ebbtide compare --data a.csv --out=found --network mlp"
+    assert _shared("ebbtide compare --data /srv/jo=1/a.csv", PointRecipe()) == "ebbtide compare --data a.csv"
+    hub = "ebbtide compare --data hf:user/mnist --steps 5"
     assert _shared(hub, ImageRecipe()) == hub
     save(tmp_path / "own.csv", torch.randn(120, 2, generator=torch.Generator().manual_seed(0)))
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
@@ -135,7 +135,7 @@ def test_the_summary_has_every_row_and_the_floor(comparison):
 def test_metrics_json_has_every_number(comparison, tmp_path):
     found, _ = comparison
     numbers = json.loads(save_metrics(found, tmp_path).read_text())
-    assert numbers["command"].startswith("ebbflow compare --steps 30 --points 500")
+    assert numbers["command"].startswith("ebbtide compare --steps 30 --points 500")
     assert [row["label"] for row in numbers["samplings"]] == [s.label for s in found.samplings]
     for row in numbers["samplings"]:
         measured = {m["name"]: m for m in row["measurements"]}
@@ -247,7 +247,7 @@ def start(tmp_path):
     processes = []
 
     def begin(workers, steps="100000"):
-        command = [sys.executable, "-m", "ebbflow", "compare", "--steps", steps, "--n", "300", "--points", "500"]
+        command = [sys.executable, "-m", "ebbtide", "compare", "--steps", steps, "--n", "300", "--points", "500"]
         command += ["--quiet", "--out", "out", "--workers", workers]
         processes.append(
             subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -276,7 +276,7 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
         for folder in old if before != "nothing" else ():
             folder.mkdir(parents=True)
         options = {"resume": before == "resumed", "overwrite": before == "overwritten", "workers": 1}
-        compare(TINY, out, **options, command="ebbflow compare")
+        compare(TINY, out, **options, command="ebbtide compare")
 
     monkeypatch.setattr(comparing, "rehearse", lambda recipe: None)
     monkeypatch.setattr(points, "real", lambda *_: (torch.zeros(PLAN.fewest, 2), None))
@@ -291,7 +291,7 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
             assert own
         elif "before anything" in said[-1]:
             assert not own
-    assert set(said) >= {".", "; saved. Continue with: ebbflow compare --resume"}
+    assert set(said) >= {".", "; saved. Continue with: ebbtide compare --resume"}
     assert (" before anything was saved." in said) == (before != "resumed")
 
 
@@ -311,7 +311,7 @@ def stopped(process, tmp_path, code, name):
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     last = err.splitlines()[-1]
-    assert last.startswith(f"ebbflow: Stopped by {name}; saved. Continue with: ebbflow compare --steps ")
+    assert last.startswith(f"ebbtide: Stopped by {name}; saved. Continue with: ebbtide compare --steps ")
     assert last.endswith(" --resume")
     assert "Traceback" not in err
     wait_until(lambda: not members(process.pid), 20)

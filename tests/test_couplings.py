@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.couplings import BLOCK, COUPLINGS, class_aware_ot, independent, minibatch_ot, posterior_mean
-from ebbflow.errors import InputError
-from ebbflow.paths import PATHS
+from ebbtide.couplings import BLOCK, COUPLINGS, class_aware_ot, independent, minibatch_ot, posterior_mean
+from ebbtide.errors import InputError
+from ebbtide.paths import PATHS
 from problems import SIGMAS, noise_like
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser, loss_weight
-from ebbflow.errors import InputError
-from ebbflow.paths import DDPM, VE, VP, Bridge, Cosine, Linear
-from ebbflow.targets import TARGETS
+from ebbtide.denoiser import Denoiser, loss_weight
+from ebbtide.errors import InputError
+from ebbtide.paths import DDPM, VE, VP, Bridge, Cosine, Linear
+from ebbtide.targets import TARGETS
 from problems import PATHS, TABLES, GaussianNetwork, exact, float64, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

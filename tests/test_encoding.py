@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.encoding import decode, encode, interpolate, slerp, upwards
-from ebbflow.errors import InputError
-from ebbflow.oracle import gaussian, mixture
-from ebbflow.paths import Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import trajectory
+from ebbtide.denoiser import Denoiser
+from ebbtide.encoding import decode, encode, interpolate, slerp, upwards
+from ebbtide.errors import InputError
+from ebbtide.oracle import gaussian, mixture
+from ebbtide.paths import Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import trajectory
 from problems import PATHS, Told, float64, last, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

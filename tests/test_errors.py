@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ebbflow import errors
-from ebbflow.errors import CertificationError, DivergedError, EbbflowError, InputError, StorageError, printable
+from ebbtide import errors
+from ebbtide.errors import CertificationError, DivergedError, EbbtideError, InputError, StorageError, printable
 
 
 @pytest.mark.parametrize(
     ("error", "builtin", "code"),
     [
-        (EbbflowError, Exception, 1),
+        (EbbtideError, Exception, 1),
         (InputError, ValueError, 2),
         (DivergedError, ArithmeticError, 3),
         (StorageError, OSError, 4),
@@ -21,14 +21,14 @@ from ebbflow.errors import CertificationError, DivergedError, EbbflowError, Inpu
 )
 def test_an_error_has_its_exit_code_and_can_be_caught_both_ways(error, builtin, code):
     assert error.exit_code == code
-    for family in (EbbflowError, builtin):
+    for family in (EbbtideError, builtin):
         with pytest.raises(family, match=r"^The disk is full\.$"):
             raise error("The disk is full.")
 
 
 def test_every_error_is_of_the_family_and_no_two_share_a_code():
     classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
-    assert all(issubclass(kind, EbbflowError) for kind in classes)
+    assert all(issubclass(kind, EbbtideError) for kind in classes)
     assert sorted(kind.exit_code for kind in classes) == [1, 2, 3, 4, 5]
     assert all(kind.__doc__ for kind in classes)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ebbflow.samplers import SAMPLERS
+from ebbtide.samplers import SAMPLERS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -51,7 +51,7 @@ def test_own_points(capsys):
 
 
 def test_own_pictures(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
     out = run("own_pictures.py", capsys)
     (score, low, high) = map(float, re.search(r"^KID-classifier +(\S+) +(\S+) to (\S+)", out, re.M).groups())
     assert low < score < high

@@ -13,10 +13,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from ebbflow import data
-from ebbflow.compare import METHODS, compare
-from ebbflow.errors import EbbflowError, InputError, StorageError
-from ebbflow.files import (
+from ebbtide import data
+from ebbtide.compare import METHODS, compare
+from ebbtide.errors import EbbtideError, InputError, StorageError
+from ebbtide.files import (
     append_to,
     create,
     home,
@@ -29,9 +29,9 @@ from ebbflow.files import (
     write_file,
     writing_folder,
 )
-from ebbflow.plots import animation, images, style, video
-from ebbflow.recipes import PointRecipe
-from ebbflow.trained import Trained
+from ebbtide.plots import animation, images, style, video
+from ebbtide.recipes import PointRecipe
+from ebbtide.trained import Trained
 from training.runs import Killed, run, sentence, tiny
 
 # --- the lock, and what the disk refuses ----------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatc
     ],
 )
 def test_what_the_system_says_becomes_one_sentence(code, kind, exit_code):
-    with pytest.raises(EbbflowError) as caught, storage(Path("runs/x")):
+    with pytest.raises(EbbtideError) as caught, storage(Path("runs/x")):
         raise OSError(code, os.strerror(code))
     assert type(caught.value) is kind
     assert caught.value.exit_code == exit_code
@@ -269,9 +269,9 @@ def test_a_run_needs_no_links(tmp_path, monkeypatch):
 EVERY_MODULE = """
 import importlib, pkgutil, sys
 sys.modules["fcntl"] = None  # importing it raises
-import ebbflow
-for module in pkgutil.walk_packages(ebbflow.__path__, "ebbflow."):
-    if module.name != "ebbflow.__main__":
+import ebbtide
+for module in pkgutil.walk_packages(ebbtide.__path__, "ebbtide."):
+    if module.name != "ebbtide.__main__":
         importlib.import_module(module.name)
 """
 

@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 
-from ebbflow.formats import arrays, is_idx
+from ebbtide.formats import arrays, is_idx
 
 
 def test_idx(tmp_path):

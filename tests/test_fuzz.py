@@ -18,22 +18,22 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.couplings import COUPLINGS
-from ebbflow.data import images, load
-from ebbflow.denoiser import WEIGHTS, Denoiser, loss_weight
-from ebbflow.domains import evolution
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.interop.diffusers import SCHEDULERS, from_diffusers
-from ebbflow.networks import NETWORKS
-from ebbflow.paths import PATHS, Linear
-from ebbflow.randomness import Draws
-from ebbflow.recipes import RECIPES, Recipe
-from ebbflow.samplers import SAMPLERS, sample
-from ebbflow.specs import bind, options
-from ebbflow.targets import TARGETS
-from ebbflow.times import GRIDS, TIMES, grid_times
-from ebbflow.trained import Trained, build_denoiser, build_network
-from ebbflow.training.run import read_metrics
+from ebbtide.couplings import COUPLINGS
+from ebbtide.data import images, load
+from ebbtide.denoiser import WEIGHTS, Denoiser, loss_weight
+from ebbtide.domains import evolution
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
+from ebbtide.networks import NETWORKS
+from ebbtide.paths import PATHS, Linear
+from ebbtide.randomness import Draws
+from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.samplers import SAMPLERS, sample
+from ebbtide.specs import bind, options
+from ebbtide.targets import TARGETS
+from ebbtide.times import GRIDS, TIMES, grid_times
+from ebbtide.trained import Trained, build_denoiser, build_network
+from ebbtide.training.run import read_metrics
 
 pytestmark = pytest.mark.slow
 ODD = [
@@ -53,7 +53,7 @@ def trial(seed, count, case):
             try:
                 case(rng)
                 done += 1
-            except EbbflowError:
+            except EbbtideError:
                 pass
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]

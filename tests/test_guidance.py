@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.guidance import Autoguidance, Bounded, ClassifierFree
-from ebbflow.oracle import gaussian
-from ebbflow.paths import Cosine, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import ddim, euler, sample
-from ebbflow.targets import score
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.guidance import Autoguidance, Bounded, ClassifierFree
+from ebbtide.oracle import gaussian
+from ebbtide.paths import Cosine, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import ddim, euler, sample
+from ebbtide.targets import score
 from problems import PATHS, exact, float64, last, noise_like
 
 NULL = 3

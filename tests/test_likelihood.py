@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.likelihood import (
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.likelihood import (
     DIVERGENCES,
     bits_per_dimension,
     dequantise,
@@ -20,10 +20,10 @@ from ebbflow.likelihood import (
     likelihood,
     log_density,
 )
-from ebbflow.networks.mlp import MLP
-from ebbflow.oracle import gaussian, mixture
-from ebbflow.paths import VE, Linear
-from ebbflow.randomness import Draws
+from ebbtide.networks.mlp import MLP
+from ebbtide.oracle import gaussian, mixture
+from ebbtide.paths import VE, Linear
+from ebbtide.randomness import Draws
 from problems import PATHS, SIGMAS, Told, exact as exact_network, float64, noise_like
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ebbflow import memory
-from ebbflow.cli.sample import Drawing, draw
-from ebbflow.data import images
-from ebbflow.domains.images import MORE
-from ebbflow.errors import InputError
-from ebbflow.recipes import ImageRecipe
-from ebbflow.trained import Trained, build_denoiser
-from ebbflow.training import checkpoint
+from ebbtide import memory
+from ebbtide.cli.sample import Drawing, draw
+from ebbtide.data import images
+from ebbtide.domains.images import MORE
+from ebbtide.errors import InputError
+from ebbtide.recipes import ImageRecipe
+from ebbtide.trained import Trained, build_denoiser
+from ebbtide.training import checkpoint
 
 GIB = 2**30
 
@@ -203,9 +203,9 @@ PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 import psutil, pyarrow.parquet
-from ebbflow.data import episodes, images, read
-from ebbflow.interop import lerobot, unet
-from ebbflow.trained import Trained
+from ebbtide.data import episodes, images, read
+from ebbtide.interop import lerobot, unet
+from ebbtide.trained import Trained
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 3 * 2**29, resource.RLIM_INFINITY))
 most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.mixtures import stored, table
-from ebbflow.oracle import mixture
-from ebbflow.paths import Linear
-from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind
-from ebbflow.times import grid_times
-from ebbflow.tune import reference
+from ebbtide.errors import InputError
+from ebbtide.mixtures import stored, table
+from ebbtide.oracle import mixture
+from ebbtide.paths import Linear
+from ebbtide.samplers import SAMPLERS
+from ebbtide.specs import bind
+from ebbtide.times import grid_times
+from ebbtide.tune import reference
 from problems import PATHS, last, noise_like
 
 MODES = mixture(Linear(), noise_like(5, 2, seed=3), 0.2)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.oracle import finite, gaussian, mixture
-from ebbflow.paths import DDPM, Linear
-from ebbflow.samplers.ode import rk4
+from ebbtide.errors import InputError
+from ebbtide.oracle import finite, gaussian, mixture
+from ebbtide.paths import DDPM, Linear
+from ebbtide.samplers.ode import rk4
 from problems import MEAN, PATHS, STD, exact_flow, float64, last, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.errors import InputError
-from ebbflow.paths import DDPM, PATHS, VE, VP, Bridge, Cosine, Linear
+from ebbtide.errors import InputError
+from ebbtide.paths import DDPM, PATHS, VE, VP, Bridge, Cosine, Linear
 from problems import SIGMAS, float64, noise_like
 
 TABLE = (0.3, 0.1, 0.5, 0.9, 0.7)

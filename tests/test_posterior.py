@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.guidance import Bounded, ClassifierFree
-from ebbflow.oracle import finite, gaussian, mixture
-from ebbflow.paths import DDPM, Cosine, Linear
-from ebbflow.posterior import DPS, TMPD, Measurement, PiGDM, conjugate_gradients, masked, resampled
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS, ddim, ddpm, sample
-from ebbflow.samplers.ode import heun
-from ebbflow.targets import Estimate
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.guidance import Bounded, ClassifierFree
+from ebbtide.oracle import finite, gaussian, mixture
+from ebbtide.paths import DDPM, Cosine, Linear
+from ebbtide.posterior import DPS, TMPD, Measurement, PiGDM, conjugate_gradients, masked, resampled
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS, ddim, ddpm, sample
+from ebbtide.samplers.ode import heun
+from ebbtide.targets import Estimate
 from problems import PATHS, exact, float64, last, noise_like
 
 N, M = 4, 2

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
-from ebbflow.randomness import Draws, generator, key, keyed
+from ebbtide.randomness import Draws, generator, key, keyed
 from problems import FALSE_POSITIVE, SIGMAS
 
 N = 1_000_000

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import problems
-from ebbflow.cli import main
-from ebbflow.paths import PATHS
-from ebbflow.recipes import RECIPES
-from ebbflow.samplers import SAMPLERS
-from ebbflow.targets import TARGETS
+from ebbtide.cli import main
+from ebbtide.paths import PATHS
+from ebbtide.recipes import RECIPES
+from ebbtide.samplers import SAMPLERS
+from ebbtide.targets import TARGETS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -59,7 +59,7 @@ def test_commands(text):
         exec(compile(made, "points.md", "exec"), {})
     for line in text.strip().splitlines():
         words = shlex.split(line, comments=True)
-        if words and words[0] == "ebbflow":
+        if words and words[0] == "ebbtide":
             assert main(words[1:]) == 0, line
 
 
@@ -103,7 +103,7 @@ def test_a_figure_is_stated_as_it_was_measured(figure):
     assert {"figure", "commands", "seeds", "values", "spread", "printed"} == set(figure)
     assert figure["commands"]
     assert figure["values"]
-    if isinstance(figure["seeds"], list) and figure["commands"][0].startswith("ebbflow train"):
+    if isinstance(figure["seeds"], list) and figure["commands"][0].startswith("ebbtide train"):
         assert {len(found) for found in figure["values"].values()} == {len(figure["seeds"])}
     for document in figure["printed"]:
         assert plain((ROOT / document).read_text()).count(printed(figure, document)) == 1, printed(figure, document)
@@ -183,7 +183,7 @@ def test_slow_commands(capsys):
         for text in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.S | re.M):
             for line in text.strip().splitlines():
                 words = shlex.split(line, comments=True)
-                if words and words[0] == "ebbflow":
+                if words and words[0] == "ebbtide":
                     assert main([*words[1:]]) == 0, line
                     said[line] = capsys.readouterr().out
     held = 0

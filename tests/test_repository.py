@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ebbflow import errors
+from ebbtide import errors
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "src" / "ebbflow"
+SOURCE = ROOT / "src" / "ebbtide"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # Files that need no test file of their own, and where they are tested instead.
@@ -87,7 +87,7 @@ def is_tiny(path):
 
 
 def mirrors(module):
-    """Where the tests of src/ebbflow/a/b.py may be: tests/a/test_b.py, tests/test_b.py, or a/ as one, test_a.py."""
+    """Where the tests of src/ebbtide/a/b.py may be: tests/a/test_b.py, tests/test_b.py, or a/ as one, test_a.py."""
     places = [ROOT / "tests" / module.parent / f"test_{module.stem}.py", ROOT / "tests" / f"test_{module.stem}.py"]
     if module.parent.name:
         places += [
@@ -141,6 +141,32 @@ LOCAL_PATHS = re.compile(r"(?<![\w.$~{}-])/(?:root|home|work|opt|Users)/\w")
 def test_nothing_local_is_committed(pattern, what):
     found = [f"{name}:{number}" for name, number, line in texts() if pattern.search(line)]
     assert not found, f"{', '.join(found[:5])} {what} ({len(found)} lines in all)."
+
+
+INSTALLED = re.compile(r"pip install (?!-)([\"']?)([^\s\"'`]+)")
+
+
+def test_what_readers_are_told_to_install_is_ours_or_a_declared_dependency():
+    """The name of another package on the index, or of our own before it was renamed, would run a stranger's code."""
+    extras = PROJECT["optional-dependencies"]
+    declared = {
+        re.split(r"[<>=!~\[;]", line)[0] for part in (PROJECT["dependencies"], *extras.values()) for line in part
+    }
+    found = [
+        (name, number, match[2].rstrip(".,:)") or ".")
+        for name, number, line in texts()
+        if name.suffix in (".py", ".md", ".ipynb", ".cff", ".toml") and name.parts[0] != "tests"
+        for match in INSTALLED.finditer(line)
+    ]
+    assert len(found) > 10
+    strange = []
+    for name, number, what in found:
+        package, _, extra = what.rstrip("]").partition("[")
+        ours = package in (".", PROJECT["name"]) and all(part in extras for part in filter(None, extra.split(",")))
+        former = package in ("ebbflow", "somebody's") and name == Path("CHANGELOG.md")
+        if not (ours or former or (not extra and package in declared | {"pytorch-fid", "{name}", "einops"})):
+            strange.append(f"{name}:{number} {what}")
+    assert not strange, strange
 
 
 def test_the_patterns_find_what_they_are_for():

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ebbflow.signals import STOPPING, Interrupted, handled, noted, stop
+from ebbtide.signals import STOPPING, Interrupted, handled, noted, stop
 from interrupting import at_every_line
 
 
@@ -61,7 +61,7 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
 
 TWICE = """
 import os, signal
-from ebbflow.signals import noted
+from ebbtide.signals import noted
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with noted() as received:
     os.kill(os.getpid(), signal.SIGHUP)

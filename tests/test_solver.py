@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-import ebbflow
-from ebbflow import cache, solver
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.guidance import ClassifierFree
-from ebbflow.oracle import gaussian, mixture
-from ebbflow.paths import Linear
-from ebbflow.recipes import ddpm, flow
-from ebbflow.samplers import SAMPLERS
-from ebbflow.samplers.bespoke import parse_weights
-from ebbflow.solver import COUNTS, LARGE, MOST, PLANS, Plan, fit, for_run, kept, plan
-from ebbflow.specs import bind
-from ebbflow.times import from_flow, grid_times
-from ebbflow.trained import Trained
-from ebbflow.training.run import fit as train
-from ebbflow.tune import read, reference, write
+import ebbtide
+from ebbtide import cache, solver
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.guidance import ClassifierFree
+from ebbtide.oracle import gaussian, mixture
+from ebbtide.paths import Linear
+from ebbtide.recipes import ddpm, flow
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.bespoke import parse_weights
+from ebbtide.solver import COUNTS, LARGE, MOST, PLANS, Plan, fit, for_run, kept, plan
+from ebbtide.specs import bind
+from ebbtide.times import from_flow, grid_times
+from ebbtide.trained import Trained
+from ebbtide.training.run import fit as train
+from ebbtide.tune import read, reference, write
 from problems import PATHS, last, noise_like
 
 FINE = Plan(64, 0, 64, 400, 4)  # a reference that is exact to 1e-10
@@ -263,7 +263,7 @@ def test_no_fit_and_too_short_a_run_have_none(tmp_path):
 
 
 def test_the_first_use_fits_and_keeps(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
     trained = replace(Trained.from_pretrained(run), tuned=())
     first = trained.choice(steps="auto:6")
     assert len(list(tmp_path.glob("solver-*"))) == 1
@@ -333,7 +333,7 @@ def test_a_new_run_in_the_folder_leaves_no_solver_of_the_old(run, tmp_path):
 
 def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
     """The denoiser that is fitted is the one that is sampled, with labels as frequent as in the data."""
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
     recipe = replace(ddpm(), data="two_spirals", conditional=True, **LITTLE)
     trained = train(recipe, tmp_path / "run", snapshots=0, checkpoints=1, progress=False)
     seen = {}
@@ -353,7 +353,7 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
     assert seen["label"].bincount().tolist() == [288, 288, 192]
     names = [f"{kept.__name__}"]  # each way of asking has a place of its own in the cache
     monkeypatch.undo()
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
     label = torch.zeros(4, dtype=torch.int64)
     for guidance in (1.0, 2.0):
         trained.sample(4, label=label, guidance=guidance, steps="auto:3")
@@ -372,5 +372,5 @@ def test_more_evaluations_than_a_table_is_for(run, steps):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(InputError, match=r"is fitted for 1 to 20 evaluations; got"):
-            ebbflow.from_pretrained(run).sample(2, steps=steps)
+            ebbtide.from_pretrained(run).sample(2, steps=steps)
     assert from_flow(torch.tensor([1.0, 0.5, 0.0]), Linear()).tolist() == [1, 0.5, 0]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.paths import VP, Scales
-from ebbflow.specs import bind
-from ebbflow.targets import TARGETS, Estimate, decode, edm_inputs, encode, score, velocity
+from ebbtide.paths import VP, Scales
+from ebbtide.specs import bind
+from ebbtide.targets import TARGETS, Estimate, decode, edm_inputs, encode, score, velocity
 from problems import PATHS, float64, noise_like
 
 # α = 0.6, σ = 0.8, α̇ = -2, σ̇ = 3.

@@ -7,10 +7,10 @@ import pytest
 import scipy.stats
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.paths import VE, VP, Linear
-from ebbflow.specs import bind
-from ebbflow.times import GRIDS, TIMES, grid_times, stratified_draws, trailing, uniform_draws
+from ebbtide.errors import InputError
+from ebbtide.paths import VE, VP, Linear
+from ebbtide.specs import bind
+from ebbtide.times import GRIDS, TIMES, grid_times, stratified_draws, trailing, uniform_draws
 from problems import FALSE_POSITIVE, PATHS, SIGMAS, float64
 
 N = 100_000

@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ebbflow.data import DATASETS, save
-from ebbflow.errors import InputError
-from ebbflow.guidance import Bounded, ClassifierFree
-from ebbflow.randomness import Draws
-from ebbflow.trained import Trained, build_denoiser
-from ebbflow.training import checkpoint
-from ebbflow.tune import Tuned, read, write
+from ebbtide.data import DATASETS, save
+from ebbtide.errors import InputError
+from ebbtide.guidance import Bounded, ClassifierFree
+from ebbtide.randomness import Draws
+from ebbtide.trained import Trained, build_denoiser
+from ebbtide.training import checkpoint
+from ebbtide.tune import Tuned, read, write
 from training.runs import copy, run, sentence, tensors, tiny
 
 SMALL = {"steps": 3}
@@ -319,7 +319,7 @@ def test_chunks_change_nothing(folders, name, monkeypatch):
     trained, moved = load(folders, name), []
     label = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0] if name == "conditional" else None
     whole = trained.sample(10, seed=2, steps=4, label=label)
-    monkeypatch.setattr("ebbflow.trained.CHUNK", 4)
+    monkeypatch.setattr("ebbtide.trained.CHUNK", 4)
     bar = type("Bar", (), {"update": staticmethod(moved.append)})
     pieces = trained.sample(10, seed=2, steps=4, label=label, bar=bar)
     torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-5)
@@ -540,6 +540,20 @@ def test_a_folder_without_frequencies_loads_and_draws_classes_evenly_with_a_warn
             Trained.from_files(files | {"config.json": json.dumps(config | {"frequencies": wrong}).encode()}, "bad")
 
 
+def test_a_folder_from_before_the_renaming_loads(folders, tmp_path):
+    """Version 0.1 wrote its name, ebbflow, as a key of config.json."""
+    trained = load(folders, "flow")
+    trained.save_pretrained(tmp_path / "old")
+    files = checkpoint.read_folder(tmp_path / "old")
+    config = json.loads(files["config.json"])
+    del config["ebbtide"]
+    config = {"format": config.pop("format"), "ebbflow": "0.1.0"} | config
+    checkpoint.write_folder(tmp_path / "old", files | {"config.json": json.dumps(config).encode()})
+    old = Trained.from_pretrained(tmp_path / "old")
+    assert torch.equal(old.sample(4, seed=1), trained.sample(4, seed=1))
+    assert "ebbflow" not in json.loads(old.files()["config.json"])
+
+
 # --- what was tuned -------------------------------------------------------------------------------------------------
 
 
@@ -620,7 +634,7 @@ def test_a_tuned_file_that_was_edited_is_refused(folders, tmp_path):
     exported = Trained.from_pretrained(folder).save_pretrained(tmp_path / "export")
     for place, data, words in (
         (exported, write([tuned(7)]), "sha256"),
-        (folder, b"[{}]", "is not what ebbflow tune writes"),
+        (folder, b"[{}]", "is not what ebbtide tune writes"),
         (folder, b"{", r"tuned\.json"),
     ):
         (place / "tuned.json").write_bytes(data)

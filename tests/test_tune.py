@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 
-from ebbflow.certify import modes, starts
-from ebbflow.errors import InputError
-from ebbflow.paths import DDPM, Linear
-from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind
-from ebbflow.times import grid_times
-from ebbflow.tune import FAMILIES, FIT, TIME_FAMILIES, Tuned, evaluations, read, reference, steps_within, tune, write
+from ebbtide.certify import modes, starts
+from ebbtide.errors import InputError
+from ebbtide.paths import DDPM, Linear
+from ebbtide.samplers import SAMPLERS
+from ebbtide.specs import bind
+from ebbtide.times import grid_times
+from ebbtide.tune import FAMILIES, FIT, TIME_FAMILIES, Tuned, evaluations, read, reference, steps_within, tune, write
 from problems import last, oracle
 
 ONE = Tuned(8, "heun", "uniform", 4, 0.1, 0.01, 1e-6, 0.2)

@@ -9,16 +9,16 @@ from unittest import mock
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from ebbflow.cli import COMMANDS, main
+from ebbtide.cli import COMMANDS, main
 
 
 def said(*words: str) -> str:
-    """What `ebbflow words` prints."""
+    """What `ebbtide words` prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), mock.patch.dict(os.environ, COLUMNS="88", NO_COLOR="1"):
         code = main(words)
     if code:
-        raise RuntimeError(f"ebbflow {' '.join(words)} ended with {code}.")
+        raise RuntimeError(f"ebbtide {' '.join(words)} ended with {code}.")
     return out.getvalue().rstrip()
 
 
@@ -30,17 +30,17 @@ class Said(Directive):
     def run(self) -> list[nodes.Node]:
         """A block with the command and what it printed."""
         words = self.arguments[0].split()
-        return [nodes.literal_block(text := f"$ ebbflow {' '.join(words)}\n{said(*words)}", text, language="text")]
+        return [nodes.literal_block(text := f"$ ebbtide {' '.join(words)}\n{said(*words)}", text, language="text")]
 
 
 class Helps(Directive):
     """Every command's help, a section each."""
 
     def run(self) -> list[nodes.Node]:
-        """Sections in the order of `ebbflow --help`."""
+        """Sections in the order of `ebbtide --help`."""
         sections = []
         for name, (_, about) in COMMANDS.items():
-            section = nodes.section(ids=[f"ebbflow-{name}"], names=[f"ebbflow {name}"])
+            section = nodes.section(ids=[f"ebbtide-{name}"], names=[f"ebbtide {name}"])
             section += nodes.title(text=name)
             section += nodes.paragraph(text=about[0].upper() + about[1:] + ".")
             text = said(name, "--help")

@@ -23,14 +23,14 @@ _COLUMNS = re.compile(r"\S {2,}(?=\S)")
 _WORD = re.compile(r"(?<![\w.^])(?:[a-z]{2,}|[A-Z][a-z]+|[A-Z]{3,}(?='s))(?=[ .,:;)]|'s|$)|\bI (?=[a-z])")
 _NO_WORD = re.compile(r"log|exp|min|max|sin|cos|tr|mean|std|round|lr|d[txru]|act|gelu|mlp|attention")
 _RELATION = re.compile(r" (?:=|←|≤|≈|∝|~) ")
-_ERRORS = "EbbflowError|InputError|DivergedError|StorageError|CertificationError"
+_ERRORS = "EbbtideError|InputError|DivergedError|StorageError|CertificationError"
 _LINKS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"``?([^`]+)``?"), lambda m: _code(m[1])),
     (re.compile(r"\*\*([A-Z][^*`]*)\*\*"), lambda m: f"**{_escaped(m[1])}**"),
     (re.compile(r"(?<![\w*(])\*([A-Za-z][A-Za-z ]*)\*(?!\w)"), lambda m: f"*{m[1]}*"),
     (re.compile(r"arXiv:(\d{4}\.\d{4,5})"), lambda m: _link(m[0], f"https://arxiv.org/abs/{m[1]}")),
     (re.compile(r"doi:(10\.\d+/(?:[\w.;/-]|\([\w.-]*\))*[\w])"), lambda m: _link(m[0], f"https://doi.org/{m[1]}")),
-    (re.compile(rf"\b(?:{_ERRORS})\b"), lambda m: f":py:exc:`~ebbflow.errors.{m[0]}`"),
+    (re.compile(rf"\b(?:{_ERRORS})\b"), lambda m: f":py:exc:`~ebbtide.errors.{m[0]}`"),
 ]
 
 
@@ -266,7 +266,7 @@ def _sign(app: Any, what: str, name: str, obj: Any, options: Any, args: str | No
     for whole, alias in {**_aliases(), "<factory>": "..."}.items():
         args, returns = (text and text.replace(whole, alias) for text in (args, returns))
     # Written "Measurement", as it is imported for types alone: without its module it might be posterior's.
-    returns = returns and re.sub(r"(?<![.\w])Measurement\b", "~ebbflow.metrics.report.Measurement", returns)
+    returns = returns and re.sub(r"(?<![.\w])Measurement\b", "~ebbtide.metrics.report.Measurement", returns)
     return args, returns
 
 
@@ -274,9 +274,9 @@ def _sign(app: Any, what: str, name: str, obj: Any, options: Any, args: str | No
 def _aliases() -> dict[str, str]:
     from sphinx.util.typing import stringify_annotation
 
-    from ebbflow import paths, targets
+    from ebbtide import paths, targets
 
-    aliases = {"~ebbflow.paths.Time": paths.Time, "~ebbflow.targets.Target": targets.Target}
+    aliases = {"~ebbtide.paths.Time": paths.Time, "~ebbtide.targets.Target": targets.Target}
     return {stringify_annotation(of, "smart"): name for name, of in aliases.items()}
 
 

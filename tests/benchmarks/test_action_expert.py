@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import action_expert
-from ebbflow.errors import InputError
+from ebbtide.errors import InputError
 
 
 def test_it_measures_and_reports(tmp_path, capsys):

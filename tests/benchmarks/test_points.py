@@ -1,4 +1,4 @@
-"""The benchmark on points runs: ebbflow's own rows always, a peer's where it is installed."""
+"""The benchmark on points runs: ebbtide's own rows always, a peer's where it is installed."""
 
 import dataclasses
 import json
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from benchmarks import points
-from ebbflow.errors import InputError
-from ebbflow.training.run import prepare
+from ebbtide.errors import InputError
+from ebbtide.training.run import prepare
 
-TINY = points.Plan(("ebbflow, flow",), rounds=2, block=2, seeds=(0, 1), ladder=(2, 3), samples=50, sets=2)
+TINY = points.Plan(("ebbtide, flow",), rounds=2, block=2, seeds=(0, 1), ladder=(2, 3), samples=50, sets=2)
 
 
 @pytest.mark.parametrize("name", points.CONTENDERS)
@@ -36,15 +36,15 @@ def test_every_contender_has_the_same_network() -> None:
 
 
 def test_two_rows_are_measured_and_reported() -> None:
-    plan = dataclasses.replace(TINY, contenders=("ebbflow, flow", "ebbflow, DDPM"))
+    plan = dataclasses.replace(TINY, contenders=("ebbtide, flow", "ebbtide, DDPM"))
     results = points.measure(plan)
-    assert results.ratio["ebbflow, flow"] == 1
+    assert results.ratio["ebbtide, flow"] == 1
     assert all(ms > 0 for kinds in results.milliseconds.values() for ms in kinds.values())
     assert set(results.distances) == set(plan.contenders)
-    assert list(results.distances["ebbflow, DDPM"]["ours"]) == [2, 3]
+    assert list(results.distances["ebbtide, DDPM"]["ours"]) == [2, 3]
     json.dumps(dataclasses.asdict(results))
     text = points.report(results, "command")
-    assert "ebbflow, DDPM" in text
+    assert "ebbtide, DDPM" in text
     assert "nan" not in text
 
 
@@ -62,7 +62,7 @@ def test_a_row_is_trained_to_the_end_of_its_ladder_however_good_it_is(monkeypatc
     start, data = prepare(points.RECIPE)
     plan = dataclasses.replace(TINY, seeds=(0,), ladder=(1, 2, 3), constant=(1, 2), samples=20, sampling_steps=2)
     for curve, lengths in ((points.schedule_curve, [1, 2, 3]), (points.constant_curve, [1, 2])):
-        assert list(curve(plan, "ebbflow, flow", data, start.to_data)) == lengths
+        assert list(curve(plan, "ebbtide, flow", data, start.to_data)) == lengths
 
 
 def test_a_sample_that_is_not_finite_is_infinitely_far_and_one_seed_no_median() -> None:
@@ -84,16 +84,16 @@ def test_rows_alone_have_a_section_and_numbers_of_their_own(tmp_path: Path, monk
     tiny = {"rounds": 1, "block": 1, "ladder": (2, 3, 9), "constant": (2, 9), "samples": 20, "sets": 1}
     monkeypatch.setattr(points, "Plan", lambda rows, **more: dataclasses.replace(TINY, contenders=rows, **tiny | more))
     (tmp_path / "RESULTS.md").write_text("<!-- points -->\nothers\n<!-- /points -->\n")
-    points.main(["--only", "ebbflow", "--seeds", "1", "--longest", "3", "--out", str(tmp_path)])
+    points.main(["--only", "ebbtide", "--seeds", "1", "--longest", "3", "--out", str(tmp_path)])
     page = (tmp_path / "RESULTS.md").read_text()
     assert "others" in page
-    assert "# Points: ebbflow alone" in page
+    assert "# Points: ebbtide alone" in page
     assert "Each with its own defaults" not in page
-    found = json.loads((tmp_path / "points-ebbflow.json").read_text())
+    found = json.loads((tmp_path / "points-ebbtide.json").read_text())
     assert {tuple(modes["ours"]) for modes in found["distances"].values()} == {("2", "3")}
     for option, wrong, least in (("--longest", "1", 2), ("--seeds", "0", 1)):
         with pytest.raises(InputError, match=f"{option} must be at least {least}; got {wrong}"):
-            points.main(["--only", "ebbflow", option, wrong, "--out", str(tmp_path)])
+            points.main(["--only", "ebbtide", option, wrong, "--out", str(tmp_path)])
 
 
 @pytest.mark.slow
@@ -113,19 +113,19 @@ def test_all_libraries_are_measured_end_to_end(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_beside_the_fastest_peer() -> None:
-    plan = dataclasses.replace(TINY, contenders=("ebbflow, flow", "azula", "torchcfm"))
+    plan = dataclasses.replace(TINY, contenders=("ebbtide, flow", "azula", "torchcfm"))
     good, bad = (0.05, 0.05, 0.05), (0.2, 0.2, 0.2)
     results = points.Results(
         plan,
         floor=(0, 0, 0),
         milliseconds={
-            "ebbflow, flow": {"ours": 2.0},
+            "ebbtide, flow": {"ours": 2.0},
             "azula": {"own": 3.0, "ours": 3.0},
             "torchcfm": {"own": 1.0, "ours": 1.0},
         },
-        ratio={"ebbflow, flow": 1.0, "azula": 1.5, "torchcfm": 0.5},
+        ratio={"ebbtide, flow": 1.0, "azula": 1.5, "torchcfm": 0.5},
         distances={
-            "ebbflow, flow": {"ours": {100: good}},
+            "ebbtide, flow": {"ours": {100: good}},
             "azula": {"own": {1000: bad}, "ours": {200: good}},
             "torchcfm": {"own": {1000: bad}, "ours": {1000: good}},
         },

@@ -9,14 +9,14 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks import policies
-from ebbflow.data import Observation
-from ebbflow.denoiser import Denoiser
-from ebbflow.domains import robots
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.recipes import RECIPES
-from ebbflow.robots.rollout import Episode
-from ebbflow.trained import Trained
+from ebbtide.data import Observation
+from ebbtide.denoiser import Denoiser
+from ebbtide.domains import robots
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.recipes import RECIPES
+from ebbtide.robots.rollout import Episode
+from ebbtide.trained import Trained
 
 QUIET = tqdm(disable=True)
 

@@ -10,10 +10,10 @@ from benchmarks.samplers import Errors
 from tqdm import tqdm
 
 from benchmarks import flows, samplers, solvers
-from ebbflow.errors import InputError
-from ebbflow.oracle import mixture
-from ebbflow.recipes import ddpm, flow
-from ebbflow.training.run import prepare
+from ebbtide.errors import InputError
+from ebbtide.oracle import mixture
+from ebbtide.recipes import ddpm, flow
+from ebbtide.training.run import prepare
 
 TINY = samplers.Plan(
     ("four corners",), ("grid of 25",), (), (), (4, 5), starts=6, tuned=("four corners",), tuning=8, reference=40,
@@ -127,7 +127,7 @@ def test_nothing_is_chosen_on_the_noise_that_is_judged(monkeypatch: pytest.Monke
 def test_rows_are_chosen_for_all_flows_at_once_or_for_each_cell_after_the_fact() -> None:
     one, two = (samplers.Panel(name, "linear", "fresh") for name in "ab")
     one.rows = {"azula a": {5: Errors(0.3, 0.1)}, "azula b": {5: Errors(0.2, 0.2)}, "diffusers c": {5: Errors(1, 1)}}
-    two.rows = {"azula a": {5: Errors(0.2, 0.1)}, "azula b": {5: Errors(0.1, 0.3)}, "ebbflow d": {5: Errors(0, 0)}}
+    two.rows = {"azula a": {5: Errors(0.2, 0.1)}, "azula b": {5: Errors(0.1, 0.3)}, "ebbtide d": {5: Errors(0, 0)}}
     assert one.after(samplers.PEERS, 5, "rms") == (0.2, "azula b")
     assert one.after(samplers.PEERS, 5, "median") == (0.1, "azula a")
     assert two.after(["diffusers"], 5, "rms") == (math.inf, "none")
@@ -136,7 +136,7 @@ def test_rows_are_chosen_for_all_flows_at_once_or_for_each_cell_after_the_fact()
     assert samplers.best_rows([one, two], "VP", ["azula"], 5) == []
     listed = samplers.shortlist([one, two], "linear", 5, ["azula"])
     assert {"azula a", "azula b", "azula DDIM, Rectified, σ ≥ 0.001"} < listed
-    assert "ebbflow heun on quadratic" in listed
+    assert "ebbtide heun on quadratic" in listed
 
 
 def test_a_bar_is_missed_by_what_falls_short_of_it() -> None:

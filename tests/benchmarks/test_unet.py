@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebbflow.errors import InputError
+from ebbtide.errors import InputError
 
 pytest.importorskip("diffusers")
 from benchmarks import unet
 
-TINY = unet.Plan((unet.DEFAULT, unet.Row("ebbflow", last=True)), "tiny", batch=2, repeats=2, memory=False)
+TINY = unet.Plan((unet.DEFAULT, unet.Row("ebbtide", last=True)), "tiny", batch=2, repeats=2, memory=False)
 
 
-@pytest.mark.parametrize("row", [*TINY.rows, unet.Row("ebbflow"), unet.Row("ebbflow", native=False)])
+@pytest.mark.parametrize("row", [*TINY.rows, unet.Row("ebbtide"), unet.Row("ebbtide", native=False)])
 def test_every_row_is_the_same_function_and_learns(row: unet.Row) -> None:
     started = unet.networks("tiny")
     expected = unet.Contender(unet.DEFAULT, started["diffusers"], TINY).sampling()
@@ -29,7 +29,7 @@ def test_every_row_is_the_same_function_and_learns(row: unet.Row) -> None:
 
 def test_bf16_is_the_same_but_for_rounding() -> None:
     started = unet.networks("tiny")
-    single, half = (unet.Contender(unet.Row("ebbflow", bf16=bf16), started["ebbflow"], TINY) for bf16 in (False, True))
+    single, half = (unet.Contender(unet.Row("ebbtide", bf16=bf16), started["ebbtide"], TINY) for bf16 in (False, True))
     error = (single.sampling() - half.sampling()).abs().max() / single.sampling().abs().max()
     assert 1e-6 < error < 0.1
 
@@ -37,19 +37,19 @@ def test_bf16_is_the_same_but_for_rounding() -> None:
 def test_two_rows_are_measured_and_reported() -> None:
     results = unet.measure(TINY)
     assert results.ratio["diffusers"] == {"training": 1, "sampling": 1}
-    assert results.error["ebbflow, channels_last"] < 1e-4
+    assert results.error["ebbtide, channels_last"] < 1e-4
     json.dumps(asdict(results))
     text = unet.report(results, "command")
-    assert "| ebbflow, channels_last |" in text
+    assert "| ebbtide, channels_last |" in text
     assert "nan" not in text
 
 
 def test_the_summary_is_beside_the_default_and_the_best() -> None:
-    rows = (unet.DEFAULT, unet.Row("diffusers", last=True), unet.Row("ebbflow"), unet.Row("ebbflow", last=True))
+    rows = (unet.DEFAULT, unet.Row("diffusers", last=True), unet.Row("ebbtide"), unet.Row("ebbtide", last=True))
     ratio = {row.name: dict.fromkeys(unet.MODES, value) for row, value in zip(rows, (1.0, 2.0, 3.0, 1.5))}
     results = unet.Results(replace(TINY, rows=rows), 1, ratio=ratio)
     (text, _) = unet.summary(results)
-    assert "In training ebbflow is 3.00 × as fast as diffusers' default and 1.50 × as its best" in text
+    assert "In training ebbtide is 3.00 × as fast as diffusers' default and 1.50 × as its best" in text
     assert text.endswith("its best, diffusers, channels_last.")
 
 
@@ -58,7 +58,7 @@ def test_the_summary_is_beside_the_default_and_the_best() -> None:
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     """However much this one has had: 128 MiB don't show there, where 64 pictures take more than 4 maps of 2 MiB."""
     torch.ones(2**25)
-    assert 8 < unet.peak(unet.Row("ebbflow"), replace(TINY, batch=64)) < 1000
+    assert 8 < unet.peak(unet.Row("ebbtide"), replace(TINY, batch=64)) < 1000
 
 
 def test_variants_are_made_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:

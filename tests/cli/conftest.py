@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ebbflow.cli import main
-from ebbflow.recipes import RECIPES
-from ebbflow.training.run import fit
+from ebbtide.cli import main
+from ebbtide.recipes import RECIPES
+from ebbtide.training.run import fit
 from recording import record
 
 POINTS = [name for name, row in RECIPES.items() if row().domain == "points"]
@@ -72,8 +72,8 @@ def policy(policy_in, tmp_path_factory):
 
 
 @pytest.fixture
-def ebbflow(capsys, monkeypatch, tmp_path):
-    """Call a command in an empty folder: ebbflow("list") → (exit code, stdout, stderr)."""
+def ebbtide(capsys, monkeypatch, tmp_path):
+    """Call a command in an empty folder: ebbtide("list") → (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):

@@ -11,11 +11,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-import ebbflow as package
-from ebbflow.cli import main
-from ebbflow.cli.arguments import opened
-from ebbflow.errors import InputError
-from ebbflow.training import checkpoint
+import ebbtide as package
+from ebbtide.cli import main
+from ebbtide.cli.arguments import opened
+from ebbtide.errors import InputError
+from ebbtide.training import checkpoint
 
 # Runs each command, and prints its exit code, and what was opened, listed or connected to meanwhile.
 WATCH = """
@@ -27,9 +27,9 @@ def note(event, args):
     elif event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname"):
         seen.append([event, repr(args[1:])])
 sys.addaudithook(note)
-from ebbflow import cli
-from ebbflow.domains import points
-from ebbflow.plots import image_run
+from ebbtide import cli
+from ebbtide.domains import points
+from ebbtide.plots import image_run
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
 found = []
 for words in json.loads(sys.argv[1]):
@@ -79,7 +79,7 @@ def watched(runs, policy, secret, table, tmp_path_factory):
     given = [[str(table) if word == "TABLE" else word for word in command] for command in commands]
     environment = {name: text for name, text in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= dict.fromkeys(
-        ("HOME", "XDG_CACHE_HOME", "EBBFLOW_CACHE", "HF_HOME", "MPLCONFIGDIR", "TMPDIR"), str(home)
+        ("HOME", "XDG_CACHE_HOME", "EBBTIDE_CACHE", "HF_HOME", "MPLCONFIGDIR", "TMPDIR"), str(home)
     )
     done = subprocess.run(
         [sys.executable, "-c", WATCH, json.dumps(given)], cwd=folder, env=environment, capture_output=True, text=True
@@ -180,12 +180,12 @@ def evil(tmp_path):
     return tmp_path / EVIL, table
 
 
-def test_no_name_gives_orders_to_the_terminal(evil, ebbflow, monkeypatch):
+def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     run, table = evil
     copy = f"copy{EVIL}"
     words = ["--label", "kind", "--conditional", "--steps", "3", "--batch", "16", "--snapshots", "2", "--out", run]
     named = ("--data", table)
-    monkeypatch.setattr("ebbflow.domains.points.WALK_POINTS", 20)
+    monkeypatch.setattr("ebbtide.domains.points.WALK_POINTS", 20)
     commands = {
         "train": ("flow", *named, *words), "resume": (run,), "sample": (run, *FEW),
         "show": ("data", table, "--label", "kind"),
@@ -195,8 +195,8 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbflow, monkeypatch):
     }  # fmt: skip
     for command, given in commands.items():
         if command == "plot":  # what it prints is the paths, whatever is drawn
-            monkeypatch.setattr("ebbflow.domains.points.draw_run", lambda trained, folder, out: iter([out / "a.png"]))
-        code, out, err = ebbflow(command, *given)
+            monkeypatch.setattr("ebbtide.domains.points.draw_run", lambda trained, folder, out: iter([out / "a.png"]))
+        code, out, err = ebbtide(command, *given)
         assert code == 0, (command, err)
         assert shown(out) == shown(err) == [], command
         assert r"\x1b]0;t\x07\x9b2J\ny" in out + err or command in ("evaluate", "likelihood"), command
@@ -206,20 +206,20 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbflow, monkeypatch):
         "train": ("flow", "--data", f"{EVIL}.npy"), "compare": ("--data", f"{EVIL}.csv"), "certify": (EVIL,),
         "demos": (EVIL,), "list": (EVIL,), "cite": (EVIL,), EVIL: (),
     }.items():  # fmt: skip
-        code, out, err = ebbflow(command, *given)
+        code, out, err = ebbtide(command, *given)
         assert (code, out, err.count("\n")) == (2, "", 1), (command, out, err)
         assert shown(err) == [], command
 
 
-def test_json_is_json_and_no_order_either(ebbflow, runs, monkeypatch):
-    from ebbflow.metrics import Measurement
+def test_json_is_json_and_no_order_either(ebbtide, runs, monkeypatch):
+    from ebbtide.metrics import Measurement
 
     row = Measurement(EVIL, 1.0, 0.5, 2.0, 1.0, 0.0, 2.0, "lower", "ü")
-    monkeypatch.setattr("ebbflow.domains.points.evaluate", lambda *_, **__: [row])
-    code, out, _ = ebbflow("evaluate", runs / "flow", *FEW, "--json")
+    monkeypatch.setattr("ebbtide.domains.points.evaluate", lambda *_, **__: [row])
+    code, out, _ = ebbtide("evaluate", runs / "flow", *FEW, "--json")
     assert (code, shown(out)) == (0, [])
     assert json.loads(out)[0]["name"] == EVIL
-    code, out, _ = ebbflow("evaluate", runs / "flow", *FEW)
+    code, out, _ = ebbtide("evaluate", runs / "flow", *FEW)
     assert (code, shown(out)) == (0, [])
 
 

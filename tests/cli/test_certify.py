@@ -6,8 +6,8 @@ import re
 import pytest
 
 MINE = """
-from ebbflow.errors import InputError
-from ebbflow.samplers.ddim import ddim
+from ebbtide.errors import InputError
+from ebbtide.samplers.ddim import ddim
 
 
 def walk(denoiser, x, times, *, draws=None):
@@ -42,8 +42,8 @@ number = 3
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Fewer steps; what is promised stays the same."""
-    monkeypatch.setattr("ebbflow.certify.STEPS", (40, 80))
-    monkeypatch.setattr("ebbflow.certify.BUDGETS", (10, 20))
+    monkeypatch.setattr("ebbtide.certify.STEPS", (40, 80))
+    monkeypatch.setattr("ebbtide.certify.BUDGETS", (10, 20))
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def row(out, spec):
     return path, [float(order) for order in orders.split("/") if order != "-"], rest, *map(int, kept.split("/"))
 
 
-def test_a_row_with_every_check_kept_and_a_file_of_them(ebbflow, tmp_path):
-    code, out, err = ebbflow("certify", "euler", "--path", "linear", "--json", "found.json")
+def test_a_row_with_every_check_kept_and_a_file_of_them(ebbtide, tmp_path):
+    code, out, err = ebbtide("certify", "euler", "--path", "linear", "--json", "found.json")
     assert (code, "Error" in err) == (0, False)
     assert out.splitlines()[0].split()[:3] == ["sampler", "path", "order"]
     path, orders, rest, kept, judged = row(out, "euler")
@@ -79,8 +79,8 @@ def test_a_row_with_every_check_kept_and_a_file_of_them(ebbflow, tmp_path):
     assert f"{checks['euler'][2]['found']:.1e}" == rest[0]
 
 
-def test_a_row_for_each_sampler_and_path_and_every_check_on_demand(ebbflow):
-    code, out, _ = ebbflow("certify", "ddim", "predictor_corrector:corrections=0", "--path", "ve", "--verbose")
+def test_a_row_for_each_sampler_and_path_and_every_check_on_demand(ebbtide):
+    code, out, _ = ebbtide("certify", "ddim", "predictor_corrector:corrections=0", "--path", "ve", "--verbose")
     assert code == 0
     for spec in ("ddim", "predictor_corrector:corrections=0"):
         assert [line.split()[1] for line in out.splitlines() if line.startswith(f"{spec} ")] == ["ve"]
@@ -88,13 +88,13 @@ def test_a_row_for_each_sampler_and_path_and_every_check_on_demand(ebbflow):
     assert len(re.findall(r"^    kept: bias of the std at 200 steps", out, re.M)) == 1
     assert len(re.findall(r"^    kept: sliced W₂ at 200 steps: .*\(floor ", out, re.M)) == 1
     assert out.splitlines()[-1].startswith("2 certificates, ")
-    code, out, _ = ebbflow("certify", "ddim", "--path", "linear", "ve")
+    code, out, _ = ebbtide("certify", "ddim", "--path", "linear", "ve")
     assert [line.split()[1] for line in out.splitlines() if line.startswith("ddim ")] == ["linear", "ve"]
 
 
-def test_what_is_not_there_says_so_in_the_file(ebbflow, tmp_path):
+def test_what_is_not_there_says_so_in_the_file(ebbtide, tmp_path):
     """An order that a tolerance rules is no number: null, not NaN, which isn't JSON."""
-    assert ebbflow("certify", "dopri5", "--path", "linear", "--json", "found.json")[0] == 0
+    assert ebbtide("certify", "dopri5", "--path", "linear", "--json", "found.json")[0] == 0
     text = (tmp_path / "found.json").read_text()
     first = json.loads(text)["dopri5"][0]
     assert (first["found"], first["passed"]) == (None, None)
@@ -102,36 +102,36 @@ def test_what_is_not_there_says_so_in_the_file(ebbflow, tmp_path):
 
 
 @pytest.mark.parametrize("given", [("walk", "--order", "2"), ("declared",)], ids=["by option", "by the function"])
-def test_an_order_that_is_not_kept_is_exit_code_5(ebbflow, own, given):
+def test_an_order_that_is_not_kept_is_exit_code_5(ebbtide, own, given):
     """DDIM has order 1."""
-    code, out, err = ebbflow("certify", own(given[0]), *given[1:], "--path", "linear")
+    code, out, err = ebbtide("certify", own(given[0]), *given[1:], "--path", "linear")
     assert code == 5
     assert row(out, own(given[0]))[1] == pytest.approx([1, 1], abs=0.05)
     assert len(re.findall(r"^    FAILED: order, (even|uneven) grid: ", out, re.M)) == 2
     assert "all kept" not in out
-    assert err.endswith("ebbflow: 1 of 1 certificates failed; see the lines above.\n")
+    assert err.endswith("ebbtide: 1 of 1 certificates failed; see the lines above.\n")
 
 
 @pytest.mark.parametrize("order", [(), ("--order", "1")])
-def test_an_order_that_is_kept_or_not_declared_is_exit_code_0(ebbflow, own, order):
-    code, out, _ = ebbflow("certify", own("walk"), *order, "--path", "linear")
+def test_an_order_that_is_kept_or_not_declared_is_exit_code_0(ebbtide, own, order):
+    code, out, _ = ebbtide("certify", own("walk"), *order, "--path", "linear")
     assert code == 0
     assert out.splitlines()[-1].endswith(": all kept.")
     assert row(out, own("walk"))[3] == (4 if order else 2)
 
 
-def test_a_function_that_breaks_is_not_certified(ebbflow, own):
-    code, out, _ = ebbflow("certify", own("breaks"), "--path", "linear")
+def test_a_function_that_breaks_is_not_certified(ebbtide, own):
+    code, out, _ = ebbtide("certify", own("breaks"), "--path", "linear")
     assert code == 5
     assert re.search(r"FAILED: runs \(RuntimeError: ", out)
 
 
-def test_a_function_that_does_nothing_is_not_certified(ebbflow, own):
-    assert ebbflow("certify", own("lazy"), "--order", "1", "--path", "linear")[0] == 5
+def test_a_function_that_does_nothing_is_not_certified(ebbtide, own):
+    assert ebbtide("certify", own("lazy"), "--order", "1", "--path", "linear")[0] == 5
 
 
-def test_a_function_that_refuses_everything_is_not_certified(ebbflow, own):
-    code, _, err = ebbflow("certify", own("refuses"), "--path", "linear")
+def test_a_function_that_refuses_everything_is_not_certified(ebbtide, own):
+    code, _, err = ebbtide("certify", own("refuses"), "--path", "linear")
     assert code == 2
     assert "refuses: not today." in err
 
@@ -152,9 +152,9 @@ def test_a_function_that_refuses_everything_is_not_certified(ebbflow, own):
         (("samplers_of_mine:number",), "samplers_of_mine:number is not a function."),
     ],
 )
-def test_what_can_not_be_is_one_sentence(ebbflow, own, given, says):
-    code, out, err = ebbflow("certify", *given)
+def test_what_can_not_be_is_one_sentence(ebbtide, own, given, says):
+    code, out, err = ebbtide("certify", *given)
     assert (code, out) == (2, "")
-    assert err.startswith("ebbflow: ")
+    assert err.startswith("ebbtide: ")
     assert says in err
     assert err.count("\n") == 1

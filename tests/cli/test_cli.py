@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebbflow import __version__
-from ebbflow.cli import COMMANDS, HELP, arguments, listing, main
-from ebbflow.recipes import RECIPES
-from ebbflow.signals import STOPPING, Interrupted
+from ebbtide import __version__
+from ebbtide.cli import COMMANDS, HELP, arguments, listing, main
+from ebbtide.recipes import RECIPES
+from ebbtide.signals import STOPPING, Interrupted
 from recording import record
 
 SOURCE = Path(arguments.__file__).parent
@@ -37,7 +37,7 @@ def run(*command, **options):
 
 
 def shell(*arguments, **options):
-    return run(sys.executable, "-m", "ebbflow", *map(str, arguments), **options)
+    return run(sys.executable, "-m", "ebbtide", *map(str, arguments), **options)
 
 
 # --- help ---------------------------------------------------------------------------------------------------
@@ -68,13 +68,13 @@ def test_what_is_said_twice_is_said_once(monkeypatch, capsys):
 
     monkeypatch.setattr(listing, "run", warn)
     assert main(["list"]) == 0
-    assert capsys.readouterr().err == "ebbflow: one\\x1b\nebbflow: two\\x1b\n"
+    assert capsys.readouterr().err == "ebbtide: one\\x1b\nebbtide: two\\x1b\n"
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
 def test_help_takes_a_moment_and_no_torch(arguments):
     """At most 0.5 s of CPU, the best of three (measured: 0.02 for --help, 0.2 for `train flow --help`)."""
-    code = f"import sys; from ebbflow.cli import main; c = main({arguments!r}); print(*sys.modules, file=sys.stderr); "
+    code = f"import sys; from ebbtide.cli import main; c = main({arguments!r}); print(*sys.modules, file=sys.stderr); "
     seconds = []
     while len(seconds) < 3 and (not seconds or min(seconds) > 0.5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -87,7 +87,7 @@ def test_help_takes_a_moment_and_no_torch(arguments):
 
 
 def test_importing_the_package_imports_no_torch():
-    done = run(sys.executable, "-c", "import sys, ebbflow; print(*sys.modules)")
+    done = run(sys.executable, "-c", "import sys, ebbtide; print(*sys.modules)")
     assert not set(SLOW_IMPORTS) & set(done.stdout.split())
 
 
@@ -110,29 +110,29 @@ NEEDS = {  # what each command may import of HEAVY, and nothing else
 @pytest.mark.parametrize("arguments", NEEDS, ids=" ".join)
 def test_a_command_imports_only_what_it_uses(arguments, runs, tmp_path, monkeypatch):
     """The compiler of torch and sympy, a second and a half, are for none of these."""
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
     shutil.copytree(runs / "flow", tmp_path / "run")
     given = [str(tmp_path / "run") if argument == "RUN" else argument for argument in arguments]
     if arguments == ("list",):  # the first one after a change of the code asks the tables themselves
         assert shell(*given).returncode == 0
-    code = f"import sys; from ebbflow.cli import main; c = main({given!r}); print(*sys.modules, file=sys.stderr); "
+    code = f"import sys; from ebbtide.cli import main; c = main({given!r}); print(*sys.modules, file=sys.stderr); "
     done = run(sys.executable, "-c", code + "sys.exit(c)", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-500:]
     assert set(HEAVY) & set(done.stderr.split()) == set(NEEDS[arguments])
 
 
-def test_help_and_version_in_process(ebbflow):
-    assert ebbflow() == ebbflow("-h") == ebbflow("--help") == (0, HELP, "")
-    assert ebbflow("--version") == (0, f"ebbflow {__version__}\n", "")
+def test_help_and_version_in_process(ebbtide):
+    assert ebbtide() == ebbtide("-h") == ebbtide("--help") == (0, HELP, "")
+    assert ebbtide("--version") == (0, f"ebbtide {__version__}\n", "")
     for command in COMMANDS:
         assert f"\n  {command} " in HELP
-        code, out, err = ebbflow(command, "--help")
+        code, out, err = ebbtide(command, "--help")
         assert (code, err) == (0, "")
-        assert out.startswith(f"usage: ebbflow {command}")
+        assert out.startswith(f"usage: ebbtide {command}")
 
 
-def test_python_m_ebbflow_is_the_command():
-    assert shell("--version").stdout == f"ebbflow {__version__}\n"
+def test_python_m_ebbtide_is_the_command():
+    assert shell("--version").stdout == f"ebbtide {__version__}\n"
 
 
 # --- one sentence -------------------------------------------------------------------------------------------
@@ -293,18 +293,18 @@ def test_there_are_many_cases():
 
 
 @pytest.mark.parametrize("case", CASES, ids=short)
-def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbflow, runs, bad, tmp_path):
+def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbtide, runs, bad, tmp_path):
     places = {"{runs}": str(runs), "{bad}": str(bad), "{tmp}": str(tmp_path)}
     words = case
     for name, place in places.items():
         words = [word.replace(name, place) for word in words]
     before = contents(runs, bad, tmp_path)
-    code, out, err = ebbflow(*words)
+    code, out, err = ebbtide(*words)
     lines = err.splitlines()
     if "damaged" in case[-1]:  # a warning for each checkpoint passed over
         lines = lines[-1:]
     assert (code, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith("ebbflow: ")
+    assert lines[0].startswith("ebbtide: ")
     assert lines[0].endswith(".")
     assert len(lines[0]) < 1100
     assert "Traceback" not in err
@@ -318,27 +318,27 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbflow, ru
         ("train flow --lr x", "--lr must be a number; got 'x'."),
         ("train flow --lr nan", "lr must be at least 0 and at most 1000; got nan."),
         ("train flow --on-nonfinite go", "--on-nonfinite must be one of 'stop', 'skip'; got 'go'."),
-        ("train flow --stepz 3", "There is no option --stepz (did you mean --steps?); see ebbflow train flow --help."),
-        ("train flow --steps", "--steps needs a value; see ebbflow train flow --help."),
-        ("train flow there", "There is no place for 'there'; see ebbflow train flow --help."),
+        ("train flow --stepz 3", "There is no option --stepz (did you mean --steps?); see ebbtide train flow --help."),
+        ("train flow --steps", "--steps needs a value; see ebbtide train flow --help."),
+        ("train flow there", "There is no place for 'there'; see ebbtide train flow --help."),
         ("train flwo", f"recipe must be one of {', '.join(RECIPES)}; got 'flwo' (did you mean 'flow'?)."),
         ("sample x --interval a b", "--interval must be numbers; got ['a', 'b']."),
-        ("sample x --interval 1", "--interval needs 2 values; see ebbflow sample --help."),
-        ("sample", "RUN is missing (Folder of the run, or user/name on the hub); see ebbflow sample --help."),
+        ("sample x --interval 1", "--interval needs 2 values; see ebbtide sample --help."),
+        ("sample", "RUN is missing (Folder of the run, or user/name on the hub); see ebbtide sample --help."),
         ("sample x --n 0", "--n must be at least 1; got 0."),
     ],
 )
-def test_sentences_read_well(ebbflow, arguments, sentence):
-    assert ebbflow(*arguments.split()) == (2, "", f"ebbflow: {sentence}\n")
+def test_sentences_read_well(ebbtide, arguments, sentence):
+    assert ebbtide(*arguments.split()) == (2, "", f"ebbtide: {sentence}\n")
 
 
-def test_a_recording_is_not_compared_as_points(ebbflow, tmp_path):
+def test_a_recording_is_not_compared_as_points(ebbtide, tmp_path):
     data = record(tmp_path / "episodes.npz")
     for words in (["--data", data], [f"--data={data}"], ["--data", f"{data}+other.npz"]):
-        code, out, err = ebbflow("compare", *words, "--out", "x")
+        code, out, err = ebbtide("compare", *words, "--out", "x")
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert err.startswith(f"ebbflow: {data} holds a robot's episodes, and compare is for points and pictures")
-        assert "ebbflow evaluate" in err
+        assert err.startswith(f"ebbtide: {data} holds a robot's episodes, and compare is for points and pictures")
+        assert "ebbtide evaluate" in err
     assert not (tmp_path / "x").exists()
 
 
@@ -351,28 +351,28 @@ def test_sentences_do_not_depend_on_how_boxes_are_drawn():
     assert arguments._sentence("╭─ T ─╮\n│ New words. │\n╰────╯", "see help.") == "New words; see help."
 
 
-def test_what_the_system_refuses_is_one_sentence(ebbflow, monkeypatch):
+def test_what_the_system_refuses_is_one_sentence(ebbtide, monkeypatch):
     def broken(error):
         def run(argv):
             raise error
 
-        monkeypatch.setattr("ebbflow.cli.cite.run", run)
-        return ebbflow("cite")
+        monkeypatch.setattr("ebbtide.cli.cite.run", run)
+        return ebbtide("cite")
 
-    assert broken(FileNotFoundError(2, "No such file", "x\ny")) == (2, "", "ebbflow: Can't use x\\ny: No such file.\n")
+    assert broken(FileNotFoundError(2, "No such file", "x\ny")) == (2, "", "ebbtide: Can't use x\\ny: No such file.\n")
     assert broken(MemoryError())[0] == 2
     assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
-    assert broken(KeyboardInterrupt()) == (130, "", "ebbflow: Stopped by SIGINT.\n")
+    assert broken(KeyboardInterrupt()) == (130, "", "ebbtide: Stopped by SIGINT.\n")
     wrapped = RuntimeError("Error calling __set_name__ on 'cached_property' instance")  # as Python 3.11 does
     wrapped.__cause__ = Interrupted(signal.SIGTERM)
-    assert broken(wrapped) == (143, "", "ebbflow: Stopped by SIGTERM.\n")
+    assert broken(wrapped) == (143, "", "ebbtide: Stopped by SIGTERM.\n")
     with pytest.raises(RuntimeError):  # a bug stays a bug
         broken(RuntimeError("matrices don't match"))
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_signal_ends_every_command_with_one_sentence(ebbflow, monkeypatch, command, name):
+def test_a_signal_ends_every_command_with_one_sentence(ebbtide, monkeypatch, command, name):
     """What is tidied up is not stopped by a second SIGHUP: the shell sends one, and then the system."""
     module, number, tidied = COMMANDS[command][0], getattr(signal, name), []
 
@@ -385,10 +385,10 @@ def test_a_signal_ends_every_command_with_one_sentence(ebbflow, monkeypatch, com
                 os.kill(os.getpid(), number)
             tidied.append(True)
 
-    monkeypatch.setattr(f"ebbflow.cli.{module}.run", run)
+    monkeypatch.setattr(f"ebbtide.cli.{module}.run", run)
     before = {one: signal.signal(one, signal.default_int_handler) for one in STOPPING}
     try:
-        assert ebbflow(command) == (128 + number, "", f"ebbflow: Stopped by {name}.\n")
+        assert ebbtide(command) == (128 + number, "", f"ebbtide: Stopped by {name}.\n")
         assert tidied
         assert [signal.getsignal(one) for one in STOPPING] == [signal.default_int_handler] * 3
     finally:
@@ -396,22 +396,22 @@ def test_a_signal_ends_every_command_with_one_sentence(ebbflow, monkeypatch, com
             signal.signal(one, handler)
 
 
-def test_a_signal_that_the_process_ignores_is_ignored(ebbflow, monkeypatch):
+def test_a_signal_that_the_process_ignores_is_ignored(ebbtide, monkeypatch):
     """As nohup has SIGHUP ignored."""
-    monkeypatch.setattr("ebbflow.cli.cite.run", lambda argv: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr("ebbtide.cli.cite.run", lambda argv: os.kill(os.getpid(), signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert ebbflow("cite") == (0, "", "")
+        assert ebbtide("cite") == (0, "", "")
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_warnings_are_one_line_each_and_only_ours_to_show(ebbflow, recwarn):
-    code, _, err = ebbflow("train", "flow", "--path", "vp:beta_max=0.2", "--steps", "0.5")
+def test_warnings_are_one_line_each_and_only_ours_to_show(ebbtide, recwarn):
+    code, _, err = ebbtide("train", "flow", "--path", "vp:beta_max=0.2", "--steps", "0.5")
     assert (code, err.count("\n")) == (2, 1)
-    code, _, err = ebbflow("show", "path", "--path", "vp:beta_max=0.2", "--data", "nothere.csv")
+    code, _, err = ebbtide("show", "path", "--path", "vp:beta_max=0.2", "--data", "nothere.csv")
     assert code == 2
-    assert [line.split(":")[0] for line in err.splitlines()] == ["ebbflow"] * 2
+    assert [line.split(":")[0] for line in err.splitlines()] == ["ebbtide"] * 2
     assert not recwarn.list
 
 
@@ -427,16 +427,16 @@ SHELL = [
 
 @pytest.mark.parametrize("words", SHELL)
 def test_the_same_from_a_shell(words, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "ebbflow", *words], capture_output=True, cwd=tmp_path, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "ebbtide", *words], capture_output=True, cwd=tmp_path, timeout=300)
     err = done.stderr.decode()
     assert (done.returncode, done.stdout, err.count("\n")) == (2, b"", 1), err
-    assert err.startswith("ebbflow: ")
+    assert err.startswith("ebbtide: ")
     assert err.endswith(".\n")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    command = f"{sys.executable} -m ebbflow list | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m ebbtide list | head -1; exit ${{PIPESTATUS[0]}}"
     done = run("bash", "-c", command)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from ebbflow.cli import demos
-from ebbflow.robots import demonstrations
-from ebbflow.signals import Interrupted
+from ebbtide.cli import demos
+from ebbtide.robots import demonstrations
+from ebbtide.signals import Interrupted
 from interrupting import at_every_line
 
 
-def test_writes_what_a_policy_learns_from(ebbflow, tmp_path):
-    code, out, err = ebbflow("demos", "aloha-transfer", "--episodes", "1", "--out", "new/cube.npz", "--quiet")
+def test_writes_what_a_policy_learns_from(ebbtide, tmp_path):
+    code, out, err = ebbtide("demos", "aloha-transfer", "--episodes", "1", "--out", "new/cube.npz", "--quiet")
     assert (code, err) == (0, "")
     assert out == "1 of 1 attempts succeeded (100%): 330 steps in new/cube.npz\n"
     with np.load(tmp_path / "new" / "cube.npz", allow_pickle=False) as data:
@@ -23,10 +23,10 @@ def test_writes_what_a_policy_learns_from(ebbflow, tmp_path):
 
     written = (tmp_path / "new" / "cube.npz").read_bytes()
     again = ("demos", "aloha-transfer", "--episodes", "1", "--out", "new/cube.npz", "--quiet")
-    assert ebbflow(*again) == (2, "", "ebbflow: new/cube.npz exists; --overwrite replaces it.\n")
-    assert ebbflow(*again, "--overwrite")[0] == 0
+    assert ebbtide(*again) == (2, "", "ebbtide: new/cube.npz exists; --overwrite replaces it.\n")
+    assert ebbtide(*again, "--overwrite")[0] == 0
     assert (tmp_path / "new" / "cube.npz").read_bytes() == written
-    assert ebbflow(*again, "--overwrite", "--seed", "1")[0] == 0
+    assert ebbtide(*again, "--overwrite", "--seed", "1")[0] == 0
     assert (tmp_path / "new" / "cube.npz").read_bytes() != written
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["cube.npz"]
 
@@ -62,11 +62,11 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(tmp_path, monke
         (["aloha-transfer", "--out", "a.npz/../b.npz/c.npz"], "b.npz"),
     ],
 )
-def test_one_sentence(ebbflow, tmp_path, arguments, sentence):
+def test_one_sentence(ebbtide, tmp_path, arguments, sentence):
     (tmp_path / "a.npz").mkdir()
     (tmp_path / "b.npz").write_text("")
-    code, out, err = ebbflow("demos", *arguments)
+    code, out, err = ebbtide("demos", *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("ebbflow: ")
+    assert err.startswith("ebbtide: ")
     assert sentence in err
     assert err.count("\n") == 1

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow import memory
-from ebbflow.cli import main
-from ebbflow.cli.policy import Driving
-from ebbflow.data import save
-from ebbflow.domains import robots
-from ebbflow.recipes import RECIPES
-from ebbflow.trained import Trained
+from ebbtide import memory
+from ebbtide.cli import main
+from ebbtide.cli.policy import Driving
+from ebbtide.data import save
+from ebbtide.domains import robots
+from ebbtide.recipes import RECIPES
+from ebbtide.trained import Trained
 from recording import NAMES
 
 TRIED = ["success rate", "mean score", "episode length", "milliseconds a chunk"]
@@ -52,7 +52,7 @@ def quick(monkeypatch):
     both = {"pusht": Middle, "other": Middle}
     monkeypatch.setattr(robots, "SIMULATORS", both)
     monkeypatch.setattr(robots, "make", lambda name, pixels=False: both[name](pixels=pixels))
-    monkeypatch.setattr("ebbflow.robots.rollout.latency", lambda policy, seen, repeats=1: [1.0])
+    monkeypatch.setattr("ebbtide.robots.rollout.latency", lambda policy, seen, repeats=1: [1.0])
     monkeypatch.setattr(robots, "latency", lambda policy, seen, repeats=1: [1.0])
 
 
@@ -117,7 +117,7 @@ def lines(run, name="episodes.jsonl"):
 
 
 @pytest.mark.parametrize("kind", ["points", "images"])
-def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbflow, monkeypatch, kind):
+def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbtide, monkeypatch, kind):
     """What the network is asked for, and what the metrics are told it was; with --label that class alone."""
     labels, sample = [], Trained.sample
 
@@ -130,17 +130,17 @@ def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbflow, mo
         return []
 
     monkeypatch.setattr(Trained, "sample", sampled)
-    monkeypatch.setattr(f"ebbflow.domains.{kind}.evaluate", evaluated)
+    monkeypatch.setattr(f"ebbtide.domains.{kind}.evaluate", evaluated)
     for words, counts in (([], [30, 10]), (["--label", "all"], [30, 10]), (["--label", "rare"], [0, 40])):
         labels.clear()
-        code, _, err = ebbflow("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")
+        code, _, err = ebbtide("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")
         assert code == 0, err
         assert [torch.bincount(one, minlength=2).tolist() for one in labels] == [counts] * 2
 
 
-def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
+def test_a_policy_is_evaluated_in_its_simulator(policy, ebbtide):
     pytest.importorskip("gym_pusht")
-    code, out, err = ebbflow("evaluate", policy, "--episodes", 2, *QUICK)
+    code, out, err = ebbtide("evaluate", policy, "--episodes", 2, *QUICK)
     assert code == 0, err
     rows = {row["name"]: row for row in json.loads(out)}
     assert list(rows) == [*TRIED, *BESIDE]
@@ -155,31 +155,31 @@ def test_a_policy_is_evaluated_in_its_simulator(policy, ebbflow):
     assert (policy / "trajectories.png").stat().st_size > 5000
 
 
-def test_every_step_is_drawn_for_eight_times(policy, ebbflow, monkeypatch):
+def test_every_step_is_drawn_for_eight_times(policy, ebbtide, monkeypatch):
     """From noise of its own each time: the best of eight chunks is better than their mean."""
     drawn, sample = [], Trained.sample
     monkeypatch.setattr(Trained, "sample", lambda *own, **how: drawn.append(sample(*own, **how)) or drawn[-1])
-    code, out, err = ebbflow("evaluate", policy, "--episodes", 0, *QUICK)
+    code, out, err = ebbtide("evaluate", policy, "--episodes", 0, *QUICK)
     assert code == 0, err
     assert len({str(chunk) for x in drawn[:8] for chunk in x.tolist()}) == 8 * 8
     rows = {row["name"]: row["value"] for row in json.loads(out)}
     assert rows["best of 8"] < 0.95 * rows["mean absolute error"]
 
 
-def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbflow, quick, monkeypatch):
+def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbtide, quick, monkeypatch):
     """The default number of steps, eight chunks for each: their pictures are looked at once."""
     monkeypatch.setattr(memory, "available", lambda: 2.0 * 2**30)
-    code, _, err = ebbflow("evaluate", policy, "--episodes", 0, "--steps", 1)
+    code, _, err = ebbtide("evaluate", policy, "--episodes", 0, "--steps", 1)
     assert code == 0, err
 
 
-def test_the_files_say_how_they_were_made(policy, ebbflow, quick, monkeypatch):
+def test_the_files_say_how_they_were_made(policy, ebbtide, quick, monkeypatch):
     made = []
     monkeypatch.setattr(
         robots, "Policy", lambda chunks, **how: made.append((chunks, how)) or robots_policy(chunks, **how)
     )
     options = "--episodes 2 --seed 3 --sampler heun --steps 4 --bound 1.5 --delay 2 --n-action-steps 5 --real-time"
-    code, out, err = ebbflow("evaluate", policy, "--simulator", "other", *options.split(), *QUICK)
+    code, out, err = ebbtide("evaluate", policy, "--simulator", "other", *options.split(), *QUICK)
     assert code == 0, err
     how = {
         "checkpoint": 4, "seed": 3, "sampler": "heun", "grid": "uniform", "steps": 4, "bound": 1.5,
@@ -205,7 +205,7 @@ def test_ensembling_needs_no_more_than_its_number():
     }  # fmt: skip
 
 
-def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, quick, monkeypatch):
+def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbtide, quick, monkeypatch):
     shown = []
     sample, observe = Trained.sample, robots.Policy.observe
 
@@ -219,13 +219,13 @@ def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, qui
 
     monkeypatch.setattr(Trained, "sample", sampled)
     monkeypatch.setattr(robots.Policy, "observe", observed)
-    assert ebbflow("evaluate", seeing, "--episodes", 1, *QUICK)[0] == 0
+    assert ebbtide("evaluate", seeing, "--episodes", 1, *QUICK)[0] == 0
     assert all(0 < shade < 256 for shade in shown[:8])  # the recording's, for each draw
     assert shown.count(200) == 3  # in the simulator
     before = {name: (seeing / name).read_text() for name in ("evaluation.json", "episodes.jsonl")}
     (seeing / "trajectories.png").unlink()
     shown.clear()
-    code, out, err = ebbflow("evaluate", seeing, "--episodes", 1, "--blind", *QUICK)
+    code, out, err = ebbtide("evaluate", seeing, "--episodes", 1, "--blind", *QUICK)
     assert code == 0, err
     assert shown == [0] * 11  # beside the recording and in the simulator
     assert all((seeing / name).read_text() == text for name, text in before.items())
@@ -234,9 +234,9 @@ def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbflow, qui
     assert [one["how"]["blind"] for one in (*json.loads(out), *lines(seeing, "episodes-blind.jsonl"))] == [True] * 7
 
 
-def test_a_policy_acts_by_a_solver_of_its_own(placeless, ebbflow, quick):
+def test_a_policy_acts_by_a_solver_of_its_own(placeless, ebbtide, quick):
     """Fitted on first use to what was recorded; the same one in every part of the evaluation."""
-    code, out, err = ebbflow("evaluate", placeless, "--steps", "auto:4", *QUICK)
+    code, out, err = ebbtide("evaluate", placeless, "--steps", "auto:4", *QUICK)
     assert code == 0, err
     hows = [one["how"] for one in json.loads(out)]
     assert {how["steps"] for how in hows} == {4}
@@ -244,35 +244,35 @@ def test_a_policy_acts_by_a_solver_of_its_own(placeless, ebbflow, quick):
     assert sampler.startswith("bespoke:weights=")
 
 
-def test_without_a_simulator_only_actions_are_compared(placeless, ebbflow, quick):
-    code, out, err = ebbflow("evaluate", placeless, *QUICK)
+def test_without_a_simulator_only_actions_are_compared(placeless, ebbtide, quick):
+    code, out, err = ebbtide("evaluate", placeless, *QUICK)
     assert (code, names(out)) == (0, BESIDE)
-    assert "ebbflow: The recipe names no simulator (--simulator does): only actions are compared.\n" in err
+    assert "ebbtide: The recipe names no simulator (--simulator does): only actions are compared.\n" in err
     assert not (placeless / "episodes.jsonl").exists()
-    code, out, err = ebbflow("evaluate", placeless, "--simulator", "other", "--episodes", 1, *QUICK)
+    code, out, err = ebbtide("evaluate", placeless, "--simulator", "other", "--episodes", 1, *QUICK)
     assert (code, names(out)) == (0, [*TRIED, *BESIDE])
     assert "names no simulator" not in err
 
 
-def test_without_its_recording_a_policy_is_only_tried_out(orphan, ebbflow, quick):
-    code, out, err = ebbflow("evaluate", orphan, "--episodes", 2, *QUICK)
+def test_without_its_recording_a_policy_is_only_tried_out(orphan, ebbtide, quick):
+    code, out, err = ebbtide("evaluate", orphan, "--episodes", 2, *QUICK)
     assert code == 0, err
     assert (code, names(out)) == (0, TRIED)
     name = orphan.parent / "episodes.npz"
     assert err == (
-        f"ebbflow: This run was trained on {name}, which is opened only if you name it too: --data {name}, or where it "
+        f"ebbtide: This run was trained on {name}, which is opened only if you name it too: --data {name}, or where it "
         "lies now (data=… in from_pretrained). So the policy is only tried out.\n"
     )
-    code, out, err = ebbflow("evaluate", orphan, "--episodes", 0, *QUICK)  # then nothing is left to do
+    code, out, err = ebbtide("evaluate", orphan, "--episodes", 0, *QUICK)  # then nothing is left to do
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
-def test_nothing_is_written_into_an_exported_folder(policy, ebbflow, quick, tmp_path):
-    assert ebbflow("export", policy, "--out", "model")[0] == 0
+def test_nothing_is_written_into_an_exported_folder(policy, ebbtide, quick, tmp_path):
+    assert ebbtide("export", policy, "--out", "model")[0] == 0
     before = sorted((tmp_path / "model").iterdir())
-    assert ebbflow("evaluate", "model", "--episodes", 1, *QUICK)[0] == 0
+    assert ebbtide("evaluate", "model", "--episodes", 1, *QUICK)[0] == 0
     assert sorted((tmp_path / "model").iterdir()) == before
-    assert ebbflow("export", policy, "--out", "model", "--overwrite")[0] == 0
+    assert ebbtide("export", policy, "--out", "model", "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -291,9 +291,9 @@ def test_nothing_is_written_into_an_exported_folder(policy, ebbflow, quick, tmp_
         ("--ensemble 0.01 --n-action-steps 4", "n_action_steps=1"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(policy, ebbflow, monkeypatch, words, error):
+def test_what_cannot_be_is_one_sentence(policy, ebbtide, monkeypatch, words, error):
     monkeypatch.setattr(Trained, "sample", lambda *_, **__: pytest.fail("sampled"))
-    code, out, err = ebbflow("evaluate", policy, *words.split())
+    code, out, err = ebbtide("evaluate", policy, *words.split())
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert error.format(run=policy) in err
 
@@ -302,6 +302,6 @@ def test_what_cannot_be_is_one_sentence(policy, ebbflow, monkeypatch, words, err
     "words", ["--blind", "--simulator pusht", "--n-action-steps 4", "--delay 1", "--real-time", "--ensemble 0.1",
               "--episodes 3", "--workers 2"],
 )  # fmt: skip
-def test_what_is_for_policies_is_refused_of_other_runs(ebbflow, flow, words):
-    error = f"ebbflow: {words.split()[0]} is for policies; {flow} has points.\n"
-    assert ebbflow("evaluate", flow, *words.split()) == (2, "", error)
+def test_what_is_for_policies_is_refused_of_other_runs(ebbtide, flow, words):
+    error = f"ebbtide: {words.split()[0]} is for policies; {flow} has points.\n"
+    assert ebbtide("evaluate", flow, *words.split()) == (2, "", error)

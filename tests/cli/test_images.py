@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.domains import images
-from ebbflow.plots import image_run
+from ebbtide.domains import images
+from ebbtide.plots import image_run
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(image_run, "STEPS", 3)
     monkeypatch.setattr(image_run, "FILM", 6)
 
@@ -31,8 +31,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_evaluate_prints_every_metric_and_draws_the_nearest(ebbflow, runs):
-    code, out, _ = ebbflow("evaluate", runs / "flow-images", "--n", "60", "--steps", "2", "--sampler", "ddim")
+def test_evaluate_prints_every_metric_and_draws_the_nearest(ebbtide, runs):
+    code, out, _ = ebbtide("evaluate", runs / "flow-images", "--n", "60", "--steps", "2", "--sampler", "ddim")
     assert code == 0
     rows = {line.split("  ")[0].strip() for line in out.splitlines()}
     assert {"KID-classifier", "precision", "recall", "asked class recognised", "copies"} <= rows
@@ -41,19 +41,19 @@ def test_evaluate_prints_every_metric_and_draws_the_nearest(ebbflow, runs):
     assert (runs / "flow-images" / "neighbours.png").stat().st_size > 1000
 
 
-def test_plot_draws_a_run(ebbflow, runs, tmp_path):
-    code, out, _ = ebbflow("plot", runs / "ddpm-images", "--out", tmp_path / "plots")
+def test_plot_draws_a_run(ebbtide, runs, tmp_path):
+    code, out, _ = ebbtide("plot", runs / "ddpm-images", "--out", tmp_path / "plots")
     assert code == 0
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert {"samples.png", "denoising.png", "guidance.png", "inpainting.png", "training.gif"} <= names
     assert len(out.splitlines()) == len(names)
 
 
-def test_compare_on_pictures(ebbflow, pictures, tmp_path, monkeypatch):
+def test_compare_on_pictures(ebbtide, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "PLAN", shortened(images.PLAN))
     given = ["--data", pictures / "two.npz", "--held-out", "0.4", "--conditional", "--network", "unet-tiny:width=8"]
     given += ["--steps", "4", "--batch", "8", "--n", "100", "--workers", "1", "--quiet", "--out", tmp_path / "out"]
-    code, out, err = ebbflow("compare", *given)
+    code, out, err = ebbtide("compare", *given)
     assert (code, err) == (0, "")
     assert out.startswith("DDPM and flow matching on two.npz; trained in DDPM")
     assert "asked class recognised" in out
@@ -77,15 +77,15 @@ def shortened(plan):
     return replace(plan, samplings=samplings, curve={"Euler": ("euler", "uniform", (2, 3))}, curve_n=24)
 
 
-def test_show_data_and_its_way_to_noise(ebbflow, pictures, tmp_path):
-    assert ebbflow("show", "data", pictures / "photos", "--label", "folder", "--out", tmp_path)[0] == 0
+def test_show_data_and_its_way_to_noise(ebbtide, pictures, tmp_path):
+    assert ebbtide("show", "data", pictures / "photos", "--label", "folder", "--out", tmp_path)[0] == 0
     assert (tmp_path / "photos.png").stat().st_size > 2000
-    assert ebbflow("show", "path", "--path", "cosine", "--data", pictures / "two.npz", "--out", tmp_path)[0] == 0
+    assert ebbtide("show", "path", "--path", "cosine", "--data", pictures / "two.npz", "--out", tmp_path)[0] == 0
     assert (tmp_path / "dissolving.png").stat().st_size > 2000
 
 
-def test_what_is_resumed_is_what_was_begun(ebbflow, runs):
-    code, out, err = ebbflow("resume", runs / "edm-images", "--quiet")
+def test_what_is_resumed_is_what_was_begun(ebbtide, runs):
+    code, out, err = ebbtide("resume", runs / "edm-images", "--quiet")
     assert (code, out) == (0, "")
     assert "Trained 4 steps" in err
 
@@ -108,10 +108,10 @@ def test_what_is_resumed_is_what_was_begun(ebbflow, runs):
         ("evaluate {runs}/flow-images --n 3", "at least"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(ebbflow, runs, pictures, arguments, sentence, tmp_path):
+def test_what_cannot_be_is_one_sentence(ebbtide, runs, pictures, arguments, sentence, tmp_path):
     (tmp_path / "empty").mkdir()
     words = arguments.format(runs=runs, photos=pictures / "photos", empty=tmp_path / "empty").split()
-    code, out, err = ebbflow(*words)
+    code, out, err = ebbtide(*words)
     assert (code, out) == (2, "")
     assert sentence in err
-    assert err.strip().splitlines()[-1].startswith("ebbflow: ")
+    assert err.strip().splitlines()[-1].startswith("ebbtide: ")

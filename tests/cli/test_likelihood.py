@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.cli.likelihood import Likelihood as Arguments, _draw
-from ebbflow.data import DATASETS, Standardise
-from ebbflow.likelihood import Likelihood
-from ebbflow.trained import Trained
+from ebbtide.cli.likelihood import Likelihood as Arguments, _draw
+from ebbtide.data import DATASETS, Standardise
+from ebbtide.likelihood import Likelihood
+from ebbtide.trained import Trained
 
 from .conftest import TINY
 
@@ -37,17 +37,17 @@ def untrained(folder, scale=1.0):
 
 @pytest.fixture
 def small_map(monkeypatch):
-    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 12)
-    monkeypatch.setattr("ebbflow.cli.likelihood.MAP_STEPS", 4)
+    monkeypatch.setattr("ebbtide.cli.likelihood.MAP", 12)
+    monkeypatch.setattr("ebbtide.cli.likelihood.MAP_STEPS", 4)
 
 
-def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_path):
+def test_a_density_in_the_datas_own_units_beside_the_truth(ebbtide, runs, tmp_path):
     """N((1, -2), diag(½, 3)²) by construction; worked out from the points by torch's own normal."""
     untrained(runs / "flow", 0.5).save_pretrained(tmp_path / "model")
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(50, 2)) * (0.5, 3) + (1, -2)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    code, out, err = ebbflow("likelihood", "model", "--data", "x.npy", "--no-picture")
+    code, out, err = ebbtide("likelihood", "model", "--data", "x.npy", "--no-picture")
     each = torch.distributions.Normal(torch.tensor([1.0, -2]), torch.tensor([0.5, 3])).log_prob(torch.tensor(x)).sum(1)
     assert code == 0
     assert "log-densities change" not in err
@@ -55,7 +55,7 @@ def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_pa
     assert mean == pytest.approx(float(each.mean()), abs=2e-3)
     assert error == pytest.approx(float(each.std()) / math.sqrt(50), abs=2e-3)
     assert "truth" not in out
-    code, out, _ = ebbflow("likelihood", "model", "--data", "pinwheel", "--no-picture", *QUICK)
+    code, out, _ = ebbtide("likelihood", "model", "--data", "pinwheel", "--no-picture", *QUICK)
     found, known = rows(out), DATASETS["pinwheel"]
     x, _ = known.sample(60, torch.Generator().manual_seed(0))
     assert found["truth"][0] == pytest.approx(float(known.log_density(x.double()).mean()), abs=1e-3)
@@ -65,9 +65,9 @@ def test_a_density_in_the_datas_own_units_beside_the_truth(ebbflow, runs, tmp_pa
 def test_the_map_is_the_density_in_the_datas_own_units(runs, monkeypatch, tmp_path):
     """That of N((1, -2), diag(½, 3)²), rows from low y to high, and its frame the point set's."""
     drawn = []
-    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 12)
-    monkeypatch.setattr("ebbflow.plots.density.density_map", lambda model, frame, **_: drawn.append((model, frame)))
-    monkeypatch.setattr("ebbflow.plots.style.save", lambda figure, path: path)
+    monkeypatch.setattr("ebbtide.cli.likelihood.MAP", 12)
+    monkeypatch.setattr("ebbtide.plots.density.density_map", lambda model, frame, **_: drawn.append((model, frame)))
+    monkeypatch.setattr("ebbtide.plots.style.save", lambda figure, path: path)
     _draw(untrained(runs / "flow", 0.5), torch.zeros(2, 2), tmp_path / "x.png", lambda steps: None)
     [(model, frame)] = drawn
     assert frame.tolist() == [[-3.5, 3.5]] * 2
@@ -78,10 +78,10 @@ def test_the_map_is_the_density_in_the_datas_own_units(runs, monkeypatch, tmp_pa
 
 @pytest.mark.filterwarnings("ignore:.*log-densities change")
 @pytest.mark.parametrize("name", ["flow", "ddpm", "edm", "bridge", "conditional", "plants", "line"])
-def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map):
+def test_every_run_has_a_likelihood(ebbtide, runs, name, small_map):
     picture = runs / name / "density.png"
     picture.unlink(missing_ok=True)
-    code, out, err = ebbflow("likelihood", runs / name, *QUICK)
+    code, out, err = ebbtide("likelihood", runs / name, *QUICK)
     assert code == 0, err
     assert math.isfinite(rows(out)["log-density"][0])
     assert ("truth" in out) == (name in ("flow", "ddpm", "edm", "bridge"))
@@ -92,34 +92,34 @@ def test_every_run_has_a_likelihood(ebbflow, runs, name, small_map):
         assert picture.stat().st_size > 5000
 
 
-def test_a_constant_column_has_no_density(ebbflow, tmp_path):
+def test_a_constant_column_has_no_density(ebbtide, tmp_path):
     rows = [f"{x},7.3,{2 * x}" for x in range(30)]
     (tmp_path / "table.csv").write_text("\n".join(["a,fixed,c", *rows]))
-    assert ebbflow("train", "flow", "--data", tmp_path / "table.csv", *TINY, "--out", tmp_path / "run")[0] == 0
-    code, out, err = ebbflow("likelihood", tmp_path / "run", *QUICK)
+    assert ebbtide("train", "flow", "--data", tmp_path / "table.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    code, out, err = ebbtide("likelihood", tmp_path / "run", *QUICK)
     assert (code, out) == (2, "")
     assert "train without it: fixed = 7.3" in err
 
 
 @pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
-def test_probes_agree_with_the_exact_divergence(ebbflow, runs, divergence):
+def test_probes_agree_with_the_exact_divergence(ebbtide, runs, divergence):
     given = (runs / "flow", *QUICK, "--no-picture")
-    exact = rows(ebbflow("likelihood", *given)[1])["log-density"][0]
-    code, out, _ = ebbflow("likelihood", *given, "--divergence", divergence, "--probes", "6")
+    exact = rows(ebbtide("likelihood", *given)[1])["log-density"][0]
+    code, out, _ = ebbtide("likelihood", *given, "--divergence", divergence, "--probes", "6")
     assert code == 0
     assert f"{divergence}:probes=6 divergence" in out
     assert "probes  " in out
     assert rows(out)["log-density"][0] == pytest.approx(exact, abs=0.2)
 
 
-def test_pieces_make_no_difference(ebbflow, runs, monkeypatch):
+def test_pieces_make_no_difference(ebbtide, runs, monkeypatch):
     given = ("likelihood", runs / "flow", *QUICK, "--no-picture", "--divergence", "hutchinson", "--probes", "2")
-    whole = rows(ebbflow(*given)[1])
-    monkeypatch.setattr("ebbflow.cli.likelihood.CHUNK", 7)
-    assert rows(ebbflow(*given)[1])["log-density"] == pytest.approx(whole["log-density"], abs=1e-3)
+    whole = rows(ebbtide(*given)[1])
+    monkeypatch.setattr("ebbtide.cli.likelihood.CHUNK", 7)
+    assert rows(ebbtide(*given)[1])["log-density"] == pytest.approx(whole["log-density"], abs=1e-3)
 
 
-def test_every_option_reaches_the_equation(ebbflow, runs, tmp_path, monkeypatch):
+def test_every_option_reaches_the_equation(ebbtide, runs, tmp_path, monkeypatch):
     """Of a file that is measured whole the seed is that of the probes alone; of a set that of its points."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32))
     usual = {"data": "x.npy", "n": "30", "seed": "0", "steps": "8", "divergence": "hutchinson", "probes": "3"}
@@ -130,11 +130,11 @@ def test_every_option_reaches_the_equation(ebbflow, runs, tmp_path, monkeypatch)
         told.append((x.tolist(), steps, divergence, draws.seed, torch.get_num_threads()))
         return Likelihood(*torch.zeros(3, len(x)))
 
-    monkeypatch.setattr("ebbflow.likelihood.likelihood", measured)
+    monkeypatch.setattr("ebbtide.likelihood.likelihood", measured)
 
     def asked(**changes):
         words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]
-        code, _, err = ebbflow("likelihood", runs / "conditional", *words, "--no-picture")
+        code, _, err = ebbtide("likelihood", runs / "conditional", *words, "--no-picture")
         assert code == 0, err
         return told[-1]
 
@@ -159,21 +159,21 @@ def test_every_option_reaches_the_equation(ebbflow, runs, tmp_path, monkeypatch)
         (("--data", "point_mass"), "points of 2 numbers, but point_mass has 1"),
     ],
 )
-def test_what_can_not_be_is_one_sentence(ebbflow, runs, given, says):
-    code, out, err = ebbflow("likelihood", runs / "flow", *given)
+def test_what_can_not_be_is_one_sentence(ebbtide, runs, given, says):
+    code, out, err = ebbtide("likelihood", runs / "flow", *given)
     assert (code, out) == (2, "")
-    assert err.startswith("ebbflow: ")
+    assert err.startswith("ebbtide: ")
     assert says in err
     assert err.count("\n") == 1
 
 
-def test_coupled_ends_are_refused(ebbflow, runs):
+def test_coupled_ends_are_refused(ebbtide, runs):
     for name in ("between", "ot-flow"):
-        code, out, err = ebbflow("likelihood", runs / name, *QUICK)
+        code, out, err = ebbtide("likelihood", runs / name, *QUICK)
         assert (code, out) == (2, "")
         assert "independent Gaussian noise" in err
 
 
-def test_a_policy_is_refused(ebbflow, policy):
-    error = f"ebbflow: The likelihood is measured of runs without observations; {policy} is a policy.\n"
-    assert ebbflow("likelihood", policy) == (2, "", error)
+def test_a_policy_is_refused(ebbtide, policy):
+    error = f"ebbtide: The likelihood is measured of runs without observations; {policy} is a policy.\n"
+    assert ebbtide("likelihood", policy) == (2, "", error)

@@ -8,29 +8,29 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow.cli.rollout import _left
-from ebbflow.data import Episodes
-from ebbflow.domains import robots
-from ebbflow.interop import lerobot
-from ebbflow.plots import video
-from ebbflow.robots.pusht import PushT
-from ebbflow.robots.rollout import Episode, Recording
+from ebbtide.cli.rollout import _left
+from ebbtide.data import Episodes
+from ebbtide.domains import robots
+from ebbtide.interop import lerobot
+from ebbtide.plots import video
+from ebbtide.robots.pusht import PushT
+from ebbtide.robots.rollout import Episode, Recording
 
 pytest.importorskip("gym_pusht")
 
 
-def test_a_policy_is_filmed(policy, ebbflow, tmp_path):
+def test_a_policy_is_filmed(policy, ebbtide, tmp_path):
     film = tmp_path / "film.gif"
-    code, _, err = ebbflow("rollout", policy, "--video", film, "--every", 60, "--seed", 5)
+    code, _, err = ebbtide("rollout", policy, "--video", film, "--every", 60, "--seed", 5)
     assert code == 0, err
     assert "seed 5: score 0." in err
     with Image.open(film) as picture:
         assert picture.n_frames == 6
         assert picture.size[0] == 512
-    assert ebbflow("rollout", policy, "--video", film)[0] == 2  # it is there already
+    assert ebbtide("rollout", policy, "--video", film)[0] == 2  # it is there already
 
 
-def test_every_command_takes_a_recording_of_pictures_alone(ebbflow, tmp_path):
+def test_every_command_takes_a_recording_of_pictures_alone(ebbtide, tmp_path):
     """A set in LeRobot's format without observation.state: trained on, sampled, drawn, tried out and filmed."""
     pytest.importorskip("av")
     rng, steps = np.random.default_rng(0), 12
@@ -49,7 +49,7 @@ def test_every_command_takes_a_recording_of_pictures_alone(ebbflow, tmp_path):
         ["rollout", "run", "--every", 150],
         ["export", "run", "--out", "model"],
     ):
-        code, _, err = ebbflow(*words)
+        code, _, err = ebbtide(*words)
         assert code == 0, (words, err)
     rows = {row["name"]: row["value"] for row in json.loads(Path("run/evaluation.json").read_text())}
     assert rows["episode length"] > 0
@@ -58,23 +58,23 @@ def test_every_command_takes_a_recording_of_pictures_alone(ebbflow, tmp_path):
     )
 
 
-def test_chunks_are_drawn_and_written(policy, ebbflow, tmp_path):
-    code, _, err = ebbflow("sample", policy, "--n", 3, "--out", tmp_path / "chunks.npz")
+def test_chunks_are_drawn_and_written(policy, ebbtide, tmp_path):
+    code, _, err = ebbtide("sample", policy, "--n", 3, "--out", tmp_path / "chunks.npz")
     assert code == 0, err
     with np.load(tmp_path / "chunks.npz") as archive:
         assert archive["chunks"].shape == (3, 16, 2)
     assert (tmp_path / "chunks.png").stat().st_size > 5000
 
 
-def test_only_a_runs_own_film_is_replaced_without_being_asked(policy, ebbflow, tmp_path):
-    assert ebbflow("export", policy, "--out", "model")[0] == 0
+def test_only_a_runs_own_film_is_replaced_without_being_asked(policy, ebbtide, tmp_path):
+    assert ebbtide("export", policy, "--out", "model")[0] == 0
     (tmp_path / "rollout.gif").write_text("mine")
     for words in ([], ["--video", "rollout.gif"]):
-        code, _, err = ebbflow("rollout", "model", *words)
-        assert (code, err) == (2, "ebbflow: rollout.gif exists; pass --overwrite to replace it.\n")
+        code, _, err = ebbtide("rollout", "model", *words)
+        assert (code, err) == (2, "ebbtide: rollout.gif exists; pass --overwrite to replace it.\n")
     assert (tmp_path / "rollout.gif").read_text() == "mine"
     (policy / "rollout.gif").write_text("an older one")
-    assert ebbflow("rollout", policy, "--every", 150)[0] == 0
+    assert ebbtide("rollout", policy, "--every", 150)[0] == 0
     with Image.open(policy / "rollout.gif") as picture:
         assert picture.n_frames == 3
     assert not (tmp_path / "model" / "rollout.gif").exists()
@@ -92,7 +92,7 @@ def test_what_is_left_of_the_chunk_that_is_carried_out():
 
 
 @pytest.mark.parametrize(("drawn", "place"), [(True, "pusht"), (False, "beside")])
-def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbflow, monkeypatch, drawn, place):
+def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbtide, monkeypatch, drawn, place):
     """Whatever the recipe says: it is the simulator in use that counts. All simulators that were made are closed."""
     seen, open_ones, overlay = [], set(), video.overlay
 
@@ -107,19 +107,19 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbflow, monkeypatch,
             open_ones.discard(self)
 
     both = {"pusht": Counted, "beside": Counted}
-    monkeypatch.setattr("ebbflow.domains.robots.SIMULATORS", both)
-    monkeypatch.setattr("ebbflow.robots.simulators.SIMULATORS", both)
+    monkeypatch.setattr("ebbtide.domains.robots.SIMULATORS", both)
+    monkeypatch.setattr("ebbtide.robots.simulators.SIMULATORS", both)
     monkeypatch.setattr(
         video, "overlay", lambda frame, *rest, **how: seen.append(rest[0]) or overlay(frame, *rest, **how)
     )
-    code, _, err = ebbflow("rollout", policy, "--video", "film.gif", "--simulator", place)
+    code, _, err = ebbtide("rollout", policy, "--video", "film.gif", "--simulator", place)
     assert code == 0, err
     assert [chunk is not None for chunk in seen] == [drawn] * 4
     assert not drawn or [len(chunk) for chunk in seen] == [16, 15, 14, 13]
     assert not open_ones
 
 
-def test_every_option_reaches_the_policy_and_the_film(policy, ebbflow, tmp_path, monkeypatch):
+def test_every_option_reaches_the_policy_and_the_film(policy, ebbtide, tmp_path, monkeypatch):
     """Each option with another value than its own."""
     driven, filmed, shown, drive = [], [], [], robots.policy
 
@@ -129,19 +129,19 @@ def test_every_option_reaches_the_policy_and_the_film(policy, ebbflow, tmp_path,
         return [Episode(seeds[0], False, 0.0, 6, recording=recording)]
 
     monkeypatch.setattr(robots, "policy", lambda trained, **how: driven.append(how) or drive(trained, **how))
-    monkeypatch.setattr("ebbflow.robots.rollout.rollout", tried)
+    monkeypatch.setattr("ebbtide.robots.rollout.rollout", tried)
     monkeypatch.setattr(video, "write_video", lambda path, frames, fps: filmed.append((path, len([*frames]), fps)))
     monkeypatch.setattr(video, "overlay", lambda frame, left, places, *, step, text: shown.append(step))
     driving = {"n_action_steps": 5, "delay": 2, "real_time": True}
     words = "--sampler heun --steps 3 --n-action-steps 5 --delay 2 --real-time --seed 4 --episodes 2 --every 3"
-    code, _, err = ebbflow("rollout", policy, *words.split(), "--video", "film.mp4")
+    code, _, err = ebbtide("rollout", policy, *words.split(), "--video", "film.mp4")
     assert code == 0, err
     assert driven == [{"seed": 4, "sampler": "heun", "steps": 3, "ensemble": None} | driving]
     assert "seed 4: score" in err
     assert "seed 5: score" in err
     assert shown == [0, 3, 6] * 2
     assert filmed == [(Path("film.mp4"), 6, 10 / 3)]
-    assert ebbflow("rollout", policy, "--ensemble", "0.1", "--video", "film.mp4")[0] == 0
+    assert ebbtide("rollout", policy, "--ensemble", "0.1", "--video", "film.mp4")[0] == 0
     assert {"ensemble": 0.1, "n_action_steps": 1}.items() <= driven[-1].items()
 
 
@@ -157,9 +157,9 @@ def test_every_option_reaches_the_policy_and_the_film(policy, ebbflow, tmp_path,
         (["--video", "."], ". is a folder; --video must be a file."),
     ],
 )
-def test_what_cannot_be_is_one_sentence(policy, ebbflow, words, error, tmp_path, monkeypatch):
+def test_what_cannot_be_is_one_sentence(policy, ebbtide, words, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = ebbflow("rollout", policy, *words)
+    code, _, err = ebbtide("rollout", policy, *words)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert error in err
     assert not list(tmp_path.iterdir())

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow.cli import main
-from ebbflow.cli.sample import Drawing
-from ebbflow.data import read, save
-from ebbflow.domains.points import unseen
-from ebbflow.likelihood import log_density
-from ebbflow.trained import Trained
+from ebbtide.cli import main
+from ebbtide.cli.sample import Drawing
+from ebbtide.data import read, save
+from ebbtide.domains.points import unseen
+from ebbtide.likelihood import log_density
+from ebbtide.trained import Trained
 
 from .conftest import PICTURES, POINTS, TINY
 
@@ -23,8 +23,8 @@ PLOTS = {"samples.png", "trajectories.png", "intermediate.png", "losses.png", "s
 
 
 @pytest.mark.parametrize("name", [*POINTS, "between", "line", "conditional", "plants"])
-def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
-    code, out, err = ebbflow("sample", runs / name, "--n", "50", "--steps", "5", "--no-picture", "--out", "x.npy")
+def test_every_run_can_be_drawn_from(ebbtide, runs, name, tmp_path):
+    code, out, err = ebbtide("sample", runs / name, "--n", "50", "--steps", "5", "--no-picture", "--out", "x.npy")
     assert (code, out) == (0, "")
     assert "50 samples in" in err
     x = np.load(tmp_path / "x.npy")
@@ -33,12 +33,12 @@ def test_every_run_can_be_drawn_from(ebbflow, runs, name, tmp_path):
 
 
 @pytest.mark.parametrize("standardise", ["--standardise", "--no-standardise"])
-def test_a_constant_column_stays_exactly_constant(ebbflow, tmp_path, standardise):
+def test_a_constant_column_stays_exactly_constant(ebbtide, tmp_path, standardise):
     rows = [f"{x},7.3,{2 * x}" for x in range(30)]
     (tmp_path / "table.csv").write_text("\n".join(["a,fixed,c", *rows]))
     data = ("--data", tmp_path / "table.csv", standardise)
-    assert ebbflow("train", "ddpm", *data, *TINY, "--out", tmp_path / "run")[0] == 0
-    assert ebbflow("sample", tmp_path / "run", "--n", "40", "--steps", "5", "--out", tmp_path / "x.csv")[0] == 0
+    assert ebbtide("train", "ddpm", *data, *TINY, "--out", tmp_path / "run")[0] == 0
+    assert ebbtide("sample", tmp_path / "run", "--n", "40", "--steps", "5", "--out", tmp_path / "x.csv")[0] == 0
     with open(tmp_path / "x.csv") as file:
         lines = list(csv.DictReader(file))
     assert {line["fixed"] for line in lines} == {"7.3"}
@@ -46,9 +46,9 @@ def test_a_constant_column_stays_exactly_constant(ebbflow, tmp_path, standardise
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_every_run_on_pictures_can_be_drawn_from(ebbflow, runs, name, tmp_path):
+def test_every_run_on_pictures_can_be_drawn_from(ebbtide, runs, name, tmp_path):
     given = ("--n", "20", "--steps", "3", "--sampler", "ddim", "--grid", "uniform", "--label", "all", "--guidance", "2")
-    code, out, err = ebbflow("sample", runs / name, *given, "--out", "x.npz")
+    code, out, err = ebbtide("sample", runs / name, *given, "--out", "x.npz")
     assert (code, out) == (0, "")
     assert "20 samples in" in err
     with np.load(tmp_path / "x.npz") as held:
@@ -57,17 +57,17 @@ def test_every_run_on_pictures_can_be_drawn_from(ebbflow, runs, name, tmp_path):
         assert held["classes"].tolist() == list("0123456789")
     with Image.open(tmp_path / "x.png") as sheet:
         assert sheet.width > 4 * sheet.height  # a column for each of the ten classes
-    assert ebbflow("sample", runs / name, *given, "--out", "x.csv")[::2] == (
+    assert ebbtide("sample", runs / name, *given, "--out", "x.csv")[::2] == (
         2,
-        "ebbflow: --out must end in .png or .npz; got 'x.csv'.\n",
+        "ebbtide: --out must end in .png or .npz; got 'x.csv'.\n",
     )
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=0.5", "euler", "heun"])
 @pytest.mark.parametrize("name", ["ddpm", "flow", "edm"])
-def test_any_sampler_on_any_run(ebbflow, runs, name, sampler, tmp_path):
+def test_any_sampler_on_any_run(ebbtide, runs, name, sampler, tmp_path):
     given = ("--n", "20", "--steps", "4", "--sampler", sampler, "--grid", "quadratic", "--no-picture", "--out", "x.npy")
-    assert ebbflow("sample", runs / name, *given)[0] == 0
+    assert ebbtide("sample", runs / name, *given)[0] == 0
     assert np.isfinite(np.load(tmp_path / "x.npy")).all()
 
 
@@ -80,16 +80,16 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
-def test_every_option_of_drawing_changes_what_is_drawn(ebbflow, runs, monkeypatch, command):
+def test_every_option_of_drawing_changes_what_is_drawn(ebbtide, runs, monkeypatch, command):
     """Bit by bit, in either command; threads, which change no sample, are torch's own."""
     kept, draw = [], Trained.sample
     monkeypatch.setattr(Trained, "sample", lambda *own, **how: kept.append(draw(*own, **how)) or kept[-1])
-    monkeypatch.setattr("ebbflow.domains.points.evaluate", lambda *_, **__: [])
+    monkeypatch.setattr("ebbtide.domains.points.evaluate", lambda *_, **__: [])
     extra = {"sample": ["--no-picture", "--overwrite", "--out", "x.npy"], "evaluate": ["--json"]}[command]
 
     def drawn(**changes):
         words = [word for name, value in (DRAWN | changes).items() for word in (f"--{name}", *value.split())]
-        code, _, err = ebbflow(command, runs / "conditional", *words, *extra)
+        code, _, err = ebbtide(command, runs / "conditional", *words, *extra)
         assert code == 0, err
         return kept[-1]
 
@@ -101,17 +101,17 @@ def test_every_option_of_drawing_changes_what_is_drawn(ebbflow, runs, monkeypatc
     assert {name for name, x in changed.items() if torch.equal(x, usual)} <= {"threads"}
 
 
-def test_an_option_without_what_it_is_for_is_refused(ebbflow, runs, tmp_path):
-    says = "ebbflow: --interval says when guidance acts, and --guidance 1 is off.\n"
+def test_an_option_without_what_it_is_for_is_refused(ebbtide, runs, tmp_path):
+    says = "ebbtide: --interval says when guidance acts, and --guidance 1 is off.\n"
     for command in ("sample", "evaluate"):
         given = (runs / "conditional", "--label", "first", "--interval", "0.2", "1")
-        assert ebbflow(command, *given) == (2, "", says)
-    says = "ebbflow: --private is for the repository that --push names.\n"
-    assert ebbflow("export", runs / "flow", "--out", "model", "--private") == (2, "", says)
+        assert ebbtide(command, *given) == (2, "", says)
+    says = "ebbtide: --private is for the repository that --push names.\n"
+    assert ebbtide("export", runs / "flow", "--out", "model", "--private") == (2, "", says)
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_are_files_with_names_and_a_picture(ebbflow, runs, tmp_path):
+def test_samples_are_files_with_names_and_a_picture(ebbtide, runs, tmp_path):
     given = (
         runs / "plants",
         "--n",
@@ -127,7 +127,7 @@ def test_samples_are_files_with_names_and_a_picture(ebbflow, runs, tmp_path):
         "0.9",
     )
     for name in ("x.csv", "x.tsv", "x.npz"):
-        assert ebbflow("sample", *given, "--out", name, "--overwrite")[0] == 0
+        assert ebbtide("sample", *given, "--out", name, "--overwrite")[0] == 0
         points = read(tmp_path / name, "labels" if name == "x.npz" else "label")
         assert points.classes == ("fern", "moss")
         assert points.labels.tolist() == [k % 2 for k in range(30)]
@@ -137,40 +137,40 @@ def test_samples_are_files_with_names_and_a_picture(ebbflow, runs, tmp_path):
     assert (read(tmp_path / "x.csv", "label").x == read(tmp_path / "x.npz").x).all()
 
 
-def test_nothing_is_overwritten_unasked(ebbflow, runs, tmp_path):
+def test_nothing_is_overwritten_unasked(ebbtide, runs, tmp_path):
     (tmp_path / "x.png").write_text("mine")
-    code, _, err = ebbflow("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy")
-    assert (code, err) == (2, "ebbflow: x.png exists; pass --overwrite to replace it.\n")
-    assert ebbflow("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 0
+    code, _, err = ebbtide("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy")
+    assert (code, err) == (2, "ebbtide: x.png exists; pass --overwrite to replace it.\n")
+    assert ebbtide("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 0
     assert (tmp_path / "x.png").read_text() == "mine"
-    assert ebbflow("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 2
+    assert ebbtide("sample", runs / "flow", "--n", "9", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 2
 
 
-def test_sample_i_is_the_same_whatever_n_is(ebbflow, runs, tmp_path, monkeypatch):
+def test_sample_i_is_the_same_whatever_n_is(ebbtide, runs, tmp_path, monkeypatch):
     given = ("sample", runs / "conditional", "--steps", "4", "--label", "all", "--no-picture")
-    draw = lambda n: ebbflow(*given, "--n", n, "--out", f"{n}.npy")
+    draw = lambda n: ebbtide(*given, "--n", n, "--out", f"{n}.npy")
     assert draw(10)[0] == draw(50)[0] == 0
-    monkeypatch.setattr("ebbflow.trained.CHUNK", 7)
+    monkeypatch.setattr("ebbtide.trained.CHUNK", 7)
     assert draw(51)[0] == 0
     ten, fifty, pieces = (np.load(tmp_path / f"{n}.npy") for n in (10, 50, 51))
     assert np.allclose(ten, fifty[:10], atol=1e-5)
     assert np.allclose(fifty, pieces[:50], atol=1e-5)
 
 
-def test_the_default_file_is_in_the_run(ebbflow, tmp_path, runs):
-    assert ebbflow("export", runs / "flow", "--out", "model") == (0, "model\n", "")
-    assert ebbflow("sample", "model", "--n", "9", "--steps", "2")[0] == 0
-    assert ebbflow("sample", "model", "--n", "9", "--steps", "2")[0] == 0
+def test_the_default_file_is_in_the_run(ebbtide, tmp_path, runs):
+    assert ebbtide("export", runs / "flow", "--out", "model") == (0, "model\n", "")
+    assert ebbtide("sample", "model", "--n", "9", "--steps", "2")[0] == 0
+    assert ebbtide("sample", "model", "--n", "9", "--steps", "2")[0] == 0
     assert (tmp_path / "model" / "samples.npy").exists()
     assert (tmp_path / "model" / "samples.png").exists()
 
 
-def test_evaluate_prints_every_metric_beside_its_floor(ebbflow, runs):
-    code, out, err = ebbflow("evaluate", runs / "flow", "--n", "200", "--steps", "5")
+def test_evaluate_prints_every_metric_beside_its_floor(ebbtide, runs):
+    code, out, err = ebbtide("evaluate", runs / "flow", "--n", "200", "--steps", "5")
     assert (code, err) == (0, "measuring …\n")
     assert out.splitlines()[0].split("  ")[0] == "metric"
     assert "floor" in out.splitlines()[0]
-    code, out, _ = ebbflow("evaluate", runs / "flow", "--n", "200", "--steps", "5", "--json")
+    code, out, _ = ebbtide("evaluate", runs / "flow", "--n", "200", "--steps", "5", "--json")
     rows = json.loads(out)
     names = {row["name"] for row in rows}
     assert {"within-mode sliced W2", "mean log-density", "MMD²", "fraction in mode 0"} <= names
@@ -178,8 +178,8 @@ def test_evaluate_prints_every_metric_beside_its_floor(ebbflow, runs):
     assert json.loads((runs / "flow" / "evaluation.json").read_text()) == rows
 
 
-def test_evaluate_asks_a_conditional_run_for_every_class(ebbflow, runs):
-    code, out, _ = ebbflow("evaluate", runs / "plants", "--n", "100", "--steps", "5", "--json")
+def test_evaluate_asks_a_conditional_run_for_every_class(ebbtide, runs):
+    code, out, _ = ebbtide("evaluate", runs / "plants", "--n", "100", "--steps", "5", "--json")
     names = {row["name"] for row in json.loads(out)}
     assert code == 0
     assert {"asked label nearest", "sliced W2 of label 0", "sliced W2 of label 1"} <= names
@@ -187,18 +187,18 @@ def test_evaluate_asks_a_conditional_run_for_every_class(ebbflow, runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow", "plants", "line", "between"])
-def test_plot_draws_all_there_is(ebbflow, runs, name, tmp_path):
-    code, out, _ = ebbflow("plot", runs / name, "--out", "plots")
+def test_plot_draws_all_there_is(ebbtide, runs, name, tmp_path):
+    code, out, _ = ebbtide("plot", runs / name, "--out", "plots")
     expected = PLOTS | (set() if name == "line" else {"vector_field.png"})
     assert code == 0
     assert {path.name for path in (tmp_path / "plots").iterdir()} == expected
     assert len(out.splitlines()) == len(expected)
 
 
-def test_an_export_is_the_run(ebbflow, runs, tmp_path):
-    assert ebbflow("export", runs / "flow", "--out", "model")[0] == 0
-    assert ebbflow("export", runs / "flow", "--out", "model")[0] == 2
-    assert ebbflow("export", runs / "edm", "--out", "model", "--overwrite")[0] == 0
+def test_an_export_is_the_run(ebbtide, runs, tmp_path):
+    assert ebbtide("export", runs / "flow", "--out", "model")[0] == 0
+    assert ebbtide("export", runs / "flow", "--out", "model")[0] == 2
+    assert ebbtide("export", runs / "edm", "--out", "model", "--overwrite")[0] == 0
     assert "arXiv:2206.00364" in (tmp_path / "model" / "README.md").read_text()
     model, run = Trained.from_pretrained(tmp_path / "model"), Trained.from_pretrained(runs / "edm")
     assert (model.sample(5) == run.sample(5)).all()
@@ -218,27 +218,27 @@ def unhidden(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:.*log-densities change")
-def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbflow, unhidden, tmp_path, monkeypatch):
+def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbtide, unhidden, tmp_path, monkeypatch):
     quick = ("--steps", "2", "--overwrite", "--no-picture", "--out", "x.csv")
     given = lambda *words: [*("sample", unhidden, "--n", "400"), *words, *quick]
     count = lambda: (tmp_path / "x.csv").read_text().count("rare")
-    code, _, err = ebbflow(*given())
+    code, _, err = ebbtide(*given())
     assert code == 0
     assert "hid no labels, so each sample's is drawn as often as in the data" in err
     assert 2 <= count() <= 48  # 20 and 6 standard errors of 4.4, all but what lies below 2
-    assert ebbflow(*given("--label", "all"))[0] == 0
+    assert ebbtide(*given("--label", "all"))[0] == 0
     assert count() == 20
-    assert ebbflow(*given("--label", "rare"))[0] == 0
+    assert ebbtide(*given("--label", "rare"))[0] == 0
     assert count() == 400
-    code, _, err = ebbflow(*given("--label", "rare", "--guidance", "2"))
+    code, _, err = ebbtide(*given("--label", "rare", "--guidance", "2"))
     assert (code, "Guidance needs a run trained with label_dropout above 0" in err) == (2, True)
-    code, out, err = ebbflow("evaluate", unhidden, "--n", "100", "--steps", "2", "--json")
+    code, out, err = ebbtide("evaluate", unhidden, "--n", "100", "--steps", "2", "--json")
     assert (code, err.count("drawn as often")) == (0, 0)
     assert {"copies", "asked label nearest"} <= {row["name"] for row in json.loads(out)}
     config = json.loads((unhidden / "checkpoints" / "last" / "config.json").read_text())
     assert config["frequencies"] == [0.95, 0.05]
-    monkeypatch.setattr("ebbflow.cli.likelihood.MAP", 6)
-    code, out, _ = ebbflow("likelihood", unhidden, "--steps", "8")
+    monkeypatch.setattr("ebbtide.cli.likelihood.MAP", 6)
+    code, out, _ = ebbtide("likelihood", unhidden, "--steps", "8")
     found = float(out.split()[1])
     trained = Trained.from_pretrained(unhidden)
     z = trained.to_network(unseen(trained.recipe, 10**6, 0).x)
@@ -248,30 +248,30 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbflow, unhid
     ]
     volume = math.log(math.prod(trained.transform.std))
     assert found == pytest.approx(float(sum(each).log().mean()) - volume, abs=2e-3)
-    assert ebbflow("plot", unhidden)[0] == 0
+    assert ebbtide("plot", unhidden)[0] == 0
     assert not (unhidden / "plots" / "vector_field.png").exists()
 
 
-def test_a_class_may_be_called_all(ebbflow, tmp_path):
+def test_a_class_may_be_called_all(ebbtide, tmp_path):
     x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     save(tmp_path / "table.csv", x, labels=["all", "some"] * 50)
     small = "--label label --conditional --steps 3 --batch 16 --snapshots 0 --quiet --out run"
-    assert ebbflow("train", "flow", "--data", "table.csv", *small.split())[0] == 0
+    assert ebbtide("train", "flow", "--data", "table.csv", *small.split())[0] == 0
     few = ("run", "--n", "20", "--steps", "2")
-    assert ebbflow("sample", *few, "--label", "all", "--no-picture", "--out", "x.csv")[0] == 0
+    assert ebbtide("sample", *few, "--label", "all", "--no-picture", "--out", "x.csv")[0] == 0
     assert (tmp_path / "x.csv").read_text().count("all") == 20
-    code, out, _ = ebbflow("evaluate", *few, "--json")
+    code, out, _ = ebbtide("evaluate", *few, "--json")
     assert code == 0
     assert {"sliced W2 of label 0", "sliced W2 of label 1"} <= {row["name"] for row in json.loads(out)}
 
 
-def test_an_export_has_no_training_to_plot(ebbflow, runs, tmp_path):
-    assert ebbflow("export", runs / "flow", "--out", tmp_path / "shared")[0] == 0
-    code, _, err = ebbflow("plot", tmp_path / "shared")
+def test_an_export_has_no_training_to_plot(ebbtide, runs, tmp_path):
+    assert ebbtide("export", runs / "flow", "--out", tmp_path / "shared")[0] == 0
+    code, _, err = ebbtide("plot", tmp_path / "shared")
     assert (code, "an export, which has no losses and steps to draw" in err) == (2, True)
 
 
-def test_plot_shows_the_columns_of_a_wide_table(ebbflow, tmp_path):
+def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path):
     np.savetxt(
         tmp_path / "a.csv",
         np.random.default_rng(0).normal(size=(40, 5)),
@@ -279,7 +279,7 @@ def test_plot_shows_the_columns_of_a_wide_table(ebbflow, tmp_path):
         header="a,b,c,d,e",
         comments="",
     )
-    assert ebbflow("train", "flow", "--data", tmp_path / "a.csv", *TINY, "--out", tmp_path / "run")[0] == 0
-    assert ebbflow("plot", tmp_path / "run")[0] == 0
+    assert ebbtide("train", "flow", "--data", tmp_path / "a.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    assert ebbtide("plot", tmp_path / "run")[0] == 0
     with Image.open(tmp_path / "run" / "plots" / "samples.png") as figure:
         assert figure.height > 900  # pairs of columns, not two panels

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ebbflow.cli.listing import tables
-from ebbflow.data import DATASETS
-from ebbflow.paths import PATHS
-from ebbflow.recipes import RECIPES
+from ebbtide.cli.listing import tables
+from ebbtide.data import DATASETS
+from ebbtide.paths import PATHS
+from ebbtide.recipes import RECIPES
 
 PICTURES = {"point_1d", "point_2d", "moments", "schedules", "ddpm_tables", "dissolving"}
 
@@ -13,36 +13,36 @@ PICTURES = {"point_1d", "point_2d", "moments", "schedules", "ddpm_tables", "diss
 @pytest.mark.parametrize(
     "path", ["linear", *(pytest.param(name, marks=pytest.mark.slow) for name in PATHS if name != "linear")]
 )
-def test_show_path(ebbflow, tmp_path, path):
-    code, out, err = ebbflow("show", "path", "--path", path, "--out", "pictures")
+def test_show_path(ebbtide, tmp_path, path):
+    code, out, err = ebbtide("show", "path", "--path", path, "--out", "pictures")
     assert (code, err) == (0, "")
     assert {file.stem for file in (tmp_path / "pictures").glob("*.png")} == PICTURES
     assert len(out.splitlines()) == len(PICTURES)
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_show_data(ebbflow, tmp_path, name):
-    assert ebbflow("show", "data", name, "--n", "300")[0] == 0
+def test_show_data(ebbtide, tmp_path, name):
+    assert ebbtide("show", "data", name, "--n", "300")[0] == 0
     assert (tmp_path / "runs" / "show-data" / f"{name}.png").stat().st_size > 5000
 
 
-def test_show_a_file(ebbflow, tmp_path, table):
-    assert ebbflow("show", "data", table, "--label", "kind", "--out", "x") == (0, "x/plants.png\n", "")
+def test_show_a_file(ebbtide, tmp_path, table):
+    assert ebbtide("show", "data", table, "--label", "kind", "--out", "x") == (0, "x/plants.png\n", "")
     assert (tmp_path / "x" / "plants.png").exists()
 
 
-def test_an_option_that_this_data_has_no_use_for_is_refused(ebbflow, tmp_path, table):
+def test_an_option_that_this_data_has_no_use_for_is_refused(ebbtide, tmp_path, table):
     for data, option in (("rings", "--size"), ("digits", "--n"), (table, "--n"), (table, "--seed"), (table, "--size")):
-        says = "ebbflow: --n is for named point sets, --size for pictures, and --seed for both; got"
-        code, out, err = ebbflow("show", "data", data, option, "9")
+        says = "ebbtide: --n is for named point sets, --size for pictures, and --seed for both; got"
+        code, out, err = ebbtide("show", "data", data, option, "9")
         assert (code, out, err) == (2, "", f"{says} {option} for {data}.\n")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["all", *tables()])
-def test_list(ebbflow, kind, monkeypatch):
+def test_list(ebbtide, kind, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    code, out, err = ebbflow("list", kind)
+    code, out, err = ebbtide("list", kind)
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
     for title, rows in tables().items():
@@ -58,14 +58,14 @@ def test_list_says_something_of_every_row():
     assert tables()["networks"]["mlp"][1] == "options: mlp:width=64,depth=6,time_features=16"
 
 
-def test_list_help_names_every_table(ebbflow):
-    words = ebbflow("list", "--help")[1].replace(",", " ").split()
+def test_list_help_names_every_table(ebbtide):
+    words = ebbtide("list", "--help")[1].replace(",", " ").split()
     assert set(tables()) <= set(words)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_cite(ebbflow, name):
-    code, out, err = ebbflow("cite", name)
+def test_cite(ebbtide, name):
+    code, out, err = ebbtide("cite", name)
     assert (code, err) == (0, "")
     assert out.startswith("@")
     assert out.count("{") == out.count("}")

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ebbflow.cli.train import Running
-from ebbflow.recipes import RECIPES
-from ebbflow.training.run import read_metrics
+from ebbtide.cli.train import Running
+from ebbtide.recipes import RECIPES
+from ebbtide.training.run import read_metrics
 from recording import record
 
 from .conftest import PICTURES, TINY
@@ -47,14 +47,14 @@ def test_a_run_may_be_conditional_on_a_file_or_between_sets(runs, table):
     assert config("line")["shape"] == [1]
 
 
-def test_the_default_folder_says_recipe_and_data(ebbflow, tmp_path):
-    code, out, err = ebbflow("train", "flow", "--data", "rings", *TINY, "--steps", "1")
+def test_the_default_folder_says_recipe_and_data(ebbtide, tmp_path):
+    code, out, err = ebbtide("train", "flow", "--data", "rings", *TINY, "--steps", "1")
     assert (code, out) == (0, "")
-    assert "Draw from it with: ebbflow sample runs/flow-rings" in err
+    assert "Draw from it with: ebbtide sample runs/flow-rings" in err
     assert (tmp_path / "runs" / "flow-rings" / "checkpoints" / "last").exists()
 
 
-def test_every_option_reaches_the_training(ebbflow, tmp_path, monkeypatch):
+def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     """Each field of Running with another value than its own; threads are torch's too."""
     how = Running(
         on_nonfinite="skip", precision="bf16", compile=True, track=("tensorboard",), checkpoints=3, keep=4,
@@ -67,11 +67,11 @@ def test_every_option_reaches_the_training(ebbflow, tmp_path, monkeypatch):
         given.update(options, recipe=recipe, out=out, torch=torch.get_num_threads())
         return SimpleNamespace(step=20)
 
-    monkeypatch.setattr("ebbflow.training.run.fit", fit)
+    monkeypatch.setattr("ebbtide.training.run.fit", fit)
     words = "--on-nonfinite skip --precision bf16 --compile --track tensorboard --checkpoints 3 --keep 4 --accumulate 2"
     rest = "--snapshots 5 --no-fit --threads 2 --quiet --out run"
     try:
-        assert ebbflow("train", "flow", *TINY[:6], *words.split(), *rest.split())[0] == 0
+        assert ebbtide("train", "flow", *TINY[:6], *words.split(), *rest.split())[0] == 0
     finally:
         torch.set_num_threads(1)
     assert given.pop("torch") == 2
@@ -82,22 +82,22 @@ def test_every_option_reaches_the_training(ebbflow, tmp_path, monkeypatch):
     assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet
 
 
-def test_overwrite_replaces_and_resume_goes_on(ebbflow, tmp_path):
+def test_overwrite_replaces_and_resume_goes_on(ebbtide, tmp_path):
     arguments = ["train", "flow", *TINY, "--out", "run"]
-    assert ebbflow(*arguments, "--steps", "2")[0] == 0
-    assert ebbflow(*arguments, "--steps", "2")[0] == 2
-    assert ebbflow(*arguments, "--steps", "3", "--overwrite")[0] == 0
+    assert ebbtide(*arguments, "--steps", "2")[0] == 0
+    assert ebbtide(*arguments, "--steps", "2")[0] == 2
+    assert ebbtide(*arguments, "--steps", "3", "--overwrite")[0] == 0
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
-    assert ebbflow(*arguments, "--steps", "3", "--resume")[0] == 0
-    code, _, err = ebbflow("resume", "run", "--quiet")
+    assert ebbtide(*arguments, "--steps", "3", "--resume")[0] == 0
+    code, _, err = ebbtide("resume", "run", "--quiet")
     assert (code, err.splitlines()[0]) == (0, "Trained 3 steps; the run is run")
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_a_signal_saves_and_says_how_to_go_on(ebbflow, tmp_path, number, code):
-    command = [sys.executable, "-m", "ebbflow", "train", "flow", "--steps", "100000", "--snapshots", "0", "--quiet"]
+def test_a_signal_saves_and_says_how_to_go_on(ebbtide, tmp_path, number, code):
+    command = [sys.executable, "-m", "ebbtide", "train", "flow", "--steps", "100000", "--snapshots", "0", "--quiet"]
     process = subprocess.Popen([*command, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not any(line["step"] for line in read_metrics(tmp_path / "run")) and time.monotonic() < deadline:
@@ -109,26 +109,26 @@ def test_a_signal_saves_and_says_how_to_go_on(ebbflow, tmp_path, number, code):
         process.kill()  # where the signal did not end it
     last = err.splitlines()[-1]
     assert process.returncode == code, err
-    assert last.startswith(f"ebbflow: Stopped by {signal.Signals(number).name} at step ")
-    assert last.endswith("of 100000; saved. Continue with: ebbflow resume run")
+    assert last.startswith(f"ebbtide: Stopped by {signal.Signals(number).name} at step ")
+    assert last.endswith("of 100000; saved. Continue with: ebbtide resume run")
     step = int(last.split("at step ")[1].split()[0])
     assert json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())["step"] == step
     assert "Traceback" not in err
 
 
-def test_an_objective_decides_what_is_left_to_it(ebbflow, tmp_path):
+def test_an_objective_decides_what_is_left_to_it(ebbtide, tmp_path):
     recording = record(tmp_path / "episodes.npz")
 
     def trained(*words):
         out = tmp_path / "run"
         short = ["--data", recording, "--steps", 1, "--batch", 4, "--network", "action_unet:width=8,emb=16", "--quiet"]
-        assert ebbflow("train", "flow-policy-pusht", *short, *words, "--out", out, "--overwrite")[0] == 0
+        assert ebbtide("train", "flow-policy-pusht", *short, *words, "--out", out, "--overwrite")[0] == 0
         recipe = json.loads((out / "checkpoints" / "last" / "config.json").read_text())["recipe"]
         return [recipe[name] for name in ("objective", "path", "target", "sampler")]
 
     assert trained() == ["flow_matching", "linear", "velocity", "euler"]
     assert trained("--objective", "diffusion") == ["diffusion", "ddpm:betas=squared_cosine", "noise", "ddim"]
     assert trained("--objective=diffusion", "--target", "v") == ["diffusion", "ddpm:betas=squared_cosine", "v", "ddim"]
-    code, _, err = ebbflow("train", "flow-policy-pusht", "--objective", "magic")
+    code, _, err = ebbtide("train", "flow-policy-pusht", "--objective", "magic")
     assert (code, err.count("\n")) == (2, 1)
     assert "objective must be one of flow_matching, diffusion; got 'magic'" in err

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.cli import main
-from ebbflow.trained import Trained
-from ebbflow.tune import Tuned, evaluations, read, write
+from ebbtide.cli import main
+from ebbtide.trained import Trained
+from ebbtide.tune import Tuned, evaluations, read, write
 
 FEW = ("ddim", "heun:clock=flow", "midpoint:clock=flow", "exponential:order=2,form=x0,clock=flow,corrector=true")
 QUICK = ("--n", "16", "--reference", "20", "--depth", "grids")
@@ -32,7 +32,7 @@ def run(trained, tmp_path):
 @pytest.fixture
 def few(monkeypatch):
     """Four solvers to choose from instead of all."""
-    monkeypatch.setattr("ebbflow.tune.SOLVERS", FEW)
+    monkeypatch.setattr("ebbtide.tune.SOLVERS", FEW)
 
 
 def stored(run):
@@ -46,21 +46,21 @@ def row(n, **changes):
     })  # fmt: skip
 
 
-def test_an_oracles_winner_is_printed_and_stored_nowhere(ebbflow, few, tmp_path):
-    code, out, err = ebbflow("tune", "oracle", "--evaluations", "5", *QUICK)
+def test_an_oracles_winner_is_printed_and_stored_nowhere(ebbtide, few, tmp_path):
+    code, out, err = ebbtide("tune", "oracle", "--evaluations", "5", *QUICK)
     assert code == 0, err
     assert out.startswith("5 evaluations: ")
     assert "\non the grid " in out
     assert "the best of the usual solvers on the uniform grid comes to RMS " in out
     assert list(tmp_path.iterdir()) == []
-    code, other, err = ebbflow("tune", "oracle", "--evaluations", "1", "--path", "ve", *QUICK[:4])  # in full depth
+    code, other, err = ebbtide("tune", "oracle", "--evaluations", "1", "--path", "ve", *QUICK[:4])  # in full depth
     assert code == 0, err
     assert other.startswith("1 evaluations: 1 steps of ")
 
 
-def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run, tmp_path):
+def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbtide, few, run, tmp_path):
     """auto is the sampler, the grid and the steps of tuned.json, given by hand; the network is asked that often."""
-    code, out, err = ebbflow("tune", run, "--evaluations", "4", *QUICK)
+    code, out, err = ebbtide("tune", run, "--evaluations", "4", *QUICK)
     assert code == 0, err
     assert f"stored in {run}/tuned.json" in err
     (found,) = stored(run)
@@ -69,9 +69,9 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run,
     loaded = Trained.from_pretrained(run)
     assert loaded.tuned == (found,)
     assert found.weights == loaded.fingerprint()
-    from ebbflow.samplers import SAMPLERS
-    from ebbflow.specs import bind
-    from ebbflow.times import grid_times
+    from ebbtide.samplers import SAMPLERS
+    from ebbtide.specs import bind
+    from ebbtide.times import grid_times
 
     path = loaded.denoiser.path
     times = grid_times(found.grid, found.steps, path)
@@ -84,7 +84,7 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run,
         ("hand", by_hand),
         ("own", ()),
     ):
-        code, _, err = ebbflow("sample", run, *steps, *given, f"{name}.npy")
+        code, _, err = ebbtide("sample", run, *steps, *given, f"{name}.npy")
         assert code == 0, err
     auto, number, hand, own = (np.load(tmp_path / f"{name}.npy") for name in ("auto", "number", "hand", "own"))
     assert np.array_equal(auto, hand)
@@ -92,7 +92,7 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbflow, few, run,
     assert not np.array_equal(auto, own)
 
 
-def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
+def test_every_option_reaches_the_search(ebbtide, monkeypatch, tmp_path):
     """As do the labels that a run's network is asked with."""
     small = ["--steps", "2", "--points", "50", "--batch", "16", "--snapshots", "0", "--quiet", "--out", "labelled"]
     assert main(["train", "flow", "--data", "two_spirals", "--conditional", *small]) == 0
@@ -103,7 +103,7 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
         assert [cond["label"].tolist()] == [[2] * len(start)]  # the null label
         return row(3)
 
-    monkeypatch.setattr("ebbflow.tune.tune", searched)
+    monkeypatch.setattr("ebbtide.tune.tune", searched)
     names = ("evaluations", "aim", "depth", "n", "seed", "reference", "threads")
     usual, others = (
         dict(zip(names, values.split(), strict=True)) for values in ("3 both grids 8 0 20 1", "4 rms times 9 1 30 2")
@@ -111,7 +111,7 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
 
     def asked(**changes):
         words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]
-        code, _, err = ebbflow("tune", tmp_path / "labelled", *words)
+        code, _, err = ebbtide("tune", tmp_path / "labelled", *words)
         assert code == 0, err
         return told[-1]
 
@@ -120,28 +120,28 @@ def test_every_option_reaches_the_search(ebbflow, monkeypatch, tmp_path):
     assert [name for name, value in others.items() if asked(**{name: value}) == asked()] == []
 
 
-def test_the_oracles_starts_follow_the_seed(ebbflow, monkeypatch):
+def test_the_oracles_starts_follow_the_seed(ebbtide, monkeypatch):
     told = []
 
     def searched(denoiser, start, *_, **__):
         told.append(start.tolist())
         return row(3)
 
-    monkeypatch.setattr("ebbflow.tune.tune", searched)
+    monkeypatch.setattr("ebbtide.tune.tune", searched)
     for seed in ("0", "0", "1"):
-        assert ebbflow("tune", "oracle", "--n", "8", "--seed", seed)[0] == 0
+        assert ebbtide("tune", "oracle", "--n", "8", "--seed", seed)[0] == 0
     assert told[0] == told[1]
     assert told[0] != told[2]
 
 
-def test_a_run_has_a_path_of_its_own(ebbflow, run):
-    code, _, err = ebbflow("tune", run, "--path", "ve")
-    assert (code, err) == (2, f"ebbflow: --path is for the oracle; {run} has a path of its own.\n")
+def test_a_run_has_a_path_of_its_own(ebbtide, run):
+    code, _, err = ebbtide("tune", run, "--path", "ve")
+    assert (code, err) == (2, f"ebbtide: --path is for the oracle; {run} has a path of its own.\n")
 
 
-def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbflow, few, run):
+def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbtide, few, run):
     (run / "tuned.json").write_bytes(write([row(3), row(7)]))
-    assert ebbflow("tune", run, "--evaluations", "3", *QUICK)[0] == 0
+    assert ebbtide("tune", run, "--evaluations", "3", *QUICK)[0] == 0
     first, second = stored(run)
     assert first == row(7)
     assert second.evaluations == 3
@@ -149,12 +149,12 @@ def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbflow, few, run):
     assert not list(run.glob("*.writing"))
 
 
-def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbflow, run, tmp_path):
+def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbtide, run, tmp_path):
     (run / "tuned.json").write_bytes(write([row(2), row(6), row(4, sampler="heun", steps=3)]))
     found = {}
     for steps in ("auto", "auto:2", "auto:6", "auto:4"):
         assert (
-            ebbflow("sample", run, "--steps", steps, "--n", "6", "--no-picture", "--out", "x.npy", "--overwrite")[0]
+            ebbtide("sample", run, "--steps", steps, "--n", "6", "--no-picture", "--out", "x.npy", "--overwrite")[0]
             == 0
         )
         found[steps] = torch.from_numpy(np.load(tmp_path / "x.npy"))
@@ -171,7 +171,7 @@ def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbflow, run, tmp_
     [
         (
             ("auto:25",),
-            "own solver is fitted for 1 to 20 evaluations; got 25. For more: ebbflow tune RUN",
+            "own solver is fitted for 1 to 20 evaluations; got 25. For more: ebbtide tune RUN",
         ),
         (("auto:",), "steps must be a number, auto, or auto:N for N evaluations; got 'auto:'."),
         (("auto:-2",), "got 'auto:-2'."),
@@ -180,23 +180,23 @@ def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbflow, run, tmp_
         (("auto", "--grid", "uniform"), "steps=auto chooses the sampler and the grid itself; leave them out."),
     ],
 )
-def test_an_auto_that_can_not_be_is_one_sentence(ebbflow, run, tmp_path, steps, says):
+def test_an_auto_that_can_not_be_is_one_sentence(ebbtide, run, tmp_path, steps, says):
     (run / "tuned.json").write_bytes(write([row(2), row(6)]))
-    code, out, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--out", "x.npy", "--steps", *steps)
+    code, out, err = ebbtide("sample", run, "--n", "4", "--no-picture", "--out", "x.npy", "--steps", *steps)
     assert (code, out) == (2, "")
-    assert err.startswith("ebbflow: ")
+    assert err.startswith("ebbtide: ")
     assert says in err
     assert err.count("\n") == 1
     assert not (tmp_path / "x.npy").exists()
 
 
-def test_a_run_that_was_never_tuned_is_fitted_a_solver(ebbflow, run, tmp_path, monkeypatch):
+def test_a_run_that_was_never_tuned_is_fitted_a_solver(ebbtide, run, tmp_path, monkeypatch):
     """On first use, which is kept in the cache: the same samples come again, and the run stays as it is."""
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
     before = sorted(path.name for path in run.iterdir())
     drawn = []
     for name in ("a", "b"):
-        code, _, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--steps", "auto:3", "--out", f"{name}.npy")
+        code, _, err = ebbtide("sample", run, "--n", "4", "--no-picture", "--steps", "auto:3", "--out", f"{name}.npy")
         assert code == 0, err
         drawn.append(np.load(tmp_path / f"{name}.npy"))
     assert np.array_equal(*drawn)
@@ -218,12 +218,12 @@ def test_a_run_that_was_never_tuned_is_fitted_a_solver(ebbflow, run, tmp_path, m
         write([row(3)]).replace(b'"grid"', b'"grit"'),
     ],
 )
-def test_a_damaged_file_is_one_sentence(ebbflow, run, data):
+def test_a_damaged_file_is_one_sentence(ebbtide, run, data):
     (run / "tuned.json").write_bytes(data)
     for command in (("sample", run, "--n", "4", "--no-picture"), ("sample", run, "--n", "4", "--steps", "auto")):
-        code, out, err = ebbflow(*command)
+        code, out, err = ebbtide(*command)
         assert (code, out) == (2, "")
-        assert err.startswith("ebbflow: ")
+        assert err.startswith("ebbtide: ")
         assert "tuned.json" in err
         assert err.count("\n") == 1
 
@@ -232,32 +232,32 @@ def test_a_damaged_file_is_one_sentence(ebbflow, run, data):
     ("changes", "says"),
     [({"sampler": "os.system"}, "sampler must be one of"), ({"grid": "../../grid"}, "grid must be one of")],
 )
-def test_a_file_with_other_names_runs_nothing(ebbflow, run, changes, says):
+def test_a_file_with_other_names_runs_nothing(ebbtide, run, changes, says):
     (run / "tuned.json").write_bytes(write([row(3, **changes)]))
-    code, _, err = ebbflow("sample", run, "--n", "4", "--no-picture", "--steps", "auto")
+    code, _, err = ebbtide("sample", run, "--n", "4", "--no-picture", "--steps", "auto")
     assert code == 2
     assert says in err
 
 
-def test_what_was_tuned_goes_with_an_export(ebbflow, run, tmp_path):
+def test_what_was_tuned_goes_with_an_export(ebbtide, run, tmp_path):
     (run / "tuned.json").write_bytes(write([row(3)]))
-    assert ebbflow("export", run, "--out", "shared")[0] == 0
+    assert ebbtide("export", run, "--out", "shared")[0] == 0
     assert json.loads((tmp_path / "shared" / "tuned.json").read_text()) == [row(3).to_config()]
     ends = []
     for folder in (run, tmp_path / "shared"):
         given = ("--n", "5", "--steps", "auto", "--no-picture", "--out", "x.npy", "--overwrite")
-        assert ebbflow("sample", folder, *given)[0] == 0
+        assert ebbtide("sample", folder, *given)[0] == 0
         ends.append(np.load(tmp_path / "x.npy"))
     assert np.array_equal(*ends)
 
 
 @pytest.mark.parametrize("before", [(), (3,)], ids=["never tuned", "tuned before"])
-def test_an_exported_folder_can_be_tuned(ebbflow, few, run, tmp_path, before):
+def test_an_exported_folder_can_be_tuned(ebbtide, few, run, tmp_path, before):
     """What is said to be stored is used, and the folder stays whole."""
     if before:
         (run / "tuned.json").write_bytes(write([row(n) for n in before]))
-    assert ebbflow("export", run, "--out", "shared")[0] == 0
-    code, _, err = ebbflow("tune", "shared", "--evaluations", "2", *QUICK)
+    assert ebbtide("export", run, "--out", "shared")[0] == 0
+    code, _, err = ebbtide("tune", "shared", "--evaluations", "2", *QUICK)
     if code == 2:  # refused: then nothing has changed
         assert err.count("\n") == 1
         assert [one.evaluations for one in Trained.from_pretrained(tmp_path / "shared").tuned] == list(before)
@@ -278,14 +278,14 @@ def test_an_exported_folder_can_be_tuned(ebbflow, few, run, tmp_path, before):
         (("oracle", "--source", "two_moons"), "--source is for runs"),
     ],
 )
-def test_what_can_not_be_is_one_sentence(ebbflow, given, says):
-    code, out, err = ebbflow("tune", *given)
+def test_what_can_not_be_is_one_sentence(ebbtide, given, says):
+    code, out, err = ebbtide("tune", *given)
     assert (code, out) == (2, "")
-    assert err.startswith("ebbflow: ")
+    assert err.startswith("ebbtide: ")
     assert says in err.lower()
     assert err.count("\n") == 1
 
 
-def test_a_policy_is_refused(ebbflow, policy):
-    error = f"ebbflow: A sampler is tuned for runs without observations; {policy} is a policy.\n"
-    assert ebbflow("tune", policy) == (2, "", error)
+def test_a_policy_is_refused(ebbtide, policy):
+    error = f"ebbtide: A sampler is tuned for runs without observations; {policy} is a policy.\n"
+    assert ebbtide("tune", policy) == (2, "", error)

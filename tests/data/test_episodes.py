@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import Episodes, Observation, Standardise, Windows
-from ebbflow.data.episodes import columns, load, prompt_bytes, resized
-from ebbflow.errors import InputError
+from ebbtide.data import Episodes, Observation, Standardise, Windows
+from ebbtide.data.episodes import columns, load, prompt_bytes, resized
+from ebbtide.errors import InputError
 
 
 def episodes(**changes):

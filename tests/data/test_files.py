@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ebbflow import arrays as arrays_module, memory
-from ebbflow.data import files as files_module, read, save
-from ebbflow.data.files import EXTENSIONS
-from ebbflow.errors import InputError, StorageError
+from ebbtide import arrays as arrays_module, memory
+from ebbtide.data import files as files_module, read, save
+from ebbtide.data.files import EXTENSIONS
+from ebbtide.errors import InputError, StorageError
 
 
 def npy(array, **options) -> bytes:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow.data.images import load, split
-from ebbflow.errors import InputError
+from ebbtide.data.images import load, split
+from ebbtide.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def put(folder, name, value=0, size=(4, 4), mode="L", kind="png"):

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given, settings, strategies as st
 from tqdm import tqdm
 
-from ebbflow.cache import cache_folder, fingerprint
-from ebbflow.data import gather as module
-from ebbflow.data.gather import Source, gather
-from ebbflow.data.levels import Decoded, Levels
-from ebbflow.data.pictures import BadPicture
-from ebbflow.errors import InputError
+from ebbtide.cache import cache_folder, fingerprint
+from ebbtide.data import gather as module
+from ebbtide.data.gather import Source, gather
+from ebbtide.data.levels import Decoded, Levels
+from ebbtide.data.pictures import BadPicture
+from ebbtide.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
 
 
 def constant(value, h=2, w=3, c=1):
@@ -323,13 +323,13 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     made, _ = source([constant(1)] * 3, state="s")
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        monkeypatch.setenv("EBBFLOW_CACHE", str(folder))
+        monkeypatch.setenv("EBBTIDE_CACHE", str(folder))
         assert len(gather(made, progress=False)[0]) == 3
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "full"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "full"))
     monkeypatch.setattr("safetensors.torch.save_file", full)
     assert len(gather(made, progress=False)[0]) == 3
     assert kept() == []  # nor is anything left behind
@@ -346,12 +346,12 @@ def test_a_reason_that_may_pass_is_not_kept():
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "cache"
-    monkeypatch.setenv("EBBFLOW_CACHE", "")
+    monkeypatch.setenv("EBBTIDE_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "ebbflow"
+    assert cache_folder() == tmp_path / "xdg" / "ebbtide"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "ebbflow"
+    assert cache_folder() == tmp_path / ".cache" / "ebbtide"
 
 
 def test_the_cache_is_its_owners_alone():

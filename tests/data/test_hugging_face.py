@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from ebbflow.cache import cache_folder
-from ebbflow.data.images import labelled, load, split
-from ebbflow.errors import InputError
+from ebbtide.cache import cache_folder
+from ebbtide.data.images import labelled, load, split
+from ebbtide.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
 
 
 def png(value, size=(3, 2)):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.data import idx
-from ebbflow.data.images import load, split
-from ebbflow.errors import InputError
+from ebbtide.data import idx
+from ebbtide.data.images import load, split
+from ebbtide.errors import InputError
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 

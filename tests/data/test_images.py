@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ebbflow import data as package
-from ebbflow.data.images import Images, labelled, load, split
-from ebbflow.errors import InputError
+from ebbtide import data as package
+from ebbtide.data.images import Images, labelled, load, split
+from ebbtide.errors import InputError
 
 
 def npz(path, **arrays):
@@ -123,7 +123,7 @@ def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
 
 def test_a_folder_called_digits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "digits").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "digits" / "a.png")
     assert load("digits").x.shape == (1797, 1, 8, 8)

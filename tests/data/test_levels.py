@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from ebbflow.data.levels import Levels, on_white
-from ebbflow.errors import InputError
+from ebbtide.data.levels import Levels, on_white
+from ebbtide.errors import InputError
 
 
 @given(low=st.floats(-1e9, 1e9, allow_subnormal=False), span=st.floats(1e-3, 1e9))

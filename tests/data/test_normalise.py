@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config, within_float32
-from ebbflow.data.normalise import Quantiles
-from ebbflow.errors import InputError
+from ebbtide.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config, within_float32
+from ebbtide.data.normalise import Quantiles
+from ebbtide.errors import InputError
 
 widths = st.integers(1, 5)
 

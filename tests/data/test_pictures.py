@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from ebbflow import memory
-from ebbflow.data import pictures
-from ebbflow.data.levels import Levels
-from ebbflow.data.pictures import MOST_PIXELS, BadPicture, quiet, read, shape
+from ebbtide import memory
+from ebbtide.data import pictures
+from ebbtide.data.levels import Levels
+from ebbtide.data.pictures import MOST_PIXELS, BadPicture, quiet, read, shape
 
 # 3 rows × 4 columns, no two alike in any channel, no symmetry.
 GREY = np.array([[0, 17, 34, 51], [68, 85, 102, 119], [136, 187, 204, 255]], np.uint8)

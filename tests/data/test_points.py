@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from ebbflow.data import DATASETS, load, mixture
-from ebbflow.errors import InputError
+from ebbtide.data import DATASETS, load, mixture
+from ebbtide.errors import InputError
 from problems import FALSE_POSITIVE
 
 N = 100_000

@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 
-from ebbflow.data.split import held_out, part_of, parts
-from ebbflow.errors import InputError
+from ebbtide.data.split import held_out, part_of, parts
+from ebbtide.errors import InputError
 
 PARTS_OF = {
     "train": ("train", ""), "TRAIN": ("train", ""), "Training": ("training", ""), "train2017": ("train", "2017"),

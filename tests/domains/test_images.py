@@ -10,19 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow import oracle
-from ebbflow.data import Pixels
-from ebbflow.data.images import load
-from ebbflow.domains import domain, images, points
-from ebbflow.errors import InputError
-from ebbflow.metrics import measure_images
-from ebbflow.networks import NETWORKS
-from ebbflow.paths import PATHS
-from ebbflow.randomness import Draws, generator
-from ebbflow.recipes import RECIPES, ImageRecipe, PointRecipe
-from ebbflow.samplers import sample
-from ebbflow.trained import Trained
-from ebbflow.training.run import fit, prepare
+from ebbtide import oracle
+from ebbtide.data import Pixels
+from ebbtide.data.images import load
+from ebbtide.domains import domain, images, points
+from ebbtide.errors import InputError
+from ebbtide.metrics import measure_images
+from ebbtide.networks import NETWORKS
+from ebbtide.paths import PATHS
+from ebbtide.randomness import Draws, generator
+from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
+from ebbtide.samplers import sample
+from ebbtide.trained import Trained
+from ebbtide.training.run import fit, prepare
 
 SMALL = {"network": "unet-tiny:width=8", "batch": 16, "steps": 3}
 
@@ -30,7 +30,7 @@ SMALL = {"network": "unet-tiny:width=8", "batch": 16, "steps": 3}
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EBBFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EBBTIDE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import DATASETS, Standardise, save
-from ebbflow.denoiser import Denoiser
-from ebbflow.domains import points
-from ebbflow.domains.points import evaluate, parts, point_set, prepare, real_points, unseen
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.randomness import generator
-from ebbflow.recipes import PointRecipe
-from ebbflow.trained import Trained
+from ebbtide.data import DATASETS, Standardise, save
+from ebbtide.denoiser import Denoiser
+from ebbtide.domains import points
+from ebbtide.domains.points import evaluate, parts, point_set, prepare, real_points, unseen
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.randomness import generator
+from ebbtide.recipes import PointRecipe
+from ebbtide.trained import Trained
 
 GAUSSIANS = PointRecipe(data="three_gaussians")
 

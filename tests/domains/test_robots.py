@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow import memory
-from ebbflow.data import Observation, episodes
-from ebbflow.data.levels import Levels
-from ebbflow.domains import robots
-from ebbflow.errors import InputError
-from ebbflow.recipes import RECIPES
-from ebbflow.robots.rollout import Episode, rollout
-from ebbflow.trained import Trained
-from ebbflow.training.rehearsal import rehearse
-from ebbflow.training.run import begin, fit, prepare
+from ebbtide import memory
+from ebbtide.data import Observation, episodes
+from ebbtide.data.levels import Levels
+from ebbtide.domains import robots
+from ebbtide.errors import InputError
+from ebbtide.recipes import RECIPES
+from ebbtide.robots.rollout import Episode, rollout
+from ebbtide.trained import Trained
+from ebbtide.training.rehearsal import rehearse
+from ebbtide.training.run import begin, fit, prepare
 from recording import record
 
 SMALL = {
@@ -193,7 +193,7 @@ def test_other_chunks_for_other_numbers(run):
 
 
 def test_a_run_on_points_takes_no_observations(tmp_path):
-    from ebbflow.recipes import PointRecipe
+    from ebbtide.recipes import PointRecipe
 
     trained = fit(
         PointRecipe(points=50, steps=2, batch=8, network="mlp:width=8,depth=1"), tmp_path / "r", progress=False

@@ -1,4 +1,4 @@
-"""diffusers and ebbflow side by side: same network, noise and times, same trajectory; or one of them is wrong.
+"""diffusers and ebbtide side by side: same network, noise and times, same trajectory; or one of them is wrong.
 
 The network is an exact denoiser, asked at the very σ of the scheduler's table. (A pipeline passes the timestep instead,
 which several schedulers round: see test_integer_times.) docs/diffusers.md says in words what was found.
@@ -14,16 +14,16 @@ import diffusers
 import pytest
 import torch
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.guidance import Bounded
-from ebbflow.interop.diffusers import SCHEDULERS, from_diffusers
-from ebbflow.oracle import gaussian, mixture
-from ebbflow.paths import DDPM, VE, Linear, Scales
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS, trajectory
-from ebbflow.specs import bind
-from ebbflow.times import grid_times
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.guidance import Bounded
+from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
+from ebbtide.oracle import gaussian, mixture
+from ebbtide.paths import DDPM, VE, Linear, Scales
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS, trajectory
+from ebbtide.specs import bind
+from ebbtide.times import grid_times
 from problems import float64, last, noise_like
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers deprecates at import, and converting warns by design
@@ -298,7 +298,7 @@ def rms(x, y):
 
 
 def show(what, theirs, own):
-    print(f"\nDEVIATION {what}: diffusers {theirs:.4g}, ebbflow {own:.4g}")
+    print(f"\nDEVIATION {what}: diffusers {theirs:.4g}, ebbtide {own:.4g}")
 
 
 def test_the_harness_sees_a_difference():
@@ -779,5 +779,5 @@ class TestConversion:
         assert difference(walked, [x for _, x in steps]) < 1e-3  # their ᾱ is a product in float32
 
     def test_it_does_not_import_diffusers(self):
-        names = vars(importlib.import_module("ebbflow.interop.diffusers")).values()
+        names = vars(importlib.import_module("ebbtide.interop.diffusers")).values()
         assert not any(getattr(value, "__name__", "") == "diffusers" for value in names)

@@ -15,13 +15,13 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 
-from ebbflow import cli
-from ebbflow.data import save
-from ebbflow.errors import EbbflowError, InputError
-from ebbflow.interop.hub import FILES, download, model_card
-from ebbflow.recipes import CITATIONS, RECIPES
-from ebbflow.trained import Trained
-from ebbflow.tune import Tuned
+from ebbtide import cli
+from ebbtide.data import save
+from ebbtide.errors import EbbtideError, InputError
+from ebbtide.interop.hub import FILES, download, model_card
+from ebbtide.recipes import CITATIONS, RECIPES
+from ebbtide.trained import Trained
+from ebbtide.tune import Tuned
 from recording import record
 from training.runs import run, sentence, tiny
 
@@ -187,7 +187,7 @@ def test_a_repository_that_is_not_there(hub):
 def test_a_refusal_is_one_sentence(hub, trained, monkeypatch, code):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
     hub.refuse = code
-    with pytest.raises(EbbflowError) as refused:
+    with pytest.raises(EbbtideError) as refused:
         trained.push_to_hub(NAME, token="hf_x")
     assert sentence(refused.value).startswith(f"{NAME!r} can't be uploaded to the hub: ")
     assert refused.value.exit_code == 1
@@ -198,7 +198,7 @@ def test_a_refusal_is_one_sentence(hub, trained, monkeypatch, code):
 
 @pytest.mark.parametrize("name", ["no_slash/too/many", "bad name", "-x/y", "a/" + "b" * 200])
 def test_a_bad_name_is_one_sentence(hub, trained, name):
-    with pytest.raises(EbbflowError) as refused:
+    with pytest.raises(EbbtideError) as refused:
         trained.push_to_hub(name, token="hf_x")
     assert "can't be uploaded to the hub" in sentence(refused.value)
 
@@ -209,8 +209,8 @@ def test_no_network_is_one_sentence(no_network, trained, tmp_path, monkeypatch, 
     monkeypatch.setattr("warnings.showwarning", None)
     trained.save_pretrained("export")
     for words, code, text in (
-        (["sample", NAME], 2, f"ebbflow: {NAME!r} is no folder here, and can't be had from the hub: "),
-        (["export", "export", "--push", NAME], 1, f"ebbflow: {NAME!r} can't be uploaded to the hub: "),
+        (["sample", NAME], 2, f"ebbtide: {NAME!r} is no folder here, and can't be had from the hub: "),
+        (["export", "export", "--push", NAME], 1, f"ebbtide: {NAME!r} can't be uploaded to the hub: "),
     ):
         assert cli.main(words) == code
         err = capsys.readouterr().err
@@ -306,8 +306,8 @@ def test_the_front_matter_is_yaml_whatever_the_labels(trained):
     odd = replace(trained, classes=("a: b", "- c", "---"))
     front = model_card(odd, NAME).split("---\n")[1]
     assert yaml.safe_load(front) == {
-        "library_name": "ebbflow",
-        "tags": ["ebbflow", "diffusion", "flow-matching"],
+        "library_name": "ebbtide",
+        "tags": ["ebbtide", "diffusion", "flow-matching"],
     }
     licensed = yaml.safe_load(model_card(odd, NAME, "cc-by-4.0").split("---\n")[1])
     assert licensed == yaml.safe_load(front) | {"license": "cc-by-4.0"}
@@ -315,7 +315,7 @@ def test_the_front_matter_is_yaml_whatever_the_labels(trained):
         with pytest.raises(InputError, match="license must be written as the hub does"):
             model_card(odd, NAME, wrong)
     data = huggingface_hub.ModelCard(model_card(odd, NAME)).data
-    assert data.library_name == "ebbflow"
+    assert data.library_name == "ebbtide"
 
 
 def test_no_name_breaks_the_card(trained):

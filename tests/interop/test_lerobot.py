@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbflow.data import Standardise
-from ebbflow.data.episodes import Episodes, Windows, resized
-from ebbflow.data.levels import Levels
-from ebbflow.data.normalise import Quantiles
-from ebbflow.errors import InputError, StorageError
-from ebbflow.interop import lerobot
-from ebbflow.interop.lerobot import read, read_info, read_stats, transform_from_stats, write
+from ebbtide.data import Standardise
+from ebbtide.data.episodes import Episodes, Windows, resized
+from ebbtide.data.levels import Levels
+from ebbtide.data.normalise import Quantiles
+from ebbtide.errors import InputError, StorageError
+from ebbtide.interop import lerobot
+from ebbtide.interop.lerobot import read, read_info, read_stats, transform_from_stats, write
 from training.runs import sentence
 
 av, pa, pq = (pytest.importorskip(name) for name in ("av", "pyarrow", "pyarrow.parquet"))
@@ -593,7 +593,7 @@ def test_absent_packages_are_named(written, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
             patch.setitem(sys.modules, f"{package}.parquet", None)
-            with pytest.raises(InputError, match=rf"package {package}: pip install 'ebbflow\[robots\]'"):
+            with pytest.raises(InputError, match=rf"package {package}: pip install 'ebbtide\[robots\]'"):
                 read(written[1], cameras=("top",))
 
 

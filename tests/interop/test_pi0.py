@@ -6,15 +6,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.interop.pi0 import DIALECTS, from_pi0, load_pi0, to_pi0
-from ebbflow.networks import action_expert
-from ebbflow.networks.action_expert import ActionExpert
-from ebbflow.networks.paligemma import PaliGemma
-from ebbflow.paths import Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import sample
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.interop.pi0 import DIALECTS, from_pi0, load_pi0, to_pi0
+from ebbtide.networks import action_expert
+from ebbtide.networks.action_expert import ActionExpert
+from ebbtide.networks.paligemma import PaliGemma
+from ebbtide.paths import Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import sample
 
 transformers = pytest.importorskip("transformers", minversion="5.4")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import problems
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.guidance import Bounded
-from ebbflow.interop.unet import DEFAULTS, load_unet, save_unet
-from ebbflow.networks import NETWORKS
-from ebbflow.networks.unet import UNet
-from ebbflow.paths import DDPM, VE, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import trajectory
-from ebbflow.specs import bind, options
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.guidance import Bounded
+from ebbtide.interop.unet import DEFAULTS, load_unet, save_unet
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.unet import UNet
+from ebbtide.paths import DDPM, VE, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import trajectory
+from ebbtide.specs import bind, options
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers deprecates at import, and converting warns by design
 
@@ -495,7 +495,7 @@ def test_a_folder_is_replaced_only_if_asked_and_only_what_was_saved(tmp_path):
 
 
 def test_it_does_not_import_diffusers():
-    names = vars(importlib.import_module("ebbflow.interop.unet")).values()
+    names = vars(importlib.import_module("ebbtide.interop.unet")).values()
     assert not any(getattr(value, "__name__", "") == "diffusers" for value in names)
 
 

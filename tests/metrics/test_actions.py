@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import best_of, mean_absolute_error
+from ebbtide.errors import InputError
+from ebbtide.metrics import best_of, mean_absolute_error
 
 
 def test_the_error_is_the_mean_over_what_is_real():

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ebbflow.data.images import load, split
-from ebbflow.errors import InputError
-from ebbflow.metrics import EXTRACTORS, RealImages, kid, train_classifier
-from ebbflow.metrics.extractors import ClassifierNetwork, _shifted, suited
+from ebbtide.data.images import load, split
+from ebbtide.errors import InputError
+from ebbtide.metrics import EXTRACTORS, RealImages, kid, train_classifier
+from ebbtide.metrics.extractors import ClassifierNetwork, _shifted, suited
 
 
 def strokes(n, seed, size=8, channels=1):
@@ -28,7 +28,7 @@ def train(seed=0, cache=False, n=120):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -74,7 +74,7 @@ def test_the_cache_spares_a_training(cache, monkeypatch):
     first = train(cache=True, n=20)
     (file,) = cache.iterdir()
     assert (file.name.startswith("classifier-"), file.suffix) == (True, ".safetensors")
-    monkeypatch.setattr("ebbflow.metrics.extractors._fit", lambda *_: pytest.fail("It was trained again."))
+    monkeypatch.setattr("ebbtide.metrics.extractors._fit", lambda *_: pytest.fail("It was trained again."))
     kept = train(cache=True, n=20)
     x, _ = strokes(30, 4)
     assert kept.accuracy == first.accuracy

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binom, binomtest, fisher_exact, norm, t as students_t
 
-from ebbflow.metrics.floor import (
+from ebbtide.metrics.floor import (
     LEVEL,
     NORMAL,
     beside_known,

@@ -3,10 +3,10 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import frechet_distance
-from ebbflow.metrics.frechet import frechet_influence
-from ebbflow.metrics.report import influence_interval
+from ebbtide.errors import InputError
+from ebbtide.metrics import frechet_distance
+from ebbtide.metrics.frechet import frechet_influence
+from ebbtide.metrics.report import influence_interval
 
 
 def normal(n, d, seed):

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import (
+from ebbtide.errors import InputError
+from ebbtide.metrics import (
     IMAGE_METRICS,
     extractors,
     frechet_distance,
@@ -16,8 +16,8 @@ from ebbflow.metrics import (
     to_json,
     train_classifier,
 )
-from ebbflow.metrics.extractors import EXTRACTORS, Classifier, RealImages
-from ebbflow.metrics.images import Shown
+from ebbtide.metrics.extractors import EXTRACTORS, Classifier, RealImages
+from ebbtide.metrics.images import Shown
 
 
 def pictures(n, seed):
@@ -48,7 +48,7 @@ def cache(tmp_path_factory):
     """One folder for the file, so that each classifier is trained once, and for a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extractors, "_EPOCHS", 8)
-        patch.setenv("EBBFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EBBTIDE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
@@ -160,7 +160,7 @@ def test_the_judge_made_no_features_and_saw_no_held_out_image(fresh, monkeypatch
         return train
 
     monkeypatch.setattr(extractors, "train_classifier", watched("features", Classifier))
-    monkeypatch.setattr("ebbflow.metrics.images.train_classifier", watched("judge", Backwards))
+    monkeypatch.setattr("ebbtide.metrics.images.train_classifier", watched("judge", Backwards))
     rows, _ = score(*pictures(160, 2))
     assert all(torch.equal(images, TRAIN) for images, _ in made.values())
     (_, features), (_, judge) = made["features"], made["judge"]

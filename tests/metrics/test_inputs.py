@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import inputs
+from ebbtide.errors import InputError
+from ebbtide.metrics import inputs
 
 X = torch.zeros(5, 2)
 

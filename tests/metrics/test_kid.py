@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import kid
-from ebbflow.metrics.kid import kid_influence
-from ebbflow.metrics.report import influence_interval
+from ebbtide.errors import InputError
+from ebbtide.metrics import kid
+from ebbtide.metrics.kid import kid_influence
+from ebbtide.metrics.report import influence_interval
 from problems import SIGMAS
 
 

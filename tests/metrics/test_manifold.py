@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import precision_recall
+from ebbtide.errors import InputError
+from ebbtide.metrics import precision_recall
 
 # Radii to the nearest other point 1, 1, 2, 9 and to the second nearest 3, 2, 3, 10; of x 4, 4, 4.5 and 8.5, 4.5, 8.5.
 Y = torch.tensor([[0.0], [1.0], [3.0], [-9.0]])

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import copied_share, nearest
-from ebbflow.metrics.memorisation import copy_distance
+from ebbtide.errors import InputError
+from ebbtide.metrics import copied_share, nearest
+from ebbtide.metrics.memorisation import copy_distance
 
 
 def pictures(n, seed, shape=(1, 4, 4)):

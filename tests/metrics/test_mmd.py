@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import energy_distance, mmd2
-from ebbflow.metrics.mmd import energy_influence, median_distance, mmd2_influence, spectrum
+from ebbtide.errors import InputError
+from ebbtide.metrics import energy_distance, mmd2
+from ebbtide.metrics.mmd import energy_influence, median_distance, mmd2_influence, spectrum
 from problems import SIGMAS
 
 

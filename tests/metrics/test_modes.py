@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binom
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import label_agreement, mean_log_density, mode_fractions, outlier_fraction
-from ebbflow.metrics.modes import expected_outliers
+from ebbtide.errors import InputError
+from ebbtide.metrics import label_agreement, mean_log_density, mode_fractions, outlier_fraction
+from ebbtide.metrics.modes import expected_outliers
 from problems import FALSE_POSITIVE, SIGMAS
 
 SQUARE = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])

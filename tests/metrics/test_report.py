@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binom
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import METRICS, Measurement, energy_distance, kid, measure, mmd2, table, to_json
-from ebbflow.metrics.kid import kid_influence, kid_spectrum
-from ebbflow.metrics.mmd import energy_influence, energy_spectrum, mmd2_influence, mmd2_spectrum
-from ebbflow.metrics.report import Case, binomial_interval, influence_interval, interval
+from ebbtide.errors import InputError
+from ebbtide.metrics import METRICS, Measurement, energy_distance, kid, measure, mmd2, table, to_json
+from ebbtide.metrics.kid import kid_influence, kid_spectrum
+from ebbtide.metrics.mmd import energy_influence, energy_spectrum, mmd2_influence, mmd2_spectrum
+from ebbtide.metrics.report import Case, binomial_interval, influence_interval, interval
 from problems import FALSE_POSITIVE
 
 MEANS = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [0.0, -2.0]])

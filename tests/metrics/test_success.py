@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, ttest_1samp
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import table
-from ebbflow.metrics.success import mean_score, score_interval, success_rate, wilson_interval
+from ebbtide.errors import InputError
+from ebbtide.metrics import table
+from ebbtide.metrics.success import mean_score, score_interval, success_rate, wilson_interval
 
 
 @pytest.mark.parametrize(

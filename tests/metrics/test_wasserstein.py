@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ebbflow.errors import InputError
-from ebbflow.metrics import exact_w2, sliced_w2, within_mode_sliced_w2
-from ebbflow.metrics.wasserstein import (
+from ebbtide.errors import InputError
+from ebbtide.metrics import exact_w2, sliced_w2, within_mode_sliced_w2
+from ebbtide.metrics.wasserstein import (
     directions,
     exact_w2_influence,
     sliced_w2_influence,

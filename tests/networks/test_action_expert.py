@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import problems
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.networks.action_expert import ActionExpert, Expert, digitise, periodic
-from ebbflow.networks.attention import places, rotary
-from ebbflow.paths import Linear
-from ebbflow.specs import options
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.networks.action_expert import ActionExpert, Expert, digitise, periodic
+from ebbtide.networks.attention import places, rotary
+from ebbtide.paths import Linear
+from ebbtide.specs import options
 
 SIZES = {"depth": 2, "heads": 4, "kv_heads": 2, "head": 6}
 SMALL = {"width": 8, "hidden": 12} | SIZES
@@ -357,7 +357,7 @@ def test_it_runs_in_bf16(variant):
 
 COMPILE = """
 import torch
-from ebbflow.networks.action_expert import ActionExpert
+from ebbtide.networks.action_expert import ActionExpert
 torch.set_num_threads(1)
 for variant in ("pi0", "pi05"):
     net = ActionExpert(3, 2, observation={"state": (1, 3)}, width=8, depth=1, heads=2, head=4, variant=variant)

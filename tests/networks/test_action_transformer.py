@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ebbflow.errors import InputError
-from ebbflow.networks.action_transformer import ActionTransformer, Cross
+from ebbtide.errors import InputError
+from ebbtide.networks.action_transformer import ActionTransformer, Cross
 
 SEEN = {"images": (2, 16, 32, 3), "state": (1, 3)}
 SMALL = {"width": 16, "depth": 2, "head": 8, "heads": 4, "channels": 16}

@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import problems
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.networks import NETWORKS
-from ebbflow.networks.action_transformer import ActionTransformer
-from ebbflow.networks.action_unet import ActionUNet, Conv, NormSiLU
-from ebbflow.paths import Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import sample
-from ebbflow.specs import bind
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.action_transformer import ActionTransformer
+from ebbtide.networks.action_unet import ActionUNet, Conv, NormSiLU
+from ebbtide.paths import Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import sample
+from ebbtide.specs import bind
 
 SHAPES = {"state": (2, 3), "images": (2, 16, 32, 3), "prompt": (4,)}
 STATE = {"state": (2, 3)}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ebbflow.networks.attention import AdaRMSNorm, RMSNorm, attend, places, rotary, turn
+from ebbtide.networks.attention import AdaRMSNorm, RMSNorm, attend, places, rotary, turn
 
 
 def test_only_what_is_there_has_a_place():

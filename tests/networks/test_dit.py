@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.networks import NETWORKS
-from ebbflow.networks.dit import Attention, Block, DiT, patchify, rotary, sincos, turn, unpatchify
-from ebbflow.paths import Linear
-from ebbflow.specs import bind
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.dit import Attention, Block, DiT, patchify, rotary, sincos, turn, unpatchify
+from ebbtide.paths import Linear
+from ebbtide.specs import bind
 
 SMALL = {"width": 16, "depth": 2, "head": 8}
 
@@ -363,7 +363,7 @@ def test_it_runs_in_bf16(positions):
 
 COMPILE = """
 import torch
-from ebbflow.networks.dit import DiT
+from ebbtide.networks.dit import DiT
 torch.set_num_threads(1)
 for positions, checkpointing in (("sincos", False), ("rotary", True)):
     dit = DiT(1, 4, 6, 2, width=16, depth=2, head=8, positions=positions, checkpointing=checkpointing)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ebbflow.networks import fused
+from ebbtide.networks import fused
 
 LAST = torch.channels_last
 KINDS = ["compiled", "torch"]
@@ -234,7 +234,7 @@ def test_gradients_that_are_views_are_read_aright(kind):
 
 SMALL = """
 import torch
-from ebbflow.networks import fused
+from ebbtide.networks import fused
 
 def small(x, weight, bias, kernel):
     return fused.conv3x3(fused.norm_silu(x, weight, bias, 8, 1e-5, weight[None], bias[None]), kernel, bias)
@@ -331,7 +331,7 @@ def fresh(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"), [
-        ("EBBFLOW_NATIVE", "0"), ("CXX", "/nowhere/c++"), ("CXX", "false"), ("CXX", 'g++ "x'), ("CXX", "true"),
+        ("EBBTIDE_NATIVE", "0"), ("CXX", "/nowhere/c++"), ("CXX", "false"), ("CXX", 'g++ "x'), ("CXX", "true"),
         ("XDG_CACHE_HOME", "file"),
     ],
 )  # fmt: skip
@@ -347,7 +347,7 @@ def test_without_a_compiler_a_cache_or_the_wish_it_is_torch(fresh, name, value):
 
 
 def libraries(folder):
-    return sorted((folder / "ebbflow" / "executable").glob("*.so"))
+    return sorted((folder / "ebbtide" / "executable").glob("*.so"))
 
 
 def test_a_compiled_library_is_used_again(fresh):
@@ -368,7 +368,7 @@ def test_a_compiled_library_is_used_again(fresh):
 DAMAGES = """
 import sys
 from pathlib import Path
-from ebbflow.networks import fused
+from ebbtide.networks import fused
 
 folder = Path(sys.argv[1])
 whole = (folder / "whole").read_bytes()
@@ -399,12 +399,12 @@ def test_a_damaged_library_is_compiled_again_and_never_loaded(fresh):
 
 def test_a_cache_of_somebody_else_is_said(fresh):
     _, folder = fresh
-    (folder / "ebbflow").mkdir()
-    (folder / "ebbflow" / "executable").symlink_to(folder)
+    (folder / "ebbtide").mkdir()
+    (folder / "ebbtide" / "executable").symlink_to(folder)
     with pytest.warns(UserWarning, match="without its compiled kernels: .* is a link"):
         assert not fused.native()
 
 
 def test_importing_compiles_nothing(tmp_path):
-    run("import ebbflow.networks.fused", XDG_CACHE_HOME=str(tmp_path))
+    run("import ebbtide.networks.fused", XDG_CACHE_HOME=str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.networks import MLP, NETWORKS
-from ebbflow.paths import Linear
-from ebbflow.specs import bind
+from ebbtide.denoiser import Denoiser
+from ebbtide.networks import MLP, NETWORKS
+from ebbtide.paths import Linear
+from ebbtide.specs import bind
 
 
 def network(dim=2, classes=0, **size):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import problems
-from ebbflow.errors import InputError
-from ebbflow.networks.observation import (
+from ebbtide.errors import InputError
+from ebbtide.networks.observation import (
     ObservationEncoder,
     RandomShift,
     Stem,

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from ebbflow.networks import NETWORKS
-from ebbflow.networks.outline import Outline, fill
-from ebbflow.specs import bind
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.outline import Outline, fill
+from ebbtide.specs import bind
 
 SEEN = {"observation": {"state": (1, 3)}}
 ROWS = {
@@ -77,8 +77,8 @@ def test_it_takes_no_memory_and_no_compiler():
     """A network of 3 TB; torch.device("meta") would import sympy and torch._dynamo for it."""
     code = """
 import sys
-from ebbflow.networks import NETWORKS
-from ebbflow.networks.outline import Outline
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.outline import Outline
 with Outline():
     made = NETWORKS["mlp"](2, 10, width=2**16, depth=200)
 print(sum(p.numel() for p in made.parameters()) > 8 * 10**11, *{"sympy", "torch._dynamo"} & set(sys.modules))

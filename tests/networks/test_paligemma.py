@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.errors import InputError
-from ebbflow.networks.action_expert import ActionExpert
-from ebbflow.networks.paligemma import PaliGemma, pi0, resized
+from ebbtide.errors import InputError
+from ebbtide.networks.action_expert import ActionExpert
+from ebbtide.networks.paligemma import PaliGemma, pi0, resized
 
 transformers = pytest.importorskip("transformers", minversion="5.4")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -231,5 +231,5 @@ def test_what_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"tokenizer .* can't be had"):
         pi0(H, A, observation=SHAPES, weights="", tokenizer=str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"pip install 'ebbflow\[paligemma\]'"):
+    with pytest.raises(InputError, match=r"pip install 'ebbtide\[paligemma\]'"):
         PaliGemma(config)

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbflow.errors import InputError
-from ebbflow.networks import NETWORKS
-from ebbflow.networks.unet import Attention, Block, Downsample, UNet, Upsample, largest_divisor, norm_silu
-from ebbflow.specs import bind
+from ebbtide.errors import InputError
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.unet import Attention, Block, Downsample, UNet, Upsample, largest_divisor, norm_silu
+from ebbtide.specs import bind
 from problems import fill
 
 SMALL = {"width": 8, "multipliers": "1-2", "attention": "0-1", "blocks": 1, "groups": 4, "dropout": 0.0}
@@ -428,7 +428,7 @@ def test_autocast_to_bf16_stays_close():
 
 COMPILED = """
 import torch
-from ebbflow.networks.unet import UNet
+from ebbtide.networks.unet import UNet
 
 torch.set_num_threads(1)
 other = {"conditioning": "add", "time": "timestep", "asymmetric": True, "patch": 2, "checkpointing": True}

@@ -5,12 +5,12 @@ import functools
 import numpy as np
 import torch
 
-from ebbflow import DDPM, Draws, Linear, oracle
-from ebbflow.compare import Comparison, Method, Sampling
-from ebbflow.metrics import Measurement
-from ebbflow.metrics.floor import beside_known
-from ebbflow.samplers import sample, trajectory
-from ebbflow.samplers.ode import slope
+from ebbtide import DDPM, Draws, Linear, oracle
+from ebbtide.compare import Comparison, Method, Sampling
+from ebbtide.metrics import Measurement
+from ebbtide.metrics.floor import beside_known
+from ebbtide.samplers import sample, trajectory
+from ebbtide.samplers.ode import slope
 
 NAMES = {"diffusion": "DDPM", "flow": "Flow matching"}
 
@@ -96,7 +96,7 @@ def comparison(d=2, n=3000, m=400, labelled=False, scale=1.8):
     x, labels = real(n)
     return Comparison(
         title="Diffusion and flow matching on three Gaussians",
-        command="ebbflow compare three_gaussians --out runs/three",
+        command="ebbtide compare three_gaussians --out runs/three",
         real=x,
         limits=(-3.5, 3.5),
         methods=methods,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.errors import InputError
-from ebbflow.plots import animation, style
+from ebbtide.errors import InputError
+from ebbtide.plots import animation, style
 from plots.material import comparison
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from ebbflow.errors import InputError
-from ebbflow.plots import curves, style
+from ebbtide.errors import InputError
+from ebbtide.plots import curves, style
 from plots.material import comparison
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import DATASETS
-from ebbflow.errors import InputError
-from ebbflow.plots import style
-from ebbflow.plots.density import SPAN, density_map, lattice
+from ebbtide.data import DATASETS
+from ebbtide.errors import InputError
+from ebbtide.plots import style
+from ebbtide.plots.density import SPAN, density_map, lattice
 from plots.tiles import colour_at
 
 FRAME = style.as_limits((-3.5, 3.5), 2)

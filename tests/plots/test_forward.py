@@ -3,8 +3,8 @@ import warnings
 import numpy as np
 import pytest
 
-from ebbflow.paths import DDPM, PATHS, Linear
-from ebbflow.plots import forward, style
+from ebbtide.paths import DDPM, PATHS, Linear
+from ebbtide.plots import forward, style
 
 
 def words(figure):

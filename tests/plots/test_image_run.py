@@ -8,14 +8,14 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ebbflow.compare import Comparison, Sampling
-from ebbflow.domains import images as domain
-from ebbflow.metrics import Measurement
-from ebbflow.plots import image_run, images
-from ebbflow.plots.report import write_report
-from ebbflow.recipes import RECIPES
-from ebbflow.trained import Trained
-from ebbflow.training.run import fit
+from ebbtide.compare import Comparison, Sampling
+from ebbtide.domains import images as domain
+from ebbtide.metrics import Measurement
+from ebbtide.plots import image_run, images
+from ebbtide.plots.report import write_report
+from ebbtide.recipes import RECIPES
+from ebbtide.trained import Trained
+from ebbtide.training.run import fit
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,7 +144,7 @@ def test_the_report_of_a_comparison(run, tmp_path):
     rows = [Measurement("KID-classifier", 0.2, 0.1, 0.3, 0.0, -0.1, 0.1, "lower")]
     samples = domain.kept(trained.sample(12, steps=2))
     comparison = Comparison(
-        command="ebbflow compare", methods=[flow, replace(flow, key="diffusion", name="DDPM")], domain="images",
+        command="ebbtide compare", methods=[flow, replace(flow, key="diffusion", name="DDPM")], domain="images",
         samplings=[Sampling(key, "Heun", "heun", 2, 3, 0.1, samples, None, rows) for key in ("flow", "diffusion")],
         quality={"Flow matching · Heun": [(5, 0.3), (9, 0.2)]}, quality_metric="KID-classifier", floor=(-0.1, 0.1),
         **domain.shown(trained.recipe, 12),

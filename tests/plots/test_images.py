@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.errors import InputError
-from ebbflow.plots import images, style
+from ebbtide.errors import InputError
+from ebbtide.plots import images, style
 from plots.tiles import channels_last, cut, drawn, mosaic_of, noise_pictures, words
 
 

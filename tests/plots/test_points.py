@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import DATASETS
-from ebbflow.domains.points import limits
-from ebbflow.errors import InputError
-from ebbflow.plots import points, style
-from ebbflow.recipes import PointRecipe
+from ebbtide.data import DATASETS
+from ebbtide.domains.points import limits
+from ebbtide.errors import InputError
+from ebbtide.plots import points, style
+from ebbtide.recipes import PointRecipe
 from plots.material import comparison
 from plots.tiles import colour_at
 

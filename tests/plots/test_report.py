@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError
-from ebbflow.plots import report
+from ebbtide.errors import InputError
+from ebbtide.plots import report
 from plots.material import comparison, measurement
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from ebbflow.plots import robot_run
-from ebbflow.recipes import RECIPES
-from ebbflow.training.run import fit
+from ebbtide.plots import robot_run
+from ebbtide.recipes import RECIPES
+from ebbtide.training.run import fit
 from recording import record
 
 

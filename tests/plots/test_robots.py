@@ -6,8 +6,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle, Polygon
 
-from ebbflow.errors import InputError
-from ebbflow.plots import robots, style
+from ebbtide.errors import InputError
+from ebbtide.plots import robots, style
 from plots.tiles import words
 
 rng = np.random.default_rng(0)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.data import save
-from ebbflow.domains import evolution
-from ebbflow.errors import InputError
-from ebbflow.plots.run import draw_run, draw_samples, key_of
-from ebbflow.recipes import RECIPES, PointRecipe
-from ebbflow.training.run import fit
+from ebbtide.data import save
+from ebbtide.domains import evolution
+from ebbtide.errors import InputError
+from ebbtide.plots.run import draw_run, draw_samples, key_of
+from ebbtide.recipes import RECIPES, PointRecipe
+from ebbtide.training.run import fit
 
 
 @pytest.fixture(scope="module")

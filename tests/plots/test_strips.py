@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.errors import InputError
-from ebbflow.paths import PATHS, VE, Linear
-from ebbflow.plots import images, strips, style
+from ebbtide.errors import InputError
+from ebbtide.paths import PATHS, VE, Linear
+from ebbtide.plots import images, strips, style
 from plots.tiles import channels_last, cut, mosaic_of, noise_pictures, words
 
 

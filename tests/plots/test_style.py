@@ -4,8 +4,8 @@ import threading
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError
-from ebbflow.plots import style
+from ebbtide.errors import InputError
+from ebbtide.plots import style
 
 
 def test_the_two_methods_and_the_classes_have_colours_of_their_own():

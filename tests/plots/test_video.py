@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbflow.errors import InputError
-from ebbflow.plots import video
-from ebbflow.plots.robots import AHEAD
+from ebbtide.errors import InputError
+from ebbtide.plots import video
+from ebbtide.plots.robots import AHEAD
 
 TINTS = [(255, 255, 255), (144, 238, 144), (119, 136, 153), (65, 105, 225), (213, 94, 0)]
 
@@ -138,7 +138,7 @@ def test_no_frame_is_asked_for_where_the_film_cannot_be_written(tmp_path, monkey
         raise AssertionError("an episode was played for nothing")
         yield
 
-    with pytest.raises(InputError, match=r"pip install 'ebbflow\[robots\]'"):
+    with pytest.raises(InputError, match=r"pip install 'ebbtide\[robots\]'"):
         video.write_video(tmp_path / "a.mp4", frames())
     with pytest.raises(InputError, match="folder"):
         video.write_video(tmp_path / "no" / "a.mp4", frames())

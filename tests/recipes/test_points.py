@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ebbflow.data import DATASETS
-from ebbflow.metrics import within_mode_sliced_w2
-from ebbflow.recipes import RECIPES, PointRecipe
-from ebbflow.training.run import fit
+from ebbtide.data import DATASETS
+from ebbtide.metrics import within_mode_sliced_w2
+from ebbtide.recipes import RECIPES, PointRecipe
+from ebbtide.training.run import fit
 
 FIGURES = json.loads((Path(__file__).parents[2] / "docs/figures.json").read_text())
 POINTS = [name for name, recipe in RECIPES.items() if isinstance(recipe(), PointRecipe)]

@@ -13,24 +13,24 @@ import pytest
 import torch
 from hypothesis import example, given, strategies as st
 
-from ebbflow.certify import exact_moments
-from ebbflow.cli import cite
-from ebbflow.cli.compare import SUBJECTS
-from ebbflow.cli.sample import Drawing
-from ebbflow.cli.show import ShowPath
-from ebbflow.couplings import COUPLINGS
-from ebbflow.data import DATASETS
-from ebbflow.denoiser import WEIGHTS
-from ebbflow.errors import InputError
-from ebbflow.networks import NETWORKS
-from ebbflow.oracle import gaussian
-from ebbflow.paths import PATHS
-from ebbflow.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
-from ebbflow.recipes.recipe import _WEIGHTS, KINDS, OBJECTIVES, RobotRecipe
-from ebbflow.samplers import SAMPLERS
-from ebbflow.specs import bind, options
-from ebbflow.targets import TARGETS
-from ebbflow.times import GRIDS, TIMES, grid_times
+from ebbtide.certify import exact_moments
+from ebbtide.cli import cite
+from ebbtide.cli.compare import SUBJECTS
+from ebbtide.cli.sample import Drawing
+from ebbtide.cli.show import ShowPath
+from ebbtide.couplings import COUPLINGS
+from ebbtide.data import DATASETS
+from ebbtide.denoiser import WEIGHTS
+from ebbtide.errors import InputError
+from ebbtide.networks import NETWORKS
+from ebbtide.oracle import gaussian
+from ebbtide.paths import PATHS
+from ebbtide.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
+from ebbtide.recipes.recipe import _WEIGHTS, KINDS, OBJECTIVES, RobotRecipe
+from ebbtide.samplers import SAMPLERS
+from ebbtide.specs import bind, options
+from ebbtide.targets import TARGETS
+from ebbtide.times import GRIDS, TIMES, grid_times
 
 TABLES = {
     "path": PATHS,
@@ -180,7 +180,7 @@ def test_help_names_every_row_of_its_table_or_the_command_that_lists_them():
     for kind, field in cases:
         text = help_of(kind)[field]
         forgotten = set(TABLES[field]) - set(re.findall(r"\w+", text))
-        assert not forgotten or f"`ebbflow list {field}s`" in text, f"the help of {field} forgets {forgotten}"
+        assert not forgotten or f"`ebbtide list {field}s`" in text, f"the help of {field} forgets {forgotten}"
     assert set(RECIPES) <= set(re.findall(r"[\w-]+", help_of(cite.Cite)["recipe"]))
 
 
@@ -310,7 +310,7 @@ def test_a_path_is_its_name(tmp_path):
     """In a process of its own: type checks at run time, as here, refuse what is no text."""
     code = """
 from pathlib import Path
-from ebbflow.recipes import PointRecipe, Recipe
+from ebbtide.recipes import PointRecipe, Recipe
 recipe = PointRecipe(data=Path("folder/points.csv"), source=Path("other.csv"), coupling="independent")
 print(repr(recipe.data), repr(recipe.source), Recipe.from_config(recipe.to_config()) == recipe)
 """

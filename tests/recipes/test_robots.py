@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebbflow.domains import robots
-from ebbflow.recipes import RECIPES, RobotRecipe
+from ebbtide.domains import robots
+from ebbtide.recipes import RECIPES, RobotRecipe
 
 POLICIES = [name for name, recipe in RECIPES.items() if isinstance(recipe(), RobotRecipe)]
 

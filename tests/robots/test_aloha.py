@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError
-from ebbflow.robots.aloha import TASKS, Aloha
+from ebbtide.errors import InputError
+from ebbtide.robots.aloha import TASKS, Aloha
 
 every = pytest.mark.parametrize("task", TASKS)
 
@@ -116,15 +116,15 @@ def call(code, **environment):
 
 def test_without_a_renderer_there_is_still_a_world():
     done = call(
-        "from ebbflow.robots.aloha import Aloha; s = Aloha('insertion'); print(s.step(s.low)[0]['state'].shape); "
+        "from ebbtide.robots.aloha import Aloha; s = Aloha('insertion'); print(s.step(s.low)[0]['state'].shape); "
         "s.render()",
         MUJOCO_GL="off",
     )
     assert done.stdout == "(28,)\n"
-    assert done.stderr.splitlines()[-1].startswith("ebbflow.errors.InputError: MuJoCo can't render here: No OpenGL")
+    assert done.stderr.splitlines()[-1].startswith("ebbtide.errors.InputError: MuJoCo can't render here: No OpenGL")
 
 
 @pytest.mark.slow
 def test_a_wrong_renderer():
-    done = call("from ebbflow.robots.aloha import Aloha; Aloha('insertion')", MUJOCO_GL="nothing")
+    done = call("from ebbtide.robots.aloha import Aloha; Aloha('insertion')", MUJOCO_GL="nothing")
     assert "InputError: MUJOCO_GL=nothing does not work here: " in done.stderr.splitlines()[-1]

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.oracle import gaussian
-from ebbflow.paths import Cosine, Linear
-from ebbflow.posterior import PiGDM, masked
-from ebbflow.robots.chunking import Previous, real_time, soft_mask
-from ebbflow.samplers import SAMPLERS
-from ebbflow.samplers.ode import euler
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.oracle import gaussian
+from ebbtide.paths import Cosine, Linear
+from ebbtide.posterior import PiGDM, masked
+from ebbtide.robots.chunking import Previous, real_time, soft_mask
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.ode import euler
 from problems import float64, last, noise_like
 
 H, CORRELATION = 8, 0.9

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from ebbflow.errors import EbbflowError
-from ebbflow.robots import demonstrations
-from ebbflow.robots.aloha import Aloha
-from ebbflow.robots.demonstrations import LEFT, RIGHT, SCRIPTS, along, collect, demonstrate, end, joints, start
+from ebbtide.errors import EbbtideError
+from ebbtide.robots import demonstrations
+from ebbtide.robots.aloha import Aloha
+from ebbtide.robots.demonstrations import LEFT, RIGHT, SCRIPTS, along, collect, demonstrate, end, joints, start
 
 every = pytest.mark.parametrize("name", SCRIPTS)
 
@@ -115,7 +115,7 @@ def test_collect_keeps_successes_alone(monkeypatch):
 
 def test_collect_gives_up(monkeypatch):
     fake(monkeypatch, lambda attempt: False)
-    with pytest.raises(EbbflowError, match="only 0 of 24 attempts at aloha-insertion succeeded"):
+    with pytest.raises(EbbtideError, match="only 0 of 24 attempts at aloha-insertion succeeded"):
         collect("aloha-insertion", 1, progress=False)
 
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.data.episodes import Windows
-from ebbflow.data.normalise import Standardise
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import DivergedError, InputError
-from ebbflow.oracle import gaussian, mixture
-from ebbflow.paths import Linear
-from ebbflow.randomness import Draws
-from ebbflow.robots.chunking import Previous, soft_mask
-from ebbflow.robots.policy import DenoiserChunks, Policy
+from ebbtide.data.episodes import Windows
+from ebbtide.data.normalise import Standardise
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import DivergedError, InputError
+from ebbtide.oracle import gaussian, mixture
+from ebbtide.paths import Linear
+from ebbtide.randomness import Draws
+from ebbtide.robots.chunking import Previous, soft_mask
+from ebbtide.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Counting, Towards
 
 SEEN = {"state": np.zeros(1, np.float32)}
@@ -510,9 +510,9 @@ def test_an_oracle_in_the_loop_continues_its_chunk():
 TEN_THOUSAND = """
 import gc, tracemalloc
 import numpy as np
-from ebbflow.denoiser import Denoiser
-from ebbflow.paths import Linear
-from ebbflow.robots.policy import DenoiserChunks, Policy
+from ebbtide.denoiser import Denoiser
+from ebbtide.paths import Linear
+from ebbtide.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Small
 
 chunks = DenoiserChunks(Denoiser(Small(), Linear()), (4, 2), {"state": (2, 4)}, n_obs_steps=2, steps=2)

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError
-from ebbflow.robots.pusht import PushT
+from ebbtide.errors import InputError
+from ebbtide.robots.pusht import PushT
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data"
 GOAL = (256, 256, np.pi / 4)
@@ -76,7 +76,7 @@ def test_an_action_outside_the_scene_is_its_nearest_place_inside(monkeypatch):
             told.append(action.tolist())
             return None, 0.0, False, False, {}
 
-    monkeypatch.setattr("ebbflow.robots.pusht.needed", lambda name: SimpleNamespace(PushTEnv=Environment))
+    monkeypatch.setattr("ebbtide.robots.pusht.needed", lambda name: SimpleNamespace(PushTEnv=Environment))
     simulator = PushT()
     for action in ([-3.0, 600.0], [1e9, -1e9], [5.0, 511.5]):
         simulator.step(np.array(action))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.robots.policy import DenoiserChunks, Policy
-from ebbflow.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
-from ebbflow.signals import Interrupted
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.robots.policy import DenoiserChunks, Policy
+from ebbtide.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
+from ebbtide.signals import Interrupted
 from interrupting import at_every_line
 from robots.fakes import Counting, Point, Small, Towards
 

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError
-from ebbflow.robots.simulators import ABOUT, SIMULATORS, make
+from ebbtide.errors import InputError
+from ebbtide.robots.simulators import ABOUT, SIMULATORS, make
 
 every = pytest.mark.parametrize("name", SIMULATORS)
 
@@ -91,7 +91,7 @@ def test_without_the_extra(name, package, monkeypatch):
     for module in [module for module in sys.modules if module.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"{package}, which is not installed: pip install 'ebbflow\[robots\]'"):
+    with pytest.raises(InputError, match=rf"{package}, which is not installed: pip install 'ebbtide\[robots\]'"):
         make(name)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.networks import MLP
-from ebbflow.paths import DDPM, VP, Linear, Path, Scales
-from ebbflow.samplers import SAMPLERS
-from ebbflow.samplers.multistep import multistep
-from ebbflow.samplers.ode import EULER, HEUN, stages, step
+from ebbtide.denoiser import Denoiser
+from ebbtide.networks import MLP
+from ebbtide.paths import DDPM, VP, Linear, Path, Scales
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.multistep import multistep
+from ebbtide.samplers.ode import EULER, HEUN, stages, step
 
 TIMES = torch.tensor([0.8, 0.5, 0.3], dtype=torch.float64)
 LAYERS = 3  # of the network: linear maps from x, from the time, to the output
@@ -64,7 +64,7 @@ def runge_kutta(path: Path, method, clock: str) -> Callable[[Tensor], Tensor]:
 def several_steps(path: Path, module: str, spec: str) -> Callable[[Tensor], Tensor]:
     """The plan is what the sampler hands to `multistep`; a walk, as a step needs the estimates before it."""
     denoiser, plans = Denoiser(network(), path), []
-    home = importlib.import_module(f"ebbflow.samplers.{module}")
+    home = importlib.import_module(f"ebbtide.samplers.{module}")
     real, home.multistep = home.multistep, lambda denoiser, x, grid, plan, *_: plans.append((grid, plan)) or ()
     SAMPLERS[spec](denoiser, torch.zeros(1, 2), TIMES)
     home.multistep = real

@@ -8,14 +8,14 @@ import torch
 import torchdiffeq
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import DivergedError, InputError
-from ebbflow.networks import MLP
-from ebbflow.oracle import mixture
-from ebbflow.paths import Bridge, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers.adaptive import _ERROR, DOPRI5, dopri5
-from ebbflow.samplers.ode import slope
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import DivergedError, InputError
+from ebbtide.networks import MLP
+from ebbtide.oracle import mixture
+from ebbtide.paths import Bridge, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers.adaptive import _ERROR, DOPRI5, dopri5
+from ebbtide.samplers.ode import slope
 from problems import PATHS, exact, exact_flow, float64, last, noise_like, oracle
 
 MODES = float64(0.8, -0.6, 0.1)[:, None] * float64(1, -0.5)

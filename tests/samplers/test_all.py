@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.certify import exact_moments, smooth
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.networks import MLP
-from ebbflow.oracle import gaussian
-from ebbflow.paths import DDPM, VE, VP, Cosine, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS, sample, trajectory
-from ebbflow.samplers.facts import facts
-from ebbflow.specs import bind
-from ebbflow.targets import TARGETS
-from ebbflow.times import grid_times
-from ebbflow.tune import evaluations, steps_within
+from ebbtide.certify import exact_moments, smooth
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.networks import MLP
+from ebbtide.oracle import gaussian
+from ebbtide.paths import DDPM, VE, VP, Cosine, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS, sample, trajectory
+from ebbtide.samplers.facts import facts
+from ebbtide.specs import bind
+from ebbtide.targets import TARGETS
+from ebbtide.times import grid_times
+from ebbtide.tune import evaluations, steps_within
 from problems import MEAN, PATHS, STD, TABLES, GaussianNetwork, Told, exact, float64, last, noise_like, oracle
 
 # Evaluations of 10 steps of t = 1, 0.9, … 0 on the linear path, where α(1) = 0, and on VP, where it isn't.
@@ -106,9 +106,9 @@ def trained(path, target="velocity"):
 HALF = """
 import sys
 import torch
-from ebbflow import Draws, Linear, sample
-from ebbflow.certify import smooth
-from ebbflow.samplers import SAMPLERS
+from ebbtide import Draws, Linear, sample
+from ebbtide.certify import smooth
+from ebbtide.samplers import SAMPLERS
 
 torch.set_num_threads(1)
 draws = Draws.first(4, seed=3, start=int(sys.argv[1]))

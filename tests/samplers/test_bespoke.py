@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from ebbflow.certify import smooth, starts, walk
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.samplers import SAMPLERS, ddim
-from ebbflow.samplers.bespoke import bespoke, format_weights, parse_weights, unrolled
-from ebbflow.specs import bind
-from ebbflow.times import grid_times
-from ebbflow.tune import evaluations
+from ebbtide.certify import smooth, starts, walk
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.samplers import SAMPLERS, ddim
+from ebbtide.samplers.bespoke import bespoke, format_weights, parse_weights, unrolled
+from ebbtide.specs import bind
+from ebbtide.times import grid_times
+from ebbtide.tune import evaluations
 from problems import PATHS, float64
 from samplers.test_samplers import Knows
 

@@ -6,14 +6,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.paths import DDPM, VE, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS
-from ebbflow.samplers.ddim import ddim, ddpm, transition_variance
-from ebbflow.targets import Estimate
-from ebbflow.times import trailing
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.paths import DDPM, VE, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.ddim import ddim, ddpm, transition_variance
+from ebbtide.targets import Estimate
+from ebbtide.times import trailing
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 N = 30

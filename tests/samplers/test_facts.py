@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from ebbflow.certify import SPECS
-from ebbflow.errors import InputError
-from ebbflow.paths import VP
-from ebbflow.samplers import SAMPLERS
-from ebbflow.samplers.facts import FACTS, Facts, facts
-from ebbflow.specs import bind
+from ebbtide.certify import SPECS
+from ebbtide.errors import InputError
+from ebbtide.paths import VP
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.facts import FACTS, Facts, facts
+from ebbtide.specs import bind
 from problems import float64, last, noise_like, oracle
 
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from ebbflow.paths import Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers.multistep import Plan, Row, multistep
-from ebbflow.targets import Estimate
+from ebbtide.paths import Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers.multistep import Plan, Row, multistep
+from ebbtide.targets import Estimate
 from problems import float64
 
 GRID = Linear().along([1.0, 0.6, 0.3, 0.0])
@@ -90,7 +90,7 @@ def test_a_runge_kutta_start_by_hand():
 
     Then Adams with the history of the grid's own times (100 at 0.6 and 1 at 1), not of the stage between them.
     """
-    from ebbflow.samplers.ode import MIDPOINT
+    from ebbtide.samplers.ode import MIDPOINT
 
     plan = Plan("x0", [Row(9.0, (9.0,)), Row(1.0, (1.0, 5.0)), Row(0.0, (0.0, 1.0))], first=(MIDPOINT, 1))
     found, seen = walk(plan)

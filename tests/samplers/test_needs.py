@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.posterior import masked
-from ebbflow.randomness import Draws
-from ebbflow.samplers.needs import boolean, gaussian_end, needed
-from ebbflow.samplers.repaint import repaint
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.posterior import masked
+from ebbtide.randomness import Draws
+from ebbtide.samplers.needs import boolean, gaussian_end, needed
+from ebbtide.samplers.repaint import repaint
 from problems import float64, last, oracle
 
 BETWEEN = Denoiser(nn.Identity(), Linear(), gaussian_end=False)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.oracle import gaussian
-from ebbflow.paths import DDPM, Cosine, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers.ddim import ddpm
-from ebbflow.samplers.repaint import repaint
-from ebbflow.times import grid_times
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.oracle import gaussian
+from ebbtide.paths import DDPM, Cosine, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers.ddim import ddpm
+from ebbtide.samplers.repaint import repaint
+from ebbtide.times import grid_times
 from problems import PATHS, float64, last, noise_like, oracle
 
 CORRELATION = 0.9

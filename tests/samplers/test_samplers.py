@@ -9,18 +9,18 @@ import torch
 from scipy.stats import chi2, norm
 from torch import nn
 
-from ebbflow.certify import exact_moments
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.guidance import ClassifierFree
-from ebbflow.networks import MLP
-from ebbflow.paths import DDPM, VE, Cosine, Linear
-from ebbflow.randomness import Draws
-from ebbflow.samplers import SAMPLERS, sample, trajectory
-from ebbflow.samplers.facts import facts
-from ebbflow.specs import bind
-from ebbflow.targets import TARGETS, Estimate
-from ebbflow.times import GRIDS, grid_times
+from ebbtide.certify import exact_moments
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.guidance import ClassifierFree
+from ebbtide.networks import MLP
+from ebbtide.paths import DDPM, VE, Cosine, Linear
+from ebbtide.randomness import Draws
+from ebbtide.samplers import SAMPLERS, sample, trajectory
+from ebbtide.samplers.facts import facts
+from ebbtide.specs import bind
+from ebbtide.targets import TARGETS, Estimate
+from ebbtide.times import GRIDS, grid_times
 from problems import FALSE_POSITIVE, MEAN, PATHS, STD, exact, float64, last, noise_like, oracle, std_at
 
 SPECS = ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=0.5", "ddim:eta=1.0", "euler", "heun"]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import InputError
-from ebbflow.paths import Linear
-from ebbflow.samplers.exponential import exponential
-from ebbflow.samplers.unipc import unipc
-from ebbflow.targets import Estimate
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import InputError
+from ebbtide.paths import Linear
+from ebbtide.samplers.exponential import exponential
+from ebbtide.samplers.unipc import unipc
+from ebbtide.targets import Estimate
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 LAMBDAS = (-1.5, -0.9, 0.2, 0.7)
@@ -83,8 +83,8 @@ def test_from_order_3_on_full_steps_are_exponential_adams(name, order):
     The ramp's rows of one or two unknowns are set to ½ and differ, so the walk is compared as a linear map: its last
     steps on the same history.
     """
-    from ebbflow.samplers.exponential import adams
-    from ebbflow.samplers.unipc import _row
+    from ebbtide.samplers.exponential import adams
+    from ebbtide.samplers.unipc import _row
 
     path = PATHS[name]
     grid = path.along(path.time_of((-torch.linspace(-2, 1.5, 7, dtype=torch.float64)).exp()))

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ebbflow.recipes import RECIPES, Recipe
-from ebbflow.training.run import _Log, accelerate, fit, prepare
-from ebbflow.training.trainer import Trainer
+from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.training.run import _Log, accelerate, fit, prepare
+from ebbtide.training.trainer import Trainer
 
 STEPS = 12
 # Every kind of random number and of state: ancestral, ODE, labels, coupled pairs, a path's own noise, two sample sets.
@@ -98,11 +98,11 @@ def sentence(error: BaseException) -> str:
 
 
 def command(*arguments: object, **options) -> subprocess.Popen:
-    """`python -m ebbflow …` as a process of its own."""
+    """`python -m ebbtide …` as a process of its own."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.Popen(
-        [sys.executable, "-m", "ebbflow", *map(str, arguments)],
+        [sys.executable, "-m", "ebbtide", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **options,
     )  # fmt: skip
 

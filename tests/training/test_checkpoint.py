@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from ebbflow import files
-from ebbflow.errors import InputError, StorageError
-from ebbflow.training import checkpoint
-from ebbflow.training.checkpoint import newest_valid, point_last, prune, read_folder, step_folder, write_folder
+from ebbtide import files
+from ebbtide.errors import InputError, StorageError
+from ebbtide.training import checkpoint
+from ebbtide.training.checkpoint import newest_valid, point_last, prune, read_folder, step_folder, write_folder
 from training.runs import Killed, copy, run, sentence, tiny
 
 FILES = {"config.json": b'{"a": 1}\n', "model.safetensors": bytes(range(256)) * 8}

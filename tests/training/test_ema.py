@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebbflow.training.ema import ema_decay
+from ebbtide.training.ema import ema_decay
 
 
 @pytest.mark.parametrize(

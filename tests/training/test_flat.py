@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ebbflow.errors import InputError
-from ebbflow.training.flat import AdamW, FlatParameters
+from ebbtide.errors import InputError
+from ebbtide.training.flat import AdamW, FlatParameters
 
 
 class Network(nn.Module):

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ebbflow.errors import EbbflowError
-from ebbflow.signals import Interrupted
-from ebbflow.training import processes
-from ebbflow.training.processes import in_processes
+from ebbtide.errors import EbbtideError
+from ebbtide.signals import Interrupted
+from ebbtide.training import processes
+from ebbtide.training.processes import in_processes
 from interrupting import alive, at_every_line, wait_until
 
 
@@ -31,7 +31,7 @@ def test_an_error_is_the_jobs_own_with_its_traceback():
 
 
 def test_a_worker_that_dies_is_one_sentence():
-    with pytest.raises(EbbflowError, match="A worker process died, with exit code 7"):
+    with pytest.raises(EbbtideError, match="A worker process died, with exit code 7"):
         in_processes(os._exit, [(7,)])
 
 
@@ -83,8 +83,8 @@ except KeyboardInterrupt:
 """
 SCRIPT = """
 import signal, sys
-from ebbflow.signals import Interrupted, handled, stop
-from ebbflow.training.processes import in_processes
+from ebbtide.signals import Interrupted, handled, stop
+from ebbtide.training.processes import in_processes
 
 class Loaded:
     def __reduce__(self):
@@ -136,7 +136,7 @@ def test_workers_end_with_a_parent_that_is_killed(begin, tmp_path, kind):
 
 def test_even_a_worker_that_is_stuck_ends_with_its_parent(begin):
     """One that sleeps for ten minutes hears of nothing."""
-    stuck = "import ebbflow.training.processes as p\np.GRACE = 0.5\n" + WORK.replace("0.01", "600")
+    stuck = "import ebbtide.training.processes as p\np.GRACE = 0.5\n" + WORK.replace("0.01", "600")
     process, workers = begin(work=stuck)
     process.kill()
     wait_until(lambda: not any(map(alive, workers)), 15)

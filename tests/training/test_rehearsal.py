@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ebbflow import memory
-from ebbflow.errors import InputError
-from ebbflow.recipes import RECIPES, PointRecipe
-from ebbflow.training.rehearsal import rehearse
+from ebbtide import memory
+from ebbtide.errors import InputError
+from ebbtide.recipes import RECIPES, PointRecipe
+from ebbtide.training.rehearsal import rehearse
 
 
 @pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().domain != "robots"])

@@ -21,17 +21,17 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from ebbflow import cli
-from ebbflow.domains import images
-from ebbflow.errors import DivergedError, InputError, StorageError
-from ebbflow.files import locked
-from ebbflow.recipes import RECIPES
-from ebbflow.signals import Interrupted
-from ebbflow.trained import Trained
-from ebbflow.training import checkpoint, trainer as trainer_module
-from ebbflow.training.checkpoint import newest_valid
-from ebbflow.training.run import _due, _loop, fit, read_metrics, stored, suited
-from ebbflow.training.trainer import batch_indices
+from ebbtide import cli
+from ebbtide.domains import images
+from ebbtide.errors import DivergedError, InputError, StorageError
+from ebbtide.files import locked
+from ebbtide.recipes import RECIPES
+from ebbtide.signals import Interrupted
+from ebbtide.trained import Trained
+from ebbtide.training import checkpoint, trainer as trainer_module
+from ebbtide.training.checkpoint import newest_valid
+from ebbtide.training.run import _due, _loop, fit, read_metrics, stored, suited
+from ebbtide.training.trainer import batch_indices
 from interrupting import alive, at_every_line, wait_until
 from recording import record
 from training.runs import (
@@ -203,9 +203,9 @@ def test_resuming_where_nothing_is_starts(straight, tmp_path):
     assert_same(tensors(tmp_path / "run"), tensors(straight("flow")))
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "evolution", "ebbflow"])
+@pytest.mark.parametrize("name", ["checkpoints", "evolution", "ebbtide"])
 def test_a_link_in_place_of_a_folder_of_the_run_is_refused(name, tmp_path):
-    """ebbflow is where tensorboard writes."""
+    """ebbtide is where tensorboard writes."""
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
     elsewhere.mkdir(), folder.mkdir()
     (folder / name).symlink_to(elsewhere)
@@ -425,7 +425,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, code, straight, tmp_path, 
     assert stopped.value.exit_code == code
     name = signal.Signals(number).name
     assert sentence(stopped.value) == (
-        f"Stopped by {name} at step 5 of 12; saved. Continue with: ebbflow resume {folder}"
+        f"Stopped by {name} at step 5 of 12; saved. Continue with: ebbtide resume {folder}"
     )
     assert saved_step(folder) == 5
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -462,7 +462,7 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
     for answer in at_every_line({_loop.__code__, Fake.save.__code__, Fake.steps.__code__}, train):
         assert isinstance(answer, Interrupted), fakes[-1].step
         answers.append((str(answer), fakes[-1].saved))
-    after = "; saved. Continue with: ebbflow resume 'runs/a b'"
+    after = "; saved. Continue with: ebbtide resume 'runs/a b'"
     assert all(text in ("Stopped by SIGTERM.", f"Stopped by SIGTERM at step {at} of 3{after}") for text, at in answers)
     assert sum(after in text for text, _ in answers) > 20
     assert {at for text, at in answers if after not in text} <= {None, 0, 3}  # before the first step and after the last
@@ -494,8 +494,8 @@ def test_signals_to_a_real_process(tmp_path):
         assert out == ""
         at = saved_step(folder)
         assert err == (
-            f"ebbflow: Stopped by {number.name} at step {at} of 1000000; saved. "
-            f"Continue with: ebbflow resume {folder}\n"
+            f"ebbtide: Stopped by {number.name} at step {at} of 1000000; saved. "
+            f"Continue with: ebbtide resume {folder}\n"
         )
         where, files = newest_valid(folder / "checkpoints", pytest.fail)
         assert int(where.name[5:]) == at
@@ -557,7 +557,7 @@ def test_the_command_exits_with_3(tmp_path, monkeypatch, capsys):
     poison(monkeypatch)
     assert main(*arguments(tiny(), "flow"), "--snapshots", 0, "--out", tmp_path / "run") == 3
     err = capsys.readouterr().err
-    assert err.startswith("ebbflow: At step 3 the loss was ")
+    assert err.startswith("ebbtide: At step 3 the loss was ")
     assert err.count("\n") == 1
 
 
@@ -616,7 +616,7 @@ def test_a_read_only_disk_is_the_disk_refusing(disk, capsys):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     assert main(*arguments(tiny(), "flow"), "--out", disk / "run") == 4
     err = capsys.readouterr().err
-    assert err == f"ebbflow: Can't write {disk / 'run'}: Read-only file system; what was saved before is intact.\n"
+    assert err == f"ebbtide: Can't write {disk / 'run'}: Read-only file system; what was saved before is intact.\n"
 
 
 def test_a_limit_on_the_size_of_files(straight, tmp_path, monkeypatch):
@@ -646,7 +646,7 @@ def test_a_file_in_place_of_a_folder_is_bad_input(tmp_path, capsys, place):
     out = tmp_path / "run" / "below" if place == "run/below" else file
     assert main(*arguments(tiny(), "flow"), "--out", out) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"ebbflow: Can't write {out}")
+    assert err.startswith(f"ebbtide: Can't write {out}")
     assert err.count("\n") == 1
     assert (file / "checkpoints" if place == "run/checkpoints" else file).read_text() == "mine"
 
@@ -706,7 +706,7 @@ def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path, monkeypatch, cap
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     assert main(*arguments(tiny(), "flow"), "--track", "wandb", "--out", tmp_path / "run") == 2
     err = capsys.readouterr().err
-    assert err == "ebbflow: track can't be wandb: it is not installed; try: pip install wandb\n"
+    assert err == "ebbtide: track can't be wandb: it is not installed; try: pip install wandb\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -718,7 +718,7 @@ def test_two_processes_train_as_one(name, tmp_path):
     recipe = tiny(name, clip=1e6)
     base = VARIANTS[name][0]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    words = [*torchrun, "-m", "ebbflow", *arguments(recipe, base), "--snapshots", "2", "--out", str(tmp_path / "two")]
+    words = [*torchrun, "-m", "ebbtide", *arguments(recipe, base), "--snapshots", "2", "--out", str(tmp_path / "two")]
     words += ["--accumulate", "3"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)
@@ -739,7 +739,7 @@ def test_all_processes_of_torchrun_stop_after_the_same_step(how, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     words = [*arguments(tiny(steps=10**6), "flow"), "--checkpoints", 10**5, "--snapshots", 0, "--out", folder]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*torchrun, "-m", "ebbflow", *map(str, words)], env=env, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([*torchrun, "-m", "ebbtide", *map(str, words)], env=env, stderr=subprocess.PIPE) as process:
         wait_until(lambda: saved_step(folder) >= 20 or process.poll() is not None)
         ranks = children(process.pid)
         if how == "torchrun is killed":
@@ -782,7 +782,7 @@ def test_fit_is_the_same_from_python(tmp_path, straight):
 def test_mixed_precision_is_for_convolutions_on_machines_that_are_faster_at_it(monkeypatch):
     convolves, multiplies = torch.nn.Conv2d(1, 1, 3), torch.nn.Linear(1, 1)
     for fast, wanted in ((True, "bf16"), (False, "no")):
-        monkeypatch.setattr("ebbflow.training.run.fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr("ebbtide.training.run.fast_bf16", lambda device, fast=fast: fast)
         assert suited("auto", convolves) == wanted
         assert suited("auto", multiplies) == "no"
         assert suited("no", convolves) == "no"

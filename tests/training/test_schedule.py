@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ebbflow.training.schedule import learning_rate
+from ebbtide.training.schedule import learning_rate
 
 
 @pytest.mark.parametrize(

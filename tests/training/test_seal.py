@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ebbflow.errors import InputError
-from ebbflow.recipes import RECIPES, PointRecipe
-from ebbflow.trained import Trained
-from ebbflow.training import checkpoint, seal
-from ebbflow.training.run import fit
+from ebbtide.errors import InputError
+from ebbtide.recipes import RECIPES, PointRecipe
+from ebbtide.trained import Trained
+from ebbtide.training import checkpoint, seal
+from ebbtide.training.run import fit
 
 SMALL = PointRecipe(steps=1, batch=8, network="mlp:width=8,depth=1")
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_what_a_network_is_built_on_is_sealed_too():
 
 
 def test_a_run_of_another_user_or_machine_is_closed(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "other"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "other"))
     closed(run)
 
 
@@ -103,7 +103,7 @@ def test_nothing_that_leaves_is_sealed(run, tmp_path):
 
 def test_without_a_cache_data_must_be_named(table, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("EBBFLOW_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "file" / "cache"))
     fit(replace(SMALL, data=table), tmp_path / "run", progress=False, snapshots=0)
     closed(tmp_path / "run")
 

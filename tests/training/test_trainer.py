@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbflow.denoiser import Denoiser
-from ebbflow.errors import DivergedError, InputError
-from ebbflow.networks import MLP
-from ebbflow.oracle import mixture
-from ebbflow.paths import Linear
-from ebbflow.training import trainer as module
-from ebbflow.training.ema import ema_decay
-from ebbflow.training.run import accelerate
-from ebbflow.training.schedule import learning_rate
-from ebbflow.training.trainer import TensorData, Trainer, batch_indices
+from ebbtide.denoiser import Denoiser
+from ebbtide.errors import DivergedError, InputError
+from ebbtide.networks import MLP
+from ebbtide.oracle import mixture
+from ebbtide.paths import Linear
+from ebbtide.training import trainer as module
+from ebbtide.training.ema import ema_decay
+from ebbtide.training.run import accelerate
+from ebbtide.training.schedule import learning_rate
+from ebbtide.training.trainer import TensorData, Trainer, batch_indices
 from training.runs import VARIANTS, tiny, trainer
 
 # --- which examples -----------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def _least(batch, means, std, centre):
 
 
 def test_the_least_loss_is_the_oracles():
-    """`_least` on round modes is the error of ebbflow's own oracle."""
+    """`_least` on round modes is the error of ebbtide's own oracle."""
     means = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]])
     generator = torch.Generator().manual_seed(0)
     x0 = means[torch.randint(3, (500,), generator=generator)] + 0.3 * torch.randn(500, 2, generator=generator)

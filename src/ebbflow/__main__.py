@@ -1,8 +1,0 @@
-"""python -m ebbflow is the command `ebbflow`."""
-
-import sys
-
-from .cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

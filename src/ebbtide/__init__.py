@@ -1,0 +1,46 @@
+"""ebbtide: diffusion and flow matching in one piece: any sampler on any checkpoint.
+
+Reading order: paths → targets → denoiser → times → couplings → samplers → training → recipes.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.2.0"
+
+# Names are looked up on first use (PEP 562), so that `import ebbtide` and `ebbtide --help` don't wait for torch.
+_HOME = {
+    "Autoguidance": "guidance",
+    "Bridge": "paths",
+    "ClassifierFree": "guidance",
+    "Cosine": "paths",
+    "DDPM": "paths",
+    "DiT": "networks",
+    "Denoiser": "denoiser",
+    "Draws": "randomness",
+    "Estimate": "targets",
+    "Linear": "paths",
+    "MLP": "networks",
+    "UNet": "networks",
+    "VE": "paths",
+    "RECIPES": "recipes",
+    "Recipe": "recipes",
+    "Trained": "trained",
+    "VP": "paths",
+    "fit": "training.run",
+    "from_diffusers": "interop.diffusers",
+    "from_pretrained": "trained",
+    "sample": "samplers",
+    "trajectory": "samplers",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module 'ebbtide' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,169 @@
+"""What can be made again, kept: decoded pictures, classifiers, features, compiled kernels, what `list` prints.
+
+A cache that can't be written is no error, and a file of it that is damaged, or that others can write, is as good as
+none: what is read here is trusted, and some of it is executed.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:  # `ebbtide list` reads its texts here without torch
+    from torch import Tensor
+
+from .memory import room
+
+
+def cache_folder() -> Path:
+    """$EBBTIDE_CACHE, else ebbtide in $XDG_CACHE_HOME, else in ~/.cache; OSError where there is no home either."""
+    if folder := os.environ.get("EBBTIDE_CACHE"):
+        return Path(folder)
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "ebbtide"
+    try:
+        return Path.home() / ".cache" / "ebbtide"
+    except RuntimeError as error:  # HOME is unset, and the system has no such user
+        raise FileNotFoundError(str(error)) from error
+
+
+def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:
+    """A hash of whatever repr tells apart, and of tensors and their shapes."""
+    tensors = list(tensors)
+    if tensors:
+        import torch
+    digest = hashlib.sha256(repr((words, [tuple(tensor.shape) for tensor in tensors])).encode())
+    for tensor in tensors:
+        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+        digest.update(plain.numpy().data)
+    return digest.hexdigest()
+
+
+def store(name: str, tensors: Mapping[str, "Tensor"], **about: str) -> None:
+    """Keep tensors, and a few words on them, under a name; whole or not at all."""
+    from safetensors.torch import save_file
+
+    whole = {key: tensors[key].contiguous() for key in sorted(tensors)}
+    with suppress(OSError, SafetensorError), _writing(cache_folder() / f"{name}.safetensors") as file:
+        save_file(whole, file, about | {"sum": _sum(whole, about)})
+
+
+def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:
+    """What was stored under a name, and the words on it; None where there is nothing, or nothing sound of ours."""
+    try:
+        stored = cache_folder() / f"{name}.safetensors"
+        if not _ours(stored):
+            return None
+        room(stored.stat().st_size, str(stored))
+        with safe_open(stored, "pt") as file:
+            tensors, about = {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata()
+        return (tensors, about) if about.pop("sum") == _sum(tensors, about) else None
+    except Exception:  # safetensors and the system raise a dozen kinds for a damaged file
+        return None
+
+
+def unchanged(name: str, make: Callable[[], Any]) -> Any:
+    """What make() returns, of what JSON holds: kept until a source file of this package, or Python, is another."""
+    package = Path(__file__).parent
+    files = [(str(path.relative_to(package)), path.stat()) for path in sorted(package.rglob("*.py"))]
+    key = fingerprint(sys.version, [(path, about.st_size, about.st_mtime_ns) for path, about in files])
+    with suppress(Exception):  # not there, not ours, damaged
+        stored = cache_folder() / f"{name}.json"
+        kept = json.loads(stored.read_bytes()) if _ours(stored) else {}
+        if kept["sum"] == fingerprint(key, kept["made"]):
+            return kept["made"]
+    made = make()
+    with suppress(OSError), _writing(cache_folder() / f"{name}.json") as file:
+        file.write_text(json.dumps({"sum": fingerprint(key, made), "made": made}), encoding="utf-8")
+    return made
+
+
+def executable(name: str, make: Callable[[Path], None]) -> Path:
+    """A file whose contents this process may run: made by make(path) unless it lies here as it was made.
+
+    It is kept in a folder of the cache that nobody else can read or write, with its sha256 beside it; what doesn't
+    match is made again. OSError where the folder is a link or another user's, or can't be written.
+    """
+    folder = _private(cache_folder() / "executable")
+    file, beside = folder / name, folder / f"{name}.sha256"
+    with suppress(OSError):
+        if _ours(file) and _ours(beside) and beside.read_bytes() == _sha256(file):
+            return file
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when whole: others may be making it too
+        made, check = Path(temporary) / name, Path(temporary) / beside.name
+        make(made)
+        made.chmod(0o600)
+        check.write_bytes(_sha256(made))
+        check.chmod(0o600)
+        check.replace(beside)
+        made.replace(file)
+    return file
+
+
+def secret() -> bytes:
+    """32 random bytes, made once, that only this user can read; OSError where they can't be kept."""
+    file = _private(cache_folder() / "secret") / "key"
+    with suppress(OSError):
+        if _ours(file) and len(key := file.read_bytes()) == 32:
+            return key
+    with _writing(file) as made:
+        made.write_bytes(secrets.token_bytes(32))
+    return file.read_bytes()  # another process's, if that came later
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[Path]:
+    """Where to write what then takes the place of `file`, which only this user can read."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
+        written = Path(temporary) / file.name
+        yield written
+        written.chmod(0o600)
+        written.replace(file)
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made if need be; emptied where others could have written to it, then closed to them."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "nt":  # whose folders have owners and modes of another kind
+        return folder
+    for above in folder.resolve().parents:  # whoever can rename one of them can put another folder in this one's place
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(f"every user of this machine can write in {above}")
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is a link, or belongs to another user")
+    if about.st_mode & 0o077:
+        folder.chmod(0o700)
+        if folder.lstat().st_mode & 0o077:
+            raise PermissionError(f"{folder} can't be closed to other users")
+        for old in folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    return folder
+
+
+def _ours(path: Path) -> bool:
+    """Whether it is a file, not a link to one, that only this user can write."""
+    about = path.lstat()
+    closed = os.name == "nt" or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
+    return stat.S_ISREG(about.st_mode) and closed
+
+
+def _sha256(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).hexdigest().encode()
+
+
+def _sum(tensors: Mapping[str, "Tensor"], about: Mapping[str, str]) -> str:
+    """A check of the tensors, their names and what is said of them."""
+    return fingerprint(list(tensors), sorted(about.items()), tensors=tensors.values())

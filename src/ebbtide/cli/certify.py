@@ -1,0 +1,130 @@
+"""ebbtide certify [SAMPLER …]: does a sampler, ours or the user's own, keep what it promises?"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ..errors import CertificationError, InputError, printable
+from .arguments import Flag, given, hint, parse, tell, within
+
+if TYPE_CHECKING:
+    from ..certify import Check, Sampler
+    from ..samplers.facts import Facts
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Measure samplers on problems with exact answers, on every path: order of convergence on even and uneven grids,
+    errors by number of evaluations, moments and distances beside their floors, agreement with their equivalents."""
+
+    samplers: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("every sampler")] = ()
+    """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function."""
+    path: Annotated[tuple[Literal["linear", "cosine", "ddpm", "vp", "ve", "bridge"], ...], hint("all")] = ()
+    """On these paths only."""
+    order: int = 0
+    """The order that your own function declares; 0 leaves it unjudged."""
+    stochastic: Flag = False
+    """Your own function draws noise."""
+    json: Annotated[str, hint("none")] = ""
+    """Also write every check to this file."""
+    verbose: Flag = False
+    """Print every check, not only what failed or doesn't apply."""
+
+    def __post_init__(self) -> None:
+        within(self, order=(0, 20))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, certify, print a row a sampler and path; CertificationError where a promise isn't kept."""
+    args = parse(Certify, argv, "certify")
+    out = Path(args.json)
+    if args.json and (out.is_dir() or not out.parent.is_dir()):
+        raise InputError(f"--json must be a file in a folder that exists; got {args.json!r}.")
+    import torch
+    from tqdm import tqdm
+
+    from ..certify import ALL, SPECS, certify, to_json
+
+    torch.set_num_threads(1)
+    wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
+    if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
+        raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
+    paths, failed = args.path or ALL, 0
+    results: dict[str, list[Check]] = {}
+    print(_HEAD)
+    with tqdm(total=len(wanted) * len(paths), unit="path", file=sys.stderr, leave=False) as bar:
+        for spec, sampler, promised in wanted:
+            results[spec] = []
+            for path in paths:
+                bar.set_description(f"{printable(spec)} on {path}")
+                checks = list(certify(sampler, (path,), promised))
+                results[spec] += checks
+                failed += any(check.passed is False for check in checks)
+                with tqdm.external_write_mode(file=sys.stdout):
+                    tell(_line(spec, path, checks), file=sys.stdout)
+                    for check in checks:
+                        if args.verbose or check.passed is False or check.name in ("refused", "runs"):
+                            tell(f"    {_verdict(check)}", file=sys.stdout)
+                bar.update()
+    if args.json:
+        from ..files import write_file
+
+        write_file(out, (to_json(results) + "\n").encode())
+    if failed:
+        raise CertificationError(f"{failed} of {len(wanted) * len(paths)} certificates failed; see the lines above.")
+    for spec, checks in results.items():
+        refusals = [check.why for check in checks if check.name == "refused"]
+        if refusals and all(check.passed is None for check in checks):
+            raise InputError(f"There is nothing to certify in {spec}, which refuses: {refusals[0]}")
+    pairs = len(wanted) * len(paths)
+    print(f"{pairs} certificate{'s'[: pairs > 1]}, {sum(map(len, results.values()))} checks: all kept.")
+
+
+def _named(spec: str, args: Certify) -> tuple["Sampler | str", "Facts | None"]:
+    """A row of SAMPLERS, or a function of the user's own with what it declares."""
+    from ..certify import load
+    from ..samplers import SAMPLERS
+    from ..samplers.facts import Facts
+    from ..specs import bind
+
+    if spec.partition(":")[0].strip() in SAMPLERS or ":" not in spec or "=" in spec:
+        bind(SAMPLERS, spec, "sampler")
+        return spec, None
+    function = load(spec)
+    return function, Facts(args.order or int(getattr(function, "order", 0)), stochastic=args.stochastic)
+
+
+_HEAD = (
+    f"{'sampler':44} {'path':7} {'order':>11} {'RMS at 10':>10} {'at 20':>8} {'at 50':>8} {'at 100':>8} "
+    f"{'std bias':>9} {'SW₂':>7}  kept"
+)
+
+
+def _line(spec: str, path: str, checks: list["Check"]) -> str:
+    """One row: what was found, then how many of the checks that apply were kept."""
+    found = {check.name: check.found for check in checks}
+
+    def show(name: str, form: str) -> str:
+        value = found.get(name, float("nan"))
+        return "-" if value != value else f"{value:{form}}"
+
+    order = "/".join(show(f"order, {kind} grid", ".2f") for kind in ("even", "uneven"))
+    errors = [show(f"RMS at {budget}", ".1e") for budget in (10, 20, 50, 100)]
+    judged = [check.passed for check in checks if check.passed is not None]
+    return (
+        f"{spec:44} {path:7} {'-' if order == '-/-' else order:>11} {errors[0]:>10} "
+        + " ".join(f"{error:>8}" for error in errors[1:])
+        + f" {show('bias of the std at 200 steps', '.1e'):>9} {show('sliced W₂ at 200 steps', '.4f'):>7}"
+        + f"  {sum(judged)}/{len(judged)}"
+    )
+
+
+def _verdict(check: "Check") -> str:
+    """One check in words."""
+    word = {True: "kept", False: "FAILED", None: "does not apply"}[check.passed]
+    found = "" if check.found != check.found else f": {check.found:.3g}, promised {check.promised}"
+    return f"{word}: {check.name}{found}{f' ({check.why})' if check.why else ''}"

@@ -1,0 +1,149 @@
+"""ebbtide compare: diffusion and flow matching side by side."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..errors import InputError
+from ..formats import arrays
+from ..recipes import PointRecipe, Recipe, kind_of
+from ..recipes.images import flow_images
+from .arguments import MOST, Flag, hint, parse, said, tell, within
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What both methods share; the rest of each recipe (path, target, sampler) is its own."""
+
+    data: str = PointRecipe.data
+    """A point set or a file, as in train; or pictures: compare --data digits --help."""
+    label: Annotated[str, hint("none")] = PointRecipe.label
+    """Column of the file that holds the labels; its name, or number from 1."""
+    network: str = PointRecipe.network
+    """The network and its size, as in mlp:width=64,depth=6."""
+    steps: int = 1800
+    """Optimiser steps; fewer than for `train`, so that both methods and the report fit into a minute."""
+    batch: int = PointRecipe.batch
+    """Examples a step."""
+    lr: float = PointRecipe.lr
+    """Peak learning rate."""
+    ema: float = PointRecipe.ema
+    """Decay of the average of the weights that sampling uses."""
+    seed: int = PointRecipe.seed
+    """Seed of everything random."""
+
+
+@dataclass(frozen=True)
+class Points(Subject):
+    """Points."""
+
+    points: int = PointRecipe.points
+    """How many points to draw from a named point set; once, as training data."""
+    held_out: float = PointRecipe.held_out
+    """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
+
+
+_IMAGES = flow_images()
+
+
+@dataclass(frozen=True)
+class Images(Subject):
+    """Pictures."""
+
+    data: str = _IMAGES.data
+    """digits, a folder of pictures, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
+    label: Annotated[str, hint("where they usually are")] = _IMAGES.label
+    """Where the labels are; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    network: str = _IMAGES.network
+    """The network and its size, as in unet:width=64."""
+    steps: int = _IMAGES.steps
+    """Optimiser steps."""
+    batch: int = _IMAGES.batch
+    """Examples a step."""
+    lr: float = _IMAGES.lr
+    """Peak learning rate."""
+    conditional: bool = _IMAGES.conditional
+    """Train on the labels too; every class is drawn as often as the data has it."""
+    size: int = _IMAGES.size
+    """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
+    channels: int = _IMAGES.channels
+    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    value_range: str = _IMAGES.value_range
+    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
+    flip: bool = _IMAGES.flip
+    """Mirror half of the pictures in training, left to right."""
+    held_out: float = _IMAGES.held_out
+    """Share of the pictures never trained on, to measure with."""
+
+
+# What a comparison of each domain starts from: the recipe, what is asked of it, and how many samples are drawn.
+SUBJECTS: dict[str, tuple[Recipe, Subject, int]] = {
+    "points": (PointRecipe(), Points(), 4_000),
+    "images": (_IMAGES, Images(), 1_000),
+}
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train DDPM and flow matching with the same network, data and steps; sample, measure, draw, report."""
+
+    subject: tyro.conf.OmitArgPrefixes[Subject]
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
+    """Folder of the comparison."""
+    n: int = 4_000
+    """Samples to draw for each row of the table."""
+    workers: int = 2
+    """Processes: 2 trains the two methods at the same time."""
+    resume: Flag = False
+    """Continue the comparison in that folder."""
+    overwrite: Flag = False
+    """Replace the comparison in that folder."""
+    quiet: Flag = False
+    """No progress bars."""
+
+    def __post_init__(self) -> None:
+        within(self, n=(100, MOST), workers=(1, MOST))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, compare, write the report."""
+    start = time.perf_counter()
+    data = said(argv, "--data")
+    data = PointRecipe.data if data is None else data  # which decides what else can be asked for
+    _no_episodes(data)
+    recipe, subject, n = SUBJECTS[kind_of(data).domain]
+    args = parse(Compare, argv, "compare", Compare(subject, n=n))
+    recipe = replace(recipe, **vars(args.subject))
+    out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
+    from ..compare import compare, resumable, save_metrics, summary
+    from ..plots.report import write_report
+
+    command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
+    comparison = compare(
+        recipe, out, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
+        progress=not args.quiet, command=command,
+    )  # fmt: skip
+    with resumable(out, command):
+        print(summary(comparison))
+        save_metrics(comparison, out)
+        if not args.quiet:
+            print("drawing …", file=sys.stderr)
+        report = write_report(comparison, out)
+    print()
+    tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
+
+
+def _no_episodes(data: str) -> None:
+    """Refuse a recording, whose first array would else be taken for points."""
+    for path in map(Path, data.split("+")):
+        if "episode_ends" in arrays(path):
+            raise InputError(
+                f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on it, and "
+                "hold what `ebbtide evaluate` says of them side by side."
+            )

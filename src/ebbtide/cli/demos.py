@@ -1,0 +1,71 @@
+"""ebbtide demos TASK: scripted demonstrations in a simulator, for policies to learn from."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..errors import InputError
+from ..signals import Interrupted
+from .arguments import MOST, Flag, hint, parse, tell, within
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Let a script fulfil a task again and again, from random places of the objects, and keep what it saw and did."""
+
+    task: tyro.conf.Positional[Literal["aloha-transfer", "aloha-insertion"]]
+    """What to demonstrate; two arms hand over a cube, or insert a peg."""
+    episodes: int = 50
+    """How many demonstrations; failed attempts are not kept."""
+    out: Annotated[str, hint("TASK.npz")] = ""
+    """The .npz file to write: state, action, episode_ends, fps, tasks, state_names, action_names."""
+    seed: int = 0
+    """Seed of where the objects lie."""
+    noise: float = 0.0
+    """Radians (standard deviation) by which the arms are led astray; what is recorded is what the script wanted."""
+    workers: int = 1
+    """Processes that share the work; what they make is the same for any number."""
+    overwrite: Flag = False
+    """Replace the file if it exists."""
+    quiet: Flag = False
+    """No progress bar."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 1:
+            raise InputError(f"--noise must be at least 0 and at most 1; got {self.noise}.")
+        within(self, episodes=(1, 10**6), seed=(0, MOST), workers=(1, 1024))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, demonstrate, write."""
+    args = parse(Demos, argv, "demos")
+    out = Path(args.out or f"{args.task}.npz")
+    if out.suffix != ".npz":
+        raise InputError(f"--out must be a .npz file; got {args.out!r}.")
+    if out.is_dir() or (out.exists() and not args.overwrite):
+        raise InputError(f"{out} is a folder." if out.is_dir() else f"{out} exists; --overwrite replaces it.")
+    import io
+
+    import numpy as np
+
+    from ..files import storage, write_file
+    from ..robots.demonstrations import collect
+
+    with storage(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        arrays, tried = collect(
+            args.task, args.episodes, seed=args.seed, workers=args.workers, noise=args.noise, progress=not args.quiet
+        )
+    except KeyboardInterrupt as stopped:
+        raise Interrupted.by(stopped, "; nothing is written.") from None
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_file(out, buffer.getvalue())
+    rate = f"{args.episodes} of {tried} attempts succeeded ({args.episodes / tried:.0%})"
+    tell(f"{rate}: {len(arrays['state']):,} steps in {out}", file=sys.stdout)
+    sys.stdout.flush()

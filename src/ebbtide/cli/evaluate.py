@@ -1,0 +1,192 @@
+"""ebbtide evaluate RUN: how good are its samples?"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ..errors import InputError
+from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, threads, within
+from .policy import Driving
+from .sample import ITS_OWN, Drawing, draw, every_class
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..metrics import Measurement
+    from ..trained import Trained
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run's samples against its data: each metric beside its floor (truth against truth) and interval.
+
+    A policy's actions are compared with recorded ones, and it is tried out in its simulator.
+    """
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run, or user/name on the hub."""
+    drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
+    names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
+    driving: tyro.conf.OmitArgPrefixes[Driving] = field(default_factory=Driving)
+    episodes: int = 100
+    """A policy's: how many episodes to try it out in the simulator; 0 for none."""
+    blind: Flag = False
+    """A policy's: show it black pictures, to see what it sees; written beside what it did with its eyes open."""
+    workers: Annotated[int, hint("one for each processor")] = 0
+    """A policy's: processes that try it out."""
+    json: Flag = False
+    """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        within(self, episodes=(0, MOST), workers=(0, 1024))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, sample, measure; a conditional run draws classes as often as its data, a policy is tried out."""
+    args = parse(Evaluate, argv, "evaluate")
+    from ..domains import domain
+    from ..metrics import table, to_json
+
+    trained = opened(args.run, **vars(args.names))
+    own, drawing = domain(trained.recipe), args.drawing
+    if drawing.n == ITS_OWN:
+        drawing = replace(drawing, n=own.N_EVALUATE)
+    every = trained.recipe.learns_labels and (not drawing.label or every_class(trained, drawing))
+    if every:
+        drawing = replace(drawing, label="all")
+    x: Tensor | None
+    if trained.observation is None:
+        if idle := [*given(args, "episodes", "blind", "workers"), *given(args.driving)]:
+            raise InputError(f"{idle[0]} is for policies; {args.run} has {trained.recipe.domain}.")
+        own.real(trained.reading(), 2, drawing.seed)  # if there is nothing to compare with, say so at once
+        how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
+        labels = None
+        if every:
+            if not trained.frequencies:  # a run of an older version
+                trained = replace(trained, frequencies=own.prepare(trained.reading()).frequencies)
+            labels = trained.in_proportion(drawing.n)
+        x, rows = _compared(trained, drawing, labels=labels)
+    else:
+        x, rows, how = _policy(args, trained, drawing)
+    how = {"checkpoint": trained.step, "n": drawing.n} | how
+    records = [row | {"how": how} for row in json.loads(to_json(rows))]
+    text = json.dumps(records, indent=2, ensure_ascii=False)
+    if args.json:  # what a terminal must not see is escaped as JSON does
+        print(text if all(map(str.isprintable, text.split("\n"))) else json.dumps(records, indent=2))
+    else:
+        print(table(rows))
+    _keep(args, "evaluation.json", text + "\n")
+    if x is not None and _kept(args) and not args.blind:
+        for path in own.draw_evaluation(trained, x, Path(args.run)):
+            tell("picture:", path)
+
+
+_LABELLED = ("label", "guidance", "interval")  # what a policy has not
+
+
+def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
+    """How samples are drawn, with all that the recipe decides."""
+    bound = trained.recipe.bound if drawing.bound == -1 else drawing.bound
+    return {"seed": drawing.seed, **drawing.chosen(trained)._asdict(), "bound": bound}
+
+
+def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":
+    """Samples, and what they measure beside data."""
+    from ..domains import domain
+
+    own = domain(trained.recipe)
+    x, labels = draw(trained, drawing, more=own.MORE, **options)
+    print("measuring …", file=sys.stderr)
+    return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed)
+
+
+def _policy(
+    args: Evaluate, trained: "Trained", drawing: Drawing
+) -> "tuple[Tensor | None, list[Measurement], dict[str, Any]]":
+    """A policy tried out in its simulator and its actions beside recorded ones, as far as there are such; and how."""
+    from ..domains import robots
+
+    recipe = robots.recipe_of(trained)
+    ignored = [
+        *given(drawing, *_LABELLED),
+        *["--precision bf16"] * (drawing.precision == "bf16"),
+    ]
+    if ignored:
+        raise InputError(f"{ignored[0]} is not for policies, and {args.run} is one.")
+    if args.blind and not recipe.cameras:
+        raise InputError(f"--blind is for policies that see pictures; {args.run} has no cameras.")
+    place = args.driving.simulator or recipe.simulator
+    if place:
+        robots.Place.of(trained, place)
+    how = _how(trained, drawing) | args.driving.how(recipe)
+    robots.policy(trained, **how)
+    told = {"simulator": place, "blind": args.blind, "episodes": args.episodes}
+    threads(drawing.threads, trained.denoiser)
+    rows = []
+    if place and args.episodes:  # before anything takes long: it says what doesn't fit
+        rows.append(robots.chunk_time(trained, simulator=place, **how))
+    elif args.episodes:
+        print("ebbtide: The recipe names no simulator (--simulator does): only actions are compared.", file=sys.stderr)
+    x = None
+    try:
+        robots.real(robots.reading(trained), 2, drawing.seed)
+    except InputError as missing:
+        if not rows:
+            raise
+        tell(f"ebbtide: {missing} So the policy is only tried out.")
+    else:
+        robots.same_recording(trained)
+        x, compared = _drawn(trained, drawing, args.blind)
+        rows += compared
+    if place and args.episodes:
+        rows = _tried(args, trained, how, told) + rows
+    return x, rows, how | told
+
+
+def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, list[Measurement]]":
+    """Several chunks for each of `drawing.n` recorded steps, and what they measure beside what was done there."""
+    import torch
+
+    from ..domains import robots
+
+    recipe = robots.reading(trained)
+    seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
+    if blind:
+        seen["images"] = 0 * seen["images"]
+    exact = replace(drawing, precision="no")  # as precise as when tried out
+    draws = [draw(trained, exact, more=robots.MORE, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
+    x = torch.stack(draws, 1)
+    return x, robots.evaluate(recipe, x, seed=drawing.seed)
+
+
+def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":
+    """A policy in its simulator; every episode is kept in RUN/episodes.jsonl, each line with how it was made."""
+    from ..domains import robots
+
+    first = (how["seed"] + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
+    seeds, workers = range(first, first + args.episodes), args.workers or os.cpu_count() or 1
+    tried = robots.episodes(trained, seeds, simulator=told["simulator"], blind=args.blind, workers=workers, **how)
+    made = {"checkpoint": trained.step} | how | told
+    kept = [{name: part for name, part in asdict(one).items() if name != "recording"} | {"how": made} for one in tried]
+    _keep(args, "episodes.jsonl", "".join(json.dumps(one) + "\n" for one in kept))
+    return robots.outcome(tried)
+
+
+def _kept(args: Evaluate) -> bool:
+    """Whether what is found is written down: into a run's folder, not into one that was exported to be shared."""
+    return (Path(args.run) / "checkpoints").is_dir()
+
+
+def _keep(args: Evaluate, name: str, text: str) -> None:
+    """Write a file into the run's folder; that of a blind policy beside the other."""
+    from ..files import write_file
+
+    path = Path(args.run) / name
+    if _kept(args):
+        write_file(path.with_stem(f"{path.stem}-blind") if args.blind else path, text.encode())

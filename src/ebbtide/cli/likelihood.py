@@ -1,0 +1,222 @@
+"""ebbtide likelihood RUN: the log-density of data under a run, and a map of it."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import tyro
+
+from ..errors import InputError
+from .arguments import MOST, hint, parse, tell, threads, within
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import PointSet
+    from ..trained import Trained
+
+CHUNK = 2048  # points whose ODE is solved together
+MAP, MAP_STEPS = 90, 50  # cells a side, and steps, of the picture
+PROBES = 12
+Tick = Callable[[int], object]  # moves a progress bar on by so many steps of a point
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Mean log-density of data under a run, through the probability-flow ODE, with its errors; in 2-D also a map."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run, or user/name on the hub."""
+    data: Annotated[str, hint("fresh points of the run's own set")] = ""
+    """A point set or file to measure; of the file that the run was trained on, the rows held out."""
+    n: int = 1000
+    """How many points."""
+    seed: int = 0
+    """Seed of the points and of the probes."""
+    steps: int = 100
+    """Runge-Kutta steps from data to noise; half of them are the comparison that gives the discretisation error."""
+    divergence: Literal["exact", "hutchinson", "hutch++"] = "exact"
+    """exact takes a derivative for each dimension; the other two one for each probe."""
+    probes: Annotated[int, hint(f"{PROBES}, where there are any")] = 0
+    """Random probes of hutchinson and hutch++."""
+    picture: bool = True
+    """Draw the log-density of a run in 2-D to RUN/density.png."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+
+    def __post_init__(self) -> None:
+        within(self, n=(2, 10**8), seed=(0, MOST), steps=(4, 10**6), probes=(0, 10**6), threads=(0, 1024))
+        if self.probes and self.divergence == "exact":
+            raise InputError("--probes belongs to hutchinson and hutch++; the exact divergence has none.")
+
+    @property
+    def spec(self) -> str:
+        """The divergence as a row of DIVERGENCES."""
+        return "exact" if self.divergence == "exact" else f"{self.divergence}:probes={self.probes or PROBES}"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, integrate, print and draw."""
+    args = parse(Likelihood, argv, "likelihood")
+    from tqdm import tqdm
+
+    from ..data import DATASETS, Standardise
+    from ..domains.points import point_set
+    from ..trained import Trained
+
+    trained = Trained.from_pretrained(args.run)
+    if trained.observation is not None:
+        raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
+    if trained.recipe.domain != "points":
+        raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
+    if isinstance(trained.transform, Standardise) and (constant := trained.transform.constant):
+        named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
+        raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
+    threads(args.threads, trained.denoiser.eval())
+    x = _points(args, trained)
+    known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
+    drawn = args.picture and trained.shape == (2,) and Path(args.run).is_dir()
+    work = len(_together(trained)) * (len(x) * args.steps + drawn * MAP**2 * MAP_STEPS)
+    with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
+        print(_table(args, known, x, *_measure(args, trained, x, bar.update)))
+        if drawn:
+            tell("picture:", _draw(trained, x, Path(args.run) / "density.png", bar.update))
+
+
+def _points(args: Likelihood, trained: "Trained") -> "Tensor":
+    """Data in its own units: what was asked for, or points of what the run learned that it was not trained on."""
+    from ..data import load
+    from ..domains.points import unseen
+
+    own = _its_own(trained, args.data)
+    if args.data and own is None:
+        x = load(args.data, args.n, args.seed).x[: args.n]
+    else:
+        x = unseen(cast(Any, (own or trained).reading()), args.n, args.seed).x
+    if tuple(x.shape[1:]) != trained.shape:
+        have, got = (" × ".join(map(str, shape)) for shape in (trained.shape, x.shape[1:]))
+        raise InputError(f"The run has points of {have} numbers, but {args.data or trained.recipe.data} has {got}.")
+    if len(x) < 2:
+        raise InputError(f"{args.data or trained.recipe.data} has one row; a mean with its error needs two.")
+    return x
+
+
+def _its_own(trained: "Trained", data: str) -> "Trained | None":
+    """The run with its data named, if that is the file it was trained on."""
+    from ..domains.points import prepare
+    from ..training.run import same_data
+
+    if not data or "data" not in trained.recipe.outside():
+        return None
+    own = replace(trained, named={"data": data})
+    try:
+        return own if same_data(own, prepare(cast(Any, own.reading()))) else None
+    except InputError:  # it hasn't even the column of labels
+        return None
+
+
+def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> tuple["Tensor", "Tensor", "Tensor"]:
+    """Each point's log-density in the data's units, its step error and its probe error."""
+    import torch
+
+    from ..likelihood import doubt, likelihood
+    from ..randomness import Draws
+
+    parts = []
+    for start in range(0, len(x), CHUNK):
+        own = x[start : start + CHUNK]
+        draws = Draws.first(len(own), args.seed, start)
+        found = []
+        for _, label in _together(trained):
+            one = likelihood(
+                trained.denoiser, trained.to_network(own), steps=args.steps, divergence=args.spec, draws=draws,
+                tolerance=math.inf, **_labelled(label, len(own)),
+            )  # fmt: skip
+            found.append(one)
+            tick(len(own) * args.steps)
+        value, *errors = (torch.stack(part).double() for part in zip(*found, strict=True))
+        joint = value + _log_shares(trained)
+        parts.append((joint.logsumexp(0), *((joint.softmax(0) * error).sum(0) for error in errors)))
+    value, step_error, probe_error = (torch.cat(part) for part in zip(*parts, strict=True))
+    doubt(step_error, 0.01 * math.prod(trained.shape), args.steps)
+    return value - _log_volume(trained), step_error, probe_error
+
+
+def _together(trained: "Trained") -> list[tuple[float, int | None]]:
+    """(share, label) of the densities that make up that of all classes together: log p(x) = log Σ share p(x | label).
+
+    That is the null label's alone, where training hid labels; else every class has its share.
+    """
+    if not trained.recipe.conditional:
+        return [(1.0, None)]
+    if trained.recipe.learns_null:
+        return [(1.0, len(trained.classes))]
+    return [(share, k) for k, share in enumerate(trained.shares().tolist()) if share]
+
+
+def _log_shares(trained: "Trained") -> "Tensor":
+    import torch
+
+    return torch.tensor([[share] for share, _ in _together(trained)], dtype=torch.float64).log()
+
+
+def _labelled(label: int | None, n: int) -> dict[str, Any]:
+    import torch
+
+    return {} if label is None else {"label": torch.full((n,), label)}
+
+
+def _log_volume(trained: "Trained") -> float:
+    """log|dx/dz| of the transform x = std z + mean: log p(x) = log p(z) - Σ log std."""
+    return 0.0 if trained.transform is None else trained.transform.log_volume(trained.shape)
+
+
+def _table(
+    args: Likelihood,
+    known: "PointSet | None",
+    x: "Tensor",
+    value: "Tensor",
+    step_error: "Tensor",
+    probe_error: "Tensor",
+) -> str:
+    """Mean ± standard error, beside the truth; the mean of their differences is the KL divergence from data to run."""
+    rows = [("log-density", value)]
+    if known is not None and known.log_density is not None:
+        true = known.log_density(x.double())
+        rows += [("truth", true), ("truth - log-density", true - value)]
+    lines = [f"{name:20}{float(of.mean()):9.4f} ± {float(of.std()) / math.sqrt(len(of)):.4f}" for name, of in rows]
+    errors = [("discretisation", step_error), *[("probes", probe_error)] * (args.divergence != "exact")]
+    lines += [f"{name:20}{float(of.mean()):9.4f}   a point, {float(of.max()):.2g} the worst" for name, of in errors]
+    about = f"nats in the data's units; {len(value)} points, {args.steps} steps, {args.spec} divergence"
+    return "\n".join([*lines, about])
+
+
+def _draw(trained: "Trained", x: "Tensor", path: Path, tick: Tick) -> Path:
+    """The run's log-density over the frame of the data x, beside the truth."""
+    import torch
+
+    from ..domains.points import limits, point_set
+    from ..likelihood import log_density
+    from ..plots.density import density_map, lattice
+    from ..plots.run import key_of
+    from ..plots.style import colour, save
+
+    known = point_set(cast(Any, trained.recipe))
+    frame = limits(cast(Any, trained.recipe), x)
+    parts = []
+    for own in lattice(frame, MAP).float().split(CHUNK):
+        z, found = trained.to_network(own), []
+        for _, label in _together(trained):
+            found.append(log_density(trained.denoiser, z, steps=MAP_STEPS, **_labelled(label, len(own))).double())
+            tick(len(own) * MAP_STEPS)
+        parts.append((torch.stack(found) + _log_shares(trained)).logsumexp(0) - _log_volume(trained))
+    figure = density_map(
+        torch.cat(parts).reshape(MAP, MAP).numpy(),
+        frame,
+        log_density=None if known is None else known.log_density,
+        colour=colour(key_of(trained.recipe)),
+    )
+    return save(figure, path)

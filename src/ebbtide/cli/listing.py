@@ -1,0 +1,98 @@
+"""ebbtide list: every row of every table."""
+
+import functools
+import inspect
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tyro
+
+from ..cache import unchanged
+from .arguments import parse
+
+Kind = Literal[
+    "all", "recipes", "data", "paths", "targets", "weights", "times", "grids", "couplings", "networks", "samplers",
+    "simulators", "metrics",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be named on the command line, with the options each takes and their defaults."""
+
+    kind: tyro.conf.Positional[Kind] = "all"
+    """Which table; recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators,
+    metrics, or all."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse and print."""
+    kind = parse(List, argv, "list").kind
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    for title, rows in unchanged("tables", tables).items():
+        if kind in ("all", title):
+            print(f"{title}:")
+            column = max(map(len, rows)) + 4
+            for name, texts in rows.items():
+                first, *rest = [line for text in texts for line in _wrapped(text, max(20, width - column))]
+                print(f"  {name:{column - 2}}{first}", *(" " * column + line for line in rest), sep="\n")
+
+
+def tables() -> dict[str, dict[str, list[str]]]:
+    """Table → row → what it is, and the options it takes."""
+    from ..couplings import COUPLINGS
+    from ..data import DATASETS
+    from ..denoiser import WEIGHTS
+    from ..metrics import IMAGE_METRICS, METRICS
+    from ..networks import NETWORKS
+    from ..paths import PATHS
+    from ..recipes import RECIPES
+    from ..robots.simulators import ABOUT
+    from ..samplers import SAMPLERS
+    from ..targets import TARGETS
+    from ..times import GRIDS, TIMES
+
+    described: dict[str, Mapping[str, Any]] = {
+        "recipes": RECIPES,
+        "paths": PATHS,
+        "targets": TARGETS,
+        "weights": WEIGHTS,
+        "times": TIMES,
+        "grids": GRIDS,
+        "couplings": COUPLINGS,
+        "networks": NETWORKS,
+        "samplers": SAMPLERS,
+    }
+    rows = {title: {name: _about(name, row) for name, row in table.items()} for title, table in described.items()}
+    rows["data"] = {name: [points.about] for name, points in DATASETS.items()}
+    rows["data"]["digits"] = ["handwritten digits of 8 × 8 pixels; for other pictures see train flow-images --help"]
+    near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
+    rows["simulators"] = {name: [text] for name, text in ABOUT.items()}
+    rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
+    rows["metrics"] |= {name: [f"pictures: {near[metric.better]}"] for name, metric in IMAGE_METRICS.items()}
+    return rows
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width`; options break after commas, so that none is torn."""
+    if not text.startswith("options: "):
+        return textwrap.wrap(text, width)
+    lines = textwrap.wrap(text.replace(",", ", "), width, break_on_hyphens=False)
+    return [line.replace(", ", ",") for line in lines]
+
+
+def _about(name: str, row: Callable[..., Any] | None) -> list[str]:
+    """The first line of a row's docstring, and the options it takes, as they are written, with their defaults."""
+    from ..specs import options
+
+    if row is None:
+        return ["Every error of the target alike."]
+    if isinstance(row, functools.partial):  # a row with options of its own under another's name
+        first = f"{row.func.__name__} with {', '.join(f'{option}={value}' for option, value in row.keywords.items())}."
+    else:
+        first = (inspect.getdoc(row) or name).split("\n")[0]
+    given = ",".join(f"{option}={p.default}" for option, p in options(row).items())
+    return [first, f"options: {name}:{given}"] if given else [first]

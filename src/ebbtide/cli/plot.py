@@ -1,0 +1,41 @@
+"""ebbtide plot RUN: the pictures of one run."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..errors import InputError
+from .arguments import Named, hint, opened, parse, tell, threads
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw a run: samples, single points' routes, steps on the way, vector field, losses, and two animations."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/plots")] = ""
+    """Folder for the pictures."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse and draw."""
+    args = parse(Plot, argv, "plot")
+    if not (args.run / "checkpoints").is_dir():
+        what = "an export, which has no losses and steps to draw" if (args.run / "config.json").is_file() else "no run"
+        raise InputError(f"{args.run} is {what}; plot needs the folder that train wrote.")
+    from ..domains import domain
+    from ..files import no_link
+
+    trained = opened(args.run, **vars(args.names))
+    threads(0, trained.denoiser)
+    out = Path(args.out or args.run / "plots")
+    if not args.out:
+        no_link(out)
+    for path in domain(trained.recipe).draw_run(trained, args.run, out):
+        tell(path, file=sys.stdout)

@@ -1,0 +1,40 @@
+"""What the commands that drive a policy share."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ..errors import InputError
+from .arguments import MOST, Flag, hint, within
+
+if TYPE_CHECKING:
+    from ..recipes import RobotRecipe
+
+OFF = -1.0
+
+
+@dataclass(frozen=True)
+class Driving:
+    """How a policy is driven, and where."""
+
+    simulator: Annotated[str, hint("the recipe's")] = ""
+    """A row of `ebbtide list simulators`."""
+    n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0
+    """Actions of a chunk that are carried out before the next."""
+    delay: int = 0
+    """Steps that pass while a chunk is computed; the next is asked for that much sooner."""
+    real_time: Flag = False
+    """Let every chunk continue the one being carried out (real-time chunking)."""
+    ensemble: Annotated[float, hint("off")] = OFF
+    """Average every step's chunks with weight exp(-this × age); ACT's is 0.01."""
+
+    def __post_init__(self) -> None:
+        within(self, n_action_steps=(0, MOST), delay=(0, MOST))
+        if self.ensemble != OFF and not 0 <= self.ensemble < math.inf:
+            raise InputError(f"--ensemble must be a number of at least 0; got {self.ensemble:g}.")
+
+    def how(self, recipe: "RobotRecipe") -> dict[str, Any]:
+        """As `ebbtide.domains.robots.policy` takes it, with all that the recipe decides."""
+        ensemble = None if self.ensemble == OFF else self.ensemble
+        steps = self.n_action_steps or (recipe.n_action_steps if ensemble is None else 1)
+        return {"n_action_steps": steps, "delay": self.delay, "real_time": self.real_time, "ensemble": ensemble}

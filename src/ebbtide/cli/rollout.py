@@ -1,0 +1,103 @@
+"""ebbtide rollout RUN: a policy in its simulator, as a film."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ..errors import InputError
+from .arguments import MOST, Flag, Weights, hint, number_or_auto, opened, parse, tell, threads, within
+from .policy import Driving
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..robots.rollout import Episode
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Drive a simulator with a policy and film it, with the chunk that it follows drawn in where it can be."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run, or user/name on the hub."""
+    built: tyro.conf.OmitArgPrefixes[Weights] = field(default_factory=Weights)
+    driving: tyro.conf.OmitArgPrefixes[Driving] = field(default_factory=Driving)
+    video: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/rollout.gif")] = ""
+    """The film: .mp4 or .gif."""
+    episodes: int = 1
+    """How many episodes to film, one after the other."""
+    seed: int = 0
+    """Seed of the first episode's simulator and of the policy's noise; the next has the next."""
+    sampler: Annotated[str, hint("the recipe's")] = ""
+    """A row of `ebbtide list samplers`."""
+    steps: Annotated[str, hint("the recipe's")] = ""
+    """Number of sampling steps; auto:N takes the run's own solver of N evaluations, fitting one if it has none."""
+    every: int = 1
+    """Film every such step."""
+    overwrite: Flag = False
+    """Replace the film if it exists; a run's own always is."""
+
+    def __post_init__(self) -> None:
+        within(self, episodes=(1, MOST), seed=(0, MOST), every=(1, MOST))
+        number_or_auto(self.steps)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, drive, film."""
+    args = parse(Rollout, argv, "rollout")
+    home = Path(args.run)
+    ours = not args.video and (home / "checkpoints").is_dir()
+    path = Path(args.video) if args.video else (home if ours else Path()) / "rollout.gif"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; --video must be a file.")
+    if path.exists() and not (args.overwrite or ours):
+        raise InputError(f"{path} exists; pass --overwrite to replace it.")
+    from ..domains import robots
+    from ..plots.video import write_video
+    from ..robots.rollout import rollout
+
+    trained = opened(args.run, **vars(args.built))
+    place = robots.Place.of(trained, args.driving.simulator)
+    how = args.driving.how(robots.recipe_of(trained))
+    policy = robots.policy(trained, seed=args.seed, sampler=args.sampler, steps=number_or_auto(args.steps), **how)
+    threads(0, trained.denoiser)
+    seeds = range(args.seed, args.seed + args.episodes)
+    flat = robots.flat(place.name)
+    with closing(place()) as simulator:
+        fps = simulator.fps
+
+    def film() -> "Iterator[np.ndarray]":
+        """Episode by episode, each played when its frames are asked for: not before the film can be written."""
+        for seed in seeds:
+            [one] = rollout(place, policy, [seed], lockstep=1, rows=1, record=[seed], frames=True)
+            ending = one.error or ("success" if one.success else "no success")
+            tell(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}")
+            yield from _frames(one, args.every, policy.delay, flat)
+
+    tell("film:", write_video(path, film(), fps=fps / args.every))
+
+
+def _frames(one: "Episode", every: int, delay: int, flat: bool) -> "Iterator[np.ndarray]":
+    """An episode's frames with its steps; where actions are places in the picture, with what is left of the chunk."""
+    from ..plots.video import overlay
+
+    recording = one.recording
+    if recording is None or recording.frames is None:
+        return
+    itself: Any = lambda places: places
+    for step in range(0, len(recording.frames), every):
+        left = _left(recording.chunks, step, delay) if flat else None
+        text = "success" if one.success and step >= one.length - every else ""
+        yield overlay(recording.frames[step], left, itself, step=step, text=text)
+
+
+def _left(chunks: "Sequence[tuple[int, np.ndarray]]", step: int, delay: int) -> "np.ndarray | None":
+    """What is still to come of the chunk that is carried out at a step; but for the first, `delay` after its start."""
+    for start, chunk in reversed(chunks):
+        if start + delay * (start > 0) <= step:
+            return chunk[step - start :] if step - start < len(chunk) else None
+    return None

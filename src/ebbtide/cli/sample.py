@@ -1,0 +1,187 @@
+"""ebbtide sample RUN: draw from a trained run, to a file and a picture."""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ..errors import InputError
+from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, parse, tell, threads, within
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..trained import Choice, Trained
+
+
+ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's domain
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How to draw samples."""
+
+    n: Annotated[int, hint("10000 points or 64 pictures")] = ITS_OWN
+    """How many samples."""
+    seed: int = 0
+    """Sample i depends on (seed, i) alone, whatever n is."""
+    sampler: Annotated[str, hint("the recipe's")] = ""
+    """A row of `ebbtide list samplers`; with options as in ddim:eta=0.5 or ddpm:variance=beta."""
+    grid: Annotated[str, hint("the recipe's")] = ""
+    """A row of `ebbtide list grids`; with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
+    steps: Annotated[str, hint("the run's own solver of 20 evaluations, or the recipe's")] = ""
+    """Number of sampling steps; auto:N takes the run's own solver of N evaluations, fitting one if it has none (auto:
+    the one found last)."""
+    label: Annotated[str, hint("none")] = ""
+    """Draw this class only (name or number), from a conditional run; all: every class, pictures in turn, points as
+    often as in their data."""
+    guidance: float = 1.0
+    """Classifier-free guidance weight; 1 is off."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Times between which guidance acts."""
+    bound: Annotated[float, hint("the recipe's")] = -1.0
+    """Keep estimates of the data within ± this; in the network's units, 0 lets them be."""
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+
+    def __post_init__(self) -> None:
+        if self.bound != -1 and not 0 <= self.bound < math.inf:
+            raise InputError(f"--bound must be a number of at least 0; got {self.bound}.")
+        within(self, seed=(0, MOST), threads=(0, 1024))
+        if self.n != ITS_OWN:
+            within(self, n=(1, MOST))
+        number_or_auto(self.steps)
+        if not math.isfinite(self.guidance):
+            raise InputError(f"--guidance must be a finite number; got {self.guidance}.")
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise InputError(f"--interval must be two times, 0 <= low < high <= 1; got {low:g} and {high:g}.")
+
+    @property
+    def steered(self) -> dict[str, Any]:
+        """What changes the denoiser that is sampled."""
+        bound = None if self.bound == -1 else self.bound
+        return {"guidance": self.guidance, "interval": self.interval, "bound": bound}
+
+    def chosen(self, trained: "Trained") -> "Choice":
+        """The sampler, grid and steps that are meant; a solver that has to be fitted first is fitted here."""
+        steps = number_or_auto(self.steps)
+        return trained.choice(self.sampler or None, self.grid or None, steps, progress=True, **self.steered)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a run, an exported folder or a hub repository; write them to a file, and a picture."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run, or user/name on the hub."""
+    drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
+    names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or RUN/samples.png")] = ""
+    """.npy, .npz, .csv or .tsv file, the picture beside it; for pictures .png, or .npz with a .png beside it."""
+    overwrite: Flag = False
+    """Replace the file and its picture if they exist; those in the run's folder always are."""
+    picture: bool = True
+    """Draw the samples; beside real data where the run may open some."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, sample, write."""
+    args = parse(Sample, argv, "sample")
+    from ..domains import domain
+
+    trained = opened(args.run, **vars(args.names))
+    own = domain(trained.recipe)
+    out = output_file(args, own)
+    start = time.perf_counter()
+    x, labels = draw(trained, args.drawing)
+    seconds = time.perf_counter() - start
+    if out.suffix.lower() in own.EXTENSIONS:
+        own.write(trained, x, labels, out)
+    tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
+    if args.picture or out.suffix.lower() == ".png":
+        tell("picture:", own.draw_samples(trained, x, labels, out.with_suffix(".png")))
+
+
+def draw(
+    trained: "Trained", how: Drawing, more: int = 1, labels: "Tensor | None" = None, **options: Any
+) -> tuple["Tensor", "Tensor | None"]:
+    """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on.
+
+    labels: one for each sample, instead of what `how` asks for. options: any others of `Trained.sample`.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from ..domains import domain
+    from ..memory import room
+    from ..training.run import suited
+
+    if how.guidance == 1 and given(how, "interval"):
+        raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
+    own = domain(trained.recipe)
+    n = own.N if how.n == ITS_OWN else how.n
+    room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")
+    threads(how.threads, trained.denoiser)
+    if labels is None:
+        labels = _asked(trained, how, n)
+    chosen = how.chosen(trained)
+    device = next(trained.denoiser.parameters()).device.type
+    half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
+    work = chosen.steps * n
+    with half, tqdm(total=work, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
+        x = trained.sample(
+            n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
+            **how.steered, **options,
+        )  # fmt: skip
+    if not bool(x.isfinite().all()):
+        print("ebbtide: some samples are not finite; try more steps or another grid.", file=sys.stderr)
+    return x, labels
+
+
+def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
+    """The labels that samples are asked for; None where they are drawn without."""
+    from ..domains import domain
+    from ..randomness import Draws
+
+    if every_class(trained, how):
+        if not trained.recipe.learns_labels:
+            raise InputError("This run was trained without labels, so it can't draw every class.")
+        every: Tensor = domain(trained.recipe).all_classes(trained, n)
+        return every
+    if how.label:
+        return trained.labels(how.label, n)
+    if trained.recipe.learns_null:
+        return None
+    print("ebbtide: Training hid no labels, so each sample's is drawn as often as in the data.", file=sys.stderr)
+    return trained.labels(None, n, Draws.first(n, how.seed))
+
+
+def every_class(trained: "Trained", how: Drawing) -> bool:
+    """Whether samples of every class are asked for; a class may be called all."""
+    return how.label == "all" and "all" not in trained.classes
+
+
+def output_file(args: Sample, own: Any) -> Path:
+    """Where the samples go, refused before any work is done if they can't."""
+    home = Path(args.run)
+    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / own.FILE
+    if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.FILE).suffix, *own.EXTENSIONS))):
+        *most, last = formats
+        raise InputError(f"--out must end in {', '.join(most)} or {last}; got {args.out!r}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; --out must be a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} can't be written: there is no folder {path.parent}.")
+    ours = not args.out and home.is_dir()
+    for file in dict.fromkeys((path, *[path.with_suffix(".png")] * args.picture)):
+        if file.exists() and not (args.overwrite or ours):
+            raise InputError(f"{file} exists; pass --overwrite to replace it.")
+    return path

@@ -1,0 +1,154 @@
+"""ebbtide show path|data: the forward process, or a data set, in pictures."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ..errors import InputError
+from ..specs import pick
+from .arguments import MOST, given, hint, parse, tell, within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class ShowPath:
+    """Draw how a path turns data into noise: a point in 1-D and 2-D, moments, schedules, a whole point set."""
+
+    path: str = "ddpm"
+    """linear, cosine, ddpm, vp, ve or bridge, with options as in ddpm:steps=250."""
+    data: str = "swiss_roll"
+    """The point set, file or pictures that dissolve."""
+    out: Path = Path("runs/show-path")
+    """Folder for the pictures."""
+
+
+@dataclass(frozen=True)
+class ShowData:
+    """Draw a data set, with its classes and its exact density where one is known."""
+
+    data: tyro.conf.Positional[str]
+    """A point set, a table, or pictures; see `ebbtide list data`; pictures are digits, a folder, hf:NAME."""
+    label: Annotated[str, hint("none")] = ""
+    """Column of the file that holds the labels; its name, or number from 1, of pictures as in train flow-images."""
+    size: int = 0
+    """Side to which pictures are resized and centre-cropped; 0 keeps theirs."""
+    n: int = 10_000
+    """How many points to draw from a named point set."""
+    seed: int = 0
+    """Seed of those points."""
+    out: Path = Path("runs/show-data")
+    """Folder for the picture."""
+
+    def __post_init__(self) -> None:
+        within(self, n=(2, 10**7), seed=(0, MOST), size=(0, 4096))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse `path [OPTIONS]` or `data NAME [OPTIONS]` and draw."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: ebbtide show path [OPTIONS]\n       ebbtide show data NAME|FILE [OPTIONS]\n")
+        print(f"path  {ShowPath.__doc__}\ndata  {ShowData.__doc__}\n")
+        print("`ebbtide show path --help` and `ebbtide show data --help` show the options.")
+        return
+    if pick(("path", "data"), argv[0], "what to show") == "path":
+        paths = parse(ShowPath, argv[1:], "show path")
+        _write(paths.out, _path_figures(paths))
+    else:
+        data = parse(ShowData, argv[1:], "show data")
+        _write(data.out, _data_figures(data))
+
+
+def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
+    from ..data import load
+    from ..domains.points import limits
+    from ..paths import PATHS
+    from ..plots import forward
+    from ..recipes import kind_of
+    from ..specs import bind, parse as parse_spec
+
+    path = bind(PATHS, args.path, "path")()
+    name, _ = parse_spec(args.path)
+    named = {name: path}
+    recipe: Any = kind_of(args.data)(data=args.data)
+    if recipe.domain == "images":
+        from ..domains import images
+        from ..plots.strips import forward_strip
+
+        both = named if name == "ddpm" else named | {"ddpm": PATHS["ddpm"]()}
+        yield "dissolving", forward_strip(both, images.kept(images.real(recipe, 1, 0)[0])[0])
+        return
+    real = load(args.data, 4000, 0)
+    yield "point_1d", forward.point_mass(path, name)
+    yield "point_2d", forward.point_mass_plane(path, name)
+    yield "moments", forward.moments({name: path} if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()})
+    yield "schedules", forward.schedules()
+    yield "ddpm_tables", forward.ddpm_tables()
+    labels = None if real.labels is None else real.labels[:4000].numpy()
+    yield "dissolving", forward.dissolving(named, real.x[:4000].numpy(), limits=limits(recipe, real.x), labels=labels)
+
+
+def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
+    from ..data import DATASETS, load
+    from ..domains.points import limits
+    from ..plots import points
+    from ..recipes import ImageRecipe, PointRecipe, kind_of
+
+    pictures, drawn = kind_of(args.data) is ImageRecipe, args.data in DATASETS
+    heeded = {"n": drawn, "size": pictures, "seed": drawn or pictures}
+    if idle := [option for name, fits in heeded.items() if not fits for option in given(args, name)]:
+        raise InputError(
+            f"--n is for named point sets, --size for pictures, and --seed for both; got {idle[0]} for {args.data}."
+        )
+    if pictures:
+        yield from _pictures(args)
+        return
+    data = load(args.data, args.n, args.seed, args.label or None)
+    known = DATASETS.get(args.data)
+    title = known.about if known else Path(args.data).name
+    labels = None if data.labels is None else data.labels.numpy()
+    yield Path(args.data).stem, points.data_set(
+        data.x.numpy(), limits(PointRecipe(data=args.data), data.x), labels=labels, classes=data.classes,
+        names=data.columns, log_density=known.log_density if known else None, title=title,
+    )  # fmt: skip
+
+
+def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
+    """A few of each class, or of all."""
+    import torch
+
+    from ..data.images import load
+    from ..plots.images import grid
+    from ..randomness import generator
+
+    data = load(args.data, size=args.size, label=args.label)
+    order = torch.randperm(len(data.x), generator=generator(args.seed, "show"))
+    title = f"{len(data.x):,} pictures of {' × '.join(map(str, data.x.shape[1:]))}"
+    if data.labels is None:
+        kept, labels = order[:60], None
+    else:
+        each = [order[data.labels[order] == k][:10] for k in range(min(len(data.classes), 12))]
+        kept = torch.cat(each)
+        labels = data.labels[kept].numpy()
+    yield (
+        Path(args.data.removeprefix("hf:")).stem,
+        grid(data.x[kept].numpy(), columns=10, labels=labels, classes=data.classes, title=title),
+    )
+
+
+def _write(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:
+    from ..files import storage
+    from ..plots.style import save
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, and the pictures need a folder.")
+    for name, figure in figures:
+        with storage(out):
+            out.mkdir(parents=True, exist_ok=True)
+        tell(save(figure, out / f"{name}.png"), file=sys.stdout)
+    sys.stdout.flush()

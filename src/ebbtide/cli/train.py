@@ -1,0 +1,121 @@
+"""ebbtide train RECIPE: train and leave a run folder."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..errors import InputError
+from ..recipes import RECIPES, Recipe, RobotRecipe
+from ..specs import pick
+from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to train, apart from what."""
+
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Stop where a loss or gradient isn't finite, or skip that step; stopping is exit code 3."""
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
+    compile: Flag = False
+    """Run the network through torch.compile; a minute or more to begin with, faster steps after that."""
+    track: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], hint("none")] = ()
+    """Also log to these, where installed; metrics.jsonl is always written."""
+    checkpoints: int = 5
+    """How many checkpoints to save over the run."""
+    keep: int = 2
+    """How many of them to keep."""
+    accumulate: int = 1
+    """Parts that a batch goes through the network in; more need less memory, with the same result."""
+    snapshots: int = 24
+    """How many sets of samples to save for the run's animation; 0 for none."""
+    solvers: Annotated[bool, tyro.conf.arg(name="fit")] = True
+    """End by fitting the run solvers of its own; of 5, 10 and 20 evaluations, for at most 5 % of training."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+    quiet: Flag = False
+    """No progress bar."""
+
+    def __post_init__(self) -> None:
+        within(
+            self, accumulate=(1, MOST), checkpoints=(1, MOST), keep=(1, MOST), snapshots=(0, MOST), threads=(0, 1024)
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe. Ctrl-C saves and says how to resume."""
+
+    recipe: tyro.conf.OmitArgPrefixes[Recipe]
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/RECIPE-DATA")] = ""
+    """Folder of the run."""
+    resume: Flag = False
+    """Continue the run in that folder."""
+    overwrite: Flag = False
+    """Replace the run in that folder."""
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+
+
+HELP = f"""usage: ebbtide train RECIPE [OPTIONS]
+
+Train a recipe and leave a run folder: checkpoints, metrics.jsonl, and samples as training went on.
+
+recipes (`ebbtide train RECIPE --help` shows the options, with the recipe's defaults):
+{chr(10).join(f"  {name:28}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())}
+
+examples:
+  ebbtide train flow --data two_moons --out runs/moons
+  ebbtide train ddpm --data points.csv --label kind --conditional
+  ebbtide train flow --data eight_gaussians --path cosine --target v --network mlp:width=128,depth=3
+  ebbtide train flow-images --data digits --conditional
+  ebbtide train ddpm-images --data photos/ --size 64 --flip --network unet-small
+  ebbtide train pi0-aloha-transfer --data demos.npz --objective diffusion
+"""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse `RECIPE [OPTIONS]` and train."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    name = pick(RECIPES, argv[0], "recipe")
+    args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:])))
+    out = Path(args.out or f"runs/{name}-{Path(args.recipe.data).stem}")
+    if args.resume:
+        from ..training.run import stored
+
+        begun = Running(**stored(out))
+        args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=begun))
+    train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
+
+
+def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
+    """The recipe with all that --objective decides, which the other options then change."""
+    objective = said(argv, "--objective")
+    return recipe if objective is None or not isinstance(recipe, RobotRecipe) else recipe.with_objective(objective)
+
+
+def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Train in `out` and say where the result is."""
+    from ..domains import domain
+    from ..training.rehearsal import rehearse
+    from ..training.run import fit, leaving_group
+
+    if resume and not any((out / "checkpoints").glob("step-*")):
+        raise InputError(f"{out} holds no run to resume.")
+    with leaving_group():
+        threads(how.threads, rehearse(recipe, how.accumulate).denoiser)
+        trained = fit(
+            recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
+            compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
+            threads=how.threads, accumulate=how.accumulate, solvers=how.solvers, progress=not how.quiet,
+        )  # fmt: skip
+    tell(f"Trained {trained.step} steps; the run is {out}")
+    for picture in domain(recipe).finish(out):
+        tell("picture:", picture)
+    tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}")

@@ -1,0 +1,120 @@
+"""ebbtide tune RUN: find the sampler, grid and order that suit a run best, for a number of evaluations."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ..errors import InputError
+from .arguments import MOST, given, hint, opened, parse, tell, threads, within
+
+if TYPE_CHECKING:
+    from ..denoiser import DenoiserLike
+    from ..tune import Tuned
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Search solvers, their orders, grids and their parameters for those that come closest to the run's own finely
+    integrated flow with N evaluations of its network; `ebbtide sample RUN --steps auto` then uses the winner."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run; or oracle, an exact denoiser of three modes, whose winner is printed only."""
+    evaluations: int = 10
+    """How often the network may be asked for a sample."""
+    aim: Literal["both", "rms", "median"] = "both"
+    """Which error to make small; rms is made up by the few samples near borders between modes."""
+    depth: Literal["grids", "times", "weights"] = "weights"
+    """What is fitted: the grids' parameters; then the times themselves; then (up to 20 evaluations) every weight of
+    every step, which takes longest."""
+    n: int = 512
+    """How many starts; half of them are fitted, a quarter choose, a quarter judge."""
+    seed: int = 0
+    """Seed of the starts."""
+    path: str = "linear"
+    """The oracle's path."""
+    source: Annotated[str, hint("the run's, if you trained it here")] = ""
+    """The file that the run starts from; needed if it was trained elsewhere."""
+    reference: int = 400
+    """Runge-Kutta steps of the reference."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+
+    def __post_init__(self) -> None:
+        within(self, evaluations=(1, 1000), n=(4, 10**6), seed=(0, MOST), reference=(10, 10**6), threads=(0, 1024))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse, search, store the winner in the run."""
+    args = parse(Tune, argv, "tune")
+    import torch
+    from tqdm import tqdm
+
+    from ..paths import PATHS
+    from ..randomness import Draws
+    from ..specs import bind
+    from ..tune import FILE, tune, write
+
+    trained, cond, rivals = None, {}, []
+    denoiser: DenoiserLike
+    if args.run == "oracle" and not Path("oracle").is_dir():
+        from ..certify import modes
+
+        if said := given(args, "source"):
+            raise InputError(f"{said[0]} is for runs; the oracle starts from noise.")
+        torch.set_num_threads(args.threads or 1)
+        denoiser = modes(bind(PATHS, args.path, "path")())
+        start = denoiser.path.prior(Draws.first(args.n, args.seed)(-1, torch.empty(args.n, 2, dtype=torch.float64)))
+    else:
+        if not Path(args.run).is_dir():
+            raise InputError(f"{args.run} is not a folder, and the winner is stored in the run's own.")
+        if not (Path(args.run) / "checkpoints").is_dir():
+            raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
+        if said := given(args, "path"):
+            raise InputError(f"{said[0]} is for the oracle; {args.run} has a path of its own.")
+        trained = opened(args.run, source=args.source)
+        if trained.observation is not None:
+            raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
+        threads(args.threads, trained.denoiser)
+        denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))
+        start, labels = trained.to_network(start), trained.labels(None, args.n, Draws.first(args.n, args.seed))
+        cond = {} if labels is None else {"label": labels}
+        known = [one for one in trained.tuned if one.weights and one.evaluations == args.evaluations]
+        rivals = [(one.sampler, one.grid, one.steps) for one in known]
+    with tqdm(total=100, desc="tuning", unit="%", delay=1, file=sys.stderr, leave=False) as bar:
+
+        def progress(stage: str, share: float) -> None:
+            bar.set_description(f"tuning: {stage}")
+            bar.update(round(100 * share) - bar.n)
+
+        found = tune(
+            denoiser, start, args.evaluations, aim=args.aim, depth=args.depth, reference_steps=args.reference,
+            progress=progress, cond=cond, rivals=rivals,
+        )  # fmt: skip
+    print(describe(found))
+    if trained is not None:
+        from ..files import write_file
+
+        path = Path(args.run) / FILE
+        others = [one for one in trained.tuned if one.evaluations != found.evaluations]
+        write_file(path, write([*others, replace(found, weights=trained.fingerprint())]))
+        tell(f"stored in {path}; ebbtide sample {shlex.quote(str(args.run))} --steps auto uses it")
+
+
+def shorten(text: str, most: int) -> str:
+    """The beginning of a long list of numbers; tuned.json has the rest."""
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
+def describe(found: "Tuned") -> str:
+    """The winner in words."""
+    return (
+        f"{found.evaluations} evaluations: {found.steps} steps of {shorten(found.sampler, 200)}\n"
+        f"on the grid {shorten(found.grid, 200)}\n"
+        f"RMS {found.rms:.2g}, median {found.median:.2g} from the flow's own end, which is known to {found.error:.1g}; "
+        f"the best of the usual solvers on the uniform grid comes to RMS {found.usual:.2g}"
+    )

@@ -1,0 +1,41 @@
+"""RECIPES: the methods ebbtide trains, each a function that returns a frozen Recipe."""
+
+from collections.abc import Callable
+
+from .citations import CITATIONS
+from .images import ddpm_images, edm_images, flow_images
+from .points import bridge, ddpm, edm, flow, ot_flow
+from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, kind_of
+from .robots import (
+    diffusion_policy_pusht,
+    flow_policy,
+    flow_policy_aloha_insertion,
+    flow_policy_aloha_transfer,
+    flow_policy_pusht,
+    pi0,
+    pi0_aloha_insertion,
+    pi0_aloha_transfer,
+    pi0_pusht,
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "ddpm": ddpm,
+    "flow": flow,
+    "edm": edm,
+    "bridge": bridge,
+    "ot-flow": ot_flow,
+    "ddpm-images": ddpm_images,
+    "flow-images": flow_images,
+    "edm-images": edm_images,
+    "flow-policy": flow_policy,
+    "pi0": pi0,
+    "flow-policy-pusht": flow_policy_pusht,
+    "diffusion-policy-pusht": diffusion_policy_pusht,
+    "pi0-pusht": pi0_pusht,
+    "flow-policy-aloha-transfer": flow_policy_aloha_transfer,
+    "flow-policy-aloha-insertion": flow_policy_aloha_insertion,
+    "pi0-aloha-transfer": pi0_aloha_transfer,
+    "pi0-aloha-insertion": pi0_aloha_insertion,
+}
+
+__all__ = ["CITATIONS", "OBJECTIVES", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "kind_of"]

@@ -1,0 +1,118 @@
+"""Bespoke solvers: every weight of every step free, to be fitted to one denoiser (`ebbtide tune` does it).
+
+Whatever a solver without noise does, unrolled it is a table of numbers: each point it visits is the start and the
+estimates before it, weighed. Shaul et al. 2024, arXiv:2403.01329 fit that table (Eq. 10) to a network: a bespoke
+non-stationary solver. Here it is in the x0 form, and a row's weights sum to 1, so that where x₀ is known every step
+is exact, fitted well or badly.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import mixtures
+from ..denoiser import DenoiserLike
+from ..errors import InputError
+from ..paths import Path, Scales
+from ..randomness import Draws
+from ..targets import Estimate
+
+Weights = Sequence[Sequence[float]]  # row i has the i + 1 weights of step i's end
+
+
+def bespoke(
+    denoiser: DenoiserLike,
+    x: Float[Tensor, " b *d"],
+    times: Float[Tensor, " n"],
+    *,
+    draws: Draws | None = None,
+    weights: str = "",
+    **cond: Any,
+) -> Iterator[Tensor]:
+    """x_i = A_i x_0 + (α_i - A_i α_0) Σ_{j<i} w_ij x̂₀(x_j, t_j),   A_i = σ_i / σ_0,   Σ_j w_ij = 1.
+
+    weights: /w_20/w_30 w_31/…, each row but its last, which is what is missing to 1; without them, DDIM's. mixtures:
+    those of the stored table for so many steps, which belongs to the grid of that name (mixtures.py).
+    One evaluation a step; as many rows as `times` has steps. Between two sample sets x̂₀ is a coordinate of the
+    velocity, which serves as well.
+    """
+    grid = denoiser.path.along(times)
+    if weights == "mixtures":
+        rows = mixtures.table(len(grid) - 1).rows
+    else:
+        rows = parse_weights(weights, len(grid) - 1) if weights else ddim_weights(grid)
+    estimates: list[Tensor] = []
+    start, first = x, grid[0]
+    for now, then, row in zip(grid[:-1], grid[1:], rows, strict=True):
+        estimates.append(denoiser(x, now, **cond).x0)
+        keep = then.sigma / first.sigma
+        x = start * keep
+        for weight, x0 in zip(row, estimates, strict=True):
+            if weight:
+                x = torch.add(x, x0, alpha=(then.alpha - keep * first.alpha) * weight)
+        yield x
+
+
+def ddim_weights(grid: Sequence[Scales]) -> Weights:
+    """w_ij = (ρ_{j+1} - ρ_j) / (ρ_i - ρ_0), ρ = α/σ: DDIM never forgets an estimate, until σ = 0 leaves the last."""
+    rows = []
+    for i, end in enumerate(grid[1:], 1):
+        if end.sigma == 0:
+            rows.append([*[0.0] * (i - 1), 1.0])
+        else:
+            rho = [c.alpha / c.sigma for c in grid[: i + 1]]
+            rows.append([(b - a) / (rho[-1] - rho[0]) for a, b in pairwise(rho)])
+    return rows
+
+
+def parse_weights(spec: str, steps: int) -> Weights:
+    """The rows of a spec, each completed to 1; InputError unless they are those of so many steps."""
+    try:
+        rows = [[float(weight) for weight in row.split()] for row in spec.split("/")]
+    except ValueError:
+        raise InputError(f"bespoke: weights are rows of numbers such as /0.2/0.1 0.3; got {spec[:60]!r}.") from None
+    if [len(row) for row in rows] != list(range(steps)):
+        raise InputError(f"bespoke: {len(rows)} rows of weights don't make {steps} steps (row i has i of them).")
+    return [[*row, 1 - sum(row, 0.0)] for row in rows]
+
+
+def format_weights(rows: Weights) -> str:
+    """The inverse of `parse_weights`."""
+    return "/".join(" ".join(f"{weight:.12g}" for weight in row[:-1]) for row in rows)
+
+
+class Probe:
+    """A denoiser that answers the j-th question with 1 for the j-th sample and 0 for all others.
+
+    So a walk's points are, sample by sample, the weights of its estimates.
+    """
+
+    gaussian_end = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: list[tuple[float, Tensor]] = []
+
+    def __call__(self, x_t: Tensor, t: Any, /, **cond: Any) -> Estimate:
+        c = self.path.at(t, x_t)
+        x0 = torch.zeros_like(x_t)
+        x0[len(self.asked)] = 1
+        self.asked.append((float(c.t), x_t[:, 0]))
+        return Estimate(x_t, x0, x0=(0.0, 1.0), noise=(1 / c.sigma, -c.alpha / c.sigma))
+
+
+def unrolled(sampler: Callable[..., Iterator[Tensor]], path: Path, times: Tensor, count: int) -> tuple[Tensor, Weights]:
+    """The times at which a deterministic sampler asks (`count` of them) and its weights there: it as a bespoke one."""
+    probe = Probe(path)
+    with torch.no_grad():
+        *_, end = sampler(probe, torch.zeros(count, 1, dtype=torch.float64), times)
+    asked = torch.tensor([time for time, _ in probe.asked] + [float(times[-1])], dtype=torch.float64)
+    first, *grid = path.along(asked)
+    rows = []
+    for i, (c, x) in enumerate(zip(grid, [*(x for _, x in probe.asked[1:]), end[:, 0]], strict=True), 1):
+        rows.append((x[:i] / (c.alpha - c.sigma / first.sigma * first.alpha)).tolist())
+    return asked, rows

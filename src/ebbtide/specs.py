@@ -1,0 +1,106 @@
+"""Specs: `name` or `name:key=value,key=value`, the one way a command or config names a row of a table.
+
+`ddpm:betas=scaled_linear,steps=500` is the row "ddpm" of PATHS with two options. Names are looked up in closed
+tables (never resolved as dotted paths), so a config can't make ebbtide run code.
+"""
+
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .errors import InputError
+
+LARGEST = 1e18  # number an option may be: its square is still a float32
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split a spec into its name and options: "vp:beta_max=10" → ("vp", {"beta_max": 10})."""
+    name, given = words(spec)
+    return name, {key: _literal(value) for key, value in given.items()}
+
+
+def words(spec: str) -> tuple[str, dict[str, str]]:
+    """The same with the options as they are written."""
+    name, _, rest = spec.strip().partition(":")
+    given: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise InputError(f"In {spec!r}, {item!r} is not an option; write name:key=value,key=value.")
+        if key in given:
+            raise InputError(f"In {spec!r}, {key} is given twice.")
+        given[key] = value
+    return name, given
+
+
+def pick(table: Iterable[str], name: str, what: str) -> str:
+    """`name` if the table has it; otherwise an error that lists the choices and guesses what was meant."""
+    names = list(table)
+    if name in names:
+        return name
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{hint}.")
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """The first names, quoted, and how many more there are; "none" for none."""
+    shown = [repr(name) for name in names]
+    return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
+
+
+def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Callable[..., Any]:
+    """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
+    name, given = parse(spec)
+    row = table[pick(table, name, what)]
+    allowed = options(row)
+    for key, value in given.items():
+        if key not in allowed:
+            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise InputError(f"{what} {name!r} has no option {key!r}; {takes}.")
+        kind = allowed[key].annotation
+        if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
+            raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
+        if kind in (int, float) and LARGEST < abs(given[key]) < math.inf:
+            raise InputError(f"{what} {name!r}: {key} must be at most {LARGEST:g} in size; got {repr(value)[:40]}.")
+        if kind is float:
+            given[key] = float(given[key])
+    return functools.partial(row, **given)
+
+
+@functools.cache
+def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a row that a spec may set: those with a default that is a number, a string or a bool.
+
+    Where a row has keyword-only parameters, those alone; what comes before them is the caller's.
+    """
+    parameters = inspect.signature(row).parameters
+    alone = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty
+        and parameter.annotation in _KINDS
+        and (parameter.kind is parameter.KEYWORD_ONLY or not alone)
+    }
+
+
+def positive(row: str, name: str, value: float) -> None:
+    """Refuse an option of a row that isn't above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise InputError(f"{row}: {name} must be above 0 and finite; got {value!r}.")
+
+
+_KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
+
+
+def _literal(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
