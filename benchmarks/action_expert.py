@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.networks.action_expert import ActionExpert
 from ebbtide.networks.paligemma import pi0
-from ebbtide.paths import Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import sample
 
 from .pages import cpu_name, write_section

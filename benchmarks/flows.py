@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ebbtide.core.denoiser import DenoiserLike
+from ebbtide.core.paths import DDPM, Linear, Path as ProbabilityPath, Scales, Time
+from ebbtide.core.targets import Estimate
+from ebbtide.core.times import from_flow
 from ebbtide.data import DATASETS
-from ebbtide.denoiser import DenoiserLike
-from ebbtide.paths import DDPM, Linear, Path as ProbabilityPath, Scales, Time
 from ebbtide.recipes import RECIPES, Recipe
-from ebbtide.targets import Estimate
-from ebbtide.times import from_flow
-from ebbtide.trained import Trained
 from ebbtide.training.run import fit as train
+from ebbtide.training.trained import Trained
 
 PATHS: dict[str, ProbabilityPath] = {"VP": DDPM(), "linear": Linear()}
 GUIDANCE = 1.5  # of the digits
@@ -127,7 +127,7 @@ PROBLEMS: dict[str, Callable[[], Modes]] = {**DEVELOPED, **FRESH}
 class Exact:
     """The exact denoiser of a mixture, in the precision of what it is asked about, counting calls and samples.
 
-    It is ebbtide.oracle.Mixture in fewer operations: V = α² s² + σ²,
+    It is ebbtide.exact.oracle.Mixture in fewer operations: V = α² s² + σ²,
     r = softmax(log w - d/2 log V - |x - α m|² / 2V), x̂₀ = Σ r (σ² m + α s² x) / V, ε̂ = σ Σ r (x - α m) / V.
     """
 

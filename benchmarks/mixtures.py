@@ -1,4 +1,4 @@
-"""The stored table of `bespoke:weights=mixtures`: `ebbtide.solver.fit` over many mixtures of Gaussians at once.
+"""The stored table of `bespoke:weights=mixtures`: `ebbtide.exact.fit.fit` over many mixtures of Gaussians at once.
 
     python -m benchmarks.mixtures            writes src/ebbtide/mixtures.json
 
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ebbtide.core.paths import Linear
+from ebbtide.core.targets import Estimate
+from ebbtide.core.times import grid_times
+from ebbtide.exact.fit import CLASSIC, Plan, fit
+from ebbtide.exact.tune import reference
 from ebbtide.files import write_file
-from ebbtide.paths import Linear
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.bespoke import format_weights, parse_weights, unrolled
-from ebbtide.solver import CLASSIC, Plan, fit
 from ebbtide.specs import bind
-from ebbtide.targets import Estimate
-from ebbtide.times import grid_times
-from ebbtide.tune import reference
 
 GRID = "flow_power:exponent=2"  # for it
 FILE = Path(__file__).parents[1] / "src" / "ebbtide" / "mixtures.json"
@@ -41,7 +41,7 @@ STEPS = 60  # of gradients, where evaluations are few
 class Many:
     """The exact denoisers of many mixtures of equal modes at once; cond `which` is the number of each sample's.
 
-    As ebbtide.oracle.Mixture, with r_k ∝ w_k exp(-|x - α m_k|² / 2V), V = α² s² + σ²: x̂₀ = m̂ + α s²/V (x - α m̂).
+    As ebbtide.exact.oracle.Mixture, with r_k ∝ w_k exp(-|x - α m_k|² / 2V), V = α² s² + σ²: x̂₀ = m̂ + α s²/V (x - α m̂).
     """
 
     means: Tensor  # (problem, mode, number), filled up with zeros

@@ -34,16 +34,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import PATHS, VE, Linear, Scales, Time
+from ebbtide.core.randomness import Draws, generator
+from ebbtide.core.targets import TARGETS, Estimate, decode
 from ebbtide.data import DATASETS
-from ebbtide.denoiser import Denoiser
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.metrics import sliced_w2
 from ebbtide.networks.embeddings import Fourier
-from ebbtide.paths import PATHS, VE, Linear, Scales, Time
-from ebbtide.randomness import Draws, generator
 from ebbtide.recipes import RECIPES
 from ebbtide.samplers import sample
-from ebbtide.targets import TARGETS, Estimate, decode
 from ebbtide.training.ema import ema_decay
 from ebbtide.training.run import prepare
 from ebbtide.training.schedule import learning_rate

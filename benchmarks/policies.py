@@ -20,17 +20,17 @@ from statistics import fmean
 import torch
 from tqdm import tqdm
 
-from ebbtide.domains import robots
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
+from ebbtide.exact.tune import steps_within
+from ebbtide.kinds.robots import kind as robots
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.success import mean_score, success_rate
 from ebbtide.plots import style
 from ebbtide.plots.robots import score_against_evaluations
-from ebbtide.randomness import Draws
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind
-from ebbtide.trained import Trained
-from ebbtide.tune import steps_within
+from ebbtide.training.trained import Trained
 
 from .pages import write_section
 

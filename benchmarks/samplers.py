@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ebbtide import solver
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import DDPM
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
-from ebbtide.paths import DDPM
-from ebbtide.randomness import Draws
+from ebbtide.exact import fit as solver
+from ebbtide.exact.tune import Tuned, tune
 from ebbtide.samplers import SAMPLERS, trajectory
-from ebbtide.tune import Tuned, tune
 
 from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned
 from .pages import cpu_name, write_section

@@ -14,9 +14,9 @@ from unittest.mock import MagicMock
 import torch
 from torch import Tensor
 
+from ebbtide.core.times import grid_times
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind
-from ebbtide.times import grid_times
 
 from .flows import PATHS, Flow
 

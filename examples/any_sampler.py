@@ -3,12 +3,12 @@
 import torch
 
 from ebbtide import Draws, sample
+from ebbtide.core.paths import PATHS
 from ebbtide.data import DATASETS
+from ebbtide.exact.oracle import mixture
+from ebbtide.exact.tune import steps_within
 from ebbtide.metrics import within_mode_sliced_w2
-from ebbtide.oracle import mixture
-from ebbtide.paths import PATHS
 from ebbtide.samplers import SAMPLERS
-from ebbtide.tune import steps_within
 
 modes = DATASETS["three_gaussians"].modes
 names = ("linear", "cosine", "ddpm")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import ebbtide
-from ebbtide.domains import images
+from ebbtide.kinds.images import kind as images
 from ebbtide.metrics import table
 from ebbtide.recipes.images import flow_images
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
+from ebbtide.core.targets import TARGETS
+from ebbtide.exact.oracle import gaussian
 from ebbtide.interop.diffusers import from_diffusers
-from ebbtide.oracle import gaussian
-from ebbtide.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
-from ebbtide.targets import TARGETS
 
 MEAN, STD = 0.7, 0.5
 

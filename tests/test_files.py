@@ -14,7 +14,6 @@ import torch
 from matplotlib.figure import Figure
 
 from ebbtide import data
-from ebbtide.compare import METHODS, compare
 from ebbtide.errors import EbbtideError, InputError, StorageError
 from ebbtide.files import (
     append_to,
@@ -29,9 +28,10 @@ from ebbtide.files import (
     write_file,
     writing_folder,
 )
+from ebbtide.kinds.compare import METHODS, compare
 from ebbtide.plots import animation, images, style, video
 from ebbtide.recipes import PointRecipe
-from ebbtide.trained import Trained
+from ebbtide.training.trained import Trained
 from training.runs import Killed, run, sentence, tiny
 
 # --- the lock, and what the disk refuses ----------------------------------------------------------------------------

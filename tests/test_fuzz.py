@@ -18,22 +18,22 @@ import numpy as np
 import pytest
 import torch
 
-from ebbtide.couplings import COUPLINGS
+from ebbtide.core.couplings import COUPLINGS
+from ebbtide.core.denoiser import WEIGHTS, Denoiser, loss_weight
+from ebbtide.core.paths import PATHS, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import TARGETS
+from ebbtide.core.times import GRIDS, TIMES, grid_times
 from ebbtide.data import images, load
-from ebbtide.denoiser import WEIGHTS, Denoiser, loss_weight
-from ebbtide.domains import evolution
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
+from ebbtide.kinds import evolution
 from ebbtide.networks import NETWORKS
-from ebbtide.paths import PATHS, Linear
-from ebbtide.randomness import Draws
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.samplers import SAMPLERS, sample
 from ebbtide.specs import bind, options
-from ebbtide.targets import TARGETS
-from ebbtide.times import GRIDS, TIMES, grid_times
-from ebbtide.trained import Trained, build_denoiser, build_network
 from ebbtide.training.run import read_metrics
+from ebbtide.training.trained import Trained, build_denoiser, build_network
 
 pytestmark = pytest.mark.slow
 ODD = [

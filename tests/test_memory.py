@@ -24,11 +24,11 @@ from safetensors.torch import save_file
 from ebbtide import memory
 from ebbtide.cli.sample import Drawing, draw
 from ebbtide.data import images
-from ebbtide.domains.images import MORE
 from ebbtide.errors import InputError
+from ebbtide.kinds.images.kind import MORE
 from ebbtide.recipes import ImageRecipe
-from ebbtide.trained import Trained, build_denoiser
 from ebbtide.training import checkpoint
+from ebbtide.training.trained import Trained, build_denoiser
 
 GIB = 2**30
 
@@ -205,7 +205,7 @@ from pathlib import Path
 import psutil, pyarrow.parquet
 from ebbtide.data import episodes, images, read
 from ebbtide.interop import lerobot, unet
-from ebbtide.trained import Trained
+from ebbtide.training.trained import Trained
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 3 * 2**29, resource.RLIM_INFINITY))
 most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

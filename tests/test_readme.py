@@ -11,10 +11,10 @@ import pytest
 
 import problems
 from ebbtide.cli import main
-from ebbtide.paths import PATHS
+from ebbtide.core.paths import PATHS
+from ebbtide.core.targets import TARGETS
 from ebbtide.recipes import RECIPES
 from ebbtide.samplers import SAMPLERS
-from ebbtide.targets import TARGETS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [

@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "ebbtide"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # Files that need no test file of their own, and where they are tested instead.
-TESTED_ELSEWHERE = {"training/processes.py": "tests/test_compare.py"}
+TESTED_ELSEWHERE = {"training/processes.py": "tests/kinds/test_compare.py"}
 
 
 def read(name):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import example, given, strategies as st
 
+from ebbtide.core.paths import PATHS
+from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
-from ebbtide.paths import PATHS
 from ebbtide.specs import bind, parse, pick
-from ebbtide.times import GRIDS
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def test_pick_guesses_what_was_meant():
     assert refusal(pick, TABLE, "xyz", "path") == "path must be one of slope, flat, required, apart; got 'xyz'."
 
 
-@pytest.mark.parametrize("name", ["", "Slope", "slope ", "__class__", "os.system", "ebbtide.paths.Linear"])
+@pytest.mark.parametrize("name", ["", "Slope", "slope ", "__class__", "os.system", "ebbtide.core.paths.Linear"])
 def test_pick_knows_no_names_but_the_tables(name):
     assert is_one_sentence(refusal(pick, TABLE, name, "path"))
 

@@ -274,9 +274,9 @@ def _sign(app: Any, what: str, name: str, obj: Any, options: Any, args: str | No
 def _aliases() -> dict[str, str]:
     from sphinx.util.typing import stringify_annotation
 
-    from ebbtide import paths, targets
+    from ebbtide.core import paths, targets
 
-    aliases = {"~ebbtide.paths.Time": paths.Time, "~ebbtide.targets.Target": targets.Target}
+    aliases = {"~ebbtide.core.paths.Time": paths.Time, "~ebbtide.core.targets.Target": targets.Target}
     return {stringify_annotation(of, "smart"): name for name, of in aliases.items()}
 
 

@@ -1,6 +1,6 @@
 """ebbtide: diffusion and flow matching in one piece: any sampler on any checkpoint.
 
-Reading order: paths → targets → denoiser → times → couplings → samplers → training → recipes.
+Reading order: core (paths → targets → denoiser → times → couplings) → samplers → training → recipes.
 """
 
 import importlib
@@ -10,26 +10,26 @@ __version__ = "0.2.0"
 
 # Names are looked up on first use (PEP 562), so that `import ebbtide` and `ebbtide --help` don't wait for torch.
 _HOME = {
-    "Autoguidance": "guidance",
-    "Bridge": "paths",
-    "ClassifierFree": "guidance",
-    "Cosine": "paths",
-    "DDPM": "paths",
+    "Autoguidance": "core.guidance",
+    "Bridge": "core.paths",
+    "ClassifierFree": "core.guidance",
+    "Cosine": "core.paths",
+    "DDPM": "core.paths",
     "DiT": "networks",
-    "Denoiser": "denoiser",
-    "Draws": "randomness",
-    "Estimate": "targets",
-    "Linear": "paths",
+    "Denoiser": "core.denoiser",
+    "Draws": "core.randomness",
+    "Estimate": "core.targets",
+    "Linear": "core.paths",
     "MLP": "networks",
     "UNet": "networks",
-    "VE": "paths",
+    "VE": "core.paths",
     "RECIPES": "recipes",
     "Recipe": "recipes",
-    "Trained": "trained",
-    "VP": "paths",
+    "Trained": "training.trained",
+    "VP": "core.paths",
     "fit": "training.run",
     "from_diffusers": "interop.diffusers",
-    "from_pretrained": "trained",
+    "from_pretrained": "training.trained",
     "sample": "samplers",
     "trajectory": "samplers",
 }

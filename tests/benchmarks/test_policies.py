@@ -9,14 +9,14 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks import policies
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.data import Observation
-from ebbtide.denoiser import Denoiser
-from ebbtide.domains import robots
 from ebbtide.errors import InputError
-from ebbtide.paths import Linear
+from ebbtide.kinds.robots import kind as robots
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode
-from ebbtide.trained import Trained
+from ebbtide.training.trained import Trained
 
 QUIET = tqdm(disable=True)
 

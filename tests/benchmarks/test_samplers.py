@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from benchmarks import flows, samplers, solvers
 from ebbtide.errors import InputError
-from ebbtide.oracle import mixture
+from ebbtide.exact.oracle import mixture
 from ebbtide.recipes import ddpm, flow
 from ebbtide.training.run import prepare
 

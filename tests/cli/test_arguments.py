@@ -28,7 +28,7 @@ def note(event, args):
         seen.append([event, repr(args[1:])])
 sys.addaudithook(note)
 from ebbtide import cli
-from ebbtide.domains import points
+from ebbtide.kinds import points
 from ebbtide.plots import image_run
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
 found = []
@@ -185,7 +185,7 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     copy = f"copy{EVIL}"
     words = ["--label", "kind", "--conditional", "--steps", "3", "--batch", "16", "--snapshots", "2", "--out", run]
     named = ("--data", table)
-    monkeypatch.setattr("ebbtide.domains.points.WALK_POINTS", 20)
+    monkeypatch.setattr("ebbtide.kinds.points.kind.WALK_POINTS", 20)
     commands = {
         "train": ("flow", *named, *words), "resume": (run,), "sample": (run, *FEW),
         "show": ("data", table, "--label", "kind"),
@@ -195,7 +195,9 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     }  # fmt: skip
     for command, given in commands.items():
         if command == "plot":  # what it prints is the paths, whatever is drawn
-            monkeypatch.setattr("ebbtide.domains.points.draw_run", lambda trained, folder, out: iter([out / "a.png"]))
+            monkeypatch.setattr(
+                "ebbtide.kinds.points.kind.draw_run", lambda trained, folder, out: iter([out / "a.png"])
+            )
         code, out, err = ebbtide(command, *given)
         assert code == 0, (command, err)
         assert shown(out) == shown(err) == [], command
@@ -215,7 +217,7 @@ def test_json_is_json_and_no_order_either(ebbtide, runs, monkeypatch):
     from ebbtide.metrics import Measurement
 
     row = Measurement(EVIL, 1.0, 0.5, 2.0, 1.0, 0.0, 2.0, "lower", "ü")
-    monkeypatch.setattr("ebbtide.domains.points.evaluate", lambda *_, **__: [row])
+    monkeypatch.setattr("ebbtide.kinds.points.kind.evaluate", lambda *_, **__: [row])
     code, out, _ = ebbtide("evaluate", runs / "flow", *FEW, "--json")
     assert (code, shown(out)) == (0, [])
     assert json.loads(out)[0]["name"] == EVIL

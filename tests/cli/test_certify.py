@@ -42,8 +42,8 @@ number = 3
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Fewer steps; what is promised stays the same."""
-    monkeypatch.setattr("ebbtide.certify.STEPS", (40, 80))
-    monkeypatch.setattr("ebbtide.certify.BUDGETS", (10, 20))
+    monkeypatch.setattr("ebbtide.exact.certify.STEPS", (40, 80))
+    monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 20))
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from ebbtide import memory
 from ebbtide.cli import main
 from ebbtide.cli.policy import Driving
 from ebbtide.data import save
-from ebbtide.domains import robots
+from ebbtide.kinds.robots import kind as robots
 from ebbtide.recipes import RECIPES
-from ebbtide.trained import Trained
+from ebbtide.training.trained import Trained
 from recording import NAMES
 
 TRIED = ["success rate", "mean score", "episode length", "milliseconds a chunk"]
@@ -130,7 +130,7 @@ def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbtide, mo
         return []
 
     monkeypatch.setattr(Trained, "sample", sampled)
-    monkeypatch.setattr(f"ebbtide.domains.{kind}.evaluate", evaluated)
+    monkeypatch.setattr(f"ebbtide.kinds.{kind}.evaluate", evaluated)
     for words, counts in (([], [30, 10]), (["--label", "all"], [30, 10]), (["--label", "rare"], [0, 40])):
         labels.clear()
         code, _, err = ebbtide("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebbtide.domains import images
-from ebbtide.plots import image_run
+from ebbtide.kinds.images import kind as images, pages as image_run
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import torch
 
 from ebbtide.cli.likelihood import Likelihood as Arguments, _draw
 from ebbtide.data import DATASETS, Standardise
-from ebbtide.likelihood import Likelihood
-from ebbtide.trained import Trained
+from ebbtide.exact.likelihood import Likelihood
+from ebbtide.training.trained import Trained
 
 from .conftest import TINY
 
@@ -130,7 +130,7 @@ def test_every_option_reaches_the_equation(ebbtide, runs, tmp_path, monkeypatch)
         told.append((x.tolist(), steps, divergence, draws.seed, torch.get_num_threads()))
         return Likelihood(*torch.zeros(3, len(x)))
 
-    monkeypatch.setattr("ebbtide.likelihood.likelihood", measured)
+    monkeypatch.setattr("ebbtide.exact.likelihood.likelihood", measured)
 
     def asked(**changes):
         words = [word for name, value in (usual | changes).items() for word in (f"--{name}", value)]

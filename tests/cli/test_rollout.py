@@ -10,8 +10,8 @@ from PIL import Image
 
 from ebbtide.cli.rollout import _left
 from ebbtide.data import Episodes
-from ebbtide.domains import robots
 from ebbtide.interop import lerobot
+from ebbtide.kinds.robots import kind as robots
 from ebbtide.plots import video
 from ebbtide.robots.pusht import PushT
 from ebbtide.robots.rollout import Episode, Recording
@@ -107,7 +107,7 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbtide, monkeypatch,
             open_ones.discard(self)
 
     both = {"pusht": Counted, "beside": Counted}
-    monkeypatch.setattr("ebbtide.domains.robots.SIMULATORS", both)
+    monkeypatch.setattr("ebbtide.kinds.robots.kind.SIMULATORS", both)
     monkeypatch.setattr("ebbtide.robots.simulators.SIMULATORS", both)
     monkeypatch.setattr(
         video, "overlay", lambda frame, *rest, **how: seen.append(rest[0]) or overlay(frame, *rest, **how)

@@ -13,9 +13,9 @@ from PIL import Image
 from ebbtide.cli import main
 from ebbtide.cli.sample import Drawing
 from ebbtide.data import read, save
-from ebbtide.domains.points import unseen
-from ebbtide.likelihood import log_density
-from ebbtide.trained import Trained
+from ebbtide.exact.likelihood import log_density
+from ebbtide.kinds.points.kind import unseen
+from ebbtide.training.trained import Trained
 
 from .conftest import PICTURES, POINTS, TINY
 
@@ -84,7 +84,7 @@ def test_every_option_of_drawing_changes_what_is_drawn(ebbtide, runs, monkeypatc
     """Bit by bit, in either command; threads, which change no sample, are torch's own."""
     kept, draw = [], Trained.sample
     monkeypatch.setattr(Trained, "sample", lambda *own, **how: kept.append(draw(*own, **how)) or kept[-1])
-    monkeypatch.setattr("ebbtide.domains.points.evaluate", lambda *_, **__: [])
+    monkeypatch.setattr("ebbtide.kinds.points.kind.evaluate", lambda *_, **__: [])
     extra = {"sample": ["--no-picture", "--overwrite", "--out", "x.npy"], "evaluate": ["--json"]}[command]
 
     def drawn(**changes):
@@ -150,7 +150,7 @@ def test_sample_i_is_the_same_whatever_n_is(ebbtide, runs, tmp_path, monkeypatch
     given = ("sample", runs / "conditional", "--steps", "4", "--label", "all", "--no-picture")
     draw = lambda n: ebbtide(*given, "--n", n, "--out", f"{n}.npy")
     assert draw(10)[0] == draw(50)[0] == 0
-    monkeypatch.setattr("ebbtide.trained.CHUNK", 7)
+    monkeypatch.setattr("ebbtide.training.trained.CHUNK", 7)
     assert draw(51)[0] == 0
     ten, fifty, pieces = (np.load(tmp_path / f"{n}.npy") for n in (10, 50, 51))
     assert np.allclose(ten, fifty[:10], atol=1e-5)

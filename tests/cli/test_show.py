@@ -3,8 +3,8 @@
 import pytest
 
 from ebbtide.cli.listing import tables
+from ebbtide.core.paths import PATHS
 from ebbtide.data import DATASETS
-from ebbtide.paths import PATHS
 from ebbtide.recipes import RECIPES
 
 PICTURES = {"point_1d", "point_2d", "moments", "schedules", "ddpm_tables", "dissolving"}

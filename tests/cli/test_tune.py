@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ebbtide.cli import main
-from ebbtide.trained import Trained
-from ebbtide.tune import Tuned, evaluations, read, write
+from ebbtide.exact.tune import Tuned, evaluations, read, write
+from ebbtide.training.trained import Trained
 
 FEW = ("ddim", "heun:clock=flow", "midpoint:clock=flow", "exponential:order=2,form=x0,clock=flow,corrector=true")
 QUICK = ("--n", "16", "--reference", "20", "--depth", "grids")
@@ -32,7 +32,7 @@ def run(trained, tmp_path):
 @pytest.fixture
 def few(monkeypatch):
     """Four solvers to choose from instead of all."""
-    monkeypatch.setattr("ebbtide.tune.SOLVERS", FEW)
+    monkeypatch.setattr("ebbtide.exact.tune.SOLVERS", FEW)
 
 
 def stored(run):
@@ -69,9 +69,9 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbtide, few, run,
     loaded = Trained.from_pretrained(run)
     assert loaded.tuned == (found,)
     assert found.weights == loaded.fingerprint()
+    from ebbtide.core.times import grid_times
     from ebbtide.samplers import SAMPLERS
     from ebbtide.specs import bind
-    from ebbtide.times import grid_times
 
     path = loaded.denoiser.path
     times = grid_times(found.grid, found.steps, path)
@@ -103,7 +103,7 @@ def test_every_option_reaches_the_search(ebbtide, monkeypatch, tmp_path):
         assert [cond["label"].tolist()] == [[2] * len(start)]  # the null label
         return row(3)
 
-    monkeypatch.setattr("ebbtide.tune.tune", searched)
+    monkeypatch.setattr("ebbtide.exact.tune.tune", searched)
     names = ("evaluations", "aim", "depth", "n", "seed", "reference", "threads")
     usual, others = (
         dict(zip(names, values.split(), strict=True)) for values in ("3 both grids 8 0 20 1", "4 rms times 9 1 30 2")
@@ -127,7 +127,7 @@ def test_the_oracles_starts_follow_the_seed(ebbtide, monkeypatch):
         told.append(start.tolist())
         return row(3)
 
-    monkeypatch.setattr("ebbtide.tune.tune", searched)
+    monkeypatch.setattr("ebbtide.exact.tune.tune", searched)
     for seed in ("0", "0", "1"):
         assert ebbtide("tune", "oracle", "--n", "8", "--seed", seed)[0] == 0
     assert told[0] == told[1]

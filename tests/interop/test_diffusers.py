@@ -14,16 +14,16 @@ import diffusers
 import pytest
 import torch
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.guidance import Bounded
+from ebbtide.core.paths import DDPM, VE, Linear, Scales
+from ebbtide.core.randomness import Draws
+from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.guidance import Bounded
+from ebbtide.exact.oracle import gaussian, mixture
 from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
-from ebbtide.oracle import gaussian, mixture
-from ebbtide.paths import DDPM, VE, Linear, Scales
-from ebbtide.randomness import Draws
 from ebbtide.samplers import SAMPLERS, trajectory
 from ebbtide.specs import bind
-from ebbtide.times import grid_times
 from problems import float64, last, noise_like
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers deprecates at import, and converting warns by design

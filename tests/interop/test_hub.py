@@ -18,10 +18,10 @@ from PIL import Image
 from ebbtide import cli
 from ebbtide.data import save
 from ebbtide.errors import EbbtideError, InputError
+from ebbtide.exact.tune import Tuned
 from ebbtide.interop.hub import FILES, download, model_card
 from ebbtide.recipes import CITATIONS, RECIPES
-from ebbtide.trained import Trained
-from ebbtide.tune import Tuned
+from ebbtide.training.trained import Trained
 from recording import record
 from training.runs import run, sentence, tiny
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ebbtide.codecs.columns import Quantiles
 from ebbtide.data import Standardise
 from ebbtide.data.episodes import Episodes, Windows, resized
 from ebbtide.data.levels import Levels
-from ebbtide.data.normalise import Quantiles
 from ebbtide.errors import InputError, StorageError
 from ebbtide.interop import lerobot
 from ebbtide.interop.lerobot import read, read_info, read_stats, transform_from_stats, write

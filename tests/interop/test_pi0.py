@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
 from ebbtide.interop.pi0 import DIALECTS, from_pi0, load_pi0, to_pi0
 from ebbtide.networks import action_expert
 from ebbtide.networks.action_expert import ActionExpert
 from ebbtide.networks.paligemma import PaliGemma
-from ebbtide.paths import Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import sample
 
 transformers = pytest.importorskip("transformers", minversion="5.4")

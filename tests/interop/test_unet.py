@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import problems
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.guidance import Bounded
+from ebbtide.core.paths import DDPM, VE, Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
-from ebbtide.guidance import Bounded
 from ebbtide.interop.unet import DEFAULTS, load_unet, save_unet
 from ebbtide.networks import NETWORKS
 from ebbtide.networks.unet import UNet
-from ebbtide.paths import DDPM, VE, Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import trajectory
 from ebbtide.specs import bind, options
 

@@ -9,12 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from ebbtide.errors import InputError
 from ebbtide.metrics import exact_w2, sliced_w2, within_mode_sliced_w2
-from ebbtide.metrics.wasserstein import (
-    directions,
-    exact_w2_influence,
-    sliced_w2_influence,
-    within_mode_influence,
-)
+from ebbtide.metrics.wasserstein import directions, exact_w2_influence, sliced_w2_influence, within_mode_influence
 from problems import SIGMAS
 
 MEANS = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [0.0, -2.0]])

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import problems
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
 from ebbtide.networks.action_expert import ActionExpert, Expert, digitise, periodic
 from ebbtide.networks.attention import places, rotary
-from ebbtide.paths import Linear
 from ebbtide.specs import options
 
 SIZES = {"depth": 2, "heads": 4, "kv_heads": 2, "head": 6}

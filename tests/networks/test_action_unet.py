@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import problems
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
 from ebbtide.networks.action_transformer import ActionTransformer
 from ebbtide.networks.action_unet import ActionUNet, Conv, NormSiLU
-from ebbtide.paths import Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import sample
 from ebbtide.specs import bind
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
 from ebbtide.networks.dit import Attention, Block, DiT, patchify, rotary, sincos, turn, unpatchify
-from ebbtide.paths import Linear
 from ebbtide.specs import bind
 
 SMALL = {"width": 16, "depth": 2, "head": 8}

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.networks import MLP, NETWORKS
-from ebbtide.paths import Linear
 from ebbtide.specs import bind
 
 

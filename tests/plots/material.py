@@ -5,8 +5,9 @@ import functools
 import numpy as np
 import torch
 
-from ebbtide import DDPM, Draws, Linear, oracle
-from ebbtide.compare import Comparison, Method, Sampling
+from ebbtide import DDPM, Draws, Linear
+from ebbtide.exact import oracle
+from ebbtide.kinds.compare import Comparison, Method, Sampling
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.floor import beside_known
 from ebbtide.samplers import sample, trajectory

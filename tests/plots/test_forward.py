@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ebbtide.paths import DDPM, PATHS, Linear
+from ebbtide.core.paths import DDPM, PATHS, Linear
 from ebbtide.plots import forward, style
 
 

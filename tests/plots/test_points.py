@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ebbtide.data import DATASETS
-from ebbtide.domains.points import limits
 from ebbtide.errors import InputError
+from ebbtide.kinds.points.kind import limits
 from ebbtide.plots import points, style
 from ebbtide.recipes import PointRecipe
 from plots.material import comparison

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ebbtide.core.paths import PATHS, VE, Linear
 from ebbtide.errors import InputError
-from ebbtide.paths import PATHS, VE, Linear
 from ebbtide.plots import images, strips, style
 from plots.tiles import channels_last, cut, mosaic_of, noise_pictures, words
 

@@ -13,24 +13,24 @@ import pytest
 import torch
 from hypothesis import example, given, strategies as st
 
-from ebbtide.certify import exact_moments
 from ebbtide.cli import cite
 from ebbtide.cli.compare import SUBJECTS
 from ebbtide.cli.sample import Drawing
 from ebbtide.cli.show import ShowPath
-from ebbtide.couplings import COUPLINGS
+from ebbtide.core.couplings import COUPLINGS
+from ebbtide.core.denoiser import WEIGHTS
+from ebbtide.core.paths import PATHS
+from ebbtide.core.targets import TARGETS
+from ebbtide.core.times import GRIDS, TIMES, grid_times
 from ebbtide.data import DATASETS
-from ebbtide.denoiser import WEIGHTS
 from ebbtide.errors import InputError
+from ebbtide.exact.certify import exact_moments
+from ebbtide.exact.oracle import gaussian
 from ebbtide.networks import NETWORKS
-from ebbtide.oracle import gaussian
-from ebbtide.paths import PATHS
 from ebbtide.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
 from ebbtide.recipes.recipe import _WEIGHTS, KINDS, OBJECTIVES, RobotRecipe
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind, options
-from ebbtide.targets import TARGETS
-from ebbtide.times import GRIDS, TIMES, grid_times
 
 TABLES = {
     "path": PATHS,

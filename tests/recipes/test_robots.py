@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebbtide.domains import robots
+from ebbtide.kinds.robots import kind as robots
 from ebbtide.recipes import RECIPES, RobotRecipe
 
 POLICIES = [name for name, recipe in RECIPES.items() if isinstance(recipe(), RobotRecipe)]

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import nn
 
+from ebbtide.codecs.columns import Standardise
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.data.episodes import Windows
-from ebbtide.data.normalise import Standardise
-from ebbtide.denoiser import Denoiser
 from ebbtide.errors import DivergedError, InputError
-from ebbtide.oracle import gaussian, mixture
-from ebbtide.paths import Linear
-from ebbtide.randomness import Draws
-from ebbtide.robots.chunking import Previous, soft_mask
+from ebbtide.exact.oracle import gaussian, mixture
+from ebbtide.inverse.chunking import Previous, soft_mask
 from ebbtide.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Counting, Towards
 
@@ -510,8 +510,8 @@ def test_an_oracle_in_the_loop_continues_its_chunk():
 TEN_THOUSAND = """
 import gc, tracemalloc
 import numpy as np
-from ebbtide.denoiser import Denoiser
-from ebbtide.paths import Linear
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Small
 

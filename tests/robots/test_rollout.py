@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
-from ebbtide.paths import Linear
 from ebbtide.robots.policy import DenoiserChunks, Policy
 from ebbtide.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
 from ebbtide.signals import Interrupted

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import DDPM, VP, Linear, Path, Scales
 from ebbtide.networks import MLP
-from ebbtide.paths import DDPM, VP, Linear, Path, Scales
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.multistep import multistep
 from ebbtide.samplers.ode import EULER, HEUN, stages, step

@@ -8,12 +8,12 @@ import torch
 import torchdiffeq
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Bridge, Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import DivergedError, InputError
+from ebbtide.exact.oracle import mixture
 from ebbtide.networks import MLP
-from ebbtide.oracle import mixture
-from ebbtide.paths import Bridge, Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers.adaptive import _ERROR, DOPRI5, dopri5
 from ebbtide.samplers.ode import slope
 from problems import PATHS, exact, exact_flow, float64, last, noise_like, oracle

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.certify import exact_moments, smooth
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import DDPM, VE, VP, Cosine, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import TARGETS
+from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
+from ebbtide.exact.certify import exact_moments, smooth
+from ebbtide.exact.oracle import gaussian
+from ebbtide.exact.tune import evaluations, steps_within
 from ebbtide.networks import MLP
-from ebbtide.oracle import gaussian
-from ebbtide.paths import DDPM, VE, VP, Cosine, Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import SAMPLERS, sample, trajectory
 from ebbtide.samplers.facts import facts
 from ebbtide.specs import bind
-from ebbtide.targets import TARGETS
-from ebbtide.times import grid_times
-from ebbtide.tune import evaluations, steps_within
 from problems import MEAN, PATHS, STD, TABLES, GaussianNetwork, Told, exact, float64, last, noise_like, oracle
 
 # Evaluations of 10 steps of t = 1, 0.9, … 0 on the linear path, where α(1) = 0, and on VP, where it isn't.
@@ -107,7 +107,7 @@ HALF = """
 import sys
 import torch
 from ebbtide import Draws, Linear, sample
-from ebbtide.certify import smooth
+from ebbtide.exact.certify import smooth
 from ebbtide.samplers import SAMPLERS
 
 torch.set_num_threads(1)

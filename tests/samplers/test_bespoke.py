@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from ebbtide.certify import smooth, starts, walk
+from ebbtide.core.paths import Linear
+from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.paths import Linear
+from ebbtide.exact.certify import smooth, starts, walk
+from ebbtide.exact.tune import evaluations
 from ebbtide.samplers import SAMPLERS, ddim
 from ebbtide.samplers.bespoke import bespoke, format_weights, parse_weights, unrolled
 from ebbtide.specs import bind
-from ebbtide.times import grid_times
-from ebbtide.tune import evaluations
 from problems import PATHS, float64
 from samplers.test_samplers import Knows
 

@@ -6,14 +6,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import DDPM, VE, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import Estimate
+from ebbtide.core.times import trailing
 from ebbtide.errors import InputError
-from ebbtide.paths import DDPM, VE, Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.ddim import ddim, ddpm, transition_variance
-from ebbtide.targets import Estimate
-from ebbtide.times import trailing
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 N = 30

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
-from ebbtide.paths import Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.dpm_solver import dpmpp_2m, dpmpp_2s, exponential_sde, shrinkage
-from ebbtide.targets import Estimate
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 LAMBDAS = (-1.5, -0.9, 0.2)  # h' = 0.6, h = 1.1

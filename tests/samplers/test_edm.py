@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.certify import exact_moments
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import VE, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.paths import VE, Linear
-from ebbtide.randomness import Draws
+from ebbtide.exact.certify import exact_moments
 from ebbtide.samplers.edm import edm, heun_step, renoise, restart
 from ebbtide.samplers.ode import heun
-from ebbtide.times import grid_times
 from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, oracle
 
 RATIOS = (4.0, 2.2, 1.1, 0.5, 0.12, 0.03)  # of noise to signal; a sampler appends 0

@@ -8,11 +8,11 @@ import scipy.integrate
 import torch
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import VE, VP, Linear
+from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
-from ebbtide.paths import VE, VP, Linear
 from ebbtide.samplers.exponential import CLOCKS, FORMS, adams, exponential
-from ebbtide.targets import Estimate
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 SMOOTH = ["linear", "cosine", "vp", "ve", "bridge"]  # a β table has corners, where quadrature is less than exact

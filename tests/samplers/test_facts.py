@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ebbtide.certify import SPECS
+from ebbtide.core.paths import VP
 from ebbtide.errors import InputError
-from ebbtide.paths import VP
+from ebbtide.exact.certify import SPECS
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.facts import FACTS, Facts, facts
 from ebbtide.specs import bind

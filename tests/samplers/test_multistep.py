@@ -2,10 +2,10 @@
 
 import torch
 
-from ebbtide.paths import Linear
-from ebbtide.randomness import Draws
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import Estimate
 from ebbtide.samplers.multistep import Plan, Row, multistep
-from ebbtide.targets import Estimate
 from problems import float64
 
 GRID = Linear().along([1.0, 0.6, 0.3, 0.0])

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
-from ebbtide.paths import Linear
-from ebbtide.posterior import masked
-from ebbtide.randomness import Draws
+from ebbtide.inverse.posterior import masked
+from ebbtide.inverse.repaint import repaint
 from ebbtide.samplers.needs import boolean, gaussian_end, needed
-from ebbtide.samplers.repaint import repaint
 from problems import float64, last, oracle
 
 BETWEEN = Denoiser(nn.Identity(), Linear(), gaussian_end=False)

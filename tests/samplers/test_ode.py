@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
-from ebbtide.paths import DDPM, Bridge, Linear
-from ebbtide.randomness import Draws
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import DDPM, Bridge, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import TARGETS
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.ode import euler, heun, slope
-from ebbtide.targets import TARGETS
 from problems import PATHS, exact, exact_flow, float64, last, noise_like, oracle
 
 ORDER = {"euler": 1, "heun": 2, "ddim": 1}

@@ -9,18 +9,18 @@ import torch
 from scipy.stats import chi2, norm
 from torch import nn
 
-from ebbtide.certify import exact_moments
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.guidance import ClassifierFree
+from ebbtide.core.paths import DDPM, VE, Cosine, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import TARGETS, Estimate
+from ebbtide.core.times import GRIDS, grid_times
 from ebbtide.errors import InputError
-from ebbtide.guidance import ClassifierFree
+from ebbtide.exact.certify import exact_moments
 from ebbtide.networks import MLP
-from ebbtide.paths import DDPM, VE, Cosine, Linear
-from ebbtide.randomness import Draws
 from ebbtide.samplers import SAMPLERS, sample, trajectory
 from ebbtide.samplers.facts import facts
 from ebbtide.specs import bind
-from ebbtide.targets import TARGETS, Estimate
-from ebbtide.times import GRIDS, grid_times
 from problems import FALSE_POSITIVE, MEAN, PATHS, STD, exact, float64, last, noise_like, oracle, std_at
 
 SPECS = ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=0.5", "ddim:eta=1.0", "euler", "heun"]

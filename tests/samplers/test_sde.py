@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.certify import exact_moments
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import VE, VP, Bridge, Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.core.targets import Estimate
+from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.paths import VE, VP, Bridge, Linear
-from ebbtide.randomness import Draws
+from ebbtide.exact.certify import exact_moments
 from ebbtide.samplers.ddim import ddpm
 from ebbtide.samplers.ode import euler
 from ebbtide.samplers.sde import DIFFUSIONS, euler_maruyama, predictor_corrector
-from ebbtide.targets import Estimate
-from ebbtide.times import grid_times
 from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, oracle, std_at
 
 TIMES = (0.8, 0.5, 0.2)

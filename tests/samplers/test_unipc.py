@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
-from ebbtide.paths import Linear
 from ebbtide.samplers.exponential import exponential
 from ebbtide.samplers.unipc import unipc
-from ebbtide.targets import Estimate
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 LAMBDAS = (-1.5, -0.9, 0.2, 0.7)

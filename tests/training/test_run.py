@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ebbtide import cli
-from ebbtide.domains import images
 from ebbtide.errors import DivergedError, InputError, StorageError
 from ebbtide.files import locked
+from ebbtide.kinds.images import kind as images
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
-from ebbtide.trained import Trained
 from ebbtide.training import checkpoint, trainer as trainer_module
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.run import _due, _loop, fit, read_metrics, stored, suited
+from ebbtide.training.trained import Trained
 from ebbtide.training.trainer import batch_indices
 from interrupting import alive, at_every_line, wait_until
 from recording import record

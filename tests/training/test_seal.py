@@ -9,9 +9,9 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.recipes import RECIPES, PointRecipe
-from ebbtide.trained import Trained
 from ebbtide.training import checkpoint, seal
 from ebbtide.training.run import fit
+from ebbtide.training.trained import Trained
 
 SMALL = PointRecipe(steps=1, batch=8, network="mlp:width=8,depth=1")
 

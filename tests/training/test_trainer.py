@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from ebbtide.denoiser import Denoiser
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
 from ebbtide.errors import DivergedError, InputError
+from ebbtide.exact.oracle import mixture
 from ebbtide.networks import MLP
-from ebbtide.oracle import mixture
-from ebbtide.paths import Linear
 from ebbtide.training import trainer as module
 from ebbtide.training.ema import ema_decay
 from ebbtide.training.run import accelerate

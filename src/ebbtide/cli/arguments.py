@@ -18,7 +18,7 @@ from ..errors import InputError, printable
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..trained import Trained
+    from ..training.trained import Trained
 
 T = TypeVar("T")
 MOST = 2**63 - 1
@@ -74,11 +74,11 @@ class Named(Weights):
 
 def opened(run: str | Path, **named: str) -> "Trained":
     """A run with what the user named for it; InputError where that is other data than it was trained on."""
-    from ..trained import Trained
+    from ..training.trained import Trained
 
     trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
     if named.get("data"):
-        from ..domains import domain
+        from ..kinds import domain
         from ..training.run import same_data
 
         if not same_data(trained, domain(trained.recipe).prepare(trained.reading())):

@@ -12,7 +12,7 @@ from ..errors import CertificationError, InputError, printable
 from .arguments import Flag, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
-    from ..certify import Check, Sampler
+    from ..exact.certify import Check, Sampler
     from ..samplers.facts import Facts
 
 
@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> None:
     import torch
     from tqdm import tqdm
 
-    from ..certify import ALL, SPECS, certify, to_json
+    from ..exact.certify import ALL, SPECS, certify, to_json
 
     torch.set_num_threads(1)
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
@@ -86,7 +86,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _named(spec: str, args: Certify) -> tuple["Sampler | str", "Facts | None"]:
     """A row of SAMPLERS, or a function of the user's own with what it declares."""
-    from ..certify import load
+    from ..exact.certify import load
     from ..samplers import SAMPLERS
     from ..samplers.facts import Facts
     from ..specs import bind

@@ -121,7 +121,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
-    from ..compare import compare, resumable, save_metrics, summary
+    from ..kinds.compare import compare, resumable, save_metrics, summary
     from ..plots.report import write_report
 
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..metrics import Measurement
-    from ..trained import Trained
+    from ..training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Evaluate:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, measure; a conditional run draws classes as often as its data, a policy is tried out."""
     args = parse(Evaluate, argv, "evaluate")
-    from ..domains import domain
+    from ..kinds import domain
     from ..metrics import table, to_json
 
     trained = opened(args.run, **vars(args.names))
@@ -98,7 +98,7 @@ def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
 
 def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":
     """Samples, and what they measure beside data."""
-    from ..domains import domain
+    from ..kinds import domain
 
     own = domain(trained.recipe)
     x, labels = draw(trained, drawing, more=own.MORE, **options)
@@ -110,7 +110,7 @@ def _policy(
     args: Evaluate, trained: "Trained", drawing: Drawing
 ) -> "tuple[Tensor | None, list[Measurement], dict[str, Any]]":
     """A policy tried out in its simulator and its actions beside recorded ones, as far as there are such; and how."""
-    from ..domains import robots
+    from ..kinds.robots import kind as robots
 
     recipe = robots.recipe_of(trained)
     ignored = [
@@ -153,7 +153,7 @@ def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, 
     """Several chunks for each of `drawing.n` recorded steps, and what they measure beside what was done there."""
     import torch
 
-    from ..domains import robots
+    from ..kinds.robots import kind as robots
 
     recipe = robots.reading(trained)
     seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
@@ -167,7 +167,7 @@ def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, 
 
 def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":
     """A policy in its simulator; every episode is kept in RUN/episodes.jsonl, each line with how it was made."""
-    from ..domains import robots
+    from ..kinds.robots import kind as robots
 
     first = (how["seed"] + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
     seeds, workers = range(first, first + args.episodes), args.workers or os.cpu_count() or 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import PointSet
-    from ..trained import Trained
+    from ..training.trained import Trained
 
 CHUNK = 2048  # points whose ODE is solved together
 MAP, MAP_STEPS = 90, 50  # cells a side, and steps, of the picture
@@ -64,8 +64,8 @@ def run(argv: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ..data import DATASETS, Standardise
-    from ..domains.points import point_set
-    from ..trained import Trained
+    from ..kinds.points.kind import point_set
+    from ..training.trained import Trained
 
     trained = Trained.from_pretrained(args.run)
     if trained.observation is not None:
@@ -89,7 +89,7 @@ def run(argv: Sequence[str]) -> None:
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     """Data in its own units: what was asked for, or points of what the run learned that it was not trained on."""
     from ..data import load
-    from ..domains.points import unseen
+    from ..kinds.points.kind import unseen
 
     own = _its_own(trained, args.data)
     if args.data and own is None:
@@ -106,7 +106,7 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
 def _its_own(trained: "Trained", data: str) -> "Trained | None":
     """The run with its data named, if that is the file it was trained on."""
-    from ..domains.points import prepare
+    from ..kinds.points.kind import prepare
     from ..training.run import same_data
 
     if not data or "data" not in trained.recipe.outside():
@@ -122,8 +122,8 @@ def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> t
     """Each point's log-density in the data's units, its step error and its probe error."""
     import torch
 
-    from ..likelihood import doubt, likelihood
-    from ..randomness import Draws
+    from ..core.randomness import Draws
+    from ..exact.likelihood import doubt, likelihood
 
     parts = []
     for start in range(0, len(x), CHUNK):
@@ -198,10 +198,10 @@ def _draw(trained: "Trained", x: "Tensor", path: Path, tick: Tick) -> Path:
     """The run's log-density over the frame of the data x, beside the truth."""
     import torch
 
-    from ..domains.points import limits, point_set
-    from ..likelihood import log_density
+    from ..exact.likelihood import log_density
+    from ..kinds.points.kind import limits, point_set
+    from ..kinds.points.pages import key_of
     from ..plots.density import density_map, lattice
-    from ..plots.run import key_of
     from ..plots.style import colour, save
 
     known = point_set(cast(Any, trained.recipe))

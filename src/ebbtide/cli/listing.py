@@ -43,17 +43,17 @@ def run(argv: Sequence[str]) -> None:
 
 def tables() -> dict[str, dict[str, list[str]]]:
     """Table → row → what it is, and the options it takes."""
-    from ..couplings import COUPLINGS
+    from ..core.couplings import COUPLINGS
+    from ..core.denoiser import WEIGHTS
+    from ..core.paths import PATHS
+    from ..core.targets import TARGETS
+    from ..core.times import GRIDS, TIMES
     from ..data import DATASETS
-    from ..denoiser import WEIGHTS
     from ..metrics import IMAGE_METRICS, METRICS
     from ..networks import NETWORKS
-    from ..paths import PATHS
     from ..recipes import RECIPES
     from ..robots.simulators import ABOUT
     from ..samplers import SAMPLERS
-    from ..targets import TARGETS
-    from ..times import GRIDS, TIMES
 
     described: dict[str, Mapping[str, Any]] = {
         "recipes": RECIPES,

@@ -29,8 +29,8 @@ def run(argv: Sequence[str]) -> None:
     if not (args.run / "checkpoints").is_dir():
         what = "an export, which has no losses and steps to draw" if (args.run / "config.json").is_file() else "no run"
         raise InputError(f"{args.run} is {what}; plot needs the folder that train wrote.")
-    from ..domains import domain
     from ..files import no_link
+    from ..kinds import domain
 
     trained = opened(args.run, **vars(args.names))
     threads(0, trained.denoiser)

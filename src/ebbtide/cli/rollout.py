@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"{path} is a folder; --video must be a file.")
     if path.exists() and not (args.overwrite or ours):
         raise InputError(f"{path} exists; pass --overwrite to replace it.")
-    from ..domains import robots
+    from ..kinds.robots import kind as robots
     from ..plots.video import write_video
     from ..robots.rollout import rollout
 

@@ -16,7 +16,7 @@ from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, p
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trained import Choice, Trained
+    from ..training.trained import Choice, Trained
 
 
 ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's domain
@@ -95,7 +95,7 @@ class Sample:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
-    from ..domains import domain
+    from ..kinds import domain
 
     trained = opened(args.run, **vars(args.names))
     own = domain(trained.recipe)
@@ -120,7 +120,7 @@ def draw(
     import torch
     from tqdm import tqdm
 
-    from ..domains import domain
+    from ..kinds import domain
     from ..memory import room
     from ..training.run import suited
 
@@ -148,8 +148,8 @@ def draw(
 
 def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
     """The labels that samples are asked for; None where they are drawn without."""
-    from ..domains import domain
-    from ..randomness import Draws
+    from ..core.randomness import Draws
+    from ..kinds import domain
 
     if every_class(trained, how):
         if not trained.recipe.learns_labels:

@@ -65,9 +65,9 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
+    from ..core.paths import PATHS
     from ..data import load
-    from ..domains.points import limits
-    from ..paths import PATHS
+    from ..kinds.points.kind import limits
     from ..plots import forward
     from ..recipes import kind_of
     from ..specs import bind, parse as parse_spec
@@ -77,7 +77,7 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     named = {name: path}
     recipe: Any = kind_of(args.data)(data=args.data)
     if recipe.domain == "images":
-        from ..domains import images
+        from ..kinds.images import kind as images
         from ..plots.strips import forward_strip
 
         both = named if name == "ddpm" else named | {"ddpm": PATHS["ddpm"]()}
@@ -95,7 +95,7 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     from ..data import DATASETS, load
-    from ..domains.points import limits
+    from ..kinds.points.kind import limits
     from ..plots import points
     from ..recipes import ImageRecipe, PointRecipe, kind_of
 
@@ -122,9 +122,9 @@ def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     """A few of each class, or of all."""
     import torch
 
+    from ..core.randomness import generator
     from ..data.images import load
     from ..plots.images import grid
-    from ..randomness import generator
 
     data = load(args.data, size=args.size, label=args.label)
     order = torch.randperm(len(data.x), generator=generator(args.seed, "show"))

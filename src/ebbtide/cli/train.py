@@ -102,7 +102,7 @@ def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train in `out` and say where the result is."""
-    from ..domains import domain
+    from ..kinds import domain
     from ..training.rehearsal import rehearse
     from ..training.run import fit, leaving_group
 

@@ -13,8 +13,8 @@ from ..errors import InputError
 from .arguments import MOST, given, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
-    from ..denoiser import DenoiserLike
-    from ..tune import Tuned
+    from ..core.denoiser import DenoiserLike
+    from ..exact.tune import Tuned
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ def run(argv: Sequence[str]) -> None:
     import torch
     from tqdm import tqdm
 
-    from ..paths import PATHS
-    from ..randomness import Draws
+    from ..core.paths import PATHS
+    from ..core.randomness import Draws
+    from ..exact.tune import FILE, tune, write
     from ..specs import bind
-    from ..tune import FILE, tune, write
 
     trained, cond, rivals = None, {}, []
     denoiser: DenoiserLike
     if args.run == "oracle" and not Path("oracle").is_dir():
-        from ..certify import modes
+        from ..exact.certify import modes
 
         if said := given(args, "source"):
             raise InputError(f"{said[0]} is for runs; the oracle starts from noise.")

@@ -3,9 +3,9 @@ pictures (`images.py`), robots' episodes (`episodes.py`), and the explicit trans
 network's (`normalise.py`).
 """
 
+from ..codecs.columns import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config, within_float32
 from .episodes import Episodes, Observation, Windows
 from .files import read, save
-from .normalise import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config, within_float32
 from .points import DATASETS, Modes, Points, PointSet, along, load, mixture
 
 __all__ = [

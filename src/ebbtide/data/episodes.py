@@ -13,10 +13,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ..arrays import Stored, npz
+from ..codecs.columns import IDENTITY, Transform, transform_from_config
 from ..errors import InputError
 from ..memory import COPIES
 from .levels import Levels
-from .normalise import IDENTITY, Transform, transform_from_config
 
 
 class Robot(NamedTuple):

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..core.randomness import generator
 from ..errors import InputError
-from ..randomness import generator
 from ..specs import listed
 
 LABELS = ("labels", "y")  # as arrays of them are called

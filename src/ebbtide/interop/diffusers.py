@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..core.paths import DDPM, VE, Linear, Path
 from ..errors import InputError
-from ..paths import DDPM, VE, Linear, Path
 from ..specs import pick
 from ..training.checkpoint import load_json
 

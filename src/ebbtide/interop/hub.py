@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__, tune
+from .. import __version__
 from ..errors import EbbtideError, InputError, printable
+from ..exact import tune
 from ..training import checkpoint
 
 if TYPE_CHECKING:
     from ..recipes import Recipe
-    from ..trained import Trained
+    from ..training.trained import Trained
 
 
 FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", tune.FILE)
@@ -20,7 +21,7 @@ FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetenso
 
 def model_card(trained: "Trained", where: str, license: str = "") -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
-    from ..domains import domain
+    from ..kinds import domain
 
     if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
         raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
@@ -66,7 +67,7 @@ def _default_sampler(trained: "Trained") -> str:
 def _snippet(trained: "Trained", where: str) -> str:
     """The code that uses it: samples; of a policy, an action for what is seen."""
     if trained.observation is None:
-        return f"""from ebbtide.trained import Trained
+        return f"""from ebbtide.training.trained import Trained
 
 trained = Trained.from_pretrained({where!r})
 x = trained.sample(1000, seed=0)"""
@@ -79,8 +80,8 @@ x = trained.sample(1000, seed=0)"""
     seen = "\n".join(f"    {name!r}: {parts[name](*shape)}," for name, shape in shapes.items())
     return f"""import numpy as np
 
-from ebbtide.domains.robots import policy
-from ebbtide.trained import Trained
+from ebbtide.kinds.robots.kind import policy
+from ebbtide.training.trained import Trained
 
 robot = policy(Trained.from_pretrained({where!r}))
 robot.reset()  # before every episode

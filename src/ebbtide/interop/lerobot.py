@@ -31,10 +31,10 @@ from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from ..codecs.columns import Quantiles, Standardise
 from ..data import pictures
 from ..data.episodes import Episodes, numbered, resized
 from ..data.levels import Decoded, Levels, Tally
-from ..data.normalise import Quantiles, Standardise
 from ..errors import InputError
 from ..files import home, sync, writing_folder
 from ..memory import COPIES, room

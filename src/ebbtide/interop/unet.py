@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..core.paths import VE, Linear
 from ..errors import InputError
 from ..networks.embeddings import Timestep
 from ..networks.outline import Outline, fill
 from ..networks.unet import Attention, Block, Downsample, UNet
-from ..paths import VE, Linear
 from ..specs import pick
 from ..training import checkpoint
 from .diffusers import SCHEDULERS, Converted, from_diffusers

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
+from ..core.randomness import generator
 from ..data.levels import on_white
 from ..errors import InputError
-from ..randomness import generator
 
 SMALL = 32  # pixels; up to here a classifier of the set's own makes the features
 FEATURES_SEED, JUDGE_SEED = 0, 1  # constants, so that scores of two evaluations can be compared

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ..core.randomness import generator
 from ..errors import InputError
-from ..randomness import generator
 from ..specs import pick
 from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited, train_classifier
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside

@@ -18,9 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
-from ..compare import Method
 from ..errors import InputError
 from ..files import write_file
+from ..kinds.compare import Method
 from . import style
 from .style import Array, Limits
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ..compare import Method
 from ..errors import InputError
+from ..kinds.compare import Method
 from . import style
 from .style import Array
 

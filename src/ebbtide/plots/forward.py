@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from ..core.paths import DDPM, PATHS, Bridge, Linear, Path
 from ..errors import InputError
-from ..paths import DDPM, PATHS, Bridge, Linear, Path
 from ..samplers.ddim import transition_variance
 from . import style
 from .points import filmstrip

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
-from ..compare import Method
 from ..data.levels import on_white
 from ..errors import InputError
 from ..files import write_file
+from ..kinds.compare import Method
 from . import curves, style
 from .style import Array
 

@@ -16,8 +16,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from ..compare import Method
 from ..errors import InputError
+from ..kinds.compare import Method
 from ..specs import listed
 from . import style
 from .style import Array, Limits

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..compare import Comparison, Method, Sampling
-from ..domains import domain
 from ..errors import InputError
 from ..files import storage, write_file
+from ..kinds import domain
+from ..kinds.compare import Comparison, Method, Sampling
 from ..metrics import Measurement
 from ..metrics.floor import LEVEL, TINY
 from . import animation, curves, points, style

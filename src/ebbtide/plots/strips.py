@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from ..core.paths import Path
 from ..errors import InputError
-from ..paths import Path
 from . import animation, images as sheets, style
 from .images import HEAD, enlarge, fitting_factor, pictures, sheet
 from .style import Array

@@ -18,7 +18,7 @@ class Recipe:
     """What to train and how to sample it; values such as `ddpm:betas=linear,steps=1000` are rows of tables."""
 
     domain: ClassVar[str] = ""
-    """What kind of data it is for: the module of ebbtide.domains that knows it."""
+    """What kind of data it is for: the module of ebbtide.kinds that knows it."""
     sources: ClassVar[tuple[str, ...]] = ("data",)
     """The fields that name data: a built-in set, or a file, a folder or a set of the hub."""
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from tqdm import tqdm
 
+from ..core.randomness import key
 from ..errors import EbbtideError
-from ..randomness import key
 from ..training.processes import in_processes
 from .aloha import SUCCESS, Aloha
 

@@ -20,14 +20,14 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from ..codecs.columns import Transform
+from ..core.denoiser import DenoiserLike
+from ..core.guidance import Bounded
+from ..core.randomness import Draws, key
 from ..data.episodes import Robot, prompt_bytes
-from ..data.normalise import Transform
-from ..denoiser import DenoiserLike
 from ..errors import DivergedError, InputError
-from ..guidance import Bounded
-from ..randomness import Draws, key
+from ..inverse.chunking import Previous, real_time, soft_mask
 from ..samplers import sample
-from .chunking import Previous, real_time, soft_mask
 
 Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is the policy that says what is wrong with it
 _DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..core.denoiser import DenoiserLike
+from ..core.randomness import Draws
+from ..core.times import grid_times
 from ..errors import InputError
-from ..randomness import Draws
 from ..specs import bind
-from ..times import grid_times
 from .adaptive import dopri5
 from .bespoke import bespoke
 from .ddim import ddim, ddpm

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..core.denoiser import DenoiserLike
+from ..core.randomness import Draws
 from ..errors import DivergedError, InputError
-from ..randomness import Draws
 from ..specs import positive
 from .ode import Tableau, slope
 

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import mixtures
-from ..denoiser import DenoiserLike
+from ..core import mixtures
+from ..core.denoiser import DenoiserLike
+from ..core.paths import Path, Scales
+from ..core.randomness import Draws
+from ..core.targets import Estimate
 from ..errors import InputError
-from ..paths import Path, Scales
-from ..randomness import Draws
-from ..targets import Estimate
 
 Weights = Sequence[Sequence[float]]  # row i has the i + 1 weights of step i's end
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..core.denoiser import DenoiserLike
+from ..core.paths import Scales
+from ..core.randomness import Draws
 from ..errors import InputError
-from ..paths import Scales
-from ..randomness import Draws
 from ..specs import positive
 from .needs import gaussian_end, needed
 

@@ -28,10 +28,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..core.denoiser import DenoiserLike
+from ..core.paths import Path, Scales
+from ..core.randomness import Draws
 from ..errors import InputError
-from ..paths import Path, Scales
-from ..randomness import Draws
 from ..specs import pick
 from .multistep import Plan, Row, multistep, orders
 from .needs import gaussian_end

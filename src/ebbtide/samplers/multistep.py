@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
-from ..paths import Scales
-from ..randomness import Draws
+from ..core.denoiser import DenoiserLike
+from ..core.paths import Scales
+from ..core.randomness import Draws
 from .ode import EULER, Tableau, stages, step
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..core.denoiser import DenoiserLike
+from ..core.randomness import Draws
 from ..errors import InputError
-from ..randomness import Draws
 
 
 def gaussian_end(denoiser: DenoiserLike, sampler: str) -> None:

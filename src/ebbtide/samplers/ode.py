@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
-from ..paths import Path, Scales, Time
-from ..randomness import Draws
+from ..core.denoiser import DenoiserLike
+from ..core.paths import Path, Scales, Time
+from ..core.randomness import Draws
+from ..core.targets import Estimate, velocity
 from ..specs import pick
-from ..targets import Estimate, velocity
 from .needs import gaussian_end
 
 

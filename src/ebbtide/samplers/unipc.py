@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..core.denoiser import DenoiserLike
+from ..core.paths import Scales
+from ..core.randomness import Draws
 from ..errors import InputError
-from ..paths import Scales
-from ..randomness import Draws
 from ..specs import pick
 from .dpm_solver import shrinkage
 from .multistep import Plan, Row, multistep, orders

@@ -7,8 +7,8 @@ from ..memory import room
 from ..recipes import Recipe
 
 if TYPE_CHECKING:
-    from ..domains import Prepared
-    from ..trained import Trained
+    from ..kinds import Prepared
+    from .trained import Trained
 
 
 def rehearse(recipe: Recipe, accumulate: int = 1) -> "Trained":
@@ -18,8 +18,8 @@ def rehearse(recipe: Recipe, accumulate: int = 1) -> "Trained":
     """
     import torch
 
-    from ..denoiser import loss_weight
-    from ..domains import domain
+    from ..core.denoiser import loss_weight
+    from ..kinds import domain
     from .run import accelerate, begin
     from .trainer import Trainer
 
@@ -48,7 +48,7 @@ def rehearse(recipe: Recipe, accumulate: int = 1) -> "Trained":
 
 def _fits(recipe: Recipe, prepared: "Prepared", accumulate: int) -> None:
     """Refuse what this machine's memory can't hold; rough, but too low rather than too high."""
-    from ..trained import build_network
+    from .trained import build_network
 
     classes = len(prepared.classes)
     weights = list(build_network(recipe, prepared.shape, classes, prepared.observation, outline=True).parameters())

@@ -23,19 +23,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from .. import solver, tune
+from ..core.randomness import generator, key
 from ..data import IDENTITY
-from ..domains import Prepared, domain
 from ..errors import DivergedError, InputError, StorageError, printable
+from ..exact import fit as solver, tune
 from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
+from ..kinds import Prepared, domain
 from ..networks.fused import fast_bf16
-from ..randomness import generator, key
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick
-from ..trained import Trained, build_denoiser
 from . import checkpoint, seal, settings
 from .processes import follow_launcher
+from .trained import Trained, build_denoiser
 from .trainer import Data, Trainer
 
 if TYPE_CHECKING:

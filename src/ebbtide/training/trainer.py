@@ -12,13 +12,13 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..couplings import COUPLINGS, posterior_mean
-from ..denoiser import Denoiser, loss_weight
+from ..core.couplings import COUPLINGS, posterior_mean
+from ..core.denoiser import Denoiser, loss_weight
+from ..core.randomness import generator, keyed
+from ..core.times import TIMES, stratified_draws, uniform_draws
 from ..errors import DivergedError, InputError
-from ..randomness import generator, keyed
 from ..recipes import Recipe
 from ..specs import bind, pick
-from ..times import TIMES, stratified_draws, uniform_draws
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate

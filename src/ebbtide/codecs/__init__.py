@@ -1,0 +1,1 @@
+"""Codecs: how data is seen by a denoiser, fitted, stored with a run and undone on sampling."""

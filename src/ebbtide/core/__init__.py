@@ -1,0 +1,1 @@
+"""The one idea: paths, targets and denoisers; times, couplings, guidance; randomness."""

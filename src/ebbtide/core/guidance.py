@@ -1,0 +1,167 @@
+"""Guidance: wrappers that turn a denoiser into another denoiser. Weight 1 means off.
+
+ClassifierFree and Autoguidance say x̂ = x̂_weak + w (x̂_strong - x̂_weak) of x̂₀ and ε̂ alike, so the guided score is that
+of p_strong^w p_weak^{1-w} at each noise level. For w ≠ 1 these tilted densities are not the noised versions of one
+distribution: samples do not follow the tilt of the data, but for Gaussians of equal covariance.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import InputError
+from ..specs import positive
+from .denoiser import DenoiserLike
+from .paths import Path, Scales, Time
+from .targets import Estimate
+
+
+def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Float[Tensor, " b *d"]) -> Any:
+    """`weight` where low < t ≤ high, else 1: a float, or (b, 1, …, 1) where each sample has its own time."""
+    low, high = interval
+    time = t.t if isinstance(t, Scales) else t
+    if isinstance(time, Tensor) and len(time) > 1:
+        inside = ((time > low) & (time <= high)).to(x).reshape(-1, *[1] * (x.ndim - 1))
+        return 1 + (weight - 1) * inside if bool(inside.any()) else 1.0
+    return weight if low < time <= high else 1.0
+
+
+class Wrapper:
+    """What a wrapper passes on of the denoiser it holds."""
+
+    denoiser: DenoiserLike
+
+    @property
+    def path(self) -> Path:
+        return self.denoiser.path
+
+    @property
+    def gaussian_end(self) -> bool:
+        return self.denoiser.gaussian_end
+
+    @property
+    def needs_label(self) -> bool:
+        return getattr(self.denoiser, "needs_label", False)
+
+
+@dataclass(frozen=True)
+class ClassifierFree(Wrapper):
+    """x̂ = x̂_∅ + w (x̂_label - x̂_∅) (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6, whose w is ours minus 1).
+
+    weight: 1 is the conditional model itself, 0 the unconditional one, above 1 exaggerates the label.
+    null_label: the label that stands for "none", by convention the number of classes. Training replaces a share of
+    the labels with it (see training), so that one network knows both p(x) and p(x | label).
+    interval: times (low, high] in which guidance acts; outside, the weight is 1 (Kynkäänniemi et al. 2024,
+    arXiv:2404.07724). Where both estimates are needed they are one batch of 2b; conditions other than the label are
+    passed on as they are, so they have to fit 2b samples.
+
+    Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, a denoiser that never
+    learned the null label, and a missing label.
+    """
+
+    denoiser: DenoiserLike
+    weight: float
+    null_label: int
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self.weight, self.interval)
+        if self.needs_label:
+            raise InputError("Guidance needs a run trained with label_dropout above 0, which learns the null label.")
+
+    def __call__(
+        self, x_t: Float[Tensor, " b *d"], t: Time, /, *, label: Int[Tensor, " b"] | None = None, **cond: Any
+    ) -> Estimate:
+        if label is None:
+            raise InputError("Classifier-free guidance needs a label for each sample.")
+        w = active_weight(self.weight, self.interval, t, x_t)
+        if not isinstance(w, Tensor) and w == 1:
+            return self.denoiser(x_t, t, label=label, **cond)
+        time = t.t if isinstance(t, Scales) and isinstance(t.t, Tensor) else t
+        both_t = torch.cat([time, time]) if isinstance(time, Tensor) and len(time) > 1 else time
+        null = torch.full_like(label, self.null_label)
+        both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
+        b = len(x_t)
+        return both.map(lambda both: _extrapolate(both[b:], both[:b], w))
+
+
+@dataclass(frozen=True)
+class Autoguidance(Wrapper):
+    """x̂ = x̂_weak + w (x̂ - x̂_weak): away from a weaker version of the same model (Karras et al. 2024, arXiv:2406.02507).
+
+    Their Eq. 3, D_w = w D₁ + (1 - w) D₀, of x̂₀ and hence of ε̂, with D₀ smaller or trained for less long than D₁ and
+    the same conditions given to both. What the two get wrong alike, D₀ more so, is undone.
+
+    weight: 1 is the model itself, 0 the weak one. interval: times (low, high] in which guidance acts, as in
+    ClassifierFree. Two evaluations where it acts, one elsewhere. Inside ClassifierFree or around it, either works.
+
+    Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, and two denoisers whose
+    paths differ: x_t would mean different things to them.
+    """
+
+    denoiser: DenoiserLike
+    weak: DenoiserLike
+    weight: float
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self.weight, self.interval)
+        if self.weak.path != self.denoiser.path or self.weak.gaussian_end != self.denoiser.gaussian_end:
+            raise InputError(
+                f"Autoguidance needs two denoisers on the same path; got {self.denoiser.path} and {self.weak.path}."
+            )
+
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+        w = active_weight(self.weight, self.interval, t, x_t)
+        strong = self.denoiser(x_t, t, **cond)
+        if not isinstance(w, Tensor) and w == 1:
+            return strong
+        weak = self.weak(x_t, t, **cond)
+        return Estimate(_extrapolate(weak.x0, strong.x0, w), _extrapolate(weak.noise, strong.noise, w))
+
+
+@dataclass(frozen=True)
+class Bounded(Wrapper):
+    """x̂₀ kept within ±bound, and ε̂ = (x_t - α x̂₀)/σ moved with it, for data known to lie there.
+
+    The clipping of Ho et al. 2020 (arXiv:2006.11239), which other libraries do unasked; for data of any other range
+    it is plainly wrong. Where σ = 0 the noise stays as it is.
+
+    keep_noise: leave ε̂ as the network has it, as diffusers' DDIM does unless use_clipped_model_output. x_t is then no
+    longer α x̂₀ + σ ε̂, so only a sampler whose step is a x̂₀ + b ε̂, as DDIM's, sees the bound; one that steps by ε̂
+    alone (edm, deis, lms) does not.
+
+    Raises InputError for a bound that isn't above 0.
+    """
+
+    denoiser: DenoiserLike
+    bound: float = 1.0
+    keep_noise: bool = False
+
+    def __post_init__(self) -> None:
+        positive("Bounded", "bound", self.bound)
+
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+        c = self.path.at(t, x_t)
+        estimate = self.denoiser(x_t, t, **cond)
+        x0 = estimate.x0.clamp(-self.bound, self.bound)
+        if self.keep_noise or (not isinstance(c.sigma, Tensor) and c.sigma == 0):
+            return Estimate(x0, estimate.noise)
+        return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))
+
+
+def _check(weight: float, interval: tuple[float, float]) -> None:
+    low, high = interval
+    if not 0 <= low < high <= 1:
+        raise InputError(f"The guidance interval must satisfy 0 ≤ low < high ≤ 1; got {interval}.")
+    if not math.isfinite(weight):
+        raise InputError(f"The guidance weight must be finite; got {weight!r}.")
+
+
+def _extrapolate(weak: Tensor, strong: Tensor, w: Any) -> Tensor:
+    """weak + w (strong - weak), which is `strong` to the last bit where w = 1."""
+    return torch.lerp(weak, strong, w)

@@ -1,0 +1,218 @@
+"""When to train and where to step: training laws turn uniform numbers into times, grids list sampling times.
+
+A law is a quantile function u ∈ (0, 1) → t, so low-discrepancy u serve every law. A grid is n + 1 times from 1 to 0,
+for n steps, in float64 and independent of the sampler. Both are plain functions and a row of TIMES or GRIDS.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from ..specs import bind, positive
+from .mixtures import stored
+from .paths import DDPM, Path
+
+
+def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+    """n independent uniform numbers in the open interval (0, 1)."""
+    return torch.rand(n, generator=generator, device=generator.device).clamp(2**-24, 1 - 2**-24)
+
+
+def stratified_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+    """u_i = (i + w) / n mod 1 with one shared w: each uniform, together evenly spread, so the loss varies less.
+
+    Kingma et al. 2021 (VDM), arXiv:2107.00630, Appendix I.1. The examples come in random order, so u need not.
+    """
+    w = torch.rand(1, generator=generator, device=generator.device)
+    u = (torch.arange(n, device=generator.device) + w) / n
+    return u.clamp(2**-24, 1 - 2**-24)
+
+
+def uniform_law(u: Tensor, path: Path) -> Tensor:
+    """t = u (Ho et al. 2020, Algorithm 1; Lipman et al. 2023)."""
+    return u
+
+
+def logit_normal(u: Tensor, path: Path, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """t = 1 / (1 + e^{-(m + s Φ⁻¹(u))}): more training in the middle (Esser et al. 2024, arXiv:2403.03206, Eq. 19)."""
+    positive("logit_normal", "std", std)
+    return torch.sigmoid(mean + std * torch.special.ndtri(u))
+
+
+def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0.999) -> Tensor:
+    """t = 1 - s (1 - τ), τ ~ Beta(a, b): more training near the noise (π0, arXiv:2410.24164, Appendix B).
+
+    In π0's clock, where 1 is data, it is τ' = s (1 - z), z ~ Beta(1.5, 1), which is this in ours, where 1 is noise.
+    """
+    positive("beta", "a", a)
+    positive("beta", "b", b)
+    if not 0 < scale <= 1:
+        raise InputError(f"beta: scale must be above 0 and at most 1; got {scale!r}.")
+    if b == 1:
+        draw = u ** (1 / a)
+    else:
+        from scipy.special import betaincinv  # here: 0.2 s that only this law needs
+
+        quantile = betaincinv(a, b, u.double().cpu().numpy())
+        draw = torch.as_tensor(quantile).to(u)
+    return 1 - scale * (1 - draw)
+
+
+def log_normal(u: Tensor, path: Path, mean: float = -1.2, std: float = 1.2) -> Tensor:
+    """log(σ/α) ~ N(m, s²), as EDM trains (Karras et al. 2022, arXiv:2206.00364, Table 1: m = -1.2, s = 1.2)."""
+    positive("log_normal", "std", std)
+    return path.time_of((mean + std * torch.special.ndtri(u)).exp())
+
+
+TIMES: dict[str, Callable[..., Tensor]] = {
+    "uniform": uniform_law,
+    "logit_normal": logit_normal,
+    "beta": beta,
+    "log_normal": log_normal,
+}
+
+
+def uniform_grid(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+    """t_i = 1 - i/n."""
+    return 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
+
+
+def trailing(steps: int, path: Path, table: int = 0) -> Float[Tensor, " n_plus_1"]:
+    """Times that a discrete DDPM has, t = round(N - i N/n) / N, from t = 1.
+
+    Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even. table: N; 0 is the path's own, or 1000.
+    """
+    table = table or (len(path.log_alpha_bar) - 1 if isinstance(path, DDPM) else 1000)
+    if not 1 <= steps <= table:
+        raise InputError(f"The trailing grid has at most {table} steps, one per entry of its table; got {steps}.")
+    passed = torch.arange(steps + 1, dtype=torch.float64) * table / steps
+    return (table - passed).round() / table
+
+
+def quadratic(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+    """t_i = (1 - i/n)²: more steps near the data (DDIM's τ, Song et al. 2021, arXiv:2010.02502, Appendix D.2)."""
+    return uniform_grid(steps, path) ** 2
+
+
+def shifted(steps: int, path: Path, shift: float = 3.0) -> Float[Tensor, " n_plus_1"]:
+    """t = k u / (1 + (k - 1) u), u uniform: k > 1 puts more steps near the noise (Esser et al. 2024, Eq. 23)."""
+    positive("shifted", "shift", shift)
+    return shifted_power(steps, 1.0, shift)
+
+
+def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> Float[Tensor, " n_plus_1"]:
+    """Uniform in log(σ/α) from t = 1, then 0 (Lu et al. 2022, arXiv:2206.00927, Section 3.4).
+
+    t = 1 may have α = 0, an infinite σ/α, and is taken for ratio_max, unless the path ends below that; the last
+    step goes from ratio_min to 0.
+    """
+    ratio_max = _reached(path, ratio_max)
+    _ordered("log_snr", ratio_min, ratio_max)
+    return _from_ratios(path, lambda u: torch.exp(_lerp(math.log(ratio_max), math.log(ratio_min), u)), steps)
+
+
+def karras(
+    steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0
+) -> Float[Tensor, " n_plus_1"]:
+    """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5); ends as log_snr's."""
+    positive("karras", "rho", rho)
+    ratio_max = _reached(path, ratio_max)
+    _ordered("karras", ratio_min, ratio_max)
+    return _from_ratios(path, lambda u: _lerp(ratio_max ** (1 / rho), ratio_min ** (1 / rho), u) ** rho, steps)
+
+
+def power(steps: int, path: Path, exponent: float = 1.3) -> Float[Tensor, " n_plus_1"]:
+    """t_i = (1 - i/n)^p: p > 1 puts more steps near the data."""
+    positive("power", "exponent", exponent)
+    return uniform_grid(steps, path) ** exponent
+
+
+def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Float[Tensor, " n_plus_1"]:
+    """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
+    positive("flow_power", "exponent", exponent)
+    positive("flow_power", "shift", shift)
+    return from_flow(shifted_power(steps, exponent, shift), path)
+
+
+def shifted_power(steps: int, exponent: float, shift: float) -> Float[Tensor, " n_plus_1"]:
+    """k v / (1 + (k - 1) v), v = (1 - i/n)^p, falling from 1 to 0."""
+    v = (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** exponent
+    return shift * v / (1 + (shift - 1) * v)
+
+
+def of_mixtures(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+    """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py).
+
+    Beyond the largest table, which has no weights then, its nodes interpolated.
+    """
+    known = stored()
+    nodes = known[min(steps, max(known))].nodes
+    places = torch.arange(steps + 1, dtype=torch.float64) / steps * (len(nodes) - 1)
+    before = places.floor().clamp(max=len(nodes) - 2).long()
+    share = torch.tensor(nodes, dtype=torch.float64)
+    return from_flow(torch.lerp(share[before], share[before + 1], places - before), path)
+
+
+def from_flow(share: Float[Tensor, " n"], path: Path) -> Float[Tensor, " n"]:
+    """The times at which σ/(α + σ) is a share, falling from 1 to 0, of what it is at t = 1."""
+    last = path.along([1.0])[0]
+    fraction = share * (last.sigma / (last.alpha + last.sigma))
+    times = path.time_of(fraction / (1 - fraction))
+    return torch.cat([times.new_ones(1), times[1:-1], times.new_zeros(1)])
+
+
+GRIDS: dict[str, Callable[..., Tensor]] = {
+    "uniform": uniform_grid,
+    "power": power,
+    "flow_power": flow_power,
+    "log_snr": log_snr,
+    "karras": karras,
+    "quadratic": quadratic,
+    "shifted": shifted,
+    "trailing": trailing,
+    "mixtures": of_mixtures,
+}
+
+
+def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+    """The times of a grid's spec such as "karras:rho=5", or a list of one's own, "1, 0.7, 0.3, 0" in a command."""
+    if isinstance(grid, str) and not grid.strip()[:1].isdigit():
+        return bind(GRIDS, grid, "grid")(steps, path)
+    try:
+        values = [float(t) for t in (grid.split(",") if isinstance(grid, str) else grid)]
+    except ValueError:
+        raise InputError(f"A grid is a name, or times such as 1,0.7,0.3,0; got {grid!r}.") from None
+    falling = all(t > s for t, s in pairwise(values))
+    if len(values) < 2 or values[0] != 1 or values[-1] != 0 or not falling:
+        raise InputError(f"The times of a grid must fall from 1 to 0; got {str(grid)[:80]}.")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _from_ratios(path: Path, ratio: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+    """Times of n noise-to-signal ratios, u = 0 … 1, with the first put exactly at 1 and an exact 0 after the last."""
+    times = path.time_of(ratio(torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)))[:steps]
+    times = torch.cat([times.new_ones(1), times[1:], times.new_zeros(1)])
+    if not bool((times.diff() < 0).all()):
+        raise InputError(
+            "This grid's noise-to-signal range goes beyond the path's; lower ratio_max or raise ratio_min."
+        )
+    return times
+
+
+def _reached(path: Path, ratio_max: float) -> float:
+    """ratio_max, or the path's own σ/α at t = 1 where that is less."""
+    return min(ratio_max, path.along([1.0])[0].ratio)
+
+
+def _lerp(first: float, last: float, u: Tensor) -> Tensor:
+    return first + (last - first) * u
+
+
+def _ordered(row: str, low: float, high: float) -> None:
+    if not 0 < low < high < math.inf:
+        raise InputError(f"{row}: needs 0 < ratio_min < ratio_max; got {low!r} and {high!r}.")

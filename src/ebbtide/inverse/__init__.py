@@ -1,0 +1,1 @@
+"""Inverse problems: posterior sampling, RePaint, and chunks that continue one another."""

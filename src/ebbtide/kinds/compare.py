@@ -1,0 +1,312 @@
+"""Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
+
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import InputError, printable
+from ..files import locked, no_link, write_file
+from ..memory import room
+from ..recipes import RECIPES, Recipe
+from ..signals import Interrupted
+from ..training import checkpoint
+from ..training.processes import cores, in_processes
+from ..training.rehearsal import rehearse
+from ..training.run import clear, fit
+from ..training.trained import Trained
+from . import domain
+
+if TYPE_CHECKING:
+    from ..metrics import Measurement
+
+METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a domain compares the two methods."""
+
+    recipes: dict[str, str]  # by method: the recipe it takes what follows from
+    own: tuple[str, ...]  # fields of the recipe that are the method's; the others are the same for both
+    samplings: dict[str, list[tuple[str, str, str, int]]]  # by method: (label, sampler, grid, steps)
+    curve: dict[str, tuple[str, str, tuple[int, ...]]]  # quality against cost: (sampler, grid, numbers of steps)
+    curve_metrics: tuple[str, ...]  # the first that applies is drawn
+    curve_n: int  # samples for each point of the curve
+    summary: tuple[str, ...]  # metrics of the table that is printed
+    fewest: int  # examples to hold samples against
+
+
+@dataclass(frozen=True)
+class Method:
+    """One trained network. Everything is in data units; at t = 1 the noise then has the data's mean and spread."""
+
+    key: str  # "diffusion" or "flow": fixes its colour
+    name: str  # "DDPM", "Flow matching"
+    steps: np.ndarray  # training history: steps and
+    losses: np.ndarray  # mean loss since the entry before
+    seconds: float  # CPU seconds of training
+    evolution: list[tuple[int, np.ndarray]]  # (training step, samples (m, d)), from the same noise
+    walk_times: np.ndarray  # (k,) from 1 to 0
+    walk: np.ndarray  # (k, m, d): a deterministic run from the noise both methods share
+    fields: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]  # (t, places, velocities there, samples of x_t)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One way of sampling one network, and how good the samples are."""
+
+    method: str  # Method.key
+    label: str
+    sampler: str
+    steps: int
+    evaluations: int  # of the network, per sample
+    seconds: float
+    samples: np.ndarray
+    labels: np.ndarray | None
+    measurements: list["Measurement"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `ebbtide compare` found, ready to be drawn."""
+
+    title: str
+    command: str
+    real: np.ndarray
+    real_labels: np.ndarray | None
+    limits: tuple[float, float] | np.ndarray  # the frame of every picture: for all columns, or (d, 2)
+    methods: list[Method]
+    samplings: list[Sampling]
+    quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
+    quality_metric: str
+    floor: tuple[float, float]  # the range of truth's own
+    settings: dict[str, str]
+    classes: tuple[str, ...] = ()  # names of the labels
+    columns: tuple[str, ...] = ()  # names of the columns
+    domain: str = "points"
+    at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
+
+
+def compare(
+    recipe: Recipe,
+    out: Path,
+    *,
+    n: int = 4_000,
+    workers: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    command: str = "ebbtide compare",
+) -> Comparison:
+    """Train DDPM and flow matching with a recipe's data, network and steps; sample and measure both; see METHODS.
+
+    The two run in two processes where there are two cores (a script that calls this then needs
+    `if __name__ == "__main__":`, as ever with processes). Each is an ordinary run in a folder of its own, so an
+    interrupted comparison continues with resume=True.
+    """
+    room(8000 * n, f"n {n}")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, and a comparison needs a folder.")
+    for key in METHODS:
+        for place in (out / key, out / key / "checkpoints", out / key / "evolution"):
+            no_link(place)
+    jobs = []
+    own, plan = domain(recipe), domain(recipe).PLAN
+    for position, (key, name) in enumerate(METHODS.items()):
+        row = RECIPES[plan.recipes[key]]()
+        its = {field: getattr(row, field) for field in plan.own}
+        begun = _begun(out / key)
+        options = {"resume": resume and begun, "progress": progress, "position": position}
+        jobs.append((key, name, replace(recipe, **its), out / key, n, options))
+    if not (resume or overwrite) and any((out / key).exists() for key in METHODS):
+        raise InputError(f"{out} already holds a comparison; resume it, overwrite it, or choose another folder.")
+    if resume and not any(_begun(out / key) for key in METHODS):
+        raise InputError(f"{out} holds no comparison to resume.")
+    for job in jobs:  # what is wrong with the data or the recipe is said before anything is written
+        rehearse(job[2])
+    if len(own.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
+        raise InputError(f"{recipe.data} must have at least {plan.fewest} {own.UNITS}, to hold samples against.")
+    if overwrite:  # both at once, so that what is saved from here on is this comparison's
+        for folder in (out / key for key in METHODS if _begun(out / key)):
+            with locked(folder):
+                clear(folder)
+    with resumable(out, command):
+        studies = in_processes(_study, jobs) if workers > 1 and cores() > 1 else [_study(*job) for job in jobs]
+        return _assemble(recipe, studies, n, command)
+
+
+@contextmanager
+def resumable(out: Path, command: str) -> Iterator[None]:
+    """Where a signal falls in here, say how to go on, if anything is saved to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        saved = any(_begun(out / key) for key in METHODS)
+        rest = f"; saved. Continue with: {command} --resume" if saved else " before anything was saved."
+        raise Interrupted.by(stopped, rest) from None
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("step-*"))
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What one process brings home."""
+
+    method: Method
+    samplings: list[Sampling]
+    quality: dict[str, list[tuple[int, "Measurement"]]]
+
+
+def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
+        warnings.filterwarnings("ignore", module=r"ebbtide\.(data|kinds)\.")
+        trained = fit(recipe, folder, **options)
+    own, plan = domain(recipe), domain(recipe).PLAN
+    fitted = [(f"own solver, {one.evaluations}", one.sampler, one.grid, one.steps) for one in trained.tuned]
+    ways = plan.samplings[key] + fitted[-1:]
+    work = sum(steps * n for *_, steps in ways)
+    floors: dict[Any, Any] = {}
+    bar = tqdm(
+        total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
+        disable=not options["progress"], unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+    )  # fmt: skip
+    samplings = []
+    with bar:
+        for label, sampler, grid, steps in ways:
+            start = time.process_time()
+            x, labels, evaluations = _draw(trained, n, sampler, grid, steps, bar)
+            seconds = time.process_time() - start
+            rows = own.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors)
+            kept = own.kept(x), None if labels is None else labels.numpy()
+            samplings.append(
+                Sampling(key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
+            )
+        quality: dict[str, list[tuple[int, Measurement]]] = {}
+        curves = {
+            solver: [(sampler, grid, k) for k in counts] for solver, (sampler, grid, counts) in plan.curve.items()
+        }
+        for solver, points_of in (curves | {"own solver": [way[1:] for way in fitted]}).items():
+            points = []
+            for sampler, grid, steps in points_of:
+                x, labels, evaluations = _draw(trained, min(n, plan.curve_n), sampler, grid, steps)
+                rows = own.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, only=plan.curve_metrics)
+                points.append((evaluations, next(row for row in rows if row.name in plan.curve_metrics)))
+            quality |= {f"{name} · {solver}": points} if points else {}
+    return _Study(own.study(key, name, trained, folder), samplings, quality)
+
+
+def _draw(
+    trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tqdm | None = None
+) -> tuple[Tensor, Tensor | None, int]:
+    """n samples, the labels they were asked for, and how often the network was evaluated for each."""
+    seen: list[int] = []
+    hook = trained.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    labels = trained.in_proportion(n)
+    x = trained.sample(n, seed=trained.recipe.seed, label=labels, sampler=sampler, grid=grid, steps=steps, bar=bar)
+    hook.remove()
+    return x, labels, sum(seen) // n
+
+
+def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Comparison:
+    quality = {name: points for study in studies for name, points in study.quality.items()}
+    first = next(iter(quality.values()))[0][1]
+    return Comparison(
+        command=_shared(command, recipe),
+        methods=[study.method for study in studies],
+        samplings=[sampling for study in studies for sampling in study.samplings],
+        quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
+        quality_metric=first.name,
+        floor=(first.floor_low, first.floor_high),
+        at_floor={
+            name: min(reached)
+            for name, points in quality.items()
+            if (reached := [evaluations for evaluations, row in points if row.at_floor])
+        },
+        domain=recipe.domain,
+        **domain(recipe).shown(recipe, n),
+    )
+
+
+def _shared(command: str, recipe: Recipe) -> str:
+    """The command as the report shows it: names of files, not where they lie."""
+    shown, before = [], ""
+    for word in shlex.split(command):
+        option, equals, name = word.partition("=") if word.startswith("--") else ("", "", word)
+        if "/" in name or os.sep in name:
+            name = recipe.bare(name, (option or before).strip("-"))
+        shown.append(option + equals + name)
+        before = word
+    return shlex.join(shown)
+
+
+def summary(comparison: Comparison) -> str:
+    """The table of the comparison: a row per way of sampling, the metrics that rank, and truth's own below.
+
+    Beside what is at its floor stands a =.
+    """
+    from ..metrics.floor import LEVEL
+
+    wanted = domain(comparison).PLAN.summary
+    names = [row.name for row in comparison.samplings[0].measurements if row.name in wanted]
+    cells = [("", "sampler", "evaluations", "CPU s", *names)]
+    for s in comparison.samplings:
+        method = next(m.name for m in comparison.methods if m.key == s.method)
+        rows = {row.name: row for row in s.measurements}
+        values = (f"{rows[name].value:.4g}{' =' * rows[name].at_floor}" if name in rows else "-" for name in names)
+        cells.append((method, s.label, str(s.evaluations), f"{s.seconds:.1f}", *values))
+    rows = {row.name: row for row in comparison.samplings[0].measurements}
+    cells.append(("truth", "against truth", "", "", *(f"{rows[name].floor:.4g}" for name in names)))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
+    trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
+    title = printable(f"{comparison.title}; trained in {trained}")
+    key = f"=: can't be told from truth, p ≥ {LEVEL}"
+    return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1], key])
+
+
+def save_metrics(comparison: Comparison, folder: Path) -> Path:
+    """Write metrics.json: every number of the comparison, none of its points."""
+    whole = asdict(replace(comparison, methods=[], samplings=[]))
+    wanted = ("title", "command", "settings", "quality_metric", "quality", "floor", "at_floor")
+    numbers = {name: whole[name] for name in wanted}
+    numbers["training"] = [
+        {"method": m.name, "cpu_seconds": m.seconds, "last_loss": m.losses[-1].item() if len(m.losses) else None}
+        for m in comparison.methods
+    ]
+    numbers["samplings"] = [
+        {
+            **{name: getattr(s, name) for name in ("method", "label", "sampler", "steps", "evaluations", "seconds")},
+            "measurements": [row.record() for row in s.measurements],
+        }
+        for s in comparison.samplings
+    ]
+    path = folder / "metrics.json"
+    write_file(path, checkpoint.dump_json(_finite(numbers)))
+    return path
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a number that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

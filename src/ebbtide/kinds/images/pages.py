@@ -1,0 +1,249 @@
+"""The pictures of a run on images: `ebbtide sample`, `ebbtide plot` and the report of `ebbtide compare`."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...core.denoiser import DenoiserLike
+from ...core.guidance import Bounded
+from ...core.paths import PATHS
+from ...core.randomness import Draws
+from ...errors import InputError
+from ...exact.encoding import slerp
+from ...files import storage
+from ...inverse.posterior import PiGDM, masked
+from ...metrics import nearest
+from ...plots import curves, images, strips, style
+from ...plots.report import Picture, losses, still
+from ...recipes import ImageRecipe
+from ...samplers import trajectory
+from ...specs import bind
+from ...training.trained import Trained
+from ..points.pages import key_of
+from . import kind as domain
+
+if TYPE_CHECKING:
+    from ..compare import Comparison
+
+WALK = 6  # pictures of a strip
+FILM = 20  # pictures of an animation
+STEPS = 25  # of Heun, for every picture drawn here
+WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
+CLASSES = 10  # classes of a guidance grid at most
+
+
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
+    """Samples as a plain grid, a column for each class where they were asked for in turn."""
+    count = len(trained.classes)
+    by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
+    return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
+
+
+def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
+    """The samples nearest to a picture that was trained on, above it."""
+    train, held = domain.parts(_reading(trained))
+    shown = torch.from_numpy(domain.kept(x))
+    found = nearest(shown, train.x)
+    chosen = found.distance.argsort()[:most]
+    typical = float(nearest(held.x[:1000], train.x).distance.median()) if len(held.x) else None
+    figure = strips.neighbours(
+        shown[chosen].numpy(),
+        train.x[found.index[chosen]].numpy(),
+        found.distance[chosen].numpy(),
+        typical=typical,
+        title=f"The {len(chosen)} of {len(x)} samples that are nearest to a training picture",
+    )
+    style.save(figure, path)
+    return path
+
+
+def draw_training(grown: list[tuple[int, np.ndarray]], path: Path) -> Path:
+    """The samples drawn while training went on, as a strip."""
+    style.save(_training(grown), path)
+    return path
+
+
+def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
+    """Draw all that a run folder can show, yielding each picture as it is written."""
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+    walk = _walk(trained, FILM)
+    history = _history(folder)
+    grown = domain.evolution(folder, trained.shape)
+    stills: dict[str, Callable[[], Figure] | None] = {
+        "samples": lambda: images.grid(domain.kept(walk[-1][1]), title="Samples"),
+        "denoising": lambda: _denoising(trained, walk),
+        "forward": lambda: _forward(trained),
+        "interpolation": lambda: _interpolation(trained),
+        "guidance": (lambda: _guidance(trained)) if _guided(trained) else None,
+        "inpainting": (lambda: _inpainting(trained)) if trained.denoiser.gaussian_end else None,
+        "training": (lambda: _training(grown)) if grown else None,
+        "losses": (lambda: images.loss_and_speed(history, key=key_of(trained.recipe))) if history else None,
+    }
+    for name, draw in stills.items():
+        if draw is None:
+            continue
+        path = out / f"{name}.png"
+        style.save(draw(), path)
+        yield path
+    frames = np.stack([domain.kept(x) for _, x in walk])
+    yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
+    if len(grown) > 1:
+        yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
+
+
+def pictures(c: "Comparison") -> Iterator[Picture]:
+    """The report's pictures in order."""
+
+    def of(method: str) -> np.ndarray:
+        return next(s.samples for s in c.samplings if s.method == method)[:40]
+
+    yield Picture(
+        "real.png",
+        "Real pictures",
+        "What both methods learn from.",
+        still(lambda: images.grid(c.real[:40], columns=10, title="Real pictures")),
+    )
+    for method in c.methods:
+        label = next(s.label for s in c.samplings if s.method == method.key)
+        yield Picture(
+            f"samples-{method.key}.png",
+            f"Samples: {method.name}",
+            f"Drawn by {label}, not picked; the same noises for both methods.",
+            still(partial(images.grid, of(method.key), columns=10, title=f"Samples: {method.name}")),
+        )
+    for method in c.methods:
+        yield Picture(
+            f"denoising-{method.key}.png",
+            f"From noise to pictures: {method.name}",
+            "The same noises for both methods, by Heun's method: watch at which t shapes appear.",
+            still(partial(strips.denoising_strip, method.walk_times.tolist(), method.walk[:, :WALK])),
+        )
+    if c.quality:
+        yield Picture(
+            "quality.png",
+            "Quality against cost",
+            f"The grey band is what truth itself scores in {c.quality_metric} at this sample size.",
+            still(lambda: curves.quality_against_evaluations(c.quality, c.methods, c.quality_metric, c.floor)),
+        )
+    for method in c.methods:
+        if len(method.evolution) > 1:
+            yield Picture(
+                f"training-{method.key}.png",
+                f"Training, step by step: {method.name}",
+                "The same noises at every stage. Early pictures are horrible, and that says nothing of the last.",
+                still(partial(_training, method.evolution)),
+            )
+    yield from losses(c)
+
+
+def _reading(trained: Trained) -> ImageRecipe:
+    return cast(ImageRecipe, trained.reading())
+
+
+def _walk(trained: Trained, n: int) -> list[tuple[float, Tensor]]:
+    return list(
+        trained.trajectory(
+            n, seed=trained.recipe.seed, label=trained.in_turn(n), sampler="heun", grid="uniform", steps=STEPS
+        )
+    )
+
+
+def _denoising(trained: Trained, walk: list[tuple[float, Tensor]]) -> Figure:
+    """x_t above what the network makes of it."""
+    labels = trained.labels(trained.in_turn(WALK), WALK)
+    cond = {} if labels is None else {"label": labels}
+    with torch.no_grad():
+        guesses = [trained.denoiser(trained.to_network(x[:WALK]), max(t, 1e-3), **cond).x0 for t, x in walk]
+    shown = np.stack([domain.kept(trained.to_data(x)) for x in guesses])
+    return strips.denoising_strip([t for t, _ in walk], np.stack([domain.kept(x[:WALK]) for _, x in walk]), shown)
+
+
+def _forward(trained: Trained) -> Figure:
+    """A picture of the data, or else of the network's, on its way to noise."""
+    path = trained.recipe.path
+    try:
+        picture = domain.kept(domain.real(_reading(trained), 1, trained.recipe.seed)[0])[0]
+    except InputError:  # the pictures it learned from are not here, or nobody named them
+        picture = domain.kept(_walk(trained, 1)[-1][1])[0]
+    return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, picture)
+
+
+def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
+    """Samples from the great circles between pairs of noises."""
+    _, noise = next(trained.trajectory(2 * rows, seed=trained.recipe.seed))
+    x1 = trained.to_network(noise)
+    starts = torch.stack([slerp(x1[:rows], x1[rows:], k / (n - 1)) for k in range(n)], 1)
+    labels = trained.labels(trained.in_turn(rows), rows)
+    found = [
+        _ends(trained, starts[i], {} if labels is None else {"label": labels[i].expand(n)}, seed=0) for i in range(rows)
+    ]
+    return strips.interpolation(np.stack(found))
+
+
+def _guided(trained: Trained) -> bool:
+    return trained.recipe.learns_labels and trained.recipe.learns_null
+
+
+def _guidance(trained: Trained) -> Figure:
+    """The same noises by class and guidance weight."""
+    labels = trained.learned[:CLASSES]
+    classes, n = tuple(trained.classes[k] for k in labels), len(labels)
+    found = [
+        trained.sample(
+            n, seed=trained.recipe.seed, label=labels, guidance=weight, sampler="heun", grid="uniform",
+            steps=STEPS,
+        )
+        for weight in WEIGHTS
+    ]  # fmt: skip
+    return strips.guidance_grid(WEIGHTS, classes, np.stack([domain.kept(x) for x in found]))
+
+
+def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
+    """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
+    try:
+        train, held = domain.parts(_reading(trained))
+        real = held if len(held.x) >= rows else train
+        given, own = real.x[:rows], None if real.labels is None else real.labels[:rows]
+    except InputError:
+        given, own = torch.from_numpy(domain.kept(_walk(trained, rows)[-1][1])), trained.in_turn(rows)
+    mask = torch.zeros(trained.shape, dtype=torch.bool)
+    mask[:, :, : trained.shape[2] // 2] = True
+    known = trained.to_network(given.float())
+    labels = trained.labels(None, len(given) * ways)
+    if not trained.recipe.learns_null and own is not None:
+        labels = own.repeat_interleave(ways)
+    cond = {} if labels is None else {"label": labels}
+    every = masked(known.repeat_interleave(ways, 0), mask)
+    wrapped: DenoiserLike = Bounded(PiGDM(trained.denoiser, every))
+    *_, (_, x) = trajectory(
+        wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=2 * STEPS, sampler="ddpm",
+        grid="uniform", **cond,
+    )  # fmt: skip
+    filled = domain.kept(trained.to_data(x)).reshape(rows, ways, *trained.shape)
+    return strips.inpainting(given.numpy(), mask[0].numpy(), filled)
+
+
+def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> np.ndarray:
+    """The samples that the ODE makes of noises in the network's units."""
+    *_, (_, x) = trajectory(
+        trained.denoiser, trained.shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",
+        grid="uniform", start=x1, **cond,
+    )  # fmt: skip
+    return domain.kept(trained.to_data(x))
+
+
+def _training(grown: list[tuple[int, np.ndarray]]) -> Figure:
+    return strips.training_strip([step for step, _ in grown], np.stack([x for _, x in grown]))
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    from ...training.run import read_metrics
+
+    return [line for line in read_metrics(folder) if line["loss"] is not None]

@@ -1,0 +1,1 @@
+"""Points: the rows of a table."""

@@ -1,0 +1,88 @@
+"""The pictures of one run: `ebbtide sample` and `ebbtide plot`."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from torch import Tensor
+
+from ...errors import InputError
+from ...files import storage
+from ...plots import animation, curves, points, style
+from ...recipes import PointRecipe, Recipe
+from ...specs import listed
+from ...training.trained import Trained
+from ..compare import Method
+from .kind import limits, real_points, study
+
+
+def key_of(recipe: Recipe) -> str:
+    """Which method's colour a recipe wears: a path to noise by way of the velocity is a flow, the rest diffusion."""
+    return "flow" if recipe.target == "velocity" else "diffusion"
+
+
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
+    """Samples beside as many real points, where the data is at hand."""
+    recipe = cast(PointRecipe, trained.recipe)
+    panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
+    try:
+        real = real_points(cast(PointRecipe, trained.reading()), len(x), recipe.seed)
+        if real.x.shape[1:] == x.shape[1:]:
+            real_labels = None if labels is None else _array(real.labels)
+            panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", real_labels))
+    except InputError as error:
+        warnings.warn(f"{error} The samples are drawn without it.", stacklevel=2)
+    reference = panels[0].x
+    frame = limits(recipe, reference)
+    return style.save(_beside(trained, panels, frame, reference), path)
+
+
+def _beside(trained: Trained, panels: list[points.Panel], frame: np.ndarray, real: np.ndarray | None) -> style.Figure:
+    """Panels side by side, or the pairs of more than two columns."""
+    if len(frame) <= 2:
+        return points.scatter_panels(panels, frame, real=real, classes=trained.classes)
+    return points.pairs(panels, frame, real=panels[0].x if real is None else real, names=trained.columns)
+
+
+def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
+    """Draw all that a run folder can show, yielding each picture as it is written."""
+    recipe = cast(PointRecipe, trained.recipe)
+    method = study(key_of(recipe), recipe.path.partition(":")[0], trained, folder)
+    try:
+        real = real_points(cast(PointRecipe, trained.reading()), 10_000, recipe.seed).x.numpy()
+    except InputError as error:
+        warnings.warn(f"{error} The figures are drawn without it.", stacklevel=2)
+        real = None
+    frame = limits(recipe, method.walk[-1] if real is None else real)
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+    note = ""
+    if (d := len(frame)) > 2:
+        note = f"The first 2 of {d} columns" + (f": {listed(trained.columns[:2])}." if trained.columns else ".")
+    figures = {
+        "samples": lambda: _final(trained, method, real, frame),
+        "trajectories": lambda: points.trajectories([method], frame, real=real, note=note),
+        "intermediate": lambda: points.intermediate([method], frame, real=real, note=note),
+    }
+    if len(method.losses):
+        figures["losses"] = lambda: curves.losses([method])
+    if method.fields:
+        figures["vector_field"] = lambda: points.vector_field([method], frame)
+    for name, draw in figures.items():
+        yield style.save(draw(), out / f"{name}.png")
+    yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
+    if method.evolution:
+        yield animation.training_gif(out / "training.gif", [method], frame, real=real)
+
+
+def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
+    panels = [points.Panel("samples", method.walk[-1], style.colour(method.key))]
+    if real is not None:
+        panels.insert(0, points.Panel("real", real[: len(method.walk[-1])], style.REAL))
+    return _beside(trained, panels, frame, real)
+
+
+def _array(labels: Tensor | None) -> np.ndarray | None:
+    return None if labels is None else labels.numpy()

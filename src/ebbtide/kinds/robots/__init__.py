@@ -1,0 +1,1 @@
+"""Chunks of a robot's actions."""

@@ -1,0 +1,604 @@
+"""A trained denoiser with all it takes to use it: recipe, data transform, labels; loaded, sampled, shared."""
+
+import inspect
+import math
+import os
+import re
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .. import __version__, cache
+from ..core.denoiser import Denoiser, DenoiserLike
+from ..core.guidance import Bounded, ClassifierFree
+from ..core.paths import PATHS
+from ..core.randomness import Draws, key
+from ..core.times import GRIDS
+from ..data import Observation, Transform, transform_from_config, within_float32
+from ..errors import InputError
+from ..exact import fit as solver, tune
+from ..kinds import domain
+from ..memory import room
+from ..networks import NETWORKS
+from ..networks.outline import Outline, fill
+from ..recipes import Recipe
+from ..samplers import SAMPLERS, trajectory
+from ..samplers.facts import facts
+from ..specs import bind, parse, pick
+from . import checkpoint, seal
+
+FORMAT = 1
+CHUNK = 2048  # samples drawn together at most,
+NUMBERS = 2**16  # and numbers in them, but for large samples,
+ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
+SEEN = 2**22  # and numbers that a policy sees for them
+IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
+_AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
+Label = str | int | Sequence[int] | Tensor | None
+TIME = "t = 0 is data, t = 1 is noise"
+
+
+class Choice(NamedTuple):
+    """How samples are drawn."""
+
+    sampler: str
+    grid: str | Sequence[float]
+    steps: int
+
+
+def build_denoiser(
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
+) -> Denoiser:
+    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed.
+
+    outline: without weights, as `build_network`.
+    """
+    path = bind(PATHS, recipe.path, "path")()
+    bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
+    network = build_network(recipe, shape, classes, observation, outline=outline)
+    # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
+    return Denoiser(
+        network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
+        alpha_min=ALPHA_MIN,
+    )  # fmt: skip
+
+
+def build_network(
+    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
+) -> nn.Module:
+    """The network alone; sizes it can't have are an InputError.
+
+    outline: with parameters on the meta device, which take no memory; `networks.outline.fill` sets them.
+    """
+    row = bind(NETWORKS, recipe.network, "network")
+    told = {} if observation is None else {"observation": observation.shapes}
+    if ("observation" in inspect.signature(row).parameters) != bool(told):
+        raise InputError(
+            f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
+        )
+    with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
+        torch.manual_seed(recipe.seed)
+        try:
+            network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
+    return network
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a run folder, an exported folder or a hub repository holds, ready to sample in the data's own units."""
+
+    denoiser: Denoiser
+    recipe: Recipe
+    shape: tuple[int, ...]
+    transform: Transform | None = None
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    step: int = 0
+    tuned: tuple[tune.Tuned, ...] = ()
+    """Solvers of its own for a number of evaluations: fitted after training or by `ebbtide tune`, the latest last."""
+    observation: Observation | None = None
+    """What a policy's network is told at each chunk."""
+    frequencies: tuple[float, ...] = ()
+    """How often each class occurs in the data, if labels are learned; a run of an older version doesn't hold it."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What the user named and so may be opened, by field of the recipe: of a run just trained all that it names."""
+
+    def sample(
+        self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
+    ) -> Float[Tensor, " n *d"]:
+        """n samples in data units; options as in `trajectory`. Sample i depends on (seed, i) alone.
+
+        That is why they can be drawn in chunks, whose activations stay in the processor's cache.
+        bar: a progress bar, moved on by one for each sample and step.
+        """
+        labels = None if label is None else self.labels(label, n)
+        if (seen := options.pop("seen", None)) is not None:
+            _one_each(seen, n)
+        parts = []
+        chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
+        if self.observation is not None:  # pictures are what fills the memory
+            chunk = min(chunk, max(1, SEEN // sum(math.prod(shape) for shape in self.observation.shapes.values())))
+        for start in range(0, max(n, 1), chunk):
+            count = min(chunk, n - start)
+            own = None if labels is None else labels[start : start + count]
+            if seen is not None:
+                options["seen"] = {name: part[start : start + count] for name, part in seen.items()}
+            walk = self.trajectory(count, seed=seed, first=first + start, label=own, **options)
+            _, x = next(walk)
+            for _, x in walk:  # noqa: B007 - the last one is the sample
+                if bar is not None:
+                    bar.update(count)
+            parts.append(x)
+        return torch.cat(parts)
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        label: Label = None,
+        guidance: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        sampler: str | None = None,
+        grid: str | Sequence[float] | None = None,
+        steps: int | str | None = None,
+        bound: float | None = None,
+        seen: Mapping[str, Tensor] | None = None,
+        ids: Int[Tensor, " n"] | None = None,
+    ) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
+        """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
+
+        first: number of the first sample, to draw a set in pieces.
+        label: one class (name or number) for all samples, or one number each; none draws from all classes together.
+        steps: a number, or "auto:10" for the run's own solver of 10 evaluations, fitted now if it has none ("auto": the
+        one found last, else of 20 evaluations). Without these three, see `choice`.
+        guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
+        bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
+        seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
+        ids: each sample's number, instead of first, first + 1, …
+        """
+        if n < 1 or first < 0:
+            raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
+        how: dict[str, Any] = {"guidance": guidance, "interval": interval, "bound": bound}
+        if guidance != 1.0 and label is None:
+            raise InputError("Guidance needs a label to be guided towards.")
+        sampler, grid, steps = self.choice(sampler, grid, steps, **how)
+        device = next(self.denoiser.parameters()).device
+        draws = Draws.first(n, seed, first, device) if ids is None else Draws(seed, ids.to(device))
+        labels = self.labels(label, n, draws)
+        cond: dict[str, Any] = {} if labels is None else {"label": labels.to(device)}
+        cond |= self.context(n, seed, first, seen)
+        walk = trajectory(
+            self.steered(**how),
+            self.shape,
+            draws=draws,
+            steps=steps,
+            sampler=sampler,
+            grid=grid,
+            start=self.start(n, seed, first, draws),
+            **cond,
+        )
+        for t, x in walk:
+            yield t, self.to_data(x)
+
+    @torch.no_grad()
+    def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
+        """What a policy's network makes of its observations: the same at every step of a walk, so made once."""
+        if self.observation is None:
+            if seen is not None:
+                raise InputError("This run was trained without observations, so it can't be given any.")
+            return {}
+        if seen is None:
+            own = domain(self.recipe)
+            own.same_recording(self)
+            seen = own.recorded(self.reading(), n, seed, first)
+        _one_each(seen, n)
+        network: Any = self.denoiser.eval().network
+        device = next(network.parameters()).device
+        told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
+        return {"context": network.context(**told)}
+
+    def steered(
+        self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
+    ) -> DenoiserLike:
+        """The denoiser that these options of `trajectory` walk on."""
+        denoiser: DenoiserLike = self.denoiser.eval()
+        if guidance != 1.0:
+            denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
+        bound = self.recipe.bound if bound is None else bound
+        return Bounded(denoiser, bound) if bound else denoiser
+
+    def choice(
+        self,
+        sampler: str | None = None,
+        grid: str | Sequence[float] | None = None,
+        steps: int | str | None = None,
+        *,
+        progress: bool = False,
+        **how: Any,
+    ) -> Choice:
+        """The sampler, grid and steps that these options of `trajectory` come to; how: guidance, interval, bound.
+
+        Without any, a run whose recipe samples an ODE takes its own solver of 20 evaluations, if it was fitted one.
+        """
+        how = _AS_TRAINED | how
+        if how["bound"] == self.recipe.bound:  # said aloud
+            how["bound"] = None
+        if isinstance(steps, str):
+            if sampler or grid:
+                raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
+            return self._own(steps, progress, **how)
+        by_itself = sampler is grid is steps is None and how == _AS_TRAINED and self.observation is None
+        if by_itself and not facts(self.recipe.sampler).stochastic:
+            for one in reversed(self.tuned):
+                if one.weights and one.evaluations == solver.COUNTS[-1]:
+                    return Choice(one.sampler, one.grid, one.steps)
+        recipe = self.recipe
+        return Choice(
+            recipe.sampler if sampler is None else sampler,
+            recipe.grid if grid is None else grid,
+            recipe.sample_steps if steps is None else steps,
+        )
+
+    def _own(self, steps: str, progress: bool, **how: Any) -> Choice:
+        """The run's solver for "auto:N" evaluations, for "auto" the latest: stored with it, in the cache, or fitted."""
+        wanted = re.fullmatch(r"auto(?::([0-9]{1,6}))?", steps)
+        if not wanted:
+            raise InputError(f"steps must be a number, auto, or auto:N for N evaluations; got {steps!r}.")
+        latest = self.tuned[-1].evaluations if self.tuned else solver.COUNTS[-1]
+        count = int(wanted[1] or latest)
+        one = next((one for one in reversed(self.tuned) if one.evaluations == count), None)
+        if one is None or (how != _AS_TRAINED and count <= solver.COUNTS[-1]):
+            one = solver.kept(self, count, progress=progress, **how)
+        return Choice(one.sampler, one.grid, one.steps)
+
+    def fingerprint(self) -> str:
+        """A hash of the weights and of what is made of the network's answers."""
+        weights = self.denoiser.state_dict()
+        about = self.recipe.path, self.recipe.target, self.recipe.network, sorted(weights)
+        return cache.fingerprint(*about, tensors=(weights[name] for name in sorted(weights)))
+
+    def with_tuned(self, data: bytes, where: str) -> "Trained":
+        """With the solvers of a tuned.json, but for any that were found for other weights: of these it warns."""
+        found = tune.read(data, where)
+        own = self.fingerprint() if any(one.weights for one in found) else ""
+        if foreign := [one for one in found if one.weights not in ("", own)]:
+            counts = ", ".join(str(one.evaluations) for one in foreign)
+            warnings.warn(
+                f"{where}: its solvers for {counts} evaluations are of other weights, so they are not used.",
+                stacklevel=2,
+            )
+        return replace(self, tuned=tuple(one for one in found if one.weights in ("", own)))
+
+    def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
+        """From the network's units to the data's."""
+        return x if self.transform is None else self.transform.undo(x)
+
+    def to_network(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
+        """From the data's units to the network's."""
+        return x if self.transform is None else self.transform.apply(x)
+
+    def labels(self, label: Any, n: int, draws: Draws | None = None) -> Int[Tensor, " n"] | None:
+        """What `trajectory`'s label means for each of n samples of a conditional run; None for another run.
+
+        Without one it is the null label, or, where training hid no labels, one drawn as often as it occurs in the data,
+        by `draws` (of samples 0, 1, … and seed 0, unless given). InputError for a class that was never learned.
+        """
+        count = len(self.classes)
+        if not self.recipe.conditional:
+            if label is not None:
+                raise InputError("This run was trained without labels, so it can't be asked for one.")
+            return None
+        if label is None:
+            return torch.full((n,), count) if self.recipe.learns_null else self._drawn(draws or Draws.first(n, 0))
+        if not self.recipe.learns_labels:
+            raise InputError("This run learned no labels (label_dropout hid them all), so it can't be asked for one.")
+        if isinstance(label, str):  # a name first: classes may be called 1, 2, 3
+            number = re.fullmatch("[0-9]{1,9}", label) and label not in self.classes
+            label = int(label) if number else self.classes.index(pick(self.classes, label, "label"))
+        try:
+            labels = torch.as_tensor(label).reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            labels = torch.empty(0)
+        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        if not integers or len(labels) not in (1, n) or bool(((labels < 0) | (labels >= count)).any()):
+            raise InputError(f"label must be one or {n} of the classes 0 to {count - 1}; got {label!r}.")
+        if len(never := labels[torch.isin(labels.cpu(), self.learned, invert=True)]):
+            name = self.classes[int(never[0])]
+            raise InputError(f"label {name!r} can't be asked for: training had no example of it.")
+        return labels.long().expand(n)
+
+    @property
+    def learned(self) -> Int[Tensor, " c"]:
+        """The classes that training had an example of: all, where that isn't known."""
+        shares = self.frequencies or [1.0] * len(self.classes)
+        return torch.tensor([k for k, share in enumerate(shares) if share], dtype=torch.int64)
+
+    def shares(self) -> Float[Tensor, " k"]:
+        """How often each class occurs in the data; warns where that isn't known, and they are taken for equal."""
+        if self.frequencies:
+            return torch.tensor(self.frequencies, dtype=torch.float64)
+        warnings.warn(
+            "The run doesn't hold how often each class occurs (an older version wrote it): they are drawn evenly.",
+            stacklevel=2,
+        )
+        return torch.full((len(self.classes),), 1 / len(self.classes), dtype=torch.float64)
+
+    def in_turn(self, n: int) -> Int[Tensor, " n"] | None:
+        """Every class that was learned in turn, for n samples to look at; None for a run that learned no labels."""
+        return self.learned[torch.arange(n) % len(self.learned)] if self.recipe.learns_labels else None
+
+    def in_proportion(self, n: int) -> Int[Tensor, " n"] | None:
+        """Every class as often as in the data, for n samples to hold against it; None for a run that learned no labels.
+
+        The j-th sample of a class of frequency f takes the place (j + ½)/f. So each class is evenly spread, and classes
+        that are equally frequent come in turn.
+        """
+        if not self.recipe.learns_labels:
+            return None
+        shares = self.shares().tolist()
+        most = n + len(shares)  # places up to the n-th
+        count = torch.arange(most + 2, dtype=torch.float64) + 0.5
+        each = [(k, count[: int(most * f) + 2] / f) for k, f in enumerate(shares) if f]
+        order = torch.cat([places for _, places in each]).argsort(stable=True)[:n]
+        return torch.cat([torch.full_like(places, k, dtype=torch.int64) for k, places in each])[order]
+
+    def reading(self, what: str = "data") -> Recipe:
+        """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
+
+        InputError for a loaded run's file, folder or hub set that nobody named: a stranger may have written the recipe.
+        """
+        outside = self.recipe.outside()
+        if what in outside and what not in self.named:
+            raise InputError(_unnamed(what, outside[what]))
+        unread = {"source": "noise"} if "source" in outside.keys() - self.named.keys() else {}
+        return self.recipe.naming({**self.named, **unread})
+
+    def _drawn(self, draws: Draws) -> Int[Tensor, " n"]:
+        """Independent labels, each as likely as it is frequent in the data; sample i's depends on (seed, i) alone."""
+        z = Draws(key(draws.seed, "label"), draws.ids)(0, torch.empty(len(draws.ids), 1, dtype=torch.float64))
+        up_to = self.shares().cumsum(0)
+        return torch.searchsorted(up_to / up_to[-1], torch.special.ndtr(z[:, 0]).cpu(), right=True)
+
+    def start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
+        """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
+        device = draws.ids.device
+        start = domain(self.recipe).start(self.reading("source"), n, seed, first)
+        if start is None:
+            return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
+        return self.to_network(start).to(device)
+
+    # -- storage ---------------------------------------------------------------------------------------------------
+
+    def files(self, weights: dict[str, Tensor] | None = None) -> dict[str, bytes]:
+        """config.json and model.safetensors, as bytes by name."""
+        config = {
+            "format": FORMAT,
+            "ebbtide": __version__,
+            "torch": torch.__version__.split("+")[0],
+            "time": TIME,
+            "step": self.step,
+            "shape": list(self.shape),
+            "columns": list(self.columns),
+            "classes": list(self.classes),
+            "transform": None if self.transform is None else self.transform.to_config(),
+            "observation": None if self.observation is None else self.observation.to_config(),
+            "frequencies": list(self.frequencies),
+            "recipe": self.recipe.to_config(),
+        }
+        return {
+            "config.json": checkpoint.dump_json(config),
+            "model.safetensors": checkpoint.pack(self.denoiser.state_dict() if weights is None else weights),
+        }
+
+    def export(self, where: str, license: str = "") -> dict[str, bytes]:
+        """The files of a folder that leaves this machine, as `where`: those, the model card, and what was tuned.
+
+        Of the user's own files and folders they hold the last part of the name, not where they lie.
+        """
+        from ..interop.hub import model_card
+
+        shared = replace(self, recipe=self.recipe.shared())
+        tuned = {tune.FILE: tune.write(self.tuned)} if self.tuned else {}
+        return shared.files() | {checkpoint.README: model_card(shared, where, license).encode()} | tuned
+
+    @classmethod
+    def from_files(
+        cls, files: dict[str, bytes], name: str, named: Mapping[str, str] = MappingProxyType({})
+    ) -> "Trained":
+        """The inverse of `files`; `name` is what errors call it, `named` what may be opened (see `from_pretrained`)."""
+        where = f"{name}/config.json"
+        config = checkpoint.parse_json(files["config.json"], where)
+        if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
+            raise InputError(f"{where} is not a configuration of this version of ebbtide.")
+        if "model.safetensors" not in files:
+            raise InputError(f"{name} has no model.safetensors.")
+        weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
+        try:
+            trained = cls._from_config(config, weights, named, files)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{where} can't be used: {' '.join(str(error).split())}") from error
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
+        if tune.FILE in files:
+            trained = trained.with_tuned(files[tune.FILE], f"{name}/{tune.FILE}")
+        return trained
+
+    @classmethod
+    def _from_config(
+        cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: dict[str, bytes]
+    ) -> "Trained":
+        """Check every field, then build: nothing is allocated but what the weights at hand fill."""
+        config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
+        if "ebbflow" in config:  # the library's name before version 0.2
+            config["ebbtide"] = config.pop("ebbflow")
+        if set(config) != set(_FIELDS):
+            raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
+        for name, fits in _FIELDS.items():
+            if not fits(config[name]):
+                raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
+        recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
+        outside = recipe.outside()
+        if seal.holds(files, recipe):
+            named = outside | {**named}
+        if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
+            raise InputError(_unnamed(min(closed), outside[min(closed)]))
+        built = recipe.naming(named)
+        most = sum(part.numel() for part in weights.values())
+        for option, value in parse(recipe.network)[1].items():
+            if isinstance(value, int) and value > most:
+                raise InputError(f"its network's {option} can't be {value}: model.safetensors has {most} weights.")
+        shares = tuple(map(float, config["frequencies"]))
+        if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
+            raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
+        seen = None if config["observation"] is None else Observation.from_config(config["observation"])
+        room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
+        denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
+        outline = denoiser.state_dict()
+        for part in sorted(outline.keys() | weights.keys()):
+            described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
+            if described != found:
+                raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
+        transform = None if config["transform"] is None else transform_from_config(config["transform"])
+        if transform is not None:
+            within_float32(transform, "its transform")
+            transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
+        fill(denoiser, weights)
+        columns = tuple(config["columns"])
+        return cls(
+            denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,
+            frequencies=shares, named=dict(named),
+        )  # fmt: skip
+
+    @classmethod
+    def from_pretrained(cls, where: str | Path, **named: str) -> "Trained":
+        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
+
+        named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
+        names there. Nothing else outside of the run is opened, for it may be a stranger's, unless it was this user who
+        had it trained, on this machine (`training/seal.py`).
+        """
+        trained = cls._load(where, named)
+        if idle := named.keys() - trained.recipe.outside().keys():
+            raise InputError(f"{min(idle)} can't be named for {where}, which names none outside of itself.")
+        return trained
+
+    @classmethod
+    def _load(cls, where: str | Path, named: Mapping[str, str]) -> "Trained":
+        folder = Path(where)
+        if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
+            found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
+            if found is None:
+                raise InputError(f"{folder} holds no checkpoint yet.")
+            trained, tuned = cls.from_files(found[1], str(found[0]), named), folder / tune.FILE
+            if not tuned.exists():
+                return trained
+            return trained.with_tuned(checkpoint.read_file(tuned), str(tuned))
+        if os.path.isdir(folder):
+            return cls.from_files(checkpoint.read_folder(folder), str(folder), named)
+        if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
+            raise InputError(f"{where} is neither a run folder nor the name of a hub repository (user/name).")
+        from ..interop.hub import download
+
+        return cls.from_files(checkpoint.read_folder(download(str(where))), str(where), named)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, license: str = "") -> Path:
+        """Write config, weights, model card and manifest: what `from_pretrained` reads and the hub shows.
+
+        overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
+        license: of the weights, as the hub writes it (apache-2.0); the card has none unless given.
+        """
+        from ..interop.hub import FILES
+
+        target = Path(folder).resolve()
+        if target.exists():
+            if not overwrite:
+                raise InputError(f"{folder} exists; pass overwrite to replace it.")
+            if not target.is_dir() or any(path.name not in FILES for path in target.iterdir()):
+                raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
+        checkpoint.write_folder(target, self.export(target.name, license))
+        return Path(folder)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None, license: str = ""
+    ) -> str:
+        """Upload what `save_pretrained` writes to huggingface.co/<repository>; returns its address."""
+        from ..interop.hub import upload
+
+        return upload(self.export(repository, license), repository, private=private, token=token)
+
+
+from_pretrained = Trained.from_pretrained
+
+
+def _unnamed(what: str, name: str) -> str:
+    """That a loaded run names something which the user did not, and how to."""
+    uses = {
+        "data": "was trained on",
+        "source": "starts from",
+        "weights": "was built on",
+        "tokenizer": "reads prompts by",
+    }
+    return (
+        f"This run {uses[what]} {name}, which is opened only if you name it too: --{what} {shlex.quote(name)}, or "
+        f"where it lies now ({what}=… in from_pretrained)."
+    )
+
+
+def _one_each(seen: Any, n: int) -> None:
+    """InputError unless what was seen are tensors by name, each with a row for each of n samples."""
+    if not isinstance(seen, Mapping) or not all(isinstance(part, Tensor) and part.ndim for part in seen.values()):
+        raise InputError(f"seen must be a dict of tensors, a row for each sample; got {type(seen).__name__}.")
+    for name, part in seen.items():
+        if len(part) != n:
+            raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
+
+
+def _kind(part: Tensor | None) -> str:
+    if part is None:
+        return "none"
+    return f"{'float' if part.is_floating_point() else 'integer'} {str(tuple(part.shape))[:80]}"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _count(value: Any, low: int = 0) -> bool:
+    return type(value) is int and low <= value <= 10**12
+
+
+def _share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+# The fields of config.json, each with what it may hold.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": _count,
+    "ebbtide": lambda value: isinstance(value, str),
+    "torch": lambda value: isinstance(value, str),
+    "time": lambda value: value == TIME,
+    "step": _count,
+    "shape": lambda value: isinstance(value, list) and bool(value) and all(_count(part, 1) for part in value),
+    "columns": _texts,
+    "classes": _texts,
+    "transform": lambda value: value is None or isinstance(value, dict),
+    "observation": lambda value: value is None or isinstance(value, dict),
+    "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
+    "recipe": lambda value: isinstance(value, dict),
+}

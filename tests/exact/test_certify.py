@@ -1,0 +1,125 @@
+"""The certificates themselves: every sampler keeps its promises on every path; and what breaks one is found out."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ebbtide.core.paths import Linear
+from ebbtide.errors import InputError
+from ebbtide.exact import certify as certificates
+from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
+from ebbtide.samplers import SAMPLERS, ddpm, euler
+from ebbtide.samplers.dpm_solver import dpmpp_2m
+from ebbtide.samplers.facts import Facts, facts
+from problems import PATHS
+
+
+def failed(checks):
+    return [check for check in checks if check.passed is False]
+
+
+# Every row is certified at every test on three paths, its options and the other paths with the slow ones.
+@pytest.mark.parametrize(
+    "spec", [spec if spec in SAMPLERS else pytest.param(spec, marks=pytest.mark.slow) for spec in SPECS]
+)
+def test_every_sampler_keeps_its_promises(spec):
+    checks = list(certify(spec, ("linear",)))
+    assert not failed(checks)
+    assert any(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("spec", SAMPLERS)
+def test_every_sampler_keeps_its_promises_on_curved_paths_and_tables(spec, monkeypatch):
+    """With fewer steps and budgets than the slow tests have."""
+    monkeypatch.setattr(certificates, "STEPS", (160, 320))
+    monkeypatch.setattr(certificates, "BUDGETS", (10, 100))
+    for path in ("ddpm", "ve"):
+        checks = list(certify(spec, (path,)))
+        assert not failed(checks)
+        assert any(check.passed for check in checks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spec", "path"), [(spec, path) for spec in SPECS for path in PATHS if path != "linear"])
+def test_every_sampler_keeps_its_promises_on_the_other_paths(spec, path):
+    assert not failed(certify(spec, (path,)))
+
+
+def wrong_sigma(denoiser, x, times, *, draws=None):
+    """DDIM with σ_t where σ_s belongs."""
+    for now, then in pairwise(denoiser.path.along(times)):
+        x = denoiser(x, now).mix(then.alpha, now.sigma)
+        yield x
+
+
+def too_noisy(denoiser, x, times, *, draws=None):
+    """DDPM that adds a little more noise after each step."""
+    for i in range(len(times) - 1):
+        (x,) = ddpm(denoiser, x, times[i : i + 2], draws=draws)
+        x = x + 0.05 * float(times[i + 1] > 0) * draws(1000 + i, x)
+        yield x
+
+
+def a_tenth_too_wide(denoiser, x, times, *, draws=None):
+    """DDPM whose last step stretches its samples to a variance of 1.1 times what it should be."""
+    for end in ddpm(denoiser, x, times, draws=draws):
+        yield end
+    yield 1.1**0.5 * end
+
+
+def test_a_variance_a_tenth_off_is_seen_by_moments_and_by_distance():
+    """As DDPM's own isn't: moments and distances each see it."""
+    path, promised = Linear(), Facts(1, stochastic=True)
+    for sampler, kept in ((ddpm, True), (a_tenth_too_wide, False)):
+        std = [check for check in moments(sampler, path, "linear", promised) if "std at 200" in check.name]
+        assert [check.passed for check in (*std, *distances(sampler, path, "linear"))] == [kept, kept]
+
+
+def test_a_wrong_sampler_is_found_out():
+    assert failed(certify(wrong_sigma, ("linear",), Facts(1)))
+    assert failed(certify(euler, ("linear",), Facts(2)))
+    assert failed(certify(too_noisy, ("linear",), Facts(1, stochastic=True)))
+    assert not failed(certify(dpmpp_2m, ("linear",), Facts(2)))
+
+
+def test_a_sampler_that_breaks_is_a_failed_check():
+    def broken(denoiser, x, times, *, draws=None):
+        yield x + torch.ones(7)
+
+    (check,) = failed(certify(broken, ("linear",), Facts(1)))
+    assert check.name == "runs"
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+@pytest.mark.parametrize("name", PATHS)
+def test_the_grids_of_orders_are_the_same_noise_on_every_path(name, uneven):
+    path = PATHS[name]
+    ratios = torch.tensor([c.ratio for c in path.along(interior(path, 40, uneven))])
+    expected = torch.tensor([c.ratio for c in Linear().along(interior(Linear(), 40, uneven))])
+    torch.testing.assert_close(ratios, expected, rtol=1e-5, atol=0)
+    assert float(ratios[0]) == pytest.approx(9, rel=1e-5)
+    steps = ratios.log().diff()
+    assert uneven == (float(steps.max() / steps.min()) == pytest.approx(0.5, rel=1e-4))
+
+
+def test_every_row_is_certified_and_every_equivalent_exists():
+    assert set(SAMPLERS) <= {spec.partition(":")[0] for spec in SPECS}
+    for one, other, _ in EQUIVALENTS:
+        facts(one), facts(other)
+
+
+def test_json_has_every_check():
+    checks = list(certify("ddim", ("linear",)))
+    rows = json.loads(to_json({"ddim": checks}))["ddim"]
+    assert [row["name"] for row in rows] == [check.name for check in checks]
+
+
+def test_functions_are_loaded_by_name(tmp_path, monkeypatch):
+    (tmp_path / "of_my_own.py").write_text("def walk(denoiser, x, times, *, draws=None):\n    yield x\n")
+    monkeypatch.chdir(tmp_path)
+    assert load("of_my_own:walk").__name__ == "walk"
+    for name in ("of_my_own:run", "nowhere:walk"):
+        with pytest.raises(InputError, match="can't be loaded"):
+            load(name)

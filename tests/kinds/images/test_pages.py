@@ -1,0 +1,163 @@
+"""The pictures of a run on images show what the run's own samples are, and are drawn without its data, too."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ebbtide.kinds.compare import Comparison, Sampling
+from ebbtide.kinds.images import kind as domain, pages as image_run
+from ebbtide.metrics import Measurement
+from ebbtide.plots import images
+from ebbtide.plots.report import write_report
+from ebbtide.recipes import RECIPES
+from ebbtide.training.run import fit
+from ebbtide.training.trained import Trained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_run, "STEPS", 3)
+        patch.setattr(image_run, "FILM", 6)
+        patch.setattr(image_run, "WEIGHTS", (1.0, 3.0))
+        yield
+
+
+NAMES = ["samples", "denoising", "forward", "interpolation", "guidance", "inpainting", "training", "losses"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on a file of 4 × 4 pictures in three classes, so small that drawing it takes no time."""
+    folder, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (60, 4, 4, 3), np.uint8)
+    np.savez(folder / "tiny.npz", images=pictures, labels=np.arange(60) % 3)
+    recipe = replace(
+        RECIPES["flow-images"](), data=str(folder / "tiny.npz"), conditional=True, steps=4, batch=8, held_out=0.3,
+        network="unet-tiny:width=8",
+    )  # fmt: skip
+    return fit(recipe, folder / "run", snapshots=2, checkpoints=1, progress=False), folder
+
+
+def test_a_run_is_drawn(run, tmp_path):
+    """By a network that is told a label for every picture, whatever is drawn."""
+    (trained, folder), told = run, []
+    network = trained.denoiser.network
+    tell = lambda _, args, cond: told.append((len(args[0]), len(cond.get("label", ()))))
+    hook = network.register_forward_pre_hook(tell, with_kwargs=True)
+    drawn = [path.name for path in image_run.draw_run(trained, folder / "run", tmp_path)]
+    hook.remove()
+    assert told
+    assert all(pictures == labels for pictures, labels in told)
+    assert drawn == [*[f"{name}.png" for name in NAMES], "sampling.gif", "training.gif"]
+    assert all((tmp_path / name).stat().st_size > 1000 for name in drawn)
+    with Image.open(tmp_path / "sampling.gif") as film:
+        assert film.n_frames == 4
+    with Image.open(tmp_path / "training.gif") as film:
+        assert film.n_frames == 3
+
+
+def test_a_run_is_drawn_without_its_data(run, tmp_path):
+    trained, folder = run
+    gone = replace(trained, recipe=replace(trained.recipe, data=str(tmp_path / "gone.npz")))
+    drawn = [path.name for path in image_run.draw_run(gone, folder / "run", tmp_path)]
+    assert len(drawn) == len(NAMES) + 2
+
+
+def test_samples_are_tiles_of_the_sheet(run, tmp_path):
+    trained, _ = run
+    labels = torch.arange(6) % 3
+    x = trained.sample(6, label=labels, steps=3)
+    image_run.draw_samples(trained, x, labels, tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as sheet:
+        pixels = np.asarray(sheet)
+    factor = images.fitting_factor(4, 4, 3)
+    places = images.corners(6, 3, 4 * factor, 4 * factor)
+    for tile, (left, top) in zip(domain.kept(x), places.tolist(), strict=True):
+        shown = pixels[top : top + 4 * factor : factor, left : left + 4 * factor : factor]
+        assert (shown == tile.transpose(1, 2, 0)).all()
+
+
+def test_interpolation_ends_at_the_samples_of_its_noises(run, monkeypatch):
+    """Its first column is what the first noises become, its last what the others do."""
+    trained, _ = run
+    seen = []
+    monkeypatch.setattr(image_run.strips, "interpolation", lambda rows: seen.append(rows) or Figure())
+    image_run._interpolation(trained, rows=2, n=3)
+    labels = torch.tensor([0, 1])
+    how = {"sampler": "heun", "grid": "uniform", "steps": image_run.STEPS}
+    first = trained.sample(2, label=labels, **how)
+    last = trained.sample(2, first=2, label=labels, **how)
+    assert np.abs(seen[0][:, 0].astype(int) - domain.kept(first)).max() <= 1
+    assert np.abs(seen[0][:, 2].astype(int) - domain.kept(last)).max() <= 1
+
+
+def test_inpainting_keeps_what_was_given(run, monkeypatch):
+    trained, _ = run
+    monkeypatch.setattr(image_run, "STEPS", 25)
+    seen = []
+    monkeypatch.setattr(image_run.strips, "inpainting", lambda *parts: seen.append(parts) or Figure())
+    image_run._inpainting(trained, rows=2, ways=3)
+    original, mask, filled = seen[0]
+    _, held = domain.parts(trained.recipe)
+    assert (original == held.x[:2].numpy()).all()
+    assert mask.tolist() == [[True, True, False, False]] * 4
+    assert filled.shape == (2, 3, 3, 4, 4)
+    known = np.abs(filled.astype(int) - original[:, None])[..., :2]
+    unknown = np.abs(filled.astype(int) - original[:, None])[..., 2:]
+    assert known.max() <= 1
+    assert unknown.mean() > 3
+
+
+def test_guidance_rows_are_samples_with_that_weight(run, monkeypatch):
+    trained, _ = run
+    seen = []
+    monkeypatch.setattr(image_run.strips, "guidance_grid", lambda *parts: seen.append(parts) or Figure())
+    image_run._guidance(trained)
+    weights, classes, shown = seen[0]
+    assert (classes, shown.shape) == (("0", "1", "2"), (len(weights), 3, 3, 4, 4))
+    plain = trained.sample(3, label=torch.arange(3), sampler="heun", grid="uniform", steps=image_run.STEPS)
+    assert (shown[weights.index(1.0)] == domain.kept(plain)).all()
+
+
+def test_neighbours_are_the_nearest_training_pictures(run, monkeypatch):
+    trained, folder = run
+    train, _ = domain.parts(trained.recipe)
+    seen = []
+    monkeypatch.setattr(image_run.strips, "neighbours", lambda *parts, **more: seen.append((parts, more)) or Figure())
+    monkeypatch.setattr(image_run.style, "save", lambda *_: None)
+    x = train.x[[5, 9]].float() + torch.tensor([2.0, 1.0]).reshape(2, 1, 1, 1)
+    image_run.draw_neighbours(trained, x.clamp(0, 255), folder / "x.png")
+    (_shown, near, distance), more = seen[0]
+    assert (near == train.x[[9, 5]].numpy()).all()  # the nearer first
+    assert distance[0] < distance[1] <= 2
+    assert more["typical"] > 30
+
+
+def test_the_report_of_a_comparison(run, tmp_path):
+    trained, folder = run
+    flow = domain.study("flow", "Flow matching", trained, folder / "run")
+    rows = [Measurement("KID-classifier", 0.2, 0.1, 0.3, 0.0, -0.1, 0.1, "lower")]
+    samples = domain.kept(trained.sample(12, steps=2))
+    comparison = Comparison(
+        command="ebbtide compare", methods=[flow, replace(flow, key="diffusion", name="DDPM")], domain="images",
+        samplings=[Sampling(key, "Heun", "heun", 2, 3, 0.1, samples, None, rows) for key in ("flow", "diffusion")],
+        quality={"Flow matching · Heun": [(5, 0.3), (9, 0.2)]}, quality_metric="KID-classifier", floor=(-0.1, 0.1),
+        **domain.shown(trained.recipe, 12),
+    )  # fmt: skip
+    page = write_report(comparison, tmp_path).read_text()
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    each = {f"{what}-{key}.png" for what in ("samples", "denoising", "training") for key in ("flow", "diffusion")}
+    assert drawn == each | {"real.png", "quality.png", "losses.png"}
+    assert page.count("data:image/png") == len(drawn)
+    assert "42 pictures of 3 × 4 × 4, 18 held out" in page
+
+
+def test_a_loaded_run_draws_the_same(run):
+    trained, folder = run
+    again = Trained.from_pretrained(folder / "run")
+    assert torch.equal(again.sample(4, label=1, steps=3), trained.sample(4, label=1, steps=3))

@@ -1,0 +1,119 @@
+"""The pictures of one run, from one to three columns, with the data at hand or gone."""
+
+import numpy as np
+import pytest
+import torch
+
+from ebbtide.data import save
+from ebbtide.errors import InputError
+from ebbtide.kinds import evolution
+from ebbtide.kinds.points.pages import draw_run, draw_samples, key_of
+from ebbtide.recipes import RECIPES, PointRecipe
+from ebbtide.training.run import fit
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """d → a run on a file of d columns with two classes, its folder and its file."""
+    made = {}
+
+    def make(d):
+        if d not in made:
+            folder = tmp_path_factory.mktemp(f"columns{d}")
+            file = folder / "points.csv"
+            x = torch.randn(80, d, generator=torch.Generator().manual_seed(0))
+            save(file, x, labels=["a", "b"] * 40)
+            recipe = PointRecipe(data=str(file), label="label", conditional=True, steps=3, batch=16)
+            made[d] = fit(recipe, folder / "run", snapshots=1, progress=False), folder / "run", file
+        return made[d]
+
+    return make
+
+
+def test_velocity_is_the_colour_of_a_flow():
+    assert {name: key_of(row()) for name, row in RECIPES.items()} == {
+        "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow",
+        "ddpm-images": "diffusion", "flow-images": "flow", "edm-images": "diffusion",
+        "flow-policy": "flow", "pi0": "flow",
+        "flow-policy-pusht": "flow", "diffusion-policy-pusht": "diffusion", "pi0-pusht": "flow",
+        "flow-policy-aloha-transfer": "flow", "flow-policy-aloha-insertion": "flow", "pi0-aloha-transfer": "flow",
+        "pi0-aloha-insertion": "flow",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_samples_beside_real_points(trained, tmp_path, d, labelled):
+    run, _, _ = trained(d)
+    labels = torch.arange(40) % 2 if labelled else None
+    path = draw_samples(run, run.sample(40, label=labels), labels, tmp_path / "x.png")
+    assert path.stat().st_size > 5000
+
+
+def test_samples_without_the_data(trained, tmp_path):
+    run, _, file = trained(2)
+    content = file.read_text()
+    for now in (None, "a,b,c\n" + "1,2,3\n4,5,6\n" * 10):  # gone, and of another width
+        file.unlink() if now is None else file.write_text(now)
+        try:
+            assert draw_samples(run, run.sample(40), None, tmp_path / "x.png").exists()
+        finally:
+            file.write_text(content)
+
+
+@pytest.mark.parametrize("d", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_run_is_drawn_whole(trained, tmp_path, d):
+    run, folder, _ = trained(d)
+    paths = list(draw_run(run, folder, tmp_path / "plots"))
+    names = ["samples", "trajectories", "intermediate", "losses"] + ["vector_field"] * (d == 2)
+    assert [path.name for path in paths] == [f"{name}.png" for name in names] + ["sampling.gif", "training.gif"]
+    assert all(path.stat().st_size > 2000 for path in paths)
+
+
+def test_a_run_without_its_history_is_drawn(trained, tmp_path):
+    run, folder, _ = trained(1)
+    history = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").unlink()
+    try:
+        names = {path.name for path in draw_run(run, folder, tmp_path / "plots")}
+    finally:
+        (folder / "metrics.jsonl").write_text(history)
+    assert "samples.png" in names
+    assert "losses.png" not in names
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 3)), np.zeros(5), np.float64(1), np.array([["a"]]), np.zeros((0, 1))])
+def test_a_foreign_snapshot_is_one_sentence(trained, array):
+    run, folder, _ = trained(1)
+    foreign = folder / "evolution" / "step-00000002.npy"
+    np.save(foreign, array)
+    try:
+        with pytest.raises(InputError, match=r"step-00000002\.npy must hold samples of shape \(1,\)"):
+            evolution(folder, run.shape)
+    finally:
+        foreign.unlink()
+
+
+def test_other_names_are_no_snapshots(trained):
+    run, folder, _ = trained(1)
+    before = [step for step, _ in evolution(folder, run.shape)]
+    others = [folder / "evolution" / f"step-{name}.npy" for name in ("", "x", "²", "-1")]
+    for other in others:
+        other.write_text("notes")
+    try:
+        assert [step for step, _ in evolution(folder, run.shape)] == before
+    finally:
+        for other in others:
+            other.unlink()
+
+
+def test_a_damaged_snapshot_is_one_sentence(trained, tmp_path):
+    run, folder, _ = trained(1)
+    damaged = folder / "evolution" / "step-00000002.npy"
+    damaged.write_bytes(b"\x93NUMPY")
+    try:
+        with pytest.raises(InputError, match=r"step-00000002\.npy is damaged or cut short"):
+            list(draw_run(run, folder, tmp_path / "plots"))
+    finally:
+        damaged.unlink()
+    assert np.load(folder / "evolution" / "step-00000003.npy").shape == (1000, 1)

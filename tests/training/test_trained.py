@@ -1,0 +1,678 @@
+"""What a folder holds, ready to sample: loaded from anywhere, refused if edited, the same sample whatever is asked."""
+
+import json
+import math
+import os
+import pickle
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ebbtide.core.guidance import Bounded, ClassifierFree
+from ebbtide.core.randomness import Draws
+from ebbtide.data import DATASETS, save
+from ebbtide.errors import InputError
+from ebbtide.exact.tune import Tuned, read, write
+from ebbtide.training import checkpoint
+from ebbtide.training.trained import Trained, build_denoiser
+from training.runs import copy, run, sentence, tensors, tiny
+
+SMALL = {"steps": 3}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """One run of each kind that sampling tells apart."""
+    place = tmp_path_factory.mktemp("runs")
+    for name in ("flow", "ddpm", "conditional", "two sets"):
+        run(tiny(name), place / name, checkpoints=2, keep=2)
+    return place
+
+
+def load(folders, name) -> Trained:
+    return Trained.from_pretrained(folders / name)
+
+
+# --- loading and saving ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_a_checkpoint_its_link_and_an_export_are_the_same(folders, tmp_path):
+    trained = load(folders, "flow")
+    x = trained.sample(20, seed=5)
+    saves = folders / "flow" / "checkpoints"
+    exported = trained.save_pretrained(tmp_path / "export")
+    for where in (saves / "last", saves / "step-00000012", exported, str(exported)):
+        other = Trained.from_pretrained(where)
+        assert torch.equal(other.sample(20, seed=5), x)
+        assert other.step == 12
+        assert (other.recipe, other.transform, other.classes, other.columns, other.shape) == (
+            trained.recipe, trained.transform, trained.classes, trained.columns, trained.shape,
+        )  # fmt: skip
+    older = Trained.from_pretrained(saves / "step-00000006")
+    assert older.step == 6
+    assert not torch.equal(older.sample(20, seed=5), x)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "conditional", "two sets"])
+def test_a_round_trip_keeps_every_sample(folders, tmp_path, name):
+    trained = load(folders, name)
+    again = Trained.from_pretrained(trained.save_pretrained(tmp_path / "export"))
+    assert torch.equal(trained.sample(7, steps=3), again.sample(7, steps=3))
+
+
+def test_sampling_uses_the_average(folders):
+    held = tensors(folders / "flow")
+    state = load(folders, "flow").denoiser.state_dict()
+    for name, part in state.items():
+        assert torch.equal(part, held[f"model:{name}"])
+    assert any(not torch.equal(part, held[f"training:weights.{name}"]) for name, part in state.items())
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(folders, tmp_path):
+    folder = copy(folders / "flow", tmp_path / "run")
+    (folder / "checkpoints" / "last" / "model.safetensors").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"step-00000012/model\.safetensors is damaged.*Falling back"):
+        assert Trained.from_pretrained(folder).step == 6
+
+
+def test_saving_over_something_needs_to_be_asked_and_never_takes_more_than_its_own(folders, tmp_path):
+    trained, target = load(folders, "flow"), tmp_path / "export"
+    trained.save_pretrained(target)
+    with pytest.raises(InputError, match="exists; pass overwrite to replace it"):
+        trained.save_pretrained(target)
+    (target / "README.md").write_text("edited")
+    load(folders, "ddpm").save_pretrained(target, overwrite=True)
+    assert Trained.from_pretrained(target).recipe.path == "ddpm"
+    assert "edited" not in (target / "README.md").read_text()
+    (target / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds more than an exported model, so it is not replaced"):
+        trained.save_pretrained(target, overwrite=True)
+    assert (target / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is not replaced"):
+        trained.save_pretrained(tmp_path / "file", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_folder_one_stands_in_is_never_replaced(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    for name in (".", "..", "/"):
+        with pytest.raises(InputError, match="is not replaced"):
+            load(folders, "flow").save_pretrained(name, overwrite=True)
+    assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nowhere",
+        "a/b/c",
+        "user/../name",
+        "/nowhere/run",
+        "../up",
+        "-x/..",
+        "a b/c",
+        "",
+        "x" * 5000,
+        "nul\0l",
+        "user/näme",
+    ],
+)
+def test_a_name_that_is_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as refused:
+        Trained.from_pretrained(name)
+    if len(name) < 100 and "\0" not in name:
+        sentence(refused.value)
+
+
+def test_a_file_or_an_empty_folder_is_not_a_run(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    for name, words in (("file", "neither a run folder"), ("empty", "manifest.json"), ("begun", "no checkpoint yet")):
+        with pytest.raises(InputError, match=words) as refused:
+            Trained.from_pretrained(tmp_path / name)
+        sentence(refused.value)
+
+
+# --- what an edited folder may say ----------------------------------------------------------------------------------
+
+
+def edited(folders, tmp_path, change=None, weights=None, name="flow"):
+    """An exported folder whose config or weights were changed by someone who then made the manifest fit."""
+    files = checkpoint.read_folder(load(folders, name).save_pretrained(tmp_path / "export"))
+    if change is not None:
+        config = json.loads(files["config.json"])
+        changed = change(config)
+        files["config.json"] = json.dumps(config if changed is None else changed).encode()
+    if weights is not None:
+        state = checkpoint.unpack(files["model.safetensors"], "x")
+        changed = weights(state)
+        files["model.safetensors"] = changed if isinstance(changed, bytes) else checkpoint.pack(state)
+    checkpoint.write_folder(tmp_path / "export", files)
+    return tmp_path / "export"
+
+
+def recipe(**changes):
+    return lambda config: config["recipe"].update(changes)
+
+
+def top(**changes):
+    return lambda config: config.update(changes)
+
+
+EDITS = {
+    "another format": top(format=2),
+    "another clock": top(time="t = 1 is data"),
+    "an extra field": top(hook="os.system('true')"),
+    "a missing field": lambda c: c.pop("shape") and None,
+    "a list": lambda c: [c],
+    "a number": lambda c: 3,
+    "step as text": top(step="12"),
+    "step as a fraction": top(step=1.5),
+    "step below 0": top(step=-1),
+    "step without end": top(step=10**400),
+    "step true": top(step=True),
+    "shape as text": top(shape="22"),
+    "shape of fractions": top(shape=[2.0]),
+    "shape of nothing": top(shape=[]),
+    "shape of 0": top(shape=[0]),
+    "another shape": top(shape=[3]),
+    "two axes": top(shape=[2, 2]),
+    "a huge shape": top(shape=[10**12]),
+    "classes as text": top(classes="abc"),
+    "classes of numbers": top(classes=[1, 2]),
+    "columns as text": top(columns="xy"),
+    "versions as numbers": top(torch=2),
+    "transform as text": top(transform="none"),
+    "transform unknown": top(transform={"name": "builtins.eval"}),
+    "transform of another width": top(transform={"name": "standardise", "mean": [0.0], "std": [1.0]}),
+    "transform of NaN": top(transform={"name": "standardise", "mean": [math.nan, 0.0], "std": [1.0, 1.0]}),
+    "transform below 0": top(transform={"name": "standardise", "mean": [0.0, 0.0], "std": [-1.0, 1.0]}),
+    "transform too large": top(transform={"name": "standardise", "mean": [1e300, 0.0], "std": [1.0, 1.0]}),
+    "transform with code": top(transform={"name": "standardise", "mean": ["__import__('os')"], "std": [1.0]}),
+    "recipe as a list": top(recipe=[]),
+    "an unknown recipe field": recipe(callback="os.system"),
+    "a field of another type": recipe(steps="12"),
+    "a number for a name": recipe(path=1),
+    "true for a number": recipe(batch=True),
+    "NaN": recipe(lr=math.nan),
+    "infinity": recipe(lr=math.inf),
+    "a huge number": recipe(batch=10**310),
+    "an unknown path": recipe(path="wormhole"),
+    "a dotted path": recipe(path="os.path"),
+    "a path with code": recipe(path="__import__('os').system('true')"),
+    "a path option with code": recipe(path="vp:beta_min=__import__('os')"),
+    "a path without end": recipe(path="ddpm:steps=" + "9" * 30),
+    "an unknown target": recipe(target="wish"),
+    "an unknown network": recipe(network="torch.nn.Linear"),
+    "an option the network lacks": recipe(network="mlp:exec=1"),
+    "another width": recipe(network="mlp:width=16,depth=2"),
+    "a huge width": recipe(network="mlp:width=1000000000000,depth=2"),
+    "a large width": recipe(network="mlp:width=60000,depth=2"),
+    "a width below 0": recipe(network="mlp:width=-8,depth=2"),
+    "a depth without end": recipe(network="mlp:width=8,depth=100000000000"),
+    "an unknown sampler": recipe(sampler="subprocess.run"),
+    "an unknown grid": recipe(grid="../../grid"),
+    "labels it never had": recipe(conditional=True),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edited_config_is_refused_in_one_sentence(folders, tmp_path, what):
+    folder = edited(folders, tmp_path, EDITS[what])
+    with pytest.raises(InputError) as refused:
+        Trained.from_pretrained(folder)
+    assert f"{folder}/config.json" in sentence(refused.value)
+
+
+def test_the_edits_are_what_is_refused(folders, tmp_path):
+    """An edit that changes nothing loads."""
+    folder = edited(folders, tmp_path, lambda config: None, lambda state: None)
+    assert torch.equal(Trained.from_pretrained(folder).sample(3, steps=2), load(folders, "flow").sample(3, steps=2))
+
+
+class Explode:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+WEIGHTS = {
+    "NaN": lambda s: s["network.out.bias"].fill_(math.nan) is None,
+    "infinity": lambda s: s["network.from_x.weight"][0].fill_(math.inf) is None,
+    "another shape": lambda s: s.update({"network.out.bias": torch.zeros(1)}),
+    "a missing tensor": lambda s: s.pop("network.out.bias") is None,
+    "an extra tensor": lambda s: s.update(extra=torch.zeros(1)),
+    "integers": lambda s: s.update({"network.out.bias": torch.zeros(2, dtype=torch.int64)}),
+    "none at all": lambda s: s.clear(),
+    "a pickle": lambda s: pickle.dumps(Explode()),
+    "a torch file": lambda s: _torch_file(s),
+    "text": lambda s: b"weights, honestly",
+    "nothing": lambda s: b"",
+    "a header past the end": lambda s: (2**40).to_bytes(8, "little") + b"{}",
+    "a header that isn't JSON": lambda s: (4).to_bytes(8, "little") + b"}}{{",
+}
+
+
+def _torch_file(state):
+    import io
+
+    file = io.BytesIO()
+    torch.save({"state": Explode(), **state}, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("what", WEIGHTS)
+def test_weights_that_do_not_fit_are_refused_and_none_is_run(folders, tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    folder = edited(folders, tmp_path, weights=WEIGHTS[what])
+    with pytest.raises(InputError) as refused:
+        Trained.from_pretrained(folder)
+    assert "model.safetensors" in sentence(refused.value)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_without_a_model_is_refused(folders, tmp_path):
+    files = load(folders, "flow").files()
+    checkpoint.write_folder(tmp_path / "x", {"config.json": files["config.json"]})
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
+        Trained.from_pretrained(tmp_path / "x")
+
+
+def test_nothing_is_allocated_for_a_network_the_weights_can_not_fill(folders, tmp_path, monkeypatch):
+    """A width of 60 000 would take 30 GB; only its outline is made."""
+    folder = edited(folders, tmp_path, recipe(network="mlp:width=200,depth=3"))
+    made, real = [], torch.nn.init.kaiming_uniform_
+
+    def watched(tensor, **options):
+        made.append(tensor.device.type)
+        return real(tensor, **options)
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", watched)
+    with pytest.raises(InputError, match="it describes network"):
+        Trained.from_pretrained(folder)
+    assert set(made) == {"meta"}
+
+
+# --- sampling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm", "conditional", "two sets"])
+@pytest.mark.parametrize("first", [0, 3, 17])
+def test_sample_i_depends_on_seed_and_i_alone(folders, name, first):
+    """Alone, in a piece, in the whole: equal up to the rounding of matrix products of other heights."""
+    trained = load(folders, name)
+    whole = trained.sample(25, seed=2, steps=4)
+    piece = trained.sample(8, seed=2, first=first, steps=4)
+    torch.testing.assert_close(piece, whole[first : first + 8], rtol=1e-4, atol=1e-5)
+    alone = trained.sample(1, seed=2, first=first, steps=4)
+    torch.testing.assert_close(alone, whole[first : first + 1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(trained.sample(25, seed=3, steps=4), whole)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "conditional", "two sets"])
+def test_chunks_change_nothing(folders, name, monkeypatch):
+    trained, moved = load(folders, name), []
+    label = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0] if name == "conditional" else None
+    whole = trained.sample(10, seed=2, steps=4, label=label)
+    monkeypatch.setattr("ebbtide.training.trained.CHUNK", 4)
+    bar = type("Bar", (), {"update": staticmethod(moved.append)})
+    pieces = trained.sample(10, seed=2, steps=4, label=label, bar=bar)
+    torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-5)
+    assert sum(moved) == 10 * 4
+
+
+def test_starting_points_of_a_second_set_are_its_own_and_continue_across_blocks(folders):
+    trained = load(folders, "two sets")
+    starts = [next(trained.trajectory(n, seed=1, first=first))[1] for n, first in ((40, 4080), (3, 4095), (1, 4096))]
+    assert torch.equal(starts[0][15:18], starts[1])
+    assert torch.equal(starts[0][16:17], starts[2])
+    # All within 7 σ of one of the eight modes: false-positive rate 40 · e^-24.5 = 9e-10.
+    modes = DATASETS["eight_gaussians"].modes
+    assert torch.cdist(starts[0].double(), modes.means).amin(1).max() < 7 * modes.std
+    assert len(starts[0].unique(dim=0)) == 40
+
+
+def test_starting_points_from_a_file_are_its_rows(tmp_path):
+    table = tmp_path / "start.csv"
+    rows = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    save(table, rows)
+    trained = run(tiny("two sets", source=str(table)), tmp_path / "run")
+    draw = lambda n, first=0, seed=1: next(trained.trajectory(n, seed=seed, first=first))[1]
+    whole = draw(25)
+    torch.testing.assert_close(whole[7:12], draw(5, 7))
+    torch.testing.assert_close(whole[:10].sort(0).values, rows.sort(0).values)  # each once before any twice
+    torch.testing.assert_close(whole[10:20], whole[:10])
+    assert not torch.allclose(draw(10, seed=2), draw(10, seed=1))
+
+
+def test_the_transform_is_undone(folders):
+    """Samples are the raw ones, times std, plus mean, at every step."""
+    trained = load(folders, "flow")
+    raw = replace(trained, transform=None)
+    mean, std = torch.tensor(trained.transform.mean), torch.tensor(trained.transform.std)
+    assert not torch.allclose(std, torch.ones(2))
+    for (t, x), (s, z) in zip(trained.trajectory(4, steps=3), raw.trajectory(4, steps=3), strict=True):
+        assert t == s
+        torch.testing.assert_close(x, z * std + mean)
+    torch.testing.assert_close(trained.to_network(trained.to_data(z)), z)
+
+
+def test_a_trajectory_goes_from_noise_to_samples(folders):
+    trained = load(folders, "flow")
+    walk = list(trained.trajectory(4, steps=5))
+    assert len(walk) == 6
+    assert (walk[0][0], walk[-1][0]) == (1.0, 0.0)
+    assert torch.equal(walk[-1][1], trained.sample(4, steps=5))
+
+
+def test_options_override_the_recipe(folders):
+    trained = load(folders, "flow")
+    x = trained.sample(4)
+    recipe_own = {"sampler": trained.recipe.sampler, "grid": trained.recipe.grid, "steps": trained.recipe.sample_steps}
+    assert torch.equal(trained.sample(4, **recipe_own), x)
+    for option in ({"sampler": "euler"}, {"grid": "karras"}, {"steps": 4}):
+        assert not torch.equal(trained.sample(4, **option), x)
+
+
+def test_sampling_leaves_torchs_own_randomness_alone(folders):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load(folders, "ddpm").sample(3, steps=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("n", "first"), [(0, 0), (-1, 0), (3, -1)])
+def test_numbers_of_samples_out_of_range(folders, n, first):
+    with pytest.raises(InputError, match=f"n must be at least 1 and first at least 0; got {n} and {first}"):
+        load(folders, "flow").sample(n, first=first)
+
+
+@pytest.mark.parametrize("option", [{"steps": 0}, {"sampler": "rk45"}, {"grid": "even"}, {"sampler": "ddim:eta=x"}])
+def test_bad_options_are_refused(folders, option):
+    with pytest.raises(InputError):
+        load(folders, "flow").sample(2, **option)
+
+
+# --- labels and guidance --------------------------------------------------------------------------------------------
+
+
+def test_a_label_by_name_by_number_and_one_each(folders):
+    trained = load(folders, "conditional")
+    assert trained.classes == ("right", "left", "bottom")
+    named = trained.sample(4, label="left", **SMALL)
+    for label in ("1", 1, [1, 1, 1, 1], (1,), torch.tensor([1, 1, 1, 1])):
+        assert torch.equal(trained.sample(4, label=label, **SMALL), named)
+    assert not torch.equal(trained.sample(4, label="right", **SMALL), named)
+    each = trained.sample(4, label=[0, 1, 2, 1], **SMALL)
+    torch.testing.assert_close(each[1], named[1])
+    torch.testing.assert_close(each[3], named[3])
+
+
+def test_a_name_goes_before_a_number(folders):
+    """Classes called 1, 2, 3: "2" is the one of that name, 2 the one of that number."""
+    trained = replace(load(folders, "conditional"), classes=("1", "2", "3"))
+    assert trained.labels("2", 1).tolist() == [1]
+    assert trained.labels(2, 1).tolist() == [2]
+    assert trained.labels("0", 1).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["up", "3", 3, -1, [0, 1], [0, 1, 3, 0], [0.5] * 4, torch.tensor([0.0]), torch.tensor([True] * 4), "", "1.0"],
+)
+def test_labels_that_are_none_are_refused(folders, label):
+    with pytest.raises(InputError, match="label must be one") as refused:
+        load(folders, "conditional").labels(label, 4)
+    sentence(refused.value)
+
+
+def test_without_a_label_the_null_one_is_drawn(folders):
+    trained = load(folders, "conditional")
+    assert trained.labels(None, 3).tolist() == [3, 3, 3]
+    assert not torch.equal(trained.sample(4, **SMALL), trained.sample(4, label=0, **SMALL))
+
+
+def test_a_run_without_labels_refuses_them(folders):
+    with pytest.raises(InputError, match="trained without labels"):
+        load(folders, "flow").sample(2, label=0)
+    with pytest.raises(InputError, match="Guidance needs a label"):
+        load(folders, "flow").sample(2, guidance=2.0)
+
+
+def test_guidance_1_is_off_0_is_no_label_and_more_is_more(folders):
+    trained = load(folders, "conditional")
+    plain = trained.sample(4, label=0, **SMALL)
+    assert torch.equal(trained.sample(4, label=0, guidance=1.0, **SMALL), plain)
+    torch.testing.assert_close(trained.sample(4, label=0, guidance=0.0, **SMALL), trained.sample(4, **SMALL))
+    strong = trained.sample(4, label=0, guidance=3.0, **SMALL)
+    assert not torch.allclose(strong, plain)
+    nowhere = trained.sample(4, label=0, guidance=3.0, interval=(0.0, 1e-9), **SMALL)
+    torch.testing.assert_close(nowhere, plain)
+
+
+def test_guidance_towards_nothing_is_refused(folders):
+    trained = load(folders, "conditional")
+    with pytest.raises(InputError, match="Guidance needs a label"):
+        trained.sample(2, guidance=2.0)
+
+
+def learned(tmp_path, name="conditional", **changes) -> Trained:
+    """What a run that was trained like this gives back."""
+    run(tiny(name, **changes), tmp_path / "run")
+    return Trained.from_pretrained(tmp_path / "run")
+
+
+def uneven(tmp_path, counts=(5, 190, 0, 15)) -> str:
+    """An .npz of points around their label, whose classes are not equally frequent."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    x = 10.0 * labels[:, None] + torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
+    save(tmp_path / "uneven.npz", x, labels=labels)
+    return str(tmp_path / "uneven.npz")
+
+
+def test_where_no_label_was_hidden_each_is_drawn_as_often_as_in_the_data(tmp_path):
+    """Sample i's label depends on (seed, i) alone. 4000 draws of 5, 190 and 15 in 210, within 6 standard errors."""
+    trained = learned(tmp_path, data=uneven(tmp_path), label_dropout=0.0, held_out=0.0)
+    assert trained.classes == ("0", "1", "3")
+    assert trained.frequencies == pytest.approx((5 / 210, 190 / 210, 15 / 210))
+    draw = lambda n, seed, first=0: trained.labels(None, n, Draws.first(n, seed, first))
+    labels = draw(4000, 1)
+    for k, share in enumerate(trained.frequencies):
+        assert abs(int((labels == k).sum()) - 4000 * share) < 6 * math.sqrt(4000 * share)
+    assert torch.equal(draw(10, 1, 500), labels[500:510])
+    assert not torch.equal(draw(4000, 2), labels)
+    torch.testing.assert_close(trained.sample(6, seed=1, **SMALL), trained.sample(6, seed=1, label=labels[:6], **SMALL))
+    x = torch.zeros(1, 2)
+    with pytest.raises(InputError, match="never learned to do without a label"):
+        trained.denoiser(x, 0.5)
+    with pytest.raises(InputError, match="trained with label_dropout above 0"):
+        trained.sample(2, label=0, guidance=2.0)
+    with pytest.raises(InputError, match="trained with label_dropout above 0"):
+        ClassifierFree(Bounded(trained.denoiser), 2.0, 3)
+
+
+def test_where_every_label_was_hidden_none_can_be_asked_for(tmp_path):
+    trained = learned(tmp_path, label_dropout=1.0)
+    assert trained.in_turn(4) is trained.in_proportion(4) is None
+    assert trained.labels(None, 2).tolist() == [3, 3]
+    with pytest.raises(InputError, match="learned no labels"):
+        trained.sample(2, label=0)
+
+
+def test_a_class_without_an_example_cannot_be_asked_for(folders):
+    trained = replace(load(folders, "conditional"), frequencies=(0.25, 0.0, 0.75))
+    assert trained.in_turn(5).tolist() == [0, 2, 0, 2, 0]
+    assert trained.in_proportion(8).tolist() == [2, 0, 2, 2, 2, 0, 2, 2]
+    for label in ("left", 1, [0, 1, 2]):
+        with pytest.raises(InputError, match=r"label 'left' can't be asked for: training had no example of it\."):
+            trained.sample(3, label=label)
+
+
+def test_equally_frequent_classes_are_drawn_in_turn_and_others_in_proportion(folders):
+    """Every class within one of its share after any number of samples."""
+    trained = load(folders, "conditional")
+    assert trained.frequencies == (1 / 3,) * 3
+    assert trained.in_proportion(1000).tolist() == [i % 3 for i in range(1000)]
+    for shares in ((0.95, 0.05), (0.5, 0.3, 0.2), (1.0,), (1e-6, 1 - 1e-6)):
+        labels = replace(trained, classes=tuple("abc"[: len(shares)]), frequencies=shares).in_proportion(2000)
+        assert len(labels) == 2000
+        for k, share in enumerate(shares):
+            off = (labels == k).cumsum(0) - share * torch.arange(1, 2001)
+            assert off.abs().max() <= 1, shares
+
+
+def test_a_folder_without_frequencies_loads_and_draws_classes_evenly_with_a_warning(folders, tmp_path):
+    trained = load(folders, "conditional")
+    files = trained.files()
+    config = json.loads(files["config.json"])
+    del config["frequencies"]
+    old = Trained.from_files(files | {"config.json": json.dumps(config).encode()}, "old")
+    assert old.frequencies == ()
+    with pytest.warns(UserWarning, match="doesn't hold how often each class occurs"):
+        assert old.in_proportion(6).tolist() == [0, 1, 2, 0, 1, 2]
+    for wrong in ([0.5, 0.5], [0.5, 0.2, 0.2], [2, -1, 0], ["1", 0, 0], 1):
+        with pytest.raises(InputError, match="frequencies"):
+            Trained.from_files(files | {"config.json": json.dumps(config | {"frequencies": wrong}).encode()}, "bad")
+
+
+def test_a_folder_from_before_the_renaming_loads(folders, tmp_path):
+    """Version 0.1 wrote its name, ebbflow, as a key of config.json."""
+    trained = load(folders, "flow")
+    trained.save_pretrained(tmp_path / "old")
+    files = checkpoint.read_folder(tmp_path / "old")
+    config = json.loads(files["config.json"])
+    del config["ebbtide"]
+    config = {"format": config.pop("format"), "ebbflow": "0.1.0"} | config
+    checkpoint.write_folder(tmp_path / "old", files | {"config.json": json.dumps(config).encode()})
+    old = Trained.from_pretrained(tmp_path / "old")
+    assert torch.equal(old.sample(4, seed=1), trained.sample(4, seed=1))
+    assert "ebbflow" not in json.loads(old.files()["config.json"])
+
+
+# --- what was tuned -------------------------------------------------------------------------------------------------
+
+
+def tuned(n, **changes):
+    values = {
+        "sampler": "euler",
+        "grid": "quadratic",
+        "steps": n,
+        "rms": 0.1,
+        "median": 0.0,
+        "error": 0.0,
+        "usual": 1.0,
+    }
+    return Tuned(evaluations=n, **{**values, **changes})
+
+
+def test_auto_is_the_latest_or_the_one_of_that_number(folders):
+    trained = replace(load(folders, "flow"), tuned=(tuned(6), tuned(20), tuned(4)))
+    assert trained.choice(steps="auto") == ("euler", "quadratic", 4)
+    for n in (6, 20, 4):
+        assert trained.choice(steps=f"auto:{n}") == ("euler", "quadratic", n)
+    assert trained.choice(steps="auto:06")[2] == 6
+    # Of two for the same number the later one.
+    twice = replace(trained, tuned=(tuned(6), tuned(4), tuned(6, sampler="heun"), tuned(8)))
+    assert twice.choice(steps="auto:6")[0] == "heun"
+
+
+@pytest.mark.parametrize("steps", ["10", "Auto", "auto:", "auto:x", "auto:-1", "auto:1.5", " auto", "auto:1234567"])
+def test_other_words_for_steps_are_refused(folders, steps):
+    trained = replace(load(folders, "flow"), tuned=(tuned(6),))
+    with pytest.raises(InputError, match="steps must be a number, auto, or auto:N for N evaluations") as refused:
+        trained.choice(steps=steps)
+    sentence(refused.value)
+    with pytest.raises(InputError, match="steps must be a number, auto, or auto:N"):
+        trained.sample(2, steps=steps)
+
+
+def test_steps_auto_is_what_was_tuned(folders):
+    """Sampler, grid and steps are all taken; seeds and labels mean what they always do."""
+    trained = replace(
+        load(folders, "conditional"), tuned=(tuned(3), tuned(9, sampler="heun", grid="1,0.6,0.2,0", steps=3))
+    )
+    given = {"seed": 4, "label": [0, 1, 2, 1]}
+    by_hand = trained.sample(4, sampler="heun", grid=[1.0, 0.6, 0.2, 0.0], steps=3, **given)
+    assert torch.equal(trained.sample(4, steps="auto", **given), by_hand)
+    assert torch.equal(trained.sample(4, steps="auto:9", **given), by_hand)
+    assert [t for t, _ in trained.trajectory(4, steps="auto", **given)] == [1, 0.6, 0.2, 0]
+    other = trained.sample(4, sampler="euler", grid="quadratic", steps=3, **given)
+    assert torch.equal(trained.sample(4, steps="auto:3", **given), other)
+    assert not torch.equal(other, by_hand)
+    for option in ({"sampler": "heun"}, {"grid": "uniform"}):
+        with pytest.raises(InputError, match="chooses the sampler and the grid itself"):
+            trained.sample(4, steps="auto", **option)
+
+
+def test_what_was_tuned_is_loaded_with_a_run_and_carried_by_an_export(folders, tmp_path):
+    rows = (tuned(6), tuned(4, grid="1,0.5,0", steps=2))
+    folder = copy(folders / "flow", tmp_path / "run")
+    (folder / "tuned.json").write_bytes(write(rows))
+    trained = Trained.from_pretrained(folder)
+    assert trained.tuned == rows
+    exported = trained.save_pretrained(tmp_path / "export")
+    assert read((exported / "tuned.json").read_bytes(), "tuned.json") == rows
+    assert "tuned.json" in json.loads((exported / "manifest.json").read_text())
+    again = Trained.from_pretrained(exported)
+    assert again.tuned == rows
+    assert torch.equal(again.sample(3, steps="auto"), trained.sample(3, steps="auto"))
+    assert Trained.from_pretrained(again.save_pretrained(exported, overwrite=True)).tuned == rows
+    plain = load(folders, "flow").save_pretrained(tmp_path / "plain")
+    assert not (plain / "tuned.json").exists()
+    assert "tuned.json" not in load(folders, "flow").files()
+
+
+def test_a_tuned_file_that_was_edited_is_refused(folders, tmp_path):
+    """In an export the manifest tells; in a run, where it stands alone, its contents do."""
+    folder = copy(folders / "flow", tmp_path / "run")
+    (folder / "tuned.json").write_bytes(write([tuned(6)]))
+    exported = Trained.from_pretrained(folder).save_pretrained(tmp_path / "export")
+    for place, data, words in (
+        (exported, write([tuned(7)]), "sha256"),
+        (folder, b"[{}]", "is not what ebbtide tune writes"),
+        (folder, b"{", r"tuned\.json"),
+    ):
+        (place / "tuned.json").write_bytes(data)
+        with pytest.raises(InputError, match=words) as refused:
+            Trained.from_pretrained(place)
+        assert str(place / "tuned.json") in sentence(refused.value)
+
+
+# --- the untrained start --------------------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_the_seeds(folders):
+    one, same, other = (build_denoiser(tiny(seed=seed), (2,), 0).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["network.from_x.weight"], other["network.from_x.weight"])
+
+
+def test_no_warning_on_the_way(folders):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(folders, "flow").sample(2, steps=2)
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.2)])
+def test_a_denoiser_of_another_precision_draws_the_same(folders, dtype, apart):
+    trained = load(folders, "flow")
+    expected = trained.sample(20, steps=3)
+    trained.denoiser.to(dtype)
+    found = trained.sample(20, steps=3)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - expected).abs().max()) < apart * float(expected.std())
+
+
+def test_torchs_default_dtype_changes_no_sample_but_its_rounding(folders):
+    expected = load(folders, "flow").sample(20, steps=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = load(folders, "flow").sample(20, steps=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
