@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
 from ebbtide.core.paths import PATHS
 from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
-from ebbtide.specs import bind, parse, pick
+from ebbtide.specs import bind, parse, pick, require
 
 
 @dataclass(frozen=True)
@@ -200,3 +201,35 @@ def _number(text):
         return float(text)
     except ValueError:
         return 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "refused"),
+    [
+        (1, {"low": 1, "whole": True}, None),
+        (np.int64(3), {"low": 1, "whole": True}, None),
+        (0.5, {"low": 0, "below": 1}, None),
+        (-5.0, {}, None),
+        (0, {"low": 1, "whole": True}, "n must be at least 1; got 0."),
+        (1.0, {"low": 1, "whole": True}, "n must be a whole number, at least 1; got 1.0."),
+        (True, {"low": 1, "whole": True}, "n must be a whole number, at least 1; got True."),
+        (1, {"low": 0, "below": 1}, "n must be at least 0 and below 1; got 1."),
+        (0.0, {"above": 0}, "n must be above 0 and finite; got 0.0."),
+        (math.inf, {"above": 0}, "n must be above 0 and finite; got inf."),
+        (math.nan, {"low": 0, "high": 1}, "n must be at least 0 and at most 1; got nan."),
+        (math.nan, {}, "n must be finite; got nan."),
+        ("x", {"low": 0, "high": 1000000}, "n must be a number, at least 0 and at most 1000000; got 'x'."),
+        (
+            2**70,
+            {"low": 0, "high": 10**18, "whole": True},
+            f"n must be at least 0 and at most {10**18:.15g}; got {2**70}.",
+        ),
+    ],
+)
+def test_require_names_argument_range_and_value(value, limits, refused):
+    if refused is None:
+        assert require("n", value, **limits) is None
+        return
+    with pytest.raises(InputError) as error:
+        require("n", value, **limits)
+    assert str(error.value) == refused

@@ -8,6 +8,7 @@ import difflib
 import functools
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -88,10 +89,36 @@ def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def positive(row: str, name: str, value: float) -> None:
-    """Refuse an option of a row that isn't above 0 and finite."""
-    if not 0 < value < math.inf:
-        raise InputError(f"{row}: {name} must be above 0 and finite; got {value!r}.")
+def require(
+    what: str,
+    value: Any,
+    low: float | int | None = None,
+    high: float | int | None = None,
+    *,
+    above: float | int | None = None,
+    below: float | int | None = None,
+    whole: bool = False,
+) -> None:
+    """Raise InputError unless `value` is a number (whole: an integer) in the range; `low` and `high` belong to it.
+
+    what: the argument's name, as the user knows it. above, below: ends that don't belong to the range.
+    """
+    right = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
+    if (
+        right
+        and (whole or math.isfinite(value))
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    ):
+        return
+    ends = {"at least": low, "above": above, "at most": high, "below": below}
+    limits = [f"{word} {end:.15g}" for word, end in ends.items() if end is not None]
+    if not whole and high is None and below is None:
+        limits.append("finite")
+    kind = "" if right else "a whole number, " if whole else "a number, "
+    raise InputError(f"{what} must be {kind}{' and '.join(limits)}".rstrip() + f"; got {repr(value)[:60]}.")
 
 
 _KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..specs import bind, parse, pick, positive
+from ..specs import bind, parse, pick, require
 from .paths import Path, Scales, Time
 from .targets import TARGETS, Estimate, Target, decode, edm_inputs, encode
 
@@ -147,13 +147,13 @@ class Denoiser(nn.Module):
 
 def _min_snr(c: Scales, gamma: float = 5.0) -> Tensor:
     """min(SNR, γ), SNR = α²/σ² (Hang et al. 2023, arXiv:2303.09556, Section 3.4)."""
-    positive("min_snr", "gamma", gamma)
+    require("min_snr: gamma", gamma, above=0)
     return (c.alpha / c.sigma).square().clamp(max=gamma)
 
 
 def _edm_weight(c: Scales, data_std: float = 1.0) -> Tensor:
     """λ(σ) = (σ² + σ_d²) / (σ σ_d)²: leaves the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
-    positive("edm weight", "data_std", data_std)
+    require("edm weight: data_std", data_std, above=0)
     ratio = c.sigma / c.alpha
     return (ratio**2 + data_std**2) / (ratio * data_std) ** 2
 

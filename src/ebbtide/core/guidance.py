@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import positive
+from ..specs import require
 from .denoiser import DenoiserLike
 from .paths import Path, Scales, Time
 from .targets import Estimate
@@ -143,7 +143,7 @@ class Bounded(Wrapper):
     keep_noise: bool = False
 
     def __post_init__(self) -> None:
-        positive("Bounded", "bound", self.bound)
+        require("Bounded: bound", self.bound, above=0)
 
     def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
         c = self.path.at(t, x_t)

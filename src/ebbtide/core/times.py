@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import bind, positive
+from ..specs import bind, require
 from .mixtures import stored
 from .paths import DDPM, Path
 
@@ -40,7 +40,7 @@ def uniform_law(u: Tensor, path: Path) -> Tensor:
 
 def logit_normal(u: Tensor, path: Path, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """t = 1 / (1 + e^{-(m + s Φ⁻¹(u))}): more training in the middle (Esser et al. 2024, arXiv:2403.03206, Eq. 19)."""
-    positive("logit_normal", "std", std)
+    require("logit_normal: std", std, above=0)
     return torch.sigmoid(mean + std * torch.special.ndtri(u))
 
 
@@ -49,8 +49,8 @@ def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0
 
     In π0's clock, where 1 is data, it is τ' = s (1 - z), z ~ Beta(1.5, 1), which is this in ours, where 1 is noise.
     """
-    positive("beta", "a", a)
-    positive("beta", "b", b)
+    require("beta: a", a, above=0)
+    require("beta: b", b, above=0)
     if not 0 < scale <= 1:
         raise InputError(f"beta: scale must be above 0 and at most 1; got {scale!r}.")
     if b == 1:
@@ -65,7 +65,7 @@ def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0
 
 def log_normal(u: Tensor, path: Path, mean: float = -1.2, std: float = 1.2) -> Tensor:
     """log(σ/α) ~ N(m, s²), as EDM trains (Karras et al. 2022, arXiv:2206.00364, Table 1: m = -1.2, s = 1.2)."""
-    positive("log_normal", "std", std)
+    require("log_normal: std", std, above=0)
     return path.time_of((mean + std * torch.special.ndtri(u)).exp())
 
 
@@ -101,7 +101,7 @@ def quadratic(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
 
 def shifted(steps: int, path: Path, shift: float = 3.0) -> Float[Tensor, " n_plus_1"]:
     """t = k u / (1 + (k - 1) u), u uniform: k > 1 puts more steps near the noise (Esser et al. 2024, Eq. 23)."""
-    positive("shifted", "shift", shift)
+    require("shifted: shift", shift, above=0)
     return shifted_power(steps, 1.0, shift)
 
 
@@ -120,7 +120,7 @@ def karras(
     steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0
 ) -> Float[Tensor, " n_plus_1"]:
     """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5); ends as log_snr's."""
-    positive("karras", "rho", rho)
+    require("karras: rho", rho, above=0)
     ratio_max = _reached(path, ratio_max)
     _ordered("karras", ratio_min, ratio_max)
     return _from_ratios(path, lambda u: _lerp(ratio_max ** (1 / rho), ratio_min ** (1 / rho), u) ** rho, steps)
@@ -128,14 +128,14 @@ def karras(
 
 def power(steps: int, path: Path, exponent: float = 1.3) -> Float[Tensor, " n_plus_1"]:
     """t_i = (1 - i/n)^p: p > 1 puts more steps near the data."""
-    positive("power", "exponent", exponent)
+    require("power: exponent", exponent, above=0)
     return uniform_grid(steps, path) ** exponent
 
 
 def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Float[Tensor, " n_plus_1"]:
     """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
-    positive("flow_power", "exponent", exponent)
-    positive("flow_power", "shift", shift)
+    require("flow_power: exponent", exponent, above=0)
+    require("flow_power: shift", shift, above=0)
     return from_flow(shifted_power(steps, exponent, shift), path)
 
 

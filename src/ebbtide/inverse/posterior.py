@@ -31,7 +31,7 @@ from ..core.paths import Number, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
 from ..samplers.needs import boolean
-from ..specs import positive
+from ..specs import require
 
 LinearMap = Callable[[Tensor], Tensor]
 
@@ -194,7 +194,7 @@ class DPS(Posterior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("DPS", "strength", self.strength)
+        require("DPS: strength", self.strength, above=0)
         if not self.normalise and self.measurement.std == 0:
             raise InputError("DPS divides by the measurement's std, which is 0; use normalise=True, PiGDM or TMPD.")
 
@@ -224,7 +224,7 @@ class PiGDM(Posterior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("PiGDM", "data_std", self.data_std)
+        require("PiGDM: data_std", self.data_std, above=0)
         _at_least_one("PiGDM", self.steps)
 
     def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.denoiser import DenoiserLike
 from ..core.randomness import Draws
 from ..errors import DivergedError, InputError
-from ..specs import positive
+from ..specs import require
 from .ode import Tableau, slope
 
 DOPRI5 = Tableau(
@@ -59,7 +59,7 @@ def dopri5(
     error of that is of order end². Raises DivergedError when a sample needs more than max_steps.
     """
     for name, value in (("rtol", rtol), ("atol", atol), ("end", end)):
-        positive("dopri5", name, value)
+        require(f"dopri5: {name}", value, above=0)
     if max_steps < 1:
         raise InputError(f"dopri5: max_steps must be at least 1; got {max_steps}.")
     return _walk(_Problem(denoiser, cond, rtol, atol, float(times[0])), x, times.tolist(), end, max_steps)

@@ -17,7 +17,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.paths import Scales
 from ..core.randomness import Draws
 from ..errors import InputError
-from ..specs import positive
+from ..specs import require
 from .needs import gaussian_end, needed
 
 
@@ -42,7 +42,7 @@ def edm(
     """
     if not churn >= 0 or not churn_min >= 0 or math.isnan(churn_max):
         raise InputError(f"edm: churn and churn_min must be at least 0; got {churn!r} and {churn_min!r}.")
-    positive("edm", "noise", noise)
+    require("edm: noise", noise, above=0)
     gaussian_end(denoiser, "edm")
     if churn > 0:
         draws = needed(denoiser, draws, "edm with churn")
