@@ -39,15 +39,16 @@ from ebbtide.core.paths import PATHS, VE, Linear, Scales, Time
 from ebbtide.core.randomness import Draws, generator
 from ebbtide.core.targets import TARGETS, Estimate, decode
 from ebbtide.data import DATASETS
+from ebbtide.data.prepared import TensorData
 from ebbtide.errors import EbbtideError, InputError
+from ebbtide.kinds.runs import begin as prepare
 from ebbtide.metrics import sliced_w2
 from ebbtide.networks.embeddings import Fourier
 from ebbtide.recipes import RECIPES
 from ebbtide.samplers import sample
 from ebbtide.training.ema import ema_decay
-from ebbtide.training.run import prepare
 from ebbtide.training.schedule import learning_rate
-from ebbtide.training.trainer import TensorData, Trainer
+from ebbtide.training.trainer import Trainer
 
 from .pages import cpu_name, write_section
 

@@ -24,6 +24,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.exact.tune import steps_within
 from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.success import mean_score, success_rate
 from ebbtide.plots import style
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name, _, folder = word.partition("=")
         if not name or not folder:
             raise InputError(f"A policy must be given as NAME=RUN; got {word!r}.")
-        runs.setdefault(name, []).append(Trained.from_pretrained(folder))
+        runs.setdefault(name, []).append(from_pretrained(folder))
     plans = {name: [plan(run, args.evaluations) for run in own] for name, own in runs.items()}
     for name, own in plans.items():
         if any(other != own[0] for other in own):

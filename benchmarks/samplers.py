@@ -36,7 +36,8 @@ from ebbtide.core.paths import DDPM
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.exact import fit as solver
-from ebbtide.exact.tune import Tuned, tune
+from ebbtide.exact.tune import tune
+from ebbtide.exact.tuned import Tuned
 from ebbtide.samplers import SAMPLERS, trajectory
 
 from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned

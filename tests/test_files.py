@@ -29,9 +29,9 @@ from ebbtide.files import (
     writing_folder,
 )
 from ebbtide.kinds.compare import METHODS, compare
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.plots import animation, images, style, video
 from ebbtide.recipes import PointRecipe
-from ebbtide.training.trained import Trained
 from training.runs import Killed, run, sentence, tiny
 
 # --- the lock, and what the disk refuses ----------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_run_needs_no_links(tmp_path, monkeypatch):
         "step-00000009",
         "step-00000012",
     ]
-    assert Trained.from_pretrained(tmp_path / "run").step == 12
+    assert from_pretrained(tmp_path / "run").step == 12
 
 
 EVERY_MODULE = """

@@ -27,13 +27,13 @@ from ebbtide.core.times import GRIDS, TIMES, grid_times
 from ebbtide.data import images, load
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
-from ebbtide.kinds import evolution
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.samplers import SAMPLERS, sample
 from ebbtide.specs import bind, options
-from ebbtide.training.run import read_metrics
-from ebbtide.training.trained import Trained, build_denoiser, build_network
+from ebbtide.training.build import build_denoiser, build_network
+from ebbtide.training.history import evolution, read_metrics
+from ebbtide.training.trained import Trained
 
 pytestmark = pytest.mark.slow
 ODD = [

@@ -26,9 +26,11 @@ from ebbtide.cli.sample import Drawing, draw
 from ebbtide.data import images
 from ebbtide.errors import InputError
 from ebbtide.kinds.images.kind import MORE
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.recipes import ImageRecipe
 from ebbtide.training import checkpoint
-from ebbtide.training.trained import Trained, build_denoiser
+from ebbtide.training.build import build_denoiser
+from ebbtide.training.trained import Trained
 
 GIB = 2**30
 
@@ -188,8 +190,8 @@ READ = {
     "honest.gz": "images.load(path, progress=False)",
     "pictures": "images.load(path, cache=False, progress=False)",
     "numbers.parquet": "lerobot._parquet(Path(path), ['n'])",
-    "large": "Trained.from_pretrained(path)",
-    "sparse": "Trained.from_pretrained(path)",
+    "large": "from_pretrained(path)",
+    "sparse": "from_pretrained(path)",
 }
 SOUND = {
     "beside.npz": ("len(read(path).x)", "50"),
@@ -243,7 +245,7 @@ def test_a_large_shape_is_loaded_without_being_made(folder, monkeypatch):
     """Where there is room for its samples: 20 000 × 20 000 numbers would be 1.6 GB."""
     monkeypatch.setattr(memory, "available", lambda: 1e15)
     before = psutil.Process().memory_info().rss
-    assert Trained.from_pretrained(folder / "large").shape == (1, 20_000, 20_000)
+    assert from_pretrained(folder / "large").shape == (1, 20_000, 20_000)
     assert psutil.Process().memory_info().rss - before < 2**27
 
 

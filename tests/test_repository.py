@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import ebbtide
 from ebbtide import errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,6 +174,122 @@ def test_the_patterns_find_what_they_are_for():
     assert REGISTRIES.search("https://test." + "pypi" + ".org/simple")
     assert LOCAL_PATHS.search("open('/" + "home/me/data.csv')")
     assert not LOCAL_PATHS.search("src/home/x $HOME/work/x ~/work/x")
+
+
+def imports(path):
+    """The modules of ours that a file imports, at its top or inside functions; not those for type checkers alone."""
+    here = path.relative_to(SOURCE).with_suffix("").parts
+    package = here[:-1]  # of an __init__ too: it is its own package's
+    known = {module.relative_to(SOURCE).with_suffix("").parts for module in SOURCE.rglob("*.py")}
+    known = {parts[:-1] if parts[-1] == "__init__" else parts for parts in known}
+
+    def inside(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            yield child
+            yield from inside(child)
+
+    for node in inside(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+            elif (node.module or "").split(".")[0] == "ebbtide":
+                base = ()
+            else:
+                continue
+            named = tuple(node.module.split(".")) if node.module else ()
+            base += named if node.level else named[1:]
+            for alias in node.names:
+                target = (*base, alias.name)
+                yield ".".join(target if target in known else base)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "ebbtide":
+                    yield ".".join(alias.name.split(".")[1:])
+
+
+def graph():
+    """Module → the modules of ours that it imports. What the facade's table names it loads by name."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = {target for target in imports(path) if target != name}
+    found[""] |= set(ebbtide._HOME.values())
+    return found
+
+
+def circles(arrows):
+    """The groups of more than one module that reach each other (Tarjan 1972)."""
+    index, low, stack, groups = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in arrows[node]:
+            if target not in index:
+                visit(target)
+            if target in stack:
+                low[node] = min(low[node], low[target])
+        if low[node] == index[node]:
+            group = []
+            while not group or group[-1] != node:
+                group.append(stack.pop())
+            if len(group) > 1:
+                groups.append(sorted(group))
+
+    for node in arrows:
+        if node not in index:
+            visit(node)
+    return groups
+
+
+def test_imports_have_no_circle():
+    assert not circles(graph())
+
+
+# From the ground up; a room uses its own modules and those of the floors below it.
+FLOORS = (
+    ("errors", "memory", "signals", "version"),
+    ("arrays", "files", "formats"),
+    ("cache", "specs"),
+    ("losses",),
+    ("core",),
+    ("codecs", "networks", "recipes"),
+    ("data", "samplers"),
+    ("metrics",),
+    ("exact", "inverse"),
+    ("training",),
+    ("plots", "robots"),
+    ("interop",),
+    ("kinds",),
+    ("cli",),
+    ("", "__main__"),
+)
+
+
+def test_a_room_uses_only_rooms_below_it():
+    floor = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+    arrows = graph()
+    rooms = {name.split(".")[0] for name in arrows}
+    assert rooms <= floor.keys(), rooms - floor.keys()
+    upwards = [
+        f"{name} -> {target}"
+        for name, targets in arrows.items()
+        for target in targets
+        if name
+        and name.split(".")[0] != target.split(".")[0]
+        and floor[name.split(".")[0]] <= floor[target.split(".")[0]]
+    ]
+    assert not upwards, upwards
+
+
+def test_the_graph_sees_what_it_is_for(tmp_path):
+    arrows = graph()
+    assert {"kinds.points.kind", "kinds.images.kind", "kinds.robots.kind"} <= arrows["kinds"]
+    assert "interop.hub" in arrows["kinds.runs"]  # inside a function
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [["b", "c"]]
 
 
 def test_every_exit_code_is_documented():

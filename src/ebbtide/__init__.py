@@ -6,7 +6,7 @@ Reading order: core (paths → targets → denoiser → times → couplings) →
 import importlib
 from typing import Any
 
-__version__ = "0.2.0"
+from .version import __version__
 
 # Names are looked up on first use (PEP 562), so that `import ebbtide` and `ebbtide --help` don't wait for torch.
 _HOME = {

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import points
 from ebbtide.errors import InputError
-from ebbtide.training.run import prepare
+from ebbtide.kinds.runs import begin as prepare
 
 TINY = points.Plan(("ebbtide, flow",), rounds=2, block=2, seeds=(0, 1), ladder=(2, 3), samples=50, sets=2)
 

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from benchmarks import flows, samplers, solvers
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import mixture
+from ebbtide.kinds.runs import begin as prepare
 from ebbtide.recipes import ddpm, flow
-from ebbtide.training.run import prepare
 
 TINY = samplers.Plan(
     ("four corners",), ("grid of 25",), (), (), (4, 5), starts=6, tuned=("four corners",), tuning=8, reference=40,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ebbtide.cli import main
+from ebbtide.kinds.runs import fit
 from ebbtide.recipes import RECIPES
-from ebbtide.training.run import fit
 from recording import record
 
 POINTS = [name for name, row in RECIPES.items() if row().domain == "points"]

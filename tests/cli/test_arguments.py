@@ -185,7 +185,7 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     copy = f"copy{EVIL}"
     words = ["--label", "kind", "--conditional", "--steps", "3", "--batch", "16", "--snapshots", "2", "--out", run]
     named = ("--data", table)
-    monkeypatch.setattr("ebbtide.kinds.points.kind.WALK_POINTS", 20)
+    monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     commands = {
         "train": ("flow", *named, *words), "resume": (run,), "sample": (run, *FEW),
         "show": ("data", table, "--label", "kind"),

@@ -11,6 +11,7 @@ import torch
 from ebbtide.cli.likelihood import Likelihood as Arguments, _draw
 from ebbtide.data import DATASETS, Standardise
 from ebbtide.exact.likelihood import Likelihood
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training.trained import Trained
 
 from .conftest import TINY
@@ -26,7 +27,7 @@ def rows(out):
 
 def untrained(folder, scale=1.0):
     """The flow of an untrained network: with ŷ = 0 nothing moves, so it is N(0, 1) in its own units."""
-    trained = Trained.from_pretrained(folder)
+    trained = from_pretrained(folder)
     with torch.no_grad():
         for parameter in trained.denoiser.parameters():
             parameter.zero_()

@@ -14,7 +14,8 @@ from ebbtide.cli import main
 from ebbtide.cli.sample import Drawing
 from ebbtide.data import read, save
 from ebbtide.exact.likelihood import log_density
-from ebbtide.kinds.points.kind import unseen
+from ebbtide.kinds.points.data import unseen
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training.trained import Trained
 
 from .conftest import PICTURES, POINTS, TINY
@@ -200,7 +201,7 @@ def test_an_export_is_the_run(ebbtide, runs, tmp_path):
     assert ebbtide("export", runs / "flow", "--out", "model")[0] == 2
     assert ebbtide("export", runs / "edm", "--out", "model", "--overwrite")[0] == 0
     assert "arXiv:2206.00364" in (tmp_path / "model" / "README.md").read_text()
-    model, run = Trained.from_pretrained(tmp_path / "model"), Trained.from_pretrained(runs / "edm")
+    model, run = from_pretrained(tmp_path / "model"), from_pretrained(runs / "edm")
     assert (model.sample(5) == run.sample(5)).all()
 
 
@@ -240,7 +241,7 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbtide, unhid
     monkeypatch.setattr("ebbtide.cli.likelihood.MAP", 6)
     code, out, _ = ebbtide("likelihood", unhidden, "--steps", "8")
     found = float(out.split()[1])
-    trained = Trained.from_pretrained(unhidden)
+    trained = from_pretrained(unhidden)
     z = trained.to_network(unseen(trained.recipe, 10**6, 0).x)
     each = [
         log_density(trained.denoiser, z, steps=8, label=torch.full((len(z),), k)).exp() * share

@@ -13,7 +13,7 @@ import torch
 
 from ebbtide.cli.train import Running
 from ebbtide.recipes import RECIPES
-from ebbtide.training.run import read_metrics
+from ebbtide.training.history import read_metrics
 from recording import record
 
 from .conftest import PICTURES, TINY

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ebbtide.cli import main
-from ebbtide.exact.tune import Tuned, evaluations, read, write
-from ebbtide.training.trained import Trained
+from ebbtide.exact.tune import evaluations
+from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
+from ebbtide.kinds.runs import from_pretrained
 
 FEW = ("ddim", "heun:clock=flow", "midpoint:clock=flow", "exponential:order=2,form=x0,clock=flow,corrector=true")
 QUICK = ("--n", "16", "--reference", "20", "--depth", "grids")
@@ -36,7 +37,7 @@ def few(monkeypatch):
 
 
 def stored(run):
-    return read((run / "tuned.json").read_bytes(), "tuned.json")
+    return read_tuned((run / "tuned.json").read_bytes(), "tuned.json")
 
 
 def row(n, **changes):
@@ -66,7 +67,7 @@ def test_a_runs_winner_is_stored_and_steps_auto_draws_with_it(ebbtide, few, run,
     (found,) = stored(run)
     assert found.evaluations == 4
     assert out.startswith(f"4 evaluations: {found.steps} steps of {found.sampler}"[:60])
-    loaded = Trained.from_pretrained(run)
+    loaded = from_pretrained(run)
     assert loaded.tuned == (found,)
     assert found.weights == loaded.fingerprint()
     from ebbtide.core.times import grid_times
@@ -140,7 +141,7 @@ def test_a_run_has_a_path_of_its_own(ebbtide, run):
 
 
 def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbtide, few, run):
-    (run / "tuned.json").write_bytes(write([row(3), row(7)]))
+    (run / "tuned.json").write_bytes(write_tuned([row(3), row(7)]))
     assert ebbtide("tune", run, "--evaluations", "3", *QUICK)[0] == 0
     first, second = stored(run)
     assert first == row(7)
@@ -150,7 +151,7 @@ def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbtide, few, run):
 
 
 def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbtide, run, tmp_path):
-    (run / "tuned.json").write_bytes(write([row(2), row(6), row(4, sampler="heun", steps=3)]))
+    (run / "tuned.json").write_bytes(write_tuned([row(2), row(6), row(4, sampler="heun", steps=3)]))
     found = {}
     for steps in ("auto", "auto:2", "auto:6", "auto:4"):
         assert (
@@ -158,7 +159,7 @@ def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbtide, run, tmp_
             == 0
         )
         found[steps] = torch.from_numpy(np.load(tmp_path / "x.npy"))
-    loaded = Trained.from_pretrained(run)
+    loaded = from_pretrained(run)
     by_hand = lambda sampler, steps: loaded.sample(6, sampler=sampler, grid="quadratic", steps=steps)
     assert torch.equal(found["auto"], by_hand("heun", 3))
     assert torch.equal(found["auto:4"], found["auto"])
@@ -181,7 +182,7 @@ def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbtide, run, tmp_
     ],
 )
 def test_an_auto_that_can_not_be_is_one_sentence(ebbtide, run, tmp_path, steps, says):
-    (run / "tuned.json").write_bytes(write([row(2), row(6)]))
+    (run / "tuned.json").write_bytes(write_tuned([row(2), row(6)]))
     code, out, err = ebbtide("sample", run, "--n", "4", "--no-picture", "--out", "x.npy", "--steps", *steps)
     assert (code, out) == (2, "")
     assert err.startswith("ebbtide: ")
@@ -213,9 +214,9 @@ def test_a_run_that_was_never_tuned_is_fitted_a_solver(ebbtide, run, tmp_path, m
         b"[1]",
         b'[{"steps": 3}]',
         b"\xff\xfe",
-        write([row(3)]).replace(b'"euler"', b"7"),
-        write([row(3)]).replace(b'"steps": 3', b'"steps": 0'),
-        write([row(3)]).replace(b'"grid"', b'"grit"'),
+        write_tuned([row(3)]).replace(b'"euler"', b"7"),
+        write_tuned([row(3)]).replace(b'"steps": 3', b'"steps": 0'),
+        write_tuned([row(3)]).replace(b'"grid"', b'"grit"'),
     ],
 )
 def test_a_damaged_file_is_one_sentence(ebbtide, run, data):
@@ -233,14 +234,14 @@ def test_a_damaged_file_is_one_sentence(ebbtide, run, data):
     [({"sampler": "os.system"}, "sampler must be one of"), ({"grid": "../../grid"}, "grid must be one of")],
 )
 def test_a_file_with_other_names_runs_nothing(ebbtide, run, changes, says):
-    (run / "tuned.json").write_bytes(write([row(3, **changes)]))
+    (run / "tuned.json").write_bytes(write_tuned([row(3, **changes)]))
     code, _, err = ebbtide("sample", run, "--n", "4", "--no-picture", "--steps", "auto")
     assert code == 2
     assert says in err
 
 
 def test_what_was_tuned_goes_with_an_export(ebbtide, run, tmp_path):
-    (run / "tuned.json").write_bytes(write([row(3)]))
+    (run / "tuned.json").write_bytes(write_tuned([row(3)]))
     assert ebbtide("export", run, "--out", "shared")[0] == 0
     assert json.loads((tmp_path / "shared" / "tuned.json").read_text()) == [row(3).to_config()]
     ends = []
@@ -255,14 +256,14 @@ def test_what_was_tuned_goes_with_an_export(ebbtide, run, tmp_path):
 def test_an_exported_folder_can_be_tuned(ebbtide, few, run, tmp_path, before):
     """What is said to be stored is used, and the folder stays whole."""
     if before:
-        (run / "tuned.json").write_bytes(write([row(n) for n in before]))
+        (run / "tuned.json").write_bytes(write_tuned([row(n) for n in before]))
     assert ebbtide("export", run, "--out", "shared")[0] == 0
     code, _, err = ebbtide("tune", "shared", "--evaluations", "2", *QUICK)
     if code == 2:  # refused: then nothing has changed
         assert err.count("\n") == 1
-        assert [one.evaluations for one in Trained.from_pretrained(tmp_path / "shared").tuned] == list(before)
+        assert [one.evaluations for one in from_pretrained(tmp_path / "shared").tuned] == list(before)
         return
-    assert [one.evaluations for one in Trained.from_pretrained(tmp_path / "shared").tuned] == [*before, 2]
+    assert [one.evaluations for one in from_pretrained(tmp_path / "shared").tuned] == [*before, 2]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ebbtide.data import Episodes, Observation, Standardise, Windows
-from ebbtide.data.episodes import columns, load, prompt_bytes, resized
+from ebbtide.data.episodes import columns, prompt_bytes, resized
 from ebbtide.errors import InputError
+from ebbtide.kinds.robots.source import load
 
 
 def episodes(**changes):

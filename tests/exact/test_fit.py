@@ -17,15 +17,16 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.times import from_flow, grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact import fit as solver
-from ebbtide.exact.fit import COUNTS, LARGE, MOST, PLANS, Plan, fit, for_run, kept, plan
+from ebbtide.exact.fit import COUNTS, LARGE, MOST, PLANS, Plan, fit, plan
 from ebbtide.exact.oracle import gaussian, mixture
-from ebbtide.exact.tune import read, reference, write
+from ebbtide.exact.tune import reference
+from ebbtide.exact.tuned import read_tuned, write_tuned
+from ebbtide.kinds.runs import fit as train, from_pretrained
 from ebbtide.recipes import ddpm, flow
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.bespoke import parse_weights
 from ebbtide.specs import bind
-from ebbtide.training.run import fit as train
-from ebbtide.training.trained import Trained
+from ebbtide.training.solver import for_run, kept
 from problems import PATHS, last, noise_like
 
 FINE = Plan(64, 0, 64, 400, 4)  # a reference that is exact to 1e-10
@@ -226,7 +227,7 @@ def run(tmp_path_factory):
 
 
 def test_training_ends_with_solvers_that_are_then_used(run):
-    trained = Trained.from_pretrained(run)
+    trained = from_pretrained(run)
     assert [one.evaluations for one in trained.tuned] == list(COUNTS)
     assert {one.weights for one in trained.tuned} == {trained.fingerprint()}
     one = trained.tuned[-1]
@@ -243,7 +244,7 @@ def test_training_ends_with_solvers_that_are_then_used(run):
 
 
 def test_ancestral_runs_and_policies_keep_the_recipe_s(run):
-    trained = Trained.from_pretrained(run)
+    trained = from_pretrained(run)
     for changed in ({"sampler": "ddpm:variance=beta"}, {"sampler": "ddim:eta=1"}):
         other = replace(trained, recipe=replace(trained.recipe, **changed))
         assert other.choice()[0] == changed["sampler"]
@@ -259,13 +260,13 @@ def test_no_fit_and_too_short_a_run_have_none(tmp_path):
         recipe = replace(flow(), data="two_moons", **LITTLE)
         train(recipe, tmp_path / name, snapshots=0, checkpoints=1, progress=False, **options)
         assert not (tmp_path / name / "tuned.json").exists()
-        trained = Trained.from_pretrained(tmp_path / name)
+        trained = from_pretrained(tmp_path / name)
         assert trained.choice() == (recipe.sampler, recipe.grid, recipe.sample_steps)
 
 
 def test_the_first_use_fits_and_keeps(run, tmp_path, monkeypatch):
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
-    trained = replace(Trained.from_pretrained(run), tuned=())
+    trained = replace(from_pretrained(run), tuned=())
     first = trained.choice(steps="auto:6")
     assert len(list(tmp_path.glob("solver-*"))) == 1
 
@@ -290,16 +291,16 @@ def test_the_first_use_fits_and_keeps(run, tmp_path, monkeypatch):
     # A file of the cache that holds another's is as good as none.
     (file,) = tmp_path.glob("solver-*")
     name = file.name.removesuffix(".safetensors")
-    cache.store(name, {}, tuned=write([replace(kept(trained, 6), weights="0" * 64, steps=3)]).decode())
+    cache.store(name, {}, tuned=write_tuned([replace(kept(trained, 6), weights="0" * 64, steps=3)]).decode())
     assert trained.choice(steps="auto:6") == first
 
 
 def test_solvers_of_other_weights_are_refused(run, tmp_path):
-    trained = Trained.from_pretrained(run)
+    trained = from_pretrained(run)
     exported = trained.save_pretrained(tmp_path / "export")
-    assert Trained.from_pretrained(exported).choice() == trained.choice()
+    assert from_pretrained(exported).choice() == trained.choice()
     rows = json.loads((run / "tuned.json").read_bytes())
-    foreign = write(read(json.dumps([{**row, "weights": "f" * 64} for row in rows]).encode(), "x"))
+    foreign = write_tuned(read_tuned(json.dumps([{**row, "weights": "f" * 64} for row in rows]).encode(), "x"))
     with pytest.warns(
         UserWarning, match=r"its solvers for 5, 10, 20 evaluations are of other weights, so they are not"
     ):
@@ -319,7 +320,7 @@ def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(run, tmp_path,
         patched.setattr(solver, "fit", killed)
         with pytest.raises(KeyboardInterrupt, match="while a solver was fitted, after the last step; the run is whole"):
             train(RECIPE, folder, **again)
-    trained = Trained.from_pretrained(folder)
+    trained = from_pretrained(folder)
     assert trained.step == RECIPE.steps
     assert trained.tuned == ()
     assert trained.choice(steps="auto:5")[2] == 5

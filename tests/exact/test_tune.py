@@ -9,18 +9,8 @@ from ebbtide.core.paths import DDPM, Linear
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.certify import modes, starts
-from ebbtide.exact.tune import (
-    FAMILIES,
-    FIT,
-    TIME_FAMILIES,
-    Tuned,
-    evaluations,
-    read,
-    reference,
-    steps_within,
-    tune,
-    write,
-)
+from ebbtide.exact.tune import FAMILIES, FIT, TIME_FAMILIES, evaluations, reference, steps_within, tune
+from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind
 from problems import last, oracle
@@ -132,21 +122,21 @@ def test_every_family_is_a_grid(family):
 
 
 def test_what_is_stored_comes_back():
-    assert read(write([ONE]), "tuned.json") == (ONE,)
+    assert read_tuned(write_tuned([ONE]), "tuned.json") == (ONE,)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"{}", b"[1]", b'[{"steps": 3}]', b"not json", b"[" * 100_000, write([ONE]).replace(b'"heun"', b"7"),
-        re.sub(rb'"steps": \d+', b'"steps": 1000000000000', write([ONE])),
-        re.sub(rb'"rms": [^,]+', b'"rms": NaN', write([ONE])),
+        b"{}", b"[1]", b'[{"steps": 3}]', b"not json", b"[" * 100_000, write_tuned([ONE]).replace(b'"heun"', b"7"),
+        re.sub(rb'"steps": \d+', b'"steps": 1000000000000', write_tuned([ONE])),
+        re.sub(rb'"rms": [^,]+', b'"rms": NaN', write_tuned([ONE])),
     ],
     ids=range(8),
 )  # fmt: skip
 def test_damaged_files_are_one_sentence(data):
     with pytest.raises(InputError, match=r"tuned\.json"):
-        read(data, "tuned.json")
+        read_tuned(data, "tuned.json")
 
 
 def test_too_little_is_refused():

@@ -18,10 +18,10 @@ from PIL import Image
 from ebbtide import cli
 from ebbtide.data import save
 from ebbtide.errors import EbbtideError, InputError
-from ebbtide.exact.tune import Tuned
+from ebbtide.exact.tuned import Tuned
 from ebbtide.interop.hub import FILES, download, model_card
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.recipes import CITATIONS, RECIPES
-from ebbtide.training.trained import Trained
 from recording import record
 from training.runs import run, sentence, tiny
 
@@ -137,7 +137,7 @@ def test_push_and_load(hub, trained):
     assert trained.push_to_hub(NAME, token="hf_x", private=True) == f"{hub.address}/{NAME}"
     assert sorted(hub.repositories[NAME]) == ["README.md", "config.json", "manifest.json", "model.safetensors"]
     assert hub.private[NAME]
-    again = Trained.from_pretrained(NAME)
+    again = from_pretrained(NAME)
     assert torch.equal(again.sample(6, steps=3, label=1), trained.sample(6, steps=3, label=1))
     assert (again.step, again.recipe, again.classes) == (1234, trained.recipe, trained.classes)
 
@@ -145,19 +145,19 @@ def test_push_and_load(hub, trained):
 def test_pushing_again_replaces(hub, trained):
     trained.push_to_hub(NAME, token="hf_x")
     replace(trained, step=5).push_to_hub(NAME, token="hf_x")
-    assert Trained.from_pretrained(NAME).step == 5
+    assert from_pretrained(NAME).step == 5
     assert not hub.private[NAME]
 
 
 def test_a_card_edited_on_the_hub_is_no_damage_a_weight_is(hub, trained):
     trained.push_to_hub(NAME, token="hf_x")
     hub.repositories[NAME]["README.md"] = b"# Mine"
-    assert Trained.from_pretrained(NAME).step == 1234
+    assert from_pretrained(NAME).step == 1234
     weights = hub.repositories[NAME]["model.safetensors"]
     hub.repositories[NAME]["model.safetensors"] = weights[:-1] + bytes([weights[-1] ^ 1])
     hub.repositories["other/name"] = hub.repositories.pop(NAME)
     with pytest.raises(InputError, match="is damaged") as refused:
-        Trained.from_pretrained("other/name")
+        from_pretrained("other/name")
     sentence(refused.value)
 
 
@@ -174,12 +174,12 @@ def test_only_what_is_needed_is_downloaded(hub, trained):
 def test_a_repository_of_something_else_is_refused(hub):
     hub.repositories["meta/llama"] = {"config.json": b'{"model_type": "llama"}', "pytorch_model.bin": b"\x80"}
     with pytest.raises(InputError, match=r"manifest\.json"):
-        Trained.from_pretrained("meta/llama")
+        from_pretrained("meta/llama")
 
 
 def test_a_repository_that_is_not_there(hub):
     with pytest.raises(InputError) as refused:
-        Trained.from_pretrained("no/such")
+        from_pretrained("no/such")
     assert sentence(refused.value) == "There is no folder 'no/such' and no such repository you may read."
 
 
@@ -192,7 +192,7 @@ def test_a_refusal_is_one_sentence(hub, trained, monkeypatch, code):
     assert sentence(refused.value).startswith(f"{NAME!r} can't be uploaded to the hub: ")
     assert refused.value.exit_code == 1
     with pytest.raises(InputError) as refused:
-        Trained.from_pretrained(NAME)
+        from_pretrained(NAME)
     assert NAME in sentence(refused.value)
 
 
@@ -267,7 +267,7 @@ def test_what_leaves_tells_of_no_folder_user_or_machine(hub, away, kind):
     run(recipe, away / "run")
     named = recipe.outside()
     row = Tuned(evaluations=2, sampler="heun", grid="uniform", steps=1, rms=0.1, median=0.1, error=0.1, usual=0.2)
-    trained = replace(Trained.from_pretrained(away / "run"), tuned=(row,))
+    trained = replace(from_pretrained(away / "run"), tuned=(row,))
     exported = trained.save_pretrained(away / "out", license="mit")
     trained.push_to_hub(NAME, token="hf_x", license="mit")
     leaving = {path.name: path.read_bytes() for path in exported.iterdir()}
@@ -275,13 +275,13 @@ def test_what_leaves_tells_of_no_folder_user_or_machine(hub, away, kind):
     for name, data in [*leaving.items(), *hub.repositories[NAME].items()]:
         for private in (b"jo-77", b"secret-project", str(away.parents[2]).encode()):
             assert private not in data, name
-    for again in (Trained.from_pretrained(exported), Trained.from_pretrained(NAME)):
+    for again in (from_pretrained(exported), from_pretrained(NAME)):
         assert again.recipe == recipe.shared()
         assert again.recipe.data == NAMED[kind]
         with pytest.raises(InputError, match=r"only if you name it too: --data \S*" + NAMED[kind].replace("+", r"\+")):
             again.reading()
     assert trained.recipe == recipe
-    again, given = Trained.from_pretrained(exported, **named), Trained.from_pretrained(away / "run", **named)
+    again, given = from_pretrained(exported, **named), from_pretrained(away / "run", **named)
     assert torch.equal(again.sample(3, steps=2), given.sample(3, steps=2))
 
 

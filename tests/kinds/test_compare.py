@@ -21,15 +21,16 @@ from ebbtide.cli import main
 from ebbtide.data import DATASETS, save
 from ebbtide.errors import InputError
 from ebbtide.kinds import compare as comparing, domain
-from ebbtide.kinds.compare import METHODS, Comparison, _shared, compare, save_metrics, summary
+from ebbtide.kinds.compare import METHODS, _shared, compare, save_metrics, summary
 from ebbtide.kinds.points import kind as points
-from ebbtide.kinds.points.kind import PLAN, limits
+from ebbtide.kinds.points.data import limits
+from ebbtide.kinds.points.kind import PLAN
+from ebbtide.kinds.runs import begin as prepare, from_pretrained
 from ebbtide.metrics import METRICS
+from ebbtide.plots.study import Comparison
 from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
 from ebbtide.signals import Interrupted
 from ebbtide.training.checkpoint import newest_valid, unpack
-from ebbtide.training.run import prepare
-from ebbtide.training.trained import Trained
 from ebbtide.training.trainer import batch_indices
 from interrupting import at_every_line, wait_until
 
@@ -54,7 +55,7 @@ def comparison(tmp_path_factory):
 def test_both_methods_start_alike(comparison):
     """The same initial weights, the same data in the same order, the same starting noise."""
     _, folder = comparison
-    one, two = (Trained.from_pretrained(folder / key).recipe for key in METHODS)
+    one, two = (from_pretrained(folder / key).recipe for key in METHODS)
     own = PLAN.own
     assert {name for name, value in vars(one).items() if value != getattr(two, name)} <= set(own)
     for base, recipe in zip(PLAN.recipes.values(), (one, two), strict=True):
@@ -105,7 +106,7 @@ def test_rows_are_those_of_the_table_with_their_evaluations(comparison):
 def test_the_same_samples_as_the_run_itself_draws(comparison):
     found, folder = comparison
     heun = next(s for s in found.samplings if (s.method, s.label) == ("flow", "Heun, 10 steps"))
-    again = Trained.from_pretrained(folder / "flow").sample(300, seed=0, sampler="heun", grid="quadratic", steps=10)
+    again = from_pretrained(folder / "flow").sample(300, seed=0, sampler="heun", grid="quadratic", steps=10)
     assert np.allclose(heun.samples, again.numpy(), atol=1e-5)
 
 

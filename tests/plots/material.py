@@ -7,9 +7,9 @@ import torch
 
 from ebbtide import DDPM, Draws, Linear
 from ebbtide.exact import oracle
-from ebbtide.kinds.compare import Comparison, Method, Sampling
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.floor import beside_known
+from ebbtide.plots.study import Comparison, Method, Sampling
 from ebbtide.samplers import sample, trajectory
 from ebbtide.samplers.ode import slope
 

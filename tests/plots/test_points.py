@@ -6,7 +6,7 @@ import torch
 
 from ebbtide.data import DATASETS
 from ebbtide.errors import InputError
-from ebbtide.kinds.points.kind import limits
+from ebbtide.kinds.points.data import limits
 from ebbtide.plots import points, style
 from ebbtide.recipes import PointRecipe
 from plots.material import comparison

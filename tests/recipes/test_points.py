@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ebbtide.data import DATASETS
+from ebbtide.kinds.runs import fit
 from ebbtide.metrics import within_mode_sliced_w2
 from ebbtide.recipes import RECIPES, PointRecipe
-from ebbtide.training.run import fit
 
 FIGURES = json.loads((Path(__file__).parents[2] / "docs/figures.json").read_text())
 POINTS = [name for name, recipe in RECIPES.items() if isinstance(recipe(), PointRecipe)]

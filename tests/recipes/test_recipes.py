@@ -27,8 +27,8 @@ from ebbtide.errors import InputError
 from ebbtide.exact.certify import exact_moments
 from ebbtide.exact.oracle import gaussian
 from ebbtide.networks import NETWORKS
-from ebbtide.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, kind_of
-from ebbtide.recipes.recipe import _WEIGHTS, KINDS, OBJECTIVES, RobotRecipe
+from ebbtide.recipes import CITATIONS, RECIPES, ImageRecipe, PointRecipe, Recipe, recipe_type
+from ebbtide.recipes.recipe import _WEIGHTS, OBJECTIVES, RECIPE_TYPES, RobotRecipe
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind, options
 
@@ -95,7 +95,7 @@ NO_PLACE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS.values())
+@pytest.mark.parametrize("kind", RECIPE_TYPES.values())
 def test_every_text_of_a_recipe_is_known_to_name_a_place_or_none(kind):
     """A new one has to be put on either side: what names a place is opened and shared by its own rules."""
     texts = {field.name for field in fields(kind) if isinstance(getattr(kind(), field.name), str)}
@@ -166,13 +166,13 @@ def test_a_recipe_names_rows_of_the_tables(name):
     for field, table in ALL.items():
         spec = getattr(recipe, field)
         if field == "data":
-            assert recipe.domain == "robots" or type(recipe) is kind_of(spec)
+            assert recipe.kind == "robots" or type(recipe) is recipe_type(spec)
         elif table is WEIGHTS:
             assert spec in table
         else:
             bind(table, spec, field)
     assert recipe.independent or recipe.coupling == "ot"
-    assert KINDS[recipe.domain] is type(recipe)
+    assert RECIPE_TYPES[recipe.kind] is type(recipe)
 
 
 def test_help_names_every_row_of_its_table_or_the_command_that_lists_them():
@@ -184,7 +184,7 @@ def test_help_names_every_row_of_its_table_or_the_command_that_lists_them():
     assert set(RECIPES) <= set(re.findall(r"[\w-]+", help_of(cite.Cite)["recipe"]))
 
 
-@pytest.mark.parametrize("kind", KINDS.values())
+@pytest.mark.parametrize("kind", RECIPE_TYPES.values())
 def test_every_field_has_help(kind):
     assert set(help_of(kind)) == {field.name for field in fields(kind)}
     assert all(text.endswith(".") for text in help_of(kind).values())
@@ -227,10 +227,10 @@ def test_the_data_says_which_kind_of_recipe_it_takes(tmp_path):
         "mine.gz",
     ]
     asked = ["digits", "hf:mnist", *(str(tmp_path / name) for name in here)]
-    assert {data: kind_of(data) for data in asked} == dict.fromkeys(asked, ImageRecipe)
+    assert {data: recipe_type(data) for data in asked} == dict.fromkeys(asked, ImageRecipe)
     rest = [str(file) for file in tmp_path.iterdir() if file.name not in here]
     asked = ["three_gaussians", "x.csv", "a/b.tsv", "an_idx.csv", "x\0y", str(tmp_path / "absent.npz"), "", *rest]
-    assert {data: kind_of(data) for data in asked} == dict.fromkeys(asked, PointRecipe)
+    assert {data: recipe_type(data) for data in asked} == dict.fromkeys(asked, PointRecipe)
 
 
 @pytest.mark.parametrize("domain", SUBJECTS)
@@ -238,7 +238,7 @@ def test_what_compare_shares_has_the_recipe_s_own_defaults_but_a_shorter_trainin
     recipe, subject, _ = SUBJECTS[domain]
     own = {field.name: getattr(recipe, field.name) for field in fields(subject)}
     assert vars(subject) == own | ({"steps": 1800} if domain == "points" else {})
-    assert recipe.domain == domain
+    assert recipe.kind == domain
 
 
 def test_every_recipe_is_cited():
@@ -279,12 +279,12 @@ def test_from_config_takes_objects_only(config):
         Recipe.from_config(config)
 
 
-NAMES = st.sampled_from([field.name for kind in KINDS.values() for field in fields(kind)]) | st.text()
+NAMES = st.sampled_from([field.name for kind in RECIPE_TYPES.values() for field in fields(kind)]) | st.text()
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text()
 
 
 @example({"sampler": ""}, "robots")
-@given(st.dictionaries(NAMES, SCALARS | st.lists(st.integers())), st.sampled_from(sorted(KINDS)))
+@given(st.dictionaries(NAMES, SCALARS | st.lists(st.integers())), st.sampled_from(sorted(RECIPE_TYPES)))
 def test_any_config_is_a_recipe_or_one_sentence(config, domain):
     config = {"domain": domain} | config
     try:
@@ -294,7 +294,7 @@ def test_any_config_is_a_recipe_or_one_sentence(config, domain):
         text = str(error)
     left = {name for name in OBJECTIVES["diffusion"] if config.get(name) == ""} if domain == "robots" else set()
     given = {name: value for name, value in config.items() if name not in left}  # "" leaves it to the objective
-    assert text.endswith(".") if text else recipe.to_config() == KINDS[domain]().to_config() | given
+    assert text.endswith(".") if text else recipe.to_config() == RECIPE_TYPES[domain]().to_config() | given
 
 
 def test_an_older_run_on_a_file_held_nothing_out():

@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from ebbtide.kinds.runs import begin as prepare, fit
 from ebbtide.recipes import RECIPES, Recipe
-from ebbtide.training.run import _Log, accelerate, fit, prepare
+from ebbtide.training.devices import accelerate
+from ebbtide.training.history import _Log
 from ebbtide.training.trainer import Trainer
 
 STEPS = 12

@@ -25,12 +25,14 @@ from ebbtide import cli
 from ebbtide.errors import DivergedError, InputError, StorageError
 from ebbtide.files import locked
 from ebbtide.kinds.images import kind as images
+from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
 from ebbtide.training import checkpoint, trainer as trainer_module
 from ebbtide.training.checkpoint import newest_valid
-from ebbtide.training.run import _due, _loop, fit, read_metrics, stored, suited
-from ebbtide.training.trained import Trained
+from ebbtide.training.devices import suited
+from ebbtide.training.history import read_metrics
+from ebbtide.training.run import _due, _loop, stored
 from ebbtide.training.trainer import batch_indices
 from interrupting import alive, at_every_line, wait_until
 from recording import record
@@ -93,7 +95,7 @@ def test_a_run_leaves_what_it_says(tmp_path):
     ]
     assert steps_of(folder) == list(range(1, 13))
     assert trained.step == 12
-    stored = Trained.from_pretrained(folder)
+    stored = from_pretrained(folder)
     assert torch.equal(stored.sample(5, seed=1), trained.sample(5, seed=1))
 
 
@@ -101,7 +103,7 @@ def test_snapshots_are_the_average_sampled_and_change_nothing(tmp_path, straight
     run(tiny("conditional"), tmp_path / "seen", snapshots=12)
     assert_same(tensors(tmp_path / "seen"), tensors(straight("conditional")))
     last = np.load(tmp_path / "seen" / "evolution" / "step-00000012.npy")
-    trained = Trained.from_pretrained(tmp_path / "seen")
+    trained = from_pretrained(tmp_path / "seen")
     x = trained.sample(1000, seed=3, label=torch.arange(1000) % 3, sampler="heun", grid="quadratic", steps=12)
     assert np.array_equal(last, x.numpy())
 
@@ -110,7 +112,7 @@ def test_a_network_drops_out_in_training_and_not_in_snapshots(tmp_path, straight
     """What a snapshot leaves behind trains on as if there had been none; what it draws is what the run draws."""
     run(tiny("images"), tmp_path / "seen", snapshots=2)
     assert_same(tensors(tmp_path / "seen"), tensors(straight("images")))
-    trained = Trained.from_pretrained(tmp_path / "seen")
+    trained = from_pretrained(tmp_path / "seen")
     x = trained.sample(seed=3, label=torch.arange(20) % 10, **images.SNAPSHOT)
     assert np.array_equal(np.load(tmp_path / "seen" / "evolution" / "step-00000012.npy"), images.kept(x))
     drawn = trained.sample(3, steps=3)
@@ -122,7 +124,7 @@ def test_what_is_returned_and_stored_is_the_average(straight):
     held = tensors(straight("flow"))
     name = "network.out.weight"
     assert not torch.equal(held[f"model:{name}"], held[f"training:weights.{name}"])
-    trained = Trained.from_pretrained(straight("flow"))
+    trained = from_pretrained(straight("flow"))
     assert torch.equal(trained.denoiser.network.out.weight, held[f"model:{name}"])
 
 
@@ -155,7 +157,7 @@ def test_resuming_after_a_kill_gives_the_same_bits(name, straight, tmp_path, mon
     assert saved_step(folder) == 9
     trained = run(tiny(name), folder, resume=True)
     assert_same(tensors(folder), tensors(straight(name)))
-    assert_same(trained.denoiser.state_dict(), Trained.from_pretrained(straight(name)).denoiser.state_dict())
+    assert_same(trained.denoiser.state_dict(), from_pretrained(straight(name)).denoiser.state_dict())
     assert steps_of(folder) == list(range(1, STEPS + 1))
     kept = [[(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in read_metrics(where)]
             for where in (folder, straight(name))]  # fmt: skip
@@ -193,7 +195,7 @@ def test_resuming_mends_the_link_to_the_newest(straight, tmp_path):
     folder = copy(straight("flow"), tmp_path / "run")
     (folder / "checkpoints" / "last").unlink()
     (folder / "checkpoints" / "last").symlink_to("step-00000009")
-    assert Trained.from_pretrained(folder).step == STEPS
+    assert from_pretrained(folder).step == STEPS
     run(tiny(), folder, resume=True)
     assert os.readlink(folder / "checkpoints" / "last") == "step-00000012"
 
@@ -279,7 +281,7 @@ def test_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
 
 def test_an_exported_folder_can_not_be_resumed(straight, tmp_path):
     folder = tmp_path / "run"
-    Trained.from_pretrained(straight("flow")).save_pretrained(folder / "checkpoints" / "step-00000012")
+    from_pretrained(straight("flow")).save_pretrained(folder / "checkpoints" / "step-00000012")
     with pytest.raises(InputError, match=r"has no training\.safetensors, so it can be sampled but not resumed"):
         run(tiny(), folder, resume=True)
 
@@ -770,13 +772,13 @@ def test_every_recipe_trains_as_a_command(tmp_path):
     for name, recipe in RECIPES.items():
         words = ["--batch", 8, "--steps", 2, "--snapshots", 1, *own[recipe().domain], *seen[name]]
         assert main("train", name, "--quiet", *words, "--out", tmp_path / name) == 0
-        trained = Trained.from_pretrained(tmp_path / name)
+        trained = from_pretrained(tmp_path / name)
         assert trained.sample(2, steps=2).shape == (2, *trained.shape)
 
 
 def test_fit_is_the_same_from_python(tmp_path, straight):
     trained = fit(tiny(), str(tmp_path / "run"), progress=False)
-    assert_same(trained.denoiser.state_dict(), Trained.from_pretrained(straight("flow")).denoiser.state_dict())
+    assert_same(trained.denoiser.state_dict(), from_pretrained(straight("flow")).denoiser.state_dict())
 
 
 def test_mixed_precision_is_for_convolutions_on_machines_that_are_faster_at_it(monkeypatch):
@@ -805,7 +807,7 @@ def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch):
     plain = fit(recipe, tmp_path / "plain", snapshots=0, progress=False)
     for name, part in plain.denoiser.state_dict().items():
         assert torch.allclose(part, compiled.denoiser.state_dict()[name], atol=1e-3), name
-    again = Trained.from_pretrained(tmp_path / "compiled")
+    again = from_pretrained(tmp_path / "compiled")
     assert again.sample(2, steps=2).shape == (2, 1, 8, 8)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
+from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.recipes import RECIPES, PointRecipe
 from ebbtide.training import checkpoint, seal
-from ebbtide.training.run import fit
-from ebbtide.training.trained import Trained
 
 SMALL = PointRecipe(steps=1, batch=8, network="mlp:width=8,depth=1")
 
@@ -35,17 +34,17 @@ def run(table, tmp_path):
 
 def closed(run):
     with pytest.raises(InputError, match="opened only if you name it too"):
-        Trained.from_pretrained(run).reading()
+        from_pretrained(run).reading()
 
 
 def test_a_run_of_ones_own_reads_its_data(run, table, tmp_path):
-    assert Trained.from_pretrained(run).reading().data == table
-    assert Trained.from_pretrained(run.rename(tmp_path / "moved")).reading().data == table
+    assert from_pretrained(run).reading().data == table
+    assert from_pretrained(run.rename(tmp_path / "moved")).reading().data == table
 
 
 def test_what_is_named_goes_before_what_the_run_names(run, table, tmp_path):
     elsewhere = shutil.copy(table, tmp_path / "elsewhere.npy")
-    assert Trained.from_pretrained(run, data=str(elsewhere)).reading().data == str(elsewhere)
+    assert from_pretrained(run, data=str(elsewhere)).reading().data == str(elsewhere)
 
 
 @pytest.mark.parametrize("field", ["data", "source"])
@@ -65,10 +64,10 @@ def test_a_relative_name_is_sealed_for_the_file_it_meant(table, tmp_path, monkey
     shutil.copy(table, elsewhere / "own.npy")
     monkeypatch.chdir(tmp_path)
     fit(replace(SMALL, data="./own.npy"), tmp_path / "run", progress=False, snapshots=0)
-    assert Trained.from_pretrained(tmp_path / "run").reading().data == "./own.npy"
+    assert from_pretrained(tmp_path / "run").reading().data == "./own.npy"
     monkeypatch.chdir(elsewhere)
     closed(tmp_path / "run")
-    assert Trained.from_pretrained(tmp_path / "run", data=table).reading().data == table
+    assert from_pretrained(tmp_path / "run", data=table).reading().data == table
 
 
 @pytest.mark.parametrize("name", ["user/robot", "hf:own", "a.npz+b.npz"])
@@ -96,7 +95,7 @@ def test_a_run_of_another_user_or_machine_is_closed(run, tmp_path, monkeypatch):
 
 
 def test_nothing_that_leaves_is_sealed(run, tmp_path):
-    Trained.from_pretrained(run).save_pretrained(tmp_path / "model")
+    from_pretrained(run).save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model" / seal.FILE).exists()
     closed(tmp_path / "model")
 

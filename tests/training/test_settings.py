@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from ebbtide.data.prepared import TensorData
 from ebbtide.errors import InputError
 from ebbtide.training.settings import fingerprint, how, same
-from ebbtide.training.trainer import TensorData
 
 
 def test_data_is_itself_and_nothing_else():

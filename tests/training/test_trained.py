@@ -14,9 +14,11 @@ from ebbtide.core.guidance import Bounded, ClassifierFree
 from ebbtide.core.randomness import Draws
 from ebbtide.data import DATASETS, save
 from ebbtide.errors import InputError
-from ebbtide.exact.tune import Tuned, read, write
+from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training import checkpoint
-from ebbtide.training.trained import Trained, build_denoiser
+from ebbtide.training.build import build_denoiser
+from ebbtide.training.trained import Trained
 from training.runs import copy, run, sentence, tensors, tiny
 
 SMALL = {"steps": 3}
@@ -32,7 +34,7 @@ def folders(tmp_path_factory):
 
 
 def load(folders, name) -> Trained:
-    return Trained.from_pretrained(folders / name)
+    return from_pretrained(folders / name)
 
 
 # --- loading and saving ---------------------------------------------------------------------------------------------
@@ -44,13 +46,13 @@ def test_a_run_a_checkpoint_its_link_and_an_export_are_the_same(folders, tmp_pat
     saves = folders / "flow" / "checkpoints"
     exported = trained.save_pretrained(tmp_path / "export")
     for where in (saves / "last", saves / "step-00000012", exported, str(exported)):
-        other = Trained.from_pretrained(where)
+        other = from_pretrained(where)
         assert torch.equal(other.sample(20, seed=5), x)
         assert other.step == 12
         assert (other.recipe, other.transform, other.classes, other.columns, other.shape) == (
             trained.recipe, trained.transform, trained.classes, trained.columns, trained.shape,
         )  # fmt: skip
-    older = Trained.from_pretrained(saves / "step-00000006")
+    older = from_pretrained(saves / "step-00000006")
     assert older.step == 6
     assert not torch.equal(older.sample(20, seed=5), x)
 
@@ -58,7 +60,7 @@ def test_a_run_a_checkpoint_its_link_and_an_export_are_the_same(folders, tmp_pat
 @pytest.mark.parametrize("name", ["ddpm", "conditional", "two sets"])
 def test_a_round_trip_keeps_every_sample(folders, tmp_path, name):
     trained = load(folders, name)
-    again = Trained.from_pretrained(trained.save_pretrained(tmp_path / "export"))
+    again = from_pretrained(trained.save_pretrained(tmp_path / "export"))
     assert torch.equal(trained.sample(7, steps=3), again.sample(7, steps=3))
 
 
@@ -74,7 +76,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(folders, tmp_path):
     folder = copy(folders / "flow", tmp_path / "run")
     (folder / "checkpoints" / "last" / "model.safetensors").write_bytes(b"x")
     with pytest.warns(UserWarning, match=r"step-00000012/model\.safetensors is damaged.*Falling back"):
-        assert Trained.from_pretrained(folder).step == 6
+        assert from_pretrained(folder).step == 6
 
 
 def test_saving_over_something_needs_to_be_asked_and_never_takes_more_than_its_own(folders, tmp_path):
@@ -84,7 +86,7 @@ def test_saving_over_something_needs_to_be_asked_and_never_takes_more_than_its_o
         trained.save_pretrained(target)
     (target / "README.md").write_text("edited")
     load(folders, "ddpm").save_pretrained(target, overwrite=True)
-    assert Trained.from_pretrained(target).recipe.path == "ddpm"
+    assert from_pretrained(target).recipe.path == "ddpm"
     assert "edited" not in (target / "README.md").read_text()
     (target / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds more than an exported model, so it is not replaced"):
@@ -124,7 +126,7 @@ def test_the_folder_one_stands_in_is_never_replaced(folders, tmp_path, monkeypat
 def test_a_name_that_is_nothing(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as refused:
-        Trained.from_pretrained(name)
+        from_pretrained(name)
     if len(name) < 100 and "\0" not in name:
         sentence(refused.value)
 
@@ -135,7 +137,7 @@ def test_a_file_or_an_empty_folder_is_not_a_run(tmp_path):
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     for name, words in (("file", "neither a run folder"), ("empty", "manifest.json"), ("begun", "no checkpoint yet")):
         with pytest.raises(InputError, match=words) as refused:
-            Trained.from_pretrained(tmp_path / name)
+            from_pretrained(tmp_path / name)
         sentence(refused.value)
 
 
@@ -226,14 +228,14 @@ EDITS = {
 def test_an_edited_config_is_refused_in_one_sentence(folders, tmp_path, what):
     folder = edited(folders, tmp_path, EDITS[what])
     with pytest.raises(InputError) as refused:
-        Trained.from_pretrained(folder)
+        from_pretrained(folder)
     assert f"{folder}/config.json" in sentence(refused.value)
 
 
 def test_the_edits_are_what_is_refused(folders, tmp_path):
     """An edit that changes nothing loads."""
     folder = edited(folders, tmp_path, lambda config: None, lambda state: None)
-    assert torch.equal(Trained.from_pretrained(folder).sample(3, steps=2), load(folders, "flow").sample(3, steps=2))
+    assert torch.equal(from_pretrained(folder).sample(3, steps=2), load(folders, "flow").sample(3, steps=2))
 
 
 class Explode:
@@ -271,7 +273,7 @@ def test_weights_that_do_not_fit_are_refused_and_none_is_run(folders, tmp_path, 
     monkeypatch.chdir(tmp_path)
     folder = edited(folders, tmp_path, weights=WEIGHTS[what])
     with pytest.raises(InputError) as refused:
-        Trained.from_pretrained(folder)
+        from_pretrained(folder)
     assert "model.safetensors" in sentence(refused.value)
     assert not (tmp_path / "executed").exists()
 
@@ -280,7 +282,7 @@ def test_a_folder_without_a_model_is_refused(folders, tmp_path):
     files = load(folders, "flow").files()
     checkpoint.write_folder(tmp_path / "x", {"config.json": files["config.json"]})
     with pytest.raises(InputError, match=r"has no model\.safetensors"):
-        Trained.from_pretrained(tmp_path / "x")
+        from_pretrained(tmp_path / "x")
 
 
 def test_nothing_is_allocated_for_a_network_the_weights_can_not_fill(folders, tmp_path, monkeypatch):
@@ -294,7 +296,7 @@ def test_nothing_is_allocated_for_a_network_the_weights_can_not_fill(folders, tm
 
     monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", watched)
     with pytest.raises(InputError, match="it describes network"):
-        Trained.from_pretrained(folder)
+        from_pretrained(folder)
     assert set(made) == {"meta"}
 
 
@@ -464,7 +466,7 @@ def test_guidance_towards_nothing_is_refused(folders):
 def learned(tmp_path, name="conditional", **changes) -> Trained:
     """What a run that was trained like this gives back."""
     run(tiny(name, **changes), tmp_path / "run")
-    return Trained.from_pretrained(tmp_path / "run")
+    return from_pretrained(tmp_path / "run")
 
 
 def uneven(tmp_path, counts=(5, 190, 0, 15)) -> str:
@@ -549,7 +551,7 @@ def test_a_folder_from_before_the_renaming_loads(folders, tmp_path):
     del config["ebbtide"]
     config = {"format": config.pop("format"), "ebbflow": "0.1.0"} | config
     checkpoint.write_folder(tmp_path / "old", files | {"config.json": json.dumps(config).encode()})
-    old = Trained.from_pretrained(tmp_path / "old")
+    old = from_pretrained(tmp_path / "old")
     assert torch.equal(old.sample(4, seed=1), trained.sample(4, seed=1))
     assert "ebbflow" not in json.loads(old.files()["config.json"])
 
@@ -612,16 +614,16 @@ def test_steps_auto_is_what_was_tuned(folders):
 def test_what_was_tuned_is_loaded_with_a_run_and_carried_by_an_export(folders, tmp_path):
     rows = (tuned(6), tuned(4, grid="1,0.5,0", steps=2))
     folder = copy(folders / "flow", tmp_path / "run")
-    (folder / "tuned.json").write_bytes(write(rows))
-    trained = Trained.from_pretrained(folder)
+    (folder / "tuned.json").write_bytes(write_tuned(rows))
+    trained = from_pretrained(folder)
     assert trained.tuned == rows
     exported = trained.save_pretrained(tmp_path / "export")
-    assert read((exported / "tuned.json").read_bytes(), "tuned.json") == rows
+    assert read_tuned((exported / "tuned.json").read_bytes(), "tuned.json") == rows
     assert "tuned.json" in json.loads((exported / "manifest.json").read_text())
-    again = Trained.from_pretrained(exported)
+    again = from_pretrained(exported)
     assert again.tuned == rows
     assert torch.equal(again.sample(3, steps="auto"), trained.sample(3, steps="auto"))
-    assert Trained.from_pretrained(again.save_pretrained(exported, overwrite=True)).tuned == rows
+    assert from_pretrained(again.save_pretrained(exported, overwrite=True)).tuned == rows
     plain = load(folders, "flow").save_pretrained(tmp_path / "plain")
     assert not (plain / "tuned.json").exists()
     assert "tuned.json" not in load(folders, "flow").files()
@@ -630,16 +632,16 @@ def test_what_was_tuned_is_loaded_with_a_run_and_carried_by_an_export(folders, t
 def test_a_tuned_file_that_was_edited_is_refused(folders, tmp_path):
     """In an export the manifest tells; in a run, where it stands alone, its contents do."""
     folder = copy(folders / "flow", tmp_path / "run")
-    (folder / "tuned.json").write_bytes(write([tuned(6)]))
-    exported = Trained.from_pretrained(folder).save_pretrained(tmp_path / "export")
+    (folder / "tuned.json").write_bytes(write_tuned([tuned(6)]))
+    exported = from_pretrained(folder).save_pretrained(tmp_path / "export")
     for place, data, words in (
-        (exported, write([tuned(7)]), "sha256"),
+        (exported, write_tuned([tuned(7)]), "sha256"),
         (folder, b"[{}]", "is not what ebbtide tune writes"),
         (folder, b"{", r"tuned\.json"),
     ):
         (place / "tuned.json").write_bytes(data)
         with pytest.raises(InputError, match=words) as refused:
-            Trained.from_pretrained(place)
+            from_pretrained(place)
         assert str(place / "tuned.json") in sentence(refused.value)
 
 

@@ -11,14 +11,15 @@ from torch import nn
 
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
+from ebbtide.data.prepared import TensorData
 from ebbtide.errors import DivergedError, InputError
 from ebbtide.exact.oracle import mixture
 from ebbtide.networks import MLP
 from ebbtide.training import trainer as module
+from ebbtide.training.devices import accelerate
 from ebbtide.training.ema import ema_decay
-from ebbtide.training.run import accelerate
 from ebbtide.training.schedule import learning_rate
-from ebbtide.training.trainer import TensorData, Trainer, batch_indices
+from ebbtide.training.trainer import Trainer, batch_indices
 from training.runs import VARIANTS, tiny, trainer
 
 # --- which examples -----------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .. import __version__
 from ..errors import EbbtideError, InputError, StorageError, printable
 from ..signals import Interrupted, handled, stop
+from ..version import __version__
 
 # name: (module, what it does); the module's `run(argv)` does it.
 COMMANDS = {

@@ -74,14 +74,14 @@ class Named(Weights):
 
 def opened(run: str | Path, **named: str) -> "Trained":
     """A run with what the user named for it; InputError where that is other data than it was trained on."""
-    from ..training.trained import Trained
+    from ..kinds.runs import from_pretrained
 
-    trained = Trained.from_pretrained(run, **{field: name for field, name in named.items() if name})
+    trained = from_pretrained(run, **{field: name for field, name in named.items() if name})
     if named.get("data"):
-        from ..kinds import domain
+        from ..kinds import kind_of
         from ..training.run import same_data
 
-        if not same_data(trained, domain(trained.recipe).prepare(trained.reading())):
+        if not same_data(trained, kind_of(trained.recipe).prepare(trained.reading())):
             raise InputError(f"{named['data']} is not the data that {run} was trained on.")
     return trained
 

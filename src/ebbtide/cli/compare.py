@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import InputError
 from ..formats import arrays
-from ..recipes import PointRecipe, Recipe, kind_of
+from ..recipes import PointRecipe, Recipe, recipe_type
 from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, said, tell, within
 
@@ -117,11 +117,11 @@ def run(argv: Sequence[str]) -> None:
     data = said(argv, "--data")
     data = PointRecipe.data if data is None else data  # which decides what else can be asked for
     _no_episodes(data)
-    recipe, subject, n = SUBJECTS[kind_of(data).domain]
+    recipe, subject, n = SUBJECTS[recipe_type(data).kind]
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
-    from ..kinds.compare import compare, resumable, save_metrics, summary
+    from ..kinds.compare import compare, figures, resumable, save_metrics, summary
     from ..plots.report import write_report
 
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
@@ -134,7 +134,7 @@ def run(argv: Sequence[str]) -> None:
         save_metrics(comparison, out)
         if not args.quiet:
             print("drawing …", file=sys.stderr)
-        report = write_report(comparison, out)
+        report = write_report(comparison, out, figures(comparison))
     print()
     tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
 

@@ -50,20 +50,20 @@ class Evaluate:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, measure; a conditional run draws classes as often as its data, a policy is tried out."""
     args = parse(Evaluate, argv, "evaluate")
-    from ..kinds import domain
+    from ..kinds import kind_of
     from ..metrics import table, to_json
 
     trained = opened(args.run, **vars(args.names))
-    own, drawing = domain(trained.recipe), args.drawing
+    own, drawing = kind_of(trained.recipe), args.drawing
     if drawing.n == ITS_OWN:
-        drawing = replace(drawing, n=own.N_EVALUATE)
+        drawing = replace(drawing, n=own.n_evaluate)
     every = trained.recipe.learns_labels and (not drawing.label or every_class(trained, drawing))
     if every:
         drawing = replace(drawing, label="all")
     x: Tensor | None
     if trained.observation is None:
         if idle := [*given(args, "episodes", "blind", "workers"), *given(args.driving)]:
-            raise InputError(f"{idle[0]} is for policies; {args.run} has {trained.recipe.domain}.")
+            raise InputError(f"{idle[0]} is for policies; {args.run} has {trained.recipe.kind}.")
         own.real(trained.reading(), 2, drawing.seed)  # if there is nothing to compare with, say so at once
         how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
         labels = None
@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> None:
     else:
         print(table(rows))
     _keep(args, "evaluation.json", text + "\n")
-    if x is not None and _kept(args) and not args.blind:
+    if own.draw_evaluation and x is not None and _kept(args) and not args.blind:
         for path in own.draw_evaluation(trained, x, Path(args.run)):
             tell("picture:", path)
 
@@ -98,10 +98,10 @@ def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
 
 def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":
     """Samples, and what they measure beside data."""
-    from ..kinds import domain
+    from ..kinds import kind_of
 
-    own = domain(trained.recipe)
-    x, labels = draw(trained, drawing, more=own.MORE, **options)
+    own = kind_of(trained.recipe)
+    x, labels = draw(trained, drawing, more=own.more, **options)
     print("measuring …", file=sys.stderr)
     return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed)
 
@@ -110,9 +110,9 @@ def _policy(
     args: Evaluate, trained: "Trained", drawing: Drawing
 ) -> "tuple[Tensor | None, list[Measurement], dict[str, Any]]":
     """A policy tried out in its simulator and its actions beside recorded ones, as far as there are such; and how."""
-    from ..kinds.robots import kind as robots
+    from ..kinds.robots import data, driving
 
-    recipe = robots.recipe_of(trained)
+    recipe = data.recipe_of(trained)
     ignored = [
         *given(drawing, *_LABELLED),
         *["--precision bf16"] * (drawing.precision == "bf16"),
@@ -123,25 +123,25 @@ def _policy(
         raise InputError(f"--blind is for policies that see pictures; {args.run} has no cameras.")
     place = args.driving.simulator or recipe.simulator
     if place:
-        robots.Place.of(trained, place)
+        driving.Place.of(trained, place)
     how = _how(trained, drawing) | args.driving.how(recipe)
-    robots.policy(trained, **how)
+    driving.policy(trained, **how)
     told = {"simulator": place, "blind": args.blind, "episodes": args.episodes}
     threads(drawing.threads, trained.denoiser)
     rows = []
     if place and args.episodes:  # before anything takes long: it says what doesn't fit
-        rows.append(robots.chunk_time(trained, simulator=place, **how))
+        rows.append(driving.chunk_time(trained, simulator=place, **how))
     elif args.episodes:
         print("ebbtide: The recipe names no simulator (--simulator does): only actions are compared.", file=sys.stderr)
     x = None
     try:
-        robots.real(robots.reading(trained), 2, drawing.seed)
+        data.real(data.reading(trained), 2, drawing.seed)
     except InputError as missing:
         if not rows:
             raise
         tell(f"ebbtide: {missing} So the policy is only tried out.")
     else:
-        robots.same_recording(trained)
+        data.same_recording(trained)
         x, compared = _drawn(trained, drawing, args.blind)
         rows += compared
     if place and args.episodes:
@@ -153,29 +153,31 @@ def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, 
     """Several chunks for each of `drawing.n` recorded steps, and what they measure beside what was done there."""
     import torch
 
-    from ..kinds.robots import kind as robots
+    from ..kinds.robots import kind
+    from ..kinds.robots.data import observations, reading
 
-    recipe = robots.reading(trained)
-    seen = robots.recorded(recipe, drawing.n, drawing.seed, 0)
+    recipe = reading(trained)
+    seen = observations(recipe, drawing.n, drawing.seed, 0)
     if blind:
         seen["images"] = 0 * seen["images"]
     exact = replace(drawing, precision="no")  # as precise as when tried out
-    draws = [draw(trained, exact, more=robots.MORE, seen=seen, first=k * drawing.n)[0] for k in range(robots.DRAWS)]
+    more = kind.ROBOTS.more
+    draws = [draw(trained, exact, more=more, seen=seen, first=k * drawing.n)[0] for k in range(kind.DRAWS)]
     x = torch.stack(draws, 1)
-    return x, robots.evaluate(recipe, x, seed=drawing.seed)
+    return x, kind.evaluate(recipe, x, seed=drawing.seed)
 
 
 def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":
     """A policy in its simulator; every episode is kept in RUN/episodes.jsonl, each line with how it was made."""
-    from ..kinds.robots import kind as robots
+    from ..kinds.robots.driving import episodes, outcome
 
     first = (how["seed"] + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
     seeds, workers = range(first, first + args.episodes), args.workers or os.cpu_count() or 1
-    tried = robots.episodes(trained, seeds, simulator=told["simulator"], blind=args.blind, workers=workers, **how)
+    tried = episodes(trained, seeds, simulator=told["simulator"], blind=args.blind, workers=workers, **how)
     made = {"checkpoint": trained.step} | how | told
     kept = [{name: part for name, part in asdict(one).items() if name != "recording"} | {"how": made} for one in tried]
     _keep(args, "episodes.jsonl", "".join(json.dumps(one) + "\n" for one in kept))
-    return robots.outcome(tried)
+    return outcome(tried)
 
 
 def _kept(args: Evaluate) -> bool:

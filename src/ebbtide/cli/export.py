@@ -39,7 +39,9 @@ def run(argv: Sequence[str]) -> None:
     if args.private and not args.push:
         raise InputError("--private is for the repository that --push names.")
     trained = opened(args.run, **vars(args.built))
+    from ..interop.hub import push_to_hub
+
     if args.out:
         tell(trained.save_pretrained(args.out, overwrite=args.overwrite, license=args.license), file=sys.stdout)
     if args.push:
-        tell(trained.push_to_hub(args.push, private=args.private, license=args.license), file=sys.stdout)
+        tell(push_to_hub(trained, args.push, private=args.private, license=args.license), file=sys.stdout)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import tyro
 
 from ..errors import InputError
+from ..recipes import PointRecipe
 from .arguments import MOST, hint, parse, tell, threads, within
 
 if TYPE_CHECKING:
@@ -64,14 +65,14 @@ def run(argv: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ..data import DATASETS, Standardise
-    from ..kinds.points.kind import point_set
-    from ..training.trained import Trained
+    from ..kinds.points.data import point_set
+    from ..kinds.runs import from_pretrained
 
-    trained = Trained.from_pretrained(args.run)
+    trained = from_pretrained(args.run)
     if trained.observation is not None:
         raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
-    if trained.recipe.domain != "points":
-        raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.domain}.")
+    if not isinstance(trained.recipe, PointRecipe):
+        raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.kind}.")
     if isinstance(trained.transform, Standardise) and (constant := trained.transform.constant):
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
@@ -89,7 +90,7 @@ def run(argv: Sequence[str]) -> None:
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     """Data in its own units: what was asked for, or points of what the run learned that it was not trained on."""
     from ..data import load
-    from ..kinds.points.kind import unseen
+    from ..kinds.points.data import unseen
 
     own = _its_own(trained, args.data)
     if args.data and own is None:
@@ -106,7 +107,7 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
 def _its_own(trained: "Trained", data: str) -> "Trained | None":
     """The run with its data named, if that is the file it was trained on."""
-    from ..kinds.points.kind import prepare
+    from ..kinds.points.data import prepare
     from ..training.run import same_data
 
     if not data or "data" not in trained.recipe.outside():
@@ -199,9 +200,9 @@ def _draw(trained: "Trained", x: "Tensor", path: Path, tick: Tick) -> Path:
     import torch
 
     from ..exact.likelihood import log_density
-    from ..kinds.points.kind import limits, point_set
-    from ..kinds.points.pages import key_of
+    from ..kinds.points.data import limits, point_set
     from ..plots.density import density_map, lattice
+    from ..plots.study import key_of
     from ..plots.style import colour, save
 
     known = point_set(cast(Any, trained.recipe))

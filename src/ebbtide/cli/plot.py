@@ -30,12 +30,12 @@ def run(argv: Sequence[str]) -> None:
         what = "an export, which has no losses and steps to draw" if (args.run / "config.json").is_file() else "no run"
         raise InputError(f"{args.run} is {what}; plot needs the folder that train wrote.")
     from ..files import no_link
-    from ..kinds import domain
+    from ..kinds import kind_of
 
     trained = opened(args.run, **vars(args.names))
     threads(0, trained.denoiser)
     out = Path(args.out or args.run / "plots")
     if not args.out:
         no_link(out)
-    for path in domain(trained.recipe).draw_run(trained, args.run, out):
+    for path in kind_of(trained.recipe).draw_run(trained, args.run, out):
         tell(path, file=sys.stdout)

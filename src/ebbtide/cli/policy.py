@@ -34,7 +34,7 @@ class Driving:
             raise InputError(f"--ensemble must be a number of at least 0; got {self.ensemble:g}.")
 
     def how(self, recipe: "RobotRecipe") -> dict[str, Any]:
-        """As `ebbtide.kinds.robots.kind.policy` takes it, with all that the recipe decides."""
+        """As `ebbtide.kinds.robots.driving.policy` takes it, with all that the recipe decides."""
         ensemble = None if self.ensemble == OFF else self.ensemble
         steps = self.n_action_steps or (recipe.n_action_steps if ensemble is None else 1)
         return {"n_action_steps": steps, "delay": self.delay, "real_time": self.real_time, "ensemble": ensemble}

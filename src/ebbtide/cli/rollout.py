@@ -56,17 +56,18 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"{path} is a folder; --video must be a file.")
     if path.exists() and not (args.overwrite or ours):
         raise InputError(f"{path} exists; pass --overwrite to replace it.")
-    from ..kinds.robots import kind as robots
+    from ..kinds.robots import driving
+    from ..kinds.robots.data import recipe_of
     from ..plots.video import write_video
     from ..robots.rollout import rollout
 
     trained = opened(args.run, **vars(args.built))
-    place = robots.Place.of(trained, args.driving.simulator)
-    how = args.driving.how(robots.recipe_of(trained))
-    policy = robots.policy(trained, seed=args.seed, sampler=args.sampler, steps=number_or_auto(args.steps), **how)
+    place = driving.Place.of(trained, args.driving.simulator)
+    how = args.driving.how(recipe_of(trained))
+    policy = driving.policy(trained, seed=args.seed, sampler=args.sampler, steps=number_or_auto(args.steps), **how)
     threads(0, trained.denoiser)
     seeds = range(args.seed, args.seed + args.episodes)
-    flat = robots.flat(place.name)
+    flat = driving.flat(place.name)
     with closing(place()) as simulator:
         fps = simulator.fps
 

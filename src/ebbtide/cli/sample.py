@@ -16,10 +16,11 @@ from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, p
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..kinds import Kind
     from ..training.trained import Choice, Trained
 
 
-ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's domain
+ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind of data
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,15 @@ class Sample:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
-    from ..kinds import domain
+    from ..kinds import kind_of
 
     trained = opened(args.run, **vars(args.names))
-    own = domain(trained.recipe)
+    own = kind_of(trained.recipe)
     out = output_file(args, own)
     start = time.perf_counter()
     x, labels = draw(trained, args.drawing)
     seconds = time.perf_counter() - start
-    if out.suffix.lower() in own.EXTENSIONS:
+    if out.suffix.lower() in own.extensions:
         own.write(trained, x, labels, out)
     tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
     if args.picture or out.suffix.lower() == ".png":
@@ -120,15 +121,15 @@ def draw(
     import torch
     from tqdm import tqdm
 
-    from ..kinds import domain
+    from ..kinds import kind_of
     from ..memory import room
-    from ..training.run import suited
+    from ..training.devices import suited
 
     if how.guidance == 1 and given(how, "interval"):
         raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
-    own = domain(trained.recipe)
-    n = own.N if how.n == ITS_OWN else how.n
-    room(n * max(own.EACH, 16 * math.prod(trained.shape)) * more, f"--n {n}")
+    own = kind_of(trained.recipe)
+    n = own.n if how.n == ITS_OWN else how.n
+    room(n * max(own.each, 16 * math.prod(trained.shape)) * more, f"--n {n}")
     threads(how.threads, trained.denoiser)
     if labels is None:
         labels = _asked(trained, how, n)
@@ -136,7 +137,7 @@ def draw(
     device = next(trained.denoiser.parameters()).device.type
     half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
     work = chosen.steps * n
-    with half, tqdm(total=work, desc="sampling", unit=own.UNIT, unit_scale=True, delay=1, file=sys.stderr) as bar:
+    with half, tqdm(total=work, desc="sampling", unit=own.unit, unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
             n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
             **how.steered, **options,
@@ -149,13 +150,13 @@ def draw(
 def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
     """The labels that samples are asked for; None where they are drawn without."""
     from ..core.randomness import Draws
-    from ..kinds import domain
+    from ..kinds import kind_of
 
     if every_class(trained, how):
         if not trained.recipe.learns_labels:
             raise InputError("This run was trained without labels, so it can't draw every class.")
-        every: Tensor = domain(trained.recipe).all_classes(trained, n)
-        return every
+        all_classes = kind_of(trained.recipe).all_classes
+        return None if all_classes is None else all_classes(trained, n)
     if how.label:
         return trained.labels(how.label, n)
     if trained.recipe.learns_null:
@@ -169,11 +170,11 @@ def every_class(trained: "Trained", how: Drawing) -> bool:
     return how.label == "all" and "all" not in trained.classes
 
 
-def output_file(args: Sample, own: Any) -> Path:
+def output_file(args: Sample, own: "Kind[Any]") -> Path:
     """Where the samples go, refused before any work is done if they can't."""
     home = Path(args.run)
-    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / own.FILE
-    if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.FILE).suffix, *own.EXTENSIONS))):
+    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / own.file
+    if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.file).suffix, *own.extensions))):
         *most, last = formats
         raise InputError(f"--out must end in {', '.join(most)} or {last}; got {args.out!r}.")
     if path.is_dir():

@@ -67,16 +67,16 @@ def run(argv: Sequence[str]) -> None:
 def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     from ..core.paths import PATHS
     from ..data import load
-    from ..kinds.points.kind import limits
+    from ..kinds.points.data import limits
     from ..plots import forward
-    from ..recipes import kind_of
+    from ..recipes import ImageRecipe, recipe_type
     from ..specs import bind, parse as parse_spec
 
     path = bind(PATHS, args.path, "path")()
     name, _ = parse_spec(args.path)
     named = {name: path}
-    recipe: Any = kind_of(args.data)(data=args.data)
-    if recipe.domain == "images":
+    recipe: Any = recipe_type(args.data)(data=args.data)
+    if isinstance(recipe, ImageRecipe):
         from ..kinds.images import kind as images
         from ..plots.strips import forward_strip
 
@@ -95,11 +95,11 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     from ..data import DATASETS, load
-    from ..kinds.points.kind import limits
+    from ..kinds.points.data import limits
     from ..plots import points
-    from ..recipes import ImageRecipe, PointRecipe, kind_of
+    from ..recipes import ImageRecipe, PointRecipe, recipe_type
 
-    pictures, drawn = kind_of(args.data) is ImageRecipe, args.data in DATASETS
+    pictures, drawn = recipe_type(args.data) is ImageRecipe, args.data in DATASETS
     heeded = {"n": drawn, "size": pictures, "seed": drawn or pictures}
     if idle := [option for name, fits in heeded.items() if not fits for option in given(args, name)]:
         raise InputError(

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -102,20 +103,21 @@ def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
 
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train in `out` and say where the result is."""
-    from ..kinds import domain
-    from ..training.rehearsal import rehearse
-    from ..training.run import fit, leaving_group
+    from ..kinds import kind_of
+    from ..kinds.runs import fit
+    from ..training.devices import leaving_group
 
     if resume and not any((out / "checkpoints").glob("step-*")):
         raise InputError(f"{out} holds no run to resume.")
     with leaving_group():
-        threads(how.threads, rehearse(recipe, how.accumulate).denoiser)
         trained = fit(
-            recipe, out, resume=resume, overwrite=overwrite, on_nonfinite=how.on_nonfinite, precision=how.precision,
-            compile=how.compile, track=how.track, checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots,
-            threads=how.threads, accumulate=how.accumulate, solvers=how.solvers, progress=not how.quiet,
+            recipe, out, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
+            on_nonfinite=how.on_nonfinite, precision=how.precision, compile=how.compile, track=how.track,
+            checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, threads=how.threads,
+            accumulate=how.accumulate, solvers=how.solvers, progress=not how.quiet,
         )  # fmt: skip
     tell(f"Trained {trained.step} steps; the run is {out}")
-    for picture in domain(recipe).finish(out):
-        tell("picture:", picture)
+    if finish := kind_of(recipe).finish:
+        for picture in finish(out):
+            tell("picture:", picture)
     tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}")

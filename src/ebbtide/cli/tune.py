@@ -14,7 +14,7 @@ from .arguments import MOST, given, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from ..core.denoiser import DenoiserLike
-    from ..exact.tune import Tuned
+    from ..exact.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def run(argv: Sequence[str]) -> None:
 
     from ..core.paths import PATHS
     from ..core.randomness import Draws
-    from ..exact.tune import FILE, tune, write
+    from ..exact.tune import tune
+    from ..exact.tuned import TUNED, write_tuned
     from ..specs import bind
 
     trained, cond, rivals = None, {}, []
@@ -99,9 +100,9 @@ def run(argv: Sequence[str]) -> None:
     if trained is not None:
         from ..files import write_file
 
-        path = Path(args.run) / FILE
+        path = Path(args.run) / TUNED
         others = [one for one in trained.tuned if one.evaluations != found.evaluations]
-        write_file(path, write([*others, replace(found, weights=trained.fingerprint())]))
+        write_file(path, write_tuned([*others, replace(found, weights=trained.fingerprint())]))
         tell(f"stored in {path}; ebbtide sample {shlex.quote(str(args.run))} --steps auto uses it")
 
 

@@ -6,7 +6,8 @@ network's (`normalise.py`).
 from ..codecs.columns import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config, within_float32
 from .episodes import Episodes, Observation, Windows
 from .files import read, save
-from .points import DATASETS, Modes, Points, PointSet, along, load, mixture
+from .points import DATASETS, Modes, PointSet, along, load, mixture
+from .table import Points
 
 __all__ = [
     "DATASETS",

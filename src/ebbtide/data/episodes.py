@@ -3,19 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ..arrays import Stored, npz
 from ..codecs.columns import IDENTITY, Transform, transform_from_config
 from ..errors import InputError
-from ..memory import COPIES
 from .levels import Levels
 
 
@@ -156,75 +151,6 @@ def columns(
     return torch.cat(parts, -1), tuple(kept)
 
 
-def load(
-    data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
-) -> Episodes:
-    """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
-
-    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
-    the values of more than 8 bits that become 0 and 255; those of the recording unless given.
-    """
-    files = [Path(part) for part in data.split("+")]
-    if all(file.suffix == ".npz" for file in files):
-        return _read_npz(files, cameras, size)
-    from ..interop import lerobot
-
-    return lerobot.read(data, cameras=tuple(cameras), size=size, levels=levels)
-
-
-def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
-    """Arrays action, episode_ends, and where there are such state, fps, tasks, state_names, action_names and uint8
-    pictures (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
-    """
-    held: dict[str, Stored] = {}
-    for file in files:
-        try:
-            held |= npz(file)
-        except FileNotFoundError:
-            raise InputError(f"There is no file {file}.") from None
-        except OSError as error:
-            raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
-    where = " + ".join(file.name for file in files)
-    for name in ("action", "episode_ends", *cameras):
-        if name not in held:
-            raise InputError(f"{where} has no array {name!r}, which episodes need.")
-    for name in {"state", "action"} & set(held):
-        if held[name].ndim != 2 or held[name].dtype.kind not in "fiu":
-            raise InputError(f"{where}: {name} must be numbers (n, d); got {held[name].dtype} {held[name].shape}.")
-    ends = held["episode_ends"]
-    if ends.ndim != 1 or ends.dtype.kind not in "iu":
-        raise InputError(f"{where}: episode_ends must be whole numbers (e,); got {ends.dtype} {ends.shape}.")
-    for name in cameras:
-        frames = held[name]
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(held["action"]):
-            raise InputError(
-                f"{where}: {name} must be uint8 (n, h, w, 3), one for each action; got {frames.dtype} {frames.shape}."
-            )
-    images = {name: resized(torch.from_numpy(held[name].read(COPIES - 1)), size) for name in cameras}
-    arrays = {name: held[name].read(_EACH) for name in _ARRAYS if name in held}
-    arrays.setdefault("state", np.zeros((len(arrays["action"]), 0), np.float32))
-    given: dict[str, Any] = {
-        name: tuple(str(text) for text in arrays[name].reshape(-1))
-        for name in ("tasks", "state_names", "action_names")
-        if name in arrays
-    }
-    named: dict[str, Any] = {
-        f"{kind}_names": given.get(f"{kind}_names") or numbered(kind, arrays[kind].shape[1])
-        for kind in ("state", "action")
-    }
-    rate = arrays.get("fps")
-    if rate is not None and (rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < math.inf):
-        raise InputError(f"{where}: fps must be one number above 0; got {str(rate.tolist())[:60]}.")
-    state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
-    after = torch.from_numpy(arrays["episode_ends"].astype(np.int64))
-    fps = 0.0 if rate is None else float(rate.item())
-    return Episodes(state, action, after, images, given.get("tasks", ()), fps, **named)
-
-
-_ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
-_EACH = 100  # bytes that a number or a name takes besides its own
-
-
 def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
     """Pictures with sides of this many pixels, each pixel the mean of the old picture over its area; 0 leaves them.
 
@@ -284,6 +210,10 @@ class Observation:
                 raise InputError(
                     f"An observation has a state (o, s), images (k, h, w, 3), a prompt (l,); got {name} {shape}."
                 )
+
+    def robot(self, action_names: tuple[str, ...]) -> Robot:
+        """The robot that is seen so and acts with these."""
+        return Robot(self.names, action_names, self.fps)
 
     def see(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Observations of n steps in the robot's units → as the network takes them, which refuses what doesn't fit."""

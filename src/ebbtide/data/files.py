@@ -25,8 +25,8 @@ from ..errors import InputError
 from ..files import writing
 from ..memory import room
 from ..specs import listed
-from .points import Points
 from .split import LABELS, beside, part_of, parts
+from .table import Points
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
 MOST_COLUMNS = 2**16

@@ -11,29 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ..errors import InputError
 from ..specs import pick
+from .table import Points
 
 Sample = Callable[[int, Generator], tuple[Tensor, Tensor | None]]
 LogDensity = Callable[[Tensor], Tensor]
 Curve = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """n points in float32, their labels 0..k-1 and, where known, the columns' and the labels' names.
-
-    test: so many of the last are the set's own held-out parts.
-    """
-
-    x: Float[Tensor, "n d"]
-    labels: Int[Tensor, " n"] | None = None
-    columns: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    test: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,8 @@ r of them, beside m, which the first evaluation gives, span all that C can make 
 
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,21 +24,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .. import cache
 from ..core.denoiser import DenoiserLike
 from ..core.mixtures import stored
 from ..core.paths import Path, Scales
-from ..core.randomness import Draws, key
 from ..core.times import from_flow, shifted_power
 from ..errors import DivergedError, InputError
 from ..samplers import SAMPLERS
 from ..samplers.bespoke import format_weights, unrolled
 from ..samplers.ode import rk4
 from ..specs import bind
-from .tune import Tuned, read, write
+from .tuned import Tuned
 
 if TYPE_CHECKING:
-    from ..training.trained import Trained
+    pass
 
 COUNTS = (5, 10, 20)  # evaluations that every run has a solver for
 SHARE = 0.05  # of training's network evaluations that the fit may take,
@@ -134,78 +130,6 @@ def fit(
         made.append(_fitted(flow, fine, error, count, plan.shapes, joint if count <= JOINT else 0))
     progress(1.0)
     return tuple(made)
-
-
-def for_run(
-    trained: "Trained",
-    counts: Sequence[int] = COUNTS,
-    *,
-    budget: int | None = None,
-    cond: Callable[[int], Mapping[str, Any]] | None = None,
-    progress: bool = False,
-    **how: Any,
-) -> tuple[Tuned, ...]:
-    """Solvers for a run, or none where the budget is too small for any.
-
-    budget: network evaluations; unless given, what MOST allows, and as much again for gradients. cond: the conditions
-    of n starts, as the network takes them; labels as frequent as in the data, and recorded observations, unless given.
-    how: guidance, interval and bound, as in `Trained.trajectory`.
-    """
-    from tqdm import tqdm
-
-    dim = math.prod(trained.shape)
-    budget = 2 * MOST[dim >= LARGE] if budget is None else budget
-    if trained.observation is not None and any(len(shape) > 1 for shape in trained.observation.shapes.values()):
-        budget = min(budget, FEW_PICTURES.cost(counts))  # which are seen all at once
-    spent = plan(budget, dim, counts)
-    if spent is None:
-        return ()
-    seed, left = key(trained.recipe.seed, "solver"), budget - spent.cost(counts)
-    step = SMALL * BACKWARD * spent.starts * sum(count for count in counts if count <= JOINT)
-    joint = min(MOST_JOINT, left // step) if step else 0
-    draws = Draws.first(spent.pool, seed, device=next(trained.denoiser.parameters()).device)
-    start = trained.start(spent.pool, seed, 0, draws)
-    told = dict(_conditions(trained, spent.pool, seed) if cond is None else cond(spent.pool))
-    if "label" in told and trained.recipe.learns_null and how.get("guidance", 1.0) == 1:
-        hidden = torch.arange(spent.pool) % 8 < 2  # a quarter, for samples that are drawn without
-        told["label"] = told["label"].masked_fill(hidden.to(told["label"].device), len(trained.classes))
-    bar = tqdm(
-        total=100, desc="fitting a solver", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress
-    )
-    # Each batch size would be compiled anew. (Asking for it imports the compiler, which takes longer than a fit.)
-    compiled = getattr(trained.denoiser.network, "_compiled_call_impl", None) is not None
-    with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-        made = fit(
-            trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
-            progress=lambda share: bar.update(round(100 * share) - bar.n),
-        )  # fmt: skip
-    own = trained.fingerprint()
-    return tuple(replace(one, weights=own) for one in made)
-
-
-def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
-    labels = trained.in_proportion(n) if trained.recipe.learns_labels else trained.labels(None, n)
-    device = next(trained.denoiser.parameters()).device
-    return trained.context(n, seed, 0, None) | ({} if labels is None else {"label": labels.to(device)})
-
-
-def kept(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
-    """A solver for a run that has none stored: of the user's cache, or fitted now and kept there."""
-    if not 1 <= count <= COUNTS[-1]:
-        more = f" For more: ebbtide tune RUN --evaluations {count}." if count else ""
-        raise InputError(f"A run's own solver is fitted for 1 to {COUNTS[-1]} evaluations; got {count}.{more}")
-    own = trained.fingerprint()
-    name = f"solver-{cache.fingerprint(own, count, sorted(how.items()))[:32]}"
-    if found := cache.fetch(name):
-        with suppress(InputError, KeyError):
-            (one,) = read(found[1]["tuned"].encode(), name)
-            if one.weights == own and one.evaluations == count:
-                return one
-    made = for_run(trained, (count,), progress=progress, **how)
-    if not made:
-        raise InputError(f"Samples of shape {trained.shape} are too small to fit {count} evaluations to.")
-    cache.store(name, {}, tuned=write(made).decode())
-    return made[0]
 
 
 def _fitted(flow: "_Flow", fine: "_Reference", error: float, count: int, shapes: int, joint: int) -> Tuned:

@@ -9,7 +9,7 @@ every weight of every step (samplers/bespoke.py). Half of the starts are fitted,
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,14 +28,12 @@ from ..samplers import SAMPLERS
 from ..samplers.bespoke import format_weights, unrolled
 from ..samplers.ode import rk4
 from ..specs import bind, pick
-from ..training.checkpoint import dump_json, parse_json
+from .tuned import Tuned
 
-FILE = "tuned.json"
 DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
 AIMS = ("both", "rms", "median")
 FIT, CHOOSE, JUDGE = slice(0, None, 2), slice(1, None, 4), slice(3, None, 4)  # of the starts
 KNOTS = 16  # times are moved each by itself up to here, and by a spline with so many knots beyond
-MOST_STEPS = 10**6  # that a stored choice may ask for
 LONGEST_TABLE = 20  # evaluations up to which weights are fitted
 
 SOLVERS = (
@@ -80,61 +78,6 @@ TIME_FAMILIES = (
     Family("power", ((1.0,), (1.4,), (2.0,), (3.0,)), ("exponent",)),
     Family("shifted", ((0.5,), (2.0,), (4.0,)), ("shift",)),
 )
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The best sampler, grid and number of steps for a number of evaluations, and how close it comes.
-
-    rms, median: distance to the reference, over the starts that had no part in the choice; `error` is the
-    reference's own (against half its steps), `usual` what the best solver on the uniform grid reaches. weights: the
-    fingerprint of the run's weights that it was found for; a file of an older version doesn't hold it.
-    """
-
-    evaluations: int
-    sampler: str
-    grid: str
-    steps: int
-    rms: float
-    median: float
-    error: float
-    usual: float
-    weights: str = ""
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_config(cls, config: Any, where: str) -> "Tuned":
-        """The inverse; InputError where the values can't be used."""
-        try:
-            tuned = cls(**config)
-            texts, counts = (tuned.sampler, tuned.grid, tuned.weights), (tuned.evaluations, tuned.steps)
-            errors = tuned.rms, tuned.median, tuned.error, tuned.usual
-            right = (
-                all(isinstance(text, str) for text in texts)
-                and all(type(count) is int for count in counts)
-                and all(type(error) in (int, float) and math.isfinite(error) for error in errors)
-            )
-            if not right or not 1 <= min(counts) <= max(counts) <= MOST_STEPS:
-                raise TypeError("a value of the wrong kind")
-        except TypeError as error:
-            raise InputError(f"{where} is not what ebbtide tune writes: {error}.") from error
-        return tuned
-
-
-def read(data: bytes, where: str) -> tuple[Tuned, ...]:
-    """What was tuned, the latest last."""
-    rows = parse_json(data, where)
-    if not isinstance(rows, list):
-        raise InputError(f"{where} is not what ebbtide tune writes: not a list.")
-    return tuple(Tuned.from_config(row, where) for row in rows)
-
-
-def write(tuned: Iterable[Tuned]) -> bytes:
-    """The inverse of `read`."""
-    return dump_json([one.to_config() for one in tuned])
 
 
 def tune(

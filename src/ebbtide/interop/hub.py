@@ -1,110 +1,16 @@
-"""The Hugging Face hub: model cards, upload, download."""
+"""The Hugging Face hub: upload and download."""
 
-import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..errors import EbbtideError, InputError, printable
-from ..exact import tune
+from ..errors import EbbtideError, InputError
 from ..training import checkpoint
+from ..training.storage import EXPORTED
 
 if TYPE_CHECKING:
-    from ..recipes import Recipe
     from ..training.trained import Trained
-
-
-FILES = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", tune.FILE)
-
-
-def model_card(trained: "Trained", where: str, license: str = "") -> str:
-    """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
-    from ..kinds import domain
-
-    if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
-        raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
-    data = printable(domain(trained.recipe).describe(trained.recipe))
-    licensed = f"license: {license}\n" if license else ""
-    recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
-    size = " × ".join(map(str, trained.shape)) + {1: " columns"}.get(len(trained.shape), "")
-    labels = f"by class: {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
-    return f"""---
-library_name: ebbtide
-{licensed}tags: [ebbtide, diffusion, flow-matching]
----
-# {recipe.path.partition(":")[0]} path, {recipe.target} target
-
-A generative model of {data} ({size}; {labels}), trained with ebbtide {__version__}.
-
-| | |
-|---|---|
-| path | `{recipe.path}` |
-| target | `{recipe.target}` |
-| network | `{printable(recipe.network)}`, {parameters:,} parameters, EMA weights |
-| training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
-| data transform | {trained.transform.about if trained.transform else "none"} |
-| time | t = 0 is data, t = 1 is noise |
-| default sampler | {_default_sampler(trained)} |
-
-```python
-{_snippet(trained, where)}
-```
-
-It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbtide runs on it.
-
-{_citations(recipe)}"""
-
-
-def _default_sampler(trained: "Trained") -> str:
-    sampler, grid, steps = trained.choice()
-    if sampler.startswith("bespoke:weights="):  # hundreds of numbers
-        return f"its own, fitted to it: {steps} evaluations (`{tune.FILE}`)"
-    return f"`{sampler}` on the `{grid}` grid, {steps} steps"
-
-
-def _snippet(trained: "Trained", where: str) -> str:
-    """The code that uses it: samples; of a policy, an action for what is seen."""
-    if trained.observation is None:
-        return f"""from ebbtide.training.trained import Trained
-
-trained = Trained.from_pretrained({where!r})
-x = trained.sample(1000, seed=0)"""
-    each, shapes = getattr(trained.recipe, "n_obs_steps", 1), trained.observation.shapes
-    parts: dict[str, Callable[..., str]] = {
-        "state": lambda steps, width: f"np.zeros({width}, np.float32)",
-        "images": lambda pictures, *shape: f"np.zeros({(pictures // each, *shape)}, np.uint8)",
-        "prompt": lambda length: repr("what is to be done"),
-    }
-    seen = "\n".join(f"    {name!r}: {parts[name](*shape)}," for name, shape in shapes.items())
-    return f"""import numpy as np
-
-from ebbtide.kinds.robots.kind import policy
-from ebbtide.training.trained import Trained
-
-robot = policy(Trained.from_pretrained({where!r}))
-robot.reset()  # before every episode
-observation = {{  # what is seen now, in the robot's units
-{seen}
-}}
-action = robot.select_action(observation)  # once for every step"""
-
-
-def _citations(recipe: "Recipe") -> str:
-    """BibTeX of the named recipe that this one is most like, if any has its path and coupling."""
-    from ..recipes import CITATIONS, RECIPES
-
-    def ways(of: "Recipe") -> tuple[str, str]:
-        return of.path.partition(":")[0], of.coupling
-
-    def likeness(name: str) -> tuple[bool, ...]:
-        row = RECIPES[name]()
-        networks = [of.network.partition(":")[0] for of in (row, recipe)]
-        return type(row) is type(recipe), networks[0] == networks[1], row.target == recipe.target
-
-    alike = [name for name, row in RECIPES.items() if ways(row()) == ways(recipe)]
-    return f"```bibtex\n{CITATIONS[max(alike, key=likeness)]}\n```\n" if alike else ""
 
 
 def download(repository: str) -> Path:
@@ -113,11 +19,18 @@ def download(repository: str) -> Path:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(FILES)))
+        return Path(snapshot_download(repository, allow_patterns=list(EXPORTED)))
     except RepositoryNotFoundError as error:
         raise InputError(f"There is no folder {repository!r} and no such repository you may read.") from error
     except Exception as error:  # the hub's own, or those of the library it speaks HTTP with, which has changed
         raise InputError(f"{repository!r} is no folder here, and can't be had from the hub: {_line(error)}") from error
+
+
+def push_to_hub(
+    trained: "Trained", repository: str, *, private: bool = False, token: str | None = None, license: str = ""
+) -> str:
+    """Upload what `Trained.save_pretrained` writes to huggingface.co/<repository>; returns its address."""
+    return upload(trained.export(repository, license), repository, private=private, token=token)
 
 
 def upload(files: Mapping[str, bytes], repository: str, *, private: bool, token: str | None) -> str:

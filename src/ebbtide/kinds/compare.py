@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,84 +19,21 @@ from tqdm import tqdm
 from ..errors import InputError, printable
 from ..files import locked, no_link, write_file
 from ..memory import room
+from ..plots.study import Comparison, Method, Sampling
 from ..recipes import RECIPES, Recipe
 from ..signals import Interrupted
 from ..training import checkpoint
 from ..training.processes import cores, in_processes
-from ..training.rehearsal import rehearse
-from ..training.run import clear, fit
+from ..training.run import clear
 from ..training.trained import Trained
-from . import domain
+from . import Kind, Plan, kind_of
+from .runs import fit, rehearsed
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
+    from ..plots.report import Picture
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a domain compares the two methods."""
-
-    recipes: dict[str, str]  # by method: the recipe it takes what follows from
-    own: tuple[str, ...]  # fields of the recipe that are the method's; the others are the same for both
-    samplings: dict[str, list[tuple[str, str, str, int]]]  # by method: (label, sampler, grid, steps)
-    curve: dict[str, tuple[str, str, tuple[int, ...]]]  # quality against cost: (sampler, grid, numbers of steps)
-    curve_metrics: tuple[str, ...]  # the first that applies is drawn
-    curve_n: int  # samples for each point of the curve
-    summary: tuple[str, ...]  # metrics of the table that is printed
-    fewest: int  # examples to hold samples against
-
-
-@dataclass(frozen=True)
-class Method:
-    """One trained network. Everything is in data units; at t = 1 the noise then has the data's mean and spread."""
-
-    key: str  # "diffusion" or "flow": fixes its colour
-    name: str  # "DDPM", "Flow matching"
-    steps: np.ndarray  # training history: steps and
-    losses: np.ndarray  # mean loss since the entry before
-    seconds: float  # CPU seconds of training
-    evolution: list[tuple[int, np.ndarray]]  # (training step, samples (m, d)), from the same noise
-    walk_times: np.ndarray  # (k,) from 1 to 0
-    walk: np.ndarray  # (k, m, d): a deterministic run from the noise both methods share
-    fields: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]  # (t, places, velocities there, samples of x_t)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """One way of sampling one network, and how good the samples are."""
-
-    method: str  # Method.key
-    label: str
-    sampler: str
-    steps: int
-    evaluations: int  # of the network, per sample
-    seconds: float
-    samples: np.ndarray
-    labels: np.ndarray | None
-    measurements: list["Measurement"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `ebbtide compare` found, ready to be drawn."""
-
-    title: str
-    command: str
-    real: np.ndarray
-    real_labels: np.ndarray | None
-    limits: tuple[float, float] | np.ndarray  # the frame of every picture: for all columns, or (d, 2)
-    methods: list[Method]
-    samplings: list[Sampling]
-    quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
-    quality_metric: str
-    floor: tuple[float, float]  # the range of truth's own
-    settings: dict[str, str]
-    classes: tuple[str, ...] = ()  # names of the labels
-    columns: tuple[str, ...] = ()  # names of the columns
-    domain: str = "points"
-    at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
 
 
 def compare(
@@ -124,7 +61,7 @@ def compare(
         for place in (out / key, out / key / "checkpoints", out / key / "evolution"):
             no_link(place)
     jobs = []
-    own, plan = domain(recipe), domain(recipe).PLAN
+    kind, plan = _planned(recipe)
     for position, (key, name) in enumerate(METHODS.items()):
         row = RECIPES[plan.recipes[key]]()
         its = {field: getattr(row, field) for field in plan.own}
@@ -136,9 +73,9 @@ def compare(
     if resume and not any(_begun(out / key) for key in METHODS):
         raise InputError(f"{out} holds no comparison to resume.")
     for job in jobs:  # what is wrong with the data or the recipe is said before anything is written
-        rehearse(job[2])
-    if len(own.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
-        raise InputError(f"{recipe.data} must have at least {plan.fewest} {own.UNITS}, to hold samples against.")
+        rehearsed(job[2])
+    if len(kind.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
+        raise InputError(f"{recipe.data} must have at least {plan.fewest} {kind.units}, to hold samples against.")
     if overwrite:  # both at once, so that what is saved from here on is this comparison's
         for folder in (out / key for key in METHODS if _begun(out / key)):
             with locked(folder):
@@ -157,6 +94,14 @@ def resumable(out: Path, command: str) -> Iterator[None]:
         saved = any(_begun(out / key) for key in METHODS)
         rest = f"; saved. Continue with: {command} --resume" if saved else " before anything was saved."
         raise Interrupted.by(stopped, rest) from None
+
+
+def _planned(of: Recipe | Comparison) -> tuple[Kind[Any], Plan[Any]]:
+    """The kind of data, and how the methods are compared on it."""
+    kind = kind_of(of)
+    if kind.plan is None:
+        raise InputError(f"compare is for points and images; got {of.kind}.")
+    return kind, kind.plan
 
 
 def _begun(folder: Path) -> bool:
@@ -178,14 +123,14 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
     with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
         warnings.filterwarnings("ignore", module=r"ebbtide\.(data|kinds)\.")
         trained = fit(recipe, folder, **options)
-    own, plan = domain(recipe), domain(recipe).PLAN
+    kind, plan = _planned(recipe)
     fitted = [(f"own solver, {one.evaluations}", one.sampler, one.grid, one.steps) for one in trained.tuned]
     ways = plan.samplings[key] + fitted[-1:]
     work = sum(steps * n for *_, steps in ways)
     floors: dict[Any, Any] = {}
     bar = tqdm(
         total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
-        disable=not options["progress"], unit=own.UNIT, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+        disable=not options["progress"], unit=kind.unit, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
     )  # fmt: skip
     samplings = []
     with bar:
@@ -193,8 +138,8 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
             start = time.process_time()
             x, labels, evaluations = _draw(trained, n, sampler, grid, steps, bar)
             seconds = time.process_time() - start
-            rows = own.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors)
-            kept = own.kept(x), None if labels is None else labels.numpy()
+            rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors)
+            kept = plan.kept(x), None if labels is None else labels.numpy()
             samplings.append(
                 Sampling(key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
             )
@@ -206,10 +151,10 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
             points = []
             for sampler, grid, steps in points_of:
                 x, labels, evaluations = _draw(trained, min(n, plan.curve_n), sampler, grid, steps)
-                rows = own.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, only=plan.curve_metrics)
+                rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, only=plan.curve_metrics)
                 points.append((evaluations, next(row for row in rows if row.name in plan.curve_metrics)))
             quality |= {f"{name} · {solver}": points} if points else {}
-    return _Study(own.study(key, name, trained, folder), samplings, quality)
+    return _Study(plan.study(key, name, trained, folder), samplings, quality)
 
 
 def _draw(
@@ -239,8 +184,8 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
             for name, points in quality.items()
             if (reached := [evaluations for evaluations, row in points if row.at_floor])
         },
-        domain=recipe.domain,
-        **domain(recipe).shown(recipe, n),
+        kind=recipe.kind,
+        **_planned(recipe)[1].shown(recipe, n),
     )
 
 
@@ -263,7 +208,7 @@ def summary(comparison: Comparison) -> str:
     """
     from ..metrics.floor import LEVEL
 
-    wanted = domain(comparison).PLAN.summary
+    wanted = _planned(comparison)[1].summary
     names = [row.name for row in comparison.samplings[0].measurements if row.name in wanted]
     cells = [("", "sampler", "evaluations", "CPU s", *names)]
     for s in comparison.samplings:
@@ -280,6 +225,11 @@ def summary(comparison: Comparison) -> str:
     title = printable(f"{comparison.title}; trained in {trained}")
     key = f"=: can't be told from truth, p ≥ {LEVEL}"
     return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1], key])
+
+
+def figures(comparison: Comparison) -> "Iterator[Picture]":
+    """The figures of its report, in order."""
+    return _planned(comparison)[1].pictures(comparison)
 
 
 def save_metrics(comparison: Comparison, folder: Path) -> Path:

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
 from ..files import write_file
-from ..kinds.compare import Method
 from . import style
+from .study import Method
 from .style import Array, Limits
 
 LEVELS = 20  # shades of a colour

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ..errors import InputError
-from ..kinds.compare import Method
 from . import style
+from .study import Method
 from .style import Array
 
 # Samplers of one method share its colour; the dash and the marker tell them apart.

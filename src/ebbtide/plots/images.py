@@ -21,8 +21,8 @@ from PIL import Image
 from ..data.levels import on_white
 from ..errors import InputError
 from ..files import write_file
-from ..kinds.compare import Method
 from . import curves, style
+from .study import Method
 from .style import Array
 
 ROOM = 980  # pixels across that a figure's tiles fill, where whole factors allow

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..errors import InputError
-from ..kinds.compare import Method
 from ..specs import listed
 from . import style
+from .study import Method
 from .style import Array, Limits
 
 SHOWN = 20_000  # dots a panel; more add time, not information

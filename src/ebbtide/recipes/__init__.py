@@ -5,7 +5,7 @@ from collections.abc import Callable
 from .citations import CITATIONS
 from .images import ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
-from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, kind_of
+from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
 from .robots import (
     diffusion_policy_pusht,
     flow_policy,
@@ -38,4 +38,4 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pi0-aloha-insertion": pi0_aloha_insertion,
 }
 
-__all__ = ["CITATIONS", "OBJECTIVES", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "kind_of"]
+__all__ = ["CITATIONS", "OBJECTIVES", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "recipe_type"]

@@ -17,8 +17,8 @@ from ..specs import pick, words
 class Recipe:
     """What to train and how to sample it; values such as `ddpm:betas=linear,steps=1000` are rows of tables."""
 
-    domain: ClassVar[str] = ""
-    """What kind of data it is for: the module of ebbtide.kinds that knows it."""
+    kind: ClassVar[str] = ""
+    """The kind of its data: a row of ebbtide.kinds.KINDS."""
     sources: ClassVar[tuple[str, ...]] = ("data",)
     """The fields that name data: a built-in set, or a file, a folder or a set of the hub."""
 
@@ -143,21 +143,21 @@ class Recipe:
 
     def to_config(self) -> dict[str, Any]:
         """This recipe as JSON-ready data."""
-        return {"domain": self.domain} | dataclasses.asdict(self)
+        return {"domain": self.kind} | dataclasses.asdict(self)
 
     @staticmethod
     def from_config(config: Any) -> "Recipe":
         """The recipe that `to_config` wrote; anything else is refused by name."""
         if not isinstance(config, dict):
             raise InputError(f"A recipe must be a JSON object; got {type(config).__name__}.")
-        row = KINDS[pick(KINDS, str(config.get("domain", "")), "The recipe's domain")]
+        row = RECIPE_TYPES[pick(RECIPE_TYPES, str(config.get("domain", "")), "The recipe's domain")]
         fields = {field.name: field.type for field in dataclasses.fields(row)}
         given: dict[str, Any] = {}
         for name, value in config.items():
             if name == "domain":
                 continue
             if name not in fields:
-                raise InputError(f"A recipe for {row.domain} has no field {name!r}.")
+                raise InputError(f"A recipe for {row.kind} has no field {name!r}.")
             kind: Any = fields[name]
             if get_origin(kind) is Literal:
                 given[name] = pick(get_args(kind), str(value), f"The recipe's {name}")
@@ -178,7 +178,7 @@ class Recipe:
 class PointRecipe(Recipe):
     """A recipe for points, the rows of a table."""
 
-    domain: ClassVar[str] = "points"
+    kind: ClassVar[str] = "points"
     sources: ClassVar[tuple[str, ...]] = ("data", "source")
 
     data: str = "three_gaussians"
@@ -209,7 +209,7 @@ class PointRecipe(Recipe):
 class ImageRecipe(Recipe):
     """A recipe for pictures, which the network sees in [-1, 1]."""
 
-    domain: ClassVar[str] = "images"
+    kind: ClassVar[str] = "images"
 
     data: str = "digits"
     """digits, a folder of pictures, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
@@ -249,7 +249,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 class RobotRecipe(Recipe):
     """A recipe for a policy: chunks of a robot's actions, given what it sees."""
 
-    domain: ClassVar[str] = "robots"
+    kind: ClassVar[str] = "robots"
 
     data: str = "lerobot/pusht"
     """Recorded episodes: a .npz (see `ebbtide demos`; a.npz+b.npz for arrays of the same steps), a folder in LeRobot's
@@ -322,10 +322,10 @@ class RobotRecipe(Recipe):
 _HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?"  # user/name of a set, or user/name:config
 _WEIGHTS = ("weights", "tokenizer")  # options of a network that name folders or repositories,
 _BUILT_ON = dict.fromkeys(("pi0", "pi05"), "google/paligemma-3b-pt-224")  # and the weights of these, unless given
-KINDS: dict[str, type[Recipe]] = {kind.domain: kind for kind in (PointRecipe, ImageRecipe, RobotRecipe)}
+RECIPE_TYPES: dict[str, type[Recipe]] = {row.kind: row for row in (PointRecipe, ImageRecipe, RobotRecipe)}
 
 
-def kind_of(data: str) -> type[Recipe]:
+def recipe_type(data: str) -> type[Recipe]:
     """Which kind of recipe learns this data; what a file holds decides, not what it is called."""
     path = Path(data)
     if data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):

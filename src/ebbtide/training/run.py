@@ -7,14 +7,12 @@ run/evolution/step-00003000.npy  the same samples as training goes on, in data u
 run/.lock                        held while a process trains here
 """
 
-import json
 import math
-import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,29 +23,35 @@ from tqdm import tqdm
 
 from ..core.randomness import generator, key
 from ..data import IDENTITY
+from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
-from ..exact import fit as solver, tune
-from ..files import LOCK, append_to, locked, no_link, own_folder, remove, storage, write_file
-from ..kinds import Prepared, domain
-from ..networks.fused import fast_bf16
+from ..exact import fit as solver
+from ..exact.tuned import TUNED, write_tuned
+from ..files import LOCK, locked, no_link, own_folder, remove, write_file
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
-from ..specs import pick
+from ..specs import pick, require
 from . import checkpoint, seal, settings
+from .build import build_denoiser
+from .devices import accelerate, suited
+from .history import TRACKED, Log
 from .processes import follow_launcher
-from .trained import Trained, build_denoiser
-from .trainer import Data, Trainer
+from .rehearsal import rehearse
+from .solver import for_run
+from .trained import Trained
+from .trainer import Trainer
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-TRACKED = "ebbtide"  # the project that trackers write of, and tensorboard's folder in the run's
+    pass
 
 
-def fit(
-    recipe: Recipe,
+def train(
+    start: Trained,
+    data: Data,
     out: str | Path,
     *,
+    draw: Callable[[Trained, Path], Mapping[Path, bytes]] = lambda start, target: {},
+    started: Callable[[nn.Module], object] = lambda denoiser: None,
     resume: bool = False,
     overwrite: bool = False,
     on_nonfinite: str = "stop",
@@ -63,37 +67,40 @@ def fit(
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
-    """Train a recipe in the folder `out` and return the result; an interrupted run continues with resume=True.
+    """Train `start` in the folder `out` and return the result; an interrupted run continues with resume=True.
 
+    draw: makes the files of a snapshot, named from the given one. started: called with the untrained denoiser once
+    everything has been checked, before anything is written.
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
     accumulate: in how many parts a batch goes through the network. solvers: fit the run solvers of its own at the end,
-    for at most 5 % of training's network evaluations (see solver.py).
+    for at most 5 % of training's network evaluations (see exact/fit.py).
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbtide resume` is to set again; not set here. position: line of the progress bar, where several runs
     share a screen.
     """
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
-    if keep < 1:
-        raise InputError(f"keep must be at least 1; got {keep}.")
-    start, data = prepare(recipe)
-    if compile:
-        start.denoiser.network.compile()
-    precision = _settled(precision, stored(Path(out)) if resume else {}, start.denoiser, Path(out))
-    accelerator = accelerate(precision, track, Path(out))
-    follow_launcher()
+    require("keep", keep, 1, whole=True)
+    recipe, folder = start.recipe, Path(out)
+    precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
+    accelerator = accelerate(precision, track, folder)
+    trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate)
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
         "accumulate": accumulate, "solvers": solvers,
     }  # fmt: skip
-    running = {"how": how, "data": settings.fingerprint(data)}
-    run = _Run(Path(out), start, Trainer(start.denoiser, data, recipe, accelerator, accumulate), running)
+    run = _Run(folder, start, trainer, {"how": how, "data": settings.fingerprint(data)}, draw)
+    rehearse(start, trainer)
+    started(start.denoiser)
+    if compile:
+        start.denoiser.network.compile()
+    follow_launcher()
     with locked(run.folder) if run.main else nullcontext():
         accelerator.wait_for_everyone()
         run.begin(resume, overwrite)
         accelerator.wait_for_everyone()
-        log = _Log(run.folder, run.trainer, accelerator, track) if run.main else None
+        log = Log(run.folder, run.trainer, accelerator, track) if run.main else None
         bar = tqdm(
             total=recipe.steps, initial=run.trainer.step, desc=printable(run.folder.name), unit="step",
             position=position, disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2,
@@ -143,12 +150,6 @@ def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder:
     return str(before)
 
 
-def prepare(recipe: Recipe) -> tuple[Trained, Data]:
-    """The untrained start of a recipe and its data in the network's units."""
-    prepared = domain(recipe).prepare(recipe)
-    return begin(recipe, prepared), prepared.data
-
-
 def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     """The untrained start of a recipe on its data, with what that has settled of it."""
     if torch.get_default_dtype() != torch.float32:
@@ -161,7 +162,7 @@ def begin(recipe: Recipe, prepared: Prepared) -> Trained:
     )  # fmt: skip
 
 
-def _loop(run: "_Run", log: "_Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
+def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
     """Step to the end, writing down what is due after each; leave nothing unsaved when asked to stop."""
     trainer, steps = run.trainer, run.trainer.recipe.steps
     if trainer.step == 0:
@@ -206,15 +207,22 @@ def clear(folder: Path) -> None:
     """Remove the run in a folder, which is locked."""
     for name in ("checkpoints", "evolution"):
         remove(folder / name)
-    for name in ("metrics.jsonl", tune.FILE):
+    for name in ("metrics.jsonl", TUNED):
         (folder / name).unlink(missing_ok=True)
 
 
 class _Run:
     """A folder and the trainer whose progress it holds; only the main process writes."""
 
-    def __init__(self, folder: Path, start: Trained, trainer: Trainer, running: dict[str, Any]) -> None:
-        self.folder, self.start, self.trainer, self.running = folder, start, trainer, running
+    def __init__(
+        self,
+        folder: Path,
+        start: Trained,
+        trainer: Trainer,
+        running: dict[str, Any],
+        draw: Callable[[Trained, Path], Mapping[Path, bytes]],
+    ) -> None:
+        self.folder, self.start, self.trainer, self.running, self.draw = folder, start, trainer, running, draw
         self.saves, self.main = folder / "checkpoints", trainer.accelerator.is_main_process
         self.saved: int | None = None  # the step of the newest checkpoint, if it is this run's
 
@@ -268,7 +276,7 @@ class _Run:
 
     def solved(self, progress: bool) -> Trained:
         """The result with solvers of its own: those that the folder holds for it, or as training's cost allows."""
-        trained, file = self.trained(), self.folder / tune.FILE
+        trained, file = self.trained(), self.folder / TUNED
         if file.exists():
             trained = trained.with_tuned(checkpoint.read_file(file), str(file))
         if trained.tuned:
@@ -276,7 +284,7 @@ class _Run:
         recipe, before = self.start.recipe, time.process_time()
         budget = int(solver.SHARE * solver.BACKWARD * recipe.steps * recipe.batch)
         try:
-            tuned = solver.for_run(trained, budget=budget, cond=self.conditions, progress=progress)
+            tuned = for_run(trained, budget=budget, cond=self.conditions, progress=progress)
         except KeyboardInterrupt as stopped:
             rest = " while a solver was fitted, after the last step; the run is whole without."
             raise Interrupted.by(stopped, rest) from None
@@ -284,7 +292,7 @@ class _Run:
             print(f"ebbtide: {error}", file=sys.stderr)
             return trained
         if tuned:
-            write_file(file, tune.write(tuned))
+            write_file(file, write_tuned(tuned))
         if tuned and progress:
             seconds = time.process_time() - before
             found = ", ".join(f"{one.median:.2g} with {one.evaluations}" for one in tuned)
@@ -322,21 +330,20 @@ class _Run:
         self.saved = self.trainer.step
 
     def snapshot(self) -> None:
-        """The same samples at every stage, from the averaged weights; few steps: they are for looking."""
+        """What `draw` makes of the averaged weights."""
         if not self.main:
             return
-        start, flat, own = self.start, self.trainer.flat, domain(self.start.recipe)
-        labels = own.all_classes(start, own.SNAPSHOT["n"])
+        start, flat = self.start, self.trainer.flat
         weights = flat.vector.clone()
         flat.vector.copy_(self.trainer.ema)
+        target = self.folder / "evolution" / f"step-{self.trainer.step:08d}.npy"
         try:
-            x = start.sample(seed=start.recipe.seed, label=labels, **own.SNAPSHOT)
+            files = self.draw(start, target)
         finally:
             flat.vector.copy_(weights)
             start.denoiser.train()
-        target = self.folder / "evolution" / f"step-{self.trainer.step:08d}.npy"
         own_folder(target.parent)
-        for name, data in own.snapshot_files(x.cpu(), target).items():
+        for name, data in files.items():
             write_file(name, data)
 
 
@@ -354,7 +361,7 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
                 f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give --{option}."
             )
     if stored.observation is not None and now.observation is not None:
-        domain(now.recipe).robot_of(stored).check(domain(now.recipe).robot_of(now), now.recipe.data)
+        stored.observation.robot(stored.columns).check(now.observation.robot(now.columns), now.recipe.data)
     if not same_data(stored, now):
         raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
 
@@ -378,124 +385,3 @@ def _close(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(map(_close, a, b))
     return a == b if isinstance(a, str) else math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
-
-
-class _Log:
-    """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
-
-    def __init__(self, folder: Path, trainer: Trainer, accelerator: "Accelerator", track: tuple[str, ...]) -> None:
-        self.every = max(1, trainer.recipe.steps // 500)
-        self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
-        self.path = folder / "metrics.jsonl"
-        self.losses: list[float] = []
-        self.mark = (time.perf_counter(), trainer.step)
-        with storage(self.path):
-            kept = [line for line in read_metrics(folder) if line["step"] <= trainer.step]
-            write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self.file = append_to(self.path)  # held for the whole run
-        self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
-        if track:
-            try:
-                accelerator.init_trackers(TRACKED)
-            except Exception as error:  # each tracker has its own
-                raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
-
-    def __call__(self, record: Any) -> None:
-        if not record.skipped:
-            self.losses.append(record.loss)
-        if record.step % self.every:
-            return
-        now = time.perf_counter()
-        line = {
-            "step": record.step,
-            "loss": math.fsum(self.losses) / len(self.losses) if self.losses else None,
-            "grad_norm": record.grad_norm if math.isfinite(record.grad_norm) else None,
-            "lr": record.lr,
-            "examples_per_second": round((record.step - self.mark[1]) * self.batch / (now - self.mark[0]), 1),
-            "cpu_seconds": round(self.spent + time.process_time(), 3),
-        }
-        self.losses, self.mark = [], (now, record.step)
-        with storage(self.path):
-            self.file.write((json.dumps(line) + "\n").encode())
-        if self.track:
-            self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=record.step)
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        if self.track:
-            self.accelerator.end_training()
-
-
-# What a line of metrics.jsonl holds, and as what.
-_LINE: dict[str, tuple[type, ...]] = {
-    "step": (int,), "loss": (int, float, type(None)), "grad_norm": (int, float, type(None)), "lr": (int, float),
-    "examples_per_second": (int, float), "cpu_seconds": (int, float),
-}  # fmt: skip
-
-
-def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    return type(value) in kinds and (value is None or abs(value) < 2**63)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to one that is damaged or foreign: a kill cuts the last one short."""
-    path = folder / "metrics.jsonl"
-    lines: list[dict[str, Any]] = []
-    for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(line, dict) or not all(_fits(line.get(name, ""), kinds) for name, kinds in _LINE.items()):
-            break
-        lines.append(line)
-    return lines
-
-
-@contextmanager
-def leaving_group() -> Iterator[None]:
-    """Leave torchrun's process group at the end, whose threads now and then abort a process that ends in it."""
-    try:
-        yield
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-def suited(precision: str, network: nn.Module) -> str:
-    """What "auto" means for a network on this machine: bf16 for convolutions where that is faster, else no."""
-    if precision != "auto":
-        return precision
-    convolves = any(p.ndim == 4 for p in network.parameters())
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
-
-
-# What accelerate's launcher can ask for and we don't do as it means it: the value that leaves it out, and what to do.
-REFUSED = {
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "Use --accumulate instead."),
-    "ACCELERATE_USE_DEEPSPEED": ("false", "Several processes share a batch without it."),
-    "ACCELERATE_USE_MEGATRON_LM": ("false", "Several processes share a batch without it."),
-}
-
-
-def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
-    """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.tracking import get_available_trackers
-
-    if precision not in ("no", "bf16"):
-        raise InputError(f"precision must be no or bf16; got {precision!r}.")
-    for name in track:
-        if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
-            raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
-    AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
-    for name, (usual, instead) in REFUSED.items():
-        if os.environ.get(name, usual) != usual:
-            raise InputError(f"{name} must be {usual}; got {os.environ[name]!r}. {instead}")
-    cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
-    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)

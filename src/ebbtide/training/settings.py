@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.prepared import Data
 from ..errors import InputError
-from .trainer import Data
 
 FILE = "running.json"
 # What may be stored of how a run is trained, each with what it must be.

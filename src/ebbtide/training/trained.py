@@ -1,13 +1,9 @@
-"""A trained denoiser with all it takes to use it: recipe, data transform, labels; loaded, sampled, shared."""
+"""A trained denoiser, ready to sample: with its recipe, data transform, labels and solvers."""
 
-import inspect
 import math
-import os
 import re
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,36 +11,29 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import __version__, cache
+from .. import cache
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree
-from ..core.paths import PATHS
 from ..core.randomness import Draws, key
-from ..core.times import GRIDS
-from ..data import Observation, Transform, transform_from_config, within_float32
+from ..data import Observation, Transform
 from ..errors import InputError
-from ..exact import fit as solver, tune
-from ..kinds import domain
-from ..memory import room
-from ..networks import NETWORKS
-from ..networks.outline import Outline, fill
+from ..exact.fit import COUNTS
+from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
 from ..recipes import Recipe
-from ..samplers import SAMPLERS, trajectory
+from ..samplers import trajectory
 from ..samplers.facts import facts
-from ..specs import bind, parse, pick
-from . import checkpoint, seal
+from ..specs import pick
+from . import checkpoint, storage
+from .card import model_card
+from .solver import kept
 
-FORMAT = 1
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, but for large samples,
-ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 SEEN = 2**22  # and numbers that a policy sees for them
-IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 _AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[int] | Tensor | None
-TIME = "t = 0 is data, t = 1 is noise"
 
 
 class Choice(NamedTuple):
@@ -53,46 +42,6 @@ class Choice(NamedTuple):
     sampler: str
     grid: str | Sequence[float]
     steps: int
-
-
-def build_denoiser(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
-) -> Denoiser:
-    """The untrained denoiser a recipe describes, with initial weights from the recipe's seed.
-
-    outline: without weights, as `build_network`.
-    """
-    path = bind(PATHS, recipe.path, "path")()
-    bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
-    network = build_network(recipe, shape, classes, observation, outline=outline)
-    # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
-    return Denoiser(
-        network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
-        alpha_min=ALPHA_MIN,
-    )  # fmt: skip
-
-
-def build_network(
-    recipe: Recipe, shape: Sequence[int], classes: int, observation: Observation | None = None, *, outline: bool = False
-) -> nn.Module:
-    """The network alone; sizes it can't have are an InputError.
-
-    outline: with parameters on the meta device, which take no memory; `networks.outline.fill` sets them.
-    """
-    row = bind(NETWORKS, recipe.network, "network")
-    told = {} if observation is None else {"observation": observation.shapes}
-    if ("observation" in inspect.signature(row).parameters) != bool(told):
-        raise InputError(
-            f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
-        )
-    with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
-        torch.manual_seed(recipe.seed)
-        try:
-            network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
-        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
-    return network
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +55,7 @@ class Trained:
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     step: int = 0
-    tuned: tuple[tune.Tuned, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
     """Solvers of its own for a number of evaluations: fitted after training or by `ebbtide tune`, the latest last."""
     observation: Observation | None = None
     """What a policy's network is told at each chunk."""
@@ -114,6 +63,12 @@ class Trained:
     """How often each class occurs in the data, if labels are learned; a run of an older version doesn't hold it."""
     named: Mapping[str, str] = field(default_factory=dict)
     """What the user named and so may be opened, by field of the recipe: of a run just trained all that it names."""
+    starts: Callable[[Any, int, int, int], Tensor | None] | None = None
+    """(recipe, n, seed, first) → x₁ of a second sample set in data units, None for noise; handed in by `kinds`."""
+    recordings: "Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None" = None
+    """(trained, n, seed, first) → observations that a policy was never trained on; handed in by `kinds`."""
+    about: str = ""
+    """One line on the data, for the model card; handed in by `kinds`."""
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
@@ -202,9 +157,9 @@ class Trained:
                 raise InputError("This run was trained without observations, so it can't be given any.")
             return {}
         if seen is None:
-            own = domain(self.recipe)
-            own.same_recording(self)
-            seen = own.recorded(self.reading(), n, seed, first)
+            if self.recordings is None:
+                raise InputError("A policy samples actions for what is seen: give it seen, a tensor per observation.")
+            seen = self.recordings(self, n, seed, first)
         _one_each(seen, n)
         network: Any = self.denoiser.eval().network
         device = next(network.parameters()).device
@@ -244,7 +199,7 @@ class Trained:
         by_itself = sampler is grid is steps is None and how == _AS_TRAINED and self.observation is None
         if by_itself and not facts(self.recipe.sampler).stochastic:
             for one in reversed(self.tuned):
-                if one.weights and one.evaluations == solver.COUNTS[-1]:
+                if one.weights and one.evaluations == COUNTS[-1]:
                     return Choice(one.sampler, one.grid, one.steps)
         recipe = self.recipe
         return Choice(
@@ -258,11 +213,11 @@ class Trained:
         wanted = re.fullmatch(r"auto(?::([0-9]{1,6}))?", steps)
         if not wanted:
             raise InputError(f"steps must be a number, auto, or auto:N for N evaluations; got {steps!r}.")
-        latest = self.tuned[-1].evaluations if self.tuned else solver.COUNTS[-1]
+        latest = self.tuned[-1].evaluations if self.tuned else COUNTS[-1]
         count = int(wanted[1] or latest)
         one = next((one for one in reversed(self.tuned) if one.evaluations == count), None)
-        if one is None or (how != _AS_TRAINED and count <= solver.COUNTS[-1]):
-            one = solver.kept(self, count, progress=progress, **how)
+        if one is None or (how != _AS_TRAINED and count <= COUNTS[-1]):
+            one = kept(self, count, progress=progress, **how)
         return Choice(one.sampler, one.grid, one.steps)
 
     def fingerprint(self) -> str:
@@ -273,7 +228,7 @@ class Trained:
 
     def with_tuned(self, data: bytes, where: str) -> "Trained":
         """With the solvers of a tuned.json, but for any that were found for other weights: of these it warns."""
-        found = tune.read(data, where)
+        found = read_tuned(data, where)
         own = self.fingerprint() if any(one.weights for one in found) else ""
         if foreign := [one for one in found if one.weights not in ("", own)]:
             counts = ", ".join(str(one.evaluations) for one in foreign)
@@ -363,7 +318,7 @@ class Trained:
         """
         outside = self.recipe.outside()
         if what in outside and what not in self.named:
-            raise InputError(_unnamed(what, outside[what]))
+            raise InputError(storage.unnamed(what, outside[what]))
         unread = {"source": "noise"} if "source" in outside.keys() - self.named.keys() else {}
         return self.recipe.naming({**self.named, **unread})
 
@@ -376,7 +331,9 @@ class Trained:
     def start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
         """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
         device = draws.ids.device
-        start = domain(self.recipe).start(self.reading("source"), n, seed, first)
+        start = None if self.starts is None else self.starts(self.reading("source"), n, seed, first)
+        if start is None and not self.denoiser.gaussian_end and getattr(self.recipe, "source", "noise") != "noise":
+            raise InputError("This run starts from a second sample set: load it with ebbtide.from_pretrained.")
         if start is None:
             return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
         return self.to_network(start).to(device)
@@ -384,138 +341,27 @@ class Trained:
     # -- storage ---------------------------------------------------------------------------------------------------
 
     def files(self, weights: dict[str, Tensor] | None = None) -> dict[str, bytes]:
-        """config.json and model.safetensors, as bytes by name."""
-        config = {
-            "format": FORMAT,
-            "ebbtide": __version__,
-            "torch": torch.__version__.split("+")[0],
-            "time": TIME,
-            "step": self.step,
-            "shape": list(self.shape),
-            "columns": list(self.columns),
-            "classes": list(self.classes),
-            "transform": None if self.transform is None else self.transform.to_config(),
-            "observation": None if self.observation is None else self.observation.to_config(),
-            "frequencies": list(self.frequencies),
-            "recipe": self.recipe.to_config(),
-        }
-        return {
-            "config.json": checkpoint.dump_json(config),
-            "model.safetensors": checkpoint.pack(self.denoiser.state_dict() if weights is None else weights),
-        }
-
-    def export(self, where: str, license: str = "") -> dict[str, bytes]:
-        """The files of a folder that leaves this machine, as `where`: those, the model card, and what was tuned.
-
-        Of the user's own files and folders they hold the last part of the name, not where they lie.
-        """
-        from ..interop.hub import model_card
-
-        shared = replace(self, recipe=self.recipe.shared())
-        tuned = {tune.FILE: tune.write(self.tuned)} if self.tuned else {}
-        return shared.files() | {checkpoint.README: model_card(shared, where, license).encode()} | tuned
+        """config.json and model.safetensors as bytes, by name; weights: others than the denoiser's."""
+        weights = self.denoiser.state_dict() if weights is None else weights
+        return {"config.json": storage.config(self), "model.safetensors": checkpoint.pack(weights)}
 
     @classmethod
     def from_files(
-        cls, files: dict[str, bytes], name: str, named: Mapping[str, str] = MappingProxyType({})
+        cls, files: Mapping[str, bytes], name: str, named: Mapping[str, str] = MappingProxyType({})
     ) -> "Trained":
-        """The inverse of `files`; `name` is what errors call it, `named` what may be opened (see `from_pretrained`)."""
-        where = f"{name}/config.json"
-        config = checkpoint.parse_json(files["config.json"], where)
-        if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
-            raise InputError(f"{where} is not a configuration of this version of ebbtide.")
-        if "model.safetensors" not in files:
-            raise InputError(f"{name} has no model.safetensors.")
-        weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
-        try:
-            trained = cls._from_config(config, weights, named, files)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{where} can't be used: {' '.join(str(error).split())}") from error
-        if not all(bool(value.isfinite().all()) for value in weights.values()):
-            raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
-        if tune.FILE in files:
-            trained = trained.with_tuned(files[tune.FILE], f"{name}/{tune.FILE}")
-        return trained
+        """The inverse of `files`; `name` stands in errors, `named` is what may be opened (see `from_pretrained`)."""
+        trained = cls(**storage.fields(files, name, named))
+        return trained.with_tuned(files[TUNED], f"{name}/{TUNED}") if TUNED in files else trained
 
-    @classmethod
-    def _from_config(
-        cls, config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: dict[str, bytes]
-    ) -> "Trained":
-        """Check every field, then build: nothing is allocated but what the weights at hand fill."""
-        config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
-        if "ebbflow" in config:  # the library's name before version 0.2
-            config["ebbtide"] = config.pop("ebbflow")
-        if set(config) != set(_FIELDS):
-            raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
-        for name, fits in _FIELDS.items():
-            if not fits(config[name]):
-                raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
-        recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
-        outside = recipe.outside()
-        if seal.holds(files, recipe):
-            named = outside | {**named}
-        if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
-            raise InputError(_unnamed(min(closed), outside[min(closed)]))
-        built = recipe.naming(named)
-        most = sum(part.numel() for part in weights.values())
-        for option, value in parse(recipe.network)[1].items():
-            if isinstance(value, int) and value > most:
-                raise InputError(f"its network's {option} can't be {value}: model.safetensors has {most} weights.")
-        shares = tuple(map(float, config["frequencies"]))
-        if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
-            raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
-        seen = None if config["observation"] is None else Observation.from_config(config["observation"])
-        room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
-        denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
-        outline = denoiser.state_dict()
-        for part in sorted(outline.keys() | weights.keys()):
-            described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
-            if described != found:
-                raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
-        transform = None if config["transform"] is None else transform_from_config(config["transform"])
-        if transform is not None:
-            within_float32(transform, "its transform")
-            transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
-        fill(denoiser, weights)
-        columns = tuple(config["columns"])
-        return cls(
-            denoiser.eval(), recipe, shape, transform, columns, classes, config["step"], observation=seen,
-            frequencies=shares, named=dict(named),
-        )  # fmt: skip
+    def export(self, where: str, license: str = "") -> dict[str, bytes]:
+        """The files of a folder that leaves this machine, for readers who find it at `where`.
 
-    @classmethod
-    def from_pretrained(cls, where: str | Path, **named: str) -> "Trained":
-        """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
-
-        named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
-        names there. Nothing else outside of the run is opened, for it may be a stranger's, unless it was this user who
-        had it trained, on this machine (`training/seal.py`).
+        Beside `files`: the model card, and the run's solvers. Of the user's own files and folders they hold the last
+        part of the name, not where they lie.
         """
-        trained = cls._load(where, named)
-        if idle := named.keys() - trained.recipe.outside().keys():
-            raise InputError(f"{min(idle)} can't be named for {where}, which names none outside of itself.")
-        return trained
-
-    @classmethod
-    def _load(cls, where: str | Path, named: Mapping[str, str]) -> "Trained":
-        folder = Path(where)
-        if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
-            found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=3))
-            if found is None:
-                raise InputError(f"{folder} holds no checkpoint yet.")
-            trained, tuned = cls.from_files(found[1], str(found[0]), named), folder / tune.FILE
-            if not tuned.exists():
-                return trained
-            return trained.with_tuned(checkpoint.read_file(tuned), str(tuned))
-        if os.path.isdir(folder):
-            return cls.from_files(checkpoint.read_folder(folder), str(folder), named)
-        if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
-            raise InputError(f"{where} is neither a run folder nor the name of a hub repository (user/name).")
-        from ..interop.hub import download
-
-        return cls.from_files(checkpoint.read_folder(download(str(where))), str(where), named)
+        shared = replace(self, recipe=self.recipe.shared())
+        card = {checkpoint.README: model_card(shared, where, license).encode()}
+        return shared.files() | card | ({TUNED: write_tuned(self.tuned)} if self.tuned else {})
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, license: str = "") -> Path:
         """Write config, weights, model card and manifest: what `from_pretrained` reads and the hub shows.
@@ -523,41 +369,14 @@ class Trained:
         overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
         license: of the weights, as the hub writes it (apache-2.0); the card has none unless given.
         """
-        from ..interop.hub import FILES
-
         target = Path(folder).resolve()
         if target.exists():
             if not overwrite:
                 raise InputError(f"{folder} exists; pass overwrite to replace it.")
-            if not target.is_dir() or any(path.name not in FILES for path in target.iterdir()):
+            if not target.is_dir() or any(path.name not in storage.EXPORTED for path in target.iterdir()):
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
         checkpoint.write_folder(target, self.export(target.name, license))
         return Path(folder)
-
-    def push_to_hub(
-        self, repository: str, *, private: bool = False, token: str | None = None, license: str = ""
-    ) -> str:
-        """Upload what `save_pretrained` writes to huggingface.co/<repository>; returns its address."""
-        from ..interop.hub import upload
-
-        return upload(self.export(repository, license), repository, private=private, token=token)
-
-
-from_pretrained = Trained.from_pretrained
-
-
-def _unnamed(what: str, name: str) -> str:
-    """That a loaded run names something which the user did not, and how to."""
-    uses = {
-        "data": "was trained on",
-        "source": "starts from",
-        "weights": "was built on",
-        "tokenizer": "reads prompts by",
-    }
-    return (
-        f"This run {uses[what]} {name}, which is opened only if you name it too: --{what} {shlex.quote(name)}, or "
-        f"where it lies now ({what}=… in from_pretrained)."
-    )
 
 
 def _one_each(seen: Any, n: int) -> None:
@@ -567,38 +386,3 @@ def _one_each(seen: Any, n: int) -> None:
     for name, part in seen.items():
         if len(part) != n:
             raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")
-
-
-def _kind(part: Tensor | None) -> str:
-    if part is None:
-        return "none"
-    return f"{'float' if part.is_floating_point() else 'integer'} {str(tuple(part.shape))[:80]}"
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(part, str) for part in value)
-
-
-def _count(value: Any, low: int = 0) -> bool:
-    return type(value) is int and low <= value <= 10**12
-
-
-def _share(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1
-
-
-# The fields of config.json, each with what it may hold.
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "format": _count,
-    "ebbtide": lambda value: isinstance(value, str),
-    "torch": lambda value: isinstance(value, str),
-    "time": lambda value: value == TIME,
-    "step": _count,
-    "shape": lambda value: isinstance(value, list) and bool(value) and all(_count(part, 1) for part in value),
-    "columns": _texts,
-    "classes": _texts,
-    "transform": lambda value: value is None or isinstance(value, dict),
-    "observation": lambda value: value is None or isinstance(value, dict),
-    "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
-    "recipe": lambda value: isinstance(value, dict),
-}

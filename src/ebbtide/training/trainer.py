@@ -1,14 +1,14 @@
 """One training loop for every domain, as a generator: it takes a step, yields a record, and never touches a disk."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -16,6 +16,7 @@ from ..core.couplings import COUPLINGS, posterior_mean
 from ..core.denoiser import Denoiser, loss_weight
 from ..core.randomness import generator, keyed
 from ..core.times import TIMES, stratified_draws, uniform_draws
+from ..data.prepared import Data
 from ..errors import DivergedError, InputError
 from ..recipes import Recipe
 from ..specs import bind, pick
@@ -38,52 +39,6 @@ class Record:
     grad_norm: float
     lr: float
     skipped: bool = False
-
-
-@runtime_checkable
-class Data(Protocol):
-    """What is trained on: len(data) examples, taken by index.
-
-    `take` says what an example is: x0, its label where it has one, what else the network is told, by the names it
-    knows, and `mask` where not all of x0 is real. x1: the other end's points where that is a sample set, else None.
-    """
-
-    @property
-    def x1(self) -> Float[Tensor, " m *d"] | None: ...
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device) -> "Data": ...
-
-    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class TensorData:
-    """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
-
-    x1: the other end's points where that is a sample set; None means N(0, I).
-    prepare: what a batch of x still needs, such as pixels to [-1, 1] and mirroring, told what to draw from.
-    """
-
-    x: Num[Tensor, " n *d"]
-    labels: Int[Tensor, " n"] | None = None
-    x1: Float[Tensor, " m *d"] | None = None
-    prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None
-
-    def to(self, device: torch.device) -> "TensorData":
-        """The same data on a device."""
-        labels, x1 = (part if part is None else part.to(device) for part in (self.labels, self.x1))
-        return replace(self, x=self.x.to(device), labels=labels, x1=x1)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
-        """The examples at these places, as the network sees them, and their labels."""
-        x0 = self.x.index_select(0, indices)
-        taken = {"x0": x0 if self.prepare is None else self.prepare(x0, draw)}
-        return taken if self.labels is None else taken | {"label": self.labels[indices]}
 
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:

@@ -19,12 +19,11 @@ from ebbtide.exact import oracle
 from ebbtide.kinds import domain
 from ebbtide.kinds.images import kind as images
 from ebbtide.kinds.points import kind as points
+from ebbtide.kinds.runs import begin as prepare, fit, from_pretrained
 from ebbtide.metrics import measure_images
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
 from ebbtide.samplers import sample
-from ebbtide.training.run import fit, prepare
-from ebbtide.training.trained import Trained
 
 SMALL = {"network": "unet-tiny:width=8", "batch": 16, "steps": 3}
 
@@ -134,7 +133,7 @@ def test_the_range_of_depths_is_stored_with_the_run_and_used_ever_after(depths, 
     recipe = replace(RECIPES["flow-images"](), data=str(data), held_out=0.25, **SMALL)
     trained = fit(recipe, tmp_path / "run", snapshots=0, checkpoints=1, progress=False)
     assert trained.recipe.value_range == "300:2200"
-    assert Trained.from_pretrained(tmp_path / "run").recipe.value_range == "300:2200"
+    assert from_pretrained(tmp_path / "run").recipe.value_range == "300:2200"
     exact = {np.rint((x - 300.0) / 1900 * 255).astype(np.uint8).tobytes() for x in values}
     for part in images.parts(trained.recipe):  # held out or not
         assert {x.numpy().tobytes() for x in part.x} <= exact
@@ -232,7 +231,7 @@ def test_a_folder_becomes_a_run(photos, tmp_path):
     assert (trained.shape, trained.classes) == ((3, 16, 16), ("cat", "dog"))
     config = json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())
     assert config["transform"] == {"name": "pixels"}
-    again = Trained.from_pretrained(tmp_path / "run")
+    again = from_pretrained(tmp_path / "run")
     assert again.recipe == recipe
     x = again.sample(3, label="dog", steps=2, sampler="ddim", grid="uniform")
     assert torch.equal(x, trained.sample(3, label=1, steps=2, sampler="ddim", grid="uniform"))

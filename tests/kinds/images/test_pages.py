@@ -8,14 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ebbtide.kinds.compare import Comparison, Sampling
 from ebbtide.kinds.images import kind as domain, pages as image_run
+from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.metrics import Measurement
 from ebbtide.plots import images
 from ebbtide.plots.report import write_report
+from ebbtide.plots.study import Comparison, Sampling
 from ebbtide.recipes import RECIPES
-from ebbtide.training.run import fit
-from ebbtide.training.trained import Trained
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,5 +158,5 @@ def test_the_report_of_a_comparison(run, tmp_path):
 
 def test_a_loaded_run_draws_the_same(run):
     trained, folder = run
-    again = Trained.from_pretrained(folder / "run")
+    again = from_pretrained(folder / "run")
     assert torch.equal(again.sample(4, label=1, steps=3), trained.sample(4, label=1, steps=3))

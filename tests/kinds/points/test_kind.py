@@ -12,7 +12,8 @@ from ebbtide.core.randomness import generator
 from ebbtide.data import DATASETS, Standardise, save
 from ebbtide.errors import InputError
 from ebbtide.kinds.points import kind as points
-from ebbtide.kinds.points.kind import evaluate, parts, point_set, prepare, real_points, unseen
+from ebbtide.kinds.points.data import parts, point_set, prepare, real_points, unseen
+from ebbtide.kinds.points.kind import evaluate
 from ebbtide.recipes import PointRecipe
 from ebbtide.training.trained import Trained
 

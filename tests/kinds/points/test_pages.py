@@ -6,10 +6,11 @@ import torch
 
 from ebbtide.data import save
 from ebbtide.errors import InputError
-from ebbtide.kinds import evolution
-from ebbtide.kinds.points.pages import draw_run, draw_samples, key_of
+from ebbtide.kinds.points.pages import draw_run, draw_samples
+from ebbtide.kinds.runs import fit
+from ebbtide.plots.study import key_of
 from ebbtide.recipes import RECIPES, PointRecipe
-from ebbtide.training.run import fit
+from ebbtide.training.history import evolution
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from ebbtide.data import Observation, episodes
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError
 from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.runs import begin as prepare, fit, from_pretrained
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode, rollout
 from ebbtide.training.rehearsal import rehearse
-from ebbtide.training.run import begin, fit, prepare
-from ebbtide.training.trained import Trained
+from ebbtide.training.run import begin
 from recording import record
 
 SMALL = {
@@ -152,7 +152,7 @@ def test_every_recipe_for_robots_can_be_rehearsed(base, file):
 
 def test_a_policy_is_kept_and_comes_back(run, file):
     trained, folder = run
-    again = Trained.from_pretrained(folder)
+    again = from_pretrained(folder)
     assert again.observation == trained.observation
     seen = robots.recorded(trained.recipe, 5, 0, 0)
     assert again.sample(5, seen=seen).equal(trained.sample(5, seen=seen))
@@ -338,7 +338,7 @@ def test_a_recording_of_another_robot_is_refused(part, tmp_path):
     for use in (
         lambda: trained.sample(2),
         lambda: list(robots.draw_evaluation(trained, torch.zeros(1), tmp_path)),
-        lambda: robots.draw_samples(Trained.from_pretrained(folder), torch.zeros(1), None, tmp_path / "fan.png"),
+        lambda: robots.draw_samples(from_pretrained(folder), torch.zeros(1), None, tmp_path / "fan.png"),
         lambda: fit(asked, folder, resume=True, progress=False),
     ):
         with pytest.raises(InputError, match=words.format(r".*a\.npz")):

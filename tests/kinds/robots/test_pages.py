@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from ebbtide.kinds.robots import pages as robot_run
+from ebbtide.kinds.runs import fit
 from ebbtide.recipes import RECIPES
-from ebbtide.training.run import fit
 from recording import record
 
 

@@ -21,15 +21,16 @@ from ...inverse.posterior import PiGDM, masked
 from ...metrics import nearest
 from ...plots import curves, images, strips, style
 from ...plots.report import Picture, losses, still
+from ...plots.study import key_of
 from ...recipes import ImageRecipe
 from ...samplers import trajectory
 from ...specs import bind
+from ...training.history import evolution
 from ...training.trained import Trained
-from ..points.pages import key_of
-from . import kind as domain
+from .data import kept, parts, real
 
 if TYPE_CHECKING:
-    from ..compare import Comparison
+    from ...plots.study import Comparison
 
 WALK = 6  # pictures of a strip
 FILM = 20  # pictures of an animation
@@ -42,13 +43,13 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     """Samples as a plain grid, a column for each class where they were asked for in turn."""
     count = len(trained.classes)
     by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
-    return images.save_png(domain.kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
+    return images.save_png(kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
 
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
     """The samples nearest to a picture that was trained on, above it."""
-    train, held = domain.parts(_reading(trained))
-    shown = torch.from_numpy(domain.kept(x))
+    train, held = parts(_reading(trained))
+    shown = torch.from_numpy(kept(x))
     found = nearest(shown, train.x)
     chosen = found.distance.argsort()[:most]
     typical = float(nearest(held.x[:1000], train.x).distance.median()) if len(held.x) else None
@@ -75,9 +76,9 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         out.mkdir(parents=True, exist_ok=True)
     walk = _walk(trained, FILM)
     history = _history(folder)
-    grown = domain.evolution(folder, trained.shape)
+    grown = evolution(folder, trained.shape)
     stills: dict[str, Callable[[], Figure] | None] = {
-        "samples": lambda: images.grid(domain.kept(walk[-1][1]), title="Samples"),
+        "samples": lambda: images.grid(kept(walk[-1][1]), title="Samples"),
         "denoising": lambda: _denoising(trained, walk),
         "forward": lambda: _forward(trained),
         "interpolation": lambda: _interpolation(trained),
@@ -92,7 +93,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         path = out / f"{name}.png"
         style.save(draw(), path)
         yield path
-    frames = np.stack([domain.kept(x) for _, x in walk])
+    frames = np.stack([kept(x) for _, x in walk])
     yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
     if len(grown) > 1:
         yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
@@ -161,17 +162,17 @@ def _denoising(trained: Trained, walk: list[tuple[float, Tensor]]) -> Figure:
     cond = {} if labels is None else {"label": labels}
     with torch.no_grad():
         guesses = [trained.denoiser(trained.to_network(x[:WALK]), max(t, 1e-3), **cond).x0 for t, x in walk]
-    shown = np.stack([domain.kept(trained.to_data(x)) for x in guesses])
-    return strips.denoising_strip([t for t, _ in walk], np.stack([domain.kept(x[:WALK]) for _, x in walk]), shown)
+    shown = np.stack([kept(trained.to_data(x)) for x in guesses])
+    return strips.denoising_strip([t for t, _ in walk], np.stack([kept(x[:WALK]) for _, x in walk]), shown)
 
 
 def _forward(trained: Trained) -> Figure:
     """A picture of the data, or else of the network's, on its way to noise."""
     path = trained.recipe.path
     try:
-        picture = domain.kept(domain.real(_reading(trained), 1, trained.recipe.seed)[0])[0]
+        picture = kept(real(_reading(trained), 1, trained.recipe.seed)[0])[0]
     except InputError:  # the pictures it learned from are not here, or nobody named them
-        picture = domain.kept(_walk(trained, 1)[-1][1])[0]
+        picture = kept(_walk(trained, 1)[-1][1])[0]
     return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, picture)
 
 
@@ -202,17 +203,17 @@ def _guidance(trained: Trained) -> Figure:
         )
         for weight in WEIGHTS
     ]  # fmt: skip
-    return strips.guidance_grid(WEIGHTS, classes, np.stack([domain.kept(x) for x in found]))
+    return strips.guidance_grid(WEIGHTS, classes, np.stack([kept(x) for x in found]))
 
 
 def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
     try:
-        train, held = domain.parts(_reading(trained))
+        train, held = parts(_reading(trained))
         real = held if len(held.x) >= rows else train
         given, own = real.x[:rows], None if real.labels is None else real.labels[:rows]
     except InputError:
-        given, own = torch.from_numpy(domain.kept(_walk(trained, rows)[-1][1])), trained.in_turn(rows)
+        given, own = torch.from_numpy(kept(_walk(trained, rows)[-1][1])), trained.in_turn(rows)
     mask = torch.zeros(trained.shape, dtype=torch.bool)
     mask[:, :, : trained.shape[2] // 2] = True
     known = trained.to_network(given.float())
@@ -226,7 +227,7 @@ def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
         wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=2 * STEPS, sampler="ddpm",
         grid="uniform", **cond,
     )  # fmt: skip
-    filled = domain.kept(trained.to_data(x)).reshape(rows, ways, *trained.shape)
+    filled = kept(trained.to_data(x)).reshape(rows, ways, *trained.shape)
     return strips.inpainting(given.numpy(), mask[0].numpy(), filled)
 
 
@@ -236,7 +237,7 @@ def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> n
         trained.denoiser, trained.shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",
         grid="uniform", start=x1, **cond,
     )  # fmt: skip
-    return domain.kept(trained.to_data(x))
+    return kept(trained.to_data(x))
 
 
 def _training(grown: list[tuple[int, np.ndarray]]) -> Figure:
@@ -244,6 +245,6 @@ def _training(grown: list[tuple[int, np.ndarray]]) -> Figure:
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
-    from ...training.run import read_metrics
+    from ...training.history import read_metrics
 
     return [line for line in read_metrics(folder) if line["loss"] is not None]

@@ -11,16 +11,12 @@ from torch import Tensor
 from ...errors import InputError
 from ...files import storage
 from ...plots import animation, curves, points, style
-from ...recipes import PointRecipe, Recipe
+from ...plots.study import Method, key_of
+from ...recipes import PointRecipe
 from ...specs import listed
 from ...training.trained import Trained
-from ..compare import Method
-from .kind import limits, real_points, study
-
-
-def key_of(recipe: Recipe) -> str:
-    """Which method's colour a recipe wears: a path to noise by way of the velocity is a flow, the rest diffusion."""
-    return "flow" if recipe.target == "velocity" else "diffusion"
+from .data import limits, real_points
+from .study import study
 
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:

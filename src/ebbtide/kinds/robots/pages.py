@@ -9,8 +9,8 @@ import torch
 
 from ...data import Episodes
 from ...plots import images, robots as drawing, style
-from ..points.pages import key_of
-from . import kind as robots
+from ...plots.study import key_of
+from .data import held_episode, reading, recipe_of, same_recording
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
@@ -22,9 +22,9 @@ UNKNOWN = 10.0  # steps drawn as a second where a recording doesn't tell
 
 def draw_trajectories(trained: "Trained", path: Path) -> Path:
     """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
-    recipe = robots.recipe_of(trained)
-    robots.same_recording(trained)
-    episode, seen = robots.held_episode(robots.reading(trained))
+    recipe = recipe_of(trained)
+    same_recording(trained)
+    episode, seen = held_episode(reading(trained))
     truth, fps = episode.action, episode.fps or UNKNOWN
     starts = np.arange(0, len(truth), recipe.horizon)
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
@@ -36,9 +36,9 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
 
 def draw_fan(trained: "Trained", path: Path) -> Path:
     """Many chunks for one moment: where people did different things, so should a policy."""
-    recipe = robots.recipe_of(trained)
-    robots.same_recording(trained)
-    episode, seen = robots.held_episode(robots.reading(trained))
+    recipe = recipe_of(trained)
+    same_recording(trained)
+    episode, seen = held_episode(reading(trained))
     truth, fps = episode.action, episode.fps or UNKNOWN
     places = [round(share * (len(truth) - 1)) for share in MOMENTS]
     made, done = [], []
@@ -62,9 +62,9 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
 def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     """Trajectories, a fan of chunks, and the losses."""
     from ...files import storage
-    from ...training.run import read_metrics
+    from ...training.history import read_metrics
 
-    recipe = robots.recipe_of(trained)
+    recipe = recipe_of(trained)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
     yield draw_trajectories(trained, out / "trajectories.png")

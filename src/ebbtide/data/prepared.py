@@ -1,0 +1,83 @@
+"""Data as training takes it: examples by index, in the network's units, and what their set has settled."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from . import Observation, Transform
+
+
+@runtime_checkable
+class Data(Protocol):
+    """What is trained on: len(data) examples, taken by index.
+
+    `take` says what an example is: x0, its label where it has one, what else the network is told, by the names it
+    knows, and `mask` where not all of x0 is real. x1: the other end's points where that is a sample set, else None.
+    """
+
+    @property
+    def x1(self) -> Float[Tensor, " m *d"] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> "Data": ...
+
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class TensorData:
+    """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
+
+    x1: the other end's points where that is a sample set; None means N(0, I).
+    prepare: what a batch of x still needs, such as pixels to [-1, 1] and mirroring, told what to draw from.
+    """
+
+    x: Num[Tensor, " n *d"]
+    labels: Int[Tensor, " n"] | None = None
+    x1: Float[Tensor, " m *d"] | None = None
+    prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    def to(self, device: torch.device) -> "TensorData":
+        """The same data on a device."""
+        labels, x1 = (part if part is None else part.to(device) for part in (self.labels, self.x1))
+        return replace(self, x=self.x.to(device), labels=labels, x1=x1)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
+        """The examples at these places, as the network sees them, and their labels."""
+        x0 = self.x.index_select(0, indices)
+        taken = {"x0": x0 if self.prepare is None else self.prepare(x0, draw)}
+        return taken if self.labels is None else taken | {"label": self.labels[indices]}
+
+
+class Prepared(NamedTuple):
+    """A recipe's data for training, and what a trained network has to know of it."""
+
+    data: Data
+    shape: tuple[int, ...]
+    transform: Transform | None
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    observation: Observation | None = None
+    frequencies: tuple[float, ...] = ()
+    """How often each class occurs, where labels are learned; 0 for one without a training example."""
+    settled: Mapping[str, Any] = MappingProxyType({})
+    """What the data has settled of the recipe, to be stored with it."""
+
+
+def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:
+    """The share of each of so many classes among the labels."""
+    return tuple((torch.bincount(labels, minlength=classes).double() / len(labels)).tolist())
+
+
+def class_names(classes: Sequence[str], labels: Any) -> tuple[str, ...]:
+    """The classes' names, which are their numbers where the data has no others."""
+    return tuple(classes) or (() if labels is None else tuple(str(i) for i in range(int(labels.max()) + 1)))

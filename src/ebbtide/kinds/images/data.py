@@ -1,0 +1,92 @@
+"""The images that a recipe names: uint8 at rest, [-1, 1] for the network, pixel values 0..255 in the data's units."""
+
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor
+
+from ...core.randomness import generator
+from ...data import Pixels, images
+from ...data.images import Images
+from ...data.levels import Levels
+from ...data.prepared import Prepared, TensorData, class_names, frequencies
+from ...errors import InputError
+from ...files import state_of
+from ...recipes import ImageRecipe
+
+
+def fits(recipe: ImageRecipe) -> None:
+    """Nothing is known of the pictures before they are read."""
+
+
+def prepare(recipe: ImageRecipe) -> Prepared:
+    """The pictures of a recipe that are to be trained on."""
+    train, _ = parts(recipe)
+    if recipe.conditional and train.labels is None:
+        raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
+    if recipe.value_range and not train.levels:
+        raise InputError(f"value_range is for pictures of more than 8 bits, and {recipe.data} holds none.")
+    shape = tuple(train.x.shape[1:])
+    labels = train.labels if recipe.conditional else None
+    data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
+    classes = class_names(train.classes, train.labels)
+    shares = () if labels is None else frequencies(labels, len(classes))
+    settled = {"value_range": str(train.levels)} if train.levels else {}
+    return Prepared(data, shape, Pixels(), classes=classes, frequencies=shares, settled=settled)
+
+
+def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:
+    """Pictures as the network sees them in training: in [-1, 1], half of them mirrored where that is wanted."""
+    z = Pixels().apply(x)
+    if not flip:
+        return z
+    mirrored = torch.rand(len(z), generator=draw, device=z.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], z.flip(3), z)
+
+
+def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
+    """The pictures to train on, and those held out."""
+    return _parts(
+        recipe.data,
+        recipe.size,
+        recipe.channels,
+        recipe.value_range,
+        recipe.label,
+        recipe.on_bad_image,
+        recipe.held_out,
+        recipe.conditional,
+        state_of(recipe.data),
+    )  # the seed is not asked: a run of another seed holds out the same
+
+
+@lru_cache(maxsize=2)
+def _parts(
+    data: str, size: int, channels: int, value_range: str, label: str, on_bad: str, held_out: float, conditional: bool,
+    state: object,
+) -> tuple[Images, Images]:  # fmt: skip
+    levels = Levels.parse(value_range) if value_range else None
+    every = images.load(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
+    every = images.labelled(every, data) if conditional else every
+    return images.split(every, held_out, keep_classes=conditional)
+
+
+def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:
+    """Samples as pictures: rounded and clipped to 0..255."""
+    array: np.ndarray = x.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return array
+
+
+def describe(recipe: ImageRecipe) -> str:
+    """One line on the data a recipe names."""
+    if recipe.data == "digits":
+        return "handwritten digits, 8 × 8"
+    return f"the pictures of {recipe.shared().data}"
+
+
+def real(recipe: ImageRecipe, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """At most n pictures that were trained on, in random order, and their labels."""
+    train, _ = parts(recipe)
+    chosen = torch.randperm(len(train.x), generator=generator("real", seed))[:n]
+    return train.x[chosen].float(), None if train.labels is None else train.labels[chosen]

@@ -1,0 +1,56 @@
+"""What is drawn of a network trained on images, as arrays."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...plots.study import Method
+from ...recipes import ImageRecipe
+from ...training.history import evolution
+from .data import kept, parts, real
+
+if TYPE_CHECKING:
+    from ...training.trained import Trained
+
+
+def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
+    """What is drawn of a trained network."""
+    from ...training.history import read_metrics
+
+    history = [line for line in read_metrics(folder) if line["loss"] is not None]
+    n = 8
+    labels = trained.in_turn(n)
+    walk = list(trained.trajectory(n, seed=trained.recipe.seed, label=labels, sampler="heun", grid="uniform", steps=20))
+    return Method(
+        key,
+        name,
+        np.array([line["step"] for line in history]),
+        np.array([line["loss"] for line in history]),
+        history[-1]["cpu_seconds"] if history else 0.0,
+        evolution(folder, trained.shape),
+        np.array([t for t, _ in walk]),
+        np.stack([kept(x) for _, x in walk]),
+        [],
+    )
+
+
+def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
+    """What a comparison shows of its data."""
+    x, labels = real(recipe, 64, recipe.seed)
+    train, held = parts(recipe)
+    name = recipe.shared().data
+    return {
+        "title": f"DDPM and flow matching on {name}",
+        "real": kept(x),
+        "real_labels": None if labels is None else labels.numpy(),
+        "limits": (0.0, 255.0),
+        "classes": train.classes,
+        "settings": {
+            "network": recipe.network,
+            "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
+            "data": f"{name}, {len(train.x)} pictures of {' × '.join(map(str, x.shape[1:]))}, {len(held.x)} held out",
+            "samples": f"{n} from the same noise for both",
+            "seed": str(recipe.seed),
+        },
+    }

@@ -1,0 +1,108 @@
+"""Per-kind behaviour: how one kind of data is read, written, drawn, measured and compared."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from ..data.prepared import Prepared
+from ..plots.study import Comparison, Method
+from ..recipes import Recipe
+from ..training.trained import Trained
+
+if TYPE_CHECKING:
+    from ..metrics import Measurement
+    from ..plots.report import Picture
+
+R = TypeVar("R", bound=Recipe)
+
+
+@dataclass(frozen=True)
+class Plan(Generic[R]):
+    """How `ebbtide compare` holds DDPM and flow matching against each other on one kind of data."""
+
+    recipes: Mapping[str, str]
+    """By method: the recipe whose `own` fields it takes."""
+    own: tuple[str, ...]
+    """Fields of the recipe that belong to the method; the others are the same for both."""
+    samplings: Mapping[str, list[tuple[str, str, str, int]]]
+    """By method: (label, sampler, grid, steps)."""
+    curve: Mapping[str, tuple[str, str, tuple[int, ...]]]
+    """Quality against cost: (sampler, grid, numbers of steps)."""
+    curve_metrics: tuple[str, ...]
+    """The first that applies is drawn."""
+    curve_n: int
+    """Samples for each point of the curve."""
+    summary: tuple[str, ...]
+    """Metrics of the printed table."""
+    fewest: int
+    """Examples that samples must be held against, at least."""
+    study: Callable[[str, str, Trained, Path], Method]
+    """(method's key, its name, trained network, run folder) → what is drawn of it."""
+    shown: Callable[[R, int], dict[str, Any]]
+    """(recipe, samples) → the fields of a `Comparison` that describe its data."""
+    kept: Callable[[Tensor], np.ndarray]
+    """Samples as a comparison keeps them."""
+    pictures: Callable[[Comparison], Iterator["Picture"]]
+    """The figures of the report."""
+
+
+@dataclass(frozen=True)
+class Kind(Generic[R]):
+    """One kind of data: a row of KINDS. A part that is None does not exist for this kind."""
+
+    recipe: type[R]
+    """The recipes for it; `recipe.kind` is the row's name."""
+    unit: str
+    """One sample, on a progress bar."""
+    units: str
+    """Several examples of the data, in messages."""
+    n: int
+    """Samples that `ebbtide sample` draws unless told."""
+    n_evaluate: int
+    """Samples that `ebbtide evaluate` draws unless told."""
+    file: str
+    """Name of the file that samples are written to."""
+    extensions: tuple[str, ...]
+    """Formats of such files that `ebbtide train` reads, by their ending."""
+    each: int
+    """Bytes that a sample may take in memory,"""
+    more: int
+    """and how many times that while it is measured."""
+    snapshot: Mapping[str, Any]
+    """How the samples are drawn that show a run's progress; as `Trained.sample` takes it."""
+
+    fits: Callable[[R], None]
+    """InputError for a recipe that can be refused before its data is read."""
+    prepare: Callable[[R], Prepared]
+    """The data to train on."""
+    describe: Callable[[R], str]
+    """One line on the data."""
+    real: Callable[[R, int, int], tuple[Tensor, Tensor | None]]
+    """(recipe, n, seed) → real examples and their labels, in data units."""
+    evaluate: Callable[..., "list[Measurement]"]
+    """(recipe, samples, labels, seed, floors, only) → metrics, each beside its floor."""
+    write: Callable[[Trained, Tensor, Tensor | None, Path], None]
+    """(trained, samples, labels, file): samples as a file."""
+    snapshot_files: Callable[[Tensor, Path], dict[Path, bytes]]
+    """(samples, file) → the contents of the files that keep a snapshot."""
+    draw_samples: Callable[[Trained, Tensor, Tensor | None, Path], Path]
+    """(trained, samples, labels, file): samples as a figure."""
+    draw_run: Callable[[Trained, Path, Path], Iterator[Path]]
+    """(trained, run folder, folder): all that `ebbtide plot` draws."""
+
+    start: Callable[[R, int, int, int], Tensor | None] | None = None
+    """(recipe, n, seed, first) → x₁ from a second sample set; None where sampling starts from noise."""
+    recorded: Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None = None
+    """(trained, n, seed, first) → observations that a policy was never trained on."""
+    all_classes: Callable[[Trained, int], Tensor | None] | None = None
+    """(trained, n) → labels of n samples of every class."""
+    finish: Callable[[Path], Iterator[Path]] | None = None
+    """(run folder): what is drawn when training has ended."""
+    draw_evaluation: Callable[[Trained, Tensor, Path], Iterator[Path]] | None = None
+    """(trained, samples, folder): what `ebbtide evaluate` draws."""
+    plan: Plan[R] | None = None
+    """How the two methods are compared."""

@@ -1,0 +1,67 @@
+"""What `ebbtide compare` found, as plain arrays: what the figures of a report are drawn from."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..recipes import Recipe
+
+if TYPE_CHECKING:
+    from ..metrics import Measurement
+
+
+@dataclass(frozen=True)
+class Method:
+    """One trained network. Everything is in data units; at t = 1 the noise then has the data's mean and spread."""
+
+    key: str  # "diffusion" or "flow": fixes its colour
+    name: str  # "DDPM", "Flow matching"
+    steps: np.ndarray  # training history: steps and
+    losses: np.ndarray  # mean loss since the entry before
+    seconds: float  # CPU seconds of training
+    evolution: list[tuple[int, np.ndarray]]  # (training step, samples (m, d)), from the same noise
+    walk_times: np.ndarray  # (k,) from 1 to 0
+    walk: np.ndarray  # (k, m, d): a deterministic run from the noise both methods share
+    fields: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]  # (t, places, velocities there, samples of x_t)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One way of sampling one network, and how good the samples are."""
+
+    method: str  # Method.key
+    label: str
+    sampler: str
+    steps: int
+    evaluations: int  # of the network, per sample
+    seconds: float
+    samples: np.ndarray
+    labels: np.ndarray | None
+    measurements: list["Measurement"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `ebbtide compare` found, ready to be drawn."""
+
+    title: str
+    command: str
+    real: np.ndarray
+    real_labels: np.ndarray | None
+    limits: tuple[float, float] | np.ndarray  # the frame of every picture: for all columns, or (d, 2)
+    methods: list[Method]
+    samplings: list[Sampling]
+    quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
+    quality_metric: str
+    floor: tuple[float, float]  # the range of truth's own
+    settings: dict[str, str]
+    classes: tuple[str, ...] = ()  # names of the labels
+    columns: tuple[str, ...] = ()  # names of the columns
+    kind: str = "points"
+    at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
+
+
+def key_of(recipe: Recipe) -> str:
+    """Which method's colour a recipe wears: a path to noise by way of the velocity is a flow, the rest diffusion."""
+    return "flow" if recipe.target == "velocity" else "diffusion"

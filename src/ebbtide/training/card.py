@@ -1,0 +1,98 @@
+"""The model card: README.md of an exported run."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, printable
+from ..exact.tuned import TUNED
+from ..recipes import CITATIONS, RECIPES, Recipe
+from ..version import __version__
+
+if TYPE_CHECKING:
+    from .trained import Trained
+
+
+def model_card(trained: "Trained", where: str, license: str = "") -> str:
+    """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
+    if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
+        raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
+    data = printable(trained.about or "its data")
+    licensed = f"license: {license}\n" if license else ""
+    recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
+    size = " × ".join(map(str, trained.shape)) + {1: " columns"}.get(len(trained.shape), "")
+    labels = f"by class: {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
+    return f"""---
+library_name: ebbtide
+{licensed}tags: [ebbtide, diffusion, flow-matching]
+---
+# {recipe.path.partition(":")[0]} path, {recipe.target} target
+
+A generative model of {data} ({size}; {labels}), trained with ebbtide {__version__}.
+
+| | |
+|---|---|
+| path | `{recipe.path}` |
+| target | `{recipe.target}` |
+| network | `{printable(recipe.network)}`, {parameters:,} parameters, EMA weights |
+| training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
+| data transform | {trained.transform.about if trained.transform else "none"} |
+| time | t = 0 is data, t = 1 is noise |
+| default sampler | {_default_sampler(trained)} |
+
+```python
+{_snippet(trained, where)}
+```
+
+It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbtide runs on it.
+
+{_citations(recipe)}"""
+
+
+def _default_sampler(trained: "Trained") -> str:
+    sampler, grid, steps = trained.choice()
+    if sampler.startswith("bespoke:weights="):  # hundreds of numbers
+        return f"its own, fitted to it: {steps} evaluations (`{TUNED}`)"
+    return f"`{sampler}` on the `{grid}` grid, {steps} steps"
+
+
+def _snippet(trained: "Trained", where: str) -> str:
+    """The code that uses it: samples; of a policy, an action for what is seen."""
+    if trained.observation is None:
+        return f"""import ebbtide
+
+trained = ebbtide.from_pretrained({where!r})
+x = trained.sample(1000, seed=0)"""
+    each, shapes = getattr(trained.recipe, "n_obs_steps", 1), trained.observation.shapes
+    parts: dict[str, Callable[..., str]] = {
+        "state": lambda steps, width: f"np.zeros({width}, np.float32)",
+        "images": lambda pictures, *shape: f"np.zeros({(pictures // each, *shape)}, np.uint8)",
+        "prompt": lambda length: repr("what is to be done"),
+    }
+    seen = "\n".join(f"    {name!r}: {parts[name](*shape)}," for name, shape in shapes.items())
+    return f"""import numpy as np
+
+from ebbtide.kinds.robots.kind import policy
+from ebbtide.training.trained import Trained
+
+robot = policy(Trained.from_pretrained({where!r}))
+robot.reset()  # before every episode
+observation = {{  # what is seen now, in the robot's units
+{seen}
+}}
+action = robot.select_action(observation)  # once for every step"""
+
+
+def _citations(recipe: Recipe) -> str:
+    """BibTeX of the named recipe that this one is most like, if any has its path and coupling."""
+
+    def ways(of: Recipe) -> tuple[str, str]:
+        return of.path.partition(":")[0], of.coupling
+
+    def likeness(name: str) -> tuple[bool, ...]:
+        row = RECIPES[name]()
+        networks = [of.network.partition(":")[0] for of in (row, recipe)]
+        return type(row) is type(recipe), networks[0] == networks[1], row.target == recipe.target
+
+    alike = [name for name, row in RECIPES.items() if ways(row()) == ways(recipe)]
+    return f"```bibtex\n{CITATIONS[max(alike, key=likeness)]}\n```\n" if alike else ""

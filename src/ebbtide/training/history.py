@@ -1,0 +1,118 @@
+"""What a run folder keeps of training as it goes on.
+
+metrics.jsonl                one line every few steps
+evolution/step-00003000.npy  the same samples at every stage, in data units
+"""
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..arrays import npy
+from ..errors import InputError
+from ..files import append_to, storage, write_file
+from . import checkpoint
+from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+TRACKED = "ebbtide"  # the project that trackers write of, and tensorboard's folder in the run's
+
+
+def evolution(folder: Path, shape: tuple[int, ...] | None = None) -> list[tuple[int, np.ndarray]]:
+    """(step, samples of that shape) as they were drawn while training went on; files of other names are not ours."""
+    files = sorted((folder / "evolution").glob("step-*.npy"))
+    steps = [re.fullmatch("step-([0-9]{1,12})", file.stem) for file in files]
+    return [(int(step[1]), _read(file, shape)) for file, step in zip(files, steps, strict=True) if step]
+
+
+def _read(file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
+    try:
+        array = npy(file).read(0)
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
+    samples = array.ndim > 1 and array.dtype.kind in "fu" and len(array)
+    if not samples or shape not in (None, array.shape[1:]):
+        raise InputError(f"{file} must hold samples{'' if shape is None else f' of shape {shape}'}, and doesn't.")
+    return array
+
+
+class Log:
+    """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
+
+    def __init__(self, folder: Path, trainer: Trainer, accelerator: "Accelerator", track: tuple[str, ...]) -> None:
+        self.every = max(1, trainer.recipe.steps // 500)
+        self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
+        self.path = folder / "metrics.jsonl"
+        self.losses: list[float] = []
+        self.mark = (time.perf_counter(), trainer.step)
+        with storage(self.path):
+            kept = [line for line in read_metrics(folder) if line["step"] <= trainer.step]
+            write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.file = append_to(self.path)  # held for the whole run
+        self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
+        if track:
+            try:
+                accelerator.init_trackers(TRACKED)
+            except Exception as error:  # each tracker has its own
+                raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
+
+    def __call__(self, record: Any) -> None:
+        if not record.skipped:
+            self.losses.append(record.loss)
+        if record.step % self.every:
+            return
+        now = time.perf_counter()
+        line = {
+            "step": record.step,
+            "loss": math.fsum(self.losses) / len(self.losses) if self.losses else None,
+            "grad_norm": record.grad_norm if math.isfinite(record.grad_norm) else None,
+            "lr": record.lr,
+            "examples_per_second": round((record.step - self.mark[1]) * self.batch / (now - self.mark[0]), 1),
+            "cpu_seconds": round(self.spent + time.process_time(), 3),
+        }
+        self.losses, self.mark = [], (now, record.step)
+        with storage(self.path):
+            self.file.write((json.dumps(line) + "\n").encode())
+        if self.track:
+            self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=record.step)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if self.track:
+            self.accelerator.end_training()
+
+
+# What a line of metrics.jsonl holds, and as what.
+_LINE: dict[str, tuple[type, ...]] = {
+    "step": (int,), "loss": (int, float, type(None)), "grad_norm": (int, float, type(None)), "lr": (int, float),
+    "examples_per_second": (int, float), "cpu_seconds": (int, float),
+}  # fmt: skip
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    return type(value) in kinds and (value is None or abs(value) < 2**63)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to one that is damaged or foreign: a kill cuts the last one short."""
+    path = folder / "metrics.jsonl"
+    lines: list[dict[str, Any]] = []
+    for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(line, dict) or not all(_fits(line.get(name, ""), kinds) for name, kinds in _LINE.items()):
+            break
+        lines.append(line)
+    return lines

@@ -1,0 +1,91 @@
+"""A run's own solver: fitted to its denoiser at the end of training, or when it is asked for, and kept."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import cache
+from ..core.randomness import Draws, key
+from ..errors import InputError
+from ..exact.fit import BACKWARD, COUNTS, FEW_PICTURES, JOINT, LARGE, MOST, MOST_JOINT, SMALL, fit, plan
+from ..exact.tuned import Tuned, read_tuned, write_tuned
+
+if TYPE_CHECKING:
+    from .trained import Trained
+
+
+def for_run(
+    trained: "Trained",
+    counts: Sequence[int] = COUNTS,
+    *,
+    budget: int | None = None,
+    cond: Callable[[int], Mapping[str, Any]] | None = None,
+    progress: bool = False,
+    **how: Any,
+) -> tuple[Tuned, ...]:
+    """Solvers for a run, or none where the budget is too small for any.
+
+    budget: network evaluations; unless given, what MOST allows, and as much again for gradients. cond: the conditions
+    of n starts, as the network takes them; labels as frequent as in the data, and recorded observations, unless given.
+    how: guidance, interval and bound, as in `Trained.trajectory`.
+    """
+    from tqdm import tqdm
+
+    dim = math.prod(trained.shape)
+    budget = 2 * MOST[dim >= LARGE] if budget is None else budget
+    if trained.observation is not None and any(len(shape) > 1 for shape in trained.observation.shapes.values()):
+        budget = min(budget, FEW_PICTURES.cost(counts))  # which are seen all at once
+    spent = plan(budget, dim, counts)
+    if spent is None:
+        return ()
+    seed, left = key(trained.recipe.seed, "solver"), budget - spent.cost(counts)
+    step = SMALL * BACKWARD * spent.starts * sum(count for count in counts if count <= JOINT)
+    joint = min(MOST_JOINT, left // step) if step else 0
+    draws = Draws.first(spent.pool, seed, device=next(trained.denoiser.parameters()).device)
+    start = trained.start(spent.pool, seed, 0, draws)
+    told = dict(_conditions(trained, spent.pool, seed) if cond is None else cond(spent.pool))
+    if "label" in told and trained.recipe.learns_null and how.get("guidance", 1.0) == 1:
+        hidden = torch.arange(spent.pool) % 8 < 2  # a quarter, for samples that are drawn without
+        told["label"] = told["label"].masked_fill(hidden.to(told["label"].device), len(trained.classes))
+    bar = tqdm(
+        total=100, desc="fitting a solver", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress
+    )
+    # Each batch size would be compiled anew. (Asking for it imports the compiler, which takes longer than a fit.)
+    compiled = getattr(trained.denoiser.network, "_compiled_call_impl", None) is not None
+    with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        made = fit(
+            trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
+            progress=lambda share: bar.update(round(100 * share) - bar.n),
+        )  # fmt: skip
+    own = trained.fingerprint()
+    return tuple(replace(one, weights=own) for one in made)
+
+
+def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
+    labels = trained.in_proportion(n) if trained.recipe.learns_labels else trained.labels(None, n)
+    device = next(trained.denoiser.parameters()).device
+    return trained.context(n, seed, 0, None) | ({} if labels is None else {"label": labels.to(device)})
+
+
+def kept(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
+    """A solver for a run that has none stored: of the user's cache, or fitted now and kept there."""
+    if not 1 <= count <= COUNTS[-1]:
+        more = f" For more: ebbtide tune RUN --evaluations {count}." if count else ""
+        raise InputError(f"A run's own solver is fitted for 1 to {COUNTS[-1]} evaluations; got {count}.{more}")
+    own = trained.fingerprint()
+    name = f"solver-{cache.fingerprint(own, count, sorted(how.items()))[:32]}"
+    if found := cache.fetch(name):
+        with suppress(InputError, KeyError):
+            (one,) = read_tuned(found[1]["tuned"].encode(), name)
+            if one.weights == own and one.evaluations == count:
+                return one
+    made = for_run(trained, (count,), progress=progress, **how)
+    if not made:
+        raise InputError(f"Samples of shape {trained.shape} are too small to fit {count} evaluations to.")
+    cache.store(name, {}, tuned=write_tuned(made).decode())
+    return made[0]

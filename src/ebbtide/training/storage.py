@@ -1,0 +1,168 @@
+"""config.json and the weights beside it: how a `Trained` is written down, and checked before it is built.
+
+A folder may be a stranger's: every field is checked, and nothing is allocated but what the weights at hand fill.
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..data import Observation, transform_from_config, within_float32
+from ..errors import InputError
+from ..exact.tuned import TUNED
+from ..memory import room
+from ..networks.outline import fill
+from ..recipes import Recipe
+from ..specs import parse
+from ..version import __version__
+from . import checkpoint, seal
+from .build import build_denoiser
+
+if TYPE_CHECKING:
+    from .trained import Trained
+
+FORMAT = 1
+TIME = "t = 0 is data, t = 1 is noise"
+IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
+EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", TUNED)
+
+
+def config(trained: "Trained") -> bytes:
+    """config.json: everything but the weights."""
+    fields = {
+        "format": FORMAT,
+        "ebbtide": __version__,
+        "torch": torch.__version__.split("+")[0],
+        "time": TIME,
+        "step": trained.step,
+        "shape": list(trained.shape),
+        "columns": list(trained.columns),
+        "classes": list(trained.classes),
+        "transform": None if trained.transform is None else trained.transform.to_config(),
+        "observation": None if trained.observation is None else trained.observation.to_config(),
+        "frequencies": list(trained.frequencies),
+        "recipe": trained.recipe.to_config(),
+    }
+    return checkpoint.dump_json(fields)
+
+
+def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the `Trained` that a folder's files describe; `name` is what errors call the folder.
+
+    named: what the user names, and so may be opened, by field of the recipe.
+    """
+    where = f"{name}/config.json"
+    config = checkpoint.parse_json(files["config.json"], where)
+    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
+        raise InputError(f"{where} is not a configuration of this version of ebbtide.")
+    if "model.safetensors" not in files:
+        raise InputError(f"{name} has no model.safetensors.")
+    weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
+    try:
+        found = _checked(config, weights, named, files)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{where} can't be used: {' '.join(str(error).split())}") from error
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
+    return found
+
+
+def _checked(
+    config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Check every field, then build: nothing is allocated but what the weights at hand fill."""
+    config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
+    if "ebbflow" in config:  # the library's name before version 0.2
+        config["ebbtide"] = config.pop("ebbflow")
+    if set(config) != set(_FIELDS):
+        raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
+    for name, fits in _FIELDS.items():
+        if not fits(config[name]):
+            raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
+    recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
+    outside = recipe.outside()
+    if seal.holds(files, recipe):
+        named = outside | {**named}
+    if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
+        raise InputError(unnamed(min(closed), outside[min(closed)]))
+    built = recipe.naming(named)
+    most = sum(part.numel() for part in weights.values())
+    for option, value in parse(recipe.network)[1].items():
+        if isinstance(value, int) and value > most:
+            raise InputError(f"its network's {option} can't be {value}: model.safetensors has {most} weights.")
+    shares = tuple(map(float, config["frequencies"]))
+    if shares and (len(shares) != len(classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6)):
+        raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
+    seen = None if config["observation"] is None else Observation.from_config(config["observation"])
+    room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
+    denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
+    outline = denoiser.state_dict()
+    for part in sorted(outline.keys() | weights.keys()):
+        described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
+        if described != found:
+            raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
+    transform = None if config["transform"] is None else transform_from_config(config["transform"])
+    if transform is not None:
+        within_float32(transform, "its transform")
+        transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
+    fill(denoiser, weights)
+    columns = tuple(config["columns"])
+    return {
+        "denoiser": denoiser.eval(), "recipe": recipe, "shape": shape, "transform": transform, "columns": columns,
+        "classes": classes, "step": config["step"], "observation": seen, "frequencies": shares, "named": dict(named),
+    }  # fmt: skip
+
+
+def unnamed(what: str, name: str) -> str:
+    """The sentence for a loaded run that names something which the user did not name."""
+    uses = {
+        "data": "was trained on",
+        "source": "starts from",
+        "weights": "was built on",
+        "tokenizer": "reads prompts by",
+    }
+    return (
+        f"This run {uses[what]} {name}, which is opened only if you name it too: --{what} {shlex.quote(name)}, or "
+        f"where it lies now ({what}=… in from_pretrained)."
+    )
+
+
+def _kind(part: Tensor | None) -> str:
+    if part is None:
+        return "none"
+    return f"{'float' if part.is_floating_point() else 'integer'} {str(tuple(part.shape))[:80]}"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _count(value: Any, low: int = 0) -> bool:
+    return type(value) is int and low <= value <= 10**12
+
+
+def _share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+# The fields of config.json, each with what it may hold.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": _count,
+    "ebbtide": lambda value: isinstance(value, str),
+    "torch": lambda value: isinstance(value, str),
+    "time": lambda value: value == TIME,
+    "step": _count,
+    "shape": lambda value: isinstance(value, list) and bool(value) and all(_count(part, 1) for part in value),
+    "columns": _texts,
+    "classes": _texts,
+    "transform": lambda value: value is None or isinstance(value, dict),
+    "observation": lambda value: value is None or isinstance(value, dict),
+    "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
+    "recipe": lambda value: isinstance(value, dict),
+}
