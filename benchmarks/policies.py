@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.exact.tune import steps_within
-from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.robots import driving as robots_driving
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.success import mean_score, success_rate
@@ -52,7 +52,7 @@ def plan(run: Trained, budgets: Sequence[int]) -> dict[int, int]:
 
 def evaluations(run: Trained, steps: int) -> int:
     """How often a chunk asks the network, beside its context: counted on one, not declared. Heun's steps take two."""
-    chunks = robots.policy(run, steps=steps).source
+    chunks = robots_driving.policy(run, steps=steps).source
     kinds = {"images": torch.uint8, "prompt": torch.int64}
     blank = {name: torch.zeros(1, *shape, dtype=kinds.get(name)) for name, shape in chunks.observation.items()}
     calls: list[None] = []
@@ -70,7 +70,7 @@ def measured(
     """Success rate and mean score of these runs, each seed's being the mean over the runs."""
     seeds, played = range(FIRST, FIRST + episodes), []
     for run in runs:
-        played.append(robots.episodes(run, seeds, workers=workers, steps=steps))
+        played.append(robots_driving.episodes(run, seeds, workers=workers, steps=steps))
         bar.update(episodes)
     tried = list(zip(*played, strict=True))
     successes = [fmean(one.success for one in same) for same in tried]

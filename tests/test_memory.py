@@ -25,7 +25,7 @@ from ebbtide import memory
 from ebbtide.cli.sample import Drawing, draw
 from ebbtide.data import images
 from ebbtide.errors import InputError
-from ebbtide.kinds.images.kind import MORE
+from ebbtide.kinds.images.kind import IMAGES
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.recipes import ImageRecipe
 from ebbtide.training import checkpoint
@@ -189,7 +189,7 @@ READ = {
     "episodes.npz": "episodes.load(path, ('camera',))",
     "honest.gz": "images.load(path, progress=False)",
     "pictures": "images.load(path, cache=False, progress=False)",
-    "numbers.parquet": "lerobot._parquet(Path(path), ['n'])",
+    "numbers.parquet": "files._parquet(Path(path), ['n'])",
     "large": "from_pretrained(path)",
     "sparse": "from_pretrained(path)",
 }
@@ -198,7 +198,7 @@ SOUND = {
     "wide.csv": ("read(path)", "wide.csv has 200,000 columns; at most 65,536 are read."),
     "endless.gz": ("images.load(path)", "[2, 2, 2] takes 24 bytes and it has more."),
     "lying.gz": ("images.load(path)", "is damaged or cut short"),
-    "cells.parquet": ("sum(len(cell.as_py()) for cell in lerobot._cells(Path(path), 'cell')) / 1000", "4194304.0"),
+    "cells.parquet": ("sum(len(cell.as_py()) for cell in files.cells_of(Path(path), 'cell')) / 1000", "4194304.0"),
     "unet": ("unet.load_unet(path)", "unlike its config"),
 }
 PROGRAM = """
@@ -206,7 +206,8 @@ import json, resource, sys
 from pathlib import Path
 import psutil, pyarrow.parquet
 from ebbtide.data import episodes, images, read
-from ebbtide.interop import lerobot, unet
+from ebbtide.interop import unet
+from ebbtide.interop.lerobot import files
 from ebbtide.training.trained import Trained
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 3 * 2**29, resource.RLIM_INFINITY))
@@ -261,8 +262,8 @@ def test_usual_numbers_of_samples_fit_into_a_laptop(monkeypatch):
     for n, shape, more in [
         (60_000, (1, 28, 28), 1),
         (50_000, (3, 32, 32), 1),
-        (10_000, (3, 32, 32), MORE),
-        (1000, (3, 160, 160), MORE),
+        (10_000, (3, 32, 32), IMAGES.more),
+        (1000, (3, 160, 160), IMAGES.more),
     ]:
         draw(replace(run, shape=shape), Drawing(n=n), more)
     with pytest.raises(InputError, match="--n 1000000 would take about"):

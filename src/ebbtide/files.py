@@ -1,4 +1,4 @@
-"""Writing to disk: a file or folder appears whole or not at all, and never at the other end of a link.
+"""Reading and writing files: a file or folder appears whole or not at all, and never at the other end of a link.
 
 Everything is written under a random name in the folder it belongs to, synced, and renamed: a rename over a link
 replaces the link, not the file it points to.
@@ -6,6 +6,7 @@ replaces the link, not the file it points to.
 
 import errno
 import glob
+import json
 import os
 import secrets
 import shutil
@@ -13,13 +14,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from .errors import InputError, StorageError
+from .memory import room
 
 LOCK = ".lock"
+PARSED = 40  # bytes that one of JSON may take once it is read, as in [[],[],[]]
+_COPIES = 3  # of weights: the file's bytes, its tensors, the network's
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # by the disk, whatever the path
 
 
@@ -201,3 +205,34 @@ def home(name: str) -> Path:
     with suppress(RuntimeError):
         return path.expanduser()
     return path
+
+
+def dump_json(value: Any) -> bytes:
+    """Indented JSON that refuses NaN."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def load_json(path: Path) -> Any:
+    """A JSON file's value, or an InputError naming the file."""
+    return parse_json(read_file(path), path)
+
+
+def parse_json(data: bytes, name: Path | str) -> Any:
+    """The value of JSON text, or an InputError naming where it came from."""
+    room(PARSED * len(data), str(name))
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:  # bytes that aren't text, text that isn't JSON, endless numbers
+        raise InputError(f"{name} is not valid JSON: {error}.") from error
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes, or an InputError naming it."""
+    try:
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode):
+            room(_COPIES * about.st_size, str(path))
+            return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
+    raise InputError(f"Can't read {path}: it is not a file.")

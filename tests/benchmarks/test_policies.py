@@ -13,7 +13,7 @@ from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.data import Observation
 from ebbtide.errors import InputError
-from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.robots import driving as robots_driving, kind as robots
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode
 from ebbtide.training.trained import Trained
@@ -75,7 +75,7 @@ def test_evaluations_are_counted(sampler, expected):
     assert policies.plan(run, [1, 2, 5, 10]) == expected
     before = run.denoiser.network.asked
     for evaluations, steps in expected.items():
-        robots.policy(run, steps=steps).predict_action_chunk({"state": [0.0, 0.0, 0.0]})
+        robots_driving.policy(run, steps=steps).predict_action_chunk({"state": [0.0, 0.0, 0.0]})
         assert run.denoiser.network.asked - before == evaluations
         before = run.denoiser.network.asked
     assert not run.denoiser.network._forward_pre_hooks

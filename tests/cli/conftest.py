@@ -11,8 +11,8 @@ from ebbtide.kinds.runs import fit
 from ebbtide.recipes import RECIPES
 from recording import record
 
-POINTS = [name for name, row in RECIPES.items() if row().domain == "points"]
-PICTURES = [name for name, row in RECIPES.items() if row().domain == "images"]
+POINTS = [name for name, row in RECIPES.items() if row().kind == "points"]
+PICTURES = [name for name, row in RECIPES.items() if row().kind == "images"]
 SHORT = ["--snapshots", "2", "--checkpoints", "2", "--quiet"]
 TINY = ["--steps", "20", "--points", "500", "--batch", "64", *SHORT]
 TINY_PICTURES = ["--steps", "4", "--batch", "16", "--network", "unet-tiny:width=8", *SHORT]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,8 @@ import ebbtide as package
 from ebbtide.cli import main
 from ebbtide.cli.arguments import opened
 from ebbtide.errors import InputError
+from ebbtide.files import dump_json
+from ebbtide.kinds import KINDS
 from ebbtide.training import checkpoint
 
 # Runs each command, and prints its exit code, and what was opened, listed or connected to meanwhile.
@@ -48,7 +51,7 @@ def stranger(run, target, **changes):
         files = checkpoint.read_folder(step)
         config = json.loads(files["config.json"])
         config["recipe"] |= changes
-        checkpoint.write_folder(step, files | {"config.json": checkpoint.dump_json(config)})
+        checkpoint.write_folder(step, files | {"config.json": dump_json(config)})
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +198,7 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     }  # fmt: skip
     for command, given in commands.items():
         if command == "plot":  # what it prints is the paths, whatever is drawn
-            monkeypatch.setattr(
-                "ebbtide.kinds.points.kind.draw_run", lambda trained, folder, out: iter([out / "a.png"])
-            )
+            patched(monkeypatch, draw_run=lambda trained, folder, out: iter([out / "a.png"]))
         code, out, err = ebbtide(command, *given)
         assert code == 0, (command, err)
         assert shown(out) == shown(err) == [], command
@@ -213,11 +214,16 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
         assert shown(err) == [], command
 
 
+def patched(monkeypatch, **parts):
+    """Points with other parts."""
+    monkeypatch.setitem(KINDS, "points", replace(KINDS["points"], **parts))
+
+
 def test_json_is_json_and_no_order_either(ebbtide, runs, monkeypatch):
     from ebbtide.metrics import Measurement
 
     row = Measurement(EVIL, 1.0, 0.5, 2.0, 1.0, 0.0, 2.0, "lower", "ü")
-    monkeypatch.setattr("ebbtide.kinds.points.kind.evaluate", lambda *_, **__: [row])
+    patched(monkeypatch, evaluate=lambda *_, **__: [row])
     code, out, _ = ebbtide("evaluate", runs / "flow", *FEW, "--json")
     assert (code, shown(out)) == (0, [])
     assert json.loads(out)[0]["name"] == EVIL

@@ -10,7 +10,7 @@ from ebbtide import memory
 from ebbtide.cli import main
 from ebbtide.cli.policy import Driving
 from ebbtide.data import save
-from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.robots import data as robots_data, kind as robots
 from ebbtide.recipes import RECIPES
 from ebbtide.training.trained import Trained
 from recording import NAMES
@@ -96,7 +96,7 @@ def orphan(policy_in, tmp_path):
     folder.mkdir()
     run = policy_in(folder)
     (folder / "episodes.npz").unlink()
-    robots._parts.cache_clear()
+    robots_data._parts.cache_clear()
     return run
 
 

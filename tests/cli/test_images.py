@@ -1,11 +1,13 @@
 """The commands on pictures, end to end: compare, evaluate, plot, show, and what they refuse."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ebbtide.kinds import KINDS
 from ebbtide.kinds.images import kind as images, pages as image_run
 
 
@@ -49,7 +51,7 @@ def test_plot_draws_a_run(ebbtide, runs, tmp_path):
 
 
 def test_compare_on_pictures(ebbtide, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "PLAN", shortened(images.PLAN))
+    monkeypatch.setitem(KINDS, "images", replace(images.IMAGES, plan=shortened(images.PLAN)))
     given = ["--data", pictures / "two.npz", "--held-out", "0.4", "--conditional", "--network", "unet-tiny:width=8"]
     given += ["--steps", "4", "--batch", "8", "--n", "100", "--workers", "1", "--quiet", "--out", tmp_path / "out"]
     code, out, err = ebbtide("compare", *given)
@@ -70,7 +72,6 @@ def test_compare_on_pictures(ebbtide, pictures, tmp_path, monkeypatch):
 
 
 def shortened(plan):
-    from dataclasses import replace
 
     samplings = {key: [(label, sampler, grid, 2)] for key, ((label, sampler, grid, _), *_) in plan.samplings.items()}
     return replace(plan, samplings=samplings, curve={"Euler": ("euler", "uniform", (2, 3))}, curve_n=24)

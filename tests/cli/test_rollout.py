@@ -11,7 +11,7 @@ from PIL import Image
 from ebbtide.cli.rollout import _left
 from ebbtide.data import Episodes
 from ebbtide.interop import lerobot
-from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.robots import driving as robots_driving, kind as robots
 from ebbtide.plots import video
 from ebbtide.robots.pusht import PushT
 from ebbtide.robots.rollout import Episode, Recording
@@ -121,7 +121,7 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbtide, monkeypatch,
 
 def test_every_option_reaches_the_policy_and_the_film(policy, ebbtide, tmp_path, monkeypatch):
     """Each option with another value than its own."""
-    driven, filmed, shown, drive = [], [], [], robots.policy
+    driven, filmed, shown, drive = [], [], [], robots_driving.policy
 
     def tried(place, policy, seeds, **options):
         frames = np.zeros((7, 8, 8, 3), np.uint8)

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from ebbtide.cli import main
 from ebbtide.cli.sample import Drawing
 from ebbtide.data import read, save
 from ebbtide.exact.likelihood import log_density
+from ebbtide.kinds import KINDS
 from ebbtide.kinds.points.data import unseen
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training.trained import Trained
@@ -85,7 +86,7 @@ def test_every_option_of_drawing_changes_what_is_drawn(ebbtide, runs, monkeypatc
     """Bit by bit, in either command; threads, which change no sample, are torch's own."""
     kept, draw = [], Trained.sample
     monkeypatch.setattr(Trained, "sample", lambda *own, **how: kept.append(draw(*own, **how)) or kept[-1])
-    monkeypatch.setattr("ebbtide.kinds.points.kind.evaluate", lambda *_, **__: [])
+    monkeypatch.setitem(KINDS, "points", replace(KINDS["points"], evaluate=lambda *_, **__: []))
     extra = {"sample": ["--no-picture", "--overwrite", "--out", "x.npy"], "evaluate": ["--json"]}[command]
 
     def drawn(**changes):

@@ -19,7 +19,7 @@ from recording import record
 from .conftest import PICTURES, TINY
 
 
-@pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().domain != "robots"])
+@pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().kind != "robots"])
 def test_every_recipe_leaves_a_run(runs, name):
     run = runs / name
     config = json.loads((run / "checkpoints" / "last" / "config.json").read_text())

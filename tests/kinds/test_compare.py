@@ -20,7 +20,7 @@ from PIL import Image
 from ebbtide.cli import main
 from ebbtide.data import DATASETS, save
 from ebbtide.errors import InputError
-from ebbtide.kinds import compare as comparing, domain
+from ebbtide.kinds import compare as comparing, kind_of
 from ebbtide.kinds.compare import METHODS, _shared, compare, save_metrics, summary
 from ebbtide.kinds.points import kind as points
 from ebbtide.kinds.points.data import limits
@@ -84,7 +84,7 @@ def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     Image.new("L", (8, 8), 9).save(tmp_path / "b.png")
     for recipe in (PointRecipe(data=str(tmp_path / "own.csv")), ImageRecipe(data=str(tmp_path))):
-        text = str(domain(recipe).shown(recipe, 2))
+        text = str(kind_of(recipe).plan.shown(recipe, 2))
         assert str(tmp_path) not in text
         assert Path(recipe.data).name in text
 
@@ -125,11 +125,11 @@ def test_the_summary_has_every_row_and_the_floor(comparison):
     assert len(rules) == 2
     assert rules[1] - rules[0] - 1 == len(found.samplings) == 8
     truth = {m.name: m.floor for m in found.samplings[0].measurements}
-    shown = [truth[name] for name in truth if name in domain(found).PLAN.summary]
+    shown = [truth[name] for name in truth if name in kind_of(found).plan.summary]
     assert lines[-2].split() == ["truth", "against", "truth", *(f"{floor:.4g}" for floor in shown)]
     assert lines[-1] == "=: can't be told from truth, p ≥ 0.01"
     for line, s in zip(lines[rules[0] + 1 :], found.samplings, strict=False):
-        measured = [m for m in s.measurements if m.name in domain(found).PLAN.summary]
+        measured = [m for m in s.measurements if m.name in kind_of(found).plan.summary]
         assert [f"{m.value:.4g}" + " =" * m.at_floor for m in measured] == re.split(r"  +", line.strip())[4:]
     assert "Heun, 50 steps    99" in summary(found)
 

@@ -65,7 +65,7 @@ WIDTHS = {
     "ddpm-images": 1.0054,
     "flow-images": 0.9945,
     "edm-images": 1.0770,
-    **dict.fromkeys((name for name, recipe in RECIPES.items() if recipe().domain == "robots"), 0.7409),
+    **dict.fromkeys((name for name, recipe in RECIPES.items() if recipe().kind == "robots"), 0.7409),
     "diffusion-policy-pusht": 0.8127,
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.robots import data as robots_data
 from ebbtide.recipes import RECIPES, RobotRecipe
 
 POLICIES = [name for name, recipe in RECIPES.items() if isinstance(recipe(), RobotRecipe)]
@@ -25,7 +25,7 @@ def test_a_joint_that_hardly_moves_is_no_noise(name, tmp_path):
         RECIPES[name](), data=str(tmp_path / "joints.npz"), simulator="", state="all", angles="", action="all",
         cameras="", prompt=0,
     )  # fmt: skip
-    prepared = robots.prepare(recipe)
+    prepared = robots_data.prepare(recipe)
     off = torch.tensor([[0.0, 1.5], [0.0, 1.51]])
     for transform in (prepared.transform, prepared.observation.transform):
         seen = transform.apply(off)

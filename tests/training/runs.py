@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from ebbtide.kinds.runs import begin as prepare, fit
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.training.devices import accelerate
-from ebbtide.training.history import _Log
+from ebbtide.training.history import Log
 from ebbtide.training.trainer import Trainer
 
 STEPS = 12
@@ -38,7 +38,7 @@ def tiny(name: str = "flow", **changes) -> Recipe:
     base, own = VARIANTS[name]
     small = {"batch": 16, "steps": STEPS, "network": "mlp:width=8,depth=2", "seed": 3, "lr": 0.01}
     recipe = RECIPES[base]()
-    few = {"points": 50} if recipe.domain == "points" else {}
+    few = {"points": 50} if recipe.kind == "points" else {}
     return replace(recipe, **{**small, **few, **own, **changes})
 
 
@@ -58,7 +58,7 @@ class Killed(BaseException):
 
 def run_until(step: int, recipe: Recipe, folder: Path, monkeypatch, action=None, **options) -> None:
     """A run that is gone right after a step is logged and before it is saved; or does `action` there and goes on."""
-    log = _Log.__call__
+    log = Log.__call__
 
     def stop(self, record):
         log(self, record)
@@ -68,7 +68,7 @@ def run_until(step: int, recipe: Recipe, folder: Path, monkeypatch, action=None,
             action()
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Log, "__call__", stop)
+        patch.setattr(Log, "__call__", stop)
         try:
             run(recipe, folder, **options)
         except Killed:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ebbtide import files
 from ebbtide.errors import InputError, StorageError
+from ebbtide.files import dump_json
 from ebbtide.training import checkpoint
 from ebbtide.training.checkpoint import newest_valid, point_last, prune, read_folder, step_folder, write_folder
 from training.runs import Killed, copy, run, sentence, tiny
@@ -91,7 +92,7 @@ def test_tensors_come_back_bit_for_bit():
 
 def test_json_refuses_nan():
     with pytest.raises(ValueError):
-        checkpoint.dump_json({"a": float("nan")})
+        dump_json({"a": float("nan")})
 
 
 # --- which checkpoint ---------------------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ import torch
 
 from ebbtide import memory
 from ebbtide.errors import InputError
+from ebbtide.kinds.runs import rehearsed
 from ebbtide.recipes import RECIPES, PointRecipe
-from ebbtide.training.rehearsal import rehearse
 
 
-@pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().domain != "robots"])
+@pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().kind != "robots"])
 def test_a_recipe_can_be_rehearsed(name):
     recipe = RECIPES[name]()
-    few = {"points": 200} if recipe.domain == "points" else {}
-    start = rehearse(replace(recipe, batch=64, **few))
-    assert start.shape == {"points": (2,), "images": (1, 8, 8)}[recipe.domain]
+    few = {"points": 200} if recipe.kind == "points" else {}
+    start = rehearsed(replace(recipe, batch=64, **few))
+    assert start.shape == {"points": (2,), "images": (1, 8, 8)}[recipe.kind]
     assert not any(p.isnan().any() for p in start.denoiser.parameters())
 
 
@@ -37,13 +37,13 @@ def test_a_recipe_can_be_rehearsed(name):
 def test_a_rehearsal_says_what_would_go_wrong(change, words, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 8e9)
     with pytest.raises(InputError) as caught:
-        rehearse(replace(PointRecipe(points=200, batch=64), **change))
+        rehearsed(replace(PointRecipe(points=200, batch=64), **change))
     assert words in str(caught.value)
 
 
 def test_a_rehearsal_leaves_no_trace():
     before = torch.get_rng_state()
-    first, second = (rehearse(PointRecipe(points=200, batch=64)) for _ in range(2))
+    first, second = (rehearsed(PointRecipe(points=200, batch=64)) for _ in range(2))
     assert (torch.get_rng_state() == before).all()
     for a, b in zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True):
         assert (a == b).all()

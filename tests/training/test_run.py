@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ebbtide import cli
 from ebbtide.errors import DivergedError, InputError, StorageError
 from ebbtide.files import locked
-from ebbtide.kinds.images import kind as images
+from ebbtide.kinds.images import data as images_data, kind as images
 from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
@@ -113,8 +113,8 @@ def test_a_network_drops_out_in_training_and_not_in_snapshots(tmp_path, straight
     run(tiny("images"), tmp_path / "seen", snapshots=2)
     assert_same(tensors(tmp_path / "seen"), tensors(straight("images")))
     trained = from_pretrained(tmp_path / "seen")
-    x = trained.sample(seed=3, label=torch.arange(20) % 10, **images.SNAPSHOT)
-    assert np.array_equal(np.load(tmp_path / "seen" / "evolution" / "step-00000012.npy"), images.kept(x))
+    x = trained.sample(seed=3, label=torch.arange(20) % 10, **images.IMAGES.snapshot)
+    assert np.array_equal(np.load(tmp_path / "seen" / "evolution" / "step-00000012.npy"), images_data.kept(x))
     drawn = trained.sample(3, steps=3)
     trained.denoiser.train()
     assert torch.equal(trained.sample(3, steps=3), drawn)
@@ -770,7 +770,7 @@ def test_every_recipe_trains_as_a_command(tmp_path):
         "images": ["--network", "unet-tiny:width=8"],
     }
     for name, recipe in RECIPES.items():
-        words = ["--batch", 8, "--steps", 2, "--snapshots", 1, *own[recipe().domain], *seen[name]]
+        words = ["--batch", 8, "--steps", 2, "--snapshots", 1, *own[recipe().kind], *seen[name]]
         assert main("train", name, "--quiet", *words, "--out", tmp_path / name) == 0
         trained = from_pretrained(tmp_path / name)
         assert trained.sample(2, steps=2).shape == (2, *trained.shape)

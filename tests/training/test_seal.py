@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
+from ebbtide.files import dump_json
 from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.recipes import RECIPES, PointRecipe
 from ebbtide.training import checkpoint, seal
@@ -54,7 +55,7 @@ def test_a_seal_is_for_these_names_alone(run, table, field):
         files = checkpoint.read_folder(step)
         config = json.loads(files["config.json"])
         config["recipe"][field] = "/etc/passwd.csv"
-        checkpoint.write_folder(step, files | {"config.json": checkpoint.dump_json(config)})
+        checkpoint.write_folder(step, files | {"config.json": dump_json(config)})
     closed(run)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..training.checkpoint import dump_json, parse_json
+from ..files import dump_json, parse_json
 
 TUNED = "tuned.json"
 

@@ -17,8 +17,8 @@ import torch
 
 from ..core.paths import DDPM, VE, Linear, Path
 from ..errors import InputError
+from ..files import load_json
 from ..specs import pick
-from ..training.checkpoint import load_json
 
 Config = Mapping[str, Any]
 

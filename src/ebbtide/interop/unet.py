@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..core.paths import VE, Linear
 from ..errors import InputError
+from ..files import dump_json, load_json, read_file
 from ..networks.embeddings import Timestep
 from ..networks.outline import Outline, fill
 from ..networks.unet import Attention, Block, Downsample, UNet
@@ -124,7 +125,7 @@ def load_unet(
             network = UNet(*shape, classes, **_options(config) | _clock(converted, times))
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{unet / CONFIG} can't be used: {' '.join(str(error).split())}") from error
-    tensors = checkpoint.unpack(checkpoint.read_file(unet / WEIGHTS), str(unet / WEIGHTS))
+    tensors = checkpoint.unpack(read_file(unet / WEIGHTS), str(unet / WEIGHTS))
     fill(network, _to_ours(network, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS)))
     return Loaded(network.eval(), shape, converted, _clip(times))
 
@@ -148,7 +149,7 @@ def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> 
     if network.from_label is not None:
         state["from_label.weight"] = state["from_label.weight"][: config["num_class_embeds"]]
     tensors = {one: part for ours, theirs in names.items() for one, part in zip(theirs, state[ours].chunk(len(theirs)))}
-    data = {CONFIG: checkpoint.dump_json(config), WEIGHTS: checkpoint.pack(tensors)}
+    data = {CONFIG: dump_json(config), WEIGHTS: checkpoint.pack(tensors)}
     checkpoint.write_folder(target, data)
     return Path(folder)
 
@@ -281,7 +282,7 @@ def _clip(scheduler: Mapping[str, Any] | None) -> float | None:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    value = checkpoint.load_json(file)
+    value = load_json(file)
     if not isinstance(value, dict):
         raise InputError(f"{file} must hold a config; got {value!r:.60}.")
     return value

@@ -17,12 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError, printable
-from ..files import locked, no_link, write_file
+from ..files import dump_json, locked, no_link, write_file
 from ..memory import room
 from ..plots.study import Comparison, Method, Sampling
 from ..recipes import RECIPES, Recipe
 from ..signals import Interrupted
-from ..training import checkpoint
 from ..training.processes import cores, in_processes
 from ..training.run import clear
 from ..training.trained import Trained
@@ -249,7 +248,7 @@ def save_metrics(comparison: Comparison, folder: Path) -> Path:
         for s in comparison.samplings
     ]
     path = folder / "metrics.json"
-    write_file(path, checkpoint.dump_json(_finite(numbers)))
+    write_file(path, dump_json(_finite(numbers)))
     return path
 
 

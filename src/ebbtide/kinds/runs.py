@@ -14,6 +14,7 @@ from torch import nn
 from ..data.prepared import Data
 from ..errors import InputError
 from ..exact.tuned import TUNED
+from ..files import read_file
 from ..recipes import Recipe
 from ..training import checkpoint, run
 from ..training.devices import accelerate
@@ -48,10 +49,14 @@ def begin(recipe: Recipe, accumulate: int = 1) -> tuple[Trained, Data]:
     return attached(run.begin(recipe, prepared)), prepared.data
 
 
-def rehearsed(recipe: Recipe) -> None:
-    """InputError for what would be wrong with a run of this recipe; nothing is written."""
+def rehearsed(recipe: Recipe) -> Trained:
+    """The untrained start of a recipe, after one batch and one step of sampling; nothing is written.
+
+    InputError for whatever would be wrong with a run of it.
+    """
     start, data = begin(recipe)
     rehearse(start, Trainer(start.denoiser, data, recipe, accelerate()))
+    return start
 
 
 def attached(trained: Trained) -> Trained:
@@ -87,7 +92,7 @@ def _load(where: str | Path, named: Mapping[str, str]) -> Trained:
         if found is None:
             raise InputError(f"{folder} holds no checkpoint yet.")
         trained, tuned = Trained.from_files(found[1], str(found[0]), named), folder / TUNED
-        return trained.with_tuned(checkpoint.read_file(tuned), str(tuned)) if tuned.exists() else trained
+        return trained.with_tuned(read_file(tuned), str(tuned)) if tuned.exists() else trained
     if os.path.isdir(folder):
         return Trained.from_files(checkpoint.read_folder(folder), str(folder), named)
     if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):

@@ -10,25 +10,20 @@ Nothing is ever unpickled. A flipped bit would otherwise load without a word in 
 """
 
 import hashlib
-import json
 import re
 import secrets
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import create, old_of, refused, remove, storage, writing_folder
+from ..files import PARSED, create, dump_json, load_json, old_of, read_file, refused, remove, storage, writing_folder
 from ..memory import room
 
 MANIFEST, README, LAST = "manifest.json", "README.md", "last"
-_COPIES = 3  # of weights: the file's bytes, its tensors, the network's
-_PARSED = 40  # bytes that one of JSON may take once it is read, as in [[],[],[]]
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -138,39 +133,8 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
-    room(_PARSED * min(len(data), int.from_bytes(data[:8], "little")), f"The header of {name}")
+    room(PARSED * min(len(data), int.from_bytes(data[:8], "little")), f"The header of {name}")
     try:
         return load_tensors(data)
     except SafetensorError as error:
         raise InputError(f"{name} is not a readable safetensors file: {error}.") from error
-
-
-def dump_json(value: Any) -> bytes:
-    """Indented JSON that refuses NaN."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def load_json(path: Path) -> Any:
-    """A JSON file's value, or an InputError naming the file."""
-    return parse_json(read_file(path), path)
-
-
-def parse_json(data: bytes, name: Path | str) -> Any:
-    """The value of JSON text, or an InputError naming where it came from."""
-    room(_PARSED * len(data), str(name))
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:  # bytes that aren't text, text that isn't JSON, endless numbers
-        raise InputError(f"{name} is not valid JSON: {error}.") from error
-
-
-def read_file(path: Path) -> bytes:
-    """A file's bytes, or an InputError naming it."""
-    try:
-        about = path.stat()
-        if stat.S_ISREG(about.st_mode):
-            room(_COPIES * about.st_size, str(path))
-            return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
-    raise InputError(f"Can't read {path}: it is not a file.")

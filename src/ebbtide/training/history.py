@@ -15,8 +15,7 @@ import numpy as np
 
 from ..arrays import npy
 from ..errors import InputError
-from ..files import append_to, storage, write_file
-from . import checkpoint
+from ..files import append_to, read_file, storage, write_file
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to one that is damaged or foreign: a kill cuts the last one short."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
-    for text in checkpoint.read_file(path).splitlines() if path.exists() else ():
+    for text in read_file(path).splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

@@ -27,7 +27,7 @@ from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
 from ..exact import fit as solver
 from ..exact.tuned import TUNED, write_tuned
-from ..files import LOCK, locked, no_link, own_folder, remove, write_file
+from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick, require
@@ -118,7 +118,7 @@ def stored(folder: Path) -> dict[str, Any]:
     if found is None or settings.FILE not in found[1]:
         return {}
     where, files = found
-    return settings.how(checkpoint.parse_json(files[settings.FILE], where / settings.FILE), str(where))
+    return settings.how(parse_json(files[settings.FILE], where / settings.FILE), str(where))
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -127,7 +127,7 @@ def recipe_of(folder: Path) -> Recipe:
     if found is None:
         raise InputError(f"{folder} holds no checkpoint yet.")
     where, files = found
-    config = checkpoint.parse_json(files["config.json"], where / "config.json")
+    config = parse_json(files["config.json"], where / "config.json")
     try:
         return Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
     except InputError as error:
@@ -246,7 +246,7 @@ class _Run:
         stored = Trained.from_files(files, str(where), self.start.named)
         _same_run(stored, self.start, where)
         if settings.FILE in files:
-            known = checkpoint.parse_json(files[settings.FILE], where / settings.FILE)
+            known = parse_json(files[settings.FILE], where / settings.FILE)
             if not isinstance(known, dict) or not settings.same(known.get("data"), self.running["data"]):
                 raise InputError(
                     f"{self.start.recipe.data} is not what it was when {where} was trained, so the run can't continue."
@@ -278,7 +278,7 @@ class _Run:
         """The result with solvers of its own: those that the folder holds for it, or as training's cost allows."""
         trained, file = self.trained(), self.folder / TUNED
         if file.exists():
-            trained = trained.with_tuned(checkpoint.read_file(file), str(file))
+            trained = trained.with_tuned(read_file(file), str(file))
         if trained.tuned:
             return trained
         recipe, before = self.start.recipe, time.process_time()
@@ -324,7 +324,7 @@ class _Run:
             "training.safetensors": checkpoint.pack(self.trainer.state()),
             seal.FILE: seal.seal(self.start.recipe),
         }
-        checkpoint.write_folder(target, files | {settings.FILE: checkpoint.dump_json(self.running)})
+        checkpoint.write_folder(target, files | {settings.FILE: dump_json(self.running)})
         checkpoint.point_last(target)
         checkpoint.prune(target, self.running["how"]["keep"])
         self.saved = self.trainer.step

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data import Observation, transform_from_config, within_float32
 from ..errors import InputError
 from ..exact.tuned import TUNED
+from ..files import dump_json, parse_json
 from ..memory import room
 from ..networks.outline import fill
 from ..recipes import Recipe
@@ -47,7 +48,7 @@ def config(trained: "Trained") -> bytes:
         "frequencies": list(trained.frequencies),
         "recipe": trained.recipe.to_config(),
     }
-    return checkpoint.dump_json(fields)
+    return dump_json(fields)
 
 
 def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> d
     named: what the user names, and so may be opened, by field of the recipe.
     """
     where = f"{name}/config.json"
-    config = checkpoint.parse_json(files["config.json"], where)
+    config = parse_json(files["config.json"], where)
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
         raise InputError(f"{where} is not a configuration of this version of ebbtide.")
     if "model.safetensors" not in files:

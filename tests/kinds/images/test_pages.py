@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ebbtide.kinds.images import kind as domain, pages as image_run
+from ebbtide.kinds.images import data as images_data, pages as image_run, study as images_study
 from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.metrics import Measurement
 from ebbtide.plots import images
@@ -76,7 +76,7 @@ def test_samples_are_tiles_of_the_sheet(run, tmp_path):
         pixels = np.asarray(sheet)
     factor = images.fitting_factor(4, 4, 3)
     places = images.corners(6, 3, 4 * factor, 4 * factor)
-    for tile, (left, top) in zip(domain.kept(x), places.tolist(), strict=True):
+    for tile, (left, top) in zip(images_data.kept(x), places.tolist(), strict=True):
         shown = pixels[top : top + 4 * factor : factor, left : left + 4 * factor : factor]
         assert (shown == tile.transpose(1, 2, 0)).all()
 
@@ -91,8 +91,8 @@ def test_interpolation_ends_at_the_samples_of_its_noises(run, monkeypatch):
     how = {"sampler": "heun", "grid": "uniform", "steps": image_run.STEPS}
     first = trained.sample(2, label=labels, **how)
     last = trained.sample(2, first=2, label=labels, **how)
-    assert np.abs(seen[0][:, 0].astype(int) - domain.kept(first)).max() <= 1
-    assert np.abs(seen[0][:, 2].astype(int) - domain.kept(last)).max() <= 1
+    assert np.abs(seen[0][:, 0].astype(int) - images_data.kept(first)).max() <= 1
+    assert np.abs(seen[0][:, 2].astype(int) - images_data.kept(last)).max() <= 1
 
 
 def test_inpainting_keeps_what_was_given(run, monkeypatch):
@@ -102,7 +102,7 @@ def test_inpainting_keeps_what_was_given(run, monkeypatch):
     monkeypatch.setattr(image_run.strips, "inpainting", lambda *parts: seen.append(parts) or Figure())
     image_run._inpainting(trained, rows=2, ways=3)
     original, mask, filled = seen[0]
-    _, held = domain.parts(trained.recipe)
+    _, held = images_data.parts(trained.recipe)
     assert (original == held.x[:2].numpy()).all()
     assert mask.tolist() == [[True, True, False, False]] * 4
     assert filled.shape == (2, 3, 3, 4, 4)
@@ -120,12 +120,12 @@ def test_guidance_rows_are_samples_with_that_weight(run, monkeypatch):
     weights, classes, shown = seen[0]
     assert (classes, shown.shape) == (("0", "1", "2"), (len(weights), 3, 3, 4, 4))
     plain = trained.sample(3, label=torch.arange(3), sampler="heun", grid="uniform", steps=image_run.STEPS)
-    assert (shown[weights.index(1.0)] == domain.kept(plain)).all()
+    assert (shown[weights.index(1.0)] == images_data.kept(plain)).all()
 
 
 def test_neighbours_are_the_nearest_training_pictures(run, monkeypatch):
     trained, folder = run
-    train, _ = domain.parts(trained.recipe)
+    train, _ = images_data.parts(trained.recipe)
     seen = []
     monkeypatch.setattr(image_run.strips, "neighbours", lambda *parts, **more: seen.append((parts, more)) or Figure())
     monkeypatch.setattr(image_run.style, "save", lambda *_: None)
@@ -139,14 +139,14 @@ def test_neighbours_are_the_nearest_training_pictures(run, monkeypatch):
 
 def test_the_report_of_a_comparison(run, tmp_path):
     trained, folder = run
-    flow = domain.study("flow", "Flow matching", trained, folder / "run")
+    flow = images_study.study("flow", "Flow matching", trained, folder / "run")
     rows = [Measurement("KID-classifier", 0.2, 0.1, 0.3, 0.0, -0.1, 0.1, "lower")]
-    samples = domain.kept(trained.sample(12, steps=2))
+    samples = images_data.kept(trained.sample(12, steps=2))
     comparison = Comparison(
         command="ebbtide compare", methods=[flow, replace(flow, key="diffusion", name="DDPM")], domain="images",
         samplings=[Sampling(key, "Heun", "heun", 2, 3, 0.1, samples, None, rows) for key in ("flow", "diffusion")],
         quality={"Flow matching · Heun": [(5, 0.3), (9, 0.2)]}, quality_metric="KID-classifier", floor=(-0.1, 0.1),
-        **domain.shown(trained.recipe, 12),
+        **images_study.shown(trained.recipe, 12),
     )  # fmt: skip
     page = write_report(comparison, tmp_path).read_text()
     drawn = {path.name for path in tmp_path.glob("*.png")}

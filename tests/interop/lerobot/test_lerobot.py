@@ -22,14 +22,13 @@ from ebbtide.data import Standardise
 from ebbtide.data.episodes import Episodes, Windows, resized
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError, StorageError
-from ebbtide.interop import lerobot
-from ebbtide.interop.lerobot import read, read_info, read_stats, transform_from_stats, write
+from ebbtide.interop.lerobot import files, read, read_info, read_stats, transform_from_stats, write, writing
 from training.runs import sentence
 
 av, pa, pq = (pytest.importorskip(name) for name in ("av", "pyarrow", "pyarrow.parquet"))
 
 # A recording and statistics that others made, where they lie beside the checkout; their licences keep them out of it.
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 RECORDING, ALOHA = SHARED / "lerobot_so101_v3", SHARED / "aloha_sim_transfer_cube_human_meta"
 VIDEO = "videos/observation.images.{}/chunk-000/file-{:03d}.mp4"
 DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
@@ -104,7 +103,7 @@ def test_a_set_without_a_state(tmp_path):
 def test_without_cameras_no_video_is_touched(written, broken, monkeypatch):
     shutil.rmtree(broken / "videos")
     monkeypatch.setattr(
-        lerobot, "_package", lambda name, real=lerobot._package: {}[name] if name == "av" else real(name)
+        files, "need_package", lambda name, real=files.need_package: {}[name] if name == "av" else real(name)
     )
     again = read(broken)
     assert torch.equal(again.state, written[0].state)
@@ -150,8 +149,8 @@ def test_fps_need_not_be_whole(fps, tmp_path):
 
 def test_files_hold_so_much_and_no_more(tmp_path, monkeypatch):
     """Videos of at most 0.9 s at 10 Hz: lengths 5, 3, 7 → files of 8 and 7 steps; of data, in MB, one episode each."""
-    monkeypatch.setattr(lerobot, "VIDEO_SECONDS", 0.9)
-    monkeypatch.setattr(lerobot, "DATA_MB", 1e-4)
+    monkeypatch.setattr(writing, "VIDEO_SECONDS", 0.9)
+    monkeypatch.setattr(writing, "DATA_MB", 1e-4)
     whole = episodes()
     folder = write(whole, tmp_path / "set")
     table = rows(folder / EPISODES)
@@ -164,7 +163,7 @@ def test_files_hold_so_much_and_no_more(tmp_path, monkeypatch):
     again = read(folder, cameras=("top",))
     assert torch.equal(again.action, whole.action)
     near(again.images["top"], whole.images["top"])
-    monkeypatch.setattr(lerobot, "FILES_A_CHUNK", 2)
+    monkeypatch.setattr(writing, "FILES_A_CHUNK", 2)
     folder = write(whole, tmp_path / "chunks")
     assert rows(folder / EPISODES)["data/chunk_index"] == [0, 0, 1]
     assert rows(folder / EPISODES)["data/file_index"] == [0, 1, 0]
@@ -280,8 +279,8 @@ def test_a_quantile_of_pixels_is_the_least_that_so_many_do_not_exceed():
     """Of a hundred pixels 1 is 0, 9 are 51, 40 are 102, 50 are 255."""
     counts = np.zeros((3, 256), int)
     counts[:, [0, 51, 102, 255]] = 1, 9, 40, 50
-    found = {name: np.array(value).flatten()[0] for name, value in lerobot._picture_stats(counts, 1).items()}
-    assert [found[f"q{q:02d}"] for q in lerobot.QUANTILES] == pytest.approx([0, 0.2, 0.4, 1, 1])
+    found = {name: np.array(value).flatten()[0] for name, value in writing._picture_stats(counts, 1).items()}
+    assert [found[f"q{q:02d}"] for q in files.QUANTILES] == pytest.approx([0, 0.2, 0.4, 1, 1])
 
 
 # --- folders as others make them ------------------------------------------------------------------------------------
@@ -369,8 +368,8 @@ def test_an_index_that_misleads():
             return (SimpleNamespace(time=None if i == 1 else i / 2) for i in range(self.at, 9))
 
     stream = SimpleNamespace(time_base=Fraction(1, 100))
-    assert [frame.time for frame in lerobot._from(Container(), stream, 3.25)] == [0, 1, 1.5, 2, 2.5, 3, 3.5, 4]
-    assert [frame.time for frame in lerobot._from(Container(), stream, 3.75)] == [3.5, 4]
+    assert [frame.time for frame in video._from(Container(), stream, 3.25)] == [0, 1, 1.5, 2, 2.5, 3, 3.5, 4]
+    assert [frame.time for frame in video._from(Container(), stream, 3.75)] == [3.5, 4]
 
 
 def test_pictures_beside_the_numbers(tmp_path):
@@ -669,7 +668,7 @@ def test_what_fails_leaves_nothing_behind(tmp_path, monkeypatch, error, kind):
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(lerobot, "_encode", fails)
+    monkeypatch.setattr(writing, "_encode", fails)
     with pytest.raises(kind):
         write(episodes(), tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
@@ -734,8 +733,8 @@ def test_lerobot_opens_what_was_written(tmp_path, monkeypatch):
     (stubs / "torchvision").mkdir(parents=True)
     (stubs / "torchvision" / "__init__.py").write_text(TORCHVISION)
     (tmp_path / "items.py").write_text(ITEMS)
-    monkeypatch.setattr(lerobot, "VIDEO_SECONDS", 0.9)
-    monkeypatch.setattr(lerobot, "DATA_MB", 5e-4)
+    monkeypatch.setattr(writing, "VIDEO_SECONDS", 0.9)
+    monkeypatch.setattr(writing, "DATA_MB", 5e-4)
     whole = episodes()
     folder = write(whole, tmp_path / "set")
     assert max(rows(folder / EPISODES)["data/file_index"]) == 1

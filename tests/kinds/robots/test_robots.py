@@ -11,7 +11,7 @@ from ebbtide import memory
 from ebbtide.data import Observation, episodes
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError
-from ebbtide.kinds.robots import kind as robots
+from ebbtide.kinds.robots import data as robots_data, driving as robots_driving, kind as robots
 from ebbtide.kinds.runs import begin as prepare, fit, from_pretrained
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode, rollout
@@ -57,11 +57,11 @@ def run(file, tmp_path_factory):
 
 def test_what_is_held_out_is_never_trained_on(file):
     asked = recipe(file, held_out=0.25)
-    train, held = robots.parts(asked)
+    train, held = robots_data.parts(asked)
     assert (len(train), len(held)) == (18, 6)
     rows = {tuple(row) for row in train.state.tolist()}
     assert not any(tuple(row) in rows for row in held.state.tolist())
-    assert robots.parts(replace(asked, seed=5))[1] is held  # whatever the seed
+    assert robots_data.parts(replace(asked, seed=5))[1] is held  # whatever the seed
     seen = robots.recorded(asked, 84, seed=0, first=0)["state"]
     assert {tuple(row) for row in seen[:, -1].tolist()} == {tuple(row) for row in held.state.tolist()}
 
@@ -79,7 +79,7 @@ def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
     monkeypatch.setattr(robots, "load", load)
     start, _ = prepare(asked := recipe(file, cameras="top"))
     assert (start.recipe.value_range, told) == ("top=300:2200", [{}])
-    robots.parts(start.recipe)
+    robots_data.parts(start.recipe)
     assert told[1] == {"top": (300, 2200)}
     start, _ = prepare(replace(asked, value_range="top=0:4000"))
     assert start.recipe.value_range == "top=0:4000"
@@ -90,8 +90,8 @@ def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
 
 def test_a_window_is_what_the_file_says_normalised(file):
     for normalise in ("mean_std", "quantiles", "min_max"):
-        prepared = robots.prepare(recipe(file, n_obs_steps=2, normalise=normalise))
-        train, _ = robots.parts(recipe(file))
+        prepared = robots_data.prepare(recipe(file, n_obs_steps=2, normalise=normalise))
+        train, _ = robots_data.parts(recipe(file))
         taken = prepared.data.take(torch.tensor([3, 12]), None)
         assert prepared.transform.undo(taken["x0"])[0].allclose(train.action[3:11], atol=1e-3)
         assert prepared.observation.transform.undo(taken["state"])[1].allclose(train.state[11:13], atol=1e-3)
@@ -103,14 +103,14 @@ def test_a_window_is_what_the_file_says_normalised(file):
 
 
 def test_what_hardly_moves_is_not_stretched(file):
-    still = robots.prepare(recipe(file, normalise="mean_std", least=400.0))
+    still = robots_data.prepare(recipe(file, normalise="mean_std", least=400.0))
     assert still.transform.std == (400.0, 400.0)
     assert still.observation.transform.std == (400.0,) * 5
-    assert robots.prepare(recipe(file, normalise="min_max", least=400.0)).transform.scale == (400.0, 400.0)
+    assert robots_data.prepare(recipe(file, normalise="min_max", least=400.0)).transform.scale == (400.0, 400.0)
 
 
 def test_a_recipe_decides_what_the_policy_sees(file):
-    shapes = lambda **changes: robots.prepare(recipe(file, **changes)).observation.shapes
+    shapes = lambda **changes: robots_data.prepare(recipe(file, **changes)).observation.shapes
     assert shapes(n_obs_steps=1) == {"state": (1, 5)}
     assert shapes(n_obs_steps=2, state="agent_x,block_angle") == {"state": (2, 2)}
     assert shapes(n_obs_steps=2, state="agent_x,block_angle", angles="block_angle") == {"state": (2, 3)}
@@ -130,21 +130,21 @@ def test_a_recording_without_a_state_is_seen_by_its_pictures(file, tmp_path):
     arrays = dict(np.load(file))
     np.savez(tmp_path / "a.npz", **{name: part for name, part in arrays.items() if not name.startswith("state")})
     asked = recipe(str(tmp_path / "a.npz"), cameras="top", size=8)
-    assert robots.prepare(asked).observation.shapes == {"images": (1, 8, 8, 3)}
-    assert robots.prepare(asked).observation.names == ()
-    assert robots.prepare(replace(asked, cameras="", prompt=20)).observation.shapes == {"prompt": (20,)}
+    assert robots_data.prepare(asked).observation.shapes == {"images": (1, 8, 8, 3)}
+    assert robots_data.prepare(asked).observation.names == ()
+    assert robots_data.prepare(replace(asked, cameras="", prompt=20)).observation.shapes == {"prompt": (20,)}
     with pytest.raises(InputError, match=r"must see something: .*a\.npz has no state; name its cameras\.$"):
-        robots.prepare(replace(asked, cameras=""))
+        robots_data.prepare(replace(asked, cameras=""))
     with pytest.raises(InputError, match="The state has no column 'agent_x'; it has none"):
-        robots.prepare(replace(asked, state="agent_x"))
+        robots_data.prepare(replace(asked, state="agent_x"))
 
 
 def test_one_episode_is_too_few(tmp_path):
     with pytest.raises(InputError, match="at least 2 episodes, one of them to hold out; got 1"):
-        robots.prepare(recipe(record(tmp_path / "one.npz", episodes=1)))
+        robots_data.prepare(recipe(record(tmp_path / "one.npz", episodes=1)))
 
 
-@pytest.mark.parametrize("base", [name for name, row in RECIPES.items() if row().domain == "robots"])
+@pytest.mark.parametrize("base", [name for name, row in RECIPES.items() if row().kind == "robots"])
 def test_every_recipe_for_robots_can_be_rehearsed(base, file):
     start = rehearse(recipe(file, base, batch=4, cameras="top" if RECIPES[base]().cameras else ""))
     assert start.shape == (8, 2)
@@ -178,7 +178,7 @@ def test_the_policy_learned_and_the_error_says_so(run):
     mean, best = robots.evaluate(trained.recipe, draws, seed=0)
     assert (mean.name, best.name) == ("mean absolute error", "best of 4")
     assert best.value < min(mean.value, row.value)
-    truth, _ = robots.real(trained.recipe, 64, 0)
+    truth, _ = robots_data.real(trained.recipe, 64, 0)
     assert robots.evaluate(trained.recipe, truth, seed=0)[0].value == 0
 
 
@@ -201,7 +201,7 @@ def test_a_run_on_points_takes_no_observations(tmp_path):
     with pytest.raises(InputError, match="without observations"):
         trained.sample(2, seen={"state": torch.zeros(2, 1, 5)})
     with pytest.raises(InputError, match="Only a run that was trained on episodes is a policy"):
-        robots.policy(trained)
+        robots_driving.policy(trained)
 
 
 @pytest.mark.parametrize(
@@ -261,12 +261,12 @@ def middle(monkeypatch):
 
 def test_a_policy_that_learned_does_better_than_one_that_did_not(run, file, middle, tmp_path):
     trained, _ = run
-    tried = robots.episodes(trained, range(8), simulator="middle")
+    tried = robots_driving.episodes(trained, range(8), simulator="middle")
     fresh = fit(replace(trained.recipe, steps=1, lr=0.0), tmp_path / "fresh", progress=False, snapshots=0)
-    untrained = robots.episodes(fresh, range(8), simulator="middle")
-    rate, score, length = robots.outcome(tried)
+    untrained = robots_driving.episodes(fresh, range(8), simulator="middle")
+    rate, score, length = robots_driving.outcome(tried)
     assert rate.value == 1
-    assert robots.outcome(untrained)[0].value <= 0.5
+    assert robots_driving.outcome(untrained)[0].value <= 0.5
     assert (score.name, length.name) == ("mean score", "episode length")
     assert length.value < 40
 
@@ -275,7 +275,9 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
     def place(**changes):
         blind = changes.pop("blind", False)
         asked = recipe(file, **{"state": "agent_y,block_angle", "cameras": "top", "size": 8, **changes})
-        return robots.Place.of(begin(asked, robots.prepare(asked)), changes.get("simulator") or "middle", blind)()
+        return robots_driving.Place.of(
+            begin(asked, robots_data.prepare(asked)), changes.get("simulator") or "middle", blind
+        )()
 
     shown = place()
     seen = shown.reset(3)
@@ -288,14 +290,14 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
     assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
     with pytest.raises(InputError, match="simulator must be one of middle"):
         place(simulator="moon")
-    nowhere = begin(asked := recipe(file, simulator=""), robots.prepare(asked))
+    nowhere = begin(asked := recipe(file, simulator=""), robots_data.prepare(asked))
     with pytest.raises(InputError, match=r"^This policy's recipe names no simulator; choose one of middle"):
-        robots.Place.of(nowhere)
+        robots_driving.Place.of(nowhere)
 
 
 def test_a_simulator_that_shows_something_else_is_refused(tmp_path, middle):
     asked = recipe(record(tmp_path / "a.npz", state_names=np.array(["block_x", "agent_x", "a", "b", "c"])))
-    place = robots.Place.of(begin(asked, robots.prepare(asked)), "middle")
+    place = robots_driving.Place.of(begin(asked, robots_data.prepare(asked)), "middle")
     with pytest.raises(InputError, match="trained with the state block_x, agent_x, a, b, c; that of middle is agent_x"):
         place().reset(0)
 
@@ -320,9 +322,9 @@ def test_a_simulator_of_another_robot_is_refused(run, part, middle, monkeypatch)
     other, words = OTHERS[part]
     monkeypatch.setattr(Middle, part, other.item() if part == "fps" else tuple(other.tolist()))
     for use in (
-        lambda: robots.episodes(trained, [0], simulator="middle"),
-        lambda: robots.chunk_time(trained, simulator="middle", repeats=1),
-        lambda: rollout(Middle, robots.policy(trained), [0], progress=False),
+        lambda: robots_driving.episodes(trained, [0], simulator="middle"),
+        lambda: robots_driving.chunk_time(trained, simulator="middle", repeats=1),
+        lambda: rollout(Middle, robots_driving.policy(trained), [0], progress=False),
     ):
         with pytest.raises(InputError, match=words.format("middle")):
             use()
@@ -350,10 +352,10 @@ def test_what_is_not_known_is_not_compared(tmp_path, middle):
     arrays = np.load(record(tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", **{name: arrays[name] for name in ("state", "action", "episode_ends")})
     asked = recipe(str(tmp_path / "b.npz"), action="all")
-    trained = begin(asked, robots.prepare(asked))
-    assert robots.robot_of(trained) == (tuple(f"state_{i}" for i in range(5)), ("action_0", "action_1"), 0.0)
-    robots.Place.of(trained, "middle")().reset(0)
-    robots.same_recording(trained)
+    trained = begin(asked, robots_data.prepare(asked))
+    assert robots_data.robot_of(trained) == (tuple(f"state_{i}" for i in range(5)), ("action_0", "action_1"), 0.0)
+    robots_driving.Place.of(trained, "middle")().reset(0)
+    robots_data.same_recording(trained)
     config = trained.observation.to_config()
     assert Observation.from_config(config) == trained.observation
     del config["fps"]
@@ -363,30 +365,30 @@ def test_what_is_not_known_is_not_compared(tmp_path, middle):
 def test_a_recipe_may_name_and_order_the_actions(tmp_path, middle):
     """By name where the recording has them in another order, by place where it has none or others."""
     swapped = record(tmp_path / "a.npz", action_names=np.array(["target_y", "target_x"]))
-    plain, turned = (robots.parts(recipe(swapped, action=action))[0] for action in ("all", "target_x,target_y"))
+    plain, turned = (robots_data.parts(recipe(swapped, action=action))[0] for action in ("all", "target_x,target_y"))
     assert turned.action_names == ("target_x", "target_y")
     assert turned.action.equal(plain.action.flip(1))
     motors = recipe(record(tmp_path / "b.npz", action_names=np.array(["motor_0", "motor_1"])))
-    assert robots.prepare(motors).columns == ("target_x", "target_y")
-    robots.Place.of(begin(motors, robots.prepare(motors)), "middle")().reset(0)
+    assert robots_data.prepare(motors).columns == ("target_x", "target_y")
+    robots_driving.Place.of(begin(motors, robots_data.prepare(motors)), "middle")().reset(0)
     for action, words in (("target_x,up", "The action has no column 'up'"), ("none", "at least one action")):
         with pytest.raises(InputError, match=words):
-            robots.parts(recipe(swapped, action=action))
+            robots_data.parts(recipe(swapped, action=action))
 
 
 def test_a_recording_that_was_replaced_is_read_anew(tmp_path):
     """In the same process and under the same name: what is trained on and held out are those of the new file."""
     asked = recipe(record(tmp_path / "a.npz"))
-    first, again = robots.parts(asked), robots.parts(asked)
+    first, again = robots_data.parts(asked), robots_data.parts(asked)
     assert first[0] is again[0]
     record(tmp_path / "a.npz", seed=1)
-    second = robots.parts(asked)
+    second = robots_data.parts(asked)
     record(tmp_path / "b.npz", seed=1)
-    fresh = robots.parts(replace(asked, data=str(tmp_path / "b.npz")))
+    fresh = robots_data.parts(replace(asked, data=str(tmp_path / "b.npz")))
     for old, new, expected in zip(first, second, fresh, strict=True):
         assert not old.state.equal(new.state)
         assert new.state.equal(expected.state)
-    assert robots.prepare(asked).transform != robots.prepare(recipe(record(tmp_path / "a.npz"))).transform
+    assert robots_data.prepare(asked).transform != robots_data.prepare(recipe(record(tmp_path / "a.npz"))).transform
 
 
 def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, monkeypatch):
@@ -397,10 +399,10 @@ def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, mo
     monkeypatch.setattr(network, "context", lambda **seen: calls.append(1) or context(**seen))
     trained.denoiser.train()
     seen = {"state": np.array([100, 100, 200, 200, 1], np.float32)}
-    one, two = (robots.policy(trained, bound=0.1).predict_action_chunk(seen)[0] for _ in range(2))
+    one, two = (robots_driving.policy(trained, bound=0.1).predict_action_chunk(seen)[0] for _ in range(2))
     assert (one == two).all()
     assert len(calls) == 2
-    free = robots.policy(trained).predict_action_chunk(seen)[0]
+    free = robots_driving.policy(trained).predict_action_chunk(seen)[0]
     unit = lambda chunk: trained.transform.apply(torch.from_numpy(chunk)).abs().max()
     assert unit(one) <= 0.1 + 1e-5 < unit(free)
 
@@ -451,7 +453,7 @@ def test_there_must_be_an_observation_for_every_sample(run):
 
 def test_an_error_is_counted_as_a_failure():
     tried = [Episode(0, True, 1.0, 10), Episode(1, False, 0.0, 3, "ValueError: broken")]
-    rate, score, length = robots.outcome(tried)
+    rate, score, length = robots_driving.outcome(tried)
     assert (rate.value, score.value, length.value) == (0.5, 0.5, 6.5)
     assert "1 ended by an error, such as ValueError: broken" in rate.note
 

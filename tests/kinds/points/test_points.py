@@ -11,7 +11,7 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import generator
 from ebbtide.data import DATASETS, Standardise, save
 from ebbtide.errors import InputError
-from ebbtide.kinds.points import kind as points
+from ebbtide.kinds.points import study as points_study
 from ebbtide.kinds.points.data import parts, point_set, prepare, real_points, unseen
 from ebbtide.kinds.points.kind import evaluate
 from ebbtide.recipes import PointRecipe
@@ -97,12 +97,12 @@ class Steady(torch.nn.Linear):
 def test_velocities_are_in_the_datas_units():
     """A velocity is stretched as the data is, and not moved: by ½ and 3, whatever the mean."""
     denoiser, transform = Denoiser(Steady(1, 1), Linear()), Standardise((1.0, -2.0), (0.5, 3.0))
-    for t, places, velocity, x_t in points._fields(Trained(denoiser, GAUSSIANS, (2,), transform)):
-        assert t in points.FIELD_TIMES
+    for t, places, velocity, x_t in points_study._fields(Trained(denoiser, GAUSSIANS, (2,), transform)):
+        assert t in points_study.FIELD_TIMES
         assert (velocity == [0.5, -6]).all()
         assert (places.min(0) <= -3.5).all()
         assert (places.max(0) >= 3.5).all()
-        assert len(x_t) == points.WALK_POINTS
+        assert len(x_t) == points_study.WALK_POINTS
 
 
 def test_floors_can_be_shared_and_rows_chosen():

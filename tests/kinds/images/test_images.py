@@ -16,14 +16,15 @@ from ebbtide.data import Pixels
 from ebbtide.data.images import load
 from ebbtide.errors import InputError
 from ebbtide.exact import oracle
-from ebbtide.kinds import domain
-from ebbtide.kinds.images import kind as images
+from ebbtide.kinds import kind_of
+from ebbtide.kinds.images import data as images_data, kind as images, study as images_study
 from ebbtide.kinds.points import kind as points
 from ebbtide.kinds.runs import begin as prepare, fit, from_pretrained
 from ebbtide.metrics import measure_images
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
 from ebbtide.samplers import sample
+from ebbtide.training.history import evolution
 
 SMALL = {"network": "unet-tiny:width=8", "batch": 16, "steps": 3}
 
@@ -53,9 +54,9 @@ def run(tmp_path_factory):
     return fit(recipe, folder, snapshots=2, checkpoints=2, progress=False), folder
 
 
-def test_a_recipe_knows_its_domain():
-    assert domain(ImageRecipe()) is images
-    assert domain(PointRecipe()) is points
+def test_a_recipe_has_the_kind_of_its_data():
+    assert kind_of(ImageRecipe()) is images.IMAGES
+    assert kind_of(PointRecipe()) is points.POINTS
 
 
 def test_every_domain_has_what_the_commands_ask_for():
@@ -93,13 +94,13 @@ def test_every_domain_has_what_the_commands_ask_for():
 
 def test_what_is_held_out_is_never_trained_on():
     recipe = replace(RECIPES["flow-images"](), held_out=0.25)
-    train, held = images.parts(recipe)
+    train, held = images_data.parts(recipe)
     assert (len(train.x), len(held.x)) == (1348, 449)
     every = {x.numpy().tobytes() for x in train.x}
     shared = sum(x.numpy().tobytes() in every for x in held.x)
     assert shared == 0
     assert prepare(recipe)[1].x is train.x
-    again, _ = images.parts(replace(recipe, seed=5, steps=9))
+    again, _ = images_data.parts(replace(recipe, seed=5, steps=9))
     assert again.x is train.x
 
 
@@ -107,9 +108,9 @@ def test_a_class_of_one_picture_is_trained_on_where_labels_are_learned(tmp_path)
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "x.npz", images=rng.integers(0, 255, (20, 4, 4), np.uint8), labels=np.arange(20))
     recipe = replace(RECIPES["flow-images"](), data=str(tmp_path / "x.npz"), conditional=True, **SMALL)
-    train, held = images.parts(recipe)
+    train, held = images_data.parts(recipe)
     assert (sorted(train.labels.tolist()), len(held.x)) == (list(range(20)), 0)
-    assert len(images.parts(replace(recipe, conditional=False))[1].x) == 2
+    assert len(images_data.parts(replace(recipe, conditional=False))[1].x) == 2
     start, _ = prepare(recipe)
     assert start.frequencies == (0.05,) * 20
 
@@ -135,7 +136,7 @@ def test_the_range_of_depths_is_stored_with_the_run_and_used_ever_after(depths, 
     assert trained.recipe.value_range == "300:2200"
     assert from_pretrained(tmp_path / "run").recipe.value_range == "300:2200"
     exact = {np.rint((x - 300.0) / 1900 * 255).astype(np.uint8).tobytes() for x in values}
-    for part in images.parts(trained.recipe):  # held out or not
+    for part in images_data.parts(trained.recipe):  # held out or not
         assert {x.numpy().tobytes() for x in part.x} <= exact
     again = replace(trained.recipe, steps=5)
     with pytest.raises(InputError, match="was trained with steps=3, not 5"):  # and not value_range
@@ -147,7 +148,7 @@ def test_the_range_of_depths_is_stored_with_the_run_and_used_ever_after(depths, 
 
     Image.fromarray(np.full((8, 8), 60_000, np.uint16)).save(data / "99.png")
     with pytest.warns(UserWarning, match="some values in 300 to 60000 beyond the range 300:2200: they become 0 or 255"):
-        train, held = images.parts(trained.recipe)
+        train, held = images_data.parts(trained.recipe)
     every = [x.numpy().tobytes() for part in (train, held) for x in part.x]
     assert set(every) == exact | {bytes([255] * 64)}
     with pytest.raises(InputError, match="is not what it was"):
@@ -186,17 +187,17 @@ def test_four_channels_are_trained_on_sampled_written_and_drawn(stickers, tmp_pa
         warnings.simplefilter("error")  # nothing is lost, so nothing is said
         trained = fit(recipe, tmp_path / "run", snapshots=2, checkpoints=1, progress=False)
     assert trained.shape == (4, 16, 16)
-    train, _ = images.parts(recipe)
+    train, _ = images_data.parts(recipe)
     assert train.x[:, 3].unique().tolist() == [0, 255]
     samples = trained.sample(4, steps=2)
     images.write(trained, samples, None, tmp_path / "x.npz")
     again = load(str(tmp_path / "x.npz"), channels=4)
-    assert again.x.tolist() == images.kept(samples).tolist()
+    assert again.x.tolist() == images_data.kept(samples).tolist()
     with Image.open(images.draw_samples(trained, samples, None, tmp_path / "x.png")) as picture:
         assert picture.mode == "RGBA"
     drawn = list(images.draw_run(trained, tmp_path / "run", tmp_path / "figures"))
     assert {path.suffix for path in drawn} == {".png", ".gif"}
-    real, _ = images.real(recipe, 15, 0)
+    real, _ = images_data.real(recipe, 15, 0)
     rows = {row.name: row for row in images.evaluate(recipe, real)}
     assert rows["copies"].value == 1
     assert list(images.draw_evaluation(trained, samples, tmp_path))
@@ -207,20 +208,20 @@ def test_transparency_is_said_where_it_is_lost(stickers):
         UserWarning,
         match=r"30 of 30 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
     ):
-        train, _ = images.parts(replace(RECIPES["flow-images"](), data=str(stickers)))
+        train, _ = images_data.parts(replace(RECIPES["flow-images"](), data=str(stickers)))
     assert train.x.shape[1] == 3
     assert (train.x[:, :, 0, 0] == 255).all()
 
 
 def test_pictures_are_seen_between_minus_one_and_one_and_half_of_them_mirrored():
     x = torch.randint(0, 256, (4000, 1, 2, 3), dtype=torch.uint8, generator=generator("test"))
-    plain = images.see(x, generator(1))
+    plain = images_data.see(x, generator(1))
     assert torch.equal(plain, x.float() / 127.5 - 1)
-    seen = images.see(x, generator(1), flip=True)
+    seen = images_data.see(x, generator(1), flip=True)
     mirrored = (seen == plain.flip(3)).flatten(1).all(1) & ~(seen == plain).flatten(1).all(1)
     assert ((seen == plain.flip(3)) | (seen == plain)).flatten(1).all()
     assert 0.4 < mirrored.float().mean() < 0.6  # 12 standard deviations either way
-    assert torch.equal(seen, images.see(x, generator(1), flip=True))
+    assert torch.equal(seen, images_data.see(x, generator(1), flip=True))
 
 
 def test_a_folder_becomes_a_run(photos, tmp_path):
@@ -247,13 +248,13 @@ def test_parts_of_a_set_are_kept_apart_and_of_use(tmp_path):
         tmp_path / "x.npz", train_labels=np.arange(20) % 2, test_labels=np.full(8, -1), classes=["cat", "dog"], **arrays
     )
     recipe = replace(RECIPES["flow-images"](), data=str(tmp_path / "x.npz"), **SMALL)
-    train, held = images.parts(recipe)
+    train, held = images_data.parts(recipe)
     assert np.array_equal(train.x[:, 0], arrays["train_images"])
     assert np.array_equal(held.x[:, 0], arrays["test_images"])
     assert (train.classes, len(train.labels), held.labels) == (("cat", "dog"), 20, None)
     assert prepare(recipe)[1].x is train.x
     with pytest.warns(UserWarning, match="8 of 8 held-out pictures are left out"):
-        train, held = images.parts(replace(recipe, conditional=True))
+        train, held = images_data.parts(replace(recipe, conditional=True))
     assert (len(train.x), held.labels.sort().values.tolist()) == (18, [0, 1])
     every = {x.numpy().tobytes() for x in (*train.x[:, 0], *held.x[:, 0])}
     assert every == {x.tobytes() for x in arrays["train_images"]}
@@ -288,14 +289,14 @@ def test_estimates_stay_within_the_bound_that_is_asked_for(run):
 
 def test_snapshots_are_kept_as_pixels_and_as_a_picture(run):
     trained, folder = run
-    grown = images.evolution(folder)
+    grown = evolution(folder)
     assert [step for step, _ in grown] == [0, 1, 3]
     assert all((x.shape, x.dtype) == ((20, 1, 8, 8), np.uint8) for _, x in grown)
     with Image.open(folder / "evolution" / "step-00000003.png") as sheet:
         assert min(sheet.size) > 100
     labels = torch.arange(20) % 10
-    again = trained.sample(seed=trained.recipe.seed, label=labels, **images.SNAPSHOT)
-    assert np.abs(images.kept(again).astype(int) - grown[-1][1]).max() <= 1
+    again = trained.sample(seed=trained.recipe.seed, label=labels, **images.IMAGES.snapshot)
+    assert np.abs(images_data.kept(again).astype(int) - grown[-1][1]).max() <= 1
 
 
 def test_what_is_written_can_be_read_and_trained_on(run, tmp_path):
@@ -311,7 +312,7 @@ def test_what_is_written_can_be_read_and_trained_on(run, tmp_path):
 
 def test_real_pictures_in_place_of_samples_are_at_the_floor_and_noise_is_not():
     recipe = replace(RECIPES["flow-images"](), held_out=0.5)
-    train, held = images.parts(recipe)
+    train, held = images_data.parts(recipe)
     rows = {row.name: row for row in images.evaluate(recipe, held.x.float(), held.labels)}
     assert rows["asked class recognised"].floor > 0.94
     assert rows["KID-classifier"].at_floor
@@ -326,7 +327,7 @@ def test_real_pictures_in_place_of_samples_are_at_the_floor_and_noise_is_not():
 @pytest.mark.parametrize("name", ["linear", "ddpm", "ve"])
 def test_the_oracle_of_a_few_pictures_lands_on_them(name):
     """The finite set's exact denoiser, sampled as pictures are, draws its pictures and no others."""
-    train, _ = images.parts(RECIPES["flow-images"]())
+    train, _ = images_data.parts(RECIPES["flow-images"]())
     few = Pixels().apply(train.x[:12])
     denoiser = oracle.finite(PATHS[name](), few)
     x = sample(denoiser, (1, 8, 8), draws=Draws.first(60, 0), sampler="dpmpp_2m", grid="log_snr", steps=40)
@@ -338,13 +339,13 @@ def test_the_oracle_of_a_few_pictures_lands_on_them(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "steps"), [("unet-tiny", 600), ("dit-tiny", 2000)])
 def test_eight_pictures_are_learned_by_heart(network, steps, tmp_path):
-    np.savez(tmp_path / "eight.npz", images=images.parts(ImageRecipe())[0].x[:9].permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "eight.npz", images=images_data.parts(ImageRecipe())[0].x[:9].permute(0, 2, 3, 1).numpy())
     recipe = replace(
         RECIPES["flow-images"](), data=str(tmp_path / "eight.npz"), held_out=0.1, network=network, steps=steps,
         batch=64, ema=0.99,
     )  # fmt: skip
     trained = fit(recipe, tmp_path / "run", snapshots=0, checkpoints=1, progress=False)
-    train, _ = images.parts(recipe)
+    train, _ = images_data.parts(recipe)
     assert len(train.x) == 8
     x = trained.sample(32, steps=20)
     distance = torch.cdist(x.flatten(1), train.x.float().flatten(1)) / 8  # root mean square, in grey levels
@@ -358,18 +359,18 @@ def test_networks_for_pictures_are_in_the_table():
 
 def test_a_study_holds_what_is_drawn(run):
     trained, folder = run
-    method = images.study("flow", "Flow matching", trained, folder)
+    method = images_study.study("flow", "Flow matching", trained, folder)
     assert method.walk.shape == (21, 8, 1, 8, 8)
     assert method.walk.dtype == np.uint8
     assert (method.walk_times[0], method.walk_times[-1]) == (1, 0)
-    shown = images.shown(trained.recipe, 100)
+    shown = images_study.shown(trained.recipe, 100)
     assert shown["real"].shape == (64, 1, 8, 8)
     assert "180 held out" in shown["settings"]["data"]
 
 
 def test_the_metrics_are_those_of_measure_images():
     recipe = replace(RECIPES["flow-images"](), held_out=0.5)
-    train, held = images.parts(recipe)
+    train, held = images_data.parts(recipe)
     rows = images.evaluate(recipe, held.x[:50].float(), seed=3)
     direct = measure_images(
         held.x[:50], train.x, held.x, train_labels=train.labels, held_labels=held.labels, classes=10, seed=3
@@ -379,7 +380,7 @@ def test_the_metrics_are_those_of_measure_images():
 
 def test_samples_of_one_class_are_held_against_that_class():
     recipe = replace(RECIPES["flow-images"](), held_out=0.5)
-    train, held = images.parts(recipe)
+    train, held = images_data.parts(recipe)
     of = held.labels == 3
     rows = {row.name: row for row in images.evaluate(recipe, held.x[of].float(), held.labels[of])}
     assert rows["KID-classifier"].at_floor
@@ -398,5 +399,5 @@ def test_pictures_that_were_replaced_are_read_again(tmp_path):
                 data.mkdir(exist_ok=True)
                 for i, frame in enumerate(frames):
                     Image.fromarray(frame[:, :, 0]).save(data / f"{i}.png")
-            train, held = images.parts(ImageRecipe(data=str(data)))
+            train, held = images_data.parts(ImageRecipe(data=str(data)))
             assert {*train.x.unique().tolist(), *held.x.unique().tolist()} == {value}

@@ -1,0 +1,239 @@
+"""Episodes read from a data set in LeRobot's format: columns, pictures, tasks, statistics."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ...codecs.columns import Quantiles, Standardise
+from ...data.episodes import Episodes, numbered
+from ...data.levels import Levels
+from ...errors import InputError
+from ...files import home, load_json
+from .files import (
+    ACTION,
+    PICTURES,
+    PLACE,
+    STATE,
+    VERSION,
+    Stats,
+    _columns,
+    _folder,
+    _numbers,
+    _opened,
+    _parquet,
+    cells_of,
+    make_bar,
+)
+from .frames import film_frames, stored_frames
+
+
+def read(
+    where: str | os.PathLike[str],
+    *,
+    cameras: Sequence[str] = (),
+    size: int = 0,
+    episodes: Sequence[int] | None = None,
+    state: Sequence[str] = (STATE,),
+    levels: Mapping[str, Levels] = MappingProxyType({}),
+    progress: bool = True,
+) -> Episodes:
+    """A folder, or USER/NAME of the hub's, as episodes; numbers in float32.
+
+    cameras: those whose pictures are wanted; without any, no video is fetched or decoded. size: the side pictures are
+    resized to, 0 keeps theirs. episodes: which, in rising order; None is all. state: features put side by side, as
+    PushT's observation.environment_state; a set without observation.state has a state of no columns. An episode's task
+    is that of its first step. levels: by camera, the values of stored pictures of more than 8 bits that become 0 and
+    255; all its pictures' lowest and highest unless given.
+    """
+    if size < 0:
+        raise InputError(f"size must be 0 or a number of pixels; got {size}.")
+    folder = _folder(where, ["meta/*", "data/*", *(f"videos/*{name}/*" for name in cameras)])
+    info = read_info(folder)
+    if STATE not in info["features"]:
+        state = [key for key in state if key != STATE]
+    keys = {name: _camera(info, name, folder) for name in cameras}
+    filmed = [key for key in keys.values() if info["features"][key]["dtype"] == "video"]
+    places = [f"videos/{key}/{part}" for key in filmed for part in ("chunk_index", "file_index", "from_timestamp")]
+    table = _columns(folder / "meta/episodes", ["episode_index", "length", *places])
+    numbers = ["episode_index", "frame_index", "task_index", "timestamp"]
+    steps = _columns(folder / "data", [*state, ACTION, *numbers])
+    ends = _ends(folder, info, table, steps)
+    chosen = _chosen(episodes, len(ends))
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    rows = torch.cat([torch.arange(int(starts[e]), int(ends[e])) for e in chosen])
+    tasks = _tasks(folder, steps["task_index"][starts[chosen]])
+
+    images, scaled = {}, dict[str, Levels]()
+    with make_bar(len(rows) * len(keys), "reading", progress) as bar:
+        for name, key in keys.items():
+            if key in filmed:
+                when = [steps["timestamp"][starts[e] : ends[e]].double() for e in chosen]
+                table_rows = {part: table[f"videos/{key}/{part}"][chosen] for part in PLACE}
+                images[name] = film_frames(folder, key, table_rows, when, float(info["fps"]), size, bar)
+            else:
+                images[name], used = stored_frames(folder, key, rows, len(steps[ACTION]), size, levels.get(name), bar)
+                scaled |= {name: used} if used else {}
+    values = torch.cat([torch.zeros(len(steps[ACTION]), 0), *(_wide(steps[key]) for key in state)], 1)[rows]
+    return Episodes(
+        values,
+        _wide(steps[ACTION])[rows],
+        (ends - starts)[chosen].cumsum(0),
+        images,
+        tasks if any(tasks) else (),
+        float(info["fps"]),
+        _names(info, state, "state", values.shape[1]),
+        _names(info, [ACTION], "action", _wide(steps[ACTION]).shape[1]),
+        scaled,
+    )
+
+
+def read_info(where: str | os.PathLike[str]) -> dict[str, Any]:
+    """meta/info.json of a folder, or of USER/NAME on the hub: fps, features, counts; another version is refused."""
+    file = _folder(where, ["meta/*"]) / "meta/info.json"
+    info = load_json(file)
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if not isinstance(version, str):
+        raise InputError(f"{file} names no codebase_version, so this is no data set of LeRobot's.")
+    if version != VERSION:
+        older = re.match(r"v[12]\.", version)
+        what = "; convert it with LeRobot's convert_dataset_v21_to_v30" if older else ""
+        raise InputError(f"{file} is of LeRobot's format {version}, and {VERSION} is read here{what}.")
+    features, fps = info.get("features"), info.get("fps")
+    if not isinstance(features, dict) or not all(
+        isinstance(feature, dict) and isinstance(feature.get("dtype"), str) for feature in features.values()
+    ):
+        raise InputError(f"{file} is damaged: its features must be tables with a dtype.")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
+        raise InputError(f"{file} is damaged: fps must be a number above 0; got {fps!r}.")
+    return info
+
+
+def read_stats(where: str | os.PathLike[str]) -> Stats:
+    """What stats.json, or a data set's meta/stats.json, holds: feature → min, max, mean, std, count, … in float64."""
+    file = home(os.fspath(where))
+    if file.suffix != ".json":
+        file = _folder(where, ["meta/*"]) / "meta/stats.json"
+    stats = load_json(file)
+    try:
+        return {
+            feature: {name: torch.tensor(value, dtype=torch.float64) for name, value in rows.items()}
+            for feature, rows in stats.items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {error}.") from error
+
+
+def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") -> Standardise | Quantiles:
+    """The data transform that LeRobot's statistics of a feature mean; kind: mean_std, quantiles or min_max.
+
+    A constant column stays constant: LeRobot's quantiles, from histograms, miss it by some 1e-14.
+    """
+    needs = {"mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
+    if kind not in needs:
+        raise InputError(f"kind must be one of {', '.join(needs)}; got {kind!r}.")
+    if feature not in stats:
+        raise InputError(f"There are no statistics of {feature!r}, only of {', '.join(sorted(stats))}.")
+    rows = stats[feature]
+    if missing := [name for name in (*needs[kind], "min", "max") if name not in rows]:
+        raise InputError(f"The statistics of {feature!r} have no {missing[0]}, which {kind} needs.")
+    value, constant = rows["min"].flatten(), (rows["min"] == rows["max"]).flatten()
+    first, second = (torch.where(constant, value, rows[name].flatten()) for name in needs[kind])
+    if kind == "mean_std":
+        std = torch.where(constant, 0.0, torch.where(second == 0, 1.0, second))
+        return Standardise(tuple(first.tolist()), tuple(std.tolist()))
+    return Quantiles.between(first.numpy(), second.numpy(), constant.numpy())
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _camera(info: Mapping[str, Any], name: str, folder: Path) -> str:
+    """A camera's key, by its name or the key itself."""
+    held = {
+        key.removeprefix(PICTURES).removeprefix("observation."): key
+        for key, feature in info["features"].items()
+        if feature["dtype"] in ("video", "image")
+    }
+    if name in held.values():
+        return name
+    if name not in held:
+        raise InputError(f"{folder} has no camera {name!r}; it has {', '.join(held) or 'none'}.")
+    return held[name]
+
+
+def _ends(folder: Path, info: Mapping[str, Any], table: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> Tensor:
+    """Where each episode ends, if the steps are those that the table of episodes and info.json tell of."""
+    lengths, e = table["length"].long(), len(table["length"])
+    n = len(steps["episode_index"])
+    told = {"total_episodes": (e, "meta/episodes"), "total_frames": (n, "data")}
+    for name, (count, where) in told.items():
+        if info.get(name, count) != count:
+            raise InputError(f"{folder} is damaged: info.json tells of {name} {info[name]}, and {where} holds {count}.")
+    sound = (
+        e > 0 and int(lengths.min()) > 0 and int(lengths.sum()) == n
+        and torch.equal(table["episode_index"], torch.arange(e))
+        and torch.equal(steps["episode_index"], torch.arange(e).repeat_interleave(lengths))
+    )  # fmt: skip
+    ends = lengths.cumsum(0)
+    if not sound or not torch.equal(
+        steps["frame_index"], torch.arange(n) - (ends - lengths).repeat_interleave(lengths)
+    ):
+        raise InputError(f"{folder} is damaged: data does not hold the steps, in order, that meta/episodes tells of.")
+    return ends
+
+
+def _chosen(episodes: Sequence[int] | None, count: int) -> list[int]:
+    if episodes is None:
+        return list(range(count))
+    chosen = sorted(set(episodes))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise InputError(f"episodes must be numbers from 0 to {count - 1}; got {list(episodes)[:5]}.")
+    return chosen
+
+
+def _tasks(folder: Path, indices: Int[Tensor, " e"]) -> tuple[str, ...]:
+    """The instruction of each index; pandas, which writes the file, keeps texts in an index without a name."""
+    file = folder / "meta/tasks.parquet"
+    with _opened(file) as held:
+        known = held.schema_arrow.names
+    column = next((name for name in ("task", "__index_level_0__") if name in known), None)
+    if column is None or "task_index" not in known:
+        raise InputError(f"{file} must have the columns task_index and task; it has {', '.join(known)}.")
+    wanted = set(indices.tolist())
+    numbers = _numbers(_parquet(file, ["task_index"])["task_index"], f"{file}, column 'task_index'").tolist()
+    texts = {index: str(text) for index, text in zip(numbers, cells_of(file, column)) if index in wanted}
+    if unknown := sorted(wanted - set(texts)):
+        raise InputError(f"{file} has no task {unknown[0]}, which an episode is of.")
+    return tuple(texts[index] for index in indices.tolist())
+
+
+def _names(info: Mapping[str, Any], keys: Sequence[str], kind: str, width: int) -> tuple[str, ...]:
+    """What the columns are called: a list, a table of such lists, or a table of numbers by name; else numbered."""
+    names: list[str] = []
+    for key in keys:
+        held = info["features"].get(key, {}).get("names")
+        if isinstance(held, Mapping):
+            lists = [value for value in held.values() if isinstance(value, list)]
+            held = list(chain(*lists)) if lists else sorted(held, key=lambda name: str(held[name]).zfill(9))
+        names += map(str, held if isinstance(held, list) else [])
+    return tuple(names) if len(names) == width else numbered(kind, width)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """(n, d) in float32, of a column of numbers too."""
+    return values.reshape(len(values), -1).float()
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+
+# --- writing ------------------------------------------------------------------------------------------------
