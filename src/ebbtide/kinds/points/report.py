@@ -8,7 +8,7 @@ from ...errors import InputError
 from ...metrics.floor import LEVEL
 from ...plots import animation, curves, points, style
 from ...plots.points import Panel
-from ...plots.report import Picture, _and, _merit, losses, still
+from ...plots.report import Picture, joined, losses, merit, still
 from ...plots.study import Comparison, Method
 
 _SCALE_NOTE = (
@@ -164,7 +164,7 @@ def _straightness(methods: Sequence[Method]) -> str:
         if not (np.isfinite(length) and direct > 0):
             return "straighter routes can be followed in fewer steps."
         parts.append(f"{length / direct:.2f} times ({method.name})")
-    return f"a route is on average {_and(parts)} as long as the straight line between its ends."
+    return f"a route is on average {joined(parts)} as long as the straight line between its ends."
 
 
 def _halfway(methods: Sequence[Method]) -> str:
@@ -176,7 +176,7 @@ def _halfway(methods: Sequence[Method]) -> str:
             return "watch which of them moves early and which late."
         t = method.walk_times[int(np.argmax(left <= left[0] / 2))]
         parts.append(f"t = {t:.2f} ({method.name})")
-    return f"half of the distance to where points end is left at {_and(parts)}."
+    return f"half of the distance to where points end is left at {joined(parts)}."
 
 
 def _quality_sentence(c: Comparison) -> str:
@@ -198,7 +198,7 @@ def _best(c: Comparison, method: Method) -> int:
 
     def score(i: int) -> float:
         rows = [m for m in c.samplings[i].measurements if m.name == c.quality_metric]
-        return -_merit(rows[0]) if rows else 0.0
+        return -merit(rows[0]) if rows else 0.0
 
     return min(own, key=score)
 
@@ -207,4 +207,4 @@ def _best_names(c: Comparison) -> str:
     chosen = [
         (method.name, _best(c, method)) for method in c.methods if any(s.method == method.key for s in c.samplings)
     ]
-    return _and([f"{name} ({c.samplings[i].label})" for name, i in chosen])
+    return joined([f"{name} ({c.samplings[i].label})" for name, i in chosen])

@@ -1,0 +1,45 @@
+"""The figures of a comparison on points, and the sentences under them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ebbtide.errors import InputError
+from ebbtide.kinds.points import report
+from plots.material import comparison
+
+
+def test_conditional_samples_show_their_classes():
+    panels = report.sample_panels(comparison(n=1500, m=120, labelled=True))
+    assert all(panel.labels is not None for panel in panels)
+    assert all(panel.labels is None for panel in report.sample_panels(comparison(n=1500, m=120)))
+
+
+def test_the_sentences_are_computed():
+    c = comparison(n=1500, m=120)
+    method = c.methods[1]
+    walk = np.linspace([[0.0, 0]], [[3.0, 4]], 11)
+    straight = dataclasses.replace(method, walk=walk, walk_times=np.linspace(1, 0, 11))
+    assert "1.00 times (Flow matching)" in report._straightness([straight])
+    assert "t = 0.50 (Flow matching)" in report._halfway([straight])
+    quality = {"DDPM · Heun": [(8, 0.5), (16, 0.01)], "Flow matching · Euler": [(8, 0.5)]}
+    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, at_floor={"DDPM · Heun": 16}))
+    assert "(p ≥ 0.01): DDPM · Heun with 16; Flow matching · Euler did not." in sentence
+    sentence = report._quality_sentence(dataclasses.replace(c, quality=quality, at_floor={}))
+    assert "All of the samplers can be told from it" in sentence
+
+
+def test_what_cannot_be_reported_is_one_sentence():
+    c = comparison(n=1500, m=120)
+    stranger = dataclasses.replace(c.samplings[0], method="gan")
+    narrow = dataclasses.replace(c.samplings[0], samples=np.zeros((5, 3)))
+    for change in (
+        {"methods": []},
+        {"samplings": []},
+        {"samplings": [stranger]},
+        {"samplings": [narrow]},
+        {"limits": (3.0, -3.0)},
+    ):
+        with pytest.raises(InputError):
+            list(report.pictures(dataclasses.replace(c, **change)))
