@@ -18,7 +18,7 @@ from ebbtide.core.paths import DDPM, Linear, Path as ProbabilityPath, Scales, Ti
 from ebbtide.core.targets import Estimate
 from ebbtide.core.times import from_flow
 from ebbtide.data import DATASETS
-from ebbtide.kinds.runs import fit as train
+from ebbtide.kinds.runs import train_recipe as train
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.training.trained import Trained
 

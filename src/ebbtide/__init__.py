@@ -1,5 +1,8 @@
 """ebbtide: diffusion and flow matching in one piece: any sampler on any checkpoint.
 
+    trained = ebbtide.fit("flow", X)   # a table, images, or the name of a file or set
+    x = trained.sample(1000)
+
 Reading order: core (paths → targets → denoiser → times → couplings) → samplers → training → recipes.
 """
 
@@ -8,31 +11,46 @@ from typing import Any
 
 from .version import __version__
 
-# Names are looked up on first use (PEP 562), so that `import ebbtide` and `ebbtide --help` don't wait for torch.
-_HOME = {
-    "Autoguidance": "core.guidance",
-    "Bridge": "core.paths",
-    "ClassifierFree": "core.guidance",
-    "Cosine": "core.paths",
-    "DDPM": "core.paths",
-    "DiT": "networks",
-    "Denoiser": "core.denoiser",
-    "Draws": "core.randomness",
-    "Estimate": "core.targets",
-    "Linear": "core.paths",
-    "MLP": "networks",
-    "UNet": "networks",
-    "VE": "core.paths",
-    "RECIPES": "recipes",
-    "Recipe": "recipes",
-    "Trained": "training.trained",
-    "VP": "core.paths",
-    "fit": "training.run",
-    "from_diffusers": "interop.diffusers",
-    "from_pretrained": "training.trained",
-    "sample": "samplers",
-    "trajectory": "samplers",
+# Each room's names here. They are looked up on first use (PEP 562), so that `import ebbtide` and `ebbtide --help` don't
+# wait for torch; __init__.pyi has the same names with their types.
+_NAMES = {
+    "core.couplings": "COUPLINGS",
+    "core.denoiser": "Denoiser DenoiserLike",
+    "core.guidance": "Autoguidance ClassifierFree",
+    "core.paths": "DDPM PATHS VE VP Bridge Cosine Linear Path",
+    "core.randomness": "Draws",
+    "core.targets": "TARGETS Estimate",
+    "core.times": "GRIDS TIMES",
+    "data": "DATASETS",
+    "errors": "CertificationError DivergedError EbbtideError InputError StorageError",
+    "exact.certify": "certify",
+    "exact.encoding": "encode",
+    "exact.likelihood": "likelihood",
+    "exact.oracle": "gaussian mixture",
+    "exact.tune": "tune",
+    "interop.diffusers": "from_diffusers",
+    "interop.hub": "push_to_hub",
+    "interop.unet": "load_unet save_unet",
+    "inverse.posterior": "DPS TMPD PiGDM",
+    "kinds": "KINDS",
+    "kinds.compare": "compare",
+    "kinds.fit": "fit",
+    "kinds.robots.driving": "policy",
+    "kinds.runs": "from_pretrained",
+    "metrics": "IMAGE_METRICS METRICS",
+    "networks": "MLP NETWORKS DiT UNet",
+    "plots.study": "Comparison",
+    "recipes": (
+        "RECIPES ImageRecipe PointRecipe Recipe RobotRecipe bridge ddpm ddpm_images diffusion_policy_pusht "
+        "edm edm_images flow flow_images flow_policy flow_policy_aloha_insertion flow_policy_aloha_transfer "
+        "flow_policy_pusht ot_flow pi0 pi0_aloha_insertion pi0_aloha_transfer pi0_pusht"
+    ),
+    "robots.policy": "Policy",
+    "robots.simulators": "SIMULATORS",
+    "samplers": "SAMPLERS sample trajectory",
+    "training.trained": "Trained",
 }
+_HOME = {name: room for room, names in _NAMES.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]
 
 

@@ -13,7 +13,7 @@ from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.data import Observation
 from ebbtide.errors import InputError
-from ebbtide.kinds.robots import driving as robots_driving, kind as robots
+from ebbtide.kinds.robots import driving as robots_driving
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode
 from ebbtide.training.trained import Trained
@@ -57,8 +57,8 @@ def played(monkeypatch):
         wins = [bool(bits >> i & 1) for i in range(len(seeds))]
         return [Episode(seed, win, 0.8 if win else 0.2, 10) for seed, win in zip(seeds, wins)]
 
-    monkeypatch.setattr(robots, "episodes", episodes)
-    monkeypatch.setattr(policies.Trained, "from_pretrained", lambda folder: runs[int(folder)])
+    monkeypatch.setattr(policies.robots_driving, "episodes", episodes)
+    monkeypatch.setattr(policies, "from_pretrained", lambda folder: runs[int(folder)])
     return asked, runs
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ebbtide.cli import main
-from ebbtide.kinds.runs import fit
+from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.recipes import RECIPES
 from recording import record
 

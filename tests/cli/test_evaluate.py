@@ -1,6 +1,7 @@
 """A run is measured on every class; a policy is tried out and held beside its recording, as far as there are such."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from ebbtide import memory
 from ebbtide.cli import main
 from ebbtide.cli.policy import Driving
 from ebbtide.data import save
-from ebbtide.kinds.robots import data as robots_data, kind as robots
+from ebbtide.kinds import KINDS
+from ebbtide.kinds.robots import data as robots_data, driving as robots_driving
 from ebbtide.recipes import RECIPES
+from ebbtide.robots.policy import Policy
 from ebbtide.training.trained import Trained
 from recording import NAMES
 
@@ -50,10 +53,10 @@ class Middle:
 def quick(monkeypatch):
     """In the place of both simulators; chunks are timed but once."""
     both = {"pusht": Middle, "other": Middle}
-    monkeypatch.setattr(robots, "SIMULATORS", both)
-    monkeypatch.setattr(robots, "make", lambda name, pixels=False: both[name](pixels=pixels))
+    monkeypatch.setattr(robots_driving, "SIMULATORS", both)
+    monkeypatch.setattr(robots_driving, "make", lambda name, pixels=False: both[name](pixels=pixels))
     monkeypatch.setattr("ebbtide.robots.rollout.latency", lambda policy, seen, repeats=1: [1.0])
-    monkeypatch.setattr(robots, "latency", lambda policy, seen, repeats=1: [1.0])
+    monkeypatch.setattr(robots_driving, "latency", lambda policy, seen, repeats=1: [1.0])
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +133,7 @@ def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbtide, mo
         return []
 
     monkeypatch.setattr(Trained, "sample", sampled)
-    monkeypatch.setattr(f"ebbtide.kinds.{kind}.evaluate", evaluated)
+    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], evaluate=evaluated))
     for words, counts in (([], [30, 10]), (["--label", "all"], [30, 10]), (["--label", "rare"], [0, 40])):
         labels.clear()
         code, _, err = ebbtide("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")
@@ -176,7 +179,7 @@ def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbtide, quick, mo
 def test_the_files_say_how_they_were_made(policy, ebbtide, quick, monkeypatch):
     made = []
     monkeypatch.setattr(
-        robots, "Policy", lambda chunks, **how: made.append((chunks, how)) or robots_policy(chunks, **how)
+        robots_driving, "Policy", lambda chunks, **how: made.append((chunks, how)) or robots_policy(chunks, **how)
     )
     options = "--episodes 2 --seed 3 --sampler heun --steps 4 --bound 1.5 --delay 2 --n-action-steps 5 --real-time"
     code, out, err = ebbtide("evaluate", policy, "--simulator", "other", *options.split(), *QUICK)
@@ -194,7 +197,7 @@ def test_the_files_say_how_they_were_made(policy, ebbtide, quick, monkeypatch):
     assert driven == {"seed": 3, "n_action_steps": 5, "delay": 2, "real_time": True, "ensemble": None}
 
 
-robots_policy = robots.Policy
+robots_policy = Policy
 
 
 def test_ensembling_needs_no_more_than_its_number():
@@ -207,7 +210,7 @@ def test_ensembling_needs_no_more_than_its_number():
 
 def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbtide, quick, monkeypatch):
     shown = []
-    sample, observe = Trained.sample, robots.Policy.observe
+    sample, observe = Trained.sample, Policy.observe
 
     def sampled(self, n, *, seen=None, **options):
         shown.append(None if seen is None else int(seen["images"].max()))
@@ -218,7 +221,7 @@ def test_a_blind_policy_is_written_beside_the_one_that_sees(seeing, ebbtide, qui
         return observe(self, observation, slot)
 
     monkeypatch.setattr(Trained, "sample", sampled)
-    monkeypatch.setattr(robots.Policy, "observe", observed)
+    monkeypatch.setattr(Policy, "observe", observed)
     assert ebbtide("evaluate", seeing, "--episodes", 1, *QUICK)[0] == 0
     assert all(0 < shade < 256 for shade in shown[:8])  # the recording's, for each draw
     assert shown.count(200) == 3  # in the simulator

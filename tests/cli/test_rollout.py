@@ -11,7 +11,7 @@ from PIL import Image
 from ebbtide.cli.rollout import _left
 from ebbtide.data import Episodes
 from ebbtide.interop import lerobot
-from ebbtide.kinds.robots import driving as robots_driving, kind as robots
+from ebbtide.kinds.robots import driving as robots_driving
 from ebbtide.plots import video
 from ebbtide.robots.pusht import PushT
 from ebbtide.robots.rollout import Episode, Recording
@@ -107,7 +107,7 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbtide, monkeypatch,
             open_ones.discard(self)
 
     both = {"pusht": Counted, "beside": Counted}
-    monkeypatch.setattr("ebbtide.kinds.robots.kind.SIMULATORS", both)
+    monkeypatch.setattr("ebbtide.kinds.robots.driving.SIMULATORS", both)
     monkeypatch.setattr("ebbtide.robots.simulators.SIMULATORS", both)
     monkeypatch.setattr(
         video, "overlay", lambda frame, *rest, **how: seen.append(rest[0]) or overlay(frame, *rest, **how)
@@ -128,7 +128,7 @@ def test_every_option_reaches_the_policy_and_the_film(policy, ebbtide, tmp_path,
         recording = Recording({}, np.zeros((6, 2), np.float32), [(0, np.ones((16, 2), np.float32))], frames)
         return [Episode(seeds[0], False, 0.0, 6, recording=recording)]
 
-    monkeypatch.setattr(robots, "policy", lambda trained, **how: driven.append(how) or drive(trained, **how))
+    monkeypatch.setattr(robots_driving, "policy", lambda trained, **how: driven.append(how) or drive(trained, **how))
     monkeypatch.setattr("ebbtide.robots.rollout.rollout", tried)
     monkeypatch.setattr(video, "write_video", lambda path, frames, fps: filmed.append((path, len([*frames]), fps)))
     monkeypatch.setattr(video, "overlay", lambda frame, left, places, *, step, text: shown.append(step))

@@ -63,11 +63,12 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     assert all(getattr(how, field.name) != field.default for field in fields(Running))
     given = {}
 
-    def fit(recipe, out, **options):
+    def fit(recipe, out, started, **options):
+        started(torch.nn.Linear(1, 1))
         given.update(options, recipe=recipe, out=out, torch=torch.get_num_threads())
         return SimpleNamespace(step=20)
 
-    monkeypatch.setattr("ebbtide.training.run.fit", fit)
+    monkeypatch.setattr("ebbtide.kinds.runs.train_recipe", fit)
     words = "--on-nonfinite skip --precision bf16 --compile --track tensorboard --checkpoints 3 --keep 4 --accumulate 2"
     rest = "--snapshots 5 --no-fit --threads 2 --quiet --out run"
     try:

@@ -21,7 +21,7 @@ from ebbtide.exact.fit import COUNTS, LARGE, MOST, PLANS, Plan, fit, plan
 from ebbtide.exact.oracle import gaussian, mixture
 from ebbtide.exact.tune import reference
 from ebbtide.exact.tuned import read_tuned, write_tuned
-from ebbtide.kinds.runs import fit as train, from_pretrained
+from ebbtide.kinds.runs import from_pretrained, train_recipe as train
 from ebbtide.recipes import ddpm, flow
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.bespoke import parse_weights

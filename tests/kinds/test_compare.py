@@ -20,9 +20,8 @@ from PIL import Image
 from ebbtide.cli import main
 from ebbtide.data import DATASETS, save
 from ebbtide.errors import InputError
-from ebbtide.kinds import compare as comparing, kind_of
+from ebbtide.kinds import KINDS, compare as comparing, kind_of
 from ebbtide.kinds.compare import METHODS, _shared, compare, save_metrics, summary
-from ebbtide.kinds.points import kind as points
 from ebbtide.kinds.points.data import limits
 from ebbtide.kinds.points.kind import PLAN
 from ebbtide.kinds.runs import begin as prepare, from_pretrained
@@ -280,8 +279,9 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
         options = {"resume": before == "resumed", "overwrite": before == "overwritten", "workers": 1}
         compare(TINY, out, **options, command="ebbtide compare")
 
-    monkeypatch.setattr(comparing, "rehearse", lambda recipe: None)
-    monkeypatch.setattr(points, "real", lambda *_: (torch.zeros(PLAN.fewest, 2), None))
+    monkeypatch.setattr(comparing, "rehearsed", lambda recipe: None)
+    few = replace(KINDS["points"], real=lambda *_: (torch.zeros(PLAN.fewest, 2), None))
+    monkeypatch.setitem(KINDS, "points", few)
     monkeypatch.setattr(comparing, "_study", work)
     monkeypatch.setattr(comparing, "_assemble", lambda *_: object.__new__(Comparison))
     said = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ebbtide.data import DATASETS
-from ebbtide.kinds.runs import fit
+from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.metrics import within_mode_sliced_w2
 from ebbtide.recipes import RECIPES, PointRecipe
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ebbtide.kinds.runs import begin as prepare, fit
+from ebbtide.kinds.runs import begin as prepare, train_recipe as fit
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.training.devices import accelerate
 from ebbtide.training.history import Log

@@ -25,7 +25,7 @@ from ebbtide import cli
 from ebbtide.errors import DivergedError, InputError, StorageError
 from ebbtide.files import locked
 from ebbtide.kinds.images import data as images_data, kind as images
-from ebbtide.kinds.runs import fit, from_pretrained
+from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
 from ebbtide.training import checkpoint, trainer as trainer_module
@@ -784,7 +784,7 @@ def test_fit_is_the_same_from_python(tmp_path, straight):
 def test_mixed_precision_is_for_convolutions_on_machines_that_are_faster_at_it(monkeypatch):
     convolves, multiplies = torch.nn.Conv2d(1, 1, 3), torch.nn.Linear(1, 1)
     for fast, wanted in ((True, "bf16"), (False, "no")):
-        monkeypatch.setattr("ebbtide.training.run.fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr("ebbtide.training.devices.fast_bf16", lambda device, fast=fast: fast)
         assert suited("auto", convolves) == wanted
         assert suited("auto", multiplies) == "no"
         assert suited("no", convolves) == "no"

@@ -9,7 +9,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.files import dump_json
-from ebbtide.kinds.runs import fit, from_pretrained
+from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.recipes import RECIPES, PointRecipe
 from ebbtide.training import checkpoint, seal
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
-from ..recipes import CITATIONS
+from ..errors import InputError
+from ..recipes import RECIPES, cited
 from ..specs import pick
 from .arguments import parse
 
@@ -14,12 +16,12 @@ from .arguments import parse
 class Cite:
     """Print the BibTeX entries of the papers behind a recipe."""
 
-    recipe: tyro.conf.Positional[str]
-    """The recipe; ddpm, flow, edm, bridge, ot-flow, ddpm-images, flow-images, edm-images, flow-policy, pi0,
-    flow-policy-pusht, diffusion-policy-pusht, pi0-pusht, flow-policy-aloha-transfer, flow-policy-aloha-insertion,
-    pi0-aloha-transfer or pi0-aloha-insertion."""
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=f"The recipe; one of {', '.join(RECIPES)}.")]
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse and print."""
-    print(CITATIONS[pick(CITATIONS, parse(Cite, argv, "cite").recipe, "recipe")])
+    name = pick(RECIPES, parse(Cite, argv, "cite").recipe, "recipe")
+    if not (text := cited(RECIPES[name])):
+        raise InputError(f"The recipe {name!r} names no paper: its docstring has no arXiv id.")
+    print(text)

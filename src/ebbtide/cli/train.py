@@ -104,13 +104,13 @@ def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
 def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train in `out` and say where the result is."""
     from ..kinds import kind_of
-    from ..kinds.runs import fit
+    from ..kinds.runs import train_recipe
     from ..training.devices import leaving_group
 
     if resume and not any((out / "checkpoints").glob("step-*")):
         raise InputError(f"{out} holds no run to resume.")
     with leaving_group():
-        trained = fit(
+        trained = train_recipe(
             recipe, out, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
             on_nonfinite=how.on_nonfinite, precision=how.precision, compile=how.compile, track=how.track,
             checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, threads=how.threads,

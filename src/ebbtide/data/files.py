@@ -133,11 +133,11 @@ def _read_text(path: Path, label: str | None) -> Points:
     if len(table) < 2:
         raise InputError(f"{path} has only one row of data; at least 2 are needed.")
     if layout.label is None:
-        return _points(path, table, layout.names)
+        return as_points(path, table, layout.names)
     found = list(names)
     labels = [found[int(index)] for index in table[:, layout.label]]
     columns = [name for k, name in enumerate(layout.names) if k != layout.label]
-    return _points(path, np.delete(table, layout.label, axis=1), columns, labels)
+    return as_points(path, np.delete(table, layout.label, axis=1), columns, labels)
 
 
 def _weigh(path: Path, label: str | None) -> None:
@@ -288,7 +288,7 @@ def _csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: S
 def _read_npy(path: Path, label: str | None) -> Points:
     array = npy(path)
     if label is None:
-        return _points(path, _sound(str(path), _numbers(array)))
+        return as_points(path, finite_table(str(path), _numbers(array)))
     numbers = [str(k + 1) for k in range(array.shape[1])] if array.ndim == 2 else []
     if label not in numbers or len(numbers) < 2:
         raise InputError(
@@ -298,7 +298,7 @@ def _read_npy(path: Path, label: str | None) -> Points:
     index = numbers.index(label)
     values = _numbers(array)
     labels = label_array(f"{path}, column {label}", values[:, index])
-    return _points(path, _sound(str(path), np.delete(values, index, axis=1)), labels=labels)
+    return as_points(path, finite_table(str(path), np.delete(values, index, axis=1)), labels=labels)
 
 
 def _read_npz(path: Path, label: str | None) -> Points:
@@ -319,8 +319,8 @@ def _read_npz(path: Path, label: str | None) -> Points:
     name = next((name for name in ("x", *usable) if name in arrays), None)
     if name is None:
         raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {listed(archive)}.")
-    table = _sound(arrays[name].where, _numbers(arrays[name]))
-    return _points(path, table, labels=None if label is None else _labels(archive[label], len(table)))
+    table = finite_table(arrays[name].where, _numbers(arrays[name]))
+    return as_points(path, table, labels=None if label is None else _labels(archive[label], len(table)))
 
 
 def _in_parts(
@@ -328,7 +328,7 @@ def _in_parts(
 ) -> Points:
     """The tables of a set's parts end to end, the held-out ones last; with labels where each of them has some."""
     names = [*train, *held]
-    tables = [_sound(archive[name].where, _numbers(archive[name])) for name in names]
+    tables = [finite_table(archive[name].where, _numbers(archive[name])) for name in names]
     if len(widths := {table.shape[1]: name for name, table in zip(names, tables)}) > 1:
         raise InputError(
             f"{path}: {' and '.join(map(repr, widths.values()))} must have as many columns; got {[*widths]}."
@@ -337,7 +337,7 @@ def _in_parts(
     if label and not own[0]:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     labels = [_labels(archive[one], len(table)) for one, table in zip(own, tables)] if all(own) else None
-    points = _points(path, np.concatenate(tables), labels=None if labels is None else [*chain(*labels)])
+    points = as_points(path, np.concatenate(tables), labels=None if labels is None else [*chain(*labels)])
     return replace(points, test=sum(map(len, tables[len(train) :])))
 
 
@@ -359,7 +359,7 @@ def _numbers(array: Stored) -> np.ndarray:
     return array.read(_EACH)
 
 
-def _sound(where: str, array: np.ndarray) -> np.ndarray:
+def finite_table(where: str, array: np.ndarray) -> np.ndarray:
     """Rows × columns of finite numbers, in float64."""
     table = array.reshape(len(array), -1).astype(np.float64)
     if (bad := ~(np.abs(table) <= _LARGEST)).any():
@@ -377,6 +377,7 @@ def _sound(where: str, array: np.ndarray) -> np.ndarray:
 
 
 def label_array(where: str, array: np.ndarray) -> list[str]:
+    """Labels as text: integers, also written as floats, booleans or strings."""
     if array.dtype.kind == "f":
         if (bad := ~(np.isfinite(array) & (array == np.round(array)))).any():
             row = int(np.argmax(bad))
@@ -392,14 +393,17 @@ def label_array(where: str, array: np.ndarray) -> list[str]:
 # --- both ---------------------------------------------------------------------------------------------------
 
 
-def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: Sequence[str] | None = None) -> Points:
+def as_points(
+    where: Path | str, table: np.ndarray, columns: Sequence[str] = (), labels: Sequence[str] | None = None
+) -> Points:
+    """Rows of finite numbers as Points; `where` is what errors call them."""
     x = table.astype(np.float32)
     lost = (np.abs(x - table).max(0) > 1e-3 * table.std(0)) & (table.max(0) > table.min(0))
     if lost.any():
         column = int(np.argmax(lost))
         name = repr(columns[column]) if columns else column + 1
         raise InputError(
-            f"{path}, column {name}: values around {table[0, column]:.12g} differ by too little for float32; "
+            f"{where}, column {name}: values around {table[0, column]:.12g} differ by too little for float32; "
             "subtract an offset."
         )
     if labels is None:
@@ -407,7 +411,7 @@ def _points(path: Path, table: np.ndarray, columns: Sequence[str] = (), labels: 
     classes = in_order(set(labels))
     if len(classes) > max(10, len(labels) / 2):
         raise InputError(
-            f"{path} has {len(classes)} different labels in {len(labels)} rows, so they seem to be numbers."
+            f"{where} has {len(classes)} different labels in {len(labels)} rows, so they seem to be numbers."
         )
     index = {name: k for k, name in enumerate(classes)}
     codes = torch.tensor([index[name] for name in labels])

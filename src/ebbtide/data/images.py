@@ -78,7 +78,25 @@ def load(
     _check("channels", channels, "0 (as found), 1, 3 or 4", channels in (0, 1, 3, 4))
     _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
     _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
-    found = _find(data, label)
+    return as_images(
+        _find(data, label), data, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers,
+        cache=cache, progress=progress,
+    )  # fmt: skip
+
+
+def as_images(
+    found: Found,
+    data: str,
+    *,
+    size: int = 0,
+    channels: int = 0,
+    levels: Levels | None = None,
+    on_bad: str = "skip",
+    workers: int = 0,
+    cache: bool = True,
+    progress: bool = True,
+) -> Images:
+    """What was found as Images of one size; `data` is what errors call it, the rest as in `load`."""
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape

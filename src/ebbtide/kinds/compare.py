@@ -26,7 +26,7 @@ from ..training.processes import cores, in_processes
 from ..training.run import clear
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of
-from .runs import fit, rehearsed
+from .runs import rehearsed, train_recipe
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
@@ -121,7 +121,7 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
     torch.set_flush_denormal(True)
     with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
         warnings.filterwarnings("ignore", module=r"ebbtide\.(data|kinds)\.")
-        trained = fit(recipe, folder, **options)
+        trained = train_recipe(recipe, folder, **options)
     kind, plan = _planned(recipe)
     fitted = [(f"own solver, {one.evaluations}", one.sampler, one.grid, one.steps) for one in trained.tuned]
     ways = plan.samplings[key] + fitted[-1:]

@@ -94,6 +94,8 @@ class Kind(Generic[R]):
     draw_run: Callable[[Trained, Path, Path], Iterator[Path]]
     """(trained, run folder, folder): all that `ebbtide plot` draws."""
 
+    given: Callable[[R, Any, Any], tuple[R, Prepared]] | None = None
+    """(recipe, X, y) → the recipe for data in memory, and that data to train on."""
     start: Callable[[R, int, int, int], Tensor | None] | None = None
     """(recipe, n, seed, first) → x₁ from a second sample set; None where sampling starts from noise."""
     recorded: Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None = None

@@ -24,27 +24,33 @@ from ..training.trainer import Trainer
 from . import Kind, kind_of
 
 
-def fit(
+def train_recipe(
     recipe: Recipe,
     out: str | Path,
     *,
+    given: tuple[Any, Any] | None = None,
     started: Callable[[nn.Module], object] = lambda denoiser: None,
     **options: Any,
 ) -> Trained:
     """Train a recipe in the folder `out` and return the result; options as in `training.run.train`.
 
-    started: called with the untrained denoiser once everything has been checked, before anything is written.
+    given: data in memory and its labels, instead of what the recipe names. started: called with the untrained denoiser
+    once everything has been checked, before anything is written.
     """
-    kind = kind_of(recipe)
-    start, data = begin(recipe, options.get("accumulate", 1))
-    return run.train(start, data, out, draw=partial(_snapshot, kind), started=started, **options)
+    start, data = begin(recipe, options.get("accumulate", 1), given)
+    return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 
 
-def begin(recipe: Recipe, accumulate: int = 1) -> tuple[Trained, Data]:
+def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | None = None) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small."""
     kind = kind_of(recipe)
-    kind.fits(recipe)
-    prepared = kind.prepare(recipe)
+    if given is None:
+        kind.fits(recipe)
+        prepared = kind.prepare(recipe)
+    elif kind.given is None:
+        raise InputError(f"{recipe.kind} are trained on from files: name one as data.")
+    else:
+        recipe, prepared = kind.given(recipe, *given)
     in_memory(recipe, prepared, accumulate)
     return attached(run.begin(recipe, prepared)), prepared.data
 

@@ -1,6 +1,7 @@
 """What `ebbtide compare` found, as plain arrays: what the figures of a report are drawn from."""
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ class Sampling:
     measurements: list["Measurement"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What `ebbtide compare` found, ready to be drawn."""
 
@@ -60,6 +61,19 @@ class Comparison:
     columns: tuple[str, ...] = ()  # names of the columns
     kind: str = "points"
     at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.title}; {len(self.samplings)} ways of sampling, by {self.quality_metric})"
+
+    def _repr_html_(self) -> str:
+        names = {method.key: method.name for method in self.methods}
+        rows = "".join(
+            f"<tr><td>{escape(names.get(s.method, s.method))}</td><td>{escape(s.label)}</td><td>{s.evaluations}</td>"
+            f"<td>{', '.join(f'{m.value:.4g}' for m in s.measurements if m.name == self.quality_metric)}</td></tr>"
+            for s in self.samplings
+        )
+        head = f"<tr><th></th><th>sampler</th><th>evaluations</th><th>{escape(self.quality_metric)}</th></tr>"
+        return f"<table><caption>{escape(self.title)}</caption>{head}{rows}</table>"
 
 
 def key_of(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .citations import CITATIONS
+from .citations import PAPERS, cited
 from .images import ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
 from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
@@ -18,7 +18,7 @@ from .robots import (
     pi0_pusht,
 )
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[..., Recipe]] = {
     "ddpm": ddpm,
     "flow": flow,
     "edm": edm,
@@ -38,4 +38,31 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pi0-aloha-insertion": pi0_aloha_insertion,
 }
 
-__all__ = ["CITATIONS", "OBJECTIVES", "RECIPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "recipe_type"]
+__all__ = [
+    "OBJECTIVES",
+    "PAPERS",
+    "RECIPES",
+    "ImageRecipe",
+    "PointRecipe",
+    "Recipe",
+    "RobotRecipe",
+    "bridge",
+    "cited",
+    "ddpm",
+    "ddpm_images",
+    "diffusion_policy_pusht",
+    "edm",
+    "edm_images",
+    "flow",
+    "flow_images",
+    "flow_policy",
+    "flow_policy_aloha_insertion",
+    "flow_policy_aloha_transfer",
+    "flow_policy_pusht",
+    "ot_flow",
+    "pi0",
+    "pi0_aloha_insertion",
+    "pi0_aloha_transfer",
+    "pi0_pusht",
+    "recipe_type",
+]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from .. import formats
 from ..errors import InputError
@@ -140,6 +140,10 @@ class Recipe:
             value = getattr(self, field, low)
             if not low <= value <= high:
                 raise InputError(f"{field} must be {accepted}; got {value!r}.")
+
+    def having(self, fields: Mapping[str, Any]) -> Self:
+        """The same with other values in these fields."""
+        return dataclasses.replace(self, **fields)
 
     def to_config(self) -> dict[str, Any]:
         """This recipe as JSON-ready data."""
@@ -311,7 +315,12 @@ class RobotRecipe(Recipe):
     def on_hub(data: str) -> bool:
         return not data.endswith(".npz")
 
-    def with_objective(self, objective: str) -> "RobotRecipe":
+    def having(self, fields: Mapping[str, Any]) -> Self:
+        """The same with other values in these fields; an objective also decides what they leave open."""
+        recipe = self.with_objective(fields["objective"]) if "objective" in fields else self
+        return dataclasses.replace(recipe, **fields)
+
+    def with_objective(self, objective: str) -> Self:
         """With all that an objective decides. (`replace` alone would leave what the old one has decided.)"""
         decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "objective")] | {"objective": objective}
         if self.normalise == "mean_std":

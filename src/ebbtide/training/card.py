@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, printable
 from ..exact.tuned import TUNED
-from ..recipes import CITATIONS, RECIPES, Recipe
+from ..recipes import RECIPES, Recipe, cited
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -95,4 +95,5 @@ def _citations(recipe: Recipe) -> str:
         return type(row) is type(recipe), networks[0] == networks[1], row.target == recipe.target
 
     alike = [name for name, row in RECIPES.items() if ways(row()) == ways(recipe)]
-    return f"```bibtex\n{CITATIONS[max(alike, key=likeness)]}\n```\n" if alike else ""
+    text = cited(RECIPES[max(alike, key=likeness)]) if alike else ""
+    return f"```bibtex\n{text}\n```\n" if text else ""

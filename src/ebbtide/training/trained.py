@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Choice(NamedTuple):
     steps: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trained:
     """What a run folder, an exported folder or a hub repository holds, ready to sample in the data's own units."""
 
@@ -69,6 +70,27 @@ class Trained:
     """(trained, n, seed, first) → observations that a policy was never trained on; handed in by `kinds`."""
     about: str = ""
     """One line on the data, for the model card; handed in by `kinds`."""
+
+    def __repr__(self) -> str:
+        return f"Trained({', '.join(f'{name}={value}' for name, value in self._summary().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = self._summary().items()
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+        return f"<table><caption>ebbtide.Trained</caption>{cells}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        """What it is, in a few words each."""
+        recipe, parameters = self.recipe, sum(part.numel() for part in self.denoiser.parameters())
+        summary = {
+            "data": recipe.shared().data,
+            "shape": " × ".join(map(str, self.shape)),
+            "path": recipe.path,
+            "target": recipe.target,
+            "network": f"{recipe.network.partition(':')[0]} ({parameters:,} parameters)",
+            "step": f"{self.step:,}",
+        }
+        return summary | ({"classes": str(len(self.classes))} if recipe.conditional else {})
 
     def sample(
         self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any

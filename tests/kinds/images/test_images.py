@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from ebbtide.data import Pixels
 from ebbtide.data.images import load
 from ebbtide.errors import InputError
 from ebbtide.exact import oracle
-from ebbtide.kinds import kind_of
+from ebbtide.kinds import KINDS, kind_of
 from ebbtide.kinds.images import data as images_data, kind as images, study as images_study
 from ebbtide.kinds.points import kind as points
-from ebbtide.kinds.runs import begin as prepare, fit, from_pretrained
+from ebbtide.kinds.runs import begin as prepare, from_pretrained, train_recipe as fit
 from ebbtide.metrics import measure_images
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
+from ebbtide.recipes.recipe import RECIPE_TYPES
 from ebbtide.samplers import sample
 from ebbtide.training.history import evolution
 
@@ -59,37 +61,12 @@ def test_a_recipe_has_the_kind_of_its_data():
     assert kind_of(PointRecipe()) is points.POINTS
 
 
-def test_every_domain_has_what_the_commands_ask_for():
-    asked = [
-        "fits",
-        "prepare",
-        "start",
-        "SNAPSHOT",
-        "snapshot_files",
-        "finish",
-        "describe",
-        "N",
-        "N_EVALUATE",
-        "FILE",
-        "EXTENSIONS",
-        "EACH",
-        "MORE",
-        "UNIT",
-        "UNITS",
-        "write",
-        "draw_samples",
-        "evaluate",
-        "draw_evaluation",
-        "real",
-        "draw_run",
-        "PLAN",
-        "study",
-        "shown",
-        "kept",
-        "pictures",
-    ]
-    for one in (images, points):
-        assert not [name for name in asked if not hasattr(one, name)]
+def test_every_type_of_recipe_has_its_kind():
+    assert {name: kind.recipe for name, kind in KINDS.items()} == RECIPE_TYPES
+    for kind in KINDS.values():
+        assert kind.unit
+        assert kind.n_evaluate >= kind.n >= 1
+        assert Path(kind.file).suffix
 
 
 def test_what_is_held_out_is_never_trained_on():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ebbtide.kinds.images import data as images_data, pages as image_run, study as images_study
-from ebbtide.kinds.runs import fit, from_pretrained
+from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.metrics import Measurement
 from ebbtide.plots import images
 from ebbtide.plots.report import write_report
@@ -143,12 +143,12 @@ def test_the_report_of_a_comparison(run, tmp_path):
     rows = [Measurement("KID-classifier", 0.2, 0.1, 0.3, 0.0, -0.1, 0.1, "lower")]
     samples = images_data.kept(trained.sample(12, steps=2))
     comparison = Comparison(
-        command="ebbtide compare", methods=[flow, replace(flow, key="diffusion", name="DDPM")], domain="images",
+        command="ebbtide compare", methods=[flow, replace(flow, key="diffusion", name="DDPM")], kind="images",
         samplings=[Sampling(key, "Heun", "heun", 2, 3, 0.1, samples, None, rows) for key in ("flow", "diffusion")],
         quality={"Flow matching · Heun": [(5, 0.3), (9, 0.2)]}, quality_metric="KID-classifier", floor=(-0.1, 0.1),
         **images_study.shown(trained.recipe, 12),
     )  # fmt: skip
-    page = write_report(comparison, tmp_path).read_text()
+    page = write_report(comparison, tmp_path, image_run.pictures(comparison)).read_text()
     drawn = {path.name for path in tmp_path.glob("*.png")}
     each = {f"{what}-{key}.png" for what in ("samples", "denoising", "training") for key in ("flow", "diffusion")}
     assert drawn == each | {"real.png", "quality.png", "losses.png"}

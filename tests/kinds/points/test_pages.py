@@ -7,7 +7,7 @@ import torch
 from ebbtide.data import save
 from ebbtide.errors import InputError
 from ebbtide.kinds.points.pages import draw_run, draw_samples
-from ebbtide.kinds.runs import fit
+from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.plots.study import key_of
 from ebbtide.recipes import RECIPES, PointRecipe
 from ebbtide.training.history import evolution

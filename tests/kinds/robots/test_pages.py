@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from ebbtide.kinds.robots import pages as robot_run
-from ebbtide.kinds.runs import fit
+from ebbtide.kinds.robots import data, pages as robot_run
+from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.recipes import RECIPES
 from recording import record
 
@@ -39,7 +39,7 @@ def test_every_chunk_is_told_what_was_seen_at_its_first_step(run, tmp_path, monk
     monkeypatch.setattr(robot_run.style, "save", lambda figure, path: path)
     robot_run.draw_trajectories(trained, tmp_path / "x.png")
     assert [start for start, _ in given["c"]] == [0, 8]
-    episode, seen = robot_run.robots.held_episode(trained.recipe)
+    episode, seen = data.held_episode(trained.recipe)
     assert (given["t"] == episode.action.numpy()).all()
     alone = trained.sample(1, first=1, seed=trained.recipe.seed, seen={name: part[8:9] for name, part in seen.items()})
     assert abs(given["c"][1][1] - alone[0].numpy()).max() < 1e-2
@@ -57,8 +57,8 @@ def test_a_policy_without_a_scene_is_drawn_joint_by_joint(run, tmp_path, monkeyp
 @pytest.mark.parametrize(("fps", "said"), [(0.0, "10 steps a second assumed"), (10.0, None)])
 def test_seconds_that_are_assumed_are_said_to_be(run, tmp_path, monkeypatch, fps, said):
     trained, _ = run
-    episode, seen = robot_run.robots.held_episode(trained.recipe)
-    monkeypatch.setattr(robot_run.robots, "held_episode", lambda recipe: (replace(episode, fps=fps), seen))
+    episode, seen = data.held_episode(trained.recipe)
+    monkeypatch.setattr(robot_run, "held_episode", lambda recipe: (replace(episode, fps=fps), seen))
     titles = []
     monkeypatch.setattr(robot_run.style, "save", lambda figure, path: titles.append(figure) or path)
     for name in ("trajectories", "pusht_fan", "fan"):

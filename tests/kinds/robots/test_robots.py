@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from ebbtide import memory
-from ebbtide.data import Observation, episodes
+from ebbtide.data import Observation
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError
-from ebbtide.kinds.robots import data as robots_data, driving as robots_driving, kind as robots
-from ebbtide.kinds.runs import begin as prepare, fit, from_pretrained
+from ebbtide.kinds.robots import data as robots_data, driving as robots_driving, kind as robots, source as robots_source
+from ebbtide.kinds.runs import begin as prepare, from_pretrained, rehearsed, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode, rollout
-from ebbtide.training.rehearsal import rehearse
 from ebbtide.training.run import begin
 from recording import record
 
@@ -37,10 +36,10 @@ def file(tmp_path_factory):
 
 
 def test_what_is_seen_must_fit_into_memory(file, monkeypatch):
-    assert len(robots.recorded(recipe(file), 1000, seed=0, first=0)["state"]) == 1000
+    assert len(robots_data.observations(recipe(file), 1000, seed=0, first=0)["state"]) == 1000
     monkeypatch.setattr(memory, "available", lambda: 1e5)
     with pytest.raises(InputError, match=r"n 100000 would take about 0.00373 GiB"):  # a state is five numbers
-        robots.recorded(recipe(file), 100_000, seed=0, first=0)
+        robots_data.observations(recipe(file), 100_000, seed=0, first=0)
 
 
 def recipe(file, base="flow-policy-pusht", **changes):
@@ -62,7 +61,7 @@ def test_what_is_held_out_is_never_trained_on(file):
     rows = {tuple(row) for row in train.state.tolist()}
     assert not any(tuple(row) in rows for row in held.state.tolist())
     assert robots_data.parts(replace(asked, seed=5))[1] is held  # whatever the seed
-    seen = robots.recorded(asked, 84, seed=0, first=0)["state"]
+    seen = robots_data.observations(asked, 84, seed=0, first=0)["state"]
     assert {tuple(row) for row in seen[:, -1].tolist()} == {tuple(row) for row in held.state.tolist()}
 
 
@@ -74,9 +73,9 @@ def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
 
     def load(data, cameras, size, levels):
         told.append(dict(levels))
-        return replace(episodes.load(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
+        return replace(robots_source.load(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
 
-    monkeypatch.setattr(robots, "load", load)
+    monkeypatch.setattr(robots_data, "load", load)
     start, _ = prepare(asked := recipe(file, cameras="top"))
     assert (start.recipe.value_range, told) == ("top=300:2200", [{}])
     robots_data.parts(start.recipe)
@@ -146,7 +145,7 @@ def test_one_episode_is_too_few(tmp_path):
 
 @pytest.mark.parametrize("base", [name for name, row in RECIPES.items() if row().kind == "robots"])
 def test_every_recipe_for_robots_can_be_rehearsed(base, file):
-    start = rehearse(recipe(file, base, batch=4, cameras="top" if RECIPES[base]().cameras else ""))
+    start = rehearsed(recipe(file, base, batch=4, cameras="top" if RECIPES[base]().cameras else ""))
     assert start.shape == (8, 2)
 
 
@@ -154,13 +153,13 @@ def test_a_policy_is_kept_and_comes_back(run, file):
     trained, folder = run
     again = from_pretrained(folder)
     assert again.observation == trained.observation
-    seen = robots.recorded(trained.recipe, 5, 0, 0)
+    seen = robots_data.observations(trained.recipe, 5, 0, 0)
     assert again.sample(5, seen=seen).equal(trained.sample(5, seen=seen))
 
 
 def test_a_chunk_depends_on_what_is_seen_and_not_on_the_batch(run):
     trained, _ = run
-    seen = robots.recorded(trained.recipe, 6, 0, 0)
+    seen = robots_data.observations(trained.recipe, 6, 0, 0)
     x = trained.sample(6, seen=seen)
     one = trained.sample(1, first=4, seen={name: part[4:5] for name, part in seen.items()})
     assert x[4:5].allclose(one, atol=1e-2)
@@ -170,7 +169,7 @@ def test_a_chunk_depends_on_what_is_seen_and_not_on_the_batch(run):
 
 def test_the_policy_learned_and_the_error_says_so(run):
     trained, _ = run
-    seen = robots.recorded(trained.recipe, 64, 0, 0)
+    seen = robots_data.observations(trained.recipe, 64, 0, 0)
     [row] = robots.evaluate(trained.recipe, trained.sample(64, seen=seen), seed=0)
     [random] = robots.evaluate(trained.recipe, 256 + 100 * torch.randn(64, 8, 2), seed=0)
     assert row.value < 20 < random.value
@@ -184,7 +183,10 @@ def test_the_policy_learned_and_the_error_says_so(run):
 
 def test_other_chunks_for_other_numbers(run):
     trained, _ = run
-    seen = {name: part.expand(4, *part.shape[1:]) for name, part in robots.recorded(trained.recipe, 1, 0, 0).items()}
+    seen = {
+        name: part.expand(4, *part.shape[1:])
+        for name, part in robots_data.observations(trained.recipe, 1, 0, 0).items()
+    }
     x = trained.sample(4, seen=seen)
     assert not x[0].equal(x[1])
     walk = trained.trajectory(2, seen={"state": seen["state"][:2]}, ids=torch.tensor([3, 1]))
@@ -255,8 +257,8 @@ class Middle:
 
 @pytest.fixture
 def middle(monkeypatch):
-    monkeypatch.setattr(robots, "SIMULATORS", {"middle": Middle})
-    monkeypatch.setattr(robots, "make", lambda name, pixels=False: Middle(pixels=pixels))
+    monkeypatch.setattr(robots_driving, "SIMULATORS", {"middle": Middle})
+    monkeypatch.setattr(robots_driving, "make", lambda name, pixels=False: Middle(pixels=pixels))
 
 
 def test_a_policy_that_learned_does_better_than_one_that_did_not(run, file, middle, tmp_path):
@@ -421,7 +423,7 @@ def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, mo
 )
 def test_what_a_policy_cannot_be_is_said_before_it_is_trained(file, changes, words):
     with pytest.raises(InputError, match=words):
-        rehearse(recipe(file, **changes))
+        rehearsed(recipe(file, **changes))
 
 
 def test_an_objective_decides_all_that_goes_with_it(file):

@@ -1,6 +1,8 @@
 """The images that a recipe names: uint8 at rest, [-1, 1] for the network, pixel values 0..255 in the data's units."""
 
+from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +11,15 @@ from torch import Generator, Tensor
 
 from ...core.randomness import generator
 from ...data import Pixels, images
+from ...data.given import given_images
 from ...data.images import Images
 from ...data.levels import Levels
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...errors import InputError
 from ...files import state_of
 from ...recipes import ImageRecipe
+
+IN_MEMORY = "memory.npz"  # stands for data that no file holds
 
 
 def fits(recipe: ImageRecipe) -> None:
@@ -23,7 +28,17 @@ def fits(recipe: ImageRecipe) -> None:
 
 def prepare(recipe: ImageRecipe) -> Prepared:
     """The pictures of a recipe that are to be trained on."""
-    train, _ = parts(recipe)
+    return _prepared(recipe, parts(recipe)[0])
+
+
+def given(recipe: ImageRecipe, x: Any, y: Any) -> tuple[ImageRecipe, Prepared]:
+    """The recipe for images in memory, learned with their labels where there are any, and these images."""
+    recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
+    every = given_images(x, y, size=recipe.size, channels=recipe.channels)
+    return recipe, _prepared(recipe, images.split(every, recipe.held_out, keep_classes=recipe.conditional)[0])
+
+
+def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
     if recipe.conditional and train.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
     if recipe.value_range and not train.levels:

@@ -16,7 +16,7 @@ from ...files import write_file
 from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, Plan
-from .data import describe, fits, kept, parts, prepare, real
+from .data import describe, fits, given, kept, parts, prepare, real
 from .study import shown, study
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ IMAGES = Kind(
     snapshot_files=snapshot_files,
     draw_samples=draw_samples,
     draw_run=draw_run,
+    given=given,
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,

@@ -4,6 +4,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +12,16 @@ from torch import Tensor
 
 from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
+from ...data.given import given_points
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...data.split import held_out
 from ...errors import InputError
 from ...memory import room
 from ...recipes import PointRecipe
 
+IN_MEMORY = "memory.npy"  # stands for data that no file holds
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
-
-
 FEWEST_ROWS = 100  # of a table of which some are held out
-
-
 BLOCK = 4096  # starting points drawn together from a second sample set
 
 
@@ -34,7 +33,16 @@ def fits(recipe: PointRecipe) -> None:
 
 def prepare(recipe: PointRecipe) -> Prepared:
     """The points of a recipe to train on, and of its second set, in the network's units."""
-    points, _ = parts(recipe)
+    return _prepared(recipe, parts(recipe)[0])
+
+
+def given(recipe: PointRecipe, x: Any, y: Any) -> tuple[PointRecipe, Prepared]:
+    """The recipe for rows in memory, learned with their labels where there are any, and these rows."""
+    recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
+    return recipe, _prepared(recipe, split(recipe, given_points(x, y))[0])
+
+
+def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
     fitted = Standardise.fit(points.x)
@@ -53,7 +61,11 @@ def prepare(recipe: PointRecipe) -> Prepared:
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:
     """The points to train on, and those held out: a file's own parts, or drawn; of an endless set or few rows none."""
-    points = load(recipe.data, recipe.points, recipe.seed, recipe.label or None)
+    return split(recipe, load(recipe.data, recipe.points, recipe.seed, recipe.label or None))
+
+
+def split(recipe: PointRecipe, points: Points) -> tuple[Points, Points]:
+    """The same of points at hand."""
     n = len(points.x)
     share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
     held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for pictures

@@ -1,0 +1,65 @@
+"""`ebbtide.fit`: train on a file, a named set, or data in memory."""
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+from ..recipes import RECIPES, Recipe
+from ..specs import pick
+from ..training.trained import Trained
+from .runs import train_recipe
+
+
+class Training(TypedDict, total=False):
+    """How to train; each as in `training.run.train`."""
+
+    resume: bool
+    overwrite: bool
+    on_nonfinite: Literal["stop", "skip"]
+    precision: Literal["auto", "no", "bf16"]
+    compile: bool
+    track: tuple[str, ...]
+    checkpoints: int
+    keep: int
+    snapshots: int
+    accumulate: int
+    solvers: bool
+    progress: bool
+
+
+def fit(
+    recipe: Recipe | str,
+    data: Any = None,
+    *,
+    y: Any = None,
+    out: str | Path | None = None,
+    **training: Unpack[Training],
+) -> Trained:
+    """Train a recipe, or the one of that name, and return the result, ready to sample.
+
+        ebbtide.fit("flow", X)                                  # rows of numbers: an array, a tensor, a data frame
+        ebbtide.fit("flow-images", images, y=labels)            # uint8, (n, h, w) or (n, h, w, c)
+        ebbtide.fit(flow(data="table.csv"), out="runs/table")   # and a run folder, for the command and `resume`
+
+    data: in memory, or a file, folder or named set; the recipe's own unless given. y: a label for each example, for
+    samples by class; of a data frame, or a file, also the name of its column. out: the folder of the run; without one
+    nothing is kept on disk. training: as in `training.run.train`.
+
+    Raises InputError for a recipe or data that can't be used, DivergedError where a loss stops being finite.
+    """
+    made = RECIPES[pick(RECIPES, recipe, "recipe")]() if isinstance(recipe, str) else recipe
+    given = None
+    if isinstance(data, str | os.PathLike):
+        label = {} if y is None else {"label": y, "conditional": True}
+        made = replace(made, data=os.fspath(data), **label)
+    elif data is not None:
+        given = data, y
+    elif y is not None:
+        made = replace(made, label=y, conditional=True)
+    if out is not None:
+        return train_recipe(made, out, given=given, **training)
+    with tempfile.TemporaryDirectory(prefix="ebbtide-") as folder:
+        brief: Any = {"snapshots": 0, "checkpoints": 1, **training}
+        return train_recipe(made, Path(folder) / "run", given=given, **brief)
