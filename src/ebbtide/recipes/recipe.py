@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from .. import formats
 from ..errors import InputError
 from ..specs import pick, words
+
+R = TypeVar("R", bound="Recipe")
+P = TypeVar("P", bound="RobotRecipe")
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class Recipe:
             if not low <= value <= high:
                 raise InputError(f"{field} must be {accepted}; got {value!r}.")
 
-    def having(self, fields: Mapping[str, Any]) -> Self:
+    def having(self: R, fields: Mapping[str, Any]) -> R:
         """The same with other values in these fields."""
         return dataclasses.replace(self, **fields)
 
@@ -315,12 +318,12 @@ class RobotRecipe(Recipe):
     def on_hub(data: str) -> bool:
         return not data.endswith(".npz")
 
-    def having(self, fields: Mapping[str, Any]) -> Self:
+    def having(self: P, fields: Mapping[str, Any]) -> P:
         """The same with other values in these fields; an objective also decides what they leave open."""
         recipe = self.with_objective(fields["objective"]) if "objective" in fields else self
         return dataclasses.replace(recipe, **fields)
 
-    def with_objective(self, objective: str) -> Self:
+    def with_objective(self: P, objective: str) -> P:
         """With all that an objective decides. (`replace` alone would leave what the old one has decided.)"""
         decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "objective")] | {"objective": objective}
         if self.normalise == "mean_std":
