@@ -26,6 +26,7 @@ from ebbtide.recipes import ddpm, flow
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.bespoke import parse_weights
 from ebbtide.specs import bind
+from ebbtide.training import solver as own_solver
 from ebbtide.training.solver import for_run, kept
 from problems import PATHS, last, noise_like
 
@@ -274,7 +275,7 @@ def test_the_first_use_fits_and_keeps(run, tmp_path, monkeypatch):
         raise AssertionError("it was fitted again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(solver, "fit", never)
+        patched.setattr(own_solver, "fit", never)
         assert trained.choice(steps="auto:6") == first
         with pytest.raises(AssertionError):
             trained.choice(steps="auto:7")
@@ -317,7 +318,7 @@ def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(run, tmp_path,
     (folder / "tuned.json").unlink()
     again = {"resume": True, "snapshots": 0, "checkpoints": 1, "progress": False}
     with monkeypatch.context() as patched:
-        patched.setattr(solver, "fit", killed)
+        patched.setattr(own_solver, "fit", killed)
         with pytest.raises(KeyboardInterrupt, match="while a solver was fitted, after the last step; the run is whole"):
             train(RECIPE, folder, **again)
     trained = from_pretrained(folder)
@@ -344,7 +345,7 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
         seen.update(denoiser=denoiser, label=cond["label"])
         return fit(denoiser, start, counts, plan=SHORT, cond={"label": cond["label"]}) if len(start) == 64 else ()
 
-    monkeypatch.setattr(solver, "fit", spy)
+    monkeypatch.setattr(own_solver, "fit", spy)
     for_run(trained, (5,), guidance=2.0, interval=(0.1, 0.9), bound=3.0)
     assert seen["denoiser"].bound == 3
     guided = seen["denoiser"].denoiser

@@ -19,9 +19,11 @@ from ebbtide import cli
 from ebbtide.data import save
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.exact.tuned import Tuned
-from ebbtide.interop.hub import FILES, download, model_card
+from ebbtide.interop.hub import download, push_to_hub
 from ebbtide.kinds.runs import from_pretrained
-from ebbtide.recipes import CITATIONS, RECIPES
+from ebbtide.recipes import RECIPES, cited
+from ebbtide.training.card import model_card
+from ebbtide.training.storage import EXPORTED
 from recording import record
 from training.runs import run, sentence, tiny
 
@@ -134,7 +136,7 @@ def trained(tmp_path_factory):
 
 
 def test_push_and_load(hub, trained):
-    assert trained.push_to_hub(NAME, token="hf_x", private=True) == f"{hub.address}/{NAME}"
+    assert push_to_hub(trained, NAME, token="hf_x", private=True) == f"{hub.address}/{NAME}"
     assert sorted(hub.repositories[NAME]) == ["README.md", "config.json", "manifest.json", "model.safetensors"]
     assert hub.private[NAME]
     again = from_pretrained(NAME)
@@ -143,14 +145,14 @@ def test_push_and_load(hub, trained):
 
 
 def test_pushing_again_replaces(hub, trained):
-    trained.push_to_hub(NAME, token="hf_x")
-    replace(trained, step=5).push_to_hub(NAME, token="hf_x")
+    push_to_hub(trained, NAME, token="hf_x")
+    push_to_hub(replace(trained, step=5), NAME, token="hf_x")
     assert from_pretrained(NAME).step == 5
     assert not hub.private[NAME]
 
 
 def test_a_card_edited_on_the_hub_is_no_damage_a_weight_is(hub, trained):
-    trained.push_to_hub(NAME, token="hf_x")
+    push_to_hub(trained, NAME, token="hf_x")
     hub.repositories[NAME]["README.md"] = b"# Mine"
     assert from_pretrained(NAME).step == 1234
     weights = hub.repositories[NAME]["model.safetensors"]
@@ -162,7 +164,7 @@ def test_a_card_edited_on_the_hub_is_no_damage_a_weight_is(hub, trained):
 
 
 def test_only_what_is_needed_is_downloaded(hub, trained):
-    trained.push_to_hub(NAME, token="hf_x")
+    push_to_hub(trained, NAME, token="hf_x")
     hub.repositories[NAME] |= {"pytorch_model.bin": b"\x80", "code.py": b"x", "notes/a.txt": b"x"}
     folder = download(NAME)
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -188,7 +190,7 @@ def test_a_refusal_is_one_sentence(hub, trained, monkeypatch, code):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
     hub.refuse = code
     with pytest.raises(EbbtideError) as refused:
-        trained.push_to_hub(NAME, token="hf_x")
+        push_to_hub(trained, NAME, token="hf_x")
     assert sentence(refused.value).startswith(f"{NAME!r} can't be uploaded to the hub: ")
     assert refused.value.exit_code == 1
     with pytest.raises(InputError) as refused:
@@ -199,7 +201,7 @@ def test_a_refusal_is_one_sentence(hub, trained, monkeypatch, code):
 @pytest.mark.parametrize("name", ["no_slash/too/many", "bad name", "-x/y", "a/" + "b" * 200])
 def test_a_bad_name_is_one_sentence(hub, trained, name):
     with pytest.raises(EbbtideError) as refused:
-        trained.push_to_hub(name, token="hf_x")
+        push_to_hub(trained, name, token="hf_x")
     assert "can't be uploaded to the hub" in sentence(refused.value)
 
 
@@ -269,9 +271,9 @@ def test_what_leaves_tells_of_no_folder_user_or_machine(hub, away, kind):
     row = Tuned(evaluations=2, sampler="heun", grid="uniform", steps=1, rms=0.1, median=0.1, error=0.1, usual=0.2)
     trained = replace(from_pretrained(away / "run"), tuned=(row,))
     exported = trained.save_pretrained(away / "out", license="mit")
-    trained.push_to_hub(NAME, token="hf_x", license="mit")
+    push_to_hub(trained, NAME, token="hf_x", license="mit")
     leaving = {path.name: path.read_bytes() for path in exported.iterdir()}
-    assert set(leaving) == set(hub.repositories[NAME]) == set(FILES)
+    assert set(leaving) == set(hub.repositories[NAME]) == set(EXPORTED)
     for name, data in [*leaving.items(), *hub.repositories[NAME].items()]:
         for private in (b"jo-77", b"secret-project", str(away.parents[2]).encode()):
             assert private not in data, name
@@ -361,4 +363,4 @@ def test_the_card_cites_the_method(name, cited, tmp_path):
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_card_of_every_recipe_cites_its_own_papers(name, trained):
     card = model_card(replace(trained, recipe=replace(RECIPES[name](), data="two_moons")), NAME)
-    assert CITATIONS[name] in card
+    assert cited(RECIPES[name]) in card

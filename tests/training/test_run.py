@@ -22,13 +22,14 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ebbtide import cli
+from ebbtide.data.prepared import TensorData
 from ebbtide.errors import DivergedError, InputError, StorageError
 from ebbtide.files import locked
 from ebbtide.kinds.images import data as images_data, kind as images
 from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
-from ebbtide.training import checkpoint, trainer as trainer_module
+from ebbtide.training import checkpoint
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.devices import suited
 from ebbtide.training.history import read_metrics
@@ -510,14 +511,14 @@ def test_signals_to_a_real_process(tmp_path):
 def poison(monkeypatch):
     """One of the 50 rows becomes infinite, after it has been standardised; step 3 draws it first."""
     row = int(batch_indices(3, 2, 16, 50)[0])
-    to = trainer_module.TensorData.to
+    to = TensorData.to
 
     def spoilt(self, device):
         data = to(self, device)
         data.x[row] = math.inf
         return data
 
-    monkeypatch.setattr(trainer_module.TensorData, "to", spoilt)
+    monkeypatch.setattr(TensorData, "to", spoilt)
 
 
 def assert_finite_on_disk(folder: Path) -> None:

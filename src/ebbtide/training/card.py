@@ -72,10 +72,9 @@ x = trained.sample(1000, seed=0)"""
     seen = "\n".join(f"    {name!r}: {parts[name](*shape)}," for name, shape in shapes.items())
     return f"""import numpy as np
 
-from ebbtide.kinds.robots.kind import policy
-from ebbtide.training.trained import Trained
+import ebbtide
 
-robot = policy(Trained.from_pretrained({where!r}))
+robot = ebbtide.policy(ebbtide.from_pretrained({where!r}))
 robot.reset()  # before every episode
 observation = {{  # what is seen now, in the robot's units
 {seen}

@@ -84,13 +84,14 @@ def train(
     recipe, folder = start.recipe, Path(out)
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
     accelerator = accelerate(precision, track, folder)
+    fingerprint = settings.fingerprint(data)
     trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate)
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
         "accumulate": accumulate, "solvers": solvers,
     }  # fmt: skip
-    run = _Run(folder, start, trainer, {"how": how, "data": settings.fingerprint(data)}, draw)
+    run = _Run(folder, start, trainer, {"how": how, "data": fingerprint}, draw)
     rehearse(start, trainer)
     started(start.denoiser)
     if compile:
