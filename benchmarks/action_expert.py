@@ -33,7 +33,7 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.networks.action_expert import ActionExpert
-from ebbtide.networks.paligemma import pi0
+from ebbtide.networks.paligemma import paligemma_expert
 from ebbtide.samplers import sample
 
 from .pages import cpu_name, write_section
@@ -76,7 +76,7 @@ def network(size: str, device: str) -> tuple[nn.Module, tuple[int, int], dict[st
         shape = (50, 32)
         shapes: dict[str, tuple[int, ...]] = {"state": (1, 32), "images": (3, 224, 224, 3), "prompt": (48,)}
         with torch.device(device):
-            made = pi0(*shape, observation=shapes, weights="").bfloat16()
+            made = paligemma_expert(*shape, observation=shapes, weights="").bfloat16()
     else:
         options = {"horizon": 16, "images": (3, 192, 192, 3), "prompt": (32,)} | SIZES[size]
         shape = (options.pop("horizon"), 7)

@@ -43,7 +43,7 @@ from ebbtide.data.prepared import TensorData
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.kinds.runs import begin as prepare
 from ebbtide.metrics import sliced_w2
-from ebbtide.networks.embeddings import Fourier
+from ebbtide.networks.clock import Fourier
 from ebbtide.recipes import RECIPES
 from ebbtide.samplers import sample
 from ebbtide.training.ema import ema_decay

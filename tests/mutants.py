@@ -441,7 +441,7 @@ SLIPS = (
     Slip("recipes/recipe.py", "if hosted and not os.path.exists(local)", "if hosted", "a folder here is the hub's",
          ("tests/recipes/test_recipes.py",)),
     # what README's figures rest on
-    Slip("networks/embeddings.py", "f_max: float = 4.0", "f_max: float = 16.0", "time features up to f = 16",
+    Slip("networks/clock.py", "f_max: float = 4.0", "f_max: float = 16.0", "time features up to f = 16",
          ("tests/networks/test_mlp.py",)),
     Slip("networks/mlp.py", "h = h + self.activation(block(h))", "h = self.activation(block(h))", "no residual",
          ("tests/recipes/test_points.py",)),

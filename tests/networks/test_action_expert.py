@@ -13,8 +13,9 @@ import problems
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
-from ebbtide.networks.action_expert import ActionExpert, Expert, digitise, periodic
-from ebbtide.networks.attention import places, rotary
+from ebbtide.networks.action_expert import ActionExpert, Expert, digitise, token_turns
+from ebbtide.networks.clock import periodic
+from ebbtide.networks.parts import token_places
 from ebbtide.specs import options
 
 SIZES = {"depth": 2, "heads": 4, "kv_heads": 2, "head": 6}
@@ -84,7 +85,7 @@ class Given(nn.Module):
         self.h, self.present = h, present
 
     def forward(self):
-        by = rotary(places(self.present), SIZES["head"])
+        by = token_turns(token_places(self.present), SIZES["head"])
         return self.expert.remember(self.h, by, self.present[:, None, None]), self.present
 
 
@@ -118,7 +119,7 @@ def test_the_matrix_is_the_cumulative_rule():
     block = begins.cumsum(0)
     found, rows = sees()
     assert torch.equal(found[rows], ((block[None] <= block[:, None]) & there)[rows])
-    assert places(there[None])[0].tolist() == PLACES
+    assert token_places(there[None])[0].tolist() == PLACES
 
 
 @torch.no_grad()
@@ -132,7 +133,7 @@ def test_who_sees_whom():
             token += 0.1
         net = given(h)
         context = net.context(state=state)
-        assert torch.equal(context["by"], rotary(torch.tensor([PLACES[4:]]), SIZES["head"]))
+        assert torch.equal(context["by"], token_turns(torch.tensor([PLACES[4:]]), SIZES["head"]))
         y = net(x, torch.tensor([0.3]).double(), context=context)
         return [*context["memory"][-1][0][0].transpose(0, 1), *y[0]]
 
@@ -218,7 +219,7 @@ def test_the_context_replaces_the_observation(variant, names):
         seen["prompt"][1, 2:] = 0
     context, x = net.context(**seen), randn(3, H, A)
     for t in (torch.tensor([0.2]), torch.tensor([0.1, 0.5, 1.0])):
-        assert torch.equal(net(x, t, context=context, label=None), net(x, t, **seen))
+        assert torch.equal(net(x, t, context=context), net(x, t, **seen))
     once = net.context(**{name: value[:1] for name, value in seen.items()})  # one observation for all three
     expected = net(x, t, **{name: value[:1].expand_as(value) for name, value in seen.items()})
     torch.testing.assert_close(net(x, t, context=once), expected, rtol=0, atol=1e-5)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ebbtide.errors import InputError
-from ebbtide.networks.action_transformer import ActionTransformer, Cross
+from ebbtide.networks.action_transformer import ActionTransformer, CrossAttention
 
 SEEN = {"images": (2, 16, 32, 3), "state": (1, 3)}
 SMALL = {"width": 16, "depth": 2, "head": 8, "heads": 4, "channels": 16}
@@ -29,7 +29,7 @@ def test_cross_attention_by_hand():
     """Values of what is real, weighted by softmax(q · k / √head), head by head."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        cross = Cross(8, 4)
+        cross = CrossAttention(8, 4)
     h, k, v = randn(2, 3, 8), randn(2, 5, 8, seed=2), randn(2, 5, 8, seed=3)
     real = torch.tensor([[True, True, False, True, False], [True] * 5])
     seen = torch.stack([k, v], 1).unflatten(3, (2, 4)).transpose(2, 3)

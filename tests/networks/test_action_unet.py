@@ -15,7 +15,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
 from ebbtide.networks.action_transformer import ActionTransformer
-from ebbtide.networks.action_unet import ActionUNet, Conv, NormSiLU
+from ebbtide.networks.action_unet import ActionUNet, StepConv, StepNormSiLU
 from ebbtide.samplers import sample
 from ebbtide.specs import bind
 
@@ -56,7 +56,7 @@ def test_chunks_of_any_horizon(make, horizon, shapes):
     head = make(horizon, 5, observation=shapes)
     x, seen = randn(3, horizon, 5), observe(3, shapes)
     for t in (torch.rand(3), torch.rand(1)):
-        y = head(x, t, label=None, **seen)
+        y = head(x, t, **seen)
         assert y.shape == x.shape
         assert not y.any()  # at first
 
@@ -204,14 +204,14 @@ def test_options_of_the_command(spec, options):
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_the_convolution_is_torch_s(kernel):
-    conv, x = Conv(3, 4, kernel), randn(2, 7, 3)
+    conv, x = StepConv(3, 4, kernel), randn(2, 7, 3)
     weight = conv.weight.unflatten(1, (kernel, 3)).mT  # (out, into, kernel)
     torch.testing.assert_close(conv(x), F.conv1d(x.mT, weight, conv.bias, padding=kernel // 2).mT)
 
 
 @pytest.mark.parametrize("channels", [6, 64])
 def test_the_norm_is_torch_s(channels):
-    norm, x, scale, shift = NormSiLU(channels, 4), randn(40, 16, channels), randn(40, channels), randn(1, channels)
+    norm, x, scale, shift = StepNormSiLU(channels, 4), randn(40, 16, channels), randn(40, channels), randn(1, channels)
     groups = 4 if channels == 64 else 3
     assert norm.num_groups == groups
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
@@ -238,7 +238,7 @@ def test_levels_see_ever_more_steps():
     for multipliers, reach in (("1", 1), ("1-1", 2), ("1-1-1", 4)):
         head = network(unet, shapes=STATE, multipliers=multipliers, kernel=1)
         for module in head.modules():
-            if isinstance(module, NormSiLU):
+            if isinstance(module, StepNormSiLU):
                 module.forward = lambda h, *film: h
         x = randn(1, 8, 2)
         x.requires_grad_()
@@ -257,7 +257,7 @@ def test_levels_see_ever_more_steps():
         ({"blocks": 0}, ("blocks", "0")),
         ({"dropout": 1.0}, ("dropout", "0.99", "1.0")),
         ({"layers": -1}, ("layers", "-1")),
-        ({"multipliers": "1-x"}, ("multipliers", "'1-x'")),
+        ({"multipliers": "1-x"}, ("action_unet: multipliers", "'1-x'")),
     ],
 )
 def test_options_that_are_refused(options, words):

@@ -14,7 +14,8 @@ from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
-from ebbtide.networks.dit import Attention, Block, DiT, patchify, rotary, sincos, turn, unpatchify
+from ebbtide.networks.dit import DiT, DiTBlock, patch_turns, patchify, unpatchify
+from ebbtide.networks.parts import SelfAttention, sincos, turn
 from ebbtide.specs import bind
 
 SMALL = {"width": 16, "depth": 2, "head": 8}
@@ -131,7 +132,7 @@ def test_turning_by_hand():
     """A head of 4 has the frequency 1 alone: channels 0 and 2 turn with the column, 1 and 3 with the row."""
     q = torch.tensor([1.0, 1, 0, 0]).expand(1, 1, 6, 4)
     c1, s1, c2, s2 = math.cos(1), math.sin(1), math.cos(2), math.sin(2)
-    turned = turn(q, rotary(2, 3, 4))[0, 0]
+    turned = turn(q, patch_turns(2, 3, 4))[0, 0]
     torch.testing.assert_close(turned[0], torch.tensor([1.0, 1, 0, 0]))
     torch.testing.assert_close(turned[2], torch.tensor([c2, 1, s2, 0]))
     torch.testing.assert_close(turned[5], torch.tensor([c2, c1, s2, s1]))
@@ -139,15 +140,15 @@ def test_turning_by_hand():
 
 def test_rotary_frequencies():
     """A head of 8 has frequencies 1 and 100^(-1/2) = 0.1, first for the column, then for the row."""
-    cos, sin = rotary(3, 4, 8)
+    cos, sin = patch_turns(3, 4, 8)
     angles = torch.tensor([3.0, 0.3, 2, 0.2])
-    torch.testing.assert_close(cos[11], angles.cos())
-    torch.testing.assert_close(sin[11], angles.sin())
+    torch.testing.assert_close(cos[11], angles.cos().repeat(2))
+    torch.testing.assert_close(sin[11], torch.cat([-angles.sin(), angles.sin()]))
 
 
 def test_rotary_scores_depend_on_the_displacement_alone():
     """One query and one key at all places of 5 × 6: equal displacements score alike, others differ."""
-    by = rotary(5, 6, 8)
+    by = patch_turns(5, 6, 8)
     q, k = (turn(randn(8, seed=seed).expand(1, 1, 30, 8), by)[0, 0] for seed in (1, 2))
     scores = (q @ k.mT).reshape(5, 6, 5, 6)
     seen = {}
@@ -161,7 +162,7 @@ def test_rotary_scores_depend_on_the_displacement_alone():
 
 def test_attention_by_hand():
     """q = 0 weighs all patches alike, so each gets the mean of the values; one head of two channels."""
-    attention = Attention(2, 2)
+    attention = SelfAttention(2, 2)
     with torch.no_grad():
         attention.qkv.weight.copy_(torch.cat([torch.zeros(2, 2), torch.randn(2, 2), torch.eye(2)]))
         attention.out.weight.copy_(torch.eye(2))
@@ -190,13 +191,13 @@ def test_no_modulation_at_the_start():
 
 def test_a_fresh_block_is_the_identity():
     h = torch.randn(2, 6, 16)
-    assert torch.equal(Block(16, 8, 64, 0.0)(h, torch.randn(2, 16)), h)
+    assert torch.equal(DiTBlock(16, 8, 64, 0.0)(h, torch.randn(2, 16)), h)
 
 
 @pytest.mark.parametrize(("gate", "branch"), [(2, "attention"), (5, "mlp")])
 def test_each_gate_opens_its_branch(gate, branch):
     """With γ = 3 and no shift or scale a block adds three times its branch of the normalised tokens."""
-    block, h = Block(16, 8, 64, 0.0), torch.randn(2, 6, 16)
+    block, h = DiTBlock(16, 8, 64, 0.0), torch.randn(2, 6, 16)
     with torch.no_grad():
         block.modulation[1].bias.unflatten(0, (6, 16))[gate] = 3
     normal = (h - h.mean(-1, keepdim=True)) / h.std(-1, correction=0, keepdim=True)
@@ -281,7 +282,7 @@ def test_only_positions_tell_patches_apart():
 def test_a_rotary_network_does_not_know_where_its_image_lies():
     """On 2 × 3 patches in the middle of a larger grid it says the same; with sincos it doesn't."""
     x, t = randn(2, 1, 4, 6), torch.rand(2)
-    for positions, far in (("rotary", rotary(7, 9, 8)), ("sincos", sincos(7, 9, 16)[None])):
+    for positions, far in (("rotary", patch_turns(7, 9, 8)), ("sincos", sincos(7, 9, 16)[None])):
         dit = network(positions=positions)
         y = dit(x, t)
         middle = far.unflatten(1, (7, 9))[:, 4:6, 5:8].flatten(1, 2)
@@ -491,5 +492,5 @@ def test_images_of_another_shape_are_refused():
 
 
 def test_it_says_which_label_is_no_class():
-    """What the trainer hides labels behind: without it no DiT could be trained by class."""
-    assert NETWORKS["dit-tiny"](1, 8, 8, 10).classes == 10
+    """The one after the last class, which training puts in the place of hidden labels."""
+    assert NETWORKS["dit-tiny"](1, 8, 8, 10).from_label.null == 10

@@ -7,7 +7,8 @@ import torch
 
 import problems
 from ebbtide.errors import InputError
-from ebbtide.networks.observation import ObservationEncoder, RandomShift, Stem, Summary, check, check_shapes, positions
+from ebbtide.networks.observation import ObservationEncoder, RandomShift, Stem, Summary, check, check_shapes
+from ebbtide.networks.parts import positions
 
 SHAPES = {"state": (2, 3), "images": (2, 32, 48, 3), "prompt": (4,)}
 CELLS = 2 * 3

@@ -17,9 +17,9 @@ ROWS = {
     "unet-ddpm-cifar10:width=32,head=64": ((3, 8, 8, 3), {}),
     "dit:width=24,head=12": ((1, 8, 8, 3), {}),
     "dit-tiny:positions=rotary": ((1, 8, 8, 0), {}),
-    "action_expert:width=16,heads=2,head=8": ((4, 2, 0), SEEN),
-    "action_unet:width=8,emb=16": ((4, 2, 0), SEEN),
-    "action_transformer:width=16,head=8,emb=16": ((4, 2, 0), {"observation": {"images": (1, 96, 96, 3)}}),
+    "action_expert:width=16,heads=2,head=8": ((4, 2), SEEN),
+    "action_unet:width=8,emb=16": ((4, 2), SEEN),
+    "action_transformer:width=16,head=8,emb=16": ((4, 2), {"observation": {"images": (1, 96, 96, 3)}}),
 }
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from ebbtide.errors import InputError
 from ebbtide.networks.action_expert import ActionExpert
-from ebbtide.networks.paligemma import PaliGemma, pi0, resized
+from ebbtide.networks.paligemma import PaliGemma, letterboxed, paligemma_expert
 
 transformers = pytest.importorskip("transformers", minversion="5.4")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -78,12 +78,12 @@ def test_images_are_fitted_into_a_square():
     """Two rows of four, black and white, into 2 × 2: one row of two, its neighbours' means, half a row too short."""
     row = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)
     image = row[None, None, :, None].expand(1, 2, 4, 3)
-    assert torch.equal(resized(image, 4)[0, 0, 1:3], torch.tensor([[-1.0, -1, 1, 1]] * 2))
-    assert (resized(image, 4)[0, :, [0, 3]] == -1).all()
-    assert resized(image.transpose(1, 2), 4)[0, 0, :, 1].tolist() == [-1, -1, 1, 1]
-    assert resized(image, 2).shape == (1, 3, 2, 2)
+    assert torch.equal(letterboxed(image, 4)[0, 0, 1:3], torch.tensor([[-1.0, -1, 1, 1]] * 2))
+    assert (letterboxed(image, 4)[0, :, [0, 3]] == -1).all()
+    assert letterboxed(image.transpose(1, 2), 4)[0, 0, :, 1].tolist() == [-1, -1, 1, 1]
+    assert letterboxed(image, 2).shape == (1, 3, 2, 2)
     grey = torch.full((1, 7, 5, 3), 51, dtype=torch.uint8)  # 51 / 127.5 - 1 = -0.6
-    found = resized(grey, 14)[0, 0]
+    found = letterboxed(grey, 14)[0, 0]
     torch.testing.assert_close(found[:, 2:12], torch.full((14, 10), -0.6))
     assert (found[:, :2] == -1).all()
     assert (found[:, 12:] == -1).all()
@@ -205,7 +205,7 @@ def test_the_row(tmp_path):
     words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "go\n": 7}, unk_token="<unk>"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", pad_token="<pad>")
     tokenizer.save_pretrained(tmp_path)
-    net = pi0(H, A, observation=SHAPES, weights=str(tmp_path), width=8, hidden=12, pad_to=4, frozen=True)
+    net = paligemma_expert(H, A, observation=SHAPES, weights=str(tmp_path), width=8, hidden=12, pad_to=4, frozen=True)
     assert net.from_action.in_features == net.from_state.in_features == 4
     for name, part in net.prefix.model.state_dict().items():
         assert torch.equal(part, saved.state_dict()[name]), name
@@ -216,7 +216,9 @@ def test_the_row(tmp_path):
 def test_the_full_size():
     """Gemma 2B with SigLIP So400m, and an expert of 300 million (arXiv:2410.24164, Appendix B)."""
     with torch.device("meta"):
-        net = pi0(50, 32, observation={"state": (1, 32), "images": (3, 224, 224, 3), "prompt": (48,)}, weights="")
+        net = paligemma_expert(
+            50, 32, observation={"state": (1, 32), "images": (3, 224, 224, 3), "prompt": (48,)}, weights=""
+        )
     sizes = {name: sum(p.numel() for p in part.parameters()) / 1e9 for name, part in net.named_children()}
     assert sizes["expert"] == pytest.approx(0.311, abs=0.001)
     assert sizes["prefix"] == pytest.approx(2.92, abs=0.01)
@@ -229,7 +231,7 @@ def test_what_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=f"weights '{tmp_path}' can't be had"):
         PaliGemma(str(tmp_path))
     with pytest.raises(InputError, match=r"tokenizer .* can't be had"):
-        pi0(H, A, observation=SHAPES, weights="", tokenizer=str(tmp_path))
+        paligemma_expert(H, A, observation=SHAPES, weights="", tokenizer=str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'ebbtide\[paligemma\]'"):
         PaliGemma(config)

@@ -11,7 +11,9 @@ from torch import nn
 
 from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
-from ebbtide.networks.unet import Attention, Block, Downsample, UNet, Upsample, largest_divisor, norm_silu
+from ebbtide.networks.fused import norm_silu
+from ebbtide.networks.parts import largest_divisor
+from ebbtide.networks.unet import Downsample, ImageBlock, PixelAttention, UNet, Upsample
 from ebbtide.specs import bind
 from problems import fill
 
@@ -193,8 +195,8 @@ def test_a_fresh_network_says_zero(name):
 
 def test_fresh_blocks_change_nothing():
     """Residual: the second convolution and attention's output start at 0."""
-    attend = Attention(8, head=4, groups=2, eps=1e-5)
-    block = Block(8, 8, attend, emb=6, conditioning="scale_shift", groups=2, eps=1e-5, dropout=0.5)
+    attend = PixelAttention(8, head=4, groups=2, eps=1e-5)
+    block = ImageBlock(8, 8, attend, emb=6, conditioning="scale_shift", groups=2, eps=1e-5, dropout=0.5)
     x, emb = torch.randn(2, 8, 4, 4), torch.randn(2, 6)
     assert torch.equal(block(x, emb), x)
     with torch.no_grad():
@@ -249,7 +251,7 @@ def test_every_skip_reaches_the_way_up():
     x, t = inputs(1, 1, 8, 8)
     heard = []
     for stage in network.up:
-        if isinstance(stage, Block):
+        if isinstance(stage, ImageBlock):
             stage.register_forward_pre_hook(lambda _, args: heard.append(args[0].shape[1:]))
     network(x, t)
     # (channels from below + channels of the skip, rows, columns): last in, first out.
@@ -292,7 +294,7 @@ def test_statistics_are_not_taken_in_bf16():
 
 
 def test_a_block_scales_by_one_plus_the_first_half_and_shifts_by_the_second():
-    block = fill(Block(2, 2, emb=1, conditioning="scale_shift", groups=1, eps=1e-5, dropout=0.0))
+    block = fill(ImageBlock(2, 2, emb=1, conditioning="scale_shift", groups=1, eps=1e-5, dropout=0.0))
     for part in (block.conv1, block.conv2):
         nn.init.dirac_(part.weight)
         nn.init.zeros_(part.bias)
@@ -309,16 +311,16 @@ def test_a_block_scales_by_one_plus_the_first_half_and_shifts_by_the_second():
 
 def test_a_block_that_adds_does_so_before_the_norm():
     """One group a channel: an addend of the whole map is normed away, as no scale or shift would be."""
-    block = fill(Block(2, 2, emb=3, conditioning="add", groups=2, eps=1e-5, dropout=0.0))
+    block = fill(ImageBlock(2, 2, emb=3, conditioning="add", groups=2, eps=1e-5, dropout=0.0))
     x = torch.randn(1, 2, 4, 4)
     close(block(x, torch.randn(1, 3)), block(x, 5 * torch.randn(1, 3)))
-    block = fill(Block(2, 2, emb=3, conditioning="add", groups=1, eps=1e-5, dropout=0.0), std=1.0)
+    block = fill(ImageBlock(2, 2, emb=3, conditioning="add", groups=1, eps=1e-5, dropout=0.0), std=1.0)
     assert not torch.allclose(block(x, torch.randn(1, 3)), block(x, 5 * torch.randn(1, 3)), atol=1e-3)
 
 
 def test_attention_by_hand():
     """Two pixels, one channel, q = k = v = x and no norm: weights e^{x_i x_j} / Σ."""
-    attend = Attention(1, head=64, groups=1, eps=1e-5, norm=False)
+    attend = PixelAttention(1, head=64, groups=1, eps=1e-5, norm=False)
     for part, weight in ((attend.qkv, 1.0), (attend.out, 1.0)):
         nn.init.constant_(part.weight, weight)
         nn.init.zeros_(part.bias)
@@ -331,13 +333,13 @@ def test_attention_by_hand():
 
 def test_heads():
     """As many channels each as divide the level's: 64 where they can, fewer where they can't."""
-    heads = lambda channels, head: Attention(channels, head=head, groups=1, eps=1e-5).heads
+    heads = lambda channels, head: PixelAttention(channels, head=head, groups=1, eps=1e-5).heads
     assert [heads(128, 64), heads(32, 64), heads(96, 64), heads(288, 64), heads(128, 256)] == [2, 1, 2, 6, 1]
 
 
 def test_a_head_has_its_own_weights():
     """What two heads of four channels see is not what one of eight sees."""
-    one, two = (fill(Attention(8, head=head, groups=2, eps=1e-5), std=0.5) for head in (8, 4))
+    one, two = (fill(PixelAttention(8, head=head, groups=2, eps=1e-5), std=0.5) for head in (8, 4))
     x = torch.randn(1, 8, 2, 3)
     assert not torch.allclose(one(x), two(x), atol=1e-3)
     pixels = nn.functional.group_norm(x, 2, two.norm.weight, two.norm.bias).flatten(2).mT
@@ -376,7 +378,7 @@ def test_an_upsample_repeats_pixels():
                                                   ("plain", (False, False))])  # fmt: skip
 def test_the_middle(middle, expected):
     attention = unet(middle=middle).middle[0].attention
-    has = isinstance(attention, Attention)
+    has = isinstance(attention, PixelAttention)
     assert (has, has and isinstance(attention.norm, nn.GroupNorm)) == expected
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..memory import room
-from ..networks.action_expert import ActionExpert, Layer
+from ..networks.action_expert import ActionExpert, GemmaLayer
 from ..networks.paligemma import PaliGemma
 from ..specs import pick
 
@@ -128,7 +128,7 @@ def _names(network: ActionExpert) -> Iterator[tuple[str, tuple[str, ...], list[i
             _, i, part, kind = rest.split(".", 3)
             theirs = tuple(f"expert.layers.{i}.{name}.{kind}" for name in _PARTS[part])
             layer = network.expert.layers[int(i)]
-            assert isinstance(layer, Layer)
+            assert isinstance(layer, GemmaLayer)
             if part == "qkv":
                 sizes = [count * layer.head for count in layer.counts]
             elif part == "gate_up":

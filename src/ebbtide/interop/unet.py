@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ..core.paths import VE, Linear
 from ..errors import InputError
 from ..files import dump_json, load_json, read_file
-from ..networks.embeddings import Timestep
+from ..networks.clock import Timestep
 from ..networks.outline import Outline, fill
-from ..networks.unet import Attention, Block, Downsample, UNet
+from ..networks.unet import Downsample, ImageBlock, PixelAttention, UNet
 from ..specs import pick
 from ..training import checkpoint
 from .diffusers import SCHEDULERS, Converted, from_diffusers
@@ -198,12 +198,12 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 def _config(network: UNet) -> dict[str, Any]:
     """A UNet's options as their settings, where they aren't the defaults."""
     clock, block, parts = network.from_time[0], network.middle[0], list(network.modules())
-    assert isinstance(block, Block)
+    assert isinstance(block, ImageBlock)
     norms = {part.num_groups for part in parts if isinstance(part, nn.GroupNorm)}
-    attentions = [part for part in parts if isinstance(part, Attention)]
+    attentions = [part for part in parts if isinstance(part, PixelAttention)]
     single = all(part.heads == 1 for part in attentions)
     heads = {part.qkv.in_features // part.heads for part in attentions}
-    bare = isinstance(block.attention, Attention) and isinstance(block.attention.norm, nn.Identity)
+    bare = isinstance(block.attention, PixelAttention) and isinstance(block.attention.norm, nn.Identity)
     if not isinstance(clock, Timestep):
         raise InputError("Only a network with time=timestep can be saved for diffusers; this one has time=fourier.")
     if network.patch != 1 or (bare and block.adds):
@@ -229,7 +229,7 @@ def _config(network: UNet) -> dict[str, Any]:
         "attn_norm_num_groups": None if bare else block.norm1.num_groups,
         "norm_eps": block.norm1.eps,
         "resnet_time_scale_shift": "default" if block.adds else "scale_shift",
-        "add_attention": isinstance(block.attention, Attention),
+        "add_attention": isinstance(block.attention, PixelAttention),
         "num_class_embeds": None
         if network.from_label is None
         else network.classes + bool(network.from_label.weight[-1].any()),
@@ -295,7 +295,7 @@ def _names(network: UNet) -> dict[str, list[str]]:
     """The names of each of our tensors there: one, but three where they keep q, k and v apart."""
     places = {ours: [theirs] for ours, theirs in _PARTS.items()}
     for ours, stage, level, place in _stages(network):
-        if isinstance(stage, Block):
+        if isinstance(stage, ImageBlock):
             for part in ("norm1", "conv1", "from_emb", "norm2", "conv2", "shortcut"):
                 places[f"{ours}.{part}"] = [f"{level}.resnets.{place}.{_IN_BLOCK.get(part, part)}"]
             for part, theirs in _IN_ATTENTION.items():

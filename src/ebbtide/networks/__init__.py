@@ -10,7 +10,7 @@ from .action_transformer import ActionTransformer
 from .action_unet import ActionUNet
 from .dit import DiT
 from .mlp import MLP
-from .paligemma import pi0
+from .paligemma import paligemma_expert
 from .unet import UNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -31,8 +31,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "dit-b2": partial(DiT, width=768, depth=12),
     # chunks of a robot's actions
     "action_expert": ActionExpert,
-    "pi0": pi0,
-    "pi05": partial(pi0, variant="pi05"),
+    "pi0": paligemma_expert,
+    "pi05": partial(paligemma_expert, variant="pi05"),
     "action_unet": ActionUNet,
     "action_transformer": ActionTransformer,
 }  # fmt: skip

@@ -25,21 +25,13 @@ from torch.nn.functional import gelu, pad
 
 from ..errors import InputError
 from ..specs import pick
-from .attention import AdaRMSNorm, RMSNorm, attend, places, rotary, turn
+from .clock import periodic
 from .observation import ObservationEncoder, check, check_shapes
+from .parts import AdaRMSNorm, RMSNorm, angles, attend, check_batch, check_sizes, rotary, token_places, turn, zeroed
 
 VARIANTS = ("pi0", "pi05")
 BINS = 256
 Memory = Sequence[tuple[Tensor, Tensor]]  # keys and values of each layer, both (b, kv_heads, m, head)
-
-
-def periodic(
-    t: Float[Tensor, " b"], features: int, shortest: float = 4e-3, longest: float = 4.0
-) -> Float[Tensor, "b features"]:
-    """sin(2πt/p), cos(2πt/p) for periods p spaced evenly in log from 4e-3 to 4, in float64: 2πt/p is up to 1571."""
-    i = torch.arange(features // 2, dtype=torch.float64, device=t.device) / (features // 2 - 1)
-    angle = 2 * math.pi / shortest * t[:, None].double() * (shortest / longest) ** i
-    return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 def digitise(state: Float[Tensor, "*b s"]) -> Int[Tensor, "*b s"]:
@@ -54,10 +46,23 @@ def as_mask(present: Bool[Tensor, "b m"]) -> Bool[Tensor, "b 1 1 m"] | None:
     return present[:, None, None]
 
 
-class Layer(nn.Module):
-    """h ← h + W_o attention(norm₁ h);  h ← h + W_d (gelu(W_g n) · W_u n), n = norm₂ h: a Gemma layer.
+def token_turns(place: Int[Tensor, "b n"], head: int) -> Float[Tensor, "2 b 1 n head"]:
+    """`rotary` of the tokens' places, for all heads."""
+    return rotary(angles(place[:, None], head // 2))
 
-    With a condition c the norms are adaptive and gate both sums. blind: it has keys and values, and nothing after them.
+
+def unbiased(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer without a bias whose weights, drawn from N(0, 1 / inputs), keep the variance, as in π0's code."""
+    layer = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    return layer
+
+
+class GemmaLayer(nn.Module):
+    """h ← h + W_o attention(norm₁ h);  h ← h + W_d (gelu(W_g n) · W_u n), n = norm₂ h (arXiv:2403.08295, Section 2).
+
+    h: (b, n, width). With a condition c, (b, width), the norms are adaptive and gate both sums (AdaRMSNorm).
+    blind: it has keys and values, and nothing after them.
     """
 
     def __init__(
@@ -68,12 +73,12 @@ class Layer(nn.Module):
         self.counts = (0 if blind else heads, kv_heads, kv_heads)
         self.head = head
         self.norm1 = norm(width)
-        self.qkv = linear(width, sum(self.counts) * head)
+        self.qkv = unbiased(width, sum(self.counts) * head)
         if not blind:
-            self.out = linear(heads * head, width)
+            self.out = unbiased(heads * head, width)
             self.norm2 = norm(width)
-            self.gate_up = linear(width, 2 * hidden)
-            self.down = linear(hidden, width)
+            self.gate_up = unbiased(width, 2 * hidden)
+            self.down = unbiased(hidden, width)
 
     def ask(
         self, h: Float[Tensor, "b n width"], by: Tensor, past: tuple[Tensor, Tensor] | None, c: Tensor | None = None
@@ -109,20 +114,13 @@ def add(h: Tensor, more: Tensor, gate: Tensor | None) -> Tensor:
     return h + more if gate is None else torch.addcmul(h, more, gate.to(h.dtype)).to(h.dtype)
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Without a bias, and weights that keep the variance, as in π0's code."""
-    layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.normal_(layer.weight, std=inputs**-0.5)
-    return layer
-
-
 class Expert(nn.Module):
-    """A Gemma without its words: `depth` layers and a last norm.
+    """h ← layerᵢ(h), i = 1 … depth;  norm(h): a Gemma without its words, h and the output (b, n, width).
 
     remembers: it only makes keys and values for another expert to see; of its last layer nothing else is needed.
     """
 
-    layers: Any  # of Layer
+    layers: Any  # of GemmaLayer
 
     def __init__(
         self, *, width: int, hidden: int, depth: int, heads: int, kv_heads: int, head: int,
@@ -130,7 +128,7 @@ class Expert(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.layers = nn.ModuleList(
-            Layer(width, hidden, heads, kv_heads, head, adaptive, blind=remembers and i == depth - 1)
+            GemmaLayer(width, hidden, heads, kv_heads, head, adaptive, blind=remembers and i == depth - 1)
             for i in range(depth)
         )
         if not remembers:
@@ -181,11 +179,14 @@ class SmallPrefix(nn.Module):
             tokens = self.bin(digitise(state).flatten(1)) + self.place
             parts.append((tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)))
         h, present = (torch.cat(each, 1) for each in zip(*parts))
-        return self.expert.remember(h, rotary(places(present), self.head), as_mask(present)), present
+        return self.expert.remember(h, token_turns(token_places(present), self.head), as_mask(present)), present
 
 
 class ActionExpert(nn.Module):
-    """ŷ of a chunk of `horizon` actions, from an observation of `state`, `images` and `prompt` in these shapes.
+    """ŷ = W expert(mlp(W x, φ(t)); state, prefix(images, prompt)) + b: π0's (arXiv:2410.24164, Appendix B).
+
+    x, ŷ: (b, horizon, action_dim); t: (b,) or (1,). observation: the shapes of `state`, `images` and `prompt` without
+    the batch, which are given by name. φ: `periodic`.
 
     width, hidden: channels of an action's token, and of the gated MLP of a layer (0: 4 width). depth: layers.
     heads, kv_heads, head: heads that ask, heads that answer them (a divisor of heads), and the channels of one.
@@ -199,25 +200,23 @@ class ActionExpert(nn.Module):
     all numbers beyond [-1, 1]: only their sign would be left.
 
     π0's published weights know padded actions whose padding is noise like the rest: for them let `action_dim` be 32.
-    The last layer starts at zero, hence ŷ = 0. `label` is of no use here.
+    The last layer starts at zero, hence ŷ = 0.
     """
 
     def __init__(
-        self, horizon: int, action_dim: int, classes: int = 0, /, *,
+        self, horizon: int, action_dim: int, /, *,
         observation: Mapping[str, tuple[int, ...]],
         width: int = 128, hidden: int = 0, depth: int = 4, heads: int = 4, kv_heads: int = 1, head: int = 32,
         prefix_width: int = 0, prefix_hidden: int = 0, pad_to: int = 0, variant: str = "pi0",
         prefix: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value, low, high in (
-            ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 4, 65536),
-            ("hidden", hidden, 0, 2**20), ("depth", depth, 1, 1024), ("heads", heads, 1, 1024),
-            ("kv_heads", kv_heads, 1, heads), ("head", head, 2, 65536), ("prefix_width", prefix_width, 0, 65536),
-            ("prefix_hidden", prefix_hidden, 0, 2**20), ("pad_to", pad_to, 0, 65536),
-        ):  # fmt: skip
-            if not low <= value <= high:
-                raise InputError(f"action_expert: {name} must be at least {low} and at most {high}; got {value}.")
+        check_sizes(
+            "action_expert", horizon=(horizon, 1, 65536), action_dim=(action_dim, 1, 65536), width=(width, 4, 65536),
+            hidden=(hidden, 0, 2**20), depth=(depth, 1, 1024), heads=(heads, 1, 1024), kv_heads=(kv_heads, 1, heads),
+            head=(head, 2, 65536), prefix_width=(prefix_width, 0, 65536), prefix_hidden=(prefix_hidden, 0, 2**20),
+            pad_to=(pad_to, 0, 65536),
+        )  # fmt: skip
         pick(VARIANTS, variant, "action_expert: variant")
         for name, value in (("width", width), ("head", head)):
             if value % 2:  # a sine and a cosine
@@ -248,15 +247,13 @@ class ActionExpert(nn.Module):
         inner = nn.Linear(width if self.adaptive else 2 * width, width)
         self.time = nn.Sequential(inner, nn.SiLU(), nn.Linear(width, width))
         self.expert = Expert(width=width, hidden=hidden or 4 * width, adaptive=self.adaptive, **sizes)
-        self.out = nn.Linear(width, action_dim + self.pad_action)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = zeroed(nn.Linear(width, action_dim + self.pad_action))
 
     def context(self, **observation: Tensor) -> dict[str, Any]:
         """Everything that depends on neither x nor t: what the actions will see, and where they stand.
 
         memory: keys and values of the prefix and the state, layer by layer. mask: which of these and of the actions are
-        there (None: all). by: the actions' places, for `turn`. Of one observation it serves a batch of any size.
+        there (None: all). by: the actions' token_places, for `turn`. Of one observation it serves a batch of any size.
         """
         check(self.shapes, observation)
         weight = self.from_action.weight
@@ -269,11 +266,11 @@ class ActionExpert(nn.Module):
         if self.from_state is not None:
             present = pad(present, (0, 1), value=True)
             h = self.from_state(pad(observation["state"].flatten(1), (0, self.pad_state)).to(weight.dtype))
-            by = rotary(places(present)[:, -1:], self.head)
+            by = token_turns(token_places(present)[:, -1:], self.head)
             memory = self.expert.remember(h[:, None], by, as_mask(present), memory)
         horizon = self.shape[0]
         present = pad(present, (0, horizon), value=True)
-        by = rotary(places(present)[:, -horizon:], self.head)
+        by = token_turns(token_places(present)[:, -horizon:], self.head)
         return {"memory": memory, "mask": as_mask(present), "by": by}
 
     def forward(
@@ -281,15 +278,10 @@ class ActionExpert(nn.Module):
         x: Float[Tensor, "b h a"],
         t: Float[Tensor, " #b"],
         *,
-        label: Tensor | None = None,
         context: dict[str, Any] | None = None,
         **observation: Tensor,
     ) -> Float[Tensor, "b h a"]:
-        if x.shape[1:] != self.shape:
-            raise InputError(
-                f"action_expert: x must be a batch of shape (b, {', '.join(map(str, self.shape))}); "
-                f"got {tuple(x.shape)}."
-            )
+        check_batch("action_expert", x, self.shape)
         if context is None:
             context = self.context(**observation)
         weight = self.from_action.weight

@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention, silu
+from torch.nn.functional import pad, silu
 
 from ..errors import InputError
-from .dit import Attention, linear, modulate
-from .embeddings import Fourier
-from .observation import Shapes, Summary, positions
-from .unet import zeroed
+from .clock import perceptron
+from .observation import Shapes, Summary
+from .parts import SelfAttention, attend, check_batch, check_sizes, linear, modulate, positions, zeroed
 
 
-class Cross(nn.Module):
-    """softmax(q kᵀ / √head) v of every action with the keys and values of what is seen."""
+class CrossAttention(nn.Module):
+    """W_out softmax(q kᵀ / √head) v + b, q = W_q h + b: every action asks the keys and values of what is seen.
+
+    Vaswani et al. 2017, arXiv:1706.03762, Section 3.2.3. h: (b, n, width); seen: (b, 2, heads, m, head), k and v;
+    real: (b, m), which of these m tokens are there.
+    """
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
@@ -32,20 +35,24 @@ class Cross(nn.Module):
         q = self.q(h).unflatten(2, (-1, self.head)).transpose(1, 2)
         k, v = seen.expand(len(h), -1, -1, -1, -1).unbind(1)
         mask = real[:, None, None].expand(len(h), -1, 1, -1)
-        return self.out(scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v, mask))
 
 
-class Block(nn.Module):
-    """h ← h + γ attention(adaLN h), h ← h + γ cross(adaLN h, seen), h ← h + γ mlp(adaLN h), each γ 0 at first."""
+class ChunkBlock(nn.Module):
+    """h ← h + γ attention(adaLN h), h ← h + γ cross(adaLN h, seen), h ← h + γ mlp(adaLN h), each γ 0 at first.
+
+    adaLN h = norm(h) (1 + scale) + shift, all (shift, scale, γ) = W c + b (arXiv:2212.09748, Section 3.2).
+    h: (b, n, width), c: (b, emb); seen, real: see CrossAttention.
+    """
 
     def __init__(self, width: int, head: int, hidden: int, dropout: float, emb: int, sees: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attention = Attention(width, head)
-        self.cross = Cross(width, head) if sees else None
+        self.attention = SelfAttention(width, head)
+        self.cross = CrossAttention(width, head) if sees else None
         self.mlp = nn.Sequential(linear(width, hidden), nn.SiLU(), linear(hidden, width))
         self.dropout = nn.Dropout(dropout)
-        self.modulation = linear(emb, (9 if sees else 6) * width, zero=True)
+        self.modulation = zeroed(nn.Linear(emb, (9 if sees else 6) * width))
 
     def forward(
         self, h: Float[Tensor, "b n width"], c: Float[Tensor, "#b emb"], seen: Tensor | None, real: Tensor | None
@@ -60,7 +67,10 @@ class Block(nn.Module):
 
 
 class ActionTransformer(nn.Module):
-    """ŷ of a chunk (horizon, action_dim), given an observation; called as network(x, t, state=…, images=…).
+    """h = W x + b + positions;  h ← block(h, c, seen), `depth` times;  ŷ = W adaLN(h) + b, c = SiLU(time(t) + seen).
+
+    x, ŷ: (b, horizon, action_dim); t: (b,) or (1,); called as network(x, t, state=…, images=…, prompt=…).
+
 
     width, depth, head, mlp_ratio, dropout: as in DiT. patch: actions of one token.
     emb: channels in which time and observation are added up; layers: residual layers on the observation before that.
@@ -72,22 +82,19 @@ class ActionTransformer(nn.Module):
     """
 
     def __init__(
-        self, horizon: int, action_dim: int, classes: int = 0, /, *, observation: Shapes,
+        self, horizon: int, action_dim: int, /, *, observation: Shapes,
         width: int = 96, depth: int = 4, head: int = 32, patch: int = 1, mlp_ratio: float = 4.0, dropout: float = 0.0,
         emb: int = 256, layers: int = 2, heads: int = 16, channels: int = 64, shift: int = 4,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value, low, high in (
-            ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
-            ("depth", depth, 1, 1024), ("head", head, 1, 65536), ("patch", patch, 1, horizon),
-            ("mlp_ratio", mlp_ratio, 1, 64), ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536),
-            ("layers", layers, 0, 64),
-        ):  # fmt: skip
-            if not low <= value <= high:
-                raise InputError(f"action_transformer: {name} must be at least {low} and at most {high}; got {value}.")
+        check_sizes(
+            "action_transformer", horizon=(horizon, 1, 65536), action_dim=(action_dim, 1, 65536),
+            width=(width, 1, 65536), depth=(depth, 1, 1024), head=(head, 1, 65536), patch=(patch, 1, horizon),
+            mlp_ratio=(mlp_ratio, 1, 64), dropout=(dropout, 0, 0.99), emb=(emb, 1, 65536), layers=(layers, 0, 64),
+        )  # fmt: skip
         if width % head or width % 4:
             raise InputError(f"action_transformer: width must be a multiple of 4 and of head = {head}; got {width}.")
-        self.shape, self.classes, self.head, self.patch = (horizon, action_dim), classes, head, patch
+        self.shape, self.head, self.patch = (horizon, action_dim), head, patch
         self.fill = -horizon % patch
         self.observation = Summary(
             observation, emb, width=width, depth=layers, heads=heads, channels=channels, shift=shift
@@ -97,14 +104,14 @@ class ActionTransformer(nn.Module):
             self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
             self.norm_seen = nn.LayerNorm(width)
             self.keys = linear(width, depth * 2 * width)
-        self.from_time = nn.Sequential(Fourier(64), linear(64, emb), nn.SiLU(), linear(emb, emb))
+        self.from_time = perceptron(64, emb, linear)
         self.from_action = linear(patch * action_dim, width)
         self.positions = nn.Parameter(positions(-(-horizon // patch), width))
         self.blocks = nn.ModuleList(
-            Block(width, head, round(width * mlp_ratio), dropout, emb, sees) for _ in range(depth)
+            ChunkBlock(width, head, round(width * mlp_ratio), dropout, emb, sees) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = linear(emb, 2 * width, zero=True)
+        self.modulation = zeroed(nn.Linear(emb, 2 * width))
         self.out = zeroed(linear(width, patch * action_dim))
 
     def context(self, **observation: Tensor) -> dict[str, Any]:
@@ -117,14 +124,10 @@ class ActionTransformer(nn.Module):
         return {"observed": observed, "seen": seen.permute(0, 2, 3, 4, 1, 5), "real": pad(real, (1, 0), value=True)}
 
     def forward(
-        self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *, label: Tensor | None = None,
+        self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *,
         context: dict[str, Any] | None = None, **observation: Tensor,
     ) -> Float[Tensor, "b h a"]:  # fmt: skip
-        horizon, action_dim = self.shape
-        if x.shape[1:] != self.shape:
-            raise InputError(
-                f"action_transformer: x must be of shape (b, {horizon}, {action_dim}); got {tuple(x.shape)}."
-            )
+        check_batch("action_transformer", x, self.shape)
         context = self.context(**observation) if context is None else context
         seen, real = context.get("seen"), context.get("real")
         c = silu(self.from_time(t) + context["observed"])
@@ -133,4 +136,8 @@ class ActionTransformer(nn.Module):
         for i, block in enumerate(self.blocks):
             h = block(h, c, None if seen is None else seen[:, i], real)
         shift, scale = self.modulation(c)[:, None].chunk(2, -1)
-        return self.out(modulate(self.norm(h), shift, scale)).unflatten(2, (self.patch, -1)).flatten(1, 2)[:, :horizon]
+        return (
+            self.out(modulate(self.norm(h), shift, scale))
+            .unflatten(2, (self.patch, -1))
+            .flatten(1, 2)[:, : self.shape[0]]
+        )

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..errors import InputError
-from .embeddings import Fourier
-from .fused import norm_silu
+from .clock import perceptron
 from .observation import Shapes, Summary
-from .unet import _numbers, largest_divisor, zeroed
+from .parts import NormSiLU, check_batch, check_sizes, whole_numbers, zeroed
 
 
-class Conv(nn.Linear):
-    """yᵢ = W [x_{i-r} … x_{i+r}] + b along the steps, zeros beyond the ends; kernel = 2 r + 1."""
+class StepConv(nn.Linear):
+    """yᵢ = W [x_{i-r} … x_{i+r}] + b along the steps, zeros beyond the ends; kernel = 2 r + 1.
+
+    x: (b, steps, into), y: (b, steps, out).
+    """
 
     def __init__(self, into: int, out: int, kernel: int) -> None:
         super().__init__(kernel * into, out)
@@ -32,29 +34,27 @@ class Conv(nn.Linear):
         return super().forward(torch.cat([padded[:, i : i + steps] for i in range(2 * self.reach + 1)], 2))
 
 
-class NormSiLU(nn.GroupNorm):
-    """SiLU(GroupNorm(x) (1 + scale) + shift), each group over all steps and its channels."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(largest_divisor(channels, groups), channels)
+class StepNormSiLU(NormSiLU):
+    """`NormSiLU` of (b, steps, channels): each group over all steps and its channels."""
 
     def forward(
         self, x: Float[Tensor, "b h c"], scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Float[Tensor, "b h c"]:
         maps = x.mT[:, :, None]  # a picture of one row, in channels_last as it lies
-        return norm_silu(maps, self.weight, self.bias, self.num_groups, self.eps, scale, shift)[:, :, 0].mT
+        return super().forward(maps, scale, shift)[:, :, 0].mT
 
 
-class Block(nn.Module):
-    """h = SiLU(norm(conv₁ x) (1 + scale) + shift);  W x + SiLU(norm(conv₂ h)), with (scale, shift) = W emb (FiLM).
+class FiLMBlock(nn.Module):
+    """h = SiLU(norm(conv₁ x) (1 + scale) + shift);  W x + SiLU(norm(conv₂ h)), with (scale, shift) = W emb + b (FiLM).
 
-    Perez et al. 2018, arXiv:1709.07871. The paper modulates after its activation, a Mish.
+    Perez et al. 2018, arXiv:1709.07871, Eq. 2. Diffusion Policy modulates after its activation, a Mish.
+    x: (b, steps, into), emb: (b, e), the output: (b, steps, out).
     """
 
     def __init__(self, into: int, out: int, emb: int, *, kernel: int, groups: int, dropout: float) -> None:
         super().__init__()
-        self.conv1, self.norm1 = Conv(into, out, kernel), NormSiLU(out, groups)
-        self.conv2, self.norm2 = Conv(out, out, kernel), NormSiLU(out, groups)
+        self.conv1, self.norm1 = StepConv(into, out, kernel), StepNormSiLU(out, groups)
+        self.conv2, self.norm2 = StepConv(out, out, kernel), StepNormSiLU(out, groups)
         self.film = nn.Linear(emb, 2 * out)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = nn.Linear(into, out) if into != out else nn.Identity()
@@ -64,11 +64,11 @@ class Block(nn.Module):
         return self.shortcut(x) + self.norm2(self.conv2(self.dropout(h)))
 
 
-class Stage(nn.ModuleList):
-    """Blocks one after the other, each told emb; the first changes the channels."""
+class FiLMBlocks(nn.ModuleList):
+    """x ← block(x, emb), block after block: (b, steps, into) → (b, steps, out); the first changes the channels."""
 
     def __init__(self, into: int, out: int, blocks: int, emb: int, **options: Any) -> None:
-        super().__init__(Block(out if i else into, out, emb, **options) for i in range(blocks))
+        super().__init__(FiLMBlock(out if i else into, out, emb, **options) for i in range(blocks))
 
     def forward(self, x: Float[Tensor, "b h into"], emb: Float[Tensor, "#b e"]) -> Float[Tensor, "b h out"]:
         for block in self:
@@ -77,7 +77,10 @@ class Stage(nn.ModuleList):
 
 
 class ActionUNet(nn.Module):
-    """ŷ of a chunk (horizon, action_dim), given an observation; called as network(x, t, state=…, images=…).
+    """ŷ = W SiLU(norm(conv(up(middle(down(x)))))), all blocks told emb = SiLU(time(t) + observed).
+
+    x, ŷ: (b, horizon, action_dim); t: (b,) or (1,); called as network(x, t, state=…, images=…, prompt=…).
+
 
     width, multipliers: level l has width · multipliers[l] channels, and half the steps of the one before: two
     neighbours become one by a linear map, and one two. A horizon that can't be halved so often is filled up with zeros.
@@ -90,38 +93,35 @@ class ActionUNet(nn.Module):
     """
 
     def __init__(
-        self, horizon: int, action_dim: int, classes: int = 0, /, *, observation: Shapes,
+        self, horizon: int, action_dim: int, /, *, observation: Shapes,
         width: int = 32, multipliers: str = "1-2-4", blocks: int = 1, kernel: int = 3, groups: int = 8,
         dropout: float = 0.0, emb: int = 256, layers: int = 2, tokens: int = 64, heads: int = 16, channels: int = 64,
         shift: int = 4,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value, low, high in (
-            ("horizon", horizon, 1, 65536), ("action_dim", action_dim, 1, 65536), ("width", width, 1, 65536),
-            ("blocks", blocks, 1, 64), ("kernel", kernel, 1, 63), ("groups", groups, 1, 65536),
-            ("dropout", dropout, 0, 0.99), ("emb", emb, 1, 65536), ("layers", layers, 0, 64),
-        ):  # fmt: skip
-            if not low <= value <= high:
-                raise InputError(f"action_unet: {name} must be at least {low} and at most {high}; got {value}.")
+        check_sizes(
+            "action_unet", horizon=(horizon, 1, 65536), action_dim=(action_dim, 1, 65536), width=(width, 1, 65536),
+            blocks=(blocks, 1, 64), kernel=(kernel, 1, 63), groups=(groups, 1, 65536), dropout=(dropout, 0, 0.99),
+            emb=(emb, 1, 65536), layers=(layers, 0, 64),
+        )  # fmt: skip
         if kernel % 2 == 0:
             raise InputError(f"action_unet: kernel must be odd; got {kernel}.")
-        widths = [width * factor for factor in _numbers("multipliers", multipliers, 1, 1024)]
-        self.shape, self.classes = (horizon, action_dim), classes
+        widths = [width * factor for factor in whole_numbers("action_unet: multipliers", multipliers, 1, 1024)]
+        self.shape = horizon, action_dim
         self.fill = -horizon % 2 ** (len(widths) - 1)
         self.observation = Summary(
             observation, emb, width=tokens, depth=layers, heads=heads, channels=channels, shift=shift
         )
-        features = 2 * min(64, max(1, emb // 2))
-        self.from_time = nn.Sequential(Fourier(features), nn.Linear(features, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.from_time = perceptron(2 * min(64, max(1, emb // 2)), emb)
 
-        stage = partial(Stage, blocks=blocks, emb=emb, kernel=kernel, groups=groups, dropout=dropout)
+        stage = partial(FiLMBlocks, blocks=blocks, emb=emb, kernel=kernel, groups=groups, dropout=dropout)
         first, last, pairs = widths[0], widths[-1], list(pairwise(widths))
         self.down = nn.ModuleList([stage(action_dim, first), *(stage(out, out) for _, out in pairs)])
         self.halving = nn.ModuleList(nn.Linear(2 * into, out) for into, out in pairs)
         self.middle = stage(last, last)
         self.doubling = nn.ModuleList(nn.Linear(out, 2 * into) for into, out in reversed(pairs))
         self.up = nn.ModuleList(stage(2 * into, into) for into, _ in reversed(pairs))
-        self.conv, self.norm = Conv(first, first, kernel), NormSiLU(first, groups)
+        self.conv, self.norm = StepConv(first, first, kernel), StepNormSiLU(first, groups)
         self.out = zeroed(nn.Linear(first, action_dim))
 
     def context(self, **observation: Tensor) -> dict[str, Any]:
@@ -129,13 +129,10 @@ class ActionUNet(nn.Module):
         return {"observed": self.observation(**observation)[0]}
 
     def forward(
-        self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *, label: Tensor | None = None,
+        self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *,
         context: dict[str, Any] | None = None, **observation: Tensor,
     ) -> Float[Tensor, "b h a"]:  # fmt: skip
-        if x.shape[1:] != self.shape:
-            raise InputError(
-                f"action_unet: x must be of shape (b, {self.shape[0]}, {self.shape[1]}); got {tuple(x.shape)}."
-            )
+        check_batch("action_unet", x, self.shape)
         context = self.context(**observation) if context is None else context
         emb = silu(self.from_time(t) + context["observed"])
         h, skips = pad(x, (0, 0, 0, self.fill)) if self.fill else x, []

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..errors import InputError
-from .dit import angles, sincos
-from .unet import NormSiLU
+from .parts import NormSiLU, check_sizes, positions, sincos
 
 Shapes = Mapping[str, tuple[int, ...]]
 KEYS = {"images": "(k, h, w, 3)", "prompt": "(l,)", "state": "(o, s)"}
@@ -71,12 +70,6 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
         raise InputError(f"The observation's prompt must be bytes + 1, 0 to {BYTES - 1}; got others.")
 
 
-def positions(n: int, width: int) -> Float[Tensor, "n width"]:
-    """Sines and cosines of the places 0 … n - 1 (Vaswani et al. 2017, arXiv:1706.03762, Section 3.5)."""
-    angle = angles(1, n, width // 2, 10_000.0)[:, 0]
-    return torch.cat([angle.sin(), angle.cos()], -1)
-
-
 class RandomShift(nn.Module):
     """Images moved by up to `pixels` each way, their edges repeated: one shift for all images of an example.
 
@@ -105,10 +98,10 @@ class Stem(nn.Module):
         super().__init__()
         half = channels // 2
         self.layers = nn.Sequential(
-            nn.Conv2d(3, half, 8, stride=4), NormSiLU(half, 8, 1e-5),
-            nn.Conv2d(half, channels, 3, stride=2, padding=1), NormSiLU(channels, 8, 1e-5),
-            nn.Conv2d(channels, channels, 3, padding=1), NormSiLU(channels, 8, 1e-5),
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1), NormSiLU(channels, 8, 1e-5),
+            nn.Conv2d(3, half, 8, stride=4), NormSiLU(half, 8),
+            nn.Conv2d(half, channels, 3, stride=2, padding=1), NormSiLU(channels, 8),
+            nn.Conv2d(channels, channels, 3, padding=1), NormSiLU(channels, 8),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1), NormSiLU(channels, 8),
             nn.Conv2d(channels, width, 1),
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fmt: skip
 
@@ -130,9 +123,7 @@ class ObservationEncoder(nn.Module):
 
     def __init__(self, observation: Shapes, width: int, *, channels: int = 64, shift: int = 4) -> None:
         super().__init__()
-        for name, value, low, high in (("channels", channels, 2, 65536), ("shift", shift, 0, 1024)):
-            if not low <= value <= high:
-                raise InputError(f"observation: {name} must be at least {low} and at most {high}; got {value}.")
+        check_sizes("observation", channels=(channels, 2, 65536), shift=(shift, 0, 1024))
         if width % 4 or width < 4:  # a sine and a cosine for each of two directions
             raise InputError(f"observation: width must be a multiple of 4; got {width}.")
         check_shapes(observation)

@@ -13,12 +13,13 @@ from torch.nn.functional import interpolate, pad
 
 from ..errors import InputError
 from .action_expert import ActionExpert, Memory, digitise
+from .parts import token_places
 
 Tokenizer = Callable[[str], list[int]]
 LENGTHS = {"pi0": 48, "pi05": 200}  # tokens of a prompt, in π0's code
 
 
-def resized(images: UInt8[Tensor, "n h w 3"], size: int) -> Float[Tensor, "n 3 size size"]:
+def letterboxed(images: UInt8[Tensor, "n h w 3"], size: int) -> Float[Tensor, "n 3 size size"]:
     """In [-1, 1], as large as fits in size × size without a change of proportions, on black: π0's way with images."""
     x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     rows, columns = x.shape[2:]
@@ -77,7 +78,7 @@ class PaliGemma(nn.Module):
         if images is not None:
             b, k = images.shape[:2]
             weight = self.model.multi_modal_projector.linear.weight
-            pixels = resized(images.flatten(0, 1), self.size).to(weight.dtype)
+            pixels = letterboxed(images.flatten(0, 1), self.size).to(weight.dtype)
             tokens = self.model.get_image_features(pixels).pooler_output.unflatten(0, (b, k))
             there = images.new_ones(b, k, dtype=torch.bool) if image_mask is None else image_mask
             parts.append((tokens.flatten(1, 2), there.repeat_interleave(tokens.shape[2], 1)))
@@ -88,7 +89,7 @@ class PaliGemma(nn.Module):
         kept = self.model(
             inputs_embeds=h,
             attention_mask=present.long(),
-            position_ids=present.cumsum(1) - 1,
+            position_ids=token_places(present),
             token_type_ids=torch.zeros_like(present, dtype=torch.int64),  # one block: all see all
             use_cache=True,
         ).past_key_values
@@ -118,10 +119,9 @@ class PaliGemma(nn.Module):
         return torch.tensor([row + [0] * (length - len(row)) for row in rows], device=some.device)
 
 
-def pi0(
+def paligemma_expert(
     horizon: int,
     action_dim: int,
-    classes: int = 0,
     /,
     *,
     observation: Mapping[str, tuple[int, ...]],
@@ -143,7 +143,7 @@ def pi0(
     model = weights or transformers.PI0Config().vlm_config
     prefix = PaliGemma(model, tokenizer=_tokenizer(given) if given else None, variant=variant, frozen=frozen)
     return ActionExpert(
-        horizon, action_dim, classes, observation=observation, width=width, hidden=hidden, pad_to=pad_to,
+        horizon, action_dim, observation=observation, width=width, hidden=hidden, pad_to=pad_to,
         variant=variant, prefix=prefix, **prefix.sizes,
     )  # fmt: skip
 

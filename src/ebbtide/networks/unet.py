@@ -5,7 +5,6 @@ time, and attention in several heads, are those of Dhariwal & Nichol 2021, arXiv
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,43 +14,21 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from ..specs import pick
-from .embeddings import Fourier, LabelEmbedding, Timestep
-from .fused import Conv3x3, norm_silu
+from .clock import Fourier, Timestep, label_embedding, perceptron
+from .fused import Conv3x3
+from .parts import NormSiLU, attend, check_sizes, largest_divisor, whole_numbers, zeroed
 
 CONDITIONING = ("scale_shift", "add")
-TIME = ("fourier", "timestep")
+CLOCKS = ("fourier", "timestep")
 MIDDLE = ("attention", "unnormed", "plain")
-LEVELS = 16  # after which pictures of 65,536 pixels a side are a single one
+MOST_LEVELS = 16  # after which pictures of 65,536 pixels a side are a single one
 
 
-def largest_divisor(n: int, most: int) -> int:
-    """The largest divisor of n that is at most `most`."""
-    return next(divisor for divisor in range(min(n, most), 0, -1) if n % divisor == 0)
+class PixelAttention(nn.Module):
+    """x + W_out softmax(q kᵀ / √head) v + b, (q, k, v) = W_qkv norm(x): each pixel asks all pixels of the map.
 
-
-def zeroed(layer: Any) -> Any:
-    """The same layer, which says 0 until it has learnt something."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class NormSiLU(nn.GroupNorm):
-    """`norm_silu` with its weights, in as many groups up to `groups` as divide the channels."""
-
-    def __init__(self, channels: int, groups: int, eps: float) -> None:
-        super().__init__(largest_divisor(channels, groups), channels, eps)
-
-    def forward(
-        self, x: Float[Tensor, " b c h w"], scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> Float[Tensor, " b c h w"]:
-        return norm_silu(x, self.weight, self.bias, self.num_groups, self.eps, scale, shift)
-
-
-class Attention(nn.Module):
-    """x + W_out softmax(q kᵀ/√d) v, each pixel asking all pixels of the map (Vaswani et al. 2017, arXiv:1706.03762).
-
-    head: the channels of a head at most; it has as many as divide the channels.
+    Vaswani et al. 2017, arXiv:1706.03762, Eq. 1; in a U-Net: Ho et al. 2020, arXiv:2006.11239, Appendix B.
+    x: (b, channels, rows, columns). head: the channels of a head at most; it has as many as divide the channels.
     """
 
     def __init__(self, channels: int, *, head: int, groups: int, eps: float, norm: bool = True) -> None:
@@ -64,14 +41,14 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b c h w"]:
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.out(seen).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.out(attend(q, k, v)).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-class Block(nn.Module):
+class ImageBlock(nn.Module):
     """h = conv₁ SiLU(norm x);  h = conv₂ SiLU(norm(h) (1 + scale) + shift);  x + h, then attention if there is one.
 
-    (scale, shift) = W emb; with "add" it is norm(h + W emb) instead, as in Ho et al. 2020.
+    (scale, shift) = W emb + b (arXiv:2105.05233, Section 3); with "add" it is norm(h + W emb + b) instead, as in Ho et
+    al. 2020. x: (b, into, rows, columns), emb: (b, e), the output: (b, out, rows, columns); x is made that wide by W x.
     """
 
     def __init__(
@@ -101,7 +78,7 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the rows and columns, rounded up. `asymmetric`: padded below and on the right alone, as in Ho's code."""
+    """A convolution of stride 2: (b, c, h, w) → (b, c, ⌈h/2⌉, ⌈w/2⌉); asymmetric: padded below and right, as Ho's."""
 
     def __init__(self, channels: int, asymmetric: bool) -> None:
         super().__init__()
@@ -115,7 +92,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbours to the size of the skip that comes next, then a convolution."""
+    """conv(x at the nearest neighbour of each pixel): to the rows and columns of the skip that comes next, `like`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -126,7 +103,10 @@ class Upsample(nn.Module):
 
 
 class UNet(nn.Module):
-    """ŷ of an image (channels, rows, columns), rows and columns even; called as network(x, t, label).
+    """ŷ = W SiLU(norm(up(middle(down(W x))))), the blocks told emb = SiLU(time(t) + E[label]): Ho et al., Appendix B.
+
+    x, ŷ: (b, channels, rows, columns), rows and columns even; t: (b,) or (1,); label: (b,) or None.
+
 
     width, multipliers: level l has width · multipliers[l] channels, and half the rows and columns of the one before.
     blocks: residual blocks of a level on the way down; there is one more on the way up.
@@ -150,50 +130,49 @@ class UNet(nn.Module):
         asymmetric: bool = False, checkpointing: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name, value, low, high in (
-            ("width", width, 1, 65536), ("blocks", blocks, 1, 64), ("head", head, 1, 65536), ("eps", eps, 1e-12, 1),
-            ("groups", groups, 1, 65536), ("dropout", dropout, 0, 0.99), ("patch", patch, 1, 64),
-            ("timesteps", timesteps, 1, 10**6), ("first", first, 0, 1), ("freq_shift", freq_shift, 0, 1),
-        ):  # fmt: skip
-            if not low <= value <= high:
-                raise InputError(f"unet: {name} must be at least {low} and at most {high}; got {value}.")
+        check_sizes(
+            "unet", width=(width, 1, 65536), blocks=(blocks, 1, 64), head=(head, 1, 65536), eps=(eps, 1e-12, 1),
+            groups=(groups, 1, 65536), dropout=(dropout, 0, 0.99), patch=(patch, 1, 64),
+            timesteps=(timesteps, 1, 10**6), first=(first, 0, 1), freq_shift=(freq_shift, 0, 1),
+        )  # fmt: skip
         pick(CONDITIONING, conditioning, "unet: conditioning")
-        pick(TIME, time, "unet: time")
+        pick(CLOCKS, time, "unet: time")
         pick(MIDDLE, middle, "unet: middle")
         if rows % 2 or columns % 2 or rows % patch or columns % patch:
             wanted = "even" if patch == 1 else f"even and multiples of patch = {patch}"
             raise InputError(f"unet: the rows and columns of a picture must be {wanted}; got {rows} × {columns}.")
-        factors, flags = _numbers("multipliers", multipliers, 1, 1024), _numbers("attention", attention, 0, 1)
-        if len(factors) > LEVELS:
-            raise InputError(f"unet: multipliers must be at most {LEVELS} levels; got {len(factors)}.")
+        factors = whole_numbers("unet: multipliers", multipliers, 1, 1024)
+        flags = whole_numbers("unet: attention", attention, 0, 1)
+        if len(factors) > MOST_LEVELS:
+            raise InputError(f"unet: multipliers must be at most {MOST_LEVELS} levels; got {len(factors)}.")
         if len(factors) != len(flags):
             raise InputError(f"unet: attention must have a flag for each of {multipliers!r}; got {attention[:60]!r}.")
         widths, emb = [width * factor for factor in factors], 4 * width * factors[0]
         self.shape, self.widths, self.blocks, self.attention = (channels, rows, columns), widths, blocks, flags
         self.classes, self.patch, self.checkpointing = classes, patch, checkpointing
 
-        block = partial(Block, emb=emb, conditioning=conditioning, groups=groups, eps=eps, dropout=dropout)
-        attend = partial(Attention, head=head, groups=groups, eps=eps)
+        block = partial(ImageBlock, emb=emb, conditioning=conditioning, groups=groups, eps=eps, dropout=dropout)
+        attending = partial(PixelAttention, head=head, groups=groups, eps=eps)
         features = max(2, widths[0] // 2 * 2)
         clock = Fourier(features) if time == "fourier" else Timestep(features, timesteps, first, freq_shift)
-        self.from_time = nn.Sequential(clock, nn.Linear(features, emb), nn.SiLU(), nn.Linear(emb, emb))
-        self.from_label = LabelEmbedding(classes, emb) if classes else None
+        self.from_time = perceptron(clock, emb)
+        self.from_label = label_embedding(classes, emb)
 
         self.stem = Conv3x3(channels * patch**2, widths[0])
         self.down, skips = nn.ModuleList(), [now := widths[0]]
         for level, (out, flag) in enumerate(zip(widths, flags)):
             for _ in range(blocks):
-                self.down.append(block(now, out, attend(out) if flag else None))
+                self.down.append(block(now, out, attending(out) if flag else None))
                 skips.append(now := out)
             if level < len(widths) - 1:
                 self.down.append(Downsample(out, asymmetric))
                 skips.append(out)
-        inner = None if middle == "plain" else attend(now, norm=middle == "attention")
+        inner = None if middle == "plain" else attending(now, norm=middle == "attention")
         self.middle = nn.ModuleList([block(now, now, inner), block(now, now)])
         self.up = nn.ModuleList()
         for level, (out, flag) in reversed(list(enumerate(zip(widths, flags)))):
             for _ in range(blocks + 1):
-                self.up.append(block(now + skips.pop(), out, attend(out) if flag else None))
+                self.up.append(block(now + skips.pop(), out, attending(out) if flag else None))
                 now = out
             if level:
                 self.up.append(Upsample(out))
@@ -223,8 +202,7 @@ class UNet(nn.Module):
         """What every block is told of the time and the label."""
         emb = self.from_time(t)
         if self.from_label is not None:
-            null = torch.full((1,), self.classes, device=t.device)
-            emb = emb + self.from_label(null if label is None else label)
+            emb = emb + self.from_label(label)
         return F.silu(emb)
 
     def run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
@@ -232,11 +210,3 @@ class UNet(nn.Module):
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(stage, *inputs, use_reentrant=False)
         return stage(*inputs)
-
-
-def _numbers(name: str, text: str, low: int, high: int) -> list[int]:
-    """ "1-2-2" → [1, 2, 2]: a spec's values hold no commas."""
-    numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in text.split("-")]
-    if not all(low <= number <= high for number in numbers):
-        raise InputError(f"unet: {name} must be numbers of {low} to {high}, one a level, as 1-1-1; got {text[:60]!r}.")
-    return numbers

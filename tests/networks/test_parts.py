@@ -5,17 +5,17 @@ import math
 import pytest
 import torch
 
-from ebbtide.networks.attention import AdaRMSNorm, RMSNorm, attend, places, rotary, turn
+from ebbtide.networks.parts import AdaRMSNorm, RMSNorm, angles, attend, rotary, token_places, turn
 
 
 def test_only_what_is_there_has_a_place():
     present = torch.tensor([[True, True, False, True], [False, True, True, True]])
-    assert places(present)[present].tolist() == [0, 1, 2, 0, 1, 2]
+    assert token_places(present)[present].tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_turn_by_hand():
     q = torch.tensor([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)
-    turned = turn(q, rotary(torch.tensor([[3]]), 4)).flatten()
+    turned = turn(q, rotary(angles(torch.tensor([[3]]), 2))).flatten()
     # channels 0 and 2 turn by 3, channels 1 and 3 by 3 / 100
     wanted = [math.cos(3), -2 * math.sin(0.03), math.sin(3), 2 * math.cos(0.03)]
     assert turned.tolist() == pytest.approx(wanted, abs=1e-6)
@@ -24,7 +24,7 @@ def test_a_turn_by_hand():
 def test_a_product_knows_the_distance_alone():
     g = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 8, generator=g)
-    at = lambda x, place: turn(x, rotary(torch.tensor([[place]]), 8)).flatten()
+    at = lambda x, place: turn(x, rotary(angles(torch.tensor([[place]]), 4))).flatten()
     assert float(at(q, 5) @ at(k, 2)) == pytest.approx(float(at(q, 13) @ at(k, 10)), abs=1e-5)
     assert abs(float(at(q, 5) @ at(k, 2)) - float(at(q, 5) @ at(k, 3))) > 0.01
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ebbtide.networks.embeddings import Fourier, LabelEmbedding, Timestep
+from ebbtide.networks.clock import Fourier, LabelEmbedding, Timestep
 
 
 def test_fourier_by_hand():
