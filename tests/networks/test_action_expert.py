@@ -426,7 +426,7 @@ def test_observations_that_are_refused():
     with pytest.raises(InputError, match="prompt is missing"):
         net.context(**seen)
     for shape in ((3, A, H), (3, H + 1, A), (3, H, A + 1)):
-        with pytest.raises(InputError, match=r"x must be a batch of shape \(b, 3, 2\)"):
+        with pytest.raises(InputError, match=r"x must be of shape \(b, 3, 2\)"):
             net(torch.zeros(shape), t, **observe())
     with pytest.raises(InputError, match="observe something"):
         ActionExpert(H, A, observation={})
