@@ -44,7 +44,7 @@ def tiny(name: str = "flow", **changes) -> Recipe:
 
 def trainer(recipe: Recipe, accumulate: int = 1, precision: str = "no") -> Trainer:
     start, data = prepare(recipe)
-    return Trainer(start.denoiser, data, recipe, accelerate(precision), accumulate)
+    return Trainer(start.denoiser, data, recipe, accelerate(precision), accumulate, len(start.classes))
 
 
 def run(recipe: Recipe, folder: Path, **options):

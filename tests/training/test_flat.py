@@ -1,11 +1,15 @@
 """Parameters as one vector: views both ways, and an optimiser that can't tell."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from ebbtide.errors import InputError
+from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.training.flat import AdamW, FlatParameters
+from training.runs import tiny, trainer
 
 
 class Network(nn.Module):
@@ -92,6 +96,52 @@ def test_adamw_on_the_vector_is_adamw_on_the_tensors(decay):
         fast.step(0.05)
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter, plain.get_parameter(name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_recipe_s_defaults_train_what_every_run_was_trained_by():
+    """To the last bit, weights and average: β = (0.9, 0.95) and ε = 1e-8 stood in the code before they were fields."""
+    recipe = tiny("decay")
+    ours, written = trainer(recipe), trainer(recipe)
+    written.optimizer = AdamW(written.flat, recipe.weight_decay, (0.9, 0.95), 1e-8)
+    assert list(ours.steps()) == list(written.steps())
+    assert torch.equal(ours.flat.vector, written.flat.vector)
+    assert torch.equal(ours.ema, written.ema)
+
+
+@pytest.mark.parametrize("changes", [{"beta1": 0.95}, {"beta2": 0.999}, {"eps": 1e-3}])
+def test_a_recipe_s_own_are_used(changes):
+    """Against torch's AdamW, given the same: three steps of a network whose gradients are far below one."""
+    torch.manual_seed(0)
+    own = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8} | changes
+    run, plain = trainer(tiny(lr=0.05, warmup=0.0, steps=3, **changes)), trainer(tiny(lr=0.05, warmup=0.0, steps=3))
+    slow = torch.optim.AdamW([run.flat.vector.clone().requires_grad_()], betas=(own["beta1"], own["beta2"]),
+                             eps=own["eps"], weight_decay=0.0)  # fmt: skip
+    (vector,) = slow.param_groups[0]["params"]
+    for record in run.steps():
+        vector.grad = run.flat.gradient.clone()  # as it was clipped
+        slow.param_groups[0]["lr"] = record.lr
+        slow.step()
+        torch.testing.assert_close(run.flat.vector, vector.detach(), rtol=1e-5, atol=1e-6)
+    for _ in plain.steps():
+        pass
+    assert (run.flat.vector - plain.flat.vector).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["flow", "flow-images", "pi0"])
+def test_a_config_of_before_they_were_fields_loads(kind):
+    recipe = RECIPES[kind]()
+    old = {name: value for name, value in recipe.to_config().items() if name not in ("beta1", "beta2", "eps")}
+    assert len(old) == len(recipe.to_config()) - 3
+    assert Recipe.from_config(old) == recipe
+    assert (recipe.beta1, recipe.beta2, recipe.eps) == (0.9, 0.95, 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("beta1", 1.0), ("beta1", -0.1), ("beta2", 1.5), ("eps", 0.0), ("eps", 2.0), ("eps", math.nan)]
+)
+def test_what_they_can_t_be_is_refused(field, value):
+    with pytest.raises(InputError, match=f"^{field} must be at least"):
+        tiny(**{field: value})
 
 
 def test_decay_alone_moves_matrices_alone():

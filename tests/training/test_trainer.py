@@ -263,7 +263,7 @@ def test_ranks_in_lockstep_train_as_one(name):
     alone, runs, found = trainer(recipe), [], {}
     for rank in range(2):
         start = trainer(recipe)
-        runs.append(Trainer(start.denoiser, start.data, recipe, ranked(rank, reduce(rank)), 2))
+        runs.append(Trainer(start.denoiser, start.data, recipe, ranked(rank, reduce(rank)), 2, start.classes))
     shares = [run.batch(0) for run in runs]
     for key, whole in alone.batch(0).items():
         assert torch.equal(torch.stack([share[key] for share in shares], 1).flatten(0, 1), whole), key
@@ -283,8 +283,6 @@ def test_ranks_in_lockstep_train_as_one(name):
 
 class Dropping(nn.Module):
     """A network that keeps which numbers it dropped."""
-
-    classes = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -327,8 +325,6 @@ def test_clipping_scales_the_gradient_it_does_not_cut_it():
 
 class Counting(nn.Module):
     """A network with a buffer that changes at every call, and counts in an integer."""
-
-    classes = 0
 
     def __init__(self) -> None:
         super().__init__()

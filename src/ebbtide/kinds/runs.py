@@ -61,7 +61,7 @@ def rehearsed(recipe: Recipe) -> Trained:
     InputError for whatever would be wrong with a run of it.
     """
     start, data = begin(recipe)
-    rehearse(start, Trainer(start.denoiser, data, recipe, accelerate()))
+    rehearse(start, Trainer(start.denoiser, data, recipe, accelerate(), classes=len(start.classes)))
     return start
 
 

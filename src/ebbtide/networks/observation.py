@@ -70,6 +70,15 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
         raise InputError(f"The observation's prompt must be bytes + 1, 0 to {BYTES - 1}; got others.")
 
 
+def conditions(network: object, observation: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a policy's network is told at every step of a walk: the `context` it makes of the observation, made once.
+
+    A network without that method is told the observation itself.
+    """
+    context = getattr(network, "context", None)
+    return dict(observation) if context is None else {"context": context(**observation)}
+
+
 class RandomShift(nn.Module):
     """Images moved by up to `pixels` each way, their edges repeated: one shift for all images of an example.
 

@@ -61,6 +61,12 @@ class Recipe:
     """Share of the steps that warm the learning rate up."""
     weight_decay: float = 0.0
     """AdamW's decay of weight matrices."""
+    beta1: float = 0.9
+    """AdamW's β₁; the share of the gradient's running mean that a step keeps."""
+    beta2: float = 0.95
+    """AdamW's β₂; the same of its running square."""
+    eps: float = 1e-8
+    """AdamW's ε; added to the root of the running square, by which the mean is divided."""
     clip: float = 1.0
     """Largest gradient norm; larger ones are scaled down."""
     ema: float = 0.999
@@ -360,6 +366,9 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "lr": (0, 1e3, "at least 0 and at most 1000"),
     "warmup": (0, 1, "at least 0 and at most 1"),
     "weight_decay": (0, 1e3, "at least 0 and at most 1000"),
+    "beta1": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "beta2": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "eps": (1e-30, 1, "at least 1e-30 and at most 1"),
     "clip": (1e-12, 1e12, "above 0 and at most 1e12"),
     "ema": (0, 1 - 1e-9, "at least 0 and below 1"),
     "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),

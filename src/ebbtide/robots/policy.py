@@ -27,6 +27,7 @@ from ..core.randomness import Draws, key
 from ..data.episodes import Robot, prompt_bytes
 from ..errors import DivergedError, InputError
 from ..inverse.chunking import Previous, real_time, soft_mask
+from ..networks.observation import conditions
 from ..samplers import sample
 
 Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is the policy that says what is wrong with it
@@ -98,9 +99,9 @@ class DenoiserChunks:
             name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device)
             for name, part in observation.items()
         }
-        if context := getattr(network, "context", None):
+        if network is not None:
             with torch.no_grad():
-                cond = {"context": context(**cond)}
+                cond = conditions(network, cond)
         denoiser: DenoiserLike = self.denoiser
         if previous is not None:
             known = previous.actions if self.transform is None else self.transform.apply(previous.actions)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,18 +44,29 @@ def build_network(
 ) -> nn.Module:
     """The network alone; sizes it can't have are an InputError.
 
+    What it is told of the data, `classes` and `observation`, is what its row has parameters for.
     outline: with parameters on the meta device, which take no memory; `networks.outline.fill` sets them.
     """
     row = bind(NETWORKS, recipe.network, "network")
-    told = {} if observation is None else {"observation": observation.shapes}
-    if ("observation" in inspect.signature(row).parameters) != bool(told):
+    takes = inspect.signature(row).parameters
+    told: dict[str, Any] = {} if observation is None else {"observation": observation.shapes}
+    if ("observation" in takes) != bool(told):
         raise InputError(
             f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
         )
+    if recipe.conditional and "classes" not in takes:
+        raise InputError(f"network {recipe.network!r} takes no classes, so it can't be conditional.")
+    sizes = tuple(shape)
+    if "classes" in takes:
+        count = classes if recipe.conditional else 0
+        if takes["classes"].kind is inspect.Parameter.POSITIONAL_ONLY:
+            sizes += (count,)
+        else:
+            told["classes"] = count
     with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
         torch.manual_seed(recipe.seed)
         try:
-            network: nn.Module = row(*shape, classes if recipe.conditional else 0, **told)
+            network: nn.Module = row(*sizes, **told)
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..recipes import Recipe
 
 
 class FlatParameters:
@@ -58,10 +59,15 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2), of matrices only.
 
     On one vector its seven lines take half the time of torch.optim's fused one, and its state needs no splitting.
+    decay: λ; betas: β₁ and β₂, the shares of m and v that a step keeps; eps: ε. A recipe's, unless given.
     """
 
     def __init__(
-        self, flat: FlatParameters, decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8
+        self,
+        flat: FlatParameters,
+        decay: float = 0.0,
+        betas: tuple[float, float] = (Recipe.beta1, Recipe.beta2),
+        eps: float = Recipe.eps,
     ) -> None:
         self.flat, self.decay, self.betas, self.eps = flat, decay, betas, eps
         self.mean, self.square = torch.zeros_like(flat.vector), torch.zeros_like(flat.vector)

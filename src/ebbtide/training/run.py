@@ -28,6 +28,7 @@ from ..errors import DivergedError, InputError, StorageError, printable
 from ..exact import fit as solver
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
+from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick, require
@@ -85,7 +86,7 @@ def train(
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
     accelerator = accelerate(precision, track, folder)
     fingerprint = settings.fingerprint(data)
-    trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate)
+    trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate, len(start.classes))
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
@@ -309,9 +310,8 @@ class _Run:
         told = {k: v for k, v in data.take(chosen, draw).items() if k not in ("x0", "mask")}
         if self.start.observation is None:
             return told
-        network: Any = self.start.denoiser.network
         with torch.no_grad():
-            return {"context": network.context(**told)}
+            return conditions(self.start.denoiser.network, told)
 
     def save(self) -> None:
         """Write a checkpoint, unless this step's is already there."""

@@ -22,6 +22,7 @@ from ..data import Observation, Transform
 from ..errors import InputError
 from ..exact.fit import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
+from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import trajectory
 from ..samplers.facts import facts
@@ -183,10 +184,10 @@ class Trained:
                 raise InputError("A policy samples actions for what is seen: give it seen, a tensor per observation.")
             seen = self.recordings(self, n, seed, first)
         _one_each(seen, n)
-        network: Any = self.denoiser.eval().network
+        network = self.denoiser.eval().network
         device = next(network.parameters()).device
         told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
-        return {"context": network.context(**told)}
+        return conditions(network, told)
 
     def steered(
         self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None

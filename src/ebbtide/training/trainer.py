@@ -19,7 +19,7 @@ from ..core.times import TIMES, stratified_draws, uniform_draws
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
 from ..recipes import Recipe
-from ..specs import bind, pick
+from ..specs import bind, pick, require
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
@@ -65,17 +65,25 @@ class Trainer:
 
     accumulate: parts in which a share goes through the network, for less memory at a time; their gradients are added
     up, so the result doesn't depend on it either (but for dropout's draws).
+    classes: of the data's labels; the same number is the null label, which takes the place of hidden ones.
     """
 
     def __init__(
-        self, denoiser: Denoiser, data: Data, recipe: Recipe, accelerator: "Accelerator", accumulate: int = 1
+        self,
+        denoiser: Denoiser,
+        data: Data,
+        recipe: Recipe,
+        accelerator: "Accelerator",
+        accumulate: int = 1,
+        classes: int = 0,
     ) -> None:
         self.recipe, self.accelerator, self.accumulate, self.step = recipe, accelerator, accumulate, 0
+        self.classes = classes
         self.denoiser = denoiser.to(accelerator.device)
         self.data = data.to(accelerator.device)
         self.flat = FlatParameters(self.denoiser)
         self.ema = self.flat.vector.clone()
-        self.optimizer = AdamW(self.flat, recipe.weight_decay)
+        self.optimizer = AdamW(self.flat, recipe.weight_decay, (recipe.beta1, recipe.beta2), recipe.eps)
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         self._loss = accelerator.prepare_model(_Loss(self.denoiser, recipe), False, evaluation_mode=True)
@@ -158,9 +166,9 @@ class Trainer:
             batch["noise"] = self._couple(x0, batch["noise"], label)
             batch["z"] = torch.randn(x0.shape, generator=draw, device=device)
         if label is not None:
+            require("classes", self.classes, 1, whole=True)
             hidden = torch.rand(recipe.batch, generator=draw, device=device) < recipe.label_dropout
-            null: int = self.denoiser.network.classes  # type: ignore[assignment]
-            batch["label"] = label.masked_fill(hidden, null)
+            batch["label"] = label.masked_fill(hidden, self.classes)
         if recipe.stable_targets and not self._coupled:
             if label is not None:
                 allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any

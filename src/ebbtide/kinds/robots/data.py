@@ -1,5 +1,6 @@
 """The recorded episodes that a recipe names, as windows: to train on, and held out."""
 
+import inspect
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, cast
@@ -16,9 +17,10 @@ from ...data.prepared import Prepared
 from ...errors import InputError
 from ...files import state_of
 from ...memory import room
+from ...networks import NETWORKS
 from ...recipes import RobotRecipe
 from ...robots.simulators import SIMULATORS
-from ...specs import parse, pick
+from ...specs import bind, pick
 from .source import load
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def fits(recipe: RobotRecipe) -> None:
         raise InputError("A policy has no labels; what it is told are states, pictures and a prompt.")
     if recipe.simulator:
         pick(SIMULATORS, recipe.simulator, "simulator")
-    pi05 = recipe.network.startswith("pi05") or parse(recipe.network)[1].get("variant") == "pi05"
-    if pi05 and recipe.normalise == "mean_std":
+    variant = inspect.signature(bind(NETWORKS, recipe.network, "network")).parameters.get("variant")
+    if variant is not None and variant.default == "pi05" and recipe.normalise == "mean_std":
         raise InputError("π0.5 takes a state in [-1, 1]: normalise by quantiles or min_max, not by mean_std.")
 
 
