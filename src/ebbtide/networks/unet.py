@@ -19,7 +19,7 @@ from .fused import Conv3x3
 from .parts import NormSiLU, attend, check_sizes, largest_divisor, whole_numbers, zeroed
 
 CONDITIONING = ("scale_shift", "add")
-CLOCKS = ("fourier", "timestep")
+TIME_KINDS = ("fourier", "timestep")
 MIDDLE = ("attention", "unnormed", "plain")
 MOST_LEVELS = 16  # after which pictures of 65,536 pixels a side are a single one
 
@@ -136,7 +136,7 @@ class UNet(nn.Module):
             timesteps=(timesteps, 1, 10**6), first=(first, 0, 1), freq_shift=(freq_shift, 0, 1),
         )  # fmt: skip
         pick(CONDITIONING, conditioning, "unet: conditioning")
-        pick(CLOCKS, time, "unet: time")
+        pick(TIME_KINDS, time, "unet: time")
         pick(MIDDLE, middle, "unet: middle")
         if rows % 2 or columns % 2 or rows % patch or columns % patch:
             wanted = "even" if patch == 1 else f"even and multiples of patch = {patch}"
