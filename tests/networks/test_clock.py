@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ebbtide.networks.clock import Fourier, LabelEmbedding, Timestep
+from ebbtide.networks.clock import Fourier, LabelEmbedding, Timestep, label_embedding, perceptron
 
 
 def test_fourier_by_hand():
@@ -72,6 +72,22 @@ def test_labels_have_a_null():
     assert not torch.equal(found[0], found[1])
     with pytest.raises(IndexError):
         embedding(torch.tensor([4]))
+
+
+def test_no_label_is_the_null_label():
+    embedding = LabelEmbedding(3, 5)
+    assert torch.equal(embedding(None), embedding(torch.tensor([3])))
+    assert label_embedding(0, 5) is None
+    assert label_embedding(2, 5).weight.shape == (3, 5)
+
+
+def test_a_perceptron_of_the_time_by_hand():
+    """φ = (sin τ, cos τ), τ = 2 t; W₁ and W₂ are 1, so both outputs are silu(sin τ + cos τ) twice."""
+    mlp = perceptron(Timestep(2, timesteps=2, first=0), 2)
+    for layer in (mlp[1], mlp[3]):
+        torch.nn.init.ones_(layer.weight), torch.nn.init.zeros_(layer.bias)
+    z = math.sin(0.6) + math.cos(0.6)
+    torch.testing.assert_close(mlp(torch.tensor([0.3])), torch.full((1, 2), 2 * z / (1 + math.exp(-z))))
 
 
 def test_wrong_types_are_caught():
