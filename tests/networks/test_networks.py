@@ -3,6 +3,7 @@
 import ast
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import ebbtide
 from ebbtide.cli import main
 from ebbtide.data import Observation
 from ebbtide.errors import InputError
+from ebbtide.kinds.robots.data import fits
 from ebbtide.kinds.runs import fit, from_pretrained
 from ebbtide.networks import NETWORKS
+from ebbtide.networks.action_expert import ActionExpert
 from ebbtide.networks.observation import conditions
 from ebbtide.recipes import RECIPES
 from ebbtide.training.build import build_network
@@ -136,6 +139,17 @@ def test_a_policy_s_row_takes_no_classes(name):
     recipe = replace(RECIPES["flow-policy"](), network=name, conditional=True)
     with pytest.raises(InputError, match=f"network '{name}' takes no classes"):
         build_network(recipe, (4, 2), 3, Observation({"state": (1, 3)}))
+
+
+@pytest.mark.parametrize("name", ["pi05", "action_expert:variant=pi05", "mine"])
+def test_a_row_that_digitises_the_state_is_known_by_its_variant(name, monkeypatch):
+    """Whatever it is called: a state in [-1, 1] is asked for."""
+    monkeypatch.setitem(NETWORKS, "mine", partial(ActionExpert, variant="pi05"))
+    recipe = replace(RECIPES["flow-policy"](), data="a.npz", network=name, normalise="mean_std")
+    with pytest.raises(InputError, match="normalise by quantiles"):
+        fits(recipe)
+    fits(replace(recipe, normalise="quantiles"))
+    fits(replace(recipe, network="mine:variant=pi0"))
 
 
 def public(module):
