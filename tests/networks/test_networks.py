@@ -15,7 +15,7 @@ from ebbtide.cli import main
 from ebbtide.data import Observation
 from ebbtide.errors import InputError
 from ebbtide.kinds.robots.data import fits
-from ebbtide.kinds.runs import fit, from_pretrained
+from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.networks import NETWORKS
 from ebbtide.networks.action_expert import ActionExpert
 from ebbtide.networks.observation import conditions
@@ -128,7 +128,7 @@ def test_a_policy_s_row_needs_no_context(tmp_path):
     """Where a network makes none of what is seen, it is told that at every step."""
     data = record(tmp_path / "episodes.npz", episodes=6)
     recipe = replace(RECIPES["flow-policy"](), data=data, network="head", steps=3, batch=8, horizon=4, n_action_steps=2)
-    trained = fit(recipe, tmp_path / "run", progress=False, snapshots=0, checkpoints=1)
+    trained = train_recipe(recipe, tmp_path / "run", progress=False, snapshots=0, checkpoints=1)
     assert trained.sample(3, steps=2).shape == (3, *trained.shape)
     seen = {"state": torch.randn(2, 1, 3)}
     assert conditions(Head(4, 2, observation={"state": (1, 3)}), seen) == seen
