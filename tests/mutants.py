@@ -440,7 +440,7 @@ SLIPS = (
          ("tests/interop/test_hub.py",)),
     Slip("recipes/recipe.py", "if hosted and not os.path.exists(local)", "if hosted", "a folder here is the hub's",
          ("tests/recipes/test_recipes.py",)),
-    # what README's figures rest on
+    # the choices that the figures of docs/results.md rest on
     Slip("networks/clock.py", "f_max: float = 4.0", "f_max: float = 16.0", "time features up to f = 16",
          ("tests/networks/test_mlp.py",)),
     Slip("networks/clock.py", "(1,), self.null, ", "(1,), 0, ", "no label is the first class",

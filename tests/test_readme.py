@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type works as typed, and what they say it reaches was measured."""
+"""Every command and program in the documents runs as typed, and every result they state was measured."""
 
 import contextlib
 import json
@@ -23,17 +23,19 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs/howto").glob("*.md")),
 ]
+RESULTS = ROOT / "docs/results.md"
+DAILY = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/quickstart.md")
 MEASURED = json.loads((ROOT / "docs/figures.json").read_text())
 FIGURES = MEASURED["figures"]
 
 
 def blocks(language):
-    """The README's are run at every test; other pages' commands, a quarter of a minute each, with the slow ones."""
+    """Commands of the front pages run with every test; other pages', a quarter of a minute each, with the slow ones."""
     return [
         pytest.param(
             text,
             id=f"{document.name}: {text.strip().splitlines()[0][:60]}",
-            marks=pytest.mark.slow if language == "bash" and document.parent != ROOT else (),
+            marks=pytest.mark.slow if language == "bash" and document not in DAILY else (),
         )
         for document in DOCUMENTS
         for text in re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.S | re.M)
@@ -67,8 +69,28 @@ def test_the_cells_counted_are_those_of_the_tables():
     """tests/samplers/test_all.py walks every one of them."""
     rows = [len(SAMPLERS), len(PATHS), len(TARGETS)]
     says = f"{rows[0]} samplers × {rows[1]} paths × {rows[2]} targets, all {math.prod(rows)}, "
-    assert says in " ".join((ROOT / "README.md").read_text().split())
+    assert says in " ".join((ROOT / "docs/overview.md").read_text().split())
     assert set(problems.PATHS) == set(PATHS)
+
+
+def test_the_readme_quotes_no_measurement():
+    """Results stand in docs/results.md, where they are checked; a number here is a count that the code confirms."""
+    text = (ROOT / "README.md").read_text()
+    counts = [f"its {len(SAMPLERS)} samplers", f"{len(SAMPLERS)} samplers on every checkpoint"]
+    names = ("t = 1", "t = 0", "π0", "1-D", "Apache-2.0", "Python 3.11", "about 200 MB", "code in 30")
+    for known in (*counts, *names):
+        assert known in text, known
+        text = text.replace(known, "")
+    prose = re.sub(r"```.*?```|`[^`]*`|\([^)]*\)", "", text, flags=re.S)
+    assert not re.findall(r".{0,30}(?<![A-Za-z\d])\d.{0,30}", prose)
+
+
+def test_the_readme_is_seven_lines_of_python_and_two_commands():
+    text = (ROOT / "README.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    (commands,) = re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M)
+    assert len([line for line in program.splitlines() if line]) == 7
+    assert [line.partition("#")[0].strip() for line in commands.splitlines()] == ["make demo", "make test"]
 
 
 def test_make_targets_exist():
@@ -109,7 +131,7 @@ def test_a_figure_is_stated_as_it_was_measured(figure):
         assert plain((ROOT / document).read_text()).count(printed(figure, document)) == 1, printed(figure, document)
 
 
-WORDS = {  # of README's table of recipes, as their rows are called
+WORDS = {  # of the overview's table of recipes, as their rows are called
     "DDPM's β table": "ddpm", "variance exploding": "ve", "linear plus noise on the way": "bridge:",
     "DDPM's cosine": "ddpm:betas=squared_cosine", "EDM's": "edm", "log-normal σ": "log_normal", "Beta(1.5, 1)": "beta",
     "minibatch OT": "ot", "ancestral": "ddpm:", "Heun": "heun", "Heun on Karras's grid": "heun", "Euler": "euler",
@@ -119,7 +141,7 @@ WORDS = {  # of README's table of recipes, as their rows are called
 
 def test_the_table_of_recipes_is_what_they_are():
     """All but the row of pictures, which says only how they differ from those above."""
-    rows = re.findall(r"^\| (`.*) \|$", (ROOT / "README.md").read_text().partition("## Quickstart")[0], re.M)
+    rows = re.findall(r"^\| (`.*) \|$", (ROOT / "docs/overview.md").read_text(), re.M)
     seen = set()
     for names, *cells, sampler, _ in (row.split(" | ") for row in rows if "images" not in row):
         parts = re.findall(r"`([\w-]+)…?`", names)
@@ -136,27 +158,27 @@ def test_the_table_of_recipes_is_what_they_are():
     assert seen == {name for name in RECIPES if "images" not in name}
 
 
-def test_every_number_of_what_it_reaches_was_measured():
-    """Once what docs/figures.json holds is taken out of the section, no number is left, but for those of samplers."""
-    section = (ROOT / "README.md").read_text().partition("## What it reaches")[2].partition("\n## ")[0]
-    before, _, samplers = section.partition("**Samplers**")  # whose table is that of benchmarks/samplers.json
-    rest = plain(re.sub(r"```.*?```", "", before + samplers.partition("Beside")[2], flags=re.S))
+def test_every_number_of_the_results_was_measured():
+    """Once what docs/figures.json holds is taken out of the page, no number is left, but for those of samplers."""
+    # The table of samplers is that of benchmarks/samplers.json.
+    before, _, samplers = RESULTS.read_text().partition("## Samplers")
+    rest = plain(re.sub(r"```.*?```", "", before + samplers.partition("\n## ")[2], flags=re.S))
     for text in map(plain, MEASURED["settings"]):
         assert rest.count(text) == 1, text
         rest = rest.replace(text, "")
     for figure in FIGURES:
-        if "README.md" in figure["printed"]:
-            rest = rest.replace(printed(figure, "README.md"), "")
+        if "docs/results.md" in figure["printed"]:
+            rest = rest.replace(printed(figure, "docs/results.md"), "")
     assert not re.findall(r".{0,30}(?<![A-Za-z\d])\d.{0,30}", rest)
 
 
-def test_every_command_of_what_it_reaches_is_that_of_a_figure():
-    section = (ROOT / "README.md").read_text().partition("## What it reaches")[2].partition("\n## ")[0]
+def test_every_command_of_the_results_is_that_of_a_figure():
     commands = [
         command.format(seed=0) for figure in FIGURES for command in figure["commands"] if "python" not in command
     ]
-    typed = [line for text in re.findall(r"```sh\n(.*?)```", section, re.S) for line in text.strip().splitlines()]
-    assert typed
+    fenced = re.findall(r"```sh\n(.*?)```", RESULTS.read_text(), re.S)
+    typed = [line for text in fenced for line in text.strip().splitlines()]
+    assert len(typed) == 11
     assert set(typed) <= set(commands)
 
 
@@ -174,7 +196,7 @@ def test_a_figure_of_a_benchmark_is_in_its_results():
 
 @pytest.mark.slow
 def test_slow_commands(capsys):
-    """The commands behind the README's figures, minutes of training, fenced as `sh`; they print what it says.
+    """The commands behind the figures of docs/results.md, minutes of training, fenced as `sh`; they print what it says.
 
     A number within three of the spreads that docs/figures.json has for it: on another machine a seed is another one.
     """

@@ -183,14 +183,15 @@ def test_ours_alone_is_measured_reported_and_drawn(tmp_path: Path, monkeypatch: 
 
 
 def test_the_pages_have_every_ratio_that_was_measured() -> None:
-    """RESULTS.md of all flows and README of those that are judged, also where ours falls short."""
+    """RESULTS.md of all flows and docs/results.md of those that are judged, also where ours falls short."""
     results = samplers.stored_results(samplers.HERE / "samplers.json")
     assert {cell["kind"] for cell in results.cells} == set(samplers.KINDS)
-    page, readme = (samplers.HERE / "RESULTS.md").read_text(), (samplers.HERE.parent / "README.md").read_text()
+    root = samplers.HERE.parent
+    page, judged = (root / "benchmarks/RESULTS.md").read_text(), (root / "docs/results.md").read_text()
     assert "\n".join(samplers.summary(results)) in page
-    assert "\n".join(samplers.summary(results, samplers.JUDGED)) in readme
+    assert "\n".join(samplers.summary(results, samplers.JUDGED)) in judged
     missed = [samplers.short(cell, i) for cell in results.cells if cell["kind"] in samplers.JUDGED for i in range(2)]
-    assert readme.count("†") == sum(missed) + 1  # and what it means
+    assert judged.count("†") == sum(missed) + 1  # and what it means
     assert len(missed) == 2 * 3 * (2 * len(flows.FRESH) + len(flows.NETWORKS))
 
 

@@ -1,4 +1,4 @@
-"""Recipes for pictures: each is a row (path, target, times, sampler) over the same network and training."""
+"""Recipes for images: each is a row (path, target, times, sampler) over the same network and training."""
 
 from dataclasses import replace
 from typing import Unpack
@@ -15,7 +15,7 @@ def ddpm_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     """Denoising diffusion (Ho et al. 2020, arXiv:2006.11239): predict the noise, sample by ancestral steps.
 
     x̂₀ is kept within the pixels' range while sampling, as theirs is. Digits by class: 97.1 % of samples recognised
-    after 720 steps, 142 CPU s (README).
+    after 720 steps, 142 CPU s (docs/results.md).
     """
     return replace(
         _BASE, path="ddpm", target="noise", sampler="ddpm:variance=beta", grid="trailing", sample_steps=1000, bound=1.0
@@ -26,8 +26,8 @@ def flow_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     """Flow matching (Lipman et al. 2023, arXiv:2210.02747): predict the velocity, follow the ODE.
 
     The same as rectified flow (Liu et al. 2023, arXiv:2209.03003). Training times are logit-normal (Esser et al. 2024,
-    arXiv:2403.03206): most is learned half-way. Digits by class:
-    98.6 % of samples recognised after 720 steps, 133 CPU s, with 19 evaluations (README); Fashion-MNIST: docs/LOG.md.
+    arXiv:2403.03206): most is learned half-way. Digits by class: 98.6 % of samples recognised after 720 steps, 133 CPU s,
+    with 19 evaluations (docs/results.md). Fashion-MNIST: docs/LOG.md.
     """
     return replace(_BASE, path="linear", target="velocity", times="logit_normal").having(fields)
 
