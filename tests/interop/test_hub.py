@@ -211,7 +211,7 @@ def test_no_network_is_one_sentence(no_network, trained, tmp_path, monkeypatch, 
     monkeypatch.setattr("warnings.showwarning", None)
     trained.save_pretrained("export")
     for words, code, text in (
-        (["sample", NAME], 2, f"ebbtide: {NAME!r} is no folder here, and can't be had from the hub: "),
+        (["sample", NAME], 2, f"ebbtide: {NAME!r} is no folder here, and is not available from the hub: "),
         (["export", "export", "--push", NAME], 1, f"ebbtide: {NAME!r} can't be uploaded to the hub: "),
     ):
         assert cli.main(words) == code

@@ -299,7 +299,7 @@ def test_the_table_shows_the_difference_with_its_error_and_p():
     assert rows[0] == ["m", "1", "0.9 to 1.1", "0.53", "+0.47 ± 0.07", "0.2", "lower", "at the floor"]
     assert rows[1][5:] == ["< 1e-09", "lower"]
     assert rows[2][3:] == ["-", "-", "-", "lower"]
-    assert rows[3] == ["p: how often truth itself would be as far off, or worse; at the floor: p ≥ 0.01"]
+    assert rows[3] == ["p: the probability that real data score as far off, or worse; at the floor: p ≥ 0.01"]
     assert "p:" not in table([replace(shown, p=math.nan)])
 
 

@@ -228,9 +228,9 @@ def test_what_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"prefix has .*'head': 8.*'head': 4"):
         made = prefix()
         ActionExpert(H, A, observation=SHAPES, prefix=made, width=8, **made.sizes | {"head": 4})
-    with pytest.raises(InputError, match=f"weights '{tmp_path}' can't be had"):
+    with pytest.raises(InputError, match=f"weights '{tmp_path}' are not available"):
         PaliGemma(str(tmp_path))
-    with pytest.raises(InputError, match=r"tokenizer .* can't be had"):
+    with pytest.raises(InputError, match=r"tokenizer .* is not available"):
         paligemma_expert(H, A, observation=SHAPES, weights="", tokenizer=str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'ebbtide\[paligemma\]'"):

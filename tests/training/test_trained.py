@@ -636,7 +636,7 @@ def test_a_tuned_file_that_was_edited_is_refused(folders, tmp_path):
     exported = from_pretrained(folder).save_pretrained(tmp_path / "export")
     for place, data, words in (
         (exported, write_tuned([tuned(7)]), "sha256"),
-        (folder, b"[{}]", "is not what ebbtide tune writes"),
+        (folder, b"[{}]", "is not a file of ebbtide tune"),
         (folder, b"{", r"tuned\.json"),
     ):
         (place / "tuned.json").write_bytes(data)

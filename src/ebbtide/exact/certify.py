@@ -1,10 +1,10 @@
-"""Certification: what a sampler promises, measured on problems whose answers are known, on every path.
+"""Certification: a sampler's promises, measured on problems with known answers, on every path.
 
-- Orders of convergence on a smooth mixture, on an even and an uneven grid. (On one Gaussian some methods do better
-  than they promise: midpoint's errors cancel and it shows order 3.)
-- Errors at the end of whole walks on three separate modes, by number of evaluations.
+- Orders of convergence on a smooth mixture, on an even and an uneven grid. (On a single Gaussian some methods exceed
+  their promise: midpoint's errors cancel and it shows order 3.)
+- Errors at the end of whole trajectories on three separate modes, by number of evaluations.
 - Moments of stochastic samplers on a Gaussian, without statistical error; sliced W₂ beside its floor.
-- Agreement with what should be the same sampler under another name.
+- Agreement between samplers that should be equivalent.
 
 `ebbtide certify` prints the table, and the test suite asserts the same checks.
 """
@@ -89,9 +89,9 @@ EQUIVALENTS = (
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of one sampler on one path: what was found, what was promised, and whether that is kept.
+    """One promise of one sampler on one path: the measured value, the promised one, and the verdict.
 
-    passed is None where the promise doesn't apply; `why` then says why.
+    passed is None where the promise doesn't apply; `why` gives the reason.
     """
 
     path: str
@@ -112,7 +112,7 @@ def smooth(path: Path) -> Mixture:
 
 
 def modes(path: Path) -> Mixture:
-    """Three separate modes: what samplers are for."""
+    """Three separate modes, the typical problem of a sampler."""
     means = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
     return mixture(path, means, 0.15)
 
@@ -204,7 +204,7 @@ def orders(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator
 def end_points(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
     """Distances to the exact flow's end from 128 starts at t = 1, by number of evaluations.
 
-    The root of their mean square is at the mercy of the few that end in another mode; so the median has to fall.
+    The few that end in another mode dominate the root of their mean square, so the median has to fall.
     """
     denoiser, x, medians = modes(path), starts(modes(path), 128), {}
     for budget in BUDGETS:
@@ -223,8 +223,8 @@ def end_points(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
 class Impulses(Draws):
     """Noise for the moments of a sampler that is linear in it, as every sampler is on a Gaussian.
 
-    Sample 0 gets none; sample j gets 1 at the j-th draw and none else. The samples' differences at the end are then
-    the sampler's response to each draw, and Σ response² is the variance it puts out: exactly, without sampling.
+    Sample 0 gets none; sample j gets 1 at the j-th draw and 0 at all others. The samples' differences at the end are
+    then the sampler's response to each draw, and Σ response² is the variance it puts out: exactly, without sampling.
     """
 
     def __init__(self, count: int) -> None:
@@ -263,7 +263,7 @@ def exact_moments(
 def moments(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator[Check]:
     """Bias of mean and std at 200 steps within 3 standard errors of 10 000 samples, falling as the steps grow.
 
-    Worked out, not sampled: no false alarm, and a variance 5 % off is always seen.
+    Computed, not sampled: no false alarms, and a variance 5 % off is always detected.
     """
     mean, std = 0.7, 0.5
     denoiser = gaussian(path, torch.tensor([mean], dtype=torch.float64), std)
@@ -294,10 +294,10 @@ def _floors() -> tuple[Tensor, list[float]]:
 
 
 def distances(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
-    """Sliced W₂ of SAMPLES samples of `smooth` at 200 steps, below 2.2 times what truth scores on average.
+    """Sliced W₂ of SAMPLES samples of `smooth` at 200 steps, below 2.2 times the mean floor.
 
-    That is 6.8 standard deviations of truth (of 500 the largest was 2.07 times the average); a variance 10 % off is
-    seen with power 0.98.
+    That is 6.8 standard deviations of the floor (the largest of 500 was 2.07 times the average); a variance 10 % off is
+    detected with power 0.98.
     """
     many, floors = _floors()
     draws = Draws.first(SAMPLES, 5)
@@ -340,7 +340,7 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
 def certify(what: str | Sampler, paths: Sequence[str] = ALL, promised: Facts | None = None) -> Iterator[Check]:
     """Every check that applies to a sampler: a spec of SAMPLERS, or a function with the same arguments.
 
-    promised: what a function of one's own declares; without it only what any sampler owes is checked.
+    promised: the promises of a user's function; without it, only the checks that apply to every sampler.
     """
     sampler = bind(SAMPLERS, what, "sampler") if isinstance(what, str) else what
     own = promised or (facts(what) if isinstance(what, str) else Facts(0))
@@ -366,7 +366,7 @@ def certify(what: str | Sampler, paths: Sequence[str] = ALL, promised: Facts | N
 
 
 def load(reference: str) -> Sampler:
-    """The function a `module:function` names, looked for in the working directory too."""
+    """The function a `module:function` names, also searched in the working directory."""
     module, _, function = reference.partition(":")
     here = os.getcwd()
     sys.path.insert(0, here)

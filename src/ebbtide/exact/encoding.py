@@ -1,7 +1,7 @@
-"""Data to noise and back along the probability-flow ODE, which is a bijection: every sample has a noise of its own.
+"""Data to noise and back along the probability-flow ODE, which is a bijection: each sample corresponds to one noise.
 
 Song et al. 2021, arXiv:2010.02502, Section 5.4 (DDIM's reconstruction); here with the classical Runge-Kutta method in
-the flow clock (see samplers/ode.py), whose equation is smooth on every path but for its start at σ = 0.
+the flow clock (see samplers/ode.py), whose equation is smooth on every path except at its start, σ = 0.
 """
 
 import math
@@ -45,7 +45,7 @@ def depart(
 
     In z = x/α the ODE is dz/dr = ε̂ = -r ∇log p_r(z), odd in r. So the midpoint rule is right up to r⁴, and σ = 0, where
     a velocity may not exist and a network was never trained, needs no visit. On the grid of `upwards` r is about
-    n^{-3/2} here, well below what the other steps err by.
+    n^{-3/2} here, well below the error of the other steps.
     """
     return end.alpha * torch.add(x0, denoiser(middle.alpha * x0, middle, **cond).noise, alpha=end.ratio)
 

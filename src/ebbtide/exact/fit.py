@@ -1,4 +1,4 @@
-"""A solver of a run's own: nodes and weights fitted to its denoiser's flow, in closed form, for N evaluations.
+"""A solver fitted to a run: nodes and weights for its denoiser's flow, in closed form, for N evaluations.
 
 In the flow's clock τ = σ/(α + σ), y = x/(α + σ), every path is the linear one, so the fit is the same on all of them.
 The nodes are τ_i = τ_0 k v / (1 + (k - 1) v), v = (1 - i/N)^e, for a dozen shapes (e, k). Step i of
@@ -6,10 +6,10 @@ The nodes are τ_i = τ_0 k v / (1 + (k - 1) v), v = (1 - i/N)^e, for a dozen sh
 known; so row after row is a least-squares fit to the finely solved flow at τ_i, of the solver's own estimates. Duan et
 al. 2023, arXiv:2305.14677 (Optimal Linear Subspace Search) fit so; there the estimates are the fine solver's.
 
-Each (e, k) is fitted twice: plainly, which serves the root mean square, and with the starts reweighed by 1/error²,
-which serves the typical one. Starts that were not fitted choose, by RMS × geometric mean. For N(m, C) with r different
-variances N = r + 1 evaluations are exact: every x̂₀ is a polynomial in C applied to y_0, one degree more a step, and
-r of them, beside m, which the first evaluation gives, span all that C can make of y_0 (Krylov).
+Each (e, k) is fitted twice: plainly, which favours the root mean square, and with the starts reweighted by 1/error²,
+which favours the typical error. Starts that were not fitted select the best, by RMS × geometric mean. For N(m, C) with
+r different variances N = r + 1 evaluations are exact: every x̂₀ is a polynomial in C applied to y_0, one degree more a
+step, and r of them, beside m, which the first evaluation gives, span all that C can make of y_0 (Krylov).
 """
 
 import functools
@@ -49,7 +49,7 @@ MOST = {False: 150_000, True: 20_000}  # evaluations for all of COUNTS; of large
 EQUATIONS = 4096  # of a row's fit: a part of a large sample's numbers are enough
 RCOND = 1e-5  # directions of the estimates weaker than this are left out
 FEW = 0.3  # of the median error: what is less counts no more in reweighing
-CHECKED = 8  # every so many starts' reference is held against one of half the steps
+CHECKED = 8  # the reference of every 8th start is compared with one of half the steps
 BATCH = 2**16  # numbers that go through the network together,
 SEEN = 2**22  # of what it is told with them,
 HELD = 2**23  # and that a group of walks holds
@@ -60,8 +60,8 @@ SHAPES = [(e, k) for e, k in sorted(product(EXPONENTS, SHIFTS), key=lambda s: (S
 
 
 class Plan(NamedTuple):
-    """How much to spend. Of `pool` starts the `border` on which two coarse walks differ most are fitted on for what
-    they are, one each, and `others` at random for all the rest.
+    """The size of a fit. Of `pool` starts, the `border` on which two coarse walks differ most are fitted with weight
+    one each; `others`, drawn at random, represent the rest.
     """
 
     pool: int
@@ -81,7 +81,7 @@ class Plan(NamedTuple):
         return 15 * self.pool * (self.border > 0) + self.starts * (4 * self.reference - 1 + walks) + checked
 
     def suits(self, dim: int, counts: Sequence[int]) -> bool:
-        """Whether half of the starts give twice as many equations as the longest row has unknowns."""
+        """True if half of the starts give at least twice as many equations as the longest row has unknowns."""
         return self.starts // 2 * dim >= 2 * (max(counts) - 1)
 
 
@@ -97,7 +97,7 @@ FEW_PICTURES = PLANS[4]
 
 
 def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> Plan | None:
-    """The most that a budget of evaluations pays for, but for samples of `dim` numbers at most MOST; None for none."""
+    """The largest fit within a budget of evaluations, for samples of `dim` numbers at most MOST; None if none fits."""
     budget = min(budget, MOST[dim >= LARGE])
     return next((row for row in PLANS if row.suits(dim, counts) and row.cost(counts) <= budget), None)
 
@@ -114,8 +114,8 @@ def fit(
 ) -> tuple[Tuned, ...]:
     """A solver for each count of evaluations; `start` is x at t = 1, and its conditions, for plan.pool starts.
 
-    joint: gradient steps for counts up to JOINT. progress: called with the share of the whole that is done.
-    rms, median of what is returned: over the half of the starts that chose. usual: the best of the unfitted there.
+    joint: gradient steps for counts up to JOINT. progress: called with the finished share of the work.
+    rms, median of the result: over the half of the starts that selected it. usual: the best unfitted solver there.
     """
     if len(start) < 8 or min(counts, default=1) < 1:
         raise InputError(f"A fit needs at least 8 starts and 1 evaluation; got {len(start)} and {list(counts)}.")
@@ -158,7 +158,7 @@ class _Table(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """Where the flow is, and its slope dy/dτ there, at falling τ; the slope at τ = 0 is not known."""
+    """Points of the flow at falling τ, and its slope dy/dτ there; the slope at τ = 0 is unknown."""
 
     clock: Float[Tensor, " m"]
     y: Float[Tensor, " m n d"]
@@ -211,7 +211,7 @@ class _Flow:
         return _Table(self.first * torch.tensor(nodes, dtype=torch.float64), rows)
 
     def classic(self, count: int) -> _Table:
-        """The best single solver that is fitted to nothing, as a table: what a fit to few starts has to beat."""
+        """The best unfitted solver, as a table; a fit to few starts has to beat it."""
         sampler = bind(SAMPLERS, CLASSIC, "sampler")
         asked, rows = unrolled(sampler, self.path, from_flow(shifted_power(count, 2.0, 1.0), self.path), count)
         c = self.path.scales(asked)
@@ -246,13 +246,13 @@ class _Flow:
         return keep, 1 - tau - keep * (1 - self.first)
 
     def end(self, table: _Table) -> Tensor:
-        """Where a table's walk ends."""
+        """End points of a table's walk."""
         with torch.no_grad():
             *_, y = self.walk(table)
         return y
 
     def near_borders(self, plan: Plan) -> "_Flow":
-        """Fewer starts, most of them where few are: near a border between modes, where an RMS is made."""
+        """A subset of the starts, most of them near a border between modes, where the largest errors occur."""
         ends = [self.end(self.known(count)) for count in COUNTS[:2]]
         order = (ends[0] - ends[1]).norm(dim=1).argsort(descending=True, stable=True)
         near, far = order[: plan.border], order[plan.border :]
@@ -280,7 +280,7 @@ class _Flow:
         return from_flow(shifted_power(steps, 1.5, 4.0), self.path)
 
     def groups(self, count: int, shapes: Sequence[tuple[float, float]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Nodes of every shape twice, and which are to be reweighed, as many at a time as memory is meant for."""
+        """Nodes of every shape twice, and a mask of those to reweight, in groups that fit the memory budget."""
         nodes = self.first * torch.stack([shifted_power(count, e, k) for e, k in shapes]).repeat(2, 1)
         reweighed = torch.arange(len(nodes)) >= len(shapes)
         size = max(1, HELD // (count * self.y.numel()))
@@ -289,7 +289,7 @@ class _Flow:
     def tables(
         self, fine: _Reference, nodes: Float[Tensor, "c n_plus_1"], reweighed: Bool[Tensor, " c"]
     ) -> list[tuple[_Table, Tensor]]:
-        """Row after row by least squares, from the solver's own estimates on every other start; and where each ends."""
+        """Tables fitted row by row, by least squares on the solver's estimates of every other start; and their ends."""
         fitted, share = slice(0, None, 2), self.weight[0::2]
         n, dim = self.y[fitted].shape
         some = torch.randperm(dim, generator=torch.Generator().manual_seed(0))[: max(1, EQUATIONS // n)]
@@ -329,7 +329,7 @@ class _Flow:
         return (end - fine.y[-1]).square().sum(1)
 
     def polish(self, table: _Table, fine: _Reference, steps: int, rate: float = 0.02) -> _Table:
-        """Nodes and weights moved together by Adam, as long as the starts that were not fitted gain."""
+        """Nodes and weights optimised together by Adam, as long as the error on unfitted starts falls."""
         inner = len(table.nodes) - 2
         moved = torch.cat(
             [table.nodes[1:-1].logit(), torch.tensor([w for row in table.rows for w in row[:-1]]).double()]
@@ -370,7 +370,7 @@ class _Flow:
 
 
 class _Recorded:
-    """A denoiser that keeps where the first stage of each of RK4's steps was, and the slope there."""
+    """A denoiser that records the place of the first stage of each RK4 step, and the slope there."""
 
     gaussian_end = True  # in the flow's clock x̂₀ and ε̂ are coordinates of the velocity, and need mean no more
 
@@ -392,7 +392,7 @@ class _Recorded:
 
 
 def _rows(cond: Any, places: Any, n: int) -> Any:
-    """The conditions of some of n samples, in whatever dicts, lists and tuples they lie."""
+    """The conditions of some of n samples, through nested dicts, lists and tuples."""
     if isinstance(cond, Mapping):
         return {name: _rows(part, places, n) for name, part in cond.items()}
     if isinstance(cond, list | tuple):
@@ -401,7 +401,7 @@ def _rows(cond: Any, places: Any, n: int) -> Any:
 
 
 def _numbers(cond: Any, n: int) -> int:
-    """How many there are in the conditions of n samples."""
+    """Count of numbers in the conditions of n samples."""
     if isinstance(cond, Mapping | list | tuple):
         return sum(_numbers(part, n) for part in (cond.values() if isinstance(cond, Mapping) else cond))
     return cond.numel() if isinstance(cond, Tensor) and cond.ndim and len(cond) == n else 0
@@ -410,7 +410,7 @@ def _numbers(cond: Any, n: int) -> int:
 def _least_squares(
     basis: Float[Tensor, "c n d j"], want: Float[Tensor, "c n d"], share: Float[Tensor, "c n"]
 ) -> Float[Tensor, "c j"]:
-    """Weights that bring basis @ w nearest to want, each start counting by its share; weak directions are left out."""
+    """Weights that bring basis @ w nearest to want, each start weighted by its share; weak directions are left out."""
     root = (share / share.mean(1, keepdim=True)).sqrt()[..., None]
     u, s, v = torch.linalg.svd((basis * root[..., None]).flatten(1, 2), full_matrices=False)
     inverse = torch.where(s > RCOND * s[:, :1], 1 / s, 0.0)[..., None]

@@ -1,4 +1,4 @@
-"""log p(x) of what a denoiser samples, through the probability-flow ODE and its change of volume.
+"""log p(x) of a denoiser's samples, by the probability-flow ODE and its change of volume.
 
 d log p(x_t)/dt = -∇·u_t along dx/dt = u_t, so with x₁ where the ODE takes x from t = 0 to t = 1
     log p(x) = log N(x₁; 0, σ(1)² I) + ∫₀¹ ∇·u_t(x_t) dt
@@ -85,7 +85,7 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
 
 
 class Likelihood(NamedTuple):
-    """Log-densities in nats, each with what is known of its two errors."""
+    """Log-densities in nats, with estimates of their two errors."""
 
     log_density: Float[Tensor, " b"]
     step_error: Float[Tensor, " b"]  # |difference to half the steps|: some 16 times the error, once that is small
@@ -106,11 +106,11 @@ def log_density(
     """log p(x) in nats, one for each sample: log N(x₁; 0, σ(1)² I) + ∫ ∇·u dt (arXiv:2011.13456, Eq. 39).
 
     x: data of any shape in the network's units; its dtype is that of the integration.
-    steps: RK4 steps from data to noise, four evaluations each. Too few give any number at all: `likelihood` tells.
+    steps: RK4 steps from data to noise, four evaluations each. Too few give an arbitrary number; `likelihood` warns.
     divergence: exact (a derivative for each element), hutchinson:probes=k or hutch++:probes=k, see DIVERGENCES.
-    draws: whose (seed, sample) the probes are made of; they stay the same over the walk. Only exact does without.
+    draws: the probes are functions of their (seed, sample) and constant over the walk. Only exact needs none.
     prior: log-density at t = 1, in place of log N(x₁; 0, σ(1)² I).
-    graph: keep what it takes to differentiate the result with respect to x and to the network's parameters.
+    graph: keep the graph needed to differentiate the result with respect to x and to the network's parameters.
     Raises InputError for steps below 2, an x that isn't a batch of floats, missing draws, and a denoiser between two
     sample sets.
     """

@@ -1,6 +1,6 @@
-"""Exact denoisers of known distributions, on every path: the truth that samplers and networks are held against.
+"""Exact denoisers of known distributions, on every path: the reference for samplers and networks.
 
-Data of any shape; times alike for the batch or one per example; in the precision of what they are asked about.
+Data of any shape; one time for the batch or one per example; in the precision of x_t.
 """
 
 import math
@@ -23,7 +23,7 @@ class Mixture:
     Seen through x_t = α x₀ + σ ε it is again a mixture, Σ_k w_k N(α m_k, V_k I) with V_k = α² s_k² + σ², so with
     the responsibilities r_k ∝ w_k N(x_t; α m_k, V_k I) the conditional means are
         x̂₀ = Σ r_k (m_k + α s_k² / V_k (x_t - α m_k)),    ε̂ = Σ r_k σ / V_k (x_t - α m_k).
-    Neither divides by α or σ, so the ends t = 0 and t = 1 are exact too (but t = 0 of a finite set, where V = 0).
+    Neither divides by α or σ, so the ends t = 0 and t = 1 are exact too (except t = 0 of a finite set, where V = 0).
     """
 
     path: Path
@@ -61,7 +61,7 @@ def mixture(
     stds: float | Float[Tensor, " k"] = 0.0,
     weights: Float[Tensor, " k"] | None = None,
 ) -> Mixture:
-    """A Mixture with equal weights and one standard deviation unless told otherwise."""
+    """A Mixture, by default with equal weights and one standard deviation."""
     k = len(means)
     spread = torch.as_tensor(stds, dtype=torch.float64).expand(k)
     shares = torch.full((k,), 1 / k, dtype=torch.float64) if weights is None else weights / weights.sum()
@@ -77,7 +77,7 @@ def finite(path: Path, points: Float[Tensor, " k *d"]) -> Mixture:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Data N(m, C), C = U diag(s²) Uᵀ: in the basis U each coordinate is a Gaussian of its own.
+    """Data N(m, C), C = U diag(s²) Uᵀ: in the basis U the coordinates are independent Gaussians.
 
     x̂₀ = m + U diag(α s² / V) Uᵀ (x_t - α m),  ε̂ = U diag(σ / V) Uᵀ (x_t - α m),  V = α² s² + σ².
     """

@@ -1,4 +1,4 @@
-"""Tuning: which sampler on which grid comes closest to a denoiser's own flow with N evaluations.
+"""Tuning: a search for the sampler and grid that come closest to a denoiser's flow with N evaluations.
 
 The reference is the probability-flow ODE itself, finely integrated from the same starts, so tuning needs no data and
 judges the solver, not the network. First every solver of SOLVERS on every grid of the families below; then the best few
@@ -95,10 +95,10 @@ def tune(
 ) -> Tuned:
     """Search; `start` is x at t = 1 for some hundred samples, of which every fourth is kept for judging.
 
-    aim: rms counts most the few samples near a border between modes, median the typical one.
-    rivals: sampler, grid and steps of what is known already, which wins where nothing found is better.
+    aim: rms mostly measures the few samples near a border between modes, median the typical one.
+    rivals: sampler, grid and steps of known solutions, which win where the search finds nothing better.
     depth: how far the fit goes; weights takes some N³ evaluations of every start.
-    progress: called with what is being done and the share of the whole that is done.
+    progress: called with the current activity and the finished share of the work.
     """
     if evaluations < 1 or len(start) < 4:
         raise InputError(f"tune needs at least 1 evaluation and 4 starts; got {evaluations} and {len(start)}.")
@@ -178,13 +178,13 @@ class _Choice(NamedTuple):
 
 
 class _Search:
-    """The distance of a sampler's ends to the reference, on the starts that are fitted, that choose, and that judge."""
+    """The distance of a sampler's ends to the reference, on the starts for fitting, for selection and for judging."""
 
     def __init__(self, denoiser: DenoiserLike, start: Tensor, truth: Tensor, aim: str, cond: Mapping[str, Any]) -> None:
         self.denoiser, self.start, self.truth, self.aim, self.cond = denoiser, start, truth, aim, cond
 
     def residuals(self, choice: _Choice, part: slice) -> Tensor | None:
-        """End minus reference for some starts; None where a grid can't be had or the walk diverged."""
+        """End minus reference for some starts; None where a grid is impossible or the walk diverged."""
         cond = {k: v[part] if isinstance(v, Tensor) and len(v) > 1 else v for k, v in self.cond.items()}
         try:
             times = grid_times(choice.grid, choice.steps, self.denoiser.path)
@@ -205,7 +205,7 @@ class _Search:
         return {"rms": far, "median": typical, "both": far + typical / 4}[self.aim]
 
     def fit(self, make: Callable[[Tensor], _Choice], count: int) -> list[_Choice]:
-        """make(u) with the `count` numbers u, 0 at first, that bring the ends nearest to the reference.
+        """make(u) with the `count` numbers u, 0 at first, that bring the ends closest to the reference.
 
         Nearest is least squares for the RMS. For the median it is Cauchy's loss, log(1 + (e/c)²), to which the few
         with large errors are nearly all the same.
@@ -309,7 +309,7 @@ def rms(error: Float[Tensor, " n *d"]) -> float:
 
 
 class Counted:
-    """A denoiser that knows one thing, x₀ = 0, and counts how often it is asked."""
+    """A denoiser that returns x₀ = 0 and counts its calls."""
 
     gaussian_end = True
 
@@ -322,14 +322,14 @@ class Counted:
 
 
 def evaluations(sampler: Callable[..., Iterator[Tensor]], path: Path, times: Tensor) -> int:
-    """How often a sampler asks the denoiser on a grid: counted, not declared."""
+    """The number of calls of the denoiser by a sampler on a grid: counted, not declared."""
     counted, x = Counted(path), torch.zeros(1, 1, dtype=torch.float64)
     _end(sampler(counted, x, times, draws=Draws.first(1, 0)))
     return counted.calls
 
 
 def steps_within(sampler: Callable[..., Iterator[Tensor]], path: Path, budget: int, grid: str = "uniform") -> int:
-    """The most steps for at most `budget` evaluations; 0 where not even one step fits."""
+    """The largest number of steps for at most `budget` evaluations; 0 if not even one step fits."""
 
     def used(steps: int) -> int:
         return evaluations(sampler, path, grid_times(grid, steps, path))

@@ -18,8 +18,8 @@ MOST_STEPS = 10**6  # that a stored choice may ask for
 class Tuned:
     """The best sampler, grid and number of steps for a number of evaluations, and how close it comes.
 
-    rms, median: distance to the reference, over the starts that had no part in the choice; `error` is the
-    reference's own (against half its steps), `usual` what the best solver on the uniform grid reaches. weights: the
+    rms, median: distance to the reference, over the starts that had no part in the choice; `error` is that of the
+    reference itself (against half its steps), `usual` that of the best solver on the uniform grid. weights: the
     fingerprint of the run's weights that it was found for; a file of an older version doesn't hold it.
     """
 
@@ -52,15 +52,15 @@ class Tuned:
             if not right or not 1 <= min(counts) <= max(counts) <= MOST_STEPS:
                 raise TypeError("a value of the wrong kind")
         except TypeError as error:
-            raise InputError(f"{where} is not what ebbtide tune writes: {error}.") from error
+            raise InputError(f"{where} is not a file of ebbtide tune: {error}.") from error
         return tuned
 
 
 def read_tuned(data: bytes, where: str) -> tuple[Tuned, ...]:
-    """What was tuned, the latest last."""
+    """The stored solvers, the latest last."""
     rows = parse_json(data, where)
     if not isinstance(rows, list):
-        raise InputError(f"{where} is not what ebbtide tune writes: not a list.")
+        raise InputError(f"{where} is not a file of ebbtide tune: not a list.")
     return tuple(Tuned.from_config(row, where) for row in rows)
 
 

@@ -1,1 +1,1 @@
-"""Interop: the only place that knows foreign formats and services."""
+"""Interop: conversion from and to the formats and services of other libraries, and nowhere else."""

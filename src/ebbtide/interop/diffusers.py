@@ -1,7 +1,7 @@
-"""A scheduler's config of diffusers (0.42) in our words: path, grid, sampler and target. It does not import diffusers.
+"""Conversion of a diffusers scheduler (0.42) to path, grid, sampler and target, without importing diffusers.
 
-Their schedulers tie four things together that are independent here. docs/diffusers.md has the correspondence and where
-the two libraries differ; tests/interop/test_diffusers.py runs them side by side.
+Their schedulers combine four things that are independent here. docs/diffusers.md lists the correspondence and the
+differences between the two libraries; tests/interop/test_diffusers.py runs them side by side.
 """
 
 import math
@@ -24,7 +24,7 @@ Config = Mapping[str, Any]
 
 
 class Converted(NamedTuple):
-    """What `sample` and `Denoiser` take: path, grid (a spec, or the times), sampler spec, target spec."""
+    """Arguments of `sample` and `Denoiser`: path, grid (a spec, or the times), sampler spec, target spec."""
 
     path: Path
     grid: str | list[float]
@@ -37,10 +37,10 @@ def from_diffusers(scheduler: Config | str | FilePath | Any, steps: int | None =
 
     scheduler: its config as a mapping with `_class_name`, the config's file or its folder, or the scheduler itself.
     `eta` of DDIM and `order` of LMS, which diffusers takes in `step`, are read from the mapping too.
-    steps: the grid is then the list of times that `set_timesteps(steps)` stands for, with 1 for the first and 0 for the
-    last; otherwise it is the row of GRIDS nearest to it.
+    steps: the grid is then the list of times that `set_timesteps(steps)` represents, with 1 for the first and 0 for the
+    last; otherwise it is the most similar row of GRIDS.
 
-    What has no counterpart is an InputError that names the key; what is left out on purpose is a warning.
+    A setting without a counterpart raises an InputError that names the key; an ignored one gives a warning.
     """
     config = _read(scheduler)
     row = SCHEDULERS[_class_of(config)]
@@ -167,13 +167,13 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "lambda_min_clipped": ((-math.inf,), "give a list of times as the grid"),
     "predict_x0": ((True,), "use exponential:form=noise,corrector=true"),
     "disable_corrector": (([], ()), "use dpmpp_2m, which has no corrector"),
-    "solver_p": ((None,), "use a sampler of its own"),
+    "solver_p": ((None,), "use that sampler directly"),
 }
 _HINTS = {
     "PNDMScheduler": "set _class_name to DEISMultistepScheduler or LMSDiscreteScheduler, multistep methods of its kind",
     "SASolverScheduler": "set _class_name to DPMSolverMultistepScheduler and algorithm_type to sde-dpmsolver++",
     "KDPM2DiscreteScheduler": "set _class_name to HeunDiscreteScheduler, of the same order and cost",
-    "LCMScheduler": "it belongs to consistency models, which have a sampler of their own",
+    "LCMScheduler": "it belongs to consistency models, which need a special sampler",
 }
 
 
@@ -257,7 +257,7 @@ def _refuse(config: Config, row: Row) -> None:
 
 
 def _warn(config: Config, row: Row) -> None:
-    """What is left out, on purpose."""
+    """Warnings about settings that are deliberately ignored."""
     said = []
     if config.get("thresholding"):
         said.append("thresholding is left out: no sampler changes an estimate by itself")
@@ -314,7 +314,7 @@ def _target(config: Config, row: Row) -> str:
 
 
 def _shaped(config: Config) -> str:
-    """How the σ are spaced where not by timesteps: "karras", "log_snr" (exponential, and Lu's), or ""."""
+    """The spacing of σ if not by timesteps: "karras", "log_snr" (exponential, and Lu's), otherwise ""."""
     if config.get("use_karras_sigmas") or config.get("sigma_schedule") == "karras":
         return "karras"
     other = config.get("use_exponential_sigmas") or config.get("use_lu_lambdas")
@@ -337,7 +337,7 @@ def _number(config: Config, key: str) -> float:
 
 
 def _named(config: Config, row: Row, path: Path) -> str:
-    """The row of GRIDS that is nearest to the scheduler's times."""
+    """The row of GRIDS most similar to the scheduler's times."""
     if shape := _shaped(config):
         low, high = _range(config, row, path)
         rho = f"rho={_number(config, 'rho')}," if shape == "karras" else ""

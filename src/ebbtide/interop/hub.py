@@ -23,7 +23,9 @@ def download(repository: str) -> Path:
     except RepositoryNotFoundError as error:
         raise InputError(f"There is no folder {repository!r} and no such repository you may read.") from error
     except Exception as error:  # the hub's own, or those of the library it speaks HTTP with, which has changed
-        raise InputError(f"{repository!r} is no folder here, and can't be had from the hub: {_line(error)}") from error
+        raise InputError(
+            f"{repository!r} is no folder here, and is not available from the hub: {_line(error)}"
+        ) from error
 
 
 def push_to_hub(

@@ -1,9 +1,9 @@
 """Real-time chunking: a chunk that continues the one being executed, from any denoiser and any ODE sampler.
 
-While a chunk is computed the robot moves on. The first actions of the old chunk that the new one overlaps will have
-been executed by then, and the later ones were at least the plan: so the new chunk is inpainted, to agree with the
-first and with the others the less the later they come (Black, Galliker & Levine 2025, arXiv:2506.07339). Their τ is
-our 1 - t.
+While a chunk is computed the robot keeps moving. By the time it is ready, the first actions of the old chunk that it
+overlaps have been executed, and the later ones were planned. So the new chunk is inpainted: it agrees with the first
+actions exactly and with the others less the later they come (Black, Galliker & Levine 2025, arXiv:2506.07339). Their τ
+is our 1 - t.
 """
 
 import math
@@ -22,10 +22,10 @@ from .posterior import LinearMap, Measurement, Posterior, conjugate_gradients
 
 
 class Previous(NamedTuple):
-    """What is left of the chunk being executed.
+    """The rest of the chunk being executed.
 
-    actions: index 0 is now; what stands beyond its end does not matter.
-    weights: how firm each action is, 1 for those that will be executed whatever comes, 0 beyond the end.
+    actions: index 0 is the current step; values beyond the end are ignored.
+    weights: commitment to each action, 1 for those that will certainly be executed, 0 beyond the end.
     """
 
     actions: Float[Tensor, "b h a"]
@@ -52,17 +52,17 @@ def soft_mask(horizon: int, delay: int, executed: int) -> Float[Tensor, " h"]:
 class RealTime(Posterior):
     """x̂₀ + δ, ε̂ - α/σ δ,   δ = V u,   u = min(β α/σ, 1/r²) W (Y - x̂₀),   r² = σ²/(α² + σ²),   V = σ²/α Jᵀ.
 
-    J = ∂x̂₀/∂x_t, by a backward pass, is what makes free actions follow the committed ones: as much as the denoiser
-    says that they belong together. (With J = I in its place, as in LeRobot, they are drawn nowhere.) On the linear
-    path this is the velocity u_t - min(β, t / ((1 - t) r²)) Jᵀ W (Y - x̂₀) of their Eq. 2 to 4, and on others the same
-    flow in other clothes. With β = ∞ and W of zeros and ones it is PiGDM with a mask.
+    J = ∂x̂₀/∂x_t, by a backward pass, makes free actions follow the committed ones as far as the denoiser correlates
+    them. (With J = I in its place, as in LeRobot, free actions don't react.) On the linear path this is the velocity
+    u_t - min(β, t / ((1 - t) r²)) Jᵀ W (Y - x̂₀) of their Eq. 2 to 4, and on others the same flow after a change of
+    variables. With β = ∞ and W of zeros and ones it is PiGDM with a mask.
 
     weights: W. beta: β, which keeps the first steps, where α → 0, and the last, where r → 0, from overshooting.
     solve: 0 is the paper's. Above, the most conjugate gradient steps, a backward pass each, for
         (√W V √W + r² (1 - W)) w = √W (Y - x̂₀),   u = √W w,
     which needs no β: V stands where the paper has r² I, as in TMPD, and (1 - W)/W r² is the variance of a soft action.
     Measured on a Gaussian chunk whose neighbours correlate by 0.9, given its first action, Euler with 5 steps: the
-    second of 8 has mean 0.66 in the paper's way and 0.90 in this, which is exact.
+    second of 8 has mean 0.66 by the paper's formula and 0.90 by this one, which is exact.
 
     Raises InputError for β that isn't above 0, solve below 0, and a weight for other than every action.
     """

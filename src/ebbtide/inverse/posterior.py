@@ -1,17 +1,18 @@
 """Posterior sampling of linear inverse problems: wrappers that turn E[x₀ | x_t] into an estimate of E[x₀ | x_t, y].
 
-y = A x₀ + s n is what was measured. With ∇log p(x_t | y) = ∇log p(x_t) + ∇log p(y | x_t), Tweedie's formula gives
+y = A x₀ + s n is the measurement. With ∇log p(x_t | y) = ∇log p(x_t) + ∇log p(y | x_t), Tweedie's formula gives
     x̂₀(y) = x̂₀ + δ,    ε̂(y) = ε̂ - α/σ δ,    δ = σ²/α ∇log p(y | x_t),
-and the methods differ in what they take for p(y | x_t), a Gaussian with mean A x̂₀ in all of them:
+and the methods differ in their model of p(y | x_t), a Gaussian with mean A x̂₀ in all of them:
     δ = V Aᵀ u,    (A R Aᵀ + s² I) u = y - A x̂₀,    V = σ²/α ∂x̂₀/∂x_t.
-V is Cov(x₀ | x_t) by Tweedie's second-order formula, one vector-Jacobian product for each V v; R is the method's own
-idea of that covariance: 0 in DPS, r² I in PiGDM, V itself in TMPD. Any sampler then draws from the posterior:
+V is Cov(x₀ | x_t) by Tweedie's second-order formula, one vector-Jacobian product for each V v; R is the method's
+approximation of that covariance: 0 in DPS, r² I in PiGDM, V itself in TMPD. Any sampler then draws from the posterior:
     sample(TMPD(denoiser, masked(known, mask)), shape, sampler="ddim", draws=draws).
 
 A wrapped estimate costs a backward pass and is cut off from the graph: no gradient goes through it, and samples of a
 batch must not depend on each other. Guide first and wrap then, TMPD(ClassifierFree(…), …); bound last,
-Bounded(TMPD(…)): where x̂₀ is clipped it has no gradient, and nothing measured would reach it. Where α < σ/200 on a path
-that ends at α = 0, ∂x̂₀/∂x_t is lost as 0/0, and V is taken at the last time before that, for one more evaluation.
+Bounded(TMPD(…)): where x̂₀ is clipped it has no gradient, and the measurement would have no effect. Where α < σ/200 on
+a path that ends at α = 0, ∂x̂₀/∂x_t is lost as 0/0, and V is taken at the last time before that, for one more
+evaluation.
 """
 
 import math
@@ -43,7 +44,7 @@ class Measurement:
     operator: A, a linear function of (b, *d) to (b, *m), sample by sample; its transpose comes from autograd. An offset
     has to be subtracted from y, and nothing checks that A is linear.
     y: one measurement for each sample, or (1, *m) for all. dopri5, which works on parts of a batch, needs the latter.
-    std: s; 0 is exact knowledge.
+    std: s; 0 for an exact measurement.
     Raises InputError where s is negative or not finite.
     """
 
@@ -74,7 +75,7 @@ class Measurement:
 
 
 def masked(known: Float[Tensor, " #b *d"], mask: Bool[Tensor, "..."], std: float = 0.0) -> Measurement:
-    """Inpainting: A picks the elements where `mask` is true, alike for all samples; `known` matters only there."""
+    """Inpainting: A selects the elements where `mask` is true, the same for all samples; `known` matters only there."""
     if boolean(mask, "masked").shape != known.shape[1:] or not bool(mask.any()):
         raise InputError(
             f"A mask needs the shape of one sample, {tuple(known.shape[1:])}, and something known; "
@@ -88,8 +89,8 @@ def conjugate_gradients(
 ) -> Float[Tensor, " b *m"]:
     """u with M u = right for each sample, M symmetric and positive semidefinite (Hestenes & Stiefel 1952).
 
-    Exact after as many steps as M has distinct eigenvalues, but for rounding. It stops where the residual is below
-    rtol times the right side, and, sample by sample, where it meets pᵀ M p ≤ 0: then M is not what it should be (a
+    Exact, up to rounding, after as many steps as M has distinct eigenvalues. It stops where the residual is below
+    rtol times the right side, and, sample by sample, where it meets pᵀ M p ≤ 0: then M is not positive semidefinite (a
     network's Jacobian, say), or nothing is left to solve.
     """
     dot = lambda a, b: (a * b).flatten(1).sum(1).reshape(-1, *[1] * (right.ndim - 1))
@@ -175,7 +176,7 @@ def shifted(x0: Tensor, noise: Tensor, delta: Tensor, c: Scales) -> Estimate:
 
 @dataclass(frozen=True)
 class DPS(Posterior):
-    """u = ζ (y - A x̂₀) / s²: x₀ is taken to be x̂₀, as if nothing were uncertain (R = 0).
+    """u = ζ (y - A x̂₀) / s²: x₀ is taken to equal x̂₀, without uncertainty (R = 0).
 
     Chung et al. 2023, arXiv:2209.14687, Eq. 16: ∇log p(y | x_t) ≈ -ρ ∇|y - A x̂₀|², with the Gaussian's ρ = 1/(2 s²)
     times strength ζ (their ρ = 1/s² is ζ = 2). A may be nonlinear here.
@@ -185,8 +186,8 @@ class DPS(Posterior):
     variance being e^{-1/s²}.
 
     normalise: u = ζ (y - A x̂₀) / |y - A x̂₀|, which is their step size ζ'/|y - A x̂₀| and the only choice for s = 0.
-    Their ζ' is per step: Algorithm 1 is `ddpm` with ζ = 2 ζ' √(1 - β_i) / β_i at step i. Ours does not know the steps.
-    Raises InputError for s = 0 without normalise, and ζ that isn't positive.
+    Their ζ' is per step: Algorithm 1 is `ddpm` with ζ = 2 ζ' √(1 - β_i) / β_i at step i. Ours is independent of the
+    steps. Raises InputError for s = 0 without normalise, and ζ that isn't positive.
     """
 
     strength: float = 1.0
@@ -259,9 +260,8 @@ class TMPD(Posterior):
     99.995 %, its 5 % quantile 0.84; TMPD's is -0.98. In few dimensions, and where y isn't far out as it is there,
     `resampled` is right.
 
-    steps: most of these. An exact answer takes as many as y has numbers, and fewer are a good one; a network whose
-    Jacobian isn't symmetric and positive stops them early.
-    Raises InputError for steps below 1.
+    steps: most of these. An exact answer takes as many as y has numbers, and fewer give a good approximation; a network
+    whose Jacobian isn't symmetric and positive stops them early. Raises InputError for steps below 1.
     """
 
     steps: int = 50
@@ -282,7 +282,7 @@ def resampled(
     """`count` of the unconditional samples x₀, drawn with weights w ∝ exp(-|y - A x₀|²/2s²) by systematic resampling.
 
     Sampling-importance-resampling (Rubin 1988): right for any distribution as n grows, modes and nonlinear A included.
-    The n that it takes grows exponentially with how much y tells, so it is for few dimensions.
+    The necessary n grows exponentially with the information in y, so it suits few dimensions.
     Raises InputError for s = 0, more than one y, a count below 1, and where the weights amount to fewer than 50 samples
     (their effective number (Σ w)²/Σ w²): draw more, or widen s.
     """
@@ -311,7 +311,7 @@ def _at_least_one(method: str, steps: int) -> None:
 
 
 def _rtol(x: Tensor) -> float:
-    """Where conjugate gradients have nothing more to gain in x's precision."""
+    """The relative residual below which conjugate gradients gain nothing in x's precision."""
     return 4 * torch.finfo(x.dtype).eps
 
 

@@ -1,6 +1,6 @@
-"""How good are the samples? Every metric is reported beside its floor, what truth itself scores, and an interval.
+"""Sample quality: every metric is reported beside its floor, the score of real data, and with an interval.
 
-    inputs       what a point set is
+    inputs       point sets as the metrics take them
     wasserstein  sliced_w2, within_mode_sliced_w2, exact_w2
     mmd          mmd2, energy_distance
     modes        outlier_fraction, mode_fractions, mean_log_density, label_agreement

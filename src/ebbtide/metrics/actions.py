@@ -1,4 +1,4 @@
-"""How far predicted actions are from those that were carried out."""
+"""Errors of predicted actions against the actions that were executed."""
 
 import math
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ..errors import InputError
 from .report import Measurement
 
 REPLICATES = 1000
-FEW = 5  # below so many episodes the interval is no more than a guess
+FEW = 5  # with fewer episodes the interval is only a guess
 
 
 def mean_absolute_error(
@@ -21,15 +21,16 @@ def mean_absolute_error(
     real: Bool[Tensor, " n h 1"] | None = None,
     episode: Int[Tensor, " n"] | None = None,
 ) -> Measurement:
-    """mean |â - a| in the actions' own unit, with its interval; beside it, that of a robot that holds still.
+    """mean |â - a| in the actions' own unit, with its interval; the floor is the error of a robot that holds still.
 
-    A policy that picks one of several good ways errs by more than one that answers with their mean, which may be no
-    way at all: a sign of life, not a score; see `best_of`. real: False where a chunk goes on beyond its episode's end.
+    A policy that follows one of several good strategies has a larger error than one that predicts their mean, which
+    may be no strategy at all. So this is a sanity check, not a score; see `best_of`. real: False where a chunk extends
+    beyond its episode's end.
 
-    episode: the number of the episode that each chunk is of; without it every chunk counts as an episode of its own.
-    Chunks of one episode overlap and fail together, so the interval is a bootstrap over episodes, never over chunks. Of
-    k episodes it is taken at the levels Φ(∓√(k/(k - 1)) t), t Student's with k - 1 degrees, in place of 2.5 and 97.5 %:
-    the percentiles alone are too narrow for small k (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+    episode: the number of each chunk's episode; without it every chunk counts as a separate episode.
+    Chunks of one episode overlap and fail together, so the interval is a bootstrap over episodes, never over chunks.
+    For k episodes it is taken at the levels Φ(∓√(k/(k - 1)) t), t Student's with k - 1 degrees, in place of 2.5 and
+    97.5 %: the percentiles alone are too narrow for small k (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
     """
     if predicted.shape != carried_out.shape or len(predicted) == 0:
         raise InputError(
@@ -59,8 +60,8 @@ def best_of(
 ) -> Measurement:
     """mean of min_j |â_j - a| over k chunks drawn for each step; the rest as in `mean_absolute_error`.
 
-    Of a policy that has learned all good ways, one of its draws is near what was done; one that answers with their mean
-    is no better in k draws than in one. It doesn't tell how many of the draws are good: read both.
+    If a policy has learned all good strategies, one of its draws is near the executed actions; if it predicts their
+    mean, k draws are no better than one. The number doesn't show how many of the draws are good: read both.
     """
     if predicted.ndim != 4 or predicted.shape[:1] + predicted.shape[2:] != carried_out.shape or not predicted.numel():
         raise InputError(
@@ -75,7 +76,7 @@ def best_of(
 
 
 def _interval(error: Float[Tensor, " k"], weight: Float[Tensor, " k"]) -> tuple[float, float]:
-    """The 95 % interval of Σ error / Σ weight over k episodes; of one alone there is none."""
+    """The 95 % interval of Σ error / Σ weight over k episodes; a single episode has none."""
     k = len(error)
     if k == 1:
         return math.nan, math.nan

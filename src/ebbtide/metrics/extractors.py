@@ -61,7 +61,7 @@ class Extractor:
         return _in_batches(self.network, images, self.batch, f"features ({self.name})")
 
     def real(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The features of images that will be asked for again."""
+        """The features of images that are needed more than once."""
         if not self.keep:
             return self(images)
         name = f"features-{fingerprint(_FORMAT, self.name, tensors=[images])[:32]}"
@@ -176,7 +176,7 @@ def _fit(network: ClassifierNetwork, images: Tensor, labels: Tensor, seed: int) 
 
 
 def _shifted(images: Tensor, down: int, right: int) -> Tensor:
-    """Moved by whole pixels; what comes in repeats the edge."""
+    """Images shifted by whole pixels; new pixels repeat the edge."""
     height, width = images.shape[2:]
     rows = (torch.arange(height) - down).clamp(0, height - 1)
     columns = (torch.arange(width) - right).clamp(0, width - 1)
@@ -199,7 +199,7 @@ def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor, size: int, 
 
 
 def _bar(total: int, what: str, unit: str) -> Any:
-    """A progress bar for what takes more than 2 s, on a terminal alone: whoever measures may have asked for quiet."""
+    """A progress bar for work of more than 2 s, shown only on a terminal."""
     return tqdm(total=total, desc=what, unit=unit, delay=2, file=sys.stderr, leave=False, disable=None)
 
 
@@ -207,7 +207,7 @@ def _bar(total: int, what: str, unit: str) -> Any:
 
 
 def _classifier(real: RealImages) -> Extractor:
-    """The penultimate layer of a classifier of the same set, 96 numbers: up to 32 pixels, where ImageNet is no help."""
+    """The penultimate layer of a classifier of the same set, 96 numbers; for up to 32 pixels."""
     if real.train_labels is None or real.held_labels is None:
         raise InputError("extractor 'classifier' learns from labels, and these images have none; use 'random'.")
     found = train_classifier(

@@ -1,8 +1,8 @@
-"""How far from its floor is a number, and how often would truth itself be as far off?
+"""The distance of a number from its floor, and p, the probability that real data score as far off.
 
-p is one-sided for a metric of which less, or more, is better: only what is *worse* than the floor is held against
-samples, and what is below it (copies are nearer to real rows than real rows are) is what the rows on memorisation are
-for. Where samples should be like truth and neither side is better, p is two-sided. "At the floor" is p ≥ LEVEL: of nine
+p is one-sided for a metric of which less, or more, is better: only the *worse* side counts against the samples. The
+other side (copies are nearer to real rows than real rows are) is left to the rows on memorisation. Where samples should
+equal real data and neither side is better, p is two-sided. "At the floor" is p ≥ LEVEL: of nine
 perfect generators with a dozen rows each, one has a row that isn't. Measured, of 300 draws of truth p < 0.05 has each
 share or mean 0.00–0.07, MMD², energy distance and KID 0.04–0.06, other distances 0.00–0.03, on the safe side.
 """
@@ -62,8 +62,8 @@ def _log_choose(n: int, k: np.ndarray) -> np.ndarray:
 
 
 def draws_behind(n: int, repeats: int, pool: float = math.inf) -> float:
-    """How many independent draws the mean over `repeats` floors of n is worth: all n · repeats of them, unless each was
-    drawn from the same `pool` of real rows."""
+    """The number of independent draws that a mean over `repeats` floors of n is worth: n · repeats, or fewer if all
+    were drawn from the same `pool` of real rows."""
     return 1 / (1 / pool + (1 / n - 1 / pool) / repeats)
 
 

@@ -18,7 +18,7 @@ def frechet_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> f
 
 
 def frechet_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
-    """What each sample of x and of y adds to frechet_distance; both have mean 0.
+    """Each sample's contribution to frechet_distance, for x and for y; both have mean 0.
 
     With the optimal map T between the Gaussians (T C T = C′), for x: 2 (μ − μ′)·(x − μ) + (x − μ)·(I − T)(x − μ).
     """

@@ -1,4 +1,4 @@
-"""The report for images: every score beside what held-out real images get in the samples' place.
+"""The report for images: every score beside that of held-out real images in the samples' place.
 
 **Floor.** Held-out images against the training images, at the samples' own number: a few random halves of the held-out
 ones. A generator that learnt the distribution is at the floor; one that copies its training images is *below* the floor
@@ -36,7 +36,7 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a metric may look at: samples, or held-out images in their place, and what they are held against."""
+    """The inputs of a metric: samples, or held-out images in their place, and the images to compare them with."""
 
     features: Float[Tensor, "n d"]
     reference: Float[Tensor, "m d"]  # features of training images
@@ -56,7 +56,7 @@ class ImageMetric:
     """A row of IMAGE_METRICS. `interval` takes the value, too, and a seed.
 
     count: of how many samples the value is a share. truth: that share among the held-out images, and how many they are.
-    p: where it can be had exactly. of_sets: whether all samples together make it, instead of each on its own. spectrum:
+    p: where it is known exactly. of_sets: whether all samples together make it, instead of each on its own. spectrum:
     of such a one through pairs.
     """
 
@@ -73,7 +73,7 @@ class ImageMetric:
 
 @dataclass(frozen=True, eq=False)
 class ImageReport:
-    """The rows, and what pictures of them need: which samples were measured, and each one's nearest training image."""
+    """The rows, and the data for their figures: the samples measured, and each one's nearest training image."""
 
     rows: list[Measurement]
     kept: Int[Tensor, " n"]

@@ -29,7 +29,7 @@ def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Array, Array]:
 
 
 def mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Array, Array]:
-    """A point set and the modes it is held against."""
+    """A point set and the modes to compare it with."""
     a, mu = points(x, "x"), points(means, "means")
     if a.shape[1] != mu.shape[1]:
         raise InputError(f"x and means must have the same dimension; got {a.shape[1]} and {mu.shape[1]}.")

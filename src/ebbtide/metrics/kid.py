@@ -20,7 +20,7 @@ def kid(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
 
 
 def kid_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
-    """What each sample of x and of y adds to kid; both have mean 0."""
+    """Each sample's contribution to kid, for x and for y; both have mean 0."""
     xx, yy, xy, yx = _pair_means(*pair(x, y, at_least=2))
     of_x, of_y = 2 * (xx - xy), 2 * (yy - yx)
     return of_x - of_x.mean(), of_y - of_y.mean()

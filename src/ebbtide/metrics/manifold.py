@@ -17,7 +17,7 @@ ROWS = 512  # rows of a strip of pairs
 
 @dataclass(frozen=True, eq=False)
 class Manifold:
-    """What each point adds to the four numbers, which are means."""
+    """Each point's contribution to the four numbers, which are means."""
 
     among_real: Array  # for every x, how many balls of y it lies in, over k: density is the mean
     inside_real: Array  # for every x, whether it lies in any: precision

@@ -1,4 +1,4 @@
-"""Did the generator learn by heart? Its samples' nearest training images, beside those of held-out images."""
+"""Memorisation: the samples' nearest training images, beside those of held-out images."""
 
 import sys
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ def mmd2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float
 def mmd2_influence(
     x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None
 ) -> tuple[Array, Array]:
-    """What each sample of x and of y adds to mmd2; both have mean 0."""
+    """Each sample's contribution to mmd2, for x and for y; both have mean 0."""
     return _influence(*_rbf(x, y, bandwidth))
 
 
@@ -44,7 +44,7 @@ def energy_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> fl
 
 
 def energy_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
-    """What each sample of x and of y adds to energy_distance; both have mean 0."""
+    """Each sample's contribution to energy_distance, for x and for y; both have mean 0."""
     return _influence(*_energy(x, y))
 
 

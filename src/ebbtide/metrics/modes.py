@@ -1,4 +1,4 @@
-"""What a mixture's samples do to its modes and labels: how many belong to none, how many to each."""
+"""Metrics of a mixture's modes and labels: the share of samples in none, and in each."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def outlier_fraction(
 
 
 def expected_outliers(means: Float[Tensor, " k ..."], std: float, sigmas: float = 4.0) -> float | None:
-    """What outlier_fraction is in truth, P(χ²_d > sigmas²); None where modes are so near that one's are another's."""
+    """The true outlier_fraction, P(χ²_d > sigmas²); None where neighbouring modes overlap at that distance."""
     centres = means.double().flatten(1)
     if len(centres) > 1 and float(torch.pdist(centres).min()) < 2 * sigmas * std:
         return None

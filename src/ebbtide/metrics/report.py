@@ -1,15 +1,15 @@
 """The report: every metric beside its floor and with an interval, so that no number is read alone.
 
-**Floor.** A distance between finite samples is never 0. Its floor is the same metric, at the same sizes, with truth
-in place of the generator: fresh real samples against other real samples, a few independent repeats.
+**Floor.** A distance between finite samples is never 0. Its floor is the same metric, at the same sizes, with real data
+in place of samples: fresh real samples against other real samples, a few independent repeats.
 
-**At the floor.** Each row has the difference to the mean floor, with the standard error of both together, and p: how
-often truth itself would be as far off, on the side that is worse (both sides where neither is); see floor.py. Shares
-are counted exactly. "At the floor" means p ≥ 0.01: no fault that this many samples can show.
+**At the floor.** Each row has the difference to the mean floor, with the standard error of both together, and p: the
+probability that real data score as far off, on the worse side (on both where neither is); see floor.py. Shares are
+counted exactly. "At the floor" means p ≥ 0.01: this many samples show no fault.
 
-**Memorisation.** Where it is known what the generator was trained on, the reference is what was held out, the floor is
-that of training rows against it, and the last rows say how near samples come to training rows; there the floor is that
-of held-out rows.
+**Memorisation.** If the generator's training rows are known, the reference are the held-out rows, and the floor is
+that of training rows against them. The last rows measure how near samples come to training rows; their floor is that of
+held-out rows.
 
 **Interval.** 95 %, for the value the metric has *on average over samples of this size*, the number to hold against
 the floor. Means (log-density) are bootstrapped; distances are bootstrapped through each sample's influence on them
@@ -68,8 +68,8 @@ MOST_ROWS = 16  # modes or labels beyond this get no row each
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row: the value, its 95 % interval, what truth itself scores (mean and range over the repeats), the standard
-    error of value − floor, and p: how often truth would be as far off. NaN: there is no such number."""
+    """One row: the value, its 95 % interval, the floor (mean and range over the repeats), the standard error of
+    value − floor, and p: the probability that real data score as far off. NaN: there is no such number."""
 
     name: str
     value: float
@@ -90,7 +90,7 @@ class Measurement:
 
     @property
     def at_floor(self) -> bool:
-        """Whether p ≥ LEVEL: no fault that this many samples can show."""
+        """p ≥ LEVEL: this many samples show no fault."""
         return self.p >= LEVEL
 
     def record(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Case:
-    """What a metric may look at: samples x, real points y, and whatever else is known about the data."""
+    """The inputs of a metric: samples x, real points y, and whatever else is known about the data."""
 
     x: Tensor
     y: Tensor
@@ -123,7 +123,7 @@ class Metric:
     """A row of METRICS. Without an `influence` or `interval` the value is a share of the samples, a count.
 
     truth: a share's own in truth and the draws it was found on (∞: known), where that is more than the floors' counts;
-    None where it isn't. p: that of another number, where it can be had exactly.
+    None where it isn't. p: that of another number, where it is known exactly.
     """
 
     value: Callable[[Case], float]
@@ -142,16 +142,16 @@ class Metric:
 
     @property
     def share(self) -> bool:
-        """Whether it counts samples."""
+        """True for a count of samples."""
         return self.influence is None and self.interval is None
 
     @property
     def of_sets(self) -> bool:
-        """Whether it is a distance of two sets, whose linear term vanishes at the floor."""
+        """True for a distance of two sets, whose linear term vanishes at the floor."""
         return self.root or self.spectrum is not None
 
     def count(self, case: Case) -> int:
-        """How many samples it looks at."""
+        """The number of samples it uses."""
         return len(case.distance if "distance" in self.needs else case.x)
 
 
@@ -247,7 +247,7 @@ def measure(
 
     `reference(n, seed)` draws n real points, or is an array of them: that is split into random halves, and at most
     half as many samples are measured, since a floor must have the sizes of what stands beside it. With `labels`
-    (asked of the samples) the reference gives (points, labels). Non-finite samples are a row of their own; the
+    (asked of the samples) the reference gives (points, labels). Non-finite samples have a separate row; the
     other rows are over the finite ones.
 
     train: the rows that the generator learned from, where `reference` is an array of those held out from it. Then no
@@ -267,13 +267,13 @@ def measure(
     finite = torch.isfinite(samples.flatten(1)).all(1)
     rows = [_non_finite(int((~finite).sum()), len(samples))]
     generator = torch.Generator().manual_seed(seed)
-    kept = torch.randperm(len(samples), generator=generator)  # so that a metric on a part sees all of them alike
+    kept = torch.randperm(len(samples), generator=generator)  # so that a metric on a part sees a random one
     kept = kept[finite[kept]]
     if len(kept) < 2:
         return rows
 
     def truth(repeat: int) -> Case:
-        """Fresh real points in place of samples, and the real points they are held against."""
+        """Fresh real points in place of samples, and the real points to compare them with."""
         (x, asked), (y, real_labels) = _two_sets(reference, train, len(kept), seed, repeat)
         own: dict[str, Any] = known | ({} if near is None else near.floor(repeat))
         if labels is None:
@@ -367,7 +367,7 @@ def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[f
 def influence_interval(
     value: float, influences: Sequence[Array], seed: int = 0, spectrum: Array | None = None
 ) -> tuple[float, float]:
-    """The 95 % interval of a value from what each sample adds to it, one array for each set of samples.
+    """The 95 % interval of a value from each sample's contribution to it, one array for each set of samples.
 
     spectrum: of the kernel, where the value is a U-statistic of pairs. Its second term, (1/n + 1/m) Σ λ (z² − 1), is
     then drawn as well: it is all there is between equal laws, where small influences come with a small value.
@@ -407,7 +407,7 @@ def median_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
 def table(rows: Sequence[Measurement]) -> str:
     """The rows as aligned text, each beside its floor, with the notes underneath.
 
-    value − floor has the standard error of both; what p is stands in the last line.
+    value − floor has the standard error of both; the last line defines p.
     """
     span = lambda low, high: "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
     cells = [("metric", "value", "95 % interval", "floor", "value − floor", "p", "better", "")]
@@ -431,7 +431,7 @@ def table(rows: Sequence[Measurement]) -> str:
         of = most if len(others) < 2 < len(names) else ", ".join(names)
         lines.append(f"{of}: {note}")
     if not all(math.isnan(row.p) for row in rows):
-        lines.append(f"p: how often truth itself would be as far off, or worse; at the floor: p ≥ {LEVEL}")
+        lines.append(f"p: the probability that real data score as far off, or worse; at the floor: p ≥ {LEVEL}")
     return "\n".join(printable(line.rstrip()) for line in lines)
 
 
@@ -489,7 +489,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def _ratio_interval(case: Case) -> tuple[float, float]:
-    """Of the samples' median alone: the held-out rows are what they are held against."""
+    """Interval of the samples' median alone, with the held-out rows as a fixed reference."""
     typical = float(case.held_distance.median())
     low, high = (_ratio(end, typical) for end in median_interval(case.distance))
     return low, high

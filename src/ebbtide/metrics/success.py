@@ -1,6 +1,6 @@
-"""How well does a policy do? The rate at which its episodes succeed and their mean score, each with an interval.
+"""Success of a policy: the rate at which its episodes succeed and their mean score, each with an interval.
 
-The floor of these rows is what demonstrations or another expert score, where that is given; p takes it for exact.
+The floor of these rows is the score of demonstrations or another expert, where given; p takes it for exact.
 """
 
 import math
@@ -31,7 +31,7 @@ def wilson_interval(mean: float, n: int) -> tuple[float, float]:
 def score_interval(scores: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of scores in [0, 1]: m ± t s/√n, Student's t with n - 1 degrees, within [0, 1].
 
-    Scores that are all the same say nothing of their spread; then Wilson's, for s² ≤ m (1 - m) whatever the scores.
+    Scores that are all equal don't show their spread; then Wilson's, for s² ≤ m (1 - m) whatever the scores.
     """
     n, mean = len(scores), float(np.mean(scores))
     spread = float(np.std(scores, ddof=1)) if n > 1 else 0.0
@@ -42,10 +42,10 @@ def score_interval(scores: Sequence[float]) -> tuple[float, float]:
 
 
 def success_rate(successes: Sequence[bool | float], *, expert: float = math.nan) -> Measurement:
-    """The share of episodes that succeeded, with Wilson's interval. expert: what an expert's rate is.
+    """The share of episodes that succeeded, with Wilson's interval. expert: the rate of an expert.
 
-    Where an episode was played by several policies alike, it counts by the share of them that succeeded, and the
-    interval is Student's: however many played it, it is one draw of where everything lay.
+    If several policies played an episode, it counts by the share of them that succeeded, and the interval is Student's:
+    however many played it, its starting positions are a single draw.
     """
     n, shares = len(successes), [float(success) for success in successes]
     rate = sum(shares) / max(n, 1)
@@ -59,7 +59,7 @@ def success_rate(successes: Sequence[bool | float], *, expert: float = math.nan)
 
 
 def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurement:
-    """The mean of scores in [0, 1], with Student's interval. expert: what an expert's mean is.
+    """The mean of scores in [0, 1], with Student's interval. expert: the mean of an expert.
 
     Diffusion Policy's score of Push-T is the largest coverage of the episode, up to 0.95, divided by 0.95 (Chi et al.
     2023, arXiv:2303.04137). Raises InputError for no scores, or one outside [0, 1].

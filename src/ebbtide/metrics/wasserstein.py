@@ -38,7 +38,7 @@ def sliced_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], projections
 def sliced_w2_influence(
     x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], projections: int = 128, seed: int = 0
 ) -> tuple[Array, Array]:
-    """What each sample of x and of y adds to SW₂²; both have mean 0."""
+    """Each sample's contribution to SW₂², for x and for y; both have mean 0."""
     a, b = pair(x, y)
     θ = directions(a.shape[1], projections, seed)
     return _influence(θ @ a.T, np.sort(θ @ b.T)), _influence(θ @ b.T, np.sort(θ @ a.T))
@@ -70,7 +70,7 @@ def within_mode_influence(
     projections: int = 64,
     seed: int = 0,
 ) -> Array:
-    """What each sample adds to within_mode_sliced_w2²; mean 0."""
+    """Each sample's contribution to within_mode_sliced_w2²; mean 0."""
     sets = _residuals(x, means, std, pooled=False)
     θ = directions(sets[0][1].shape[1], projections, seed)
     influence = np.empty(len(x))
@@ -94,7 +94,7 @@ def exact_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
 
 
 def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
-    """What each sample of x and of y adds to W₂²: the dual potentials, centred."""
+    """Each sample's contribution to W₂², for x and for y: the dual potentials, centred."""
     cost = _costs(x, y)
     n, m = cost.shape
     f, g = _potentials(cost) if n == m else _network_simplex(cost)[1:]
@@ -102,7 +102,7 @@ def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) ->
 
 
 def directions(dim: int, count: int, seed: int = 0) -> Float[np.ndarray, " c d"]:
-    """Unit vectors: the one there is in 1-D, an even half-circle in 2-D (no noise), seeded random ones beyond."""
+    """Unit vectors: the only one in 1-D, an even half-circle in 2-D (no noise), seeded random ones beyond."""
     if count < 1:
         raise InputError(f"projections must be at least 1; got {count}.")
     if dim == 1:

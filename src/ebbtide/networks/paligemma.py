@@ -52,7 +52,7 @@ class PaliGemma(nn.Module):
             try:
                 self.model = transformers.PaliGemmaModel.from_pretrained(model)
             except (OSError, ValueError) as error:
-                raise InputError(f"The weights {model!r} can't be had: {' '.join(str(error).split())}") from error
+                raise InputError(f"The weights {model!r} are not available: {' '.join(str(error).split())}") from error
         else:
             self.model = transformers.PaliGemmaModel(model)
         text = self.model.config.text_config
@@ -153,7 +153,7 @@ def _tokenizer(name: str) -> Tokenizer:
     try:
         tokenizer = _transformers().AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(f"The tokenizer {name!r} can't be had: {' '.join(str(error).split())}") from error
+        raise InputError(f"The tokenizer {name!r} is not available: {' '.join(str(error).split())}") from error
     return lambda text: [tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)]
 
 

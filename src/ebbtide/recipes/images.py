@@ -14,7 +14,7 @@ _BASE = ImageRecipe(
 def ddpm_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     """Denoising diffusion (Ho et al. 2020, arXiv:2006.11239): predict the noise, sample by ancestral steps.
 
-    x̂₀ is kept within the pixels' range while sampling, as theirs is. Digits by class: 97.1 % of samples recognised
+    x̂₀ is clipped to the pixels' range while sampling, as theirs is. Digits by class: 97.1 % of samples recognised
     after 720 steps, 142 CPU s (docs/results.md).
     """
     return replace(

@@ -23,14 +23,14 @@ class Recipe:
     kind: ClassVar[str] = ""
     """The kind of its data: a row of ebbtide.kinds.KINDS."""
     sources: ClassVar[tuple[str, ...]] = ("data",)
-    """The fields that name data: a built-in set, or a file, a folder or a set of the hub."""
+    """The fields that name data; built-in sets, files, folders or sets of the hub."""
 
     data: str = ""
-    """The data."""
+    """The data to train on."""
     label: str = ""
-    """Where the labels are."""
+    """The column, array or folder that holds the labels."""
     conditional: bool = False
-    """Train on the labels too; samples can then be asked for by label."""
+    """Train on the labels too; samples can then be drawn by label."""
     label_dropout: float = 0.1
     """Share of labels hidden in training, for classifier-free guidance."""
 
@@ -45,22 +45,22 @@ class Recipe:
     weight: str = "unit"
     """Loss weight: unit, min_snr or edm."""
     coupling: str = "independent"
-    """Which noise meets which point: independent, ot or class_ot."""
+    """Pairing of noise and data in a batch: independent, ot or class_ot."""
     stable_targets: bool = False
-    """Average targets over examples that could have made x_t; exact, less noisy, for points."""
+    """Average targets over examples that could have produced x_t; exact, less noisy, for points."""
     network: str = "mlp"
     """The network and its size, as in mlp:width=64,depth=6."""
 
     steps: int = 2800
     """Optimiser steps."""
     batch: int = 512
-    """Examples a step, over all processes."""
+    """Examples per step, over all processes."""
     lr: float = 2e-2
-    """Peak learning rate; it warms up, then falls to zero along a cosine."""
+    """Peak learning rate; it rises during warm-up, then falls to zero along a cosine."""
     warmup: float = 0.05
-    """Share of the steps that warm the learning rate up."""
+    """Share of the steps used to warm up the learning rate."""
     weight_decay: float = 0.0
-    """AdamW's decay of weight matrices."""
+    """AdamW's weight decay, applied to matrices only."""
     beta1: float = 0.9
     """AdamW's β₁; the share of the gradient's running mean that a step keeps."""
     beta2: float = 0.95
@@ -68,11 +68,11 @@ class Recipe:
     eps: float = 1e-8
     """AdamW's ε; added to the root of the running square, by which the mean is divided."""
     clip: float = 1.0
-    """Largest gradient norm; larger ones are scaled down."""
+    """Largest gradient norm; larger gradients are scaled down."""
     ema: float = 0.999
     """Decay of the averaged weights that sampling uses, after its warm-up."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
 
     sampler: str = "heun"
     """Default sampler; a row of `ebbtide list samplers`, such as heun, ddim:eta=0.5 or dpmpp_2m."""
@@ -81,35 +81,35 @@ class Recipe:
     sample_steps: int = 50
     """Default number of sampling steps."""
     bound: float = 0.0
-    """Keep estimates of x₀ within ± this while sampling; in the network's units, 0 lets them be."""
+    """Clip estimates of x₀ to ± this while sampling; in the network's units, 0 turns it off."""
 
     @property
     def independent(self) -> bool:
-        """Whether the t = 1 end is noise that knows nothing of the data, so that the network also knows the score."""
+        """True if the t = 1 end is noise independent of the data; the network then determines the score, too."""
         return self.coupling == "independent"
 
     @property
     def learns_labels(self) -> bool:
-        """Whether training shows labels, so that samples can be asked for by label."""
+        """True if training uses labels, so that samples can be drawn by label."""
         return self.conditional and self.steps * self.batch * (1 - self.label_dropout) >= 1
 
     @property
     def learns_null(self) -> bool:
-        """Whether samples can be drawn without a label: there are none, or training hides some (at least one)."""
+        """True if samples can be drawn without a label: there are none, or training hides some (at least one)."""
         return not self.conditional or self.steps * self.batch * self.label_dropout >= 1
 
     @staticmethod
     def built_in(data: str) -> bool:
-        """Whether this names data that is opened nowhere: it comes with the package, or is drawn."""
+        """True for data that needs no file of the user: it is part of the package, or drawn."""
         return False
 
     @staticmethod
     def on_hub(data: str) -> bool:
-        """Whether this may name a set of the hub."""
+        """True if this may name a set of the hub."""
         return False
 
     def outside(self) -> dict[str, str]:
-        """What it names outside of the run and the package, by field or option of its network."""
+        """Names of data and weights outside the run and the package, by field or network option."""
         data = {field: getattr(self, field) for field in self.sources}
         network, options = words(self.network)
         options = {"weights": _BUILT_ON.get(network, "")} | options
@@ -117,7 +117,7 @@ class Recipe:
         return {field: name for field, name in data.items() if name and not self.built_in(name)} | weights
 
     def naming(self, names: Mapping[str, str]) -> "Recipe":
-        """The same with other names for some of what `outside` holds; any others are left aside."""
+        """The same recipe with other names for some entries of `outside`; further names are ignored."""
         names = {field: name for field, name in names.items() if field in self.outside()}
         changed: dict[str, Any] = {field: name for field, name in names.items() if field in self.sources}
         if built := {option: name for option, name in names.items() if option in _WEIGHTS}:
@@ -126,12 +126,12 @@ class Recipe:
         return dataclasses.replace(self, **changed)
 
     def shared(self) -> "Recipe":
-        """The recipe as it leaves this machine: of files and folders the last part of the name, not where they lie."""
+        """The recipe for other machines: of files and folders it keeps the last part of the name, not the location."""
         bare = {field: self.bare(name, field) for field, name in self.outside().items()}
         return self.naming({field: name for field, name in bare.items() if name != self.outside()[field]})
 
     def bare(self, name: str, field: str = "data") -> str:
-        """What a field names without the way to it: of a path the last part, of a set of the hub all."""
+        """A field's name without its location: the last part of a path, the full name of a set of the hub."""
         if len(files := name.split("+")) > 1 and all(file.endswith(".npz") for file in files):
             return "+".join(self.bare(file, field) for file in files)
         hub, local = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
@@ -199,15 +199,15 @@ class PointRecipe(Recipe):
     label: str = ""
     """Column of the file that holds the labels; its name, or number from 1."""
     points: int = 50_000
-    """How many points to draw from a named point set; once, as training data."""
+    """Number of points to draw from a named point set; once, as training data."""
     source: str = "noise"
-    """The t = 1 end: noise, or a second point set; that needs the velocity target."""
+    """The t = 1 end: noise, or a second point set; the latter needs the velocity target."""
     held_out: float = 0.1
-    """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
+    """Share of a file's rows held out for evaluation; none of fewer than 100 rows."""
     standardise: bool = True
     """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
     stable_targets: bool = True
-    """Average targets over points that could have made x_t; exact, less noisy."""
+    """Average targets over points that could have produced x_t; exact, less noisy."""
 
     @property
     def independent(self) -> bool:
@@ -220,24 +220,24 @@ class PointRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ImageRecipe(Recipe):
-    """A recipe for pictures, which the network sees in [-1, 1]."""
+    """A recipe for images, which are scaled to [-1, 1] for the network."""
 
     kind: ClassVar[str] = "images"
 
     data: str = "digits"
-    """digits, a folder of pictures, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
+    """digits, a folder of images, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
     label: str = ""
-    """Where the labels are; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    """Source of the labels; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
     size: int = 0
-    """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
+    """Side to which images are resized and centre-cropped; 0 keeps their size, which must then be equal."""
     channels: int = 0
-    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    """1 for grey, 3 for colour, 4 for transparency; 0 for grey or colour, as found."""
     value_range: str = ""
-    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
+    """LOW:HIGH of images of more than 8 bits; mapped to 0 and 255, by default the set's extremes."""
     flip: bool = False
-    """Mirror half of the pictures in training, left to right."""
+    """Mirror half of the training images, left to right."""
     held_out: float = 0.1
-    """Share of the pictures never trained on, to measure with; a set with test parts of its own keeps those."""
+    """Share of the images held out for evaluation; a set with its own test split keeps that."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """Skip files that can't be read, or fail; at most 5 % may be skipped."""
 
@@ -260,17 +260,17 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class RobotRecipe(Recipe):
-    """A recipe for a policy: chunks of a robot's actions, given what it sees."""
+    """A recipe for a policy: chunks of a robot's actions, given its observations."""
 
     kind: ClassVar[str] = "robots"
 
     data: str = "lerobot/pusht"
-    """Recorded episodes: a .npz (see `ebbtide demos`; a.npz+b.npz for arrays of the same steps), a folder in LeRobot's
-    format, or user/name of one on the hub."""
+    """Recorded episodes: a .npz, a LeRobot folder, or user/name on the hub; `ebbtide demos` writes a .npz, and
+    a.npz+b.npz joins arrays of the same steps."""
     simulator: str = ""
-    """Where the policy is tried out: a row of `ebbtide list simulators`."""
+    """Simulator for the policy: a row of `ebbtide list simulators`."""
     objective: Literal["flow_matching", "diffusion"] = "flow_matching"
-    """Flow matching or diffusion; decides path, target, times, sampler, grid, sample_steps and bound unless given."""
+    """Flow matching or diffusion; sets path, target, times, sampler, grid, sample_steps and bound unless given."""
     path: str = ""
     target: str = ""
     times: str = ""
@@ -279,33 +279,34 @@ class RobotRecipe(Recipe):
     sample_steps: int = 10
 
     horizon: int = 16
-    """Actions in a chunk; the first is for now."""
+    """Actions in a chunk; the first is for the current step."""
     n_obs_steps: int = 1
-    """Steps that the policy sees: this one and those just before it."""
+    """Observations that the policy receives; the current one and those before it."""
     n_action_steps: int = 8
-    """Actions of a chunk that are carried out before the next chunk."""
+    """Actions to execute of each chunk before the next one."""
     state: str = "all"
-    """Columns of the state that the policy sees, by name and comma; all, or none."""
+    """Columns of the state that the policy receives; names separated by commas, all, or none."""
     angles: str = ""
-    """Columns that are angles in radians; the policy sees their sine and cosine."""
+    """Columns that are angles in radians; the policy receives their sine and cosine."""
     action: str = "all"
-    """Columns of the action that it predicts, by name and comma; all."""
+    """Columns of the action that the policy predicts; names separated by commas, or all."""
     cameras: str = ""
-    """Cameras whose pictures it sees, by comma."""
+    """Cameras whose images the policy receives, separated by commas."""
     size: int = 0
-    """Side to which pictures are resized; 0 keeps theirs."""
+    """Side to which images are resized; 0 keeps their size."""
     value_range: str = ""
-    """CAMERA=LOW:HIGH of more than 8 bits, which become 0 and 255; by comma, the lowest and highest unless given."""
+    """CAMERA=LOW:HIGH of images of more than 8 bits; mapped to 0 and 255, separated by commas, by default
+    each camera's extremes."""
     prompt: int = 0
-    """Bytes of the task's instruction that it is told; 0 for none."""
+    """Bytes of the task's instruction given to the policy; 0 for none."""
     normalise: Literal["mean_std", "quantiles", "min_max"] = "mean_std"
-    """How states and actions are scaled; as π0 does, as π0.5 does, or the range to [-1, 1]."""
+    """Scaling of states and actions; as in π0, as in π0.5, or the range to [-1, 1]."""
     least: float = 0.01
-    """Least spread of a column that is scaled to 1; what hardly moves would be all noise."""
+    """Smallest spread that is scaled to 1; a column that hardly moves would be all noise."""
     masked: bool = True
-    """Leave actions beyond an episode's end out of the loss; else its last action is learned there."""
+    """Leave actions beyond an episode's end out of the loss; otherwise its last action is learned there."""
     held_out: float = 0.05
-    """Share of the episodes never trained on, to measure with."""
+    """Share of the episodes held out for evaluation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -330,7 +331,7 @@ class RobotRecipe(Recipe):
         return dataclasses.replace(recipe, **fields)
 
     def with_objective(self: P, objective: str) -> P:
-        """With all that an objective decides. (`replace` alone would leave what the old one has decided.)"""
+        """The recipe with all settings of another objective. (`replace` alone would keep those of the old one.)"""
         decided: dict[str, Any] = OBJECTIVES[pick(OBJECTIVES, objective, "objective")] | {"objective": objective}
         if self.normalise == "mean_std":
             decided["bound"] = 0.0
@@ -344,7 +345,7 @@ RECIPE_TYPES: dict[str, type[Recipe]] = {row.kind: row for row in (PointRecipe, 
 
 
 def recipe_type(data: str) -> type[Recipe]:
-    """Which kind of recipe learns this data; what a file holds decides, not what it is called."""
+    """The kind of recipe for this data; a file's contents decide, not its name."""
     path = Path(data)
     if data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):
         return ImageRecipe
@@ -354,7 +355,7 @@ def recipe_type(data: str) -> type[Recipe]:
 
 
 def is_file(data: str) -> bool:
-    """Whether points are read from a file, not drawn from a named set."""
+    """True if points are read from a file, not drawn from a named set."""
     return os.sep in data or "/" in data or Path(data).suffix != ""
 
 

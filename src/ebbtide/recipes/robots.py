@@ -38,14 +38,14 @@ def flow_policy_pusht(**fields: Unpack[RobotFields]) -> RobotRecipe:
 def diffusion_policy_pusht(**fields: Unpack[RobotFields]) -> RobotRecipe:
     """Diffusion policy (Chi et al. 2023, arXiv:2303.04137): the noise, by a U-Net over chunks: Push-T by state.
 
-    x̂₀ is kept within the actions' range while sampling, as theirs is: without that a short training scores a third.
+    x̂₀ is clipped to the actions' range while sampling, as theirs is: without that, a short training scores a third.
     Score 0.970 and 0.986, two seeds, over 100 episodes after 8000 steps, 14 to 17 CPU minutes (docs/robots.md).
     """
     return _PUSHT.with_objective("diffusion").having(fields)
 
 
 def pi0_pusht(**fields: Unpack[RobotFields]) -> RobotRecipe:
-    """π0's action expert (Black et al. 2024, arXiv:2410.24164): Push-T by pictures, the agent's place and a prompt."""
+    """π0's action expert (Black et al. 2024, arXiv:2410.24164): Push-T by images, the agent's position and a prompt."""
     return replace(_PUSHT, network=_EXPERT, data="lerobot/pusht", cameras="observation.image", prompt=64, n_obs_steps=1,
         state="agent_x,agent_y", angles="", batch=64, lr=1e-3).having(fields)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Robots: simulators to drive, and demonstrations to learn from. What it needs is in the extra `robots`."""
+"""Robots: simulators, scripted demonstrations, policies. Dependencies: the extra `robots`."""
 
 import importlib
 from typing import Any
@@ -11,7 +11,7 @@ Observation = dict[str, np.ndarray]  # "state" float32 (s,); with pixels=True al
 
 
 def needed(module: str) -> Any:
-    """An optional module, or a sentence on how to install it."""
+    """An optional module; InputError with installation advice if it is missing."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:

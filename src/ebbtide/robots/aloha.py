@@ -1,7 +1,7 @@
 """ALOHA: two arms hand over a cube, or insert a peg. Zhao et al. 2023, arXiv:2304.13705; gym-aloha has the tasks.
 
-gym-aloha renders three cameras at every step, a quarter of a second; here a step is the physics alone, and a picture
-is made when it is asked for.
+gym-aloha renders three cameras at every step, which takes a quarter of a second; here a step is the physics alone, and
+images are rendered on request.
 """
 
 import os
@@ -36,7 +36,7 @@ CAMERA, SIZE = "top", (96, 128)
 class Aloha:
     """A task of gym-aloha: an action is 14 absolute joint angles, with the grippers, 6 and 13, from 0, closed, to 1.
 
-    The state is the same 14 joints as they are, then place and quaternion of each object.
+    The state holds the measured angles of these 14 joints, then position and quaternion of each object.
     """
 
     fps = 50.0
@@ -61,14 +61,14 @@ class Aloha:
         self.reset(0)
 
     def reset(self, seed: int) -> Observation:
-        """Begin an episode: the objects where gym-aloha puts them for this seed."""
+        """Begin an episode, with the objects where gym-aloha puts them for this seed."""
         self._place[0] = np.concatenate(self._sample(seed % 2**32), axis=None)  # gym-aloha passes it so
         self.steps, self.success, self.score, self.broken = 0, False, 0.0, False
         self._state = self._environment.reset().observation
         return self._observe()
 
     def step(self, action: Float[np.ndarray, " 14"]) -> tuple[Observation, float, bool]:
-        """A fiftieth of a second; rewards 1 to 4 are the stages of the task. Physics that diverge end the episode."""
+        """Advance by a fiftieth of a second; rewards 1 to 4 are its stages. Diverging physics ends the episode."""
         clipped = np.clip(checked("action", action, 14), self.low, self.high).astype(np.float64)
         reward = 0.0
         self.steps += 1
@@ -83,11 +83,11 @@ class Aloha:
 
     @property
     def objects(self) -> Float64[np.ndarray, "objects 7"]:
-        """Place and quaternion of each object."""
+        """Position and quaternion of each object."""
         return self.physics.data.qpos[16:].reshape(-1, 7).copy()
 
     def render(self) -> UInt8[np.ndarray, "480 640 3"]:
-        """What the camera at the top sees."""
+        """The image of the top camera."""
         return self._picture(480, 640)
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}  # what renders without a displa
 
 @cache
 def _choose_renderer() -> None:
-    """Import dm_control, which settles what renders; MUJOCO_GL, where it is open, is set for this and all processes."""
+    """Import dm_control, which selects a renderer; sets MUJOCO_GL, if unset, for this process and its children."""
     needed("dm_control")
     if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "dm_control._render" not in sys.modules:
         works = (name for name, library in _LIBRARIES.items() if find_library(library) and _renders(name))
@@ -137,6 +137,6 @@ def _choose_renderer() -> None:
 
 
 def _renders(name: str) -> bool:
-    """Whether a renderer can be loaded; asked of another process, for one that fails can spoil the next."""
+    """True if a renderer can be loaded; tried in another process, because a failed attempt can break the next."""
     command, environment = [sys.executable, "-c", "import dm_control._render"], os.environ | {"MUJOCO_GL": name}
     return subprocess.run(command, env=environment, capture_output=True).returncode == 0

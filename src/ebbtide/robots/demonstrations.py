@@ -26,7 +26,7 @@ Demonstration = tuple[Float32[np.ndarray, "n s"], Float32[np.ndarray, "n 14"]]  
 
 
 def joints(side: int, pose: Float[np.ndarray, " 6"]) -> Float64[np.ndarray, " 7"]:
-    """The joints of an arm, LEFT or RIGHT, that bring the place between its fingertips to a pose; the grip as it is.
+    """The joints of an arm, LEFT or RIGHT, that bring the point between its fingertips to a pose; the grip is kept.
 
     The hand heads straight away from the arm's base. So the waist alone sets the heading, the forearm need not roll,
     and the rest moves in one plane, where upper arm and forearm are two sides of a triangle. Out of reach, the arm
@@ -44,7 +44,7 @@ def joints(side: int, pose: Float[np.ndarray, " 6"]) -> Float64[np.ndarray, " 7"
 
 
 def along(waypoints: Sequence[tuple[int, Pose]], step: int) -> Float64[np.ndarray, " 6"]:
-    """Where a hand is on its way between waypoints (step, pose), each of which it leaves and reaches at rest."""
+    """A hand's pose between waypoints (step, pose), each of which it leaves and reaches at rest."""
     steps, poses = np.array([at for at, _ in waypoints]), np.array([pose for _, pose in waypoints])
     k = int(np.clip(np.searchsorted(steps, step, side="right") - 1, 0, len(steps) - 2))
     share = np.clip((step - steps[k]) / (steps[k + 1] - steps[k]), 0, 1)
@@ -52,12 +52,12 @@ def along(waypoints: Sequence[tuple[int, Pose]], step: int) -> Float64[np.ndarra
 
 
 def start(side: int) -> Pose:
-    """Where gym-aloha's episodes begin."""
+    """The starting pose of gym-aloha's episodes."""
     return (-0.1779 * side, 0.5, 0.3092, -0.1, 0.0, 0.1)
 
 
 def pick(side: int, x: float, y: float, z: float) -> list[tuple[int, Pose]]:
-    """From the start to above an object, down, a moment to come to rest, and the fingers closed."""
+    """Waypoints from the start to above an object, down, a short rest, and fingers closed."""
     there = (x, y, z, DOWN, 0.0)
     above = (x, y, z + 0.08, DOWN, 0.0)
     return [
@@ -87,7 +87,7 @@ def transfer(simulator: Aloha) -> Iterator[Float64[np.ndarray, " 14"]]:
 
 
 def insertion(simulator: Aloha) -> Iterator[Float64[np.ndarray, " 14"]]:
-    """Lift peg and socket; bring the peg's tip and the socket's mouth to one line, as measured; push them together.
+    """Lift peg and socket; align the peg's tip with the socket's mouth, as measured; push them together.
 
     Each step moves a hand by 5 % of its error, and the hands come together only while tip and mouth are within 3 mm.
     """
@@ -126,11 +126,11 @@ SCRIPTS: Mapping[str, Script] = {"aloha-transfer": transfer, "aloha-insertion": 
 
 
 def demonstrate(simulator: Aloha, script: Script, seed: int, noise: float = 0.0) -> Demonstration | None:
-    """What was seen before each action, and the action; None unless the task is fulfilled as the script ends.
+    """The observation before each action, and the action; None unless the task is fulfilled at the script's end.
 
-    That is, in its last fifth of a second: a single step can miss the contact that the reward looks for.
-    noise: the std in radians by which the arms are led astray, though what is recorded is the script's action: so that
-    it is seen how to come back (DART: Laskey et al. 2017, arXiv:1703.09327). It lasts for a fifth of a second.
+    Its end is the last fifth of a second: a single step can miss the contact that the reward requires.
+    noise: the std in radians of a perturbation of the executed action. The script's action is recorded, so that the
+    data show how to recover (DART: Laskey et al. 2017, arXiv:1703.09327). It lasts for a fifth of a second.
     """
     states, actions, rewards = [], [], []
     observation, rng, astray = simulator.reset(seed), np.random.default_rng(seed), np.zeros(14)
@@ -146,9 +146,9 @@ def demonstrate(simulator: Aloha, script: Script, seed: int, noise: float = 0.0)
 def collect(
     name: str, episodes: int, *, seed: int = 0, workers: int = 1, noise: float = 0.0, progress: bool = True
 ) -> tuple[dict[str, Any], int]:
-    """That many demonstrations, as the arrays of a file, and how many attempts they took; for any `workers` the same.
+    """Demonstrations, as the arrays of a file, and the number of attempts they took; independent of `workers`.
 
-    Attempt k begins where the address (seed, "demonstration", k) says, so no evaluation's seeds come up.
+    Attempt k starts from the address (seed, "demonstration", k), so it shares no seed with an evaluation.
     """
     simulator = Aloha(name.removeprefix("aloha-"))
     found: list[Demonstration] = []
@@ -156,7 +156,7 @@ def collect(
     while (missing := episodes - len(found)) > 0:
         if tried >= 4 * episodes + 20:
             raise EbbtideError(
-                f"only {len(found)} of {tried} attempts at {name} succeeded, so its script is of no use."
+                f"only {len(found)} of {tried} attempts at {name} succeeded, so its script doesn't work here."
             )
         shares = [range(tried + k, tried + missing, workers) for k in range(min(workers, missing))]
         jobs = [(name, seed, share, noise, progress and k == 0) for k, share in enumerate(shares)]
@@ -177,7 +177,7 @@ def collect(
 
 
 def _attempts(name: str, seed: int, attempts: range, noise: float, progress: bool) -> dict[int, Demonstration | None]:
-    """A worker's share of the attempts; the first worker's bar stands for all."""
+    """A worker's share of the attempts; the first worker's progress bar represents all."""
     simulator = Aloha(name.removeprefix("aloha-"))
     bar = tqdm(
         attempts, desc=name, unit="demo", unit_scale=attempts.step, file=sys.stderr, leave=False,

@@ -1,4 +1,4 @@
-"""A policy in the control loop: a chunk of actions from what was seen, a few of them executed, then the next chunk.
+"""A policy in the control loop: it predicts a chunk of actions, executes a few of them, and predicts the next chunk.
 
 One `Policy` drives any number of robots or simulators in lockstep, with one network call for all that need a chunk.
 Every random number belongs to (seed, episode, chunk), so an episode doesn't depend on which others run beside it.
@@ -36,7 +36,7 @@ _DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask"
 
 @runtime_checkable
 class ChunkSampler(Protocol):
-    """What a Policy drives: DenoiserChunks, or anything else that makes chunks of actions from observations."""
+    """The interface for Policy: DenoiserChunks, or anything else that turns observations into chunks of actions."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,9 +55,9 @@ class ChunkSampler(Protocol):
     def sample_chunks(
         self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
     ) -> Float[Tensor, "b h a"]:
-        """A chunk for each id of `draws`; observations, chunks and what is left of the last ones in the data's units.
+        """A chunk for each id of `draws`; observations, chunks and the rest of the previous ones in the data's units.
 
-        Index 0 of a chunk is now: the action for the step of the latest observation.
+        Index 0 of a chunk is the action for the step of the latest observation.
         """
 
 
@@ -65,13 +65,13 @@ class ChunkSampler(Protocol):
 class DenoiserChunks:
     """Chunks from a denoiser and any sampler, between the data's units and the network's.
 
-    transform: of actions. inputs: of the observation's parts, by key; without one a part goes in as it is.
-    bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
-    robot: what the chunks are for, as far as it is known; `rollout` refuses a simulator of another.
+    transform: of actions. inputs: of the observation's parts, by key; a part without one is passed on unchanged.
+    bound: clip estimates of x₀ to ± this, in the network's units; 0 turns it off.
+    robot: the robot of the chunks, if known; `rollout` refuses a simulator of another one.
     beta, solve: of real-time chunking (see chunking.RealTime).
 
-    A network with a `context` is asked for it once, and every step of the sampler is given that instead of the
-    observation: what doesn't depend on x or t, such as a vision encoder, then runs once a chunk.
+    If the network has a `context` method, it is called once, and every step of the sampler receives its result instead
+    of the observation. So the part independent of x and t, such as a vision encoder, runs once per chunk.
     """
 
     denoiser: DenoiserLike
@@ -121,33 +121,33 @@ class DenoiserChunks:
 
 
 class Policy:
-    """Receding horizon: of every chunk of `horizon` actions, execute n_action_steps, then ask for the next.
+    """Receding horizon: of every chunk of `horizon` actions, execute n_action_steps, then predict the next.
 
         policy.reset()                                  before every episode
         action = policy.select_action(observation)      once for every step of the robot
 
-    An observation is of one step, in the robot's units: what the network takes of state (s,), images (k, h, w, 3),
-    image_mask (k,), False for a missing camera or left out, and prompt, a text. Several robots at once take
+    An observation is that of one step, in the robot's units. Its parts, if the network uses them: state (s,), images
+    (k, h, w, 3), image_mask (k,), optional, False for a missing camera, and prompt, a text. Several robots at once take
     `reset(episodes)`, then `observe(observation, slot)` of each and `actions(slots)`.
 
-    Every episode has noise of its own: `reset()` numbers them 0, 1, 2, …, and `reset([k])` begins the k-th again, with
-    the noise it had. That noise depends on the policy's seed, the episode's number and the chunk's, on nothing else.
+    Every episode has its own noise: `reset()` numbers the episodes 0, 1, 2, …, and `reset([k])` repeats the k-th with
+    the same noise. It is a function of the policy's seed, the episode's number and the chunk's alone.
 
-    A chunk starts with index 0 = now, the step of the latest observation, as in π0. (Diffusion Policy's start with the
+    A chunk starts with index 0, the step of the latest observation, as in π0. (Diffusion Policy's start with the
     oldest of o observations, so that o - 1 is now: shift such data.) Before an episode has n_obs_steps observations
     the first is repeated.
 
     seed: of the noise. n_action_steps: the sampler's own unless given.
-    delay: d > 0 computes chunks in a thread of their own. A chunk that is asked for at step k starts to be executed at
-        step k + d, from its index d on, and until then the old one goes on. It always changes over at k + d, so the
-        actions don't depend on the computer's speed; where it isn't ready by then, the policy waits for it, and `late`
-        counts that. The first chunk of an episode is waited for.
-    real_time: ask for chunks that continue the old one (see chunking.py), with d as its delay.
-    ensemble: m ≥ 0 asks for a chunk at every step and executes Σ w_i a_i / Σ w_i over all chunks that speak of now,
+    delay: d > 0 computes chunks in a separate thread. A chunk requested at step k starts to be executed at step
+        k + d, from its index d on, and until then the old one continues. The change is always at k + d, so the actions
+        don't depend on the computer's speed. If the chunk isn't ready by then, the policy waits for it and counts that
+        in `late`. It always waits for the first chunk of an episode.
+    real_time: request chunks that continue the old one (see chunking.py), with d as its delay.
+    ensemble: m ≥ 0 requests a chunk at every step and executes Σ w_i a_i / Σ w_i over all chunks that cover this step,
         w_i = exp(-m i), i = 0 the oldest (ACT: Zhao et al. 2023, arXiv:2304.13705, Algorithm 2, whose m is 0.01).
-    rows: rows of every network call, padded or split as it takes; by default what there is. Matrix products of other
-        sizes round differently in the last bit, which a contact then amplifies: with it, an episode is the same to
-        the bit beside any others.
+    rows: rows of every network call, padded or split as needed; by default, as many as are requested. Matrix products
+        of different sizes round differently in the last bit, which a contact then amplifies; with a fixed number of
+        rows an episode is bit-identical beside any others.
 
     Raises InputError for steps that don't fit the horizon, a delay above n_action_steps, ensemble with any of them, and
     anything but numbers.
@@ -192,12 +192,12 @@ class Policy:
                 f"ensemble={ensemble!r}, n_action_steps={self.n_action_steps} and delay={delay}."
             )
         if ensemble is not None and real_time:
-            raise InputError("Temporal ensembling and real_time are two answers to one question: choose one.")
+            raise InputError("Temporal ensembling and real_time exclude each other: choose one.")
 
     # -- one robot -------------------------------------------------------------------------------------------------
 
     def reset(self, episodes: Iterable[SupportsIndex] | None = None) -> None:
-        """Begin the next episode, with fresh noise; or these, one in each slot, with the noise of their numbers.
+        """Begin the next episode, with fresh noise; or those given, one in each slot, with the noise of their numbers.
 
         The next episode's number is one above the highest begun so far, the first's is 0; see `episodes`.
         """
@@ -207,7 +207,7 @@ class Policy:
 
     @property
     def episodes(self) -> tuple[int, ...]:
-        """The number of the episode in each slot: what `reset` takes to begin them again."""
+        """The number of the episode in each slot; `reset` accepts them to repeat the episodes."""
         return tuple(slot.episode for slot in self._slots)
 
     def select_action(self, observation: Seen) -> Float32[np.ndarray, " a"]:
@@ -221,8 +221,8 @@ class Policy:
     def predict_action_chunk(self, observation: Seen, n: int = 1) -> Float32[np.ndarray, "n h a"]:
         """n chunks for this step, independent of each other; nothing is executed or remembered.
 
-        The first is the one that `select_action` would make here if it asked for a chunk now, without real_time. So the
-        same step of an episode has the same chunks however often they are asked for.
+        The first is the chunk that `select_action` would predict here, without real_time. So the same step of an
+        episode has the same chunks, however often you call this.
         """
         if (n := _whole("n", n)) < 1:
             raise InputError(f"n must be at least 1; got {n}.")
@@ -234,14 +234,14 @@ class Policy:
     # -- several ---------------------------------------------------------------------------------------------------
 
     def observe(self, observation: Seen, slot: int = 0) -> None:
-        """What one robot sees at this step; InputError for a part that is missing, misshapen or not finite."""
+        """Store one robot's observation of this step; InputError if a part is missing, misshapen or not finite."""
         seen = self._finite(observation)
         if not self._slots:
             self.reset()
         self._slot(slot).history.append(seen)
 
     def actions(self, slots: Sequence[int]) -> Float32[np.ndarray, "b a"]:
-        """The next action in each of these slots, after `observe` of each. An action may be NaN: look."""
+        """The next action in each of these slots, after `observe` of each. Check for NaN: it isn't checked here."""
         chosen = [self._slot(i) for i in _list("slots", slots)]
         self._change_over(chosen)
         due = [slot for slot in chosen if slot.due(self.n_action_steps)]
@@ -252,11 +252,11 @@ class Policy:
         return np.array([self._next(slot) for slot in chosen], np.float32).reshape(-1, self.action_dim)
 
     def chunk(self, slot: int = 0) -> tuple[int, Float32[np.ndarray, "h a"] | None]:
-        """The chunk being executed, and the step its index 0 is for."""
+        """The chunk being executed, and the step of its index 0."""
         return self._slot(slot).start, self._slot(slot).chunk
 
     def chunk_ms(self, slot: int = 0) -> list[float]:
-        """Milliseconds that each of the latest network calls took, for whichever slots it was."""
+        """Milliseconds of each of the latest network calls, for any slots."""
         return list(self._slot(slot).chunk_ms)
 
     def fits(self, observation: Seen) -> None:
@@ -276,7 +276,7 @@ class Policy:
         return self._slots[place]
 
     def _ask(self, slots: "list[_Slot]", wait: bool) -> None:
-        """Ask for the next chunk of these slots, in one call: here, or in the thread."""
+        """Request the next chunk of these slots, in one call: here, or in the thread."""
         if not slots:
             return
         histories = [list(slot.history) for slot in slots]
@@ -292,7 +292,7 @@ class Policy:
             slot.asked, slot.count, slot.pending = slot.step, slot.count + 1, (future, row)
 
     def _change_over(self, slots: "list[_Slot]") -> None:
-        """To the chunk asked for last, in the slots where its time has come."""
+        """Change to the chunk requested last, in the slots where it is due."""
         for slot in slots:
             if slot.pending is None or (slot.chunk is not None and slot.step < slot.asked + self.delay):
                 continue
@@ -305,7 +305,7 @@ class Policy:
                 slot.recent.append((slot.start, slot.chunk))
 
     def _previous(self, slots: "Sequence[_Slot]") -> Previous | None:
-        """What is left of each slot's chunk, or None where all are at their first."""
+        """The rest of each slot's chunk, or None where all are at their first."""
         if all(slot.chunk is None for slot in slots):
             return None
         actions = torch.zeros(len(slots), self.horizon, self.action_dim)
@@ -379,7 +379,7 @@ class Policy:
         }
 
     def _checked(self, observation: Seen) -> "_Step":
-        """The parts the network takes, as arrays of one step."""
+        """The network's inputs, as arrays of one step."""
         if not isinstance(observation, Mapping):
             raise InputError(
                 f"An observation must be a dict of {', '.join(self._shapes)}; got {type(observation).__name__}."
@@ -412,7 +412,7 @@ class Policy:
         return step
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without threads and episodes, as it goes to another process."""
+        """The policy without threads and episodes, for another process."""
         return self.__dict__ | {"_thread": None, "_slots": [], "_number": 0, "late": 0}
 
 
@@ -421,7 +421,7 @@ _Step = dict[str, np.ndarray]
 
 @dataclass(eq=False)
 class _Slot:
-    """One robot's episode: what it has seen and what it is executing."""
+    """One robot's episode: its observations and the chunk it executes."""
 
     episode: int
     history: deque[_Step]
@@ -469,7 +469,7 @@ def _list(what: str, values: Any) -> list[int]:
 
 
 def _array(part: Any) -> np.ndarray:
-    """A part of an observation as an array; of what can't be one, an array of that object."""
+    """A part of an observation as an array; an object array if it can't be converted."""
     try:
         return np.asarray(part.detach().cpu() if isinstance(part, Tensor) else part)
     except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, a dtype that numpy lacks

@@ -9,7 +9,7 @@ from . import Observation, checked, needed
 
 
 class PushT:
-    """Push-T from state (disc xy, T xy, angle of the T) or from pictures of 96 × 96; an action is the disc's target.
+    """Push-T from state (disc xy, T xy, angle of the T) or from images of 96 × 96; an action is the disc's target.
 
     `restore` sets a recorded state. The score is Diffusion Policy's: min(greatest coverage so far, 0.95) / 0.95.
     """
@@ -48,7 +48,7 @@ class PushT:
         return self._begin()
 
     def step(self, action: Float[np.ndarray, " 2"]) -> tuple[Observation, float, bool]:
-        """A tenth of a second on the way to the target; the reward is min(coverage, 0.95) / 0.95."""
+        """Move for a tenth of a second towards the target; the reward is min(coverage, 0.95) / 0.95."""
         clipped = np.clip(checked("action", action, 2), self.low, self.high)
         _, reward, reached, _, _ = self.env.step(clipped.astype(np.float64))
         self.steps += 1
@@ -57,11 +57,11 @@ class PushT:
         return self._observe(), float(reward), self.success or self.steps >= self.max_steps
 
     def render(self) -> UInt8[np.ndarray, "512 512 3"]:
-        """A picture whose pixels are the units of actions, with a cross at the last action."""
+        """An image whose pixels are the units of actions, with a cross at the last action."""
         return self.env.render()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
         self.env.close()
 
     def _begin(self) -> Observation:

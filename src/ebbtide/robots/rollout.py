@@ -1,7 +1,7 @@
 """Episodes: a policy in many seeded simulators at once, in lockstep, in one process or several.
 
 The simulators of a block take every step together, so that one network call serves all that need a chunk; those whose
-episode is over wait for the block's end. Whatever goes wrong in a simulator ends its own episode, as a failure.
+episode is over wait for the block's end. An error in a simulator ends only its own episode, as a failure.
 """
 
 import os
@@ -29,19 +29,19 @@ from .simulators import Simulator
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """All that was seen and done in an episode of n actions."""
+    """Observations and actions of an episode of n actions."""
 
     observations: dict[str, Shaped[np.ndarray, "n ..."]]
     actions: Float32[np.ndarray, "n a"]
     chunks: list[tuple[int, Float32[np.ndarray, "h a"]]]
-    """The chunks that were executed, each with the step its index 0 is for."""
+    """The executed chunks, each with the step of its index 0."""
     frames: UInt8[np.ndarray, "n_plus_1 height width 3"] | None = None
-    """The simulator before every action and after the last, if asked for."""
+    """Images of the simulator before every action and after the last, if requested."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """How one episode went. An error is a failure with score 0, and says what happened."""
+    """The outcome of one episode. An error counts as a failure with score 0 and holds its message."""
 
     seed: int
     success: bool
@@ -49,7 +49,7 @@ class Episode:
     length: int
     error: str = ""
     chunk_ms: tuple[float, ...] = field(default=(), compare=False, repr=False)
-    """How long each network call took, for all simulators that it was for; see `latency` for one alone."""
+    """Duration of each network call, shared by all its simulators; see `latency` for a single one."""
     recording: Recording | None = field(default=None, compare=False, repr=False)
 
 
@@ -71,10 +71,10 @@ def rollout(
     An episode depends on its own seed and on the policy's alone, to the bit: not on workers, lockstep or the other
     seeds. (Network calls are padded to `rows` for that; other rows round differently.)
 
-    make_simulator, policy: what other processes are to be given, so with workers > 1 they have to be picklable.
-    workers: processes, each with its share of the seeds. lockstep: simulators side by side in one of them.
-    max_steps: of an episode, the simulator's own unless given. record: seeds whose episodes are to be recorded; frames:
-    with pictures.
+    make_simulator, policy: sent to other processes, so they have to be picklable if workers > 1.
+    workers: processes, each with its share of the seeds. lockstep: simulators side by side in each of them.
+    max_steps: limit of an episode, by default the simulator's. record: seeds of the episodes to record; frames: record
+    their images, too.
 
     A simulator that raises, an observation or action that isn't finite, or a score outside [0, 1] ends the episode as a
     failure. Raises InputError where workers, lockstep or rows are below 1, and where the simulator's observations,
@@ -99,7 +99,7 @@ def rollout(
 
 
 def latency(policy: Policy, observation: Mapping[str, Any], repeats: int = 100) -> list[float]:
-    """Milliseconds that a chunk for one robot takes, `repeats` times, after three to warm up."""
+    """Milliseconds for a chunk of one robot, `repeats` times, after three to warm up."""
     alone, took = copy(policy), []
     alone.rows = None
     for _ in range(3 + repeats):
@@ -111,7 +111,7 @@ def latency(policy: Policy, observation: Mapping[str, Any], repeats: int = 100) 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process does with its share of the seeds."""
+    """The work of one process: its share of the seeds."""
 
     make_simulator: Callable[[], Simulator]
     policy: Policy
@@ -121,7 +121,7 @@ class _Job:
     frames: bool
 
     def run(self, seeds: Sequence[int], tick: Callable[[], Any]) -> Iterator[Episode]:
-        """Block by block; a simulator is used again, but after an error."""
+        """Run block by block; simulators are reused, except after an error."""
         simulators: list[Simulator | None] = [None] * min(self.lockstep, len(seeds))
         try:
             for first in range(0, len(seeds), self.lockstep):
@@ -143,7 +143,7 @@ class _Job:
                     _close(simulator)
 
     def _together(self, lanes: "Sequence[_Lane]", tick: Callable[[], Any]) -> None:
-        """All lanes step by step, until each has come to its end."""
+        """Run all lanes step by step, until each has ended."""
         running = list(lanes)
         for lane in lanes:
             lane.begin()
@@ -207,7 +207,7 @@ class _Lane:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Whatever is raised here ends the episode; but for what stops a command, which is no Exception."""
+        """Context in which any Exception ends the episode; signals that stop a command are none and pass through."""
         try:
             yield
         except Exception as error:
@@ -226,7 +226,7 @@ class _Lane:
         )
 
     def _asked(self) -> Mapping[str, Any]:
-        """With the task in words, for policies that read."""
+        """The observation with the task's text, for policies that use a prompt."""
         return {"prompt": self.simulator.task} | self.observation
 
 
@@ -259,7 +259,7 @@ def _close(simulator: Any) -> None:
 
 
 def _work(job: _Job, seeds: Sequence[int], path: str) -> list[Episode]:
-    """A worker's share. Its progress is the length of a file: no more is needed, and no process to pass it on."""
+    """A worker's share. It reports progress by the length of a file, which needs no further process."""
     torch.set_num_threads(1)
     with open(path, "ab", buffering=0) as file:
         return list(job.run(seeds, lambda: file.write(b".")))
@@ -267,7 +267,7 @@ def _work(job: _Job, seeds: Sequence[int], path: str) -> list[Episode]:
 
 @contextmanager
 def _ticks(bar: tqdm) -> Iterator[str]:
-    """A file whose length the bar follows."""
+    """A file whose length drives the progress bar."""
     over = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "episodes")

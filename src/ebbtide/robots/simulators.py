@@ -1,4 +1,4 @@
-"""What a policy is driven in: one interface, and the table of the simulators that have it."""
+"""Simulators for policies: one interface, and the table of its implementations."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,7 +15,7 @@ from .pusht import PushT
 
 @runtime_checkable
 class Simulator(Protocol):
-    """A world in which an episode is `reset`, then `step` by step gone through until it is done.
+    """A world whose episodes begin with `reset` and proceed by `step` until they are done.
 
     An observation holds "state", float32 (s,), and, where the simulator was made with pixels=True, "images",
     uint8 (cameras, h, w, 3). Actions are in the simulator's own units; it clips them to [low, high].
@@ -33,19 +33,19 @@ class Simulator(Protocol):
     score: float  # in [0, 1], of the episode so far
 
     def reset(self, seed: int) -> Observation:
-        """Begin an episode; the seed says where everything lies."""
+        """Begin an episode; the seed determines the positions of all objects."""
         ...
 
     def step(self, action: Float[np.ndarray, " a"]) -> tuple[Observation, float, bool]:
-        """What is seen next, the reward, and whether the episode is over."""
+        """The next observation, the reward, and whether the episode is over."""
         ...
 
     def render(self) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture for people."""
+        """An image for people."""
         ...
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
         ...
 
 
@@ -53,7 +53,7 @@ class Maker(Protocol):
     """A row of SIMULATORS."""
 
     def __call__(self, *, pixels: bool = False) -> Simulator:
-        """Make the simulator, with pictures in its observations or without."""
+        """Create the simulator, with or without images in its observations."""
         ...
 
 

@@ -628,7 +628,7 @@ def test_without_a_network(use, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError) as refused:
         use("lerobot/pusht")
-    assert sentence(refused.value).startswith("'lerobot/pusht' is no folder here, and can't be had from the hub: ")
+    assert sentence(refused.value).startswith("'lerobot/pusht' is no folder here, and is not available from the hub: ")
 
 
 @pytest.mark.parametrize("name", ["nothing", "a/b/c", "../a", "/none/such", "a b/c"])

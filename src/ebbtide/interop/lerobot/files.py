@@ -75,7 +75,7 @@ def _folder(where: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
         raise InputError(f"There is no folder {name!r} and no such data set on the hub that you may read.") from error
     except Exception as error:  # the hub's own, or those of the library it speaks HTTP with
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{name!r} is no folder here, and can't be had from the hub: {reason}") from error
+        raise InputError(f"{name!r} is no folder here, and is not available from the hub: {reason}") from error
 
 
 def _columns(place: Path, names: Sequence[str]) -> dict[str, Tensor]:
