@@ -128,6 +128,63 @@ def test_every_source_file_has_its_tests():
     assert not gone, f"TESTED_ELSEWHERE lists {', '.join(gone)}, which no longer exist."
 
 
+# --- English: see CONTRIBUTING.md -------------------------------------------------------------------------------------
+
+QUESTIONS = re.compile(r"\W*(what|how|why|where|whether|which|who|whose|when)\b", re.I)
+# In order: headless or boastful, riddles, and connectives that nobody writes any more.
+WORN = re.compile(
+    r"truth itself|knowingly otherwise|\bled astray\b|\bof no use\b|\bcan't be had\b|\bcan be had\b"
+    r"|\bof (?:its|their|one's) own\b|\bso many\b|\bbut for\b",
+    re.I,
+)
+# Files and folders of src/ebbtide and docs that are still to be rewritten. Only ever shorten these.
+QUESTIONS_TO_DO: tuple[str, ...] = ()
+WORN_TO_DO: tuple[str, ...] = ()
+
+
+def docstrings(path):
+    """(line, text) of every docstring, of fields too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            for row in node.body:
+                if (
+                    isinstance(row, ast.Expr)
+                    and isinstance(row.value, ast.Constant)
+                    and isinstance(row.value.value, str)
+                ):
+                    yield row.lineno, row.value.value
+
+
+def test_no_docstring_begins_with_a_question_word():
+    found = {
+        f"{path.relative_to(SOURCE)}:{line} {text.strip()[:60]}"
+        for path in SOURCE.rglob("*.py")
+        for line, text in docstrings(path)
+        if QUESTIONS.match(text)
+    }
+    left = {row for row in found if not row.startswith(QUESTIONS_TO_DO or ("-",))}
+    assert not left, sorted(left)
+    done = [name for name in QUESTIONS_TO_DO if not any(row.startswith(name) for row in found)]
+    assert not done, f"{done} is done: strike it off QUESTIONS_TO_DO."
+
+
+def test_worn_phrases_stand_nowhere():
+    """In src, README and docs, except for the book, which keeps its voice, and the log."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+    texts = {
+        str(path.relative_to(SOURCE if SOURCE in path.parents else ROOT)): path.read_text(encoding="utf-8")
+        for path in (*SOURCE.rglob("*.py"), *SOURCE.rglob("*.html"), *documents)
+        if not {"book", "_build"} & set(path.parts) and path.name != "LOG.md"
+    }
+    found = {
+        name: match[0] for name, text in texts.items() if (match := WORN.search(re.sub(r"\s*\n[\s#]*", " ", text)))
+    }
+    left = {name: phrase for name, phrase in found.items() if not name.startswith(WORN_TO_DO or ("-",))}
+    assert not left, left
+    done = [name for name in WORN_TO_DO if not any(row.startswith(name) for row in found)]
+    assert not done, f"{done} is done: strike it off WORN_TO_DO."
+
+
 # Written in pieces, so that this file doesn't match itself.
 REGISTRIES = re.compile(
     "|".join(

@@ -1,4 +1,4 @@
-"""What the commands share: parsing with tyro, and its errors as one sentence."""
+"""Code shared by the commands: parsing with tyro, and its errors as one sentence."""
 
 import contextlib
 import difflib
@@ -40,7 +40,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 
 
 def said(argv: Sequence[str], option: str) -> str | None:
-    """What an option says that has to be known before the others can be read; None where it isn't given."""
+    """The value of an option that is needed before the others can be parsed; None if it isn't given."""
     for word, value in zip(argv, [*argv[1:], ""], strict=True):
         if word == option or word.startswith(f"{option}="):
             return value if word == option else word.removeprefix(f"{option}=")
@@ -48,32 +48,32 @@ def said(argv: Sequence[str], option: str) -> str | None:
 
 
 def hint(text: str) -> Any:
-    """What --help shows as the default of an argument whose default is to be worked out."""
+    """The default that --help shows for an argument whose real default is computed later."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a run's network was built on: opened because the user names it, here or when he trained it."""
+    """Base weights of a run's network: opened because the user names them, here or when training."""
 
     weights: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The folder or hub repository that the network was built on; needed if trained elsewhere."""
     tokenizer: Annotated[str, hint("the run's, if you trained it here")] = ""
-    """The folder or hub repository of its tokenizer, likewise."""
+    """The folder or hub repository of its tokenizer; needed in the same cases."""
 
 
 @dataclass(frozen=True)
 class Named(Weights):
-    """What a run was trained on, likewise."""
+    """Base weights and data of a run, opened under the same condition."""
 
     data: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The data that the run was trained on; needed if it was trained elsewhere, or the data was moved."""
     source: Annotated[str, hint("the run's, if you trained it here")] = ""
-    """The second set that the run starts from, likewise."""
+    """The second set, from which the run starts; needed in the same cases."""
 
 
 def opened(run: str | Path, **named: str) -> "Trained":
-    """A run with what the user named for it; InputError where that is other data than it was trained on."""
+    """A run with the data that the user named for it; InputError if it was trained on other data."""
     from ..kinds.runs import from_pretrained
 
     trained = from_pretrained(run, **{field: name for field, name in named.items() if name})
@@ -87,7 +87,7 @@ def opened(run: str | Path, **named: str) -> "Trained":
 
 
 def tell(*what: object, file: Any = None) -> None:
-    """A line for people, on stderr unless told; what can't be printed, as in a file's name, is written out."""
+    """Print a line for people, by default on stderr; unprintable characters, as in a file's name, are escaped."""
     print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
@@ -155,7 +155,7 @@ def given(arguments: object, *names: str) -> list[str]:
 
 
 def threads(count: int, network: "nn.Module") -> None:
-    """Set torch's threads: `count`, or one for a small network, whose second thread buys little and can cost much."""
+    """Set torch's threads: `count`, or one for a small network, which a second thread hardly speeds up."""
     import torch
 
     if count:

@@ -1,4 +1,4 @@
-"""ebbtide certify [SAMPLER …]: does a sampler, ours or the user's own, keep what it promises?"""
+"""ebbtide certify [SAMPLER …]: measure whether a sampler, ours or yours, keeps its promises."""
 
 import sys
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ class Certify:
     path: Annotated[tuple[Literal["linear", "cosine", "ddpm", "vp", "ve", "bridge"], ...], hint("all")] = ()
     """On these paths only."""
     order: int = 0
-    """The order that your own function declares; 0 leaves it unjudged."""
+    """The order that your own function promises; 0 skips this check."""
     stochastic: Flag = False
-    """Your own function draws noise."""
+    """Declare that your own function draws noise."""
     json: Annotated[str, hint("none")] = ""
     """Also write every check to this file."""
     verbose: Flag = False
-    """Print every check, not only what failed or doesn't apply."""
+    """Print every check, not only those that failed or don't apply."""
 
     def __post_init__(self) -> None:
         within(self, order=(0, 20))

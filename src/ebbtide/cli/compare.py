@@ -19,22 +19,22 @@ from .arguments import MOST, Flag, hint, parse, said, tell, within
 
 @dataclass(frozen=True)
 class Subject:
-    """What both methods share; the rest of each recipe (path, target, sampler) is its own."""
+    """Settings shared by both methods; the rest of each recipe (path, target, sampler) differs."""
 
     data: str = PointRecipe.data
-    """A point set or a file, as in train; or pictures: compare --data digits --help."""
+    """A point set or a file, as in train; for images, see compare --data digits --help."""
     label: Annotated[str, hint("none")] = PointRecipe.label
     """Column of the file that holds the labels; its name, or number from 1."""
     network: str = PointRecipe.network
     """The network and its size, as in mlp:width=64,depth=6."""
     steps: int = 1800
-    """Optimiser steps; fewer than for `train`, so that both methods and the report fit into a minute."""
+    """Optimiser steps; fewer than for `train`, so that everything takes about a minute."""
     batch: int = PointRecipe.batch
     """Examples a step."""
     lr: float = PointRecipe.lr
     """Peak learning rate."""
     ema: float = PointRecipe.ema
-    """Decay of the average of the weights that sampling uses."""
+    """Decay of the averaged weights that sampling uses."""
     seed: int = PointRecipe.seed
     """Seed of everything random."""
 
@@ -44,9 +44,9 @@ class Points(Subject):
     """Points."""
 
     points: int = PointRecipe.points
-    """How many points to draw from a named point set; once, as training data."""
+    """Number of points to draw from a named point set; once, as training data."""
     held_out: float = PointRecipe.held_out
-    """Share of a file's rows never trained on, to measure with; of fewer than 100 rows none is held out."""
+    """Share of a file's rows held out for evaluation; none of fewer than 100 rows."""
 
 
 _IMAGES = flow_images()
@@ -57,9 +57,9 @@ class Images(Subject):
     """Pictures."""
 
     data: str = _IMAGES.data
-    """digits, a folder of pictures, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
+    """digits, a folder of images, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
     label: Annotated[str, hint("where they usually are")] = _IMAGES.label
-    """Where the labels are; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    """Source of the labels; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
     network: str = _IMAGES.network
     """The network and its size, as in unet:width=64."""
     steps: int = _IMAGES.steps
@@ -69,17 +69,17 @@ class Images(Subject):
     lr: float = _IMAGES.lr
     """Peak learning rate."""
     conditional: bool = _IMAGES.conditional
-    """Train on the labels too; every class is drawn as often as the data has it."""
+    """Train on the labels too; samples have the class frequencies of the data."""
     size: int = _IMAGES.size
-    """Side to which pictures are resized and centre-cropped; 0 keeps theirs, which must then be alike."""
+    """Side to which images are resized and centre-cropped; 0 keeps their size, which must then be equal."""
     channels: int = _IMAGES.channels
-    """1 for grey, 3 for colour, 4 to keep transparency; 0 for grey or colour, as found."""
+    """1 for grey, 3 for colour, 4 for transparency; 0 for grey or colour, as found."""
     value_range: str = _IMAGES.value_range
-    """LOW:HIGH of more than 8 bits, which become 0 and 255; the set's lowest and highest unless given."""
+    """LOW:HIGH of images of more than 8 bits; mapped to 0 and 255, by default the set's extremes."""
     flip: bool = _IMAGES.flip
-    """Mirror half of the pictures in training, left to right."""
+    """Mirror half of the training images, left to right."""
     held_out: float = _IMAGES.held_out
-    """Share of the pictures never trained on, to measure with."""
+    """Share of the images held out for evaluation."""
 
 
 # What a comparison of each domain starts from: the recipe, what is asked of it, and how many samples are drawn.
@@ -140,7 +140,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _no_episodes(data: str) -> None:
-    """Refuse a recording, whose first array would else be taken for points."""
+    """Refuse a recording, whose first array would otherwise be taken for points."""
     for path in map(Path, data.split("+")):
         if "episode_ends" in arrays(path):
             raise InputError(

@@ -15,20 +15,20 @@ from .arguments import MOST, Flag, hint, parse, tell, within
 
 @dataclass(frozen=True)
 class Demos:
-    """Let a script fulfil a task again and again, from random places of the objects, and keep what it saw and did."""
+    """Run a script that solves a task, with objects in random positions, and record observations and actions."""
 
     task: tyro.conf.Positional[Literal["aloha-transfer", "aloha-insertion"]]
-    """What to demonstrate; two arms hand over a cube, or insert a peg."""
+    """Task to demonstrate; two arms hand over a cube, or insert a peg."""
     episodes: int = 50
-    """How many demonstrations; failed attempts are not kept."""
+    """Number of demonstrations; failed attempts are not kept."""
     out: Annotated[str, hint("TASK.npz")] = ""
     """The .npz file to write: state, action, episode_ends, fps, tasks, state_names, action_names."""
     seed: int = 0
-    """Seed of where the objects lie."""
+    """Seed of the objects' positions."""
     noise: float = 0.0
-    """Radians (standard deviation) by which the arms are led astray; what is recorded is what the script wanted."""
+    """Perturbation of the executed joint angles, in radians (standard deviation); the script's actions are recorded."""
     workers: int = 1
-    """Processes that share the work; what they make is the same for any number."""
+    """Processes that share the work; the result is the same for any number."""
     overwrite: Flag = False
     """Replace the file if it exists."""
     quiet: Flag = False

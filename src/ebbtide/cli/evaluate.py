@@ -1,4 +1,4 @@
-"""ebbtide evaluate RUN: how good are its samples?"""
+"""ebbtide evaluate RUN: measure its samples."""
 
 import json
 import os
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run's samples against its data: each metric beside its floor (truth against truth) and interval.
+    """Measure a run's samples against its data: each metric beside its floor (real against real data) and interval.
 
-    A policy's actions are compared with recorded ones, and it is tried out in its simulator.
+    A policy's actions are compared with recorded ones, and it is run in its simulator.
     """
 
     run: tyro.conf.Positional[str]
@@ -35,11 +35,11 @@ class Evaluate:
     names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     driving: tyro.conf.OmitArgPrefixes[Driving] = field(default_factory=Driving)
     episodes: int = 100
-    """A policy's: how many episodes to try it out in the simulator; 0 for none."""
+    """For a policy: episodes to run in the simulator; 0 for none."""
     blind: Flag = False
-    """A policy's: show it black pictures, to see what it sees; written beside what it did with its eyes open."""
+    """For a policy: replace its images by black ones; results are written beside those with images."""
     workers: Annotated[int, hint("one for each processor")] = 0
-    """A policy's: processes that try it out."""
+    """For a policy: processes that run the simulator."""
     json: Flag = False
     """Print JSON instead of a table."""
 
@@ -48,7 +48,7 @@ class Evaluate:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse, sample, measure; a conditional run draws classes as often as its data, a policy is tried out."""
+    """Parse, sample, measure; a conditional run draws classes as often as its data, a policy runs in its simulator."""
     args = parse(Evaluate, argv, "evaluate")
     from ..kinds import kind_of
     from ..metrics import table, to_json
@@ -91,13 +91,13 @@ _LABELLED = ("label", "guidance", "interval")  # what a policy has not
 
 
 def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
-    """How samples are drawn, with all that the recipe decides."""
+    """Sampling options, completed from the recipe."""
     bound = trained.recipe.bound if drawing.bound == -1 else drawing.bound
     return {"seed": drawing.seed, **drawing.chosen(trained)._asdict(), "bound": bound}
 
 
 def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":
-    """Samples, and what they measure beside data."""
+    """Samples, and their metrics beside those of data."""
     from ..kinds import kind_of
 
     own = kind_of(trained.recipe)
@@ -109,7 +109,7 @@ def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Te
 def _policy(
     args: Evaluate, trained: "Trained", drawing: Drawing
 ) -> "tuple[Tensor | None, list[Measurement], dict[str, Any]]":
-    """A policy tried out in its simulator and its actions beside recorded ones, as far as there are such; and how."""
+    """Results of a policy in its simulator and against recorded actions, as far as available; and the options."""
     from ..kinds.robots import data, driving
 
     recipe = data.recipe_of(trained)
@@ -150,7 +150,7 @@ def _policy(
 
 
 def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, list[Measurement]]":
-    """Several chunks for each of `drawing.n` recorded steps, and what they measure beside what was done there."""
+    """Several chunks for each of `drawing.n` recorded steps, and their errors against the recorded actions."""
     import torch
 
     from ..kinds.robots import kind
@@ -168,7 +168,7 @@ def _drawn(trained: "Trained", drawing: Drawing, blind: bool) -> "tuple[Tensor, 
 
 
 def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[str, Any]) -> "list[Measurement]":
-    """A policy in its simulator; every episode is kept in RUN/episodes.jsonl, each line with how it was made."""
+    """A policy in its simulator; every episode is kept in RUN/episodes.jsonl, each line with its options."""
     from ..kinds.robots.driving import episodes, outcome
 
     first = (how["seed"] + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
@@ -181,7 +181,7 @@ def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[s
 
 
 def _kept(args: Evaluate) -> bool:
-    """Whether what is found is written down: into a run's folder, not into one that was exported to be shared."""
+    """True if results are stored: in a run's folder, but not in one that was exported."""
     return (Path(args.run) / "checkpoints").is_dir()
 
 

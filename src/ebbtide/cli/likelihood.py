@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHUNK = 2048  # points whose ODE is solved together
 MAP, MAP_STEPS = 90, 50  # cells a side, and steps, of the picture
 PROBES = 12
-Tick = Callable[[int], object]  # moves a progress bar on by so many steps of a point
+Tick = Callable[[int], object]  # advances a progress bar by a number of steps of a point
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Likelihood:
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
     data: Annotated[str, hint("fresh points of the run's own set")] = ""
-    """A point set or file to measure; of the file that the run was trained on, the rows held out."""
+    """A point set or file to measure; of the run's training file, the held-out rows."""
     n: int = 1000
-    """How many points."""
+    """Number of points."""
     seed: int = 0
     """Seed of the points and of the probes."""
     steps: int = 100
-    """Runge-Kutta steps from data to noise; half of them are the comparison that gives the discretisation error."""
+    """Runge-Kutta steps from data to noise; a second walk with half of them gives the discretisation error."""
     divergence: Literal["exact", "hutchinson", "hutch++"] = "exact"
-    """exact takes a derivative for each dimension; the other two one for each probe."""
+    """Divergence; exact takes a derivative for each dimension, the other two one for each probe."""
     probes: Annotated[int, hint(f"{PROBES}, where there are any")] = 0
     """Random probes of hutchinson and hutch++."""
     picture: bool = True
@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
-    """Data in its own units: what was asked for, or points of what the run learned that it was not trained on."""
+    """Data in its own units: the named set, or points of the run's distribution that it was not trained on."""
     from ..data import load
     from ..kinds.points.data import unseen
 

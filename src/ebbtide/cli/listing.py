@@ -21,10 +21,10 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class List:
-    """List what can be named on the command line, with the options each takes and their defaults."""
+    """List the names that commands accept, each with its options and their defaults."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """Which table; recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators,
+    """Table to list; recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators,
     metrics, or all."""
 
 
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def tables() -> dict[str, dict[str, list[str]]]:
-    """Table → row → what it is, and the options it takes."""
+    """Table → row → its description and options."""
     from ..core.couplings import COUPLINGS
     from ..core.denoiser import WEIGHTS
     from ..core.paths import PATHS
@@ -77,7 +77,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width`; options break after commas, so that none is torn."""
+    """Lines of at most `width`; options break only after commas."""
     if not text.startswith("options: "):
         return textwrap.wrap(text, width)
     lines = textwrap.wrap(text.replace(",", ", "), width, break_on_hyphens=False)
@@ -85,12 +85,12 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _about(name: str, row: Callable[..., Any] | None) -> list[str]:
-    """The first line of a row's docstring, and the options it takes, as they are written, with their defaults."""
+    """The first line of a row's docstring, and its options as they are written, with their defaults."""
     from ..specs import options
 
     if row is None:
         return ["Every error of the target alike."]
-    if isinstance(row, functools.partial):  # a row with options of its own under another's name
+    if isinstance(row, functools.partial):  # a row with options bound to another row
         first = f"{row.func.__name__} with {', '.join(f'{option}={value}' for option, value in row.keywords.items())}."
     else:
         first = (inspect.getdoc(row) or name).split("\n")[0]

@@ -1,4 +1,4 @@
-"""ebbtide plot RUN: the pictures of one run."""
+"""ebbtide plot RUN: the figures of one run."""
 
 import sys
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from .arguments import Named, hint, opened, parse, tell, threads
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw a run: samples, single points' routes, steps on the way, vector field, losses, and two animations."""
+    """Draw a run: samples, trajectories, intermediate steps, vector field, losses, and two animations."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/plots")] = ""
-    """Folder for the pictures."""
+    """Folder for the figures."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the commands that drive a policy share."""
+"""Options shared by the commands that run a policy."""
 
 import math
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ OFF = -1.0
 
 @dataclass(frozen=True)
 class Driving:
-    """How a policy is driven, and where."""
+    """Simulator of a policy, and the options of its control loop."""
 
     simulator: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbtide list simulators`."""
     n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0
-    """Actions of a chunk that are carried out before the next."""
+    """Actions to execute of each chunk before the next one."""
     delay: int = 0
-    """Steps that pass while a chunk is computed; the next is asked for that much sooner."""
+    """Steps that pass while a chunk is computed; it is requested that much earlier."""
     real_time: Flag = False
-    """Let every chunk continue the one being carried out (real-time chunking)."""
+    """Let every chunk continue the one being executed (real-time chunking)."""
     ensemble: Annotated[float, hint("off")] = OFF
     """Average every step's chunks with weight exp(-this × age); ACT's is 0.01."""
 
@@ -34,7 +34,7 @@ class Driving:
             raise InputError(f"--ensemble must be a number of at least 0; got {self.ensemble:g}.")
 
     def how(self, recipe: "RobotRecipe") -> dict[str, Any]:
-        """As `ebbtide.kinds.robots.driving.policy` takes it, with all that the recipe decides."""
+        """Arguments of `ebbtide.kinds.robots.driving.policy`, completed from the recipe."""
         ensemble = None if self.ensemble == OFF else self.ensemble
         steps = self.n_action_steps or (recipe.n_action_steps if ensemble is None else 1)
         return {"n_action_steps": steps, "delay": self.delay, "real_time": self.real_time, "ensemble": ensemble}

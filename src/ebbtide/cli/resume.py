@@ -15,9 +15,9 @@ from .train import Running, train
 class Resume:
     """Continue a run; on a CPU the result is the same, bit for bit, as without the interruption.
 
-    It opens the data that the run names, to train on it: resume no run that you would not train yourself.
-    It goes on as it began: precision, checkpoints, snapshots and so on are stored with it, and only what is given here
-    changes.
+    It opens the data that the run names: resume only a run that you would train yourself.
+    It continues as it began: precision, checkpoints, snapshots and so on are stored with it; options given here
+    replace the stored ones.
     """
 
     run: tyro.conf.Positional[Path]
@@ -26,7 +26,7 @@ class Resume:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Parse `RUN [OPTIONS]` and train on."""
+    """Parse `RUN [OPTIONS]` and continue training."""
     args = parse(Resume, argv, "resume")
     if not (args.run / "checkpoints").is_dir():
         raise InputError(f"{args.run} is not the folder of a run.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Drive a simulator with a policy and film it, with the chunk that it follows drawn in where it can be."""
+    """Run a policy in a simulator and film it; the film shows the current chunk where actions are positions."""
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
@@ -29,17 +29,17 @@ class Rollout:
     video: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/rollout.gif")] = ""
     """The film: .mp4 or .gif."""
     episodes: int = 1
-    """How many episodes to film, one after the other."""
+    """Number of episodes to film, one after the other."""
     seed: int = 0
-    """Seed of the first episode's simulator and of the policy's noise; the next has the next."""
+    """Seed of the first episode's simulator and the policy's noise; later episodes count up."""
     sampler: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbtide list samplers`."""
     steps: Annotated[str, hint("the recipe's")] = ""
-    """Number of sampling steps; auto:N takes the run's own solver of N evaluations, fitting one if it has none."""
+    """Number of sampling steps; auto:N uses the run's own solver of N evaluations, fitted if necessary."""
     every: int = 1
-    """Film every such step."""
+    """Film every n-th step."""
     overwrite: Flag = False
-    """Replace the film if it exists; a run's own always is."""
+    """Replace the film if it exists; in a run's folder it always is."""
 
     def __post_init__(self) -> None:
         within(self, episodes=(1, MOST), seed=(0, MOST), every=(1, MOST))
@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
         fps = simulator.fps
 
     def film() -> "Iterator[np.ndarray]":
-        """Episode by episode, each played when its frames are asked for: not before the film can be written."""
+        """Play episode by episode, each when its frames are needed: not before the film can be written."""
         for seed in seeds:
             [one] = rollout(place, policy, [seed], lockstep=1, rows=1, record=[seed], frames=True)
             ending = one.error or ("success" if one.success else "no success")
@@ -83,7 +83,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _frames(one: "Episode", every: int, delay: int, flat: bool) -> "Iterator[np.ndarray]":
-    """An episode's frames with its steps; where actions are places in the picture, with what is left of the chunk."""
+    """An episode's frames with its steps; where actions are positions in the image, with the rest of the chunk."""
     from ..plots.video import overlay
 
     recording = one.recording
@@ -97,7 +97,7 @@ def _frames(one: "Episode", every: int, delay: int, flat: bool) -> "Iterator[np.
 
 
 def _left(chunks: "Sequence[tuple[int, np.ndarray]]", step: int, delay: int) -> "np.ndarray | None":
-    """What is still to come of the chunk that is carried out at a step; but for the first, `delay` after its start."""
+    """The rest of the chunk being executed at a step; each but the first starts `delay` after its request."""
     for start, chunk in reversed(chunks):
         if start + delay * (start > 0) <= step:
             return chunk[step - start :] if step - start < len(chunk) else None

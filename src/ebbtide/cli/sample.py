@@ -1,4 +1,4 @@
-"""ebbtide sample RUN: draw from a trained run, to a file and a picture."""
+"""ebbtide sample RUN: draw from a trained run, to a file and a figure."""
 
 import math
 import sys
@@ -25,30 +25,30 @@ ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind
 
 @dataclass(frozen=True)
 class Drawing:
-    """How to draw samples."""
+    """Sampling options."""
 
     n: Annotated[int, hint("10000 points or 64 pictures")] = ITS_OWN
-    """How many samples."""
+    """Number of samples."""
     seed: int = 0
-    """Sample i depends on (seed, i) alone, whatever n is."""
+    """Seed of the noise; sample i depends on (seed, i) alone, whatever n is."""
     sampler: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbtide list samplers`; with options as in ddim:eta=0.5 or ddpm:variance=beta."""
     grid: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbtide list grids`; with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
     steps: Annotated[str, hint("the run's own solver of 20 evaluations, or the recipe's")] = ""
-    """Number of sampling steps; auto:N takes the run's own solver of N evaluations, fitting one if it has none (auto:
-    the one found last)."""
+    """Number of sampling steps; auto:N uses the run's own solver of N evaluations, fitted if necessary (auto: the
+    latest one)."""
     label: Annotated[str, hint("none")] = ""
-    """Draw this class only (name or number), from a conditional run; all: every class, pictures in turn, points as
-    often as in their data."""
+    """Draw only this class (name or number) of a conditional run; all draws every class, images in turn, points with
+    the data's frequencies."""
     guidance: float = 1.0
     """Classifier-free guidance weight; 1 is off."""
     interval: tuple[float, float] = (0.0, 1.0)
     """Times between which guidance acts."""
     bound: Annotated[float, hint("the recipe's")] = -1.0
-    """Keep estimates of the data within ± this; in the network's units, 0 lets them be."""
+    """Clip estimates of the data to ± this; in the network's units, 0 turns it off."""
     precision: Literal["auto", "no", "bf16"] = "auto"
-    """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
+    """Mixed precision; auto is bf16 for convolutions if a trial on this machine is faster."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
 
@@ -67,19 +67,19 @@ class Drawing:
 
     @property
     def steered(self) -> dict[str, Any]:
-        """What changes the denoiser that is sampled."""
+        """Options that change the denoiser."""
         bound = None if self.bound == -1 else self.bound
         return {"guidance": self.guidance, "interval": self.interval, "bound": bound}
 
     def chosen(self, trained: "Trained") -> "Choice":
-        """The sampler, grid and steps that are meant; a solver that has to be fitted first is fitted here."""
+        """The sampler, grid and steps to use; fits a solver first if necessary."""
         steps = number_or_auto(self.steps)
         return trained.choice(self.sampler or None, self.grid or None, steps, progress=True, **self.steered)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a run, an exported folder or a hub repository; write them to a file, and a picture."""
+    """Draw samples from a run, an exported folder or a hub repository; write them to a file, and a figure."""
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
@@ -88,9 +88,9 @@ class Sample:
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or RUN/samples.png")] = ""
     """.npy, .npz, .csv or .tsv file, the picture beside it; for pictures .png, or .npz with a .png beside it."""
     overwrite: Flag = False
-    """Replace the file and its picture if they exist; those in the run's folder always are."""
+    """Replace the file and its figure if they exist; those in the run's folder always are."""
     picture: bool = True
-    """Draw the samples; beside real data where the run may open some."""
+    """Draw a figure of the samples; beside real data if the run may open some."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def draw(
 
 
 def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
-    """The labels that samples are asked for; None where they are drawn without."""
+    """The requested labels of the samples; None if they are drawn without."""
     from ..core.randomness import Draws
     from ..kinds import kind_of
 
@@ -166,12 +166,12 @@ def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
 
 
 def every_class(trained: "Trained", how: Drawing) -> bool:
-    """Whether samples of every class are asked for; a class may be called all."""
+    """True if samples of every class are requested; a class may be called all."""
     return how.label == "all" and "all" not in trained.classes
 
 
 def output_file(args: Sample, own: "Kind[Any]") -> Path:
-    """Where the samples go, refused before any work is done if they can't."""
+    """The output file; InputError, before any work is done, if it can't be written."""
     home = Path(args.run)
     path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / own.file
     if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.file).suffix, *own.extensions))):

@@ -1,4 +1,4 @@
-"""ebbtide show path|data: the forward process, or a data set, in pictures."""
+"""ebbtide show path|data: the forward process, or a data set, as figures."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ class ShowPath:
     path: str = "ddpm"
     """linear, cosine, ddpm, vp, ve or bridge, with options as in ddpm:steps=250."""
     data: str = "swiss_roll"
-    """The point set, file or pictures that dissolve."""
+    """The point set, file or images to turn into noise."""
     out: Path = Path("runs/show-path")
-    """Folder for the pictures."""
+    """Folder for the figures."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class ShowData:
     """Draw a data set, with its classes and its exact density where one is known."""
 
     data: tyro.conf.Positional[str]
-    """A point set, a table, or pictures; see `ebbtide list data`; pictures are digits, a folder, hf:NAME."""
+    """A point set, a table, or images; see `ebbtide list data`; images are digits, a folder, hf:NAME."""
     label: Annotated[str, hint("none")] = ""
-    """Column of the file that holds the labels; its name, or number from 1, of pictures as in train flow-images."""
+    """Column of the file that holds the labels; its name, or number from 1, for images as in train flow-images."""
     size: int = 0
-    """Side to which pictures are resized and centre-cropped; 0 keeps theirs."""
+    """Side to which images are resized and centre-cropped; 0 keeps their size."""
     n: int = 10_000
-    """How many points to draw from a named point set."""
+    """Number of points to draw from a named point set."""
     seed: int = 0
     """Seed of those points."""
     out: Path = Path("runs/show-data")
-    """Folder for the picture."""
+    """Folder for the figure."""
 
     def __post_init__(self) -> None:
         within(self, n=(2, 10**7), seed=(0, MOST), size=(0, 4096))

@@ -17,26 +17,26 @@ from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
 
 @dataclass(frozen=True)
 class Running:
-    """How to train, apart from what."""
+    """Training options that don't belong to the recipe."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Stop where a loss or gradient isn't finite, or skip that step; stopping is exit code 3."""
     precision: Literal["auto", "no", "bf16"] = "auto"
-    """Mixed precision; auto is bf16 for convolutions where this machine is faster at them, which it tries."""
+    """Mixed precision; auto is bf16 for convolutions if a trial on this machine is faster."""
     compile: Flag = False
-    """Run the network through torch.compile; a minute or more to begin with, faster steps after that."""
+    """Run the network through torch.compile; a minute or more at the start, then faster steps."""
     track: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], hint("none")] = ()
     """Also log to these, where installed; metrics.jsonl is always written."""
     checkpoints: int = 5
-    """How many checkpoints to save over the run."""
+    """Number of checkpoints to save over the run."""
     keep: int = 2
-    """How many of them to keep."""
+    """Number of checkpoints to keep."""
     accumulate: int = 1
-    """Parts that a batch goes through the network in; more need less memory, with the same result."""
+    """Number of parts of a batch; more parts need less memory, with the same result."""
     snapshots: int = 24
-    """How many sets of samples to save for the run's animation; 0 for none."""
+    """Number of sample sets to save for the run's animation; 0 for none."""
     solvers: Annotated[bool, tyro.conf.arg(name="fit")] = True
-    """End by fitting the run solvers of its own; of 5, 10 and 20 evaluations, for at most 5 % of training."""
+    """Fit solvers to the run at its end; of 5, 10 and 20 evaluations, for at most 5 % of training."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
     quiet: Flag = False
@@ -50,7 +50,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe. Ctrl-C saves and says how to resume."""
+    """Train a recipe. Ctrl-C saves the run and prints how to resume it."""
 
     recipe: tyro.conf.OmitArgPrefixes[Recipe]
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/RECIPE-DATA")] = ""
@@ -64,7 +64,7 @@ class Train:
 
 HELP = f"""usage: ebbtide train RECIPE [OPTIONS]
 
-Train a recipe and leave a run folder: checkpoints, metrics.jsonl, and samples as training went on.
+Train a recipe and leave a run folder: checkpoints, metrics.jsonl, and samples of stages of the training.
 
 recipes (`ebbtide train RECIPE --help` shows the options, with the recipe's defaults):
 {chr(10).join(f"  {name:28}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())}

@@ -1,4 +1,4 @@
-"""ebbtide tune RUN: find the sampler, grid and order that suit a run best, for a number of evaluations."""
+"""ebbtide tune RUN: find the best sampler, grid and order for a run and a number of evaluations."""
 
 import shlex
 import sys
@@ -25,20 +25,20 @@ class Tune:
     run: tyro.conf.Positional[str]
     """Folder of the run; or oracle, an exact denoiser of three modes, whose winner is printed only."""
     evaluations: int = 10
-    """How often the network may be asked for a sample."""
+    """Network evaluations per sample."""
     aim: Literal["both", "rms", "median"] = "both"
-    """Which error to make small; rms is made up by the few samples near borders between modes."""
+    """Error to minimise; rms is dominated by the few samples near borders between modes."""
     depth: Literal["grids", "times", "weights"] = "weights"
-    """What is fitted: the grids' parameters; then the times themselves; then (up to 20 evaluations) every weight of
+    """Extent of the fit; the grids' parameters, then the times themselves, then (up to 20 evaluations) every weight of
     every step, which takes longest."""
     n: int = 512
-    """How many starts; half of them are fitted, a quarter choose, a quarter judge."""
+    """Number of starts; half are for fitting, a quarter for selection, a quarter for judging."""
     seed: int = 0
     """Seed of the starts."""
     path: str = "linear"
     """The oracle's path."""
     source: Annotated[str, hint("the run's, if you trained it here")] = ""
-    """The file that the run starts from; needed if it was trained elsewhere."""
+    """The file from which the run starts; needed if it was trained elsewhere."""
     reference: int = 400
     """Runge-Kutta steps of the reference."""
     threads: int = 0
@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> None:
         if not (Path(args.run) / "checkpoints").is_dir():
             raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
         if said := given(args, "path"):
-            raise InputError(f"{said[0]} is for the oracle; {args.run} has a path of its own.")
+            raise InputError(f"{said[0]} is for the oracle; {args.run} already has a path.")
         trained = opened(args.run, source=args.source)
         if trained.observation is not None:
             raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
