@@ -26,6 +26,9 @@ class Fields(TypedDict, total=False):
     lr: float
     warmup: float
     weight_decay: float
+    beta1: float
+    beta2: float
+    eps: float
     clip: float
     ema: float
     seed: int
