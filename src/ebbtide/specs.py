@@ -53,7 +53,7 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
 
 
-def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Callable[..., Any]:
+def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> functools.partial[Any]:
     """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
     name, given = parse(spec)
     row = table[pick(table, name, what)]
@@ -76,9 +76,10 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> Calla
 def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a row that a spec may set: those with a default that is a number, a string or a bool.
 
-    Where a row has keyword-only parameters, those alone; what comes before them is the caller's.
+    Where a row has keyword-only parameters, those alone; what comes before them is the caller's. A row that holds its
+    function, with facts beside it, has that function's options.
     """
-    parameters = inspect.signature(row).parameters
+    parameters = inspect.signature(getattr(row, "function", row)).parameters
     alone = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     return {
         name: parameter

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from ebbtide.samplers.facts import Facts, facts
 
 from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
@@ -12,7 +13,6 @@ from ebbtide.exact import certify as certificates
 from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
 from ebbtide.samplers import SAMPLERS, ddpm, euler
 from ebbtide.samplers.dpm_solver import dpmpp_2m
-from ebbtide.samplers.facts import Facts, facts
 from problems import PATHS
 
 

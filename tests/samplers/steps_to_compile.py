@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import DDPM, VP, Linear, Path, Scales
 from ebbtide.networks import MLP
-from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers import Walk, walk
 from ebbtide.samplers.multistep import multistep
 from ebbtide.samplers.ode import EULER, HEUN, stages, step
 
@@ -52,12 +52,12 @@ def last(walk: Iterator[Tensor]) -> Tensor:
 def ddim(path: Path, target: str = "velocity") -> Callable[[Tensor], Tensor]:
     denoiser = Denoiser(network(), path, target)
     denoiser.path = Prepared(path)
-    return lambda x: last(SAMPLERS["ddim"](denoiser, x, TIMES))
+    return lambda x: last(walk("ddim", denoiser, x, TIMES))
 
 
 def runge_kutta(path: Path, method, clock: str) -> Callable[[Tensor], Tensor]:
     denoiser = Denoiser(network(), path)
-    (places,) = stages(path, [0.8, 0.5], [method], clock)
+    (places,) = stages(path, path.along([0.8, 0.5]), [method], clock)
     return lambda x: step(denoiser, x, places, method)
 
 
@@ -65,14 +65,14 @@ def several_steps(path: Path, module: str, spec: str) -> Callable[[Tensor], Tens
     """The plan is what the sampler hands to `multistep`; a walk, as a step needs the estimates before it."""
     denoiser, plans = Denoiser(network(), path), []
     home = importlib.import_module(f"ebbtide.samplers.{module}")
-    real, home.multistep = home.multistep, lambda denoiser, x, grid, plan, *_: plans.append((grid, plan)) or ()
-    SAMPLERS[spec](denoiser, torch.zeros(1, 2), TIMES)
+    real, home.multistep = home.multistep, lambda walk, plan: plans.append(plan) or ()
+    walk(spec, denoiser, torch.zeros(1, 2), TIMES)
     home.multistep = real
-    ((grid, plan),) = plans
-    walk = lambda x: last(multistep(denoiser, x, grid, plan, None, {}))
+    (plan,), grid = plans, path.along(TIMES)
+    walked = lambda x: last(multistep(Walk(denoiser, x, grid), plan))
     x = torch.ones(1, 2)
-    assert torch.equal(walk(x), last(SAMPLERS[spec](denoiser, x, TIMES)))
-    return walk
+    assert torch.equal(walked(x), last(walk(spec, denoiser, x, TIMES)))
+    return walked
 
 
 CASES = {
@@ -81,7 +81,7 @@ CASES = {
     "euler": (lambda path: runge_kutta(path, EULER, "time"), 1),
     "heun": (lambda path: runge_kutta(path, HEUN, "time"), 2),
     "dpmpp_2m": (lambda path: several_steps(path, "dpm_solver", "dpmpp_2m"), 2),
-    "unipc": (lambda path: several_steps(path, "unipc", "unipc"), 2),
+    "unipc": (lambda path: several_steps(path, "exponential", "unipc"), 2),
     "exponential": (lambda path: several_steps(path, "exponential", "exponential"), 2),
 }
 ON = {"linear": Linear(), "vp": VP(), "ddpm": DDPM()}

@@ -19,8 +19,7 @@ from ebbtide.exact.certify import exact_moments, smooth
 from ebbtide.exact.oracle import gaussian
 from ebbtide.exact.tune import evaluations, steps_within
 from ebbtide.networks import MLP
-from ebbtide.samplers import SAMPLERS, sample, trajectory
-from ebbtide.samplers.facts import facts
+from ebbtide.samplers import SAMPLERS, facts, sample, trajectory, walk
 from ebbtide.specs import bind
 from problems import MEAN, PATHS, STD, TABLES, GaussianNetwork, Told, exact, float64, last, noise_like, oracle
 
@@ -62,10 +61,9 @@ def test_every_row_is_here():
 def walks(spec, denoiser, draws, steps=5):
     """x at the end and on the way, from the prior by the same draws."""
     start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), 2, dtype=torch.float64)))
-    sampler = bind(SAMPLERS, spec, "sampler")
     times = grid_times("flow_power", steps, denoiser.path)
     with torch.no_grad():
-        return torch.stack(list(sampler(denoiser, start, times, draws=draws)), 1)
+        return torch.stack(list(walk(spec, denoiser, start, times, draws=draws)), 1)
 
 
 @pytest.mark.parametrize("path", [Linear(), VE(10.0)], ids=["linear", "ve"])
@@ -87,8 +85,7 @@ def test_a_sample_is_its_own_alone_in_a_batch_and_in_another_order(spec, path):
 def test_the_network_is_told_the_label_at_every_evaluation(spec):
     """Also in a second stage, a correction, or a step that is taken again."""
     told, label, draws = Told(smooth(VP())), torch.tensor([2, 0, 1]), Draws.first(3, 0)
-    sampler, times = bind(SAMPLERS, spec, "sampler"), grid_times("uniform", 10, VP())
-    last(sampler(told, noise_like(3, 2), times, draws=draws, label=label))
+    last(walk(spec, told, noise_like(3, 2), grid_times("uniform", 10, VP()), draws=draws, cond={"label": label}))
     assert told.always(label)
     assert len(told.told) == EVALUATIONS.get(spec, (0, len(told.told)))[1]
 
@@ -137,7 +134,7 @@ def test_threads_on_one_denoiser_get_what_each_gets_alone():
     path = DDPM()
     denoiser = trained(path, "v")
 
-    def walk(job):
+    def walked(job):
         spec, seed = job
         options = {
             "draws": Draws.first(8, seed),
@@ -149,9 +146,9 @@ def test_threads_on_one_denoiser_get_what_each_gets_alone():
 
     jobs = [(spec, seed) for seed in range(2) for spec in SAMPLERS]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(walk, jobs))
+        found = list(pool.map(walked, jobs))
     for job, x in zip(jobs, found, strict=True):
-        assert torch.equal(x, walk(job)), job
+        assert torch.equal(x, walked(job)), job
 
 
 @every
@@ -229,16 +226,16 @@ def test_between_two_sample_sets_every_sampler_walks_or_refuses_in_one_sentence(
         between = Denoiser(network, path, gaussian_end=False)
         for spec in SAMPLERS:
             if spec in (*IN_TIME, "ddim", "dopri5", "bespoke"):
-                ends = [last(SAMPLERS[spec](each, x, times)) for each in (between, Denoiser(network, path))]
+                ends = [last(walk(spec, each, x, times)) for each in (between, Denoiser(network, path))]
                 assert float((ends[0] - ends[1]).abs().max()) <= 1e-3 * (spec == "dopri5"), (spec, name)
                 network.calls = 0
                 continue
-            with pytest.raises(InputError, match=r"^[^.]+ needs a path from Gaussian noise: [^.]+\.$"):
-                last(SAMPLERS[spec](between, x, times, draws=Draws.first(3, 0)))
+            with pytest.raises(InputError, match=r"^\S+ needs a path from Gaussian noise: [^.]+\.$"):
+                last(walk(spec, between, x, times, draws=Draws.first(3, 0)))
             assert (spec, name, network.calls) == (spec, name, 0)
             if spec in STOCHASTIC:
-                with pytest.raises(InputError, match=r"^[^.]+ needs draws=Draws\.first\(n, seed\)\.$"):
-                    last(SAMPLERS[spec](exact(path), x, times))
+                with pytest.raises(InputError, match=r"^\S+ is stochastic and needs draws=Draws\.first\(n, seed\)\.$"):
+                    last(walk(spec, exact(path), x, times))
         for target in TARGETS:
             if target != "velocity":
                 with pytest.raises(InputError, match=r"^Between two sample sets only the velocity [^.]+\.$"):
@@ -260,7 +257,7 @@ def test_every_draw_has_an_address_of_its_own(spec):
     """None twice, and none that the start has (-1); without noise none at all."""
     draws, path = Addressed(0, torch.arange(2)), Linear()
     x = Draws.first(2, 0)(-1, torch.empty(2, 2, dtype=torch.float64))
-    last(SAMPLERS[spec](smooth(path), x, torch.linspace(1, 0, 11).double(), draws=draws))
+    last(walk(spec, smooth(path), x, torch.linspace(1, 0, 11).double(), draws=draws))
     assert len(set(draws.asked)) == len(draws.asked)
     assert bool(draws.asked) == (spec in STOCHASTIC)
     assert all(step >= 0 for step in draws.asked)
@@ -287,7 +284,7 @@ def test_the_network_is_asked_as_often_as_promised_and_never_twice_the_same(spec
     watched, times = Watched(smooth(path)), torch.linspace(1, 0, 11).double()
     start = path.prior(Draws.first(1, 3)(-1, torch.empty(1, 2, dtype=torch.float64)))
     with torch.no_grad():
-        last(SAMPLERS[spec](watched, start, times, draws=Draws.first(1, 3)))
+        last(walk(spec, watched, start, times, draws=Draws.first(1, 3)))
     assert len(set(watched.seen)) == len(watched.seen)
     asked = [t for t, _ in watched.seen]
     assert min(asked) > 0

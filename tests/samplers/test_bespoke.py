@@ -6,10 +6,11 @@ import torch
 from ebbtide.core.paths import Linear
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.exact.certify import smooth, starts, walk
+from ebbtide.exact.certify import smooth, starts, walked
 from ebbtide.exact.tune import evaluations
-from ebbtide.samplers import SAMPLERS, ddim
-from ebbtide.samplers.bespoke import bespoke, format_weights, parse_weights, unrolled
+from ebbtide.exact.unroll import unrolled
+from ebbtide.samplers import SAMPLERS, walk
+from ebbtide.samplers.bespoke import format_weights, parse_weights
 from ebbtide.specs import bind
 from problems import PATHS, float64
 from samplers.test_samplers import Knows
@@ -25,7 +26,9 @@ def test_without_weights_it_is_ddim(name):
     path = PATHS[name]
     denoiser, times = smooth(path), grid_times("flow_power", 7, path)
     x = starts(denoiser, 8)
-    torch.testing.assert_close(walk(bespoke, denoiser, x, times), walk(ddim, denoiser, x, times), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        walked("bespoke", denoiser, x, times), walked("ddim", denoiser, x, times), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -39,7 +42,7 @@ def test_every_solver_is_a_table_of_weights(name, solver):
     assert [len(row) for row in rows] == list(range(1, len(asked)))
     assert all(sum(row) == pytest.approx(1, abs=1e-12) for row in rows)
     same = bind(SAMPLERS, f"bespoke:weights={format_weights(rows)}", "sampler")
-    torch.testing.assert_close(walk(same, denoiser, x, asked), walk(sampler, denoiser, x, times), rtol=0, atol=1e-5)
+    torch.testing.assert_close(walked(same, denoiser, x, asked), walked(sampler, denoiser, x, times), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -49,7 +52,7 @@ def test_where_x0_is_known_any_weights_are_exact(name):
     noise = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     first, *grid = path.along([1.0, 0.6, 0.3, 0.0])
     start = first.alpha * x0 + first.sigma * noise
-    ends = bespoke(Knows(path, x0), start, float64(1, 0.6, 0.3, 0), weights="/-0.7/0.4 2.5")
+    ends = walk("bespoke", Knows(path, x0), start, float64(1, 0.6, 0.3, 0), weights="/-0.7/0.4 2.5")
     for c, x in zip(grid, ends, strict=True):
         torch.testing.assert_close(x, c.alpha * x0 + c.sigma * noise, rtol=1e-9, atol=1e-9)
 
@@ -61,7 +64,7 @@ def test_two_steps_by_hand():
     first = denoiser(noise, 1.0).x0
     middle = (noise + first) / 2
     expected = -0.3 * first + 1.3 * denoiser(middle, 0.5).x0
-    found = list(bespoke(denoiser, noise, float64(1, 0.5, 0), weights="/-0.3"))
+    found = list(walk("bespoke", denoiser, noise, float64(1, 0.5, 0), weights="/-0.3"))
     torch.testing.assert_close(found[0], middle)
     torch.testing.assert_close(found[1], expected)
 

@@ -12,8 +12,8 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import Estimate
 from ebbtide.core.times import trailing
 from ebbtide.errors import InputError
-from ebbtide.samplers import SAMPLERS
-from ebbtide.samplers.ddim import ddim, ddpm, transition_variance
+from ebbtide.samplers import walk
+from ebbtide.samplers.ddim import transition_variance
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 N = 30
@@ -53,7 +53,7 @@ def test_ddpm_is_algorithm_2(variance):
         theirs = mean + (math.sqrt(sigma2) * draws(step, x) if i > 1 else 0)
         expected.append(theirs)
     times = trailing(N, path, table=N)
-    found = ddpm(Denoiser(network, path, "noise"), x, times, draws=draws, variance=variance)
+    found = walk("ddpm", Denoiser(network, path, "noise"), x, times, draws=draws, variance=variance)
     for ours, papers in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, papers, rtol=1e-9, atol=1e-9)
 
@@ -74,7 +74,7 @@ def test_ddim_is_equation_12(eta):
         theirs = math.sqrt(then) * x0 + math.sqrt(1 - then - sigma**2) * noise + sigma * draws(step, x)
         expected.append(theirs)
     times = float64(*sequence) / N
-    found = ddim(Denoiser(network, path, "noise"), x, times, draws=draws, eta=eta)
+    found = walk("ddim", Denoiser(network, path, "noise"), x, times, draws=draws, eta=eta)
     for ours, papers in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, papers, rtol=1e-9, atol=1e-9)
 
@@ -84,7 +84,10 @@ def test_ddim_with_eta_1_is_ddpm(name):
     """On every path and an uneven grid, with the same noise."""
     path, x, draws = PATHS[name], noise_like(5, 3), Draws.first(5, seed=1)
     times = float64(1, 0.8, 0.75, 0.3, 0.05, 0)
-    walks = ddim(oracle(path, 3), x, times, draws=draws, eta=1.0), ddpm(oracle(path, 3), x, times, draws=draws)
+    walks = (
+        walk("ddim", oracle(path, 3), x, times, draws=draws, eta=1.0),
+        walk("ddpm", oracle(path, 3), x, times, draws=draws),
+    )
     for one, other in zip(*walks, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -114,7 +117,7 @@ def test_the_posterior_is_bayes(name):
             return Estimate(torch.full_like(x, x0), torch.full_like(x, noise))
 
     x = torch.full((n, 1), seen, dtype=torch.float64)
-    z = last(ddpm(Knows(), x, torch.cat([t, s]), draws=Draws.first(n, seed=2)))
+    z = last(walk("ddpm", Knows(), x, torch.cat([t, s]), draws=Draws.first(n, seed=2)))
     assert abs(float(z.mean()) - mean) < 6 / math.sqrt(n * precision)
     assert abs(float(z.var()) * precision - 1) < 6 * math.sqrt(2 / n)
 
@@ -122,7 +125,7 @@ def test_the_posterior_is_bayes(name):
 def test_variance_beta_is_wider_and_both_end_without_noise():
     path, x, draws = DDPM(), noise_like(20_000, 1), Draws.first(20_000, seed=1)
     times = trailing(20, path)
-    narrow, wide = (list(ddpm(oracle(path), x, times, draws=draws, variance=v)) for v in ("posterior", "beta"))
+    narrow, wide = (list(walk("ddpm", oracle(path), x, times, draws=draws, variance=v)) for v in ("posterior", "beta"))
     assert float(wide[-2].std()) > 1.02 * float(narrow[-2].std())
     estimate = oracle(path)(wide[-2], times[-2:-1])
     torch.testing.assert_close(wide[-1], estimate.x0)
@@ -130,29 +133,29 @@ def test_variance_beta_is_wider_and_both_end_without_noise():
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
 def test_bad_eta_is_one_sentence(eta):
-    with pytest.raises(InputError, match=r"^ddim: eta must be in \[0, 1\]; got .*\.$"):
-        next(ddim(oracle(Linear()), noise_like(1, 1), float64(1, 0), eta=eta))
+    with pytest.raises(InputError, match=r"^ddim: eta must be at least 0 and at most 1; got .*\.$"):
+        next(walk("ddim", oracle(Linear()), noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0), eta=eta))
 
 
 def test_bad_variance_is_one_sentence():
-    walk = ddpm(oracle(Linear()), noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0), variance="both")
-    with pytest.raises(InputError, match=r"^ddpm: variance must be posterior or beta; got 'both'\.$"):
-        next(walk)
+    walked = walk("ddpm", oracle(Linear()), noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0), variance="both")
+    with pytest.raises(InputError, match=r"^ddpm: variance must be one of posterior, beta; got 'both'\.$"):
+        next(walked)
 
 
 @pytest.mark.parametrize(("sampler", "options"), [("ddpm", {}), ("ddim", {"eta": 0.5})])
 def test_stochastic_samplers_need_draws_and_a_gaussian_end(sampler, options):
     x, times = noise_like(2, 1), float64(1, 0.5, 0)
     with pytest.raises(InputError, match=r"is stochastic and needs draws=Draws\.first\(n, seed\)\.$"):
-        next(SAMPLERS[sampler](oracle(Linear()), x, times, **options))
+        next(walk(sampler, oracle(Linear()), x, times, **options))
     between = Denoiser(torch.nn.Identity(), Linear(), gaussian_end=False)
     with pytest.raises(
         InputError, match=r"needs a path from Gaussian noise: .* use an ODE sampler such as euler or heun\.$"
     ):
-        next(SAMPLERS[sampler](between, x, times, draws=Draws.first(2, 0), **options))
+        next(walk(sampler, between, x, times, draws=Draws.first(2, 0), **options))
 
 
 def test_deterministic_ddim_needs_no_draws_and_ignores_them():
     x, times = noise_like(2, 1), float64(1, 0.5, 0)
-    ends = [last(ddim(oracle(Linear()), x, times, draws=draws)) for draws in (None, Draws.first(2, 0))]
+    ends = [last(walk("ddim", oracle(Linear()), x, times, draws=draws)) for draws in (None, Draws.first(2, 0))]
     assert torch.equal(*ends)

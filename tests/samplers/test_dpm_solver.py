@@ -11,8 +11,8 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
-from ebbtide.samplers import SAMPLERS
-from ebbtide.samplers.dpm_solver import dpmpp_2m, dpmpp_2s, exponential_sde, shrinkage
+from ebbtide.samplers import walk
+from ebbtide.samplers.dpm_solver import shrinkage
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 LAMBDAS = (-1.5, -0.9, 0.2)  # h' = 0.6, h = 1.1
@@ -61,7 +61,7 @@ def test_2m_by_hand(name):
     """Algorithm 2: x₁ = (σ₁/σ₀) x + α₁ (1 - e^{-0.6}) 3; then D = (1 + h/2h') 5 - h/2h' 3 with h/2h' = 1.1/1.2."""
     path = PATHS[name]
     times, ((_, s0), (a1, s1), (a2, s2)) = places(path)
-    one, two = map(float, dpmpp_2m(Script(path, 3, 5), float64(2)[None], times))
+    one, two = map(float, walk("dpmpp_2m", Script(path, 3, 5), float64(2)[None], times))
     x1 = s1 / s0 * 2 + a1 * (1 - math.exp(-0.6)) * 3
     extrapolated = 5 + 1.1 / 1.2 * (5 - 3)
     assert one == pytest.approx(x1, rel=1e-9)
@@ -74,7 +74,7 @@ def test_2m_sde_by_hand(name, eta):
     """Eq. 18 for η = 1: (σ_s/σ_t) e^{-h} x + α_s (1 - e^{-2h}) D + σ_s √(1 - e^{-2h}) z; e^{-η²h} in general."""
     path = PATHS[name]
     times, ((_, s0), (a1, s1), (a2, s2)) = places(path)
-    one, two = map(float, dpmpp_2m(Script(path, 3, 5), float64(2)[None], times, draws=ONES, eta=eta))
+    one, two = map(float, walk("dpmpp_2m", Script(path, 3, 5), float64(2)[None], times, draws=ONES, eta=eta))
 
     def stepped(x, before, alpha, sigma, h, x0, z):
         kept = sigma / before * math.exp(-(eta**2) * h) * x
@@ -85,7 +85,7 @@ def test_2m_sde_by_hand(name, eta):
     x1 = stepped(2, s0, a1, s1, 0.6, 3, 1)
     assert one == pytest.approx(x1, rel=1e-9)
     assert two == pytest.approx(stepped(x1, s1, a2, s2, 1.1, 5 + 1.1 / 1.2 * (5 - 3), 2), rel=1e-9)
-    held = list(map(float, exponential_sde(Script(path, 3, 5), float64(2)[None], times, draws=ONES, eta=eta)))
+    held = list(map(float, walk("exponential_sde", Script(path, 3, 5), float64(2)[None], times, draws=ONES, eta=eta)))
     assert held == pytest.approx([x1, stepped(x1, s1, a2, s2, 1.1, 5, 2)], rel=1e-9)
 
 
@@ -96,7 +96,7 @@ def test_2s_by_hand(name):
     (ratio,) = path.along(path.time_of(float64(math.exp(1.2))))
     times, ((a0, s0), (a1, s1), _) = places(path)
     script = Script(path, 3, 5)
-    found = float(next(dpmpp_2s(script, float64(2)[None], times)))
+    found = float(next(walk("dpmpp_2s", script, float64(2)[None], times)))
     middle = ratio.sigma / s0 * 2 + ratio.alpha * (1 - math.exp(-0.3)) * 3
     assert script.seen[0] == pytest.approx((2, a0, s0))
     assert script.seen[1] == pytest.approx((middle, ratio.alpha, ratio.sigma), rel=1e-8)
@@ -110,44 +110,44 @@ def test_infinite_steps(sampler):
     """
     script = Script(Linear(), 3, 5, *([7] if sampler != "dpmpp_2s" else [6, 7]))
     draws = ONES if "sde" in sampler else None
-    walk = [float(x) for x in SAMPLERS[sampler](script, float64(2)[None], float64(1, 0.6, 0.2, 0), draws=draws)]
+    walked = [float(x) for x in walk(sampler, script, float64(2)[None], float64(1, 0.6, 0.2, 0), draws=draws)]
     first = 0.4 * 3 + 0.6 * (1 if draws else 2)
-    assert walk[0] == pytest.approx(first)
+    assert walked[0] == pytest.approx(first)
     fall = 0.4 * 0.2 / (0.8 * 0.6)
     if draws:
         second = 0.2 / 0.6 * fall * first + 0.8 * (1 - fall**2) * 5 + 0.2 * math.sqrt(1 - fall**2) * 2
     else:
         second = 0.2 / 0.6 * first + 0.8 * (1 - fall) * (6 if sampler == "dpmpp_2s" else 5)
-    assert walk[1] == pytest.approx(second)
-    assert walk[2] == pytest.approx(7)
+    assert walked[1] == pytest.approx(second)
+    assert walked[2] == pytest.approx(7)
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [(dpmpp_2m, 10), (exponential_sde, 10), (dpmpp_2s, 18)])
+@pytest.mark.parametrize(("sampler", "evaluations"), [("dpmpp_2m", 10), ("exponential_sde", 10), ("dpmpp_2s", 18)])
 def test_evaluations(sampler, evaluations):
     """2S takes two a step, but one from α = 0 and one to σ = 0."""
     denoiser = exact(Linear())
-    last(sampler(denoiser, noise_like(2, 1), torch.linspace(1, 0, 11).double(), draws=Draws.first(2, 0)))
+    last(walk(sampler, denoiser, noise_like(2, 1), torch.linspace(1, 0, 11).double(), draws=Draws.first(2, 0)))
     assert denoiser.network.calls == evaluations
 
 
-@pytest.mark.parametrize("sampler", [dpmpp_2m, exponential_sde])
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "exponential_sde"])
 @pytest.mark.parametrize("eta", [-0.1, math.nan, math.inf])
 def test_bad_eta_is_one_sentence(sampler, eta):
     with pytest.raises(InputError, match=r"eta must be at least 0 and finite; got [^.]+(\.\d+)?\.$"):
-        next(sampler(oracle(Linear()), noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0), eta=eta))
+        next(walk(sampler, oracle(Linear()), noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0), eta=eta))
 
 
 def test_noise_needs_draws_and_no_noise_needs_none():
     x, times = noise_like(2, 1), float64(1, 0.5, 0)
-    for sampler, options in ((dpmpp_2m, {"eta": 0.5}), (exponential_sde, {}), (SAMPLERS["dpmpp_2m_sde"], {})):
+    for sampler, options in (("dpmpp_2m", {"eta": 0.5}), ("exponential_sde", {}), ("dpmpp_2m_sde", {})):
         with pytest.raises(InputError, match=r"is stochastic and needs draws="):
-            next(sampler(oracle(Linear()), x, times, **options))
-    ends = [last(dpmpp_2m(oracle(Linear()), x, times, draws=draws)) for draws in (None, Draws.first(2, 0))]
+            next(walk(sampler, oracle(Linear()), x, times, **options))
+    ends = [last(walk("dpmpp_2m", oracle(Linear()), x, times, draws=draws)) for draws in (None, Draws.first(2, 0))]
     assert torch.equal(*ends)
 
 
-@pytest.mark.parametrize("sampler", [dpmpp_2m, dpmpp_2s, exponential_sde])
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpmpp_2s", "exponential_sde"])
 def test_two_sample_sets_are_refused(sampler):
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
     with pytest.raises(InputError, match=r" needs a path from Gaussian noise: "):
-        next(sampler(between, noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0)))
+        next(walk(sampler, between, noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0)))

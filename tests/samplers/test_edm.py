@@ -1,4 +1,4 @@
-"""EDM's stochastic sampler against Karras et al.'s Algorithm 2, and Restart against Xu et al.'s, written out here."""
+"""EDM's stochastic sampler against Karras et al.'s Algorithm 2, written out here."""
 
 import functools
 import math
@@ -14,8 +14,8 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.certify import exact_moments
-from ebbtide.samplers.edm import edm, heun_step, renoise, restart
-from ebbtide.samplers.ode import heun
+from ebbtide.samplers import Walk, walk
+from ebbtide.samplers.edm import edm, heun_step, renoise
 from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, oracle
 
 RATIOS = (4.0, 2.2, 1.1, 0.5, 0.12, 0.03)  # of noise to signal; a sampler appends 0
@@ -89,7 +89,11 @@ def test_edm_is_algorithm_2_on_every_path(name, options):
     x, scaled = start(path)
     ours = {"low": "churn_min", "high": "churn_max"}
     given = {ours.get(key, key): value for key, value in options.items()}
-    agree(path, edm(oracle(path, 2), x, times_of(path), draws=DRAWS, **given), algorithm_2(scaled, RATIOS, **options))
+    agree(
+        path,
+        walk("edm", oracle(path, 2), x, times_of(path), draws=DRAWS, **given),
+        algorithm_2(scaled, RATIOS, **options),
+    )
 
 
 def test_the_window_holds_its_ends():
@@ -97,7 +101,9 @@ def test_the_window_holds_its_ends():
     path = VE(8.0)
     ratios, options = (4.0, 2.0, 1.0, 0.5), {"churn": 1.0}
     x, scaled = start(path, ratios)
-    found = edm(oracle(path, 2), x, times_of(path, ratios), draws=DRAWS, churn_min=1.0, churn_max=2.0, **options)
+    found = walk(
+        "edm", oracle(path, 2), x, times_of(path, ratios), draws=DRAWS, churn_min=1.0, churn_max=2.0, **options
+    )
     agree(path, found, algorithm_2(scaled, ratios, low=0.9, high=2.1, **options), ratios)
 
 
@@ -116,7 +122,7 @@ def test_noise_is_never_raised_beyond_the_paths_end():
             seen.append(path.at(t, x).ratio)
             return truth(x, t)
 
-    last(edm(Watched(), path.prior(noise_like(4, 2)), float64(1, 0.8, 0.4, 0), draws=DRAWS, churn=100.0))
+    last(walk("edm", Watched(), path.prior(noise_like(4, 2)), float64(1, 0.8, 0.4, 0), draws=DRAWS, churn=100.0))
     assert seen == pytest.approx([10, 8, 10, 4, 4 * math.sqrt(2)])
 
 
@@ -126,13 +132,13 @@ def test_from_pure_noise_the_first_step_is_ddims(name):
     path = PATHS[name]
     x = noise_like(4, 2)
     c = path.along([0.6])[0]
-    found = next(edm(oracle(path, 2), x, float64(1, 0.6, 0), draws=DRAWS, churn=1.0))
+    found = next(walk("edm", oracle(path, 2), x, float64(1, 0.6, 0), draws=DRAWS, churn=1.0))
     torch.testing.assert_close(found, c.alpha * MEAN + c.sigma * x)
 
 
 def test_without_churn_on_karras_own_path_it_is_heun():
     x, times = VE(10.0).prior(noise_like(4, 2)), float64(1, 0.6, 0.2, 0.05, 0)
-    walks = (edm(oracle(VE(10.0), 2), x, times), heun(oracle(VE(10.0), 2), x, times))
+    walks = (walk("edm", oracle(VE(10.0), 2), x, times), walk("heun", oracle(VE(10.0), 2), x, times))
     for one, other in zip(*walks, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -143,10 +149,18 @@ def test_renoising_goes_up_the_path(name):
     path = PATHS[name]
     now, up = path.along(path.time_of(float64(0.3, 1.7)))
     x, z = noise_like(2, 5, 3).unbind()
+
+    class Given(Draws):
+        def __call__(self, step, x):
+            return step
+
+    def renoised(x, z):
+        return renoise(Walk(oracle(path), x, [now, up], Given(0, torch.arange(1))), x, now, up, z)
+
     torch.testing.assert_close(
-        renoise(x, now, up, z), up.alpha * (x / now.alpha + math.sqrt(1.7**2 - 0.3**2) * z), rtol=1e-7, atol=1e-7
+        renoised(x, z), up.alpha * (x / now.alpha + math.sqrt(1.7**2 - 0.3**2) * z), rtol=1e-7, atol=1e-7
     )
-    gain, fresh = float(renoise(float64(1), now, up, float64(0))), float(renoise(float64(0), now, up, float64(1)))
+    gain, fresh = float(renoised(float64(1), float64(0))), float(renoised(float64(0), float64(1)))
     assert gain * now.alpha == pytest.approx(up.alpha)
     variance = (now.alpha * STD) ** 2 + now.sigma**2
     assert gain**2 * variance + fresh**2 == pytest.approx((up.alpha * STD) ** 2 + up.sigma**2)
@@ -158,7 +172,7 @@ def test_heun_steps_by_hand(name):
     now, then, end = path.along([*path.time_of(float64(1.7, 0.3)).tolist(), 0.0])
     x = noise_like(5, 2)
     for to, s in ((then, 0.3), (end, 0.0)):
-        found = heun_step(oracle(path, 2), now.alpha * x, now, to, {})
+        found = heun_step(Walk(oracle(path, 2), x, [now, to]), now.alpha * x, now, to)
         torch.testing.assert_close(found, to.alpha * karras_step(x, 1.7, s), rtol=1e-7, atol=1e-7)
 
 
@@ -173,7 +187,7 @@ def test_a_step_from_afar_is_the_nearer_of_heun_s_and_ddim_s(q, two):
     heun, ddim = karras_step(x, now.ratio, then.ratio), denoiser(x, now).mix(then.alpha, then.sigma)
     chosen, other = (heun, ddim) if two else (ddim, heun)
     denoiser.network.calls = 0
-    torch.testing.assert_close(heun_step(denoiser, x, now, then, {}), chosen, rtol=1e-9, atol=0)
+    torch.testing.assert_close(heun_step(Walk(denoiser, x, [now, then]), x, now, then), chosen, rtol=1e-9, atol=0)
     assert denoiser.network.calls == 1 + two
     assert float((chosen - whole).abs().max()) < float((other - whole).abs().max())
 
@@ -184,7 +198,7 @@ def test_a_step_from_afar_is_the_nearer_of_heun_s_and_ddim_s(q, two):
 def test_edm_takes_two_evaluations_a_step(options, evaluations):
     """But one from α = 0, one to σ = 0, and one that churn makes long: from 9 √2 to 4."""
     denoiser = exact(Linear())
-    last(edm(denoiser, noise_like(4, 1), torch.linspace(1, 0, 11).double(), draws=DRAWS, **options))
+    last(walk("edm", denoiser, noise_like(4, 1), torch.linspace(1, 0, 11).double(), draws=DRAWS, **options))
     assert denoiser.network.calls == evaluations
 
 
@@ -204,132 +218,33 @@ def test_churn_keeps_the_marginals(name, churn):
     assert exact_moments(wide, oracle(path), times[1])[1] > STD + 0.005
 
 
-# --- Restart ----------------------------------------------------------------------------------------------------------
-
-
-def algorithm_1(x, ratios, top, bottom, repeats):
-    """Xu et al. 2023, Algorithm 1: having reached `bottom`, jump to `top` and walk down, `repeats` times."""
-    ratios, found = (*ratios, 0.0), []
-    for i, (r, s) in enumerate(pairwise(ratios)):
-        x = karras_step(x, r, s)
-        if i + 1 == bottom:
-            for again in range(repeats):
-                x = x + math.sqrt(ratios[top] ** 2 - ratios[bottom] ** 2) * DRAWS(again, x)
-                for j in range(top, bottom):
-                    x = karras_step(x, ratios[j], ratios[j + 1])
-        found.append(x)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("options", "top", "bottom"),
-    [
-        ({}, 2, 4),  # nearest to r = 1 and 0.1 are 1.1 and 0.12
-        ({"repeats": 1}, 2, 4),
-        ({"repeats": 4, "low": 0.45, "high": 5.0}, 0, 3),
-        ({"low": 0.001, "high": 0.6}, 3, 5),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("name", PATHS)
-def test_restart_is_algorithm_1_on_every_path(name, options, top, bottom):
-    path = PATHS[name]
-    x, scaled = start(path)
-    expected = algorithm_1(scaled, RATIOS, top, bottom, options.get("repeats", 2))
-    agree(path, restart(oracle(path, 2), x, times_of(path), draws=DRAWS, **options), expected)
-
-
-@pytest.mark.parametrize("name", PATHS)
-def test_without_repeats_restart_is_edm(name):
-    x, times = PATHS[name].prior(noise_like(4, 2)), float64(1, 0.8, 0.5, 0.2, 0.05, 0)
-    walks = (restart(oracle(PATHS[name], 2), x, times, draws=DRAWS, repeats=0), edm(oracle(PATHS[name], 2), x, times))
-    for one, other in zip(*walks, strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("options", [{"low": 0.11, "high": 0.14}, {"low": 1e-9, "high": 1e-8}])
-def test_a_jump_that_no_two_times_make_is_not_made(options):
-    """Both ends are nearest to the same time."""
-    x, times = noise_like(4, 2), times_of(Linear())
-    walks = (restart(oracle(Linear(), 2), x, times, draws=DRAWS, **options), edm(oracle(Linear(), 2), x, times))
-    for one, other in zip(*walks, strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_few_steps_have_nowhere_to_jump(steps):
-    """One or no time in between has noise and signal both."""
-    x = noise_like(4, 2)
-    times = grid_times("uniform", steps, Linear())
-    ends = [last(sampler(oracle(Linear(), 2), x, times, draws=DRAWS)) for sampler in (restart, edm)]
-    assert torch.equal(*ends)
-
-
-@pytest.mark.parametrize(("repeats", "evaluations"), [(0, 18), (1, 26), (3, 42)])
-def test_restart_takes_two_evaluations_a_step_of_every_pass(repeats, evaluations):
-    """Ten steps of t = 1, 0.9, …: r = 1 is t = 0.5, r = 0.1 nearest to t = 0.1, so a pass is four steps more."""
-    denoiser = exact(Linear())
-    times = torch.linspace(1, 0, 11).double()
-    last(restart(denoiser, noise_like(4, 1), times, draws=DRAWS, repeats=repeats))
-    assert denoiser.network.calls == evaluations
-
-
-@pytest.mark.parametrize("name", ["linear", "vp", "ve"])
-def test_restart_keeps_the_marginals_and_forgets_errors(name):
-    """From the exact marginal, without sampling: the bias falls as h² does. An error in the start's mean is forgotten
-    the more the oftener it restarts: a jump leaves it as it is, but the way back down shrinks it with the std.
-    """
-    path, bias = PATHS[name], []
-    for steps in (30, 60):
-        mean, std = exact_moments(restart, oracle(path), grid_times("flow_power:exponent=1.3", steps, path))
-        assert mean == pytest.approx(MEAN, abs=1e-6)
-        bias.append(abs(std - STD))
-    assert bias[1] < 0.002
-    assert bias[1] < bias[0] / 2.5
-    off, times = float64(0.5, 0)[:, None], grid_times("flow_power:exponent=1.3", 40, path)
-    errors = []
-    for repeats in (0, 1, 4):
-        both = Draws(0, torch.zeros(2, dtype=torch.int64))  # the same noise for both
-        one, other = last(restart(oracle(path), off, times, draws=both, repeats=repeats))[:, 0]
-        errors.append(float(one - other))
-    assert errors[0] > 2 * errors[1] > 16 * errors[2] > 0
-
-
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("sampler", "options", "says"),
+    ("options", "says"),
     [
-        (edm, {"churn": -1.0}, r"^edm: churn and churn_min must be at least 0; got -1\.0 and 0\.0\.$"),
-        (edm, {"churn": math.nan}, r"got nan and 0\.0\.$"),
-        (edm, {"churn": 1.0, "churn_min": -0.5}, r"got 1\.0 and -0\.5\.$"),
-        (edm, {"churn": 1.0, "churn_min": math.nan}, r"got 1\.0 and nan\.$"),
-        (edm, {"noise": 0.0}, r"^edm: noise must be above 0 and finite; got 0\.0\.$"),
-        (restart, {"low": 0.0}, r"^restart: needs 0 < low < high < inf; got 0\.0 and 1\.0\.$"),
-        (restart, {"low": 1.0}, r"^restart: needs 0 < low < high < inf; got 1\.0 and 1\.0\.$"),
-        (restart, {"high": math.inf}, r"got 0\.1 and inf\.$"),
-        (restart, {"low": math.nan}, r"got nan and 1\.0\.$"),
-        (restart, {"repeats": -1}, r"^restart: repeats must be in 0\.\.1000000; got -1\.$"),
-        (restart, {"repeats": 10**7}, r"got 10000000\.$"),
+        ({"churn": -1.0}, r"^edm: churn and churn_min must be at least 0; got -1\.0 and 0\.0\.$"),
+        ({"churn": math.nan}, r"got nan and 0\.0\.$"),
+        ({"churn": 1.0, "churn_min": -0.5}, r"got 1\.0 and -0\.5\.$"),
+        ({"churn": 1.0, "churn_min": math.nan}, r"got 1\.0 and nan\.$"),
+        ({"noise": 0.0}, r"^edm: noise must be above 0 and finite; got 0\.0\.$"),
     ],
 )
-def test_bad_options_are_one_sentence(sampler, options, says):
+def test_bad_options_are_one_sentence(options, says):
     with pytest.raises(InputError, match=says) as caught:
-        next(sampler(oracle(Linear()), noise_like(4, 1), float64(1, 0.5, 0), draws=DRAWS, **options))
+        next(walk("edm", oracle(Linear()), noise_like(4, 1), float64(1, 0.5, 0), draws=DRAWS, **options))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_noise_needs_draws_and_no_noise_needs_none():
     x, times = noise_like(4, 1), float64(1, 0.5, 0)
-    for sampler, options in ((edm, {"churn": 1.0}), (restart, {})):
-        with pytest.raises(InputError, match=r" is stochastic and needs draws="):
-            next(sampler(oracle(Linear()), x, times, **options))
-    assert torch.equal(*(last(edm(oracle(Linear()), x, times, draws=draws)) for draws in (None, DRAWS)))
+    with pytest.raises(InputError, match=r" is stochastic and needs draws="):
+        next(walk("edm", oracle(Linear()), x, times, churn=1.0))
+    assert torch.equal(*(last(walk("edm", oracle(Linear()), x, times, draws=draws)) for draws in (None, DRAWS)))
 
 
-@pytest.mark.parametrize("sampler", [edm, restart])
-def test_two_sample_sets_are_refused(sampler):
+def test_two_sample_sets_are_refused():
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
     with pytest.raises(InputError, match=r" needs a path from Gaussian noise: "):
-        next(sampler(between, noise_like(4, 1), float64(1, 0), draws=DRAWS))
+        next(walk("edm", between, noise_like(4, 1), float64(1, 0), draws=DRAWS))

@@ -12,7 +12,8 @@ from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import VE, VP, Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
-from ebbtide.samplers.exponential import CLOCKS, FORMS, adams, exponential
+from ebbtide.samplers import walk
+from ebbtide.samplers.exponential import CLOCKS, FORMS, adams
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 SMOOTH = ["linear", "cosine", "vp", "ve", "bridge"]  # a β table has corners, where quadrature is less than exact
@@ -180,7 +181,7 @@ def test_whole_walks_are_exact_where_x0_is_known(name, form, clock):
             for corrector in (False, True):
                 for start in ("ramp", "runge_kutta"):
                     options = {"order": order, "form": form, "clock": clock, "corrector": corrector, "start": start}
-                    for found in exponential(Knows(path, x0), x, times, **options):
+                    for found in walk("exponential", Knows(path, x0), x, times, **options):
                         assert bool(found.isfinite().all())
                     torch.testing.assert_close(found, x0.expand(4, 2), rtol=1e-7, atol=1e-7)
 
@@ -226,10 +227,16 @@ def test_order_1_is_a_constant_in_every_form():
     """DDIM: α_s x̂₀ + σ_s ε̂, by hand with x = 2, x̂₀ = 1 at t = ½, so ε̂ = 3; to ¼: ¾ + ¾ = 1.5."""
     for form in FORMS:
         for clock in CLOCKS:
-            walk = exponential(
-                Knows(Linear(), float64(1)), float64(2)[None], float64(0.5, 0.25), order=1, form=form, clock=clock
+            walked = walk(
+                "exponential",
+                Knows(Linear(), float64(1)),
+                float64(2)[None],
+                float64(0.5, 0.25),
+                order=1,
+                form=form,
+                clock=clock,
             )
-            assert float(next(walk)) == pytest.approx(1.5)
+            assert float(next(walked)) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("corrector", [False, True])
@@ -251,8 +258,14 @@ def test_evaluations(order, start, extra, corrector):
     """
     denoiser = exact(Linear())
     last(
-        exponential(
-            denoiser, noise_like(2, 1), torch.linspace(1, 0, 11).double(), order=order, start=start, corrector=corrector
+        walk(
+            "exponential",
+            denoiser,
+            noise_like(2, 1),
+            torch.linspace(1, 0, 11).double(),
+            order=order,
+            start=start,
+            corrector=corrector,
         )
     )
     # (order, corrector) → steps × extra evaluations each: a local error of order k (k + 1) needs a method of order
@@ -265,8 +278,9 @@ def test_evaluations(order, start, extra, corrector):
 @pytest.mark.parametrize("corrector", [False, True])
 def test_fewer_steps_than_the_order(steps, corrector):
     for start in ("ramp", "runge_kutta"):
-        walk = list(
-            exponential(
+        walked = list(
+            walk(
+                "exponential",
                 exact(Linear()),
                 noise_like(2, 1),
                 torch.linspace(1, 0, steps + 1).double(),
@@ -275,13 +289,13 @@ def test_fewer_steps_than_the_order(steps, corrector):
                 corrector=corrector,
             )
         )
-        assert len(walk) == steps
-        assert all(bool(x.isfinite().all()) for x in walk)
+        assert len(walked) == steps
+        assert all(bool(x.isfinite().all()) for x in walked)
 
 
 def test_the_corrector_changes_the_walk_from_the_second_step_on():
     x, times = noise_like(3, 2), float64(1, 0.7, 0.4, 0.1)
-    plain, corrected = (list(exponential(oracle(Linear(), 2), x, times, corrector=c)) for c in (False, True))
+    plain, corrected = (list(walk("exponential", oracle(Linear(), 2), x, times, corrector=c)) for c in (False, True))
     assert torch.equal(plain[0], corrected[0])
     assert float((plain[1] - corrected[1]).abs().max()) > 1e-4
 
@@ -289,8 +303,8 @@ def test_the_corrector_changes_the_walk_from_the_second_step_on():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"order": 0}, r"^exponential: order must be in 1\.\.4; got 0\.$"),
-        ({"order": 5}, r"^exponential: order must be in 1\.\.4; got 5\.$"),
+        ({"order": 0}, r"^exponential: order must be at least 1 and at most 4; got 0\.$"),
+        ({"order": 5}, r"^exponential: order must be at least 1 and at most 4; got 5\.$"),
         ({"form": "v"}, r"^exponential: form must be one of x0, noise; got 'v'\.$"),
         ({"clock": "logsnr"}, r"^exponential: clock must be one of flow, log_snr, .* \(did you mean 'log_snr'\?\)\.$"),
         ({"start": "rk"}, r"^exponential: start must be one of ramp, runge_kutta; got 'rk'\.$"),
@@ -298,10 +312,10 @@ def test_the_corrector_changes_the_walk_from_the_second_step_on():
 )
 def test_bad_options_are_one_sentence(options, says):
     with pytest.raises(InputError, match=says):
-        next(exponential(oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
+        next(walk("exponential", oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
 
 
 def test_two_sample_sets_are_refused():
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
     with pytest.raises(InputError, match=r"^exponential needs a path from Gaussian noise: "):
-        next(exponential(between, noise_like(1, 1), float64(1, 0)))
+        next(walk("exponential", between, noise_like(1, 1), float64(1, 0)))

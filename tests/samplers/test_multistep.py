@@ -1,10 +1,13 @@
 """The loop of all multistep methods, fed with rows whose walk is worked out by hand."""
 
+import pytest
 import torch
 
 from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import Estimate
+from ebbtide.errors import InputError
+from ebbtide.samplers import Walk
 from ebbtide.samplers.multistep import Plan, Row, multistep
 from problems import float64
 
@@ -32,15 +35,15 @@ class Ones(Draws):
         return torch.full_like(x, step + 1.0)
 
 
-def walk(plan, draws=None, **cond):
+def walked(plan, draws=None, **cond):
     script = Script()
-    return [float(x) for x in multistep(script, float64(2)[None], GRID, plan, draws, cond)], script.seen
+    return [float(x) for x in multistep(Walk(script, float64(2)[None], GRID, draws, cond), plan)], script.seen
 
 
 def test_predictor_rows_by_hand():
     """2 → ½ · 2 + 1 = 2 → ½ · 2 + 2 · 10 + 3 · 1 = 24 → 0 + 100 + 10 - 4 · 1 = 106."""
     plan = Plan("x0", [Row(0.5, (1.0,)), Row(0.5, (2.0, 3.0)), Row(0.0, (1.0, 1.0, -4.0))])
-    found, seen = walk(plan, label=7)
+    found, seen = walked(plan, label=7)
     assert found == [2, 24, 106]
     assert seen == [(2, 1.0, {"label": 7}), (2, 0.6, {"label": 7}), (24, 0.3, {"label": 7})]
 
@@ -48,7 +51,7 @@ def test_predictor_rows_by_hand():
 def test_the_noise_form_takes_the_noise():
     """The same with ε̂ = 2, 20, 200: 3; ½ · 3 + 40 + 6 = 47.5; 200 + 20 - 8 = 212."""
     plan = Plan("noise", [Row(0.5, (1.0,)), Row(0.5, (2.0, 3.0)), Row(0.0, (1.0, 1.0, -4.0))])
-    assert walk(plan)[0] == [3, 47.5, 212]
+    assert walked(plan)[0] == [3, 47.5, 212]
 
 
 def test_a_corrected_step_is_where_the_next_begins():
@@ -58,7 +61,7 @@ def test_a_corrected_step_is_where_the_next_begins():
     plan = Plan(
         "x0", [Row(0.5, (1.0,)), Row(0.5, (2.0, 3.0)), Row(0.25, (1.0, 0.0, 0.0))], [Row(0.5, (4.0, 5.0)), None]
     )
-    found, seen = walk(plan)
+    found, seen = walked(plan)
     assert found == [2, 46, 0.25 * 46 + 100]
     assert [x for x, _, _ in seen] == [2, 2, 46]
 
@@ -70,19 +73,20 @@ def test_a_second_corrector_starts_from_the_corrected_x():
         [Row(0.5, (1.0,)), Row(0.5, (2.0, 3.0)), Row(1.0, (1.0, 0.0))],
         [Row(0.5, (4.0, 5.0)), Row(1.0, (1.0, -1.0))],
     )
-    assert walk(plan)[0] == [2, 46, 136 + 100]
+    assert walked(plan)[0] == [2, 46, 136 + 100]
 
 
 def test_a_step_without_a_row_is_ddims():
     """At t = 1, to 0.6 on the linear path: 0.4 · 1 + 0.6 · 2 = 1.6."""
     plan = Plan("noise", [None, Row(1.0, (1.0, 0.0)), Row(1.0, (0.0, 1.0))])
-    assert walk(plan)[0] == [1.6, 21.6, 41.6]
+    assert walked(plan)[0] == [1.6, 21.6, 41.6]
 
 
 def test_noise_is_added_where_a_row_has_some():
     rows = [Row(1.0, (0.0,), 0.5), Row(1.0, (0.0,)), Row(1.0, (0.0,), 2.0)]
-    assert walk(Plan("x0", rows), Ones(0, torch.arange(1)))[0] == [2.5, 2.5, 8.5]
-    assert walk(Plan("x0", rows))[0] == [2, 2, 2]
+    assert walked(Plan("x0", rows), Ones(0, torch.arange(1)))[0] == [2.5, 2.5, 8.5]
+    with pytest.raises(InputError, match="needs draws="):
+        walked(Plan("x0", rows))
 
 
 def test_a_runge_kutta_start_by_hand():
@@ -93,7 +97,7 @@ def test_a_runge_kutta_start_by_hand():
     from ebbtide.samplers.ode import MIDPOINT
 
     plan = Plan("x0", [Row(9.0, (9.0,)), Row(1.0, (1.0, 5.0)), Row(0.0, (0.0, 1.0))], first=(MIDPOINT, 1))
-    found, seen = walk(plan)
+    found, seen = walked(plan)
     torch.testing.assert_close(found, [-2.0, -2.0 + 100 + 5, 100.0])
     torch.testing.assert_close([t for _, t, _ in seen], [1.0, 0.8, 0.6, 0.3])
     torch.testing.assert_close(seen[1][0], 2 - 0.2 * 1.0)
@@ -101,13 +105,13 @@ def test_a_runge_kutta_start_by_hand():
 
 def test_the_start_is_not_written_into():
     x = float64(2)[None]
-    list(multistep(Script(), x, GRID, Plan("x0", [Row(0.5, (1.0,))] * 3), None, {}))
+    list(multistep(Walk(Script(), x, GRID), Plan("x0", [Row(0.5, (1.0,))] * 3)))
     assert float(x) == 2
 
 
 def test_a_corrector_starts_where_its_step_did():
     """2 → 2 + 3 = 5, taken again from 2, not from 5: 2 + 10 = 12 → 12 + 10 = 22."""
     plan = Plan("x0", [Row(1.0, (3.0,)), Row(1.0, (1.0, 0.0)), Row(1.0, (0.0, 0.0))], [Row(1.0, (1.0, 0.0)), None])
-    found, seen = walk(plan)
+    found, seen = walked(plan)
     assert found == [5, 22, 22]
     assert [x for x, _, _ in seen] == [2, 5, 22]

@@ -18,8 +18,7 @@ from ebbtide.core.times import GRIDS, grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.certify import exact_moments
 from ebbtide.networks import MLP
-from ebbtide.samplers import SAMPLERS, sample, trajectory
-from ebbtide.samplers.facts import facts
+from ebbtide.samplers import SAMPLERS, facts, sample, trajectory, walk
 from ebbtide.specs import bind
 from problems import FALSE_POSITIVE, MEAN, PATHS, STD, exact, float64, last, noise_like, oracle, std_at
 
@@ -77,7 +76,7 @@ def test_every_target_gives_the_oracles_samples(name, target, spec):
     torch.testing.assert_close(found, truth, rtol=0, atol=0.02 if lost else 1e-6)
 
 
-@pytest.mark.parametrize("spec", dict.fromkeys((*SPECS, *(spec for spec in SAMPLERS if facts(spec).stochastic))))
+@pytest.mark.parametrize("spec", dict.fromkeys((*SPECS, *(spec for spec in SAMPLERS if facts(spec).noise))))
 def test_real_draws_have_the_moments_that_are_worked_out(spec):
     """From the prior by draws, in 10 steps on the path whose end is pure noise: each end is an affine map of normal
     numbers, so √n (m̄ - m)/s is standard normal and Σ (x - m)²/s² is χ² with n degrees, for any number of steps.
@@ -90,7 +89,7 @@ def test_real_draws_have_the_moments_that_are_worked_out(spec):
     draws = Draws.first(n, seed=2)
     start = path.prior(draws(-1, torch.empty(n, 1, dtype=torch.float64)))
     with torch.no_grad():
-        z = (last(sampler(network, start, times, draws=draws)) - mean) / std
+        z = (last(walk(spec, network, start, times, draws=draws)) - mean) / std
     assert 2 * norm.sf(abs(float(z.mean())) * math.sqrt(n)) > FALSE_POSITIVE
     assert 2 * min(f(float(z.square().sum()), n) for f in (chi2.cdf, chi2.sf)) > FALSE_POSITIVE
 
@@ -255,7 +254,7 @@ def test_no_steps_are_refused(steps):
     [
         ({"sampler": "heum"}, "sampler must be one of euler, heun, midpoint, rk4"),
         ({"sampler": "ddim:eta=lots"}, "sampler 'ddim': eta must be float; got 'lots'."),
-        ({"sampler": "ddim:eta=2.0"}, "ddim: eta must be in [0, 1]; got 2.0."),
+        ({"sampler": "ddim:eta=2.0"}, "ddim: eta must be at least 0 and at most 1; got 2.0."),
         ({"grid": "even"}, "grid must be one of uniform"),
         ({"grid": "trailing", "steps": 1001}, "at most 1000 steps"),
     ],

@@ -1,8 +1,7 @@
-"""Euler-Maruyama and predictor-corrector: their formulas by hand, a Gaussian's moments without sampling, refusals."""
+"""Euler-Maruyama: its formula by hand, a Gaussian's moments without sampling, refusals."""
 
 import functools
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -15,10 +14,9 @@ from ebbtide.core.targets import Estimate
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.certify import exact_moments
-from ebbtide.samplers.ddim import ddpm
-from ebbtide.samplers.ode import euler
-from ebbtide.samplers.sde import DIFFUSIONS, euler_maruyama, predictor_corrector
-from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, oracle, std_at
+from ebbtide.samplers import walk
+from ebbtide.samplers.sde import DIFFUSIONS, euler_maruyama
+from problems import MEAN, PATHS, STD, exact, float64, last, noise_like, oracle
 
 TIMES = (0.8, 0.5, 0.2)
 
@@ -86,7 +84,9 @@ def test_euler_maruyama_by_hand(name, diffusion, scale):
     script = Script(path, 3, 5)
     found = [
         float(x)
-        for x in euler_maruyama(script, float64(2)[None], float64(*TIMES), draws=ONES, diffusion=diffusion, scale=scale)
+        for x in walk(
+            "euler_maruyama", script, float64(2)[None], float64(*TIMES), draws=ONES, diffusion=diffusion, scale=scale
+        )
     ]
     x, expected = 2.0, []
     for i, x0 in enumerate((3, 5)):
@@ -105,7 +105,8 @@ def test_euler_maruyama_by_hand(name, diffusion, scale):
 def test_the_last_step_of_euler_maruyama_is_the_estimate(name):
     """Nothing is left of x, and no noise is added."""
     found = [
-        float(x) for x in euler_maruyama(Script(PATHS[name], 3, 5), float64(2)[None], float64(1, 0.4, 0), draws=ONES)
+        float(x)
+        for x in walk("euler_maruyama", Script(PATHS[name], 3, 5), float64(2)[None], float64(1, 0.4, 0), draws=ONES)
     ]
     assert found[1] == pytest.approx(5, abs=1e-12)
 
@@ -115,7 +116,7 @@ def test_a_bridge_wider_than_its_end_has_no_negative_diffusion():
     path = Bridge(2.0)
     assert DIFFUSIONS["variance"](path.along([0.9])[0]) == 0
     x = noise_like(5, 1)
-    for end in euler_maruyama(oracle(path), x, float64(1, 0.8, 0.4, 0), draws=Draws.first(5, 0)):
+    for end in walk("euler_maruyama", oracle(path), x, float64(1, 0.8, 0.4, 0), draws=Draws.first(5, 0)):
         assert bool(end.isfinite().all())
 
 
@@ -123,8 +124,10 @@ def test_a_bridge_wider_than_its_end_has_no_negative_diffusion():
 @pytest.mark.parametrize("name", PATHS)
 def test_without_diffusion_it_is_euler(name, diffusion):
     x, times = PATHS[name].prior(noise_like(5, 2)), float64(1, 0.7, 0.4, 0.1)
-    found = euler_maruyama(oracle(PATHS[name], 2), x, times, draws=Draws.first(5, 0), diffusion=diffusion, scale=0.0)
-    for one, other in zip(found, euler(oracle(PATHS[name], 2), x, times), strict=True):
+    found = walk(
+        "euler_maruyama", oracle(PATHS[name], 2), x, times, draws=Draws.first(5, 0), diffusion=diffusion, scale=0.0
+    )
+    for one, other in zip(found, walk("euler", oracle(PATHS[name], 2), x, times), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
@@ -154,136 +157,32 @@ def test_euler_maruyama_keeps_the_marginals(name, diffusion, scale):
         assert fine < 1e-5 or 1.6 < coarse / fine < 2.6
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_predictor_corrector_by_hand(name):
-    """DDPM's step with the posterior variance, then α x̂₀ + σ (c ε̂ + √(1 - c²) z) twice at s; six draws in order."""
-    path = PATHS[name]
-    script = Script(path, 3, 5, 4, 2, 6, 7)
-    sampler = functools.partial(predictor_corrector, corrections=2, strength=0.7)
-    found = [float(x) for x in sampler(script, float64(2)[None], float64(*TIMES), draws=ONES)]
-    says, z, x, expected = iter((3, 5, 4, 2, 6, 7)), iter(range(1, 7)), 2.0, []
-    grid = path.along(TIMES)
-    for now, then in pairwise(grid):
-        noise = lambda c, x, x0: (x - c.alpha * x0) / c.sigma
-        # The posterior of x_s given x₀ and x_t, with x_t = a x_s + √β z.
-        a = now.alpha / then.alpha
-        beta = now.sigma**2 - a**2 * then.sigma**2
-        x0 = next(says)
-        mean = (a * then.sigma**2 * x + then.alpha * beta * x0) / now.sigma**2
-        x = mean + math.sqrt(beta) * then.sigma / now.sigma * next(z)
-        c = (then.ratio / now.ratio) ** 0.7
-        for _ in range(2):
-            x0 = next(says)
-            kept = c * noise(then, x, x0) + math.sqrt(1 - c**2) * next(z)
-            x = then.alpha * x0 + then.sigma * kept
-        expected.append(x)
-    assert found == pytest.approx(expected, rel=1e-7)
-    assert [t for _, t in script.seen] == [0.8, 0.5, 0.5, 0.5, 0.2, 0.2]
-
-
-@pytest.mark.parametrize("strength", [1.0, 0.1])
-@pytest.mark.parametrize("name", PATHS)
-def test_a_correction_keeps_the_marginal_to_second_order_in_1_minus_c(name, strength):
-    """x ← α x̂₀ + σ (c ε̂ + √(1 - c²) z) on N(μ, s²): with V = α² s² + σ² it is, about the mean, x times
-    g = 1 - (1 - c) σ²/V and fresh variance σ² (1 - c²); from V that gives V - (1 - c)² σ² α² s²/V: the mean is kept
-    exactly, the variance but for (1 - c)². Held against one correction more at the end of one step.
-    """
-    path, (t, s) = PATHS[name], (0.6, 0.45)
-    now, then = path.along([t, s])
-    c, truth = (then.ratio / now.ratio) ** strength, std_at(path, s) ** 2
-    moments = []
-    for corrections in range(3):
-        sampler = functools.partial(predictor_corrector, corrections=corrections, strength=strength)
-        moments.append(exact_moments(sampler, oracle(path), float64(t, s)))
-    gain = 1 - (1 - c) * then.sigma**2 / truth
-    fresh = then.sigma**2 * (1 - c**2)
-    for (mean, std), (mean_after, std_after) in pairwise(moments):
-        assert mean_after == pytest.approx(mean, abs=1e-9)
-        assert mean == pytest.approx(then.alpha * MEAN, abs=1e-9)
-        assert std_after**2 == pytest.approx(gain**2 * std**2 + fresh, rel=1e-7)
-    lost = (1 - c) ** 2 * then.sigma**2 * (then.alpha * STD) ** 2 / truth
-    assert gain**2 * truth + fresh == pytest.approx(truth - lost, rel=1e-12)
-    # What the predictor left wrong shrinks towards the marginal that corrections keep.
-    fixed = fresh / (1 - gain**2)
-    assert abs(moments[2][1] ** 2 - fixed) < gain**2 * 1.001 * abs(moments[1][1] ** 2 - fixed) + 1e-12
-
-
-@pytest.mark.parametrize("corrections", [1, 3])
-@pytest.mark.parametrize("name", ["linear", "vp", "ve"])
-def test_predictor_corrector_keeps_the_marginals(name, corrections):
-    """From the exact marginal at t = 1, without sampling: the bias of the std at least halves as the step does."""
-    path, bias = PATHS[name], []
-    sampler = functools.partial(predictor_corrector, corrections=corrections)
-    for steps in (50, 100):
-        mean, std = exact_moments(sampler, oracle(path), grid_times("flow_power:exponent=1.3", steps, path))
-        assert abs(mean - MEAN) < 0.02
-        bias.append(abs(std - STD))
-    assert bias[1] < 0.02
-    assert bias[1] < bias[0] / 1.7 or bias[1] < 1e-5
-
-
-@pytest.mark.parametrize("name", PATHS)
-def test_without_corrections_it_is_ddpm(name):
-    x, times = PATHS[name].prior(noise_like(5, 2)), float64(1, 0.7, 0.4, 0.1, 0)
-    walks = (
-        ddpm(oracle(PATHS[name], 2), x, times, draws=Draws.first(5, 0)),
-        predictor_corrector(oracle(PATHS[name], 2), x, times, draws=Draws.first(5, 0), corrections=0),
-    )
-    for one, other in zip(*walks, strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("name", PATHS)
-def test_the_last_step_of_predictor_corrector_is_the_estimate(name):
-    walk = predictor_corrector(Script(PATHS[name], 3, 5, 7), float64(2)[None], float64(1, 0.4, 0), draws=ONES)
-    assert float(last(walk)) == pytest.approx(7, abs=1e-12)
-
-
-def test_from_pure_noise_a_correction_draws_all_noise_anew():
-    """e^{-h} = 0 from α = 0: x = 0.4 · 5 + 0.6 · z with the second z = 2, whatever the predictor did."""
-    found = float(next(predictor_corrector(Script(Linear(), 3, 5), float64(9)[None], float64(1, 0.6), draws=ONES)))
-    assert found == pytest.approx(0.4 * 5 + 0.6 * 2)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "options", "evaluations"),
-    [
-        (euler_maruyama, {}, 10),
-        (predictor_corrector, {}, 19),
-        (predictor_corrector, {"corrections": 3}, 37),
-        (predictor_corrector, {"corrections": 0}, 10),
-    ],
-)
-def test_evaluations(sampler, options, evaluations):
-    """One a step, and each correction one; the last step, to t = 0, has none to correct."""
+def test_one_evaluation_a_step():
     denoiser = exact(Linear())
-    last(sampler(denoiser, noise_like(2, 1), torch.linspace(1, 0, 11).double(), draws=Draws.first(2, 0), **options))
-    assert denoiser.network.calls == evaluations
+    last(walk("euler_maruyama", denoiser, noise_like(2, 1), torch.linspace(1, 0, 11).double(), draws=Draws.first(2, 0)))
+    assert denoiser.network.calls == 10
 
 
 @pytest.mark.parametrize(
-    ("sampler", "options", "says"),
+    ("options", "says"),
     [
-        (euler_maruyama, {"diffusion": "own"}, r"^euler_maruyama: the path's own diffusion is infinite at t = 1"),
-        (euler_maruyama, {"diffusion": "g"}, r"^euler_maruyama: diffusion must be one of variance, own, constant;"),
-        (euler_maruyama, {"scale": -1.0}, r"^euler_maruyama: scale must be at least 0 and finite; got -1\.0\.$"),
-        (euler_maruyama, {"scale": math.nan}, r"scale must be at least 0 and finite; got nan\.$"),
-        (euler_maruyama, {"scale": math.inf}, r"scale must be at least 0 and finite; got inf\.$"),
-        (predictor_corrector, {"corrections": -1}, r"corrections must be in 0\.\.1000000 .* got -1 and 1\.0\.$"),
-        (predictor_corrector, {"strength": 0.0}, r"strength above 0; got 1 and 0\.0\.$"),
-        (predictor_corrector, {"strength": math.nan}, r"strength above 0; got 1 and nan\.$"),
+        ({"diffusion": "own"}, r"^euler_maruyama: the path's own diffusion is infinite at t = 1"),
+        ({"diffusion": "g"}, r"^euler_maruyama: diffusion must be one of variance, own, constant;"),
+        ({"scale": -1.0}, r"^euler_maruyama: scale must be at least 0 and finite; got -1\.0\.$"),
+        ({"scale": math.nan}, r"scale must be at least 0 and finite; got nan\.$"),
+        ({"scale": math.inf}, r"scale must be at least 0 and finite; got inf\.$"),
     ],
 )
-def test_bad_options_are_one_sentence(sampler, options, says):
+def test_bad_options_are_one_sentence(options, says):
+    draws, times = Draws.first(1, 0), float64(1, 0.5, 0)
     with pytest.raises(InputError, match=says) as caught:
-        next(sampler(oracle(Linear()), noise_like(1, 1), float64(1, 0.5, 0), draws=Draws.first(1, 0), **options))
+        next(walk("euler_maruyama", oracle(Linear()), noise_like(1, 1), times, draws=draws, **options))
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("sampler", [euler_maruyama, predictor_corrector])
-def test_noise_must_be_given_and_two_sample_sets_are_refused(sampler):
-    with pytest.raises(InputError, match=r" is stochastic and needs draws="):
-        next(sampler(oracle(Linear()), noise_like(1, 1), float64(1, 0)))
+def test_noise_must_be_given_and_two_sample_sets_are_refused():
+    with pytest.raises(InputError, match=r"^euler_maruyama is stochastic and needs draws="):
+        next(walk("euler_maruyama", oracle(Linear()), noise_like(1, 1), float64(1, 0)))
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
-    with pytest.raises(InputError, match=r" needs a path from Gaussian noise: "):
-        next(sampler(between, noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0)))
+    with pytest.raises(InputError, match=r"^euler_maruyama needs a path from Gaussian noise: "):
+        next(walk("euler_maruyama", between, noise_like(1, 1), float64(1, 0), draws=Draws.first(1, 0)))

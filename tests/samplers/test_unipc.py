@@ -10,8 +10,7 @@ from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
-from ebbtide.samplers.exponential import exponential
-from ebbtide.samplers.unipc import unipc
+from ebbtide.samplers import walk
 from problems import PATHS, exact, float64, last, noise_like, oracle
 
 LAMBDAS = (-1.5, -0.9, 0.2, 0.7)
@@ -54,7 +53,7 @@ def test_order_2_by_hand(name, variant):
         linear = sigma / scales[i][1] * x + alpha * (1 - math.exp(-H[i])) * x0
         return linear - alpha * big(H[i]) * sum(rho * d / r for rho, d, r in terms)
 
-    found = list(map(float, unipc(Script(path, 3, 5, 4), float64(2)[None], times, variant=variant)))
+    found = list(map(float, walk("unipc", Script(path, 3, 5, 4), float64(2)[None], times, variant=variant)))
     first = stepped(0, 2, 3)
     assert found[0] == pytest.approx(first, rel=1e-8)
     corrected = stepped(0, 2, 3, (0.5, 5 - 3, 1))
@@ -71,7 +70,7 @@ def test_order_2_by_hand(name, variant):
 
 def test_the_variants_differ():
     x, times = noise_like(3, 2), float64(1, 0.7, 0.4, 0.1)
-    one, other = (last(unipc(oracle(Linear(), 2), x, times, variant=v)) for v in ("bh1", "bh2"))
+    one, other = (last(walk("unipc", oracle(Linear(), 2), x, times, variant=v)) for v in ("bh1", "bh2"))
     assert float((one - other).abs().max()) > 1e-4
 
 
@@ -84,17 +83,17 @@ def test_from_order_3_on_full_steps_are_exponential_adams(name, order):
     steps on the same history.
     """
     from ebbtide.samplers.exponential import adams
-    from ebbtide.samplers.unipc import _row
+    from ebbtide.samplers.unipc import unipc_row
 
     path = PATHS[name]
     grid = path.along(path.time_of((-torch.linspace(-2, 1.5, 7, dtype=torch.float64)).exp()))
     plan = adams(path, grid, order, "x0", "log_snr", True)
     for variant in ("bh1", "bh2"):
         past = grid[5 - order : 5][::-1]
-        ours = _row(grid[4], grid[5], past, variant)
+        ours = unipc_row(grid[4], grid[5], past, variant)
         assert ours.keep == pytest.approx(plan.predict[4].keep)
         assert ours.weights == pytest.approx(plan.predict[4].weights, rel=1e-5, abs=1e-7)
-        corrected = _row(grid[4], grid[5], [grid[5], *past], variant)
+        corrected = unipc_row(grid[4], grid[5], [grid[5], *past], variant)
         assert corrected.weights == pytest.approx(plan.correct[4].weights, rel=1e-5, abs=1e-7)
 
 
@@ -102,33 +101,35 @@ def test_from_order_3_on_full_steps_are_exponential_adams(name, order):
 def test_a_step_is_ddims_where_only_one_estimate_is_known(name):
     """The first predictor, and the step to σ = 0."""
     x, times = PATHS[name].prior(noise_like(3, 2)), float64(1, 0.4)
-    one, other = (last(sampler(oracle(PATHS[name], 2), x, times, order=1)) for sampler in (unipc, exponential))
+    one, other = (
+        last(walk(sampler, oracle(PATHS[name], 2), x, times, order=1)) for sampler in ("unipc", "exponential")
+    )
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-    whole = list(unipc(Script(PATHS[name], 3, 5, 4), float64(2)[None], float64(1, 0.5, 0.2, 0)))
+    whole = list(walk("unipc", Script(PATHS[name], 3, 5, 4), float64(2)[None], float64(1, 0.5, 0.2, 0)))
     assert float(whole[-1]) == pytest.approx(4, abs=1e-9)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_one_evaluation_a_step(order):
     denoiser = exact(Linear())
-    last(unipc(denoiser, noise_like(2, 1), torch.linspace(1, 0, 9).double(), order=order))
+    last(walk("unipc", denoiser, noise_like(2, 1), torch.linspace(1, 0, 9).double(), order=order))
     assert denoiser.network.calls == 8
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"order": 0}, r"^unipc: order must be in 1\.\.4; got 0\.$"),
-        ({"order": 5}, r"^unipc: order must be in 1\.\.4; got 5\.$"),
-        ({"variant": "bh3"}, r"^unipc: variant must be one of bh1, bh2; got 'bh3'"),
+        ({"order": 0}, r"^exponential: order must be at least 1 and at most 4; got 0\.$"),
+        ({"order": 5}, r"^exponential: order must be at least 1 and at most 4; got 5\.$"),
+        ({"variant": "bh3"}, r"^exponential: variant must be one of adams, bh1, bh2; got 'bh3'"),
     ],
 )
 def test_bad_options_are_one_sentence(options, says):
     with pytest.raises(InputError, match=says):
-        next(unipc(oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
+        next(walk("unipc", oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
 
 
 def test_two_sample_sets_are_refused():
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
-    with pytest.raises(InputError, match=r"^unipc needs a path from Gaussian noise: "):
-        next(unipc(between, noise_like(1, 1), float64(1, 0)))
+    with pytest.raises(InputError, match=r"^exponential:[^ ]*variant=bh2 needs a path from Gaussian noise: "):
+        next(walk("unipc", between, noise_like(1, 1), float64(1, 0)))

@@ -12,8 +12,8 @@ from ..errors import CertificationError, InputError, printable
 from .arguments import Flag, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
-    from ..exact.certify import Check, Sampler
-    from ..samplers.facts import Facts
+    from ..exact.certify import Check, Stepper
+    from ..samplers import Facts
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,17 @@ def run(argv: Sequence[str]) -> None:
     print(f"{pairs} certificate{'s'[: pairs > 1]}, {sum(map(len, results.values()))} checks: all kept.")
 
 
-def _named(spec: str, args: Certify) -> tuple["Sampler | str", "Facts | None"]:
+def _named(spec: str, args: Certify) -> tuple["Stepper | str", "Facts | None"]:
     """A row of SAMPLERS, or a function of the user's own with what it declares."""
     from ..exact.certify import load
-    from ..samplers import SAMPLERS
-    from ..samplers.facts import Facts
+    from ..samplers import SAMPLERS, Facts
     from ..specs import bind
 
     if spec.partition(":")[0].strip() in SAMPLERS or ":" not in spec or "=" in spec:
         bind(SAMPLERS, spec, "sampler")
         return spec, None
     function = load(spec)
-    return function, Facts(args.order or int(getattr(function, "order", 0)), stochastic=args.stochastic)
+    return function, Facts(args.order or int(getattr(function, "order", 0)), noise=args.stochastic)
 
 
 _HEAD = (

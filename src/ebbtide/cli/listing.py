@@ -44,11 +44,11 @@ def run(argv: Sequence[str]) -> None:
 def tables() -> dict[str, dict[str, list[str]]]:
     """Table → row → its description and options."""
     from ..core.couplings import COUPLINGS
-    from ..core.denoiser import WEIGHTS
     from ..core.paths import PATHS
     from ..core.targets import TARGETS
     from ..core.times import GRIDS, TIMES
     from ..data import DATASETS
+    from ..losses.denoise import WEIGHTS
     from ..metrics import IMAGE_METRICS, METRICS
     from ..networks import NETWORKS
     from ..recipes import RECIPES
@@ -84,13 +84,12 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [line.replace(", ", ",") for line in lines]
 
 
-def _about(name: str, row: Callable[..., Any] | None) -> list[str]:
+def _about(name: str, row: Callable[..., Any]) -> list[str]:
     """The first line of a row's docstring, and its options as they are written, with their defaults."""
     from ..specs import options
 
-    if row is None:
-        return ["Every error of the target alike."]
-    if isinstance(row, functools.partial):  # a row with options bound to another row
+    row = getattr(row, "function", row)
+    if isinstance(row, functools.partial):  # a row with options of its own under another's name
         first = f"{row.func.__name__} with {', '.join(f'{option}={value}' for option, value in row.keywords.items())}."
     else:
         first = (inspect.getdoc(row) or name).split("\n")[0]

@@ -1,17 +1,17 @@
 """A network, the path it was trained on, and what it predicts. Everything samplers need of a checkpoint."""
 
-import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..specs import bind, parse, pick, require
-from .paths import Path, Scales, Time
-from .targets import TARGETS, Estimate, Target, decode, edm_inputs, encode
+from ..losses.denoise import denoise
+from ..specs import bind, require
+from .paths import Batch, Path, Scales, Time
+from .targets import TARGETS, Estimate, decode, encode
 
 
 @runtime_checkable
@@ -56,33 +56,36 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
         self.needs_label = needs_label
-        self.row: Target = bind(TARGETS, target, "target")
-        name, options = parse(target)
-        self.is_edm, self.data_std = name == "edm", float(options.get("data_std", 1.0))
-        if not 0 < self.data_std < math.inf:
-            raise InputError(f"target 'edm': data_std must be above 0 and finite; got {self.data_std}.")
-        if not 0 <= alpha_min < 1:
-            raise InputError(f"alpha_min must be at least 0 and below 1; got {alpha_min!r}.")
-        if not gaussian_end and name != "velocity":
+        self.row = bind(TARGETS, target, "target")
+        self.inputs = partial(self.row.func.inputs, **self.row.keywords)
+        require("alpha_min", alpha_min, 0, below=1)
+        middle, last = path.along([0.5, 1.0])
+        self.predicts_velocity = self.row(middle) == (middle.alpha_dot, middle.sigma_dot)
+        if not gaussian_end and not self.predicts_velocity:
             raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
         self.alpha_min = alpha_min
-        # The time at which the network is asked instead; 1 where that never happens.
-        lost = name in ("noise", "score") and path.along([1.0])[0].alpha <= alpha_min
+        # Where y is noise alone (a = 0, so d = α b) it says nothing of x₀ as α → 0: the time at which the network is
+        # asked instead; 1 where that never happens.
+        lost = self.row(last)[0] == 0 and last.alpha <= alpha_min
         self.t_max = float(path.time_of(torch.tensor(1 / (alpha_min or 1 / 200), dtype=torch.float64))) if lost else 1.0
         self.latest = path.along([self.t_max])[0]
 
-    def output(self, c: Scales, x_t: Float[Tensor, " b *d"], **cond: Any) -> Float[Tensor, " b *d"]:
-        """The network's raw output ŷ; EDM alone rescales what the network sees."""
+    def encode(self, c: Scales, x0: Batch, noise: Batch) -> Batch:
+        """y = a x₀ + b ε: what the network should say."""
+        return encode(self.row, c, x0, noise)
+
+    def output(self, c: Scales, x_t: Batch, **cond: Any) -> Batch:
+        """The network's raw output ŷ for what its target shows it of x_t and t."""
         if self.needs_label and cond.get("label") is None:
             raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
-        inputs, clock = edm_inputs(c, x_t, self.data_std) if self.is_edm else (x_t, c.t)
+        inputs, clock = self.inputs(c, x_t)
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
         fine = torch.promote_types(own, torch.float32)  # a time is never rounded to bfloat16
         clock = clock.to(x_t.device, fine) if isinstance(clock, Tensor) else x_t.new_full((1,), clock, dtype=fine)
         y: Tensor = self.network(inputs.to(own), clock, **cond)
         return y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
 
-    def forward(self, x_t: Float[Tensor, " b *d"], t: Time, **cond: Any) -> Estimate:
+    def forward(self, x_t: Batch, t: Time, **cond: Any) -> Estimate:
         """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there."""
         c = self.path.at(t, x_t)
         asked = c if self.t_max == 1 else self._within(c, x_t)
@@ -109,63 +112,6 @@ class Denoiser(nn.Module):
         own = (c.alpha == 0) | (c.alpha == asked.alpha)
         return Estimate(estimate.x0, estimate.noise.where(own, (x_t - c.alpha * estimate.x0) / c.sigma))
 
-    def loss(
-        self,
-        x0: Float[Tensor, " b *d"],
-        noise: Float[Tensor, " b *d"],
-        t: Float[Tensor, " #b"],
-        *,
-        z: Float[Tensor, " b *d"] | None = None,
-        mask: Bool[Tensor, " b *m"] | None = None,
-        weight: Callable[[Scales], Tensor] | None = None,
-        **cond: Any,
-    ) -> Float[Tensor, " b"]:
-        """Per-example squared error of the target, |ŷ - (a x₀ + b ε)|² / dim.
-
-        Ho et al. 2020, arXiv:2006.11239, Eq. 14; Lipman et al. 2023, arXiv:2210.02747, Eq. 9.
-        weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); none weighs every target error alike.
-        mask: which numbers of x₀ count, shaped to broadcast to it; the others are without error.
-        z: a third, independent noise; given where x₀ and the other end are coupled or are two sample sets, for
-        then a Bridge's three terms don't add up to one Gaussian (see Path.between) and only the velocity is left.
-        """
-        c = self.path.at(t, x0)
-        if z is None:
-            x_t, y = c.alpha * x0 + c.sigma * noise, encode(self.row, c, x0, noise)
-        elif self.target != "velocity":
-            raise InputError(f"Between given ends (z) only the velocity has a meaning; got target {self.target!r}.")
-        else:
-            x_t, y = self.path.between(x0, noise, t, z)
-        error: Tensor = (self.output(c, x_t, **cond) - y).square()
-        if mask is not None:
-            error = error * mask
-        error = error.flatten(1).mean(1)
-        if weight is None:
-            return error
-        a, b = self.row(c)
-        return error * (weight(c) * (c.sigma / (c.alpha * b - c.sigma * a)) ** 2).flatten()
-
-
-def _min_snr(c: Scales, gamma: float = 5.0) -> Tensor:
-    """min(SNR, γ), SNR = α²/σ² (Hang et al. 2023, arXiv:2303.09556, Section 3.4)."""
-    require("min_snr: gamma", gamma, above=0)
-    return (c.alpha / c.sigma).square().clamp(max=gamma)
-
-
-def _edm_weight(c: Scales, data_std: float = 1.0) -> Tensor:
-    """λ(σ) = (σ² + σ_d²) / (σ σ_d)²: leaves the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
-    require("edm weight: data_std", data_std, above=0)
-    ratio = c.sigma / c.alpha
-    return (ratio**2 + data_std**2) / (ratio * data_std) ** 2
-
-
-WEIGHTS: dict[str, Callable[..., Tensor] | None] = {"unit": None, "min_snr": _min_snr, "edm": _edm_weight}
-
-
-def loss_weight(spec: str) -> Callable[[Scales], Tensor] | None:
-    """The row of WEIGHTS a spec names; "unit" weighs the target's own error, as each paper does."""
-    name, given = parse(spec)
-    if WEIGHTS[pick(WEIGHTS, name, "weight")] is None:
-        if given:
-            raise InputError(f"weight {name!r} has no option {next(iter(given))!r}; it takes none.")
-        return None
-    return bind({name: row for name, row in WEIGHTS.items() if row is not None}, spec, "weight")
+    def loss(self, x0: Batch, noise: Batch, t: Float[Tensor, " #b"], **options: Any) -> Float[Tensor, " b"]:
+        """Per-example squared error of the target; see `losses.denoise`."""
+        return denoise(self, x0, noise, t, **options)

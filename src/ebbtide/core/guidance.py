@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from ..errors import InputError
 from ..specs import require
 from .denoiser import DenoiserLike
-from .paths import Path, Scales, Time
+from .paths import Batch, Path, Scales, Time
 from .targets import Estimate
 
 
-def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Float[Tensor, " b *d"]) -> Any:
+def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Batch) -> Any:
     """`weight` where low < t ≤ high, else 1: a float, or (b, 1, …, 1) where each sample has its own time."""
     low, high = interval
     time = t.t if isinstance(t, Scales) else t
@@ -73,9 +73,7 @@ class ClassifierFree(Wrapper):
         if self.needs_label:
             raise InputError("Guidance needs a run trained with label_dropout above 0, which learns the null label.")
 
-    def __call__(
-        self, x_t: Float[Tensor, " b *d"], t: Time, /, *, label: Int[Tensor, " b"] | None = None, **cond: Any
-    ) -> Estimate:
+    def __call__(self, x_t: Batch, t: Time, /, *, label: Int[Tensor, " b"] | None = None, **cond: Any) -> Estimate:
         if label is None:
             raise InputError("Classifier-free guidance needs a label for each sample.")
         w = active_weight(self.weight, self.interval, t, x_t)
@@ -86,7 +84,7 @@ class ClassifierFree(Wrapper):
         null = torch.full_like(label, self.null_label)
         both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
         b = len(x_t)
-        return both.map(lambda both: _extrapolate(both[b:], both[:b], w))
+        return both.map(lambda both: torch.lerp(both[b:], both[:b], w))
 
 
 @dataclass(frozen=True)
@@ -115,13 +113,14 @@ class Autoguidance(Wrapper):
                 f"Autoguidance needs two denoisers on the same path; got {self.denoiser.path} and {self.weak.path}."
             )
 
-    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+    def __call__(self, x_t: Batch, t: Time, /, **cond: Any) -> Estimate:
         w = active_weight(self.weight, self.interval, t, x_t)
         strong = self.denoiser(x_t, t, **cond)
         if not isinstance(w, Tensor) and w == 1:
             return strong
         weak = self.weak(x_t, t, **cond)
-        return Estimate(_extrapolate(weak.x0, strong.x0, w), _extrapolate(weak.noise, strong.noise, w))
+        # weak + w (strong - weak), which is `strong` to the last bit where w = 1
+        return Estimate(torch.lerp(weak.x0, strong.x0, w), torch.lerp(weak.noise, strong.noise, w))
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class Bounded(Wrapper):
     def __post_init__(self) -> None:
         require("Bounded: bound", self.bound, above=0)
 
-    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+    def __call__(self, x_t: Batch, t: Time, /, **cond: Any) -> Estimate:
         c = self.path.at(t, x_t)
         estimate = self.denoiser(x_t, t, **cond)
         x0 = estimate.x0.clamp(-self.bound, self.bound)
@@ -155,13 +154,7 @@ class Bounded(Wrapper):
 
 
 def _check(weight: float, interval: tuple[float, float]) -> None:
-    low, high = interval
-    if not 0 <= low < high <= 1:
+    if not 0 <= interval[0] < interval[1] <= 1:
         raise InputError(f"The guidance interval must satisfy 0 ≤ low < high ≤ 1; got {interval}.")
     if not math.isfinite(weight):
         raise InputError(f"The guidance weight must be finite; got {weight!r}.")
-
-
-def _extrapolate(weak: Tensor, strong: Tensor, w: Any) -> Tensor:
-    """weak + w (strong - weak), which is `strong` to the last bit where w = 1."""
-    return torch.lerp(weak, strong, w)

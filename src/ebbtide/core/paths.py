@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import InputError
-from ..specs import LARGEST
+from ..specs import LARGEST, pick, require
 
+Batch = Float[Tensor, " b *d"]  # b examples of any shape d
 Number = Any  # a float, or a tensor that broadcasts against the data: formulas are the same for both
 
 
@@ -37,6 +37,16 @@ class Scales(NamedTuple):
         if isinstance(self.alpha, float):
             return self.sigma / self.alpha if self.alpha else math.inf
         return self.sigma / self.alpha
+
+    @property
+    def size(self) -> Number:
+        """α + σ, by which x is divided in the flow clock."""
+        return self.alpha + self.sigma
+
+    @property
+    def tau(self) -> Number:
+        """The flow clock τ = σ/(α + σ): the linear path's time, from 1 (or nearly) to 0 on every path."""
+        return self.sigma / (self.alpha + self.sigma)
 
 
 # When: one time for a whole batch (a float, a tensor of one, the Scales themselves), or a time per example.
@@ -63,7 +73,11 @@ class Path(ABC):
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return torch.where(ratio > 0, (low + high) / 2, 0.0)
 
-    def at(self, t: Time, x: Float[Tensor, " b *d"]) -> Scales:
+    def time_at(self, tau: Tensor) -> Tensor:
+        """The time at which the flow clock σ/(α + σ) is τ."""
+        return self.time_of(tau / (1 - tau))
+
+    def at(self, t: Time, x: Batch) -> Scales:
         """Scales ready to multiply x: floats, or (b, 1, …, 1) in x's dtype. The only place where time meets shape."""
         if isinstance(t, float):
             return self.along([t])[0]
@@ -78,20 +92,12 @@ class Path(ABC):
         c = self.scales(torch.as_tensor(list(times) if not isinstance(times, Tensor) else times, dtype=torch.float64))
         return [Scales(*values) for values in zip(*(value.tolist() for value in c), strict=True)]
 
-    def interpolate(
-        self, x0: Float[Tensor, " b *d"], noise: Float[Tensor, " b *d"], t: Float[Tensor, " #b"]
-    ) -> Float[Tensor, " b *d"]:
+    def interpolate(self, x0: Batch, noise: Batch, t: Float[Tensor, " #b"]) -> Batch:
         """x_t = α x₀ + σ ε."""
         c = self.at(t, x0)
         return c.alpha * x0 + c.sigma * noise
 
-    def between(
-        self,
-        x0: Float[Tensor, " b *d"],
-        x1: Float[Tensor, " b *d"],
-        t: Float[Tensor, " #b"],
-        z: Float[Tensor, " b *d"],
-    ) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
+    def between(self, x0: Batch, x1: Batch, t: Float[Tensor, " #b"], z: Batch) -> tuple[Batch, Batch]:
         """x_t and its velocity ẋ_t when both ends are *given*: coupled pairs, or two sample sets.
 
         z is the independent noise a Bridge adds on the way; other paths have none and ignore it.
@@ -99,7 +105,7 @@ class Path(ABC):
         c = self.at(t, x0)
         return c.alpha * x0 + c.sigma * x1, c.alpha_dot * x0 + c.sigma_dot * x1
 
-    def prior(self, noise: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
+    def prior(self, noise: Batch) -> Batch:
         """x₁ = σ(1) ε: where sampling starts. What α(1) leaves of the data is neglected."""
         return self.scales(torch.ones((), dtype=torch.float64)).sigma.to(noise) * noise
 
@@ -112,7 +118,7 @@ class Linear(Path):
         return Scales(t, 1 - t, t, -torch.ones_like(t), torch.ones_like(t))
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        return torch.where(ratio.isinf(), torch.ones_like(ratio), ratio / (1 + ratio))
+        return torch.where(ratio.isinf(), 1.0, ratio / (1 + ratio))
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class Cosine(Path):
     offset: float = 0.008
 
     def __post_init__(self) -> None:
-        _require(0 <= self.offset < 1, "cosine path: offset", self.offset, "in [0, 1)")
+        require("cosine path: offset", self.offset, 0, below=1)
 
     def scales(self, t: Tensor) -> Scales:
         rate = math.pi / 2 / (1 + self.offset)
@@ -156,13 +162,12 @@ class DDPM(Path):
     table: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        kinds = ("linear", "scaled_linear", "squared_cosine")
-        _require(self.betas in kinds, "ddpm path: betas", self.betas, f"one of {', '.join(kinds)}")
-        _require(1 <= self.steps <= 10**7, "ddpm path: steps", self.steps, "at least 1 and at most 1e7")
-        _require(0 < self.beta_min < 1, "ddpm path: beta_min", self.beta_min, "in (0, 1)")
-        _require(self.beta_min <= self.beta_max < 1, "ddpm path: beta_max", self.beta_max, "in [beta_min, 1)")
+        pick(("linear", "scaled_linear", "squared_cosine"), self.betas, "ddpm path: betas")
+        require("ddpm path: steps", self.steps, 1, 10**7, whole=True)
+        require("ddpm path: beta_min", self.beta_min, above=0, below=1)
+        require("ddpm path: beta_max", self.beta_max, self.beta_min, below=1)
         for beta in self.table:
-            _require(0 < beta < 1, "ddpm path: a β of the table", beta, "in (0, 1)")
+            require("ddpm path: a β of the table", beta, above=0, below=1)
         _warn_of_leftover("ddpm path: ᾱ_T", float(self.log_alpha_bar[-1].exp()), "use more steps or larger β")
 
     @cached_property
@@ -186,10 +191,7 @@ class DDPM(Path):
         index = (t * n).floor().clamp(0, n - 1)
         start = table[index.long()]
         slope = (table[index.long() + 1] - start) * n
-        log_bar = start + slope * (t - index / n)
-        alpha, sigma = (log_bar / 2).exp(), log_bar.expm1().abs().sqrt()
-        alpha_dot = alpha * slope / 2
-        return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
+        return _variance_preserving(t, start + slope * (t - index / n), slope)
 
     def time_of(self, ratio: Tensor) -> Tensor:
         # -log ᾱ = log(1 + (σ/α)²) rises along the table and is linear between its entries.
@@ -220,17 +222,14 @@ class VP(Path):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.beta_min < math.inf, "vp path: beta_min", self.beta_min, "above 0 and finite")
-        finite = self.beta_min <= self.beta_max < math.inf
-        _require(finite, "vp path: beta_max", self.beta_max, "at least beta_min and finite")
+        require("vp path: beta_min", self.beta_min, above=0)
+        require("vp path: beta_max", self.beta_max, self.beta_min)
         _warn_of_leftover("vp path: α(1)²", math.exp(-(self.beta_min + self.beta_max) / 2), "use larger β")
 
     def scales(self, t: Tensor) -> Scales:
         rise = self.beta_max - self.beta_min
         log_alpha = -t * t * rise / 4 - t * self.beta_min / 2
-        alpha, sigma = log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
-        alpha_dot = -alpha * (self.beta_min + t * rise) / 2
-        return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
+        return _variance_preserving(t, 2 * log_alpha, -(self.beta_min + t * rise))
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,7 @@ class VE(Path):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.sigma_max < math.inf, "ve path: sigma_max", self.sigma_max, "above 0 and finite")
+        require("ve path: sigma_max", self.sigma_max, above=0)
 
     def scales(self, t: Tensor) -> Scales:
         one = torch.ones_like(t)
@@ -267,7 +266,7 @@ class Bridge(Path):
     spread: float = 0.5
 
     def __post_init__(self) -> None:
-        _require(0 <= self.spread <= LARGEST, "bridge path: spread", self.spread, f"at least 0 and at most {LARGEST:g}")
+        require("bridge path: spread", self.spread, 0, LARGEST)
 
     def scales(self, t: Tensor) -> Scales:
         s2 = self.spread**2
@@ -279,28 +278,23 @@ class Bridge(Path):
         # With q = t / (1 - t), σ²/α² = q² + s² q is solved by the larger root, √(h² + ratio²) - h with h = s²/2.
         h = self.spread**2 / 2
         q = ratio if h == 0 else ratio * (ratio / ((h**2 + ratio**2).sqrt() + h))
-        return torch.where(ratio.isinf(), torch.ones_like(q), q / (1 + q))
+        return torch.where(ratio.isinf(), 1.0, q / (1 + q))
 
-    def between(self, x0: Tensor, x1: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def between(self, x0: Batch, x1: Batch, t: Float[Tensor, " #b"], z: Batch) -> tuple[Batch, Batch]:
         time = t.reshape(-1, *[1] * (x0.ndim - 1)).to(x0)
         root = (time * (1 - time)).sqrt()
         gamma, gamma_dot = self.spread * root, self.spread * (1 - 2 * time) / (2 * root)
         return (1 - time) * x0 + time * x1 + gamma * z, x1 - x0 + gamma_dot * z
 
 
-PATHS: dict[str, type[Path]] = {
-    "linear": Linear,
-    "cosine": Cosine,
-    "ddpm": DDPM,
-    "vp": VP,
-    "ve": VE,
-    "bridge": Bridge,
-}
+PATHS: dict[str, type[Path]] = {"linear": Linear, "cosine": Cosine, "ddpm": DDPM, "vp": VP, "ve": VE, "bridge": Bridge}
 
 
-def _require(holds: bool, what: str, value: object, accepted: str) -> None:
-    if not holds:
-        raise InputError(f"{what} must be {accepted}; got {value!r}.")
+def _variance_preserving(t: Tensor, log_bar: Tensor, slope: Tensor) -> Scales:
+    """α = √ᾱ, σ = √(1 - ᾱ) and α̇ = α/2 d log ᾱ/dt, σ̇ = -α α̇/σ."""
+    alpha, sigma = (log_bar / 2).exp(), log_bar.expm1().abs().sqrt()
+    alpha_dot = alpha * slope / 2
+    return Scales(t, alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma)
 
 
 def _warn_of_leftover(name: str, signal: float, remedy: str) -> None:

@@ -7,15 +7,16 @@ lost at t = 0; velocity on Linear: d = 1, never) and what it weighs: |y - ŷ|² 
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from .paths import Number, Scales
+from ..specs import require
+from .paths import Batch, Number, Scales
 
-Row = tuple[Number, Number]
-Target = Callable[[Scales], Row]
+Pair = tuple[Number, Number]
 
 
 class Estimate:
@@ -28,7 +29,7 @@ class Estimate:
 
     __slots__ = ("_first", "_noise", "_second", "_x0")
 
-    def __init__(self, first: Tensor, second: Tensor, x0: Row = (1.0, 0.0), noise: Row = (0.0, 1.0)) -> None:
+    def __init__(self, first: Tensor, second: Tensor, x0: Pair = (1.0, 0.0), noise: Pair = (0.0, 1.0)) -> None:
         self._first, self._second, self._x0, self._noise = first, second, x0, noise
 
     def mix(self, a: Number, b: Number) -> Tensor:
@@ -69,58 +70,93 @@ def _combine(p: Number, x: Tensor, q: Number, y: Tensor) -> Tensor:
     return (x * p).add_(y, alpha=q)  # in place of what is new anyway: on images memory is what a step waits for
 
 
-def _x0(c: Scales) -> Row:
+def _x0(c: Scales) -> Pair:
     """x₀ itself."""
     return 1.0, 0.0
 
 
-def _noise(c: Scales) -> Row:
+def _noise(c: Scales) -> Pair:
     """ε: Ho et al. 2020, arXiv:2006.11239, Eq. 14."""
     return 0.0, 1.0
 
 
-def _score(c: Scales) -> Row:
+def _score(c: Scales) -> Pair:
     """∇ log q(x_t | x₀) = -ε / σ: Song et al. 2021, arXiv:2011.13456, Eq. 7."""
     return 0.0, -1 / c.sigma
 
 
-def _velocity(c: Scales) -> Row:
+def _velocity(c: Scales) -> Pair:
     """ẋ_t = α̇ x₀ + σ̇ ε: Lipman et al. 2023, arXiv:2210.02747, Eq. 13-15."""
     return c.alpha_dot, c.sigma_dot
 
 
-def _v(c: Scales) -> Row:
+def _v(c: Scales) -> Pair:
     """v = α ε - σ x₀: Salimans & Ho 2022, arXiv:2202.00512, Appendix D."""
     return -c.sigma, c.alpha
 
 
-def _edm(c: Scales, data_std: float = 1.0) -> Row:
+def _edm(c: Scales, data_std: float = 1.0) -> Pair:
     """F = (D - c_skip x) / c_out: Karras et al. 2022, arXiv:2206.00364, Table 1, written for any α.
 
     With r = σ/α their c_skip and c_out give a = σ / (σ_d n), b = -α σ_d / n, n = √(σ² + α² σ_d²). On a variance
     preserving path with σ_d = 1 this is -v.
     """
-    norm = (c.sigma**2 + (c.alpha * data_std) ** 2) ** 0.5
+    require("target 'edm': data_std", data_std, above=0)
+    norm = _norm(c, data_std)
     return c.sigma / (data_std * norm), -c.alpha * data_std / norm
 
 
-TARGETS: dict[str, Callable[..., Row]] = {
-    "noise": _noise,
-    "x0": _x0,
-    "velocity": _velocity,
-    "v": _v,
-    "score": _score,
-    "edm": _edm,
+def as_they_are(c: Scales, x_t: Batch) -> tuple[Batch, Number]:
+    """x_t and t."""
+    return x_t, c.t
+
+
+def edm_inputs(c: Scales, x_t: Batch, data_std: float = 1.0) -> tuple[Batch, Number]:
+    """c_in x_t, of unit variance, and the clock c_noise = ¼ log(σ/α) (Karras et al. 2022, Table 1).
+
+    log(σ/α) is kept within ±12, so that t = 0 and a path with α(1) = 0 stay finite.
+    """
+    norm = _norm(c, data_std)
+    if isinstance(norm, Tensor):
+        clock = (c.sigma.log() - c.alpha.log()).clamp(-12, 12).flatten() / 4
+    else:
+        clock = math.log(min(max(c.ratio, math.exp(-12)), math.exp(12))) / 4
+    return x_t / norm, clock
+
+
+def _norm(c: Scales, data_std: float) -> Number:
+    """√(σ² + α² σ_d²), the standard deviation of x_t."""
+    return (c.sigma**2 + (c.alpha * data_std) ** 2) ** 0.5
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of TARGETS: (a, b) at given scales, and what a network of this target sees of x_t and t."""
+
+    function: Callable[..., Pair]
+    inputs: Callable[..., tuple[Batch, Number]] = as_they_are
+
+    def __call__(self, c: Scales, **given: Any) -> Pair:
+        return self.function(c, **given)
+
+
+TARGETS: dict[str, Target] = {
+    "noise": Target(_noise),
+    "x0": Target(_x0),
+    "velocity": Target(_velocity),
+    "v": Target(_v),
+    "score": Target(_score),
+    "edm": Target(_edm, edm_inputs),
 }
 
 
-def encode(target: Target, c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
+def encode(target: Callable[[Scales], Pair], c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
     """y = a x₀ + b ε."""
     a, b = target(c)
     return _combine(a, x0, b, noise)
 
 
-def decode(target: Target, c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
+def decode(target: Callable[[Scales], Pair], c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
     """Solve {α x₀ + σ ε = x_t, a x₀ + b ε = y}: x₀ = (b x_t - σ y) / d, ε = (α y - a x_t) / d."""
     a, b = target(c)
     d = c.alpha * b - c.sigma * a
@@ -135,16 +171,3 @@ def velocity(c: Scales, estimate: Estimate) -> Tensor:
 def score(c: Scales, estimate: Estimate) -> Tensor:
     """∇ log p_t(x_t) = -ε̂ / σ."""
     return estimate.mix(0.0, -1 / c.sigma)
-
-
-def edm_inputs(c: Scales, x_t: Float[Tensor, " b *d"], data_std: float) -> tuple[Float[Tensor, " b *d"], Number]:
-    """c_in x_t, of unit variance, and the clock c_noise = ¼ log(σ/α) (Karras et al. 2022, Table 1).
-
-    log(σ/α) is kept within ±12, so that t = 0 and a path with α(1) = 0 stay finite.
-    """
-    norm = (c.sigma**2 + (c.alpha * data_std) ** 2) ** 0.5
-    if isinstance(norm, Tensor):
-        clock = (c.sigma.log() - c.alpha.log()).clamp(-12, 12).flatten() / 4
-    else:
-        clock = math.log(min(max(c.ratio, math.exp(-12)), math.exp(12))) / 4
-    return x_t / norm, clock

@@ -17,6 +17,8 @@ from ..specs import bind, require
 from .mixtures import stored
 from .paths import DDPM, Path
 
+Grid = Float[Tensor, " n_plus_1"]  # falling times, in float64
+
 
 def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
     """n independent uniform numbers in the open interval (0, 1)."""
@@ -51,15 +53,13 @@ def beta(u: Tensor, path: Path, a: float = 1.5, b: float = 1.0, scale: float = 0
     """
     require("beta: a", a, above=0)
     require("beta: b", b, above=0)
-    if not 0 < scale <= 1:
-        raise InputError(f"beta: scale must be above 0 and at most 1; got {scale!r}.")
+    require("beta: scale", scale, high=1, above=0)
     if b == 1:
         draw = u ** (1 / a)
     else:
         from scipy.special import betaincinv  # here: 0.2 s that only this law needs
 
-        quantile = betaincinv(a, b, u.double().cpu().numpy())
-        draw = torch.as_tensor(quantile).to(u)
+        draw = torch.as_tensor(betaincinv(a, b, u.double().cpu().numpy())).to(u)
     return 1 - scale * (1 - draw)
 
 
@@ -70,19 +70,16 @@ def log_normal(u: Tensor, path: Path, mean: float = -1.2, std: float = 1.2) -> T
 
 
 TIMES: dict[str, Callable[..., Tensor]] = {
-    "uniform": uniform_law,
-    "logit_normal": logit_normal,
-    "beta": beta,
-    "log_normal": log_normal,
-}
+    "uniform": uniform_law, "logit_normal": logit_normal, "beta": beta, "log_normal": log_normal,
+}  # fmt: skip
 
 
-def uniform_grid(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+def uniform_grid(steps: int, path: Path) -> Grid:
     """t_i = 1 - i/n."""
     return 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
 
 
-def trailing(steps: int, path: Path, table: int = 0) -> Float[Tensor, " n_plus_1"]:
+def trailing(steps: int, path: Path, table: int = 0) -> Grid:
     """Times that a discrete DDPM has, t = round(N - i N/n) / N, from t = 1.
 
     Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even. table: N; 0 is the path's own, or 1000.
@@ -94,58 +91,67 @@ def trailing(steps: int, path: Path, table: int = 0) -> Float[Tensor, " n_plus_1
     return (table - passed).round() / table
 
 
-def quadratic(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+def quadratic(steps: int, path: Path) -> Grid:
     """t_i = (1 - i/n)²: more steps near the data (DDIM's τ, Song et al. 2021, arXiv:2010.02502, Appendix D.2)."""
     return uniform_grid(steps, path) ** 2
 
 
-def shifted(steps: int, path: Path, shift: float = 3.0) -> Float[Tensor, " n_plus_1"]:
+def shifted(steps: int, path: Path, shift: float = 3.0) -> Grid:
     """t = k u / (1 + (k - 1) u), u uniform: k > 1 puts more steps near the noise (Esser et al. 2024, Eq. 23)."""
-    require("shifted: shift", shift, above=0)
     return shifted_power(steps, 1.0, shift)
 
 
-def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> Float[Tensor, " n_plus_1"]:
+def power(steps: int, path: Path, exponent: float = 1.3) -> Grid:
+    """t_i = (1 - i/n)^p: p > 1 puts more steps near the data."""
+    return shifted_power(steps, exponent)
+
+
+def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Grid:
+    """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
+    return from_flow(shifted_power(steps, exponent, shift), path)
+
+
+def shifted_power(steps: int, exponent: float, shift: float = 1.0) -> Grid:
+    """k v / (1 + (k - 1) v), v = (1 - i/n)^p, falling from 1 to 0."""
+    require("a grid's exponent", exponent, above=0)
+    require("a grid's shift", shift, above=0)
+    v = (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** exponent
+    return shift * v / (1 + (shift - 1) * v)
+
+
+def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> Grid:
     """Uniform in log(σ/α) from t = 1, then 0 (Lu et al. 2022, arXiv:2206.00927, Section 3.4).
 
     t = 1 may have α = 0, an infinite σ/α, and is taken for ratio_max, unless the path ends below that; the last
     step goes from ratio_min to 0.
     """
-    ratio_max = _reached(path, ratio_max)
-    _ordered("log_snr", ratio_min, ratio_max)
-    return _from_ratios(path, lambda u: torch.exp(_lerp(math.log(ratio_max), math.log(ratio_min), u)), steps)
+    return _from_ratios(steps, path, ratio_max, ratio_min, math.log, torch.exp)
 
 
-def karras(
-    steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0
-) -> Float[Tensor, " n_plus_1"]:
+def karras(steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0) -> Grid:
     """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5); ends as log_snr's."""
     require("karras: rho", rho, above=0)
-    ratio_max = _reached(path, ratio_max)
-    _ordered("karras", ratio_min, ratio_max)
-    return _from_ratios(path, lambda u: _lerp(ratio_max ** (1 / rho), ratio_min ** (1 / rho), u) ** rho, steps)
+    return _from_ratios(steps, path, ratio_max, ratio_min, lambda r: r ** (1 / rho), lambda r: r**rho)
 
 
-def power(steps: int, path: Path, exponent: float = 1.3) -> Float[Tensor, " n_plus_1"]:
-    """t_i = (1 - i/n)^p: p > 1 puts more steps near the data."""
-    require("power: exponent", exponent, above=0)
-    return uniform_grid(steps, path) ** exponent
+def _from_ratios(
+    steps: int, path: Path, high: float, low: float, to: Callable[[float], float], back: Callable[[Tensor], Tensor]
+) -> Grid:
+    """Noise-to-signal ratios evenly spaced in to(ratio), the first put exactly at t = 1, and an exact 0 after them."""
+    high = min(high, path.along([1.0])[0].ratio)
+    if not 0 < low < high < math.inf:
+        raise InputError(f"A grid in σ/α needs 0 < ratio_min < ratio_max; got {low!r} and {high!r}.")
+    u = torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)
+    times = path.time_of(back(to(high) + (to(low) - to(high)) * u))[:steps]
+    times = torch.cat([times.new_ones(1), times[1:], times.new_zeros(1)])
+    if not bool((times.diff() < 0).all()):
+        raise InputError(
+            "This grid's noise-to-signal range goes beyond the path's; lower ratio_max or raise ratio_min."
+        )
+    return times
 
 
-def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Float[Tensor, " n_plus_1"]:
-    """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
-    require("flow_power: exponent", exponent, above=0)
-    require("flow_power: shift", shift, above=0)
-    return from_flow(shifted_power(steps, exponent, shift), path)
-
-
-def shifted_power(steps: int, exponent: float, shift: float) -> Float[Tensor, " n_plus_1"]:
-    """k v / (1 + (k - 1) v), v = (1 - i/n)^p, falling from 1 to 0."""
-    v = (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** exponent
-    return shift * v / (1 + (shift - 1) * v)
-
-
-def of_mixtures(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+def of_mixtures(steps: int, path: Path) -> Grid:
     """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py).
 
     Beyond the largest table, which has no weights then, its nodes interpolated.
@@ -158,28 +164,19 @@ def of_mixtures(steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
     return from_flow(torch.lerp(share[before], share[before + 1], places - before), path)
 
 
-def from_flow(share: Float[Tensor, " n"], path: Path) -> Float[Tensor, " n"]:
+def from_flow(share: Grid, path: Path) -> Grid:
     """The times at which σ/(α + σ) is a share, falling from 1 to 0, of what it is at t = 1."""
-    last = path.along([1.0])[0]
-    fraction = share * (last.sigma / (last.alpha + last.sigma))
-    times = path.time_of(fraction / (1 - fraction))
+    times = path.time_at(share * path.along([1.0])[0].tau)
     return torch.cat([times.new_ones(1), times[1:-1], times.new_zeros(1)])
 
 
-GRIDS: dict[str, Callable[..., Tensor]] = {
-    "uniform": uniform_grid,
-    "power": power,
-    "flow_power": flow_power,
-    "log_snr": log_snr,
-    "karras": karras,
-    "quadratic": quadratic,
-    "shifted": shifted,
-    "trailing": trailing,
-    "mixtures": of_mixtures,
-}
+GRIDS: dict[str, Callable[..., Grid]] = {
+    "uniform": uniform_grid, "power": power, "flow_power": flow_power, "log_snr": log_snr, "karras": karras,
+    "quadratic": quadratic, "shifted": shifted, "trailing": trailing, "mixtures": of_mixtures,
+}  # fmt: skip
 
 
-def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> Float[Tensor, " n_plus_1"]:
+def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> Grid:
     """The times of a grid's spec such as "karras:rho=5", or a list of one's own, "1, 0.7, 0.3, 0" in a command."""
     if isinstance(grid, str) and not grid.strip()[:1].isdigit():
         return bind(GRIDS, grid, "grid")(steps, path)
@@ -191,28 +188,3 @@ def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> Float[Ten
     if len(values) < 2 or values[0] != 1 or values[-1] != 0 or not falling:
         raise InputError(f"The times of a grid must fall from 1 to 0; got {str(grid)[:80]}.")
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _from_ratios(path: Path, ratio: Callable[[Tensor], Tensor], steps: int) -> Tensor:
-    """Times of n noise-to-signal ratios, u = 0 … 1, with the first put exactly at 1 and an exact 0 after the last."""
-    times = path.time_of(ratio(torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)))[:steps]
-    times = torch.cat([times.new_ones(1), times[1:], times.new_zeros(1)])
-    if not bool((times.diff() < 0).all()):
-        raise InputError(
-            "This grid's noise-to-signal range goes beyond the path's; lower ratio_max or raise ratio_min."
-        )
-    return times
-
-
-def _reached(path: Path, ratio_max: float) -> float:
-    """ratio_max, or the path's own σ/α at t = 1 where that is less."""
-    return min(ratio_max, path.along([1.0])[0].ratio)
-
-
-def _lerp(first: float, last: float, u: Tensor) -> Tensor:
-    return first + (last - first) * u
-
-
-def _ordered(row: str, low: float, high: float) -> None:
-    if not 0 < low < high < math.inf:
-        raise InputError(f"{row}: needs 0 < ratio_min < ratio_max; got {low!r} and {high!r}.")

@@ -30,15 +30,13 @@ from ..core.randomness import Draws, generator
 from ..core.times import grid_times
 from ..errors import EbbtideError, InputError
 from ..metrics import sliced_w2
-from ..samplers import SAMPLERS
-from ..samplers.facts import Facts, facts
-from ..samplers.ode import rk4
+from ..samplers import SAMPLERS, Facts, Walk, facts, walk
 from ..specs import bind
 from .fit import Plan, fit
 from .oracle import Gaussian, Mixture, gaussian, mixture
 from .tune import rms, steps_within
 
-Sampler = Callable[..., Iterator[Tensor]]
+Stepper = Callable[[Walk], Iterator[Tensor]]  # a row of SAMPLERS with its options bound, or a function like it
 BUDGETS = (5, 10, 20, 50, 100)
 STEPS = (40, 80, 160, 320)  # for orders; the last two count
 TOLERANCE = 0.15  # of an order
@@ -134,13 +132,15 @@ def interior(path: Path, steps: int, uneven: bool) -> Float[Tensor, " n_plus_1"]
         u = torch.cat([lengths.new_zeros(1), lengths / lengths[-1]])
         return path.time_of((math.log(9) * (1 - 2 * u)).exp())
     tau = 0.9 - 0.8 * torch.arange(steps + 1, dtype=torch.float64) / steps
-    return path.time_of(tau / (1 - tau))
+    return path.time_at(tau)
 
 
-def walk(sampler: Sampler, denoiser: DenoiserLike, x: Tensor, times: Tensor, draws: Draws | None = None) -> Tensor:
+def walked(
+    sampler: str | Stepper, denoiser: DenoiserLike, x: Tensor, times: Tensor, draws: Draws | None = None
+) -> Tensor:
     """The end of a walk."""
     with torch.no_grad():
-        *_, end = sampler(denoiser, x, times, draws=draws)
+        *_, end = walk(sampler, denoiser, x, times, draws=draws)
     return end
 
 
@@ -153,9 +153,9 @@ def _flow(denoiser: Mixture, x: Tensor, first: float, last: float, steps: int) -
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     # Towards data the steps shrink as the modes part: smoothly, so that RK4 keeps its order.
     spacing = tau[0] + (tau[1] - tau[0]) * (u if last else u * (2 - u))
-    times = denoiser.path.time_of(spacing / (1 - spacing))
+    times = denoiser.path.time_at(spacing)
     times[0], times[-1] = first, last
-    return walk(functools.partial(rk4, clock="flow"), denoiser, x, times)
+    return walked("rk4:clock=flow", denoiser, x, times)
 
 
 @functools.cache
@@ -175,7 +175,7 @@ def _whole(path: Path, n: int) -> Tensor:
 # -- the checks -------------------------------------------------------------------------------------------------------
 
 
-def orders(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator[Check]:
+def orders(sampler: Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
     """The order p of O(hᵖ), from the errors at the last two of STEPS, on an even and an uneven grid."""
     denoiser = smooth(path)
     for kind in ("even", "uneven"):
@@ -188,8 +188,8 @@ def orders(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator
             errors = []
             for steps in STEPS:
                 times = interior(path, steps, kind == "uneven")
-                end, c = walk(sampler, denoiser, starts(denoiser, 48, float(times[0])), times), path.along(times)[-1]
-                errors.append(rms(end / (c.alpha + c.sigma) - _inside(48)))
+                end, c = walked(sampler, denoiser, starts(denoiser, 48, float(times[0])), times), path.along(times)[-1]
+                errors.append(rms(end / c.size - _inside(48)))
             slopes = [math.log2(max(a, 1e-300) / max(b, 1e-300)) for a, b in pairwise(errors)]
             usable = [slope for slope, error in zip(slopes, errors[1:], strict=True) if error > ROUNDING] or slopes[:1]
             why = "errors " + ", ".join(f"{error:.1e}" for error in errors) + " at " + ", ".join(map(str, STEPS))
@@ -201,7 +201,7 @@ def orders(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator
             yield Check(name, label, usable[-1], text, kept, why)
 
 
-def end_points(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
+def end_points(sampler: Stepper, path: Path, name: str) -> Iterator[Check]:
     """Distances to the exact flow's end from 128 starts at t = 1, by number of evaluations.
 
     The few that end in another mode dominate the root of their mean square, so the median has to fall.
@@ -211,7 +211,7 @@ def end_points(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
         if not (steps := steps_within(sampler, path, budget, GRID)):
             yield Check(name, f"RMS at {budget}", math.nan, "", None, "no step takes so few evaluations")
             continue
-        error = walk(sampler, denoiser, x, grid_times(GRID, steps, path)) - _whole(path, 128)
+        error = walked(sampler, denoiser, x, grid_times(GRID, steps, path)) - _whole(path, 128)
         medians[budget] = float(error.norm(dim=1).median())
         kept = bool(error.isfinite().all())
         yield Check(name, f"RMS at {budget}", rms(error), "finite", kept, f"median {medians[budget]:.2g}")
@@ -242,7 +242,7 @@ class Impulses(Draws):
 
 
 def exact_moments(
-    sampler: Sampler, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
+    sampler: Stepper, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
 ) -> tuple[float, float]:
     """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal.
 
@@ -253,14 +253,14 @@ def exact_moments(
     mean = c.alpha * float(law.mean)
     std = math.hypot(c.alpha * float(law.stds), c.sigma)
     dry = Impulses(1)
-    walk(sampler, denoiser, torch.full((1, 1), mean, dtype=torch.float64), times, dry)
+    walked(sampler, denoiser, torch.full((1, 1), mean, dtype=torch.float64), times, dry)
     x = torch.full((dry.drawn + 2, 1), mean, dtype=torch.float64)
     x[-1] += std  # the response to the start, which no draw reaches
-    end = walk(sampler, denoiser, x, times, Impulses(dry.drawn + 2))[:, 0]
+    end = walked(sampler, denoiser, x, times, Impulses(dry.drawn + 2))[:, 0]
     return float(end[0]), float((end[1:] - end[0]).square().sum().sqrt())
 
 
-def moments(sampler: Sampler, path: Path, name: str, promised: Facts) -> Iterator[Check]:
+def moments(sampler: Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
     """Bias of mean and std at 200 steps within 3 standard errors of 10 000 samples, falling as the steps grow.
 
     Computed, not sampled: no false alarms, and a variance 5 % off is always detected.
@@ -293,7 +293,7 @@ def _floors() -> tuple[Tensor, list[float]]:
     return many, [sliced_w2(draw(SAMPLES, seed), many, projections=32) for seed in range(12)]
 
 
-def distances(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
+def distances(sampler: Stepper, path: Path, name: str) -> Iterator[Check]:
     """Sliced W₂ of SAMPLES samples of `smooth` at 200 steps, below 2.2 times the mean floor.
 
     That is 6.8 standard deviations of the floor (the largest of 500 was 2.07 times the average); a variance 10 % off is
@@ -302,7 +302,7 @@ def distances(sampler: Sampler, path: Path, name: str) -> Iterator[Check]:
     many, floors = _floors()
     draws = Draws.first(SAMPLES, 5)
     x = path.prior(draws(-1, torch.empty(SAMPLES, 2, dtype=torch.float64)))
-    end = walk(sampler, smooth(path), x, grid_times(GRID, 200, path), draws)
+    end = walked(sampler, smooth(path), x, grid_times(GRID, 200, path), draws)
     found, bound = sliced_w2(end, many, projections=32), 2.2 * sum(floors) / len(floors)
     floor = f"floor {min(floors):.4f} to {max(floors):.4f}"
     yield Check(name, "sliced W₂ at 200 steps", found, f"below {bound:.4f}", found < bound, floor)
@@ -316,7 +316,7 @@ def equivalents(spec: str, path: Path, name: str) -> Iterator[Check]:
             theirs = other if spec == one else one
             # Of karras, as on longer steps edm is ddim.
             x, times = starts(denoiser, 16), grid_times("karras", 12, path)
-            ends = [walk(bind(SAMPLERS, each, "sampler"), denoiser, x, times, draws) for each in (spec, theirs)]
+            ends = [walked(each, denoiser, x, times, draws) for each in (spec, theirs)]
             difference = float((ends[0] - ends[1]).abs().max())
             yield Check(name, f"same as {theirs}", difference, "below 1e-8", difference < 1e-8)
 
@@ -326,8 +326,7 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
     denoiser = gaussian(path, torch.tensor([0.7, -0.3], dtype=torch.float64), torch.tensor([1.2, 0.3]).double().diag())
     x = path.prior(starts(modes(path), 64) / path.along([1.0])[0].sigma)
     for found in fit(denoiser, x[:32], (2, 3), plan=Plan(32, 0, 32, 400, 2)):
-        sampler = bind(SAMPLERS, found.sampler, "sampler")
-        error = walk(sampler, denoiser, x[32:], grid_times(found.grid, found.steps, path))
+        error = walked(found.sampler, denoiser, x[32:], grid_times(found.grid, found.steps, path))
         worst = float((error - denoiser.flow(x[32:], 1.0, 0.0)).abs().max())
         label, exact = f"fitted to 2 variances, {found.steps} evaluations", found.steps > 2
         kept = worst < 1e-8 if exact else worst > 1e-4
@@ -337,8 +336,8 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
-def certify(what: str | Sampler, paths: Sequence[str] = ALL, promised: Facts | None = None) -> Iterator[Check]:
-    """Every check that applies to a sampler: a spec of SAMPLERS, or a function with the same arguments.
+def certify(what: str | Stepper, paths: Sequence[str] = ALL, promised: Facts | None = None) -> Iterator[Check]:
+    """Every check that applies to a sampler: a spec of SAMPLERS, or a function of a Walk.
 
     promised: the promises of a user's function; without it, only the checks that apply to every sampler.
     """
@@ -347,7 +346,7 @@ def certify(what: str | Sampler, paths: Sequence[str] = ALL, promised: Facts | N
     for name in paths:
         path = PATHS[name]()
         try:
-            if own.stochastic:
+            if own.noise:
                 yield from moments(sampler, path, name, own)
                 yield from distances(sampler, path, name)
             else:
@@ -365,7 +364,7 @@ def certify(what: str | Sampler, paths: Sequence[str] = ALL, promised: Facts | N
             yield Check(name, "runs", math.nan, "no error", False, f"{type(error).__name__}: {error}")
 
 
-def load(reference: str) -> Sampler:
+def load(reference: str) -> Stepper:
     """The function a `module:function` names, also searched in the working directory."""
     module, _, function = reference.partition(":")
     here = os.getcwd()

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..core.denoiser import DenoiserLike
 from ..core.paths import Path, Scales
 from ..errors import InputError
-from ..samplers.ode import RK4, rk4, stages, step
+from ..samplers import walk
+from ..samplers.ode import RK4, stages, step
 
 
 def upwards(path: Path, steps: int) -> Float[Tensor, " n_plus_1"]:
@@ -61,9 +62,10 @@ def encode(
     two sample sets.
     """
     bijective(denoiser, "encode")
-    times = upwards(denoiser.path, steps).tolist()
-    x = depart(denoiser, x, *departure(denoiser.path, times[1]), **cond)
-    for places in stages(denoiser.path, times[1:], [RK4] * (steps - 1), "flow"):
+    path = denoiser.path
+    _, *grid = path.along(upwards(path, steps))
+    x = depart(denoiser, x, *departure(path, grid[0].t), **cond)
+    for places in stages(path, grid, [RK4] * (steps - 1), "flow"):
         x = step(denoiser, x, places, RK4, **cond)
     return x
 
@@ -74,8 +76,7 @@ def decode(
 ) -> Float[Tensor, " b *d"]:
     """The inverse of `encode`: from x₁ at t = 1 down the same grid to data. Errors as there."""
     bijective(denoiser, "decode")
-    for x in rk4(denoiser, x1, upwards(denoiser.path, steps).flip(0), clock="flow", **cond):  # noqa: B007
-        pass
+    *_, x = walk("rk4:clock=flow", denoiser, x1, upwards(denoiser.path, steps).flip(0), cond=cond)
     return x
 
 

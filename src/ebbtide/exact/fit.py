@@ -29,11 +29,11 @@ from ..core.mixtures import stored
 from ..core.paths import Path, Scales
 from ..core.times import from_flow, shifted_power
 from ..errors import DivergedError, InputError
-from ..samplers import SAMPLERS
-from ..samplers.bespoke import format_weights, unrolled
-from ..samplers.ode import rk4
+from ..samplers import SAMPLERS, walk
+from ..samplers.bespoke import format_weights
 from ..specs import bind
 from .tuned import Tuned
+from .unroll import unrolled
 
 if TYPE_CHECKING:
     pass
@@ -194,12 +194,12 @@ class _Flow:
     def first(self) -> float:
         """τ at t = 1."""
         last = self.path.along([1.0])[0]
-        return last.sigma / (last.alpha + last.sigma)
+        return last.tau
 
     @functools.cached_property
     def y(self) -> Float[Tensor, " n d"]:
         last = self.path.along([1.0])[0]
-        return self.start.detach().double().flatten(1).cpu() / (last.alpha + last.sigma)
+        return self.start.detach().double().flatten(1).cpu() / last.size
 
     @functools.cached_property
     def weight(self) -> Float[Tensor, " n"]:
@@ -215,14 +215,14 @@ class _Flow:
         sampler = bind(SAMPLERS, CLASSIC, "sampler")
         asked, rows = unrolled(sampler, self.path, from_flow(shifted_power(count, 2.0, 1.0), self.path), count)
         c = self.path.scales(asked)
-        return _Table(c.sigma / (c.alpha + c.sigma), rows)
+        return _Table(c.tau, rows)
 
     def x0(self, y: Float[Tensor, "c n d"], c: Scales) -> Float[Tensor, "c n d"]:
         """x̂₀ of y, all starts at each of c times, some at a time."""
         n = len(self.start)
         size = max(1, min(BATCH // y.shape[2], SEEN // max(1, _numbers(self.cond, n) // n)))
         each = torch.arange(n).repeat(len(y))
-        x = (y * (c.alpha + c.sigma)[:, None, None]).to(self.start).reshape(-1, *self.start.shape[1:])
+        x = (y * c.size[:, None, None]).to(self.start).reshape(-1, *self.start.shape[1:])
         found = []
         for i in range(0, len(x), size):
             t = c.t.repeat_interleave(n)[i : i + size]
@@ -267,8 +267,9 @@ class _Flow:
         recorded, some = _Recorded(self.denoiser), slice(None, None, CHECKED)
         own = _rows(self.cond, some, len(self.start))
         with torch.no_grad():
-            *_, end = rk4(recorded, self.start, self._fine(steps), clock="flow", **self.cond)
-            *_, coarse = rk4(_Recorded(self.denoiser), self.start[some], self._fine(steps // 2), clock="flow", **own)
+            *_, end = walk("rk4:clock=flow", recorded, self.start, self._fine(steps), cond=self.cond)
+            half = walk("rk4:clock=flow", _Recorded(self.denoiser), self.start[some], self._fine(steps // 2), cond=own)
+            *_, coarse = half
         clock = torch.tensor([*recorded.clock, 0.0], dtype=torch.float64)
         y, slope = torch.stack([*recorded.y, end.flatten(1).double().cpu()]), torch.stack(recorded.slope)
         error = float((end[some] - coarse).flatten(1).square().sum(1).mean().sqrt())
@@ -363,7 +364,7 @@ class _Flow:
         """Scales at each node with the gradient that bisection for its time would lose."""
         t = from_flow(nodes.detach() / self.first, self.path)
         c = self.path.scales(t)
-        rate = (c.sigma_dot * c.alpha - c.sigma * c.alpha_dot) / (c.alpha + c.sigma) ** 2  # dτ/dt
+        rate = (c.sigma_dot * c.alpha - c.sigma * c.alpha_dot) / c.size**2  # dτ/dt
         inner = torch.zeros_like(t, dtype=torch.bool)
         inner[1:-1] = True
         return self.path.scales(t + torch.where(inner, (nodes - nodes.detach()) / rate.where(inner, 1.0), 0.0))
@@ -383,9 +384,8 @@ class _Recorded:
     def __call__(self, x: Tensor, c: Any, /, **cond: Any) -> Any:
         estimate = self.denoiser(x, c, **cond)
         if self.calls % 4 == 0:
-            size = c.alpha + c.sigma
-            self.clock.append(c.sigma / size)
-            self.y.append(x.flatten(1).double().cpu() / size)
+            self.clock.append(c.tau)
+            self.y.append(x.flatten(1).double().cpu() / c.size)
             self.slope.append(estimate.mix(-1.0, 1.0).flatten(1).double().cpu())
         self.calls += 1
         return estimate

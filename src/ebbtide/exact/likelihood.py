@@ -210,14 +210,15 @@ def _by_probe(
         raise InputError(f"divergence {divergence!r} is random and needs draws=Draws.first(n, seed).")
     if draws is not None and len(draws.ids) != len(x):
         raise InputError(f"draws must have one id for each of {len(x)} samples; got {len(draws.ids)}.")
-    n, path, times = math.prod(x.shape[1:]), denoiser.path, upwards(denoiser.path, steps).tolist()
-    (last,) = path.along([1.0])
+    n, path = math.prod(x.shape[1:]), denoiser.path
+    _, *grid = path.along(upwards(path, steps))
+    last = grid[-1]
     with torch.set_grad_enabled(graph):
         volume = _Volume(denoiser, tuple(x.shape[1:]), estimator, _probes(x, draws), graph)
-        z = volume.depart(x, *departure(path, times[1]), **cond)
-        for places in stages(path, times[1:], [RK4] * (steps - 1), "flow"):
+        z = volume.depart(x, *departure(path, grid[0].t), **cond)
+        for places in stages(path, grid, [RK4] * (steps - 1), "flow"):
             z = step(volume, z, places, RK4, **cond)
-        x1, scale = z[:, :n].reshape(x.shape), last.alpha + last.sigma
+        x1, scale = z[:, :n].reshape(x.shape), last.size
         expansion = z[:, n:] / scale + n * math.log(scale)
         at_end = partial(_log_normal, std=last.sigma) if prior is None else prior
         return at_end(x1)[:, None] + expansion
@@ -249,13 +250,13 @@ class _Volume:
 
     def __call__(self, z: Tensor, c: Any, /, **cond: Any) -> Estimate:
         """x̂₀ and ε̂ by which ε̂ - x̂₀ is (u, s tr ∂u/∂x), and α x̂₀ + σ ε̂ = z."""
-        s = c.alpha + c.sigma
+        s = c.size
         u, trace = self._trace(z[:, : self.n], c, lambda estimate: estimate.mix(-1.0, 1.0), cond)
         return Estimate(z, torch.cat([u, s * trace], 1), x0=(1 / s, -c.sigma / s), noise=(1 / s, c.alpha / s))
 
     def depart(self, x: Tensor, middle: Scales, end: Scales, **cond: Any) -> Tensor:
         """encoding.depart and its volume: log|∂y/∂x₀| = n log(α/s) + r α_m tr ∂ε̂/∂x, up to r⁴."""
-        s, flat = end.alpha + end.sigma, x.flatten(1)
+        s, flat = end.size, x.flatten(1)
         noise, trace = self._trace(middle.alpha * flat, middle, lambda estimate: estimate.noise, cond)
         volume = self.n * math.log(end.alpha / s) + end.ratio * middle.alpha * trace
         return torch.cat([end.alpha * torch.add(flat, noise, alpha=end.ratio), s * volume], 1)

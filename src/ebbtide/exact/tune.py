@@ -24,11 +24,11 @@ from ..core.randomness import Draws
 from ..core.targets import Estimate
 from ..core.times import grid_times
 from ..errors import DivergedError, InputError
-from ..samplers import SAMPLERS
-from ..samplers.bespoke import format_weights, unrolled
-from ..samplers.ode import rk4
+from ..samplers import SAMPLERS, Walk, walk
+from ..samplers.bespoke import format_weights
 from ..specs import bind, pick
 from .tuned import Tuned
+from .unroll import unrolled
 
 DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
 AIMS = ("both", "rms", "median")
@@ -154,9 +154,9 @@ def tune(
 def reference(denoiser: DenoiserLike, start: Tensor, steps: int, cond: Mapping[str, Any]) -> tuple[Tensor, float]:
     """The flow's end from `start` by RK4, and the RMS distance to the same with half the steps."""
     clock, grid = ("flow", "flow_power:exponent=2") if denoiser.gaussian_end else ("time", "power:exponent=1.5")
-    flow = functools.partial(rk4, clock=clock)
     fine, coarse = (
-        _end(flow(denoiser, start, grid_times(grid, n, denoiser.path), **cond)) for n in (steps, steps // 2)
+        _end(walk(f"rk4:clock={clock}", denoiser, start, grid_times(grid, n, denoiser.path), cond=cond))
+        for n in (steps, steps // 2)
     )
     error = rms(fine - coarse)
     if not math.isfinite(error):
@@ -188,8 +188,7 @@ class _Search:
         cond = {k: v[part] if isinstance(v, Tensor) and len(v) > 1 else v for k, v in self.cond.items()}
         try:
             times = grid_times(choice.grid, choice.steps, self.denoiser.path)
-            walk = bind(SAMPLERS, choice.sampler, "sampler")(self.denoiser, self.start[part], times, **cond)
-            error = _end(walk) - self.truth[part]
+            error = _end(walk(choice.sampler, self.denoiser, self.start[part], times, cond=cond)) - self.truth[part]
         except InputError:
             return None
         return error.flatten(1) if bool(error.isfinite().all()) else None
@@ -321,14 +320,14 @@ class Counted:
         return Estimate(torch.zeros_like(x_t), torch.zeros_like(x_t))
 
 
-def evaluations(sampler: Callable[..., Iterator[Tensor]], path: Path, times: Tensor) -> int:
+def evaluations(sampler: Callable[[Walk], Iterator[Tensor]], path: Path, times: Tensor) -> int:
     """The number of calls of the denoiser by a sampler on a grid: counted, not declared."""
     counted, x = Counted(path), torch.zeros(1, 1, dtype=torch.float64)
-    _end(sampler(counted, x, times, draws=Draws.first(1, 0)))
+    _end(walk(sampler, counted, x, times, draws=Draws.first(1, 0)))
     return counted.calls
 
 
-def steps_within(sampler: Callable[..., Iterator[Tensor]], path: Path, budget: int, grid: str = "uniform") -> int:
+def steps_within(sampler: Callable[[Walk], Iterator[Tensor]], path: Path, budget: int, grid: str = "uniform") -> int:
     """The largest number of steps for at most `budget` evaluations; 0 if not even one step fits."""
 
     def used(steps: int) -> int:

@@ -31,8 +31,8 @@ from ..core.guidance import Bounded, Wrapper
 from ..core.paths import Number, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
-from ..samplers.needs import boolean
 from ..specs import require
+from .masks import boolean
 
 LinearMap = Callable[[Tensor], Tensor]
 

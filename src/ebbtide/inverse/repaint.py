@@ -2,33 +2,26 @@
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
-from ..core.randomness import Draws
 from ..errors import InputError
-from ..samplers.ddim import transition_variance
-from ..samplers.needs import boolean, needed
-from ..specs import pick
+from ..samplers import Walk
+from ..samplers.ddim import ancestral, transition_variance
+from ..specs import pick, require
+from .masks import boolean
 
 
 def repaint(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
+    walk: Walk,
     *,
-    draws: Draws | None = None,
     known: Float[Tensor, "..."] | None = None,
     mask: Bool[Tensor, "..."] | None = None,
     resamplings: int = 10,
     jump: int = 1,
     variance: str = "beta",
-    **cond: Any,
 ) -> Iterator[Tensor]:
     """x_s = m (α_s y + σ_s ε) + (1 - m) (ddpm's step from x_t), then back to x_t = α_t/α_s x_s + √β z, and again.
 
@@ -46,10 +39,11 @@ def repaint(
     mean 0.46, 0.75, 0.86, 0.89 and variance 0.52, 0.26, 0.20, 0.19; "posterior" ends at variance 0.11.
     Raises InputError for resamplings or jump below 1, and known and mask that don't fit each other or x.
     """
-    draws = needed(denoiser, draws, "repaint")
-    if not 1 <= resamplings <= 10**6 or not 1 <= jump <= 10**6:
-        raise InputError(f"repaint: resamplings and jump must be in 1..1000000; got {resamplings!r} and {jump!r}.")
+    walk.require("repaint", draws=True)
+    require("repaint: resamplings", resamplings, 1, 10**6, whole=True)
+    require("repaint: jump", jump, 1, 10**6, whole=True)
     pick(("beta", "posterior"), variance, "repaint: variance")
+    x, steps = walk.x, walk.steps
     if (known is None) != (mask is None):
         raise InputError("repaint: known and mask go together; give both or none.")
     if known is not None and mask is not None:
@@ -57,7 +51,6 @@ def repaint(
             shapes = f"known {tuple(known.shape)} and mask {tuple(mask.shape)}"
             raise InputError(f"repaint: {shapes} must fit samples {tuple(x.shape)}.")
         known = known.to(x).expand_as(x)
-    steps = list(pairwise(denoiser.path.along(times)))
     for first in range(0, len(steps), jump):
         block = steps[first : first + jump]
         start, end = block[0][0], block[-1][1]
@@ -66,19 +59,11 @@ def repaint(
             walked = []
             for i, (now, then) in enumerate(block, first):
                 address = 3 * (i * resamplings + again)
-                beta = transition_variance(now, then)
-                posterior = beta * (then.sigma / now.sigma) ** 2
-                x = denoiser(x, now, **cond).mix(then.alpha, math.sqrt(max(then.sigma**2 - posterior, 0)))
-                if then.sigma:
-                    x = torch.add(x, draws(address, x), alpha=math.sqrt(beta if variance == "beta" else posterior))
+                x = ancestral(walk, x, now, then, address, variance=variance)
                 if known is not None and mask is not None:
-                    put = then.alpha * known
-                    if then.sigma:
-                        put = torch.add(put, draws(address + 1, x), alpha=then.sigma)
-                    x = torch.where(mask, put, x)
+                    x = torch.where(mask, walk.noised(then.alpha * known, then.sigma, address + 1), x)
                 walked.append(x)
             if again < passes - 1:
-                beta = transition_variance(start, end)
-                z = draws(3 * (first * resamplings + again) + 2, x)
-                x = torch.add(x * (start.alpha / end.alpha), z, alpha=math.sqrt(beta))
+                back, fresh = start.alpha / end.alpha, math.sqrt(transition_variance(start, end))
+                x = walk.noised(x * back, fresh, 3 * (first * resamplings + again) + 2)
         yield from walked

@@ -1,58 +1,104 @@
-"""Samplers walk x from t = 1 to t = 0: sampler(denoiser, x, times, *, draws=…, **cond) yields x after every step.
+"""Samplers walk x from t = 1 to t = 0: sampler(walk) yields x after every step of a `Walk`.
 
 Each is a generator function without state, so plots, previews and progress bars just iterate; `sample` runs one to
-its end. The spacing of `times` (see times.GRIDS) is no business of a sampler.
+its end. The spacing of a walk's grid (see times.GRIDS) is no business of a sampler. A new one is a function and a row
+of SAMPLERS.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.denoiser import DenoiserLike
+from ..core.paths import Batch
 from ..core.randomness import Draws
 from ..core.times import grid_times
 from ..errors import InputError
-from ..specs import bind
-from .adaptive import dopri5
+from ..specs import bind, require
 from .bespoke import bespoke
+from .beyond.dopri5 import dopri5
+from .beyond.langevin import predictor_corrector
+from .beyond.restart import restart
 from .ddim import ddim, ddpm
 from .dpm_solver import dpmpp_2m, dpmpp_2s, exponential_sde
-from .edm import edm, restart
+from .edm import edm
 from .exponential import exponential
-from .ode import euler, heun, midpoint, rk4, slope
-from .sde import euler_maruyama, predictor_corrector
-from .unipc import unipc
+from .ode import euler, heun, midpoint, rk4
+from .sde import euler_maruyama
+from .walks import Facts, Sampler, Walk, slope
 
-__all__ = ["SAMPLERS", "ddim", "ddpm", "euler", "heun", "sample", "slope", "trajectory"]
+__all__ = ["SAMPLERS", "Facts", "Sampler", "Walk", "facts", "sample", "slope", "trajectory", "walk"]
 
-SAMPLERS: dict[str, Callable[..., Iterator[Tensor]]] = {
+
+def _runge_kutta(order: int) -> Callable[..., Facts]:
+    return lambda clock: Facts(order, gaussian_end=clock == "flow", smooth=clock == "time")
+
+
+def _exponential(order: int, corrector: bool, start: str, clock: str, **_: Any) -> Facts:
+    most = order + corrector
+    # The ramp's first step has order 1 (2 with the corrector), an error of h² (h³) that no later step undoes.
+    shown = most if start == "runge_kutta" else min(most, 2 + corrector)
+    return Facts(shown, gaussian_end=True, at_least=shown < most, smooth=clock == "time")
+
+
+def _or_noise(option: str, order: int) -> Callable[..., Facts]:
+    """Of this order; where the option is above 0, of weak order 1 and with noise."""
+    return lambda **chosen: Facts(1, noise=True) if chosen[option] > 0 else Facts(order, gaussian_end=True)
+
+
+SAMPLERS: dict[str, Sampler] = {
     # the probability-flow ODE
-    "euler": euler,
-    "heun": heun,
-    "midpoint": midpoint,
-    "rk4": rk4,
-    "dopri5": dopri5,
-    "ddim": ddim,
-    "edm": edm,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_2s": dpmpp_2s,
-    "dpmpp_3m": partial(exponential, order=3, clock="log_snr"),
-    "unipc": unipc,
-    "deis": partial(exponential, order=3, form="noise", clock="log_snr"),
-    "lms": partial(exponential, order=4, form="noise", clock="ratio"),
-    "exponential": exponential,
-    "bespoke": bespoke,
+    "euler": Sampler(euler, Facts(1, smooth=True)),
+    "heun": Sampler(heun, _runge_kutta(2)),
+    "midpoint": Sampler(midpoint, _runge_kutta(2)),
+    "rk4": Sampler(rk4, _runge_kutta(4)),
+    "dopri5": Sampler(dopri5, Facts()),  # its error follows rtol and atol, not the grid
+    "ddim": Sampler(ddim, lambda eta: Facts(1, noise=eta > 0)),
+    "edm": Sampler(edm, _or_noise("churn", 2)),
+    "dpmpp_2m": Sampler(dpmpp_2m, _or_noise("eta", 2)),
+    "dpmpp_2s": Sampler(dpmpp_2s, Facts(2, gaussian_end=True)),
+    "dpmpp_3m": Sampler(partial(exponential, order=3, clock="log_snr"), _exponential),
+    "unipc": Sampler(partial(exponential, order=2, clock="log_snr", corrector=True, variant="bh2"), _exponential),
+    "deis": Sampler(partial(exponential, order=3, form="noise", clock="log_snr"), _exponential),
+    "lms": Sampler(partial(exponential, order=4, form="noise", clock="ratio"), _exponential),
+    "exponential": Sampler(exponential, _exponential),
+    "bespoke": Sampler(bespoke, Facts(1)),  # without weights; with them it has no order, being made for one grid
     # the reverse SDE
-    "ddpm": ddpm,
-    "dpmpp_2m_sde": partial(dpmpp_2m, eta=1.0),
-    "exponential_sde": exponential_sde,
-    "euler_maruyama": euler_maruyama,
-    "predictor_corrector": predictor_corrector,
-    "restart": restart,
+    "ddpm": Sampler(ddpm, Facts(1, noise=True)),
+    "dpmpp_2m_sde": Sampler(partial(dpmpp_2m, eta=1.0), _or_noise("eta", 2)),
+    "exponential_sde": Sampler(exponential_sde, _or_noise("eta", 1)),
+    "euler_maruyama": Sampler(euler_maruyama, Facts(1, noise=True, smooth=True)),
+    "predictor_corrector": Sampler(predictor_corrector, Facts(1, noise=True)),
+    "restart": Sampler(restart, Facts(2, noise=True)),
 }
+
+
+def facts(spec: str) -> Facts:
+    """The facts of a spec such as "exponential:order=3,corrector=true"."""
+    row = bind(SAMPLERS, spec, "sampler")
+    return row.func.facts(**row.keywords)
+
+
+def walk(
+    sampler: str | Callable[..., Iterator[Tensor]],
+    denoiser: DenoiserLike,
+    x: Batch,
+    times: Tensor,
+    *,
+    draws: Draws | None = None,
+    cond: Mapping[str, Any] = MappingProxyType({}),
+    **given: Any,
+) -> Iterator[Tensor]:
+    """x after every step from x at the first of `times` to the last, in the caller's own mode of gradients.
+
+    sampler: a spec, a row of SAMPLERS, or any function of a Walk. given: its options.
+    """
+    chosen = bind(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
+    return chosen(Walk(denoiser, x, denoiser.path.along(times), draws, cond), **given)
 
 
 def trajectory(
@@ -72,16 +118,15 @@ def trajectory(
 
     start: x at t = 1; drawn from the path's prior unless given. Between two sample sets it must be given.
     """
-    if steps < 1:
-        raise InputError(f"steps must be at least 1; got {steps}.")
-    walk = bind(SAMPLERS, sampler, "sampler")
+    require("steps", steps, 1, whole=True)
     times = grid_times(grid, steps, denoiser.path)
     if start is None and not denoiser.gaussian_end:
         raise InputError("Between two sample sets, sampling starts from points of the second: give them as start.")
     if start is None:
         start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
+    walked = walk(sampler, denoiser, start, times, draws=draws, cond=cond)
     yield float(times[0]), start
-    yield from zip(times[1:].tolist(), _no_grad(walk(denoiser, start, times, draws=draws, **cond)), strict=True)
+    yield from zip(times[1:].tolist(), _no_grad(walked), strict=True)
 
 
 def sample(denoiser: DenoiserLike, shape: tuple[int, ...], **options: Any) -> Tensor:

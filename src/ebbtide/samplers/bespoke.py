@@ -6,33 +6,21 @@ non-stationary solver. Here it is in the x0 form, and a row's weights sum to 1, 
 is exact, fitted well or badly.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..core import mixtures
-from ..core.denoiser import DenoiserLike
-from ..core.paths import Path, Scales
-from ..core.randomness import Draws
-from ..core.targets import Estimate
+from ..core.paths import Scales
 from ..errors import InputError
+from .walks import Walk
 
 Weights = Sequence[Sequence[float]]  # row i has the i + 1 weights of step i's end
 
 
-def bespoke(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    weights: str = "",
-    **cond: Any,
-) -> Iterator[Tensor]:
+def bespoke(walk: Walk, *, weights: str = "") -> Iterator[Tensor]:
     """x_i = A_i x_0 + (α_i - A_i α_0) Σ_{j<i} w_ij x̂₀(x_j, t_j),   A_i = σ_i / σ_0,   Σ_j w_ij = 1.
 
     weights: /w_20/w_30 w_31/…, each row but its last, which is what is missing to 1; without them, DDIM's. mixtures:
@@ -40,17 +28,16 @@ def bespoke(
     One evaluation a step; as many rows as `times` has steps. Between two sample sets x̂₀ is a coordinate of the
     velocity, which serves as well.
     """
-    grid = denoiser.path.along(times)
     if weights == "mixtures":
-        rows = mixtures.table(len(grid) - 1).rows
+        rows = mixtures.table(len(walk.steps)).rows
     else:
-        rows = parse_weights(weights, len(grid) - 1) if weights else ddim_weights(grid)
+        rows = parse_weights(weights, len(walk.steps)) if weights else ddim_weights(walk.grid)
     estimates: list[Tensor] = []
-    start, first = x, grid[0]
-    for now, then, row in zip(grid[:-1], grid[1:], rows, strict=True):
-        estimates.append(denoiser(x, now, **cond).x0)
+    x, first = walk.x, walk.grid[0]
+    for (now, then), row in zip(walk.steps, rows, strict=True):
+        estimates.append(walk.estimate(x, now).x0)
         keep = then.sigma / first.sigma
-        x = start * keep
+        x = walk.x * keep
         for weight, x0 in zip(row, estimates, strict=True):
             if weight:
                 x = torch.add(x, x0, alpha=(then.alpha - keep * first.alpha) * weight)
@@ -83,36 +70,3 @@ def parse_weights(spec: str, steps: int) -> Weights:
 def format_weights(rows: Weights) -> str:
     """The inverse of `parse_weights`."""
     return "/".join(" ".join(f"{weight:.12g}" for weight in row[:-1]) for row in rows)
-
-
-class Probe:
-    """A denoiser that answers the j-th question with 1 for the j-th sample and 0 for all others.
-
-    So a walk's points are, sample by sample, the weights of its estimates.
-    """
-
-    gaussian_end = True
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.asked: list[tuple[float, Tensor]] = []
-
-    def __call__(self, x_t: Tensor, t: Any, /, **cond: Any) -> Estimate:
-        c = self.path.at(t, x_t)
-        x0 = torch.zeros_like(x_t)
-        x0[len(self.asked)] = 1
-        self.asked.append((float(c.t), x_t[:, 0]))
-        return Estimate(x_t, x0, x0=(0.0, 1.0), noise=(1 / c.sigma, -c.alpha / c.sigma))
-
-
-def unrolled(sampler: Callable[..., Iterator[Tensor]], path: Path, times: Tensor, count: int) -> tuple[Tensor, Weights]:
-    """The times at which a deterministic sampler asks (`count` of them) and its weights there: it as a bespoke one."""
-    probe = Probe(path)
-    with torch.no_grad():
-        *_, end = sampler(probe, torch.zeros(count, 1, dtype=torch.float64), times)
-    asked = torch.tensor([time for time, _ in probe.asked] + [float(times[-1])], dtype=torch.float64)
-    first, *grid = path.along(asked)
-    rows = []
-    for i, (c, x) in enumerate(zip(grid, [*(x for _, x in probe.asked[1:]), end[:, 0]], strict=True), 1):
-        rows.append((x[:i] / (c.alpha - c.sigma / first.sigma * first.alpha)).tolist())
-    return asked, rows

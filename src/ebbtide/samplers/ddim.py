@@ -5,18 +5,12 @@ Ho et al. 2020, arXiv:2006.11239, Algorithm 2; Song, Meng & Ermon 2021, arXiv:20
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
-from ..core.paths import Scales
-from ..core.randomness import Draws
-from ..errors import InputError
-from .needs import needed
+from ..core.paths import Batch, Scales
+from ..specs import pick, require
+from .walks import Walk
 
 
 def transition_variance(now: Scales, then: Scales) -> float:
@@ -24,52 +18,36 @@ def transition_variance(now: Scales, then: Scales) -> float:
     return max(now.sigma**2 - (now.alpha * then.sigma / then.alpha) ** 2, 0.0)
 
 
-def ddim(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    eta: float = 0.0,
-    **cond: Any,
-) -> Iterator[Tensor]:
+def ancestral(
+    walk: Walk, x: Batch, now: Scales, then: Scales, address: int, eta: float = 1.0, variance: str = "posterior"
+) -> Batch:
+    """x_s = α_s x̂₀ + √(σ_s² - τ²) ε̂ + √V z,   τ² = η² β̃,   β̃ = β σ_s² / σ_t²;   V = τ², or β; 0 at the last step."""
+    beta = transition_variance(now, then)
+    tau2 = eta**2 * beta * (then.sigma / now.sigma) ** 2
+    x = walk.estimate(x, now).mix(then.alpha, math.sqrt(max(then.sigma**2 - tau2, 0)))
+    return walk.noised(x, math.sqrt(beta if variance == "beta" else tau2), address) if then.sigma > 0 else x
+
+
+def ddim(walk: Walk, *, eta: float = 0.0) -> Iterator[Tensor]:
     """x_s = α_s x̂₀ + √(σ_s² - τ²) ε̂ + τ z,   τ² = η² β̃,   β̃ = β σ_s² / σ_t².
 
     η = 0 is deterministic and of order 1; η = 1 is DDPM with the posterior variance β̃.
     """
-    if not 0 <= eta <= 1:
-        raise InputError(f"ddim: eta must be in [0, 1]; got {eta!r}.")
-    if eta > 0:
-        draws = needed(denoiser, draws, "ddim with eta > 0")
-    for step, (now, then) in enumerate(pairwise(denoiser.path.along(times))):
-        tau2 = eta**2 * transition_variance(now, then) * (then.sigma / now.sigma) ** 2
-        x = denoiser(x, now, **cond).mix(then.alpha, math.sqrt(max(then.sigma**2 - tau2, 0)))
-        if draws is not None and tau2 > 0:
-            x = torch.add(x, draws(step, x), alpha=math.sqrt(tau2))
+    require("ddim: eta", eta, 0, 1)
+    x = walk.x
+    for i, (now, then) in enumerate(walk.steps):
+        x = ancestral(walk, x, now, then, i, eta)
         yield x
 
 
-def ddpm(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    variance: str = "posterior",
-    **cond: Any,
-) -> Iterator[Tensor]:
+def ddpm(walk: Walk, *, variance: str = "posterior") -> Iterator[Tensor]:
     """x_s = E[x_s | x_t, x̂₀] + √V z, with V = β̃ ("posterior") or V = β ("beta") (Ho et al. 2020, Section 3.2).
 
     The mean is DDIM's with τ² = β̃ for either V; the last step, to t = 0, adds no noise. With V = β the samples are
     a little too wide on few steps: β̃/β = σ_s² / σ_t² tends to 1 only as the steps shrink.
     """
-    if variance not in ("posterior", "beta"):
-        raise InputError(f"ddpm: variance must be posterior or beta; got {variance!r}.")
-    draws = needed(denoiser, draws, "ddpm")
-    for step, (now, then) in enumerate(pairwise(denoiser.path.along(times))):
-        beta = transition_variance(now, then)
-        posterior = beta * (then.sigma / now.sigma) ** 2
-        x = denoiser(x, now, **cond).mix(then.alpha, math.sqrt(max(then.sigma**2 - posterior, 0)))
-        if then.sigma > 0:
-            x = torch.add(x, draws(step, x), alpha=math.sqrt(posterior if variance == "posterior" else beta))
+    pick(("posterior", "beta"), variance, "ddpm: variance")
+    x = walk.x
+    for i, (now, then) in enumerate(walk.steps):
+        x = ancestral(walk, x, now, then, i, variance=variance)
         yield x

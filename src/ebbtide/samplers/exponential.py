@@ -16,26 +16,25 @@ estimate is taken for a polynomial:
     x0,    u = σ/(α + σ)      ours: the linear path's own time, so it is finite from pure noise to data
 
 With a corrector (UniPC, Zhao et al. 2023, arXiv:2302.04867, Algorithm 1) the step is taken again once the estimate at
-its end is known, by a polynomial through that one too: one order more for no evaluation more.
+its end is known, by a polynomial through that one too: one order more for no evaluation more. UniPC itself is the x0
+form in u = log(σ/α) with the corrector and its own weights where two estimates are known (see unipc.py).
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
 from ..core.paths import Path, Scales
-from ..core.randomness import Draws
 from ..errors import InputError
-from ..specs import pick
+from ..specs import pick, require
+from .dpm_solver import shrinkage
 from .multistep import Plan, Row, multistep, orders
-from .needs import gaussian_end
 from .ode import MIDPOINT, RALSTON3, RK4
+from .unipc import VARIANTS, unipc_row
+from .walks import Walk
 
 FORMS = ("x0", "noise")
 CLOCKS = ("flow", "log_snr", "ratio", "time")
@@ -45,17 +44,14 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
 def exponential(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
+    walk: Walk,
     *,
-    draws: Draws | None = None,
     order: int = 3,
     form: str = "x0",
     clock: str = "flow",
     corrector: bool = False,
     start: str = "ramp",
-    **cond: Any,
+    variant: str = "adams",
 ) -> Iterator[Tensor]:
     """x_s = A x_t + Σ_j w_j D_j with the last k = `order` estimates D: one evaluation a step.
 
@@ -63,36 +59,55 @@ def exponential(
     start: the first steps know fewer estimates. "ramp" lets the order grow from 1, at no extra evaluation; but the
     first step's error is then of order 2 (3 with the corrector), and so is the walk's. "runge_kutta" takes the first
     steps by such a method, at 1 to 3 extra evaluations each, and the walk has order k (k + 1).
+    variant: "bh1" or "bh2" for UniPC's weights, of the x0 form and the clock log_snr.
     Where α = 0 makes a clock infinite the order is lowered by what it must; towards t = 0, infinite for log_snr, it
     falls to 1 (see multistep.orders).
     """
-    gaussian_end(denoiser, "exponential")
-    if not 1 <= order <= 4:
-        raise InputError(f"exponential: order must be in 1..4; got {order}.")
-    for value, table, name in ((form, FORMS, "form"), (clock, CLOCKS, "clock"), (start, STARTS, "start")):
+    require("exponential: order", order, 1, 4, whole=True)
+    choices = {
+        "form": (form, FORMS),
+        "clock": (clock, CLOCKS),
+        "start": (start, STARTS),
+        "variant": (variant, VARIANTS),
+    }
+    for name, (value, table) in choices.items():
         pick(table, value, f"exponential: {name}")
-    grid = denoiser.path.along(times)
-    plan = adams(denoiser.path, grid, order, form, clock, corrector)
+    if variant != "adams" and (form, clock) != ("x0", "log_snr"):
+        raise InputError(f"exponential: variant {variant} is of form=x0 and clock=log_snr; got {form} and {clock}.")
+    plan = adams(walk.path, walk.grid, order, form, clock, corrector, variant)
     if start == "runge_kutta" and order > 2:
-        first = (_FIRST[order], order - 2) if corrector else (_FIRST[order - 1], order - 1)
-        plan = plan._replace(first=(first[0], min(first[1], len(grid) - 2)))
-    return multistep(denoiser, x, grid, plan, draws, cond)
+        method, count = (_FIRST[order], order - 2) if corrector else (_FIRST[order - 1], order - 1)
+        plan = plan._replace(first=(method, min(count, len(walk.grid) - 2)))
+    return multistep(walk, plan)
 
 
-def adams(path: Path, grid: Sequence[Scales], order: int, form: str, clock: str, corrector: bool) -> Plan:
+def adams(
+    path: Path,
+    grid: Sequence[Scales],
+    order: int,
+    form: str,
+    clock: str,
+    corrector: bool = False,
+    variant: str = "adams",
+) -> Plan:
     """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid."""
-    ratio = np.array([c.ratio for c in grid])
-    clocks = _clock(path, ratio, clock)
+    clocks = _clock(path, np.array([c.ratio for c in grid]), clock)
     integrals = list(_integrals(path, grid, form, clock))
+    own = orders(grid, order) if clock == "log_snr" else [order] * len(integrals)
+
+    def row(i: int, nodes: Sequence[int]) -> Row:
+        if variant == "adams":
+            return _row(*integrals[i], clocks, nodes, i)
+        return unipc_row(grid[i], grid[i + 1], [grid[j] for j in nodes], variant)
+
     predict: list[Row | None] = []
     correct: list[Row | None] = []
-    own = orders(grid, order) if clock == "log_snr" else [order] * len(integrals)
-    for i, (keep, scale, inside) in enumerate(integrals):
+    for i, (keep, *_) in enumerate(integrals):
         past = list(range(i, max(i - own[i], -1), -1))
-        predict.append(_row(keep, scale, inside, clocks, past, i) if math.isfinite(keep) else None)
+        predict.append(row(i, past) if math.isfinite(keep) else None)
         if corrector and i < len(grid) - 2:
             usable = math.isfinite(keep) and math.isfinite(clocks[i])
-            correct.append(_row(keep, scale, inside, clocks, [i + 1, *past], i) if usable else None)
+            correct.append(row(i, [i + 1, *past]) if usable else None)
     return Plan(form, predict, correct)
 
 
@@ -103,7 +118,7 @@ def _integrals(path: Path, grid: Sequence[Scales], form: str, clock: str) -> Ite
     both ends: h = ∞ from α = 0 and to σ = 0, where all the weight is at the end.
     """
     now, then = grid[:-1], grid[1:]
-    fall = np.array([a.alpha * b.sigma / (b.alpha * a.sigma) for a, b in zip(now, then, strict=True)])  # e^{-h}
+    fall = np.array([shrinkage(a, b) for a, b in zip(now, then, strict=True)])  # e^{-h}
     w = fall[:, None] + (1 - fall[:, None]) * (_NODES + 1) / 2
     if form == "x0":
         ratios = np.array([c.ratio for c in then])[:, None] / w

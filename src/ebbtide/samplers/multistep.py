@@ -1,21 +1,19 @@
 """One loop for every multistep method: its plan, a row of numbers for each step, is made before the first evaluation.
 
-A method differs from another only in its rows (exponential.py, dpm_solver.py and unipc.py make them), so a step costs
+A method differs from another only in its rows (exponential.py and dpm_solver.py make them), so a step costs
 the few multiplications it consists of.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
-from ..core.paths import Scales
-from ..core.randomness import Draws
+from ..core.paths import Batch, Scales
 from .ode import EULER, Tableau, stages, step
+from .walks import Walk
 
 
 class Row(NamedTuple):
@@ -56,34 +54,30 @@ def orders(grid: Sequence[Scales], order: int) -> list[int]:
     return found
 
 
-def multistep(
-    denoiser: DenoiserLike, x: Tensor, grid: Sequence[Scales], plan: Plan, draws: Draws | None, cond: dict[str, Any]
-) -> Iterator[Tensor]:
+def multistep(walk: Walk, plan: Plan) -> Iterator[Tensor]:
     """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts."""
     depth = max([1, *[len(row.weights) for row in (*plan.predict, *plan.correct) if row is not None]])
     method, first = plan.first
-    begin = stages(denoiser.path, [c.t for c in grid[: first + 1]], [method] * first, "flow") if first else []
+    begin = stages(walk.path, walk.grid[: first + 1], [method] * first, "flow") if first else []
     history: list[Tensor] = []
-    start = x  # x before the step that is still to be corrected
-    for i, (now, then) in enumerate(pairwise(grid)):
-        estimate = denoiser(x, now, **cond)
+    x = start = walk.x  # start: x before the step that is still to be corrected
+    for i, (now, then) in enumerate(walk.steps):
+        estimate = walk.estimate(x, now)
         history = [estimate.x0 if plan.form == "x0" else estimate.noise, *history[: depth - 1]]
         if i > first and plan.correct and (row := plan.correct[i - 1]) is not None:
             x = _apply(row, start, history)
         start = x
         row = plan.predict[i]
         if i < first:
-            x = step(denoiser, x, begin[i], method, estimate, **cond)
+            x = step(walk.denoiser, x, begin[i], method, estimate, **walk.cond)
         elif row is None:
             x = estimate.mix(then.alpha, then.sigma)
         else:
-            x = _apply(row, x, history)
-            if row.noise and draws is not None:
-                x = torch.add(x, draws(i, x), alpha=row.noise)
+            x = walk.noised(_apply(row, x, history), row.noise, i)
         yield x
 
 
-def _apply(row: Row, x: Tensor, history: Sequence[Tensor]) -> Tensor:
+def _apply(row: Row, x: Batch, history: Sequence[Tensor]) -> Batch:
     x = x * row.keep
     for weight, estimate in zip(row.weights, history, strict=False):
         x.add_(estimate, alpha=weight)

@@ -14,15 +14,13 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..core.denoiser import DenoiserLike
-from ..core.paths import Path, Scales, Time
-from ..core.randomness import Draws
-from ..core.targets import Estimate, velocity
+from ..core.paths import Batch, Path, Scales
+from ..core.targets import Estimate
 from ..specs import pick
-from .needs import gaussian_end
+from .walks import Walk
 
 
 class Tableau(NamedTuple):
@@ -40,12 +38,6 @@ RALSTON3 = Tableau((0.0, 1 / 2, 3 / 4), ((), (1 / 2,), (0.0, 3 / 4)), (2 / 9, 1 
 RK4 = Tableau((0.0, 1 / 2, 1 / 2, 1.0), ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
 
-def slope(denoiser: DenoiserLike, x: Tensor, t: Time, **cond: Any) -> Tensor:
-    """The marginal velocity u_t(x) = α̇ x̂₀ + σ̇ ε̂."""
-    c = denoiser.path.at(t, x)
-    return velocity(c, denoiser(x, c, **cond))
-
-
 class Stage(NamedTuple):
     """One evaluation's place: the scales there, its time on the clock, and y = x / size with slope a x̂₀ + b ε̂."""
 
@@ -56,36 +48,32 @@ class Stage(NamedTuple):
     b: float
 
 
-def stages(path: Path, times: Sequence[float], methods: Sequence[Tableau], clock: str) -> list[list[Stage]]:
+def stages(path: Path, grid: Sequence[Scales], methods: Sequence[Tableau], clock: str) -> list[list[Stage]]:
     """For each step its stages and, last, its end: all scales computed at once."""
-    if clock == "time":
-        ends = times
-    else:
-        ends = [c.sigma / (c.alpha + c.sigma) for c in path.along(times)]
+    ends = [c.t if clock == "time" else c.tau for c in grid]
     places = [
         [end if c == 1 else start + c * (end - start) for c in (*method.c, 1)]
         for (start, end), method in zip(pairwise(ends), methods, strict=True)
     ]
-    flat = torch.tensor([place for row in places for place in row], dtype=torch.float64)
+    flat = [place for row in places for place in row]
     if clock == "time":
         made = iter(Stage(c, c.t, 1.0, c.alpha_dot, c.sigma_dot) for c in path.along(flat))
     else:
-        known = dict(zip(ends, times, strict=True))  # the grid's own times, exactly, where bisection would round
-        found = path.time_of(flat / (1 - flat)).tolist()
-        t = [known.get(place, time) for place, time in zip(flat.tolist(), found, strict=True)]
-        scales = path.along(t)
-        made = iter(Stage(c, tau, c.alpha + c.sigma, -1.0, 1.0) for c, tau in zip(scales, flat.tolist(), strict=True))
+        known = {c.tau: c.t for c in grid}  # the grid's own times, exactly, where bisection would round
+        found = path.time_at(torch.tensor(flat, dtype=torch.float64)).tolist()
+        scales = path.along([known.get(place, t) for place, t in zip(flat, found, strict=True)])
+        made = iter(Stage(c, tau, c.size, -1.0, 1.0) for c, tau in zip(scales, flat, strict=True))
     return [[next(made) for _ in row] for row in places]
 
 
 def step(
     denoiser: DenoiserLike,
-    x: Tensor,
+    x: Batch,
     stages: Sequence[Stage],
     method: Tableau,
     known: Estimate | None = None,
     **cond: Any,
-) -> Tensor:
+) -> Batch:
     """One Runge-Kutta step to the last of `stages`; `known` is the estimate at the first, where it is at hand."""
     first, end = stages[0], stages[-1]
     h, slopes = end.clock - first.clock, [(known or denoiser(x, first.c, **cond)).mix(first.a, first.b)]
@@ -105,70 +93,37 @@ def _advance(x: Tensor, h: float, slopes: Sequence[Tensor], weights: Sequence[fl
     return x
 
 
-def _walk(
-    denoiser: DenoiserLike, x: Tensor, times: Tensor, method: Tableau, last: Tableau, clock: str, cond: dict[str, Any]
-) -> Iterator[Tensor]:
-    if pick(("time", "flow"), clock, "clock") == "flow":
-        gaussian_end(denoiser, "clock=flow")
-    ends = times.tolist()
-    methods = [last if s == 0 else method for s in ends[1:]]
-    for own, places in zip(methods, stages(denoiser.path, ends, methods, clock), strict=True):
-        x = step(denoiser, x, places, own, **cond)
+def runge_kutta(walk: Walk, method: Tableau, last: Tableau, clock: str = "time") -> Iterator[Tensor]:
+    """x after every step of `method`; a step to t = 0 is `last`'s."""
+    pick(("time", "flow"), clock, "clock")
+    methods = [method if c.t else last for c in walk.grid[1:]]
+    x = walk.x
+    for own, places in zip(methods, stages(walk.path, walk.grid, methods, clock), strict=True):
+        x = step(walk.denoiser, x, places, own, **walk.cond)
         yield x
 
 
-def euler(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    **cond: Any,
-) -> Iterator[Tensor]:
+def euler(walk: Walk) -> Iterator[Tensor]:
     """x_s = x_t + (s - t) u_t(x_t). Order 1, one evaluation a step; on the linear path it is DDIM."""
-    return _walk(denoiser, x, times, EULER, EULER, "time", cond)
+    return runge_kutta(walk, EULER, EULER)
 
 
-def heun(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    clock: str = "time",
-    **cond: Any,
-) -> Iterator[Tensor]:
+def heun(walk: Walk, *, clock: str = "time") -> Iterator[Tensor]:
     """x_s = x_t + (s - t) (u_t(x_t) + u_s(x̃_s)) / 2 with x̃_s from Euler (Karras et al. 2022, Algorithm 1).
 
     Order 2, two evaluations a step; the last, to t = 0, is Euler's.
     """
-    return _walk(denoiser, x, times, HEUN, EULER, clock, cond)
+    return runge_kutta(walk, HEUN, EULER, clock)
 
 
-def midpoint(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    clock: str = "time",
-    **cond: Any,
-) -> Iterator[Tensor]:
+def midpoint(walk: Walk, *, clock: str = "time") -> Iterator[Tensor]:
     """x_s = x_t + (s - t) u_m(x̃_m), m = (t + s) / 2, x̃_m from Euler. Order 2, two evaluations a step."""
-    return _walk(denoiser, x, times, MIDPOINT, MIDPOINT, clock, cond)
+    return runge_kutta(walk, MIDPOINT, MIDPOINT, clock)
 
 
-def rk4(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    clock: str = "time",
-    **cond: Any,
-) -> Iterator[Tensor]:
+def rk4(walk: Walk, *, clock: str = "time") -> Iterator[Tensor]:
     """The classical method: slopes at t, twice in the middle, and at s, weighed 1 : 2 : 2 : 1 (Kutta 1901).
 
     Order 4, four evaluations a step; the last, to t = 0, is Ralston's of order 3 with three.
     """
-    return _walk(denoiser, x, times, RK4, RALSTON3, clock, cond)
+    return runge_kutta(walk, RK4, RALSTON3, clock)

@@ -1,56 +1,24 @@
-"""UniPC: predictor and corrector of any order from one linear system (Zhao et al. 2023, arXiv:2302.04867)."""
+"""UniPC's weights (Zhao et al. 2023, arXiv:2302.04867), for the rows of `exponential` that take them.
+
+x_s = (σ_s/σ_t) x_t + α_s (1 - e^{-h}) x̂₀ - α_s B(h) Σ_m ρ_m D_m / r_m (Eq. 9 in the x0 form), D_m = x̂₀ᵐ - x̂₀, where
+ρ solves Σ_m ρ_m r_m^{n-1} = -h n! φ_{n+1}(-h) / B(h), n = 1, 2, … (Eq. 7), r_m = (λ_m - λ_t) / h. From three
+estimates on that is the exact integral of `exponential` in log_snr, whatever B(h) is. With two, ρ is not solved for
+but set to ½ (Section 3.3).
+"""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
 from ..core.paths import Scales
-from ..core.randomness import Draws
-from ..errors import InputError
-from ..specs import pick
 from .dpm_solver import shrinkage
-from .multistep import Plan, Row, multistep, orders
-from .needs import gaussian_end
+from .multistep import Row
+
+VARIANTS = ("adams", "bh1", "bh2")  # the exact integral, or B(h): -h, or e^{-h} - 1
 
 
-def unipc(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    order: int = 2,
-    variant: str = "bh2",
-    **cond: Any,
-) -> Iterator[Tensor]:
-    """x_s = (σ_s/σ_t) x_t + α_s (1 - e^{-h}) x̂₀ - α_s B(h) Σ_m ρ_m D_m / r_m (Eq. 9 in the x0 form), D_m = x̂₀ᵐ - x̂₀.
-
-    ρ solves Σ_m ρ_m r_m^{n-1} = -h n! φ_{n+1}(-h) / B(h), n = 1, 2, … (Eq. 7), r_m = (λ_m - λ_t) / h; two
-    unknowns or one are not solved for but set to ½ (Section 3.3). variant: B(h) is -h ("bh1") or e^{-h} - 1 ("bh2").
-    Order k + 1 with the corrector, one evaluation a step; the ramp of the first steps holds it to 3. Towards σ = 0 the
-    order falls (see multistep.orders). Once three estimates or more are at hand its steps are those of `exponential`
-    with clock log_snr and the corrector.
-    """
-    gaussian_end(denoiser, "unipc")
-    if not 1 <= order <= 4:
-        raise InputError(f"unipc: order must be in 1..4; got {order}.")
-    pick(("bh1", "bh2"), variant, "unipc: variant")
-    grid = denoiser.path.along(times)
-    predict, correct = [], []
-    for i, own in enumerate(orders(grid, order)):
-        past = [grid[j] for j in range(i, max(i - own, -1), -1)]
-        predict.append(_row(grid[i], grid[i + 1], past, variant))
-        if i < len(grid) - 2:
-            correct.append(_row(grid[i], grid[i + 1], [grid[i + 1], *past], variant))
-    return multistep(denoiser, x, grid, Plan("x0", predict, correct), draws, cond)
-
-
-def _row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Row:
+def unipc_row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Row:
     """The step from `now` to `then` through the estimates at `nodes`; `now` is one of them."""
     keep, fall = then.sigma / now.sigma, shrinkage(now, then)
     here = nodes.index(now)

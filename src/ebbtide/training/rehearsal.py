@@ -2,11 +2,12 @@
 
 import torch
 
-from ..core.denoiser import loss_weight
 from ..data.prepared import Prepared
 from ..errors import InputError
+from ..losses.denoise import WEIGHTS
 from ..memory import room
 from ..recipes import Recipe
+from ..specs import bind
 from .build import build_network
 from .trained import Trained
 from .trainer import Trainer
@@ -31,13 +32,12 @@ def rehearse(start: Trained, trainer: Trainer) -> None:
     t = trainer.batch(0)["t"].double().cpu()
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise InputError(f"times {recipe.times!r} must give times in [0, 1]; got {float(t.min())} to {float(t.max())}.")
-    if weight := loss_weight(recipe.weight):
-        value = weight(start.denoiser.path.scales(t.clamp(1e-6, 1 - 1e-6)))
-        if not bool((value.isfinite() & (value >= 0)).all()):
-            raise InputError(
-                f"weight {recipe.weight!r} must give finite weights of at least 0; got {float(value.min())} to "
-                f"{float(value.max())}."
-            )
+    value = bind(WEIGHTS, recipe.weight, "weight")(start.denoiser.path.scales(t.clamp(1e-6, 1 - 1e-6)))
+    if value is not None and not bool((value.isfinite() & (value >= 0)).all()):
+        raise InputError(
+            f"weight {recipe.weight!r} must give finite weights of at least 0; got {float(value.min())} to "
+            f"{float(value.max())}."
+        )
     with torch.no_grad():
         walk = start.trajectory(2)
         next(walk), next(walk)

@@ -24,8 +24,7 @@ from ..exact.fit import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
 from ..networks.observation import conditions
 from ..recipes import Recipe
-from ..samplers import trajectory
-from ..samplers.facts import facts
+from ..samplers import facts, trajectory
 from ..specs import pick
 from . import checkpoint, storage
 from .card import model_card
@@ -220,7 +219,7 @@ class Trained:
                 raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
             return self._own(steps, progress, **how)
         by_itself = sampler is grid is steps is None and how == _AS_TRAINED and self.observation is None
-        if by_itself and not facts(self.recipe.sampler).stochastic:
+        if by_itself and not facts(self.recipe.sampler).noise:
             for one in reversed(self.tuned):
                 if one.weights and one.evaluations == COUNTS[-1]:
                     return Choice(one.sampler, one.grid, one.steps)

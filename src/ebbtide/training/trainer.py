@@ -12,12 +12,14 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..core.couplings import COUPLINGS, posterior_mean
-from ..core.denoiser import Denoiser, loss_weight
+from ..core.couplings import COUPLINGS
+from ..core.denoiser import Denoiser
 from ..core.randomness import generator, keyed
 from ..core.times import TIMES, stratified_draws, uniform_draws
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
+from ..losses.denoise import WEIGHTS
+from ..losses.stable import posterior_mean
 from ..recipes import Recipe
 from ..specs import bind, pick, require
 from .ema import ema_decay
@@ -92,7 +94,7 @@ class Trainer:
         self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
         # A third noise is needed where both ends of a path are given (see Path.between).
         self._coupled = recipe.coupling != "independent" or data.x1 is not None
-        if self._coupled and denoiser.target != "velocity":
+        if self._coupled and not denoiser.predicts_velocity:
             raise InputError(
                 f"Coupled ends need the velocity target, the only one they leave meaningful; got {recipe.target!r}."
             )
@@ -219,7 +221,7 @@ class _Loss(torch.nn.Module):
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe) -> None:
         super().__init__()
-        self.denoiser, self.weight = denoiser, loss_weight(recipe.weight)
+        self.denoiser, self.weight = denoiser, bind(WEIGHTS, recipe.weight, "weight")
 
     def forward(self, **batch: Tensor) -> Tensor:
         return self.denoiser.loss(**batch, weight=self.weight)

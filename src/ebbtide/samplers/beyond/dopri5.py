@@ -6,17 +6,14 @@ does, which may decide whether a step is just good enough: in float32, samples b
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
-from ..core.randomness import Draws
-from ..errors import DivergedError, InputError
-from ..specs import require
-from .ode import Tableau, slope
+from ...errors import DivergedError
+from ...specs import require
+from ..ode import Tableau
+from ..walks import Walk, slope
 
 DOPRI5 = Tableau(
     (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
@@ -41,28 +38,18 @@ _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 
 
 def dopri5(
-    denoiser: DenoiserLike,
-    x: Float[Tensor, " b *d"],
-    times: Float[Tensor, " n"],
-    *,
-    draws: Draws | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    end: float = 1e-5,
-    max_steps: int = 10_000,
-    **cond: Any,
+    walk: Walk, *, rtol: float = 1e-5, atol: float = 1e-5, end: float = 1e-5, max_steps: int = 10_000
 ) -> Iterator[Tensor]:
     """dy/dτ = ε̂ - x̂₀, y = x/(α + σ), τ = σ/(α + σ), each sample's error per step below atol + rtol |y| (its RMS).
 
-    `times` are only where x is read off, by the dense output of order 4. Order 5, six evaluations a step.
+    The grid's times are only where x is read off, by the dense output of order 4. Order 5, six evaluations a step.
     end: at t = 0 the velocity may not exist, so the walk goes to the time where σ/α = `end`, then one DDIM step; the
     error of that is of order end². Raises DivergedError when a sample needs more than max_steps.
     """
     for name, value in (("rtol", rtol), ("atol", atol), ("end", end)):
         require(f"dopri5: {name}", value, above=0)
-    if max_steps < 1:
-        raise InputError(f"dopri5: max_steps must be at least 1; got {max_steps}.")
-    return _walk(_Problem(denoiser, cond, rtol, atol, float(times[0])), x, times.tolist(), end, max_steps)
+    require("dopri5: max_steps", max_steps, 1, whole=True)
+    return _steps(_Problem(walk, rtol, atol), walk.x, [c.t for c in walk.grid], end, max_steps)
 
 
 class _Problem:
@@ -73,19 +60,17 @@ class _Problem:
     it is t itself and y = x.
     """
 
-    def __init__(self, denoiser: DenoiserLike, cond: dict[str, Any], rtol: float, atol: float, first: float) -> None:
-        self.denoiser, self.cond, self.rtol, self.atol = denoiser, cond, rtol, atol
-        self.flow, self.path = denoiser.gaussian_end, denoiser.path
-        self.first = first, self.clock(first)
+    def __init__(self, walk: Walk, rtol: float, atol: float) -> None:
+        self.denoiser, self.cond, self.rtol, self.atol = walk.denoiser, walk.cond, rtol, atol
+        self.flow, self.path = self.denoiser.gaussian_end, walk.path
+        self.first = walk.grid[0].t, self.clock(walk.grid[0].t)
 
     def clock(self, t: float) -> float:
-        c = self.path.along([t])[0]
-        return c.sigma / (c.alpha + c.sigma) if self.flow else t
+        return self.path.along([t])[0].tau if self.flow else t
 
     def size(self, t: float) -> float:
         """x/y at a time."""
-        c = self.path.along([t])[0]
-        return c.alpha + c.sigma if self.flow else 1.0
+        return self.path.along([t])[0].size if self.flow else 1.0
 
     def slope(self, y: Tensor, clock: Tensor, which: Tensor) -> Tensor:
         own = {
@@ -95,9 +80,9 @@ class _Problem:
         if not self.flow:
             return slope(self.denoiser, y, clock, **own)
         first, begin = self.first
-        t = self.path.time_of(clock / (1 - clock)).where(clock != begin, first)  # exactly, where bisection would round
+        t = self.path.time_at(clock).where(clock != begin, first)  # exactly, where bisection would round
         c = self.path.at(t, y)
-        return self.denoiser(y * (c.alpha + c.sigma), c, **own).mix(-1.0, 1.0)
+        return self.denoiser(y * c.size, c, **own).mix(-1.0, 1.0)
 
     def to_data(self, y: Tensor, k: Tensor, t: float) -> Tensor:
         """x at t = 0 by one DDIM step from time t, of whose y the slope is known; in the flow's clock Euler's."""
@@ -110,7 +95,7 @@ class _Problem:
         return (error / scale).flatten(1).square().mean(1).sqrt().double()
 
 
-def _walk(problem: _Problem, x: Tensor, times: list[float], end: float, max_steps: int) -> Iterator[Tensor]:
+def _steps(problem: _Problem, x: Tensor, times: list[float], end: float, max_steps: int) -> Iterator[Tensor]:
     path = problem.path
     last = float(path.time_of(torch.tensor([end], dtype=torch.float64))) if times[-1] == 0 else times[-1]
     finish = problem.clock(last)

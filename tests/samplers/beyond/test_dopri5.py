@@ -14,8 +14,8 @@ from ebbtide.core.randomness import Draws
 from ebbtide.errors import DivergedError, InputError
 from ebbtide.exact.oracle import mixture
 from ebbtide.networks import MLP
-from ebbtide.samplers.adaptive import _ERROR, DOPRI5, dopri5
-from ebbtide.samplers.ode import slope
+from ebbtide.samplers import slope, walk
+from ebbtide.samplers.beyond.dopri5 import _ERROR, DOPRI5
 from problems import PATHS, exact, exact_flow, float64, last, noise_like, oracle
 
 MODES = float64(0.8, -0.6, 0.1)[:, None] * float64(1, -0.5)
@@ -75,7 +75,7 @@ def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
             return (estimate.noise - estimate.x0)[0].numpy()
 
         times, options = float64(0.98, 0.02), {"rtol": tolerance, "atol": tolerance}
-        found = last(dopri5(Counted(), x, times, **options))
+        found = last(walk("dopri5", Counted(), x, times, **options))
         stop = {"step_t": times[1:]}  # or it steps beyond the end, and interpolates
         theirs = torchdiffeq.odeint(field, x, times, method="dopri5", options=stop, **options)[-1]
         (before, first), (after, final) = size(0.98), size(0.02)
@@ -92,10 +92,10 @@ def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
 def test_the_error_follows_the_tolerance():
     """From 1e-3 to 1e-9 on a mixture: always below 30 tolerances; a thousandth of the tolerance is a gain of 100."""
     denoiser, x, times = mixture(Linear(), MODES, 0.3), noise_like(6, 2), float64(1, 0.05)
-    truth = last(dopri5(denoiser, x, times, rtol=1e-12, atol=1e-12))
+    truth = last(walk("dopri5", denoiser, x, times, rtol=1e-12, atol=1e-12))
     errors = {}
     for digits in (3, 5, 6, 7, 9):
-        end = last(dopri5(denoiser, x, times, rtol=10.0**-digits, atol=10.0**-digits))
+        end = last(walk("dopri5", denoiser, x, times, rtol=10.0**-digits, atol=10.0**-digits))
         errors[digits] = float((end - truth).abs().max())
         assert errors[digits] < 30 * 10.0**-digits
     assert errors[6] < errors[3] / 100
@@ -108,7 +108,7 @@ def test_dense_output_is_as_good_as_the_tolerance(name):
     """Read off at 60 times on the way, between steps, against the exact flow of a Gaussian."""
     path, x = PATHS[name], float64(-2, -0.4, 0.3, 2.5)[:, None]
     times = torch.linspace(0.98, 0.02, 61, dtype=torch.float64)
-    for t, found in zip(times[1:], dopri5(oracle(path), x, times, rtol=1e-7, atol=1e-7), strict=True):
+    for t, found in zip(times[1:], walk("dopri5", oracle(path), x, times, rtol=1e-7, atol=1e-7), strict=True):
         truth = exact_flow(path, x, 0.98, float(t))
         torch.testing.assert_close(found, truth, rtol=0, atol=5e-6 * (1 + float(truth.abs().max())))
 
@@ -117,8 +117,8 @@ def test_dense_output_is_as_good_as_the_tolerance(name):
 def test_where_it_is_read_costs_nothing_and_changes_nothing(read):
     few, many = (velocity(lambda x, t: (5 * t).sin() * x) for _ in range(2))
     x = noise_like(3, 2)
-    once = last(dopri5(few, x, float64(1, 0)))
-    assert torch.equal(once, last(dopri5(many, x, torch.linspace(1, 0, read + 1, dtype=torch.float64))))
+    once = last(walk("dopri5", few, x, float64(1, 0)))
+    assert torch.equal(once, last(walk("dopri5", many, x, torch.linspace(1, 0, read + 1, dtype=torch.float64))))
     assert few.network.calls == many.network.calls
 
 
@@ -126,7 +126,9 @@ def test_a_cubic_velocity_is_exact_between_steps_and_at_the_end():
     """u = 4 t³ - 2 t, so x(t) = x₁ + t⁴ - t²: a quartic, which the dense output holds whatever the tolerance."""
     denoiser, x = velocity(lambda x, t: 4 * t**3 - 2 * t + 0 * x), noise_like(3, 2)
     times = torch.linspace(1, 0, 24, dtype=torch.float64)
-    for t, found in zip(times[1:].tolist(), dopri5(denoiser, x, times, rtol=1e-2, atol=1e-2, end=1e-9), strict=True):
+    for t, found in zip(
+        times[1:].tolist(), walk("dopri5", denoiser, x, times, rtol=1e-2, atol=1e-2, end=1e-9), strict=True
+    ):
         torch.testing.assert_close(found, x + t**4 - t**2, rtol=0, atol=1e-12)
 
 
@@ -145,9 +147,9 @@ def test_a_sample_is_its_own():
     denoiser = mixture(Linear(), MODES, 0.05)
     x = torch.cat([noise_like(5, 2), 30 * noise_like(1, 2, seed=9)])
     times = torch.linspace(1, 0, 7, dtype=torch.float64)
-    together = torch.stack(list(dopri5(denoiser, x, times)))
+    together = torch.stack(list(walk("dopri5", denoiser, x, times)))
     for i in range(len(x)):
-        alone = torch.stack(list(dopri5(denoiser, x[i : i + 1], times)))
+        alone = torch.stack(list(walk("dopri5", denoiser, x[i : i + 1], times)))
         torch.testing.assert_close(alone[:, 0], together[:, i], rtol=1e-12, atol=1e-12)
 
 
@@ -160,25 +162,25 @@ def test_conditions_follow_their_samples():
             nn.init.normal_(parameter, std=0.3)
     denoiser, x, label = Denoiser(network.double(), Linear()), noise_like(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     with torch.no_grad():
-        together = last(dopri5(denoiser, x, float64(1, 0.4, 0), label=label))
+        together = last(walk("dopri5", denoiser, x, float64(1, 0.4, 0), cond={"label": label}))
         for i in range(6):
-            alone = last(dopri5(denoiser, x[i : i + 1], float64(1, 0.4, 0), label=label[i : i + 1]))
+            alone = last(walk("dopri5", denoiser, x[i : i + 1], float64(1, 0.4, 0), cond={"label": label[i : i + 1]}))
             torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=1e-10)
-        other = last(dopri5(denoiser, x, float64(1, 0.4, 0), label=label.flip(0)))
+        other = last(walk("dopri5", denoiser, x, float64(1, 0.4, 0), cond={"label": label.flip(0)}))
     assert float((together - other).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("path", [Linear(), Bridge(0.5)], ids=["linear", "bridge"])
 def test_two_sample_sets_need_only_a_velocity(path):
     denoiser = velocity(lambda x, t: (x - 5) / t, path, gaussian_end=False)
-    end = last(dopri5(denoiser, noise_like(3, 2), float64(1, 0.7, 0)))
+    end = last(walk("dopri5", denoiser, noise_like(3, 2), float64(1, 0.7, 0)))
     torch.testing.assert_close(end, torch.full((3, 2), 5.0, dtype=torch.float64), rtol=0, atol=1e-3)
 
 
 def test_images_in_single_precision():
     x = noise_like(3, 2, 4, 4)
     single, double = (
-        list(dopri5(oracle_of(x), x.to(kind), float64(1, 0.5, 0))) for kind in (torch.float32, torch.float64)
+        list(walk("dopri5", oracle_of(x), x.to(kind), float64(1, 0.5, 0))) for kind in (torch.float32, torch.float64)
     )
     for one, other in zip(single, double, strict=True):
         assert one.dtype == torch.float32
@@ -196,14 +198,14 @@ def test_whole_walks_arrive(name):
     path, x = PATHS[name], float64(-1.5, 0.2, 2)[:, None]
     x = path.prior(x)
     tolerance, error = (1e-8, 1e-6) if name in SMOOTH else (1e-5, 2e-3)
-    end = last(dopri5(exact(path, "v"), x, float64(1, 0.3, 0), rtol=tolerance, atol=tolerance))
+    end = last(walk("dopri5", exact(path, "v"), x, float64(1, 0.3, 0), rtol=tolerance, atol=tolerance))
     torch.testing.assert_close(end, exact_flow(path, x, 1.0, 0.0), rtol=0, atol=error)
 
 
 def test_the_start_is_not_written_into_and_walks_are_kept():
     x = noise_like(4, 2)
     copy, kept = x.clone(), []
-    for found in dopri5(oracle(Linear(), 2), x, float64(1, 0.9, 0.5, 0)):
+    for found in walk("dopri5", oracle(Linear(), 2), x, float64(1, 0.9, 0.5, 0)):
         kept.append((found, found.clone()))
     assert torch.equal(x, copy)
     assert all(torch.equal(found, then) for found, then in kept)
@@ -211,7 +213,7 @@ def test_the_start_is_not_written_into_and_walks_are_kept():
 
 def test_draws_are_ignored():
     x = noise_like(4, 2)
-    ends = [last(dopri5(oracle(Linear(), 2), x, float64(1, 0), draws=d)) for d in (None, Draws.first(4, 1))]
+    ends = [last(walk("dopri5", oracle(Linear(), 2), x, float64(1, 0), draws=d)) for d in (None, Draws.first(4, 1))]
     assert torch.equal(*ends)
 
 
@@ -222,7 +224,7 @@ def test_draws_are_ignored():
 )
 def test_what_takes_too_many_steps_is_given_up(function):
     with pytest.raises(DivergedError, match=r"^dopri5 needs more than 25 steps; loosen rtol and atol\.$"):
-        last(dopri5(velocity(function), noise_like(2, 1), float64(1, 0.1), max_steps=25, rtol=1e-9, atol=1e-9))
+        last(walk("dopri5", velocity(function), noise_like(2, 1), float64(1, 0.1), max_steps=25, rtol=1e-9, atol=1e-9))
 
 
 @pytest.mark.parametrize("since", [2.0, 0.5])
@@ -230,7 +232,7 @@ def test_what_takes_too_many_steps_is_given_up(function):
 def test_a_velocity_that_is_not_finite_is_an_error(since, value):
     denoiser = velocity(lambda x, t: torch.where(t < since, value, 0.1) + 0 * x)
     with pytest.raises(DivergedError, match=r"^dopri5: a velocity is not finite\.$"):
-        last(dopri5(denoiser, noise_like(2, 1), float64(1, 0)))
+        last(walk("dopri5", denoiser, noise_like(2, 1), float64(1, 0)))
 
 
 @pytest.mark.parametrize(
@@ -244,13 +246,13 @@ def test_a_velocity_that_is_not_finite_is_an_error(since, value):
 )
 def test_bad_options_are_one_sentence(options, says):
     with pytest.raises(InputError, match=says):
-        next(dopri5(oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
+        next(walk("dopri5", oracle(Linear()), noise_like(1, 1), float64(1, 0), **options))
 
 
 def test_errors_are_averaged_over_elements():
     """Sixteen elements alike take the steps of one; an error summed over them would take shorter steps."""
     path, x = PATHS["linear"], float64(-1, 0.2, 2)[:, None]
     one, many = (
-        last(dopri5(oracle(path, dim=n), x.expand(3, n), float64(1, 0), rtol=1e-3, atol=1e-3)) for n in (1, 16)
+        last(walk("dopri5", oracle(path, dim=n), x.expand(3, n), float64(1, 0), rtol=1e-3, atol=1e-3)) for n in (1, 16)
     )
     torch.testing.assert_close(many, one.expand(3, 16), rtol=1e-12, atol=1e-12)

@@ -1,44 +1,18 @@
-"""What samplers can't do without is said in one sentence."""
+"""A mask is a tensor of bools, and nothing else."""
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
+from ebbtide.inverse.masks import boolean
 from ebbtide.inverse.posterior import masked
 from ebbtide.inverse.repaint import repaint
-from ebbtide.samplers.needs import boolean, gaussian_end, needed
+from ebbtide.samplers import walk
 from problems import float64, last, oracle
-
-BETWEEN = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
-
-
-def test_a_gaussian_end_is_enough():
-    draws = Draws.first(2, 0)
-    gaussian_end(oracle(Linear()), "this")
-    assert needed(oracle(Linear()), draws, "this") is draws
-
-
-@pytest.mark.parametrize(
-    "ask", [lambda: gaussian_end(BETWEEN, "this"), lambda: needed(BETWEEN, Draws.first(1, 0), "this")]
-)
-def test_two_sample_sets_are_refused(ask):
-    says = (
-        r"^this needs a path from Gaussian noise: between two sample sets there is only a velocity; "
-        r"use an ODE sampler such as euler or heun\.$"
-    )
-    with pytest.raises(InputError, match=says):
-        ask()
-
-
-def test_no_draws_are_refused():
-    with pytest.raises(InputError, match=r"^this is stochastic and needs draws=Draws\.first\(n, seed\)\.$"):
-        needed(oracle(Linear()), None, "this")
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
@@ -51,7 +25,7 @@ def test_a_mask_of_anything_but_bools_is_refused(dtype, monkeypatch):
         masked(known, mask.to(dtype))
     times, draws = float64(1, 0.5, 0), Draws.first(1, 0)
     with pytest.raises(InputError, match="bools"):
-        last(repaint(oracle(Linear(), 4), known, times, draws=draws, known=known, mask=mask.to(dtype)))
+        last(walk(repaint, oracle(Linear(), 4), known, times, draws=draws, known=known, mask=mask.to(dtype)))
 
 
 @pytest.mark.parametrize("mask", [[True], np.ones(1, bool), None, 1, "known"], ids=lambda mask: type(mask).__name__)
