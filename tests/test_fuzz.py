@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from ebbtide.core.couplings import COUPLINGS
-from ebbtide.core.denoiser import WEIGHTS, Denoiser, loss_weight
+from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import PATHS, Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import TARGETS
@@ -27,6 +27,7 @@ from ebbtide.core.times import GRIDS, TIMES, grid_times
 from ebbtide.data import images, load
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
+from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.samplers import SAMPLERS, sample
@@ -152,7 +153,7 @@ def use(rng, what):
     elif what == "times":
         bind(TIMES, spec(rng, TIMES), "times")(torch.rand(5), Linear())
     elif what == "weight":
-        weight = loss_weight(spec(rng, WEIGHTS))
+        weight = bind(WEIGHTS, spec(rng, WEIGHTS), "weight")
         assert weight is None or weight(Linear().at(torch.full((2,), 0.5), torch.zeros(2, 1))) is not None
     elif what == "target":
         exact(Linear(), spec(rng, TARGETS))(torch.randn(2, 1), 0.5)

@@ -10,29 +10,29 @@ from ebbtide.errors import InputError
 from ebbtide.samplers.ddim import ddim
 
 
-def walk(denoiser, x, times, *, draws=None):
-    yield from ddim(denoiser, x, times)
+def walk(walk):
+    yield from ddim(walk)
 
 
-def declared(denoiser, x, times, *, draws=None):
-    yield from ddim(denoiser, x, times)
+def declared(walk):
+    yield from ddim(walk)
 
 
 declared.order = 2
 
 
-def lazy(denoiser, x, times, *, draws=None):
-    for _ in times[1:]:
-        yield x
+def lazy(walk):
+    for _ in walk.steps:
+        yield walk.x
 
 
-def breaks(denoiser, x, times, *, draws=None):
-    yield x + x.new_ones(7)
+def breaks(walk):
+    yield walk.x + walk.x.new_ones(7)
 
 
-def refuses(denoiser, x, times, *, draws=None):
+def refuses(walk):
     raise InputError("refuses: not today.")
-    yield x
+    yield walk.x
 
 
 number = 3

@@ -13,7 +13,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import score
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian
-from ebbtide.samplers import ddim, euler, sample
+from ebbtide.samplers import sample, walk
 from problems import PATHS, exact, float64, last, noise_like
 
 NULL = 3
@@ -118,8 +118,8 @@ def test_it_passes_for_a_denoiser():
     assert wrapped.gaussian_end is True
     between = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
     assert ClassifierFree(between, 2.0, NULL).gaussian_end is False
-    walk = euler(wrapped, X, float64(1, 0.5, 0), label=LABEL)
-    assert bool(last(walk).isfinite().all())
+    walked = walk("euler", wrapped, X, float64(1, 0.5, 0), cond={"label": LABEL})
+    assert bool(last(walked).isfinite().all())
 
 
 def test_other_conditions_are_passed_on():
@@ -210,7 +210,7 @@ def ends(weight, strong, weak):
     wrapped = Autoguidance(
         gaussian(path, float64(strong[0]), strong[1]), gaussian(path, float64(weak[0]), weak[1]), weight
     )
-    x = last(ddim(wrapped, float64(0, 1)[:, None], torch.linspace(1, 0, 2001, dtype=torch.float64)))
+    x = last(walk("ddim", wrapped, float64(0, 1)[:, None], torch.linspace(1, 0, 2001, dtype=torch.float64)))
     return float(x[0]), float(x[1] - x[0])
 
 

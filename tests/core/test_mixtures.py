@@ -11,12 +11,11 @@ from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import mixture
 from ebbtide.exact.tune import reference
-from ebbtide.samplers import SAMPLERS
-from ebbtide.specs import bind
+from ebbtide.samplers import walk
 from problems import PATHS, last, noise_like
 
 MODES = mixture(Linear(), noise_like(5, 2, seed=3), 0.2)
-WALK = bind(SAMPLERS, "bespoke:weights=mixtures", "sampler")
+OWN = "bespoke:weights=mixtures"
 
 
 def test_a_table_is_a_triangle_whose_rows_sum_to_1():
@@ -35,13 +34,13 @@ def test_the_tables_are_better_than_what_they_replace(name):
     oracle, start = replace(MODES, path=path), path.prior(noise_like(200, 2, seed=8))
     truth, _ = reference(oracle, start, 100, {})
 
-    def median(walk, grid, steps):
-        return float((last(walk(oracle, start, grid_times(grid, steps, path))) - truth).norm(dim=1).median())
+    def median(spec, grid, steps):
+        return float((last(walk(spec, oracle, start, grid_times(grid, steps, path))) - truth).norm(dim=1).median())
 
     for steps in stored():
         own, ddim, unipc = (
-            median(walk, grid, steps)
-            for walk, grid in ((WALK, "mixtures"), (SAMPLERS["ddim"], "flow_power"), (SAMPLERS["unipc"], "flow_power"))
+            median(spec, grid, steps)
+            for spec, grid in ((OWN, "mixtures"), ("ddim", "flow_power"), ("unipc", "flow_power"))
         )
         assert own < ddim * (1.01 if steps < 3 else 0.7), steps
         assert own < unipc or steps < 5, steps
@@ -52,4 +51,4 @@ def test_there_are_no_other_tables():
     nodes = torch.tensor(table(20).nodes, dtype=torch.float64)
     torch.testing.assert_close(grid_times("mixtures", 40, Linear())[::2], nodes, rtol=0, atol=1e-12)
     with pytest.raises(InputError, match=r"there are tables of 1 to 20 steps; got 21\.$"):
-        last(WALK(MODES, noise_like(2, 2), grid_times("mixtures", 21, Linear())))
+        last(walk(OWN, MODES, noise_like(2, 2), grid_times("mixtures", 21, Linear())))

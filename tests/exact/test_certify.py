@@ -1,18 +1,19 @@
 """The certificates themselves: every sampler keeps its promises on every path; and what breaks one is found out."""
 
 import json
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
 import torch
-from ebbtide.samplers.facts import Facts, facts
 
 from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
 from ebbtide.exact import certify as certificates
 from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
-from ebbtide.samplers import SAMPLERS, ddpm, euler
+from ebbtide.samplers import SAMPLERS, Facts, facts
+from ebbtide.samplers.ddim import ddpm
 from ebbtide.samplers.dpm_solver import dpmpp_2m
+from ebbtide.samplers.ode import euler
 from problems import PATHS
 
 
@@ -47,31 +48,33 @@ def test_every_sampler_keeps_its_promises_on_the_other_paths(spec, path):
     assert not failed(certify(spec, (path,)))
 
 
-def wrong_sigma(denoiser, x, times, *, draws=None):
+def wrong_sigma(walk):
     """DDIM with σ_t where σ_s belongs."""
-    for now, then in pairwise(denoiser.path.along(times)):
-        x = denoiser(x, now).mix(then.alpha, now.sigma)
+    x = walk.x
+    for now, then in walk.steps:
+        x = walk.estimate(x, now).mix(then.alpha, now.sigma)
         yield x
 
 
-def too_noisy(denoiser, x, times, *, draws=None):
+def too_noisy(walk):
     """DDPM that adds a little more noise after each step."""
-    for i in range(len(times) - 1):
-        (x,) = ddpm(denoiser, x, times[i : i + 2], draws=draws)
-        x = x + 0.05 * float(times[i + 1] > 0) * draws(1000 + i, x)
+    x = walk.x
+    for i, (now, then) in enumerate(walk.steps):
+        (x,) = ddpm(replace(walk, x=x, grid=[now, then]))
+        x = walk.noised(x, 0.05 * float(then.t > 0), 1000 + i)
         yield x
 
 
-def a_tenth_too_wide(denoiser, x, times, *, draws=None):
+def a_tenth_too_wide(walk):
     """DDPM whose last step stretches its samples to a variance of 1.1 times what it should be."""
-    for end in ddpm(denoiser, x, times, draws=draws):
+    for end in ddpm(walk):
         yield end
     yield 1.1**0.5 * end
 
 
 def test_a_variance_a_tenth_off_is_seen_by_moments_and_by_distance():
     """As DDPM's own isn't: moments and distances each see it."""
-    path, promised = Linear(), Facts(1, stochastic=True)
+    path, promised = Linear(), Facts(1, noise=True)
     for sampler, kept in ((ddpm, True), (a_tenth_too_wide, False)):
         std = [check for check in moments(sampler, path, "linear", promised) if "std at 200" in check.name]
         assert [check.passed for check in (*std, *distances(sampler, path, "linear"))] == [kept, kept]
@@ -80,13 +83,13 @@ def test_a_variance_a_tenth_off_is_seen_by_moments_and_by_distance():
 def test_a_wrong_sampler_is_found_out():
     assert failed(certify(wrong_sigma, ("linear",), Facts(1)))
     assert failed(certify(euler, ("linear",), Facts(2)))
-    assert failed(certify(too_noisy, ("linear",), Facts(1, stochastic=True)))
+    assert failed(certify(too_noisy, ("linear",), Facts(1, noise=True)))
     assert not failed(certify(dpmpp_2m, ("linear",), Facts(2)))
 
 
 def test_a_sampler_that_breaks_is_a_failed_check():
-    def broken(denoiser, x, times, *, draws=None):
-        yield x + torch.ones(7)
+    def broken(walk):
+        yield walk.x + torch.ones(7)
 
     (check,) = failed(certify(broken, ("linear",), Facts(1)))
     assert check.name == "runs"
@@ -117,7 +120,7 @@ def test_json_has_every_check():
 
 
 def test_functions_are_loaded_by_name(tmp_path, monkeypatch):
-    (tmp_path / "of_my_own.py").write_text("def walk(denoiser, x, times, *, draws=None):\n    yield x\n")
+    (tmp_path / "of_my_own.py").write_text("def walk(walk):\n    yield walk.x\n")
     monkeypatch.chdir(tmp_path)
     assert load("of_my_own:walk").__name__ == "walk"
     for name in ("of_my_own:run", "nowhere:walk"):

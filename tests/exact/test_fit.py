@@ -23,9 +23,8 @@ from ebbtide.exact.tune import reference
 from ebbtide.exact.tuned import read_tuned, write_tuned
 from ebbtide.kinds.runs import from_pretrained, train_recipe as train
 from ebbtide.recipes import ddpm, flow
-from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers import walk
 from ebbtide.samplers.bespoke import parse_weights
-from ebbtide.specs import bind
 from ebbtide.training import solver as own_solver
 from ebbtide.training.solver import for_run, kept
 from problems import PATHS, last, noise_like
@@ -38,7 +37,7 @@ SHORT = Plan(64, 0, 64, 24, 3)
 def walked(tuned, denoiser, start):
     times = grid_times(tuned.grid, tuned.steps, denoiser.path)
     with torch.no_grad():
-        return last(bind(SAMPLERS, tuned.sampler, "sampler")(denoiser, start, times))
+        return last(walk(tuned.sampler, denoiser, start, times))
 
 
 def rows_of(tuned):
@@ -127,7 +126,7 @@ def test_it_beats_every_usual_solver_and_generalises():
         n = tuned.evaluations
         for sampler, grid, steps in (("unipc", "flow_power", n), ("heun", "quadratic", n // 2), ("ddim", "uniform", n)):
             times = grid_times(grid, steps, Linear())
-            usual = (last(bind(SAMPLERS, sampler, "sampler")(MODES, fresh, times)) - truth).norm(dim=1)
+            usual = (last(walk(sampler, MODES, fresh, times)) - truth).norm(dim=1)
             assert found.median() < usual.median() / 4, (n, sampler)
         assert float(found.median()) < 10 * tuned.median
         assert tuned.rms < tuned.usual  # the table of mixtures

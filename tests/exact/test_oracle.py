@@ -9,7 +9,7 @@ import torch
 from ebbtide.core.paths import DDPM, Linear
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import finite, gaussian, mixture
-from ebbtide.samplers.ode import rk4
+from ebbtide.samplers import walk
 from problems import MEAN, PATHS, STD, exact_flow, float64, last, noise_like, oracle
 
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -160,7 +160,7 @@ def test_a_full_covariance_is_regression_on_what_is_seen(path, t):
 def test_the_flow_of_a_full_covariance_matches_fine_runge_kutta(path):
     truth, x = gaussian(path, float64(1, 2, -1), COVARIANCE), 0.9 * noise_like(5, 3)
     times = torch.linspace(0.9, 0.1, 401).double()
-    found = last(rk4(truth, x, times, clock="flow"))
+    found = last(walk("rk4:clock=flow", truth, x, times))
     torch.testing.assert_close(truth.flow(x, 0.9, 0.1), found, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(truth.flow(truth.flow(x, 0.9, 0.1), 0.1, 0.9), x)
 

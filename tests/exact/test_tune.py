@@ -11,7 +11,7 @@ from ebbtide.errors import InputError
 from ebbtide.exact.certify import modes, starts
 from ebbtide.exact.tune import FAMILIES, FIT, TIME_FAMILIES, evaluations, reference, steps_within, tune
 from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
-from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers import SAMPLERS, walk
 from ebbtide.specs import bind
 from problems import last, oracle
 
@@ -54,7 +54,7 @@ def test_the_winner_is_better_than_the_usual():
     assert stages[-1] == 1
     fresh = starts(denoiser, 300)
     truth, _ = reference(denoiser, fresh, 400, {})
-    for x in bind(SAMPLERS, found.sampler, "sampler")(denoiser, fresh, grid_times(found.grid, found.steps, Linear())):
+    for x in walk(found.sampler, denoiser, fresh, grid_times(found.grid, found.steps, Linear())):
         end = x
     assert float((end - truth).norm(dim=1).median()) < 3 * found.median
 
@@ -65,7 +65,7 @@ def test_what_is_reported_is_of_the_starts_that_judge():
     found = tune(denoiser, start, 5, **given)
     truth, _ = reference(denoiser, start, 40, {})
     times = grid_times(found.grid, found.steps, Linear())
-    *_, end = bind(SAMPLERS, found.sampler, "sampler")(denoiser, start, times)
+    *_, end = walk(found.sampler, denoiser, start, times)
     off = (end - truth).norm(dim=1)
     assert found.rms == pytest.approx(float(off[3::4].square().mean().sqrt()), rel=1e-9)
     assert found.median == pytest.approx(float(off[3::4].median()), rel=1e-9)
@@ -76,8 +76,8 @@ def test_what_is_reported_is_of_the_starts_that_judge():
 def errors(found, denoiser, start):
     """RMS and median over the starts that were fitted."""
     truth, _ = reference(denoiser, start, 400, {})
-    walk = bind(SAMPLERS, found.sampler, "sampler")(denoiser, start, grid_times(found.grid, found.steps, Linear()))
-    off = (last(walk) - truth).norm(dim=1)[FIT]
+    walked = walk(found.sampler, denoiser, start, grid_times(found.grid, found.steps, Linear()))
+    off = (last(walked) - truth).norm(dim=1)[FIT]
     return {"rms": float(off.square().mean().sqrt()), "median": float(off.median())}
 
 

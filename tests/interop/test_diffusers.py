@@ -14,6 +14,7 @@ import diffusers
 import pytest
 import torch
 
+from ebbtide import samplers
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.guidance import Bounded
 from ebbtide.core.paths import DDPM, VE, Linear, Scales
@@ -22,8 +23,7 @@ from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian, mixture
 from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
-from ebbtide.samplers import SAMPLERS, trajectory
-from ebbtide.specs import bind
+from ebbtide.samplers import trajectory
 from problems import float64, last, noise_like
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers deprecates at import, and converting warns by design
@@ -132,7 +132,7 @@ def walk(scheduler, oracle, start, steps, *, clock=None, **options):
 
 def follow(spec, oracle, walked):
     """Our sampler on the same times, from the same x, with the same noise."""
-    steps = bind(SAMPLERS, spec, "sampler")(oracle, walked.states[0], walked.times, draws=walked.draws)
+    steps = samplers.walk(spec, oracle, walked.states[0], walked.times, draws=walked.draws)
     return [walked.states[0], *steps]
 
 
@@ -290,7 +290,7 @@ def data(path, mean=0.7, std=0.5):
 def ours(spec, oracle, start, grid, steps):
     """Our sampler from the same noise, on a grid of ours."""
     times = grid_times(grid, steps, oracle.path)
-    return last(bind(SAMPLERS, spec, "sampler")(oracle, start, times, draws=Draws.first(len(start), 3)))
+    return last(samplers.walk(spec, oracle, start, times, draws=Draws.first(len(start), 3)))
 
 
 def rms(x, y):
@@ -370,7 +370,7 @@ def test_a_walk_ends_where_the_published_constant_does(name, config, steps, publ
     generator = torch.manual_seed(0)
     draws = Replay(0, torch.arange(4), tuple(torch.randn(start.shape, generator=generator) for _ in range(steps)))
     start = alphas[0] * (path.prior(start) if keeps_ratio or "EDM" in name else start)
-    walked = bind(SAMPLERS, spec, "sampler")(denoiser, start, times, draws=draws)
+    walked = samplers.walk(spec, denoiser, start, times, draws=draws)
     for x, alpha in zip(walked, alphas[1:], strict=True):
         x.mul_(alpha)
     assert float(x.abs().sum()) == pytest.approx(published, rel=2e-5, abs=0.768 if name.startswith("DPM") else 0.01)
@@ -529,7 +529,7 @@ class TestDeviations:
             scheduler.scale_model_input(x, timestep)
             x = scheduler.step(oracle(c.alpha * x, c).noise, timestep, x).prev_sample
         exact = oracle.flow(z, 1.0, 0.0)
-        own = rms(last(SAMPLERS["lms"](oracle, middle, whole.times[10:])), exact)
+        own = rms(last(samplers.walk("lms", oracle, middle, whole.times[10:])), exact)
         show("LMS's error from the middle of 20 steps", rms(x, exact), own)
         assert rms(x, exact) > 10 * own
 

@@ -12,8 +12,7 @@ from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian
 from ebbtide.inverse.chunking import Previous, real_time, soft_mask
 from ebbtide.inverse.posterior import PiGDM, masked
-from ebbtide.samplers import SAMPLERS
-from ebbtide.samplers.ode import euler
+from ebbtide.samplers import walk
 from problems import float64, last, noise_like
 
 H, CORRELATION = 8, 0.9
@@ -44,7 +43,9 @@ def mean_and_std(denoiser, previous, steps, **options):
     """What Euler, affine in its start, makes of N(0, I)."""
     start = torch.cat([torch.zeros(1, H), torch.eye(H)]).double()[..., None]
     previous = Previous(previous.actions[:1].expand(H + 1, H, 1), previous.weights[:1].expand(H + 1, H))
-    end = last(euler(real_time(denoiser, previous, **options), start, torch.linspace(1, 0, steps + 1).double()))[..., 0]
+    end = last(
+        walk("euler", real_time(denoiser, previous, **options), start, torch.linspace(1, 0, steps + 1).double())
+    )[..., 0]
     return end[0], (end[1:] - end[:1]).square().sum(0).sqrt()
 
 
@@ -168,14 +169,14 @@ def test_soft_actions_are_followed_the_less_the_softer():
 @pytest.fixture(scope="module")
 def fine():
     denoiser = real_time(smooth(), committed([1.0, 0.5], 1), solve=2)
-    return last(SAMPLERS["rk4"](denoiser, noise_like(1, H, 1), torch.linspace(1, 0, 41).double()))
+    return last(walk("rk4", denoiser, noise_like(1, H, 1), torch.linspace(1, 0, 41).double()))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "midpoint", "rk4", "ddim", "dpmpp_2m", "unipc", "dopri5"])
 def test_every_ode_sampler_takes_it(sampler, fine):
     """They all keep the prefix, and agree with a fine walk on the rest."""
     denoiser = real_time(smooth(), committed([1.0, 0.5], 1), solve=2)
-    found = last(SAMPLERS[sampler](denoiser, noise_like(1, H, 1), torch.linspace(1, 0, 21).double()))
+    found = last(walk(sampler, denoiser, noise_like(1, H, 1), torch.linspace(1, 0, 21).double()))
     torch.testing.assert_close(found, fine, rtol=0, atol=0.1 if sampler in ("euler", "ddim") else 0.01)
     torch.testing.assert_close(found[0, :2, 0], float64(1.0, 0.5), rtol=0, atol=1e-3)
 
@@ -193,9 +194,11 @@ def test_a_network_is_asked_with_gradients_though_sampling_has_none():
 
     denoiser = Denoiser(Follows(), Linear())
     previous = Previous(torch.ones(2, H, 1), soft_mask(H, 2, 3).expand(2, H))
-    walk = euler(real_time(denoiser, previous), torch.zeros(2, H, 1), torch.linspace(1, 0, 6), shift=1.0)
+    walked = walk(
+        "euler", real_time(denoiser, previous), torch.zeros(2, H, 1), torch.linspace(1, 0, 6), cond={"shift": 1.0}
+    )
     with torch.no_grad():
-        end = last(walk)
+        end = last(walked)
     assert end.dtype == torch.float32
     assert not end.requires_grad
     assert denoiser.network.layer.weight.grad is None

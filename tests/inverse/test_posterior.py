@@ -15,8 +15,7 @@ from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import finite, gaussian, mixture
 from ebbtide.inverse.posterior import DPS, TMPD, Measurement, PiGDM, conjugate_gradients, masked, resampled
-from ebbtide.samplers import SAMPLERS, ddim, ddpm, sample
-from ebbtide.samplers.ode import heun
+from ebbtide.samplers import sample, walk
 from problems import PATHS, exact, float64, last, noise_like
 
 N, M = 4, 2
@@ -127,7 +126,7 @@ def test_samples_with_tmpd_follow_the_posterior(path, std):
     """Heun with 100 steps: exactly the walk with the posterior's own denoiser, and its mean and covariance to 1e-3."""
     path = PATHS[path]
     mean, covariance = regression(A, Y[0], std**2 * torch.eye(M, dtype=torch.float64))
-    found = affine(lambda x: heun(TMPD(prior(path), measure(std)), x, UNIFORM))
+    found = affine(lambda x: walk("heun", TMPD(prior(path), measure(std)), x, UNIFORM))
     torch.testing.assert_close(found[0], mean, rtol=0, atol=1e-3)
     torch.testing.assert_close(found[1], covariance, rtol=0, atol=1e-3)
     assert float((found[1] - COVARIANCE).abs().max()) > 0.3  # the prior's is another
@@ -138,7 +137,7 @@ def test_any_sampler_walks_as_with_the_posteriors_denoiser():
     mean, covariance = regression(A, Y[0], 0.09 * torch.eye(M, dtype=torch.float64))
     truth, wrapped = gaussian(path, mean, (covariance + covariance.T) / 2), TMPD(prior(path), measure(0.3))
     for name in ("euler", "ddim", "dpmpp_2m", "unipc", "ddpm", "edm", "dopri5"):
-        walks = (SAMPLERS[name](d, X, cut, draws=Draws.first(3, 0)) for d in (truth, wrapped))
+        walks = (walk(name, d, X, cut, draws=Draws.first(3, 0)) for d in (truth, wrapped))
         for one, other in zip(*walks, strict=True):
             torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-4)
 
@@ -206,10 +205,10 @@ def test_dps_is_algorithm_1():
         norm = (Y - prior(path)(x, i / 8).x0 @ A.T).norm(dim=1)
         (gradient,) = torch.autograd.grad(norm.square().sum(), x)
         now = torch.tensor([i, i - 1], dtype=torch.float64) / 8
-        unguided = next(ddpm(prior(path), theirs, now, draws=draws))
+        unguided = next(walk("ddpm", prior(path), theirs, now, draws=draws))
         other = unguided - zeta / norm.detach()[:, None] * gradient
         wrapped = DPS(prior(path), measure(), strength=2 * zeta * math.sqrt(1 - beta) / beta, normalise=True)
-        torch.testing.assert_close(next(ddpm(wrapped, theirs, now, draws=draws)), other, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(next(walk("ddpm", wrapped, theirs, now, draws=draws)), other, rtol=1e-8, atol=1e-8)
         theirs = other
 
 
@@ -235,7 +234,7 @@ def test_dps_reduces_the_residual(options):
     """To less than half of what samples of the prior have, on average."""
     start = noise_like(64, N, seed=8)
     plain, guided = (
-        (Y - last(heun(d, start, UNIFORM)) @ A.T).norm(dim=1)
+        (Y - last(walk("heun", d, start, UNIFORM)) @ A.T).norm(dim=1)
         for d in (prior(Linear()), DPS(prior(Linear()), measure(0.5), **options))
     )
     assert float(guided.mean()) < 0.5 * float(plain.mean())
@@ -248,7 +247,7 @@ def test_the_bias_of_dps_is_as_its_docstring_says():
     x₀ = e^{-1/2s²} (x̃₁ + y/s² ∫₀¹ e^{u²/2s²} du).
     """
     m = Measurement(lambda x: x, torch.ones(1, 1, dtype=torch.float64), 0.5)
-    end = last(heun(DPS(gaussian(Linear(), float64(0.0), 1.0), m), float64(0, 1)[:, None], UNIFORM))
+    end = last(walk("heun", DPS(gaussian(Linear(), float64(0.0), 1.0), m), float64(0, 1)[:, None], UNIFORM))
     u = (np.arange(10_000) + 0.5) / 10_000
     assert float(end[0]) == pytest.approx(4 * math.exp(-2) * np.exp(2 * u**2).mean(), abs=1e-3)
     assert float(end[1] - end[0]) == pytest.approx(math.exp(-2), abs=1e-3)
@@ -282,7 +281,7 @@ def test_masked_images_keep_what_is_known():
     torch.testing.assert_close(found[:, 0], known[:, 0].expand(3, 2), rtol=1e-9, atol=1e-9)
     picks = torch.eye(N, dtype=torch.float64)[:2]
     start = torch.cat([X, torch.zeros(1, N, dtype=torch.float64)]).reshape(4, 2, 2)
-    end = last(heun(TMPD(image, m), start, UNIFORM))
+    end = last(walk("heun", TMPD(image, m), start, UNIFORM))
     torch.testing.assert_close(end[:, 0], known[:, 0].expand(4, 2), rtol=1e-6, atol=1e-6)
     mean, _ = regression(picks, known[0, 0], 0.0 * torch.eye(2, dtype=torch.float64))
     torch.testing.assert_close(end[-1].flatten(), mean, rtol=0, atol=1e-3)
@@ -486,7 +485,7 @@ def test_a_denoiser_without_gradients_is_refused():
         TMPD(Silent(), measure())(X, 0.5)
     with pytest.raises(InputError, match=r"gives none\.$"):
         TMPD(TMPD(prior(Linear()), measure()), measure())(X, 0.5)
-    assert bool(last(ddim(PiGDM(Silent(), measure(), gradients=False), X, float64(1, 0.5, 0))).isfinite().all())
+    assert bool(last(walk("ddim", PiGDM(Silent(), measure(), gradients=False), X, float64(1, 0.5, 0))).isfinite().all())
 
 
 # --- several modes ----------------------------------------------------------------------------------------------------

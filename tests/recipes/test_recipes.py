@@ -17,7 +17,6 @@ from ebbtide.cli.compare import SUBJECTS
 from ebbtide.cli.sample import Drawing
 from ebbtide.cli.show import ShowPath
 from ebbtide.core.couplings import COUPLINGS
-from ebbtide.core.denoiser import WEIGHTS
 from ebbtide.core.paths import PATHS
 from ebbtide.core.targets import TARGETS
 from ebbtide.core.times import GRIDS, TIMES, grid_times
@@ -25,6 +24,7 @@ from ebbtide.data import DATASETS
 from ebbtide.errors import InputError
 from ebbtide.exact.certify import exact_moments
 from ebbtide.exact.oracle import gaussian
+from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import PAPERS, RECIPES, ImageRecipe, PointRecipe, Recipe, cited, recipe_type
 from ebbtide.recipes.citations import papers

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..losses.denoise import denoise
-from ..specs import bind, require
+from ..specs import bind, parse, require
 from .paths import Batch, Path, Scales, Time
 from .targets import TARGETS, Estimate, decode, encode
 
@@ -57,7 +57,8 @@ class Denoiser(nn.Module):
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
         self.needs_label = needs_label
         self.row = bind(TARGETS, target, "target")
-        self.inputs = partial(self.row.func.inputs, **self.row.keywords)
+        name, options = parse(target)
+        self.inputs = partial(TARGETS[name].inputs, **options)
         require("alpha_min", alpha_min, 0, below=1)
         middle, last = path.along([0.5, 1.0])
         self.predicts_velocity = self.row(middle) == (middle.alpha_dot, middle.sigma_dot)

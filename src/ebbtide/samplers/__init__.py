@@ -18,7 +18,7 @@ from ..core.paths import Batch
 from ..core.randomness import Draws
 from ..core.times import grid_times
 from ..errors import InputError
-from ..specs import bind, require
+from ..specs import bind, parse, require
 from .bespoke import bespoke
 from .beyond.dopri5 import dopri5
 from .beyond.langevin import predictor_corrector
@@ -79,8 +79,8 @@ SAMPLERS: dict[str, Sampler] = {
 
 def facts(spec: str) -> Facts:
     """The facts of a spec such as "exponential:order=3,corrector=true"."""
-    row = bind(SAMPLERS, spec, "sampler")
-    return row.func.facts(**row.keywords)
+    name, given = parse(spec)
+    return SAMPLERS[name].facts(**given)
 
 
 def walk(
