@@ -24,9 +24,10 @@ from ebbtide.core.targets import Estimate
 from ebbtide.core.times import grid_times
 from ebbtide.exact.fit import CLASSIC, Plan, fit
 from ebbtide.exact.tune import reference
+from ebbtide.exact.unroll import unrolled
 from ebbtide.files import write_file
-from ebbtide.samplers import SAMPLERS
-from ebbtide.samplers.bespoke import format_weights, parse_weights, unrolled
+from ebbtide.samplers import SAMPLERS, walk
+from ebbtide.samplers.bespoke import format_weights, parse_weights
 from ebbtide.specs import bind
 
 GRID = "flow_power:exponent=2"  # for it
@@ -85,7 +86,7 @@ def starts(which: Tensor, seed: int) -> Tensor:
 def score(many: Many, sampler: str, times: Tensor, start: Tensor, truth: Tensor, which: Tensor) -> float:
     """The mean of log RMS + log median over all problems but single Gaussians, on which any fit is exact."""
     with torch.no_grad():
-        *_, end = bind(SAMPLERS, sampler, "sampler")(many, start, times, which=which)
+        *_, end = walk(sampler, many, start, times, cond={"which": which})
     off = (end - truth).square().sum(1).reshape(len(many.stds), -1)
     found = (off.mean(1).log() / 2 + off.median(1).values.log() / 2)[many.log_weights[:, 1].isfinite()]
     return float(found.mean()) if bool(found.isfinite().all()) else math.inf

@@ -38,7 +38,7 @@ from ebbtide.errors import EbbtideError, InputError
 from ebbtide.exact import fit as solver
 from ebbtide.exact.tune import tune
 from ebbtide.exact.tuned import Tuned
-from ebbtide.samplers import SAMPLERS, trajectory
+from ebbtide.samplers import trajectory, walk as walk_from
 
 from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned
 from .pages import cpu_name, write_section
@@ -66,7 +66,7 @@ def reference(flow: Flow, walk: Walk, steps: int = 1000) -> Tensor:
     size = walk.alpha + walk.sigma
     tau = walk.sigma / size
     times = tau * (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** 1.5
-    return last(SAMPLERS["rk4"](flow.linear(), walk.start.double() / size, times, clock="flow"))
+    return last(walk_from("rk4:clock=flow", flow.linear(), walk.start.double() / size, times))
 
 
 class References:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ebbtide.core.times import grid_times
-from ebbtide.samplers import SAMPLERS
-from ebbtide.specs import bind
+from ebbtide.samplers import walk
 
 from .flows import PATHS, Flow
 
@@ -74,7 +73,7 @@ def ours(sampler: str, grid: str) -> Solver:
         times = grid_times(grid, steps, model.path)
         first = model.path.along(times[:1])[0]
         start = model.path.prior(noise)
-        return Walk(start, first.alpha, first.sigma, last(bind(SAMPLERS, sampler, "sampler")(model, start, times)))
+        return Walk(start, first.alpha, first.sigma, last(walk(sampler, model, start, times)))
 
     fixed = grid.count(",") if grid[:1].isdigit() else None
     return Solver("ebbtide", f"{sampler} on {grid}", run, fixed=fixed)

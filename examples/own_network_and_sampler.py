@@ -1,12 +1,10 @@
 """A network, a training loop and a sampler of your own, on ebbtide's core: nothing needs to be registered."""
 
-from itertools import pairwise
-
 import torch
 
 from ebbtide import Denoiser, Linear
 from ebbtide.data import load
-from ebbtide.samplers import slope
+from ebbtide.samplers import walk
 
 
 class Network(torch.nn.Module):
@@ -20,11 +18,13 @@ class Network(torch.nn.Module):
         return self.layers(torch.cat([x, t.expand(len(x))[:, None]], 1))
 
 
-def midpoint(denoiser, x, times):
+def midpoint(walk):
     """x_s = x_t + (s - t) u(x_t + (s - t) u(x_t) / 2) half-way: order 2."""
-    for t, s in pairwise(times):
-        half = x + (s - t) / 2 * slope(denoiser, x, t)
-        x = x + (s - t) * slope(denoiser, half, (s + t) / 2)
+    x = walk.x
+    for now, then in walk.steps:
+        h = then.t - now.t
+        half = x + h / 2 * walk.slope(x, now)
+        x = x + h * walk.slope(half, now.t + h / 2)
         yield x
 
 
@@ -39,5 +39,5 @@ for _ in range(500):
     loss.backward()
     optimizer.step()
 with torch.no_grad():
-    *_, x = midpoint(denoiser, torch.randn(1000, 2), torch.linspace(1, 0, 21, dtype=torch.float64))
+    *_, x = walk(midpoint, denoiser, torch.randn(1000, 2), torch.linspace(1, 0, 21, dtype=torch.float64))
 print(f"loss {loss.item():.2f}; samples have standard deviation {x.std(0).tolist()}, data {data.std(0).tolist()}")

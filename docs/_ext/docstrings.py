@@ -260,7 +260,7 @@ def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
 
 
 def _sign(app: Any, what: str, name: str, obj: Any, options: Any, args: str | None, returns: str | None) -> Any:
-    """Signatures say Time and Target where the source does; a protocol has none."""
+    """Signatures say Time where the source does; a protocol has none."""
     if getattr(obj, "_is_protocol", False):
         return "", None
     for whole, alias in {**_aliases(), "<factory>": "..."}.items():
@@ -274,10 +274,9 @@ def _sign(app: Any, what: str, name: str, obj: Any, options: Any, args: str | No
 def _aliases() -> dict[str, str]:
     from sphinx.util.typing import stringify_annotation
 
-    from ebbtide.core import paths, targets
+    from ebbtide.core import paths
 
-    aliases = {"~ebbtide.core.paths.Time": paths.Time, "~ebbtide.core.targets.Target": targets.Target}
-    return {stringify_annotation(of, "smart"): name for name, of in aliases.items()}
+    return {stringify_annotation(paths.Time, "smart"): "~ebbtide.core.paths.Time"}
 
 
 def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:

@@ -175,7 +175,7 @@ def _whole(path: Path, n: int) -> Tensor:
 # -- the checks -------------------------------------------------------------------------------------------------------
 
 
-def orders(sampler: Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
+def orders(sampler: str | Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
     """The order p of O(hᵖ), from the errors at the last two of STEPS, on an even and an uneven grid."""
     denoiser = smooth(path)
     for kind in ("even", "uneven"):
@@ -201,7 +201,7 @@ def orders(sampler: Stepper, path: Path, name: str, promised: Facts) -> Iterator
             yield Check(name, label, usable[-1], text, kept, why)
 
 
-def end_points(sampler: Stepper, path: Path, name: str) -> Iterator[Check]:
+def end_points(sampler: str | Stepper, path: Path, name: str) -> Iterator[Check]:
     """Distances to the exact flow's end from 128 starts at t = 1, by number of evaluations.
 
     The few that end in another mode dominate the root of their mean square, so the median has to fall.
@@ -242,7 +242,7 @@ class Impulses(Draws):
 
 
 def exact_moments(
-    sampler: Stepper, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
+    sampler: str | Stepper, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
 ) -> tuple[float, float]:
     """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal.
 
@@ -260,7 +260,7 @@ def exact_moments(
     return float(end[0]), float((end[1:] - end[0]).square().sum().sqrt())
 
 
-def moments(sampler: Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
+def moments(sampler: str | Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
     """Bias of mean and std at 200 steps within 3 standard errors of 10 000 samples, falling as the steps grow.
 
     Computed, not sampled: no false alarms, and a variance 5 % off is always detected.
@@ -293,7 +293,7 @@ def _floors() -> tuple[Tensor, list[float]]:
     return many, [sliced_w2(draw(SAMPLES, seed), many, projections=32) for seed in range(12)]
 
 
-def distances(sampler: Stepper, path: Path, name: str) -> Iterator[Check]:
+def distances(sampler: str | Stepper, path: Path, name: str) -> Iterator[Check]:
     """Sliced W₂ of SAMPLES samples of `smooth` at 200 steps, below 2.2 times the mean floor.
 
     That is 6.8 standard deviations of the floor (the largest of 500 was 2.07 times the average); a variance 10 % off is

@@ -320,14 +320,16 @@ class Counted:
         return Estimate(torch.zeros_like(x_t), torch.zeros_like(x_t))
 
 
-def evaluations(sampler: Callable[[Walk], Iterator[Tensor]], path: Path, times: Tensor) -> int:
+def evaluations(sampler: str | Callable[[Walk], Iterator[Tensor]], path: Path, times: Tensor) -> int:
     """The number of calls of the denoiser by a sampler on a grid: counted, not declared."""
     counted, x = Counted(path), torch.zeros(1, 1, dtype=torch.float64)
     _end(walk(sampler, counted, x, times, draws=Draws.first(1, 0)))
     return counted.calls
 
 
-def steps_within(sampler: Callable[[Walk], Iterator[Tensor]], path: Path, budget: int, grid: str = "uniform") -> int:
+def steps_within(
+    sampler: str | Callable[[Walk], Iterator[Tensor]], path: Path, budget: int, grid: str = "uniform"
+) -> int:
     """The largest number of steps for at most `budget` evaluations; 0 if not even one step fits."""
 
     def used(steps: int) -> int:
