@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,9 +34,6 @@ from ..samplers.bespoke import format_weights
 from ..specs import bind
 from .tuned import Tuned
 from .unroll import unrolled
-
-if TYPE_CHECKING:
-    pass
 
 COUNTS = (5, 10, 20)  # evaluations that every run has a solver for
 SHARE = 0.05  # of training's network evaluations that the fit may take,
