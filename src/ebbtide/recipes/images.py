@@ -26,8 +26,8 @@ def flow_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     """Flow matching (Lipman et al. 2023, arXiv:2210.02747): predict the velocity, follow the ODE.
 
     The same as rectified flow (Liu et al. 2023, arXiv:2209.03003). Training times are logit-normal (Esser et al. 2024,
-    arXiv:2403.03206): most is learned half-way. Digits by class: 98.6 % of samples recognised after 720 steps, 133 CPU s,
-    with 19 evaluations (docs/results.md). Fashion-MNIST: docs/LOG.md.
+    arXiv:2403.03206): most is learned half-way. Digits by class: 98.6 % of samples recognised after 720 steps, 133
+    CPU s, with 19 evaluations (docs/results.md). Fashion-MNIST: docs/LOG.md.
     """
     return replace(_BASE, path="linear", target="velocity", times="logit_normal").having(fields)
 
