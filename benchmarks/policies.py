@@ -28,11 +28,11 @@ from ebbtide.kinds.runs import from_pretrained
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.success import mean_score, success_rate
 from ebbtide.plots import style
-from ebbtide.plots.robots import score_against_evaluations
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind
 from ebbtide.training.trained import Trained
 
+from .charts import score_against_evaluations
 from .pages import write_section
 
 FIRST = 2_000_000  # seed of the first episode

@@ -114,3 +114,22 @@ def comparison(d=2, n=3000, m=400, labelled=False, scale=1.8):
             "training": "3,000 steps of 512",
         },
     )
+
+
+def inside(figure):
+    """Every text and panel title is on the page."""
+    figure.canvas.draw()
+    texts = [*figure.texts, *(t for ax in figure.axes for t in (*ax.texts, ax.title, ax.xaxis.label))]
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        texts += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_visible()]
+    for text in texts:
+        box = text.get_window_extent()
+        if text.get_text() and text.get_visible() and box.width:
+            assert box.x0 >= -1, text
+            assert box.x1 <= figure.bbox.x1 + 1, text
+            assert box.y0 >= -2, text
+            assert box.y1 <= figure.bbox.y1 + 1, text
+
+
+# ── Chunks beside recordings ──────────────────────────────────────────────────────────────────────────────────────────

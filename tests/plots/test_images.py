@@ -216,14 +216,6 @@ def test_a_history_without_speed_is_one_panel_and_one_without_loss_is_refused():
             images.loss_and_speed(wrong)
 
 
-def test_samplers_of_one_network_differ_by_dash_and_marker():
-    figure = images.quality_curve({"Euler": [(4, 50.0), (8, 20.0)], "Heun": [(8, 10.0)]}, (7.0, 7.5), "FID")
-    (ax,) = figure.axes
-    assert {"Euler", "Heun"} <= set(words(figure))
-    assert {line.get_color() for line in ax.lines} == {style.FLOW}
-    assert len({line.get_marker() for line in ax.lines}) == 2
-
-
 def test_nothing_global_is_touched():
     imported = "matplotlib.pyplot" in sys.modules  # by another test's library
     before = dict(mpl.rcParams)

@@ -8,6 +8,7 @@ from matplotlib.patches import Circle, Polygon
 
 from ebbtide.errors import InputError
 from ebbtide.plots import robots, style
+from plots.material import inside
 from plots.tiles import words
 
 rng = np.random.default_rng(0)
@@ -15,25 +16,6 @@ rng = np.random.default_rng(0)
 
 def titles(ax):
     return ax.get_title("left"), ax.get_title("right")
-
-
-def inside(figure):
-    """Every text and panel title is on the page."""
-    figure.canvas.draw()
-    texts = [*figure.texts, *(t for ax in figure.axes for t in (*ax.texts, ax.title, ax.xaxis.label))]
-    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        texts += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_visible()]
-    for text in texts:
-        box = text.get_window_extent()
-        if text.get_text() and text.get_visible() and box.width:
-            assert box.x0 >= -1, text
-            assert box.x1 <= figure.bbox.x1 + 1, text
-            assert box.y0 >= -2, text
-            assert box.y1 <= figure.bbox.y1 + 1, text
-
-
-# ── Chunks beside recordings ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_error_counts_what_lies_inside_the_recording():
@@ -293,40 +275,6 @@ def test_one_policy_needs_no_legend():
 def test_scores_outside_0_1_are_refused(results, said):
     with pytest.raises(InputError, match=said):
         robots.scores(results)
-
-
-def test_every_head_is_a_line_with_intervals_in_its_methods_colour():
-    lines = {
-        "flow · U-Net": [(100, 0.93, 0.9, 0.95), (1, 0.6, 0.55, 0.66), (10, 0.92, 0.89, 0.94)],
-        "diffusion · U-Net": [(10, 0.8, 0.75, 0.85), (100, 0.91, 0.88, 0.93)],
-        "ACT": [(1, 0.5, 0.4, 0.6)],
-    }
-    figure = robots.score_against_evaluations(lines, references={"humans": 0.97})
-    (ax,) = figure.axes
-    assert ax.get_xscale() == "log"
-    assert ax.get_yscale() == "linear"
-    reference, *drawn = ax.lines
-    assert reference.get_ydata()[0] == 0.97
-    assert [line.get_label() for line in drawn] == list(lines)
-    assert [line.get_color() for line in drawn[:2]] == [style.FLOW, style.DIFFUSION]
-    assert drawn[2].get_color() not in (style.FLOW, style.DIFFUSION)
-    np.testing.assert_allclose(drawn[0].get_ydata(), [0.6, 0.92, 0.93])  # sorted by cost
-    np.testing.assert_allclose(drawn[1].get_xdata(), [10, 100])  # the middle one isn't moved
-    np.testing.assert_allclose(drawn[0].get_xdata(), np.array([1, 10, 100]) / 1.03)
-    bars = [np.array(c.get_segments())[:, :, 1] for c in ax.collections]
-    np.testing.assert_allclose(bars[0], [[0.55, 0.66], [0.89, 0.94], [0.9, 0.95]])
-    assert ax.get_ylim()[0] < 0.4
-    assert ax.get_ylim()[1] > 0.97
-    assert ax.get_xticks().tolist() == [1, 10, 100]
-    inside(figure)
-
-
-@pytest.mark.parametrize(
-    "lines", [{}, {"a": []}, {"a": [(0, 0.5, 0.4, 0.6)]}, {"a": [(1, 0.5, 0.6, 0.7)]}, {"a": [(1, np.nan, 0.0, 1.0)]}]
-)
-def test_quality_without_sense_is_refused(lines):
-    with pytest.raises(InputError):
-        robots.score_against_evaluations(lines)
 
 
 def test_latency_bars_end_at_the_median_and_name_the_gain():

@@ -22,7 +22,6 @@ from ..data.levels import on_white
 from ..errors import InputError
 from ..files import write_file
 from . import curves, style
-from .study import Method
 from .style import Array
 
 ROOM = 980  # pixels across that a figure's tiles fill, where whole factors allow
@@ -273,21 +272,6 @@ def loss_and_speed(
         elif np.nanmin(raw) > 0:
             _log_axis(ax, float(np.nanmin(raw)), float(np.nanmax(raw)))
     return panels.figure
-
-
-def quality_curve(
-    lines: Mapping[str, Sequence[tuple[int, float]]],
-    floor: style.Pair,
-    metric: str,
-    *,
-    key: str = "flow",
-    title: str = "",
-    note: str = "",
-) -> Figure:
-    """A metric against evaluations for one network's samplers: `curves.quality_against_evaluations` in one colour."""
-    nothing = np.zeros(0)
-    network = Method(key, "", nothing, nothing, 0.0, [], nothing, nothing, [])  # every label begins with no name
-    return curves.quality_against_evaluations(lines, [network], metric, floor, title=title, note=note)
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:

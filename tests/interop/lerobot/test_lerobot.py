@@ -17,12 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbtide.codecs.columns import Quantiles
-from ebbtide.data import Standardise
 from ebbtide.data.episodes import Episodes, Windows, resized
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError, StorageError
-from ebbtide.interop.lerobot import files, read, read_info, read_stats, transform_from_stats, write, writing
+from ebbtide.interop.lerobot import files, read, read_info, read_stats, write, writing
 from training.runs import sentence
 
 av, pa, pq = (pytest.importorskip(name) for name in ("av", "pyarrow", "pyarrow.parquet"))
@@ -475,39 +473,10 @@ def test_a_real_recording():
 @pytest.mark.skipif(not ALOHA.is_dir(), reason=f"no statistics of LeRobot's in {ALOHA}")
 def test_real_statistics():
     stats = read_stats(ALOHA / "stats.json")
-    transform = transform_from_stats(stats, "action", "mean_std")
-    assert len(transform.mean) == 14
-    assert transform.mean[0] == pytest.approx(-0.0075644574)
-    assert transform.std[6] == pytest.approx(0.30665165)
-    with pytest.raises(InputError, match="no q01"):
-        transform_from_stats(stats, "action")
-
-
-# --- statistics as transforms ---------------------------------------------------------------------------------------
-
-
-def test_statistics_make_the_transforms_that_the_data_make(written):
-    whole, folder = written
-    stats = read_stats(folder)
-    for kind, fitted in (
-        ("mean_std", Standardise.fit(whole.action)),
-        ("quantiles", Quantiles.fit(whole.action)),
-        ("min_max", Quantiles.fit(whole.action, 0.0, 1.0)),
-    ):
-        made = transform_from_stats(stats, "action", kind)
-        assert type(made) is type(fitted)
-        torch.testing.assert_close(made.apply(whole.action), fitted.apply(whole.action))
-
-
-def test_constant_columns_of_statistics_are_only_shifted():
-    """As LeRobot writes them: a constant's quantiles, from a histogram, differ by 4e-14."""
-    held = {"min": [1], "max": [1], "mean": [1], "std": [0], "q01": [1 + 4e-16], "q99": [1 + 4e-14]}
-    stats = {"action": {name: torch.tensor(value, dtype=torch.float64) for name, value in held.items()}}
-    for kind in ("mean_std", "quantiles", "min_max"):
-        assert transform_from_stats(stats, "action", kind).apply(torch.tensor([[1.0], [3.0]])).tolist() == [[0], [2]]
-    for arguments, word in ((("state",), "only of action"), (("action", "none"), "mean_std, quantiles, min_max")):
-        with pytest.raises(InputError, match=word):
-            transform_from_stats(stats, *arguments)
+    assert len(stats["action"]["mean"]) == 14
+    assert float(stats["action"]["mean"][0]) == pytest.approx(-0.0075644574)
+    assert float(stats["action"]["std"][6]) == pytest.approx(0.30665165)
+    assert "q01" not in stats["action"]
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------

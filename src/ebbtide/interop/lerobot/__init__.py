@@ -10,7 +10,7 @@
 There a camera's key is observation.images.NAME or observation.NAME, here it is called NAME.
 """
 
-from .reading import read, read_info, read_stats, transform_from_stats
+from .reading import read, read_info, read_stats
 from .writing import write
 
-__all__ = ["read", "read_info", "read_stats", "transform_from_stats", "write"]
+__all__ = ["read", "read_info", "read_stats", "write"]

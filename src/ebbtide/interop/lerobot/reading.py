@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ...codecs.columns import Quantiles, Standardise
 from ...data.episodes import Episodes, numbered
 from ...data.levels import Levels
 from ...errors import InputError
@@ -130,30 +129,6 @@ def read_stats(where: str | os.PathLike[str]) -> Stats:
         }
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{file} is damaged: {error}.") from error
-
-
-def transform_from_stats(stats: Stats, feature: str, kind: str = "quantiles") -> Standardise | Quantiles:
-    """The data transform that LeRobot's statistics of a feature mean; kind: mean_std, quantiles or min_max.
-
-    A constant column stays constant: LeRobot's quantiles, from histograms, miss it by some 1e-14.
-    """
-    needs = {"mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
-    if kind not in needs:
-        raise InputError(f"kind must be one of {', '.join(needs)}; got {kind!r}.")
-    if feature not in stats:
-        raise InputError(f"There are no statistics of {feature!r}, only of {', '.join(sorted(stats))}.")
-    rows = stats[feature]
-    if missing := [name for name in (*needs[kind], "min", "max") if name not in rows]:
-        raise InputError(f"The statistics of {feature!r} have no {missing[0]}, which {kind} needs.")
-    value, constant = rows["min"].flatten(), (rows["min"] == rows["max"]).flatten()
-    first, second = (torch.where(constant, value, rows[name].flatten()) for name in needs[kind])
-    if kind == "mean_std":
-        std = torch.where(constant, 0.0, torch.where(second == 0, 1.0, second))
-        return Standardise(tuple(first.tolist()), tuple(std.tolist()))
-    return Quantiles.between(first.numpy(), second.numpy(), constant.numpy())
-
-
-# --- reading ------------------------------------------------------------------------------------------------
 
 
 def _camera(info: Mapping[str, Any], name: str, folder: Path) -> str:
