@@ -10,7 +10,7 @@ from ebbtide.recipes import ot_flow
 
 recipe = replace(ot_flow(), data="two_moons", source="eight_gaussians", steps=300, batch=128)
 with TemporaryDirectory() as folder:
-    trained = ebbtide.fit(recipe, folder, progress=False)
+    trained = ebbtide.fit(recipe, out=folder, progress=False)
     *_, (_, moons) = trained.trajectory(2000, seed=1, sampler="heun", steps=20)
 
 fresh = load("two_moons", 2000, seed=7).x

@@ -27,7 +27,7 @@ with TemporaryDirectory() as scratch:
     network = "unet:width=16,multipliers=1-2,attention=0-0,patch=2"
     recipe = replace(flow_images(), data=str(photos), label="folder", conditional=True, held_out=0.3)
     recipe = replace(recipe, network=network, steps=60, batch=32)
-    trained = ebbtide.fit(recipe, Path(scratch) / "run", snapshots=0, progress=False)
+    trained = ebbtide.fit(recipe, out=Path(scratch) / "run", snapshots=0, progress=False)
 
     x = trained.sample(32, label="large", steps=10)  # (32, 3, 16, 16): pixel values 0..255, not clipped
     images.draw_samples(trained, x, None, Path(scratch) / "samples.png")

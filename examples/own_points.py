@@ -19,7 +19,7 @@ with TemporaryDirectory() as scratch:
     (folder / "people.csv").write_text("height,weight,group\n" + "\n".join(rows))
 
     recipe = replace(flow(), data=str(folder / "people.csv"), label="group", conditional=True, steps=200)
-    trained = ebbtide.fit(recipe, folder / "run", progress=False)
+    trained = ebbtide.fit(recipe, out=folder / "run", progress=False)
 
     for group in trained.classes:
         height, weight = trained.sample(2000, label=group).mean(0).tolist()

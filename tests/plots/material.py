@@ -11,7 +11,7 @@ from ebbtide.metrics import Measurement
 from ebbtide.metrics.floor import beside_known
 from ebbtide.plots.study import Comparison, Method, Sampling
 from ebbtide.samplers import sample, trajectory
-from ebbtide.samplers.ode import slope
+from ebbtide.samplers.walks import slope
 
 NAMES = {"diffusion": "DDPM", "flow": "Flow matching"}
 
