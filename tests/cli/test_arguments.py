@@ -237,3 +237,25 @@ def test_a_bar_bears_a_printable_name(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "step/s" in err or "/2" in err
     assert shown(err) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("sample", "RUN is missing (Folder of the run, or user/name on the hub); see ebbtide sample --help."),
+        ("sample r --n x", "--n must be a whole number; got 'x'."),
+        (f"sample r --n {'9' * 5000}", "--n must be a whole number of fewer than 4300 digits."),
+        ("sample r --guidance x", "--guidance must be a number; got 'x'."),
+        ("sample r --interval a b", "--interval must be numbers; got ['a', 'b']."),
+        ("sample r --interval 0.2", "--interval needs 2 values; see ebbtide sample --help."),
+        ("sample r --n", "--n needs a value; see ebbtide sample --help."),
+        ("sample r --precision x", "--precision must be one of auto, no, bf16; got x."),
+        ("sample r x", "There is no place for 'x'; see ebbtide sample --help."),
+        ("sample r --sampeler x", "There is no option --sampeler (did you mean --sampler?); see ebbtide sample --help."),
+        ("train flow --stepz=3", "There is no option --stepz (did you mean --steps?); see ebbtide train flow --help."),
+        ("train flow --qqq", "There is no option --qqq; see ebbtide train flow --help."),
+        ("train flow --keep 0", "--keep must be at least 1; got 0."),
+    ],
+)
+def test_what_the_parser_refuses_is_one_sentence(ebbtide, words, said):
+    assert ebbtide(*words.split()) == (2, "", f"ebbtide: {said}\n")

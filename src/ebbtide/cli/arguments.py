@@ -1,13 +1,11 @@
 """Code shared by the commands: parsing with tyro, and its errors as one sentence."""
 
-import contextlib
 import difflib
-import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from itertools import dropwhile, takewhile
+from contextlib import nullcontext
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -27,16 +25,20 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]  # --overwrite, without a --no-overwri
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Fill a dataclass from the command line; what tyro prints in a box becomes one sentence."""
-    box = io.StringIO()
+    """Fill a dataclass from the command line; what tyro would print in a box becomes one sentence."""
+    try:  # not public yet: a version without it prints a box of its own and exits with 2
+        from tyro._errors import on_parse_error
+    except ImportError:
+        on_parse_error = lambda hook: nullcontext()
+
+    see = f"see ebbtide {prog} --help."
+
+    def refuse(event: Any) -> None:
+        raise InputError(_sentence(event, see, _options(kind, default)))
+
     given: dict[str, Any] = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(kind, args=list(argv), prog=f"ebbtide {prog}", config=_STYLE, **given)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise InputError(_sentence(box.getvalue(), f"see ebbtide {prog} --help.")) from None
+    with on_parse_error(refuse):
+        return tyro.cli(kind, args=list(argv), prog=f"ebbtide {prog}", config=_STYLE, **given)
 
 
 def said(argv: Sequence[str], option: str) -> str | None:
@@ -91,38 +93,55 @@ def tell(*what: object, file: Any = None) -> None:
     print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
-# What tyro says, and what we say; {} is the sentence's end: which help to see.
-_SAYINGS = [
-    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 must be a whole number; got \2."),
-    (r"Error parsing (\S+): Exceeds the limit .*", r"\1 must be a whole number of fewer than 4300 digits."),
-    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1 must be a number; got \2."),
-    (r"Error parsing (\S+): Could not parse arguments (.*) into tuple .*", r"\1 must be numbers; got \2."),
-    (r"Error parsing \S+: (.*)", r"\1"),  # our own sentence
-    (r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)\.?", r"\2 must be one of \3; got \1."),
-    (r"Missing value for argument '(.*)'\. Expected 1 values?\.?", r"\1 needs a value; {}"),
-    (r"Missing value for argument '(.*)'\. Expected (\d+) values\.?", r"\1 needs \2 values; {}"),
-    (r"Missing from .*?: (\S+) (.*?)\.? \(required\)", r"\1 is missing (\2); {}"),
-]
+def _sentence(event: Any, see: str, options: Sequence[str]) -> str:
+    """What is wrong with the arguments, by the event that tyro's parser reports."""
+    name = event.argument.display_name() if getattr(event, "argument", None) is not None else ""
+    match type(event).__name__:
+        case "MissingArgs":
+            missing = event.missing_arguments[0].arg
+            return f"{missing.lowered.metavar or missing.display_name()} is missing ({_help(missing)}); {see}"
+        case "BadValue":
+            count = event.argument.lowered.nargs
+            return f"{name} needs {'a value' if count == 1 else f'{count} values'}; {see}"
+        case "InvalidChoice":
+            return f"{name} must be one of {', '.join(event.choices)}; got {event.value}."
+        case "UnrecognizedArgs":
+            item = next((token for token in event.tokens if token.startswith("-")), event.tokens[0])
+            if not item.startswith("-"):
+                return f"There is no place for {item!r}; {see}"
+            item = item.partition("=")[0]
+            close = difflib.get_close_matches(item, options, n=1)
+            return f"There is no option {item}{f' (did you mean {close[0]}?)' if close else ''}; {see}"
+        case "InstantiationFailure" if not name:
+            return str(event.message)  # our own sentence
+        case "InstantiationFailure":
+            return _unparsed(name, event.message)
+    return f"The arguments can't be used; {see}"
 
 
-def _sentence(box: str, see: str) -> str:
-    """The message in tyro's box, which is what stands after the first rule and before the second."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│╭╮╰╯ ") for line in plain.splitlines()]
-    is_rule = lambda line: line.startswith("─") or (len(line) > 3 and set(line) == {"-"})
-    after = list(dropwhile(is_rule, dropwhile(lambda line: not is_rule(line), lines)))
-    message = " ".join(" ".join(takewhile(lambda line: not is_rule(line), after)).split())
-    if unknown := re.fullmatch("Unrecognized options: (.*)", message):
-        items = unknown[1].split(", ")
-        item = next((item for item in items if item.startswith("-")), items[0])
-        if not item.startswith("-"):
-            return f"There is no place for {item!r}; {see}"
-        close = difflib.get_close_matches(item, re.findall(r"--[a-z-]+", " ".join(after)[len(message) :]), n=1)
-        return f"There is no option {item}{f' (did you mean {close[0]}?)' if close else ''}; {see}"
-    for theirs, ours in _SAYINGS:
-        if found := re.fullmatch(theirs, message):
-            return found.expand(ours).replace("{}", see)
-    return f"{message.rstrip('.:;') or 'The arguments are not understood'}; {see}"
+def _unparsed(name: str, message: str) -> str:
+    """A value that Python could not make a number of."""
+    if "Exceeds the limit" in message:
+        return f"{name} must be a whole number of fewer than 4300 digits."
+    for text, wanted in (("int()", "a whole number"), ("to float", "a number"), ("into tuple", "numbers")):
+        if text in message:
+            value = re.fullmatch(r".*?(?:: |arguments )(.*?)(?: into tuple.*)?", message)
+            return f"{name} must be {wanted}; got {value[1] if value else message}."
+    return message
+
+
+def _options(kind: Any, default: Any) -> list[str]:
+    """The options of a dataclass, and of those that are its parts, as they are written."""
+    found = []
+    for one in fields(kind):
+        part = getattr(default, one.name, None if one.default_factory is MISSING else one.default_factory)
+        found += _options(part, part) if is_dataclass(part) else [f"--{one.name.replace('_', '-')}"]
+    return found
+
+
+def _help(argument: Any) -> str:
+    text = argument.field.helptext
+    return " ".join(str(text() if callable(text) else text or "").split()).rstrip(".")
 
 
 def within(arguments: object, **bounds: tuple[int, int]) -> None:
