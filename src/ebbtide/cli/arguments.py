@@ -29,7 +29,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
     try:  # not public yet: a version without it prints a box of its own and exits with 2
         from tyro._errors import on_parse_error
     except ImportError:
-        on_parse_error = lambda hook: nullcontext()
+        on_parse_error = nullcontext  # type: ignore[assignment]
 
     see = f"see ebbtide {prog} --help."
 
