@@ -90,13 +90,13 @@ SLIPS = (
     # samplers/multistep.py
     Slip(
         "samplers/multistep.py",
-        '[estimate.x0 if plan.form == "x0" else estimate.noise, *history[: depth - 1]]',
-        '[*history[: depth - 1], estimate.x0 if plan.form == "x0" else estimate.noise]',
+        '[estimate.x0 if scheme.form == "x0" else estimate.noise, *history[: depth - 1]]',
+        '[*history[: depth - 1], estimate.x0 if scheme.form == "x0" else estimate.noise]',
         "the history's order reversed",
     ),
     Slip("samplers/multistep.py", "*history[: depth - 1]", "*history[: depth - 2]", "an estimate forgotten too early"),
     Slip("samplers/multistep.py", "_apply(row, start, history)", "_apply(row, x, history)", "corrects from its end"),
-    Slip("samplers/multistep.py", "plan.correct[i - 1]", "plan.correct[i - 2]", "the corrector's row off by one"),
+    Slip("samplers/multistep.py", "scheme.correct[i - 1]", "scheme.correct[i - 2]", "the corrector's row off by one"),
     Slip("samplers/multistep.py", "if i > first and", "if i > first + 1 and", "the first correction left out"),
     Slip("samplers/multistep.py", "row.noise, i)", "row.noise, 0)", "the same noise at every step"),
     # samplers/exponential.py

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..specs import require
 from .paths import Batch, Number, Scales
 
-Pair = tuple[Number, Number]
+Coefficients = tuple[Number, Number]
 
 
 class Estimate:
@@ -29,7 +29,9 @@ class Estimate:
 
     __slots__ = ("_first", "_noise", "_second", "_x0")
 
-    def __init__(self, first: Tensor, second: Tensor, x0: Pair = (1.0, 0.0), noise: Pair = (0.0, 1.0)) -> None:
+    def __init__(
+        self, first: Tensor, second: Tensor, x0: Coefficients = (1.0, 0.0), noise: Coefficients = (0.0, 1.0)
+    ) -> None:
         self._first, self._second, self._x0, self._noise = first, second, x0, noise
 
     def mix(self, a: Number, b: Number) -> Tensor:
@@ -70,32 +72,32 @@ def _combine(p: Number, x: Tensor, q: Number, y: Tensor) -> Tensor:
     return (x * p).add_(y, alpha=q)  # in place of what is new anyway: on images memory is what a step waits for
 
 
-def _x0(c: Scales) -> Pair:
+def _x0(c: Scales) -> Coefficients:
     """x₀ itself."""
     return 1.0, 0.0
 
 
-def _noise(c: Scales) -> Pair:
+def _noise(c: Scales) -> Coefficients:
     """ε: Ho et al. 2020, arXiv:2006.11239, Eq. 14."""
     return 0.0, 1.0
 
 
-def _score(c: Scales) -> Pair:
+def _score(c: Scales) -> Coefficients:
     """∇ log q(x_t | x₀) = -ε / σ: Song et al. 2021, arXiv:2011.13456, Eq. 7."""
     return 0.0, -1 / c.sigma
 
 
-def _velocity(c: Scales) -> Pair:
+def _velocity(c: Scales) -> Coefficients:
     """ẋ_t = α̇ x₀ + σ̇ ε: Lipman et al. 2023, arXiv:2210.02747, Eq. 13-15."""
     return c.alpha_dot, c.sigma_dot
 
 
-def _v(c: Scales) -> Pair:
+def _v(c: Scales) -> Coefficients:
     """v = α ε - σ x₀: Salimans & Ho 2022, arXiv:2202.00512, Appendix D."""
     return -c.sigma, c.alpha
 
 
-def _edm(c: Scales, data_std: float = 1.0) -> Pair:
+def _edm(c: Scales, data_std: float = 1.0) -> Coefficients:
     """F = (D - c_skip x) / c_out: Karras et al. 2022, arXiv:2206.00364, Table 1, written for any α.
 
     With r = σ/α their c_skip and c_out give a = σ / (σ_d n), b = -α σ_d / n, n = √(σ² + α² σ_d²). On a variance
@@ -133,10 +135,10 @@ def _norm(c: Scales, data_std: float) -> Number:
 class Target:
     """A row of TARGETS: (a, b) at given scales, and what a network of this target sees of x_t and t."""
 
-    function: Callable[..., Pair]
+    function: Callable[..., Coefficients]
     inputs: Callable[..., tuple[Batch, Number]] = as_they_are
 
-    def __call__(self, c: Scales, **given: Any) -> Pair:
+    def __call__(self, c: Scales, **given: Any) -> Coefficients:
         return self.function(c, **given)
 
 
@@ -150,13 +152,13 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def encode(target: Callable[[Scales], Pair], c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
+def encode(target: Callable[[Scales], Coefficients], c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
     """y = a x₀ + b ε."""
     a, b = target(c)
     return _combine(a, x0, b, noise)
 
 
-def decode(target: Callable[[Scales], Pair], c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
+def decode(target: Callable[[Scales], Coefficients], c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
     """Solve {α x₀ + σ ε = x_t, a x₀ + b ε = y}: x₀ = (b x_t - σ y) / d, ε = (α y - a x_t) / d."""
     a, b = target(c)
     d = c.alpha * b - c.sigma * a

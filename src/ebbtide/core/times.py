@@ -17,7 +17,7 @@ from ..specs import bind, require
 from .mixtures import stored
 from .paths import DDPM, Path
 
-Grid = Float[Tensor, " n_plus_1"]  # falling times, in float64
+GridTimes = Float[Tensor, " n_plus_1"]  # falling times, in float64
 
 
 def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
@@ -74,12 +74,12 @@ TIMES: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 
 
-def uniform_grid(steps: int, path: Path) -> Grid:
+def uniform_grid(steps: int, path: Path) -> GridTimes:
     """t_i = 1 - i/n."""
     return 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
 
 
-def trailing(steps: int, path: Path, table: int = 0) -> Grid:
+def trailing(steps: int, path: Path, table: int = 0) -> GridTimes:
     """Times that a discrete DDPM has, t = round(N - i N/n) / N, from t = 1.
 
     Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even. table: N; 0 is the path's own, or 1000.
@@ -91,27 +91,27 @@ def trailing(steps: int, path: Path, table: int = 0) -> Grid:
     return (table - passed).round() / table
 
 
-def quadratic(steps: int, path: Path) -> Grid:
+def quadratic(steps: int, path: Path) -> GridTimes:
     """t_i = (1 - i/n)²: more steps near the data (DDIM's τ, Song et al. 2021, arXiv:2010.02502, Appendix D.2)."""
     return uniform_grid(steps, path) ** 2
 
 
-def shifted(steps: int, path: Path, shift: float = 3.0) -> Grid:
+def shifted(steps: int, path: Path, shift: float = 3.0) -> GridTimes:
     """t = k u / (1 + (k - 1) u), u uniform: k > 1 puts more steps near the noise (Esser et al. 2024, Eq. 23)."""
     return shifted_power(steps, 1.0, shift)
 
 
-def power(steps: int, path: Path, exponent: float = 1.3) -> Grid:
+def power(steps: int, path: Path, exponent: float = 1.3) -> GridTimes:
     """t_i = (1 - i/n)^p: p > 1 puts more steps near the data."""
     return shifted_power(steps, exponent)
 
 
-def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> Grid:
+def flow_power(steps: int, path: Path, exponent: float = 1.3, shift: float = 1.0) -> GridTimes:
     """σ/(α + σ), the linear path's time, is k v / (1 + (k - 1) v), v = (1 - i/n)^p: the same on every path."""
     return from_flow(shifted_power(steps, exponent, shift), path)
 
 
-def shifted_power(steps: int, exponent: float, shift: float = 1.0) -> Grid:
+def shifted_power(steps: int, exponent: float, shift: float = 1.0) -> GridTimes:
     """k v / (1 + (k - 1) v), v = (1 - i/n)^p, falling from 1 to 0."""
     require("a grid's exponent", exponent, above=0)
     require("a grid's shift", shift, above=0)
@@ -119,7 +119,7 @@ def shifted_power(steps: int, exponent: float, shift: float = 1.0) -> Grid:
     return shift * v / (1 + (shift - 1) * v)
 
 
-def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> Grid:
+def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 100.0) -> GridTimes:
     """Uniform in log(σ/α) from t = 1, then 0 (Lu et al. 2022, arXiv:2206.00927, Section 3.4).
 
     t = 1 may have α = 0, an infinite σ/α, and is taken for ratio_max, unless the path ends below that; the last
@@ -128,7 +128,7 @@ def log_snr(steps: int, path: Path, ratio_min: float = 0.01, ratio_max: float = 
     return _from_ratios(steps, path, ratio_max, ratio_min, math.log, torch.exp)
 
 
-def karras(steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0) -> Grid:
+def karras(steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, ratio_max: float = 80.0) -> GridTimes:
     """(σ/α)^{1/ρ} evenly spaced from t = 1, then 0 (Karras et al. 2022, arXiv:2206.00364, Eq. 5); ends as log_snr's."""
     require("karras: rho", rho, above=0)
     return _from_ratios(steps, path, ratio_max, ratio_min, lambda r: r ** (1 / rho), lambda r: r**rho)
@@ -136,7 +136,7 @@ def karras(steps: int, path: Path, rho: float = 7.0, ratio_min: float = 0.002, r
 
 def _from_ratios(
     steps: int, path: Path, high: float, low: float, to: Callable[[float], float], back: Callable[[Tensor], Tensor]
-) -> Grid:
+) -> GridTimes:
     """Noise-to-signal ratios evenly spaced in to(ratio), the first put exactly at t = 1, and an exact 0 after them."""
     high = min(high, path.along([1.0])[0].ratio)
     if not 0 < low < high < math.inf:
@@ -151,7 +151,7 @@ def _from_ratios(
     return times
 
 
-def of_mixtures(steps: int, path: Path) -> Grid:
+def of_mixtures(steps: int, path: Path) -> GridTimes:
     """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py).
 
     Beyond the largest table, which has no weights then, its nodes interpolated.
@@ -164,19 +164,19 @@ def of_mixtures(steps: int, path: Path) -> Grid:
     return from_flow(torch.lerp(share[before], share[before + 1], places - before), path)
 
 
-def from_flow(share: Grid, path: Path) -> Grid:
+def from_flow(share: GridTimes, path: Path) -> GridTimes:
     """The times at which σ/(α + σ) is a share, falling from 1 to 0, of what it is at t = 1."""
     times = path.time_at(share * path.along([1.0])[0].tau)
     return torch.cat([times.new_ones(1), times[1:-1], times.new_zeros(1)])
 
 
-GRIDS: dict[str, Callable[..., Grid]] = {
+GRIDS: dict[str, Callable[..., GridTimes]] = {
     "uniform": uniform_grid, "power": power, "flow_power": flow_power, "log_snr": log_snr, "karras": karras,
     "quadratic": quadratic, "shifted": shifted, "trailing": trailing, "mixtures": of_mixtures,
 }  # fmt: skip
 
 
-def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> Grid:
+def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> GridTimes:
     """The times of a grid's spec such as "karras:rho=5", or a list of one's own, "1, 0.7, 0.3, 0" in a command."""
     if isinstance(grid, str) and not grid.strip()[:1].isdigit():
         return bind(GRIDS, grid, "grid")(steps, path)

@@ -107,14 +107,15 @@ def trajectory(
     *,
     draws: Draws,
     steps: int = 50,
-    sampler: str = "heun",
+    sampler: str | Callable[..., Iterator[Tensor]] = "heun",
     grid: str | Sequence[float] = "uniform",
     start: Tensor | None = None,
     **cond: Any,
 ) -> Iterator[tuple[float, Tensor]]:
     """(t, x_t) from t = 1 to t = 0, both included: one sample of `shape` for each id of `draws`.
 
-    grid: a row of GRIDS, or the times themselves, which then also say how many steps there are.
+    sampler, grid: rows of SAMPLERS and GRIDS; or a function of a Walk, and the times themselves, which then also give
+    the number of steps.
 
     start: x at t = 1; drawn from the path's prior unless given. Between two sample sets it must be given.
     """

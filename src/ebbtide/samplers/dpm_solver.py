@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.paths import Scales
 from ..specs import require
-from .multistep import Plan, Row, multistep
+from .multistep import Scheme, Update, multistep
 from .walks import Walk
 
 
@@ -27,7 +27,7 @@ def dpmpp_2m(walk: Walk, *, eta: float = 0.0) -> Iterator[Tensor]:
     DPM-Solver++(2M), Algorithm 2, with the estimate x̂₀' and the step h' before; η = 1 is SDE-DPM-Solver++(2M), Eq. 18.
     Order 2 (η = 0), one evaluation a step. The first step, the one after α = 0, and the last are of order 1.
     """
-    return multistep(walk, Plan("x0", _rows(walk, eta, 2)))
+    return multistep(walk, Scheme("x0", _rows(walk, eta, 2)))
 
 
 def exponential_sde(walk: Walk, *, eta: float = 1.0) -> Iterator[Tensor]:
@@ -36,10 +36,10 @@ def exponential_sde(walk: Walk, *, eta: float = 1.0) -> Iterator[Tensor]:
     Its marginals are the path's for every η ≥ 0 and every path, flow matching's too: g² dt = 2 η² σ² dλ is free
     (Zhang & Chen 2023, arXiv:2204.13902, Eq. 6). η = 0 is DDIM, η = 1 DDPM with the posterior variance. Order 1.
     """
-    return multistep(walk, Plan("x0", _rows(walk, eta, 1)))
+    return multistep(walk, Scheme("x0", _rows(walk, eta, 1)))
 
 
-def _rows(walk: Walk, eta: float, order: int) -> list[Row]:
+def _rows(walk: Walk, eta: float, order: int) -> list[Update]:
     require("eta", eta, 0)
     rows, before = [], 0.0
     for now, then in walk.steps:
@@ -49,7 +49,7 @@ def _rows(walk: Walk, eta: float, order: int) -> list[Row]:
         extra = h / (2 * before) if order == 2 and before and math.isfinite(h) else 0.0
         gain = then.alpha * (1 - churn * fall)
         noise = then.sigma * math.sqrt(max(1 - churn**2, 0.0))
-        rows.append(Row(then.sigma / now.sigma * churn, (gain * (1 + extra), -gain * extra), noise))
+        rows.append(Update(then.sigma / now.sigma * churn, (gain * (1 + extra), -gain * extra), noise))
         before = h
     return rows
 

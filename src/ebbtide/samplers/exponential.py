@@ -31,7 +31,7 @@ from ..core.paths import Path, Scales
 from ..errors import InputError
 from ..specs import pick, require
 from .dpm_solver import shrinkage
-from .multistep import Plan, Row, multistep, orders
+from .multistep import Scheme, Update, multistep, orders
 from .ode import MIDPOINT, RALSTON3, RK4
 from .unipc import VARIANTS, unipc_row
 from .walks import Walk
@@ -74,11 +74,11 @@ def exponential(
         pick(table, value, f"exponential: {name}")
     if variant != "adams" and (form, clock) != ("x0", "log_snr"):
         raise InputError(f"exponential: variant {variant} is of form=x0 and clock=log_snr; got {form} and {clock}.")
-    plan = adams(walk.path, walk.grid, order, form, clock, corrector, variant)
+    scheme = adams(walk.path, walk.grid, order, form, clock, corrector, variant)
     if start == "runge_kutta" and order > 2:
         method, count = (_FIRST[order], order - 2) if corrector else (_FIRST[order - 1], order - 1)
-        plan = plan._replace(first=(method, min(count, len(walk.grid) - 2)))
-    return multistep(walk, plan)
+        scheme = scheme._replace(first=(method, min(count, len(walk.grid) - 2)))
+    return multistep(walk, scheme)
 
 
 def adams(
@@ -89,26 +89,26 @@ def adams(
     clock: str,
     corrector: bool = False,
     variant: str = "adams",
-) -> Plan:
+) -> Scheme:
     """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid."""
     clocks = _clock(path, np.array([c.ratio for c in grid]), clock)
     integrals = list(_integrals(path, grid, form, clock))
     own = orders(grid, order) if clock == "log_snr" else [order] * len(integrals)
 
-    def row(i: int, nodes: Sequence[int]) -> Row:
+    def row(i: int, nodes: Sequence[int]) -> Update:
         if variant == "adams":
             return _row(*integrals[i], clocks, nodes, i)
         return unipc_row(grid[i], grid[i + 1], [grid[j] for j in nodes], variant)
 
-    predict: list[Row | None] = []
-    correct: list[Row | None] = []
+    predict: list[Update | None] = []
+    correct: list[Update | None] = []
     for i, (keep, *_) in enumerate(integrals):
         past = list(range(i, max(i - own[i], -1), -1))
         predict.append(row(i, past) if math.isfinite(keep) else None)
         if corrector and i < len(grid) - 2:
             usable = math.isfinite(keep) and math.isfinite(clocks[i])
             correct.append(row(i, [i + 1, *past]) if usable else None)
-    return Plan(form, predict, correct)
+    return Scheme(form, predict, correct)
 
 
 def _integrals(path: Path, grid: Sequence[Scales], form: str, clock: str) -> Iterator[tuple[float, float, np.ndarray]]:
@@ -131,14 +131,14 @@ def _integrals(path: Path, grid: Sequence[Scales], form: str, clock: str) -> Ite
     return zip(keeps, scales, _clock(path, ratios, clock), strict=True)
 
 
-def _row(keep: float, scale: float, inside: np.ndarray, clocks: np.ndarray, nodes: Sequence[int], now: int) -> Row:
+def _row(keep: float, scale: float, inside: np.ndarray, clocks: np.ndarray, nodes: Sequence[int], now: int) -> Update:
     """The exact step of an estimate that is a polynomial in the clock through its values at `nodes`."""
     usable = [j for j in nodes if math.isfinite(clocks[j])]
     if not usable or not np.isfinite(inside).all():  # order 1: a constant is one in any clock
         usable = [now]
     shares = (_lagrange(clocks[usable], inside) @ _WEIGHTS / 2 * scale).tolist()
     own = dict(zip(usable, shares, strict=True))
-    return Row(keep, tuple(own.get(j, 0.0) for j in nodes))
+    return Update(keep, tuple(own.get(j, 0.0) for j in nodes))
 
 
 def _clock(path: Path, ratio: np.ndarray, clock: str) -> np.ndarray:

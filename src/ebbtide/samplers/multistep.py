@@ -1,4 +1,4 @@
-"""One loop for every multistep method: its plan, a row of numbers for each step, is made before the first evaluation.
+"""One loop for every multistep method: its scheme, a row of numbers for each step, is made before the first evaluation.
 
 A method differs from another only in its rows (exponential.py and dpm_solver.py make them), so a step costs
 the few multiplications it consists of.
@@ -16,7 +16,7 @@ from .ode import EULER, Tableau, stages, step
 from .walks import Walk
 
 
-class Row(NamedTuple):
+class Update(NamedTuple):
     """x_s = keep · x_t + Σ_j weights_j D_j + noise · z, D_0 the newest estimate (of x₀, or of the noise)."""
 
     keep: float
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     noise: float = 0.0
 
 
-class Plan(NamedTuple):
+class Scheme(NamedTuple):
     """predict: a row for each step; None is a DDIM step, for where the noise form would divide by α = 0.
 
     correct: for each step the row that takes it again when the estimate at its end is D_0; None leaves it.
@@ -32,8 +32,8 @@ class Plan(NamedTuple):
     """
 
     form: str
-    predict: Sequence[Row | None]
-    correct: Sequence[Row | None] = ()
+    predict: Sequence[Update | None]
+    correct: Sequence[Update | None] = ()
     first: tuple[Tableau, int] = (EULER, 0)
 
 
@@ -54,20 +54,20 @@ def orders(grid: Sequence[Scales], order: int) -> list[int]:
     return found
 
 
-def multistep(walk: Walk, plan: Plan) -> Iterator[Tensor]:
+def multistep(walk: Walk, scheme: Scheme) -> Iterator[Tensor]:
     """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts."""
-    depth = max([1, *[len(row.weights) for row in (*plan.predict, *plan.correct) if row is not None]])
-    method, first = plan.first
+    depth = max([1, *[len(row.weights) for row in (*scheme.predict, *scheme.correct) if row is not None]])
+    method, first = scheme.first
     begin = stages(walk.path, walk.grid[: first + 1], [method] * first, "flow") if first else []
     history: list[Tensor] = []
     x = start = walk.x  # start: x before the step that is still to be corrected
     for i, (now, then) in enumerate(walk.steps):
         estimate = walk.estimate(x, now)
-        history = [estimate.x0 if plan.form == "x0" else estimate.noise, *history[: depth - 1]]
-        if i > first and plan.correct and (row := plan.correct[i - 1]) is not None:
+        history = [estimate.x0 if scheme.form == "x0" else estimate.noise, *history[: depth - 1]]
+        if i > first and scheme.correct and (row := scheme.correct[i - 1]) is not None:
             x = _apply(row, start, history)
         start = x
-        row = plan.predict[i]
+        row = scheme.predict[i]
         if i < first:
             x = step(walk.denoiser, x, begin[i], method, estimate, **walk.cond)
         elif row is None:
@@ -77,7 +77,7 @@ def multistep(walk: Walk, plan: Plan) -> Iterator[Tensor]:
         yield x
 
 
-def _apply(row: Row, x: Batch, history: Sequence[Tensor]) -> Batch:
+def _apply(row: Update, x: Batch, history: Sequence[Tensor]) -> Batch:
     x = x * row.keep
     for weight, estimate in zip(row.weights, history, strict=False):
         x.add_(estimate, alpha=weight)

@@ -13,12 +13,12 @@ import numpy as np
 
 from ..core.paths import Scales
 from .dpm_solver import shrinkage
-from .multistep import Row
+from .multistep import Update
 
 VARIANTS = ("adams", "bh1", "bh2")  # the exact integral, or B(h): -h, or e^{-h} - 1
 
 
-def unipc_row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Row:
+def unipc_row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Update:
     """The step from `now` to `then` through the estimates at `nodes`; `now` is one of them."""
     keep, fall = then.sigma / now.sigma, shrinkage(now, then)
     here = nodes.index(now)
@@ -33,7 +33,7 @@ def unipc_row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) 
             share = -then.alpha * scale * rho / own
             weights[j] += share
             weights[here] -= share
-    return Row(keep, tuple(weights))
+    return Update(keep, tuple(weights))
 
 
 def _solve(r: Sequence[float], h: float, scale: float, *, corrects: bool) -> list[float]:
