@@ -38,12 +38,12 @@ class Stored:
 
     @property
     def pictures(self) -> bool:
-        """Whether it looks like (n, h, w) or (n, h, w, c) pictures."""
+        """True for the shape and type of (n, h, w) or (n, h, w, c) images."""
         return self.dtype == np.uint8 and self.ndim in (3, 4)
 
     @property
     def kind(self) -> str:
-        """What its numbers are, to be read after "got"."""
+        """A description of its numbers, for a message after "got"."""
         return "pickled objects, which are never loaded" if self.dtype.hasobject else f"dtype {str(self.dtype)[:40]}"
 
     def read(self, each: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What can be made again, kept: decoded pictures, classifiers, features, compiled kernels, what `list` prints.
+"""A cache of reproducible results: decoded images, classifiers, features, compiled kernels, the output of `list`.
 
-A cache that can't be written is no error, and a file of it that is damaged, or that others can write, is as good as
-none: what is read here is trusted, and some of it is executed.
+A cache that can't be written is no error. A file that is damaged, or that other users can write, is ignored: the
+contents of the cache are trusted, and some are executed.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def store(name: str, tensors: Mapping[str, "Tensor"], **about: str) -> None:
 
 
 def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:
-    """What was stored under a name, and the words on it; None where there is nothing, or nothing sound of ours."""
+    """The stored contents of a name, and their description; None if there is no intact file of this user."""
     try:
         stored = cache_folder() / f"{name}.safetensors"
         if not _ours(stored):
@@ -73,7 +73,7 @@ def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:
 
 
 def unchanged(name: str, make: Callable[[], Any]) -> Any:
-    """What make() returns, of what JSON holds: kept until a source file of this package, or Python, is another."""
+    """The result of make(), as JSON; cached until a source file of this package, or Python, changes."""
     package = Path(__file__).parent
     files = [(str(path.relative_to(package)), path.stat()) for path in sorted(package.rglob("*.py"))]
     key = fingerprint(sys.version, [(path, about.st_size, about.st_mtime_ns) for path, about in files])
@@ -123,7 +123,7 @@ def secret() -> bytes:
 
 @contextmanager
 def _writing(file: Path) -> Iterator[Path]:
-    """Where to write what then takes the place of `file`, which only this user can read."""
+    """A temporary file that then replaces `file`; readable by this user only."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
         written = Path(temporary) / file.name
@@ -154,7 +154,7 @@ def _private(folder: Path) -> Path:
 
 
 def _ours(path: Path) -> bool:
-    """Whether it is a file, not a link to one, that only this user can write."""
+    """True for a file, not a link to one, that only this user can write."""
     about = path.lstat()
     closed = os.name == "nt" or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
     return stat.S_ISREG(about.st_mode) and closed

@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code the command gives it. The text is one sentence for the user."""
+"""Errors, and their exit codes in the command. The text is one sentence for the user."""
 
 
 def printable(what: object) -> str:

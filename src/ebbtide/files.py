@@ -28,7 +28,7 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  #
 
 
 def refused(error: OSError) -> bool:
-    """Whether it is the disk that refuses (full, read-only, failing), and not the path that is wrong."""
+    """True if the disk is at fault (full, read-only, failing), and not the path."""
     return error.errno in _REFUSALS
 
 
@@ -117,7 +117,7 @@ def writing_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def old_of(folder: Path) -> Path:
-    """Where a folder is for the moment in which another takes its place."""
+    """The temporary place of a folder while another replaces it."""
     return folder.with_name(f".{folder.name}.old")
 
 

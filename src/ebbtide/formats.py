@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def is_idx(path: Path) -> bool:
-    """Whether a file starts as idx files of uint8 do, itself or under gzip: two zero bytes and the type's code, 8."""
+    """True if a file, plain or gzipped, starts like idx files of uint8: two zero bytes and the type's code, 8."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""How much memory is free, and the one check that something fits, made before any of it is allocated."""
+"""Free memory, and the one check that something fits, made before any of it is allocated."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +28,7 @@ def room(need: int, what: str, hint: str = "") -> None:
 
 
 def available() -> float:
-    """Bytes this process may still take: of the machine's, of its containers' and of its own limit the least."""
+    """Bytes this process may still take: the smallest of the limits of the machine, its containers and the process."""
     left = [float(psutil.virtual_memory().available), *map(_left, _groups())]
     with suppress(ImportError, AttributeError):  # on Windows there is none
         import resource
@@ -51,7 +51,7 @@ def _groups() -> Iterator[Path]:
 
 
 def _left(group: Path) -> float:
-    """What a control group may still take; pages that only cache files are given back when memory runs short."""
+    """Memory that a control group may still take; pages that only cache files are freed when memory runs short."""
     for most, used in _FILES:
         with suppress(OSError, ValueError):  # no such file, or no limit: "max"
             left = float((group / most).read_text()) - float((group / used).read_text())

@@ -15,7 +15,7 @@ from .levels import Levels
 
 
 class Robot(NamedTuple):
-    """What a robot's states and actions are called, and its steps in a second; () and 0 where that isn't known."""
+    """Names of a robot's states and actions, and its steps per second; () and 0 if unknown."""
 
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Episodes:
                 raise InputError(f"There must be one picture for each of {n} steps; {camera!r} has {len(frames)}.")
 
     def __len__(self) -> int:
-        """How many episodes."""
+        """The number of episodes."""
         return len(self.ends)
 
     @property
@@ -94,7 +94,7 @@ class Episodes:
 
     @property
     def robot(self) -> Robot:
-        """What it is a recording of."""
+        """The recorded robot."""
         return Robot(self.state_names, self.action_names, self.fps)
 
     def columns(self, wanted: str, angles: str = "") -> "Episodes":
@@ -193,8 +193,8 @@ def _sums(x: Tensor, size: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b {s
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy is told: the shapes of it by name, as its network takes them; the state's transform and names, and
-    how many steps there are in a second, 0 where that isn't known.
+    """A policy's observation: the shapes of its parts by name, as its network takes them; the state's transform and
+    names, and the number of steps per second, 0 if unknown.
 
     state (o, s); images (o × cameras, h, w, 3) in uint8; prompt (l,), UTF-8 bytes + 1, and 0 after its end.
     """
@@ -230,7 +230,7 @@ class Observation:
 
     @classmethod
     def from_config(cls, config: Any) -> "Observation":
-        """What `to_config` wrote; anything else is an InputError."""
+        """The inverse of `to_config`; anything else is an InputError."""
         config = {"fps": 0, **config} if isinstance(config, Mapping) else {}  # fps, which older versions wrote without
         shapes = config.get("shapes") if set(config) == {"shapes", "transform", "names", "fps"} else None
         names, fps = config.get("names"), config.get("fps")
@@ -308,7 +308,7 @@ class Windows:
         return taken | self.seen(indices)
 
     def seen(self, indices: Int[Tensor, " b"]) -> dict[str, Tensor]:
-        """What was seen at these steps and the o - 1 before them."""
+        """The observations at these steps and the o - 1 before them."""
         episode = self._episode(indices)
         start = torch.where(episode > 0, self.ends[(episode - 1).clamp(min=0)], 0)[:, None]
         past = indices[:, None] + torch.arange(1 - self.n_obs_steps, 1, device=indices.device)

@@ -96,7 +96,7 @@ def save(
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the first lines of a text file say about the rest."""
+    """The layout of a text file, found from its first lines."""
 
     path: Path
     delimiter: str
@@ -348,7 +348,7 @@ def _labels(array: Stored, n: int) -> list[str]:
 
 
 def _numbers(array: Stored) -> np.ndarray:
-    """What a header says is a table."""
+    """The numbers of a stored table; InputError unless its header describes one."""
     if array.dtype.kind not in "iuf":
         raise InputError(f"{array.where} must hold real numbers; got {array.kind}.")
     if array.ndim not in (1, 2) or 0 in array.shape[1:]:

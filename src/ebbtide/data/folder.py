@@ -53,7 +53,7 @@ def read_folder(folder: Path, label: str) -> Found:
 
 
 def _in_parts(paths: Sequence[list[str]], where: str) -> tuple[list[int], int, list[str]]:
-    """Which pictures to take, those of held-out parts last; how many these are; and the class of each, "" for none.
+    """The images to use, those of held-out parts last; the number of the latter; and the class of each, "" for none.
 
     A set's parts are folders at one depth: train/cat and test/cat, cat/train and cat/test, pets/train/cat and so on. A
     class is the first folder that is neither a part nor one that all parts lie in.

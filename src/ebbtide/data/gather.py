@@ -52,9 +52,9 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What one kind of data holds: pictures, as an array (n, h, w, c) or still to be decoded, and a label for each.
+    """The contents of a data set: images, as an array (n, h, w, c) or still to be decoded, and a label for each.
 
-    classes: their names where the labels are their numbers. test: so many of the last are the set's own held-out parts.
+    classes: their names if the labels are their numbers. test: the number of images, at the end, in held-out parts.
     A label None is a missing one, and so is -1 where there are classes.
     """
 

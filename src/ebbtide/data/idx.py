@@ -53,13 +53,13 @@ def read_folder(folder: Path, label: str) -> Found:
 
 
 def find(folder: Path) -> dict[str, Path]:
-    """What comes before "images" in their names → the files of pictures, unzipped ones first."""
+    """Prefix before "images" in their names → the files of images, unzipped ones first."""
     found = [(match[1], file) for file in sorted(folder.iterdir()) if (match := _NAME.fullmatch(file.name))]
     return {name.rstrip("-._"): file for name, file in reversed(found)}
 
 
 def matches(path: Path) -> bool:
-    """Whether it is an idx file, or called as those of MNIST are, so that a damaged one is refused as such."""
+    """True for an idx file, or one named like MNIST's, so that a damaged one is reported as such."""
     return is_idx(path) or bool(_NAME.fullmatch(path.name))
 
 
@@ -68,7 +68,7 @@ def _array(path: Path, dimensions: int) -> np.ndarray:
     try:
         with open(path, "rb") as plain:
             zipped = plain.read(2) == b"\x1f\x8b"
-            most = path.stat().st_size * (1032 if zipped else 1)  # deflate makes no byte of more than so many
+            most = path.stat().st_size * (1032 if zipped else 1)  # the largest factor of deflate
             plain.seek(0)
             with gzip.open(plain) if zipped else plain as file:
                 return _numbers(path, file, dimensions, most)

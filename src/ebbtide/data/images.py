@@ -37,7 +37,7 @@ _NAME = 100  # bytes that a label takes besides its own
 class Images:
     """n pictures, 0..255, their labels 0..k-1, -1 for none, and the labels' names.
 
-    test: so many of the last pictures are the set's own held-out parts. bad: one line for each picture left out.
+    test: the number of images, at the end, in the set's own held-out parts. bad: one line for each picture left out.
     levels: the values that became 0 and 255, if any picture has more than 8 bits.
     """
 
@@ -96,7 +96,7 @@ def as_images(
     cache: bool = True,
     progress: bool = True,
 ) -> Images:
-    """What was found as Images of one size; `data` is what errors call it, the rest as in `load`."""
+    """The found images as Images of one size; `data` is their name in errors, the rest as in `load`."""
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape
@@ -116,7 +116,7 @@ def as_images(
 def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
     """(training part, held-out part), each in the set's order.
 
-    Where the set has a test part of its own, that is held out, whatever `share`; else what `held_out` draws.
+    If the set has its own test part, that is held out, whatever `share`; else what `held_out` draws.
     """
     held = held_out(len(images.x), share, images.labels, seed, keep_classes=keep_classes)
     if images.test:
@@ -125,7 +125,7 @@ def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = F
 
 
 def labelled(images: Images, where: str) -> Images:
-    """What a conditional network can learn from: of the held-out parts the pictures with labels, said in a line.
+    """The images that a conditional network can use: of the held-out parts those with labels, with a message.
 
     InputError for a picture of the training part without one. Where no held-out picture is left, `split` draws some.
     """
@@ -184,7 +184,8 @@ def _labels(
 ) -> tuple[Int[Tensor, " n"] | None, tuple[str, ...]]:
     """Labels as 0..k-1, -1 where there is none, and the classes' names, by default the training part's in sorted order.
 
-    test: so many of the last are held out; a class that only they have can't be learned, so their label is none.
+    test: the number of images, at the end, that are held out; a class that only they have can't be learned, so their
+    label is none.
     """
     here = [i for i, label in enumerate(() if labels is None else labels) if label is not None]
     if labels is None or not here:

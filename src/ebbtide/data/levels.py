@@ -1,4 +1,4 @@
-"""What is done to a set of pictures as a whole: which values become 0 and 255, and what is said of it."""
+"""Levels of a whole set of images: the values that become 0 and 255, and the message about them."""
 
 import math
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Decoded:
 
 @dataclass
 class Tally:
-    """What is done to the pictures of a set, counted: to be said once. levels: of all that have more than 8 bits."""
+    """Counts of conversions in a set, for one message. levels: of all images with more than 8 bits."""
 
     levels: Levels | None = None
     n: int = 0
@@ -64,7 +64,7 @@ class Tally:
             self.deep += 1
 
     def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
-        """What they lose: scaled by the levels given, else by these, and without transparency unless in 4 channels."""
+        """Messages on losses: scaling by the given levels, or these, and transparency unless there are 4 channels."""
         if self.levels:
             (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
             if given is None:

@@ -36,7 +36,7 @@ _FORMATS = (
 )
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _TWO_BYTES = re.compile("(RGBA?|LA);16([BLN])")
-# Pictures with more pixels are decoded one at a time, if there is room for so many bytes for each pixel.
+# Pictures with more pixels are decoded one at a time, if there is memory for this many bytes per pixel.
 _LARGE, _DECODING, _ALONE = 2**24, 16, threading.Lock()
 
 _GREY = ("1", "L", "LA", "La")
@@ -53,7 +53,7 @@ _UPRIGHT = {  # Exif 2.32, tag 0x0112: how a picture was stored → what turns i
 
 
 class BadPicture(Exception):
-    """Why a picture can't be used, to be read after its name, as in "is empty".
+    """The reason why an image can't be used, for a message after its name, as in "is empty".
 
     passing: the system refused, so another attempt may succeed.
     """
@@ -106,7 +106,7 @@ def shape(picture: Image.Image, size: int = 0, channels: int = 0) -> UInt8[np.nd
 
 
 def transparent(picture: Image.Image) -> bool:
-    """Whether anything of a picture in mode L, LA, RGB or RGBA is transparent."""
+    """True if any part of an image in mode L, LA, RGB or RGBA is transparent."""
     return picture.mode in ("LA", "RGBA") and picture.getextrema()[-1][0] < 255  # type: ignore[index]
 
 

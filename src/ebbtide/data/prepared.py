@@ -14,10 +14,10 @@ from . import Observation, Transform
 
 @runtime_checkable
 class Data(Protocol):
-    """What is trained on: len(data) examples, taken by index.
+    """Training data: len(data) examples, taken by index.
 
-    `take` says what an example is: x0, its label where it has one, what else the network is told, by the names it
-    knows, and `mask` where not all of x0 is real. x1: the other end's points where that is a sample set, else None.
+    `take` returns the parts of examples: x0, the label if there is one, further inputs of the network by their names,
+    and `mask` if not all of x0 is real. x1: the other end's points where that is a sample set, else None.
     """
 
     @property
@@ -59,7 +59,7 @@ class TensorData:
 
 
 class Prepared(NamedTuple):
-    """A recipe's data for training, and what a trained network has to know of it."""
+    """A recipe's data for training, and its description for the trained network."""
 
     data: Data
     shape: tuple[int, ...]
@@ -68,13 +68,13 @@ class Prepared(NamedTuple):
     classes: tuple[str, ...] = ()
     observation: Observation | None = None
     frequencies: tuple[float, ...] = ()
-    """How often each class occurs, where labels are learned; 0 for one without a training example."""
+    """Frequency of each class, if labels are learned; 0 for one without a training example."""
     settled: Mapping[str, Any] = MappingProxyType({})
-    """What the data has settled of the recipe, to be stored with it."""
+    """Fields of the recipe that the data determines, stored with it."""
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:
-    """The share of each of so many classes among the labels."""
+    """The share of each class among the labels."""
     return tuple((torch.bincount(labels, minlength=classes).double() / len(labels)).tolist())
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a data set are held out, to measure with: its own parts by their names, else rows drawn."""
+"""Held-out rows of a data set, for evaluation: its own parts by their names, otherwise random rows."""
 
 import re
 import warnings

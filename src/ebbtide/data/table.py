@@ -10,7 +10,7 @@ from torch import Tensor
 class Points:
     """n points in float32, their labels 0..k-1 and, where known, the columns' and the labels' names.
 
-    test: so many of the last are the set's own held-out parts.
+    test: the number of rows, at the end, in the set's own held-out parts.
     """
 
     x: Float[Tensor, "n d"]

@@ -33,7 +33,7 @@ from .unroll import unrolled
 DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
 AIMS = ("both", "rms", "median")
 FIT, CHOOSE, JUDGE = slice(0, None, 2), slice(1, None, 4), slice(3, None, 4)  # of the starts
-KNOTS = 16  # times are moved each by itself up to here, and by a spline with so many knots beyond
+KNOTS = 16  # times are moved each by itself up to here, and by a spline with this many knots beyond
 LONGEST_TABLE = 20  # evaluations up to which weights are fitted
 
 SOLVERS = (

@@ -85,7 +85,7 @@ def to_pi0(network: ActionExpert, dialect: str = "lerobot") -> dict[str, Tensor]
 def from_pi0(network: ActionExpert, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published weights under the network's names, for its load_state_dict.
 
-    Raises InputError where one is missing, of another shape, or of no use to this network.
+    Raises InputError if one is missing, has another shape, or isn't part of this network.
     """
     short = {_renamed(name, _SHORTEN): tensor for name, tensor in tensors.items()}
     found, wanted, left = {}, network.state_dict(), set(short) - set(_UNUSED)

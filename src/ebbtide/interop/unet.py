@@ -237,7 +237,7 @@ def _config(network: UNet) -> dict[str, Any]:
 
 
 def _flags(config: Mapping[str, Any], key: str, kinds: Mapping[str, str]) -> list[str]:
-    """Which levels have attention; the oldest configs say UNetRes before a block's kind."""
+    """The levels with attention; the oldest configs write UNetRes before a block's kind."""
     return [kinds[pick(kinds, str(kind).removeprefix("UNetRes"), key)] for kind in config[key]]
 
 
@@ -262,7 +262,7 @@ def _classes(config: Mapping[str, Any], null_label: bool) -> int:
 
 
 def _clock(converted: Converted | None, scheduler: Mapping[str, Any] | None) -> dict[str, int]:
-    """What the network is told at time t: timestep 1000 t - 1, of a flow 1000 t, and EDM's clock as it is."""
+    """The network's time input at t: timestep 1000 t - 1, for a flow 1000 t, and EDM's clock unchanged."""
     if converted is None or scheduler is None:
         return {}
     if isinstance(converted.path, VE):

@@ -49,7 +49,7 @@ def compare(
     """Train DDPM and flow matching with a recipe's data, network and steps; sample and measure both; see METHODS.
 
     The two run in two processes where there are two cores (a script that calls this then needs
-    `if __name__ == "__main__":`, as ever with processes). Each is an ordinary run in a folder of its own, so an
+    `if __name__ == "__main__":`, as ever with processes). Each is an ordinary run in its own folder, so an
     interrupted comparison continues with resume=True.
     """
     room(8000 * n, f"n {n}")
@@ -86,7 +86,7 @@ def compare(
 
 @contextmanager
 def resumable(out: Path, command: str) -> Iterator[None]:
-    """Where a signal falls in here, say how to go on, if anything is saved to go on from."""
+    """Context in which a signal prints how to continue, if anything is saved."""
     try:
         yield
     except KeyboardInterrupt as stopped:
@@ -109,7 +109,7 @@ def _begun(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Study:
-    """What one process brings home."""
+    """The results of one process."""
 
     method: Method
     samplings: list[Sampling]

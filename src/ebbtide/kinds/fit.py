@@ -13,7 +13,7 @@ from .runs import train_recipe
 
 
 class Training(TypedDict, total=False):
-    """How to train; each as in `training.run.train`."""
+    """Training options; each as in `training.run.train`."""
 
     resume: bool
     overwrite: bool

@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Recipe)
 
 @dataclass(frozen=True)
 class Plan(Generic[R]):
-    """How `ebbtide compare` holds DDPM and flow matching against each other on one kind of data."""
+    """The plan by which `ebbtide compare` compares DDPM and flow matching on one kind of data."""
 
     recipes: Mapping[str, str]
     """By method: the recipe whose `own` fields it takes."""
@@ -61,9 +61,9 @@ class Kind(Generic[R]):
     units: str
     """Several examples of the data, in messages."""
     n: int
-    """Samples that `ebbtide sample` draws unless told."""
+    """Default number of samples of `ebbtide sample`."""
     n_evaluate: int
-    """Samples that `ebbtide evaluate` draws unless told."""
+    """Default number of samples of `ebbtide evaluate`."""
     file: str
     """Name of the file that samples are written to."""
     extensions: tuple[str, ...]
@@ -73,7 +73,7 @@ class Kind(Generic[R]):
     more: int
     """and how many times that while it is measured."""
     snapshot: Mapping[str, Any]
-    """How the samples are drawn that show a run's progress; as `Trained.sample` takes it."""
+    """Options of the samples that show a run's progress; arguments of `Trained.sample`."""
 
     fits: Callable[[R], None]
     """InputError for a recipe that can be refused before its data is read."""
@@ -107,4 +107,4 @@ class Kind(Generic[R]):
     draw_evaluation: Callable[[Trained, Tensor, Path], Iterator[Path]] | None = None
     """(trained, samples, folder): what `ebbtide evaluate` draws."""
     plan: Plan[R] | None = None
-    """How the two methods are compared."""
+    """The plan of a comparison of two methods."""

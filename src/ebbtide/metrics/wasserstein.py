@@ -115,7 +115,7 @@ def directions(dim: int, count: int, seed: int = 0) -> Float[np.ndarray, " c d"]
 
 
 def _residuals(x: Tensor, means: Tensor, std: float, pooled: bool) -> list[tuple[npt.NDArray[np.intp], Array]]:
-    """(which samples, their offsets from the mode) for every mode that has any."""
+    """(indices of samples, their offsets from the mode) for every mode that has any."""
     a, mu = mixture(x, means, std)
     nearest, _ = nearest_mode(a, mu)
     offsets = a - mu[nearest]

@@ -48,7 +48,7 @@ def quality_against_evaluations(
     pad = 1.25 if logarithmic else 0.06 * max(high - low, 1e-12)
     ax.set_ylim((low / pad, high * pad) if logarithmic else (low - pad, high + pad))
     ax.axhspan(*floor, color="#DDDDDD", lw=0, zorder=0)
-    ax.text(counts[0] * 0.9, _middle(floor, logarithmic), "truth itself (floor)", size=style.SMALL - 0.5).set(
+    ax.text(counts[0] * 0.9, _middle(floor, logarithmic), "real data (floor)", size=style.SMALL - 0.5).set(
         color=style.QUIET, va="center"
     )
     ends = []

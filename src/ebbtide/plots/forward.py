@@ -312,7 +312,7 @@ def _tints(paths: Mapping[str, Path]) -> list[str]:
 
 
 def _names(figure: Figure, strokes: Mapping[str, tuple[str, object]]) -> None:
-    """One row of names, each after a piece of its line, for curves that lie too close for labels of their own."""
+    """One row of names, each after a piece of its line, for curves too close for separate labels."""
     width, height = figure.get_size_inches()
     starts = style.text_row(figure, [(f"      {name}", style.INK) for name in strokes], 0.5)
     for x, (tint, dash) in zip(starts, strokes.values(), strict=True):

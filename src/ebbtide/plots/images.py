@@ -215,7 +215,7 @@ def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int 
 
 
 def png(images: UInt8[Array, "n c h w"], *, columns: int = 0, factor: int = 0) -> bytes:
-    """What `save_png` writes."""
+    """The bytes that `save_png` writes."""
     images = _pixels(images, "images", 4)
     _not_negative("columns", columns)
     _not_negative("factor", factor)

@@ -214,7 +214,7 @@ def filmstrip(
 
 
 def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", note: str = "") -> Figure:
-    """Where samples move next: −dx/dt at a grid of points, over samples of x_t; rows are methods, columns are times.
+    """Directions of motion: −dx/dt at a grid of points, over samples of x_t; rows are methods, columns are times.
 
     Each panel has its own scale, and says its speed: the longest arrow is the 90th percentile of the speeds met by
     samples, and faster ones are cut to it, for near t = 0 a diffusion's velocity grows without bound where no
@@ -413,7 +413,7 @@ def density_image(
 
 
 class _Drawing:
-    """How one set of points is drawn into a panel, alike in all panels: dots, or a histogram of one column."""
+    """The style of one set of points, the same in all panels: dots, or a histogram of one column."""
 
     def __init__(self, limits: Limits, real: Array | None, clouds: Sequence[Array]) -> None:
         d = style.points(clouds[0]).shape[1]
@@ -443,7 +443,7 @@ class _Drawing:
 
 
 def _draw_classes(ax: Axes, x: Array, labels: Array, names: Sequence[str], frame: Limits) -> None:
-    """Each class in its colour and marker, its name on a spot of its own where it is far from the other names."""
+    """Each class in its colour and marker, its name at its centre if that is far from the other names."""
     kinds = np.unique(labels)
     for kind in kinds:
         tint, marker = style.class_style(int(kind))
@@ -508,7 +508,7 @@ def speed_met(velocity: Array, crowd: Array) -> float:
 
 
 def _crowd(places: Array, samples: Array, frame: Limits) -> Float[Array, " g"]:
-    """How many samples are near each place, from 0 to 1."""
+    """The density of samples near each place, from 0 to 1."""
     counts, *edges = np.histogram2d(samples[:, 0], samples[:, 1], bins=24, range=frame.tolist())
     smooth = style.gaussian_filter(counts, 1.0)
     index = tuple(np.clip(np.searchsorted(e, p) - 1, 0, 23) for e, p in zip(edges, places.T, strict=True))

@@ -72,7 +72,7 @@ def write_report(comparison: Comparison, folder: str | Path, pictures: Iterable[
 
 
 def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
-    """What draws a picture that doesn't move."""
+    """The function that draws a still figure."""
     return lambda path: style.save(make(), path)
 
 
@@ -128,7 +128,7 @@ def _column(name: str, rows: Sequence[Measurement | None]) -> _Column:
 
 
 def _notes(c: Comparison) -> dict[str, list[str]]:
-    """What measurements have to add, and the metrics that it is about."""
+    """Notes of the measurements, and their metrics."""
     notes: dict[str, list[str]] = {}
     for m in (m for s in c.samplings for m in s.measurements):
         for note in m.note.splitlines():

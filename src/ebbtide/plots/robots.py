@@ -1,6 +1,6 @@
 """Pictures of policies: chunks beside recordings, fans of sampled chunks, scores, quality against cost, masks, latency.
 
-Robot time runs forward, in seconds; along a chunk it has colours of its own (AHEAD), for a chunk's times are not the
+Robot time runs forward, in seconds; along a chunk it has special colours (AHEAD), for a chunk's times are not the
 t of noise and data. Push-T is drawn as its simulator draws it: 512 × 512, y downwards.
 """
 
@@ -198,7 +198,7 @@ def principal(chunks: Float[Array, "n h a"]) -> Float[Array, " n"]:
     x = x / np.tile(np.where(spread > 0, spread, 1.0), chunks.shape[1])
     _, _, axes = np.linalg.svd(x, full_matrices=False)
     place = x @ axes[0]
-    place = place * np.sign(axes[0][np.abs(axes[0]).argmax()] or 1.0)  # an axis has no sign of its own
+    place = place * np.sign(axes[0][np.abs(axes[0]).argmax()] or 1.0)  # the sign of an axis is arbitrary
     reach = np.ptp(place)
     return (place - place.min()) / reach if reach > 1e-9 else np.full(n, 0.5)
 
@@ -458,7 +458,7 @@ def attention(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Who sees whom: row i, column j is coloured where token i attends to token j. blocks: (name, tokens), in order.
+    """Attention: row i, column j is coloured where token i attends to token j. blocks: (name, tokens), in order.
 
     padded: tokens that stand for nothing, whose rows and columns are drawn grey.
     """

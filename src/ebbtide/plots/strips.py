@@ -363,7 +363,7 @@ def _evenly(count: int, most: int) -> list[int]:
 
 
 def _head(t: style.Number) -> str:
-    """A time over a narrow column: its end's name on a line of its own."""
+    """A time over a narrow column: its end's name on a separate line."""
     end = {1.0: "noise", 0.0: "data"}.get(round(float(t), 6), "")
     return f"{end}\nt = {t:.2g}" if end else f"{t:.2g}"
 

@@ -1,4 +1,4 @@
-"""What `ebbtide compare` found, as plain arrays: what the figures of a report are drawn from."""
+"""Results of `ebbtide compare`, as plain arrays: the data of a report's figures."""
 
 from dataclasses import dataclass, field
 from html import escape
@@ -44,7 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What `ebbtide compare` found, ready to be drawn."""
+    """Results of `ebbtide compare`, ready to be drawn."""
 
     title: str
     command: str
@@ -77,5 +77,5 @@ class Comparison:
 
 
 def key_of(recipe: Recipe) -> str:
-    """Which method's colour a recipe wears: a path to noise by way of the velocity is a flow, the rest diffusion."""
+    """The method whose colour a recipe gets: a path to noise with the velocity target is a flow, the rest diffusion."""
     return "flow" if recipe.target == "velocity" else "diffusion"

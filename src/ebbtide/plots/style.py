@@ -158,7 +158,7 @@ def as_limits(limits: Any, d: int) -> Limits:
 
 
 def union(first: Limits, x: Float[Array, "n d"], tail: Number = 0.5) -> Limits:
-    """`first`, widened where needed to hold points x as well, but for their tails."""
+    """`first`, widened where needed to hold points x as well, except for their tails."""
     other = limits_around(x, tail, room=0.04)
     return np.stack([np.minimum(first[:, 0], other[:, 0]), np.maximum(first[:, 1], other[:, 1])], 1)
 
@@ -180,7 +180,7 @@ def finite(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
 
 
 def outside(x: Float[Array, "n d"], limits: Limits) -> int:
-    """How many points a frame doesn't show (of the first two columns), so that a picture can say so."""
+    """The number of points outside a frame (in the first two columns), for a note in the figure."""
     k = min(x.shape[1], 2)
     inside = (x[:, :k] >= limits[:k, 0]) & (x[:, :k] <= limits[:k, 1])
     return int((~inside.all(1)).sum())

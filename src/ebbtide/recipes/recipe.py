@@ -18,7 +18,7 @@ P = TypeVar("P", bound="RobotRecipe")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train and how to sample it; values such as `ddpm:betas=linear,steps=1000` are rows of tables."""
+    """A method: what to train, and how to sample; values such as `ddpm:betas=linear,steps=1000` are rows of tables."""
 
     kind: ClassVar[str] = ""
     """The kind of its data: a row of ebbtide.kinds.KINDS."""

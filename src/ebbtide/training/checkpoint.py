@@ -66,7 +66,7 @@ def saved(parent: Path) -> list[Path]:
 
 
 def step_folder(parent: Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step."""
+    """The folder of a run's checkpoint of a step."""
     return parent / f"step-{step:08d}"
 
 

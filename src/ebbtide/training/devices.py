@@ -28,7 +28,7 @@ def leaving_group() -> Iterator[None]:
 
 
 def suited(precision: str, network: nn.Module) -> str:
-    """What "auto" means for a network on this machine: bf16 for convolutions where that is faster, else no."""
+    """The meaning of "auto" for a network on this machine: bf16 for convolutions where that is faster, else no."""
     if precision != "auto":
         return precision
     convolves = any(p.ndim == 4 for p in network.parameters())
@@ -45,7 +45,7 @@ REFUSED = {
 
 
 def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
-    """The Accelerator of a run; under torchrun, the same in each process but for its rank, on a CPU as well."""
+    """The Accelerator of a run; under torchrun, the same in each process except for its rank, on a CPU as well."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers

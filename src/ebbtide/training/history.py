@@ -1,4 +1,4 @@
-"""What a run folder keeps of training as it goes on.
+"""Records of training in progress, in a run folder.
 
 metrics.jsonl                one line every few steps
 evolution/step-00003000.npy  the same samples at every stage, in data units

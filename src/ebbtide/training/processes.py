@@ -1,4 +1,4 @@
-"""Jobs in processes of their own. The parent alone hears of signals; a worker stops when the parent lets go of it.
+"""Jobs in separate processes. The parent alone hears of signals; a worker stops when the parent lets go of it.
 
 That is when the pipe between them is closed, which the system does even for a parent that is killed. Little is imported
 here, since a worker has to notice it before it has loaded what it works with.
@@ -27,12 +27,12 @@ GRACE = 30  # seconds to save in, for a process whose parent is gone
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> list[Any]:
-    """function(*job) for each job in a process of its own. Whatever stops one stops the others, which save first.
+    """function(*job) for each job in a separate process. Whatever stops one stops the others, which save first.
 
     Raises the first error of a job, and Interrupted if a signal came before this returns.
     """

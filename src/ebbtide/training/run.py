@@ -2,7 +2,7 @@
 
 run/checkpoints/step-00003000/   see checkpoint.py; `last` names the newest
 run/metrics.jsonl                one line every few steps
-run/tuned.json                   solvers of its own, fitted at the end or by `ebbtide tune`
+run/tuned.json                   its solvers, fitted at the end or by `ebbtide tune`
 run/evolution/step-00003000.npy  the same samples as training goes on, in data units (and a picture of images)
 run/.lock                        held while a process trains here
 """
@@ -74,7 +74,7 @@ def train(
     everything has been checked, before anything is written.
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
-    accumulate: in how many parts a batch goes through the network. solvers: fit the run solvers of its own at the end,
+    accumulate: the number of parts of a batch, processed one by one. solvers: fit solvers to the run at the end,
     for at most 5 % of training's network evaluations (see exact/fit.py).
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbtide resume` is to set again; not set here. position: line of the progress bar, where several runs
@@ -114,7 +114,7 @@ def train(
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """How the run in a folder is trained, as `fit` takes it; {} for one that doesn't hold it, or no checkpoint."""
+    """Training options of the run in a folder, as arguments of `fit`; {} if it stores none, or has no checkpoint."""
     no_link(folder / "checkpoints")
     found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
     if found is None or settings.FILE not in found[1]:
@@ -137,7 +137,7 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
-    """What "auto" means: what the run has been trained in, or what suits this machine."""
+    """The meaning of "auto": the run's precision so far, or the best for this machine."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
@@ -198,8 +198,8 @@ def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoi
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
-    """Whether this step is one of `times` over the run, the last always among them: evenly spread, or, as most
-    happens early, evenly in √step. In integers, for rounding would leave some out.
+    """True if this step is one of `times` over the run, always including the last: evenly spread, or, since most
+    happens early, evenly in √step. Computed in integers, because rounding would skip some.
     """
     now, before = (math.isqrt(times**2 * k // steps) if early else times * k // steps for k in (step, step - 1))
     return step == steps or now != before
@@ -277,7 +277,7 @@ class _Run:
         return replace(self.start, denoiser=self.start.denoiser.eval(), step=self.trainer.step)
 
     def solved(self, progress: bool) -> Trained:
-        """The result with solvers of its own: those that the folder holds for it, or as training's cost allows."""
+        """The result with solvers fitted to it: those in the folder, or as many as training's cost allows."""
         trained, file = self.trained(), self.folder / TUNED
         if file.exists():
             trained = trained.with_tuned(read_file(file), str(file))
@@ -298,12 +298,12 @@ class _Run:
         if tuned and progress:
             seconds = time.process_time() - before
             found = ", ".join(f"{one.median:.2g} with {one.evaluations}" for one in tuned)
-            said = f"Solvers of its own, fitted in {seconds:.1f} CPU s; median distance from its flow's end:"
+            said = f"Solvers fitted in {seconds:.1f} CPU s; median distance from the flow's end:"
             print(said, found, "evaluations", file=sys.stderr)
         return replace(trained, tuned=tuned)
 
     def conditions(self, n: int) -> dict[str, Any]:
-        """What the network is told of n examples of the data."""
+        """The network's conditions for n examples of the data."""
         data, seed = self.trainer.data, key(self.start.recipe.seed, "solver")
         draw = generator(seed, "examples", device=self.trainer.accelerator.device)
         chosen = torch.randint(len(data), (n,), generator=draw, device=draw.device)
@@ -331,7 +331,7 @@ class _Run:
         self.saved = self.trainer.step
 
     def snapshot(self) -> None:
-        """What `draw` makes of the averaged weights."""
+        """The result of `draw` with the averaged weights."""
         if not self.main:
             return
         start, flat = self.start, self.trainer.flat
@@ -368,21 +368,21 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
 
 
 def same_data(stored: Trained, now: Trained | Prepared) -> bool:
-    """Whether two have the same shape, names and all that is fitted to data, up to rounding."""
+    """True if two have the same shape, names and fitted transforms, up to rounding."""
     held, fitted = (_transforms(t) for t in (stored, now))
     same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
     return same and held.keys() == fitted.keys() and all(_close(held[name], fitted[name]) for name in held)
 
 
 def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
-    """What is fitted to the data, by name."""
+    """Transforms fitted to the data, by name."""
     own = (trained.transform or IDENTITY).to_config()
     seen = {} if trained.observation is None else trained.observation.transform.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
 
 def _close(a: Any, b: Any) -> bool:
-    """Equal but for the order in which another machine adds."""
+    """Equal up to the order of summation on another machine."""
     if isinstance(a, list):
         return len(a) == len(b) and all(map(_close, a, b))
     return a == b if isinstance(a, str) else math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)

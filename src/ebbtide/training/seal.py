@@ -28,11 +28,11 @@ def seal(recipe: Recipe) -> bytes:
 
 
 def holds(files: Mapping[str, bytes], recipe: Recipe) -> bool:
-    """Whether a checkpoint's files have this user's seal for what the recipe names."""
+    """True if a checkpoint's files carry this user's seal for the names in the recipe."""
     return bool(recipe.outside()) and len(files.get(FILE, b"")) > 0 and hmac.compare_digest(files[FILE], seal(recipe))
 
 
 def _places(name: str) -> list[str]:
-    """Where the files and folders lie that a name may mean here; none of a set of the hub."""
+    """Locations of the files and folders that a name may mean here; none for a set of the hub."""
     parts = [name, *name.removeprefix("hf:").split("+")]
     return sorted({os.path.abspath(part) for part in parts if os.path.exists(part)})

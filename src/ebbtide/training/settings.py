@@ -1,8 +1,8 @@
-"""How a run is trained, apart from what its recipe says, and what it was trained on: kept beside each checkpoint.
+"""Training options of a run beyond its recipe, and a fingerprint of its data: kept beside each checkpoint.
 
     running.json   {"how": {"precision": "bf16", …}, "data": {"x": …}}
 
-Without it a run that goes on would go on otherwise: in another precision, or on other data under the same name.
+Without it a resumed run could change: to another precision, or to other data under the same name.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def _content(x: Tensor) -> list[Any]:
 
 
 def same(stored: Any, now: Any) -> bool:
-    """Whether two fingerprints are of the same data: equal but for the order in which another machine adds."""
+    """True if two fingerprints are of the same data: equal up to the order of summation on another machine."""
     if isinstance(stored, dict) and isinstance(now, dict):
         return stored.keys() == now.keys() and all(same(stored[name], now[name]) for name in now)
     if isinstance(stored, list) and isinstance(now, list):

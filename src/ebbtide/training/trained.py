@@ -31,14 +31,14 @@ from .card import model_card
 from .solver import kept
 
 CHUNK = 2048  # samples drawn together at most,
-NUMBERS = 2**16  # and numbers in them, but for large samples,
+NUMBERS = 2**16  # and numbers in them, except for large samples,
 SEEN = 2**22  # and numbers that a policy sees for them
 _AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[int] | Tensor | None
 
 
 class Choice(NamedTuple):
-    """How samples are drawn."""
+    """Sampler, grid and steps of samples."""
 
     sampler: str
     grid: str | Sequence[float]
@@ -47,7 +47,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trained:
-    """What a run folder, an exported folder or a hub repository holds, ready to sample in the data's own units."""
+    """The contents of a run folder, an exported folder or a hub repository, ready to sample in the data's own units."""
 
     denoiser: Denoiser
     recipe: Recipe
@@ -57,13 +57,13 @@ class Trained:
     classes: tuple[str, ...] = ()
     step: int = 0
     tuned: tuple[Tuned, ...] = ()
-    """Solvers of its own for a number of evaluations: fitted after training or by `ebbtide tune`, the latest last."""
+    """Fitted solvers by number of evaluations: fitted after training or by `ebbtide tune`, the latest last."""
     observation: Observation | None = None
-    """What a policy's network is told at each chunk."""
+    """The observation of a policy's network."""
     frequencies: tuple[float, ...] = ()
-    """How often each class occurs in the data, if labels are learned; a run of an older version doesn't hold it."""
+    """Frequency of each class in the data, if labels are learned; missing in runs of older versions."""
     named: Mapping[str, str] = field(default_factory=dict)
-    """What the user named and so may be opened, by field of the recipe: of a run just trained all that it names."""
+    """Names given by the user, which may be opened, by field of the recipe: for a run just trained, all its names."""
     starts: Callable[[Any, int, int, int], Tensor | None] | None = None
     """(recipe, n, seed, first) → x₁ of a second sample set in data units, None for noise; handed in by `kinds`."""
     recordings: "Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None" = None
@@ -80,7 +80,7 @@ class Trained:
         return f"<table><caption>ebbtide.Trained</caption>{cells}</table>"
 
     def _summary(self) -> dict[str, str]:
-        """What it is, in a few words each."""
+        """Its properties, in a few words each."""
         recipe, parameters = self.recipe, sum(part.numel() for part in self.denoiser.parameters())
         summary = {
             "data": recipe.shared().data,
@@ -173,7 +173,7 @@ class Trained:
 
     @torch.no_grad()
     def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
-        """What a policy's network makes of its observations: the same at every step of a walk, so made once."""
+        """The network's context of a policy's observations: the same at every step, so computed once."""
         if self.observation is None:
             if seen is not None:
                 raise InputError("This run was trained without observations, so it can't be given any.")
@@ -249,7 +249,7 @@ class Trained:
         return cache.fingerprint(*about, tensors=(weights[name] for name in sorted(weights)))
 
     def with_tuned(self, data: bytes, where: str) -> "Trained":
-        """With the solvers of a tuned.json, but for any that were found for other weights: of these it warns."""
+        """The run with the solvers of a tuned.json; leaves out those found for other weights, with a warning."""
         found = read_tuned(data, where)
         own = self.fingerprint() if any(one.weights for one in found) else ""
         if foreign := [one for one in found if one.weights not in ("", own)]:
@@ -269,7 +269,7 @@ class Trained:
         return x if self.transform is None else self.transform.apply(x)
 
     def labels(self, label: Any, n: int, draws: Draws | None = None) -> Int[Tensor, " n"] | None:
-        """What `trajectory`'s label means for each of n samples of a conditional run; None for another run.
+        """The label of each of n samples of a conditional run, from `trajectory`'s argument; None for another run.
 
         Without one it is the null label, or, where training hid no labels, one drawn as often as it occurs in the data,
         by `draws` (of samples 0, 1, … and seed 0, unless given). InputError for a class that was never learned.
@@ -305,7 +305,7 @@ class Trained:
         return torch.tensor([k for k, share in enumerate(shares) if share], dtype=torch.int64)
 
     def shares(self) -> Float[Tensor, " k"]:
-        """How often each class occurs in the data; warns where that isn't known, and they are taken for equal."""
+        """Frequency of each class in the data; warns if unknown, and assumes equal ones."""
         if self.frequencies:
             return torch.tensor(self.frequencies, dtype=torch.float64)
         warnings.warn(

@@ -63,10 +63,10 @@ class Trainer:
 
     `steps()` is the loop; `state`, `load_state` are all that resuming needs, as every random number is keyed by
     (seed, step). Multi-process runs and bf16 autocast come from the accelerator; every process draws the same global
-    batch and takes its share, so the result doesn't depend on how many there are (but for the order of sums).
+    batch and takes its share, so the result doesn't depend on how many there are (except for the order of sums).
 
     accumulate: parts in which a share goes through the network, for less memory at a time; their gradients are added
-    up, so the result doesn't depend on it either (but for dropout's draws).
+    up, so the result doesn't depend on it either (except for dropout's draws).
     classes: of the data's labels; the same number is the null label, which takes the place of hidden ones.
     """
 
@@ -190,7 +190,7 @@ class Trainer:
         return {**self.denoiser.state_dict(), **self.flat.state(self.ema)}
 
     def state(self) -> dict[str, Tensor]:
-        """What resuming needs besides the average: parameters and AdamW's two moments, by name."""
+        """The state for resuming besides the average: parameters and AdamW's two moments, by name."""
         tensors = {f"weights.{name}": part for name, part in self.flat.split(self.flat.vector).items()}
         for moment, vector in self._moments.items():
             tensors |= {f"{moment}.{name}": part for name, part in self.flat.split(vector).items()}
@@ -228,5 +228,5 @@ class _Loss(torch.nn.Module):
 
 
 def _draws(part: torch.nn.Module) -> bool:
-    """Whether a part of a network draws random numbers in training: dropout, or what says so itself."""
+    """True if a part of a network draws random numbers in training: dropout, or a part that declares it."""
     return (isinstance(part, _DropoutNd) and part.p > 0) or bool(getattr(part, "draws", False))

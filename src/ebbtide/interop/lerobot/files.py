@@ -141,7 +141,7 @@ def cells_of(file: Path, name: str) -> Iterator[Any]:
 
 
 def _chunks(held: Any, name: str) -> Iterator[Any]:
-    """What a file's own table says of the parts of a column, or of what is inside it."""
+    """Entries of a file's own table on the parts of a column, or on those inside it."""
     for group in map(held.metadata.row_group, range(held.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}."):

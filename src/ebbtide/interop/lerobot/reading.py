@@ -117,7 +117,7 @@ def read_info(where: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_stats(where: str | os.PathLike[str]) -> Stats:
-    """What stats.json, or a data set's meta/stats.json, holds: feature → min, max, mean, std, count, … in float64."""
+    """Contents of stats.json, or a data set's meta/stats.json: feature → min, max, mean, std, count, … in float64."""
     file = home(os.fspath(where))
     if file.suffix != ".json":
         file = _folder(where, ["meta/*"]) / "meta/stats.json"
@@ -146,7 +146,7 @@ def _camera(info: Mapping[str, Any], name: str, folder: Path) -> str:
 
 
 def _ends(folder: Path, info: Mapping[str, Any], table: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> Tensor:
-    """Where each episode ends, if the steps are those that the table of episodes and info.json tell of."""
+    """The end of each episode; checks the steps against the table of episodes and info.json."""
     lengths, e = table["length"].long(), len(table["length"])
     n = len(steps["episode_index"])
     told = {"total_episodes": (e, "meta/episodes"), "total_frames": (n, "data")}
@@ -192,7 +192,7 @@ def _tasks(folder: Path, indices: Int[Tensor, " e"]) -> tuple[str, ...]:
 
 
 def _names(info: Mapping[str, Any], keys: Sequence[str], kind: str, width: int) -> tuple[str, ...]:
-    """What the columns are called: a list, a table of such lists, or a table of numbers by name; else numbered."""
+    """Names of the columns: a list, a table of such lists, or a table of numbers by name; otherwise numbers."""
     names: list[str] = []
     for key in keys:
         held = info["features"].get(key, {}).get("names")

@@ -222,7 +222,7 @@ def _stats(values: np.ndarray) -> dict[str, list[Any]]:
 
 
 def _counts(frames: UInt8[Tensor, "n h w 3"]) -> tuple[np.ndarray, int]:
-    """How often each of 256 values is in each of 3 channels of up to 100 frames, and of how many."""
+    """Counts of the 256 values in each of 3 channels of up to 100 frames, and the number of frames."""
     at = np.unique(np.linspace(0, len(frames) - 1, 100).round().astype(int))
     every = max(1, max(frames.shape[1:3]) // 150)  # as LeRobot, pixels of large pictures are left out
     few = frames[at, ::every, ::every].numpy()

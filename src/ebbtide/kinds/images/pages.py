@@ -130,7 +130,7 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
         yield Picture(
             "quality.png",
             "Quality against cost",
-            f"The grey band is what truth itself scores in {c.quality_metric} at this sample size.",
+            f"The grey band is the score of real images in {c.quality_metric} at this sample size.",
             still(lambda: curves.quality_against_evaluations(c.quality, c.methods, c.quality_metric, c.floor)),
         )
     for method in c.methods:

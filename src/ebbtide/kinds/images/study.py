@@ -1,4 +1,4 @@
-"""What is drawn of a network trained on images, as arrays."""
+"""Arrays for the figures of a network trained on images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
-    """What is drawn of a trained network."""
+    """Arrays for the figures of a trained network."""
     from ...training.history import read_metrics
 
     history = [line for line in read_metrics(folder) if line["loss"] is not None]
@@ -36,7 +36,7 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
 
 
 def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
-    """What a comparison shows of its data."""
+    """Arrays for a comparison's figures of its data."""
     x, labels = real(recipe, 64, recipe.seed)
     train, held = parts(recipe)
     name = recipe.shared().data

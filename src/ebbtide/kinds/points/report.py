@@ -181,7 +181,7 @@ def _halfway(methods: Sequence[Method]) -> str:
 
 def _quality_sentence(c: Comparison) -> str:
     better = next((m.better for s in c.samplings for m in s.measurements if m.name == c.quality_metric), "lower")
-    lead = f"The grey band is what truth itself scores in {c.quality_metric} at this sample size."
+    lead = f"The grey band is the score of real points in {c.quality_metric} at this sample size."
     if better != "lower":
         return lead
     if not c.at_floor:

@@ -1,4 +1,4 @@
-"""What is drawn of a network trained on points, as arrays."""
+"""Arrays for the figures of a network trained on points."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,7 +31,7 @@ def kept(x: Tensor) -> np.ndarray:
 
 
 def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
-    """What is drawn of a trained network."""
+    """Arrays for the figures of a trained network."""
     recipe = trained.recipe
     from ...training.history import read_metrics
 
@@ -85,7 +85,7 @@ def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.
 
 
 def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
-    """What a comparison shows of its data."""
+    """Arrays for a comparison's figures of its data."""
     points = real_points(recipe, n, recipe.seed)
     known = point_set(recipe)
     return {

@@ -39,7 +39,7 @@ def fits(recipe: RobotRecipe) -> None:
     if not recipe.data:
         raise InputError("data is missing: a .npz of episodes, a folder in LeRobot's format, or its name on the hub.")
     if recipe.conditional or recipe.label:
-        raise InputError("A policy has no labels; what it is told are states, pictures and a prompt.")
+        raise InputError("A policy has no labels; its observations are states, images and a prompt.")
     if recipe.simulator:
         pick(SIMULATORS, recipe.simulator, "simulator")
     variant = inspect.signature(bind(NETWORKS, recipe.network, "network")).parameters.get("variant")
@@ -125,7 +125,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def places(recipe: RobotRecipe, n: int, seed: int, first: int = 0) -> Int[Tensor, " n"]:
-    """Steps first … of the held-out episodes in random order, over again where there are not so many."""
+    """Steps first … of the held-out episodes in random order, repeated if there are too few."""
     _, held = parts(recipe)
     order = torch.randperm(len(held.action), generator=generator("real", seed))
     return order[torch.arange(first, first + n) % len(order)]
@@ -139,7 +139,7 @@ def same_recording(trained: "Trained") -> None:
 
 
 def observations(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str, Tensor]:
-    """What was seen at n steps that were never trained on, in the robot's units."""
+    """Observations at n held-out steps, in the robot's units."""
     windows = raw(recipe, parts(recipe)[1])
     each = sum(part.nbytes for part in windows.seen(torch.zeros(1, dtype=torch.int64)).values())
     room(2 * n * each, f"n {n}")

@@ -69,7 +69,7 @@ class Place:
 
     @classmethod
     def of(cls, trained: "Trained", simulator: str = "", blind: bool = False) -> "Place":
-        """Where a policy is tried out: where its recipe says, unless told."""
+        """The simulator of a policy: by default its recipe's."""
         recipe = recipe_of(trained)
         if not (name := simulator or recipe.simulator):
             raise InputError(f"This policy's recipe names no simulator; choose one of {', '.join(SIMULATORS)}.")
@@ -110,7 +110,7 @@ class _Shown:
 
 
 def flat(simulator: str) -> bool:
-    """Whether a simulator's actions are places in its picture, in pixels."""
+    """True if a simulator's actions are positions in its image, in pixels."""
     return simulator == "pusht"
 
 
@@ -133,7 +133,7 @@ def outcome(tried: Sequence[Episode]) -> list["Measurement"]:
 
 
 def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> "Measurement":
-    """How long a chunk for one robot takes: the median, from the quickest 5 % to the slowest 5 %."""
+    """Time for a chunk of one robot: the median, from the fastest 5 % to the slowest 5 %."""
     from ...metrics import Measurement
 
     shown = Place.of(trained, simulator)()

@@ -1,4 +1,4 @@
-"""What a trained policy can show: predicted chunks over what was recorded, and many chunks for one moment."""
+"""Figures of a trained policy: predicted chunks over recorded actions, and many chunks for one moment."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where recordings come from: a .npz, a folder in LeRobot's format, or one on the hub."""
+"""Sources of recordings: a .npz, a folder in LeRobot's format, or one on the hub."""
 
 import math
 from collections.abc import Mapping, Sequence
