@@ -89,7 +89,7 @@ def _about(name: str, row: Callable[..., Any]) -> list[str]:
     from ..specs import options
 
     row = getattr(row, "function", row)
-    if isinstance(row, functools.partial):  # a row with options of its own under another's name
+    if isinstance(row, functools.partial):  # a row with options bound to another row
         first = f"{row.func.__name__} with {', '.join(f'{option}={value}' for option, value in row.keywords.items())}."
     else:
         first = (inspect.getdoc(row) or name).split("\n")[0]

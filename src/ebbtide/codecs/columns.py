@@ -70,7 +70,7 @@ class Standardise:
         return (x - mean) / std.where(std != 0, 1.0)
 
     def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """What the network makes → data: x = std z + mean."""
+        """The network's output → data: x = std z + mean."""
         if self == IDENTITY:
             return z
         mean, std = _like(z, self.mean, self.std)
@@ -105,7 +105,7 @@ class Pixels:
         return (x if x.is_floating_point() else x.float()) / 127.5 - 1
 
     def undo(self, z: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
-        """What the network makes → pixel values as floats: x = 127.5 (z + 1)."""
+        """The network's output → pixel values as floats: x = 127.5 (z + 1)."""
         return (z + 1) * 127.5
 
     def log_volume(self, shape: tuple[int, ...]) -> float:
@@ -167,7 +167,7 @@ class Quantiles:
 
     @property
     def centre(self) -> tuple[float, ...]:
-        """Where z = 0."""
+        """The data value of z = 0."""
         return tuple(low + (high - low) / 2 for low, high in zip(self.low, self.high))
 
     @property
@@ -181,7 +181,7 @@ class Quantiles:
         return (x - centre) / scale.where(scale != 0, 1.0)
 
     def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """What the network makes → data: x = low + (z + 1) (high - low) / 2."""
+        """The network's output → data: x = low + (z + 1) (high - low) / 2."""
         centre, scale = _like(z, self.centre, self.scale)
         return z * scale + centre
 

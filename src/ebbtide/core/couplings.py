@@ -1,4 +1,4 @@
-"""Which noise goes with which data point in a batch. A coupling permutes the noise; it never adds or drops any.
+"""Pairing of noise and data in a batch. A coupling permutes the noise; it never adds or drops any.
 
 The assignment is exact and without replacement. (A plan drawn *with* replacement loses about a third of the batch,
 and a plan across classes hands each class its own part of the noise, so that class-conditional samples, which start

@@ -2,7 +2,7 @@
 
 ClassifierFree and Autoguidance say x̂ = x̂_weak + w (x̂_strong - x̂_weak) of x̂₀ and ε̂ alike, so the guided score is that
 of p_strong^w p_weak^{1-w} at each noise level. For w ≠ 1 these tilted densities are not the noised versions of one
-distribution: samples do not follow the tilt of the data, but for Gaussians of equal covariance.
+distribution: samples do not follow the tilt of the data, except for Gaussians of equal covariance.
 """
 
 import math
@@ -31,7 +31,7 @@ def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Batc
 
 
 class Wrapper:
-    """What a wrapper passes on of the denoiser it holds."""
+    """The properties that a wrapper passes on from its denoiser."""
 
     denoiser: DenoiserLike
 

@@ -28,7 +28,7 @@ def stored() -> dict[int, Table]:
 
 
 def table(steps: int) -> Table:
-    """The table for so many steps; InputError names those that there are."""
+    """The table for this number of steps; InputError lists those that exist."""
     if (found := stored().get(steps)) is None:
         raise InputError(f"mixtures: there are tables of {min(stored())} to {max(stored())} steps; got {steps}.")
     return found

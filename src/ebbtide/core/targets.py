@@ -1,4 +1,4 @@
-"""What a network predicts: y = a x₀ + b ε. Each target is its pair (a, b), a row of TARGETS.
+"""Prediction targets: y = a x₀ + b ε. Each target is its pair (a, b), a row of TARGETS.
 
 Together with x_t = α x₀ + σ ε this is a 2 × 2 linear system, so every conversion between targets is the same two
 lines. Its determinant d = α b - σ a says where a target is singular (noise: d = α, lost where α = 0; x0: d = -σ,
@@ -20,7 +20,7 @@ Coefficients = tuple[Number, Number]
 
 
 class Estimate:
-    """What is believed of a noisy sample: x̂₀ and ε̂, the two coordinates that all samplers use.
+    """Estimate of a noisy sample: x̂₀ and ε̂, the two coordinates that all samplers use.
 
     They are kept as two tensors at hand (x_t and a network's output y, say) and the rows of numbers that make x̂₀ and
     ε̂ of them. So whatever a sampler wants, a x̂₀ + b ε̂, is one multiplication and one addition; and the velocity

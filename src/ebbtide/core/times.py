@@ -1,4 +1,4 @@
-"""When to train and where to step: training laws turn uniform numbers into times, grids list sampling times.
+"""Times for training and sampling: training laws turn uniform numbers into times, grids list sampling times.
 
 A law is a quantile function u ∈ (0, 1) → t, so low-discrepancy u serve every law. A grid is n + 1 times from 1 to 0,
 for n steps, in float64 and independent of the sampler. Both are plain functions and a row of TIMES or GRIDS.
@@ -152,7 +152,7 @@ def _from_ratios(
 
 
 def of_mixtures(steps: int, path: Path) -> GridTimes:
-    """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for so many steps (mixtures.py).
+    """Nodes in σ/(α + σ) of the table that `bespoke:weights=mixtures` has for this number of steps (mixtures.py).
 
     Beyond the largest table, which has no weights then, its nodes interpolated.
     """
@@ -177,7 +177,7 @@ GRIDS: dict[str, Callable[..., GridTimes]] = {
 
 
 def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> GridTimes:
-    """The times of a grid's spec such as "karras:rho=5", or a list of one's own, "1, 0.7, 0.3, 0" in a command."""
+    """The times of a grid's spec such as "karras:rho=5", or a list of times, "1, 0.7, 0.3, 0" in a command."""
     if isinstance(grid, str) and not grid.strip()[:1].isdigit():
         return bind(GRIDS, grid, "grid")(steps, path)
     try:

@@ -1,4 +1,4 @@
-"""What training makes small.
+"""Losses, which training minimises.
 
 denoise: |ŷ - (a x₀ + b ε)|², the loss of DDPM, flow matching and EDM, and the weights of its times.
 stable: the same targets with less noise in them, averaged over the batch.

@@ -40,7 +40,7 @@ def digitise(state: Float[Tensor, "*b s"]) -> Int[Tensor, "*b s"]:
 
 
 def as_mask(present: Bool[Tensor, "b m"]) -> Bool[Tensor, "b 1 1 m"] | None:
-    """What every query of a block may see: the tokens that are there. None where all are, which is faster."""
+    """A mask of the tokens present, for every query of a block. None if all are, which is faster."""
     if not torch.compiler.is_compiling() and bool(present.all()):
         return None
     return present[:, None, None]
@@ -101,7 +101,7 @@ class GemmaLayer(nn.Module):
         mask: Tensor | None,
         c: Tensor | None = None,
     ) -> Float[Tensor, "b n width"]:
-        """What the tokens are after the layer."""
+        """The tokens after the layer."""
         q, k, v, gate = asked
         h = add(h, self.out(attend(q, k, v, mask)), gate)
         n, gate = self.norm2(h, c)
@@ -155,7 +155,7 @@ class Expert(nn.Module):
 
 
 class SmallPrefix(nn.Module):
-    """The prefix of a policy trained from scratch: ObservationEncoder's tokens, through an expert of their own.
+    """The prefix of a policy trained from scratch: ObservationEncoder's tokens, through a separate expert.
 
     With the variant pi05 the state is here too: a token for each of its numbers, which says its bin of 256. It must
     lie in [-1, 1], by quantiles or min_max; see ActionExpert.

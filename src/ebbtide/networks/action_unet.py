@@ -125,7 +125,7 @@ class ActionUNet(nn.Module):
         self.out = zeroed(nn.Linear(first, action_dim))
 
     def context(self, **observation: Tensor) -> dict[str, Any]:
-        """What all blocks are told of the observation: everything that depends on neither x nor t."""
+        """The observation's conditions for all blocks: everything that depends on neither x nor t."""
         return {"observed": self.observation(**observation)[0]}
 
     def forward(

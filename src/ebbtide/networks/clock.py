@@ -1,4 +1,4 @@
-"""What a network is told besides x: features of the time, a multilayer perceptron of them, and a vector per label."""
+"""Conditions of a network besides x: features of the time, a multilayer perceptron of them, and a vector per label."""
 
 import math
 from collections.abc import Callable
@@ -98,5 +98,5 @@ class LabelEmbedding(nn.Embedding):
 
 
 def label_embedding(classes: int, width: int) -> LabelEmbedding | None:
-    """The embedding of so many classes; None for a network without any."""
+    """The embedding of this number of classes; None for a network without any."""
     return LabelEmbedding(classes, width) if classes else None

@@ -87,7 +87,7 @@ class Conv3x3(nn.Conv2d):
 
 @functools.cache
 def fast_bf16(device: str | torch.device) -> bool:
-    """Whether this device convolves faster in bf16 than `conv3x3` does in float32: a few milliseconds' trial, once."""
+    """True if this device convolves faster in bf16 than `conv3x3` in float32: a trial of a few milliseconds, once."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -103,7 +103,7 @@ def fast_bf16(device: str | torch.device) -> bool:
 
 
 def native() -> bool:
-    """Whether the compiled kernels are there; compiles them if they are still to be."""
+    """True if the compiled kernels are available; compiles them if necessary."""
     return _library() is not None
 
 
@@ -181,7 +181,7 @@ class _Conv3x3(torch.autograd.Function):
 
 
 def _norm_silu(x: Tensor, slope: Tensor, offset: Tensor, groups: int, eps: float) -> Tensor:
-    """What _NormSiLU does, for autograd and torch.compile to follow."""
+    """The operation of _NormSiLU, in a form that autograd and torch.compile can follow."""
     if torch.autograd.forward_ad._current_level >= 0:
         x = x.contiguous()  # torch's rule for this derivative takes views of x
     h = F.group_norm(x, groups, eps=eps)
@@ -229,7 +229,7 @@ def _last(x: Tensor) -> bool:
 
 
 def _plain(*tensors: Tensor | None) -> bool:
-    """Whether their memory can be read: no stand-ins for tracing, no other device or type."""
+    """True if their memory can be read: no stand-ins for tracing, no other device or type."""
     return all(
         t is None
         or (
@@ -240,7 +240,7 @@ def _plain(*tensors: Tensor | None) -> bool:
 
 
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether Winograd's method can be used, and is faster than a direct convolution."""
+    """True if Winograd's method is applicable and faster than a direct convolution."""
     if not (_plain(x, weight, bias) and _last(x)) or weight.shape[1] % CHANNELS or len(weight) % CHANNELS:
         return False
     b, c, h, w = x.shape
@@ -248,7 +248,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _traced() -> bool:
-    """Whether something looks on that can't see into compiled code: torch.compile, functorch, forward-mode autograd."""
+    """True under a tracer that can't see into compiled code: torch.compile, functorch, forward-mode autograd."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -271,7 +271,7 @@ def _loaded() -> Any:
 
 @functools.cache
 def _library() -> Any:
-    """fused.cpp, compiled for this processor into the user's cache; None where that can't be had or is wrong."""
+    """fused.cpp, compiled for this processor into the user's cache; None if that fails or gives wrong results."""
     if os.environ.get("EBBTIDE_NATIVE", "1") == "0" or sys.platform != "linux":
         return None
     try:

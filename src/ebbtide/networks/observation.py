@@ -1,4 +1,4 @@
-"""What a policy sees, as tokens: images through a few convolutions, a prompt byte by byte, the state step by step.
+"""A policy's observation as tokens: images through a few convolutions, a prompt byte by byte, the state step by step.
 
 The small encoder of a policy trained from scratch. Cropping or shifting images at random, and GroupNorm where larger
 encoders have BatchNorm, are those of Diffusion Policy (Chi et al. 2023, arXiv:2303.04137, Section III-B).
@@ -71,9 +71,9 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
 
 
 def conditions(network: object, observation: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a policy's network is told at every step of a walk: the `context` it makes of the observation, made once.
+    """Conditions of a policy's network at every step of a walk: its `context` of the observation, computed once.
 
-    A network without that method is told the observation itself.
+    A network without that method receives the observation itself.
     """
     context = getattr(network, "context", None)
     return dict(observation) if context is None else {"context": context(**observation)}

@@ -1,6 +1,6 @@
-"""What several networks are made of: checked sizes, layers that start at zero, places, attention and norms.
+"""Parts shared by several networks: checked sizes, layers that start at zero, places, attention and norms.
 
-A network's own file holds what it alone has. The time and the label are in `clock`.
+Parts of a single network are in its own file. The time and the label are in `clock`.
 """
 
 from typing import Any

@@ -199,7 +199,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out(self.norm(h)), self.patch)
 
     def embed(self, t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None) -> Float[Tensor, " #b e"]:
-        """What every block is told of the time and the label."""
+        """The conditions of every block: time and label."""
         emb = self.from_time(t)
         if self.from_label is not None:
             emb = emb + self.from_label(label)

@@ -24,7 +24,7 @@ def bespoke(walk: Walk, *, weights: str = "") -> Iterator[Tensor]:
     """x_i = A_i x_0 + (α_i - A_i α_0) Σ_{j<i} w_ij x̂₀(x_j, t_j),   A_i = σ_i / σ_0,   Σ_j w_ij = 1.
 
     weights: /w_20/w_30 w_31/…, each row but its last, which is what is missing to 1; without them, DDIM's. mixtures:
-    those of the stored table for so many steps, which belongs to the grid of that name (mixtures.py).
+    those of the stored table for this number of steps, which belongs to the grid of that name (mixtures.py).
     One evaluation a step; as many rows as `times` has steps. Between two sample sets x̂₀ is a coordinate of the
     velocity, which serves as well.
     """
@@ -57,7 +57,7 @@ def ddim_weights(grid: Sequence[Scales]) -> Weights:
 
 
 def parse_weights(spec: str, steps: int) -> Weights:
-    """The rows of a spec, each completed to 1; InputError unless they are those of so many steps."""
+    """The rows of a spec, each completed to 1; InputError unless they match the number of steps."""
     try:
         rows = [[float(weight) for weight in row.split()] for row in spec.split("/")]
     except ValueError:

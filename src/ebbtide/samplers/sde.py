@@ -1,4 +1,4 @@
-"""The reverse SDE by Euler-Maruyama, with a diffusion coefficient of one's own choice.
+"""The reverse SDE by Euler-Maruyama, with a diffusion coefficient of your choice.
 
 For any g² ≥ 0 the SDE dx = (u_t - ½ g² ∇log p_t) dt + g dW̄, run backwards, has the marginals p_t of the ODE dx = u_t dt
 (Song et al. 2021, arXiv:2011.13456, Appendix D; Ma et al. 2024 (SiT), arXiv:2401.08740, Eq. 4): noise forgets errors.

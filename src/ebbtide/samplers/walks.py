@@ -1,4 +1,4 @@
-"""What a sampler is handed, a Walk, and what its row declares of it."""
+"""The arguments of a sampler, a Walk, and the facts that its row declares."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Walk:
         return slope(self.denoiser, x, t, **self.cond)
 
     def noised(self, x: Batch, std: float, address: int) -> Batch:
-        """x + std z. Every address, such as the number of the step, has a z of its own."""
+        """x + std z. Every address, such as the number of the step, has its own z."""
         if not std:
             return x
         if self.draws is None:
@@ -74,7 +74,7 @@ def slope(denoiser: DenoiserLike, x: Batch, t: Time, **cond: Any) -> Tensor:
 
 
 class Facts(NamedTuple):
-    """What a sampler promises and needs; `ebbtide certify` holds it to that, on every path.
+    """Promises and needs of a sampler; `ebbtide certify` checks them on every path.
 
     order: p where the end point's error is O(hᵖ) as the steps shrink; of the moments (weak order) with noise. 0: its
     error doesn't follow the grid.

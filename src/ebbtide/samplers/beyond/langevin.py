@@ -15,7 +15,7 @@ def predictor_corrector(walk: Walk, *, corrections: int = 1, strength: float = 1
     """DDPM's step to s, then Langevin steps x ← α_s x̂₀ + σ_s (c ε̂ + √(1 - c²) z) at s, c = e^{-strength · h}.
 
     For c → 1 the correction is their x + ε ∇log p + √(2ε) z with ε = (1 - c) σ², in a form that is exact where x₀ is
-    known. Their ε has a size of its own, whose bias stays however many steps one takes; ours shrinks with the
+    known. Their ε has an independent size, whose bias stays however many steps one takes; ours shrinks with the
     predictor's step. corrections + 1 evaluations a step. Weak order 1.
     """
     require("predictor_corrector: corrections", corrections, 0, 10**6, whole=True)
