@@ -15,7 +15,7 @@ from ebbtide.recipes.images import flow_images
 with TemporaryDirectory() as scratch:
     photos, rng = Path(scratch) / "photos", np.random.default_rng(0)
 
-    # A stand-in for your folder: coloured discs of two sizes, each in a folder of its own.
+    # A stand-in for your folder: coloured discs of two sizes, each in its own folder.
     rows, columns = np.indices((16, 16))
     for k in range(120):
         disc = (rows - rng.uniform(5, 10)) ** 2 + (columns - rng.uniform(5, 10)) ** 2 < (3, 6)[k % 2] ** 2

@@ -165,5 +165,5 @@ def _sha256(file: Path) -> bytes:
 
 
 def _sum(tensors: Mapping[str, "Tensor"], about: Mapping[str, str]) -> str:
-    """A check of the tensors, their names and what is said of them."""
+    """A check of the tensors, their names and descriptions."""
     return fingerprint(list(tensors), sorted(about.items()), tensors=tensors.values())

@@ -102,7 +102,7 @@ def require(
 ) -> None:
     """Raise InputError unless `value` is a number (whole: an integer) in the range; `low` and `high` belong to it.
 
-    what: the argument's name, as the user knows it. above, below: ends that don't belong to the range.
+    what: the argument's name, as the user typed it. above, below: ends that don't belong to the range.
     """
     right = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
     if (

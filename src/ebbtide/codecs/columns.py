@@ -160,7 +160,7 @@ class Quantiles:
         constant: Bool[np.ndarray, " d"],
         least: float = 0.0,
     ) -> "Quantiles":
-        """Those of these columns, all but the constant ones widened as `fit` says."""
+        """Those of these columns, all but the constant ones widened as in `fit`."""
         half = (high - low) / 2
         wider = np.where(constant, 0, np.where(half == 0, least or 1.0, np.maximum(0, least - half)))
         return cls(tuple((low - wider).tolist()), tuple((high + wider).tolist()))

@@ -1,6 +1,6 @@
 """Guidance: wrappers that turn a denoiser into another denoiser. Weight 1 means off.
 
-ClassifierFree and Autoguidance say x̂ = x̂_weak + w (x̂_strong - x̂_weak) of x̂₀ and ε̂ alike, so the guided score is that
+ClassifierFree and Autoguidance use x̂ = x̂_weak + w (x̂_strong - x̂_weak) for both x̂₀ and ε̂, so the guided score is that
 of p_strong^w p_weak^{1-w} at each noise level. For w ≠ 1 these tilted densities are not the noised versions of one
 distribution: samples do not follow the tilt of the data, except for Gaussians of equal covariance.
 """
@@ -54,7 +54,7 @@ class ClassifierFree(Wrapper):
 
     weight: 1 is the conditional model itself, 0 the unconditional one, above 1 exaggerates the label.
     null_label: the label that stands for "none", by convention the number of classes. Training replaces a share of
-    the labels with it (see training), so that one network knows both p(x) and p(x | label).
+    the labels with it (see training), so that one network learns both p(x) and p(x | label).
     interval: times (low, high] in which guidance acts; outside, the weight is 1 (Kynkäänniemi et al. 2024,
     arXiv:2404.07724). Where both estimates are needed they are one batch of 2b; conditions other than the label are
     passed on as they are, so they have to fit 2b samples.
@@ -92,7 +92,7 @@ class Autoguidance(Wrapper):
     """x̂ = x̂_weak + w (x̂ - x̂_weak): away from a weaker version of the same model (Karras et al. 2024, arXiv:2406.02507).
 
     Their Eq. 3, D_w = w D₁ + (1 - w) D₀, of x̂₀ and hence of ε̂, with D₀ smaller or trained for less long than D₁ and
-    the same conditions given to both. What the two get wrong alike, D₀ more so, is undone.
+    the same conditions given to both. Errors that both make, D₀ more so, cancel.
 
     weight: 1 is the model itself, 0 the weak one. interval: times (low, high] in which guidance acts, as in
     ClassifierFree. Two evaluations where it acts, one elsewhere. Inside ClassifierFree or around it, either works.

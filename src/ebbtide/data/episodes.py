@@ -45,7 +45,7 @@ def numbered(kind: str, width: int) -> tuple[str, ...]:
 class Episodes:
     """Episodes end to end: n steps of all of them.
 
-    state: what the robot knows of itself and, where given, of the objects, in the simulator's or robot's own units; of
+    state: that of the robot and, where given, of the objects, in the simulator's or robot's own units; of
         no columns where pictures are all there is.
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
@@ -274,7 +274,7 @@ def prompt_bytes(texts: Sequence[str], length: int) -> Int[Tensor, " n {length}"
 class Windows:
     """Every step of the episodes as an example: the actions of the next H steps, given what was seen in the last o.
 
-    Before an episode's start its first step is repeated, after its end its last action; `mask` tells which are real.
+    Before an episode's start its first step is repeated, after its end its last action; `mask` marks the real ones.
     All in the network's units. images: (n, cameras, h, w, 3). prompt: one row for each episode.
     """
 

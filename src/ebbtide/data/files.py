@@ -42,7 +42,7 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
     .csv, .tsv: comma, semicolon or tab; a header or none; `label` is a column's name, without a header its
     number from 1. .npy: one array of rows × columns, or of one column; `label` is a column's number.
     .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`. Parts such
-    as `x_train` and `x_test` are told by their names (`split.parts`).
+    as `x_train` and `x_test` are recognised by their names (`split.parts`).
     Labels may be text or integers; they become 0..k-1 in sorted order, their names kept in `classes`.
     """
     path = Path(path)
@@ -233,7 +233,7 @@ def _rows(path: Path, delimiter: str) -> Generator[tuple[int, int, list[str]], N
 
 
 def _delimiter(path: Path) -> str:
-    """Of semicolon, tab and comma in the first line: what cuts two rows alike, then into the most numbers."""
+    """Of semicolon, tab and comma: that which cuts two rows into equal parts, then into the most numbers."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             line = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))

@@ -90,7 +90,7 @@ def gather(
 ) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...], Levels | None]:
     """The good pictures, their numbers among the source's n, a line for each bad one, and the levels used, if any.
 
-    A warning counts the bad ones, and says what was done to the others.
+    A warning counts the bad ones, and describes the conversions of the others.
 
     levels: of pictures of more than 8 bits; unless given, from the lowest to the highest value of all of them.
     on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.

@@ -66,7 +66,8 @@ def load(
     data: "digits"; a folder, searched in depth; a .npz with `images` (n, h, w[, c]) in uint8; an idx file or the folder
     of them; "hf:name[:config]", also of a local folder, read by the package `datasets`. Parts that are called train,
     val, test or the like are known by their names (`split.parts`): folders, arrays such as `train_images`, idx files.
-    size: 0 keeps the pictures, which then have to be alike; else their middle as size × size (`pictures.shape`).
+    size: 0 keeps the images, which must then be equal in size; otherwise their centre as size × size
+    (`pictures.shape`).
     channels: 0 keeps grey if all are, else RGB; 1, 3, or 4 (RGBA), without which what is transparent lies on white.
     levels: of pictures of more than 8 bits, the values that become 0 and 255; the set's own unless given.
     label: "folder" takes the class from the first sub-folder that is no part; of a .npz or Hugging Face set it names

@@ -64,7 +64,7 @@ class BadPicture(Exception):
 
 
 def read(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
-    """A file or its bytes as an array; BadPicture says why not. For `size` and `channels` see `shape`.
+    """A file or its bytes as an array; BadPicture gives the reason why not. For `size` and `channels` see `shape`.
 
     levels: those of the set, for a picture of more than 8 bits; without them it is scaled by its own.
     """

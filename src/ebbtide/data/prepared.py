@@ -35,7 +35,7 @@ class TensorData:
     """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
 
     x1: the other end's points where that is a sample set; None means N(0, I).
-    prepare: what a batch of x still needs, such as pixels to [-1, 1] and mirroring, told what to draw from.
+    prepare: what a batch of x still needs, such as pixels to [-1, 1] and mirroring, with the draws to use.
     """
 
     x: Num[Tensor, " n *d"]

@@ -48,7 +48,7 @@ def held_out(
 
 
 def part_of(name: str) -> tuple[str, str]:
-    """The word of a name that tells a set's part, "" where none or several do, and its other words.
+    """The word in a name that denotes a set's part, "" where none or several do, and its other words.
 
     "test_images" → ("test", "images"), "X_train" → ("train", "x"), "val2017" → ("val", "2017"); but "contest" has none.
     """

@@ -87,7 +87,7 @@ _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"
 
 
 class Loaded(NamedTuple):
-    """A network of diffusers', and what a pipeline's folder says of its use.
+    """A network of diffusers', and the settings of its use in a pipeline's folder.
 
     shape: of a picture, (channels, rows, columns). converted: path, grid, sampler and target of the scheduler, if there
     is one; Denoiser(network, converted.path, converted.target) is the denoiser. clip: where the pipeline keeps x̂₀
@@ -135,7 +135,8 @@ def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> 
 
     A null label becomes their last class, unless it is all 0, as `load_unet` leaves it: the classes stay as many.
 
-    Only a network that knows the time by timesteps (time=timestep) has a counterpart there: told timesteps · t - first.
+    Only a network that receives the time as timesteps (time=timestep) has a counterpart there: it receives timesteps ·
+    t - first.
     overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
     """
     target, files = Path(folder).resolve(), (CONFIG, WEIGHTS, checkpoint.MANIFEST)

@@ -155,7 +155,7 @@ def measure_images(
     """Every metric of IMAGE_METRICS that applies, one row each.
 
     asked: the class each sample was asked for: where the real images have labels, only those of these classes count.
-    Up to 32 pixels, a classifier that made no features says how often the class is recognised.
+    Up to 32 pixels, a separate classifier measures how often the class is recognised.
     extractor: a row of EXTRACTORS; "" chooses by the images' size and labels.
     at_most: images of each set whose features are taken, random ones; every training image is looked at for copies.
     At most half as many samples as held-out images are measured, since the floor must have their number; but the share

@@ -157,7 +157,7 @@ class Expert(nn.Module):
 class SmallPrefix(nn.Module):
     """The prefix of a policy trained from scratch: ObservationEncoder's tokens, through a separate expert.
 
-    With the variant pi05 the state is here too: a token for each of its numbers, which says its bin of 256. It must
+    With the variant pi05 the state is here too: a token for each of its numbers, by bins of 256. It must
     lie in [-1, 1], by quantiles or min_max; see ActionExpert.
     """
 
@@ -195,11 +195,11 @@ class ActionExpert(nn.Module):
     variant: "pi0" or "pi05". prefix: a module in place of SmallPrefix, such as PaliGemma, with its `sizes`.
 
     pi0: the time is mixed into the actions' tokens by an MLP; the state, its o steps in a row, is one token.
-    pi05: the time is in the norms (AdaRMSNorm). There is no state token: the state is told in 256 bins of [-1, 1] as
+    pi05: the time is in the norms (AdaRMSNorm). There is no state token: the state is given in 256 bins of [-1, 1] as
     part of the prefix. It must be normalised by quantiles or min_max, never by mean_std, which puts about a third of
     all numbers beyond [-1, 1]: only their sign would be left.
 
-    π0's published weights know padded actions whose padding is noise like the rest: for them let `action_dim` be 32.
+    π0's published weights expect padded actions whose padding is noise like the rest: for them let `action_dim` be 32.
     The last layer starts at zero, hence ŷ = 0.
     """
 

@@ -1,4 +1,4 @@
-"""A transformer over a chunk of actions, told time and observation by its norms and what is seen by cross-attention.
+"""A transformer over a chunk of actions, conditioned by its norms and by cross-attention to the observation.
 
 Diffusion Policy's second head (Chi et al. 2023, arXiv:2303.04137, Section III-A, "Time-series diffusion transformer"),
 with DiT's blocks (Peebles & Xie 2023, arXiv:2212.09748), the adaLN-Zero of which trains without a long warm-up.

@@ -1,4 +1,4 @@
-"""Diffusion Policy's U-Net over a chunk of actions: convolutions along time, told the observation in every block.
+"""Diffusion Policy's U-Net over a chunk of actions: convolutions along time, each block conditioned.
 
 Chi et al. 2023, arXiv:2303.04137, Section III-A, "CNN-based Diffusion Policy", after Janner et al. 2022,
 arXiv:2205.09991. All maps are (batch, steps, channels), so that a convolution is one matrix product.
@@ -77,7 +77,7 @@ class FiLMBlocks(nn.ModuleList):
 
 
 class ActionUNet(nn.Module):
-    """ŷ = W SiLU(norm(conv(up(middle(down(x)))))), all blocks told emb = SiLU(time(t) + observed).
+    """ŷ = W SiLU(norm(conv(up(middle(down(x)))))), all blocks conditioned on emb = SiLU(time(t) + observed).
 
     x, ŷ: (b, horizon, action_dim); t: (b,) or (1,); called as network(x, t, state=…, images=…, prompt=…).
 

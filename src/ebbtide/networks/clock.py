@@ -36,7 +36,7 @@ class Fourier(Waves):
     """t → (sin 2πf t, cos 2πf t) for fixed frequencies f spaced evenly in log from f_min to f_max.
 
     Sinusoidal features (Vaswani et al. 2017, arXiv:1706.03762, Section 3.5) on t ∈ [0, 1]; the lowest turns less than
-    once over the interval, so that it tells the ends apart. Fields are smooth in t: learned from plain targets, the
+    once over the interval, so that it distinguishes the ends. Fields are smooth in t: learned from plain targets, the
     samples of a short run were 1.5 × further from the data with f_max = 16 than with 4; from stable ones they are as
     near. Frequencies are not stored with the weights, so other defaults would change the networks that are.
     """
@@ -48,8 +48,8 @@ class Fourier(Waves):
 class Timestep(Waves):
     """t → (sin ωτ, cos ωτ) of the timestep τ = timesteps · t - first, ω from 1 down to 1/10 000.
 
-    What published DDPMs know the time by (Ho et al. 2020, arXiv:2006.11239, Appendix B): the i-th entry of their
-    table, at t = i/N, is timestep i - 1. Flows are told N t, so `first` is 0. ω_j = 10 000^(-j / (n - freq_shift)) for
+    The time features of published DDPMs (Ho et al. 2020, arXiv:2006.11239, Appendix B): the i-th entry of their
+    table, at t = i/N, is timestep i - 1. Flows receive N t, so `first` is 0. ω_j = 10 000^(-j / (n - freq_shift)) for
     j = 0 … n - 1, n half the features; with freq_shift 1, as in Ho's code, the last ω is 1/10 000 itself.
     """
 

@@ -37,7 +37,7 @@ def check_shapes(shapes: Shapes) -> None:
 def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
     """Refuse a batch of observations unlike `shapes`: a part missing, unknown, of another shape or kind, or not finite.
 
-    `image_mask` (b, k), where given, says which images are there.
+    `image_mask` (b, k), where given, marks the images present.
     """
     expected = dict(shapes)
     if "images" in shapes and "image_mask" in observation:
@@ -127,7 +127,7 @@ class ObservationEncoder(nn.Module):
     Every token has a learnt vector for its place: in the image, and which image it is (camera and step); the byte's;
     the step's. width: a multiple of 4. channels: of the convolutions. shift: see RandomShift.
 
-    `counts` says how many tokens each part has; their sum is `tokens`.
+    `counts` holds the number of tokens of each part; their sum is `tokens`.
     """
 
     def __init__(self, observation: Shapes, width: int, *, channels: int = 64, shift: int = 4) -> None:
@@ -181,8 +181,8 @@ class ObservationEncoder(nn.Module):
 class Summary(nn.Module):
     """An observation as one vector h: all of the state, and what heads of attention pick of each image and the prompt.
 
-    Of the tokens zᵢ of one image, head by head, Σᵢ softmax(W_a z)ᵢ W_v zᵢ. As a token knows its place, that includes
-    the spatial softmax, which says where something is (Finn et al. 2016, arXiv:1509.06113, Section V-A). A missing
+    Of the tokens zᵢ of one image, head by head, Σᵢ softmax(W_a z)ᵢ W_v zᵢ. As a token contains its position, that
+    includes the spatial softmax, which locates features (Finn et al. 2016, arXiv:1509.06113, Section V-A). A missing
     image and an empty prompt give 0. Then h = W [state, …] and, `depth` times, h ← h + SiLU(W h + b).
 
     encoder: of the images and the prompt, tokens of `width` channels; None where only the state is seen.

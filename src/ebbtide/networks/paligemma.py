@@ -37,8 +37,8 @@ class PaliGemma(nn.Module):
 
     model: a PaliGemmaConfig, for random weights, or the name or folder of pretrained ones.
     tokenizer: text → token ids, the mark of the beginning among them; None: the prompt's bytes + 1 are the ids. More
-    than LENGTHS has for the variant are an InputError. variant: "pi05" tells the state, which must lie in [-1, 1] (see
-    ActionExpert), in 256 bins, as text after the prompt. frozen: it isn't trained.
+    than LENGTHS has for the variant are an InputError. variant: "pi05" includes the state, which must lie in [-1, 1]
+    (see ActionExpert), in 256 bins, as text after the prompt. frozen: it isn't trained.
 
     Beside `keys and values` nothing of the last layer is of use: its MLP and the last norm get no gradient.
     """

@@ -103,7 +103,7 @@ class Upsample(nn.Module):
 
 
 class UNet(nn.Module):
-    """ŷ = W SiLU(norm(up(middle(down(W x))))), the blocks told emb = SiLU(time(t) + E[label]): Ho et al., Appendix B.
+    """ŷ = W SiLU(norm(up(middle(down(W x))))), emb = SiLU(time(t) + E[label]) in every block: Ho et al., Appendix B.
 
     x, ŷ: (b, channels, rows, columns), rows and columns even; t: (b,) or (1,); label: (b,) or None.
 

@@ -33,7 +33,7 @@ def density_map(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """log p of a model on the cells of a frame, beside the true one where `log_density` knows it.
+    """log p of a model on the cells of a frame, beside the true one where `log_density` has it.
 
     model: nats, (size, size), rows from low y to high y, at the points of `lattice(limits, size)`.
     Both panels share one scale: from the peak of the truth (of the model, where there is none) down by `span` nats;

@@ -32,7 +32,7 @@ _EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe sid
 
 
 def to_uint8(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
-    """Float pixels in 0..255 → uint8, rounded (ties to even) and clipped. `clipped_share` says how many were clipped.
+    """Float pixels in 0..255 → uint8, rounded (ties to even) and clipped. `clipped_share` counts the clipped ones.
 
     Raises InputError for NaN or infinity, which have no nearest pixel value.
     """
@@ -48,7 +48,7 @@ def clipped_share(x: Float[Array, "*s"]) -> float:
 
 
 def pictures(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
-    """x as uint8 pictures whose last axes are (c, h, w), RGBA on white, or one sentence that says what is wrong."""
+    """x as uint8 pictures whose last axes are (c, h, w), RGBA on white; InputError otherwise."""
     array = _pixels(x, what, ndim)
     return array if array.shape[-3] != 4 else np.rint(on_white(array)).astype(np.uint8)
 

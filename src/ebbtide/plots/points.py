@@ -216,7 +216,7 @@ def filmstrip(
 def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", note: str = "") -> Figure:
     """Directions of motion: −dx/dt at a grid of points, over samples of x_t; rows are methods, columns are times.
 
-    Each panel has its own scale, and says its speed: the longest arrow is the 90th percentile of the speeds met by
+    Each panel has its own scale, and states its speed: the longest arrow is the 90th percentile of the speeds met by
     samples, and faster ones are cut to it, for near t = 0 a diffusion's velocity grows without bound where no
     sample is, and at t = 0.9 it hardly moves. Arrows fade where there are no samples. One column: dx/dt against x.
     """

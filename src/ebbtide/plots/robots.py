@@ -384,7 +384,8 @@ def latency(
 ) -> Figure:
     """Milliseconds a chunk, {group: {variant: (median, p95)}}: bars to the median, whiskers to the 95th percentile.
 
-    A variant says how many times faster it is than the first of its group. reference: a named time, such as a paper's.
+    A variant's label states how many times faster it is than the first of its group. reference: a named time, such as a
+    paper's.
     """
     rows = [(group, name, *pair) for group, variants in times.items() for name, pair in variants.items()]
     if not rows:

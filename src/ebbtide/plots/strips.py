@@ -1,7 +1,7 @@
 """Strips of images: sampling, the forward process, training, guidance, inpainting, memorisation; and two animations.
 
 Pictures are uint8 (n, c, h, w). Walks may be floats in pixel units (0..255) too: what lies outside is clipped for
-display, and the note says how much.
+display, and the note states how much.
 """
 
 from collections.abc import Mapping, Sequence

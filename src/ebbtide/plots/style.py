@@ -297,7 +297,7 @@ def nearest(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, or as whatever else the file's ending says; whole or not at all."""
+    """Write a figure as PNG, or in the format of the file's ending; whole or not at all."""
     path, drawn = Path(path), io.BytesIO()
     kind, known = path.suffix.lower().removeprefix(".") or "png", figure.canvas.get_supported_filetypes()
     if kind not in known:

@@ -29,7 +29,7 @@ _GIF_FASTEST = 50  # frames a second: viewers slow anything faster down
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], *, fps: Number = 10, hold: Number = 1.0) -> Path:
-    """Frames of one size as a film, whole or not at all: `.mp4` is H.264, which every player knows, `.gif` loops.
+    """Frames of one size as a film, whole or not at all: `.mp4` is H.264, which every player supports, `.gif` loops.
 
     An odd side gets one more row or column of its last pixels, for H.264 halves the colours' resolution. A GIF has 256
     colours, shows at most 50 frames a second and rests `hold` seconds on its last; it is the larger file by far.

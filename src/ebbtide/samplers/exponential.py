@@ -56,7 +56,7 @@ def exponential(
     """x_s = A x_t + Σ_j w_j D_j with the last k = `order` estimates D: one evaluation a step.
 
     order: 1 to 4; order 1 is DDIM in either form.
-    start: the first steps know fewer estimates. "ramp" lets the order grow from 1, at no extra evaluation; but the
+    start: the first steps have fewer estimates. "ramp" lets the order grow from 1, at no extra evaluation; but the
     first step's error is then of order 2 (3 with the corrector), and so is the walk's. "runge_kutta" takes the first
     steps by such a method, at 1 to 3 extra evaluations each, and the walk has order k (k + 1).
     variant: "bh1" or "bh2" for UniPC's weights, of the x0 form and the clock log_snr.

@@ -44,7 +44,7 @@ def build_network(
 ) -> nn.Module:
     """The network alone; sizes it can't have are an InputError.
 
-    What it is told of the data, `classes` and `observation`, is what its row has parameters for.
+    Its description of the data, `classes` and `observation`, is what its row has parameters for.
     outline: with parameters on the meta device, which take no memory; `networks.outline.fill` sets them.
     """
     row = bind(NETWORKS, recipe.network, "network")

@@ -39,7 +39,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, each checked against the manifest; InputError says what is wrong with which."""
+    """The files of a folder, each checked against the manifest; InputError names the file and its fault."""
     if not folder.exists() and old_of(folder).is_dir():  # a kill fell between the two renames of write_folder
         folder = old_of(folder)
     if not folder.is_dir():

@@ -141,7 +141,7 @@ def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None)
 
 
 def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:
-    """As everywhere else: what a policy was trained on and what it sees in a simulator are made small alike."""
+    """The same resizing as everywhere: in training data and in a simulator."""
     return resized(torch.from_numpy(picture)[None], size)[0].numpy()
 
 
