@@ -251,7 +251,10 @@ def test_a_bar_bears_a_printable_name(tmp_path, capsys):
         ("sample r --n", "--n needs a value; see ebbtide sample --help."),
         ("sample r --precision x", "--precision must be one of auto, no, bf16; got x."),
         ("sample r x", "There is no place for 'x'; see ebbtide sample --help."),
-        ("sample r --sampeler x", "There is no option --sampeler (did you mean --sampler?); see ebbtide sample --help."),
+        (
+            "sample r --sampeler x",
+            "There is no option --sampeler (did you mean --sampler?); see ebbtide sample --help.",
+        ),
         ("train flow --stepz=3", "There is no option --stepz (did you mean --steps?); see ebbtide train flow --help."),
         ("train flow --qqq", "There is no option --qqq; see ebbtide train flow --help."),
         ("train flow --keep 0", "--keep must be at least 1; got 0."),

@@ -26,7 +26,7 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]  # --overwrite, without a --no-overwri
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
     """Fill a dataclass from the command line; what tyro would print in a box becomes one sentence."""
-    try:  # not public yet: a version without it prints a box of its own and exits with 2
+    try:  # not public yet: a version without it prints its own box and exits with 2
         from tyro._errors import on_parse_error
     except ImportError:
         on_parse_error = nullcontext  # type: ignore[assignment]
@@ -94,7 +94,7 @@ def tell(*what: object, file: Any = None) -> None:
 
 
 def _sentence(event: Any, see: str, options: Sequence[str]) -> str:
-    """What is wrong with the arguments, by the event that tyro's parser reports."""
+    """The sentence for an event that tyro's parser reports."""
     name = event.argument.display_name() if getattr(event, "argument", None) is not None else ""
     match type(event).__name__:
         case "MissingArgs":
