@@ -186,7 +186,7 @@ READ = {
     "table.csv": "read(path)",
     "images.npz": "images.load(path, progress=False)",
     "labels.npz": "images.load(path, progress=False)",
-    "episodes.npz": "episodes.load(path, ('camera',))",
+    "episodes.npz": "source.load(path, ('camera',))",
     "honest.gz": "images.load(path, progress=False)",
     "pictures": "images.load(path, cache=False, progress=False)",
     "numbers.parquet": "files._parquet(Path(path), ['n'])",
@@ -205,7 +205,8 @@ PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 import psutil, pyarrow.parquet
-from ebbtide.data import episodes, images, read
+from ebbtide.data import images, read
+from ebbtide.kinds.robots import source
 from ebbtide.interop import unet
 from ebbtide.interop.lerobot import files
 from ebbtide.training.trained import Trained

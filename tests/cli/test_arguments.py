@@ -31,8 +31,8 @@ def note(event, args):
         seen.append([event, repr(args[1:])])
 sys.addaudithook(note)
 from ebbtide import cli
-from ebbtide.kinds import points
-from ebbtide.plots import image_run
+from ebbtide.kinds.points import study as points
+from ebbtide.kinds.images import pages as image_run
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
 found = []
 for words in json.loads(sys.argv[1]):

@@ -20,7 +20,7 @@ from PIL import Image
 from ebbtide.data.episodes import Episodes, Windows, resized
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError, StorageError
-from ebbtide.interop.lerobot import files, read, read_info, read_stats, write, writing
+from ebbtide.interop.lerobot import files, frames as video, read, read_info, read_stats, write, writing
 from training.runs import sentence
 
 av, pa, pq = (pytest.importorskip(name) for name in ("av", "pyarrow", "pyarrow.parquet"))
