@@ -56,9 +56,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
         self.needs_label = needs_label
-        self.row = bind(TARGETS, target, "target")
-        name, options = parse(target)
-        self.inputs = partial(TARGETS[name].inputs, **options)
+        given, own = bind(TARGETS, target, "target").keywords, TARGETS[parse(target)[0]]
+        self.row, self.inputs = partial(own.function, **given), partial(own.inputs, **given)
         require("alpha_min", alpha_min, 0, below=1)
         middle, last = path.along([0.5, 1.0])
         self.predicts_velocity = self.row(middle) == (middle.alpha_dot, middle.sigma_dot)
