@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebbtide.errors import InputError
-
-pytest.importorskip("diffusers")
 from benchmarks import unet
+from ebbtide.errors import InputError
 
 TINY = unet.Plan((unet.DEFAULT, unet.Row("ebbtide", last=True)), "tiny", batch=2, repeats=2, memory=False)
 

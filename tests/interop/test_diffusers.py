@@ -10,7 +10,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import diffusers
 import pytest
 import torch
 
@@ -48,7 +47,7 @@ class Walk(NamedTuple):
 
 
 def make(name, **config):
-    return getattr(diffusers, name)(**config)
+    return getattr(importlib.import_module("diffusers"), name)(**config)  # seconds, so not on collecting
 
 
 # A scheduler's σ is σ/α of a variance preserving path, or the linear path's own σ, or EDM's.
@@ -537,7 +536,7 @@ class TestDeviations:
         z, errors = noise_like(64, 1), {}
         config = LOG_UNIFORM | {"solver_order": 3, "solver_type": "heun", "lower_order_final": False}
         for steps in (40, 80, 160):
-            scheduler, mended = make("DPMSolverMultistepScheduler", **config), WholeThirdOrder(**config)
+            scheduler, mended = make("DPMSolverMultistepScheduler", **config), whole_third_order(**config)
             oracle = data(path_of(scheduler))
             theirs, whole = walk(scheduler, oracle, z, steps), walk(mended, oracle, z, steps)
             followed = follow("dpmpp_3m", oracle, whole)
@@ -580,16 +579,23 @@ class TestDeviations:
         assert 1e-4 < worst < 1e-2
 
 
-class WholeThirdOrder(diffusers.DPMSolverMultistepScheduler):
-    """With α_s (∫ of the parabola) x̂₀''/2 h² once more: f[t₀, t₁, t₂] of the estimates, by divided differences."""
+def whole_third_order(**config):
+    """Their DPM-Solver++(3M) with α_s (∫ of the parabola) x̂₀''/2 h² once more.
 
-    def multistep_dpm_solver_third_order_update(self, model_output_list, *, sample, noise=None):
-        x = super().multistep_dpm_solver_third_order_update(model_output_list, sample=sample, noise=noise)
-        scales = [self._sigma_to_alpha_sigma_t(self.sigmas[self.step_index + 1 - back]) for back in range(4)]
-        clock = [torch.log(alpha / sigma) for alpha, sigma in scales]
-        slope = lambda i, j: (model_output_list[-i] - model_output_list[-j]) / (clock[i] - clock[j])
-        h, bend = clock[0] - clock[1], (slope(1, 2) - slope(2, 3)) / (clock[1] - clock[3])
-        return x - scales[0][0] * (torch.expm1(-h) + h - h**2 / 2) * bend
+    f[t₀, t₁, t₂] of the estimates, by divided differences.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    class WholeThirdOrder(DPMSolverMultistepScheduler):
+        def multistep_dpm_solver_third_order_update(self, model_output_list, *, sample, noise=None):
+            x = super().multistep_dpm_solver_third_order_update(model_output_list, sample=sample, noise=noise)
+            scales = [self._sigma_to_alpha_sigma_t(self.sigmas[self.step_index + 1 - back]) for back in range(4)]
+            clock = [torch.log(alpha / sigma) for alpha, sigma in scales]
+            slope = lambda i, j: (model_output_list[-i] - model_output_list[-j]) / (clock[i] - clock[j])
+            h, bend = clock[0] - clock[1], (slope(1, 2) - slope(2, 3)) / (clock[1] - clock[3])
+            return x - scales[0][0] * (torch.expm1(-h) + h - h**2 / 2) * bend
+
+    return WholeThirdOrder(**config)
 
 
 # What such models come with: keys of other schedulers are left in their files.

@@ -3,7 +3,6 @@
 import importlib
 import json
 
-import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -67,8 +66,15 @@ def fill(network, std=0.1):
     return problems.fill(network, std)
 
 
+@pytest.fixture(scope="module")
+def diffusers():
+    return importlib.import_module("diffusers")  # seconds, which only its own tests should wait for
+
+
 def theirs(config, std=0.1):
-    return fill(diffusers.UNet2DModel(**config), std)
+    from diffusers import UNet2DModel
+
+    return fill(UNet2DModel(**config), std)
 
 
 def ours(*shape, **options):
@@ -111,7 +117,7 @@ class TestTheSameFunction:
         assert apart(loaded.network(x, (TIMESTEPS + 1) / 1000, labels), expected) < 1e-5
 
     @torch.no_grad()
-    def test_and_back(self, name, tmp_path):
+    def test_and_back(self, name, diffusers, tmp_path):
         config = CONFIGS[name]
         network, (x, labels) = theirs(config), example(config)
         network.save_pretrained(tmp_path / "unet")
@@ -137,7 +143,7 @@ OURS = {
 
 @pytest.mark.parametrize("name", OURS)
 @torch.no_grad()
-def test_ours_there_and_back(name, tmp_path):
+def test_ours_there_and_back(name, diffusers, tmp_path):
     shape, options = OURS[name]
     network = ours(*shape, **options)
     assert save_unet(network, tmp_path / "unet") == tmp_path / "unet"
@@ -167,7 +173,7 @@ def test_the_preset_is_the_published_network(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [CIFAR, CELEBA | {"sample_size": 64}, BUTTERFLIES | {"sample_size": 64}])
 @torch.no_grad()
-def test_at_full_size(config, tmp_path):
+def test_at_full_size(config, diffusers, tmp_path):
     network, (x, _) = theirs(config), example(config, 1)
     network.save_pretrained(tmp_path / "unet")
     loaded, timestep = load_unet(tmp_path / "unet").network, torch.tensor([321])
@@ -237,7 +243,7 @@ def walk(scheduler, network, start, steps, **asked):
         ("FlowMatchEulerDiscreteScheduler", {}, {}, 10, None),
     ],
 )
-def test_a_pipelines_samples_from_its_folder(name, config, asked, steps, clip, tmp_path):
+def test_a_pipelines_samples_from_its_folder(name, config, asked, steps, clip, diffusers, tmp_path):
     """Network, path, times and sampler all come from the folder; start and noise are theirs."""
     network = theirs(TINY, std=0.15)
     spaced = {} if name.startswith("Flow") else TRAILING
@@ -285,7 +291,7 @@ def rewrite(place, change):
 
 
 @torch.no_grad()
-def test_a_scheduler_beside_the_weights_and_the_clock_it_keeps(tmp_path):
+def test_a_scheduler_beside_the_weights_and_the_clock_it_keeps(diffusers, tmp_path):
     """As google/ddpm-* has it. A table of 500 entries has timesteps 500 t - 1."""
     network = folder_of({}, tmp_path)
     diffusers.DDPMScheduler(num_train_timesteps=500, clip_sample=False).save_pretrained(tmp_path)
@@ -301,7 +307,7 @@ def test_a_scheduler_beside_the_weights_and_the_clock_it_keeps(tmp_path):
     ("name", "path", "time"),
     [("FlowMatchEulerDiscreteScheduler", Linear(), 0.3), ("EDMEulerScheduler", VE(80.0), 0.3)],
 )
-def test_the_clocks_of_flows_and_of_edm(name, path, time, tmp_path):
+def test_the_clocks_of_flows_and_of_edm(name, path, time, diffusers, tmp_path):
     """A flow's timestep is 1000 σ, and EDM's network is told c_noise = log(σ)/4 itself, which is our clock too."""
     network = folder_of({}, tmp_path / "unet")
     getattr(diffusers, name)().save_pretrained(tmp_path / "scheduler")
@@ -314,7 +320,7 @@ def test_the_clocks_of_flows_and_of_edm(name, path, time, tmp_path):
 
 
 @torch.no_grad()
-def test_edm_is_told_the_clock_and_the_scaled_input(tmp_path):
+def test_edm_is_told_the_clock_and_the_scaled_input(diffusers, tmp_path):
     """A whole denoiser against EDMEulerScheduler's preconditioning, at σ = 2."""
     network = folder_of({}, tmp_path / "unet")
     scheduler = diffusers.EDMEulerScheduler()

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas
 import pytest
 import torch
 from PIL import Image
@@ -227,6 +226,8 @@ def test_the_folder_by_hand(written):
 
 
 def test_tasks_are_the_index_of_a_pandas_table(written):
+    import pandas
+
     tasks = pandas.read_parquet(written[1] / "meta/tasks.parquet")
     assert tasks.loc["Pull"].task_index == 1
     assert tasks.iloc[0].name == "Push"

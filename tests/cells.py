@@ -1,0 +1,56 @@
+"""A grid of cases inside one test: pytest.mark.parametrize without a test for each.
+
+    @each("path", PATHS)
+    @each("target", TARGETS)
+    def test_round_trips(path, target): ...
+
+is one test. It tries every pair, and fails with the name of each that fails. For cases that take a moment and leave
+nothing behind: they share what a fixture gives.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+import pytest
+
+# What ends a case: a case that is skipped would pass unseen among the others.
+ENDS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
+def each(
+    names: str | Iterable[str], values: Iterable[Any], ids: Callable[[Any], str] | Iterable[str] = str
+) -> Callable:
+    """As pytest.mark.parametrize of these arguments; ids: a name for each case, or what makes one of a value."""
+    names = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    rows = [(value,) if len(names) == 1 else tuple(value) for value in values]
+    shown = [", ".join(map(ids, row)) for row in rows] if callable(ids) else list(ids)
+    own = [(f"{', '.join(names)} = {name}", dict(zip(names, row, strict=True)))
+           for name, row in zip(shown, rows, strict=True)]  # fmt: skip
+    assert own, f"no case of {', '.join(names)}"
+
+    def decorate(test: Callable) -> Callable:
+        one, more = getattr(test, "grid", (test, [("", {})]))
+        cases = [(f"{name}; {other}".removesuffix("; "), given | rest) for name, given in own for other, rest in more]
+
+        @wraps(one)
+        def every(*self: Any, **fixtures: Any) -> None:
+            failed = {}
+            for name, given in cases:
+                try:
+                    one(*self, **fixtures, **given)
+                except ENDS as error:
+                    failed[name] = error
+            if failed:
+                lines = [f"{name}: {type(error).__name__} {str(error)[:500]}" for name, error in failed.items()]
+                text = "\n".join([f"{len(failed)} of {len(cases)} cases fail", *lines])
+                raise AssertionError(text) from next(iter(failed.values()))
+
+        signature = inspect.signature(one)
+        asked = [parameter for name, parameter in signature.parameters.items() if name not in cases[0][1]]
+        assert len(asked) + len(cases[0][1]) == len(signature.parameters), f"{one.__name__} takes no {names}"
+        every.__signature__, every.grid = signature.replace(parameters=asked), (one, cases)
+        return every
+
+    return decorate
