@@ -17,8 +17,9 @@ BOOK := .[docs,metrics,robots,paligemma]
 # A folder of wheels named by pip's own variable serves uv as well; a named folder that isn't there is no error.
 UV_INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(BIN)/python
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
-# The tests call the installed command. One thread each: a second one slows a small network down.
-PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS)
+# The tests call the installed command. One thread each: a second one slows a small network down. Each worker begins
+# with a part of its own, so that what a file's tests share is made once.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Import the heavy libraries and list the tables once, so that the first command doesn't pay for it.
 WARM = $(BIN)/python -c "import accelerate, matplotlib.pyplot, scipy.optimize, scipy.stats, torch" && $(BIN)/ebbtide list >/dev/null
 

@@ -510,7 +510,7 @@ def tested(copy: Path, which: Sequence[str] | None) -> tuple[str, str]:
 
 def workers() -> list[str]:
     """Two processes where pytest-xdist is installed."""
-    return ["-n", "2"] if importlib.util.find_spec("xdist") else []
+    return ["-n", "2", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
 
 
 def judge(slip: Slip, copy: Path, quick: bool) -> Verdict:

@@ -8,6 +8,8 @@ import pytest
 
 from ebbtide.samplers import SAMPLERS
 
+pytestmark = pytest.mark.unchecked  # as users run them
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -183,6 +183,7 @@ def evil(tmp_path):
     return tmp_path / EVIL, table
 
 
+@pytest.mark.unchecked
 def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     run, table = evil
     copy = f"copy{EVIL}"

@@ -29,6 +29,8 @@ from ebbtide.training import solver as own_solver
 from ebbtide.training.solver import for_run, kept
 from problems import PATHS, last, noise_like
 
+pytestmark = pytest.mark.unchecked
+
 FINE = Plan(64, 0, 64, 400, 4)  # a reference that is exact to 1e-10
 MODES = mixture(Linear(), noise_like(5, 2, seed=3), 0.2)
 SHORT = Plan(64, 0, 64, 24, 3)

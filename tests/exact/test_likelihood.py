@@ -26,6 +26,8 @@ from ebbtide.exact.oracle import gaussian, mixture
 from ebbtide.networks.mlp import MLP
 from problems import PATHS, SIGMAS, Told, exact as exact_network, float64, noise_like
 
+pytestmark = pytest.mark.unchecked
+
 paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 MEANS, STD = float64(1, 0.5, -1, 0.3, 0, -1.2).reshape(3, 2), 0.3
 COVARIANCE = float64(1, 0.6, -0.3, 0.6, 0.8, 0.1, -0.3, 0.1, 0.5).reshape(3, 3)

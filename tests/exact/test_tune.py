@@ -15,6 +15,8 @@ from ebbtide.samplers import SAMPLERS, walk
 from ebbtide.specs import bind
 from problems import last, oracle
 
+pytestmark = pytest.mark.unchecked
+
 ONE = Tuned(8, "heun", "uniform", 4, 0.1, 0.01, 1e-6, 0.2)
 
 

@@ -25,7 +25,8 @@ from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
 from ebbtide.samplers import trajectory
 from problems import float64, last, noise_like
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers deprecates at import, and converting warns by design
+# diffusers deprecates at import, and converting warns by design.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.unchecked]
 
 
 @dataclass(frozen=True)

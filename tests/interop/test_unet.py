@@ -224,6 +224,7 @@ def walk(scheduler, network, start, steps, **asked):
     return states, Replay(recorded)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("name", "config", "asked", "steps", "clip"),
     [

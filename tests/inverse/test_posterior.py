@@ -19,6 +19,8 @@ from ebbtide.inverse.posterior import DPS, TMPD, Measurement, PiGDM, conjugate_g
 from ebbtide.samplers import sample, walk
 from problems import PATHS, exact, float64, last, noise_like
 
+pytestmark = pytest.mark.unchecked
+
 N, M = 4, 2
 MEAN = noise_like(N, seed=1)
 FACTOR = noise_like(N, N, seed=2) / 2

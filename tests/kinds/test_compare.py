@@ -264,6 +264,7 @@ def start(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("before", ["nothing", "overwritten", "resumed"])
 def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_path, monkeypatch):
     """`saved` is only said of this comparison's own checkpoints, not of those that it is to replace."""

@@ -17,6 +17,8 @@ from ebbtide.metrics.mmd import energy_influence, energy_spectrum, mmd2_influenc
 from ebbtide.metrics.report import Case, binomial_interval, influence_interval, interval
 from problems import FALSE_POSITIVE
 
+pytestmark = pytest.mark.unchecked
+
 MEANS = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [0.0, -2.0]])
 STD = 0.3
 

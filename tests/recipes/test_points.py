@@ -12,6 +12,8 @@ from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.metrics import within_mode_sliced_w2
 from ebbtide.recipes import RECIPES, PointRecipe
 
+pytestmark = pytest.mark.unchecked
+
 FIGURES = json.loads((Path(__file__).parents[2] / "docs/figures.json").read_text())
 POINTS = [name for name, recipe in RECIPES.items() if isinstance(recipe(), PointRecipe)]
 HEUN = {"sampler": "heun", "grid": "quadratic", "steps": 50}  # for DDPM's network, of which 1000 steps take long

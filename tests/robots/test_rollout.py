@@ -97,6 +97,7 @@ def test_ctrl_c_is_no_failure_of_an_episode():
         quiet(Stopped, Policy(Towards()), SEEDS)
 
 
+@pytest.mark.unchecked
 def test_a_signal_at_any_line_ends_everything():
     """Most fall where a simulator's errors are caught, which are an episode's alone."""
     codes = {_Job.run.__code__, _Job._together.__code__, Point.step.__code__, Point.reset.__code__}

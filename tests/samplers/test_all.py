@@ -199,6 +199,7 @@ def test_where_x0_is_known_every_step_is_exact(spec, name):
         assert std < 1e-6
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("name", PATHS)
 def test_a_network_of_every_target_is_walked_to_the_data_by_every_sampler(name):
     """Every row of SAMPLERS × every row of TARGETS, through a Denoiser whose network is exact for N(0.7, 0.25).
@@ -301,6 +302,7 @@ def test_the_network_is_asked_as_often_as_promised_and_never_twice_the_same(spec
         assert set(times[:-1].tolist()) <= set(asked)
 
 
+@pytest.mark.unchecked
 @every
 def test_a_network_that_is_exact_is_as_good_as_the_oracle_whatever_the_table_ends_with(spec):
     """A noise and a score of exact networks, which say x₀ where α is tiny as well as anywhere: the oracle's walk."""
@@ -333,6 +335,7 @@ class Erring(nn.Module):
         return self.network(x, t) + 0.01 * (50 * x).sin()
 
 
+@pytest.mark.unchecked
 @every
 def test_the_error_of_a_network_is_not_magnified_where_a_table_ends(spec):
     """A noise off by 0.01 is x₀ off by 2 at σ/α = 200, of which 1/10 is in x_s: below 0.5, not 1e3, at the end."""
@@ -347,6 +350,7 @@ def test_the_error_of_a_network_is_not_magnified_where_a_table_ends(spec):
             assert float((ends[0] - ends[1]).abs().max()) < 0.5, (name, grid)
 
 
+@pytest.mark.unchecked
 @every
 def test_a_sample_at_its_own_time_is_the_same_in_any_batch(spec):
     """Every path, table and target: four at once are the four one by one."""

@@ -100,6 +100,7 @@ def test_small_even_steps_have_the_classical_coefficients(form, clock):
                 np.testing.assert_allclose(shares, table[order], rtol=0, atol=1e-3)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("corrector", [False, True])
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("form", FORMS)
@@ -169,6 +170,7 @@ class Knows:
         return Estimate(self.x0.expand_as(x), (x - c.alpha * self.x0) / c.sigma)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", PATHS)

@@ -158,6 +158,7 @@ def stickers(tmp_path_factory):
     return folder
 
 
+@pytest.mark.unchecked
 def test_four_channels_are_trained_on_sampled_written_and_drawn(stickers, tmp_path):
     recipe = replace(RECIPES["flow-images"](), data=str(stickers), channels=4, held_out=0.5, **SMALL)
     with warnings.catch_warnings():
@@ -287,6 +288,7 @@ def test_what_is_written_can_be_read_and_trained_on(run, tmp_path):
     assert held.classes == trained.classes
 
 
+@pytest.mark.unchecked
 def test_real_pictures_in_place_of_samples_are_at_the_floor_and_noise_is_not():
     recipe = replace(RECIPES["flow-images"](), held_out=0.5)
     train, held = images_data.parts(recipe)

@@ -41,6 +41,7 @@ def velocity(function, path=None, **options):
     return Denoiser(Says(function), path or Linear(), **options)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
 @pytest.mark.parametrize("name", ["linear", "cosine", "ve"])
 def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
