@@ -4,19 +4,32 @@
     @each("target", TARGETS)
     def test_round_trips(path, target): ...
 
-is one test. It tries every pair, and fails with the name of each that fails. For cases that take a moment and leave
-nothing behind: they share what a fixture gives.
+is one test. It tries every pair, and fails with the name of each that fails; types and shapes are checked in the first.
+For cases that take a moment and leave nothing behind: they share what a fixture gives.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+import jaxtyping
 import pytest
 
 # What ends a case: a case that is skipped would pass unseen among the others.
 ENDS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
+@contextmanager
+def checks(off: bool) -> Iterator[None]:
+    """Without jaxtyping's checks of types and shapes if `off`, else as it is."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", before or off)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def each(
@@ -37,9 +50,10 @@ def each(
         @wraps(one)
         def every(*self: Any, **fixtures: Any) -> None:
             failed = {}
-            for name, given in cases:
+            for i, (name, given) in enumerate(cases):
                 try:
-                    one(*self, **fixtures, **given)
+                    with checks(off=i > 0):
+                        one(*self, **fixtures, **given)
                 except ENDS as error:
                     failed[name] = error
             if failed:

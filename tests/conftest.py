@@ -5,9 +5,10 @@ Denormals are left alone: hypothesis refuses to draw floats where they are flush
 
 import signal
 
-import jaxtyping
 import pytest
 import torch
+
+from cells import checks
 
 torch.set_num_threads(1)
 # What makes tensors is listed by torch on first use. Inside transformers' from_pretrained torch.linspace is another
@@ -22,12 +23,19 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Types and shapes are checked in the first case of each test, or in all of those that are marked `checked`."""
+    seen = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if name in seen and not item.get_closest_marker("checked"):
+            item.add_marker("unchecked")
+        seen.add(name)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Types and shapes are checked at every call, but for tests that are marked `unchecked`."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", before or item.get_closest_marker("unchecked") is not None)
-    try:
+    """A check takes as long as the small tensors it is made of: it is left out where the test is marked `unchecked`."""
+    with checks(off=item.get_closest_marker("unchecked") is not None):
         return (yield)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)

@@ -81,6 +81,7 @@ def test_a_sample_is_its_own_alone_in_a_batch_and_in_another_order(spec, path):
     assert not torch.allclose(walks(spec, denoiser, Draws.first(6, 6)), together)
 
 
+@pytest.mark.checked
 @every
 def test_the_network_is_told_the_label_at_every_evaluation(spec):
     """Also in a second stage, a correction, or a step that is taken again."""
@@ -151,6 +152,7 @@ def test_threads_on_one_denoiser_get_what_each_gets_alone():
         assert torch.equal(x, walked(job)), job
 
 
+@pytest.mark.checked
 @every
 def test_the_consumers_gradient_mode_is_untouched(spec):
     """While a walk runs, between its steps, when it is left half-way, and when its denoiser raises."""
