@@ -1,7 +1,6 @@
 """The command as a stranger meets it: help in a moment, and one clear sentence for whatever can't be."""
 
 import ast
-import json
 import os
 import shutil
 import signal
@@ -15,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cells import each
 from ebbtide import __version__
 from ebbtide.cli import COMMANDS, HELP, arguments, listing, main
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import STOPPING, Interrupted
+from forking import forked
 from recording import record
 
 SOURCE = Path(arguments.__file__).parent
@@ -69,36 +70,6 @@ def test_what_is_said_twice_is_said_once(monkeypatch, capsys):
     monkeypatch.setattr(listing, "run", warn)
     assert main(["list"]) == 0
     assert capsys.readouterr().err == "ebbtide: one\\x1b\nebbtide: two\\x1b\n"
-
-
-FORKS = """
-import contextlib, io, json, os, sys, time
-first, commands = json.loads(sys.argv[1])
-from ebbtide.cli import main
-for name in first:
-    __import__(name)
-begun = time.process_time()
-for place, words in commands:
-    if not os.fork():
-        os.chdir(place)
-        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
-            code = main(words)
-        seconds = begun + time.process_time()
-        print(json.dumps([code, said.getvalue(), seconds, list(sys.modules)]), flush=True)
-        os._exit(0)
-    os.wait()
-"""
-
-
-def forked(commands, first):
-    """Of each command: exit code, what it says, CPU seconds from its start on, and the modules it has.
-
-    commands: (folder, words), each in a process of its own, forked from one that has imported only `first`.
-    """
-    done = run(sys.executable, "-c", FORKS, json.dumps([first, commands]))
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (done.returncode, len(found)) == (0, len(commands)), done.stderr[-500:]
-    return found
 
 
 def test_help_takes_a_moment_and_no_torch():
@@ -323,7 +294,7 @@ def test_there_are_many_cases():
     assert len({tuple(case) for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("case", CASES, ids=short)
+@each("case", CASES, ids=short)
 def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbtide, runs, bad, tmp_path):
     places = {"{runs}": str(runs), "{bad}": str(bad), "{tmp}": str(tmp_path)}
     words = case

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,7 @@ from ebbtide.training.devices import suited
 from ebbtide.training.history import read_metrics
 from ebbtide.training.run import _due, _loop, stored
 from ebbtide.training.trainer import batch_indices
+from forking import forked
 from interrupting import alive, at_every_line, wait_until
 from recording import record
 from training.runs import (
@@ -388,31 +390,28 @@ def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
         run(tiny("images"), folder, resume=True, precision="no")
 
 
-@pytest.mark.parametrize("change", ["more", "another", "order"])
-@pytest.mark.parametrize("kind", ["points", "images"])
-def test_a_run_on_data_that_was_replaced_is_not_resumed(kind, change, tmp_path, monkeypatch):
-    rng, file, folder = np.random.default_rng(0), tmp_path / "a.npz", tmp_path / "run"
-    x = rng.normal(size=(40, 2)) if kind == "points" else rng.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
-    other = {"more": np.concatenate([x, x[:5]]), "another": x.copy(), "order": x[::-1].copy()}[change]
-    other[3, 1] = other[7, 0]
-    name = "x" if kind == "points" else "images"
-    np.savez(file, **{name: x})
-    recipe = tiny("flow" if kind == "points" else "images", data=str(file), conditional=False, held_out=0.0)
-    with pytest.raises(Interrupted):
-        run_until(5, recipe, folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    np.savez(file, **{name: other})
-    with pytest.raises(InputError, match="not what it was"):
-        in_a_new_process(folder)
-    np.savez(file, **{name: x})
-    assert run(recipe, folder, resume=True).step == STEPS
-
-
-def in_a_new_process(folder):
-    """Resumed in a process that hasn't read the data before."""
-    with command("resume", folder, "--quiet", "--snapshots", 0) as process:
-        _, said = process.communicate()
-    if process.returncode == 2:
-        raise InputError(said)
+def test_a_run_on_data_that_was_replaced_is_not_resumed(tmp_path, monkeypatch):
+    """By processes that haven't read the data before. It is resumed once the data is what it was."""
+    rng, cases = np.random.default_rng(0), {}
+    for kind, change in product(("points", "images"), ("more", "another", "order")):
+        place = tmp_path / f"{kind}, {change}"
+        place.mkdir()
+        x = rng.normal(size=(40, 2)) if kind == "points" else rng.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
+        other = {"more": np.concatenate([x, x[:5]]), "another": x.copy(), "order": x[::-1].copy()}[change]
+        other[3, 1] = other[7, 0]
+        name, base = ("x", "flow") if kind == "points" else ("images", "images")
+        np.savez(place / "a.npz", **{name: x})
+        recipe = tiny(base, data=str(place / "a.npz"), conditional=False, held_out=0.0)
+        with pytest.raises(Interrupted):
+            run_until(5, recipe, place / "run", monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        np.savez(place / "a.npz", **{name: other})
+        cases[place] = recipe, {name: x}
+    resumed = forked([(str(place), ["resume", "run", "--quiet", "--snapshots", "0"]) for place in cases], ["torch"])
+    for (place, (recipe, trained_on)), answer in zip(cases.items(), resumed, strict=True):
+        assert answer.code == 2, place.name
+        assert "not what it was" in answer.said, place.name
+        np.savez(place / "a.npz", **trained_on)
+        assert run(recipe, place / "run", resume=True).step == STEPS, place.name
 
 
 # --- signals --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,43 @@
+"""Commands in processes of their own, without the seconds that each would take to import torch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+FORKS = """
+import contextlib, io, json, os, sys, time
+first, commands = json.loads(sys.argv[1])
+from ebbtide.cli import main
+for name in first:
+    __import__(name)
+begun = time.process_time()
+for place, words in commands:
+    if not os.fork():
+        os.chdir(place)
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+            code = main(words)
+        seconds = begun + time.process_time()
+        print(json.dumps([code, said.getvalue(), seconds, list(sys.modules)]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+class Answer(NamedTuple):
+    """What became of a command: what it printed, the CPU seconds since its start, and the modules it has."""
+
+    code: int
+    said: str
+    seconds: float
+    modules: list[str]
+
+
+def forked(commands: Sequence[tuple[str, Sequence[str]]], first: Sequence[str]) -> list[Answer]:
+    """An answer for each (folder, words), of a process forked from one that has imported only `first`."""
+    words = [sys.executable, "-c", FORKS, json.dumps([first, commands])]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    answers = [Answer(*json.loads(line)) for line in done.stdout.splitlines()]
+    assert (done.returncode, len(answers)) == (0, len(commands)), done.stderr[-500:]
+    return answers
