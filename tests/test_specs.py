@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
+from cells import each
 from ebbtide.core.paths import PATHS
 from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
@@ -127,7 +128,7 @@ def test_bind_leaves_arguments_without_a_default_to_the_caller():
     assert "no option 'network'; it takes width." in refusal(bind, TABLE, "required:network=x", "network")
 
 
-@pytest.mark.parametrize(
+@each(
     ("spec", "words"),
     [
         ("slop:rise=2", "did you mean 'slope'?"),
@@ -203,7 +204,7 @@ def _number(text):
         return 0.0
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "limits", "refused"),
     [
         (1, {"low": 1, "whole": True}, None),

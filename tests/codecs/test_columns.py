@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from cells import each
 from ebbtide.codecs.columns import Quantiles
 from ebbtide.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config, within_float32
 from ebbtide.errors import InputError
@@ -80,9 +81,9 @@ def test_statistics_are_float64():
     assert transform.std == (0.5,)
 
 
-@pytest.mark.parametrize("value", [0.1, 7.3, -1e30, 0.0])
-@pytest.mark.parametrize("fit", [Standardise.fit, Quantiles.fit, lambda x: Standardise.fit(x).of_constants()])
-@pytest.mark.parametrize("least", [{}, {"least": 0.5}])
+@each("value", [0.1, 7.3, -1e30, 0.0])
+@each("fit", [Standardise.fit, Quantiles.fit, lambda x: Standardise.fit(x).of_constants()])
+@each("least", [{}, {"least": 0.5}])
 def test_constant_columns_are_exactly_constant(value, fit, least):
     """Whatever the network makes of them. Another value on the way in is shifted: a robot may meet one."""
     x = torch.tensor([[value, 1], [value, 2], [value, 6]])
@@ -116,7 +117,7 @@ def test_log_volume_turns_one_density_into_the_other():
     assert float(log_p.exp().sum() * (x[1] - x[0]) * (y[1] - y[0])) == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize(
+@each(
     ("config", "word"),
     [
         ({}, "name"),

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import DDPM, VE, VP, Bridge, Cosine, Linear
 from ebbtide.core.targets import TARGETS
 from ebbtide.errors import InputError
 from problems import PATHS, TABLES, GaussianNetwork, exact, float64, noise_like, oracle
 
-paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
-targets = pytest.mark.parametrize("target", TARGETS)
+paths = each("path", PATHS.values(), ids=PATHS.keys())
+targets = each("target", TARGETS)
 
 
 class Fixed(nn.Module):
@@ -42,8 +43,8 @@ def test_the_exact_network_gives_the_exact_estimate(path, target, t):
 @targets
 def test_one_time_for_all_is_that_time_for_each(path, target):
     denoiser, x = exact(path, target), noise_like(4, 2)
-    for one, each in zip(denoiser(x, float64(0.4)), denoiser(x, float64(0.4).expand(4)), strict=True):
-        torch.testing.assert_close(one, each)
+    for one, own in zip(denoiser(x, float64(0.4)), denoiser(x, float64(0.4).expand(4)), strict=True):
+        torch.testing.assert_close(one, own)
 
 
 @pytest.mark.parametrize("target", ["noise", "score"])

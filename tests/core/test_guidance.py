@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.guidance import Autoguidance, Bounded, ClassifierFree
 from ebbtide.core.paths import Cosine, Linear
@@ -172,18 +173,18 @@ def sharper(weight, path=None, **options):
     return Autoguidance(strong, weak, weight, **options), strong, weak
 
 
-@pytest.mark.parametrize("t", TIMES)
-@pytest.mark.parametrize("weight", [-1.0, 0.0, 0.4, 1.0, 2.5])
-@pytest.mark.parametrize("path", PATHS)
+@each("t", TIMES)
+@each("weight", [-1.0, 0.0, 0.4, 1.0, 2.5])
+@each("path", PATHS)
 def test_autoguidance_is_w_strong_plus_the_rest_weak(path, weight, t):
     wrapped, strong, weak = sharper(weight, PATHS[path])
     parts = zip(strong(X, t), weak(X, t), strict=True)
     close(wrapped(X, t), [weight * one + (1 - weight) * other for one, other in parts])
 
 
-@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("weight", [0.5, 1.5, 2.0])
-@pytest.mark.parametrize("path", PATHS)
+@each("t", [0.1, 0.5, 0.9])
+@each("weight", [0.5, 1.5, 2.0])
+@each("path", PATHS)
 def test_the_guided_score_is_that_of_the_tilted_density(path, weight, t):
     """p^w q^{1-w} of N(a, A) and N(b, B) is N(μ, 1/Λ), Λ = w/A + (1-w)/B, Λ μ = w a/A + (1-w) b/B."""
     path = PATHS[path]

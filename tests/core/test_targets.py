@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from cells import each
 from ebbtide.core.paths import VP, Scales
 from ebbtide.core.targets import TARGETS, Estimate, decode, edm_inputs, encode, score, velocity
 from ebbtide.specs import bind
@@ -24,9 +25,9 @@ def test_all_targets_are_here():
     assert list(TARGETS) == ["noise", "x0", "velocity", "v", "score", "edm"]
 
 
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("via", TARGETS)
-@pytest.mark.parametrize("source", TARGETS)
+@each("name", PATHS)
+@each("via", TARGETS)
+@each("source", TARGETS)
 @given(t=st.floats(0.02, 0.98), seed=st.integers(0, 2**16))
 @settings(max_examples=3, deadline=None)
 def test_round_trips(name, source, via, t, seed):
@@ -42,8 +43,8 @@ def test_round_trips(name, source, via, t, seed):
     close(second.noise, noise)
 
 
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("target", TARGETS)
+@each("name", PATHS)
+@each("target", TARGETS)
 def test_decoding_keeps_what_was_seen(name, target):
     """Whatever the network says, α x̂₀ + σ ε̂ = x_t."""
     x_t, y = noise_like(2, 3, 5).unbind()
@@ -148,9 +149,9 @@ def test_edm_inputs_have_unit_variance_and_a_finite_clock():
         assert float(clock[0]) == -3.0
 
 
-@pytest.mark.parametrize("kind", ["floats", "one each"])
-@pytest.mark.parametrize("target", [*TARGETS, "edm:data_std=0.5"])
-@pytest.mark.parametrize("name", PATHS)
+@each("kind", ["floats", "one each"])
+@each("target", [*TARGETS, "edm:data_std=0.5"])
+@each("name", PATHS)
 def test_an_estimate_is_the_solution_of_its_two_equations(name, target, kind):
     """α x̂₀ + σ ε̂ = x_t and a x̂₀ + b ε̂ = y, solved by torch as a 2 × 2 system; x0, noise, mix, in order, mapped."""
     path, row = PATHS[name], bind(TARGETS, target, "target")

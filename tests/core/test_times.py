@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
+from cells import each
 from ebbtide.core.paths import VE, VP, Linear
 from ebbtide.core.times import GRIDS, TIMES, grid_times, stratified_draws, trailing, uniform_draws
 from ebbtide.errors import InputError
@@ -80,8 +81,8 @@ def test_beta_is_pi0s_with_more_training_near_the_noise():
     assert float((t > 0.5).float().mean()) > 0.6  # 1 - (0.4995/0.999)^1.5 = 0.65
 
 
-@pytest.mark.parametrize("spec", TIMES)
-@pytest.mark.parametrize("name", PATHS)
+@each("spec", TIMES)
+@each("name", PATHS)
 def test_laws_stay_within_the_path_and_keep_order(name, spec):
     u = torch.tensor([2**-24, 0.01, 0.5, 0.99, 1 - 2**-24])
     t = law(spec, PATHS[name], u)
@@ -122,9 +123,9 @@ def test_stratified_draws_vary_less():
     assert float(f(stratified_draws).mean()) == pytest.approx(1 / 3, abs=0.002)
 
 
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("spec", GRIDS)
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 64, 200, 1000])
+@each("name", PATHS)
+@each("spec", GRIDS)
+@each("steps", [1, 2, 3, 10, 64, 200, 1000])
 def test_grids_fall_from_one_to_zero(spec, name, steps):
     times = grid(spec, steps, PATHS[name])
     assert times.shape == (steps + 1,)
@@ -189,8 +190,8 @@ def test_power_is_the_even_grid_to_a_power(exponent):
     assert torch.equal(grid("power", 7), grid("power:exponent=1.3", 7))
 
 
-@pytest.mark.parametrize(("exponent", "shift"), [(1.3, 1.0), (2.0, 3.0), (0.7, 0.4)])
-@pytest.mark.parametrize("name", PATHS)
+@each(("exponent", "shift"), [(1.3, 1.0), (2.0, 3.0), (0.7, 0.4)])
+@each("name", PATHS)
 def test_flow_power_is_the_same_fraction_of_noise_on_every_path(name, exponent, shift):
     """σ/(α + σ) = k v / (1 + (k - 1) v) with v = (1 - i/n)^p, times what it is at the path's own end: 1, but for VE(10)
     10/11 and for the discrete and continuous VP a little less than 1.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from cells import each
 from ebbtide.data import DATASETS, load, mixture
 from ebbtide.errors import InputError
 from problems import FALSE_POSITIVE
@@ -103,8 +104,8 @@ def test_log_density_by_hand(name, x, value):
     assert float(log_density(torch.tensor(x, dtype=torch.float64))) == pytest.approx(value, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 4)])
+@each("name", DENSE)
+@each("shape", [(), (0,), (7,), (3, 4)])
 def test_log_density_takes_any_batch_and_dtype(name, shape):
     x = torch.randn(*shape, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     log_density = DATASETS[name].log_density

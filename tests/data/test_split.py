@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 
+from cells import each
 from ebbtide.data.split import held_out, part_of, parts
 from ebbtide.errors import InputError
 
@@ -42,12 +43,12 @@ TOLD = {  # names → those to train on, and those held out
 }
 
 
-@pytest.mark.parametrize("name", PARTS_OF)
+@each("name", PARTS_OF)
 def test_a_part_is_a_word_of_its_name(name):
     assert part_of(name) == PARTS_OF[name]
 
 
-@pytest.mark.parametrize("names", TOLD)
+@each("names", TOLD)
 def test_parts_are_told_from_classes(names):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

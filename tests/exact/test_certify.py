@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cells import each
 from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
 from ebbtide.exact import certify as certificates
@@ -97,8 +98,8 @@ def test_a_sampler_that_breaks_is_a_failed_check():
     assert check.name == "runs"
 
 
-@pytest.mark.parametrize("uneven", [False, True])
-@pytest.mark.parametrize("name", PATHS)
+@each("uneven", [False, True])
+@each("name", PATHS)
 def test_the_grids_of_orders_are_the_same_noise_on_every_path(name, uneven):
     path = PATHS[name]
     ratios = torch.tensor([c.ratio for c in path.along(interior(path, 40, uneven))])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from cells import each
 from ebbtide import samplers
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.guidance import Bounded
@@ -256,8 +257,8 @@ def name_of(row):
     return f"{name.removesuffix('Scheduler')}-{settings}-{steps}"
 
 
-@pytest.mark.parametrize("row", PARITY, ids=name_of)
 class TestParity:
+    @each("row", PARITY, ids=name_of)
     def test_the_trajectories_are_the_same(self, row):
         name, config, options, steps, spec = row
         scheduler = make(name, **config)
@@ -268,6 +269,7 @@ class TestParity:
         print(f"PARITY {name_of(row)} {spec} {worst:.1e}")
         assert worst < 1e-5
 
+    @each("row", PARITY, ids=name_of)
     def test_the_config_converts_to_that_sampler_path_and_times(self, row):
         name, config, options, steps, spec = row
         scheduler = make(name, **config)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import example, given, strategies as st
 
+from cells import each
 from ebbtide.cli.compare import SUBJECTS
 from ebbtide.cli.sample import Drawing
 from ebbtide.cli.show import ShowPath
@@ -272,7 +273,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
+@each(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
 def test_from_config_refuses_by_name(field, value):
     with pytest.raises(InputError) as caught:
         Recipe.from_config({**PointRecipe().to_config(), field: value})

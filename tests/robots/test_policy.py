@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 from types import MappingProxyType
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -26,12 +25,6 @@ from ebbtide.robots.policy import DenoiserChunks, Policy
 from robots.fakes import Counting, Towards
 
 SEEN = {"state": np.zeros(1, np.float32)}
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As for users: without jaxtyping, which in tests refuses other types first."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def executed(policy, steps):
@@ -358,6 +351,7 @@ def test_a_prompt_must_be_a_text(prompt):
         Policy(Sees()).select_action(seen)
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize("use", [
     lambda policy: policy.reset(3), lambda policy: policy.reset("ab"), lambda policy: policy.reset([1.5]),
     lambda policy: policy.reset([None]), lambda policy: policy.actions(0), lambda policy: policy.actions([1]),
@@ -367,7 +361,7 @@ def test_a_prompt_must_be_a_text(prompt):
     lambda policy: policy.predict_action_chunk(SEEN, 0), lambda policy: policy.predict_action_chunk(SEEN, 1.5),
     lambda policy: policy.predict_action_chunk(SEEN, "2"),
 ])  # fmt: skip
-def test_numbers_of_episodes_and_slots_are_whole(use, unchecked):
+def test_numbers_of_episodes_and_slots_are_whole(use):
     policy = Policy(Counting())
     policy.reset()
     with pytest.raises(InputError, match=r"whole number|at least 1; got 0|slot must be one of the 1 that reset began"):
@@ -383,6 +377,7 @@ def test_images_must_be_bytes(dtype):
         Policy(Sees()).select_action({"images": np.zeros((2, 2, 3, 3), dtype), "prompt": "a"})
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -402,7 +397,7 @@ def test_images_must_be_bytes(dtype):
         ({"seed": "a"}, r"seed must be a whole number"),
     ],
 )
-def test_refused_options(options, says, unchecked):
+def test_refused_options(options, says):
     with pytest.raises(InputError, match=says):
         Policy(Counting(), **options)
 

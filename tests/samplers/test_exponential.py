@@ -8,6 +8,7 @@ import scipy.integrate
 import torch
 from torch import nn
 
+from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import VE, VP, Linear
 from ebbtide.core.targets import Estimate
@@ -101,10 +102,10 @@ def test_small_even_steps_have_the_classical_coefficients(form, clock):
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("corrector", [False, True])
-@pytest.mark.parametrize("clock", CLOCKS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", SMOOTH)
+@each("corrector", [False, True])
+@each("clock", CLOCKS)
+@each("form", FORMS)
+@each("name", SMOOTH)
 def test_exact_for_polynomials_in_the_clock(name, form, clock, corrector):
     """Σ w D = the integral of the estimate, for D = u^p, p below the number of nodes; p = 0 is the sum of weights."""
     path = PATHS[name]
@@ -171,9 +172,9 @@ class Knows:
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("clock", CLOCKS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", PATHS)
+@each("clock", CLOCKS)
+@each("form", FORMS)
+@each("name", PATHS)
 def test_whole_walks_are_exact_where_x0_is_known(name, form, clock):
     """From t = 1, α = 0 included, to t = 0, in 1, 2 and 6 steps, of every order, by either start, corrected or not."""
     path, x0 = PATHS[name], float64(3, -2)

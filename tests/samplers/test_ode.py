@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import DDPM, Bridge, Linear
 from ebbtide.core.randomness import Draws
@@ -45,9 +46,9 @@ def test_deterministic_samplers_converge_at_their_order(sampler, name, spacing):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDER[sampler], abs=0.25)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])
+@each("target", TARGETS)
+@each("name", PATHS)
+@each("sampler", ["euler", "heun", "ddim"])
 def test_one_network_through_every_target_gives_one_trajectory(sampler, name, target):
     path, x, times = PATHS[name], noise_like(4, 2), torch.linspace(0.9, 0, 6, dtype=torch.float64)
     reference = walk(sampler, oracle(path, dim=2), x, times)
@@ -157,9 +158,9 @@ def in_clock(path, clock, t):
     return (t, 1.0) if clock == "time" else (c.sigma / (c.alpha + c.sigma), c.alpha + c.sigma)
 
 
-@pytest.mark.parametrize("clock", ["time", "flow"])
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("sampler", TEXTBOOK)
+@each("clock", ["time", "flow"])
+@each("name", PATHS)
+@each("sampler", TEXTBOOK)
 def test_each_step_is_the_textbooks(sampler, name, clock):
     """Of dx/dt = u_t(x), or of dy/dτ = ε̂ - x̂₀ with y = x/(α + σ) and τ = σ/(α + σ), in the textbook's letters."""
     path = PATHS[name]

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chi2, norm
 from torch import nn
 
+from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.guidance import ClassifierFree
 from ebbtide.core.paths import DDPM, VE, Cosine, Linear
@@ -60,9 +61,9 @@ def test_every_sampler_on_every_path_has_the_right_moments(name, spec):
     assert abs(many[1] ** 2 / STD**2 - 1) < max(abs(few[1] ** 2 / STD**2 - 1) / 1.8, 0.001)
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", PATHS)
+@each("spec", SPECS)
+@each("target", TARGETS)
+@each("name", PATHS)
 def test_every_target_gives_the_oracles_samples(name, target, spec):
     """The same starts and draws through every path × target × sampler, from t = 1 to t = 0.
 
@@ -94,8 +95,8 @@ def test_real_draws_have_the_moments_that_are_worked_out(spec):
     assert 2 * min(f(float(z.square().sum()), n) for f in (chi2.cdf, chi2.sf)) > FALSE_POSITIVE
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("grid", GRIDS)
+@each("spec", SPECS)
+@each("grid", GRIDS)
 def test_any_sampler_walks_any_grid_on_any_path(spec, grid):
     for path in PATHS.values():
         walk = list(trajectory(exact(path), (2,), draws=Draws.first(3, seed=0), sampler=spec, grid=grid, steps=7))
@@ -106,9 +107,9 @@ def test_any_sampler_walks_any_grid_on_any_path(spec, grid):
         assert all(x.shape == (3, 2) and bool(x.isfinite().all()) for _, x in walk)
 
 
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("spec", ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=1.0"])
-@pytest.mark.parametrize("steps", [1, 5])
+@each("name", PATHS)
+@each("spec", ["ddpm", "ddpm:variance=beta", "ddim", "ddim:eta=1.0"])
+@each("steps", [1, 5])
 def test_the_last_step_is_exact(name, spec, steps):
     """Who knows x₀ arrives there exactly: nothing is left of the noise, and none is added."""
     x0 = float64(3, -2)

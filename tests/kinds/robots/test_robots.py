@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -437,12 +436,12 @@ def test_an_objective_decides_all_that_goes_with_it(file):
         replace(diffusion, normalise="mean_std")
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     "seen",
     [np.zeros((3, 1, 5)), [1, 2, 3], {"state": np.zeros((3, 1, 5))}, {"state": 1.0}, {"state": torch.tensor(1.0)}],
 )
-def test_what_is_seen_are_tensors_by_name(run, seen, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses them first
+def test_what_is_seen_are_tensors_by_name(run, seen):
     with pytest.raises(InputError, match="seen must be a dict of tensors, a row for each sample; got"):
         run[0].sample(3, seen=seen)
 
