@@ -5,7 +5,8 @@
     def test_round_trips(path, target): ...
 
 is one test. It tries every pair, and fails with the name of each that fails; types and shapes are checked in the first.
-For cases that take a moment and leave nothing behind: they share what a fixture gives.
+For cases that take a moment and leave nothing behind: they share what a fixture gives. Not for hypothesis, which would
+look for the smallest failure of every one that fails.
 """
 
 import inspect

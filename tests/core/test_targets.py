@@ -25,9 +25,9 @@ def test_all_targets_are_here():
     assert list(TARGETS) == ["noise", "x0", "velocity", "v", "score", "edm"]
 
 
-@each("name", PATHS)
-@each("via", TARGETS)
-@each("source", TARGETS)
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("via", TARGETS)
+@pytest.mark.parametrize("source", TARGETS)
 @given(t=st.floats(0.02, 0.98), seed=st.integers(0, 2**16))
 @settings(max_examples=3, deadline=None)
 def test_round_trips(name, source, via, t, seed):
