@@ -209,7 +209,7 @@ from ebbtide.data import images, read
 from ebbtide.kinds.robots import source
 from ebbtide.interop import unet
 from ebbtide.interop.lerobot import files
-from ebbtide.training.trained import Trained
+from ebbtide.kinds.runs import from_pretrained
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 3 * 2**29, resource.RLIM_INFINITY))
 most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
