@@ -1,6 +1,8 @@
 """Specs: what is understood, and that whatever isn't becomes one sentence with a hint."""
 
 import math
+import pickle
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ from cells import each
 from ebbtide.core.paths import PATHS
 from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
-from ebbtide.specs import bind, parse, pick, require
+from ebbtide.specs import Own, bind, parse, pick, require, typed
 
 
 @dataclass(frozen=True)
@@ -234,3 +236,28 @@ def test_require_names_argument_range_and_value(value, limits, refused):
     with pytest.raises(InputError) as error:
         require("n", value, **limits)
     assert str(error.value) == refused
+
+
+def test_a_user_s_own_function_is_loaded_by_name_where_it_is_typed(tmp_path, monkeypatch):
+    """Also from the working directory; to another process it goes as its name. A row of the table stays a spec."""
+    (tmp_path / "of_my_own.py").write_text("number = 3\n\ndef double(x, *, by=2):\n    return by * x\n")
+    (tmp_path / "of_nobody.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    mine = typed({"heun": 1}, "of_my_own:double")
+    assert isinstance(mine, Own)
+    assert (mine(4), mine(4, by=3), str(mine)) == (8, 12, "of_my_own:double")
+    assert pickle.loads(pickle.dumps(mine)) == mine
+    for spec in ("heun", "heun:clock", "heun:clock=flow", "eulr", "eulr:clock=flow", ""):
+        assert typed({"heun": 1}, spec) == spec
+    for name, why in {
+        "of_my_own:run": "can't be loaded: module 'of_my_own' has no attribute 'run'.",
+        "nowhere:walk": "can't be loaded: No module named 'nowhere'.",
+        "of_nobody:walk": "can't be loaded: division by zero.",
+        ":walk": "can't be loaded: Empty module name.",
+        "of_my_own:number": "is not a function.",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            typed({}, name)
+        assert str(caught.value) == f"{name} {why}"
+    assert sys.path == path

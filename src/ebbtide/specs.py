@@ -1,15 +1,20 @@
 """Specs: `name` or `name:key=value,key=value`, the one way a command or config names a row of a table.
 
 `ddpm:betas=scaled_linear,steps=500` is the row "ddpm" of PATHS with two options. Names are looked up in closed
-tables (never resolved as dotted paths), so a config can't make ebbtide run code.
+tables (never resolved as dotted paths), so a config can't make ebbtide run code. Only what a user types on the command
+line may be `module:function`, an `Own`.
 """
 
 import difflib
 import functools
+import importlib
 import inspect
 import math
 import numbers
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import InputError
@@ -70,6 +75,50 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> funct
         if kind is float:
             given[key] = float(given[key])
     return functools.partial(row, **given)
+
+
+@dataclass(frozen=True)
+class Own:
+    """A user's function, by its `module:function`; to other processes it travels as that name."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self.function  # noqa: B018 - it is loaded here, so that what is wrong is said at once
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function itself; its module is also looked for in the working directory."""
+        return _loaded(self.name, os.getcwd())
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        return self.function(*given, **options)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def typed(table: Iterable[str], spec: str) -> str | Own:
+    """A spec as the user typed it: for a row of the table as it is, and an Own for `module:function`.
+
+    It runs that module: never for what a recipe, config or checkpoint holds.
+    """
+    name, colon, rest = spec.partition(":")
+    return Own(spec.strip()) if colon and "=" not in rest and name.strip() not in table else spec
+
+
+def _loaded(name: str, here: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the user's module raises
+        raise InputError(f"{name} can't be loaded: {error}.") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(found):
+        raise InputError(f"{name} is not a function.")
+    return found
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from ebbtide.kinds import KINDS
 from ebbtide.kinds.robots import data as robots_data, driving as robots_driving
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.policy import Policy
+from ebbtide.robots.simulators import SIMULATORS
 from ebbtide.training.trained import Trained
 from recording import NAMES
 
@@ -52,9 +53,8 @@ class Middle:
 @pytest.fixture
 def quick(monkeypatch):
     """In the place of both simulators; chunks are timed but once."""
-    both = {"pusht": Middle, "other": Middle}
-    monkeypatch.setattr(robots_driving, "SIMULATORS", both)
-    monkeypatch.setattr(robots_driving, "make", lambda name, pixels=False: both[name](pixels=pixels))
+    for name in ("pusht", "other"):
+        monkeypatch.setitem(SIMULATORS, name, Middle)
     monkeypatch.setattr("ebbtide.robots.rollout.latency", lambda policy, seen, repeats=1: [1.0])
     monkeypatch.setattr(robots_driving, "latency", lambda policy, seen, repeats=1: [1.0])
 

@@ -15,6 +15,7 @@ from ebbtide.kinds.robots import driving as robots_driving
 from ebbtide.plots import video
 from ebbtide.robots.pusht import PushT
 from ebbtide.robots.rollout import Episode, Recording
+from ebbtide.robots.simulators import SIMULATORS
 
 pytest.importorskip("gym_pusht")
 
@@ -106,9 +107,11 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbtide, monkeypatch,
             super().close()
             open_ones.discard(self)
 
-    both = {"pusht": Counted, "beside": Counted}
-    monkeypatch.setattr("ebbtide.kinds.robots.driving.SIMULATORS", both)
-    monkeypatch.setattr("ebbtide.robots.simulators.SIMULATORS", both)
+    class Beside(Counted):
+        in_picture = False
+
+    monkeypatch.setitem(SIMULATORS, "pusht", Counted)
+    monkeypatch.setitem(SIMULATORS, "beside", Beside)
     monkeypatch.setattr(
         video, "overlay", lambda frame, *rest, **how: seen.append(rest[0]) or overlay(frame, *rest, **how)
     )

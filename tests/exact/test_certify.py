@@ -8,9 +8,8 @@ import torch
 
 from cells import each
 from ebbtide.core.paths import Linear
-from ebbtide.errors import InputError
 from ebbtide.exact import certify as certificates
-from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, distances, interior, load, moments, to_json
+from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, distances, interior, moments, to_json
 from ebbtide.samplers import SAMPLERS, Facts, facts
 from ebbtide.samplers.ddim import ddpm
 from ebbtide.samplers.dpm_solver import dpmpp_2m
@@ -120,12 +119,3 @@ def test_json_has_every_check():
     checks = list(certify("ddim", ("linear",)))
     rows = json.loads(to_json({"ddim": checks}))["ddim"]
     assert [row["name"] for row in rows] == [check.name for check in checks]
-
-
-def test_functions_are_loaded_by_name(tmp_path, monkeypatch):
-    (tmp_path / "of_my_own.py").write_text("def walk(walk):\n    yield walk.x\n")
-    monkeypatch.chdir(tmp_path)
-    assert load("of_my_own:walk").__name__ == "walk"
-    for name in ("of_my_own:run", "nowhere:walk"):
-        with pytest.raises(InputError, match="can't be loaded"):
-            load(name)

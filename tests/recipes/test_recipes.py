@@ -14,7 +14,9 @@ import torch
 from hypothesis import example, given, strategies as st
 
 from cells import each
+from ebbtide.cli.certify import Certify
 from ebbtide.cli.compare import SUBJECTS
+from ebbtide.cli.policy import Driving
 from ebbtide.cli.sample import Drawing
 from ebbtide.cli.show import ShowPath
 from ebbtide.core.couplings import COUPLINGS
@@ -176,12 +178,12 @@ def test_a_recipe_names_rows_of_the_tables(name):
     assert RECIPE_TYPES[recipe.kind] is type(recipe)
 
 
-def test_help_names_every_row_of_its_table_or_the_command_that_lists_them():
+def test_help_names_the_command_that_lists_the_rows():
+    """By hand it would forget a new one."""
     cases = [(Recipe, field) for field in TABLES] + [(Drawing, "sampler"), (Drawing, "grid"), (ShowPath, "path")]
+    cases += [(Recipe, "network"), (RobotRecipe, "simulator"), (Certify, "path"), (Driving, "simulator")]
     for kind, field in cases:
-        text = help_of(kind)[field]
-        forgotten = set(TABLES[field]) - set(re.findall(r"\w+", text))
-        assert not forgotten or f"`ebbtide list {field}s`" in text, f"the help of {field} forgets {forgotten}"
+        assert f"`ebbtide list {field.removesuffix('s')}s`" in help_of(kind)[field], field
 
 
 @pytest.mark.parametrize("kind", RECIPE_TYPES.values())

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.robots.aloha import TASKS, Aloha
+from ebbtide.robots.aloha import AlohaInsertion, AlohaTransfer
+
+TASKS = {"transfer": AlohaTransfer, "insertion": AlohaInsertion}
 
 every = pytest.mark.parametrize("task", TASKS)
 
 
 @pytest.fixture(scope="module")
 def simulators():
-    return {task: Aloha(task) for task in TASKS}
+    return {task: row() for task, row in TASKS.items()}
 
 
 @every
@@ -95,7 +97,7 @@ def test_physics_that_diverge_end_the_episode(simulators):
 
 def test_pictures():
     """The camera is at the top: the red cube, to the right of the middle, is seen there, and in `render` too."""
-    simulator = Aloha("transfer", pixels=True)
+    simulator = AlohaTransfer(pixels=True)
     try:
         images = simulator.reset(0)["images"]
     except InputError as error:
@@ -116,8 +118,8 @@ def call(code, **environment):
 
 def test_without_a_renderer_there_is_still_a_world():
     done = call(
-        "from ebbtide.robots.aloha import Aloha; s = Aloha('insertion'); print(s.step(s.low)[0]['state'].shape); "
-        "s.render()",
+        "from ebbtide.robots.aloha import AlohaInsertion; s = AlohaInsertion(); "
+        "print(s.step(s.low)[0]['state'].shape); s.render()",
         MUJOCO_GL="off",
     )
     assert done.stdout == "(28,)\n"
@@ -126,5 +128,5 @@ def test_without_a_renderer_there_is_still_a_world():
 
 @pytest.mark.slow
 def test_a_wrong_renderer():
-    done = call("from ebbtide.robots.aloha import Aloha; Aloha('insertion')", MUJOCO_GL="nothing")
+    done = call("from ebbtide.robots.aloha import AlohaInsertion; AlohaInsertion()", MUJOCO_GL="nothing")
     assert "InputError: MUJOCO_GL=nothing does not work here: " in done.stderr.splitlines()[-1]

@@ -3,15 +3,15 @@ import pytest
 
 from ebbtide.errors import EbbtideError
 from ebbtide.robots import demonstrations
-from ebbtide.robots.aloha import Aloha
 from ebbtide.robots.demonstrations import LEFT, RIGHT, SCRIPTS, along, collect, demonstrate, end, joints, start
+from ebbtide.robots.simulators import make
 
 every = pytest.mark.parametrize("name", SCRIPTS)
 
 
 @pytest.fixture(scope="module")
 def simulators():
-    return {name: Aloha(name.removeprefix("aloha-")) for name in SCRIPTS}
+    return {name: make(name) for name in SCRIPTS}
 
 
 @pytest.mark.parametrize("side", [LEFT, RIGHT])

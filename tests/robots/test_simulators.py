@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.robots.simulators import ABOUT, SIMULATORS, make
+from ebbtide.robots.simulators import SIMULATORS, make
 
 every = pytest.mark.parametrize("name", SIMULATORS)
 
@@ -96,5 +96,7 @@ def test_without_the_extra(name, package, monkeypatch):
 
 
 def test_every_simulator_says_what_is_to_be_done():
-    assert list(ABOUT) == list(SIMULATORS)
-    assert ABOUT["aloha-insertion"] == "Insert the peg into the socket."
+    """Without being made: its class has name and task."""
+    assert [row.name for row in SIMULATORS.values()] == list(SIMULATORS)
+    assert SIMULATORS["aloha-insertion"].task == "Insert the peg into the socket."
+    assert all(row.task.endswith(".") for row in SIMULATORS.values())

@@ -4,16 +4,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import CertificationError, InputError, printable
+from ..specs import pick
 from .arguments import Flag, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
-    from ..exact.certify import Check, Stepper
-    from ..samplers import Facts
+    from ..exact.certify import Check
+    from ..samplers import Facts, Stepper
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Certify:
 
     samplers: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("every sampler")] = ()
     """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function."""
-    path: Annotated[tuple[Literal["linear", "cosine", "ddpm", "vp", "ve", "bridge"], ...], hint("all")] = ()
-    """On these paths only."""
+    path: Annotated[tuple[str, ...], hint("all")] = ()
+    """On these paths only: rows of `ebbtide list paths`."""
     order: int = 0
     """The order that your own function promises; 0 skips this check."""
     stochastic: Flag = False
@@ -47,13 +48,14 @@ def run(argv: Sequence[str]) -> None:
     import torch
     from tqdm import tqdm
 
-    from ..exact.certify import ALL, SPECS, certify, to_json
+    from ..core.paths import PATHS
+    from ..exact.certify import SPECS, certify, to_json
 
     torch.set_num_threads(1)
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
     if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
         raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
-    paths, failed = args.path or ALL, 0
+    paths, failed = [pick(PATHS, path, "--path") for path in args.path] or list(PATHS), 0
     results: dict[str, list[Check]] = {}
     print(_HEAD)
     with tqdm(total=len(wanted) * len(paths), unit="path", file=sys.stderr, leave=False) as bar:
@@ -86,15 +88,13 @@ def run(argv: Sequence[str]) -> None:
 
 def _named(spec: str, args: Certify) -> tuple["Stepper | str", "Facts | None"]:
     """A row of SAMPLERS, or a function of the user's own with what it declares."""
-    from ..exact.certify import load
     from ..samplers import SAMPLERS, Facts
-    from ..specs import bind
+    from ..specs import Own, bind, typed
 
-    if spec.partition(":")[0].strip() in SAMPLERS or ":" not in spec or "=" in spec:
-        bind(SAMPLERS, spec, "sampler")
-        return spec, None
-    function = load(spec)
-    return function, Facts(args.order or int(getattr(function, "order", 0)), noise=args.stochastic)
+    if isinstance(own := typed(SAMPLERS, spec), Own):
+        return own, Facts(args.order or int(getattr(own.function, "order", 0)), noise=args.stochastic)
+    bind(SAMPLERS, spec, "sampler")
+    return spec, None
 
 
 _HEAD = (

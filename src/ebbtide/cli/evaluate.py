@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
+from ..specs import Own
 from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, threads, within
 from .policy import Driving
 from .sample import ITS_OWN, Drawing, draw, every_class
@@ -40,6 +41,8 @@ class Evaluate:
     """For a policy: replace its images by black ones; results are written beside those with images."""
     workers: Annotated[int, hint("one for each processor")] = 0
     """For a policy: processes that run the simulator."""
+    metric: Annotated[str, hint("none")] = ""
+    """A metric of your own, as module:function; it takes samples and real data and returns a number."""
     json: Flag = False
     """Print JSON instead of a table."""
 
@@ -71,14 +74,15 @@ def run(argv: Sequence[str]) -> None:
             if not trained.frequencies:  # a run of an older version
                 trained = replace(trained, frequencies=own.prepare(trained.reading()).frequencies)
             labels = trained.in_proportion(drawing.n)
-        x, rows = _compared(trained, drawing, labels=labels)
+        own_metric = {args.metric: Own(args.metric)} if args.metric else {}
+        x, rows = _compared(trained, drawing, own_metric, labels=labels)
     else:
         x, rows, how = _policy(args, trained, drawing)
     how = {"checkpoint": trained.step, "n": drawing.n} | how
     records = [row | {"how": how} for row in json.loads(to_json(rows))]
-    text = json.dumps(records, indent=2, ensure_ascii=False)
+    text = json.dumps(records, indent=2, ensure_ascii=False, default=str)
     if args.json:  # what a terminal must not see is escaped as JSON does
-        print(text if all(map(str.isprintable, text.split("\n"))) else json.dumps(records, indent=2))
+        print(text if all(map(str.isprintable, text.split("\n"))) else json.dumps(records, indent=2, default=str))
     else:
         print(table(rows))
     _keep(args, "evaluation.json", text + "\n")
@@ -96,14 +100,16 @@ def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
     return {"seed": drawing.seed, **drawing.chosen(trained)._asdict(), "bound": bound}
 
 
-def _compared(trained: "Trained", drawing: Drawing, **options: Any) -> "tuple[Tensor, list[Measurement]]":
-    """Samples, and their metrics beside those of data."""
+def _compared(
+    trained: "Trained", drawing: Drawing, metric: dict[str, Own], **options: Any
+) -> "tuple[Tensor, list[Measurement]]":
+    """Samples, and their metrics, with the user's own, beside those of data."""
     from ..kinds import kind_of
 
     own = kind_of(trained.recipe)
     x, labels = draw(trained, drawing, more=own.more, **options)
     print("measuring …", file=sys.stderr)
-    return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed)
+    return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
 
 
 def _policy(
@@ -116,12 +122,13 @@ def _policy(
     ignored = [
         *given(drawing, *_LABELLED),
         *["--precision bf16"] * (drawing.precision == "bf16"),
+        *given(args, "metric"),
     ]
     if ignored:
         raise InputError(f"{ignored[0]} is not for policies, and {args.run} is one.")
     if args.blind and not recipe.cameras:
         raise InputError(f"--blind is for policies that see pictures; {args.run} has no cameras.")
-    place = args.driving.simulator or recipe.simulator
+    place = args.driving.place or recipe.simulator
     if place:
         driving.Place.of(trained, place)
     how = _how(trained, drawing) | args.driving.how(recipe)
@@ -176,7 +183,7 @@ def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[s
     tried = episodes(trained, seeds, simulator=told["simulator"], blind=args.blind, workers=workers, **how)
     made = {"checkpoint": trained.step} | how | told
     kept = [{name: part for name, part in asdict(one).items() if name != "recording"} | {"how": made} for one in tried]
-    _keep(args, "episodes.jsonl", "".join(json.dumps(one) + "\n" for one in kept))
+    _keep(args, "episodes.jsonl", "".join(json.dumps(one, default=str) + "\n" for one in kept))
     return outcome(tried)
 
 

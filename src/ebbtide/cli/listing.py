@@ -52,7 +52,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
     from ..metrics import IMAGE_METRICS, METRICS
     from ..networks import NETWORKS
     from ..recipes import RECIPES
-    from ..robots.simulators import ABOUT
+    from ..robots.simulators import SIMULATORS
     from ..samplers import SAMPLERS
 
     described: dict[str, Mapping[str, Any]] = {
@@ -70,7 +70,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
     rows["data"] = {name: [points.about] for name, points in DATASETS.items()}
     rows["data"]["digits"] = ["handwritten digits of 8 × 8 pixels; for other pictures see train flow-images --help"]
     near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
-    rows["simulators"] = {name: [text] for name, text in ABOUT.items()}
+    rows["simulators"] = {name: [simulator.task] for name, simulator in SIMULATORS.items()}
     rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
     rows["metrics"] |= {name: [f"pictures: {near[metric.better]}"] for name, metric in IMAGE_METRICS.items()}
     return rows

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import InputError
+from ..specs import Own, typed
 from .arguments import MOST, Flag, hint, within
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class Driving:
     """Simulator of a policy, and the options of its control loop."""
 
     simulator: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list simulators`."""
+    """A row of `ebbtide list simulators`, or your own as module:function."""
     n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0
     """Actions to execute of each chunk before the next one."""
     delay: int = 0
@@ -32,6 +33,13 @@ class Driving:
         within(self, n_action_steps=(0, MOST), delay=(0, MOST))
         if self.ensemble != OFF and not 0 <= self.ensemble < math.inf:
             raise InputError(f"--ensemble must be a number of at least 0; got {self.ensemble:g}.")
+
+    @property
+    def place(self) -> str | Own:
+        """The simulator that the user names, which may be a function of theirs; "" for the recipe's."""
+        from ..robots.simulators import SIMULATORS
+
+        return typed(SIMULATORS, self.simulator)
 
     def how(self, recipe: "RobotRecipe") -> dict[str, Any]:
         """Arguments of `ebbtide.kinds.robots.driving.policy`, completed from the recipe."""

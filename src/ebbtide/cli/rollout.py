@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
+from ..specs import typed
 from .arguments import MOST, Flag, Weights, hint, number_or_auto, opened, parse, tell, threads, within
 from .policy import Driving
 
@@ -33,7 +34,7 @@ class Rollout:
     seed: int = 0
     """Seed of the first episode's simulator and the policy's noise; later episodes count up."""
     sampler: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list samplers`."""
+    """A row of `ebbtide list samplers`, or your own as module:function."""
     steps: Annotated[str, hint("the recipe's")] = ""
     """Number of sampling steps; auto:N uses the run's own solver of N evaluations, fitted if necessary."""
     every: int = 1
@@ -60,16 +61,17 @@ def run(argv: Sequence[str]) -> None:
     from ..kinds.robots.data import recipe_of
     from ..plots.video import write_video
     from ..robots.rollout import rollout
+    from ..samplers import SAMPLERS
 
     trained = opened(args.run, **vars(args.built))
-    place = driving.Place.of(trained, args.driving.simulator)
+    place = driving.Place.of(trained, args.driving.place)
     how = args.driving.how(recipe_of(trained))
-    policy = driving.policy(trained, seed=args.seed, sampler=args.sampler, steps=number_or_auto(args.steps), **how)
+    sampler = typed(SAMPLERS, args.sampler)
+    policy = driving.policy(trained, seed=args.seed, sampler=sampler, steps=number_or_auto(args.steps), **how)
     threads(0, trained.denoiser)
     seeds = range(args.seed, args.seed + args.episodes)
-    flat = driving.flat(place.name)
     with closing(place()) as simulator:
-        fps = simulator.fps
+        fps, flat = simulator.fps, getattr(simulator, "in_picture", False)
 
     def film() -> "Iterator[np.ndarray]":
         """Play episode by episode, each when its frames are needed: not before the film can be written."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
+from ..specs import typed
 from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Drawing:
     seed: int = 0
     """Seed of the noise; sample i depends on (seed, i) alone, whatever n is."""
     sampler: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list samplers`; with options as in ddim:eta=0.5 or ddpm:variance=beta."""
+    """A row of `ebbtide list samplers`, or your own as module:function; with options as in ddim:eta=0.5."""
     grid: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbtide list grids`; with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
     steps: Annotated[str, hint("the run's own solver of 20 evaluations, or the recipe's")] = ""
@@ -73,8 +74,12 @@ class Drawing:
 
     def chosen(self, trained: "Trained") -> "Choice":
         """The sampler, grid and steps to use; fits a solver first if necessary."""
+        from ..samplers import SAMPLERS
+
         steps = number_or_auto(self.steps)
-        return trained.choice(self.sampler or None, self.grid or None, steps, progress=True, **self.steered)
+        return trained.choice(
+            typed(SAMPLERS, self.sampler) or None, self.grid or None, steps, progress=True, **self.steered
+        )
 
 
 @dataclass(frozen=True)

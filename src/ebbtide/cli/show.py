@@ -21,7 +21,7 @@ class ShowPath:
     """Draw how a path turns data into noise: a point in 1-D and 2-D, moments, schedules, a whole point set."""
 
     path: str = "ddpm"
-    """linear, cosine, ddpm, vp, ve or bridge, with options as in ddpm:steps=250."""
+    """A row of `ebbtide list paths`; with options as in ddpm:steps=250."""
     data: str = "swiss_roll"
     """The point set, file or images to turn into noise."""
     out: Path = Path("runs/show-path")

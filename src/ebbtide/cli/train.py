@@ -62,12 +62,15 @@ class Train:
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
 
 
-HELP = f"""usage: ebbtide train RECIPE [OPTIONS]
+def _help() -> str:
+    """Usage, the recipes and some examples."""
+    rows = "\n".join(f"  {name:28}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())
+    return f"""usage: ebbtide train RECIPE [OPTIONS]
 
 Train a recipe and leave a run folder: checkpoints, metrics.jsonl, and samples of stages of the training.
 
 recipes (`ebbtide train RECIPE --help` shows the options, with the recipe's defaults):
-{chr(10).join(f"  {name:28}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items())}
+{rows}
 
 examples:
   ebbtide train flow --data two_moons --out runs/moons
@@ -82,7 +85,7 @@ examples:
 def run(argv: Sequence[str]) -> None:
     """Parse `RECIPE [OPTIONS]` and train."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print(_help(), end="")
         return
     name = pick(RECIPES, argv[0], "recipe")
     args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:])))

@@ -10,12 +10,9 @@
 """
 
 import functools
-import importlib
 import json
 import math
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import cast
@@ -28,15 +25,14 @@ from ..core.denoiser import DenoiserLike
 from ..core.paths import DDPM, PATHS, Linear, Path
 from ..core.randomness import Draws, generator
 from ..core.times import grid_times
-from ..errors import EbbtideError, InputError
+from ..errors import EbbtideError
 from ..metrics import sliced_w2
-from ..samplers import SAMPLERS, Facts, Walk, facts, walk
+from ..samplers import SAMPLERS, Facts, Stepper, facts, walk
 from ..specs import bind
 from .fit import Plan, fit
 from .oracle import Gaussian, Mixture, gaussian, mixture
 from .tune import rms, steps_within
 
-Stepper = Callable[[Walk], Iterator[Tensor]]  # a row of SAMPLERS with its options bound, or a function like it
 BUDGETS = (5, 10, 20, 50, 100)
 STEPS = (40, 80, 160, 320)  # for orders; the last two count
 TOLERANCE = 0.15  # of an order
@@ -61,27 +57,26 @@ SPECS = (
 )  # fmt: skip
 
 # (one, the other, the paths on which they are the same sampler)
-ALL = tuple(PATHS)
 EQUIVALENTS = (
     ("euler", "ddim", ("linear",)),
-    ("exponential:order=1", "ddim", ALL),
-    ("exponential:order=1,form=noise", "ddim", ALL),
-    ("bespoke", "ddim", ALL),
+    ("exponential:order=1", "ddim", PATHS),
+    ("exponential:order=1,form=noise", "ddim", PATHS),
+    ("bespoke", "ddim", PATHS),
     ("exponential:clock=time", "exponential", ("linear",)),
     ("heun:clock=flow", "heun", ("linear",)),
     ("midpoint:clock=flow", "midpoint", ("linear",)),
     ("rk4:clock=flow", "rk4", ("linear",)),
     ("edm", "heun", ("ve",)),
-    ("dpmpp_3m", "exponential:order=3,form=x0,clock=log_snr", ALL),
-    ("deis", "exponential:order=3,form=noise,clock=log_snr", ALL),
-    ("lms", "exponential:order=4,form=noise,clock=ratio", ALL),
-    ("ddpm", "ddim:eta=1.0", ALL),
-    ("exponential_sde", "ddpm", ALL),
-    ("exponential_sde:eta=0.0", "ddim", ALL),
-    ("dpmpp_2m_sde", "dpmpp_2m:eta=1.0", ALL),
+    ("dpmpp_3m", "exponential:order=3,form=x0,clock=log_snr", PATHS),
+    ("deis", "exponential:order=3,form=noise,clock=log_snr", PATHS),
+    ("lms", "exponential:order=4,form=noise,clock=ratio", PATHS),
+    ("ddpm", "ddim:eta=1.0", PATHS),
+    ("exponential_sde", "ddpm", PATHS),
+    ("exponential_sde:eta=0.0", "ddim", PATHS),
+    ("dpmpp_2m_sde", "dpmpp_2m:eta=1.0", PATHS),
     ("euler_maruyama:scale=0.0", "euler", ("linear", "ve")),
-    ("predictor_corrector:corrections=0", "ddpm", ALL),
-    ("restart:repeats=0", "edm", ALL),
+    ("predictor_corrector:corrections=0", "ddpm", PATHS),
+    ("restart:repeats=0", "edm", PATHS),
 )
 
 
@@ -336,7 +331,7 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
-def certify(what: str | Stepper, paths: Sequence[str] = ALL, promised: Facts | None = None) -> Iterator[Check]:
+def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts | None = None) -> Iterator[Check]:
     """Every check that applies to a sampler: a spec of SAMPLERS, or a function of a Walk.
 
     promised: the promises of a user's function; without it, only the checks that apply to every sampler.
@@ -362,22 +357,6 @@ def certify(what: str | Stepper, paths: Sequence[str] = ALL, promised: Facts | N
             if isinstance(what, str):
                 raise
             yield Check(name, "runs", math.nan, "no error", False, f"{type(error).__name__}: {error}")
-
-
-def load(reference: str) -> Stepper:
-    """The function a `module:function` names, also searched in the working directory."""
-    module, _, function = reference.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{reference} can't be loaded: {error}.") from error
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise InputError(f"{reference} is not a function.")
-    return found
 
 
 def to_json(results: dict[str, list[Check]]) -> str:

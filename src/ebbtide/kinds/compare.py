@@ -150,8 +150,8 @@ def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: d
             points = []
             for sampler, grid, steps in points_of:
                 x, labels, evaluations = _draw(trained, min(n, plan.curve_n), sampler, grid, steps)
-                rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, only=plan.curve_metrics)
-                points.append((evaluations, next(row for row in rows if row.name in plan.curve_metrics)))
+                rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, curve=True)
+                points.append((evaluations, next(row for row in rows if row.in_curve)))
             quality |= {f"{name} · {solver}": points} if points else {}
     return _Study(plan.study(key, name, trained, folder), samplings, quality)
 
@@ -207,8 +207,7 @@ def summary(comparison: Comparison) -> str:
     """
     from ..metrics.floor import LEVEL
 
-    wanted = _planned(comparison)[1].summary
-    names = [row.name for row in comparison.samplings[0].measurements if row.name in wanted]
+    names = [row.name for row in comparison.samplings[0].measurements if row.in_summary]
     cells = [("", "sampler", "evaluations", "CPU s", *names)]
     for s in comparison.samplings:
         method = next(m.name for m in comparison.methods if m.key == s.method)

@@ -32,12 +32,8 @@ class Plan(Generic[R]):
     """By method: (label, sampler, grid, steps)."""
     curve: Mapping[str, tuple[str, str, tuple[int, ...]]]
     """Quality against cost: (sampler, grid, numbers of steps)."""
-    curve_metrics: tuple[str, ...]
-    """The first that applies is drawn."""
     curve_n: int
     """Samples for each point of the curve."""
-    summary: tuple[str, ...]
-    """Metrics of the printed table."""
     fewest: int
     """Examples that samples must be held against, at least."""
     study: Callable[[str, str, Trained, Path], Method]
@@ -84,7 +80,7 @@ class Kind(Generic[R]):
     real: Callable[[R, int, int], tuple[Tensor, Tensor | None]]
     """(recipe, n, seed) → real examples and their labels, in data units."""
     evaluate: Callable[..., "list[Measurement]"]
-    """(recipe, samples, labels, seed, floors, only) → metrics, each beside its floor."""
+    """(recipe, samples, labels, seed, floors, curve, own) → metrics, each beside its floor."""
     write: Callable[[Trained, Tensor, Tensor | None, Path], None]
     """(trained, samples, labels, file): samples as a file."""
     snapshot_files: Callable[[Tensor, Path], dict[Path, bytes]]

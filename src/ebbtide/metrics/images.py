@@ -9,9 +9,11 @@ distances the linearised bootstrap. Measured coverage of FD and KID at 150 to 30
 coverage count training images by what all samples do together, so their p is that of a distance.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ from .inputs import Array
 from .kid import kid, kid_influence, kid_spectrum
 from .manifold import Manifold, precision_recall
 from .memorisation import Nearest, copied_share, nearest
-from .report import Measurement, binomial_interval, influence_interval, median_interval
+from .report import Measurement, binomial_interval, influence_interval, median_interval, plain_number
 
 NEIGHBOURS = 5
 
@@ -43,6 +45,8 @@ class Shown:
     distance: Float[Tensor, " n"]  # to the nearest training image
     held_distance: Float[Tensor, " _"]
     right: Any = None  # whether each is recognised as the class it was asked for; None where nothing was asked
+    images: Any = None  # the images themselves, and those of the reference
+    others: Any = None
 
     @cached_property
     def manifold(self) -> Manifold:
@@ -57,7 +61,7 @@ class ImageMetric:
 
     count: of how many samples the value is a share. truth: that share among the held-out images, and how many they are.
     p: where it is known exactly. of_sets: whether all samples together make it, instead of each on its own. spectrum:
-    of such a one through pairs.
+    of such a one through pairs. in_summary, in_curve: as in a row of METRICS.
     """
 
     value: Callable[[Shown], float]
@@ -69,6 +73,8 @@ class ImageMetric:
     p: Callable[[Shown], float] | None = None
     of_sets: bool = False
     spectrum: Callable[[Shown], Array] | None = None
+    in_summary: bool = False
+    in_curve: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +86,15 @@ class ImageReport:
     nearest: Nearest
 
 
-def _fraction(of: Callable[[Shown], Array], of_sets: bool = False) -> ImageMetric:
+def _fraction(of: Callable[[Shown], Array], of_sets: bool = False, in_summary: bool = False) -> ImageMetric:
     def interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
         hits = of(shown)
         return binomial_interval(round(float(hits.sum())), len(hits))
 
     count = None if of_sets else lambda shown: len(of(shown))
-    return ImageMetric(lambda shown: float(of(shown).mean()), interval, "higher", count=count, of_sets=of_sets)
+    return ImageMetric(
+        lambda shown: float(of(shown).mean()), interval, "higher", count=count, of_sets=of_sets, in_summary=in_summary
+    )
 
 
 def _frechet_interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
@@ -104,6 +112,7 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         _frechet_interval,
         note="biased upwards at few images, as its floor is: compare at equal numbers only",
         of_sets=True,
+        in_summary=True,
     ),
     "KID": ImageMetric(
         lambda s: kid(s.features, s.reference),
@@ -111,16 +120,18 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
             value, kid_influence(s.features, s.reference), seed, kid_spectrum(s.reference)
         ),
         spectrum=lambda s: kid_spectrum(s.reference) * (1 / len(s.features) + 1 / len(s.reference)),
+        in_summary=True,
+        in_curve=True,
     ),
-    "precision": _fraction(lambda s: s.manifold.inside_real),
-    "recall": _fraction(lambda s: s.manifold.inside_samples, of_sets=True),
+    "precision": _fraction(lambda s: s.manifold.inside_real, in_summary=True),
+    "recall": _fraction(lambda s: s.manifold.inside_samples, of_sets=True, in_summary=True),
     "density": ImageMetric(
         lambda s: s.manifold.density,
         lambda s, value, seed: influence_interval(value, [s.manifold.among_real], seed),
         "higher",
     ),
     "coverage": _fraction(lambda s: s.manifold.covered, of_sets=True),
-    "asked class recognised": _fraction(lambda s: s.right),
+    "asked class recognised": _fraction(lambda s: s.right, in_summary=True),
     "nearest training image": ImageMetric(
         lambda s: float(np.median(s.distance.numpy())),
         _median_interval,
@@ -151,6 +162,7 @@ def measure_images(
     repeats: int = 6,
     seed: int = 0,
     at_most: int = 5000,
+    own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
 ) -> ImageReport:
     """Every metric of IMAGE_METRICS that applies, one row each.
 
@@ -158,6 +170,7 @@ def measure_images(
     Up to 32 pixels, a separate classifier measures how often the class is recognised.
     extractor: a row of EXTRACTORS; "" chooses by the images' size and labels.
     at_most: images of each set whose features are taken, random ones; every training image is looked at for copies.
+    own: more metrics, functions of (samples, training images), both uint8.
     At most half as many samples as held-out images are measured, since the floor must have their number; but the share
     that is recognised is that of all.
     """
@@ -186,7 +199,7 @@ def measure_images(
         right = _hits(judge.predict(samples), asked)  # a share of all samples can be held against any number
         held_right = _hits(judge.predict(held[pool]), other[torch.isin(other, asked.to(other))][pool])
 
-    shown = Shown(extract(samples[kept]), reference, found.distance, held_distance, right)
+    shown = Shown(extract(samples[kept]), reference, found.distance, held_distance, right, samples[kept], train[shelf])
     halves = [torch.randperm(2 * n, generator=generator(seed, "floor", i)).split(n) for i in range(repeats)]
     floors = [
         Shown(
@@ -195,6 +208,8 @@ def measure_images(
             held_distance[half],
             held_distance[other],
             None if held_right is None else held_right[half],
+            held[pool][half],
+            train[shelf],
         )
         for half, other in halves
     ]
@@ -204,7 +219,7 @@ def measure_images(
     )
     few = min(n, len(reference)) <= reference.shape[1]
     rows = []
-    for key, metric in IMAGE_METRICS.items():
+    for key, metric in (IMAGE_METRICS | {name: _own(function) for name, function in own.items()}).items():
         if (key == "FD" and few) or (key == "asked class recognised" and right is None):
             continue
         ours = key in ("FD", "KID")
@@ -233,7 +248,15 @@ def _row(title: str, metric: ImageMetric, shown: Shown, halves: Sequence[Shown],
         error, p = share_beside(bounds, metric.count(shown), *known, metric.better)
         floor = known[0]
     spread = min(*floors, floor), max(*floors, floor)
-    return Measurement(title, *bounds, floor, *spread, metric.better, note, error, p)
+    shown_in = metric.in_summary, metric.in_curve
+    return Measurement(title, *bounds, floor, *spread, metric.better, note, error, p, *shown_in)
+
+
+def _own(function: Callable[[Tensor, Tensor], float]) -> ImageMetric:
+    """A metric of the user's, of which nothing else is known: no interval, and so no p."""
+    return ImageMetric(
+        lambda s: plain_number(function(s.images, s.others)), lambda s, value, seed: (math.nan, math.nan), "equal"
+    )
 
 
 def _of(images: Tensor, labels: Tensor | None, asked: Tensor) -> Tensor:

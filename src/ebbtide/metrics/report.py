@@ -22,8 +22,9 @@ kernel's spectrum. Fractions get the exact binomial interval: no outlier in 10 0
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,8 @@ class Measurement:
     note: str = ""
     error: float = math.nan
     p: float = math.nan
+    in_summary: bool = field(default=False, repr=False)
+    in_curve: bool = field(default=False, repr=False)
 
     @property
     def difference(self) -> float:
@@ -95,7 +98,8 @@ class Measurement:
 
     def record(self) -> dict[str, Any]:
         """Every number of the row, for files."""
-        return asdict(self) | {"difference": self.difference, "at_floor": self.at_floor}
+        numbers = {name: part for name, part in asdict(self).items() if not name.startswith("in_")}
+        return numbers | {"difference": self.difference, "at_floor": self.at_floor}
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Case:
 class Metric:
     """A row of METRICS. Without an `influence` or `interval` the value is a share of the samples, a count.
 
+    in_summary, in_curve: whether `compare` prints it, and draws it against cost (the first such row that applies).
     truth: a share's own in truth and the draws it was found on (∞: known), where that is more than the floors' counts;
     None where it isn't. p: that of another number, where it is known exactly.
     """
@@ -139,6 +144,8 @@ class Metric:
     truth: Callable[[Case], tuple[float, float] | None] | None = None
     p: Callable[[Case], float] | None = None
     note: str = ""
+    in_summary: bool = False
+    in_curve: bool = False
 
     @property
     def share(self) -> bool:
@@ -161,17 +168,21 @@ METRICS: dict[str, Metric] = {
         lambda c: (within_mode_influence(c.x, c.means, c.std),),
         root=True,
         needs=("means", "std"),
+        in_summary=True,
+        in_curve=True,
     ),
     "outliers beyond 4 σ": Metric(
         lambda c: outlier_fraction(c.x, c.means, c.std),
         needs=("means", "std"),
         truth=lambda c: None if (share := expected_outliers(c.means, c.std)) is None else (share, math.inf),
+        in_summary=True,
     ),
     "mean log-density": Metric(
         lambda c: mean_log_density(c.x, c.log_density),
         lambda c: (log_densities(c.x, c.log_density),),
         better="equal",
         needs=("log_density",),
+        in_summary=True,
     ),
     "fraction in mode": Metric(
         lambda c: float(mode_fractions(c.x, c.means)[c.which]), better="equal", needs=("means",), each="mode"
@@ -187,16 +198,26 @@ METRICS: dict[str, Metric] = {
         each="label",
     ),
     "MMD²": Metric(
-        lambda c: mmd2(c.x, c.y), lambda c: mmd2_influence(c.x, c.y), lambda c: mmd2_spectrum(c.y), at_most=4096
+        lambda c: mmd2(c.x, c.y),
+        lambda c: mmd2_influence(c.x, c.y),
+        lambda c: mmd2_spectrum(c.y),
+        at_most=4096,
+        in_summary=True,
     ),
     "energy distance": Metric(
         lambda c: energy_distance(c.x, c.y),
         lambda c: energy_influence(c.x, c.y),
         lambda c: energy_spectrum(c.y),
         at_most=4096,
+        in_summary=True,
+        in_curve=True,
     ),
     "sliced W2": Metric(
-        lambda c: sliced_w2(c.x, c.y), lambda c: sliced_w2_influence(c.x, c.y), root=True, note=COUNT_NOISE
+        lambda c: sliced_w2(c.x, c.y),
+        lambda c: sliced_w2_influence(c.x, c.y),
+        root=True,
+        note=COUNT_NOISE,
+        in_summary=True,
     ),
     "exact W2": Metric(
         lambda c: exact_w2(c.x, c.y),
@@ -242,6 +263,7 @@ def measure(
     seed: int = 0,
     floors: dict[tuple[str, int], list[float]] | None = None,
     only: Sequence[str] | None = None,
+    own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
 ) -> list[Measurement]:
     """Every metric of METRICS that applies, one row each.
 
@@ -253,8 +275,9 @@ def measure(
     train: the rows that the generator learned from, where `reference` is an array of those held out from it. Then no
     row of either stands in for the other: at most half as many samples as training rows are measured against all that
     was held out, halves of the training rows are the floor, and rows on memorisation are added.
-    only: names of METRICS, instead of all. floors: one dict, empty at first, for several sets of samples that are held
-    against the same reference; floors are most of the work and are then computed once for each (name, size).
+    only: names of METRICS, instead of all. own: more metrics, functions of (samples, real points).
+    floors: one dict, empty at first, for several sets of samples that are held against the same reference; floors are
+    most of the work and are then computed once for each (name, size).
     """
     if repeats < 1:
         raise InputError(f"repeats must be at least 1; got {repeats}.")
@@ -295,10 +318,10 @@ def measure(
     if near is not None:
         case = replace(case, distance=near.samples, held_distance=near.held)
 
+    chosen = {key: metric for key, metric in METRICS.items() if only is None or key in only}
     todo = {
         name: task
-        for key, metric in METRICS.items()
-        if only is None or key in only
+        for key, metric in (chosen | {name: _own(function) for name, function in own.items()}).items()
         for name, task in _expand(key, metric, case, first)
     }
     at_hand = math.inf if callable(reference) else float(len(_labelled(reference if train is None else train)[0]))
@@ -345,7 +368,23 @@ def _beside(
         error, p = means_beside(bounds, floors, metric.better, taken)
         p = p if metric.p is None else metric.p(case)
     spread = min(*floors, floor), max(*floors, floor)
-    return Measurement(name, *bounds, floor, *spread, metric.better, note, error, p)
+    shown = metric.in_summary, metric.in_curve
+    return Measurement(name, *bounds, floor, *spread, metric.better, note, error, p, *shown)
+
+
+def _own(function: Callable[[Tensor, Tensor], float]) -> Metric:
+    """A metric of the user's, of which nothing else is known: no interval, and so no p."""
+    return Metric(
+        lambda c: plain_number(function(c.x, c.y)), better="equal", interval=lambda c, value: (math.nan, math.nan)
+    )
+
+
+def plain_number(value: Any) -> float:
+    """What a user's metric returned, as a float; InputError for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"A metric must return a number; got {type(value).__name__}.") from None
 
 
 def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[float, float]:

@@ -35,21 +35,21 @@ class Recipe:
     """Share of labels hidden in training, for classifier-free guidance."""
 
     path: str = "linear"
-    """linear, cosine, ddpm, vp, ve or bridge."""
+    """A row of `ebbtide list paths`, such as linear or ddpm:betas=scaled_linear."""
     target: str = "velocity"
-    """noise, x0, velocity, v, score or edm."""
+    """What the network predicts; a row of `ebbtide list targets`, such as velocity or noise."""
     times: str = "uniform"
-    """Law of training times: uniform, logit_normal, beta or log_normal."""
+    """Law of training times; a row of `ebbtide list times`, such as uniform or logit_normal."""
     stratified: bool = True
     """Spread the training times of a batch evenly (low discrepancy)."""
     weight: str = "unit"
-    """Loss weight: unit, min_snr or edm."""
+    """Loss weight; a row of `ebbtide list weights`, such as unit or min_snr:gamma=5."""
     coupling: str = "independent"
-    """Pairing of noise and data in a batch: independent, ot or class_ot."""
+    """Pairing of noise and data in a batch; a row of `ebbtide list couplings`, such as independent or ot."""
     stable_targets: bool = False
     """Average targets over examples that could have produced x_t; exact, less noisy, for points."""
     network: str = "mlp"
-    """The network and its size, as in mlp:width=64,depth=6."""
+    """A row of `ebbtide list networks`, and its size, as in mlp:width=64,depth=6."""
 
     steps: int = 2800
     """Optimiser steps."""

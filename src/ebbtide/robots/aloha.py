@@ -17,17 +17,6 @@ from jaxtyping import Float, Float64, UInt8
 from ..errors import InputError
 from . import Observation, checked, needed
 
-# name: (gym-aloha's task, its file, the function that draws where the objects lie, steps, objects, instruction)
-TASKS = {
-    "transfer": (
-        "TransferCubeTask", "bimanual_viperx_transfer_cube.xml", "sample_box_pose", 400, ("cube",),
-        "Pick up the cube with the right arm and transfer it to the left arm.",
-    ),
-    "insertion": (
-        "InsertionTask", "bimanual_viperx_insertion.xml", "sample_insertion_pose", 500, ("peg", "socket"),
-        "Insert the peg into the socket.",
-    ),
-}  # fmt: skip
 POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 SUCCESS = 4  # the reward of a task fulfilled
 CAMERA, SIZE = "top", (96, 128)
@@ -39,22 +28,29 @@ class Aloha:
     The state holds the measured angles of these 14 joints, then position and quaternion of each object.
     """
 
+    name: str
+    task: str
+    max_steps: int
     fps = 50.0
+    # gym-aloha's own: its task, the world's file, the function that draws where the objects lie, and their names
+    kind: str
+    file: str
+    sample: str
+    things: tuple[str, ...]
 
-    def __init__(self, task: str, *, pixels: bool = False) -> None:
-        kind, file, sample, self.max_steps, objects, self.task = TASKS[task]
-        self.name, self.pixels = f"aloha-{task}", pixels
+    def __init__(self, *, pixels: bool = False) -> None:
+        self.pixels = pixels
         _choose_renderer()
         constants, tasks = needed("gym_aloha.constants"), needed("gym_aloha.tasks.sim")
         rl, mujoco = needed("dm_control.rl.control"), needed("dm_control.mujoco")
-        self._sample, self._place = getattr(needed("gym_aloha.utils"), sample), tasks.BOX_POSE
+        self._sample, self._place = getattr(needed("gym_aloha.utils"), self.sample), tasks.BOX_POSE
         self._diverged, self._fatal = rl.PhysicsError, needed("mujoco").FatalError
-        self.physics = mujoco.Physics.from_xml_path(str(constants.ASSETS_DIR / file))
+        self.physics = mujoco.Physics.from_xml_path(str(constants.ASSETS_DIR / self.file))
         self._environment = rl.Environment(
-            self.physics, _without_cameras(getattr(tasks, kind))(), control_timestep=constants.DT
+            self.physics, _without_cameras(getattr(tasks, self.kind))(), control_timestep=constants.DT
         )
         self.action_names = tuple(constants.ACTIONS)
-        self.state_names = (*constants.JOINTS, *(f"{name}_{part}" for name in objects for part in POSE))
+        self.state_names = (*constants.JOINTS, *(f"{name}_{part}" for name in self.things for part in POSE))
         arms = self.physics.model.actuator_ctrlrange.reshape(2, 8, 2)[:, :6]
         limits = np.concatenate([arms, np.broadcast_to([0.0, 1.0], (2, 1, 2))], 1).reshape(14, 2).astype(np.float32)
         self.low, self.high = limits.T.copy()
@@ -105,6 +101,24 @@ class Aloha:
             raise InputError(
                 f"MuJoCo can't render here: {str(error).rstrip('.')}. Install libegl1 or libosmesa6."
             ) from error
+
+
+class AlohaTransfer(Aloha):
+    """ALOHA's cube, handed from arm to arm; 400 steps."""
+
+    name, max_steps = "aloha-transfer", 400
+    task = "Pick up the cube with the right arm and transfer it to the left arm."
+    kind, file, sample = "TransferCubeTask", "bimanual_viperx_transfer_cube.xml", "sample_box_pose"
+    things = ("cube",)
+
+
+class AlohaInsertion(Aloha):
+    """ALOHA's peg, put into its socket; 500 steps."""
+
+    name, max_steps = "aloha-insertion", 500
+    task = "Insert the peg into the socket."
+    kind, file, sample = "InsertionTask", "bimanual_viperx_insertion.xml", "sample_insertion_pose"
+    things = ("peg", "socket")
 
 
 def _without_cameras(kind: Any) -> Any:

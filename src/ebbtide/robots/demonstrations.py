@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -12,7 +12,8 @@ from tqdm import tqdm
 from ..core.randomness import key
 from ..errors import EbbtideError
 from ..training.processes import in_processes
-from .aloha import SUCCESS, Aloha
+from .aloha import SUCCESS, Aloha, AlohaInsertion, AlohaTransfer
+from .simulators import make
 
 LEFT, RIGHT = 1, -1
 BASE = (0.469, 0.5)  # the arms stand at x = ∓0.469, y = 0.5, and face each other
@@ -122,7 +123,7 @@ def end(pose: Float64[np.ndarray, " 7"], reach: float) -> Float64[np.ndarray, " 
 
 PERSISTENCE = 0.9  # of the noise, from step to step
 ARMS = np.r_[np.ones(6), 0, np.ones(6), 0]  # all joints but the grippers
-SCRIPTS: Mapping[str, Script] = {"aloha-transfer": transfer, "aloha-insertion": insertion}
+SCRIPTS: Mapping[str, Script] = {AlohaTransfer.name: transfer, AlohaInsertion.name: insertion}
 
 
 def demonstrate(simulator: Aloha, script: Script, seed: int, noise: float = 0.0) -> Demonstration | None:
@@ -150,7 +151,7 @@ def collect(
 
     Attempt k starts from the address (seed, "demonstration", k), so it shares no seed with an evaluation.
     """
-    simulator = Aloha(name.removeprefix("aloha-"))
+    simulator = cast(Aloha, make(name))
     found: list[Demonstration] = []
     tried = 0
     while (missing := episodes - len(found)) > 0:
@@ -178,7 +179,7 @@ def collect(
 
 def _attempts(name: str, seed: int, attempts: range, noise: float, progress: bool) -> dict[int, Demonstration | None]:
     """A worker's share of the attempts; the first worker's progress bar represents all."""
-    simulator = Aloha(name.removeprefix("aloha-"))
+    simulator = cast(Aloha, make(name))
     bar = tqdm(
         attempts, desc=name, unit="demo", unit_scale=attempts.step, file=sys.stderr, leave=False,
         disable=None if progress else True,

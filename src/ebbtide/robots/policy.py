@@ -28,7 +28,7 @@ from ..data.episodes import Robot, prompt_bytes
 from ..errors import DivergedError, InputError
 from ..inverse.chunking import Previous, real_time, soft_mask
 from ..networks.observation import conditions
-from ..samplers import sample
+from ..samplers import Stepper, sample
 
 Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is the policy that says what is wrong with it
 _DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}
@@ -81,7 +81,7 @@ class DenoiserChunks:
     n_action_steps: int = 8
     transform: Transform | None = None
     inputs: Mapping[str, Transform] = field(default_factory=dict)
-    sampler: str = "euler"
+    sampler: str | Stepper = "euler"
     steps: int = 10
     grid: str | Sequence[float] = "uniform"
     bound: float = 0.0

@@ -1,6 +1,7 @@
 """Push-T: a disc pushes a T onto its outline. Chi et al. 2023, arXiv:2303.04137; gym-pusht has the physics."""
 
 import os
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,6 +16,7 @@ class PushT:
     """
 
     name, task = "pusht", "Push the T-shaped block onto the T-shaped target."
+    in_picture = True
     fps, max_steps = 10.0, 300
     state_names: tuple[str, ...] = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
     action_names: tuple[str, ...] = ("target_x", "target_y")
@@ -63,6 +65,13 @@ class PushT:
     def close(self) -> None:
         """Nothing to release."""
         self.env.close()
+
+    @staticmethod
+    def fan(states: Float[np.ndarray, "k 5"], chunks: Float[np.ndarray, "k n h 2"], **how: Any) -> Any:
+        """The figure of chunks for recorded states, over the scene; how: as in `plots.robots.pusht_fan`."""
+        from ..plots import robots
+
+        return robots.pusht_fan(states, chunks, **how)
 
     def _begin(self) -> Observation:
         self.steps, self.success, self.score = 0, False, 0.0

@@ -1,15 +1,14 @@
 """Simulators for policies: one interface, and the table of its implementations."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from ..specs import pick
+from ..specs import Own, pick
 from . import Observation
-from .aloha import TASKS, Aloha
+from .aloha import AlohaInsertion, AlohaTransfer
 from .pusht import PushT
 
 
@@ -19,6 +18,11 @@ class Simulator(Protocol):
 
     An observation holds "state", float32 (s,), and, where the simulator was made with pixels=True, "images",
     uint8 (cameras, h, w, 3). Actions are in the simulator's own units; it clips them to [low, high].
+
+    A class may also have
+        in_picture = True: an action is a position in the image that `render` returns, in pixels; films then show it;
+        fan(states, chunks, recorded=, names=, fps=, title=): the figure of chunks over the scenes of recorded states
+        (then `state_names` belongs to the class).
     """
 
     name: str
@@ -50,7 +54,9 @@ class Simulator(Protocol):
 
 
 class Maker(Protocol):
-    """A row of SIMULATORS."""
+    """A row of SIMULATORS: a simulator's class."""
+
+    task: str
 
     def __call__(self, *, pixels: bool = False) -> Simulator:
         """Create the simulator, with or without images in its observations."""
@@ -59,12 +65,14 @@ class Maker(Protocol):
 
 SIMULATORS: Mapping[str, Maker] = {
     "pusht": PushT,
-    "aloha-transfer": partial(Aloha, "transfer"),
-    "aloha-insertion": partial(Aloha, "insertion"),
+    "aloha-transfer": AlohaTransfer,
+    "aloha-insertion": AlohaInsertion,
 }
-ABOUT = {"pusht": PushT.task} | {f"aloha-{name}": task[-1] for name, task in TASKS.items()}  # what is to be done there
 
 
-def make(name: str, *, pixels: bool = False) -> Simulator:
-    """The simulator of that name."""
-    return SIMULATORS[pick(SIMULATORS, name, "simulator")](pixels=pixels)
+def make(name: str | Own, *, pixels: bool = False) -> Simulator:
+    """The simulator of that name, or the one that the user's own function makes."""
+    made: Simulator = (name if isinstance(name, Own) else SIMULATORS[pick(SIMULATORS, name, "simulator")])(
+        pixels=pixels
+    )
+    return made

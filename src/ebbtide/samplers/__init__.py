@@ -29,9 +29,9 @@ from .edm import edm
 from .exponential import exponential
 from .ode import euler, heun, midpoint, rk4
 from .sde import euler_maruyama
-from .walks import Facts, Sampler, Walk, slope
+from .walks import Facts, Sampler, Stepper, Walk, slope
 
-__all__ = ["SAMPLERS", "Facts", "Sampler", "Walk", "facts", "sample", "slope", "trajectory", "walk"]
+__all__ = ["SAMPLERS", "Facts", "Sampler", "Stepper", "Walk", "facts", "sample", "slope", "trajectory", "walk"]
 
 
 def _runge_kutta(order: int) -> Callable[..., Facts]:
@@ -84,7 +84,7 @@ def facts(spec: str) -> Facts:
 
 
 def walk(
-    sampler: str | Callable[..., Iterator[Tensor]],
+    sampler: str | Stepper,
     denoiser: DenoiserLike,
     x: Batch,
     times: Tensor,
@@ -107,7 +107,7 @@ def trajectory(
     *,
     draws: Draws,
     steps: int = 50,
-    sampler: str | Callable[..., Iterator[Tensor]] = "heun",
+    sampler: str | Stepper = "heun",
     grid: str | Sequence[float] = "uniform",
     start: Tensor | None = None,
     **cond: Any,

@@ -73,6 +73,9 @@ def slope(denoiser: DenoiserLike, x: Batch, t: Time, **cond: Any) -> Tensor:
     return velocity(c, denoiser(x, c, **cond))
 
 
+Stepper = Callable[..., Iterator[Tensor]]  # x after every step of a Walk; its options come after it
+
+
 class Facts(NamedTuple):
     """Promises and needs of a sampler; `ebbtide certify` checks them on every path.
 

@@ -51,7 +51,7 @@ It reproduces the distribution of its training data, with whatever biases that h
 
 def _default_sampler(trained: "Trained") -> str:
     sampler, grid, steps = trained.choice()
-    if sampler.startswith("bespoke:weights="):  # hundreds of numbers
+    if str(sampler).startswith("bespoke:weights="):  # hundreds of numbers
         return f"its own, fitted to it: {steps} evaluations (`{TUNED}`)"
     return f"`{sampler}` on the `{grid}` grid, {steps} steps"
 

@@ -24,7 +24,7 @@ from ..exact.fit import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
 from ..networks.observation import conditions
 from ..recipes import Recipe
-from ..samplers import facts, trajectory
+from ..samplers import Stepper, facts, trajectory
 from ..specs import pick
 from . import checkpoint, storage
 from .card import model_card
@@ -40,7 +40,7 @@ Label = str | int | Sequence[int] | Tensor | None
 class Choice(NamedTuple):
     """Sampler, grid and steps of samples."""
 
-    sampler: str
+    sampler: str | Stepper
     grid: str | Sequence[float]
     steps: int
 
@@ -129,7 +129,7 @@ class Trained:
         label: Label = None,
         guidance: float = 1.0,
         interval: tuple[float, float] = (0.0, 1.0),
-        sampler: str | None = None,
+        sampler: str | Stepper | None = None,
         grid: str | Sequence[float] | None = None,
         steps: int | str | None = None,
         bound: float | None = None,
@@ -200,7 +200,7 @@ class Trained:
 
     def choice(
         self,
-        sampler: str | None = None,
+        sampler: str | Stepper | None = None,
         grid: str | Sequence[float] | None = None,
         steps: int | str | None = None,
         *,

@@ -108,11 +108,11 @@ def test_velocities_are_in_the_datas_units():
 def test_floors_can_be_shared_and_rows_chosen():
     x, _ = DATASETS["rings"].sample(200, generator("test", 0))
     recipe, floors = replace(GAUSSIANS, data="rings"), {}
-    first = evaluate(recipe, x, floors=floors, only=("energy distance",))
+    first = evaluate(recipe, x, floors=floors, curve=True)
     assert [row.name for row in first] == ["non-finite", "energy distance"]
     assert set(floors) == {("energy distance", 200)}
     floors["energy distance", 200] = [5.0]
-    assert evaluate(recipe, x, floors=floors, only=("energy distance",))[1].floor == 5.0
+    assert evaluate(recipe, x, floors=floors, curve=True)[1].floor == 5.0
 
 
 def rows_of(recipe, samples, labels=None, **options):

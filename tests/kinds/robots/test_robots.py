@@ -14,6 +14,7 @@ from ebbtide.kinds.robots import data as robots_data, driving as robots_driving,
 from ebbtide.kinds.runs import begin as prepare, from_pretrained, rehearsed, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode, rollout
+from ebbtide.robots.simulators import SIMULATORS
 from ebbtide.training.run import begin
 from recording import record
 
@@ -256,8 +257,7 @@ class Middle:
 
 @pytest.fixture
 def middle(monkeypatch):
-    monkeypatch.setattr(robots_driving, "SIMULATORS", {"middle": Middle})
-    monkeypatch.setattr(robots_driving, "make", lambda name, pixels=False: Middle(pixels=pixels))
+    monkeypatch.setitem(SIMULATORS, "middle", Middle)
 
 
 def test_a_policy_that_learned_does_better_than_one_that_did_not(run, file, middle, tmp_path):
@@ -289,10 +289,10 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
     assert seen["images"].min() == 255
     assert place(blind=True).reset(3)["images"].max() == 0
     assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
-    with pytest.raises(InputError, match="simulator must be one of middle"):
+    with pytest.raises(InputError, match=r"simulator must be one of pusht, .*, middle; got 'moon'"):
         place(simulator="moon")
     nowhere = begin(asked := recipe(file, simulator=""), robots_data.prepare(asked))
-    with pytest.raises(InputError, match=r"^This policy's recipe names no simulator; choose one of middle"):
+    with pytest.raises(InputError, match=r"^This policy's recipe names no simulator; choose one of pusht, .*, middle"):
         robots_driving.Place.of(nowhere)
 
 

@@ -1,8 +1,9 @@
 """Pictures: uint8 at rest, [-1, 1] for the network, pixel values 0..255 (not clipped) in the data's units."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,17 +91,21 @@ def evaluate(
     labels: Int[Tensor, " n"] | None = None,
     seed: int = 0,
     floors: dict[Any, Any] | None = None,  # of points, which would otherwise draw their truth anew
-    only: Sequence[str] | None = None,
+    curve: bool = False,
+    own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
 ) -> list["Measurement"]:
-    """Every metric that applies, beside its floor. Labels, where given, are what the samples were asked for."""
+    """Every metric that applies, beside its floor. Labels, where given, are what the samples were asked for.
+
+    curve: only the metrics that `compare` draws against cost. own: more metrics, functions of (samples, real images).
+    """
     from ...metrics import measure_images
 
     train, held = parts(recipe)
     report = measure_images(
         torch.from_numpy(kept(samples)), train.x, held.x, asked=labels, train_labels=train.labels,
-        held_labels=held.labels, classes=len(class_names(train.classes, train.labels)), seed=seed,
+        held_labels=held.labels, classes=len(class_names(train.classes, train.labels)), seed=seed, own=own,
     )  # fmt: skip
-    return [row for row in report.rows if only is None or row.name in only]
+    return [row for row in report.rows if row.in_curve or not curve]
 
 
 def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
@@ -127,17 +132,7 @@ PLAN = Plan(
         "Euler": ("euler", "uniform", (5, 10, 20, 50)),
         "Heun": ("heun", "uniform", (3, 5, 10, 25)),
     },
-    curve_metrics=("KID-classifier", "KID-EffLite0"),
     curve_n=500,
-    summary=(
-        "FD-classifier",
-        "KID-classifier",
-        "FD-EffLite0",
-        "KID-EffLite0",
-        "precision",
-        "recall",
-        "asked class recognised",
-    ),
     fewest=20,
     study=study,
     shown=shown,

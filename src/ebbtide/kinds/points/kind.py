@@ -1,9 +1,10 @@
 """Points: the rows of a table, drawn from a known distribution or read from a file."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,16 +56,18 @@ def evaluate(
     labels: Int[Tensor, " n"] | None = None,
     seed: int = 0,
     floors: dict[tuple[str, int], list[float]] | None = None,
-    only: Sequence[str] | None = None,
+    curve: bool = False,
+    own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
 ) -> list["Measurement"]:
     """Every metric that applies, beside its floor: against fresh points of a named set, or the held-out rows of a file.
 
     labels: what the samples were asked for; they are held against real points of these classes.
     floors: one dict for several evaluations against the same data, which then share their floors.
-    only: names of the metrics wanted, instead of all.
+    curve: only the metrics that `compare` draws against cost. own: more metrics, functions of (samples, real points).
     """
-    from ...metrics import measure
+    from ...metrics import METRICS, measure
 
+    only = [name for name, row in METRICS.items() if row.in_curve] if curve else None
     asked = None if labels is None else labels.unique()
 
     def alike(points: Points) -> Points:
@@ -78,7 +81,7 @@ def evaluate(
 
     if asked is not None and len(asked) == 1:  # all are of the class that is held against them
         labels = None
-    options: dict[str, Any] = {"labels": labels, "seed": seed, "floors": floors, "only": only}
+    options: dict[str, Any] = {"labels": labels, "seed": seed, "floors": floors, "only": only, "own": own}
     known = point_set(recipe)
     if known is None:
         at_hand(recipe)
@@ -155,17 +158,13 @@ PLAN = Plan(
         "Euler": ("euler", "quadratic", (5, 10, 20, 50, 100)),
         "Heun": ("heun", "quadratic", (3, 5, 10, 25, 50)),
     },
-    curve_metrics=("within-mode sliced W2", "energy distance"),
     curve_n=2000,
-    summary=(
-        "within-mode sliced W2", "outliers beyond 4 σ", "mean log-density", "MMD²", "energy distance", "sliced W2",
-    ),
     fewest=20,  # two halves of fewer say nothing of each other
     study=study,
     shown=shown,
     kept=kept,
     pictures=pictures,
-)  # fmt: skip
+)
 POINTS = Kind(
     recipe=PointRecipe,
     unit="pt",

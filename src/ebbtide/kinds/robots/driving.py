@@ -13,7 +13,8 @@ from ...errors import InputError
 from ...robots.policy import DenoiserChunks, Policy
 from ...robots.rollout import Episode, latency, rollout
 from ...robots.simulators import SIMULATORS, Simulator, make
-from ...specs import pick
+from ...samplers import Stepper
+from ...specs import Own, pick
 from .data import recipe_of, robot_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def policy(
     trained: "Trained",
     *,
     seed: int = 0,
-    sampler: str = "",
+    sampler: str | Stepper = "",
     grid: str = "",
     steps: int | str | None = None,
     bound: float | None = None,
@@ -59,7 +60,7 @@ def policy(
 class Place:
     """Makes a simulator that shows a policy what its recipe lets it see, and nothing else; blind: black pictures."""
 
-    name: str
+    name: str | Own
     state: str = "all"
     angles: str = ""
     pixels: bool = False
@@ -68,12 +69,13 @@ class Place:
     robot: Robot = field(default_factory=Robot)
 
     @classmethod
-    def of(cls, trained: "Trained", simulator: str = "", blind: bool = False) -> "Place":
+    def of(cls, trained: "Trained", simulator: str | Own = "", blind: bool = False) -> "Place":
         """The simulator of a policy: by default its recipe's."""
         recipe = recipe_of(trained)
         if not (name := simulator or recipe.simulator):
             raise InputError(f"This policy's recipe names no simulator; choose one of {', '.join(SIMULATORS)}.")
-        name = pick(SIMULATORS, name, "simulator")
+        if not isinstance(name, Own):
+            name = pick(SIMULATORS, name, "simulator")
         return cls(name, recipe.state, recipe.angles, bool(recipe.cameras), recipe.size, blind, robot_of(trained))
 
     def __call__(self) -> "_Shown":
@@ -109,13 +111,14 @@ class _Shown:
         return seen
 
 
-def flat(simulator: str) -> bool:
-    """True if a simulator's actions are positions in its image, in pixels."""
-    return simulator == "pusht"
-
-
 def episodes(
-    trained: "Trained", seeds: Sequence[int], *, simulator: str = "", blind: bool = False, workers: int = 1, **how: Any
+    trained: "Trained",
+    seeds: Sequence[int],
+    *,
+    simulator: str | Own = "",
+    blind: bool = False,
+    workers: int = 1,
+    **how: Any,
 ) -> list[Episode]:
     """A policy tried out, once for each seed. how: as in `policy`."""
     return rollout(Place.of(trained, simulator, blind), policy(trained, **how), seeds, workers=workers)
@@ -132,7 +135,7 @@ def outcome(tried: Sequence[Episode]) -> list["Measurement"]:
     return [replace(rate, note=rate.note + said), mean_score([one.score for one in tried]), mean_length(lengths)]
 
 
-def chunk_time(trained: "Trained", *, simulator: str = "", repeats: int = 50, **how: Any) -> "Measurement":
+def chunk_time(trained: "Trained", *, simulator: str | Own = "", repeats: int = 50, **how: Any) -> "Measurement":
     """Time for a chunk of one robot: the median, from the fastest 5 % to the slowest 5 %."""
     from ...metrics import Measurement
 

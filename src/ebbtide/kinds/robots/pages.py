@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch
 from ...data import Episodes
 from ...plots import images, robots as drawing, style
 from ...plots.study import key_of
+from ...robots.simulators import SIMULATORS
 from .data import held_episode, reading, recipe_of, same_recording
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
         made.append(trained.sample(FAN, seed=recipe.seed, seen=same).numpy())
         rows = torch.arange(place, place + recipe.horizon).clamp(max=len(truth) - 1)
         done.append(truth[rows].numpy())
-    if recipe.simulator == "pusht" and episode.state.shape[1] == 5:
+    simulator: Any = SIMULATORS.get(recipe.simulator)
+    if hasattr(simulator, "fan") and episode.state.shape[1] == len(simulator.state_names):
         names = [f"{place / fps:.1f} s" for place in places]
-        figure = drawing.pusht_fan(
+        figure = simulator.fan(
             episode.state[places].numpy(), np.stack(made), recorded=np.stack(done), names=names, fps=fps,
             title=f"{FAN} chunks for each of {len(places)} moments, by {_how(trained, episode)}",
         )  # fmt: skip
