@@ -26,7 +26,7 @@ class Subject:
     label: Annotated[str, hint("none")] = PointRecipe.label
     """Column of the file that holds the labels; its name, or number from 1."""
     network: str = PointRecipe.network
-    """The network and its size, as in mlp:width=64,depth=6."""
+    """A row of `ebbtide list networks`, and its size, as in mlp:width=64,depth=6."""
     steps: int = 1800
     """Optimiser steps; fewer than for `train`, so that everything takes about a minute."""
     batch: int = PointRecipe.batch
@@ -61,7 +61,7 @@ class Images(Subject):
     label: Annotated[str, hint("where they usually are")] = _IMAGES.label
     """Source of the labels; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
     network: str = _IMAGES.network
-    """The network and its size, as in unet:width=64."""
+    """A row of `ebbtide list networks`, and its size, as in unet:width=64."""
     steps: int = _IMAGES.steps
     """Optimiser steps."""
     batch: int = _IMAGES.batch

@@ -36,7 +36,7 @@ class Tune:
     seed: int = 0
     """Seed of the starts."""
     path: str = "linear"
-    """The oracle's path."""
+    """The oracle's path; a row of `ebbtide list paths`."""
     source: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The file from which the run starts; needed if it was trained elsewhere."""
     reference: int = 400

@@ -380,7 +380,7 @@ def _own(function: Callable[[Tensor, Tensor], float]) -> Metric:
 
 
 def plain_number(value: Any) -> float:
-    """What a user's metric returned, as a float; InputError for anything else."""
+    """The number that a user's metric returned; InputError for anything else."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

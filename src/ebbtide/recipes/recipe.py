@@ -37,7 +37,7 @@ class Recipe:
     path: str = "linear"
     """A row of `ebbtide list paths`, such as linear or ddpm:betas=scaled_linear."""
     target: str = "velocity"
-    """What the network predicts; a row of `ebbtide list targets`, such as velocity or noise."""
+    """Output of the network; a row of `ebbtide list targets`, such as velocity or noise."""
     times: str = "uniform"
     """Law of training times; a row of `ebbtide list times`, such as uniform or logit_normal."""
     stratified: bool = True
