@@ -233,7 +233,7 @@ def test_a_metric_of_points(monkeypatch, call):
 def test_a_metric_of_images(monkeypatch, call):
     row = ImageMetric(lambda s: float(s.features.mean()), lambda s, value, seed: (value - 1, value + 1), "equal")
     monkeypatch.setitem(IMAGE_METRICS, "new", row)
-    monkeypatch.setitem(EXTRACTORS, "pixels", lambda real: Extractor("pixels", nn.Flatten()))  # no network is trained
+    monkeypatch.setitem(EXTRACTORS, "pixels", lambda real: Extractor("pixels", lambda x: x.flatten(1).float()))
     monkeypatch.setattr("ebbtide.metrics.images.suited", lambda real: "pixels")
     listed(call, "metrics", "pictures: the nearer its floor, the better")
     call("train", "flow-images", "--network", "unet-tiny:width=8", *SHORT, "--out", "run")
