@@ -1,4 +1,4 @@
-"""The stored table of `bespoke:weights=mixtures`: `ebbtide.exact.fit.fit` over many mixtures of Gaussians at once.
+"""The stored table of `bespoke:weights=mixtures`: `exact.fit.fit_solver` over many mixtures of Gaussians at once.
 
     python -m benchmarks.mixtures            writes src/ebbtide/mixtures.json
 
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.core.times import grid_times
-from ebbtide.exact.fit import CLASSIC, Plan, fit
+from ebbtide.exact.fit import CLASSIC, FitPlan, fit_solver
 from ebbtide.exact.tune import reference
 from ebbtide.exact.unroll import unrolled
 from ebbtide.files import write_file
@@ -106,8 +106,8 @@ def tables(counts: Sequence[int]) -> dict[int, dict[str, Any]]:
     for count in tqdm(counts, desc="tables"):
         found = []
         for own in (number.repeat_interleave(EACH), number.repeat(EACH)):
-            spent = Plan(len(own), 0, len(own), 32, 12)
-            (one,) = fit(many, starts(own, 0), [count], plan=spent, joint=STEPS, cond={"which": own})
+            spent = FitPlan(len(own), 0, len(own), 32, 12)
+            (one,) = fit_solver(many, starts(own, 0), [count], plan=spent, joint=STEPS, cond={"which": own})
             found.append((one.sampler, grid_times(one.grid, count, many.path)))
         times, rows = unrolled(bind(SAMPLERS, CLASSIC, "sampler"), many.path, grid_times(GRID, count, many.path), count)
         found.append((f"bespoke:weights={format_weights(rows)}" if count > 1 else "bespoke", times))

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import PATHS, VE, Linear, Scales, Time
 from ebbtide.core.randomness import Draws, generator
-from ebbtide.core.targets import TARGETS, Estimate, decode
+from ebbtide.core.targets import TARGETS, Estimate, from_target
 from ebbtide.data import DATASETS
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import EbbtideError, InputError
@@ -254,7 +254,7 @@ def smalldiffusion(data: TensorData, seed: int, schedule: Schedule | None, flow:
         row = TARGETS["velocity" if flow else "noise"]
 
         def estimate(x: Tensor, c: Scales) -> Estimate:
-            return decode(row, c, x, ready(x, x.new_full((1, 1), c.sigma)))
+            return from_target(row, c, x, ready(x, x.new_full((1, 1), c.sigma)))
 
         return Estimator(path, estimate)
 
@@ -320,7 +320,7 @@ def trained(network: nn.Module, schedule: Schedule | None) -> nn.Module:
 def reversed_flow(network: nn.Module) -> Estimator:
     """A flow whose time runs from noise at 0 to data at 1."""
     path, row = Linear(), TARGETS["velocity"]
-    return Estimator(path, lambda x, c: decode(row, c, x, -network(x, x.new_full((1,), 1 - c.t))))
+    return Estimator(path, lambda x, c: from_target(row, c, x, -network(x, x.new_full((1,), 1 - c.t))))
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def fitted(flow: Flow, plan: "Plan", seed: int, dtype: torch.dtype) -> tuple[Seq
         return made, sum(asked)
     spent, model = solver.PLANS[0], replace(flow, asked=0)
     start = model.path.prior(starts(model.dim, spent.pool, seed=100 + seed)).to(dtype)
-    return solver.fit(model, start, plan.counts, plan=spent, joint=JOINT), model.asked
+    return solver.fit_solver(model, start, plan.counts, plan=spent, joint=JOINT), model.asked
 
 
 # --- overhead

@@ -38,4 +38,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_protocol(item):
     """A check takes as long as the small tensors it is made of: it is left out where the test is marked `unchecked`."""
     with checks(off=item.get_closest_marker("unchecked") is not None):
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            torch.set_flush_denormal(False)  # which a command sets in the process that it has for itself

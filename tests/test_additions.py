@@ -16,7 +16,7 @@ from ebbtide.core.paths import PATHS, Path, Scales
 from ebbtide.core.targets import TARGETS, Target
 from ebbtide.core.times import GRIDS, TIMES
 from ebbtide.data import DATASETS
-from ebbtide.data.points import mixture
+from ebbtide.data.points import gaussian_modes
 from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.metrics import EXTRACTORS, IMAGE_METRICS, METRICS, Extractor, Metric
 from ebbtide.metrics.images import ImageMetric
@@ -206,7 +206,7 @@ def test_a_sampler(monkeypatch, call):
 
 
 def test_a_point_set(monkeypatch, call):
-    two = mixture([(1.0, 1.0), (-1.0, 1.0)], std=0.2, about="two round clusters", limits=(-2.0, 2.0))
+    two = gaussian_modes([(1.0, 1.0), (-1.0, 1.0)], std=0.2, about="two round clusters", limits=(-2.0, 2.0))
     monkeypatch.setitem(DATASETS, "new", two)
     listed(call, "data", "two round clusters")
     lives(call, "--data", "new", card="two round clusters")
@@ -234,7 +234,7 @@ def test_a_metric_of_images(monkeypatch, call):
     row = ImageMetric(lambda s: float(s.features.mean()), lambda s, value, seed: (value - 1, value + 1), "equal")
     monkeypatch.setitem(IMAGE_METRICS, "new", row)
     monkeypatch.setitem(EXTRACTORS, "pixels", lambda real: Extractor("pixels", lambda x: x.flatten(1).float()))
-    monkeypatch.setattr("ebbtide.metrics.images.suited", lambda real: "pixels")
+    monkeypatch.setattr("ebbtide.metrics.images.suited_extractor", lambda real: "pixels")
     listed(call, "metrics", "pictures: the nearer its floor, the better")
     call("train", "flow-images", "--network", "unet-tiny:width=8", *SHORT, "--out", "run")
     assert "\nnew " in call("evaluate", "run", "--n", 20, "--steps", 1)

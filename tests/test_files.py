@@ -116,7 +116,10 @@ WRITERS = {
         path, iter(FRAMES[..., 0]), np.zeros((256, 3), np.uint8), seconds=1, count=3
     ),
     "film.gif": lambda path: video.write_video(path, FRAMES),
-    **{f"points{end}": lambda path: data.save(path, torch.zeros(3, 2)) for end in (".npy", ".npz", ".csv", ".tsv")},
+    **{
+        f"points{end}": lambda path: data.save_points(path, torch.zeros(3, 2))
+        for end in (".npy", ".npz", ".csv", ".tsv")
+    },
 }
 
 

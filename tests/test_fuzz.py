@@ -316,7 +316,7 @@ def test_pictures(tmp_path):
     def case(rng):
         name = rng.choice(list(IMAGES))
         (tmp_path / name).write_bytes(damaged(rng, IMAGES[name]))
-        found = images.load(str(tmp_path / name))
+        found = images.load_images(str(tmp_path / name))
         assert found.x.dtype == torch.uint8
 
     assert trial("pictures", 800, case) > 10

@@ -184,11 +184,11 @@ READ = {
     "table.npz": "read(path)",
     "table.npy": "read(path)",
     "table.csv": "read(path)",
-    "images.npz": "images.load(path, progress=False)",
-    "labels.npz": "images.load(path, progress=False)",
-    "episodes.npz": "source.load(path, ('camera',))",
-    "honest.gz": "images.load(path, progress=False)",
-    "pictures": "images.load(path, cache=False, progress=False)",
+    "images.npz": "images.load_images(path, progress=False)",
+    "labels.npz": "images.load_images(path, progress=False)",
+    "episodes.npz": "source.load_episodes(path, ('camera',))",
+    "honest.gz": "images.load_images(path, progress=False)",
+    "pictures": "images.load_images(path, cache=False, progress=False)",
     "numbers.parquet": "files._parquet(Path(path), ['n'])",
     "large": "from_pretrained(path)",
     "sparse": "from_pretrained(path)",
@@ -196,8 +196,8 @@ READ = {
 SOUND = {
     "beside.npz": ("len(read(path).x)", "50"),
     "wide.csv": ("read(path)", "wide.csv has 200,000 columns; at most 65,536 are read."),
-    "endless.gz": ("images.load(path)", "[2, 2, 2] takes 24 bytes and it has more."),
-    "lying.gz": ("images.load(path)", "is damaged or cut short"),
+    "endless.gz": ("images.load_images(path)", "[2, 2, 2] takes 24 bytes and it has more."),
+    "lying.gz": ("images.load_images(path)", "is damaged or cut short"),
     "cells.parquet": ("sum(len(cell.as_py()) for cell in files.cells_of(Path(path), 'cell')) / 1000", "4194304.0"),
     "unet": ("unet.load_unet(path)", "unlike its config"),
 }
@@ -276,7 +276,7 @@ def test_pictures_of_an_array_fit_where_their_copies_do(tmp_path, monkeypatch):
     for copies, fits in ((3.01, True), (2.99, False)):
         monkeypatch.setattr(memory, "available", lambda copies=copies: copies * 784_000 / memory.SHARE)
         if fits:
-            assert len(images.load(str(tmp_path / "x.npz"), progress=False).x) == 1000
+            assert len(images.load_images(str(tmp_path / "x.npz"), progress=False).x) == 1000
         else:
             with pytest.raises(InputError, match="would take about"):
-                images.load(str(tmp_path / "x.npz"), progress=False)
+                images.load_images(str(tmp_path / "x.npz"), progress=False)

@@ -350,6 +350,22 @@ def test_a_room_uses_only_rooms_below_it():
     assert not upwards, upwards
 
 
+# A method's recipe and its sampler are rows of two tables, both named as their paper names it.
+SHARED = {"ddpm", "edm"}
+
+
+def test_no_two_rooms_have_a_function_or_class_of_one_name():
+    rooms = {}
+    for path in SOURCE.rglob("*.py"):
+        room = path.relative_to(SOURCE).parts[0]
+        if room != "cli":  # every command is a module with `run`
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    rooms.setdefault(node.name, set()).add(room)
+    twice = {name: sorted(found) for name, found in rooms.items() if len(found) > 1 and name not in SHARED}
+    assert not twice, twice
+
+
 def test_the_graph_sees_what_it_is_for(tmp_path):
     arrows = graph()
     assert {"kinds.points.kind", "kinds.images.kind", "kinds.robots.kind"} <= arrows["kinds"]

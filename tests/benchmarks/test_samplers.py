@@ -113,7 +113,7 @@ def test_nothing_is_chosen_on_the_noise_that_is_judged(monkeypatch: pytest.Monke
         assert "aim" not in how
         return samplers.Tuned(count, *DDIM, count, 0.0, 0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(samplers.solver, "fit", fit)
+    monkeypatch.setattr(samplers.solver, "fit_solver", fit)
     monkeypatch.setattr(samplers, "tune", tune)
     for seed in range(3):
         samplers.fitted(flows.exact("four corners", "linear"), TINY, seed, torch.float64)

@@ -250,7 +250,7 @@ def test_a_bar_bears_a_printable_name(tmp_path, capsys):
         ("sample r --interval a b", "--interval must be numbers; got ['a', 'b']."),
         ("sample r --interval 0.2", "--interval needs 2 values; see ebbtide sample --help."),
         ("sample r --n", "--n needs a value; see ebbtide sample --help."),
-        ("sample r --precision x", "--precision must be one of auto, no, bf16; got x."),
+        ("sample r --precision x", "--precision must be one of 'auto', 'no', 'bf16'; got 'x'."),
         ("sample r x", "There is no place for 'x'; see ebbtide sample --help."),
         (
             "sample r --sampeler x",

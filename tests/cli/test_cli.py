@@ -344,15 +344,6 @@ def test_a_recording_is_not_compared_as_points(ebbtide, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_sentences_do_not_depend_on_how_boxes_are_drawn():
-    box = (
-        " Value error \n ------------- \n  Error parsing --n: invalid literal for int() with base 10: 'x' \n  -----  \n"
-    )
-    assert arguments._sentence(box, "see help.") == "--n must be a whole number; got 'x'."
-    assert arguments._sentence("", "see help.") == "The arguments are not understood; see help."
-    assert arguments._sentence("╭─ T ─╮\n│ New words. │\n╰────╯", "see help.") == "New words; see help."
-
-
 def test_what_the_system_refuses_is_one_sentence(ebbtide, monkeypatch):
     def broken(error):
         def run(argv):

@@ -10,7 +10,7 @@ import torch
 from ebbtide import memory
 from ebbtide.cli import main
 from ebbtide.cli.policy import Driving
-from ebbtide.data import save
+from ebbtide.data import save_points
 from ebbtide.kinds import KINDS
 from ebbtide.kinds.robots import data as robots_data, driving as robots_driving
 from ebbtide.recipes import RECIPES
@@ -80,7 +80,7 @@ def uneven(tmp_path_factory):
     """Conditional runs on a table and on pictures whose classes are as 3 to 1."""
     place = tmp_path_factory.mktemp("uneven")
     rng, labels = np.random.default_rng(0), np.array(["common", "common", "common", "rare"] * 30)
-    save(place / "points.csv", torch.from_numpy(rng.normal(size=(120, 2))), labels=labels.tolist())
+    save_points(place / "points.csv", torch.from_numpy(rng.normal(size=(120, 2))), labels=labels.tolist())
     np.savez(place / "images.npz", images=rng.integers(0, 256, (120, 8, 8, 1), np.uint8), labels=labels)
     small = ["--conditional", "--steps", "2", "--batch", "16", "--snapshots", "0", "--quiet"]
     for base, file, own in (

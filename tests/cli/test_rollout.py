@@ -38,7 +38,7 @@ def test_every_command_takes_a_recording_of_pictures_alone(ebbtide, tmp_path):
     pictures = torch.from_numpy(rng.integers(0, 256, (3 * steps, 32, 32, 3), np.uint8))
     actions = torch.from_numpy(rng.uniform(0, 512, (3 * steps, 2)).astype(np.float32))
     ends = torch.tensor([steps, 2 * steps, 3 * steps])
-    lerobot.write(Episodes(torch.zeros(3 * steps, 0), actions, ends, {"top": pictures}, fps=10.0), "set")
+    lerobot.write_dataset(Episodes(torch.zeros(3 * steps, 0), actions, ends, {"top": pictures}, fps=10.0), "set")
     what = ["--data", "set", "--cameras", "top", "--size", 32, "--state", "all", "--angles", ""]
     small = ["--steps", 2, "--batch", 4, "--sample-steps", 2, "--network", "action_unet:width=8,emb=16", "--quiet"]
     for words in (

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ebbtide.cli import main
 from ebbtide.cli.sample import Drawing
-from ebbtide.data import read, save
+from ebbtide.data import read, save_points
 from ebbtide.exact.likelihood import log_density
 from ebbtide.kinds import KINDS
 from ebbtide.kinds.points.data import unseen
@@ -212,7 +212,7 @@ def unhidden(tmp_path_factory):
     place = tmp_path_factory.mktemp("unhidden")
     labels = torch.arange(400) % 20 == 0
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) + 5 * labels[:, None]
-    save(place / "table.csv", x, labels=["rare" if rare else "common" for rare in labels])
+    save_points(place / "table.csv", x, labels=["rare" if rare else "common" for rare in labels])
     words = "--label label --conditional --label-dropout 0 --steps 3 --batch 16 --snapshots 1 --quiet"
     network = ["--network", "mlp:width=8,depth=1", "--data", str(place / "table.csv"), "--out", str(place / "run")]
     assert main(["train", "flow", *words.split(), *network]) == 0
@@ -256,7 +256,7 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbtide, unhid
 
 def test_a_class_may_be_called_all(ebbtide, tmp_path):
     x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-    save(tmp_path / "table.csv", x, labels=["all", "some"] * 50)
+    save_points(tmp_path / "table.csv", x, labels=["all", "some"] * 50)
     small = "--label label --conditional --steps 3 --batch 16 --snapshots 0 --quiet --out run"
     assert ebbtide("train", "flow", "--data", "table.csv", *small.split())[0] == 0
     few = ("run", "--n", "20", "--steps", "2")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ebbtide.core.mixtures import stored, table
+from ebbtide.core.mixtures import stored_tables, table_of
 from ebbtide.core.paths import Linear
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
@@ -19,9 +19,9 @@ OWN = "bespoke:weights=mixtures"
 
 
 def test_a_table_is_a_triangle_whose_rows_sum_to_1():
-    assert list(stored()) == list(range(1, 21))
-    for steps in stored():
-        nodes, rows = table(steps)
+    assert list(stored_tables()) == list(range(1, 21))
+    for steps in stored_tables():
+        nodes, rows = table_of(steps)
         assert (nodes[0], nodes[-1], len(nodes)) == (1, 0, steps + 1)
         assert [len(row) for row in rows] == list(range(1, steps + 1))
         assert all(sum(row) == pytest.approx(1, abs=1e-8) for row in rows)
@@ -37,7 +37,7 @@ def test_the_tables_are_better_than_what_they_replace(name):
     def median(spec, grid, steps):
         return float((last(walk(spec, oracle, start, grid_times(grid, steps, path))) - truth).norm(dim=1).median())
 
-    for steps in stored():
+    for steps in stored_tables():
         own, ddim, unipc = (
             median(spec, grid, steps)
             for spec, grid in ((OWN, "mixtures"), ("ddim", "flow_power"), ("unipc", "flow_power"))
@@ -48,7 +48,7 @@ def test_the_tables_are_better_than_what_they_replace(name):
 
 def test_there_are_no_other_tables():
     """More steps have a grid, the nodes between those of the largest table, but no weights."""
-    nodes = torch.tensor(table(20).nodes, dtype=torch.float64)
+    nodes = torch.tensor(table_of(20).nodes, dtype=torch.float64)
     torch.testing.assert_close(grid_times("mixtures", 40, Linear())[::2], nodes, rtol=0, atol=1e-12)
     with pytest.raises(InputError, match=r"there are tables of 1 to 20 steps; got 21\.$"):
         last(walk(OWN, MODES, noise_like(2, 2), grid_times("mixtures", 21, Linear())))

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from cells import each
 from ebbtide.core.paths import VP, Scales
-from ebbtide.core.targets import TARGETS, Estimate, decode, edm_inputs, encode, score, velocity
+from ebbtide.core.targets import TARGETS, Estimate, edm_inputs, from_target, score, to_target, velocity
 from ebbtide.specs import bind
 from problems import PATHS, float64, noise_like
 
@@ -35,10 +35,10 @@ def test_round_trips(name, source, via, t, seed):
     x0, noise = noise_like(2, 3, 5, seed=seed).unbind()
     c = PATHS[name].at(float64(t), x0)
     x_t = c.alpha * x0 + c.sigma * noise
-    first = decode(TARGETS[source], c, x_t, encode(TARGETS[source], c, x0, noise))
+    first = from_target(TARGETS[source], c, x_t, to_target(TARGETS[source], c, x0, noise))
     close(first.x0, x0)
     close(first.noise, noise)
-    second = decode(TARGETS[via], c, x_t, encode(TARGETS[via], c, *first))
+    second = from_target(TARGETS[via], c, x_t, to_target(TARGETS[via], c, *first))
     close(second.x0, x0)
     close(second.noise, noise)
 
@@ -49,7 +49,7 @@ def test_decoding_keeps_what_was_seen(name, target):
     """Whatever the network says, α x̂₀ + σ ε̂ = x_t."""
     x_t, y = noise_like(2, 3, 5).unbind()
     c = PATHS[name].at(float64(0.2, 0.5, 0.9), x_t)
-    estimate = decode(TARGETS[target], c, x_t, y)
+    estimate = from_target(TARGETS[target], c, x_t, y)
     close(c.alpha * estimate.x0 + c.sigma * estimate.noise, x_t)
 
 
@@ -71,7 +71,7 @@ def test_determinant_and_what_it_weighs(target, determinant):
     a, b = row(BY_HAND)
     assert float(BY_HAND.alpha * b - BY_HAND.sigma * a) == pytest.approx(determinant, rel=1e-12)
     x_t, y = float64(0.3), float64(1.1)
-    moved = decode(row, BY_HAND, x_t, y + 1).x0 - decode(row, BY_HAND, x_t, y).x0
+    moved = from_target(row, BY_HAND, x_t, y + 1).x0 - from_target(row, BY_HAND, x_t, y).x0
     assert float(moved) == pytest.approx(-0.8 / determinant, rel=1e-12)
 
 
@@ -91,8 +91,8 @@ def test_determinant_and_what_it_weighs(target, determinant):
 def test_targets_by_hand(target, value):
     """α = 0.6, σ = 0.8, x₀ = 2, ε = -1, so x_t = 0.4."""
     row = bind(TARGETS, target, "target")
-    assert float(encode(row, BY_HAND, float64(2), float64(-1))) == pytest.approx(value, rel=1e-12)
-    estimate = decode(row, BY_HAND, float64(0.4), float64(value))
+    assert float(to_target(row, BY_HAND, float64(2), float64(-1))) == pytest.approx(value, rel=1e-12)
+    estimate = from_target(row, BY_HAND, float64(0.4), float64(value))
     assert float(estimate.x0) == pytest.approx(2, rel=1e-12)
     assert float(estimate.noise) == pytest.approx(-1, rel=1e-12)
 
@@ -107,7 +107,7 @@ def test_edm_is_karras_preconditioning(data_std):
     c_skip = data_std**2 / (sigma**2 + data_std**2)
     c_out = sigma * data_std / (sigma**2 + data_std**2) ** 0.5
     c_in = 1 / (sigma**2 + data_std**2) ** 0.5
-    found = decode(bind(TARGETS, f"edm:data_std={data_std}", "target"), c, x, output)
+    found = from_target(bind(TARGETS, f"edm:data_std={data_std}", "target"), c, x, output)
     torch.testing.assert_close(found.x0, c_skip * x + c_out * output)
     inputs, clock = edm_inputs(c, x, data_std)
     torch.testing.assert_close(inputs, c_in * x)
@@ -122,7 +122,7 @@ def test_edm_on_any_path_is_karras_on_the_scaled_path():
         c = path.at(float64(0.1, 0.4, 0.7, 0.95), x0)
         one = torch.ones_like(c.alpha)
         theirs = Scales(one, one, c.sigma / c.alpha, one, one)
-        close(encode(row, c, x0, noise), encode(row, theirs, x0, noise))
+        close(to_target(row, c, x0, noise), to_target(row, theirs, x0, noise))
         x_t = c.alpha * x0 + c.sigma * noise
         for mine, karras in zip(edm_inputs(c, x_t, 0.5), edm_inputs(theirs, x_t / c.alpha, 0.5), strict=True):
             close(mine, karras)
@@ -132,7 +132,7 @@ def test_edm_on_any_path_is_karras_on_the_scaled_path():
 def test_edm_is_minus_v_where_variance_is_preserved(name):
     x0, noise = noise_like(2, 3, 2).unbind()
     c = PATHS[name].at(float64(0.1, 0.5, 0.9), x0)
-    close(encode(TARGETS["edm"], c, x0, noise), -encode(TARGETS["v"], c, x0, noise))
+    close(to_target(TARGETS["edm"], c, x0, noise), -to_target(TARGETS["v"], c, x0, noise))
 
 
 def test_edm_inputs_have_unit_variance_and_a_finite_clock():
@@ -162,7 +162,7 @@ def test_an_estimate_is_the_solution_of_its_two_equations(name, target, kind):
     each = lambda value: torch.as_tensor(value, dtype=torch.float64).expand_as(x_t)
     matrix = torch.stack([torch.stack([each(c.alpha), each(c.sigma)], -1), torch.stack([each(a), each(b)], -1)], -2)
     x0, noise = torch.linalg.solve(matrix, torch.stack([x_t, y], -1)).unbind(-1)
-    estimate = decode(row, c, x_t, y)
+    estimate = from_target(row, c, x_t, y)
     close(estimate.x0, x0)
     close(estimate.noise, noise)
     first, second = estimate
@@ -183,7 +183,7 @@ def test_an_estimate_does_not_write_into_what_it_keeps():
     kept = x_t.clone(), y.clone()
     for target in TARGETS:
         for c in (PATHS["vp"].at(0.4, x_t), PATHS["vp"].at(float64(0.1, 0.4, 0.8), x_t)):
-            estimate = decode(TARGETS[target], c, x_t, y)
+            estimate = from_target(TARGETS[target], c, x_t, y)
             for value in (*estimate, estimate.mix(1.0, 0.0), estimate.mix(0.0, 1.0), estimate.mix(2.0, 3.0)):
                 value = value.clone() if value is x_t or value is y else value
                 value.mul_(0)
@@ -196,7 +196,7 @@ def test_what_the_network_says_is_given_back_to_the_last_bit(target, a, b):
     """On the linear path the velocity of a velocity, the x̂₀ of an x̂₀ and the ε̂ of an ε̂ are the output itself."""
     x_t, y = noise_like(2, 3, 5).float().unbind()
     for t in (0.1, 0.3, 0.77):
-        estimate = decode(TARGETS[target], PATHS["linear"].at(t, x_t), x_t, y)
+        estimate = from_target(TARGETS[target], PATHS["linear"].at(t, x_t), x_t, y)
         assert torch.equal(estimate.mix(a, b), y)
 
 
@@ -204,7 +204,7 @@ def test_v_at_45_degrees_is_the_papers():
     """Salimans & Ho: v = cos φ ε - sin φ x, and x̂ = α z - σ v."""
     c = VP().scales(float64(0.37))
     x0, noise = float64(1.3), float64(-0.4)
-    v = encode(TARGETS["v"], c, x0, noise)
+    v = to_target(TARGETS["v"], c, x0, noise)
     torch.testing.assert_close(c.alpha * (c.alpha * x0 + c.sigma * noise) - c.sigma * v, x0)
 
 

@@ -7,7 +7,7 @@ import torch
 from ebbtide.data import Episodes, Observation, Standardise, Windows
 from ebbtide.data.episodes import columns, prompt_bytes, resized
 from ebbtide.errors import InputError
-from ebbtide.kinds.robots.source import load
+from ebbtide.kinds.robots.source import load_episodes
 
 
 def episodes(**changes):
@@ -116,7 +116,7 @@ def test_episodes_that_cannot_be_are_refused(changes, error):
 
 def test_an_npz_is_read(tmp_path):
     names = {"fps": np.array(50.0), "tasks": np.array(["push", "pull it"]), "state_names": np.array(["x", "y"])}
-    read = load(saved(tmp_path / "a.npz", **names))
+    read = load_episodes(saved(tmp_path / "a.npz", **names))
     assert read.state.equal(episodes().state)
     assert read.action.equal(episodes().action)
     assert (read.ends.tolist(), read.fps, read.tasks) == ([3, 7], 50.0, ("push", "pull it"))
@@ -124,7 +124,7 @@ def test_an_npz_is_read(tmp_path):
 
 
 def test_an_npz_may_have_no_state(tmp_path):
-    read = load(saved(tmp_path / "a.npz", state=None))
+    read = load_episodes(saved(tmp_path / "a.npz", state=None))
     assert (read.state.shape, read.state_names, read.fps) == ((7, 0), (), 0.0)
     with pytest.raises(InputError, match="The state has no column 'x'; it has none"):
         read.columns("x")
@@ -134,7 +134,7 @@ def test_pictures_may_lie_in_a_second_file_and_are_resized(tmp_path):
     pictures = np.zeros((7, 8, 8, 3), np.uint8)
     pictures[:, :4] = 200
     np.savez(tmp_path / "b.npz", img=pictures, other=np.zeros(3))
-    read = load(saved(tmp_path / "a.npz") + f"+{tmp_path / 'b.npz'}", cameras=("img",), size=2)
+    read = load_episodes(saved(tmp_path / "a.npz") + f"+{tmp_path / 'b.npz'}", cameras=("img",), size=2)
     assert read.images["img"].shape == (7, 2, 2, 3)
     assert read.images["img"][3, :, :, 0].tolist() == [[200, 200], [0, 0]]
 
@@ -198,22 +198,22 @@ def test_a_picture_becomes_the_same_alone_and_among_others(shape):
 )
 def test_an_npz_of_something_else_is_refused(tmp_path, changes, error):
     with pytest.raises(InputError, match=error):
-        load(saved(tmp_path / "a.npz", **changes))
+        load_episodes(saved(tmp_path / "a.npz", **changes))
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path):
     with pytest.raises(InputError, match="There is no file"):
-        load(str(tmp_path / "none.npz"))
+        load_episodes(str(tmp_path / "none.npz"))
     (tmp_path / "bad.npz").write_bytes(b"PK\3\4 and nothing more")
     with pytest.raises(InputError, match=r"bad\.npz is damaged or cut short"):
-        load(str(tmp_path / "bad.npz"))
+        load_episodes(str(tmp_path / "bad.npz"))
     file = io.BytesIO()
     np.savez(file, state=np.zeros((2000, 5)))
     (tmp_path / "cut.npz").write_bytes(file.getvalue()[:5000])
     with pytest.raises(InputError, match=r"cut\.npz"):
-        load(str(tmp_path / "cut.npz"))
+        load_episodes(str(tmp_path / "cut.npz"))
     with pytest.raises(InputError, match="has no array 'img'"):
-        load(saved(tmp_path / "a.npz"), cameras=("img",))
+        load_episodes(saved(tmp_path / "a.npz"), cameras=("img",))
 
 
 def test_an_observation_is_normalised():
@@ -242,7 +242,7 @@ def test_a_damaged_recording_is_read_or_refused(tmp_path, save):
         damaged[rng.integers(len(whole), size=2 ** (k % 5))] = rng.integers(256, size=2 ** (k % 5))
         file.write_bytes(damaged[: rng.integers(len(whole)) if k % 6 == 0 else None].tobytes())
         try:
-            load(str(file), ("img",))
+            load_episodes(str(file), ("img",))
         except InputError:
             refused += 1
     assert refused > 75

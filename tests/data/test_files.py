@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ebbtide import arrays as arrays_module, memory
-from ebbtide.data import files as files_module, read, save
+from ebbtide.data import files as files_module, read, save_points
 from ebbtide.data.files import EXTENSIONS
 from ebbtide.errors import InputError, StorageError
 
@@ -140,7 +140,7 @@ def test_names_stay_with_their_columns_wherever_the_label_stands(tmp_path, exten
 
 
 def _again(points, path):
-    save(path, points.x, points.columns, [points.classes[k] for k in points.labels])
+    save_points(path, points.x, points.columns, [points.classes[k] for k in points.labels])
     return read(path, "label")
 
 
@@ -148,7 +148,7 @@ def _again(points, path):
 @pytest.mark.parametrize("extension", ["csv", "tsv", "npy", "npz"])
 def test_any_number_of_columns(tmp_path, d, extension):
     x = torch.randn(7, d)
-    save(tmp_path / f"mine.{extension}", x)
+    save_points(tmp_path / f"mine.{extension}", x)
     assert torch.equal(read(tmp_path / f"mine.{extension}").x, x)
 
 
@@ -290,7 +290,7 @@ def test_what_is_weighed_is_what_is_taken(tmp_path, monkeypatch, name):
     if name == "bytes.npy":
         np.save(tmp_path / name, (x % 5).astype(np.uint8))
     else:
-        save(tmp_path / name, torch.from_numpy(x), labels=None if name == "a.npy" else torch.from_numpy(kinds))
+        save_points(tmp_path / name, torch.from_numpy(x), labels=None if name == "a.npy" else torch.from_numpy(kinds))
     needs, real = [], memory.room
     for module in (files_module, arrays_module):
         monkeypatch.setattr(module, "room", lambda need, *rest: needs.append(need) or real(need, *rest))
@@ -509,7 +509,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl
 @pytest.mark.parametrize("extension", ["csv", "tsv", "npz"])
 def test_save_and_read_round_trip(tmp_path, extension, x, labels, columns):
     path, (n, d) = tmp_path / f"mine.{extension}", x.shape
-    save(path, torch.from_numpy(x), columns[:d], labels[:n])
+    save_points(path, torch.from_numpy(x), columns[:d], labels[:n])
     points = read(path, "labels" if extension == "npz" else "label")
     np.testing.assert_array_equal(points.x.numpy(), x)
     assert [points.classes[k] for k in points.labels] == labels[:n]
@@ -517,26 +517,26 @@ def test_save_and_read_round_trip(tmp_path, extension, x, labels, columns):
 
 
 def test_what_a_saved_csv_looks_like(tmp_path):
-    save(tmp_path / "mine.csv", torch.tensor([[0.1, 2], [1e-9, 4]]), labels=torch.tensor([0, 1]))
+    save_points(tmp_path / "mine.csv", torch.tensor([[0.1, 2], [1e-9, 4]]), labels=torch.tensor([0, 1]))
     assert (tmp_path / "mine.csv").read_text() == "x1,x2,label\n0.1,2.0,0\n1e-09,4.0,1\n"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_any_float_dtype_is_saved(tmp_path, dtype):
     for extension in ("csv", "npy", "npz"):
-        save(tmp_path / f"mine.{extension}", torch.tensor([[0.5, -3], [2, 4]], dtype=dtype))
+        save_points(tmp_path / f"mine.{extension}", torch.tensor([[0.5, -3], [2, 4]], dtype=dtype))
         assert read(tmp_path / f"mine.{extension}").x.tolist() == [[0.5, -3], [2, 4]]
 
 
 def test_a_name_that_looks_like_two_columns(tmp_path):
-    save(tmp_path / "mine.csv", torch.tensor([[1.0], [2]]), columns=["speed; m/s"])
+    save_points(tmp_path / "mine.csv", torch.tensor([[1.0], [2]]), columns=["speed; m/s"])
     assert read(tmp_path / "mine.csv").columns == ("speed; m/s",)
 
 
 def test_saving_replaces_whole_files_and_leaves_nothing_else(tmp_path):
     for name in ("mine.npy", "mine.csv"):
-        save(tmp_path / name, torch.zeros(100, 2))
-        save(tmp_path / name, torch.ones(3, 2))
+        save_points(tmp_path / name, torch.zeros(100, 2))
+        save_points(tmp_path / name, torch.ones(3, 2))
         assert read(tmp_path / name).x.tolist() == [[1, 1]] * 3
     assert sorted(os.listdir(tmp_path)) == ["mine.csv", "mine.npy"]
 
@@ -549,31 +549,31 @@ def test_a_full_disk_is_a_full_disk(tmp_path, ending):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(StorageError, match=rf"Can't write .*mine\{ending}: File too large; what was saved before"):
-            save(tmp_path / f"mine{ending}", torch.ones(5000, 2))
+            save_points(tmp_path / f"mine{ending}", torch.ones(5000, 2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not os.listdir(tmp_path)
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
-    save(tmp_path / "mine.npy", torch.ones(3, 2))
+    save_points(tmp_path / "mine.npy", torch.ones(3, 2))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"Can't write .*mine\.npy: No space left"):
-        save(tmp_path / "mine.npy", torch.zeros(3, 2))
+        save_points(tmp_path / "mine.npy", torch.zeros(3, 2))
     assert os.listdir(tmp_path) == ["mine.npy"]
     assert read(tmp_path / "mine.npy").x.tolist() == [[1, 1]] * 3
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
-        save(tmp_path / "nowhere" / "mine.npy", torch.zeros(3, 2))
+        save_points(tmp_path / "nowhere" / "mine.npy", torch.zeros(3, 2))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
-        save(tmp_path / "file" / "mine.npy", torch.zeros(3, 2))
+        save_points(tmp_path / "file" / "mine.npy", torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -588,6 +588,6 @@ def test_a_folder_that_is_not_there(tmp_path):
 )
 def test_save_refuses(tmp_path, name, options, word):
     with pytest.raises(InputError) as caught:
-        save(tmp_path / name, torch.zeros(3, 2), **options)
+        save_points(tmp_path / name, torch.zeros(3, 2), **options)
     check_sentence(caught.value, word)
     assert not os.listdir(tmp_path)

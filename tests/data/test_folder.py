@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebbtide.data.images import load, split
+from ebbtide.data.images import load_images, split_images
 from ebbtide.errors import InputError
 
 
@@ -35,7 +35,7 @@ def filled(folder, n=60, **options):
 
 
 def get(folder, **options):
-    return load(str(folder), progress=False, **options)
+    return load_images(str(folder), progress=False, **options)
 
 
 def test_sorted_and_in_depth(tmp_path):
@@ -290,7 +290,7 @@ def test_parts_of_a_set(tmp_path, files, train, held, classes):
         put(tmp_path, name, value)
     for label in ("", "folder"):
         found = get(tmp_path, label=label)
-        first, second = split(found, 0.0)
+        first, second = split_images(found, 0.0)
         assert [files[value] for value in first.x[:, 0, 0, 0].tolist()] == train
         assert [files[value] for value in second.x[:, 0, 0, 0].tolist()] == held
         assert found.test == len(held)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from ebbtide.cache import cache_folder
-from ebbtide.data.images import labelled, load, split
+from ebbtide.data.images import labelled, load_images, split_images
 from ebbtide.errors import InputError
 
 
@@ -80,7 +80,7 @@ def part(values, labels=(), feature=None, **options):
 
 
 def get(name, **options):
-    return load(f"hf:{name}", progress=False, **options)
+    return load_images(f"hf:{name}", progress=False, **options)
 
 
 def test_without_the_package(monkeypatch):
@@ -111,7 +111,7 @@ def test_the_test_part_comes_last(hub, name):
     hub.sets["me/pets"] = {name: part([8, 9], [1, 0]), "train": part([1, 2, 3]), "more": part([5])}
     found = get("me/pets")
     assert found.test == 2
-    train, test = split(found, 0.0)
+    train, test = split_images(found, 0.0)
     assert train.x[:, 0, 0, 0].tolist() == [1, 2, 3]
     assert test.x[:, 0, 0, 0].tolist() == [8, 9]
     assert test.labels.tolist() == [1, 0]
@@ -125,7 +125,7 @@ def test_a_bad_one_in_the_test_part(hub):
     found = get("me/pets")
     assert found.bad == ("row 34 is empty", "row 36 is missing")
     assert (len(found.x), found.test) == (48, 18)
-    assert split(found, 0.0)[1].x[:, 0, 0, 0].tolist() == [k for k in range(20) if k not in (3, 5)]
+    assert split_images(found, 0.0)[1].x[:, 0, 0, 0].tolist() == [k for k in range(20) if k not in (3, 5)]
     assert found.labels.tolist() == [0] * 30 + [k % 2 for k in range(20) if k not in (3, 5)]
 
 
@@ -156,10 +156,10 @@ def test_a_test_part_without_labels(hub, missing):
     hub.sets["me/pets"] = {"train": part([1, 2, 3, 4], [0, 1, 0, 1]), "test": test}
     found = get("me/pets")
     assert found.labels.tolist() == [0, 1, 0, 1, -1, -1, -1]
-    train, held = split(found, 0.5)
+    train, held = split_images(found, 0.5)
     assert (train.labels.tolist(), held.labels, held.x[:, 0, 0, 0].tolist()) == ([0, 1, 0, 1], None, [7, 8, 9])
     with pytest.warns(UserWarning, match="3 of 3 held-out pictures are left out"):
-        train, held = split(labelled(found, "pets"), 0.5)
+        train, held = split_images(labelled(found, "pets"), 0.5)
     assert sorted(train.x[:, 0, 0, 0].tolist() + held.x[:, 0, 0, 0].tolist()) == [1, 2, 3, 4]
     assert len(held.labels) == 2
 
@@ -182,7 +182,7 @@ def test_unlabelled_rows_to_train_on(hub):
     for missing in (-1, None):
         hub.sets["me/pets"] = part([1, 2], [0, missing])
         found = get("me/pets")
-        assert split(found, 0.0)[0].labels is None
+        assert split_images(found, 0.0)[0].labels is None
         with pytest.raises(InputError, match=r"^pets: picture 2 has no label"):
             labelled(found, "pets")
     hub.sets["me/pets"] = part([1, 2], [0, 2])
@@ -268,7 +268,7 @@ def test_the_range_of_16_bits_is_that_of_both_parts(hub):
         found = get("me/depths")
     assert found.levels == (300, 4095)
     assert found.x[:, 0, 0, 0].tolist() == [round((v - 300) / 3795 * 255) for v in (300, 2200, 700, 4095)]
-    assert [one.levels for one in split(found, 0.0)] == [(300, 4095)] * 2
+    assert [one.levels for one in split_images(found, 0.0)] == [(300, 4095)] * 2
 
 
 # --- the package itself -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ebbtide.data import idx
-from ebbtide.data.images import load, split
+from ebbtide.data.images import load_images, split_images
 from ebbtide.errors import InputError
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
@@ -31,10 +31,10 @@ def test_a_file_with_its_labels_beside_it(tmp_path, style, end):
     pack = gzip.compress if end else bytes
     images, labels = (tmp_path / (style.format(name, k) + end) for name, k in (("images", 3), ("labels", 1)))
     images.write_bytes(pack(IMAGES))
-    assert load(str(images)).labels is None
+    assert load_images(str(images)).labels is None
     labels.write_bytes(pack(LABELS))
     for data in (images, tmp_path):
-        found = load(str(data))
+        found = load_images(str(data))
         assert found.x.tolist() == PIXELS
         assert found.labels.tolist() == [1, 0]
         assert found.classes == ("3", "7")
@@ -45,7 +45,7 @@ def test_a_file_of_any_name(tmp_path):
     (tmp_path / "mine").write_bytes(IMAGES)
     (tmp_path / "mine.zip").write_bytes(gzip.compress(IMAGES))
     for name in ("mine", "mine.zip"):
-        assert load(str(tmp_path / name)).x.tolist() == PIXELS
+        assert load_images(str(tmp_path / name)).x.tolist() == PIXELS
 
 
 def test_a_folder_with_a_test_part(tmp_path):
@@ -54,22 +54,22 @@ def test_a_folder_with_a_test_part(tmp_path):
             (tmp_path / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(data))
     (tmp_path / "readme.txt").write_text("hello")
     with pytest.warns(UserWarning, match=r"5 pictures to train on \('train'\), 3 held out \('t10k'\)\.$"):
-        found = load(str(tmp_path))
+        found = load_images(str(tmp_path))
     assert found.x[:, 0, 0, 0].tolist() == [10] * 5 + [20] * 3
     assert found.labels.tolist() == [0, 1, 0, 1, 0, 0, 1, 0]
     assert found.test == 3
-    train, test = split(found, 0.0)
+    train, test = split_images(found, 0.0)
     assert (len(train.x), len(test.x)) == (5, 3)
     assert (test.x == 20).all()
-    assert load(str(tmp_path), size=4).test == 3
-    assert len(load(str(tmp_path / "t10k-images-idx3-ubyte.gz")).x) == 3
+    assert load_images(str(tmp_path), size=4).test == 3
+    assert len(load_images(str(tmp_path / "t10k-images-idx3-ubyte.gz")).x) == 3
 
     (tmp_path / "train-images-idx3-ubyte").write_bytes(many(5, 30)[0])  # unzipped beside zipped: the same set
-    assert load(str(tmp_path)).x[:, 0, 0, 0].tolist() == [30] * 5 + [20] * 3
+    assert load_images(str(tmp_path)).x[:, 0, 0, 0].tolist() == [30] * 5 + [20] * 3
 
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    assert load(str(tmp_path)).labels.tolist() == [0, 1, 0, 1, 0, -1, -1, -1]
-    assert split(load(str(tmp_path)), 0.0)[1].labels is None
+    assert load_images(str(tmp_path)).labels.tolist() == [0, 1, 0, 1, 0, -1, -1, -1]
+    assert split_images(load_images(str(tmp_path)), 0.0)[1].labels is None
 
 
 def test_several_sets_in_a_folder(tmp_path):
@@ -79,14 +79,14 @@ def test_several_sets_in_a_folder(tmp_path):
         for name in (first, second):
             (folder / f"{name}-images-idx3-ubyte").write_bytes(IMAGES)
         with pytest.raises(InputError, match=f"'{first}', '{second}'; name one of its files"):
-            load(str(folder))
+            load_images(str(folder))
 
 
 def test_letters_in_a_name_are_no_part(tmp_path):
     """Of "contest" and "contest-test" the latter is held out."""
     for name, value in (("contest", 10), ("contest-test", 20)):
         (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(many(3, value)[0])
-    train, test = split(load(str(tmp_path)), 0.0)
+    train, test = split_images(load_images(str(tmp_path)), 0.0)
     assert (int(train.x.max()), int(test.x.min())) == (10, 20)
 
 
@@ -94,7 +94,7 @@ def test_parts_of_different_sizes(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(IMAGES)
     (tmp_path / "test-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 1, 1, 1) + b"x")
     with pytest.raises(InputError, match="pictures of one size"):
-        load(str(tmp_path))
+        load_images(str(tmp_path))
 
 
 DAMAGED = {
@@ -121,7 +121,7 @@ def test_damaged_files(tmp_path, data, reason):
     path.write_bytes(data)
     for place in (path, tmp_path):
         with pytest.raises(InputError, match=reason) as error:
-            load(str(place))
+            load_images(str(place))
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -133,19 +133,19 @@ def test_a_changed_head_is_never_read_as_something_else(tmp_path_factory, at, va
     data = IMAGES[:at] + bytes([value]) + IMAGES[at + 1 :]
     path.write_bytes(data)
     if data == IMAGES or at >= 16:
-        assert load(str(path)).x.flatten().tolist() == list(data[16:])
+        assert load_images(str(path)).x.flatten().tolist() == list(data[16:])
     else:
         with pytest.raises(InputError):
-            load(str(path))
+            load_images(str(path))
 
 
 def test_labels_that_do_not_fit(tmp_path):
     (tmp_path / "images-idx3-ubyte").write_bytes(IMAGES)
     (tmp_path / "labels-idx1-ubyte").write_bytes(many(3)[1])
     with pytest.raises(InputError, match=r"labels-idx1-ubyte must hold 2 labels; it holds \(3,\)"):
-        load(str(tmp_path))
+        load_images(str(tmp_path))
     with pytest.raises(InputError, match="Got 'digit'"):
-        load(str(tmp_path / "images-idx3-ubyte"), label="digit")
+        load_images(str(tmp_path / "images-idx3-ubyte"), label="digit")
 
 
 def test_what_is_no_idx_file(tmp_path):
@@ -158,9 +158,9 @@ def test_what_is_no_idx_file(tmp_path):
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"{FASHION} is not installed")
 def test_fashion_mnist():
     """70,000 pictures; mean and deviation of the training part are the published 0.2860 and 0.3530."""
-    found = load(str(FASHION))
+    found = load_images(str(FASHION))
     assert found.x.shape == (70_000, 1, 28, 28)
-    train, test = split(found, 0.0)
+    train, test = split_images(found, 0.0)
     assert train.labels.bincount().tolist() == [6000] * 10
     assert test.labels.bincount().tolist() == [1000] * 10
     assert train.labels[:5].tolist() == [9, 0, 0, 3, 0]

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from ebbtide import data as package
-from ebbtide.data.images import Images, labelled, load, split
+from ebbtide.data.images import Images, labelled, load_images, split_images
 from ebbtide.errors import InputError
 
 
@@ -27,7 +27,7 @@ COLOUR = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)  # 2 pictu
 
 
 def test_digits():
-    found = load("digits")
+    found = load_images("digits")
     assert found.x.shape == (1797, 1, 8, 8)
     assert found.x.dtype == torch.uint8
     assert found.labels.dtype == torch.int64
@@ -43,7 +43,7 @@ def test_digits():
 
 def test_digits_are_those_of_scikit_learn():
     datasets = pytest.importorskip("sklearn.datasets")
-    theirs, mine = datasets.load_digits(), load("digits")
+    theirs, mine = datasets.load_digits(), load_images("digits")
     assert mine.labels.tolist() == theirs.target.tolist()
     assert np.abs(mine.x[:, 0].numpy() / 255 - theirs.images / 16).max() <= 0.5 / 255 + 1e-12
 
@@ -55,18 +55,18 @@ def test_digits_name_their_source():
 
 
 def test_digits_larger_and_in_colour():
-    found = load("digits", size=16, channels=3, progress=False)
+    found = load_images("digits", size=16, channels=3, progress=False)
     assert found.x.shape == (1797, 3, 16, 16)
     assert torch.equal(found.x[:, 0], found.x[:, 2])
-    assert torch.equal(found.labels, load("digits").labels)
+    assert torch.equal(found.labels, load_images("digits").labels)
     # Twice as large, a picture keeps its mean but for the rounding and what Lanczos' lobes lose at 0 and 255.
-    means = found.x[:, 0].float().mean((1, 2)) - load("digits").x.float().mean((1, 2, 3))
+    means = found.x[:, 0].float().mean((1, 2)) - load_images("digits").x.float().mean((1, 2, 3))
     assert means.abs().max() < 8
 
 
 def test_loading_twice_gives_two_copies():
-    load("digits").x.zero_()
-    assert load("digits").x.max() == 255
+    load_images("digits").x.zero_()
+    assert load_images("digits").x.max() == 255
 
 
 # --- arguments ----------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_loading_twice_gives_two_copies():
 )
 def test_arguments_out_of_range(options, sentence):
     with pytest.raises(InputError) as error:
-        load("digits", **options)
+        load_images("digits", **options)
     assert str(error.value) == sentence
 
 
@@ -93,32 +93,32 @@ def test_arguments_out_of_range(options, sentence):
 def test_nothing_is_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^data must be 'digits', .* does not exist\.$"):
-        load(name)
+        load_images(name)
 
 
 def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("L", (2, 2)).save("a.png")
     with pytest.raises(InputError, match=r"^data must be 'digits', .*; got ''\.$"):
-        load("")
+        load_images("")
 
 
 def test_another_kind_of_file(tmp_path):
     for name, text in (("mine.csv", "x,y\n1,2\n"), ("mine", ""), ("mine.gz", "\x1f")):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=r"^data must be 'digits', .* is another kind of file\.$"):
-            load(str(tmp_path / name))
+            load_images(str(tmp_path / name))
     Image.new("L", (2, 2)).save(tmp_path / "one.png")
     with pytest.raises(InputError, match="another kind of file"):
-        load(str(tmp_path / "one.png"))
+        load_images(str(tmp_path / "one.png"))
     with pytest.raises(InputError, match="is not a file"):
-        load("/dev/null")
+        load_images("/dev/null")
 
 
 def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     npz(tmp_path / "mine.npz", images=COLOUR)
-    assert len(load("~/mine.npz").x) == 2
+    assert len(load_images("~/mine.npz").x) == 2
 
 
 def test_a_folder_called_digits(tmp_path, monkeypatch):
@@ -126,15 +126,15 @@ def test_a_folder_called_digits(tmp_path, monkeypatch):
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "digits").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "digits" / "a.png")
-    assert load("digits").x.shape == (1797, 1, 8, 8)
-    assert load("./digits").x.shape == (1, 1, 2, 2)
+    assert load_images("digits").x.shape == (1797, 1, 8, 8)
+    assert load_images("./digits").x.shape == (1, 1, 2, 2)
 
 
 # --- npz ----------------------------------------------------------------------------------------------------
 
 
 def test_colour(tmp_path):
-    found = load(npz(tmp_path / "mine.npz", images=COLOUR))
+    found = load_images(npz(tmp_path / "mine.npz", images=COLOUR))
     assert found.x.shape == (2, 3, 3, 4)
     assert found.x.is_contiguous()
     assert found.x[1, 2, 0].tolist() == [38, 41, 44, 47]
@@ -146,14 +146,14 @@ def test_colour(tmp_path):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_grey(tmp_path, shape, order):
     array = np.asarray(COLOUR.reshape(shape), order=order)
-    found = load(npz(tmp_path / "mine.npz", images=array))
+    found = load_images(npz(tmp_path / "mine.npz", images=array))
     assert found.x.shape == (6, 1, 3, 4)
     assert found.x[1, 0].tolist() == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22, 23]]
 
 
 @pytest.mark.parametrize("name", ["x", "anything"])
 def test_the_only_array_like_pictures(tmp_path, name):
-    found = load(npz(tmp_path / "mine.npz", before=np.ones((2, 3)), **{name: COLOUR}, after=np.ones((2, 3, 4))))
+    found = load_images(npz(tmp_path / "mine.npz", before=np.ones((2, 3)), **{name: COLOUR}, after=np.ones((2, 3, 4))))
     assert found.x.shape == (2, 3, 3, 4)
 
 
@@ -162,7 +162,7 @@ def test_resized(tmp_path):
     ramp = (
         np.broadcast_to(np.array([0, 60, 120, 180], np.uint8), (5, 3, 4)) + np.arange(5, dtype=np.uint8)[:, None, None]
     )
-    found = load(npz(tmp_path / "mine.npz", images=ramp), size=3, progress=False)
+    found = load_images(npz(tmp_path / "mine.npz", images=ramp), size=3, progress=False)
     assert found.x.shape == (5, 1, 3, 3)
     assert found.x[:, 0, 1, 1].tolist() == [90, 91, 92, 93, 94]
     assert found.x[0, 0].tolist() == found.x[0, 0, :1].tolist() * 3
@@ -170,12 +170,12 @@ def test_resized(tmp_path):
 
 def test_channels(tmp_path):
     path = npz(tmp_path / "mine.npz", images=np.array([[[[255, 0, 0]]], [[[0, 0, 255]]]], np.uint8), y=["b", "a"])
-    assert load(path, channels=3).x.flatten().tolist() == [255, 0, 0, 0, 0, 255]
-    found = load(path, channels=1, progress=False)
+    assert load_images(path, channels=3).x.flatten().tolist() == [255, 0, 0, 0, 0, 255]
+    found = load_images(path, channels=1, progress=False)
     assert found.x.flatten().tolist() == [76, 29]  # 0.299 and 0.114 of 255
     assert found.labels.tolist() == [1, 0]
     path = npz(tmp_path / "grey.npz", images=np.array([[[7]]], np.uint8))
-    assert load(path, channels=3, progress=False).x.flatten().tolist() == [7, 7, 7]
+    assert load_images(path, channels=3, progress=False).x.flatten().tolist() == [7, 7, 7]
 
 
 LABELLED = {
@@ -193,7 +193,7 @@ LABELLED = {
 
 @pytest.mark.parametrize(("arrays", "label", "labels", "classes"), LABELLED.values(), ids=LABELLED)
 def test_labels(tmp_path, arrays, label, labels, classes):
-    found = load(npz(tmp_path / "mine.npz", images=COLOUR, **arrays), label=label)
+    found = load_images(npz(tmp_path / "mine.npz", images=COLOUR, **arrays), label=label)
     assert found.labels.dtype == torch.int64
     assert found.labels.tolist() == labels
     assert found.classes == classes
@@ -203,17 +203,17 @@ def test_transparent_arrays(tmp_path):
     """Kept by four channels; on white, and said, by any other number."""
     x = np.concatenate([COLOUR, np.full((2, 3, 4, 1), 255, np.uint8)], 3)
     data = npz(tmp_path / "mine.npz", images=x)
-    assert load(data).x.tolist() == COLOUR.transpose(0, 3, 1, 2).tolist()
+    assert load_images(data).x.tolist() == COLOUR.transpose(0, 3, 1, 2).tolist()
     x[1, 0, 0, 3] = 51
     data = npz(tmp_path / "mine.npz", images=x)
-    assert load(data, channels=4).x.tolist() == x.transpose(0, 3, 1, 2).tolist()
+    assert load_images(data, channels=4).x.tolist() == x.transpose(0, 3, 1, 2).tolist()
     with pytest.warns(
         UserWarning,
         match=r"mine\.npz: 1 of 2 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
     ):
-        white = load(data)
+        white = load_images(data)
     assert white.x[1, :, 0, 0].tolist() == [round(0.2 * c + 0.8 * 255) for c in COLOUR[1, 0, 0].tolist()]
-    assert load(npz(tmp_path / "rgb.npz", images=COLOUR), channels=4).x[:, 3].unique().tolist() == [255]
+    assert load_images(npz(tmp_path / "rgb.npz", images=COLOUR), channels=4).x[:, 3].unique().tolist() == [255]
 
 
 WRONG = {
@@ -254,7 +254,7 @@ WRONG = {
 def test_arrays_that_do_not_fit(tmp_path, arrays, options, reason):
     path = npz(tmp_path / "mine.npz", **arrays)
     with pytest.raises(InputError, match=reason) as error:
-        load(path, **options)
+        load_images(path, **options)
     assert path in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -268,7 +268,7 @@ def test_damaged_npz(tmp_path):
     for data in (b"", b"hello", sound.getvalue()[:-40], sound.getvalue()[:200], foreign.getvalue()):
         (tmp_path / "mine.npz").write_bytes(data)
         with pytest.raises(InputError, match=r"mine\.npz (is (empty|not a|damaged)|has no array)"):
-            load(str(tmp_path / "mine.npz"))
+            load_images(str(tmp_path / "mine.npz"))
 
 
 GREY = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 2, 2), np.uint8)  # five pictures, each of its number
@@ -306,13 +306,13 @@ IN_PARTS = {  # arrays, label → labels, classes, how many are held out
 
 
 def test_masks_come_first(tmp_path):
-    found = load(npz(tmp_path / "mine.npz", train_masks=GREY[3:], train_images=GREY[:2], train_labels=[1, 0]))
+    found = load_images(npz(tmp_path / "mine.npz", train_masks=GREY[3:], train_images=GREY[:2], train_labels=[1, 0]))
     assert (found.x[:, 0, 0, 0].tolist(), found.labels.tolist(), found.test) == ([0, 1], [1, 0], 0)
 
 
 def test_labels_of_one_part_alone(tmp_path):
     for name in ("train", "train_images"):
-        assert load(npz(tmp_path / "mine.npz", **{name: GREY, "labels": [0, 1, 0, 1, 0]})).labels.tolist() == [
+        assert load_images(npz(tmp_path / "mine.npz", **{name: GREY, "labels": [0, 1, 0, 1, 0]})).labels.tolist() == [
             0,
             1,
             0,
@@ -325,17 +325,17 @@ def test_labels_of_one_part_alone(tmp_path):
 def test_arrays_of_parts(tmp_path, arrays, label, labels, classes, test):
     path = npz(tmp_path / "mine.npz", **arrays)
     with pytest.warns(UserWarning, match=f"{test} held out"):
-        found = load(path, label=label)
+        found = load_images(path, label=label)
     assert found.x[:, 0, 0, 0].tolist() == list(range(len(found.x)))
     assert (found.classes, found.test) == (classes, test)
     assert labels == (None if found.labels is None else found.labels.tolist())
-    assert len(split(found, 0.0)[1].x) == test
+    assert len(split_images(found, 0.0)[1].x) == test
 
 
 def test_many_labels_a_picture_are_no_class(tmp_path):
     path = npz(tmp_path / "mine.npz", images=COLOUR, labels=np.eye(2))
     with pytest.warns(UserWarning, match=r"array 'labels' is left out: it has 2 labels a picture\.$"):
-        assert load(path).labels is None
+        assert load_images(path).labels is None
 
 
 # --- labels that are missing ----------------------------------------------------------------------------------
@@ -343,9 +343,9 @@ def test_many_labels_a_picture_are_no_class(tmp_path):
 
 def test_a_part_with_a_missing_label_has_none():
     whole = numbered(6, [0, 1, 0, 1, -1, 1], test=2)
-    train, held = split(whole, 0.5)
+    train, held = split_images(whole, 0.5)
     assert (train.labels.tolist(), held.labels) == ([0, 1, 0, 1], None)
-    train, _ = split(numbered(6, [0, -1, 0, 1, 1, 1]), 0.0)
+    train, _ = split_images(numbered(6, [0, -1, 0, 1, 1, 1]), 0.0)
     assert train.labels is None
 
 
@@ -359,7 +359,7 @@ def test_what_has_no_label_is_not_held_out_where_labels_are_learned():
     assert kept.bad == whole.bad
     whole = numbered(8, [0, 1, 0, 1, 0, 1, -1, -1], test=2)
     with pytest.warns(UserWarning, match=r"2 of 2 held-out .*; what is held out is drawn from the training part\.$"):
-        train, held = split(labelled(whole, "pets"), 0.5)
+        train, held = split_images(labelled(whole, "pets"), 0.5)
     assert sorted(numbers(train) + numbers(held)) == list(range(6))
     assert len(held.x) == 3
     with pytest.raises(
@@ -393,7 +393,7 @@ def test_split(labels, share, seed):
     """Both parts in order, nothing lost, so many as asked for, of each class within one of its share."""
     n = 100 if labels is None else len(labels)
     whole = numbered(n, labels, classes=tuple("abcde"), bad=("a.png is empty",))
-    train, held = split(whole, share, seed)
+    train, held = split_images(whole, share, seed)
     assert sorted(numbers(train) + numbers(held)) == list(range(n))
     assert numbers(train) == sorted(numbers(train))
     assert numbers(held) == sorted(numbers(held))
@@ -412,7 +412,7 @@ def test_split(labels, share, seed):
 
 def test_split_depends_on_the_seed_alone():
     whole = numbered(200, [k % 3 for k in range(200)])
-    first, again, other = (split(whole, 0.2, seed)[1] for seed in (0, 0, 1))
+    first, again, other = (split_images(whole, 0.2, seed)[1] for seed in (0, 0, 1))
     assert numbers(first) == numbers(again) != numbers(other)
 
 
@@ -421,23 +421,23 @@ def test_split_is_fair():
     whole = numbered(12, [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
     count = np.zeros(12)
     for seed in range(400):
-        count[numbers(split(whole, 0.25, seed)[1])] += 1
+        count[numbers(split_images(whole, 0.25, seed)[1])] += 1
     assert np.abs(count - 100).max() < 52
 
 
 def test_split_of_nothing():
     whole = numbered(5)
-    train, held = split(whole, 0.0)
+    train, held = split_images(whole, 0.0)
     assert numbers(train) == [0, 1, 2, 3, 4]
     assert held.x.shape == (0, 2, 1, 1)
-    train, held = split(numbered(1, [0]), 0.5)
+    train, held = split_images(numbered(1, [0]), 0.5)
     assert (numbers(train), numbers(held)) == ([0], [])
     assert held.labels.tolist() == []
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_its_own_test_part_is_held_out(share):
-    train, held = split(numbered(7, [0, 1, 2, 3, 4, 5, 6], test=2), share)
+    train, held = split_images(numbered(7, [0, 1, 2, 3, 4, 5, 6], test=2), share)
     assert (numbers(train), numbers(held)) == ([0, 1, 2, 3, 4], [5, 6])
     assert held.labels.tolist() == [5, 6]
     assert train.test == held.test == 0
@@ -446,4 +446,4 @@ def test_its_own_test_part_is_held_out(share):
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_shares_out_of_range(share):
     with pytest.raises(InputError, match="share must be at least 0 and below 1"):
-        split(numbered(5), share)
+        split_images(numbered(5), share)

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chi2
 
 from cells import each
-from ebbtide.data import DATASETS, load, mixture
+from ebbtide.data import DATASETS, gaussian_modes, load
 from ebbtide.errors import InputError
 from problems import FALSE_POSITIVE
 
@@ -195,7 +195,7 @@ def test_only_the_seed_matters(name):
 
 
 def test_mixture_in_any_dimension():
-    data = mixture([(0.0, 0.0, 0.0), (9.0, 0.0, 0.0)], std=1.0, about="two far balls", limits=(-4.0, 13.0))
+    data = gaussian_modes([(0.0, 0.0, 0.0), (9.0, 0.0, 0.0)], std=1.0, about="two far balls", limits=(-4.0, 13.0))
     x, labels = data.sample(50, torch.Generator().manual_seed(0))
     assert x.shape == (50, 3)
     assert data.dim == 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cells import each
-from ebbtide.data.split import held_out, part_of, parts
+from ebbtide.data.split import held_out, named_parts, part_of
 from ebbtide.errors import InputError
 
 PARTS_OF = {
@@ -52,7 +52,7 @@ def test_a_part_is_a_word_of_its_name(name):
 def test_parts_are_told_from_classes(names):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found = parts(dict.fromkeys(names.split(), 1000), "pets")
+        found = named_parts(dict.fromkeys(names.split(), 1000), "pets")
     assert found == (TOLD[names] and tuple(text.split() for text in TOLD[names]))
     assert len(said) == bool(found and found[1])  # nothing is said where nothing is held out
 
@@ -60,9 +60,9 @@ def test_parts_are_told_from_classes(names):
 def test_what_is_done_with_parts_is_said_in_a_line():
     line = r"pets: 60,000 pictures to train on ('train'), 10,005 held out ('test', 'val'), 2 left out ('ex\ntra')."
     with pytest.warns(UserWarning, match=f"^{re.escape(line)}$"):
-        parts({"train": 60_000, "test": 10_000, "val": 5, "ex\ntra": 2}, "pets")
+        named_parts({"train": 60_000, "test": 10_000, "val": 5, "ex\ntra": 2}, "pets")
     with pytest.raises(InputError, match=r"^pets has no part to train on; it has 'test', 'val'\.$"):
-        parts({"test": 1, "val": 1}, "pets")
+        named_parts({"test": 1, "val": 1}, "pets")
 
 
 def test_no_class_is_swallowed():

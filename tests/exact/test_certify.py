@@ -9,7 +9,7 @@ import torch
 from cells import each
 from ebbtide.core.paths import Linear
 from ebbtide.exact import certify as certificates
-from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, distances, interior, moments, to_json
+from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, checks_to_json, distances, interior, moments
 from ebbtide.samplers import SAMPLERS, Facts, facts
 from ebbtide.samplers.ddim import ddpm
 from ebbtide.samplers.dpm_solver import dpmpp_2m
@@ -117,5 +117,5 @@ def test_every_row_is_certified_and_every_equivalent_exists():
 
 def test_json_has_every_check():
     checks = list(certify("ddim", ("linear",)))
-    rows = json.loads(to_json({"ddim": checks}))["ddim"]
+    rows = json.loads(checks_to_json({"ddim": checks}))["ddim"]
     assert [row["name"] for row in rows] == [check.name for check in checks]

@@ -17,7 +17,7 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.times import from_flow, grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact import fit as solver
-from ebbtide.exact.fit import COUNTS, LARGE, MOST, PLANS, Plan, fit, plan
+from ebbtide.exact.fit import COUNTS, LARGE, MOST, PLANS, FitPlan, fit_solver, plan
 from ebbtide.exact.oracle import gaussian, mixture
 from ebbtide.exact.tune import reference
 from ebbtide.exact.tuned import read_tuned, write_tuned
@@ -26,14 +26,14 @@ from ebbtide.recipes import ddpm, flow
 from ebbtide.samplers import walk
 from ebbtide.samplers.bespoke import parse_weights
 from ebbtide.training import solver as own_solver
-from ebbtide.training.solver import for_run, kept
+from ebbtide.training.solver import for_run, kept_solver
 from problems import PATHS, last, noise_like
 
 pytestmark = pytest.mark.unchecked
 
-FINE = Plan(64, 0, 64, 400, 4)  # a reference that is exact to 1e-10
+FINE = FitPlan(64, 0, 64, 400, 4)  # a reference that is exact to 1e-10
 MODES = mixture(Linear(), noise_like(5, 2, seed=3), 0.2)
-SHORT = Plan(64, 0, 64, 24, 3)
+SHORT = FitPlan(64, 0, 64, 24, 3)
 
 
 def walked(tuned, denoiser, start):
@@ -59,7 +59,7 @@ def test_a_gaussian_with_r_variances_takes_r_plus_1_evaluations(kinds):
     oracle = gaussian(Linear(), noise_like(6, seed=9), basis @ torch.diag(variances) @ basis.T)
     fresh = noise_like(100, 6, seed=5)
     truth = oracle.flow(fresh, 1.0, 0.0)
-    for tuned in fit(oracle, noise_like(64, 6), range(1, kinds + 4), plan=FINE):
+    for tuned in fit_solver(oracle, noise_like(64, 6), range(1, kinds + 4), plan=FINE):
         error = float((walked(tuned, oracle, fresh) - truth).abs().max())
         assert (error < 1e-8) == (tuned.evaluations > kinds), (tuned.evaluations, error)
         assert error < 1e-8 or error > 1e-3
@@ -67,7 +67,7 @@ def test_a_gaussian_with_r_variances_takes_r_plus_1_evaluations(kinds):
 
 def test_rows_sum_to_1_and_nodes_fall():
     """So that where x̂₀ is known, every step is exact."""
-    for tuned in fit(MODES, noise_like(64, 2), (1, 3, 8), plan=SHORT):
+    for tuned in fit_solver(MODES, noise_like(64, 2), (1, 3, 8), plan=SHORT):
         assert tuned.steps == tuned.evaluations
         assert bool((grid_times(tuned.grid, tuned.steps, Linear()).diff() < 0).all())
         if tuned.steps > 1:
@@ -109,7 +109,7 @@ def test_an_exact_network_has_one_solver_through_every_path(name, monkeypatch):
     start, found = noise_like(64, 2, seed=2) * Clipped.share, []
     for way, x in ((path, start * (end.alpha + end.sigma)), (Clipped(), start)):
         denoiser = Denoiser(Exact(way), way, "x0")
-        (one,) = fit(denoiser, x, (4,), plan=SHORT, joint=5)
+        (one,) = fit_solver(denoiser, x, (4,), plan=SHORT, joint=5)
         found.append((nodes_of(one, way), np.concatenate(rows_of(one))))
         truth, _ = reference(denoiser, x, 100, {})
         off = (walked(one, denoiser, x) - truth).norm(dim=1)[1::2]  # of the starts that chose
@@ -123,7 +123,7 @@ def test_it_beats_every_usual_solver_and_generalises():
     """On starts that it never saw, against ten times as many Heun steps' own kind; also the table of mixtures."""
     start, fresh = noise_like(1024, 2), noise_like(500, 2, seed=7)
     truth, _ = reference(MODES, fresh, 200, {})
-    for tuned in fit(MODES, start):
+    for tuned in fit_solver(MODES, start):
         found = (walked(tuned, MODES, fresh) - truth).norm(dim=1)
         n = tuned.evaluations
         for sampler, grid, steps in (("unipc", "flow_power", n), ("heun", "quadratic", n // 2), ("ddim", "uniform", n)):
@@ -145,7 +145,7 @@ def test_reweighing_serves_the_typical_start():
 
 
 def test_gradients_help_where_evaluations_are_few():
-    plain, polished = (fit(MODES, noise_like(64, 2), (4,), plan=SHORT, joint=joint)[0] for joint in (0, 40))
+    plain, polished = (fit_solver(MODES, noise_like(64, 2), (4,), plan=SHORT, joint=joint)[0] for joint in (0, 40))
     assert polished.rms < 0.95 * plain.rms
 
 
@@ -169,7 +169,7 @@ def test_the_starts_that_choose_were_not_fitted(monkeypatch):
 def test_near_borders_are_the_starts_that_two_walks_part_on():
     oracle = mixture(Linear(), torch.tensor([[-1.0], [1.0]], dtype=torch.float64), 0.05)
     start = noise_like(512, 1)
-    few = solver._Flow(oracle, start, {"row": torch.arange(512)}).near_borders(Plan(512, 16, 48, 8, 1))
+    few = solver._Flow(oracle, start, {"row": torch.arange(512)}).near_borders(FitPlan(512, 16, 48, 8, 1))
     assert len(few.start) == 64
     assert float(few.start[48:].abs().max()) < float(start.abs().median()) / 2
     assert float(few.weight.sum()) == pytest.approx(512)
@@ -186,7 +186,7 @@ def test_a_solver_between_two_sets():
 
     denoiser = Denoiser(Straight(), Linear(), "velocity", gaussian_end=False).double()
     start = noise_like(64, 2)
-    for tuned in fit(denoiser, start, (2, 4), plan=SHORT):
+    for tuned in fit_solver(denoiser, start, (2, 4), plan=SHORT):
         expected = start - torch.tensor([2.0, -1.0])
         torch.testing.assert_close(walked(tuned, denoiser, start), expected, rtol=0, atol=1e-7)
 
@@ -203,7 +203,7 @@ def test_plans_cost_what_they_say(monkeypatch):
                 seen.append(len(x))
                 return MODES(x, t)
 
-        fit(Counting(), noise_like(row.pool, 2), plan=row)
+        fit_solver(Counting(), noise_like(row.pool, 2), plan=row)
         assert sum(seen) == row.cost(COUNTS)
     for dim in (1, 2, 63, LARGE, 784):
         most = MOST[dim >= LARGE]
@@ -276,7 +276,7 @@ def test_the_first_use_fits_and_keeps(run, tmp_path, monkeypatch):
         raise AssertionError("it was fitted again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(own_solver, "fit", never)
+        patched.setattr(own_solver, "fit_solver", never)
         assert trained.choice(steps="auto:6") == first
         with pytest.raises(AssertionError):
             trained.choice(steps="auto:7")
@@ -293,7 +293,7 @@ def test_the_first_use_fits_and_keeps(run, tmp_path, monkeypatch):
     # A file of the cache that holds another's is as good as none.
     (file,) = tmp_path.glob("solver-*")
     name = file.name.removesuffix(".safetensors")
-    cache.store(name, {}, tuned=write_tuned([replace(kept(trained, 6), weights="0" * 64, steps=3)]).decode())
+    cache.store(name, {}, tuned=write_tuned([replace(kept_solver(trained, 6), weights="0" * 64, steps=3)]).decode())
     assert trained.choice(steps="auto:6") == first
 
 
@@ -319,7 +319,7 @@ def test_killed_while_it_fits_the_run_is_whole_and_fits_next_time(run, tmp_path,
     (folder / "tuned.json").unlink()
     again = {"resume": True, "snapshots": 0, "checkpoints": 1, "progress": False}
     with monkeypatch.context() as patched:
-        patched.setattr(own_solver, "fit", killed)
+        patched.setattr(own_solver, "fit_solver", killed)
         with pytest.raises(KeyboardInterrupt, match="while a solver was fitted, after the last step; the run is whole"):
             train(RECIPE, folder, **again)
     trained = from_pretrained(folder)
@@ -344,9 +344,11 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
 
     def spy(denoiser, start, counts, *, cond, **_):
         seen.update(denoiser=denoiser, label=cond["label"])
-        return fit(denoiser, start, counts, plan=SHORT, cond={"label": cond["label"]}) if len(start) == 64 else ()
+        return (
+            fit_solver(denoiser, start, counts, plan=SHORT, cond={"label": cond["label"]}) if len(start) == 64 else ()
+        )
 
-    monkeypatch.setattr(own_solver, "fit", spy)
+    monkeypatch.setattr(own_solver, "fit_solver", spy)
     for_run(trained, (5,), guidance=2.0, interval=(0.1, 0.9), bound=3.0)
     assert seen["denoiser"].bound == 3
     guided = seen["denoiser"].denoiser
@@ -355,7 +357,7 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
     assert seen["label"].bincount().tolist() == [384, 384]
     for_run(trained, (5,))  # without guidance also for what is drawn without a label
     assert seen["label"].bincount().tolist() == [288, 288, 192]
-    names = [f"{kept.__name__}"]  # each way of asking has a place of its own in the cache
+    names = [f"{kept_solver.__name__}"]  # each way of asking has a place of its own in the cache
     monkeypatch.undo()
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
     label = torch.zeros(4, dtype=torch.int64)
@@ -368,7 +370,7 @@ def test_labels_guidance_and_bounds_are_fitted_with(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("start", "counts"), [(noise_like(7, 2), (5,)), (noise_like(64, 2), (5, 0))])
 def test_too_little_to_fit(start, counts):
     with pytest.raises(InputError, match="needs at least 8 starts and 1 evaluation"):
-        fit(MODES, start, counts, plan=SHORT)
+        fit_solver(MODES, start, counts, plan=SHORT)
 
 
 @pytest.mark.parametrize("steps", ["auto:0", "auto:21", "auto:100"])

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 from ebbtide import cli
-from ebbtide.data import save
+from ebbtide.data import save_points
 from ebbtide.errors import EbbtideError, InputError
 from ebbtide.exact.tuned import Tuned
 from ebbtide.interop.hub import download, push_to_hub
@@ -232,7 +232,7 @@ def away(tmp_path, monkeypatch):
 
 
 def table(folder, name):
-    save(folder / name, torch.randn(30, 2, generator=torch.Generator().manual_seed(0)))
+    save_points(folder / name, torch.randn(30, 2, generator=torch.Generator().manual_seed(0)))
     return str(folder / name)
 
 

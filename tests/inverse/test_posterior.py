@@ -15,7 +15,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import finite, gaussian, mixture
-from ebbtide.inverse.posterior import DPS, TMPD, Measurement, PiGDM, conjugate_gradients, masked, resampled
+from ebbtide.inverse.posterior import DPS, TMPD, NoisyMeasurement, PiGDM, conjugate_gradients, masked, resampled
 from ebbtide.samplers import sample, walk
 from problems import PATHS, exact, float64, last, noise_like
 
@@ -32,7 +32,7 @@ TIMES = [1e-3, 0.3, 0.9, 1.0, float64(0.4), float64(1e-3, 0.5, 1.0)]
 
 
 def measure(std=0.3, y=Y):
-    return Measurement(lambda x: x @ A.to(x).T, y, std)
+    return NoisyMeasurement(lambda x: x @ A.to(x).T, y, std)
 
 
 def prior(path):
@@ -160,7 +160,7 @@ def test_pigdm_is_bayes_for_isotropic_data(path, t, gradients):
 
 def test_pigdm_by_hand():
     """Linear, t = ½, N(0, 1), x = 1: x̂₀ = 1, r² = V = ½; y = 3, s² = ½: δ = ½ / (½ + ½) · 2 = 1, ε̂ = 1 - 1 = 0."""
-    m = Measurement(lambda x: x, float64(3.0)[:, None], math.sqrt(0.5))
+    m = NoisyMeasurement(lambda x: x, float64(3.0)[:, None], math.sqrt(0.5))
     for gradients in (True, False):
         wrapped = PiGDM(gaussian(Linear(), float64(0.0), 1.0), m, gradients=gradients)
         estimate = wrapped(torch.ones(1, 1, dtype=torch.float64), 0.5)
@@ -225,7 +225,7 @@ def test_dps_takes_a_nonlinear_operator():
     x, y = X.clone().requires_grad_(), float64(2.0)[:, None]
     squares = lambda x: x.square().sum(1, keepdim=True)
     (gradient,) = torch.autograd.grad((y - squares(prior(Linear())(x, 0.4).x0)).square().sum(), x)
-    gained = DPS(prior(Linear()), Measurement(squares, y, 0.7))(X, 0.4).noise - prior(Linear())(X, 0.4).noise
+    gained = DPS(prior(Linear()), NoisyMeasurement(squares, y, 0.7))(X, 0.4).noise - prior(Linear())(X, 0.4).noise
     torch.testing.assert_close(-gained / 0.4, -gradient / (2 * 0.49), rtol=1e-9, atol=1e-9)
 
 
@@ -246,7 +246,7 @@ def test_the_bias_of_dps_is_as_its_docstring_says():
     On any path with α(1) = 0, with u = α/√(α² + σ²): dx̃/du = (y - u x̃)/s² for x̃ = x/√(α² + σ²), so
     x₀ = e^{-1/2s²} (x̃₁ + y/s² ∫₀¹ e^{u²/2s²} du).
     """
-    m = Measurement(lambda x: x, torch.ones(1, 1, dtype=torch.float64), 0.5)
+    m = NoisyMeasurement(lambda x: x, torch.ones(1, 1, dtype=torch.float64), 0.5)
     end = last(walk("heun", DPS(gaussian(Linear(), float64(0.0), 1.0), m), float64(0, 1)[:, None], UNIFORM))
     u = (np.arange(10_000) + 0.5) / 10_000
     assert float(end[0]) == pytest.approx(4 * math.exp(-2) * np.exp(2 * u**2).mean(), abs=1e-3)
@@ -261,7 +261,7 @@ def test_the_bias_of_dps_is_as_its_docstring_says():
 def test_two_points_by_hand():
     """±1 seen at x_t = 0: x̂₀ = 0, V = 1. y = ½, s = 1: DPS says ½, TMPD ½/(1 + 1) = ¼; the truth is tanh ½ = 0.46."""
     two = finite(Linear(), float64(-1, 1)[:, None])
-    m = Measurement(lambda x: x, float64(0.5)[:, None], 1.0)
+    m = NoisyMeasurement(lambda x: x, float64(0.5)[:, None], 1.0)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     assert float(DPS(two, m)(zero, 0.5).x0) == pytest.approx(0.5)
     assert float(TMPD(two, m)(zero, 0.5).x0) == pytest.approx(0.25)
@@ -294,8 +294,8 @@ def test_y_of_any_shape():
     matrix = float64(0.5, 0.5, 0, 0, 0, 0, 0.5, 0.5).reshape(2, 4)
     y = float64(0.3, -0.2)
     for method in METHODS.values():
-        one = method(image, Measurement(lambda x: x.mean(2, keepdim=True), y.reshape(1, 2, 1), 0.2))(x, 0.5).x0
-        other = method(prior(path), Measurement(lambda x: x @ matrix.T, y[None], 0.2))(X, 0.5).x0
+        one = method(image, NoisyMeasurement(lambda x: x.mean(2, keepdim=True), y.reshape(1, 2, 1), 0.2))(x, 0.5).x0
+        other = method(prior(path), NoisyMeasurement(lambda x: x @ matrix.T, y[None], 0.2))(X, 0.5).x0
         torch.testing.assert_close(one.flatten(1), other, rtol=1e-9, atol=1e-9)
 
 

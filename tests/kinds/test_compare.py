@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from ebbtide.cli import main
-from ebbtide.data import DATASETS, save
+from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
 from ebbtide.kinds import KINDS, compare as comparing, kind_of
 from ebbtide.kinds.compare import METHODS, _shared, compare, save_metrics, summary
@@ -79,7 +79,7 @@ def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
     assert _shared("ebbtide compare --data /srv/jo=1/a.csv", PointRecipe()) == "ebbtide compare --data a.csv"
     hub = "ebbtide compare --data hf:user/mnist --steps 5"
     assert _shared(hub, ImageRecipe()) == hub
-    save(tmp_path / "own.csv", torch.randn(120, 2, generator=torch.Generator().manual_seed(0)))
+    save_points(tmp_path / "own.csv", torch.randn(120, 2, generator=torch.Generator().manual_seed(0)))
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     Image.new("L", (8, 8), 9).save(tmp_path / "b.png")
     for recipe in (PointRecipe(data=str(tmp_path / "own.csv")), ImageRecipe(data=str(tmp_path))):

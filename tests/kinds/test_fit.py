@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ebbtide
-from ebbtide.data import save
+from ebbtide.data import save_points
 from ebbtide.errors import InputError
 from ebbtide.recipes import flow, flow_images, flow_policy
 
@@ -18,7 +18,7 @@ FEW = flow(steps=8, batch=16, network="mlp:width=8,depth=2")
 
 
 def test_rows_in_memory_train_as_the_same_rows_of_a_file(tmp_path):
-    save(tmp_path / "table.npy", torch.from_numpy(TABLE), ())
+    save_points(tmp_path / "table.npy", torch.from_numpy(TABLE), ())
     here = ebbtide.fit(FEW, TABLE, **QUICK)
     there = ebbtide.fit(FEW, tmp_path / "table.npy", **QUICK)
     assert torch.equal(here.sample(20, seed=3), there.sample(20, seed=3))

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ebbtide.data.images import load, split
+from ebbtide.data.images import load_images, split_images
 from ebbtide.errors import InputError
 from ebbtide.metrics import EXTRACTORS, RealImages, kid, train_classifier
-from ebbtide.metrics.extractors import ClassifierNetwork, _shifted, suited
+from ebbtide.metrics.extractors import ClassifierNetwork, _shifted, suited_extractor
 
 
 def strokes(n, seed, size=8, channels=1):
@@ -129,7 +129,7 @@ def test_labels_that_cant_be_learnt(change, words):
 @pytest.mark.slow
 def test_digits_are_recognised():
     """At least 97 % of 360 held-out digits: 15 s on one core."""
-    training, held = split(load("digits"), 0.2)
+    training, held = split_images(load_images("digits"), 0.2)
     found = train_classifier(training.x, training.labels, 10, held.x, held.labels, seed=0)
     assert found.accuracy >= 0.97
 
@@ -143,10 +143,10 @@ def grey(size, channels=1, labelled=True):
 
 
 def test_the_extractor_follows_size_and_labels():
-    assert suited(grey(8)) == "classifier"
-    assert suited(grey(32, 3)) == "classifier"
-    assert suited(grey(8, labelled=False)) == "random"
-    assert suited(grey(64, 3)) == "efflite0"
+    assert suited_extractor(grey(8)) == "classifier"
+    assert suited_extractor(grey(32, 3)) == "classifier"
+    assert suited_extractor(grey(8, labelled=False)) == "random"
+    assert suited_extractor(grey(64, 3)) == "efflite0"
 
 
 def test_features_of_the_classifier_are_its_last_layer():

@@ -17,8 +17,8 @@ X = torch.zeros(5, 2)
         lambda: inputs.points(torch.tensor([[1.0, float("nan")]])),
         lambda: inputs.points(X, at_least=6),
         lambda: inputs.pair(X, torch.zeros(5, 3)),
-        lambda: inputs.mixture(X, torch.zeros(3, 3)),
-        lambda: inputs.mixture(X, torch.zeros(3, 2), std=0.0),
+        lambda: inputs.checked_mixture(X, torch.zeros(3, 3)),
+        lambda: inputs.checked_mixture(X, torch.zeros(3, 2), std=0.0),
     ],
 )
 def test_unusable_points_are_one_sentence(call):

@@ -62,7 +62,7 @@ def test_circles_have_radius_sigma_around_the_mean():
 
 
 def test_moments_and_schedules_name_every_path():
-    figure = forward.moments({"ddpm": DDPM(), "mine": Linear()})
+    figure = forward.path_moments({"ddpm": DDPM(), "mine": Linear()})
     assert "mine" in words(figure)
     mean = figure.axes[0].lines[1].get_ydata()
     assert mean[0] == 4
@@ -78,7 +78,7 @@ def drawn_at(ax, line, t):
 
 def test_moments_and_schedules_are_what_they_say():
     """By hand: the linear path at t = ¼ from 4, and DDPM, where α² + σ² = 1 at any time."""
-    mean, variance = forward.moments({"linear": Linear(), "ddpm": DDPM()}).axes
+    mean, variance = forward.path_moments({"linear": Linear(), "ddpm": DDPM()}).axes
     assert [drawn_at(ax, 0, 0.25) for ax in (mean, variance)] == pytest.approx([3, 1 / 16])
     assert (drawn_at(mean, 1, 0.25) / 4) ** 2 + drawn_at(variance, 1, 0.25) == pytest.approx(1)
     alpha, sigma, ratio = forward.schedules({"linear": Linear()}).axes

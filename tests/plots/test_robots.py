@@ -279,7 +279,7 @@ def test_scores_outside_0_1_are_refused(results, said):
 
 def test_latency_bars_end_at_the_median_and_name_the_gain():
     times = {"256 tokens": {"recomputed": (120, 130), "cached": (20.0, 22)}, "768 tokens": {"recomputed": (300, 310)}}
-    figure = robots.latency(times, reference=("the paper, 73 ms", 73))
+    figure = robots.latency_bars(times, reference=("the paper, 73 ms", 73))
     (ax,) = figure.axes
     assert [bar.get_width() for bar in ax.patches] == [120, 20, 300]
     assert [to_rgb(bar.get_facecolor()[:3]) for bar in ax.patches] == [
@@ -295,14 +295,14 @@ def test_latency_bars_end_at_the_median_and_name_the_gain():
     assert top == sorted(top)  # down the page: the axis is inverted
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     inside(figure)
-    slower = robots.latency({"a": {"x": (10, 10), "y": (25, 30)}})
+    slower = robots.latency_bars({"a": {"x": (10, 10), "y": (25, 30)}})
     assert "25 ms  (2.5 × slower)" in words(slower)
 
 
 @pytest.mark.parametrize("times", [{}, {"a": {}}, {"a": {"b": (0, 1)}}, {"a": {"b": (2, 1)}}])
 def test_times_without_sense_are_refused(times):
     with pytest.raises(InputError):
-        robots.latency(times)
+        robots.latency_bars(times)
 
 
 def test_a_label_with_both_methods_or_none_has_a_colour_of_its_own():

@@ -53,7 +53,7 @@ def test_limits_around_points_hold_them_even_where_all_are_equal():
 @pytest.mark.parametrize("wrong", [np.zeros((0, 2)), np.zeros((3, 2, 2)), np.full((3, 2), np.nan)])
 def test_points_that_cannot_be_drawn_are_refused(wrong):
     with pytest.raises(InputError, match="samples"):
-        style.points(wrong, "samples")
+        style.checked_points(wrong, "samples")
 
 
 def test_the_outline_holds_95_percent_of_a_gaussian():

@@ -3,7 +3,7 @@ import pytest
 
 from ebbtide.errors import EbbtideError
 from ebbtide.robots import demonstrations
-from ebbtide.robots.demonstrations import LEFT, RIGHT, SCRIPTS, along, collect, demonstrate, end, joints, start
+from ebbtide.robots.demonstrations import LEFT, RIGHT, SCRIPTS, along, collect, demonstrate, end, joints, start_pose
 from ebbtide.robots.simulators import make
 
 every = pytest.mark.parametrize("name", SCRIPTS)
@@ -41,7 +41,7 @@ def test_joints_bring_the_hand_there(simulators, side, pose):
 @pytest.mark.parametrize("side", [LEFT, RIGHT])
 def test_start_is_where_episodes_begin(simulators, side):
     state = simulators["aloha-insertion"].reset(0)["state"]
-    np.testing.assert_allclose(joints(side, np.array(start(side))), state[:7], atol=2e-3)
+    np.testing.assert_allclose(joints(side, np.array(start_pose(side))), state[:7], atol=2e-3)
 
 
 def test_out_of_reach_the_arm_stretches():

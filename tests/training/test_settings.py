@@ -5,13 +5,13 @@ import torch
 
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import InputError
-from ebbtide.training.settings import fingerprint, how, same
+from ebbtide.training.settings import data_fingerprint, how, same
 
 
 def test_data_is_itself_and_nothing_else():
     """Another machine's last bits are no other data; a value moved, two rows swapped, or a type is."""
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    of = lambda x, labels=None: fingerprint(TensorData(x, labels))
+    of = lambda x, labels=None: data_fingerprint(TensorData(x, labels))
     assert same(of(x), of(x * (1 + 1e-7)))
     for other in (x.flip(0), x[:49], torch.cat([x, x[:1]]), x.reshape(75, 2), x.index_fill(0, torch.tensor(7), 0.5)):
         assert not same(of(x), of(other))

@@ -12,7 +12,7 @@ import torch
 
 from ebbtide.core.guidance import Bounded, ClassifierFree
 from ebbtide.core.randomness import Draws
-from ebbtide.data import DATASETS, save
+from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
 from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
 from ebbtide.kinds.runs import from_pretrained
@@ -342,7 +342,7 @@ def test_starting_points_of_a_second_set_are_its_own_and_continue_across_blocks(
 def test_starting_points_from_a_file_are_its_rows(tmp_path):
     table = tmp_path / "start.csv"
     rows = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
-    save(table, rows)
+    save_points(table, rows)
     trained = run(tiny("two sets", source=str(table)), tmp_path / "run")
     draw = lambda n, first=0, seed=1: next(trained.trajectory(n, seed=seed, first=first))[1]
     whole = draw(25)
@@ -473,7 +473,7 @@ def uneven(tmp_path, counts=(5, 190, 0, 15)) -> str:
     """An .npz of points around their label, whose classes are not equally frequent."""
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     x = 10.0 * labels[:, None] + torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
-    save(tmp_path / "uneven.npz", x, labels=labels)
+    save_points(tmp_path / "uneven.npz", x, labels=labels)
     return str(tmp_path / "uneven.npz")
 
 

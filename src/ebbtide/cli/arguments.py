@@ -104,7 +104,7 @@ def _sentence(event: Any, see: str, options: Sequence[str]) -> str:
             count = event.argument.lowered.nargs
             return f"{name} needs {'a value' if count == 1 else f'{count} values'}; {see}"
         case "InvalidChoice":
-            return f"{name} must be one of {', '.join(event.choices)}; got {event.value}."
+            return f"{name} must be one of {', '.join(map(repr, event.choices))}; got {event.value!r}."
         case "UnrecognizedArgs":
             item = next((token for token in event.tokens if token.startswith("-")), event.tokens[0])
             if not item.startswith("-"):

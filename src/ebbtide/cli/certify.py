@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ..core.paths import PATHS
-    from ..exact.certify import SPECS, certify, to_json
+    from ..exact.certify import SPECS, certify, checks_to_json
 
     torch.set_num_threads(1)
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> None:
     if args.json:
         from ..files import write_file
 
-        write_file(out, (to_json(results) + "\n").encode())
+        write_file(out, (checks_to_json(results) + "\n").encode())
     if failed:
         raise CertificationError(f"{failed} of {len(wanted) * len(paths)} certificates failed; see the lines above.")
     for spec, checks in results.items():

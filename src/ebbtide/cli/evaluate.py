@@ -118,7 +118,7 @@ def _policy(
     """Results of a policy in its simulator and against recorded actions, as far as available; and the options."""
     from ..kinds.robots import data, driving
 
-    recipe = data.recipe_of(trained)
+    recipe = data.policy_recipe(trained)
     ignored = [
         *given(drawing, *_LABELLED),
         *["--precision bf16"] * (drawing.precision == "bf16"),

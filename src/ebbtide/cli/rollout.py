@@ -58,14 +58,14 @@ def run(argv: Sequence[str]) -> None:
     if path.exists() and not (args.overwrite or ours):
         raise InputError(f"{path} exists; pass --overwrite to replace it.")
     from ..kinds.robots import driving
-    from ..kinds.robots.data import recipe_of
+    from ..kinds.robots.data import policy_recipe
     from ..plots.video import write_video
     from ..robots.rollout import rollout
     from ..samplers import SAMPLERS
 
     trained = opened(args.run, **vars(args.built))
     place = driving.Place.of(trained, args.driving.place)
-    how = args.driving.how(recipe_of(trained))
+    how = args.driving.how(policy_recipe(trained))
     sampler = typed(SAMPLERS, args.sampler)
     policy = driving.policy(trained, seed=args.seed, sampler=sampler, steps=number_or_auto(args.steps), **how)
     threads(0, trained.denoiser)

@@ -86,7 +86,10 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     real = load(args.data, 4000, 0)
     yield "point_1d", forward.point_mass(path, name)
     yield "point_2d", forward.point_mass_plane(path, name)
-    yield "moments", forward.moments({name: path} if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()})
+    yield (
+        "moments",
+        forward.path_moments({name: path} if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()}),
+    )
     yield "schedules", forward.schedules()
     yield "ddpm_tables", forward.ddpm_tables()
     labels = None if real.labels is None else real.labels[:4000].numpy()
@@ -123,10 +126,10 @@ def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     import torch
 
     from ..core.randomness import generator
-    from ..data.images import load
+    from ..data.images import load_images
     from ..plots.images import grid
 
-    data = load(args.data, size=args.size, label=args.label)
+    data = load_images(args.data, size=args.size, label=args.label)
     order = torch.randperm(len(data.x), generator=generator(args.seed, "show"))
     title = f"{len(data.x):,} pictures of {' × '.join(map(str, data.x.shape[1:]))}"
     if data.labels is None:

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..losses.denoise import denoise
 from ..specs import bind, parse, require
 from .paths import Batch, Path, Scales, Time
-from .targets import TARGETS, Estimate, decode, encode
+from .targets import TARGETS, Estimate, from_target, to_target
 
 
 @runtime_checkable
@@ -72,7 +72,7 @@ class Denoiser(nn.Module):
 
     def encode(self, c: Scales, x0: Batch, noise: Batch) -> Batch:
         """y = a x₀ + b ε: what the network should say."""
-        return encode(self.row, c, x0, noise)
+        return to_target(self.row, c, x0, noise)
 
     def output(self, c: Scales, x_t: Batch, **cond: Any) -> Batch:
         """The network's raw output ŷ for what its target shows it of x_t and t."""
@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
         c = self.path.at(t, x_t)
         asked = c if self.t_max == 1 else self._within(c, x_t)
         try:
-            estimate = decode(self.row, asked, x_t, self.output(asked, x_t, **cond))
+            estimate = from_target(self.row, asked, x_t, self.output(asked, x_t, **cond))
         except ZeroDivisionError:
             raise InputError(f"At t = {c.t:g} the target {self.target!r} leaves x₀ or the noise unknown.") from None
         return estimate if asked is c else self._moved(estimate, x_t, c, asked)

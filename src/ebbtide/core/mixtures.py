@@ -21,14 +21,16 @@ class Table(NamedTuple):
 
 
 @cache
-def stored() -> dict[int, Table]:
+def stored_tables() -> dict[int, Table]:
     """All tables, by their number of steps."""
     tables = json.loads((files(__package__) / "mixtures.json").read_text(encoding="utf-8"))
-    return {int(steps): Table(**table) for steps, table in tables.items()}
+    return {int(steps): Table(**table_of) for steps, table_of in tables.items()}
 
 
-def table(steps: int) -> Table:
+def table_of(steps: int) -> Table:
     """The table for this number of steps; InputError lists those that exist."""
-    if (found := stored().get(steps)) is None:
-        raise InputError(f"mixtures: there are tables of {min(stored())} to {max(stored())} steps; got {steps}.")
+    if (found := stored_tables().get(steps)) is None:
+        raise InputError(
+            f"mixtures: there are tables of {min(stored_tables())} to {max(stored_tables())} steps; got {steps}."
+        )
     return found

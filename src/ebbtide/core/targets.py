@@ -152,13 +152,13 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def encode(target: Callable[[Scales], Coefficients], c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
+def to_target(target: Callable[[Scales], Coefficients], c: Scales, x0: Tensor, noise: Tensor) -> Tensor:
     """y = a x₀ + b ε."""
     a, b = target(c)
     return _combine(a, x0, b, noise)
 
 
-def decode(target: Callable[[Scales], Coefficients], c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
+def from_target(target: Callable[[Scales], Coefficients], c: Scales, x_t: Tensor, y: Tensor) -> Estimate:
     """Solve {α x₀ + σ ε = x_t, a x₀ + b ε = y}: x₀ = (b x_t - σ y) / d, ε = (α y - a x_t) / d."""
     a, b = target(c)
     d = c.alpha * b - c.sigma * a

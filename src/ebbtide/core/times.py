@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..specs import bind, require
-from .mixtures import stored
+from .mixtures import stored_tables
 from .paths import DDPM, Path
 
 GridTimes = Float[Tensor, " n_plus_1"]  # falling times, in float64
@@ -156,7 +156,7 @@ def of_mixtures(steps: int, path: Path) -> GridTimes:
 
     Beyond the largest table, which has no weights then, its nodes interpolated.
     """
-    known = stored()
+    known = stored_tables()
     nodes = known[min(steps, max(known))].nodes
     places = torch.arange(steps + 1, dtype=torch.float64) / steps * (len(nodes) - 1)
     before = places.floor().clamp(max=len(nodes) - 2).long()

@@ -5,8 +5,8 @@ network's (`normalise.py`).
 
 from ..codecs.columns import IDENTITY, Pixels, Quantiles, Standardise, Transform, transform_from_config, within_float32
 from .episodes import Episodes, Observation, Windows
-from .files import read, save
-from .points import DATASETS, Modes, PointSet, along, load, mixture
+from .files import read, save_points
+from .points import DATASETS, Modes, PointSet, along_curve, gaussian_modes, load
 from .table import Points
 
 __all__ = [
@@ -22,11 +22,11 @@ __all__ = [
     "Standardise",
     "Transform",
     "Windows",
-    "along",
+    "along_curve",
+    "gaussian_modes",
     "load",
-    "mixture",
     "read",
-    "save",
+    "save_points",
     "transform_from_config",
     "within_float32",
 ]

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..files import writing
 from ..memory import room
 from ..specs import listed
-from .split import LABELS, beside, part_of, parts
+from .split import LABELS, beside, named_parts, part_of
 from .table import Points
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
@@ -58,7 +58,7 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
-def save(
+def save_points(
     path: str | os.PathLike[str],
     x: Float[Tensor, "n d"],
     columns: Sequence[str] = (),
@@ -305,7 +305,7 @@ def _read_npz(path: Path, label: str | None) -> Points:
     archive = npz(path)
     tables = {name: part_of(name)[1] for name, array in archive.items() if array.ndim == 2}
     likely = [name for name, rest in tables.items() if (rest == "x" if "x" in archive else rest not in LABELS)]
-    found = parts({name: len(archive[name]) for name in likely}, str(path), "rows")
+    found = named_parts({name: len(archive[name]) for name in likely}, str(path), "rows")
     if found and found[1]:
         return _in_parts(path, archive, *found, label)
     if label is not None and label not in archive:

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..cache import fingerprint
 from ..errors import InputError, printable
 from .gather import Found, Source
-from .pictures import read
-from .split import part_of, parts
+from .pictures import read_picture
+from .split import named_parts, part_of
 
 # By their endings; what remains is tried, whatever its name.
 _NOT_PICTURES = frozenset(
@@ -27,7 +27,7 @@ _NOT_PICTURES = frozenset(
 _NO_PICTURES = frozenset({"__macosx", "license", "licence", "copying", "readme", "notice", "makefile", "checksums"})
 
 
-def read_folder(folder: Path, label: str) -> Found:
+def find_pictures(folder: Path, label: str) -> Found:
     """Every file below a folder that isn't hidden or plainly something else, sorted by name, held-out parts last."""
     if label not in ("", "folder"):
         raise InputError(f"label of a folder of pictures must be 'folder' or nothing; got {label!r}.")
@@ -43,7 +43,7 @@ def read_folder(folder: Path, label: str) -> Found:
         raise InputError(f"{folder}: label 'folder' needs each picture in a sub-folder, and {loose} is in none.")
     source = Source(
         len(files),
-        lambda i, *how: read(where / names[i], *how),
+        lambda i, *how: read_picture(where / names[i], *how),
         lambda i: printable(names[i]),
         printable(str(where)),
         fingerprint(files),
@@ -61,7 +61,9 @@ def _in_parts(paths: Sequence[list[str]], where: str) -> tuple[list[int], int, l
     train, held, folders = list(range(len(paths))), list[int](), [path[:-1] for path in paths]
     for depth in range(max(1, min(map(len, paths), default=1) - 1)):
         groups = [path[depth] if path[depth + 1 :] else "." for path in paths]
-        found = None if depth and not all(part_of(group)[0] for group in groups) else parts(Counter(groups), where)
+        found = (
+            None if depth and not all(part_of(group)[0] for group in groups) else named_parts(Counter(groups), where)
+        )
         if found:
             train, held = ([i for i, group in enumerate(groups) if group in names] for names in found)
             above = 0 if len({tuple(path[:depth]) for path in paths}) == 1 else depth

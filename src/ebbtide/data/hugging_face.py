@@ -13,8 +13,8 @@ from ..memory import room
 from ..specs import listed
 from .gather import Found, Source
 from .levels import Decoded
-from .pictures import BadPicture, read
-from .split import parts
+from .pictures import BadPicture, read_picture
+from .split import named_parts
 
 _LABEL = 100  # bytes of one, and of what is kept of its row
 
@@ -37,7 +37,7 @@ def read_hub(data: str, label: str) -> Found:
         raise InputError(f"{data} can't be loaded: {reason}.") from error
 
     splits = held if isinstance(held, dict) else {"train": held}
-    found = parts({name: len(part) for name, part in splits.items()}, data)
+    found = named_parts({name: len(part) for name, part in splits.items()}, data)
     if not found and len(splits) > 1:
         raise InputError(f"{data} has no part to train on; it has {listed(splits)}.")
     train, held_out = found or ([*splits], [])
@@ -72,6 +72,6 @@ def _rows(data: str, every: Sequence[Any], column: str, state: str) -> Source:
         held = part[i - ends[k] + len(part)][column] or {}
         if held.get("bytes") is None and not held.get("path"):
             raise BadPicture("is missing")
-        return read(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
+        return read_picture(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
 
     return Source(ends[-1], picture, lambda i: f"row {i + 1}", data, state)

@@ -14,13 +14,13 @@ from ..formats import is_idx
 from ..memory import COPIES, room
 from ..specs import listed
 from .gather import Found, joined
-from .split import part_of, parts
+from .split import named_parts, part_of
 
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _NAME = re.compile(r"(.*)images([.-])idx3-ubyte(?:\.gz)?")
 
 
-def read(path: Path, label: str) -> Found:
+def read_idx(path: Path, label: str) -> Found:
     """One file of pictures and, if it is there, that of their labels."""
     if label:
         raise InputError(f"label names an array or column; {path} has its labels in a file beside it. Got {label!r}.")
@@ -37,15 +37,15 @@ def read(path: Path, label: str) -> Found:
     return Found(images[..., None])
 
 
-def read_folder(folder: Path, label: str) -> Found:
+def find_idx(folder: Path, label: str) -> Found:
     """The training part and, if there are such, the held-out parts behind it."""
     files = find(folder)
     if len(files) == 1:
-        return read(next(iter(files.values())), label)
+        return read_idx(next(iter(files.values())), label)
     found = None
     if len({part_of(name)[0] for name in files}) == len(files):
-        every = {name: read(file, label) for name, file in files.items()}
-        found = parts({name: len(np.asarray(part.pictures)) for name, part in every.items()}, str(folder))
+        every = {name: read_idx(file, label) for name, file in files.items()}
+        found = named_parts({name: len(np.asarray(part.pictures)) for name, part in every.items()}, str(folder))
     if not found:
         raise InputError(f"{folder} holds several sets, {listed(sorted(files))}; name one of its files.")
     train, held = ([every[name] for name in names] for names in found)

@@ -26,7 +26,7 @@ from .files import in_order, label_array
 from .gather import Found, Source, gather, joined
 from .levels import Decoded, Levels
 from .pictures import shape, transparent
-from .split import beside, held_out, part_of, parts
+from .split import beside, held_out, named_parts, part_of
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 LARGEST = 8192  # pixels a side
@@ -49,7 +49,7 @@ class Images:
     levels: Levels | None = None
 
 
-def load(
+def load_images(
     data: str,
     *,
     size: int = 0,
@@ -97,7 +97,7 @@ def as_images(
     cache: bool = True,
     progress: bool = True,
 ) -> Images:
-    """The found images as Images of one size; `data` is their name in errors, the rest as in `load`."""
+    """The found images as Images of one size; `data` is their name in errors, the rest as in `load_images`."""
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape
@@ -114,7 +114,7 @@ def as_images(
     return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels)
 
 
-def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
+def split_images(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
     """(training part, held-out part), each in the set's order.
 
     If the set has its own test part, that is held out, whatever `share`; else what `held_out` draws.
@@ -128,7 +128,8 @@ def split(images: Images, share: float, seed: int = 0, *, keep_classes: bool = F
 def labelled(images: Images, where: str) -> Images:
     """The images that a conditional network can use: of the held-out parts those with labels, with a message.
 
-    InputError for a picture of the training part without one. Where no held-out picture is left, `split` draws some.
+    InputError for a picture of the training part without one. Where no held-out picture is left, `split_images` draws
+    some.
     """
     if images.labels is None or not bool((bare := images.labels < 0).any()):
         return images
@@ -166,7 +167,7 @@ def _find(data: str, label: str) -> Found:
     _check("data", data, ACCEPTED, data != "")  # which Path takes for the current folder
     try:
         if path.is_dir():
-            return idx.read_folder(path, label) if idx.find(path) else folder.read_folder(path, label)
+            return idx.find_idx(path, label) if idx.find(path) else folder.find_pictures(path, label)
         if not path.exists():
             raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist.")
         if not path.is_file():
@@ -174,7 +175,7 @@ def _find(data: str, label: str) -> Found:
         if path.suffix.lower() == ".npz" or arrays(path):
             return _npz(path, label)
         if idx.matches(path):
-            return idx.read(path, label)
+            return idx.read_idx(path, label)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
     raise InputError(f"data must be {ACCEPTED}; {data!r} is another kind of file.")
@@ -234,7 +235,7 @@ def _npz(path: Path, label: str) -> Found:
     held = npz(path)
     pictures = [name for name, array in held.items() if array.pictures]
     likely = [name for name in pictures if part_of(name)[1] in _PICTURES] or pictures
-    found = parts({name: len(held[name]) for name in likely}, str(path))
+    found = named_parts({name: len(held[name]) for name in likely}, str(path))
     name = next((name for name in ("images", *likely) if name in held), None)
     if name is None:
         raise InputError(f"{path} has no array 'images', nor one like pictures in uint8; it has {listed(held)}.")

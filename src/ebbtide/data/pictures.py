@@ -63,7 +63,7 @@ class BadPicture(Exception):
         self.passing = passing
 
 
-def read(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
+def read_picture(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
     """A file or its bytes as an array; BadPicture gives the reason why not. For `size` and `channels` see `shape`.
 
     levels: those of the set, for a picture of more than 8 bits; without them it is scaled by its own.

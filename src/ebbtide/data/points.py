@@ -69,7 +69,7 @@ def load(spec: str, n: int, seed: int, label: str | None = None) -> Points:
     return Points(x, labels, columns=("x", "y", "z")[: data.dim], classes=data.classes)
 
 
-def mixture(
+def gaussian_modes(
     means: Sequence[Sequence[float]],
     std: float,
     *,
@@ -92,7 +92,7 @@ def mixture(
     return PointSet(sample, about, limits, classes, log_density, Modes(mu, std), dim=d)
 
 
-def along(
+def along_curve(
     curve: Curve, std: float, *, about: str, limits: tuple[float, float], classes: tuple[str, ...] = ()
 ) -> PointSet:
     """x = curve(u, label) + std ε with u ~ U(0, 1): one curve, or one per class, all equally likely."""
@@ -200,34 +200,34 @@ def _integers(high: int, n: int, g: Generator) -> Tensor:
 
 
 DATASETS: dict[str, PointSet] = {
-    "three_gaussians": mixture(
+    "three_gaussians": gaussian_modes(
         [(2.0, 2.0), (-2.0, 2.0), (0.0, -2.0)],
         std=0.3,
         about="three round clusters at (2, 2), (-2, 2) and (0, -2), std 0.3",
         limits=(-3.5, 3.5),
         classes=("right", "left", "bottom"),
     ),
-    "eight_gaussians": mixture(
+    "eight_gaussians": gaussian_modes(
         [(2 * math.cos(k * math.pi / 4), 2 * math.sin(k * math.pi / 4)) for k in range(8)],
         std=0.2,
         about="eight round clusters on a circle of radius 2, std 0.2",
         limits=(-3.0, 3.0),
         classes=("E", "NE", "N", "NW", "W", "SW", "S", "SE"),
     ),
-    "two_moons": along(
+    "two_moons": along_curve(
         _moons,
         std=0.1,
         about="two interleaved half circles of radius 2, noise 0.1",
         limits=(-3.5, 3.5),
         classes=("upper", "lower"),
     ),
-    "swiss_roll": along(
+    "swiss_roll": along_curve(
         _roll,
         std=0.03,
         about="one and a half turns of a spiral, radius 0.31 to 0.94, noise 0.03",
         limits=(-1.25, 1.25),
     ),
-    "two_spirals": along(
+    "two_spirals": along_curve(
         _spirals,
         std=0.06,
         about="two intertwined spirals of radius 1, noise 0.06",
@@ -248,7 +248,7 @@ DATASETS: dict[str, PointSet] = {
         log_density=_pinwheel_log_density,
     ),
     "rings": replace(
-        along(
+        along_curve(
             _rings,
             std=_RING_STD,
             about="three circles of radius 1, 2 and 3, noise 0.1",

@@ -29,7 +29,7 @@ from ..errors import EbbtideError
 from ..metrics import sliced_w2
 from ..samplers import SAMPLERS, Facts, Stepper, facts, walk
 from ..specs import bind
-from .fit import Plan, fit
+from .fit import FitPlan, fit_solver
 from .oracle import Gaussian, Mixture, gaussian, mixture
 from .tune import rms, steps_within
 
@@ -170,7 +170,7 @@ def _whole(path: Path, n: int) -> Tensor:
 # -- the checks -------------------------------------------------------------------------------------------------------
 
 
-def orders(sampler: str | Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
+def convergence(sampler: str | Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
     """The order p of O(hᵖ), from the errors at the last two of STEPS, on an even and an uneven grid."""
     denoiser = smooth(path)
     for kind in ("even", "uneven"):
@@ -320,7 +320,7 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
     """On N(m, C) with two different variances a fitted table misses with 2 evaluations and is exact with 3."""
     denoiser = gaussian(path, torch.tensor([0.7, -0.3], dtype=torch.float64), torch.tensor([1.2, 0.3]).double().diag())
     x = path.prior(starts(modes(path), 64) / path.along([1.0])[0].sigma)
-    for found in fit(denoiser, x[:32], (2, 3), plan=Plan(32, 0, 32, 400, 2)):
+    for found in fit_solver(denoiser, x[:32], (2, 3), plan=FitPlan(32, 0, 32, 400, 2)):
         error = walked(found.sampler, denoiser, x[32:], grid_times(found.grid, found.steps, path))
         worst = float((error - denoiser.flow(x[32:], 1.0, 0.0)).abs().max())
         label, exact = f"fitted to 2 variances, {found.steps} evaluations", found.steps > 2
@@ -345,7 +345,7 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
                 yield from moments(sampler, path, name, own)
                 yield from distances(sampler, path, name)
             else:
-                yield from orders(sampler, path, name, own)
+                yield from convergence(sampler, path, name, own)
                 yield from end_points(sampler, path, name)
             if isinstance(what, str):
                 yield from equivalents(what, path, name)
@@ -359,7 +359,7 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
             yield Check(name, "runs", math.nan, "no error", False, f"{type(error).__name__}: {error}")
 
 
-def to_json(results: dict[str, list[Check]]) -> str:
+def checks_to_json(results: dict[str, list[Check]]) -> str:
     """Every check of every sampler; NaN is null."""
     rows = {
         spec: [{k: None if v != v else v for k, v in asdict(check).items()} for check in checks]

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core.denoiser import DenoiserLike
-from ..core.mixtures import stored
+from ..core.mixtures import stored_tables
 from ..core.paths import Path, Scales
 from ..core.times import from_flow, shifted_power
 from ..errors import DivergedError, InputError
@@ -56,7 +56,7 @@ EXPONENTS, SHIFTS = (1.3, 1.6, 1.0, 2.0), (0.8, 1.5, 0.4)
 SHAPES = [(e, k) for e, k in sorted(product(EXPONENTS, SHIFTS), key=lambda s: (SHIFTS.index(s[1]) // 2, s))]
 
 
-class Plan(NamedTuple):
+class FitPlan(NamedTuple):
     """The size of a fit. Of `pool` starts, the `border` on which two coarse walks differ most are fitted with weight
     one each; `others`, drawn at random, represent the rest.
     """
@@ -83,28 +83,28 @@ class Plan(NamedTuple):
 
 
 PLANS = (
-    Plan(768, 32, 96, 37, 12),
-    Plan(512, 16, 64, 36, 9),
-    Plan(256, 8, 40, 32, 7),
-    Plan(64, 0, 64, 19, 3),
-    Plan(32, 0, 32, 28, 6),
-    Plan(24, 0, 24, 20, 4),
+    FitPlan(768, 32, 96, 37, 12),
+    FitPlan(512, 16, 64, 36, 9),
+    FitPlan(256, 8, 40, 32, 7),
+    FitPlan(64, 0, 64, 19, 3),
+    FitPlan(32, 0, 32, 28, 6),
+    FitPlan(24, 0, 24, 20, 4),
 )
 FEW_PICTURES = PLANS[4]
 
 
-def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> Plan | None:
+def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> FitPlan | None:
     """The largest fit within a budget of evaluations, for samples of `dim` numbers at most MOST; None if none fits."""
     budget = min(budget, MOST[dim >= LARGE])
     return next((row for row in PLANS if row.suits(dim, counts) and row.cost(counts) <= budget), None)
 
 
-def fit(
+def fit_solver(
     denoiser: DenoiserLike,
     start: Float[Tensor, " n *d"],
     counts: Sequence[int] = COUNTS,
     *,
-    plan: Plan = PLANS[0],
+    plan: FitPlan = PLANS[0],
     joint: int = 0,
     progress: Callable[[float], None] = lambda share: None,
     cond: Mapping[str, Any] = MappingProxyType({}),
@@ -132,7 +132,7 @@ def fit(
 def _fitted(flow: "_Flow", fine: "_Reference", error: float, count: int, shapes: int, joint: int) -> Tuned:
     """The best of all shapes, plain and reweighed, and of two unfitted tables; then moved by gradients."""
     found = [pair for group in flow.groups(count, SHAPES[:shapes]) for pair in flow.tables(fine, *group)]
-    others = [flow.classic(count), *([flow.known(count)] if count in stored() else [])]
+    others = [flow.classic(count), *([flow.known(count)] if count in stored_tables() else [])]
     found += [(table, flow.end(table)) for table in others]
     score, table, end = min(((flow.judge(end, fine), table, end) for table, end in found), key=lambda row: row[0])
     if not math.isfinite(score):
@@ -204,7 +204,7 @@ class _Flow:
 
     def known(self, count: int) -> _Table:
         """The stored table of mixtures, from this path's first τ."""
-        nodes, rows = stored()[count]
+        nodes, rows = stored_tables()[count]
         return _Table(self.first * torch.tensor(nodes, dtype=torch.float64), rows)
 
     def classic(self, count: int) -> _Table:
@@ -248,7 +248,7 @@ class _Flow:
             *_, y = self.walk(table)
         return y
 
-    def near_borders(self, plan: Plan) -> "_Flow":
+    def near_borders(self, plan: FitPlan) -> "_Flow":
         """A subset of the starts, most of them near a border between modes, where the largest errors occur."""
         ends = [self.end(self.known(count)) for count in COUNTS[:2]]
         order = (ends[0] - ends[1]).norm(dim=1).argsort(descending=True, stable=True)

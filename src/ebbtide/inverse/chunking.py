@@ -18,7 +18,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.paths import Number, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
-from .posterior import LinearMap, Measurement, Posterior, conjugate_gradients
+from .posterior import LinearMap, NoisyMeasurement, Posterior, conjugate_gradients
 
 
 class Previous(NamedTuple):
@@ -105,4 +105,4 @@ def _strength(c: Scales, beta: float) -> Number:
 
 def real_time(denoiser: DenoiserLike, previous: Previous, *, beta: float = 5.0, solve: int = 0) -> RealTime:
     """The denoiser of chunks that continue the previous one, which is given in the network's units."""
-    return RealTime(denoiser, Measurement(lambda x: x, previous.actions), previous.weights, beta, solve)
+    return RealTime(denoiser, NoisyMeasurement(lambda x: x, previous.actions), previous.weights, beta, solve)

@@ -38,7 +38,7 @@ LinearMap = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Measurement:
+class NoisyMeasurement:
     """y = A x₀ + s n, n ~ N(0, I).
 
     operator: A, a linear function of (b, *d) to (b, *m), sample by sample; its transpose comes from autograd. An offset
@@ -74,14 +74,14 @@ class Measurement:
         return pulled
 
 
-def masked(known: Float[Tensor, " #b *d"], mask: Bool[Tensor, "..."], std: float = 0.0) -> Measurement:
+def masked(known: Float[Tensor, " #b *d"], mask: Bool[Tensor, "..."], std: float = 0.0) -> NoisyMeasurement:
     """Inpainting: A selects the elements where `mask` is true, the same for all samples; `known` matters only there."""
     if boolean(mask, "masked").shape != known.shape[1:] or not bool(mask.any()):
         raise InputError(
             f"A mask needs the shape of one sample, {tuple(known.shape[1:])}, and something known; "
             f"got shape {tuple(mask.shape)} with {int(mask.sum())} known."
         )
-    return Measurement(lambda x: x[:, mask], known[:, mask], std)
+    return NoisyMeasurement(lambda x: x[:, mask], known[:, mask], std)
 
 
 def conjugate_gradients(
@@ -116,7 +116,7 @@ class Posterior(Wrapper, ABC):
     """δ = V Aᵀ u, with the method's own u: see the top of this file."""
 
     denoiser: DenoiserLike
-    measurement: Measurement
+    measurement: NoisyMeasurement
 
     def __post_init__(self) -> None:
         if not self.denoiser.gaussian_end:
@@ -149,7 +149,7 @@ class Posterior(Wrapper, ABC):
         with torch.no_grad():
             x0, noise = estimate if near is t else self.denoiser(x_t, t, **cond)
             u = self.weigh(self.measurement.residual(x0), there, x0, covariance)
-            return shifted(x0.detach(), noise.detach(), covariance(u), c)
+            return moved(x0.detach(), noise.detach(), covariance(u), c)
 
     @cached_property
     def _last(self) -> float:
@@ -167,7 +167,7 @@ class Posterior(Wrapper, ABC):
         return self._last if t > self._last else t
 
 
-def shifted(x0: Tensor, noise: Tensor, delta: Tensor, c: Scales) -> Estimate:
+def moved(x0: Tensor, noise: Tensor, delta: Tensor, c: Scales) -> Estimate:
     """x̂₀ + δ, ε̂ - α/σ δ: x_t stays α x̂₀ + σ ε̂. δ is of order σ², so that σ = 0 only needs a floor."""
     floor = 1e-30
     sigma: Number = c.sigma.clamp(min=floor) if isinstance(c.sigma, Tensor) else max(c.sigma, floor)
@@ -234,7 +234,7 @@ class PiGDM(Posterior):
         with torch.no_grad():
             c, (x0, noise) = self.path.at(t, x_t), self.denoiser(x_t, t, **cond)
             u = self.weigh(self.measurement.residual(x0), c, x0, lambda u: u)
-            return shifted(x0, noise, self._variance(c) * self.measurement.transpose(u, x0), c)
+            return moved(x0, noise, self._variance(c) * self.measurement.transpose(u, x0), c)
 
     def weigh(self, residual: Tensor, c: Scales, x: Tensor, covariance: LinearMap) -> Tensor:
         m, s2 = self.measurement, self.measurement.std**2
@@ -277,7 +277,7 @@ class TMPD(Posterior):
 
 
 def resampled(
-    x0: Float[Tensor, " n *d"], measurement: Measurement, count: int, *, seed: int = 0
+    x0: Float[Tensor, " n *d"], measurement: NoisyMeasurement, count: int, *, seed: int = 0
 ) -> Float[Tensor, " count *d"]:
     """`count` of the unconditional samples x₀, drawn with weights w ∝ exp(-|y - A x₀|²/2s²) by systematic resampling.
 

@@ -52,7 +52,7 @@ def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | None = N
     else:
         recipe, prepared = kind.given(recipe, *given)
     in_memory(recipe, prepared, accumulate)
-    return attached(run.begin(recipe, prepared)), prepared.data
+    return attached(run.untrained(recipe, prepared)), prepared.data
 
 
 def rehearsed(recipe: Recipe) -> Trained:

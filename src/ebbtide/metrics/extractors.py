@@ -283,7 +283,7 @@ EXTRACTORS: dict[str, Callable[[RealImages], Extractor]] = {
 }
 
 
-def suited(real: RealImages) -> str:
+def suited_extractor(real: RealImages) -> str:
     """The row of EXTRACTORS for these images: by their size, and by whether they have labels."""
     if max(real.train.shape[2:]) > SMALL:
         return "efflite0"

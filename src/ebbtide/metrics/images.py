@@ -24,7 +24,7 @@ from torch import Tensor
 from ..core.randomness import generator
 from ..errors import InputError
 from ..specs import pick
-from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited, train_classifier
+from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited_extractor, train_classifier
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .frechet import frechet_distance, frechet_influence
 from .inputs import Array
@@ -184,7 +184,7 @@ def measure_images(
             raise InputError(f"{option} must be at least {least}; got {given}.")
     _check(samples, train, held, n)
     real = RealImages(*every, classes)
-    name = pick(EXTRACTORS, extractor, "extractor") if extractor else suited(real)
+    name = pick(EXTRACTORS, extractor, "extractor") if extractor else suited_extractor(real)
     extract = EXTRACTORS[name](real)
     kept, pool, shelf = (
         torch.randperm(len(images), generator=generator(seed, which))[:most]

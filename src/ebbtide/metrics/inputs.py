@@ -28,7 +28,7 @@ def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Array, Array]:
     return a, b
 
 
-def mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Array, Array]:
+def checked_mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Array, Array]:
     """A point set and the modes to compare it with."""
     a, mu = points(x, "x"), points(means, "means")
     if a.shape[1] != mu.shape[1]:

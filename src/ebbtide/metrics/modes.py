@@ -11,7 +11,7 @@ from scipy.special import gammaincc
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import Array, mixture, pair, points
+from .inputs import Array, checked_mixture, pair, points
 
 
 def outlier_fraction(
@@ -21,7 +21,7 @@ def outlier_fraction(
 
     The truth has some too: P(χ²_d > sigmas²), in 2-D exp(−8) = 0.034 % beyond 4 σ.
     """
-    _, distance = nearest_mode(*mixture(x, means, std))
+    _, distance = nearest_mode(*checked_mixture(x, means, std))
     return float((distance > sigmas * std).mean())
 
 
@@ -35,7 +35,7 @@ def expected_outliers(means: Float[Tensor, " k ..."], std: float, sigmas: float 
 
 def mode_fractions(x: Float[Tensor, " n *d"], means: Float[Tensor, " k ..."]) -> Float[Tensor, " k"]:
     """The fraction of samples nearest to each mode."""
-    nearest, _ = nearest_mode(*mixture(x, means))
+    nearest, _ = nearest_mode(*checked_mixture(x, means))
     return torch.from_numpy(np.bincount(nearest, minlength=len(means)) / len(x))
 
 

@@ -56,7 +56,7 @@ from .wasserstein import (
     within_mode_sliced_w2,
 )
 
-Points = Tensor | tuple[Tensor, Tensor]  # real points, alone or with their labels
+Sampled = Tensor | tuple[Tensor, Tensor]  # real points, alone or with their labels
 
 COUNT_NOISE = (
     "On a mixture, plain SW2 and W2 measure mode-count noise (floor 0.10–0.19 for 10 000 samples of three"
@@ -252,9 +252,9 @@ METRICS: dict[str, Metric] = {
 
 def measure(
     samples: Float[Tensor, " n *d"],
-    reference: Callable[[int, int], Points] | Points,
+    reference: Callable[[int, int], Sampled] | Sampled,
     *,
-    train: Points | None = None,
+    train: Sampled | None = None,
     means: Float[Tensor, " k ..."] | None = None,
     std: float | None = None,
     log_density: Callable[[Tensor], Tensor] | None = None,
@@ -504,7 +504,7 @@ class _Near:
     seed: int
 
     @classmethod
-    def of(cls, samples: Tensor, held: Points, train: Points, seed: int) -> "_Near":
+    def of(cls, samples: Tensor, held: Sampled, train: Sampled, seed: int) -> "_Near":
         (real, _), (rows, _) = _labelled(held), _labelled(train)
         rows = rows.double()
         spread = rows.std(0)
@@ -535,7 +535,7 @@ def _ratio_interval(case: Case) -> tuple[float, float]:
 
 
 def _two_sets(
-    reference: Callable[[int, int], Points] | Points, train: Points | None, n: int, seed: int, repeat: int
+    reference: Callable[[int, int], Sampled] | Sampled, train: Sampled | None, n: int, seed: int, repeat: int
 ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
     """Two independent sets of real points (and labels): fresh ones, training rows and held-out ones, or two halves."""
     one, two = (int(word) for word in np.random.SeedSequence([seed, repeat]).generate_state(2))
@@ -561,14 +561,14 @@ def _two_sets(
     return x, y
 
 
-def _real_labels(reference: Callable[[int, int], Points] | Points, train: Points | None, drawn: Case) -> set[Any]:
+def _real_labels(reference: Callable[[int, int], Sampled] | Sampled, train: Sampled | None, drawn: Case) -> set[Any]:
     """The labels that real points have: all of an array's, or of a first draw."""
     arrays = [real for real in (reference, train) if real is not None and not callable(real)]
     sets = [drawn.asked, drawn.labels, *(_labelled(real)[1] for real in arrays)]
     return {label for labels in sets if labels is not None for label in labels.tolist()}
 
 
-def _labelled(real: Points) -> tuple[Tensor, Tensor | None]:
+def _labelled(real: Sampled) -> tuple[Tensor, Tensor | None]:
     points, labels = real if isinstance(real, tuple) else (real, None)
     return points.detach().cpu(), None if labels is None else labels.cpu()
 

@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import Array, mixture, pair
+from .inputs import Array, checked_mixture, pair
 from .modes import nearest_mode
 
 LARGEST = 5_000  # exact W₂ takes O(n³) time and an n × n matrix: 10 s and 200 MB here
@@ -116,7 +116,7 @@ def directions(dim: int, count: int, seed: int = 0) -> Float[np.ndarray, " c d"]
 
 def _residuals(x: Tensor, means: Tensor, std: float, pooled: bool) -> list[tuple[npt.NDArray[np.intp], Array]]:
     """(indices of samples, their offsets from the mode) for every mode that has any."""
-    a, mu = mixture(x, means, std)
+    a, mu = checked_mixture(x, means, std)
     nearest, _ = nearest_mode(a, mu)
     offsets = a - mu[nearest]
     groups = np.zeros_like(nearest) if pooled else nearest

@@ -62,7 +62,7 @@ def training_gif(
     if count == 0:
         raise InputError("The animation needs samples kept during training, of every method.")
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int)).tolist()
-    d = style.points(methods[0].evolution[0][1]).shape[1]
+    d = style.checked_points(methods[0].evolution[0][1]).shape[1]
     stage = _Stage(methods, style.as_limits(limits, d), real)
     last = max(methods[0].evolution[chosen[-1]][0], 1)
     pictures = (
@@ -192,7 +192,7 @@ class _Stage:
         figure.set_dpi(DPI)
         outline = style.outline_of(real, limits) if real is not None and d > 1 else []
         for method, ax in zip(methods, grid.axes[0], strict=True):
-            style.as_points(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
+            style.scattered(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
             style.draw_outline(ax, outline, 1.0)
             ax.set_title(method.name, loc="left", size=style.LABEL + 1, weight="bold", color=style.colour(method.key))
         canvas = figure.canvas
@@ -219,7 +219,7 @@ class _Stage:
         self.palette = np.concatenate([colours, *ramps]).astype(np.uint8)
         self.truth = None
         if real is not None and d == 1:
-            self.truth = _bars(style.points(real)[:, 0], limits[0], self.boxes[0])
+            self.truth = _bars(style.checked_points(real)[:, 0], limits[0], self.boxes[0])
         self.peak = 0.0 if self.truth is None else float(self.truth.max())
         file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
         self.font = ImageFont.truetype(str(file), round(style.LABEL * 1.15 * DPI / 72))
@@ -228,7 +228,7 @@ class _Stage:
         """One frame: each method's points, a label, and how far the clock has run."""
         pixels = self.background.copy()
         for cloud, box, start in zip(clouds, self.boxes, self.starts, strict=True):
-            x = style.finite(style.points(cloud))
+            x = style.finite_rows(style.checked_points(cloud))
             view = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
             level = self._bar_levels(x, box) if len(self.limits) == 1 else self._dot_levels(x[:MOST_POINTS, :2], box)
             np.copyto(view, (start + level - 1).astype(np.uint8), where=level > 0)

@@ -70,7 +70,7 @@ def density_map(
             vmin=peak - span,
             vmax=peak,
         )
-        style.as_points(ax, frame, labels=(True, ax is grid.axes[0, 0]))
+        style.scattered(ax, frame, labels=(True, ax is grid.axes[0, 0]))
         ax.set_title(name, loc="left", size=style.LABEL, weight="bold", color=tint, pad=4)
         mass = float(np.exp(values[np.isfinite(values)]).sum() * cell)
         style.corner(ax, f"adds up to {mass:.3f}")

@@ -108,12 +108,12 @@ def point_mass_plane(
         place = alpha[i] * np.array(start) + [0, sigma[i]]
         style.halo(ax.text(*place, style.time_label(_T[i]), size=style.SMALL, ha="center", va="bottom", zorder=9))
     ax.plot(*start, marker="+", ms=11, mew=2, color=style.INK, zorder=8)
-    style.as_points(ax, np.array([x, y]))
+    style.scattered(ax, np.array([x, y]))
     ax.set_aspect("equal")
     return grid.figure
 
 
-def moments(paths: Mapping[str, Path], *, start: style.Number = START, title: str = "", note: str = "") -> Figure:
+def path_moments(paths: Mapping[str, Path], *, start: style.Number = START, title: str = "", note: str = "") -> Figure:
     """Mean α(t)·start and variance σ²(t) of x_t."""
     strokes = _strokes(paths)
     grid = style.axes_grid(
@@ -228,7 +228,7 @@ def dissolving(
 
     The set is standardised for the path and shown in its own units, as in training.
     """
-    x = style.points(x)
+    x = style.checked_points(x)
     frame = style.limits_around(x) if limits is None else style.as_limits(limits, x.shape[1])
     mean, std = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
     noise = np.random.default_rng(seed).standard_normal(x.shape)

@@ -47,7 +47,7 @@ def clipped_share(x: Float[Array, "*s"]) -> float:
     return float(((rounded < 0) | (rounded > 255)).mean()) if x.size else 0.0
 
 
-def pictures(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
+def as_pictures(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
     """x as uint8 pictures whose last axes are (c, h, w), RGBA on white; InputError otherwise."""
     array = _pixels(x, what, ndim)
     return array if array.shape[-3] != 4 else np.rint(on_white(array)).astype(np.uint8)
@@ -189,7 +189,7 @@ def grid(
     note: str = "",
 ) -> Figure:
     """Samples in a grid; with labels, a row for each class with its first pictures, at most `columns` or 10."""
-    images = pictures(images)
+    images = as_pictures(images)
     _not_negative("columns", columns)
     n, c, h, w = images.shape
     title = title or style.plural(n, "picture")

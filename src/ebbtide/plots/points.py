@@ -47,7 +47,7 @@ def scatter_panels(
 ) -> Figure:
     """Every set of points in the same frame; `real` adds the outline that holds 95 % of the real points."""
     _some(panels, "panels")
-    shown = [panel._replace(x=style.points(panel.x, panel.title or "points")) for panel in panels]
+    shown = [panel._replace(x=style.checked_points(panel.x, panel.title or "points")) for panel in panels]
     limits = style.as_limits(limits, shown[0].x.shape[1])
     columns = len(panels) if len(panels) <= 2 else 4 if len(panels) in (4, 8) else 3
     rows = -(-len(panels) // columns)
@@ -67,7 +67,7 @@ def scatter_panels(
     for index, panel in enumerate(shown):
         ax = grid.axes.flat[index]
         drawing.draw(ax, panel.x, panel.colour, panel.labels, names=classes if index == 0 else ())
-        style.as_points(
+        style.scattered(
             ax, drawing.frame, labels=(index >= len(panels) - columns, drawing.flat and index % columns == 0)
         )
         size = style.LABEL if width > 2 else style.LABEL - 0.5
@@ -89,7 +89,9 @@ def trajectories(
     note: str = "",
 ) -> Figure:
     """Routes of single points from noise (ring) to data (dot), coloured by time; the noise is the same for all."""
-    walks = [(method, style.nearest(method.walk_times, np.linspace(1, 0, 80).tolist())) for method in _walked(methods)]
+    walks = [
+        (method, style.nearest_to(method.walk_times, np.linspace(1, 0, 80).tolist())) for method in _walked(methods)
+    ]
     d = walks[0][0].walk.shape[2]
     limits = style.as_limits(limits, d)
     frame = style.union(limits, np.concatenate([method.walk[0, :count] for method, _ in walks]), tail=0)
@@ -110,7 +112,7 @@ def trajectories(
         if d == 1:
             walk = np.concatenate([np.broadcast_to(times[:, None, None], walk.shape), walk], 2)
         elif real is not None:
-            style.dots(ax, style.finite(real)[:3000, :2], "#B8B8B8", count=3000)
+            style.dots(ax, style.finite_rows(real)[:3000, :2], "#B8B8B8", count=3000)
         lines = walk[..., :2].transpose(1, 0, 2)
         pieces = np.stack([lines[:, :-1], lines[:, 1:]], 2).reshape(-1, 2, 2)
         middle = np.tile((times[:-1] + times[1:]) / 2, lines.shape[0])
@@ -120,7 +122,7 @@ def trajectories(
         ax.set_title(
             method.name, loc="left", size=style.LABEL + 0.5, weight="bold", color=style.colour(method.key), pad=4
         )
-        style.as_points(ax, frame, labels=(d > 1, ax is grid.axes[0, 0]))
+        style.scattered(ax, frame, labels=(d > 1, ax is grid.axes[0, 0]))
     foot = grid.axes[0, 0].get_position().y0 * grid.figure.get_size_inches()[1]
     width = grid.figure.get_size_inches()[0]
     bar = min(2.4, width - 1.9)  # its ends are named beside it
@@ -141,7 +143,7 @@ def intermediate(
     _walked(methods)
     rows = []
     for method in methods:
-        steps = style.nearest(method.walk_times, times)
+        steps = style.nearest_to(method.walk_times, times)
         rows.append((method.name, style.colour(method.key), [method.walk[i] for i in steps]))
         heads = [style.time_label(method.walk_times[i]) for i in steps]
     if len({len(row[2]) for row in rows}) > 1:
@@ -185,10 +187,10 @@ def filmstrip(
     hold_noise: widen the frame to hold the first column too.
     """
     _some(rows, "rows")
-    d = style.points(rows[0][2][0]).shape[1]
+    d = style.checked_points(rows[0][2][0]).shape[1]
     frame = style.as_limits(limits, d)
     if hold_noise:
-        frame = style.union(frame, np.concatenate([style.points(row[2][0]) for row in rows]))
+        frame = style.union(frame, np.concatenate([style.checked_points(row[2][0]) for row in rows]))
     n = len(heads)
     width = min(2.4, (6.5 - 0.06 * (n - 1)) / n)
     height = _height(width, frame)
@@ -204,8 +206,8 @@ def filmstrip(
     drawings = [_Drawing(frame, real, [row[2][k] for row in rows]) for k in range(n)]
     for (i, (name, tint, clouds)), k in product(enumerate(rows), range(n)):
         ax = grid.axes[i, k]
-        drawings[k].draw(ax, style.points(clouds[k]), tint, labels)
-        style.as_points(ax, drawings[k].frame, labels=(False, False))
+        drawings[k].draw(ax, style.checked_points(clouds[k]), tint, labels)
+        style.scattered(ax, drawings[k].frame, labels=(False, False))
         if i == 0:
             ax.set_title(heads[k], size=style.LABEL - 0.5, color=style.INK, pad=4)
         if k == 0:
@@ -224,9 +226,9 @@ def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", 
     times = [[field[0] for field in method.fields] for method in methods]
     if not times[0] or any(len(t) != len(times[0]) or not np.allclose(t, times[0]) for t in times):
         raise InputError("Every method needs velocity fields at the same times.")
-    d = style.points(methods[0].fields[0][1]).shape[1]
+    d = style.checked_points(methods[0].fields[0][1]).shape[1]
     frame = style.as_limits(limits, d)
-    frame = style.union(frame, np.concatenate([style.points(method.fields[0][3]) for method in methods]))
+    frame = style.union(frame, np.concatenate([style.checked_points(method.fields[0][3]) for method in methods]))
     n = len(times[0])
     width = min(2.4, (6.5 - 0.06 * (n - 1)) / n)
     grid = style.axes_grid(
@@ -239,7 +241,7 @@ def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", 
         note=note,
     )
     for k in range(n):
-        columns = [[style.points(part) for part in method.fields[k][1:]] for method in methods]
+        columns = [[style.checked_points(part) for part in method.fields[k][1:]] for method in methods]
         draw = _velocity_curves if d == 1 else _arrows
         draw(grid.axes[:, k], columns, frame, [style.colour(method.key) for method in methods])
         grid.axes[0, k].set_title(style.time_label(times[0][k]), size=style.LABEL - 0.5, color=style.INK, pad=4)
@@ -260,7 +262,7 @@ def histograms(
 ) -> Figure:
     """Each column's distribution: real data filled in grey, every panel's points as a line; at most `most` columns."""
     _some(panels, "panels")
-    real = style.points(real, "real")
+    real = style.checked_points(real, "real")
     d = real.shape[1]
     limits = style.as_limits(limits, d)
     shown = min(d, most)
@@ -283,7 +285,7 @@ def histograms(
         ax.stairs(heights, edges, fill=True, color="#D4D4D4")
         top = heights.max()
         for panel, dash in zip(panels, ["-", (0, (4, 1.5))] * len(panels)):
-            heights, _ = _histogram(style.points(panel.x)[:, k], limits[k])
+            heights, _ = _histogram(style.checked_points(panel.x)[:, k], limits[k])
             top = max(top, heights.max())
             ax.stairs(heights, edges, color=panel.colour, lw=1.3, ls=dash, baseline=None)
         ax.set(xlim=limits[k], ylim=(0, 1.08 * top))
@@ -313,7 +315,7 @@ def pairs(
     `most` are named under the figure.
     """
     _some(panels, "panels")
-    real = style.points(real, "real")
+    real = style.checked_points(real, "real")
     limits = style.as_limits(limits, real.shape[1])
     k = min(real.shape[1], most)
     if k < 2:
@@ -332,16 +334,16 @@ def pairs(
             ax.stairs(heights, edges, fill=True, color="#D4D4D4")
             top = max(heights.max(), 1e-12)
             for panel in (lower, upper):
-                heights, _ = _histogram(style.points(panel.x)[:, i], limits[i])
+                heights, _ = _histogram(style.checked_points(panel.x)[:, i], limits[i])
                 top = max(top, heights.max())
                 ax.stairs(heights, edges, color=panel.colour, lw=1.2, baseline=None)
             frame = np.stack([limits[i], [0, 1.1 * top]])
         else:
             panel = lower if i > j else upper
             frame = limits[[j, i]]
-            style.dots(ax, style.points(panel.x)[:SHOWN, [j, i]], panel.colour)
+            style.dots(ax, style.checked_points(panel.x)[:SHOWN, [j, i]], panel.colour)
             style.draw_outline(ax, style.outline_of(real[:, [j, i]], frame))
-        style.as_points(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
+        style.scattered(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
         if j == 0:
             ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
         if i == k - 1:
@@ -364,7 +366,7 @@ def data_set(
     note: str = "",
 ) -> Figure:
     """A data set: its points (by class), and beside them its exact density where there is one."""
-    x = style.points(x)
+    x = style.checked_points(x)
     limits = style.as_limits(limits, x.shape[1])
     if x.shape[1] > 2:
         panel = Panel("data", x, style.REAL)
@@ -383,7 +385,7 @@ def data_set(
     ax = grid.axes[0, 0]
     drawing = _Drawing(limits, None, [x])
     drawing.draw(ax, x, style.REAL, labels, names=classes)
-    style.as_points(ax, drawing.frame, labels=(True, x.shape[1] > 1))
+    style.scattered(ax, drawing.frame, labels=(True, x.shape[1] > 1))
     ax.set_title(style.plural(len(x), "point"), size=style.LABEL, color=style.INK, loc="left", pad=4)
     if log_density is not None and x.shape[1] == 1:
         places = torch.linspace(float(limits[0, 0]), float(limits[0, 1]), 400, dtype=torch.float64)
@@ -398,7 +400,7 @@ def data_set(
             aspect="auto",
             interpolation="bilinear",
         )
-        style.as_points(ax, limits, labels=(True, False))
+        style.scattered(ax, limits, labels=(True, False))
         ax.set_title("exact density", size=style.LABEL, color=style.INK, loc="left", pad=4)
     return grid.figure
 
@@ -416,14 +418,14 @@ class _Drawing:
     """The style of one set of points, the same in all panels: dots, or a histogram of one column."""
 
     def __init__(self, limits: Limits, real: Array | None, clouds: Sequence[Array]) -> None:
-        d = style.points(clouds[0]).shape[1]
+        d = style.checked_points(clouds[0]).shape[1]
         self.flat, self.limits = d > 1, limits
         if self.flat:
             self.frame = limits[:2]
             self.outline = [] if real is None else style.outline_of(real, limits)
         else:
-            tops = [_histogram(style.points(x)[:, 0], limits[0])[0].max() for x in clouds]
-            self.truth = None if real is None else _histogram(style.points(real)[:, 0], limits[0])
+            tops = [_histogram(style.checked_points(x)[:, 0], limits[0])[0].max() for x in clouds]
+            self.truth = None if real is None else _histogram(style.checked_points(real)[:, 0], limits[0])
             top = max([*tops, 0 if self.truth is None else min(self.truth[0].max(), 2 * max(tops))])
             self.frame = np.stack([limits[0], [0.0, 1.08 * max(top, 1e-12)]])
 
@@ -496,7 +498,7 @@ def _arrows(axes: Array, columns: Sequence[Sequence[Array]], frame: Limits, colo
             minlength=0.2,
             pivot="mid",
         )
-        style.as_points(ax, frame[:2], labels=(False, False))
+        style.scattered(ax, frame[:2], labels=(False, False))
         style.corner(ax, f"speed {speed_met(velocity, crowd):.2g}", size=style.SMALL - 0.5)
 
 
@@ -534,7 +536,7 @@ def _velocity_curves(axes: Array, columns: Sequence[Sequence[Array]], frame: Lim
         order = np.argsort(grid[:, 0])
         ax.axhline(0, color=style.RULE, lw=0.8)
         ax.plot(grid[order, 0], velocity[order, 0], color=tint, lw=1.6)
-        style.as_points(ax, np.stack([frame[0], [-1.15 * top, 1.15 * top]]), labels=(False, False))
+        style.scattered(ax, np.stack([frame[0], [-1.15 * top, 1.15 * top]]), labels=(False, False))
 
 
 def _histogram(x: Array, limits: Array, bins: int = 60) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:

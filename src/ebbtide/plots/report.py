@@ -88,7 +88,7 @@ def losses(c: Comparison) -> Iterator[Picture]:
         )
 
 
-def joined(parts: Sequence[str]) -> str:
+def in_words(parts: Sequence[str]) -> str:
     """a, b and c."""
     return " and ".join(parts) if len(parts) < 3 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
 

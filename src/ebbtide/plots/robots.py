@@ -375,7 +375,7 @@ def scores(
     return grid.figure
 
 
-def latency(
+def latency_bars(
     times: Mapping[str, Mapping[str, tuple[Number, Number]]],
     *,
     reference: tuple[str, Number] | None = None,

@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ..core.paths import Path
 from ..errors import InputError
 from . import animation, images as sheets, style
-from .images import HEAD, enlarge, fitting_factor, pictures, sheet
+from .images import HEAD, as_pictures, enlarge, fitting_factor, sheet
 from .style import Array
 
-Walk = UInt8[Array, "k n c h w"] | Float[Array, "k n c h w"]
+WalkFrames = UInt8[Array, "k n c h w"] | Float[Array, "k n c h w"]
 _INKS = 16  # shades of grey for the text of a GIF of coloured pictures
 _FILM = 440  # pixels across an animation, where whole factors allow
 _FILM_PIXELS = 3_000_000  # values in an animation of noise
@@ -30,7 +30,7 @@ _BORDER = 12
 
 def denoising_strip(
     times: Sequence[style.Number],
-    walk: Walk,
+    walk: WalkFrames,
     x0_hat: Array | None = None,
     *,
     most: int = 8,
@@ -83,7 +83,7 @@ def forward_strip(
     """
     if not paths:
         raise InputError("There are no paths to draw.")
-    x0 = pictures(picture, "picture", ndim=3) / 127.5 - 1
+    x0 = as_pictures(picture, "picture", ndim=3) / 127.5 - 1
     noise = np.random.default_rng(seed).standard_normal(x0.shape)
     tiles, captions, large = [], [], False
     for path in paths.values():
@@ -123,7 +123,7 @@ def training_strip(
 
     labels: a text for each step, such as its FID, at the row's end. wait: the step before which nobody should judge.
     """
-    grids = pictures(grids, "grids", ndim=5)
+    grids = as_pictures(grids, "grids", ndim=5)
     _paired("grids", "steps", len(grids), len(steps))
     if labels:
         _paired("labels", "steps", len(labels), len(steps))
@@ -150,7 +150,7 @@ def interpolation(
     note: str = "",
 ) -> Figure:
     """Samples from noises between two: a row for each pair."""
-    rows = pictures(rows, "rows", ndim=5)
+    rows = as_pictures(rows, "rows", ndim=5)
     k = rows.shape[1]
     if k < 2:
         raise InputError(f"rows must have at least 2 pictures each, one for either end; got {k}.")
@@ -175,7 +175,7 @@ def guidance_grid(
     note: str = "",
 ) -> Figure:
     """images[weight][class]: a row for each guidance weight (1 is off), a column for each class, the same noises."""
-    images = pictures(images, "images", ndim=5)
+    images = as_pictures(images, "images", ndim=5)
     _paired("images", "weights", len(images), len(weights))
     _paired("images[0]", "classes", images.shape[1], len(classes))
     return sheet(
@@ -204,7 +204,7 @@ def inpainting(
     mask: true where known, (h, w), or (c, h, w) as repaint takes it; a pixel with a hidden channel is hatched.
     """
     channels = original.shape[1]
-    original, results = pictures(original, "original"), pictures(results, "results", ndim=5)
+    original, results = as_pictures(original, "original"), as_pictures(results, "results", ndim=5)
     n, c, h, w = original.shape
     if results.shape[0] != n or results.shape[2:] != (c, h, w):
         raise InputError(f"results must have the shape ({n}, k, {c}, {h}, {w}); got {results.shape}.")
@@ -245,7 +245,7 @@ def neighbours(
 
     typical: the distance from a real picture that wasn't trained on to its nearest, to compare with.
     """
-    samples, nearest = pictures(samples, "samples"), pictures(nearest, "nearest")
+    samples, nearest = as_pictures(samples, "samples"), as_pictures(nearest, "nearest")
     if samples.shape != nearest.shape or len(distances) != len(samples):
         raise InputError(
             f"samples, nearest and distances must be equally many and of one size; got {samples.shape}, "
@@ -276,7 +276,7 @@ def neighbours(
 
 def training_gif(path: str | File, steps: Sequence[int], grids: UInt8[Array, "k n c h w"], *, columns: int = 0) -> File:
     """The grid of fixed-noise samples as training goes on, resting on the last."""
-    grids = pictures(grids, "grids", ndim=5)
+    grids = as_pictures(grids, "grids", ndim=5)
     _paired("grids", "steps", len(grids), len(steps))
     chosen = _evenly(len(steps), animation.MOST_FRAMES)
     last = max(steps[-1], 1)
@@ -284,7 +284,7 @@ def training_gif(path: str | File, steps: Sequence[int], grids: UInt8[Array, "k 
     return _film(path, grids[chosen], labels, columns, seconds=max(3.0, 0.15 * len(chosen)))
 
 
-def sampling_gif(path: str | File, times: Sequence[style.Number], walk: Walk, *, columns: int = 0) -> File:
+def sampling_gif(path: str | File, times: Sequence[style.Number], walk: WalkFrames, *, columns: int = 0) -> File:
     """A grid of samples on their way from noise to data, resting on the last; floats are clipped for display."""
     _paired("walk", "times", len(walk), len(times))
     # Noise can't be compressed: fewer frames of many pictures keep the file to a few megabytes.
@@ -353,8 +353,8 @@ def _indices(frame: UInt8[Array, "n c h w"], palette: UInt8[Array, "256 3"]) -> 
     return np.asarray(flat.quantize(palette=holder, dither=Image.Dither.NONE)).reshape(n, h, w)
 
 
-def _shown(walk: Walk, what: str) -> UInt8[Array, "k n _ h w"]:
-    return pictures(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
+def _shown(walk: WalkFrames, what: str) -> UInt8[Array, "k n _ h w"]:
+    return as_pictures(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -119,7 +119,7 @@ def _clean(ax: Axes) -> Axes:
     return ax
 
 
-def as_points(ax: Axes, limits: Limits, *, labels: tuple[bool, bool] = (True, True)) -> None:
+def scattered(ax: Axes, limits: Limits, *, labels: tuple[bool, bool] = (True, True)) -> None:
     """Frame a panel with the limits of its first two columns, and a few ticks where `labels` (x, y) wants them."""
     for axis, (low, high), shown in zip((ax.xaxis, ax.yaxis), limits[:2], labels, strict=True):
         axis.set_major_locator(MaxNLocator(4, prune="both") if shown else NullLocator())
@@ -142,7 +142,7 @@ def as_curves(ax: Axes, x: str = "", y: str = "") -> None:
 
 def limits_around(x: Float[Array, "n d"], tail: Number = 0.1, room: Number = 0.08) -> Limits:
     """A frame around points: all but `tail` percent at either end, and some room on either side."""
-    x = finite(points(x))
+    x = finite_rows(checked_points(x))
     low, high = np.percentile(x, [tail, 100 - tail], axis=0)
     pad = np.where(high > low, room * (high - low), np.maximum(np.abs(low), 1) * 0.5)
     return np.stack([low - pad, high + pad], 1).astype(float)
@@ -163,7 +163,7 @@ def union(first: Limits, x: Float[Array, "n d"], tail: Number = 0.5) -> Limits:
     return np.stack([np.minimum(first[:, 0], other[:, 0]), np.maximum(first[:, 1], other[:, 1])], 1)
 
 
-def points(x: Any, what: str = "points") -> Array:
+def checked_points(x: Any, what: str = "points") -> Array:
     """x as (n, d) floats, or an error."""
     array = np.asarray(x, dtype=float)
     array = array[:, None] if array.ndim == 1 else array
@@ -174,7 +174,7 @@ def points(x: Any, what: str = "points") -> Array:
     return array
 
 
-def finite(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
+def finite_rows(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
     """The rows without NaN or infinity."""
     return x[np.isfinite(x).all(1)]
 
@@ -199,7 +199,7 @@ def outline_of(real: Float[Array, "n d"], limits: Limits, bins: int = 90) -> lis
     """Curves around the densest 95 % of the real points, from a lightly smoothed histogram."""
     import contourpy
 
-    x = finite(real)[:, :2]
+    x = finite_rows(real)[:, :2]
     counts, x_edges, y_edges = np.histogram2d(x[:, 0], x[:, 1], bins=bins, range=limits[:2].tolist())
     if counts.sum() < 50:
         return []
@@ -288,7 +288,7 @@ def time_bar(figure: Figure, x: float, y: float, width: float) -> Axes:
     return ax
 
 
-def nearest(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
+def nearest_to(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
     """Indices of the times closest to the wanted ones, each once, in the order of time."""
     found = sorted({int(np.abs(times - t).argmin()) for t in wanted}, key=lambda i: -times[i])
     if not found:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 
-Observation = dict[str, np.ndarray]  # "state" float32 (s,); with pixels=True also "images" uint8 (cameras, h, w, 3)
+Sensed = dict[str, np.ndarray]  # "state" float32 (s,); with pixels=True also "images" uint8 (cameras, h, w, 3)
 
 
 def needed(module: str) -> Any:

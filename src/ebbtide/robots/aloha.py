@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
 from ..errors import InputError
-from . import Observation, checked, needed
+from . import Sensed, checked, needed
 
 POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 SUCCESS = 4  # the reward of a task fulfilled
@@ -56,14 +56,14 @@ class Aloha:
         self.low, self.high = limits.T.copy()
         self.reset(0)
 
-    def reset(self, seed: int) -> Observation:
+    def reset(self, seed: int) -> Sensed:
         """Begin an episode, with the objects where gym-aloha puts them for this seed."""
         self._place[0] = np.concatenate(self._sample(seed % 2**32), axis=None)  # gym-aloha passes it so
         self.steps, self.success, self.score, self.broken = 0, False, 0.0, False
         self._state = self._environment.reset().observation
         return self._observe()
 
-    def step(self, action: Float[np.ndarray, " 14"]) -> tuple[Observation, float, bool]:
+    def step(self, action: Float[np.ndarray, " 14"]) -> tuple[Sensed, float, bool]:
         """Advance by a fiftieth of a second; rewards 1 to 4 are its stages. Diverging physics ends the episode."""
         clipped = np.clip(checked("action", action, 14), self.low, self.high).astype(np.float64)
         reward = 0.0
@@ -90,7 +90,7 @@ class Aloha:
         """Free the renderer."""
         self.physics.free()
 
-    def _observe(self) -> Observation:
+    def _observe(self) -> Sensed:
         seen = {"state": self._state}
         return seen | ({"images": self._picture(*SIZE)[None]} if self.pixels else {})
 

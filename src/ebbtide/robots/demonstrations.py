@@ -52,17 +52,17 @@ def along(waypoints: Sequence[tuple[int, Pose]], step: int) -> Float64[np.ndarra
     return poses[k] + share**2 * (3 - 2 * share) * (poses[k + 1] - poses[k])
 
 
-def start(side: int) -> Pose:
+def start_pose(side: int) -> Pose:
     """The starting pose of gym-aloha's episodes."""
     return (-0.1779 * side, 0.5, 0.3092, -0.1, 0.0, 0.1)
 
 
-def pick(side: int, x: float, y: float, z: float) -> list[tuple[int, Pose]]:
+def pick_up(side: int, x: float, y: float, z: float) -> list[tuple[int, Pose]]:
     """Waypoints from the start to above an object, down, a short rest, and fingers closed."""
     there = (x, y, z, DOWN, 0.0)
     above = (x, y, z + 0.08, DOWN, 0.0)
     return [
-        (0, start(side)),
+        (0, start_pose(side)),
         (60, (*above, OPEN)),
         (100, (*there, OPEN)),
         (110, (*there, OPEN)),
@@ -76,11 +76,11 @@ def transfer(simulator: Aloha) -> Iterator[Float64[np.ndarray, " 14"]]:
     meet, aside = (0.0, 0.5, 0.28, DOWN, 0.0), (0.12, 0.5, 0.33, DOWN, 0.0)
     ready, take, away = ((x, 0.5, 0.28, 0.0, TURNED) for x in (-0.15, -0.01, -0.06))
     right = [
-        *pick(RIGHT, x, y, 0.02),
+        *pick_up(RIGHT, x, y, 0.02),
         (200, (*meet, CLOSED)), (260, (*meet, CLOSED)), (275, (*meet, OPEN)), (310, (*aside, OPEN)),
     ]  # fmt: skip
     left = [
-        (0, start(LEFT)), (100, (*ready, OPEN)), (190, (*ready, OPEN)), (225, (*take, OPEN)), (235, (*take, OPEN)),
+        (0, start_pose(LEFT)), (100, (*ready, OPEN)), (190, (*ready, OPEN)), (225, (*take, OPEN)), (235, (*take, OPEN)),
         (255, (*take, CLOSED)), (280, (*take, CLOSED)), (320, (*away, CLOSED)),
     ]  # fmt: skip
     for step in range(1, 331):
@@ -95,7 +95,11 @@ def insertion(simulator: Aloha) -> Iterator[Float64[np.ndarray, " 14"]]:
     (x, y), (socket_x, socket_y) = simulator.objects[:, :2]
     line = np.array([0.5, 0.22])  # y, z
     ways = {
-        side: [*pick(side, *place), (140, (*place, DOWN, 0.0, CLOSED)), (200, (-0.13 * side, *line, DOWN, 0.0, CLOSED))]
+        side: [
+            *pick_up(side, *place),
+            (140, (*place, DOWN, 0.0, CLOSED)),
+            (200, (-0.13 * side, *line, DOWN, 0.0, CLOSED)),
+        ]
         for side, place in {LEFT: (socket_x, socket_y, 0.025), RIGHT: (x, y, 0.02)}.items()
     }
     for step in range(1, 201):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from . import Observation, checked, needed
+from . import Sensed, checked, needed
 
 
 class PushT:
@@ -30,12 +30,12 @@ class PushT:
         self.steps, self.success, self.score = 0, False, 0.0
         self.reset(0)
 
-    def reset(self, seed: int) -> Observation:
+    def reset(self, seed: int) -> Sensed:
         """Begin an episode: disc and T where the environment's own generator puts them for this seed."""
         self.env.reset(seed=seed % 2**32)
         return self._begin()
 
-    def restore(self, state: Float[np.ndarray, " 5"]) -> Observation:
+    def restore(self, state: Float[np.ndarray, " 5"]) -> Sensed:
         """Begin an episode at a recorded state, at rest.
 
         The angle goes first: setting it turns the T about its centre of mass and so moves the origin that the
@@ -49,7 +49,7 @@ class PushT:
         self.env.space.step(self.env.dt)  # contacts and what is drawn follow
         return self._begin()
 
-    def step(self, action: Float[np.ndarray, " 2"]) -> tuple[Observation, float, bool]:
+    def step(self, action: Float[np.ndarray, " 2"]) -> tuple[Sensed, float, bool]:
         """Move for a tenth of a second towards the target; the reward is min(coverage, 0.95) / 0.95."""
         clipped = np.clip(checked("action", action, 2), self.low, self.high)
         _, reward, reached, _, _ = self.env.step(clipped.astype(np.float64))
@@ -73,11 +73,11 @@ class PushT:
 
         return robots.pusht_fan(states, chunks, **how)
 
-    def _begin(self) -> Observation:
+    def _begin(self) -> Sensed:
         self.steps, self.success, self.score = 0, False, 0.0
         self.env._last_action = None
         return self._observe()
 
-    def _observe(self) -> Observation:
+    def _observe(self) -> Sensed:
         state = {"state": self.env.get_obs().astype(np.float32)}
         return state | ({"images": self.env._render()[None]} if self.pixels else {})

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from ..specs import Own, pick
-from . import Observation
+from . import Sensed
 from .aloha import AlohaInsertion, AlohaTransfer
 from .pusht import PushT
 
@@ -36,11 +36,11 @@ class Simulator(Protocol):
     success: bool  # of the episode so far
     score: float  # in [0, 1], of the episode so far
 
-    def reset(self, seed: int) -> Observation:
+    def reset(self, seed: int) -> Sensed:
         """Begin an episode; the seed determines the positions of all objects."""
         ...
 
-    def step(self, action: Float[np.ndarray, " a"]) -> tuple[Observation, float, bool]:
+    def step(self, action: Float[np.ndarray, " a"]) -> tuple[Sensed, float, bool]:
         """The next observation, the reward, and whether the episode is over."""
         ...
 

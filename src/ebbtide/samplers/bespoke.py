@@ -29,7 +29,7 @@ def bespoke(walk: Walk, *, weights: str = "") -> Iterator[Tensor]:
     velocity, which serves as well.
     """
     if weights == "mixtures":
-        rows = mixtures.table(len(walk.steps)).rows
+        rows = mixtures.table_of(len(walk.steps)).rows
     else:
         rows = parse_weights(weights, len(walk.steps)) if weights else ddim_weights(walk.grid)
     estimates: list[Tensor] = []

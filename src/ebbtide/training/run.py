@@ -85,7 +85,7 @@ def train(
     recipe, folder = start.recipe, Path(out)
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
     accelerator = accelerate(precision, track, folder)
-    fingerprint = settings.fingerprint(data)
+    fingerprint = settings.data_fingerprint(data)
     trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate, len(start.classes))
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
@@ -152,7 +152,7 @@ def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder:
     return str(before)
 
 
-def begin(recipe: Recipe, prepared: Prepared) -> Trained:
+def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     """The untrained start of a recipe on its data, with what that has settled of it."""
     if torch.get_default_dtype() != torch.float32:
         raise InputError(f"Training needs torch's default dtype to be float32; got {torch.get_default_dtype()}.")

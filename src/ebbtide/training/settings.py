@@ -23,7 +23,7 @@ HOW: dict[str, type] = {
 }  # fmt: skip
 
 
-def fingerprint(data: Data) -> dict[str, list[Any]]:
+def data_fingerprint(data: Data) -> dict[str, list[Any]]:
     """Shape and content of each tensor trained on: of integers sha256, of floats sums that another machine can repeat.
 
     Σ x², and Σ x_i cos(√2 i), which depends on the order; equal to 1e-6, as standardised data is.

@@ -12,7 +12,7 @@ import torch
 from .. import cache
 from ..core.randomness import Draws, key
 from ..errors import InputError
-from ..exact.fit import BACKWARD, COUNTS, FEW_PICTURES, JOINT, LARGE, MOST, MOST_JOINT, SMALL, fit, plan
+from ..exact.fit import BACKWARD, COUNTS, FEW_PICTURES, JOINT, LARGE, MOST, MOST_JOINT, SMALL, fit_solver, plan
 from ..exact.tuned import Tuned, read_tuned, write_tuned
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def for_run(
     # Each batch size would be compiled anew. (Asking for it imports the compiler, which takes longer than a fit.)
     compiled = getattr(trained.denoiser.network, "_compiled_call_impl", None) is not None
     with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-        made = fit(
+        made = fit_solver(
             trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
             progress=lambda share: bar.update(round(100 * share) - bar.n),
         )  # fmt: skip
@@ -72,7 +72,7 @@ def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
     return trained.context(n, seed, 0, None) | ({} if labels is None else {"label": labels.to(device)})
 
 
-def kept(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
+def kept_solver(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
     """A solver for a run that has none stored: of the user's cache, or fitted now and kept there."""
     if not 1 <= count <= COUNTS[-1]:
         more = f" For more: ebbtide tune RUN --evaluations {count}." if count else ""

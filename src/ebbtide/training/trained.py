@@ -28,7 +28,7 @@ from ..samplers import Stepper, facts, trajectory
 from ..specs import pick
 from . import checkpoint, storage
 from .card import model_card
-from .solver import kept
+from .solver import kept_solver
 
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
@@ -239,7 +239,7 @@ class Trained:
         count = int(wanted[1] or latest)
         one = next((one for one in reversed(self.tuned) if one.evaluations == count), None)
         if one is None or (how != _AS_TRAINED and count <= COUNTS[-1]):
-            one = kept(self, count, progress=progress, **how)
+            one = kept_solver(self, count, progress=progress, **how)
         return Choice(one.sampler, one.grid, one.steps)
 
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from ebbtide.data.episodes import Episodes, Windows, resized
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError, StorageError
-from ebbtide.interop.lerobot import files, frames as video, read, read_info, read_stats, write, writing
+from ebbtide.interop.lerobot import files, frames as video, read_dataset, read_info, read_stats, write_dataset, writing
 from training.runs import sentence
 
 av, pa, pq = (pytest.importorskip(name) for name in ("av", "pyarrow", "pyarrow.parquet"))
@@ -54,7 +54,7 @@ def rows(file):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     whole = episodes(cameras=("top", "wrist_cam"))
-    return whole, write(whole, tmp_path_factory.mktemp("lerobot") / "set")
+    return whole, write_dataset(whole, tmp_path_factory.mktemp("lerobot") / "set")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def near(frames, source, most=8):
 
 def test_numbers_come_back_exactly_and_pictures_nearly(written):
     whole, folder = written
-    again = read(folder, cameras=("wrist_cam", "top"))
+    again = read_dataset(folder, cameras=("wrist_cam", "top"))
     for name in ("state", "action", "ends"):
         assert torch.equal(getattr(again, name), getattr(whole, name))
         assert getattr(again, name).dtype == getattr(whole, name).dtype
@@ -88,13 +88,13 @@ def test_numbers_come_back_exactly_and_pictures_nearly(written):
 
 def test_a_set_without_a_state(tmp_path):
     whole = replace(episodes(), state=torch.zeros(15, 0), state_names=())
-    folder = write(whole, tmp_path / "set")
+    folder = write_dataset(whole, tmp_path / "set")
     assert "observation.state" not in read_info(folder)["features"]
-    again = read(folder, cameras=("top",))
+    again = read_dataset(folder, cameras=("top",))
     assert (again.state.shape, again.state_names) == ((15, 0), ())
     assert torch.equal(again.action, whole.action)
     with pytest.raises(InputError, match=r"no column 'observation\.environment_state'"):
-        read(folder, state=("observation.state", "observation.environment_state"))
+        read_dataset(folder, state=("observation.state", "observation.environment_state"))
 
 
 def test_without_cameras_no_video_is_touched(written, broken, monkeypatch):
@@ -102,7 +102,7 @@ def test_without_cameras_no_video_is_touched(written, broken, monkeypatch):
     monkeypatch.setattr(
         files, "need_package", lambda name, real=files.need_package: {}[name] if name == "av" else real(name)
     )
-    again = read(broken)
+    again = read_dataset(broken)
     assert torch.equal(again.state, written[0].state)
     assert again.images == {}
 
@@ -112,9 +112,9 @@ def test_codecs(codec, tmp_path, capfd):
     whole = episodes((4,), tasks=("Push",))
     if codec == "av1":  # whose encoder wants 64 pixels at least
         whole = replace(whole, images={"top": whole.images["top"].repeat(1, 3, 2, 1)})
-    folder = write(whole, tmp_path / "set", codec=codec)
+    folder = write_dataset(whole, tmp_path / "set", codec=codec)
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # the AV1 encoder takes more, if root lets it
-    near(read(folder, cameras=("top",)).images["top"], whole.images["top"])
+    near(read_dataset(folder, cameras=("top",)).images["top"], whole.images["top"])
     with av.open(str(folder / VIDEO.format("top", 0))) as container:
         assert container.streams.video[0].codec_context.name in {"h264": ("h264",), "av1": ("av1", "libdav1d")}[codec]
         assert container.streams.video[0].pix_fmt == "yuv420p"
@@ -124,12 +124,12 @@ def test_codecs(codec, tmp_path, capfd):
 def test_no_pictures_no_tasks_no_names_one_column(tmp_path):
     """LeRobot keeps a feature of one number as the number itself, not as a list."""
     whole = Episodes(torch.tensor([[1.5], [2], [3]]), torch.tensor([[4.0], [5], [6]]), torch.tensor([2, 3]), fps=30.0)
-    folder = write(whole, tmp_path / "set", robot="arm")
+    folder = write_dataset(whole, tmp_path / "set", robot="arm")
     assert rows(folder / DATA)["action"] == [4, 5, 6]
     info = json.loads((folder / "meta/info.json").read_text())
     assert (info["video_path"], info["robot_type"], info["fps"]) == (None, "arm", 30)
     assert info["features"]["action"] == {"dtype": "float32", "shape": [1], "names": None}
-    again = read(folder)
+    again = read_dataset(folder)
     assert torch.equal(again.state, whole.state)
     assert torch.equal(again.action, whole.action)
     assert (again.tasks, again.images) == ((), {})
@@ -139,7 +139,7 @@ def test_no_pictures_no_tasks_no_names_one_column(tmp_path):
 @pytest.mark.parametrize("fps", [29.97, 12.5, 1000 / 70])
 def test_fps_need_not_be_whole(fps, tmp_path):
     whole = episodes(fps=fps)
-    again = read(write(whole, tmp_path / "set"), cameras=("top",))
+    again = read_dataset(write_dataset(whole, tmp_path / "set"), cameras=("top",))
     assert again.fps == fps
     near(again.images["top"], whole.images["top"])
 
@@ -149,7 +149,7 @@ def test_files_hold_so_much_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "VIDEO_SECONDS", 0.9)
     monkeypatch.setattr(writing, "DATA_MB", 1e-4)
     whole = episodes()
-    folder = write(whole, tmp_path / "set")
+    folder = write_dataset(whole, tmp_path / "set")
     table = rows(folder / EPISODES)
     key = "videos/observation.images.top/"
     assert table[key + "file_index"] == [0, 0, 1]
@@ -157,37 +157,37 @@ def test_files_hold_so_much_and_no_more(tmp_path, monkeypatch):
     assert table[key + "to_timestamp"] == pytest.approx([0.5, 0.8, 0.7])
     assert table["data/file_index"] == [0, 1, 2]
     assert [len(rows(file)["index"]) for file in sorted((folder / "data").rglob("*.parquet"))] == [5, 3, 7]
-    again = read(folder, cameras=("top",))
+    again = read_dataset(folder, cameras=("top",))
     assert torch.equal(again.action, whole.action)
     near(again.images["top"], whole.images["top"])
     monkeypatch.setattr(writing, "FILES_A_CHUNK", 2)
-    folder = write(whole, tmp_path / "chunks")
+    folder = write_dataset(whole, tmp_path / "chunks")
     assert rows(folder / EPISODES)["data/chunk_index"] == [0, 0, 1]
     assert rows(folder / EPISODES)["data/file_index"] == [0, 1, 0]
-    assert torch.equal(read(folder).action, whole.action)
+    assert torch.equal(read_dataset(folder).action, whole.action)
 
 
 def test_some_episodes(written):
     whole, folder = written
-    part, all_ = read(folder, cameras=("top",), episodes=[2, 1]), read(folder, cameras=("top",))
+    part, all_ = read_dataset(folder, cameras=("top",), episodes=[2, 1]), read_dataset(folder, cameras=("top",))
     assert torch.equal(part.state, whole.state[5:])
     assert part.ends.tolist() == [3, 10]
     assert part.tasks == ("Pull", "Push")
     assert torch.equal(part.images["top"], all_.images["top"][5:])
     for wrong in ([3], [-1], []):
         with pytest.raises(InputError, match="from 0 to 2"):
-            read(folder, episodes=wrong)
+            read_dataset(folder, episodes=wrong)
 
 
 def test_pictures_can_be_made_smaller(written):
-    small = read(written[1], cameras=("top",), size=8).images["top"]
+    small = read_dataset(written[1], cameras=("top",), size=8).images["top"]
     assert small.shape == (15, 8, 8, 3)
     near(small[:, 1::5, 1::5], written[0].images["top"][:, 4::20, 6::30])  # the middles of the quarters
-    whole = read(written[1], cameras=("top",)).images["top"]
+    whole = read_dataset(written[1], cameras=("top",)).images["top"]
     assert torch.equal(small, resized(whole, 8))  # to the bit what a simulator's pictures become
-    assert torch.equal(read(written[1], cameras=("top",), size=7).images["top"], resized(whole, 7))
+    assert torch.equal(read_dataset(written[1], cameras=("top",), size=7).images["top"], resized(whole, 7))
     with pytest.raises(InputError, match="size"):
-        read(written[1], size=-1)
+        read_dataset(written[1], size=-1)
 
 
 # --- what is on the disk, by hand -----------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_tasks_are_the_index_of_a_pandas_table(written):
 def test_every_episode_starts_with_a_key_frame(tmp_path):
     """In a still picture too, of which the encoder would make every second frame one."""
     still = replace(episodes(), images={"top": torch.from_numpy(picture(0)).repeat(15, 1, 1, 1)})
-    with av.open(str(write(still, tmp_path / "set") / VIDEO.format("top", 0))) as container:
+    with av.open(str(write_dataset(still, tmp_path / "set") / VIDEO.format("top", 0))) as container:
         frames = [(round(frame.time * 10), frame.key_frame) for frame in container.decode(video=0)]
     assert [i for i, _ in frames] == list(range(15))
     keys = {i for i, key in frames if key}
@@ -253,7 +253,7 @@ def test_statistics_by_hand(tmp_path):
     frames[..., 2] = 255
     state = torch.tensor([[1.0], [2], [3], [6]])
     whole = Episodes(state, torch.tensor([[1.0, 9]] * 4), torch.tensor([2, 4]), {"eye": frames.repeat(1, 8, 8, 1)})
-    stats = read_stats(write(whole, tmp_path / "set"))
+    stats = read_stats(write_dataset(whole, tmp_path / "set"))
     found = {name: value.item() for name, value in stats["observation.state"].items()}
     assert found == pytest.approx(
         {"min": 1, "max": 6, "mean": 3, "std": 3.5**0.5, "count": 4, "q01": 1.03, "q10": 1.3, "q50": 2.5, "q90": 5.1,
@@ -321,7 +321,7 @@ def by_hand(folder, *, features=None, key="observation.image", frames=None, task
 
 @pytest.mark.parametrize("column", ["task", "__index_level_0__"])
 def test_a_folder_by_hand(tmp_path, column):
-    found = read(by_hand(tmp_path / "set", tasks_column=column))
+    found = read_dataset(by_hand(tmp_path / "set", tasks_column=column))
     assert found.state.tolist() == [[0, 0], [1, 10], [2, 20], [3, 30], [4, 40]]
     assert found.state.dtype == torch.float32
     assert found.action[4].tolist() == [-4, -40]
@@ -333,7 +333,7 @@ def test_a_folder_by_hand(tmp_path, column):
 
 
 def test_features_side_by_side(tmp_path):
-    found = read(by_hand(tmp_path / "set"), state=("observation.state", "action"))
+    found = read_dataset(by_hand(tmp_path / "set"), state=("observation.state", "action"))
     assert found.state[3].tolist() == [3, 30, -3, -30]
     assert found.state_names == ("waist", "elbow", "a", "b")
 
@@ -350,9 +350,9 @@ def test_a_video_is_read_by_its_times(tmp_path, options):
         for i in range(16):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
         container.mux(stream.encode(None))
-    found = read(folder, cameras=("image",))
+    found = read_dataset(folder, cameras=("image",))
     near(found.images["image"], torch.from_numpy(np.stack([picture(i) for i in (4, 5, 6, 11, 12)])))
-    last = read(folder, cameras=("observation.image",), episodes=[1])
+    last = read_dataset(folder, cameras=("observation.image",), episodes=[1])
     assert torch.equal(last.images["observation.image"], found.images["image"][3:])
 
 
@@ -377,15 +377,15 @@ def test_pictures_beside_the_numbers(tmp_path):
         return (tmp_path / "x.png").read_bytes()
 
     folder = by_hand(tmp_path / "set", frames=[png(i) for i in range(5)])
-    found = read(folder, cameras=("image",))
+    found = read_dataset(folder, cameras=("image",))
     assert torch.equal(found.images["image"], torch.from_numpy(np.stack([picture(i) for i in range(5)])))
-    last = read(folder, cameras=("image",), episodes=[1], size=2).images["image"]
+    last = read_dataset(folder, cameras=("image",), episodes=[1], size=2).images["image"]
     assert last[0].tolist() == picture(3)[::16, ::24].tolist()
-    odd = read(folder, cameras=("image",), size=5).images["image"]
+    odd = read_dataset(folder, cameras=("image",), size=5).images["image"]
     assert torch.equal(odd, resized(found.images["image"], 5))
     folder = by_hand(tmp_path / "bad", frames=[png(0), b"no", *map(png, range(3))])
     with pytest.raises(InputError, match="row 1 holds no readable picture"):
-        read(folder, cameras=("image",))
+        read_dataset(folder, cameras=("image",))
 
 
 def deep_png(values, dtype=np.uint16):
@@ -404,15 +404,15 @@ def test_depths_are_scaled_by_the_range_of_all_steps(tmp_path, dtype):
     exact = np.rint((depths - 300) / 1900 * 255)
     said = r"^set, observation\.images\.depth: 5 of 5 pictures have more than 8 bits: their values 300 to 2200 become"
     with pytest.warns(UserWarning, match=said):
-        found = read(folder, cameras=("depth",))
+        found = read_dataset(folder, cameras=("depth",))
     assert found.levels == {"depth": (300, 2200)}
     assert found.images["depth"][..., 0].tolist() == exact.tolist()
     assert found.images["depth"][..., 2].tolist() == exact.tolist()
     with pytest.warns(UserWarning, match="their values 300 to 2200 become"):
-        last = read(folder, cameras=("depth",), episodes=[1])
+        last = read_dataset(folder, cameras=("depth",), episodes=[1])
     assert last.images["depth"][..., 0].tolist() == exact[3:].tolist()
     with pytest.warns(UserWarning, match="some values in 300 to 2200 beyond the range 500:1000"):
-        given = read(folder, cameras=("depth",), levels={"depth": Levels(500, 1000)})
+        given = read_dataset(folder, cameras=("depth",), levels={"depth": Levels(500, 1000)})
     assert given.levels == {"depth": (500, 1000)}
     assert given.images["depth"][..., 0].tolist() == Levels(500, 1000).scaled(depths).tolist()
 
@@ -424,7 +424,7 @@ def test_transparent_frames_are_said_and_lie_on_white(tmp_path):
     Image.fromarray(half).save(file, "png")
     folder = by_hand(tmp_path / "set", frames=[file.getvalue()] * 5)
     with pytest.warns(UserWarning, match=r"5 of 5 pictures are transparent in places, and lie on white\.$"):
-        found = read(folder, cameras=("image",))
+        found = read_dataset(folder, cameras=("image",))
     assert found.images["image"][0, 0, :, 0].tolist() == [0, 0, 255, 255]
     assert found.levels == {}
 
@@ -442,18 +442,18 @@ def test_a_video_of_depths_is_refused(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(depth, format="gray16le")))
         container.mux(stream.encode(None))
     with pytest.raises(InputError, match="holds grey of 16 bits; such pictures are read as images, not video"):
-        read(folder, cameras=("image",))
+        read_dataset(folder, cameras=("image",))
 
 
 def test_a_depth_that_is_not_a_number_is_named(tmp_path):
     frames = [deep_png(np.full((4, 4), value), np.float32) for value in (1, 2, np.nan, 3, np.inf)]
     with pytest.raises(InputError, match="row 2 holds no readable picture: holds 16 of 16 values that are not finite"):
-        read(by_hand(tmp_path / "set", frames=frames), cameras=("image",))
+        read_dataset(by_hand(tmp_path / "set", frames=frames), cameras=("image",))
 
 
 @pytest.mark.skipif(not RECORDING.is_dir(), reason=f"no recording of LeRobot's in {RECORDING}")
 def test_a_real_recording():
-    found = read(RECORDING)
+    found = read_dataset(RECORDING)
     assert (len(found), len(found.state), found.fps) == (4, 1492, 30)
     assert found.ends.tolist() == [373, 747, 1119, 1492]
     assert set(found.tasks) == {"Pick the orange cube and place it in the box"}
@@ -465,10 +465,10 @@ def test_a_real_recording():
         torch.testing.assert_close(stats[name]["std"], values.std(0, correction=0), rtol=0, atol=1e-2)
     assert stats["action"]["count"].item() == 1492
     with pytest.raises(InputError, match="no video of the camera") as refused:
-        read(RECORDING, cameras=("front",))
+        read_dataset(RECORDING, cameras=("front",))
     sentence(refused.value)
     with pytest.raises(InputError, match="no camera 'back'; it has front, top"):
-        read(RECORDING, cameras=("back",))
+        read_dataset(RECORDING, cameras=("back",))
 
 
 @pytest.mark.skipif(not ALOHA.is_dir(), reason=f"no statistics of LeRobot's in {ALOHA}")
@@ -536,7 +536,7 @@ def info_with(**changes):
 def test_damage_is_one_sentence(broken, damage, words):
     damage(broken)
     with pytest.raises(InputError) as refused:
-        read(broken, cameras=("top",))
+        read_dataset(broken, cameras=("top",))
     assert words in sentence(refused.value)
 
 
@@ -544,7 +544,7 @@ def test_a_video_cut_short_is_refused(broken):
     file = broken / VIDEO.format("top", 0)
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(InputError) as refused:
-        read(broken, cameras=("top",))
+        read_dataset(broken, cameras=("top",))
     sentence(refused.value)
 
 
@@ -563,7 +563,7 @@ def test_absent_packages_are_named(written, monkeypatch):
             patch.setitem(sys.modules, package, None)
             patch.setitem(sys.modules, f"{package}.parquet", None)
             with pytest.raises(InputError, match=rf"package {package}: pip install 'ebbtide\[robots\]'"):
-                read(written[1], cameras=("top",))
+                read_dataset(written[1], cameras=("top",))
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------
@@ -581,7 +581,7 @@ def test_a_name_is_fetched_from_the_hub(written, monkeypatch):
         return str(written[1])
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert torch.equal(read("some/set", cameras=("top",)).state, written[0].state)
+    assert torch.equal(read_dataset("some/set", cameras=("top",)).state, written[0].state)
     assert asked == [("some/set", "dataset", "v3.0", ["meta/*", "data/*", "videos/*top/*"])]
     read_stats("some/untagged")
     assert [(revision, patterns) for _, _, revision, patterns in asked[1:]] == [
@@ -590,7 +590,7 @@ def test_a_name_is_fetched_from_the_hub(written, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("use", [read, read_info, read_stats])
+@pytest.mark.parametrize("use", [read_dataset, read_info, read_stats])
 def test_without_a_network(use, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
@@ -604,7 +604,7 @@ def test_without_a_network(use, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "a/b/c", "../a", "/none/such", "a b/c"])
 def test_what_is_neither(name):
     with pytest.raises(InputError, match="is no folder; a data set of LeRobot's is a folder, or USER/NAME on the hub"):
-        read(name)
+        read_dataset(name)
 
 
 # --- refusals to write ----------------------------------------------------------------------------------------------
@@ -619,7 +619,7 @@ def test_what_is_neither(name):
 ])  # fmt: skip
 def test_what_can_not_be_written(tmp_path, whole, options, words):
     with pytest.raises(InputError) as refused:
-        write(whole, tmp_path / "set", **options)
+        write_dataset(whole, tmp_path / "set", **options)
     assert words in sentence(refused.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -628,7 +628,7 @@ def test_nothing_is_overwritten(tmp_path):
     for name in ("folder", "file", "link"):
         {"folder": Path.mkdir, "file": Path.touch, "link": lambda p: p.symlink_to("nowhere")}[name](tmp_path / name)
         with pytest.raises(InputError, match="exists already"):
-            write(episodes(), tmp_path / name)
+            write_dataset(episodes(), tmp_path / name)
     assert list((tmp_path / "folder").iterdir()) == []
 
 
@@ -640,14 +640,17 @@ def test_what_fails_leaves_nothing_behind(tmp_path, monkeypatch, error, kind):
 
     monkeypatch.setattr(writing, "_encode", fails)
     with pytest.raises(kind):
-        write(episodes(), tmp_path / "set")
+        write_dataset(episodes(), tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / ".set.writing" / "data").mkdir(parents=True)
     (tmp_path / ".set.writing" / "junk").touch()
-    assert sorted(path.name for path in write(episodes(cameras=()), tmp_path / "set").iterdir()) == ["data", "meta"]
+    assert sorted(path.name for path in write_dataset(episodes(cameras=()), tmp_path / "set").iterdir()) == [
+        "data",
+        "meta",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
@@ -706,7 +709,7 @@ def test_lerobot_opens_what_was_written(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "VIDEO_SECONDS", 0.9)
     monkeypatch.setattr(writing, "DATA_MB", 5e-4)
     whole = episodes()
-    folder = write(whole, tmp_path / "set")
+    folder = write_dataset(whole, tmp_path / "set")
     assert max(rows(folder / EPISODES)["data/file_index"]) == 1
     indices = [0, 4, 5, 6, 7, 8, 12, 14]
     ran = subprocess.run(
@@ -718,7 +721,7 @@ def test_lerobot_opens_what_was_written(tmp_path, monkeypatch):
     assert ran.returncode == 0, ran.stderr[-3000:]
     found = torch.load(tmp_path / "items.pt")
     assert (found["length"], found["episodes"], found["fps"]) == (15, 3, 10)
-    ours = read(folder, cameras=("top",)).images["top"]
+    ours = read_dataset(folder, cameras=("top",)).images["top"]
     seen: list[torch.Tensor] = []
     for i, item in enumerate(found["plain"]):
         episode = int(torch.searchsorted(whole.ends, torch.tensor(i), right=True))

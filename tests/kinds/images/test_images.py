@@ -14,7 +14,7 @@ from PIL import Image
 from ebbtide.core.paths import PATHS
 from ebbtide.core.randomness import Draws, generator
 from ebbtide.data import Pixels
-from ebbtide.data.images import load
+from ebbtide.data.images import load_images
 from ebbtide.errors import InputError
 from ebbtide.exact import oracle
 from ebbtide.kinds import KINDS, kind_of
@@ -169,7 +169,7 @@ def test_four_channels_are_trained_on_sampled_written_and_drawn(stickers, tmp_pa
     assert train.x[:, 3].unique().tolist() == [0, 255]
     samples = trained.sample(4, steps=2)
     images.write(trained, samples, None, tmp_path / "x.npz")
-    again = load(str(tmp_path / "x.npz"), channels=4)
+    again = load_images(str(tmp_path / "x.npz"), channels=4)
     assert again.x.tolist() == images_data.kept(samples).tolist()
     with Image.open(images.draw_samples(trained, samples, None, tmp_path / "x.png")) as picture:
         assert picture.mode == "RGBA"
@@ -282,7 +282,7 @@ def test_what_is_written_can_be_read_and_trained_on(run, tmp_path):
     labels = torch.tensor([3, 1, 2, 3, 0, 9])
     x = torch.tensor([-20.0, 0.4, 0.6, 254.6, 300.0, 128.0]).reshape(6, 1, 1, 1).expand(6, 1, 8, 8)
     images.write(trained, x, labels, tmp_path / "x.npz")
-    held = load(str(tmp_path / "x.npz"))
+    held = load_images(str(tmp_path / "x.npz"))
     assert held.x[:, 0, 0, 0].tolist() == [0, 0, 1, 255, 255, 128]
     assert held.labels.tolist() == labels.tolist()
     assert held.classes == trained.classes

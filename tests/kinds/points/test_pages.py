@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebbtide.data import save
+from ebbtide.data import save_points
 from ebbtide.errors import InputError
 from ebbtide.kinds.points.pages import draw_run, draw_samples
 from ebbtide.kinds.runs import train_recipe as fit
@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"columns{d}")
             file = folder / "points.csv"
             x = torch.randn(80, d, generator=torch.Generator().manual_seed(0))
-            save(file, x, labels=["a", "b"] * 40)
+            save_points(file, x, labels=["a", "b"] * 40)
             recipe = PointRecipe(data=str(file), label="label", conditional=True, steps=3, batch=16)
             made[d] = fit(recipe, folder / "run", snapshots=1, progress=False), folder / "run", file
         return made[d]

@@ -9,7 +9,7 @@ import torch
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import generator
-from ebbtide.data import DATASETS, Standardise, save
+from ebbtide.data import DATASETS, Standardise, save_points
 from ebbtide.errors import InputError
 from ebbtide.kinds.points import study as points_study
 from ebbtide.kinds.points.data import parts, point_set, prepare, real_points, unseen
@@ -23,7 +23,7 @@ GAUSSIANS = PointRecipe(data="three_gaussians")
 @pytest.fixture
 def file(tmp_path):
     x, labels = DATASETS["two_spirals"].sample(400, torch.Generator().manual_seed(0))
-    save(tmp_path / "points.csv", x, ["a", "b"], ["red" if k else "blue" for k in labels])
+    save_points(tmp_path / "points.csv", x, ["a", "b"], ["red" if k else "blue" for k in labels])
     return PointRecipe(data=str(tmp_path / "points.csv"), label="label", conditional=True)
 
 
@@ -129,7 +129,7 @@ def table_of(tmp_path, counts, **changes):
         return torch.stack([x[:, 0] + 5 * labels, x[:, 1]], 1), labels
 
     x, labels = draw(0)
-    save(tmp_path / "table.csv", x, ["a", "b"], labels)
+    save_points(tmp_path / "table.csv", x, ["a", "b"], labels)
     recipe = PointRecipe(data=str(tmp_path / "table.csv"), label="label", conditional=True)
     return replace(recipe, **changes), draw
 
@@ -238,6 +238,6 @@ def test_likelihoods_are_of_rows_never_trained_on(tmp_path):
 
 def test_a_spread_that_float32_has_no_room_for_is_refused_before_training_by_the_columns_name(tmp_path):
     x = torch.tensor([[0.0, -1e37], [1.0, 1e37], [2.0, -1e37], [3.0, 1e37]])
-    save(tmp_path / "wild.csv", x, ["near", "far"])
+    save_points(tmp_path / "wild.csv", x, ["near", "far"])
     with pytest.raises(InputError, match=r"wild\.csv, column 'far': values around 0 that spread by 1e\+37"):
         prepare(PointRecipe(data=str(tmp_path / "wild.csv")))

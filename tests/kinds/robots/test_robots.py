@@ -15,7 +15,7 @@ from ebbtide.kinds.runs import begin as prepare, from_pretrained, rehearsed, tra
 from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode, rollout
 from ebbtide.robots.simulators import SIMULATORS
-from ebbtide.training.run import begin
+from ebbtide.training.run import untrained
 from recording import record
 
 SMALL = {
@@ -73,9 +73,9 @@ def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
 
     def load(data, cameras, size, levels):
         told.append(dict(levels))
-        return replace(robots_source.load(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
+        return replace(robots_source.load_episodes(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
 
-    monkeypatch.setattr(robots_data, "load", load)
+    monkeypatch.setattr(robots_data, "load_episodes", load)
     start, _ = prepare(asked := recipe(file, cameras="top"))
     assert (start.recipe.value_range, told) == ("top=300:2200", [{}])
     robots_data.parts(start.recipe)
@@ -277,7 +277,7 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
         blind = changes.pop("blind", False)
         asked = recipe(file, **{"state": "agent_y,block_angle", "cameras": "top", "size": 8, **changes})
         return robots_driving.Place.of(
-            begin(asked, robots_data.prepare(asked)), changes.get("simulator") or "middle", blind
+            untrained(asked, robots_data.prepare(asked)), changes.get("simulator") or "middle", blind
         )()
 
     shown = place()
@@ -291,14 +291,14 @@ def test_a_place_shows_what_the_recipe_lets_be_seen(file, middle):
     assert (shown.task, shown.fps) == ("Go to the middle.", 10.0)
     with pytest.raises(InputError, match=r"simulator must be one of pusht, .*, middle; got 'moon'"):
         place(simulator="moon")
-    nowhere = begin(asked := recipe(file, simulator=""), robots_data.prepare(asked))
+    nowhere = untrained(asked := recipe(file, simulator=""), robots_data.prepare(asked))
     with pytest.raises(InputError, match=r"^This policy's recipe names no simulator; choose one of pusht, .*, middle"):
         robots_driving.Place.of(nowhere)
 
 
 def test_a_simulator_that_shows_something_else_is_refused(tmp_path, middle):
     asked = recipe(record(tmp_path / "a.npz", state_names=np.array(["block_x", "agent_x", "a", "b", "c"])))
-    place = robots_driving.Place.of(begin(asked, robots_data.prepare(asked)), "middle")
+    place = robots_driving.Place.of(untrained(asked, robots_data.prepare(asked)), "middle")
     with pytest.raises(InputError, match="trained with the state block_x, agent_x, a, b, c; that of middle is agent_x"):
         place().reset(0)
 
@@ -353,7 +353,7 @@ def test_what_is_not_known_is_not_compared(tmp_path, middle):
     arrays = np.load(record(tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", **{name: arrays[name] for name in ("state", "action", "episode_ends")})
     asked = recipe(str(tmp_path / "b.npz"), action="all")
-    trained = begin(asked, robots_data.prepare(asked))
+    trained = untrained(asked, robots_data.prepare(asked))
     assert robots_data.robot_of(trained) == (tuple(f"state_{i}" for i in range(5)), ("action_0", "action_1"), 0.0)
     robots_driving.Place.of(trained, "middle")().reset(0)
     robots_data.same_recording(trained)
@@ -371,7 +371,7 @@ def test_a_recipe_may_name_and_order_the_actions(tmp_path, middle):
     assert turned.action.equal(plain.action.flip(1))
     motors = recipe(record(tmp_path / "b.npz", action_names=np.array(["motor_0", "motor_1"])))
     assert robots_data.prepare(motors).columns == ("target_x", "target_y")
-    robots_driving.Place.of(begin(motors, robots_data.prepare(motors)), "middle")().reset(0)
+    robots_driving.Place.of(untrained(motors, robots_data.prepare(motors)), "middle")().reset(0)
     for action, words in (("target_x,up", "The action has no column 'up'"), ("none", "at least one action")):
         with pytest.raises(InputError, match=words):
             robots_data.parts(recipe(swapped, action=action))

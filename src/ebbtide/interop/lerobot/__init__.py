@@ -10,7 +10,7 @@
 There a camera's key is observation.images.NAME or observation.NAME, here it is called NAME.
 """
 
-from .reading import read, read_info, read_stats
-from .writing import write
+from .reading import read_dataset, read_info, read_stats
+from .writing import write_dataset
 
-__all__ = ["read", "read_info", "read_stats", "write"]
+__all__ = ["read_dataset", "read_info", "read_stats", "write_dataset"]

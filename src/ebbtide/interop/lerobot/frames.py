@@ -134,7 +134,7 @@ def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None)
                 continue
             where = f"{file}, column {key!r}: row {row}"
             try:
-                picture = pictures.read(cell["bytes"].as_py(), channels=3, levels=levels)
+                picture = pictures.read_picture(cell["bytes"].as_py(), channels=3, levels=levels)
             except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
                 raise InputError(f"{where} holds no readable picture: {error}.") from error
             yield where, picture

@@ -35,7 +35,7 @@ from .files import (
 from .frames import film_frames, stored_frames
 
 
-def read(
+def read_dataset(
     where: str | os.PathLike[str],
     *,
     cameras: Sequence[str] = (),

@@ -42,7 +42,7 @@ CODECS = {
 }
 
 
-def write(
+def write_dataset(
     episodes: Episodes,
     folder: str | os.PathLike[str],
     *,

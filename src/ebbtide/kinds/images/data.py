@@ -35,7 +35,7 @@ def given(recipe: ImageRecipe, x: Any, y: Any) -> tuple[ImageRecipe, Prepared]:
     """The recipe for images in memory, learned with their labels where there are any, and these images."""
     recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
     every = given_images(x, y, size=recipe.size, channels=recipe.channels)
-    return recipe, _prepared(recipe, images.split(every, recipe.held_out, keep_classes=recipe.conditional)[0])
+    return recipe, _prepared(recipe, images.split_images(every, recipe.held_out, keep_classes=recipe.conditional)[0])
 
 
 def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
@@ -82,9 +82,9 @@ def _parts(
     state: object,
 ) -> tuple[Images, Images]:  # fmt: skip
     levels = Levels.parse(value_range) if value_range else None
-    every = images.load(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
+    every = images.load_images(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
     every = images.labelled(every, data) if conditional else every
-    return images.split(every, held_out, keep_classes=conditional)
+    return images.split_images(every, held_out, keep_classes=conditional)
 
 
 def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:

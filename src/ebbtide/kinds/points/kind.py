@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...data import Points, save
+from ...data import Points, save_points
 from ...recipes import PointRecipe
 from ..kind import Kind, Plan
 from .data import (
@@ -111,7 +111,7 @@ def evaluate(
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Samples as a file that `ebbtide train` reads."""
     names = None if labels is None or path.suffix == ".npy" else [trained.classes[i] for i in labels]
-    save(path, x, trained.columns, names)
+    save_points(path, x, trained.columns, names)
 
 
 def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:

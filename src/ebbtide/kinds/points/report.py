@@ -8,7 +8,7 @@ from ...errors import InputError
 from ...metrics.floor import LEVEL
 from ...plots import animation, curves, points, style
 from ...plots.points import Panel
-from ...plots.report import Picture, joined, losses, merit, still
+from ...plots.report import Picture, in_words, losses, merit, still
 from ...plots.study import Comparison, Method
 
 _SCALE_NOTE = (
@@ -123,14 +123,14 @@ def sample_panels(comparison: Comparison) -> list[Panel]:
 
 
 def _check(c: Comparison) -> None:
-    d = style.points(c.real, "real").shape[1]
+    d = style.checked_points(c.real, "real").shape[1]
     if not c.methods or not c.samplings:
         raise InputError("A report needs at least one method and one sampling of it.")
     keys = {method.key for method in c.methods}
     for s in c.samplings:
         if s.method not in keys:
             raise InputError(f"Sampling {s.label!r} belongs to method {s.method!r}, which is not among the methods.")
-        if style.points(s.samples, f"the samples of {s.label!r}").shape[1] != d:
+        if style.checked_points(s.samples, f"the samples of {s.label!r}").shape[1] != d:
             raise InputError(f"The samples of {s.label!r} have {s.samples.shape[1]} columns, the real data {d}.")
 
 
@@ -164,7 +164,7 @@ def _straightness(methods: Sequence[Method]) -> str:
         if not (np.isfinite(length) and direct > 0):
             return "straighter routes can be followed in fewer steps."
         parts.append(f"{length / direct:.2f} times ({method.name})")
-    return f"a route is on average {joined(parts)} as long as the straight line between its ends."
+    return f"a route is on average {in_words(parts)} as long as the straight line between its ends."
 
 
 def _halfway(methods: Sequence[Method]) -> str:
@@ -176,7 +176,7 @@ def _halfway(methods: Sequence[Method]) -> str:
             return "watch which of them moves early and which late."
         t = method.walk_times[int(np.argmax(left <= left[0] / 2))]
         parts.append(f"t = {t:.2f} ({method.name})")
-    return f"half of the distance to where points end is left at {joined(parts)}."
+    return f"half of the distance to where points end is left at {in_words(parts)}."
 
 
 def _quality_sentence(c: Comparison) -> str:
@@ -207,4 +207,4 @@ def _best_names(c: Comparison) -> str:
     chosen = [
         (method.name, _best(c, method)) for method in c.methods if any(s.method == method.key for s in c.samplings)
     ]
-    return joined([f"{name} ({c.samplings[i].label})" for name, i in chosen])
+    return in_words([f"{name} ({c.samplings[i].label})" for name, i in chosen])

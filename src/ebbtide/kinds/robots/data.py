@@ -21,7 +21,7 @@ from ...networks import NETWORKS
 from ...recipes import RobotRecipe
 from ...robots.simulators import SIMULATORS
 from ...specs import bind, pick
-from .source import load
+from .source import load_episodes
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
@@ -110,7 +110,9 @@ def _parts(
     ranges = dict(part.partition("=")[::2] for part in _names(value_range))
     if unknown := [name for name in ranges if name not in cameras]:
         raise InputError(f"value_range must be CAMERA=LOW:HIGH of the recipe's cameras; got {unknown[0]!r}.")
-    episodes = load(data, cameras, size, {name: Levels.parse(text) for name, text in ranges.items()}).actions(action)
+    episodes = load_episodes(data, cameras, size, {name: Levels.parse(text) for name, text in ranges.items()}).actions(
+        action
+    )
     if not episodes.action_names:
         raise InputError(f"A policy needs at least one action; got action={action!r}.")
     if len(episodes) < 2:
@@ -169,11 +171,11 @@ def real(recipe: RobotRecipe, n: int, seed: int) -> tuple[Tensor, None]:
 
 def reading(trained: "Trained") -> RobotRecipe:
     """A policy's recipe, to read its recording by."""
-    recipe_of(trained)
+    policy_recipe(trained)
     return cast(RobotRecipe, trained.reading())
 
 
-def recipe_of(trained: "Trained") -> RobotRecipe:
+def policy_recipe(trained: "Trained") -> RobotRecipe:
     """A policy's recipe; an InputError for a run of another kind."""
     if not isinstance(trained.recipe, RobotRecipe) or trained.observation is None:
         raise InputError("Only a run that was trained on episodes is a policy.")

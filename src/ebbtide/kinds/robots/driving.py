@@ -15,7 +15,7 @@ from ...robots.rollout import Episode, latency, rollout
 from ...robots.simulators import SIMULATORS, Simulator, make
 from ...samplers import Stepper
 from ...specs import Own, pick
-from .data import recipe_of, robot_of
+from .data import policy_recipe, robot_of
 
 if TYPE_CHECKING:
     from ...metrics import Measurement
@@ -36,7 +36,7 @@ def policy(
     ensemble: float | None = None,
 ) -> Policy:
     """A trained policy, ready for the control loop; what is left out is the recipe's. The rest as in `Policy`."""
-    recipe, seen = recipe_of(trained), trained.observation
+    recipe, seen = policy_recipe(trained), trained.observation
     assert seen is not None
     chosen = trained.choice(sampler or None, grid or None, steps or None, bound=bound, progress=True)
     chunks = DenoiserChunks(
@@ -71,7 +71,7 @@ class Place:
     @classmethod
     def of(cls, trained: "Trained", simulator: str | Own = "", blind: bool = False) -> "Place":
         """The simulator of a policy: by default its recipe's."""
-        recipe = recipe_of(trained)
+        recipe = policy_recipe(trained)
         if not (name := simulator or recipe.simulator):
             raise InputError(f"This policy's recipe names no simulator; choose one of {', '.join(SIMULATORS)}.")
         if not isinstance(name, Own):

@@ -11,7 +11,7 @@ from ...data import Episodes
 from ...plots import images, robots as drawing, style
 from ...plots.study import key_of
 from ...robots.simulators import SIMULATORS
-from .data import held_episode, reading, recipe_of, same_recording
+from .data import held_episode, policy_recipe, reading, same_recording
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
@@ -23,7 +23,7 @@ UNKNOWN = 10.0  # steps drawn as a second where a recording doesn't tell
 
 def draw_trajectories(trained: "Trained", path: Path) -> Path:
     """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
-    recipe = recipe_of(trained)
+    recipe = policy_recipe(trained)
     same_recording(trained)
     episode, seen = held_episode(reading(trained))
     truth, fps = episode.action, episode.fps or UNKNOWN
@@ -37,7 +37,7 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
 
 def draw_fan(trained: "Trained", path: Path) -> Path:
     """Many chunks for one moment: where people did different things, so should a policy."""
-    recipe = recipe_of(trained)
+    recipe = policy_recipe(trained)
     same_recording(trained)
     episode, seen = held_episode(reading(trained))
     truth, fps = episode.action, episode.fps or UNKNOWN
@@ -66,7 +66,7 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     from ...files import storage
     from ...training.history import read_metrics
 
-    recipe = recipe_of(trained)
+    recipe = policy_recipe(trained)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
     yield draw_trajectories(trained, out / "trajectories.png")

@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...memory import COPIES
 
 
-def load(
+def load_episodes(
     data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
 ) -> Episodes:
     """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
@@ -29,7 +29,7 @@ def load(
         return _read_npz(files, cameras, size)
     from ...interop import lerobot
 
-    return lerobot.read(data, cameras=tuple(cameras), size=size, levels=levels)
+    return lerobot.read_dataset(data, cameras=tuple(cameras), size=size, levels=levels)
 
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
