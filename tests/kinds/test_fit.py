@@ -1,5 +1,8 @@
 """ebbtide.fit: on data in memory as on a file, with labels, with a folder and without."""
 
+import os
+import re
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -98,3 +101,74 @@ def test_what_cannot_be_learned_from_is_one_sentence(x, y, words):
 def test_episodes_are_trained_on_from_files():
     with pytest.raises(InputError, match="robots are trained on from files"):
         ebbtide.fit(flow_policy(), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (None, "recipe must be a recipe, such as ebbtide.flow(), or its name; got None"),
+        (flow, "or its name; got <function flow"),
+        (ebbtide.Recipe(), "or its name; got Recipe"),
+        (TABLE, "or its name; got array"),
+    ],
+)
+@pytest.mark.unchecked
+def test_what_is_no_recipe_is_one_sentence(recipe, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        ebbtide.fit(recipe, TABLE)
+
+
+def test_labels_beside_a_file_are_a_columns_name(tmp_path):
+    for data in (tmp_path / "table.csv", None):
+        with pytest.raises(InputError, match="y names a column of a file; got ndarray"):
+            ebbtide.fit(FEW, data, y=KINDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 5}, r"steps is a field of the recipe: give it there, as in ebbtide.flow\(steps=…\)"),
+        ({"accumulate": 0}, "accumulate must be at least 1; got 0"),
+        ({"accumulate": 1.5}, "accumulate must be a whole number, at least 1; got 1.5"),
+        ({"checkpoints": "5"}, "checkpoints must be a whole number, at least 1; got '5'"),
+        ({"snapshots": -1}, "snapshots must be at least 0; got -1"),
+    ],
+)
+@pytest.mark.unchecked
+def test_options_of_training_are_checked(options, words):
+    with pytest.raises(InputError, match=words):
+        ebbtide.fit(FEW, TABLE, **options)
+
+
+def test_missing_values_are_refused_by_the_columns_name():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TABLE, columns=["a", "b", "c"]).astype("Float64")
+    assert ebbtide.fit(FEW, frame, **QUICK).columns == ("a", "b", "c")
+    frame.loc[3, "b"] = pandas.NA
+    with pytest.raises(InputError, match="X, row 4, column 'b': a value is missing"):
+        ebbtide.fit(FEW, frame, **QUICK)
+    with pytest.raises(InputError, match="X has two columns named 'a'"):
+        ebbtide.fit(FEW, pandas.DataFrame(TABLE, columns=["a", "a", "b"]), **QUICK)
+    with pytest.raises(InputError, match="X has masked values"):
+        ebbtide.fit(FEW, np.ma.masked_array(TABLE, TABLE > 1), **QUICK)
+
+
+@pytest.mark.parametrize(("out", "rest"), [(None, "nothing is kept without out"), ("run", "resume=True)")])
+def test_a_signal_says_how_to_go_on(out, rest, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stop = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr("ebbtide.training.history.Log.__call__", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        ebbtide.fit(FEW, TABLE, out=out, **QUICK)
+    assert rest in str(stopped.value)
+    assert "ebbtide resume" not in str(stopped.value)
+
+
+def test_images_have_one_three_or_four_channels():
+    with pytest.raises(InputError, match="channels must be"):
+        ebbtide.fit(flow_images(channels=2, steps=1), np.zeros((9, 8, 8), np.uint8))
+
+
+def test_a_card_of_data_in_memory_names_no_file():
+    card = ebbtide.fit(FEW, TABLE, **QUICK).export("me/table")["README.md"].decode()
+    assert "A generative model of data in memory" in card

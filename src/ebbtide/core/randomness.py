@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..specs import require
+
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -53,7 +55,9 @@ class Draws:
     @classmethod
     def first(cls, n: int, seed: int, start: int = 0, device: torch.device | str = "cpu") -> "Draws":
         """Samples start, start + 1, …, start + n - 1."""
-        return cls(seed, torch.arange(start, start + n, device=device))
+        require("n", n, 0, whole=True)
+        require("seed", seed, 0, _MASK, whole=True)
+        return cls(int(seed), torch.arange(start, start + n, device=device))
 
     def __call__(self, step: int, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         """Box–Muller on 2 × 32 bits of each hash, in float64: numbers up to 6.76 σ, the same on every device."""

@@ -24,8 +24,14 @@ def given_points(x: Any, y: Any = None) -> Points:
                 raise InputError(f"y names no column: {y!r} is not among {', '.join(map(str, x.columns))}.")
             x, y = x.drop(columns=[y]), x[y]
         columns = tuple(map(str, x.columns))
+        if len(set(columns)) < len(columns):
+            raise InputError(f"X has two columns named {max(columns, key=columns.count)!r}.")
         if text := [str(name) for name in x.columns if not _numeric(x[name])]:
             raise InputError(f"X, column {text[0]!r} must hold numbers; encode it, leave it out, or name it as y.")
+        x = x.to_numpy(dtype=np.float64, na_value=np.nan)  # also of columns that may hold missing values
+        if (missing := np.isnan(x)).any():
+            row, column = np.argwhere(missing)[0]
+            raise InputError(f"X, row {row + 1}, column {columns[column]!r}: a value is missing; fill or drop it.")
     elif isinstance(y, str):
         raise InputError(f"y names a column, which only a data frame has; got y={y!r} for {type(x).__name__}.")
     table = _array("X", x)
@@ -58,6 +64,8 @@ def _numeric(column: Any) -> bool:
 
 
 def _array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(f"{name} has masked values; fill or drop them.")
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype is torch.bfloat16 else value

@@ -75,10 +75,6 @@ def load_images(
     on_bad: "skip" leaves out pictures that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
     """
-    _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
-    _check("channels", channels, "0 (as found), 1, 3 or 4", channels in (0, 1, 3, 4))
-    _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
-    _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
     return as_images(
         _find(data, label), data, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers,
         cache=cache, progress=progress,
@@ -98,6 +94,10 @@ def as_images(
     progress: bool = True,
 ) -> Images:
     """The found images as Images of one size; `data` is their name in errors, the rest as in `load_images`."""
+    _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
+    _check("channels", channels, "0 (as found), 1, 3 or 4", channels in (0, 1, 3, 4))
+    _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
+    _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape

@@ -22,6 +22,7 @@ from ..memory import room
 from ..plots.study import Comparison, Method, Sampling
 from ..recipes import RECIPES, Recipe
 from ..signals import Interrupted
+from ..specs import require
 from ..training.processes import cores, in_processes
 from ..training.run import clear
 from ..training.trained import Trained
@@ -37,7 +38,7 @@ METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
 def compare(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     *,
     n: int = 4_000,
     workers: int = 2,
@@ -52,6 +53,9 @@ def compare(
     `if __name__ == "__main__":`, as ever with processes). Each is an ordinary run in its own folder, so an
     interrupted comparison continues with resume=True.
     """
+    out = Path(out)
+    require("n", n, 1, whole=True)
+    require("workers", workers, 1, whole=True)
     room(8000 * n, f"n {n}")
     for place in (out, *out.parents):
         if place.exists() and not place.is_dir():

@@ -2,11 +2,12 @@
 
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
+from ..errors import InputError
 from ..recipes import RECIPES, Recipe
+from ..signals import Interrupted
 from ..specs import pick
 from ..training.trained import Trained
 from .runs import train_recipe
@@ -50,16 +51,29 @@ def fit(
     Raises InputError for a recipe or data that can't be used, DivergedError where a loss stops being finite.
     """
     made = RECIPES[pick(RECIPES, recipe, "recipe")]() if isinstance(recipe, str) else recipe
+    if not isinstance(made, Recipe) or not made.kind:
+        raise InputError(f"recipe must be a recipe, such as ebbtide.flow(), or its name; got {repr(recipe)[:60]}.")
+    if fields := [name for name in training if name in vars(made)]:
+        raise InputError(f"{fields[0]} is a field of the recipe: give it there, as in ebbtide.flow({fields[0]}=…).")
     given = None
-    if isinstance(data, str | os.PathLike):
-        label = {} if y is None else {"label": y, "conditional": True}
-        made = replace(made, data=os.fspath(data), **label)
-    elif data is not None:
+    if data is not None and not isinstance(data, str | os.PathLike):
         given = data, y
-    elif y is not None:
-        made = replace(made, label=y, conditional=True)
+    elif y is not None and not isinstance(y, str):
+        raise InputError(f"y names a column of a file; got {type(y).__name__}. Give labels beside data in memory.")
+    else:
+        named = {} if data is None else {"data": os.fspath(data)}
+        made = made.having(named | ({} if y is None else {"label": y, "conditional": True}))
     if out is not None:
-        return train_recipe(made, out, given=given, **training)
+        try:
+            return train_recipe(made, out, given=given, **training)
+        except Interrupted as stopped:
+            if given is None:
+                raise
+            rest = f"; saved. Continue with the same data: ebbtide.fit(recipe, data, out={str(out)!r}, resume=True)."
+            raise Interrupted.by(stopped, rest) from None
     with tempfile.TemporaryDirectory(prefix="ebbtide-") as folder:
         brief: Any = {"snapshots": 0, "checkpoints": 1, **training}
-        return train_recipe(made, Path(folder) / "run", given=given, **brief)
+        try:
+            return train_recipe(made, Path(folder) / "training", given=given, **brief)
+        except Interrupted as stopped:
+            raise Interrupted.by(stopped, "; nothing is kept without out, the folder of a run.") from None

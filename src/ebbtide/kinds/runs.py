@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..exact.tuned import TUNED
 from ..files import read_file
 from ..recipes import Recipe
+from ..specs import require
 from ..training import checkpoint, run
 from ..training.devices import accelerate
 from ..training.rehearsal import in_memory, rehearse
@@ -37,6 +38,9 @@ def train_recipe(
     given: data in memory and its labels, instead of what the recipe names. started: called with the untrained denoiser
     once everything has been checked, before anything is written.
     """
+    for name, least in {"accumulate": 1, "checkpoints": 1, "keep": 1, "snapshots": 0, "threads": 0}.items():
+        if name in options:
+            require(name, options[name], least, whole=True)
     start, data = begin(recipe, options.get("accumulate", 1), given)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 

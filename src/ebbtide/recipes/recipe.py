@@ -1,6 +1,7 @@
 """A recipe: everything that makes one method, as plain data. It imports no torch, so that `--help` is quick."""
 
 import dataclasses
+import numbers
 import os
 import re
 from collections.abc import Mapping
@@ -142,9 +143,11 @@ class Recipe:
         return f"./{last}" if field in self.sources and self.built_in(last) else last
 
     def __post_init__(self) -> None:
-        for name, given in vars(self).items():
+        kinds = {field.name: field.type for field in dataclasses.fields(self)}
+        for name, given in list(vars(self).items()):
             if isinstance(given, os.PathLike):  # a file's name is what is stored
-                object.__setattr__(self, name, os.fspath(given))
+                given = os.fspath(given)
+            object.__setattr__(self, name, _typed(name, kinds[name], given))
         for field, (low, high, accepted) in _RANGES.items():
             value = getattr(self, field, low)
             if not low <= value <= high:
@@ -357,6 +360,22 @@ def recipe_type(data: str) -> type[Recipe]:
 def is_file(data: str) -> bool:
     """True if points are read from a file, not drawn from a named set."""
     return os.sep in data or "/" in data or Path(data).suffix != ""
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """A field's value as its type; numbers of NumPy become Python's. InputError for a value of another type."""
+    if get_origin(kind) is Literal:
+        return pick(get_args(kind), value, name)
+    if kind in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if kind is float or isinstance(value, numbers.Integral):
+            try:
+                return kind(value)
+            except OverflowError:
+                raise InputError(f"{name} is beyond all floats.") from None
+    elif kind in (bool, str) and isinstance(value, kind):
+        return value
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    raise InputError(f"{name} must be {wanted}; got {repr(value)[:60]}.")
 
 
 _RANGES: dict[str, tuple[float, float, str]] = {

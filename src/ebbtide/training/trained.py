@@ -25,7 +25,7 @@ from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
-from ..specs import pick
+from ..specs import pick, require
 from . import checkpoint, storage
 from .card import model_card
 from .solver import kept_solver
@@ -100,6 +100,9 @@ class Trained:
         That is why they can be drawn in chunks, whose activations stay in the processor's cache.
         bar: a progress bar, moved on by one for each sample and step.
         """
+        require("n", n, whole=True)
+        require("seed", seed, 0, 2**64 - 1, whole=True)
+        n, seed = int(n), int(seed)
         labels = None if label is None else self.labels(label, n)
         if (seen := options.pop("seen", None)) is not None:
             _one_each(seen, n)

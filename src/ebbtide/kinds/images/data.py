@@ -95,6 +95,8 @@ def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:
 
 def describe(recipe: ImageRecipe) -> str:
     """One line on the data a recipe names."""
+    if recipe.data == IN_MEMORY:
+        return "images in memory"
     if recipe.data == "digits":
         return "handwritten digits, 8 × 8"
     return f"the pictures of {recipe.shared().data}"

@@ -106,6 +106,8 @@ def start(recipe: PointRecipe, n: int, seed: int, first: int) -> Tensor | None:
 
 def describe(recipe: PointRecipe) -> str:
     """One line on the data a recipe names."""
+    if recipe.data == IN_MEMORY:
+        return "data in memory"
     return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {recipe.shared().data}"
 
 
