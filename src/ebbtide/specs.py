@@ -112,8 +112,9 @@ def _loaded(name: str, here: str) -> Callable[..., Any]:
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # whatever the user's module raises
-        raise InputError(f"{name} can't be loaded: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        why = "its module exits" if isinstance(error, SystemExit) else error
+        raise InputError(f"{name} can't be loaded: {why}.") from error
     finally:
         sys.path.remove(here)
     if not callable(found):

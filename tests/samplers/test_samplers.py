@@ -1,6 +1,7 @@
 """Every path × target × sampler gives the data's distribution; a sample is its own; walks are lazy and clean."""
 
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from ebbtide.core.targets import TARGETS, Estimate
 from ebbtide.core.times import GRIDS, grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.certify import exact_moments
+from ebbtide.exact.oracle import gaussian
 from ebbtide.networks import MLP
 from ebbtide.samplers import SAMPLERS, facts, sample, trajectory, walk
 from ebbtide.specs import bind
@@ -273,3 +275,22 @@ def test_precision_follows_the_start():
             start = noise_like(3, 1).to(dtype)
             x = last(trajectory(exact(Linear()), (1,), draws=Draws.first(3, 0), sampler=spec, start=start, steps=3))[1]
             assert x.dtype == dtype
+
+
+@pytest.mark.unchecked
+def test_a_function_that_does_not_yield_x_after_every_step_is_refused():
+    def few(walk):
+        yield walk.x
+
+    def many(walk):
+        for _ in range(9):
+            yield walk.x
+
+    def narrow(walk):
+        for _ in walk.steps:
+            yield walk.x[:, :1]
+
+    denoiser = gaussian(Linear(), torch.zeros(2), 1.0)
+    for function, words in ((few, "after every step, of shape (3, 2)"), (narrow, "(3, 2)"), (many, "goes on after")):
+        with pytest.raises(InputError, match=re.escape(words)):
+            sample(denoiser, (2,), sampler=function, steps=4, draws=Draws.first(3, seed=0))

@@ -125,9 +125,17 @@ def trajectory(
         raise InputError("Between two sample sets, sampling starts from points of the second: give them as start.")
     if start is None:
         start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
-    walked = walk(sampler, denoiser, start, times, draws=draws, cond=cond)
+    walked = _no_grad(walk(sampler, denoiser, start, times, draws=draws, cond=cond))
     yield float(times[0]), start
-    yield from zip(times[1:].tolist(), _no_grad(walked), strict=True)
+    for t in times[1:].tolist():
+        x = next(walked, None)
+        if x is None or x.shape != start.shape:  # of a user's function; ours do
+            raise InputError(
+                f"A sampler must yield x after every step, of shape {tuple(start.shape)}; {sampler} doesn't."
+            )
+        yield t, x
+    if next(walked, None) is not None:
+        raise InputError(f"A sampler must yield x once after every step; {sampler} goes on after the last.")
 
 
 def sample(denoiser: DenoiserLike, shape: tuple[int, ...], **options: Any) -> Tensor:
