@@ -204,7 +204,7 @@ def fitted(flow: Flow, plan: "Plan", seed: int, dtype: torch.dtype) -> tuple[Seq
         budget = int(solver.SHARE * solver.BACKWARD * recipe.steps * recipe.batch)
         hook = trained.denoiser.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
         with hook:
-            made = solver.for_run(replace(trained, recipe=recipe), plan.counts, budget=budget, guidance=guidance)
+            made = for_run(replace(trained, recipe=recipe), plan.counts, budget=budget, guidance=guidance)
         return made, sum(asked)
     spent, model = solver.PLANS[0], replace(flow, asked=0)
     start = model.path.prior(starts(model.dim, spent.pool, seed=100 + seed)).to(dtype)
