@@ -174,3 +174,10 @@ def test_no_time_is_rounded_to_bfloat16(dtype):
             assert denoiser(x, t).x0.dtype == x.dtype
     assert [x for x, _ in asked] == [dtype] * 4
     assert [t for _, t in asked] == pytest.approx([0.999] * 4, abs=1e-7)
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "velocity"])
+def test_between_two_sample_sets_only_the_velocity_has_a_meaning(target):
+    with pytest.raises(InputError, match=f"only the velocity has a meaning; got target '{target}'"):
+        Denoiser(nn.Identity(), Linear(), target, gaussian_end=False)
+    assert Denoiser(nn.Identity(), Linear(), "velocity", gaussian_end=False).predicts_velocity
