@@ -1,5 +1,6 @@
 """Per-kind behaviour: how one kind of data is read, written, drawn, measured and compared."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,3 +105,10 @@ class Kind(Generic[R]):
     """(trained, samples, folder): what `ebbtide evaluate` draws."""
     plan: Plan[R] | None = None
     """The plan of a comparison of two methods."""
+
+
+def as_npy(x: Tensor, path: Path) -> dict[Path, bytes]:
+    """A snapshot's samples, in data units, as .npy."""
+    file = io.BytesIO()
+    np.save(file, x.numpy())
+    return {path: file.getvalue()}

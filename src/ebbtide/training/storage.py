@@ -32,7 +32,7 @@ IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", TUNED)
 
 
-def config(trained: "Trained") -> bytes:
+def config_json(trained: "Trained") -> bytes:
     """config.json: everything but the weights."""
     fields = {
         "format": FORMAT,

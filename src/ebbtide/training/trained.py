@@ -368,7 +368,7 @@ class Trained:
     def files(self, weights: dict[str, Tensor] | None = None) -> dict[str, bytes]:
         """config.json and model.safetensors as bytes, by name; weights: others than the denoiser's."""
         weights = self.denoiser.state_dict() if weights is None else weights
-        return {"config.json": storage.config(self), "model.safetensors": checkpoint.pack(weights)}
+        return {"config.json": storage.config_json(self), "model.safetensors": checkpoint.pack(weights)}
 
     @classmethod
     def from_files(

@@ -1,20 +1,18 @@
 """Points: the rows of a table, drawn from a known distribution or read from a file."""
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...data import Points, save_points
 from ...recipes import PointRecipe
-from ..kind import Kind, Plan
+from ..kind import Kind, Plan, as_npy
 from .data import (
     NOTHING_HELD,
     at_hand,
@@ -41,13 +39,6 @@ if TYPE_CHECKING:
 def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
     """Labels of n samples of every class, as often as in the data: samples are drawn beside it."""
     return trained.in_proportion(n)
-
-
-def snapshot_files(x: Tensor, path: Path) -> dict[Path, bytes]:
-    """Samples in data units as .npy."""
-    file = io.BytesIO()
-    np.save(file, x.numpy())
-    return {path: file.getvalue()}
 
 
 def evaluate(
@@ -182,7 +173,7 @@ POINTS = Kind(
     real=real,
     evaluate=evaluate,
     write=write,
-    snapshot_files=snapshot_files,
+    snapshot_files=as_npy,
     draw_samples=draw_samples,
     draw_run=draw_run,
     given=given,

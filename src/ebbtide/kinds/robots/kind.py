@@ -13,20 +13,13 @@ from torch import Tensor
 from ...files import write_file
 from ...recipes import RobotRecipe
 from ...training.trained import Trained
-from ..kind import Kind
+from ..kind import Kind, as_npy
 from .data import describe, fits, observations, parts, places, prepare, raw, reading, real, same_recording
 
 if TYPE_CHECKING:
     from ...metrics import Measurement
 
 DRAWS = 8  # chunks for each step that `ebbtide evaluate` looks at
-
-
-def snapshot_files(x: Float[Tensor, " n h a"], path: Path) -> dict[Path, bytes]:
-    """Chunks in the robot's units as .npy."""
-    file = io.BytesIO()
-    np.save(file, x.numpy())
-    return {path: file.getvalue()}
 
 
 def evaluate(
@@ -107,7 +100,7 @@ ROBOTS = Kind(
     real=real,
     evaluate=evaluate,
     write=write,
-    snapshot_files=snapshot_files,
+    snapshot_files=as_npy,
     draw_samples=draw_samples,
     draw_run=draw_run,
     recorded=recorded,
