@@ -3,17 +3,19 @@
 import math
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, strategies as st
 
 from cells import each
 from ebbtide.core.paths import PATHS
 from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
-from ebbtide.specs import Own, bind, parse, pick, require, typed
+from ebbtide.specs import Own, bind, expect, parse, pick, require, shaped, typed
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,43 @@ def test_require_names_argument_range_and_value(value, limits, refused):
     with pytest.raises(InputError) as error:
         require("n", value, **limits)
     assert str(error.value) == refused
+
+
+def test_expect_names_argument_types_and_value():
+    x = torch.zeros(2, 3)
+    for value, kinds in [(x, [torch.Tensor]), (None, [torch.Tensor, None]), (len, [Callable]), ("a", [str, list])]:
+        assert expect("x", value, *kinds) is None
+    for value, kinds, refused in [
+        ([1, 2], [torch.Tensor], "x must be a tensor; got [1, 2]."),
+        (x, [str, None], "x must be a text or None; got a tensor of shape (2, 3)."),
+        (np.float64(3), [np.ndarray], f"x must be an array; got {np.float64(3)!r}."),
+        (3, [Callable], "x must be a function; got 3."),
+        (
+            torch.nn.Linear(1, 1),
+            [Slope, Own],
+            "x must be a Slope or an Own; got Linear(in_features=1, out_features=1, bias=True).",
+        ),
+        ([x] * 9, [dict], "x must be a dict; got a list, [tensor([[0., 0., 0.], [0., 0., 0.]]), t…."),
+    ]:
+        assert refusal(expect, "x", value, *kinds) == refused
+
+
+def test_shaped_names_argument_shape_and_value():
+    x = torch.zeros(5, 2)
+    for value, sides in [(x, ["n", 2]), (x.numpy(), [5, 2]), (x, ["b", ...]), (x[0], ["b", ...]), (x[0, 0], [])]:
+        assert shaped("x", value, *sides) is None
+    for value, sides, refused in [
+        (x, ["n", 3], "x must be a tensor or array of shape (n, 3); got a tensor of shape (5, 2)."),
+        (x, ["n"], "x must be a tensor or array of shape (n,); got a tensor of shape (5, 2)."),
+        (
+            x.numpy()[0],
+            ["b", "h", ...],
+            "x must be a tensor or array of shape (b, h, …); got an array of shape (2,).",
+        ),
+        ([[1, 2]], ["n", 2], "x must be a tensor or array of shape (n, 2); got [[1, 2]]."),
+        (None, [...], "x must be a tensor or array of shape (…); got None."),
+    ]:
+        assert refusal(shaped, "x", value, *sides) == refused
 
 
 def test_a_user_s_own_function_is_loaded_by_name_where_it_is_typed(tmp_path, monkeypatch):

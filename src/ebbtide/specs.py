@@ -19,6 +19,10 @@ from typing import Any
 
 from .errors import InputError
 
+__all__ = [
+    "LARGEST", "Own", "bind", "expect", "listed", "options", "parse", "pick", "require", "shaped", "typed", "words",
+]  # fmt: skip
+
 LARGEST = 1e18  # number an option may be: its square is still a float32
 
 
@@ -169,10 +173,53 @@ def require(
     if not whole and high is None and below is None:
         limits.append("finite")
     kind = "" if right else "a whole number, " if whole else "a number, "
-    raise InputError(f"{what} must be {kind}{' and '.join(limits)}".rstrip() + f"; got {repr(value)[:60]}.")
+    raise InputError(f"{what} must be {kind}{' and '.join(limits)}".rstrip() + f"; got {_shown(value)}.")
+
+
+def expect(what: str, value: Any, *kinds: Any) -> None:
+    """Raise InputError unless `value` is of one of these types, as in expect("x", x, Tensor, None).
+
+    what: the argument's name, as the user typed it. kinds: types, None and Callable too. Numbers are for `require`.
+    """
+    if not isinstance(value, tuple(type(None) if kind is None else kind for kind in kinds)):
+        names = ["None" if kind is None else _a(kind.__name__) for kind in kinds]
+        raise InputError(f"{what} must be {' or '.join(names)}; got {_shown(value)}.")
+
+
+def shaped(what: str, value: Any, *sides: Any) -> None:
+    """Raise InputError unless `value` is a tensor or array of this shape: shaped("x", x, "n", 2).
+
+    sides: a number is that length, a name any length; `...` at the end any further sides.
+    """
+    found, longer = getattr(value, "shape", None), sides[-1:] == (...,)
+    given = sides[:-1] if longer else sides
+    if (
+        found is None
+        or len(found) < len(given)
+        or (len(found) > len(given) and not longer)
+        or any(isinstance(side, int) and side != length for side, length in zip(given, found))
+    ):
+        names = ", ".join([*map(str, given), *["…"] * longer]) + "," * (len(given) == 1 and not longer)
+        raise InputError(f"{what} must be a tensor or array of shape ({names}); got {_shown(value)}.")
 
 
 _KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
+_TYPES = {
+    "str": "a text", "bool": "True or False", "Callable": "a function", "Tensor": "a tensor", "ndarray": "an array",
+    "Module": "a torch module", "list": "a list", "tuple": "a tuple", "dict": "a dict",
+}  # fmt: skip
+
+
+def _a(name: str) -> str:
+    return _TYPES.get(name) or f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line: an array by its shape, a module by its class."""
+    if (shape := getattr(value, "shape", None)) and not isinstance(value, type):
+        return f"{_a(type(value).__name__)} of shape {tuple(shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{_a(type(value).__name__)}, {text[:40]}…"
 
 
 def _literal(text: str) -> Any:
