@@ -266,7 +266,7 @@ def _sign(app: Any, what: str, name: str, obj: Any, options: Any, args: str | No
     for whole, alias in {**_aliases(), "<factory>": "..."}.items():
         args, returns = (text and text.replace(whole, alias) for text in (args, returns))
     # Written "Measurement", as it is imported for types alone: without its module it might be posterior's.
-    returns = returns and re.sub(r"(?<![.\w])Measurement\b", "~ebbtide.metrics.report.Measurement", returns)
+    returns = returns and re.sub(r"(?<![.\w])Measurement\b", "~ebbtide.metrics.measurement.Measurement", returns)
     return args, returns
 
 

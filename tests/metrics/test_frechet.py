@@ -6,7 +6,7 @@ from scipy.linalg import sqrtm
 from ebbtide.errors import InputError
 from ebbtide.metrics import frechet_distance
 from ebbtide.metrics.frechet import frechet_influence
-from ebbtide.metrics.report import influence_interval
+from ebbtide.metrics.intervals import influence_interval
 
 
 def normal(n, d, seed):

@@ -6,8 +6,8 @@ import torch
 
 from ebbtide.errors import InputError
 from ebbtide.metrics import kid
+from ebbtide.metrics.intervals import influence_interval
 from ebbtide.metrics.kid import kid_influence
-from ebbtide.metrics.report import influence_interval
 from problems import SIGMAS
 
 

@@ -1,32 +1,18 @@
 import json
 import math
-import re
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from scipy.stats import binom
 
 from ebbtide.errors import InputError
-from ebbtide.metrics import METRICS, Measurement, energy_distance, kid, measure, mmd2, table, to_json
-from ebbtide.metrics.kid import kid_influence, kid_spectrum
-from ebbtide.metrics.mmd import energy_influence, energy_spectrum, mmd2_influence, mmd2_spectrum
-from ebbtide.metrics.report import Case, binomial_interval, influence_interval, interval
-from problems import FALSE_POSITIVE
+from ebbtide.metrics import METRICS, measure, table, to_json
+from ebbtide.metrics.report import Case, interval
+from metrics.clouds import MEANS, STD, three_gaussians
 
 pytestmark = pytest.mark.unchecked
-
-MEANS = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [0.0, -2.0]])
-STD = 0.3
-
-
-def three_gaussians(n, seed, std=STD):
-    generator = torch.Generator().manual_seed(seed)
-    which = torch.randint(3, (n,), generator=generator)
-    return MEANS[which] + std * torch.randn(n, 2, generator=generator)
 
 
 def log_density(x):
@@ -47,17 +33,6 @@ def two_lines(n, seed):
 
 def by_name(rows):
     return {row.name: row for row in rows}
-
-
-def test_no_set_is_held_against_itself():
-    """Each floor is of two sets that share nothing: no row stands at the same 0, 0.01 or 1 as a set beside itself."""
-    samples, train, held = (three_gaussians(n, seed) for n, seed in ((300, 1), (600, 2), (400, 3)))
-    itself = {"nearest training row": 1.0, "copies": 0.01}
-    for rows in (measure(samples, three_gaussians), measure(samples, held), measure(samples, held, train=train)):
-        for row in rows:
-            if row.name not in ("non-finite", "exact copies"):
-                assert row.floor_low < row.floor_high, row.name
-                assert itself.get(row.name, 0.0) not in (row.floor_low, row.floor_high), row.name
 
 
 @pytest.fixture(scope="module")
@@ -217,55 +192,6 @@ def test_same_seed_same_report():
 # Intervals
 
 
-@pytest.mark.parametrize(("n", "p"), [(50, 0.02), (50, 0.5), (1000, 3.35e-4), (10, 0.999)])
-def test_binomial_interval_covers_at_least_95_percent(n, p):
-    """Summed over every outcome, so exactly."""
-    covered = sum(
-        binom.pmf(k, n, p) for k in range(n + 1) if binomial_interval(k, n)[0] <= p <= binomial_interval(k, n)[1]
-    )
-    assert covered >= 0.95
-
-
-def test_no_outlier_is_not_certainly_none():
-    """0 of n excludes p only where (1 − p)ⁿ < 0.025: about 3.69/n."""
-    assert binomial_interval(0, 10_000) == (0, pytest.approx(3.688e-4, rel=1e-3))
-    assert binomial_interval(10_000, 10_000) == (pytest.approx(1 - 3.688e-4), 1)
-
-
-PAIRS = {
-    "MMD²": (mmd2, mmd2_influence, mmd2_spectrum),
-    "energy distance": (energy_distance, energy_influence, energy_spectrum),
-    "KID": (kid, kid_influence, kid_spectrum),
-}
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_intervals_of_equal_laws_are_not_below_0_more_often_than_is_due(name):
-    """2.5 % of 1000 pairs of truths of three Gaussians, whose kernel has two large eigenvalues, are due.
-
-    At most 58 lie there but for FALSE_POSITIVE. Without the second term 8 to 9 % do, which is seen with power 0.99.
-    """
-    distance, influence, spectrum = PAIRS[name]
-    ends = []
-    for i in range(1000):
-        x, y = (three_gaussians(60, 2 * i + j) for j in (0, 1))
-        ends.append(influence_interval(distance(x, y), influence(x, y), i, spectrum(y)))
-    below, above = ((np.array(side) > 0).sum() for side in zip(*((-high, low) for low, high in ends), strict=True))
-    assert below <= binom.isf(FALSE_POSITIVE, 1000, 0.025)
-    assert above <= binom.isf(FALSE_POSITIVE, 1000, 0.025)
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_a_spectrum_has_the_variance_of_a_distance_between_equal_laws(name):
-    """2 (1/n + 1/m)² Σ λ² within a factor 1.6 of 1200 pairs' variance: 6 standard errors of 8 %. A 2 is not forgotten
-    with power 0.99.
-    """
-    distance, _, spectrum = PAIRS[name]
-    found = [distance(three_gaussians(80, 2 * i), three_gaussians(40, 2 * i + 1)) for i in range(1200)]
-    expected = 2 * (1 / 80 + 1 / 40) ** 2 * (spectrum(three_gaussians(500, 1000)) ** 2).sum()
-    assert 1 / 1.6 < np.var(found) / expected < 1.6
-
-
 @pytest.mark.parametrize("name", ["mean log-density", "within-mode sliced W2", "MMD²", "sliced W2"])
 def test_intervals_cover_at_about_the_nominal_rate(name):
     """N(0.5, 1) for N(0, 1): the mean of 200 repeats lies in 95 % of their intervals, ± 1.5 %.
@@ -287,22 +213,6 @@ def test_intervals_cover_at_about_the_nominal_rate(name):
 
 
 # Output
-
-
-@pytest.mark.parametrize(("p", "expected"), [(0.5, True), (0.01, True), (0.0099, False), (math.nan, False)])
-def test_at_floor_is_one_in_a_hundred(p, expected):
-    assert Measurement("m", 1.0, 0.9, 1.1, 0.5, 0.4, 0.6, "lower", error=0.1, p=p).at_floor is expected
-
-
-def test_the_table_shows_the_difference_with_its_error_and_p():
-    shown = Measurement("m", 1.0, 0.9, 1.1, 0.53, 0.4, 0.6, "lower", error=0.0712, p=0.2)
-    line = table([shown, replace(shown, p=1e-12), replace(shown, floor=math.nan, error=math.nan, p=math.nan)])
-    rows = [re.split("  +", row) for row in line.splitlines()[2:]]
-    assert rows[0] == ["m", "1", "0.9 to 1.1", "0.53", "+0.47 ± 0.07", "0.2", "lower", "at the floor"]
-    assert rows[1][5:] == ["< 1e-09", "lower"]
-    assert rows[2][3:] == ["-", "-", "-", "lower"]
-    assert rows[3] == ["p: the probability that real data score as far off, or worse; at the floor: p ≥ 0.01"]
-    assert "p:" not in table([replace(shown, p=math.nan)])
 
 
 def test_table_is_aligned_and_says_what_plain_distances_measure(good):

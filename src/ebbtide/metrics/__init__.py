@@ -5,7 +5,10 @@
     mmd          mmd2, energy_distance
     modes        outlier_fraction, mode_fractions, mean_log_density, label_agreement
     floor        the error of a difference to the floor, and its p
-    report       METRICS, measure → list[Measurement], table, to_json
+    intervals    of means, fractions and medians
+    measurement  Measurement, a row of a report; table, to_json
+    reference    real points, in two sets that share nothing
+    report       METRICS, measure → list[Measurement]
 
 and of images, in the features of a network:
 
@@ -25,10 +28,11 @@ from .frechet import frechet_distance
 from .images import IMAGE_METRICS, ImageReport, measure_images
 from .kid import kid
 from .manifold import Manifold, precision_recall
+from .measurement import Measurement, table, to_json
 from .memorisation import Nearest, copied_share, nearest
 from .mmd import energy_distance, mmd2
 from .modes import label_agreement, mean_log_density, mode_fractions, outlier_fraction
-from .report import METRICS, Measurement, Metric, measure, table, to_json
+from .report import METRICS, Metric, measure
 from .wasserstein import exact_w2, sliced_w2, within_mode_sliced_w2
 
 __all__ = [

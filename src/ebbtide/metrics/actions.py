@@ -9,7 +9,7 @@ from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from ..errors import InputError
-from .report import Measurement
+from .measurement import Measurement
 
 REPLICATES = 1000
 FEW = 5  # with fewer episodes the interval is only a guess

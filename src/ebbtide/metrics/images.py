@@ -4,9 +4,9 @@
 ones. A generator that learnt the distribution is at the floor; one that copies its training images is *below* the floor
 of every distance, and the last rows say so.
 
-**Interval and p.** As in report.py: fractions get the exact binomial interval, the median that of its order statistics,
-distances the linearised bootstrap. Measured coverage of FD and KID at 150 to 300 samples: 0.92 to 0.98. Recall and
-coverage count training images by what all samples do together, so their p is that of a distance.
+**Interval and p.** As in intervals.py: fractions get the exact binomial interval, the median that of its order
+statistics, distances the linearised bootstrap. Measured coverage of FD and KID at 150 to 300 samples: 0.92 to 0.98.
+Recall and coverage count training images by what all samples do together, so their p is that of a distance.
 """
 
 import math
@@ -27,11 +27,12 @@ from ..specs import pick
 from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited_extractor, train_classifier
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .frechet import frechet_distance, frechet_influence
-from .inputs import Array
+from .inputs import Array, plain_number
+from .intervals import binomial_interval, influence_interval, median_interval
 from .kid import kid, kid_influence, kid_spectrum
 from .manifold import Manifold, precision_recall
+from .measurement import Measurement
 from .memorisation import Nearest, copied_share, nearest
-from .report import Measurement, binomial_interval, influence_interval, median_interval, plain_number
 
 NEIGHBOURS = 5
 

@@ -1,4 +1,6 @@
-"""Point sets as the metrics see them: float64 arrays of shape (n, d), finite, non-empty and of one dimension."""
+"""Point sets as metrics take them, float64 arrays (n, d), finite and not empty; the number a user's metric returns."""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,3 +38,11 @@ def checked_mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Array, 
     if not 0 < std < np.inf:
         raise InputError(f"std must be a positive number; got {std}.")
     return a, mu
+
+
+def plain_number(value: Any) -> float:
+    """The number that a user's metric returned; InputError for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"A metric must return a number; got {type(value).__name__}.") from None

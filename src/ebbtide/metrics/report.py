@@ -11,33 +11,27 @@ counted exactly. "At the floor" means p ≥ 0.01: this many samples show no faul
 that of training rows against them. The last rows measure how near samples come to training rows; their floor is that of
 held-out rows.
 
-**Interval.** 95 %, for the value the metric has *on average over samples of this size*, the number to hold against
-the floor. Means (log-density) are bootstrapped; distances are bootstrapped through each sample's influence on them
-(the linearised bootstrap: Efron 1982, doi:10.1137/1.9781611970319, chapter 6), because resampling whole sets makes
-ties, and a tie is as good as a wrong sample to a distance. At the floor the linear term vanishes: an interval of W2 is
-wider than it need be there, and MMD², energy distance and KID, which are unbiased, get the second term from the
-kernel's spectrum. Fractions get the exact binomial interval: no outlier in 10 000 bootstraps to 0 ± 0, and may be
-0.04 %.
+**Interval.** 95 %; see intervals.py.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.special import bdtr, betaincinv
 from torch import Tensor
 
-from ..errors import InputError, printable
+from ..errors import InputError
 from ..specs import pick
-from .floor import LEVEL, TINY, Better, draws_behind, means_beside, medians, sets_beside, share_beside
-from .inputs import Array
-from .memorisation import copied_share, nearest
+from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
+from .inputs import Array, plain_number
+from .intervals import binomial_interval, influence_interval, median_interval
+from .measurement import Measurement
+from .memorisation import copied_share
 from .mmd import energy_distance, energy_influence, energy_spectrum, mmd2, mmd2_influence, mmd2_spectrum
 from .modes import (
     expected_outliers,
@@ -47,6 +41,7 @@ from .modes import (
     mode_fractions,
     outlier_fraction,
 )
+from .reference import Near, Reference, Sampled, labelled, real_labels, two_sets
 from .wasserstein import (
     exact_w2,
     exact_w2_influence,
@@ -56,50 +51,13 @@ from .wasserstein import (
     within_mode_sliced_w2,
 )
 
-Sampled = Tensor | tuple[Tensor, Tensor]  # real points, alone or with their labels
+__all__ = ["COUNT_NOISE", "METRICS", "MOST_ROWS", "Case", "Metric", "interval", "measure"]
 
 COUNT_NOISE = (
     "On a mixture, plain SW2 and W2 measure mode-count noise (floor 0.10–0.19 for 10 000 samples of three"
     " Gaussians): compare with the floor, don't rank by it."
 )
-REPLICATES = 500
-MOST_NEAR = 2000  # samples, and held-out rows, whose nearest training row is looked for
 MOST_ROWS = 16  # modes or labels beyond this get no row each
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row: the value, its 95 % interval, the floor (mean and range over the repeats), the standard error of
-    value − floor, and p: the probability that real data score as far off. NaN: there is no such number."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    floor: float
-    floor_low: float
-    floor_high: float
-    better: Better
-    note: str = ""
-    error: float = math.nan
-    p: float = math.nan
-    in_summary: bool = field(default=False, repr=False)
-    in_curve: bool = field(default=False, repr=False)
-
-    @property
-    def difference(self) -> float:
-        """value − floor."""
-        return self.value - self.floor
-
-    @property
-    def at_floor(self) -> bool:
-        """p ≥ LEVEL: this many samples show no fault."""
-        return self.p >= LEVEL
-
-    def record(self) -> dict[str, Any]:
-        """Every number of the row, for files."""
-        numbers = {name: part for name, part in asdict(self).items() if not name.startswith("in_")}
-        return numbers | {"difference": self.difference, "at_floor": self.at_floor}
 
 
 @dataclass(frozen=True)
@@ -252,7 +210,7 @@ METRICS: dict[str, Metric] = {
 
 def measure(
     samples: Float[Tensor, " n *d"],
-    reference: Callable[[int, int], Sampled] | Sampled,
+    reference: Reference,
     *,
     train: Sampled | None = None,
     means: Float[Tensor, " k ..."] | None = None,
@@ -297,7 +255,7 @@ def measure(
 
     def truth(repeat: int) -> Case:
         """Fresh real points in place of samples, and the real points to compare them with."""
-        (x, asked), (y, real_labels) = _two_sets(reference, train, len(kept), seed, repeat)
+        (x, asked), (y, real_labels) = two_sets(reference, train, len(kept), seed, repeat)
         own: dict[str, Any] = known | ({} if near is None else near.floor(repeat))
         if labels is None:
             return Case(x, y, **own)
@@ -307,12 +265,12 @@ def measure(
 
     near, wanted = None, (METRICS[name].needs for name in only or METRICS)
     if train is not None and not callable(reference) and any("distance" in needs for needs in wanted):
-        near = _Near.of(samples[kept], reference, train, seed)
+        near = Near.of(samples[kept], reference, train, seed)
     floor_cases = (truth(repeat) for repeat in range(repeats))
     first = next(floor_cases)
     kept = kept[: len(first.x)]
     asked = None if labels is None else labels.cpu()[kept]
-    if asked is not None and (absent := set(asked.tolist()) - _real_labels(reference, train, first)):
+    if asked is not None and (absent := set(asked.tolist()) - real_labels(reference, train, first.asked, first.labels)):
         raise InputError(f"The reference has no point with label {min(absent)}, which samples were asked for.")
     case = replace(first, x=samples[kept], asked=asked)
     if near is not None:
@@ -324,7 +282,7 @@ def measure(
         for key, metric in (chosen | {name: _own(function) for name, function in own.items()}).items()
         for name, task in _expand(key, metric, case, first)
     }
-    at_hand = math.inf if callable(reference) else float(len(_labelled(reference if train is None else train)[0]))
+    at_hand = math.inf if callable(reference) else float(len(labelled(reference if train is None else train)[0]))
     floors = {} if floors is None else floors
     missing = {name: floors.setdefault((name, len(kept)), []) for name in todo if (name, len(kept)) not in floors}
     for floor_case in (first, *floor_cases) if missing else ():
@@ -379,16 +337,8 @@ def _own(function: Callable[[Tensor, Tensor], float]) -> Metric:
     )
 
 
-def plain_number(value: Any) -> float:
-    """The number that a user's metric returned; InputError for anything else."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"A metric must return a number; got {type(value).__name__}.") from None
-
-
 def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of `value`, the metric of `case`; see the top of this file."""
+    """The 95 % interval of `value`, the metric of `case`; see the top of intervals.py."""
     if metric.interval is not None:
         return metric.interval(case, value)
     if metric.influence is None:
@@ -403,88 +353,6 @@ def interval(metric: Metric, case: Case, value: float, seed: int = 0) -> tuple[f
     return influence_interval(value, metric.influence(case), seed, spectrum)
 
 
-def influence_interval(
-    value: float, influences: Sequence[Array], seed: int = 0, spectrum: Array | None = None
-) -> tuple[float, float]:
-    """The 95 % interval of a value from each sample's contribution to it, one array for each set of samples.
-
-    spectrum: of the kernel, where the value is a U-statistic of pairs. Its second term, (1/n + 1/m) Σ λ (z² − 1), is
-    then drawn as well: it is all there is between equal laws, where small influences come with a small value.
-    """
-    rng = np.random.default_rng(seed)
-    shift = sum(_resampled_means(influence, rng) for influence in influences)
-    if spectrum is not None:
-        rate = sum(1 / len(influence) for influence in influences)
-        shift = shift + rate * (np.square(rng.standard_normal((REPLICATES, len(spectrum)))) - 1) @ spectrum
-    low, high = np.percentile(shift, [2.5, 97.5]).tolist()
-    return value + low, value + high
-
-
-def _resampled_means(influence: Array, rng: np.random.Generator) -> Array:
-    """The bootstrap: REPLICATES means of as many draws with replacement, about the mean of the sample."""
-    n, centred = len(influence), influence - influence.mean()
-    block = max(1, 1_000_000 // n)  # replicates at a time, 8 MB
-    sizes = [min(block, REPLICATES - done) for done in range(0, REPLICATES, block)]
-    return np.concatenate([centred[rng.integers(n, size=(size, n))].mean(1) for size in sizes])
-
-
-def binomial_interval(count: int, n: int) -> tuple[float, float]:
-    """Exact 95 % interval of a fraction count/n (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
-    low = float(betaincinv(count, n - count + 1, 0.025)) if count else 0.0
-    high = float(betaincinv(count + 1, n - count, 0.975)) if count < n else 1.0
-    return low, high
-
-
-def median_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
-    """95 % of a median: between order statistics r and n + 1 − r, r the 2.5 % quantile of Binomial(n, ½)."""
-    ordered = values.sort().values
-    n = len(ordered)
-    r = max(int(np.searchsorted(bdtr(np.arange(n + 1), n, 0.5), 0.025)), 1)
-    return float(ordered[r - 1]), float(ordered[n - r])
-
-
-def table(rows: Sequence[Measurement]) -> str:
-    """The rows as aligned text, each beside its floor, with the notes underneath.
-
-    value − floor has the standard error of both; the last line defines p.
-    """
-    span = lambda low, high: "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
-    cells = [("metric", "value", "95 % interval", "floor", "value − floor", "p", "better", "")]
-    for row in rows:
-        verdict = "at the floor" if row.at_floor else ""
-        floor = "-" if math.isnan(row.floor) else f"{row.floor:.4g}"
-        apart = "-" if math.isnan(row.error) else f"{row.difference:+.2g} ± {row.error:.1g}"
-        cells.append(
-            (row.name, f"{row.value:.4g}", span(row.low, row.high), floor, apart, _chance(row.p), row.better, verdict)
-        )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-    lines.insert(1, "─" * (sum(widths) + 2 * len(widths) - 2))
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        for note in row.note.splitlines():
-            notes.setdefault(note, []).append(row.name)
-    for note, names in notes.items():
-        others = [row.name for row in rows if row.name not in names]
-        most = f"every row{f' but {others[0]}' if others else ''}"
-        of = most if len(others) < 2 < len(names) else ", ".join(names)
-        lines.append(f"{of}: {note}")
-    if not all(math.isnan(row.p) for row in rows):
-        lines.append(f"p: the probability that real data score as far off, or worse; at the floor: p ≥ {LEVEL}")
-    return "\n".join(printable(line.rstrip()) for line in lines)
-
-
-def _chance(p: float) -> str:
-    return "-" if math.isnan(p) else f"< {TINY:.0e}" if p < TINY else f"{p:.2g}"
-
-
-def to_json(rows: Sequence[Measurement]) -> str:
-    """The rows as a JSON list; a number that is not finite becomes null."""
-    plain = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
-    records = [{key: plain(value) for key, value in row.record().items()} for row in rows]
-    return json.dumps(records, indent=2, ensure_ascii=False)
-
-
 def _non_finite(bad: int, n: int) -> Measurement:
     if n == 0:
         raise InputError("There are no samples to measure.")
@@ -493,33 +361,6 @@ def _non_finite(bad: int, n: int) -> Measurement:
     return Measurement(
         "non-finite", *bounds, 0.0, 0.0, 0.0, "lower", note, *share_beside(bounds, n, 0.0, math.inf, "lower")
     )
-
-
-@dataclass(frozen=True)
-class _Near:
-    """Distances to the nearest training row, each column in units of its spread: of samples and of held-out rows."""
-
-    samples: Float[Tensor, " n"]
-    held: Float[Tensor, " m"]
-    seed: int
-
-    @classmethod
-    def of(cls, samples: Tensor, held: Sampled, train: Sampled, seed: int) -> "_Near":
-        (real, _), (rows, _) = _labelled(held), _labelled(train)
-        rows = rows.double()
-        spread = rows.std(0)
-        unit = torch.where(spread > 0, spread, 1.0)
-        some = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:MOST_NEAR]
-        of_samples, of_held = (
-            nearest(z.double() / unit, rows / unit).distance for z in (samples[:MOST_NEAR], real[some])
-        )
-        return cls(of_samples, of_held, seed)
-
-    def floor(self, repeat: int) -> dict[str, Tensor]:
-        """One random half of the held-out rows in place of samples, against the other."""
-        order = torch.randperm(len(self.held), generator=torch.Generator().manual_seed(self.seed + repeat))
-        half = (len(order) + 1) // 2
-        return {"distance": self.held[order[:half]], "held_distance": self.held[order[half:]]}
 
 
 def _ratio(a: float, b: float) -> float:
@@ -532,45 +373,6 @@ def _ratio_interval(case: Case) -> tuple[float, float]:
     typical = float(case.held_distance.median())
     low, high = (_ratio(end, typical) for end in median_interval(case.distance))
     return low, high
-
-
-def _two_sets(
-    reference: Callable[[int, int], Sampled] | Sampled, train: Sampled | None, n: int, seed: int, repeat: int
-) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-    """Two independent sets of real points (and labels): fresh ones, training rows and held-out ones, or two halves."""
-    one, two = (int(word) for word in np.random.SeedSequence([seed, repeat]).generate_state(2))
-    if callable(reference):
-        return _labelled(reference(n, one)), _labelled(reference(n, two))
-    points, labels = _labelled(reference)
-    if train is not None:
-        rows, own = _labelled(train)
-        if len(points) < 2 or len(rows) < 4:
-            raise InputError(f"At least 2 held-out and 4 training rows are needed; got {len(points)} and {len(rows)}.")
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(one))[: min(n, len(rows) // 2)]
-        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
-        return (
-            (rows[chosen], None if own is None else own[chosen]),
-            (points[order], None if labels is None else labels[order]),
-        )
-    n = min(n, len(points) // 2)
-    if n < 2:
-        raise InputError(f"The reference needs at least 4 points, to be split into halves; got {len(points)}.")
-    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(one))
-    halves = order[:n], order[n : 2 * n]
-    x, y = ((points[half], None if labels is None else labels[half]) for half in halves)
-    return x, y
-
-
-def _real_labels(reference: Callable[[int, int], Sampled] | Sampled, train: Sampled | None, drawn: Case) -> set[Any]:
-    """The labels that real points have: all of an array's, or of a first draw."""
-    arrays = [real for real in (reference, train) if real is not None and not callable(real)]
-    sets = [drawn.asked, drawn.labels, *(_labelled(real)[1] for real in arrays)]
-    return {label for labels in sets if labels is not None for label in labels.tolist()}
-
-
-def _labelled(real: Sampled) -> tuple[Tensor, Tensor | None]:
-    points, labels = real if isinstance(real, tuple) else (real, None)
-    return points.detach().cpu(), None if labels is None else labels.cpu()
 
 
 def _expand(name: str, metric: Metric, case: Case, floor: Case) -> list[tuple[str, tuple[Metric, int]]]:

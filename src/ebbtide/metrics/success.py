@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from ..errors import InputError
 from .floor import NORMAL, beside_known, share_beside
-from .report import Measurement
+from .measurement import Measurement
 
 
 def wilson_interval(mean: float, n: int) -> tuple[float, float]:
