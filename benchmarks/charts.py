@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from ebbtide.errors import InputError
 from ebbtide.plots import style
-from ebbtide.plots.robots import DASHES, LEGEND, tint_of
+from ebbtide.plots.scores import DASHES, LEGEND, tint_of
 
 
 def score_against_evaluations(

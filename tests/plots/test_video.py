@@ -7,7 +7,7 @@ from PIL import Image
 
 from ebbtide.errors import InputError
 from ebbtide.plots import video
-from ebbtide.plots.robots import AHEAD
+from ebbtide.plots.pusht import AHEAD
 
 TINTS = [(255, 255, 255), (144, 238, 144), (119, 136, 153), (65, 105, 225), (213, 94, 0)]
 

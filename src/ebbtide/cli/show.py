@@ -99,7 +99,7 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     from ..data import DATASETS, load
     from ..kinds.points.data import limits
-    from ..plots import points
+    from ..plots.dataset import data_set
     from ..recipes import ImageRecipe, PointRecipe, recipe_type
 
     pictures, drawn = recipe_type(args.data) is ImageRecipe, args.data in DATASETS
@@ -115,7 +115,7 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     known = DATASETS.get(args.data)
     title = known.about if known else Path(args.data).name
     labels = None if data.labels is None else data.labels.numpy()
-    yield Path(args.data).stem, points.data_set(
+    yield Path(args.data).stem, data_set(
         data.x.numpy(), limits(PointRecipe(data=args.data), data.x), labels=labels, classes=data.classes,
         names=data.columns, log_density=known.log_density if known else None, title=title,
     )  # fmt: skip

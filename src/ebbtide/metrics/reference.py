@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from .memorisation import nearest
 
-__all__ = ["MOST_NEAR", "Near", "Reference", "Sampled", "labelled", "real_labels", "two_sets"]
+__all__ = ["MOST_NEAR", "Near", "Reference", "Sampled", "points_and_labels", "real_labels", "two_sets"]
 
 Sampled = Tensor | tuple[Tensor, Tensor]  # real points, alone or with their labels
 Reference = Callable[[int, int], Sampled] | Sampled  # a function (n, seed) that draws them, or all there are
@@ -26,10 +26,10 @@ def two_sets(
     """Two independent sets of real points (and labels): fresh ones, training rows and held-out ones, or two halves."""
     one, two = (int(word) for word in np.random.SeedSequence([seed, repeat]).generate_state(2))
     if callable(reference):
-        return labelled(reference(n, one)), labelled(reference(n, two))
-    points, labels = labelled(reference)
+        return points_and_labels(reference(n, one)), points_and_labels(reference(n, two))
+    points, labels = points_and_labels(reference)
     if train is not None:
-        rows, own = labelled(train)
+        rows, own = points_and_labels(train)
         if len(points) < 2 or len(rows) < 4:
             raise InputError(f"At least 2 held-out and 4 training rows are needed; got {len(points)} and {len(rows)}.")
         chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(one))[: min(n, len(rows) // 2)]
@@ -50,11 +50,11 @@ def two_sets(
 def real_labels(reference: Reference, train: Sampled | None, *drawn: Tensor | None) -> set[Any]:
     """The labels that real points have: all of an array's, and those of a first draw."""
     arrays = [real for real in (reference, train) if real is not None and not callable(real)]
-    sets = [*drawn, *(labelled(real)[1] for real in arrays)]
+    sets = [*drawn, *(points_and_labels(real)[1] for real in arrays)]
     return {label for labels in sets if labels is not None for label in labels.tolist()}
 
 
-def labelled(real: Sampled) -> tuple[Tensor, Tensor | None]:
+def points_and_labels(real: Sampled) -> tuple[Tensor, Tensor | None]:
     """Points and their labels, on the CPU; None where there are none."""
     points, labels = real if isinstance(real, tuple) else (real, None)
     return points.detach().cpu(), None if labels is None else labels.cpu()
@@ -70,7 +70,7 @@ class Near:
 
     @classmethod
     def of(cls, samples: Tensor, held: Sampled, train: Sampled, seed: int) -> "Near":
-        (real, _), (rows, _) = labelled(held), labelled(train)
+        (real, _), (rows, _) = points_and_labels(held), points_and_labels(train)
         rows = rows.double()
         spread = rows.std(0)
         unit = torch.where(spread > 0, spread, 1.0)

@@ -41,7 +41,7 @@ from .modes import (
     mode_fractions,
     outlier_fraction,
 )
-from .reference import Near, Reference, Sampled, labelled, real_labels, two_sets
+from .reference import Near, Reference, Sampled, points_and_labels, real_labels, two_sets
 from .wasserstein import (
     exact_w2,
     exact_w2_influence,
@@ -282,7 +282,9 @@ def measure(
         for key, metric in (chosen | {name: _own(function) for name, function in own.items()}).items()
         for name, task in _expand(key, metric, case, first)
     }
-    at_hand = math.inf if callable(reference) else float(len(labelled(reference if train is None else train)[0]))
+    at_hand = (
+        math.inf if callable(reference) else float(len(points_and_labels(reference if train is None else train)[0]))
+    )
     floors = {} if floors is None else floors
     missing = {name: floors.setdefault((name, len(kept)), []) for name in todo if (name, len(kept)) not in floors}
     for floor_case in (first, *floor_cases) if missing else ():

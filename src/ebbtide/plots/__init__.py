@@ -1,16 +1,21 @@
-"""Pictures: pure functions that return a matplotlib Figure or write an animation, all in one style.
+"""Figures: pure functions that return a matplotlib Figure or write an animation, all in one style.
 
 style      colours, sizes, frames
-points     samples beside real data, routes, steps on the way, velocity fields, data sets
+points     samples beside real data, routes, steps on the way, samples over training
+columns    the distribution of every column of a table, and of every pair
+fields     velocity fields
+dataset    a data set and its exact density
 curves     quality against cost, losses
+density    log-densities on a plane, a model's beside the true one
 forward    the forward process, from its formulas
-images     grids of pictures
-robots     policies: chunks over what was recorded, fans of them, scores, attention masks, latency
+images     grids of images
+robots     policies: chunks over what was recorded, and fans of them
+pusht      fans of chunks over Push-T's scene
+scores     policies' scores, and the time a chunk takes
+attention  which token attends to which
 video      films of a simulator, the predicted chunk drawn in
-strips     pictures on the way: to noise and back, over training, between noises, with guidance, filled in
-run        the pictures of a run on points
-image_run  the pictures of a run on images
-robot_run  the pictures of a policy
+strips     images on the way: to noise and back, over training, between noises, with guidance, filled in
 animation  sampling and training as GIF
 report     write_report: everything in one self-contained page
+study      Comparison: the data of a report
 """

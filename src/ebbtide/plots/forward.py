@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..core.paths import DDPM, PATHS, Bridge, Linear, Path
-from ..errors import InputError
 from ..samplers.ddim import transition_variance
 from . import style
 from .points import filmstrip
@@ -63,10 +62,8 @@ def point_mass(
         ax.fill_between(_T, mean - k * sigma, mean + k * sigma, color=shade, lw=0)
     ax.plot(_T, _routes(path, start, 14, seed).T, lw=0.7, color="#4B2A7B", alpha=0.65)
     ax.plot(_T, mean, color=style.INK, lw=1.8)
-    ax.set(xlim=(0, 1), ylim=(low, high))
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    style.as_curves(ax, "", "sample paths, mean, ±1σ, ±2σ")
-    _time_axis(ax)
+    _over_time(ax, "sample paths, mean, ±1σ, ±2σ", (low, high))
     return grid.figure
 
 
@@ -131,9 +128,7 @@ def path_moments(paths: Mapping[str, Path], *, start: style.Number = START, titl
         grid.axes[0, 0].plot(_T, start * alpha, color=tint, ls=dash, lw=1.7)
         grid.axes[0, 1].plot(_T, sigma**2, color=tint, ls=dash, lw=1.7)
     for ax, what, top in zip(grid.axes[0], (f"mean  {start:g} α(t)", "variance  σ²(t)"), (start, 1.0), strict=True):
-        ax.set(xlim=(0, 1), ylim=(-0.03 * top, 1.08 * top))
-        style.as_curves(ax, "", what)
-        _time_axis(ax)
+        _over_time(ax, what, (-0.03 * top, 1.08 * top))
     _names(grid.figure, strokes)
     return grid.figure
 
@@ -164,9 +159,7 @@ def schedules(paths: Mapping[str, Path] | None = None, *, title: str = "", note:
             ax.plot(_T, y, color=tint, ls=dash, lw=1.6)
     views = (("α(t): data", (-0.03, 1.08)), ("σ(t): noise", (-0.03, 1.08)), ("log-SNR  log α²/σ²", (-12, 12)))
     for ax, (what, view) in zip(grid.axes[0], views, strict=True):
-        ax.set(xlim=(0, 1), ylim=view)
-        style.as_curves(ax, "", what)
-        _time_axis(ax, sparse=True)
+        _over_time(ax, what, view, sparse=True)
     grid.axes[0, 2].axhline(0, color=style.RULE, lw=0.8, zorder=0)
     _names(grid.figure, strokes)
     return grid.figure
@@ -206,9 +199,7 @@ def ddpm_tables(
             left = float(alpha[-1] ** 2)
             ax.plot(_T, alpha**2, color=tint, lw=1.8)
             ends.append((1.0, left, f"{label}: ᾱ = {_short(left)}", style.INK))
-        ax.set(xlim=(0, 1), ylim=(-0.03, 1.05))
-        style.as_curves(ax, "", what)
-        _time_axis(ax, sparse=True)
+        _over_time(ax, what, (-0.03, 1.05), sparse=True)
         style.end_labels(ax, ends)
     return grid.figure
 
@@ -242,7 +233,7 @@ def dissolving(
 
 
 def _table(steps: int, beta_min: style.Number, beta_max: style.Number) -> DDPM:
-    """A DDPM table without the warning that its ᾱ_T is too large, which is what the picture is there to show."""
+    """A DDPM table without the warning that its ᾱ_T is too large, which is what the figure is there to show."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return DDPM(steps=steps, beta_min=beta_min, beta_max=beta_max)
@@ -275,7 +266,7 @@ def _densities(ax: Axes, alpha: Array, sigma: Array, start: style.Number, view: 
 
 
 def _times_by_spread(sigma: Array, shares: Sequence[float]) -> list[int]:
-    """The first times at which σ is each share of its last: evenly different pictures on every path."""
+    """The first times at which σ is each share of its last: evenly different clouds on every path."""
     return [int(np.argmax(sigma >= share * sigma[-1] - 1e-9)) for share in shares[:-1]] + [len(sigma) - 1]
 
 
@@ -298,8 +289,7 @@ def _routes(path: Path, start: style.Number, count: int, seed: int) -> Float[Arr
 
 
 def _strokes(paths: Mapping[str, Path]) -> dict[str, tuple[str, object]]:
-    if not paths:
-        raise InputError("There are no paths to draw.")
+    style.require_any(paths, "paths")
     order = list(PATHS)
     known = {name: _STROKES[order.index(name) % len(_STROKES)] for name in paths if name in order}
     spare = [stroke for stroke in _STROKES if stroke not in known.values()] or _STROKES
@@ -324,8 +314,10 @@ def _line(x: list[float], y: list[float], tint: str, dash: object) -> Line2D:
     return Line2D(x, y, color=tint, ls=dash, lw=2)
 
 
-def _time_axis(ax: Axes, sparse: bool = False) -> None:
-    """t from 0 to 1, its ends named."""
+def _over_time(ax: Axes, what: str, view: style.Pair, sparse: bool = False) -> None:
+    """Frame a panel of curves over t from 0 to 1, its ends named."""
+    ax.set(xlim=(0, 1), ylim=view)
+    style.as_curves(ax, "", what)
     ax.set_xticks([0, 0.5, 1] if sparse else [0, 0.25, 0.5, 0.75, 1])
     ax.set_xticklabels(
         ["0\ndata", "t = 0.5", "1\nnoise"] if sparse else ["0\ndata", "0.25", "t = 0.5", "0.75", "1\nnoise"]

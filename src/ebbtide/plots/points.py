@@ -1,29 +1,40 @@
-"""Pictures of points: samples beside real data, routes from noise to data, steps on the way, velocity fields, data.
+"""Figures of points: samples beside real data, routes from noise to data, steps on the way, samples over training.
 
-All panels of a picture share their limits. One column of data is drawn as histograms; of more than two, the first
-two columns are drawn, and `histograms` and `pairs` show the others.
+All panels of a figure share their limits. One column of data is drawn as histograms; of more than two, the first two
+columns are drawn, and `plots.columns` shows the others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..errors import InputError
-from ..specs import listed
 from . import style
 from .study import Method
 from .style import Array, Limits
 
+__all__ = [
+    "SHOWN",
+    "STAGES",
+    "Drawing",
+    "Panel",
+    "filmstrip",
+    "histogram",
+    "intermediate",
+    "panel_height",
+    "progress",
+    "scatter_panels",
+    "trajectories",
+]
+
 SHOWN = 20_000  # dots a panel; more add time, not information
-TIMES = (1.0, 0.5, 0.25, 0.1, 0.0)  # a diffusion does most of its work late
+STAGES = (1.0, 0.5, 0.25, 0.1, 0.0)  # a diffusion does most of its work late
 
 
 class Panel(NamedTuple):
@@ -46,13 +57,13 @@ def scatter_panels(
     note: str = "",
 ) -> Figure:
     """Every set of points in the same frame; `real` adds the outline that holds 95 % of the real points."""
-    _some(panels, "panels")
+    style.require_any(panels, "panels")
     shown = [panel._replace(x=style.checked_points(panel.x, panel.title or "points")) for panel in panels]
     limits = style.as_limits(limits, shown[0].x.shape[1])
     columns = len(panels) if len(panels) <= 2 else 4 if len(panels) in (4, 8) else 3
     rows = -(-len(panels) // columns)
     width = {1: 4.4, 2: 3.1, 3: 2.1, 4: 1.6}[columns]
-    height = _height(width, limits)
+    height = panel_height(width, limits)
     grid = style.axes_grid(
         rows,
         columns,
@@ -63,7 +74,7 @@ def scatter_panels(
         note=note,
         used=len(panels),
     )
-    drawing = _Drawing(limits, real, [panel.x for panel in shown])
+    drawing = Drawing(limits, real, [panel.x for panel in shown])
     for index, panel in enumerate(shown):
         ax = grid.axes.flat[index]
         drawing.draw(ax, panel.x, panel.colour, panel.labels, names=classes if index == 0 else ())
@@ -97,7 +108,7 @@ def trajectories(
     frame = style.union(limits, np.concatenate([method.walk[0, :count] for method, _ in walks]), tail=0)
     if d == 1:
         frame = np.stack([[1.02, -0.02], frame[0]])
-    height = _height(3.1, frame) if d > 1 else 2.4
+    height = panel_height(3.1, frame) if d > 1 else 2.4
     grid = style.axes_grid(
         1,
         len(walks),
@@ -135,7 +146,7 @@ def intermediate(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
-    times: Sequence[style.Number] = TIMES,
+    times: Sequence[style.Number] = STAGES,
     title: str = "",
     note: str = "",
 ) -> Figure:
@@ -161,7 +172,7 @@ def progress(
     note: str = "",
 ) -> Figure:
     """Samples over training: a row for each method, a column for each of a few training steps, evenly far apart."""
-    _some(methods, "methods")
+    style.require_any(methods, "methods")
     count = min(len(method.evolution) for method in methods)
     if count == 0:
         raise InputError("No samples were kept during training, so there is no progress to draw.")
@@ -186,14 +197,14 @@ def filmstrip(
 
     hold_noise: widen the frame to hold the first column too.
     """
-    _some(rows, "rows")
+    style.require_any(rows, "rows")
     d = style.checked_points(rows[0][2][0]).shape[1]
     frame = style.as_limits(limits, d)
     if hold_noise:
         frame = style.union(frame, np.concatenate([style.checked_points(row[2][0]) for row in rows]))
     n = len(heads)
     width = min(2.4, (6.5 - 0.06 * (n - 1)) / n)
-    height = _height(width, frame)
+    height = panel_height(width, frame)
     grid = style.axes_grid(
         len(rows),
         n,
@@ -203,7 +214,7 @@ def filmstrip(
         title=title,
         note=note,
     )
-    drawings = [_Drawing(frame, real, [row[2][k] for row in rows]) for k in range(n)]
+    drawings = [Drawing(frame, real, [row[2][k] for row in rows]) for k in range(n)]
     for (i, (name, tint, clouds)), k in product(enumerate(rows), range(n)):
         ax = grid.axes[i, k]
         drawings[k].draw(ax, style.checked_points(clouds[k]), tint, labels)
@@ -215,206 +226,7 @@ def filmstrip(
     return grid.figure
 
 
-def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", note: str = "") -> Figure:
-    """Directions of motion: −dx/dt at a grid of points, over samples of x_t; rows are methods, columns are times.
-
-    Each panel has its own scale, and states its speed: the longest arrow is the 90th percentile of the speeds met by
-    samples, and faster ones are cut to it, for near t = 0 a diffusion's velocity grows without bound where no
-    sample is, and at t = 0.9 it hardly moves. Arrows fade where there are no samples. One column: dx/dt against x.
-    """
-    _some(methods, "methods")
-    times = [[field[0] for field in method.fields] for method in methods]
-    if not times[0] or any(len(t) != len(times[0]) or not np.allclose(t, times[0]) for t in times):
-        raise InputError("Every method needs velocity fields at the same times.")
-    d = style.checked_points(methods[0].fields[0][1]).shape[1]
-    frame = style.as_limits(limits, d)
-    frame = style.union(frame, np.concatenate([style.checked_points(method.fields[0][3]) for method in methods]))
-    n = len(times[0])
-    width = min(2.4, (6.5 - 0.06 * (n - 1)) / n)
-    grid = style.axes_grid(
-        len(methods),
-        n,
-        panel=(width, _height(width, frame)),
-        gap=(0.06, 0.08),
-        margin=(0.32, 0.06, 0.26, 0.1),
-        title=title,
-        note=note,
-    )
-    for k in range(n):
-        columns = [[style.checked_points(part) for part in method.fields[k][1:]] for method in methods]
-        draw = _velocity_curves if d == 1 else _arrows
-        draw(grid.axes[:, k], columns, frame, [style.colour(method.key) for method in methods])
-        grid.axes[0, k].set_title(style.time_label(times[0][k]), size=style.LABEL - 0.5, color=style.INK, pad=4)
-    for method, ax in zip(methods, grid.axes[:, 0], strict=True):
-        style.row_label(ax, method.name, style.colour(method.key))
-    return grid.figure
-
-
-def histograms(
-    panels: Sequence[Panel],
-    limits: Limits,
-    *,
-    real: Float[Array, "n d"],
-    names: Sequence[str] = (),
-    most: int = 6,
-    title: str = "",
-    note: str = "",
-) -> Figure:
-    """Each column's distribution: real data filled in grey, every panel's points as a line; at most `most` columns."""
-    _some(panels, "panels")
-    real = style.checked_points(real, "real")
-    d = real.shape[1]
-    limits = style.as_limits(limits, d)
-    shown = min(d, most)
-    columns = min(shown, 3)
-    rows = -(-shown // columns)
-    width = {1: 5.6, 2: 3.1, 3: 2.1}[columns]
-    grid = style.axes_grid(
-        rows,
-        columns,
-        panel=(width, min(1.5, width * 0.7)),
-        gap=(0.12, 0.5),
-        margin=(0.1, 0.1, 0.5, 0.3),
-        title=title,
-        note=note,
-        used=shown,
-    )
-    for k in range(shown):
-        ax = grid.axes.flat[k]
-        heights, edges = _histogram(real[:, k], limits[k])
-        ax.stairs(heights, edges, fill=True, color="#D4D4D4")
-        top = heights.max()
-        for panel, dash in zip(panels, ["-", (0, (4, 1.5))] * len(panels)):
-            heights, _ = _histogram(style.checked_points(panel.x)[:, k], limits[k])
-            top = max(top, heights.max())
-            ax.stairs(heights, edges, color=panel.colour, lw=1.3, ls=dash, baseline=None)
-        ax.set(xlim=limits[k], ylim=(0, 1.08 * top))
-        ax.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
-        ax.yaxis.set_major_locator(NullLocator())
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        if d > 1:
-            ax.set_title(_name(names, k), size=style.SMALL, color=style.INK, loc="left", pad=3)
-    texts = [("real data", style.REAL), *((panel.title, panel.colour) for panel in panels)]
-    style.text_row(grid.figure, texts, 0.5 if title else 0.16)
-    return grid.figure
-
-
-def pairs(
-    panels: Sequence[Panel],
-    limits: Limits,
-    *,
-    real: Float[Array, "n d"],
-    names: Sequence[str] = (),
-    most: int = 4,
-    title: str = "",
-    note: str = "",
-) -> Figure:
-    """Every pair of the first columns: the first panel's points below the diagonal, the second's above it.
-
-    The diagonal shows each column's distribution; the grey outline holds 95 % of the real points. Columns beyond
-    `most` are named under the figure.
-    """
-    _some(panels, "panels")
-    real = style.checked_points(real, "real")
-    limits = style.as_limits(limits, real.shape[1])
-    k = min(real.shape[1], most)
-    if k < 2:
-        raise InputError("Pairs need data of at least two columns.")
-    if left := [_name(names, i) for i in range(k, real.shape[1])]:
-        note = f"{note} Not shown: {listed(left)}.".strip()
-    side = 6.2 / k - 0.06
-    grid = style.axes_grid(
-        k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.5, 0.08, 0.3, 0.32), title=title, note=note
-    )
-    lower, upper = panels[0], panels[min(1, len(panels) - 1)]
-    for i, j in product(range(k), range(k)):
-        ax = grid.axes[i, j]
-        if i == j:
-            heights, edges = _histogram(real[:, i], limits[i])
-            ax.stairs(heights, edges, fill=True, color="#D4D4D4")
-            top = max(heights.max(), 1e-12)
-            for panel in (lower, upper):
-                heights, _ = _histogram(style.checked_points(panel.x)[:, i], limits[i])
-                top = max(top, heights.max())
-                ax.stairs(heights, edges, color=panel.colour, lw=1.2, baseline=None)
-            frame = np.stack([limits[i], [0, 1.1 * top]])
-        else:
-            panel = lower if i > j else upper
-            frame = limits[[j, i]]
-            style.dots(ax, style.checked_points(panel.x)[:SHOWN, [j, i]], panel.colour)
-            style.draw_outline(ax, style.outline_of(real[:, [j, i]], frame))
-        style.scattered(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
-        if j == 0:
-            ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
-        if i == k - 1:
-            ax.set_xlabel(_name(names, j), size=style.SMALL, color=style.INK, labelpad=2)
-    two = [(f"▙ {lower.title}", lower.colour), (f"▜ {upper.title}", upper.colour)] if len(panels) > 1 else []
-    share = f"○ {style.OUTLINE_SHARE:.0%} of the real points".replace("%", " %")
-    style.text_row(grid.figure, [*two, (share, style.REAL)], 0.5 if title else 0.16)
-    return grid.figure
-
-
-def data_set(
-    x: Float[Array, "n d"],
-    limits: Limits,
-    *,
-    labels: Int[Array, " n"] | None = None,
-    classes: Sequence[str] = (),
-    names: Sequence[str] = (),
-    log_density: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    title: str = "",
-    note: str = "",
-) -> Figure:
-    """A data set: its points (by class), and beside them its exact density where there is one."""
-    x = style.checked_points(x)
-    limits = style.as_limits(limits, x.shape[1])
-    if x.shape[1] > 2:
-        panel = Panel("data", x, style.REAL)
-        return pairs([panel], limits, real=x, names=names, title=title, note=note)
-    two = log_density is not None and x.shape[1] == 2
-    width = 3.1 if two else 4.4
-    grid = style.axes_grid(
-        1,
-        1 + two,
-        panel=(width, _height(width, limits)),
-        gap=(0.16, 0),
-        margin=(0.36, 0.1, 0.3, 0.3),
-        title=title,
-        note=note,
-    )
-    ax = grid.axes[0, 0]
-    drawing = _Drawing(limits, None, [x])
-    drawing.draw(ax, x, style.REAL, labels, names=classes)
-    style.scattered(ax, drawing.frame, labels=(True, x.shape[1] > 1))
-    ax.set_title(style.plural(len(x), "point"), size=style.LABEL, color=style.INK, loc="left", pad=4)
-    if log_density is not None and x.shape[1] == 1:
-        places = torch.linspace(float(limits[0, 0]), float(limits[0, 1]), 400, dtype=torch.float64)
-        ax.plot(places, log_density(places[:, None]).exp(), color=style.INK, lw=1.4)
-    elif log_density is not None:
-        ax = grid.axes[0, 1]
-        ax.imshow(
-            density_image(log_density, limits),
-            extent=(*limits[0], *limits[1]),
-            origin="lower",
-            cmap="cividis",
-            aspect="auto",
-            interpolation="bilinear",
-        )
-        style.scattered(ax, limits, labels=(True, False))
-        ax.set_title("exact density", size=style.LABEL, color=style.INK, loc="left", pad=4)
-    return grid.figure
-
-
-def density_image(
-    log_density: Callable[[torch.Tensor], torch.Tensor], limits: Limits, size: int = 220
-) -> Float[Array, "size size"]:
-    """p(x) on a grid of the frame, rows from low y to high y."""
-    places = [torch.linspace(float(low), float(high), size, dtype=torch.float64) for low, high in limits]
-    x, y = torch.meshgrid(*places, indexing="xy")
-    return log_density(torch.stack([x, y], -1).reshape(-1, 2)).exp().reshape(size, size).numpy()
-
-
-class _Drawing:
+class Drawing:
     """The style of one set of points, the same in all panels: dots, or a histogram of one column."""
 
     def __init__(self, limits: Limits, real: Array | None, clouds: Sequence[Array]) -> None:
@@ -424,14 +236,14 @@ class _Drawing:
             self.frame = limits[:2]
             self.outline = [] if real is None else style.outline_of(real, limits)
         else:
-            tops = [_histogram(style.checked_points(x)[:, 0], limits[0])[0].max() for x in clouds]
-            self.truth = None if real is None else _histogram(style.checked_points(real)[:, 0], limits[0])
+            tops = [histogram(style.checked_points(x)[:, 0], limits[0])[0].max() for x in clouds]
+            self.truth = None if real is None else histogram(style.checked_points(real)[:, 0], limits[0])
             top = max([*tops, 0 if self.truth is None else min(self.truth[0].max(), 2 * max(tops))])
             self.frame = np.stack([limits[0], [0.0, 1.08 * max(top, 1e-12)]])
 
     def draw(self, ax: Axes, x: Array, colour: str, labels: Array | None = None, names: Sequence[str] = ()) -> None:
         if not self.flat:
-            heights, edges = _histogram(x[:, 0], self.limits[0])
+            heights, edges = histogram(x[:, 0], self.limits[0])
             ax.stairs(heights, edges, fill=True, color=colour, alpha=0.65)
             if self.truth is not None:
                 ax.stairs(*self.truth, color=style.INK, lw=0.9, baseline=None)
@@ -471,96 +283,19 @@ def _draw_classes(ax: Axes, x: Array, labels: Array, names: Sequence[str], frame
         ax.text(spot[0], spot[1], name, size=style.SMALL, color=style.INK, ha="center", va="center", zorder=8, bbox=box)
 
 
-def _arrows(axes: Array, columns: Sequence[Sequence[Array]], frame: Limits, colours: Sequence[str]) -> None:
-    """One column of quiver panels, in fractions of the frame so that unequal axes do no harm."""
-    size = frame[:2, 1] - frame[:2, 0]
-    steps = [-velocity[:, :2] / size for _, velocity, _ in columns]
-    crowds = [_crowd(grid[:, :2], samples[:, :2], frame[:2]) for grid, _, samples in columns]
-    for ax, (grid, velocity, samples), step, crowd, tint in zip(axes, columns, steps, crowds, colours, strict=True):
-        style.dots(ax, samples[:2000, :2], "#A8A8A8")
-        speed = np.linalg.norm(step, axis=1, keepdims=True)
-        met = np.append(speed[crowd > 0.15], 1e-9)
-        longest = max(float(np.percentile(met[np.isfinite(met)], 90)), 1e-9)
-        arrow = step / np.maximum(speed, longest) * 1.05 / np.sqrt(len(grid)) * size
-        ax.quiver(
-            *grid[:, :2].T,
-            *arrow.T,
-            color=tint,
-            alpha=0.18 + 0.82 * np.minimum(crowd * 2, 1),
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            units="width",
-            width=0.009,
-            headwidth=3.4,
-            headlength=3.6,
-            headaxislength=3.3,
-            minlength=0.2,
-            pivot="mid",
-        )
-        style.scattered(ax, frame[:2], labels=(False, False))
-        style.corner(ax, f"speed {speed_met(velocity, crowd):.2g}", size=style.SMALL - 0.5)
-
-
-def speed_met(velocity: Array, crowd: Array) -> float:
-    """The mean |dx/dt| where samples are, in data units per unit of t."""
-    speed = np.linalg.norm(velocity[:, :2], axis=1)
-    known = np.isfinite(speed)
-    return float((speed[known] * crowd[known] ** 2).sum() / max((crowd[known] ** 2).sum(), 1e-12))
-
-
-def _crowd(places: Array, samples: Array, frame: Limits) -> Float[Array, " g"]:
-    """The density of samples near each place, from 0 to 1."""
-    counts, *edges = np.histogram2d(samples[:, 0], samples[:, 1], bins=24, range=frame.tolist())
-    smooth = style.gaussian_filter(counts, 1.0)
-    index = tuple(np.clip(np.searchsorted(e, p) - 1, 0, 23) for e, p in zip(edges, places.T, strict=True))
-    return np.asarray(smooth[index] / max(smooth.max(), 1e-12)) ** 0.5
-
-
-def _velocity_curves(axes: Array, columns: Sequence[Sequence[Array]], frame: Limits, colours: Sequence[str]) -> None:
-    """dx/dt against x where samples are, over their histogram."""
-    top = 1e-9
-    for grid, velocity, samples in columns:
-        low, high = np.percentile(samples[:, 0], [0.5, 99.5])
-        near = velocity[(grid[:, 0] >= low) & (grid[:, 0] <= high), 0]
-        top = max(top, float(np.abs(near[np.isfinite(near)]).max(initial=0.0)))
-    for ax, (grid, velocity, samples), tint in zip(axes, columns, colours, strict=True):
-        heights, edges = _histogram(samples[:, 0], frame[0])
-        ax.stairs(
-            heights / max(heights.max(), 1e-12) * 1.6 * top - 1.15 * top,
-            edges,
-            baseline=-1.15 * top,
-            fill=True,
-            color="#E2E2E2",
-        )
-        order = np.argsort(grid[:, 0])
-        ax.axhline(0, color=style.RULE, lw=0.8)
-        ax.plot(grid[order, 0], velocity[order, 0], color=tint, lw=1.6)
-        style.scattered(ax, np.stack([frame[0], [-1.15 * top, 1.15 * top]]), labels=(False, False))
-
-
-def _histogram(x: Array, limits: Array, bins: int = 60) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
+def histogram(x: Array, limits: Array, bins: int = 60) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
     """Density per bin, over all of x: what lies outside the frame counts, so panels stay comparable."""
     counts, edges = np.histogram(x[np.isfinite(x)], bins=bins, range=(float(limits[0]), float(limits[1])))
     return counts / (max(len(x), 1) * (edges[1] - edges[0])), edges
 
 
-def _height(width: float, limits: Limits) -> float:
+def panel_height(width: float, limits: Limits) -> float:
     """Square, unless the data's two axes have one unit and unequal ranges; one column of data gets a low panel."""
     return width if len(limits) > 1 else 0.7 * width
 
 
-def _name(names: Sequence[str], k: int) -> str:
-    return names[k] if k < len(names) else f"column {k + 1}"
-
-
-def _some(items: Sequence[object], what: str) -> None:
-    if not items:
-        raise InputError(f"There are no {what} to draw.")
-
-
 def _walked(methods: Sequence[Method]) -> Sequence[Method]:
-    _some(methods, "methods")
+    style.require_any(methods, "methods")
     for method in methods:
         if method.walk.ndim != 3 or 0 in method.walk.shape or len(method.walk_times) != len(method.walk):
             raise InputError(

@@ -41,6 +41,7 @@ CLASSES = [("#009E73", "o"), ("#CC79A7", "s"), ("#E69F00", "^"), ("#56B4E9", "D"
 # Viridis without its palest yellow, which vanishes on white.
 TIME: Colormap = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)), name="time")
 DPI = 144
+EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe side
 TITLE, LABEL, SMALL = 12.0, 10.0, 8.5
 OUTLINE_SHARE = 0.95
 
@@ -172,6 +173,26 @@ def checked_points(x: Any, what: str = "points") -> Array:
     if not np.isfinite(array).any():
         raise InputError(f"{what} has no finite number.")
     return array
+
+
+def checked_numbers(what: str, x: Any, ndim: int | None = None) -> Array:
+    """x as an array of finite numbers, of `ndim` axes if given; or an error."""
+    array = np.asarray(x)
+    if (
+        array.size == 0
+        or array.dtype.kind not in "buif"
+        or (ndim is not None and array.ndim != ndim)
+        or not np.isfinite(array).all()
+    ):
+        axes = f"{ndim} axes of " if ndim else ""
+        raise InputError(f"{what} must be {axes}finite numbers, at least one; got shape {array.shape}.")
+    return array
+
+
+def require_any(items: Any, what: str) -> None:
+    """Raise InputError where there is nothing to draw."""
+    if not len(items):
+        raise InputError(f"There are no {what} to draw.")
 
 
 def finite_rows(x: Float[Array, "n d"]) -> Float[Array, "k d"]:

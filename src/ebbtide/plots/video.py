@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from ..errors import InputError
 from ..files import write_file
 from . import animation, style
-from .robots import AHEAD
+from .pusht import AHEAD
 from .style import Array, Number
 
 Frame = UInt8[Array, "_h _w 3"]

@@ -68,10 +68,10 @@ class PushT:
 
     @staticmethod
     def fan(states: Float[np.ndarray, "k 5"], chunks: Float[np.ndarray, "k n h 2"], **how: Any) -> Any:
-        """The figure of chunks for recorded states, over the scene; how: as in `plots.robots.pusht_fan`."""
-        from ..plots import robots
+        """The figure of chunks for recorded states, over the scene; how: as in `plots.pusht.pusht_fan`."""
+        from ..plots.pusht import pusht_fan
 
-        return robots.pusht_fan(states, chunks, **how)
+        return pusht_fan(states, chunks, **how)
 
     def _begin(self) -> Sensed:
         self.steps, self.success, self.score = 0, False, 0.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...files import storage
-from ...plots import animation, curves, points, style
+from ...plots import animation, columns, curves, fields, points, style
 from ...plots.study import Method, key_of
 from ...recipes import PointRecipe
 from ...specs import listed
@@ -39,7 +39,7 @@ def _beside(trained: Trained, panels: list[points.Panel], frame: np.ndarray, rea
     """Panels side by side, or the pairs of more than two columns."""
     if len(frame) <= 2:
         return points.scatter_panels(panels, frame, real=real, classes=trained.classes)
-    return points.pairs(panels, frame, real=panels[0].x if real is None else real, names=trained.columns)
+    return columns.pairs(panels, frame, real=panels[0].x if real is None else real, names=trained.columns)
 
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
@@ -65,7 +65,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     if len(method.losses):
         figures["losses"] = lambda: curves.losses([method])
     if method.fields:
-        figures["vector_field"] = lambda: points.vector_field([method], frame)
+        figures["vector_field"] = lambda: fields.vector_field([method], frame)
     for name, draw in figures.items():
         yield style.save(draw(), out / f"{name}.png")
     yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...metrics.floor import LEVEL
-from ...plots import animation, curves, points, style
+from ...plots import animation, columns, curves, fields, points, style
 from ...plots.points import Panel
 from ...plots.report import Picture, in_words, losses, merit, still
 from ...plots.study import Comparison, Method
@@ -39,14 +39,14 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
             "Pairs of columns",
             "Good samples fill the grey outline, which holds 95 % of the real points, in every pair of columns; "
             f"shown are the columns of {_best_names(c)}.",
-            still(lambda: points.pairs(best, limits, real=c.real, names=c.columns)),
+            still(lambda: columns.pairs(best, limits, real=c.real, names=c.columns)),
         )
         yield Picture(
             "columns.png",
             "Each column alone",
             "Lines that follow the edge of the grey area have that column's distribution right; how columns depend "
             "on each other shows only in pairs.",
-            still(lambda: points.histograms(best, limits, real=c.real, names=c.columns)),
+            still(lambda: columns.histograms(best, limits, real=c.real, names=c.columns)),
         )
     if walked:
         yield Picture(
@@ -81,7 +81,7 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
             )
             if d > 1
             else "dx/dt against x at four times, over the distribution of x_t in grey: sampling moves against it.",
-            still(lambda: points.vector_field(c.methods, limits)),
+            still(lambda: fields.vector_field(c.methods, limits)),
         )
     if c.quality:
         yield Picture(
