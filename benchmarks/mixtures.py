@@ -22,7 +22,8 @@ from tqdm import tqdm
 from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.core.times import grid_times
-from ebbtide.exact.fit import CLASSIC, FitPlan, fit_solver
+from ebbtide.exact.fit import CLASSIC, fit_solver
+from ebbtide.exact.plans import FitPlan
 from ebbtide.exact.tune import reference
 from ebbtide.exact.unroll import unrolled
 from ebbtide.files import write_file

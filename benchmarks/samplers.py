@@ -35,7 +35,8 @@ from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import DDPM
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import EbbtideError, InputError
-from ebbtide.exact import fit as solver
+from ebbtide.exact import plans
+from ebbtide.exact.fit import fit_solver
 from ebbtide.exact.tune import tune
 from ebbtide.exact.tuned import Tuned
 from ebbtide.samplers import trajectory, walk as walk_from
@@ -201,14 +202,14 @@ def fitted(flow: Flow, plan: "Plan", seed: int, dtype: torch.dtype) -> tuple[Seq
     if isinstance(flow, Learned):
         trained, guidance, asked = flow.trained, NETWORKS[flow.name].guidance, []
         recipe = replace(trained.recipe, seed=seed)  # by which the starts go
-        budget = int(solver.SHARE * solver.BACKWARD * recipe.steps * recipe.batch)
+        budget = plans.allowance(recipe.steps, recipe.batch)
         hook = trained.denoiser.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
         with hook:
             made = for_run(replace(trained, recipe=recipe), plan.counts, budget=budget, guidance=guidance)
         return made, sum(asked)
-    spent, model = solver.PLANS[0], replace(flow, asked=0)
+    spent, model = plans.PLANS[0], replace(flow, asked=0)
     start = model.path.prior(starts(model.dim, spent.pool, seed=100 + seed)).to(dtype)
-    return solver.fit_solver(model, start, plan.counts, plan=spent, joint=JOINT), model.asked
+    return fit_solver(model, start, plan.counts, plan=spent, joint=JOINT), model.asked
 
 
 # --- overhead

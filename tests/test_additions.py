@@ -154,7 +154,7 @@ def lives(call, *trained, recipe="flow", card=""):
 
 def test_a_path(monkeypatch, call):
     monkeypatch.setitem(PATHS, "new", Bent)
-    monkeypatch.setattr("ebbtide.exact.certify.STEPS", (40, 80))
+    monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
     monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 20))
     listed(call, "paths", "options: new:bend=1.0")
     lives(call, "--path", "new:bend=0.5", card="new:bend=0.5")
@@ -197,7 +197,7 @@ def test_a_network(monkeypatch, call):
 
 def test_a_sampler(monkeypatch, call):
     monkeypatch.setitem(SAMPLERS, "new", Sampler(steady, Facts(1, smooth=True)))
-    monkeypatch.setattr("ebbtide.exact.certify.STEPS", (40, 80))
+    monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
     monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 20))
     listed(call, "samplers", "options: new:share=1.0")
     lives(call, "--sampler", "new:share=0.9")

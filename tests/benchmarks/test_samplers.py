@@ -113,7 +113,7 @@ def test_nothing_is_chosen_on_the_noise_that_is_judged(monkeypatch: pytest.Monke
         assert "aim" not in how
         return samplers.Tuned(count, *DDIM, count, 0.0, 0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(samplers.solver, "fit_solver", fit)
+    monkeypatch.setattr(samplers, "fit_solver", fit)
     monkeypatch.setattr(samplers, "tune", tune)
     for seed in range(3):
         samplers.fitted(flows.exact("four corners", "linear"), TINY, seed, torch.float64)
@@ -151,7 +151,7 @@ def test_ours_alone_is_measured_reported_and_drawn(tmp_path: Path, monkeypatch: 
     rows = [solvers.ours("heun", "quadratic"), solvers.ours(*DDIM)]
     monkeypatch.setattr(samplers, "unfitted", lambda: rows)
     monkeypatch.setattr(samplers, "JOINT", 1)
-    monkeypatch.setattr(samplers.solver, "PLANS", [samplers.solver.FitPlan(64, 0, 64, 24, 2)])
+    monkeypatch.setattr(samplers.plans, "PLANS", [samplers.plans.FitPlan(64, 0, 64, 24, 2)])
     results = samplers.measure(TINY, tmp_path, {"four corners, linear": dict.fromkeys((4, 5), DDIM)})
     text = samplers.report(results, "command")
     assert [(cell["problem"], cell["path"], cell["kind"]) for cell in results.cells[::2]] == [

@@ -42,7 +42,7 @@ number = 3
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Fewer steps; what is promised stays the same."""
-    monkeypatch.setattr("ebbtide.exact.certify.STEPS", (40, 80))
+    monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
     monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 20))
 
 

@@ -17,8 +17,9 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.times import from_flow, grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact import fit as solver
-from ebbtide.exact.fit import COUNTS, LARGE, MOST, PLANS, FitPlan, fit_solver, plan
+from ebbtide.exact.fit import fit_solver
 from ebbtide.exact.oracle import gaussian, mixture
+from ebbtide.exact.plans import COUNTS, FitPlan
 from ebbtide.exact.tune import reference
 from ebbtide.exact.tuned import read_tuned, write_tuned
 from ebbtide.kinds.runs import from_pretrained, train_recipe as train
@@ -189,29 +190,6 @@ def test_a_solver_between_two_sets():
     for tuned in fit_solver(denoiser, start, (2, 4), plan=SHORT):
         expected = start - torch.tensor([2.0, -1.0])
         torch.testing.assert_close(walked(tuned, denoiser, start), expected, rtol=0, atol=1e-7)
-
-
-def test_plans_cost_what_they_say(monkeypatch):
-    """Counted at the denoiser, sample by sample; and within what a run may cost."""
-    for row in (PLANS[2], PLANS[3]):
-        seen = []
-
-        class Counting:
-            path, gaussian_end = Linear(), True
-
-            def __call__(self, x, t, /, seen=seen, **cond):
-                seen.append(len(x))
-                return MODES(x, t)
-
-        fit_solver(Counting(), noise_like(row.pool, 2), plan=row)
-        assert sum(seen) == row.cost(COUNTS)
-    for dim in (1, 2, 63, LARGE, 784):
-        most = MOST[dim >= LARGE]
-        assert plan(10**9, dim).cost(COUNTS) <= most
-        assert plan(10**9, dim).cost(COUNTS) > most / 2
-        assert plan(1000, dim) is None
-    assert plan(23_040, 2) == PLANS[3]  # 32 starts of two numbers are too few equations for a row of 20
-    assert plan(23_000, 64) == PLANS[4]
 
 
 # --- of runs

@@ -29,12 +29,13 @@ from ..errors import EbbtideError
 from ..metrics import sliced_w2
 from ..samplers import SAMPLERS, Facts, Stepper, facts, walk
 from ..specs import bind
-from .fit import FitPlan, fit_solver
+from .fit import fit_solver
 from .oracle import Gaussian, Mixture, gaussian, mixture
+from .plans import FitPlan
 from .tune import rms, steps_within
 
 BUDGETS = (5, 10, 20, 50, 100)
-STEPS = (40, 80, 160, 320)  # for orders; the last two count
+STEP_COUNTS = (40, 80, 160, 320)  # for orders; the last two count
 TOLERANCE = 0.15  # of an order
 SAMPLES = 8000  # whose distance to truth is measured
 GRID = "flow_power:exponent=1.3"  # for whole walks: the same noise levels on every path
@@ -171,7 +172,7 @@ def _whole(path: Path, n: int) -> Tensor:
 
 
 def convergence(sampler: str | Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
-    """The order p of O(hᵖ), from the errors at the last two of STEPS, on an even and an uneven grid."""
+    """The order p of O(hᵖ), from the errors at the last two of STEP_COUNTS, on an even and an uneven grid."""
     denoiser = smooth(path)
     for kind in ("even", "uneven"):
         label = f"order, {kind} grid"
@@ -181,13 +182,13 @@ def convergence(sampler: str | Stepper, path: Path, name: str, promised: Facts) 
             yield Check(name, label, math.nan, f"{promised.order:g}", None, "a β table is not smooth in t")
         else:
             errors = []
-            for steps in STEPS:
+            for steps in STEP_COUNTS:
                 times = interior(path, steps, kind == "uneven")
                 end, c = walked(sampler, denoiser, starts(denoiser, 48, float(times[0])), times), path.along(times)[-1]
                 errors.append(rms(end / c.size - _inside(48)))
             slopes = [math.log2(max(a, 1e-300) / max(b, 1e-300)) for a, b in pairwise(errors)]
             usable = [slope for slope, error in zip(slopes, errors[1:], strict=True) if error > ROUNDING] or slopes[:1]
-            why = "errors " + ", ".join(f"{error:.1e}" for error in errors) + " at " + ", ".join(map(str, STEPS))
+            why = "errors " + ", ".join(f"{error:.1e}" for error in errors) + " at " + ", ".join(map(str, STEP_COUNTS))
             kept = usable[-1] >= promised.order - TOLERANCE
             if promised.at_least:
                 text = f"at least {promised.order:g}"

@@ -32,71 +32,22 @@ from ..errors import DivergedError, InputError
 from ..samplers import SAMPLERS, walk
 from ..samplers.bespoke import format_weights
 from ..specs import bind
+from .plans import CHECKED, COUNTS, JOINT, PLANS, FitPlan
 from .tuned import Tuned
 from .unroll import unrolled
 
-COUNTS = (5, 10, 20)  # evaluations that every run has a solver for
-SHARE = 0.05  # of training's network evaluations that the fit may take,
-SMALL = 3  # times dearer in the few starts of a gradient step than in training's batches,
-BACKWARD = 3  # where one with its gradient counts for three
-JOINT = 6  # evaluations up to which gradients move nodes and weights together
-MOST_JOINT = 300  # steps of that
-LARGE = 64  # numbers in a sample from which each start gives equations enough
-MOST = {False: 150_000, True: 20_000}  # evaluations for all of COUNTS; of large samples
+__all__ = ["CLASSIC", "SHAPES", "fit_solver"]
+
 EQUATIONS = 4096  # of a row's fit: a part of a large sample's numbers are enough
 RCOND = 1e-5  # directions of the estimates weaker than this are left out
-FEW = 0.3  # of the median error: what is less counts no more in reweighing
-CHECKED = 8  # the reference of every 8th start is compared with one of half the steps
+NEGLIGIBLE = 0.3  # of the median error: what is less counts no more in reweighing
 BATCH = 2**16  # numbers that go through the network together,
-SEEN = 2**22  # of what it is told with them,
+CONDITIONS = 2**22  # of what it is told with them,
 HELD = 2**23  # and that a group of walks holds
 CLASSIC = "exponential:order=4,corrector=true"
 EXPONENTS, SHIFTS = (1.3, 1.6, 1.0, 2.0), (0.8, 1.5, 0.4)
 # Those that win most often first, for plans that try few.
 SHAPES = [(e, k) for e, k in sorted(product(EXPONENTS, SHIFTS), key=lambda s: (SHIFTS.index(s[1]) // 2, s))]
-
-
-class FitPlan(NamedTuple):
-    """The size of a fit. Of `pool` starts, the `border` on which two coarse walks differ most are fitted with weight
-    one each; `others`, drawn at random, represent the rest.
-    """
-
-    pool: int
-    border: int
-    others: int
-    reference: int  # RK4 steps
-    shapes: int
-
-    @property
-    def starts(self) -> int:
-        return self.border + self.others
-
-    def cost(self, counts: Sequence[int]) -> int:
-        """Network evaluations."""
-        walks = (2 * self.shapes + 2) * sum(counts)
-        checked = len(range(0, self.starts, CHECKED)) * (4 * (self.reference // 2) - 1)
-        return 15 * self.pool * (self.border > 0) + self.starts * (4 * self.reference - 1 + walks) + checked
-
-    def suits(self, dim: int, counts: Sequence[int]) -> bool:
-        """True if half of the starts give at least twice as many equations as the longest row has unknowns."""
-        return self.starts // 2 * dim >= 2 * (max(counts) - 1)
-
-
-PLANS = (
-    FitPlan(768, 32, 96, 37, 12),
-    FitPlan(512, 16, 64, 36, 9),
-    FitPlan(256, 8, 40, 32, 7),
-    FitPlan(64, 0, 64, 19, 3),
-    FitPlan(32, 0, 32, 28, 6),
-    FitPlan(24, 0, 24, 20, 4),
-)
-FEW_PICTURES = PLANS[4]
-
-
-def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> FitPlan | None:
-    """The largest fit within a budget of evaluations, for samples of `dim` numbers at most MOST; None if none fits."""
-    budget = min(budget, MOST[dim >= LARGE])
-    return next((row for row in PLANS if row.suits(dim, counts) and row.cost(counts) <= budget), None)
 
 
 def fit_solver(
@@ -217,7 +168,7 @@ class _Flow:
     def x0(self, y: Float[Tensor, "c n d"], c: Scales) -> Float[Tensor, "c n d"]:
         """x̂₀ of y, all starts at each of c times, some at a time."""
         n = len(self.start)
-        size = max(1, min(BATCH // y.shape[2], SEEN // max(1, _numbers(self.cond, n) // n)))
+        size = max(1, min(BATCH // y.shape[2], CONDITIONS // max(1, _numbers(self.cond, n) // n)))
         each = torch.arange(n).repeat(len(y))
         x = (y * c.size[:, None, None]).to(self.start).reshape(-1, *self.start.shape[1:])
         found = []
@@ -305,7 +256,7 @@ class _Flow:
                 free = _least_squares(basis, want, share.expand(len(nodes), n))
                 for _ in range(3 if i and bool(reweighed.any()) else 0):
                     error = (want - (basis @ free[:, None, :, None])[..., 0]).square().sum(2)[reweighed]
-                    typical = FEW**2 * error.median(1, keepdim=True).values + 1e-300
+                    typical = NEGLIGIBLE**2 * error.median(1, keepdim=True).values + 1e-300
                     free[reweighed] = _least_squares(basis[reweighed], want[reweighed], share / (error + typical))
                 made.append(torch.cat([free, 1 - free.sum(1, keepdim=True)], 1))
                 weights = made[-1][:, :, None, None]

@@ -25,7 +25,7 @@ from ..core.randomness import generator, key
 from ..data import IDENTITY
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
-from ..exact import fit as solver
+from ..exact.plans import allowance
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..networks.observation import conditions
@@ -75,7 +75,7 @@ def train(
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
     accumulate: the number of parts of a batch, processed one by one. solvers: fit solvers to the run at the end,
-    for at most 5 % of training's network evaluations (see exact/fit.py).
+    for at most 5 % of training's network evaluations (see exact/plans.py).
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbtide resume` is to set again; not set here. position: line of the progress bar, where several runs
     share a screen.
@@ -284,7 +284,7 @@ class _Run:
         if trained.tuned:
             return trained
         recipe, before = self.start.recipe, time.process_time()
-        budget = int(solver.SHARE * solver.BACKWARD * recipe.steps * recipe.batch)
+        budget = allowance(recipe.steps, recipe.batch)
         try:
             tuned = for_run(trained, budget=budget, cond=self.conditions, progress=progress)
         except KeyboardInterrupt as stopped:

@@ -12,7 +12,8 @@ import torch
 from .. import cache
 from ..core.randomness import Draws, key
 from ..errors import InputError
-from ..exact.fit import BACKWARD, COUNTS, FEW_PICTURES, JOINT, LARGE, MOST, MOST_JOINT, SMALL, fit_solver, plan
+from ..exact.fit import fit_solver
+from ..exact.plans import BACKWARD, COUNTS, FEW_IMAGES, FEW_STARTS, JOINT, LARGE, MOST_EVALUATIONS, MOST_JOINT, plan
 from ..exact.tuned import Tuned, read_tuned, write_tuned
 
 if TYPE_CHECKING:
@@ -30,21 +31,21 @@ def for_run(
 ) -> tuple[Tuned, ...]:
     """Solvers for a run, or none where the budget is too small for any.
 
-    budget: network evaluations; unless given, what MOST allows, and as much again for gradients. cond: the conditions
+    budget: network evaluations; unless given, MOST_EVALUATIONS, and as many again for gradients. cond: the conditions
     of n starts, as the network takes them; labels as frequent as in the data, and recorded observations, unless given.
     how: guidance, interval and bound, as in `Trained.trajectory`.
     """
     from tqdm import tqdm
 
     dim = math.prod(trained.shape)
-    budget = 2 * MOST[dim >= LARGE] if budget is None else budget
+    budget = 2 * MOST_EVALUATIONS[dim >= LARGE] if budget is None else budget
     if trained.observation is not None and any(len(shape) > 1 for shape in trained.observation.shapes.values()):
-        budget = min(budget, FEW_PICTURES.cost(counts))  # which are seen all at once
+        budget = min(budget, FEW_IMAGES.cost(counts))  # which are seen all at once
     spent = plan(budget, dim, counts)
     if spent is None:
         return ()
     seed, left = key(trained.recipe.seed, "solver"), budget - spent.cost(counts)
-    step = SMALL * BACKWARD * spent.starts * sum(count for count in counts if count <= JOINT)
+    step = FEW_STARTS * BACKWARD * spent.starts * sum(count for count in counts if count <= JOINT)
     joint = min(MOST_JOINT, left // step) if step else 0
     draws = Draws.first(spent.pool, seed, device=next(trained.denoiser.parameters()).device)
     start = trained.start(spent.pool, seed, 0, draws)

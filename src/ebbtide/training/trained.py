@@ -20,7 +20,7 @@ from ..core.guidance import Bounded, ClassifierFree
 from ..core.randomness import Draws, key
 from ..data import Observation, Transform
 from ..errors import InputError
-from ..exact.fit import COUNTS
+from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
 from ..networks.observation import conditions
 from ..recipes import Recipe
