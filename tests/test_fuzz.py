@@ -26,7 +26,8 @@ from ebbtide.core.targets import TARGETS
 from ebbtide.core.times import GRIDS, TIMES, grid_times
 from ebbtide.data import images, load
 from ebbtide.errors import EbbtideError, InputError
-from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
+from ebbtide.interop.diffusers import from_diffusers
+from ebbtide.interop.schedulers import SCHEDULERS
 from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, Recipe

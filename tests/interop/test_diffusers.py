@@ -22,7 +22,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian, mixture
-from ebbtide.interop.diffusers import SCHEDULERS, from_diffusers
+from ebbtide.interop.diffusers import from_diffusers
 from ebbtide.samplers import trajectory
 from problems import float64, last, noise_like
 
@@ -701,25 +701,6 @@ class TestConversion:
         }
         assert len(list(trajectory(denoiser, (1,), **options))) == 5  # everything in it is understood
 
-    @pytest.mark.parametrize("name", SCHEDULERS)
-    def test_what_is_no_value_is_named(self, name):
-        """A setting of a kind that diffusers never writes, whatever the scheduler."""
-        bad = {
-            "num_train_timesteps": [True, 0, -1, 10.0, "10", 10**400], "steps_offset": [-1, "1", []],
-            "eta": [math.nan, {}],
-            "beta_schedule": [3, []], "prediction_type": [{}], "timestep_spacing": [1], "solver_type": [["bh1"]],
-            "algorithm_type": [{}], "sigma_schedule": [2], "use_karras_sigmas": ["yes", 1], "clip_sample": [[]],
-            "trained_betas": [3, "abc", [None], [[0.1]], ["0.1"], [2.0], {"a": 1}], "solver_order": [0, 2.5, [2]],
-        }  # fmt: skip
-        for key, value in ((key, value) for key, values in bad.items() for value in values):
-            with pytest.raises(InputError, match=f"{key} must be"):
-                from_diffusers({"_class_name": name, key: value})
-
-    @pytest.mark.parametrize("name", [[], {}, 3, None])
-    def test_a_name_that_is_none(self, name):
-        with pytest.raises(InputError, match="_class_name must be one of"):
-            from_diffusers({"_class_name": name})
-
     @pytest.mark.parametrize(("config", "key"), REFUSED)
     def test_what_has_no_counterpart_is_named(self, config, key):
         with pytest.raises(InputError, match=key):
@@ -736,25 +717,9 @@ class TestConversion:
             warnings.simplefilter("error")
             from_diffusers(config)
 
-    def test_from_a_file_a_folder_or_a_scheduler(self, tmp_path):
-        make("EulerDiscreteScheduler", use_karras_sigmas=True).save_pretrained(tmp_path)
-        scheduler = make("EulerDiscreteScheduler", use_karras_sigmas=True)
-        assert from_diffusers(tmp_path) == from_diffusers(scheduler)
-        assert from_diffusers(str(tmp_path / "scheduler_config.json")) == from_diffusers(scheduler)
-
-    @pytest.mark.parametrize("text", ["[]", "{", "", "[" * 100_000])
-    def test_a_file_that_is_no_config(self, tmp_path, text):
-        (tmp_path / "scheduler_config.json").write_text(text)
-        with pytest.raises(InputError, match="config"):
-            from_diffusers(tmp_path)
-        with pytest.raises(InputError, match="config"):
-            from_diffusers(tmp_path / "missing.json")
-        with pytest.raises(InputError, match="config"):
-            from_diffusers(3)
-
-    @pytest.mark.parametrize("steps", [0, 1001])
+    @pytest.mark.parametrize("steps", [0, 1001, 10.0, "10"])
     def test_steps_beyond_the_table(self, steps):
-        with pytest.raises(InputError, match=r"1\.\.1000"):
+        with pytest.raises(InputError, match=r"steps must be .*at least 1 and at most 1000"):
             from_diffusers({NAME: "EulerDiscreteScheduler"}, steps)
 
     @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from ..networks.outline import Outline, fill
 from ..networks.unet import Downsample, ImageBlock, PixelAttention, UNet
 from ..specs import pick
 from ..training import checkpoint
-from .diffusers import SCHEDULERS, Converted, from_diffusers
+from .diffusers import Converted, from_diffusers
+from .schedulers import SCHEDULERS
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
