@@ -34,6 +34,33 @@ from .oracle import Gaussian, Mixture, gaussian, mixture
 from .plans import FitPlan
 from .tune import rms, steps_within
 
+__all__ = [
+    "BUDGETS",
+    "EQUIVALENTS",
+    "GRID",
+    "ROUNDING",
+    "SAMPLES",
+    "SPECS",
+    "STEP_COUNTS",
+    "TOLERANCE",
+    "Check",
+    "Impulses",
+    "certify",
+    "checks_to_json",
+    "convergence",
+    "distances",
+    "end_points",
+    "equivalents",
+    "exact_moments",
+    "fitted",
+    "interior",
+    "modes",
+    "moments",
+    "smooth",
+    "starts",
+    "walked",
+]
+
 BUDGETS = (5, 10, 20, 50, 100)
 STEP_COUNTS = (40, 80, 160, 320)  # for orders; the last two count
 TOLERANCE = 0.15  # of an order

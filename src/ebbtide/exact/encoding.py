@@ -17,6 +17,8 @@ from ..errors import InputError
 from ..samplers import walk
 from ..samplers.ode import RK4, stages, step
 
+__all__ = ["bijective", "decode", "depart", "departure", "encode", "interpolate", "slerp", "upwards"]
+
 
 def upwards(path: Path, steps: int) -> Float[Tensor, " n_plus_1"]:
     """Times from 0 to 1 at which σ/α = (w/(1 - w))^{3/2} for evenly spaced w.

@@ -30,6 +30,23 @@ from ..samplers.ode import RK4, stages, step
 from ..specs import bind, parse
 from .encoding import bijective, departure, upwards
 
+__all__ = [
+    "DIVERGENCES",
+    "FIRST_PROBE",
+    "Likelihood",
+    "Prior",
+    "Probe",
+    "Product",
+    "bits_per_dimension",
+    "dequantise",
+    "doubt",
+    "exact",
+    "hutch_plus_plus",
+    "hutchinson",
+    "likelihood",
+    "log_density",
+]
+
 Product = Callable[[Tensor], Tensor]  # v ↦ Aᵀ v for a batch (b, n): a reverse-mode derivative
 Probe = Callable[[int], Tensor]  # probe k of every sample, (b, n) of ±1
 Prior = Callable[[Tensor], Tensor]  # x₁ ↦ its log-density, (b,)

@@ -15,6 +15,8 @@ from ..core.paths import Path, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
 
+__all__ = ["Gaussian", "Mixture", "finite", "gaussian", "mixture"]
+
 
 @dataclass(frozen=True)
 class Mixture:

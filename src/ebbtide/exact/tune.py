@@ -30,6 +30,27 @@ from ..specs import bind, pick
 from .tuned import Tuned
 from .unroll import unrolled
 
+__all__ = [
+    "AIMS",
+    "CHOOSE",
+    "DEPTHS",
+    "FAMILIES",
+    "FIT",
+    "JUDGE",
+    "KNOTS",
+    "LONGEST_TABLE",
+    "SOLVERS",
+    "TIME_FAMILIES",
+    "VELOCITY_SOLVERS",
+    "Counted",
+    "Family",
+    "evaluations",
+    "reference",
+    "rms",
+    "steps_within",
+    "tune",
+]
+
 DEPTHS = ("grids", "times", "weights")  # what is fitted, each with all before it
 AIMS = ("both", "rms", "median")
 FIT, CHOOSE, JUDGE = slice(0, None, 2), slice(1, None, 4), slice(3, None, 4)  # of the starts

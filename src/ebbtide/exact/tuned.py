@@ -8,6 +8,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import dump_json, parse_json
 
+__all__ = ["MOST_STEPS", "TUNED", "Tuned", "read_tuned", "write_tuned"]
+
 TUNED = "tuned.json"
 
 

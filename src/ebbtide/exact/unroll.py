@@ -11,8 +11,10 @@ from ..core.targets import Estimate
 from ..samplers import Walk
 from ..samplers.bespoke import Weights
 
+__all__ = ["Weighed", "unrolled"]
 
-class Probe:
+
+class Weighed:
     """A denoiser that answers the j-th question with 1 for the j-th sample and 0 for all others.
 
     So a walk's points are, sample by sample, the weights of its estimates.
@@ -36,7 +38,7 @@ def unrolled(
     sampler: Callable[[Walk], Iterator[Tensor]], path: Path, times: Tensor, count: int
 ) -> tuple[Tensor, Weights]:
     """The times at which a deterministic sampler asks (`count` of them) and its weights there: it as a bespoke one."""
-    probe = Probe(path)
+    probe = Weighed(path)
     with torch.no_grad():
         *_, end = sampler(Walk(probe, torch.zeros(count, 1, dtype=torch.float64), path.along(times)))
     asked = torch.tensor([time for time, _ in probe.asked] + [float(times[-1])], dtype=torch.float64)

@@ -12,6 +12,8 @@ from ..training.storage import EXPORTED
 if TYPE_CHECKING:
     from ..training.trained import Trained
 
+__all__ = ["download", "push_to_hub", "upload"]
+
 
 def download(repository: str) -> Path:
     """Fetch a repository's snapshot; the files are then checked against its manifest like any folder."""

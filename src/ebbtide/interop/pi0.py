@@ -21,6 +21,8 @@ from ..networks.action_expert import ActionExpert, GemmaLayer
 from ..networks.paligemma import PaliGemma
 from ..specs import pick
 
+__all__ = ["DIALECTS", "from_pi0", "load_pi0", "to_pi0"]
+
 # Our name of a part, and their short names: without what says whose part it is.
 _PARTS = {
     "norm1": ("input_layernorm",),

@@ -23,6 +23,8 @@ from ..training import checkpoint
 from .diffusers import Converted, from_diffusers
 from .schedulers import SCHEDULERS
 
+__all__ = ["CONFIG", "DEFAULTS", "WEIGHTS", "Loaded", "load_unet", "save_unet"]
+
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 # UNet2DModel's settings where a config leaves them out.

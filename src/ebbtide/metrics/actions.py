@@ -11,8 +11,10 @@ from torch import Tensor
 from ..errors import InputError
 from .measurement import Measurement
 
-REPLICATES = 1000
-FEW = 5  # with fewer episodes the interval is only a guess
+__all__ = ["EPISODE_REPLICATES", "FEW_EPISODES", "best_of", "mean_absolute_error"]
+
+EPISODE_REPLICATES = 1000
+FEW_EPISODES = 5  # with fewer episodes the interval is only a guess
 
 
 def mean_absolute_error(
@@ -45,7 +47,7 @@ def mean_absolute_error(
     error, weight = (errors.new_zeros(k).index_add(0, own, each) for each in (errors, counts.sum((1, 2))))
     note = f"in the actions' unit; a robot that holds its first action errs by {float(still):.4g}; on {len(own)} chunks"
     note += "" if episode is None else f" of {k} episode{'s' * (k != 1)}"
-    note += ", too few for an interval to rely on" if k < FEW else ""
+    note += ", too few for an interval to rely on" if k < FEW_EPISODES else ""
     return Measurement(
         "mean absolute error", float(error.sum() / weight.sum()), *_interval(error, weight), 0.0, 0.0, 0.0, "lower",
         note,
@@ -81,6 +83,6 @@ def _interval(error: Float[Tensor, " k"], weight: Float[Tensor, " k"]) -> tuple[
     if k == 1:
         return math.nan, math.nan
     tail = float(ndtr(-math.sqrt(k / (k - 1)) * stdtrit(k - 1, 0.975)))
-    draws = torch.randint(k, (REPLICATES, k), generator=torch.Generator().manual_seed(0))
+    draws = torch.randint(k, (EPISODE_REPLICATES, k), generator=torch.Generator().manual_seed(0))
     low, high = (error[draws].sum(1) / weight[draws].sum(1)).quantile(error.new_tensor([tail, 1 - tail])).tolist()
     return low, high

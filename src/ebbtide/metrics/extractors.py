@@ -22,7 +22,20 @@ from ..core.randomness import generator
 from ..data.levels import on_white
 from ..errors import InputError
 
-SMALL = 32  # pixels; up to here a classifier of the set's own makes the features
+__all__ = [
+    "EXTRACTORS",
+    "FEATURES_SEED",
+    "JUDGE_SEED",
+    "SMALL_SIDE",
+    "Classifier",
+    "ClassifierNetwork",
+    "Extractor",
+    "RealImages",
+    "suited_extractor",
+    "train_classifier",
+]
+
+SMALL_SIDE = 32  # pixels; up to here a classifier of the set's own makes the features
 FEATURES_SEED, JUDGE_SEED = 0, 1  # constants, so that scores of two evaluations can be compared
 _FORMAT = 1  # of the cache; to be raised with whatever changes how a classifier is trained
 _BATCH, _PEAK_RATE, _EPOCHS, _MOST_SEEN = 64, 3e-3, 30, 450_000  # the last: images seen in a training
@@ -285,6 +298,6 @@ EXTRACTORS: dict[str, Callable[[RealImages], Extractor]] = {
 
 def suited_extractor(real: RealImages) -> str:
     """The row of EXTRACTORS for these images: by their size, and by whether they have labels."""
-    if max(real.train.shape[2:]) > SMALL:
+    if max(real.train.shape[2:]) > SMALL_SIDE:
         return "efflite0"
     return "classifier" if real.labelled else "random"

@@ -16,6 +16,21 @@ from jaxtyping import Float
 from scipy.special import bdtr, bdtrc, betaln, gammaincc, ndtr, ndtri, stdtr
 from torch import Tensor
 
+__all__ = [
+    "LEVEL",
+    "NORMAL",
+    "TINY",
+    "Better",
+    "beside_known",
+    "draws_behind",
+    "means_beside",
+    "medians",
+    "sets_beside",
+    "share_beside",
+    "shares",
+    "student",
+]
+
 Better = Literal["lower", "higher", "equal"]
 
 LEVEL = 0.01

@@ -4,7 +4,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from .inputs import Array, pair
+from .inputs import Doubles, pair
+
+__all__ = ["frechet_distance", "frechet_influence"]
 
 
 def frechet_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
@@ -17,7 +19,7 @@ def frechet_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> f
     return _distance(*pair(x, y, at_least=2))
 
 
-def frechet_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
+def frechet_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
     """Each sample's contribution to frechet_distance, for x and for y; both have mean 0.
 
     With the optimal map T between the Gaussians (T C T = C′), for x: 2 (μ − μ′)·(x − μ) + (x − μ)·(I − T)(x − μ).
@@ -25,7 +27,7 @@ def frechet_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> 
     return _influence(*pair(x, y, at_least=2))
 
 
-def _distance(x: Array, y: Array) -> float:
+def _distance(x: Doubles, y: Doubles) -> float:
     a, b = _factor(x)[1], _factor(y)[1]
     apart = np.square(x.mean(0) - y.mean(0)).sum() + np.square(a).sum() + np.square(b).sum()
     # With C = AᵀA and C′ = BᵀB, tr (C C′)^½ is the sum of the singular values of A Bᵀ. No root of a matrix is taken, so
@@ -33,7 +35,7 @@ def _distance(x: Array, y: Array) -> float:
     return max(0.0, float(apart - 2 * np.linalg.svd(a @ b.T, compute_uv=False).sum()))
 
 
-def _influence(x: Array, y: Array) -> tuple[Array, Array]:
+def _influence(x: Doubles, y: Doubles) -> tuple[Doubles, Doubles]:
     (p, a), (q, b) = _factor(x), _factor(y)
     u, s, vt = np.linalg.svd(a @ b.T, full_matrices=False)
     rank = int((s > s[0] * 1e-12).sum()) if s.size else 0
@@ -43,7 +45,7 @@ def _influence(x: Array, y: Array) -> tuple[Array, Array]:
     return of_x, of_y
 
 
-def _one_side(x: Array, other: Array, mapped: Array) -> Array:
+def _one_side(x: Doubles, other: Doubles, mapped: Doubles) -> Doubles:
     """`mapped`: T (x − μ) / √(n − 1) for every row, which needs no inverse of C: (x − μ) / √(n − 1) is P A."""
     mean = x.mean(0)
     centred = x - mean
@@ -51,7 +53,7 @@ def _one_side(x: Array, other: Array, mapped: Array) -> Array:
     return np.asarray(influence - influence.mean())
 
 
-def _factor(x: Array) -> tuple[Array, Array]:
+def _factor(x: Doubles) -> tuple[Doubles, Doubles]:
     """P, A with orthonormal columns in P and P A = (x − μ) / √(n − 1), so that the covariance is AᵀA."""
     centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
     p, a = np.linalg.qr(centred)

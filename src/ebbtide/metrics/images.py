@@ -24,15 +24,17 @@ from torch import Tensor
 from ..core.randomness import generator
 from ..errors import InputError
 from ..specs import pick
-from .extractors import EXTRACTORS, JUDGE_SEED, SMALL, RealImages, suited_extractor, train_classifier
+from .extractors import EXTRACTORS, JUDGE_SEED, SMALL_SIDE, RealImages, suited_extractor, train_classifier
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .frechet import frechet_distance, frechet_influence
-from .inputs import Array, plain_number
+from .inputs import Doubles, plain_number
 from .intervals import binomial_interval, influence_interval, median_interval
 from .kid import kid, kid_influence, kid_spectrum
 from .manifold import Manifold, precision_recall
 from .measurement import Measurement
 from .memorisation import Nearest, copied_share, nearest
+
+__all__ = ["IMAGE_METRICS", "NEIGHBOURS", "ImageMetric", "ImageReport", "Shown", "measure_images"]
 
 NEIGHBOURS = 5
 
@@ -73,7 +75,7 @@ class ImageMetric:
     truth: Callable[[Shown], tuple[float, float]] | None = None
     p: Callable[[Shown], float] | None = None
     of_sets: bool = False
-    spectrum: Callable[[Shown], Array] | None = None
+    spectrum: Callable[[Shown], Doubles] | None = None
     in_summary: bool = False
     in_curve: bool = False
 
@@ -87,7 +89,7 @@ class ImageReport:
     nearest: Nearest
 
 
-def _fraction(of: Callable[[Shown], Array], of_sets: bool = False, in_summary: bool = False) -> ImageMetric:
+def _fraction(of: Callable[[Shown], Doubles], of_sets: bool = False, in_summary: bool = False) -> ImageMetric:
     def interval(shown: Shown, value: float, seed: int) -> tuple[float, float]:
         hits = of(shown)
         return binomial_interval(round(float(hits.sum())), len(hits))
@@ -195,7 +197,7 @@ def measure_images(
     held_features, held_distance = extract.real(held[pool]), nearest(held[pool], train).distance
     right = held_right = None
     known, other = real.train_labels, real.held_labels
-    if asked is not None and known is not None and other is not None and max(train.shape[2:]) <= SMALL:
+    if asked is not None and known is not None and other is not None and max(train.shape[2:]) <= SMALL_SIDE:
         judge = train_classifier(real.train, known, classes, real.held, other, seed=JUDGE_SEED)
         right = _hits(judge.predict(samples), asked)  # a share of all samples can be held against any number
         held_right = _hits(judge.predict(held[pool]), other[torch.isin(other, asked.to(other))][pool])
@@ -267,7 +269,7 @@ def _of(images: Tensor, labels: Tensor | None, asked: Tensor) -> Tensor:
     return images[own]
 
 
-def _hits(found: Tensor, wanted: Tensor) -> Array:
+def _hits(found: Tensor, wanted: Tensor) -> Doubles:
     return np.asarray((found == wanted.to(found)).double().numpy())
 
 

@@ -8,21 +8,24 @@ from torch import Tensor
 
 from ..errors import InputError
 
-Array = npt.NDArray[np.float64]
+__all__ = ["STRIP", "Doubles", "checked_mixture", "pair", "plain_number", "points"]
+
+Doubles = npt.NDArray[np.float64]
+STRIP = 512  # rows of a strip of pairs
 
 
-def points(x: Tensor, name: str = "x", at_least: int = 1) -> Array:
+def points(x: Tensor, name: str = "x", at_least: int = 1) -> Doubles:
     """`x` flattened to (n, d) in float64; refuses empty sets and anything that is not a finite number."""
     if x.ndim == 0 or len(x) < at_least or x[0].numel() == 0:
         few = f"at least {at_least} point{'s' * (at_least > 1)} of dimension 1 or more"
         raise InputError(f"{name} must hold {few}; got shape {tuple(x.shape)}.")
-    flat: Array = x.detach().reshape(len(x), -1).cpu().double().numpy()
+    flat: Doubles = x.detach().reshape(len(x), -1).cpu().double().numpy()
     if bad := int((~np.isfinite(flat).all(1)).sum()):
         raise InputError(f"{name} must be finite; {bad} of its {len(flat)} points are not.")
     return flat
 
 
-def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Array, Array]:
+def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Doubles, Doubles]:
     """Two point sets of the same dimension."""
     a, b = points(x, "x", at_least), points(y, "y", at_least)
     if a.shape[1] != b.shape[1]:
@@ -30,7 +33,7 @@ def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Array, Array]:
     return a, b
 
 
-def checked_mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Array, Array]:
+def checked_mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Doubles, Doubles]:
     """A point set and the modes to compare it with."""
     a, mu = points(x, "x"), points(means, "means")
     if a.shape[1] != mu.shape[1]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.special import bdtr, betaincinv
 from torch import Tensor
 
-from .inputs import Array
+from .inputs import Doubles
 
 __all__ = ["REPLICATES", "binomial_interval", "influence_interval", "median_interval"]
 
@@ -23,7 +23,7 @@ REPLICATES = 500
 
 
 def influence_interval(
-    value: float, influences: Sequence[Array], seed: int = 0, spectrum: Array | None = None
+    value: float, influences: Sequence[Doubles], seed: int = 0, spectrum: Doubles | None = None
 ) -> tuple[float, float]:
     """The 95 % interval of a value from each sample's contribution to it, one array for each set of samples.
 
@@ -39,7 +39,7 @@ def influence_interval(
     return value + low, value + high
 
 
-def _resampled_means(influence: Array, rng: np.random.Generator) -> Array:
+def _resampled_means(influence: Doubles, rng: np.random.Generator) -> Doubles:
     """The bootstrap: REPLICATES means of as many draws with replacement, about the mean of the sample."""
     n, centred = len(influence), influence - influence.mean()
     block = max(1, 1_000_000 // n)  # replicates at a time, 8 MB

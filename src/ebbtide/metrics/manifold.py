@@ -10,19 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import Array, pair
+from .inputs import STRIP, Doubles, pair
 
-ROWS = 512  # rows of a strip of pairs
+__all__ = ["Manifold", "precision_recall"]
 
 
 @dataclass(frozen=True, eq=False)
 class Manifold:
     """Each point's contribution to the four numbers, which are means."""
 
-    among_real: Array  # for every x, how many balls of y it lies in, over k: density is the mean
-    inside_real: Array  # for every x, whether it lies in any: precision
-    inside_samples: Array  # for every y, whether it lies in any ball of x: recall
-    covered: Array  # for every y, whether its own ball holds any x: coverage
+    among_real: Doubles  # for every x, how many balls of y it lies in, over k: density is the mean
+    inside_real: Doubles  # for every x, whether it lies in any: precision
+    inside_samples: Doubles  # for every y, whether it lies in any ball of x: recall
+    covered: Doubles  # for every y, whether its own ball holds any x: coverage
 
     @property
     def precision(self) -> float:
@@ -57,8 +57,8 @@ def precision_recall(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], k: i
     reach_a, reach_b = _reach(a, k), _reach(b, k)
     balls, inside_samples = np.zeros(len(a)), np.zeros(len(b), dtype=bool)
     covered = np.zeros(len(b), dtype=bool)
-    for start in range(0, len(a), ROWS):
-        rows = slice(start, start + ROWS)
+    for start in range(0, len(a), STRIP):
+        rows = slice(start, start + STRIP)
         distances = _squares(a[rows], b)
         in_real = distances <= reach_b
         balls[rows] = in_real.sum(1)
@@ -67,18 +67,18 @@ def precision_recall(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], k: i
     return Manifold(balls / k, (balls > 0).astype(float), inside_samples.astype(float), covered.astype(float))
 
 
-def _reach(x: Array, k: int) -> Array:
+def _reach(x: Doubles, k: int) -> Doubles:
     """The squared distance of every point's k-th nearest other point."""
     reach = np.empty(len(x))
-    for start in range(0, len(x), ROWS):
-        squares = _squares(x[start : start + ROWS], x)
+    for start in range(0, len(x), STRIP):
+        squares = _squares(x[start : start + STRIP], x)
         own = np.arange(len(squares))
         squares[own, start + own] = np.inf
-        reach[start : start + ROWS] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+        reach[start : start + STRIP] = np.partition(squares, k - 1, axis=1)[:, k - 1]
     return reach
 
 
-def _squares(a: Array, b: Array) -> Array:
+def _squares(a: Doubles, b: Doubles) -> Doubles:
     """|a − b|² of every pair."""
     squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
     return np.asarray(squares.clip(min=0))

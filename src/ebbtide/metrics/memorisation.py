@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from ..errors import InputError
 
-ROWS, COLUMNS = 256, 4096  # of a strip of pairs: 8 MB
+__all__ = ["PAIR_COLUMNS", "PAIR_ROWS", "Nearest", "copied_share", "copy_distance", "nearest"]
+
+PAIR_ROWS, PAIR_COLUMNS = 256, 4096  # of a strip of pairs: 8 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +42,17 @@ def nearest(x: Tensor, y: Tensor) -> Nearest:
     best, index = torch.full((len(a),), torch.inf, dtype=torch.float64), torch.zeros(len(a), dtype=torch.int64)
     bar = tqdm(total=len(flat), desc="nearest images", unit="img", delay=2, file=sys.stderr, leave=False)
     with bar:
-        for start in range(0, len(flat), COLUMNS):
-            b = flat[start : start + COLUMNS].double() - centre
+        for start in range(0, len(flat), PAIR_COLUMNS):
+            b = flat[start : start + PAIR_COLUMNS].double() - centre
             squares = b.square().sum(1)
-            for rows in torch.arange(len(a)).split(ROWS):
+            for rows in torch.arange(len(a)).split(PAIR_ROWS):
                 value, which = torch.addmm(squares, a[rows], b.T, alpha=-2).min(1)  # |x − y|² less |x|²
                 nearer = value < best[rows]
                 index[rows[nearer]], best[rows[nearer]] = start + which[nearer], value[nearer]
             bar.update(len(b))
     apart = [
-        (own[rows].double() - flat[index[rows]].double()).square().mean(1) for rows in torch.arange(len(a)).split(ROWS)
+        (own[rows].double() - flat[index[rows]].double()).square().mean(1)
+        for rows in torch.arange(len(a)).split(PAIR_ROWS)
     ]
     return Nearest(index, torch.cat(apart).sqrt())
 

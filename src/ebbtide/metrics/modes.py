@@ -11,7 +11,17 @@ from scipy.special import gammaincc
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import Array, checked_mixture, pair, points
+from .inputs import Doubles, checked_mixture, pair, points
+
+__all__ = [
+    "expected_outliers",
+    "label_agreement",
+    "log_densities",
+    "mean_log_density",
+    "mode_fractions",
+    "nearest_mode",
+    "outlier_fraction",
+]
 
 
 def outlier_fraction(
@@ -65,16 +75,16 @@ def label_agreement(
     return float((labels.cpu().numpy()[nearest] == asked.cpu().numpy()).mean())
 
 
-def log_densities(x: Float[Tensor, " n *d"], log_density: Callable[[Tensor], Tensor]) -> Array:
+def log_densities(x: Float[Tensor, " n *d"], log_density: Callable[[Tensor], Tensor]) -> Doubles:
     """log p(x_i) for each sample, checked."""
     points(x)
-    values: Array = log_density(x).detach().double().cpu().numpy()
+    values: Doubles = log_density(x).detach().double().cpu().numpy()
     if values.shape != (len(x),):
         raise InputError(f"log_density must give {len(x)} values for {len(x)} points; got {values.shape}.")
     return values
 
 
-def nearest_mode(x: Array, means: Array) -> tuple[npt.NDArray[np.intp], Array]:
+def nearest_mode(x: Doubles, means: Doubles) -> tuple[npt.NDArray[np.intp], Doubles]:
     """Index of the nearest mode, and the distance to it."""
     distance, nearest = cKDTree(means).query(x)
     return nearest, distance

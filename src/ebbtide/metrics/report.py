@@ -28,7 +28,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import pick
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
-from .inputs import Array, plain_number
+from .inputs import Doubles, plain_number
 from .intervals import binomial_interval, influence_interval, median_interval
 from .measurement import Measurement
 from .memorisation import copied_share
@@ -90,8 +90,8 @@ class Metric:
     """
 
     value: Callable[[Case], float]
-    influence: Callable[[Case], tuple[Array, ...]] | None = None
-    spectrum: Callable[[Case], Array] | None = None  # of its kernel, of an unbiased distance through pairs
+    influence: Callable[[Case], tuple[Doubles, ...]] | None = None
+    spectrum: Callable[[Case], Doubles] | None = None  # of its kernel, of an unbiased distance through pairs
     better: Better = "lower"
     root: bool = False  # the influence is on the square of the value
     needs: Sequence[str] = ()  # the fields of Case it can't do without

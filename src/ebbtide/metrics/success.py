@@ -13,6 +13,8 @@ from ..errors import InputError
 from .floor import NORMAL, beside_known, share_beside
 from .measurement import Measurement
 
+__all__ = ["mean_length", "mean_score", "score_interval", "success_rate", "wilson_interval"]
+
 
 def wilson_interval(mean: float, n: int) -> tuple[float, float]:
     """95 % interval of a success rate p: all p with |p̂ - p| ≤ z √(p (1 - p)/n) (Wilson 1927, doi:10.2307/2276774).

@@ -18,10 +18,21 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import Array, checked_mixture, pair
+from .inputs import Doubles, checked_mixture, pair
 from .modes import nearest_mode
 
-LARGEST = 5_000  # exact W₂ takes O(n³) time and an n × n matrix: 10 s and 200 MB here
+__all__ = [
+    "MOST_POINTS",
+    "directions",
+    "exact_w2",
+    "exact_w2_influence",
+    "sliced_w2",
+    "sliced_w2_influence",
+    "within_mode_influence",
+    "within_mode_sliced_w2",
+]
+
+MOST_POINTS = 5_000  # exact W₂ takes O(n³) time and an n × n matrix: 10 s and 200 MB here
 
 
 def sliced_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], projections: int = 128, seed: int = 0) -> float:
@@ -37,7 +48,7 @@ def sliced_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], projections
 
 def sliced_w2_influence(
     x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], projections: int = 128, seed: int = 0
-) -> tuple[Array, Array]:
+) -> tuple[Doubles, Doubles]:
     """Each sample's contribution to SW₂², for x and for y; both have mean 0."""
     a, b = pair(x, y)
     θ = directions(a.shape[1], projections, seed)
@@ -69,7 +80,7 @@ def within_mode_influence(
     std: float,
     projections: int = 64,
     seed: int = 0,
-) -> Array:
+) -> Doubles:
     """Each sample's contribution to within_mode_sliced_w2²; mean 0."""
     sets = _residuals(x, means, std, pooled=False)
     θ = directions(sets[0][1].shape[1], projections, seed)
@@ -93,7 +104,7 @@ def exact_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
     return float(np.sqrt(max(0.0, _network_simplex(cost)[0])))
 
 
-def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Array, Array]:
+def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
     """Each sample's contribution to W₂², for x and for y: the dual potentials, centred."""
     cost = _costs(x, y)
     n, m = cost.shape
@@ -114,7 +125,7 @@ def directions(dim: int, count: int, seed: int = 0) -> Float[np.ndarray, " c d"]
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def _residuals(x: Tensor, means: Tensor, std: float, pooled: bool) -> list[tuple[npt.NDArray[np.intp], Array]]:
+def _residuals(x: Tensor, means: Tensor, std: float, pooled: bool) -> list[tuple[npt.NDArray[np.intp], Doubles]]:
     """(indices of samples, their offsets from the mode) for every mode that has any."""
     a, mu = checked_mixture(x, means, std)
     nearest, _ = nearest_mode(a, mu)
@@ -160,12 +171,12 @@ def _influence(x: Float[np.ndarray, " c n"], ys: Float[np.ndarray, " e m"]) -> F
 
 def _costs(x: Tensor, y: Tensor) -> Float[np.ndarray, " n m"]:
     a, b = pair(x, y)
-    if max(len(a), len(b)) > LARGEST:
-        raise InputError(f"exact_w2 takes at most {LARGEST} points each; got {len(a)} and {len(b)}.")
+    if max(len(a), len(b)) > MOST_POINTS:
+        raise InputError(f"exact_w2 takes at most {MOST_POINTS} points each; got {len(a)} and {len(b)}.")
     return cdist(a, b, "sqeuclidean")
 
 
-def _potentials(cost: Float[np.ndarray, " n n"]) -> tuple[Array, Array]:
+def _potentials(cost: Float[np.ndarray, " n n"]) -> tuple[Doubles, Doubles]:
     """The assignment's dual: f_i + g_j ≤ cost_ij, with equality where i is matched to j."""
     n = len(cost)
     match = linear_sum_assignment(cost)[1]
@@ -182,7 +193,7 @@ def _potentials(cost: Float[np.ndarray, " n n"]) -> tuple[Array, Array]:
     return f, g
 
 
-def _network_simplex(cost: Float[np.ndarray, " n m"]) -> tuple[float, Array, Array]:
+def _network_simplex(cost: Float[np.ndarray, " n m"]) -> tuple[float, Doubles, Doubles]:
     try:
         import ot  # here, because importing POT takes longer than anything else in this package
     except ImportError as missing:

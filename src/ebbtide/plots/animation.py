@@ -24,10 +24,23 @@ from . import style
 from .study import Method
 from .style import Array, Limits
 
+__all__ = [
+    "FRAME_DPI",
+    "LEVELS",
+    "MOST_FRAMES",
+    "MOST_POINTS",
+    "codes",
+    "colours",
+    "sampling_gif",
+    "shared_palette",
+    "training_gif",
+    "write_gif",
+]
+
 LEVELS = 20  # shades of a colour
 MOST_FRAMES = 48
 MOST_POINTS = 2000
-DPI = 132
+FRAME_DPI = 132
 _SHARED = 256 - 3 * LEVELS  # palette entries for the drawn background
 
 
@@ -189,7 +202,7 @@ class _Stage:
             margin=(0.12, 0.12, 0.36, 0.52),
         )
         figure = grid.figure
-        figure.set_dpi(DPI)
+        figure.set_dpi(FRAME_DPI)
         outline = style.outline_of(real, limits) if real is not None and d > 1 else []
         for method, ax in zip(methods, grid.axes[0], strict=True):
             style.scattered(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
@@ -222,7 +235,7 @@ class _Stage:
             self.truth = _bars(style.checked_points(real)[:, 0], limits[0], self.boxes[0])
         self.peak = 0.0 if self.truth is None else float(self.truth.max())
         file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-        self.font = ImageFont.truetype(str(file), round(style.LABEL * 1.15 * DPI / 72))
+        self.font = ImageFont.truetype(str(file), round(style.LABEL * 1.15 * FRAME_DPI / 72))
 
     def picture(self, clouds: Sequence[Array], label: str, progress: style.Number) -> UInt8[Array, "height width"]:
         """One frame: each method's points, a label, and how far the clock has run."""
@@ -266,7 +279,7 @@ class _Stage:
     def _clock(self, pixels: Array, label: str, progress: style.Number) -> None:
         """A thin bar under the panels that fills, and what it stands at."""
         box, last = self.boxes[0], self.boxes[-1]
-        top = box.top + box.height + round(0.12 * DPI)
+        top = box.top + box.height + round(0.12 * FRAME_DPI)
         left, right = box.left, last.left + last.width
         pixels[top : top + 4, left:right] = self.ink + 2
         pixels[top : top + 4, left : left + round((right - left) * min(max(progress, 0.0), 1.0))] = (
@@ -274,7 +287,7 @@ class _Stage:
         )
         mask = Image.new("L", (self.width, self.height - top - 6))
         middle = (left + right) / 2
-        ImageDraw.Draw(mask).text((middle, round(0.03 * DPI)), label, fill=255, font=self.font, anchor="ma")
+        ImageDraw.Draw(mask).text((middle, round(0.03 * FRAME_DPI)), label, fill=255, font=self.font, anchor="ma")
         shade = np.asarray(mask).astype(int) * (LEVELS - 1) // 255
         np.copyto(pixels[top + 6 :], (self.ink + shade).astype(np.uint8), where=shade > 0)
 

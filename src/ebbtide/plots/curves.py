@@ -12,6 +12,8 @@ from . import style
 from .study import Method
 from .style import Array
 
+__all__ = ["losses", "method_of", "quality_against_evaluations", "smoothed"]
+
 # Samplers of one method share its colour; the dash and the marker tell them apart.
 _STROKES = [("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1.2, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "D"), ("-", "v")]
 _SIGNS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}

@@ -12,6 +12,8 @@ from ..errors import InputError
 from . import style
 from .style import Array, Limits
 
+__all__ = ["SPAN", "density_map", "lattice"]
+
 SPAN = 10.0  # nats below the peak that are shown; what is rarer is all one colour
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
 
 from ..errors import InputError
 from . import style
@@ -91,7 +92,7 @@ def speed_met(velocity: Array, crowd: Array) -> float:
 def _crowd(places: Array, samples: Array, frame: Limits) -> Float[Array, " g"]:
     """The density of samples near each place, from 0 to 1."""
     counts, *edges = np.histogram2d(samples[:, 0], samples[:, 1], bins=24, range=frame.tolist())
-    smooth = style.gaussian_filter(counts, 1.0)
+    smooth = gaussian_filter(counts, 1.0)
     index = tuple(np.clip(np.searchsorted(e, p) - 1, 0, 23) for e, p in zip(edges, places.T, strict=True))
     return np.asarray(smooth[index] / max(smooth.max(), 1e-12)) ** 0.5
 

@@ -18,6 +18,8 @@ from . import style
 from .points import filmstrip
 from .style import Array
 
+__all__ = ["START", "ddpm_tables", "dissolving", "path_moments", "point_mass", "point_mass_plane", "schedules"]
+
 START = 4.0
 _T = np.linspace(0, 1, 401)
 # One colour and one dash for each path: α of Linear and Bridge coincide.

@@ -1,6 +1,6 @@
 """Pictures of images: pixels enlarged by whole numbers and never interpolated, a thin white gap, quiet labels.
 
-Everything takes uint8 pictures (n, c, h, w), c = 1 grey, 3 RGB or 4 RGBA; `to_uint8` makes them from a network's
+Everything takes uint8 images (n, c, h, w), c = 1 grey, 3 RGB or 4 RGBA; `to_uint8` makes them from a network's
 floats. Figures show RGBA on white; `png` keeps it. One mosaic is one array, drawn at its own size: matplotlib rounds
 its place to whole pixels, so nothing is resampled.
 """
@@ -23,6 +23,27 @@ from ..errors import InputError
 from ..files import write_file
 from . import curves, style
 from .style import Array
+
+__all__ = [
+    "HEAD",
+    "ROOM",
+    "TILE",
+    "Sheet",
+    "as_pictures",
+    "clipped_share",
+    "columns_for",
+    "corners",
+    "enlarge",
+    "fitting_factor",
+    "gap",
+    "grid",
+    "loss_and_speed",
+    "mosaic",
+    "png",
+    "save_png",
+    "sheet",
+    "to_uint8",
+]
 
 ROOM = 980  # pixels across that a figure's tiles fill, where whole factors allow
 TILE = 150  # pixels across a tile at most, unless one pixel of the picture is one of the tile
@@ -48,7 +69,7 @@ def clipped_share(x: Float[Array, "*s"]) -> float:
 
 
 def as_pictures(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
-    """x as uint8 pictures whose last axes are (c, h, w), RGBA on white; InputError otherwise."""
+    """x as uint8 images whose last axes are (c, h, w), RGBA on white; InputError otherwise."""
     array = _pixels(x, what, ndim)
     return array if array.shape[-3] != 4 else np.rint(on_white(array)).astype(np.uint8)
 
@@ -133,7 +154,7 @@ def sheet(
     captions: Sequence[str] = (),
     under: Mapping[int, int] | None = None,
 ) -> Sheet:
-    """Enlarged pictures with labels: heads over columns, names left and ends right of rows, captions under tiles.
+    """Enlarged images with labels: heads over columns, names left and ends right of rows, captions under tiles.
 
     factor: 0 chooses it, for tiles `least` pixels wide. under: extra pixels beneath rows.
     """
@@ -188,7 +209,7 @@ def grid(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Samples in a grid; with labels, a row for each class with its first pictures, at most `columns` or 10."""
+    """Samples in a grid; with labels, a row for each class with its first images, at most `columns` or 10."""
     images = as_pictures(images)
     _not_negative("columns", columns)
     n, c, h, w = images.shape
@@ -197,7 +218,7 @@ def grid(
         columns = min(columns or columns_for(n), n)
         return sheet(images, columns, title=title, note=note).figure
     if len(labels) != n:
-        raise InputError(f"labels must be one for each of {n} pictures; got {len(labels)}.")
+        raise InputError(f"labels must be one for each of {n} images; got {len(labels)}.")
     kinds, counts = np.unique(labels, return_counts=True)
     columns = min(columns or 10, int(counts.max()))
     rows = np.full((len(kinds), columns, c, h, w), 255, np.uint8)
@@ -209,7 +230,7 @@ def grid(
 
 
 def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int = 0, factor: int = 0) -> Path:
-    """Write a plain grid of pictures; `factor` 1 keeps their pixels as they are, 0 enlarges them to be looked at."""
+    """Write a plain grid of images; `factor` 1 keeps their pixels as they are, 0 enlarges them to be looked at."""
     write_file(Path(path), png(images, columns=columns, factor=factor))
     return Path(path)
 

@@ -27,6 +27,8 @@ from .study import Comparison, Sampling
 if TYPE_CHECKING:
     from jinja2 import Template
 
+__all__ = ["Picture", "clear_best", "in_words", "losses", "merit", "still", "write_report"]
+
 _PACKAGES = ("ebbtide", "torch", "numpy", "matplotlib")
 _EACH = re.compile(r"^(.*?) (\d+)$")  # "fraction in mode 2": one row for each mode or label
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "equal": "closer to truth is better"}

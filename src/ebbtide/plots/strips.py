@@ -21,6 +21,19 @@ from . import animation, images as sheets, style
 from .images import HEAD, as_pictures, enlarge, fitting_factor, sheet
 from .style import Array
 
+__all__ = [
+    "WalkFrames",
+    "denoising_strip",
+    "forward_strip",
+    "guidance_grid",
+    "inpainting",
+    "interpolation",
+    "neighbours",
+    "sampling_gif",
+    "training_gif",
+    "training_strip",
+]
+
 WalkFrames = UInt8[Array, "k n c h w"] | Float[Array, "k n c h w"]
 _INKS = 16  # shades of grey for the text of a GIF of coloured pictures
 _FILM = 440  # pixels across an animation, where whole factors allow
@@ -63,7 +76,7 @@ def denoising_strip(
         heads=[_head(times[i]) for i in chosen],
         names=names,
         under={n - 1: 14} if len(blocks) > 1 else {},
-        title=title or "From noise to pictures",
+        title=title or "From noise to images",
         note=note or "Each row is one sample on its way. " + (below if len(blocks) > 1 else "") + clipped,
     ).figure
 
@@ -153,7 +166,7 @@ def interpolation(
     rows = as_pictures(rows, "rows", ndim=5)
     k = rows.shape[1]
     if k < 2:
-        raise InputError(f"rows must have at least 2 pictures each, one for either end; got {k}.")
+        raise InputError(f"rows must have at least 2 images each, one for either end; got {k}.")
     return sheet(
         rows.reshape(-1, *rows.shape[2:]),
         k,
@@ -186,7 +199,7 @@ def guidance_grid(
         names=[f"{weight:g} (off)" if weight == 1 else f"{weight:g}" for weight in weights],
         title=title or "Guidance, by weight and class",
         note=note
-        or "Rows: guidance weight. More weight makes the class plainer and the pictures more alike; too much "
+        or "Rows: guidance weight. More weight makes the class plainer and the images more alike; too much "
         "burns out colours and contrast.",
     ).figure
 
@@ -260,7 +273,7 @@ def neighbours(
         band, column = divmod(rank, columns)
         above, below = 2 * band * columns + column, (2 * band + 1) * columns + column
         tiles[above], tiles[below], captions[below] = samples[i], nearest[i], f"{distances[i]:#.3g}".rstrip(".")
-    compare = f" Unseen real pictures are typically {typical:.3g} away." if typical is not None else ""
+    compare = f" Unseen real images are typically {typical:.3g} away." if typical is not None else ""
     return sheet(
         tiles,
         columns,

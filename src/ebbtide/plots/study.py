@@ -11,6 +11,8 @@ from ..recipes import Recipe
 if TYPE_CHECKING:
     from ..metrics import Measurement
 
+__all__ = ["Comparison", "Method", "Sampling", "key_of"]
+
 
 @dataclass(frozen=True)
 class Method:

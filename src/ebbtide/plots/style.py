@@ -28,6 +28,15 @@ from scipy.ndimage import gaussian_filter
 from ..errors import InputError
 from ..files import write_file
 
+__all__ = [
+    "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "LABEL", "METHOD_COLOURS", "OUTLINE_SHARE", "QUIET",
+    "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves",
+    "as_limits", "axes_grid", "checked_numbers", "checked_points", "class_style", "colour", "corner", "dots",
+    "draw_outline", "end_labels", "finite_rows", "halo", "limits_around", "nearest_to", "outline_of", "outside",
+    "plural", "require_any", "row_label", "save", "scattered", "spread", "text_row", "time_bar", "time_label",
+    "union", "wrap",
+]  # fmt: skip
+
 Array = np.ndarray
 Limits = Float[Array, "d 2"]
 Number = float | int  # beartype, which checks the tests, takes no int for a float

@@ -21,6 +21,8 @@ from . import animation, style
 from .pusht import AHEAD
 from .style import Array, Number
 
+__all__ = ["Frame", "ToPixels", "overlay", "write_video"]
+
 Frame = UInt8[Array, "_h _w 3"]
 ToPixels = Callable[[Float[Array, "*n 2"]], Float[Array, "*n 2"]]
 

@@ -441,7 +441,7 @@ def test_a_video_of_depths_is_refused(tmp_path):
             depth = np.full((32, 48), 2200, np.uint16)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(depth, format="gray16le")))
         container.mux(stream.encode(None))
-    with pytest.raises(InputError, match="holds grey of 16 bits; such pictures are read as images, not video"):
+    with pytest.raises(InputError, match="holds grey of 16 bits; such images are read from image files, not video"):
         read_dataset(folder, cameras=("image",))
 
 

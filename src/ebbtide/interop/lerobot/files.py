@@ -18,6 +18,26 @@ from ...errors import InputError
 from ...files import home
 from ...memory import room
 
+__all__ = [
+    "ACTION",
+    "DATA_MB",
+    "FILES_A_CHUNK",
+    "FILE_NAME",
+    "PICTURES",
+    "PLACE",
+    "QUANTILES",
+    "STATE",
+    "VERSION",
+    "VIDEO_MB",
+    "VIDEO_SECONDS",
+    "Stats",
+    "cells_of",
+    "make_bar",
+    "need_package",
+    "parquet_files",
+    "video_file",
+]
+
 VERSION = "v3.0"
 
 
@@ -27,7 +47,7 @@ STATE, ACTION, PICTURES = "observation.state", "action", "observation.images."
 QUANTILES = (1, 10, 50, 90, 99)  # percent
 
 
-FILE = "chunk-{:03d}/file-{:03d}"
+FILE_NAME = "chunk-{:03d}/file-{:03d}"
 
 
 FILES_A_CHUNK = 1000
@@ -171,13 +191,13 @@ def _numbers(column: Any, name: str) -> Tensor:
 
 
 def video_file(folder: Path, key: str, chunk: int, number: int) -> Path:
-    return folder / "videos" / key / (FILE.format(chunk, number) + ".mp4")
+    return folder / "videos" / key / (FILE_NAME.format(chunk, number) + ".mp4")
 
 
 def make_bar(total: int, what: str, progress: bool) -> tqdm:
     """Shown from two seconds on."""
     return tqdm(
-        total=total, desc=what, unit=" pictures", delay=2, leave=False, file=sys.stderr, disable=not progress
+        total=total, desc=what, unit=" images", delay=2, leave=False, file=sys.stderr, disable=not progress
     )  # fmt: skip
 
 

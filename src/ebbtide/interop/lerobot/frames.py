@@ -1,4 +1,4 @@
-"""A camera's frames, from videos and from stored pictures."""
+"""A camera's frames, from videos and from stored images."""
 
 import math
 import warnings
@@ -18,6 +18,8 @@ from ...data.levels import Decoded, Levels, Tally
 from ...errors import InputError
 from ...memory import COPIES, room
 from .files import PLACE, cells_of, need_package, parquet_files, video_file
+
+__all__ = ["DECODING", "SWSCALE", "film_frames", "stored_frames"]
 
 # swscale's flags AREA, FULL_CHR_H_INT and ACCURATE_RND: as it is used by default, it makes colours 1.2 of 255 darker.
 SWSCALE = 0x20 | 0x2000 | 0x40000
@@ -48,7 +50,7 @@ def film_frames(
         for i, picture in _decode(file, times.numpy() + begin, 0.5 / fps, size):
             frames = _room(folder, (total, *picture.shape)) if frames is None else frames
             if picture.shape != frames.shape[1:]:
-                raise InputError(f"{file} has pictures of another size than the other videos of {key!r}; give a size.")
+                raise InputError(f"{file} has images of another size than the other videos of {key!r}; give a size.")
             frames[row + i] = picture
         row += len(times)
         bar.update(len(times))
@@ -64,7 +66,7 @@ def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Itera
             stream = container.streams.video[0]
             parts: Any = stream.format.components if stream.format else ()
             if len(parts) == 1 and (bits := parts[0].bits) > 8:  # depths, of which 8 bits would keep a few shades
-                raise InputError(f"{file} holds grey of {bits} bits; such pictures are read as images, not video.")
+                raise InputError(f"{file} holds grey of {bits} bits; such images are read from image files, not video.")
             stream.thread_type = "AUTO"
             room(DECODING * stream.width * stream.height, str(file))
             for frame in _from(container, stream, float(times[0]) + tolerance):
@@ -147,6 +149,6 @@ def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, 
 
 def _room(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
     n, h, w, _ = shape
-    what = f"{folder}: {n} pictures of {w} × {h} pixels"
+    what = f"{folder}: {n} images of {w} × {h} pixels"
     room(COPIES * math.prod(shape), what, "give a smaller size, or fewer episodes")
     return np.zeros(shape, np.uint8)

@@ -34,6 +34,8 @@ from .files import (
 )
 from .frames import film_frames, stored_frames
 
+__all__ = ["read_dataset", "read_info", "read_stats"]
+
 
 def read_dataset(
     where: str | os.PathLike[str],

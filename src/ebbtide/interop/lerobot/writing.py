@@ -21,7 +21,7 @@ from ...files import dump_json, sync, writing_folder
 from .files import (
     ACTION,
     DATA_MB,
-    FILE,
+    FILE_NAME,
     FILES_A_CHUNK,
     PICTURES,
     QUANTILES,
@@ -34,6 +34,8 @@ from .files import (
     video_file,
 )
 from .frames import SWSCALE
+
+__all__ = ["CODECS", "write_dataset"]
 
 CODECS = {
     # Every second frame is a key frame, as LeRobot's are: a training example is a seek.
@@ -50,7 +52,7 @@ def write_dataset(
     robot: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Episodes as a new folder that LeRobot opens, whole or not at all; numbers in float32, pictures as video.
+    """Episodes as a new folder that LeRobot opens, whole or not at all; numbers in float32, images as video.
 
     codec: h264, or av1 (smaller, slower); both lose a little. Quantiles are those of all steps; LeRobot's own are the
     mean of the episodes'.
@@ -69,7 +71,7 @@ def write_dataset(
         if not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII):
             raise InputError(f"A camera's name must be letters, digits, '.', '_' and '-'; got {name!r}.")
         if h % 2 or w % 2:
-            raise InputError(f"A video needs pictures of even sides; those of camera {name!r} are {w} × {h} pixels.")
+            raise InputError(f"A video needs images of even sides; those of camera {name!r} are {w} × {h} pixels.")
     with writing_folder(folder, replace=False) as temporary:
         _write(episodes, temporary, codec, robot, progress)
         for path in temporary.rglob("*"):
@@ -119,7 +121,7 @@ def _write(episodes: Episodes, folder: Path, codec: str, robot: str | None, prog
     table |= _numbered("data", files)
     for number, (a, b) in enumerate(_spans(files)):
         columns = {key: _column(x[starts[a] : ends[b]]) for key, x in values.items()}
-        _write_parquet(columns, folder / "data" / (FILE.format(*_place(number)) + ".parquet"))
+        _write_parquet(columns, folder / "data" / (FILE_NAME.format(*_place(number)) + ".parquet"))
     for key, x in values.items():
         account(key, [_stats(x[a:b]) for a, b in zip(starts, ends)])
 
@@ -138,7 +140,7 @@ def _write(episodes: Episodes, folder: Path, codec: str, robot: str | None, prog
             stats[key] = _picture_stats(np.sum([count for count, _ in counts], 0), sum(k for _, k in counts))
             features[key] = _picture_feature(pictures, fps, codec)
 
-    _write_parquet(table, folder / "meta/episodes" / (FILE.format(0, 0) + ".parquet"))
+    _write_parquet(table, folder / "meta/episodes" / (FILE_NAME.format(0, 0) + ".parquet"))
     _write_parquet({"task_index": list(range(len(texts))), "__index_level_0__": texts}, folder / "meta/tasks.parquet")
     info = {
         "codebase_version": VERSION,
