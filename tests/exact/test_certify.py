@@ -8,6 +8,7 @@ import torch
 
 from cells import each
 from ebbtide.core.paths import Linear
+from ebbtide.errors import InputError
 from ebbtide.exact import certify as certificates
 from ebbtide.exact.certify import EQUIVALENTS, SPECS, certify, checks_to_json, distances, interior, moments
 from ebbtide.samplers import SAMPLERS, Facts, facts
@@ -95,6 +96,21 @@ def test_a_sampler_that_breaks_is_a_failed_check():
 
     (check,) = failed(certify(broken, ("linear",), Facts(1)))
     assert check.name == "runs"
+
+
+def test_a_function_in_the_table_without_facts_is_certified_as_a_user_s(monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "bare", euler)
+    monkeypatch.setattr(certificates, "BUDGETS", (5,))
+    found = {check.name: check for check in certify("bare", ("linear",))}
+    assert found["RMS at 5"].passed
+    assert found["order, even grid"].passed is None
+
+
+def test_what_is_no_sampler_and_no_path_is_one_sentence():
+    with pytest.raises(InputError, match=r"^A sampler must be a spec or a function of a Walk; got int\.$"):
+        list(certify(3))
+    with pytest.raises(InputError, match=r"^path must be one of"):
+        list(certify("ddim", ("linnear",)))
 
 
 @each("uneven", [False, True])

@@ -108,6 +108,7 @@ def test_slerp_of_parallel_points_is_the_chord():
         assert float(slerp(float64(x)[None], float64(y)[None], 0.25)) == pytest.approx(0.75 * x + 0.25 * y)
 
 
+@pytest.mark.unchecked
 def test_bad_input():
     truth, x = mixture(Linear(), MEANS, STD), points()
     between = Denoiser(nn.Linear(2, 2), Linear(), gaussian_end=False)
@@ -116,6 +117,12 @@ def test_bad_input():
             act(truth, x, steps=1)
         with pytest.raises(InputError, match=f"{act.__name__} needs independent Gaussian noise"):
             act(between, x)
+        with pytest.raises(InputError, match="steps must be a whole number"):
+            act(truth, x, steps=4.0)
+        with pytest.raises(InputError, match=r"^x1? must be a batch of floats \(b, \*d\); got list\.$"):
+            act(truth, x.tolist())
+        with pytest.raises(InputError, match="needs a denoiser; got Linear"):
+            act(Linear(), x)
     with pytest.raises(InputError, match="at least 2; got 1"):
         interpolate(truth, x, x, n=1)
     with pytest.raises(InputError, match="one shape"):

@@ -307,6 +307,11 @@ def test_dequantised_pixels_fill_their_own_level():
         ({"divergence": "exact:probes=3"}, "has no option 'probes'"),
         ({"draws": Draws.first(3, 0)}, "one id for each of 4"),
         ({"x": torch.zeros(4)}, "batch of floats"),
+        ({"x": [[0.0, 1.0]]}, "x must be a batch of floats .*; got list"),
+        ({"x": torch.zeros(4, 2, dtype=torch.long)}, "got torch.int64 of shape"),
+        ({"steps": 10.0}, "steps must be a whole number"),
+        ({"steps": "10"}, "steps must be a whole number"),
+        ({"denoiser": Linear()}, "needs a denoiser; got Linear"),
     ],
 )
 def test_bad_input(options, says):
@@ -323,7 +328,7 @@ def test_more_bad_input():
         log_density(mixture(Linear(), MEANS, STD), noise_like(4, 2), steps=1)
     with pytest.raises(InputError, match="dims"):
         bits_per_dimension(float64(0), 0)
-    with pytest.raises(InputError, match="low < high"):
+    with pytest.raises(InputError, match="high must be above 1"):
         bits_per_dimension(float64(0), 1, low=1.0, high=0.0)
     for wrong in (torch.full((2, 3), 256), torch.full((2, 3), -1), torch.zeros(2, 3)):
         with pytest.raises(InputError, match="integers from 0 to 255"):

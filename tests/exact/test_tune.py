@@ -143,8 +143,12 @@ def test_damaged_files_are_one_sentence(data):
 
 def test_too_little_is_refused():
     denoiser = modes(Linear())
-    with pytest.raises(InputError, match="at least 1 evaluation and 4 starts"):
+    with pytest.raises(InputError, match=r"evaluations must be at least 1|starts must be at least 4"):
         tune(denoiser, starts(denoiser, 3), 5)
+    with pytest.raises(InputError, match="evaluations must be a whole number"):
+        tune(denoiser, starts(denoiser, 8), 5.0)
+    with pytest.raises(InputError, match="start must be a batch of floats"):
+        tune(denoiser, [[0.0, 1.0]] * 8, 5)
     for wrong in ({"aim": "mean"}, {"depth": "all"}):
         with pytest.raises(InputError, match="must be one of"):
             tune(denoiser, starts(denoiser, 8), 5, **wrong)

@@ -9,16 +9,19 @@ from ebbtide.metrics import inputs
 X = torch.zeros(5, 2)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     "call",
     [
         lambda: inputs.points(torch.zeros(0, 2)),
         lambda: inputs.points(torch.zeros(())),
+        lambda: inputs.points([[0.0, 1.0]]),
         lambda: inputs.points(torch.tensor([[1.0, float("nan")]])),
         lambda: inputs.points(X, at_least=6),
         lambda: inputs.pair(X, torch.zeros(5, 3)),
         lambda: inputs.checked_mixture(X, torch.zeros(3, 3)),
         lambda: inputs.checked_mixture(X, torch.zeros(3, 2), std=0.0),
+        lambda: inputs.checked_mixture(X, torch.zeros(3, 2), std="1"),
     ],
 )
 def test_unusable_points_are_one_sentence(call):

@@ -248,6 +248,11 @@ def test_json_holds_every_field(good):
         ({"means": torch.zeros(1, 3), "std": 1.0}, "same dimension"),
         ({"means": MEANS, "std": 0.0}, "std must be"),
         ({"samples": torch.zeros(0, 2)}, "no samples"),
+        ({"samples": [[0.0, 1.0]]}, "samples must be a tensor; got list"),
+        ({"reference": [[0.0, 1.0]]}, "Real points must be a tensor; got list"),
+        ({"labels": [0] * 5}, "labels must be a tensor; got list"),
+        ({"repeats": 2.0}, "repeats must be a whole number"),
+        ({"means": MEANS, "std": "0.3"}, "std must be a number"),
     ],
 )
 def test_bad_input_is_one_sentence(options, words):

@@ -73,12 +73,13 @@ def test_students_interval_covers_the_mean_of_skewed_scores():
     assert 0.92 < inside < 0.97
 
 
-@pytest.mark.parametrize("bad", [[], [0.5, math.nan], [1.2], [-0.1]])
+@pytest.mark.unchecked
+@pytest.mark.parametrize("bad", [[], [0.5, math.nan], [1.2], [-0.1], ["1"]])
 def test_scores_out_of_range(bad):
-    with pytest.raises(InputError, match=r"score"):
+    with pytest.raises(InputError, match=r"^A score must be|^The number of episodes must be at least 1"):
         mean_score(bad)
 
 
 def test_no_episodes():
-    with pytest.raises(InputError, match=r"at least one episode"):
+    with pytest.raises(InputError, match="number of episodes must be at least 1"):
         success_rate([])

@@ -25,10 +25,10 @@ from ..core.denoiser import DenoiserLike
 from ..core.paths import DDPM, PATHS, Linear, Path
 from ..core.randomness import Draws, generator
 from ..core.times import grid_times
-from ..errors import EbbtideError
+from ..errors import EbbtideError, InputError
 from ..metrics import sliced_w2
-from ..samplers import SAMPLERS, Facts, Stepper, facts, walk
-from ..specs import bind
+from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, walk
+from ..specs import bind, pick
 from .fit import fit_solver
 from .oracle import Gaussian, Mixture, gaussian, mixture
 from .plans import FitPlan
@@ -362,12 +362,15 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
 def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts | None = None) -> Iterator[Check]:
     """Every check that applies to a sampler: a spec of SAMPLERS, or a function of a Walk.
 
-    promised: the promises of a user's function; without it, only the checks that apply to every sampler.
+    promised: the promises of a function that has none in SAMPLERS; without it, only the checks that apply to every one.
     """
+    if not isinstance(what, str) and not callable(what):
+        raise InputError(f"A sampler must be a spec or a function of a Walk; got {type(what).__name__}.")
     sampler = bind(SAMPLERS, what, "sampler") if isinstance(what, str) else what
-    own = promised or (facts(what) if isinstance(what, str) else Facts(0))
+    row = isinstance(getattr(sampler, "func", None), Sampler)  # a plain function in SAMPLERS declares nothing
+    own = promised or (facts(what) if row and isinstance(what, str) else Facts(0))
     for name in paths:
-        path = PATHS[name]()
+        path = PATHS[pick(PATHS, name, "path")]()
         try:
             if own.noise:
                 yield from moments(sampler, path, name, own)
@@ -382,7 +385,7 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
         except EbbtideError as refusal:
             yield Check(name, "refused", math.nan, "", None, str(refusal))
         except Exception as error:
-            if isinstance(what, str):
+            if row:
                 raise
             yield Check(name, "runs", math.nan, "no error", False, f"{type(error).__name__}: {error}")
 

@@ -16,8 +16,9 @@ from ..core.paths import Path, Scales
 from ..errors import InputError
 from ..samplers import walk
 from ..samplers.ode import RK4, stages, step
+from ..specs import require
 
-__all__ = ["bijective", "decode", "depart", "departure", "encode", "interpolate", "slerp", "upwards"]
+__all__ = ["bijective", "decode", "depart", "departure", "encode", "interpolate", "require_batch", "slerp", "upwards"]
 
 
 def upwards(path: Path, steps: int) -> Float[Tensor, " n_plus_1"]:
@@ -26,8 +27,7 @@ def upwards(path: Path, steps: int) -> Float[Tensor, " n_plus_1"]:
     In the flow clock the steps are finer towards both ends: the data's detail is at one, and at the other x̂₀ multiplies
     the error of a network that predicts the noise by σ/α.
     """
-    if steps < 2:
-        raise InputError(f"steps must be at least 2; got {steps}.")
+    require("steps", steps, 2, whole=True)
     largest = path.along([1.0])[0].ratio ** (2 / 3)
     w = torch.linspace(0, 1 if math.isinf(largest) else largest / (1 + largest), steps + 1, dtype=torch.float64)
     times = path.time_of((w / (1 - w)) ** 1.5)
@@ -64,6 +64,7 @@ def encode(
     two sample sets.
     """
     bijective(denoiser, "encode")
+    require_batch("x", x)
     path = denoiser.path
     _, *grid = path.along(upwards(path, steps))
     x = depart(denoiser, x, *departure(path, grid[0].t), **cond)
@@ -78,6 +79,7 @@ def decode(
 ) -> Float[Tensor, " b *d"]:
     """The inverse of `encode`: from x₁ at t = 1 down the same grid to data. Errors as there."""
     bijective(denoiser, "decode")
+    require_batch("x1", x1)
     *_, x = walk("rk4:clock=flow", denoiser, x1, upwards(denoiser.path, steps).flip(0), cond=cond)
     return x
 
@@ -96,8 +98,9 @@ def interpolate(
     Song et al. 2021, arXiv:2010.02502, Section 5.3. Raises InputError for n below 2, for shapes that differ, and where
     `encode` does.
     """
-    if n < 2:
-        raise InputError(f"n, the number of points of an interpolation, must be at least 2; got {n}.")
+    require("n, the number of points of an interpolation,", n, 2, whole=True)
+    require_batch("a", a)
+    require_batch("b", b)
     if a.shape != b.shape:
         raise InputError(f"Both ends must have one shape; got {tuple(a.shape)} and {tuple(b.shape)}.")
     first, second = (encode(denoiser, end, steps=steps, **cond) for end in (a, b))
@@ -122,8 +125,17 @@ def slerp(x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"], share: float) ->
     return p * x + q * y
 
 
+def require_batch(what: str, x: Any) -> None:
+    """Raise InputError unless x is a batch of floats (b, *d)."""
+    if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
+        found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"{what} must be a batch of floats (b, *d); got {found}.")
+
+
 def bijective(denoiser: DenoiserLike, who: str) -> None:
-    """Refuse a denoiser whose x̂₀ and ε̂ are only a velocity's coordinates."""
+    """Refuse what is no denoiser, and one whose x̂₀ and ε̂ are only a velocity's coordinates."""
+    if not hasattr(denoiser, "gaussian_end"):
+        raise InputError(f"{who} needs a denoiser; got {type(denoiser).__name__}.")
     if not denoiser.gaussian_end:
         raise InputError(
             f"{who} needs independent Gaussian noise at t = 1; this path's end is coupled, or data itself."

@@ -28,10 +28,11 @@ from ..core.denoiser import DenoiserLike
 from ..core.mixtures import stored_tables
 from ..core.paths import Path, Scales
 from ..core.times import from_flow, shifted_power
-from ..errors import DivergedError, InputError
+from ..errors import DivergedError
 from ..samplers import SAMPLERS, walk
 from ..samplers.bespoke import format_weights
-from ..specs import bind
+from ..specs import bind, require
+from .encoding import require_batch
 from .plans import CHECKED, COUNTS, JOINT, PLANS, FitPlan
 from .tuned import Tuned
 from .unroll import unrolled
@@ -65,8 +66,10 @@ def fit_solver(
     joint: gradient steps for counts up to JOINT. progress: called with the finished share of the work.
     rms, median of the result: over the half of the starts that selected it. usual: the best unfitted solver there.
     """
-    if len(start) < 8 or min(counts, default=1) < 1:
-        raise InputError(f"A fit needs at least 8 starts and 1 evaluation; got {len(start)} and {list(counts)}.")
+    require_batch("start", start)
+    require("The number of starts of a fit", len(start), 8)
+    for count in counts:
+        require("Each of a fit's counts of evaluations", count, 1, whole=True)
     flow = _Flow(denoiser, start, cond)
     if plan.border and len(start) > plan.starts:
         flow = flow.near_borders(plan)

@@ -27,8 +27,8 @@ from ..core.randomness import Draws
 from ..core.targets import Estimate
 from ..errors import InputError
 from ..samplers.ode import RK4, stages, step
-from ..specs import bind, parse
-from .encoding import bijective, departure, upwards
+from ..specs import bind, parse, require
+from .encoding import bijective, departure, require_batch, upwards
 
 __all__ = [
     "DIVERGENCES",
@@ -70,8 +70,7 @@ def hutchinson(
 
     A probe's variance is ½ Σ_{i≠j} (A_ij + A_ji)²: none where the elements are independent.
     """
-    if probes < 1:
-        raise InputError(f"divergence 'hutchinson': probes must be at least 1; got {probes}.")
+    require("divergence 'hutchinson': probes", probes, 1, whole=True)
     return torch.stack([(z * product(z)).sum(1) for z in map(probe, range(probes))], 1)
 
 
@@ -83,8 +82,7 @@ def hutch_plus_plus(
     Meyer et al. 2021, arXiv:2010.09649, Algorithm 1: the largest directions exactly, Hutchinson for the rest, with a
     third of the derivatives each for A S, A Q and A g. Unbiased, as Q does not depend on z. One column for each g.
     """
-    if probes < 3:
-        raise InputError(f"divergence 'hutch++': probes must be at least 3; got {probes}.")
+    require("divergence 'hutch++': probes", probes, 3, whole=True)
     k = min(probes // 3, x.shape[1])
     with torch.no_grad():  # the expectation is the same for every Q, so its gradient needs none through Q
         sketch = torch.stack([product(probe(i)) for i in range(k)], 2)
@@ -152,8 +150,7 @@ def likelihood(
     Warns where it exceeds `tolerance` nats per dimension: likelihoods of few steps can be any number.
     Raises InputError as `log_density` does, and for steps below 4.
     """
-    if steps < 4:
-        raise InputError(f"steps must be at least 4, so that half of them are a comparison; got {steps}.")
+    require("steps", steps, 4, whole=True)  # so that half of them are a comparison
     fine, coarse = (_by_probe(denoiser, x, n, divergence, draws, prior, False, cond) for n in (steps, steps // 2))
     value, k = fine.mean(1), fine.shape[1]
     step_error = (value - coarse.mean(1)).abs()
@@ -188,8 +185,7 @@ def bits_per_dimension(
     log_density: nats in the units of x. Raises InputError for dims or levels below 1, or an empty range.
     """
     _quantised(levels, low, high)
-    if dims < 1:
-        raise InputError(f"dims, the number of dimensions, must be at least 1; got {dims}.")
+    require("dims, the number of dimensions,", dims, 1, whole=True)
     return -log_density / (dims * math.log(2)) + math.log2(levels / (high - low))
 
 
@@ -220,8 +216,7 @@ def _by_probe(
 ) -> Float[Tensor, " b k"]:
     """log p(x) by each probe; their mean is the estimate."""
     bijective(denoiser, "A likelihood")
-    if x.ndim < 2 or not x.is_floating_point():
-        raise InputError(f"x must be a batch of floats (b, *d); got {x.dtype} of shape {tuple(x.shape)}.")
+    require_batch("x", x)
     estimator = bind(DIVERGENCES, divergence, "divergence")
     if draws is None and parse(divergence)[0] != "exact":
         raise InputError(f"divergence {divergence!r} is random and needs draws=Draws.first(n, seed).")
@@ -318,5 +313,6 @@ def _log_normal(x: Tensor, std: float) -> Tensor:
 
 
 def _quantised(levels: int, low: float, high: float) -> None:
-    if levels < 1 or not -math.inf < low < high < math.inf:
-        raise InputError(f"Quantised data needs levels of at least 1 and low < high; got {levels}, {low:g}, {high:g}.")
+    require("levels", levels, 1, whole=True)
+    require("low", low)
+    require("high", high, above=low)

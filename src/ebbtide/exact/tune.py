@@ -26,7 +26,8 @@ from ..core.times import grid_times
 from ..errors import DivergedError, InputError
 from ..samplers import SAMPLERS, Walk, walk
 from ..samplers.bespoke import format_weights
-from ..specs import bind, pick
+from ..specs import bind, pick, require
+from .encoding import require_batch
 from .tuned import Tuned
 from .unroll import unrolled
 
@@ -121,8 +122,10 @@ def tune(
     depth: how far the fit goes; weights takes some N³ evaluations of every start.
     progress: called with the current activity and the finished share of the work.
     """
-    if evaluations < 1 or len(start) < 4:
-        raise InputError(f"tune needs at least 1 evaluation and 4 starts; got {evaluations} and {len(start)}.")
+    require("evaluations", evaluations, 1, whole=True)
+    require("reference_steps", reference_steps, 2, whole=True)
+    require_batch("start", start)
+    require("The number of starts", len(start), 4)
     pick(AIMS, aim, "aim")
     pick(DEPTHS, depth, "depth")
     names: Sequence[str] = solvers or (SOLVERS if denoiser.gaussian_end else VELOCITY_SOLVERS)

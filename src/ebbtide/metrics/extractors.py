@@ -21,6 +21,7 @@ from ..cache import fetch, fingerprint, store
 from ..core.randomness import generator
 from ..data.levels import on_white
 from ..errors import InputError
+from ..specs import require
 
 __all__ = [
     "EXTRACTORS",
@@ -136,8 +137,7 @@ def train_classifier(
     The same data and seed give the same network (on one machine and number of threads), and it is kept in the cache.
     Handwritten digits (8 × 8): 99 % in 15 s on one core; Fashion-MNIST: 92.2 % in 5 minutes on one core.
     """
-    if classes < 2:
-        raise InputError(f"classes must be at least 2 for a classifier; got {classes}.")
+    require("classes", classes, 2, whole=True)
     for name, x, of in (("labels", images, labels), ("held_labels", held_images, held_labels)):
         if not len(x):
             raise InputError(f"A classifier needs images to train on and held-out ones; there are none for {name}.")

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from ..core.randomness import generator
 from ..errors import InputError
-from ..specs import pick
+from ..specs import pick, require
 from .extractors import EXTRACTORS, JUDGE_SEED, SMALL_SIDE, RealImages, suited_extractor, train_classifier
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .frechet import frechet_distance, frechet_influence
-from .inputs import Doubles, plain_number
+from .inputs import Doubles, plain_number, require_tensor
 from .intervals import binomial_interval, influence_interval, median_interval
 from .kid import kid, kid_influence, kid_spectrum
 from .manifold import Manifold, precision_recall
@@ -177,14 +177,15 @@ def measure_images(
     At most half as many samples as held-out images are measured, since the floor must have their number; but the share
     that is recognised is that of all.
     """
+    for what, given in (("samples", samples), ("train", train), ("held", held)):
+        require_tensor(what, given)
+    require("repeats", repeats, 1, whole=True)
+    require("at_most", at_most, NEIGHBOURS + 1, whole=True)
     every = train, held, train_labels, held_labels
     if asked is not None:
         _check_asked(asked, len(samples), classes)
         train, held = _of(train, train_labels, asked), _of(held, held_labels, asked)
     n = min(len(samples), len(held) // 2, at_most)
-    for option, given, least in (("repeats", repeats, 1), ("at_most", at_most, NEIGHBOURS + 1)):
-        if given < least:
-            raise InputError(f"{option} must be at least {least}; got {given}.")
     _check(samples, train, held, n)
     real = RealImages(*every, classes)
     name = pick(EXTRACTORS, extractor, "extractor") if extractor else suited_extractor(real)

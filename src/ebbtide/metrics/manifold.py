@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import InputError
+from ..specs import require
 from .inputs import STRIP, Doubles, pair
 
 __all__ = ["Manifold", "precision_recall"]
@@ -50,8 +50,7 @@ def precision_recall(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], k: i
     """
     a, b = pair(x, y)
     fewest = min(len(a), len(b))
-    if not 1 <= k < fewest:
-        raise InputError(f"k must be at least 1 and below the {fewest} points of the smaller set; got {k}.")
+    require("k", k, 1, below=fewest, whole=True)
     centre = b.mean(0)  # nearer 0, |a|² + |b|² − 2 a·b keeps more digits
     a, b = a - centre, b - centre
     reach_a, reach_b = _reach(a, k), _reach(b, k)

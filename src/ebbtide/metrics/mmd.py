@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import InputError
+from ..specs import require
 from .inputs import Doubles, pair
 
 __all__ = [
@@ -114,8 +114,7 @@ def _influence(xx: Doubles, yy: Doubles, xy: Doubles, yx: Doubles) -> tuple[Doub
 def _rbf(x: Tensor, y: Tensor, bandwidth: float | None) -> _Means:
     pair(x, y, at_least=2)
     h = median_distance(y) if bandwidth is None else bandwidth
-    if not 0 < h < np.inf:
-        raise InputError(f"bandwidth must be a positive number; got {h}.")
+    require("bandwidth", h, above=0)
     return _pair_means(x, y, h, lambda squared: squared.mul_(-0.5).exp_())
 
 

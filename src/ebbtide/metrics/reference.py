@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
+from .inputs import require_tensor
 from .memorisation import nearest
 
 __all__ = ["MOST_NEAR", "Near", "Reference", "Sampled", "points_and_labels", "real_labels", "two_sets"]
@@ -57,6 +58,9 @@ def real_labels(reference: Reference, train: Sampled | None, *drawn: Tensor | No
 def points_and_labels(real: Sampled) -> tuple[Tensor, Tensor | None]:
     """Points and their labels, on the CPU; None where there are none."""
     points, labels = real if isinstance(real, tuple) else (real, None)
+    require_tensor("Real points", points)
+    if labels is not None:
+        require_tensor("Labels of real points", labels)
     return points.detach().cpu(), None if labels is None else labels.cpu()
 
 

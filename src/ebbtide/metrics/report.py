@@ -26,9 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import pick
+from ..specs import pick, require
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
-from .inputs import Doubles, plain_number
+from .inputs import Doubles, plain_number, require_tensor
 from .intervals import binomial_interval, influence_interval, median_interval
 from .measurement import Measurement
 from .memorisation import copied_share
@@ -237,8 +237,10 @@ def measure(
     floors: one dict, empty at first, for several sets of samples that are held against the same reference; floors are
     most of the work and are then computed once for each (name, size).
     """
-    if repeats < 1:
-        raise InputError(f"repeats must be at least 1; got {repeats}.")
+    require("repeats", repeats, 1, whole=True)
+    require_tensor("samples", samples)
+    if labels is not None:
+        require_tensor("labels", labels)
     for name in only or ():
         pick(METRICS, name, "A metric")
     if labels is not None and len(labels) != len(samples):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from ..errors import InputError
+from ..specs import require
 from .floor import NORMAL, beside_known, share_beside
 from .measurement import Measurement
 
@@ -22,8 +22,8 @@ def wilson_interval(mean: float, n: int) -> tuple[float, float]:
     (p̂ + z²/2n ± z √(p̂ (1 - p̂)/n + z²/4n²)) / (1 + z²/n); never empty, not even at 0 or n successes.
     Raises InputError for n < 1 or a mean outside [0, 1].
     """
-    if n < 1 or not 0 <= mean <= 1:
-        raise InputError(f"A success rate needs at least one episode and a mean in [0, 1]; got {n} and {mean!r}.")
+    require("The number of episodes", n, 1, whole=True)
+    require("A mean", mean, 0, 1)
     z2 = NORMAL**2 / n
     centre, half = mean + z2 / 2, NORMAL * math.sqrt(mean * (1 - mean) / n + z2 / (4 * n))
     low, high = (centre - half) / (1 + z2), (centre + half) / (1 + z2)
@@ -66,11 +66,9 @@ def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurem
     Diffusion Policy's score of Push-T is the largest coverage of the episode, up to 0.95, divided by 0.95 (Chi et al.
     2023, arXiv:2303.04137). Raises InputError for no scores, or one outside [0, 1].
     """
+    require("The number of episodes", len(scores), 1)
     for score in scores:
-        if not 0 <= score <= 1:
-            raise InputError(f"A score must be in [0, 1]; got {score!r}.")
-    if not len(scores):
-        raise InputError("A mean score needs at least one episode; got none.")
+        require("A score", score, 0, 1)
     bounds = float(np.mean(scores)), *score_interval(scores)
     beside = beside_known(bounds, expert, "higher")
     return Measurement("mean score", *bounds, expert, expert, expert, "higher", _of(len(scores)), *beside)
@@ -78,6 +76,7 @@ def mean_score(scores: Sequence[float], *, expert: float = math.nan) -> Measurem
 
 def mean_length(lengths: Sequence[int]) -> Measurement:
     """The mean length of episodes in steps, with Student's interval; the shorter, the sooner they were done."""
+    require("The number of episodes", len(lengths), 1)
     n, mean = len(lengths), float(np.mean(lengths))
     half = float(stdtrit(n - 1, 0.975)) * float(np.std(lengths, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     nothing = math.nan

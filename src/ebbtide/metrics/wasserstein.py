@@ -18,6 +18,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from ..errors import InputError
+from ..specs import require
 from .inputs import Doubles, checked_mixture, pair
 from .modes import nearest_mode
 
@@ -114,8 +115,7 @@ def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) ->
 
 def directions(dim: int, count: int, seed: int = 0) -> Float[np.ndarray, " c d"]:
     """Unit vectors: the only one in 1-D, an even half-circle in 2-D (no noise), seeded random ones beyond."""
-    if count < 1:
-        raise InputError(f"projections must be at least 1; got {count}.")
+    require("projections", count, 1, whole=True)
     if dim == 1:
         return np.ones((1, 1))
     if dim == 2:
