@@ -119,7 +119,7 @@ def test_bad_input():
             act(between, x)
         with pytest.raises(InputError, match="steps must be a whole number"):
             act(truth, x, steps=4.0)
-        with pytest.raises(InputError, match=r"^x1? must be a batch of floats \(b, \*d\); got list\.$"):
+        with pytest.raises(InputError, match=r"^x1? must be a tensor; got a list"):
             act(truth, x.tolist())
         with pytest.raises(InputError, match="needs a denoiser; got Linear"):
             act(Linear(), x)

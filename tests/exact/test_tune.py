@@ -147,7 +147,7 @@ def test_too_little_is_refused():
         tune(denoiser, starts(denoiser, 3), 5)
     with pytest.raises(InputError, match="evaluations must be a whole number"):
         tune(denoiser, starts(denoiser, 8), 5.0)
-    with pytest.raises(InputError, match="start must be a batch of floats"):
+    with pytest.raises(InputError, match="start must be a tensor; got"):
         tune(denoiser, [[0.0, 1.0]] * 8, 5)
     for wrong in ({"aim": "mean"}, {"depth": "all"}):
         with pytest.raises(InputError, match="must be one of"):

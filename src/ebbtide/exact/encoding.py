@@ -16,7 +16,7 @@ from ..core.paths import Path, Scales
 from ..errors import InputError
 from ..samplers import walk
 from ..samplers.ode import RK4, stages, step
-from ..specs import require
+from ..specs import expect, require
 
 __all__ = ["bijective", "decode", "depart", "departure", "encode", "interpolate", "require_batch", "slerp", "upwards"]
 
@@ -127,9 +127,9 @@ def slerp(x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"], share: float) ->
 
 def require_batch(what: str, x: Any) -> None:
     """Raise InputError unless x is a batch of floats (b, *d)."""
-    if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
-        found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"{what} must be a batch of floats (b, *d); got {found}.")
+    expect(what, x, Tensor)
+    if x.ndim < 2 or not x.is_floating_point():
+        raise InputError(f"{what} must be a batch of floats (b, *d); got {x.dtype} of shape {tuple(x.shape)}.")
 
 
 def bijective(denoiser: DenoiserLike, who: str) -> None:

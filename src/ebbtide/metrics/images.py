@@ -23,11 +23,11 @@ from torch import Tensor
 
 from ..core.randomness import generator
 from ..errors import InputError
-from ..specs import pick, require
+from ..specs import expect, pick, require
 from .extractors import EXTRACTORS, JUDGE_SEED, SMALL_SIDE, RealImages, suited_extractor, train_classifier
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .frechet import frechet_distance, frechet_influence
-from .inputs import Doubles, plain_number, require_tensor
+from .inputs import Doubles, plain_number
 from .intervals import binomial_interval, influence_interval, median_interval
 from .kid import kid, kid_influence, kid_spectrum
 from .manifold import Manifold, precision_recall
@@ -178,7 +178,7 @@ def measure_images(
     that is recognised is that of all.
     """
     for what, given in (("samples", samples), ("train", train), ("held", held)):
-        require_tensor(what, given)
+        expect(what, given, Tensor)
     require("repeats", repeats, 1, whole=True)
     require("at_most", at_most, NEIGHBOURS + 1, whole=True)
     every = train, held, train_labels, held_labels

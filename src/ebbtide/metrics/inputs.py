@@ -7,23 +7,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import require
+from ..specs import expect, require
 
-__all__ = ["STRIP", "Doubles", "checked_mixture", "pair", "plain_number", "points", "require_tensor"]
+__all__ = ["STRIP", "Doubles", "checked_mixture", "pair", "plain_number", "points"]
 
 Doubles = npt.NDArray[np.float64]
 STRIP = 512  # rows of a strip of pairs
 
 
-def require_tensor(what: str, x: Any) -> None:
-    """Raise InputError unless x is a tensor."""
-    if not isinstance(x, Tensor):
-        raise InputError(f"{what} must be a tensor; got {type(x).__name__}.")
-
-
 def points(x: Tensor, name: str = "x", at_least: int = 1) -> Doubles:
     """`x` flattened to (n, d) in float64; refuses empty sets and anything that is not a finite number."""
-    require_tensor(name, x)
+    expect(name, x, Tensor)
     if x.ndim == 0 or len(x) < at_least or x[0].numel() == 0:
         few = f"at least {at_least} point{'s' * (at_least > 1)} of dimension 1 or more"
         raise InputError(f"{name} must hold {few}; got shape {tuple(x.shape)}.")

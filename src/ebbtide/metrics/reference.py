@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import require_tensor
+from ..specs import expect
 from .memorisation import nearest
 
 __all__ = ["MOST_NEAR", "Near", "Reference", "Sampled", "points_and_labels", "real_labels", "two_sets"]
@@ -58,9 +58,8 @@ def real_labels(reference: Reference, train: Sampled | None, *drawn: Tensor | No
 def points_and_labels(real: Sampled) -> tuple[Tensor, Tensor | None]:
     """Points and their labels, on the CPU; None where there are none."""
     points, labels = real if isinstance(real, tuple) else (real, None)
-    require_tensor("Real points", points)
-    if labels is not None:
-        require_tensor("Labels of real points", labels)
+    expect("Real points", points, Tensor)
+    expect("Labels of real points", labels, Tensor, None)
     return points.detach().cpu(), None if labels is None else labels.cpu()
 
 

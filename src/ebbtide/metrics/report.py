@@ -26,9 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import pick, require
+from ..specs import expect, pick, require
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
-from .inputs import Doubles, plain_number, require_tensor
+from .inputs import Doubles, plain_number
 from .intervals import binomial_interval, influence_interval, median_interval
 from .measurement import Measurement
 from .memorisation import copied_share
@@ -238,9 +238,8 @@ def measure(
     most of the work and are then computed once for each (name, size).
     """
     require("repeats", repeats, 1, whole=True)
-    require_tensor("samples", samples)
-    if labels is not None:
-        require_tensor("labels", labels)
+    expect("samples", samples, Tensor)
+    expect("labels", labels, Tensor, None)
     for name in only or ():
         pick(METRICS, name, "A metric")
     if labels is not None and len(labels) != len(samples):
