@@ -17,6 +17,7 @@ from scipy.spatial import KDTree
 
 from ..errors import InputError
 from ..files import write_file
+from ..specs import require
 from . import animation, style
 from .pusht import AHEAD
 from .style import Array, Number
@@ -37,8 +38,7 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: Number = 10, 
     colours, shows at most 50 frames a second and rests `hold` seconds on its last; it is the larger file by far.
     """
     path = Path(path)
-    if not 1e-3 <= fps < float("inf"):
-        raise InputError(f"fps must be a number of at least 0.001; got {fps:g}.")
+    require("fps", fps, 1e-3)
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
         raise InputError(f"A film's name must end in {' or '.join(_WRITERS)}; got {path.name!r}.")

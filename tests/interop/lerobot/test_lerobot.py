@@ -612,7 +612,7 @@ def test_what_is_neither(name):
 
 @pytest.mark.parametrize(("whole", "options", "words"), [
     (episodes(), {"codec": "mjpeg"}, "codec must be one of h264, av1; got 'mjpeg'"),
-    (episodes(fps=0.0), {}, "fps must be a number above 0; got 0.0"),
+    (episodes(fps=0.0), {}, "fps must be above 0 and finite; got 0.0"),
     (replace(episodes(), state=torch.full((15, 3), 1e300, dtype=torch.float64)), {}, "float32"),
     (episodes(cameras=("../top",)), {}, "camera's name must be letters"),
     (replace(episodes(), images={"top": torch.zeros(15, 31, 48, 3, dtype=torch.uint8)}), {}, "'top' are 48 × 31"),

@@ -17,6 +17,7 @@ from ...data.episodes import Episodes, numbered
 from ...data.levels import Levels
 from ...errors import InputError
 from ...files import home, load_json
+from ...specs import require
 from .files import (
     ACTION,
     PICTURES,
@@ -55,8 +56,7 @@ def read_dataset(
     is that of its first step. levels: by camera, the values of stored pictures of more than 8 bits that become 0 and
     255; all its pictures' lowest and highest unless given.
     """
-    if size < 0:
-        raise InputError(f"size must be 0 or a number of pixels; got {size}.")
+    require("size", size, 0, whole=True)
     folder = _folder(where, ["meta/*", "data/*", *(f"videos/*{name}/*" for name in cameras)])
     info = read_info(folder)
     if STATE not in info["features"]:

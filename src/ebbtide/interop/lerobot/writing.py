@@ -1,7 +1,6 @@
 """Episodes written in LeRobot's format, v3.0."""
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from ...data.episodes import Episodes
 from ...errors import InputError
 from ...files import dump_json, sync, writing_folder
+from ...specs import require
 from .files import (
     ACTION,
     DATA_MB,
@@ -62,8 +62,7 @@ def write_dataset(
         raise InputError(f"codec must be one of {', '.join(CODECS)}; got {codec!r}.")
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists already; choose another name.")
-    if not 0 < episodes.fps < math.inf:
-        raise InputError(f"The episodes' fps must be a number above 0; got {episodes.fps}.")
+    require("The episodes' fps", episodes.fps, above=0)
     if not all(bool(values.float().isfinite().all()) for values in (episodes.state, episodes.action)):
         raise InputError("The episodes hold numbers that float32, LeRobot's, has no room for.")
     for name, frames in episodes.images.items():
