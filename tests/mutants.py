@@ -371,7 +371,8 @@ SLIPS = (
     Slip("training/run.py", "            start.denoiser.train()", "            start.denoiser.eval()",
          "training goes on without dropout after a snapshot", LEFT),
     Slip("training/trained.py", "Like = self.denoiser.eval()", "Like = self.denoiser", "dropout in sampling", LEFT),
-    Slip("robots/policy.py", "self.denoiser.eval().network, next", "self.denoiser.network, next", "dropout in acting"),
+    Slip("networks/observation.py", "network.eval().parameters()", "network.parameters()", "dropout in acting",
+         ("tests/robots/test_policy.py",)),
     # figures
     Slip("kinds/points/study.py", "time_)) - zero", "time_))", "velocities moved by the data's mean",
          ("tests/kinds/points/test_points.py",)),

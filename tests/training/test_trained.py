@@ -388,10 +388,30 @@ def test_sampling_leaves_torchs_own_randomness_alone(folders):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("n", "first"), [(0, 0), (-1, 0), (3, -1)])
-def test_numbers_of_samples_out_of_range(folders, n, first):
-    with pytest.raises(InputError, match=f"n must be at least 1 and first at least 0; got {n} and {first}"):
-        load(folders, "flow").sample(n, first=first)
+@pytest.mark.parametrize(
+    ("n", "first", "said"),
+    [
+        (0, 0, "n must be at least 1; got 0"),
+        (-1, 0, "n must be at least 1; got -1"),
+        (3, -1, "first must be at least 0; got -1"),
+        (3, 0.5, "first must be a whole number"),
+    ],
+)
+def test_numbers_of_samples_out_of_range(folders, n, first, said):
+    trained = load(folders, "flow")
+    for draw in (trained.sample, lambda *given, **options: next(trained.trajectory(*given, **options))):
+        with pytest.raises(InputError, match=said):
+            draw(n, first=first)
+
+
+def test_labels_and_solver_are_looked_up_once_for_all_chunks(folders, monkeypatch):
+    trained, asked = load(folders, "conditional"), []
+    for name in ("labels", "choice", "steered"):
+        inner = getattr(Trained, name)
+        monkeypatch.setattr(Trained, name, lambda *a, _name=name, _f=inner, **k: asked.append(_name) or _f(*a, **k))
+    monkeypatch.setattr("ebbtide.training.trained.CHUNK", 4)
+    trained.sample(10, label="left", guidance=2.0, steps=2)
+    assert sorted(asked) == ["choice", "labels", "steered"]
 
 
 @pytest.mark.parametrize("option", [{"steps": 0}, {"sampler": "rk45"}, {"grid": "even"}, {"sampler": "ddim:eta=x"}])

@@ -70,11 +70,16 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
         raise InputError(f"The observation's prompt must be bytes + 1, 0 to {BYTES - 1}; got others.")
 
 
+@torch.no_grad()
 def conditions(network: object, observation: Mapping[str, Tensor]) -> dict[str, Any]:
     """Conditions of a policy's network at every step of a walk: its `context` of the observation, computed once.
 
-    A network without that method receives the observation itself.
+    In evaluation mode, without gradients, and where the network's parameters are. A network without that method, or
+    no network, receives the observation itself.
     """
+    if isinstance(network, nn.Module):
+        device = next((part.device for part in network.eval().parameters()), None)
+        observation = {name: part.to(device) for name, part in observation.items()}
     context = getattr(network, "context", None)
     return dict(observation) if context is None else {"context": context(**observation)}
 

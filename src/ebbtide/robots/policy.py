@@ -94,29 +94,20 @@ class DenoiserChunks:
     ) -> Float[Tensor, "b h a"]:
         network, device = None, None
         if isinstance(self.denoiser, torch.nn.Module):
-            network, device = self.denoiser.eval().network, next(self.denoiser.parameters()).device
-        cond: dict[str, Any] = {
-            name: (self.inputs[name].apply(part) if name in self.inputs else part).to(device)
-            for name, part in observation.items()
+            network, device = self.denoiser.network, next(self.denoiser.parameters()).device
+        seen = {
+            name: self.inputs[name].apply(part) if name in self.inputs else part for name, part in observation.items()
         }
-        if network is not None:
-            with torch.no_grad():
-                cond = conditions(network, cond)
         denoiser: DenoiserLike = self.denoiser
         if previous is not None:
             known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
-            denoiser = real_time(
-                denoiser,
-                Previous(known.to(device=device), previous.weights.to(device=device)),
-                beta=self.beta,
-                solve=self.solve,
-            )
+            rest = Previous(known.to(device=device), previous.weights.to(device=device))
+            denoiser = real_time(denoiser, rest, beta=self.beta, solve=self.solve)
         if self.bound:
             denoiser = Bounded(denoiser, self.bound)
         options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
-        chunks = sample(
-            denoiser, self.shape, draws=Draws(draws.seed, draws.ids.to(device=device)), **options, **cond
-        ).cpu()
+        own = Draws(draws.seed, draws.ids.to(device=device))
+        chunks = sample(denoiser, self.shape, draws=own, **options, **conditions(network, seen)).cpu()
         return chunks if self.transform is None else self.transform.undo(chunks)
 
 

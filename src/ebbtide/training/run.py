@@ -310,8 +310,7 @@ class _Run:
         told = {k: v for k, v in data.take(chosen, draw).items() if k not in ("x0", "mask")}
         if self.start.observation is None:
             return told
-        with torch.no_grad():
-            return conditions(self.start.denoiser.network, told)
+        return conditions(self.start.denoiser.network, told)
 
     def save(self) -> None:
         """Write a checkpoint, unless this step's is already there."""

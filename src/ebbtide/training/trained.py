@@ -100,27 +100,19 @@ class Trained:
         That is why they can be drawn in chunks, whose activations stay in the processor's cache.
         bar: a progress bar, moved on by one for each sample and step.
         """
-        require("n", n, whole=True)
-        require("seed", seed, 0, 2**64 - 1, whole=True)
-        n, seed = int(n), int(seed)
-        labels = None if label is None else self.labels(label, n)
-        if (seen := options.pop("seen", None)) is not None:
-            _one_each(seen, n)
-        parts = []
+        asked = self._asked(n, seed=seed, first=first, label=label, **options)
         chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
-        if self.observation is not None:  # pictures are what fills the memory
+        if self.observation is not None:  # images are what fills the memory
             chunk = min(chunk, max(1, SEEN // sum(math.prod(shape) for shape in self.observation.shapes.values())))
-        for start in range(0, max(n, 1), chunk):
-            count = min(chunk, n - start)
-            own = None if labels is None else labels[start : start + count]
-            if seen is not None:
-                options["seen"] = {name: part[start : start + count] for name, part in seen.items()}
-            walk = self.trajectory(count, seed=seed, first=first + start, label=own, **options)
+        parts = []
+        for start in range(0, len(asked.draws.ids), chunk):
+            piece = asked.piece(start, chunk)
+            walk = self._walk(piece)
             _, x = next(walk)
             for _, x in walk:  # noqa: B007 - the last one is the sample
                 if bar is not None:
-                    bar.update(count)
-            parts.append(x)
+                    bar.update(len(piece.draws.ids))
+            parts.append(self.to_data(x))
         return torch.cat(parts)
 
     def trajectory(
@@ -150,46 +142,62 @@ class Trained:
         seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
         ids: each sample's number, instead of first, first + 1, …
         """
-        if n < 1 or first < 0:
-            raise InputError(f"n must be at least 1 and first at least 0; got {n} and {first}.")
-        how: dict[str, Any] = {"guidance": guidance, "interval": interval, "bound": bound}
-        if guidance != 1.0 and label is None:
+        asked = self._asked(
+            n, seed=seed, first=first, label=label, sampler=sampler, grid=grid, steps=steps, seen=seen, ids=ids,
+            guidance=guidance, interval=interval, bound=bound,
+        )  # fmt: skip
+        for t, x in self._walk(asked):
+            yield t, self.to_data(x)
+
+    def _asked(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        label: Label = None,
+        sampler: str | Stepper | None = None,
+        grid: str | Sequence[float] | None = None,
+        steps: int | str | None = None,
+        seen: Mapping[str, Tensor] | None = None,
+        ids: Int[Tensor, " n"] | None = None,
+        **how: Any,
+    ) -> "_Asked":
+        """The arguments of `trajectory`, checked, with a label for each sample; how: guidance, interval, bound."""
+        require("n", n, 1, whole=True)
+        require("first", first, 0, whole=True)
+        require("seed", seed, 0, 2**64 - 1, whole=True)
+        n, first, seed = int(n), int(first), int(seed)
+        if how.get("guidance", 1.0) != 1.0 and label is None:
             raise InputError("Guidance needs a label to be guided towards.")
-        sampler, grid, steps = self.choice(sampler, grid, steps, **how)
+        if seen is not None:
+            if self.observation is None:
+                raise InputError("This run was trained without observations, so it can't be given any.")
+            _one_each(seen, n)
+        choice = self.choice(sampler, grid, steps, **how)
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device) if ids is None else Draws(seed, ids.to(device))
         labels = self.labels(label, n, draws)
-        cond: dict[str, Any] = {} if labels is None else {"label": labels.to(device)}
-        cond |= self.context(n, seed, first, seen)
-        walk = trajectory(
-            self.steered(**how),
-            self.shape,
-            draws=draws,
-            steps=steps,
-            sampler=sampler,
-            grid=grid,
-            start=self.start(n, seed, first, draws),
-            **cond,
-        )
-        for t, x in walk:
-            yield t, self.to_data(x)
+        cond: dict[str, Tensor] = {} if labels is None else {"label": labels.to(device)}
+        return _Asked(self.steered(**how), choice, draws, first, cond, seen)
 
-    @torch.no_grad()
+    def _walk(self, asked: "_Asked") -> Iterator[tuple[float, Tensor]]:
+        """(t, x_t) from noise to samples, x_t in the network's units."""
+        draws, first = asked.draws, asked.first
+        n = len(draws.ids)
+        start, context = self.start(n, draws.seed, first, draws), self.context(n, draws.seed, first, asked.seen)
+        options = asked.choice._asdict() | asked.cond | context
+        return trajectory(asked.denoiser, self.shape, draws=draws, start=start, **options)
+
     def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
         """The network's context of a policy's observations: the same at every step, so computed once."""
         if self.observation is None:
-            if seen is not None:
-                raise InputError("This run was trained without observations, so it can't be given any.")
             return {}
         if seen is None:
             if self.recordings is None:
                 raise InputError("A policy samples actions for what is seen: give it seen, a tensor per observation.")
             seen = self.recordings(self, n, seed, first)
-        _one_each(seen, n)
-        network = self.denoiser.eval().network
-        device = next(network.parameters()).device
-        told = {name: part.to(device) for name, part in self.observation.see(seen).items()}
-        return conditions(network, told)
+        return conditions(self.denoiser.network, self.observation.see(seen))
 
     def steered(
         self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
@@ -402,6 +410,25 @@ class Trained:
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
         checkpoint.write_folder(target, self.export(target.name, license))
         return Path(folder)
+
+
+class _Asked(NamedTuple):
+    """The samples asked for: the walk that makes them, and what each of them has of its own, row by row."""
+
+    denoiser: DenoiserLike
+    choice: Choice
+    draws: Draws
+    first: int
+    cond: dict[str, Tensor]
+    seen: Mapping[str, Tensor] | None
+
+    def piece(self, start: int, most: int) -> "_Asked":
+        """At most so many of the samples, from this one on."""
+        rows = slice(start, start + most)
+        cond = {name: part[rows] for name, part in self.cond.items()}
+        seen = None if self.seen is None else {name: part[rows] for name, part in self.seen.items()}
+        draws = replace(self.draws, ids=self.draws.ids[rows])
+        return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen)
 
 
 def _one_each(seen: Any, n: int) -> None:
