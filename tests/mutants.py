@@ -355,9 +355,9 @@ SLIPS = (
          'checked("action", action, 2)', "actions not clipped"),
     Slip("robots/pusht.py", 'np.clip(checked("action", action, 2), self.low, self.high)',
          'np.minimum(checked("action", action, 2), self.high)', "actions clipped at one end"),
-    Slip("data/files.py", "for k, name in enumerate(layout.names) if k != layout.label]",
+    Slip("data/text.py", "for k, name in enumerate(layout.names) if k != layout.label]",
          "for name in layout.names[:-1]]", "names shifted where the label isn't last"),
-    Slip("data/files.py", "np.delete(table, layout.label, axis=1)", "table[:, :-1]", "the last column left out"),
+    Slip("data/text.py", "np.delete(table, layout.label, axis=1)", "table[:, :-1]", "the last column left out"),
     # randomness that several share, and what a network is left in
     Slip("training/trainer.py", '"dropout", self.step, ', '"dropout", 0, ', "dropout: every step's mask the same"),
     Slip("training/trainer.py", "self.step, self.accelerator.process_index)", "self.step, 0)", "every rank's the same"),

@@ -207,6 +207,13 @@ def home(name: str) -> Path:
     return path
 
 
+def located(what: str, path: Any) -> Path:
+    """The path; InputError for what is no path, such as a number. what: the argument's name."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{what} must be a path, a text or a pathlib.Path; got {repr(path)[:60]}.")
+    return Path(path)
+
+
 def dump_json(value: Any) -> bytes:
     """Indented JSON that refuses NaN."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -22,11 +22,11 @@ from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
 from . import folder, hugging_face, idx
-from .files import in_order, label_array
 from .gather import Found, Source, gather, joined
 from .levels import Decoded, Levels
 from .pictures import shape, transparent
 from .split import beside, held_out, named_parts, part_of
+from .table import in_order, label_array
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 LARGEST = 8192  # pixels a side

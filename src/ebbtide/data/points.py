@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from ..errors import InputError
 from ..specs import pick
+from .files import EXTENSIONS, read
 from .table import Points
 
 Sample = Callable[[int, Generator], tuple[Tensor, Tensor | None]]
@@ -54,8 +55,6 @@ def load(spec: str, n: int, seed: int, label: str | None = None) -> Points:
 
     `label` names a file's label column (see `files.read`). A file called like a row is written ./two_moons.
     """
-    from .files import EXTENSIONS, read  # files.py returns Points, so it imports this module
-
     if spec not in DATASETS and (os.sep in spec or "/" in spec or Path(spec).suffix):
         return read(spec, label)
     data = DATASETS[pick(DATASETS, spec, f"data that is not a file ({', '.join(EXTENSIONS)})")]
