@@ -372,7 +372,7 @@ SLIPS = (
          "training goes on without dropout after a snapshot", LEFT),
     Slip("training/trained.py", "Like = self.denoiser.eval()", "Like = self.denoiser", "dropout in sampling", LEFT),
     Slip("networks/observation.py", "network.eval().parameters()", "network.parameters()", "dropout in acting",
-         ("tests/robots/test_policy.py",)),
+         ("tests/robots/test_chunks.py",)),
     # figures
     Slip("kinds/points/study.py", "time_)) - zero", "time_))", "velocities moved by the data's mean",
          ("tests/kinds/points/test_points.py",)),

@@ -13,15 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from ebbtide.codecs.columns import Standardise
-from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
-from ebbtide.core.randomness import Draws
 from ebbtide.data.episodes import Windows
 from ebbtide.errors import DivergedError, InputError
 from ebbtide.exact.oracle import gaussian, mixture
-from ebbtide.inverse.chunking import Previous, soft_mask
-from ebbtide.robots.policy import DenoiserChunks, Policy
+from ebbtide.inverse.chunking import soft_mask
+from ebbtide.robots.chunks import DenoiserChunks
+from ebbtide.robots.policy import Policy
 from robots.fakes import Counting, Towards
 
 SEEN = {"state": np.zeros(1, np.float32)}
@@ -163,21 +161,6 @@ def test_a_long_history_is_filled_with_its_oldest_step_and_read_oldest_first():
     assert told[1::2] == told[::2] == [pytest.approx(history) for history in filled]
     recorded = Windows(torch.zeros(6, 1), torch.tensor([6]), 1, 4, torch.tensor(seen)[:, None])
     assert recorded.seen(torch.arange(6))["state"][..., 0].tolist() == told[::2]
-
-
-class Dropping(nn.Linear):
-    """A network that drops half of what it says in training."""
-
-    def forward(self, x, t, *, state):
-        return nn.functional.dropout(torch.ones_like(x), 0.5, self.training)
-
-
-def test_a_policy_drops_nothing_out():
-    """Whatever its network was left in. A velocity of 1 leads from t = 1 to 1 less."""
-    denoiser, draws = Denoiser(Dropping(1, 1), Linear()).train(), Draws.first(1, 0)
-    chunks = DenoiserChunks(denoiser, (8, 4), {"state": (1, 1)}, steps=1)
-    x = chunks.sample_chunks({"state": torch.zeros(1, 1, 1)}, draws=draws)
-    torch.testing.assert_close(x, draws(-1, torch.empty(1, 8, 4)) - 1)
 
 
 def test_a_simulator_may_write_into_its_observation():
@@ -381,25 +364,32 @@ def test_images_must_be_bytes(dtype):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"n_action_steps": 0}, r"n_action_steps of at least 1"),
-        ({"n_action_steps": 5}, r"at most the horizon of 4; got rows=None, n_action_steps=5"),
-        ({"n_action_steps": 3, "delay": 2}, r"horizon of 4"),
-        ({"delay": -1}, r"delay must be from 0 to n_action_steps, 2; got -1"),
-        ({"n_action_steps": 1, "delay": 2}, r"delay must be from 0 to n_action_steps, 1; got 2"),
-        ({"rows": 0}, r"rows=0"),
-        ({"ensemble": 0.01}, r"needs a number of at least 0, n_action_steps=1"),
-        ({"ensemble": -1.0, "n_action_steps": 1}, r"got ensemble=-1.0"),
+        ({"n_action_steps": 0}, r"n_action_steps must be at least 1; got 0"),
+        ({"n_action_steps": 5}, r"n_action_steps \+ delay must be at least 1 and at most 4; got 5"),
+        ({"n_action_steps": 3, "delay": 2}, r"n_action_steps \+ delay must be .*at most 4; got 5"),
+        ({"delay": -1}, r"delay must be at least 0 and at most 2; got -1"),
+        ({"n_action_steps": 1, "delay": 2}, r"delay must be at least 0 and at most 1; got 2"),
+        ({"rows": 0}, r"rows must be at least 1; got 0"),
+        ({"ensemble": 0.01}, r"needs n_action_steps=1 and delay=0; got n_action_steps=2"),
+        ({"ensemble": -1.0, "n_action_steps": 1}, r"ensemble must be at least 0 and finite; got -1.0"),
         ({"ensemble": 0.01, "n_action_steps": 1, "real_time": True}, r"choose one"),
-        ({"ensemble": "off", "n_action_steps": 1}, r"got ensemble='off'"),
-        ({"n_action_steps": 1.5}, r"n_action_steps must be a whole number; got '1.5'"),
+        ({"ensemble": "off", "n_action_steps": 1}, r"ensemble must be a number, at least 0 and finite; got 'off'"),
+        ({"n_action_steps": 1.5}, r"n_action_steps must be a whole number, at least 1; got 1.5"),
         ({"delay": "1"}, r"delay must be a whole number"),
         ({"rows": 2.0}, r"rows must be a whole number"),
+        ({"ensemble": math.nan, "n_action_steps": 1}, r"ensemble must be"),
         ({"seed": "a"}, r"seed must be a whole number"),
     ],
 )
 def test_refused_options(options, says):
     with pytest.raises(InputError, match=says):
         Policy(Counting(), **options)
+
+
+@pytest.mark.unchecked  # else the check of types refuses them first
+def test_a_source_makes_chunks():
+    with pytest.raises(InputError, match=r"source must be a ChunkSampler, such as DenoiserChunks; got Linear"):
+        Policy(nn.Linear(1, 1))
 
 
 def test_an_action_that_is_not_finite_never_reaches_the_robot():
@@ -432,62 +422,7 @@ def test_a_policy_goes_to_another_process():
     )
 
 
-# chunks of a denoiser
-
-
-class Conditioned(nn.Module):
-    """The exact velocity for chunks N(2 state, 1), with what depends on the state alone kept aside."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoded, self.scale = 0, nn.Parameter(torch.tensor(2.0))
-
-    def context(self, **observation):
-        self.encoded += 1
-        return {"mean": self.scale * observation["state"][:, -1:, :1]}
-
-    def forward(self, x, t, *, label=None, context=None, **observation):
-        mean = (context or self.context(**observation))["mean"]
-        t = t[:, None, None]
-        noise = t * (x - (1 - t) * mean) / ((1 - t) ** 2 + t**2)
-        return noise - (mean + (1 - t) * (x - (1 - t) * mean) / ((1 - t) ** 2 + t**2))
-
-
-def chunks_of(network, **options):
-    return DenoiserChunks(
-        Denoiser(network, Linear()),
-        (4, 1),
-        {"state": (2, 1)},
-        n_obs_steps=2,
-        transform=Standardise((10.0,), (3.0,)),
-        inputs={"state": Standardise((1.0,), (2.0,))},
-        **options,
-    )
-
-
-def test_units_and_context():
-    """State 5 is 2 for the network, whose mean chunk 4 is 22 for the robot, ± 3."""
-    network = Conditioned()
-    source = chunks_of(network, steps=20, sampler="heun")
-    n = 400
-    observation = {"state": torch.tensor([1.0, 5.0])[None, :, None].expand(n, -1, -1)}
-    chunks = source.sample_chunks(observation, draws=Draws.first(n, 0))
-    assert network.encoded == 1
-    assert float(chunks.mean()) == pytest.approx(22, abs=6 * 3 / math.sqrt(4 * n))
-    assert float(chunks.std()) == pytest.approx(3, abs=0.4)
-    assert not network.training
-
-
-def test_real_time_chunks_in_the_robots_units():
-    """Committed to 25, then free: the chunk's numbers are independent, so the others stay around 22."""
-    source, n = chunks_of(Conditioned(), steps=10, solve=2), 400
-    observation = {"state": torch.full((n, 2, 1), 5.0)}
-    weights = torch.tensor([1.0, 0, 0, 0]).expand(n, 4)
-    chunks = source.sample_chunks(
-        observation, draws=Draws.first(n, 0), previous=Previous(torch.full((n, 4, 1), 25.0), weights)
-    )
-    torch.testing.assert_close(chunks[:, 0], torch.full((n, 1), 25.0), rtol=0, atol=0.02)
-    assert float(chunks[:, 1:].mean()) == pytest.approx(22, abs=0.6)
+# the loop of a denoiser
 
 
 def test_an_oracle_in_the_loop_continues_its_chunk():
@@ -507,7 +442,8 @@ import gc, tracemalloc
 import numpy as np
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
-from ebbtide.robots.policy import DenoiserChunks, Policy
+from ebbtide.robots.chunks import DenoiserChunks
+from ebbtide.robots.policy import Policy
 from robots.fakes import Small
 
 chunks = DenoiserChunks(Denoiser(Small(), Linear()), (4, 2), {"state": (2, 4)}, n_obs_steps=2, steps=2)

@@ -10,7 +10,8 @@ from tqdm import tqdm
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.errors import InputError
-from ebbtide.robots.policy import DenoiserChunks, Policy
+from ebbtide.robots.chunks import DenoiserChunks
+from ebbtide.robots.policy import Policy
 from ebbtide.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
 from ebbtide.signals import Interrupted
 from interrupting import at_every_line

@@ -4,7 +4,6 @@ One `Policy` drives any number of robots or simulators in lockstep, with one net
 Every random number belongs to (seed, episode, chunk), so an episode doesn't depend on which others run beside it.
 """
 
-import math
 import operator
 import time
 from collections import deque
@@ -12,103 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Real
-from typing import Any, Protocol, SupportsIndex, runtime_checkable
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor
 
-from ..codecs.columns import Transform
-from ..core.denoiser import DenoiserLike
-from ..core.guidance import Bounded
 from ..core.randomness import Draws, key
 from ..data.episodes import Robot, prompt_bytes
 from ..errors import DivergedError, InputError
-from ..inverse.chunking import Previous, real_time, soft_mask
-from ..networks.observation import conditions
-from ..samplers import Stepper, sample
+from ..inverse.chunking import Previous, soft_mask
+from ..specs import require
+from .chunks import ChunkSampler
+
+__all__ = ["Policy"]
 
 Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is the policy that says what is wrong with it
 _DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}
-
-
-@runtime_checkable
-class ChunkSampler(Protocol):
-    """The interface for Policy: DenoiserChunks, or anything else that turns observations into chunks of actions."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(horizon, actions' width)."""
-
-    @property
-    def observation(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes without batch, of all n_obs_steps together: state (o, s), images (o × cameras, h, w, 3), …"""
-
-    @property
-    def n_obs_steps(self) -> int: ...
-
-    @property
-    def n_action_steps(self) -> int: ...
-
-    def sample_chunks(
-        self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
-    ) -> Float[Tensor, "b h a"]:
-        """A chunk for each id of `draws`; observations, chunks and the rest of the previous ones in the data's units.
-
-        Index 0 of a chunk is the action for the step of the latest observation.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class DenoiserChunks:
-    """Chunks from a denoiser and any sampler, between the data's units and the network's.
-
-    transform: of actions. inputs: of the observation's parts, by key; a part without one is passed on unchanged.
-    bound: clip estimates of x₀ to ± this, in the network's units; 0 turns it off.
-    robot: the robot of the chunks, if known; `rollout` refuses a simulator of another one.
-    beta, solve: of real-time chunking (see chunking.RealTime).
-
-    If the network has a `context` method, it is called once, and every step of the sampler receives its result instead
-    of the observation. So the part independent of x and t, such as a vision encoder, runs once per chunk.
-    """
-
-    denoiser: DenoiserLike
-    shape: tuple[int, ...]
-    observation: Mapping[str, tuple[int, ...]]
-    n_obs_steps: int = 1
-    n_action_steps: int = 8
-    transform: Transform | None = None
-    inputs: Mapping[str, Transform] = field(default_factory=dict)
-    sampler: str | Stepper = "euler"
-    steps: int = 10
-    grid: str | Sequence[float] = "uniform"
-    bound: float = 0.0
-    robot: Robot = field(default_factory=Robot)
-    beta: float = 5.0
-    solve: int = 0
-
-    def sample_chunks(
-        self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
-    ) -> Float[Tensor, "b h a"]:
-        network, device = None, None
-        if isinstance(self.denoiser, torch.nn.Module):
-            network, device = self.denoiser.network, next(self.denoiser.parameters()).device
-        seen = {
-            name: self.inputs[name].apply(part) if name in self.inputs else part for name, part in observation.items()
-        }
-        denoiser: DenoiserLike = self.denoiser
-        if previous is not None:
-            known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
-            rest = Previous(known.to(device=device), previous.weights.to(device=device))
-            denoiser = real_time(denoiser, rest, beta=self.beta, solve=self.solve)
-        if self.bound:
-            denoiser = Bounded(denoiser, self.bound)
-        options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
-        own = Draws(draws.seed, draws.ids.to(device=device))
-        chunks = sample(denoiser, self.shape, draws=own, **options, **conditions(network, seen)).cpu()
-        return chunks if self.transform is None else self.transform.undo(chunks)
 
 
 class Policy:
@@ -155,6 +75,8 @@ class Policy:
         ensemble: float | None = None,
         rows: int | None = None,
     ) -> None:
+        if not isinstance(source, ChunkSampler):
+            raise InputError(f"source must be a ChunkSampler, such as DenoiserChunks; got {type(source).__name__}.")
         self.source, self.seed, self.delay, self.real_time = source, seed, delay, real_time
         self.n_obs_steps, self.horizon, self.action_dim = source.n_obs_steps, source.shape[0], source.shape[1]
         self.n_action_steps = source.n_action_steps if n_action_steps is None else n_action_steps
@@ -165,23 +87,19 @@ class Policy:
         self._slots: list[_Slot] = []
         self._number = 0  # of the next episode
         self._thread: ThreadPoolExecutor | None = None
-        for name, value in (("seed", seed), ("delay", delay), ("n_action_steps", self.n_action_steps), ("rows", rows)):
-            if value is not None:
-                _whole(name, value)
-        if self.n_action_steps < 1 or self.n_action_steps + delay > self.horizon or (rows is not None and rows < 1):
-            raise InputError(
-                f"A policy needs rows and n_action_steps of at least 1, and n_action_steps + delay of at most the "
-                f"horizon of {self.horizon}; got rows={rows}, n_action_steps={self.n_action_steps}, delay={delay}."
-            )
-        if not 0 <= delay <= self.n_action_steps:
-            raise InputError(f"delay must be from 0 to n_action_steps, {self.n_action_steps}; got {delay}.")
-        if ensemble is not None and not (
-            isinstance(ensemble, Real) and 0 <= ensemble < math.inf and self.n_action_steps == 1 and delay == 0
-        ):
-            raise InputError(
-                "Temporal ensembling needs a number of at least 0, n_action_steps=1 and delay=0; got "
-                f"ensemble={ensemble!r}, n_action_steps={self.n_action_steps} and delay={delay}."
-            )
+        require("seed", seed, whole=True)
+        require("n_action_steps", self.n_action_steps, 1, whole=True)
+        require("delay", delay, 0, self.n_action_steps, whole=True)
+        require("n_action_steps + delay", self.n_action_steps + delay, 1, self.horizon, whole=True)
+        if rows is not None:
+            require("rows", rows, 1, whole=True)
+        if ensemble is not None:
+            require("ensemble", ensemble, 0)
+            if self.n_action_steps != 1 or delay:
+                raise InputError(
+                    "Temporal ensembling needs n_action_steps=1 and delay=0; "
+                    f"got n_action_steps={self.n_action_steps} and delay={delay}."
+                )
         if ensemble is not None and real_time:
             raise InputError("Temporal ensembling and real_time exclude each other: choose one.")
 
@@ -215,8 +133,8 @@ class Policy:
         The first is the chunk that `select_action` would predict here, without real_time. So the same step of an
         episode has the same chunks, however often you call this.
         """
-        if (n := _whole("n", n)) < 1:
-            raise InputError(f"n must be at least 1; got {n}.")
+        n = _whole("n", n)
+        require("n", n, 1, whole=True)
         slot = self._slots[0] if self._slots else _Slot(self._number, deque(maxlen=self.n_obs_steps))
         history = [*slot.history, self._finite(observation)][-self.n_obs_steps :]
         ids = [_chunk_id(slot.episode, slot.count, *([j] if j else [])) for j in range(n)]

@@ -413,7 +413,7 @@ class Trained:
 
 
 class _Asked(NamedTuple):
-    """The samples asked for: the walk that makes them, and what each of them has of its own, row by row."""
+    """Samples that were asked for: the arguments of their walk, those of each sample row by row."""
 
     denoiser: DenoiserLike
     choice: Choice

@@ -10,7 +10,8 @@ import torch
 
 from ...data.episodes import Robot, columns, resized
 from ...errors import InputError
-from ...robots.policy import DenoiserChunks, Policy
+from ...robots.chunks import DenoiserChunks
+from ...robots.policy import Policy
 from ...robots.rollout import Episode, latency, rollout
 from ...robots.simulators import SIMULATORS, Simulator, make
 from ...samplers import Stepper

@@ -1,0 +1,84 @@
+"""Chunks of a denoiser: the robot's units and the network's, its context once, and nothing dropped out."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ebbtide.codecs.columns import Standardise
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Draws
+from ebbtide.inverse.chunking import Previous
+from ebbtide.robots.chunks import DenoiserChunks
+
+
+class Dropping(nn.Linear):
+    """A network that drops half of what it says in training."""
+
+    def forward(self, x, t, *, state):
+        return nn.functional.dropout(torch.ones_like(x), 0.5, self.training)
+
+
+def test_a_policy_drops_nothing_out():
+    """Whatever its network was left in. A velocity of 1 leads from t = 1 to 1 less."""
+    denoiser, draws = Denoiser(Dropping(1, 1), Linear()).train(), Draws.first(1, 0)
+    chunks = DenoiserChunks(denoiser, (8, 4), {"state": (1, 1)}, steps=1)
+    x = chunks.sample_chunks({"state": torch.zeros(1, 1, 1)}, draws=draws)
+    torch.testing.assert_close(x, draws(-1, torch.empty(1, 8, 4)) - 1)
+
+
+class Conditioned(nn.Module):
+    """The exact velocity for chunks N(2 state, 1), with what depends on the state alone kept aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoded, self.scale = 0, nn.Parameter(torch.tensor(2.0))
+
+    def context(self, **observation):
+        self.encoded += 1
+        return {"mean": self.scale * observation["state"][:, -1:, :1]}
+
+    def forward(self, x, t, *, label=None, context=None, **observation):
+        mean = (context or self.context(**observation))["mean"]
+        t = t[:, None, None]
+        noise = t * (x - (1 - t) * mean) / ((1 - t) ** 2 + t**2)
+        return noise - (mean + (1 - t) * (x - (1 - t) * mean) / ((1 - t) ** 2 + t**2))
+
+
+def chunks_of(network, **options):
+    return DenoiserChunks(
+        Denoiser(network, Linear()),
+        (4, 1),
+        {"state": (2, 1)},
+        n_obs_steps=2,
+        transform=Standardise((10.0,), (3.0,)),
+        inputs={"state": Standardise((1.0,), (2.0,))},
+        **options,
+    )
+
+
+def test_units_and_context():
+    """State 5 is 2 for the network, whose mean chunk 4 is 22 for the robot, ± 3."""
+    network = Conditioned()
+    source = chunks_of(network, steps=20, sampler="heun")
+    n = 400
+    observation = {"state": torch.tensor([1.0, 5.0])[None, :, None].expand(n, -1, -1)}
+    chunks = source.sample_chunks(observation, draws=Draws.first(n, 0))
+    assert network.encoded == 1
+    assert float(chunks.mean()) == pytest.approx(22, abs=6 * 3 / math.sqrt(4 * n))
+    assert float(chunks.std()) == pytest.approx(3, abs=0.4)
+    assert not network.training
+
+
+def test_real_time_chunks_in_the_robots_units():
+    """Committed to 25, then free: the chunk's numbers are independent, so the others stay around 22."""
+    source, n = chunks_of(Conditioned(), steps=10, solve=2), 400
+    observation = {"state": torch.full((n, 2, 1), 5.0)}
+    weights = torch.tensor([1.0, 0, 0, 0]).expand(n, 4)
+    chunks = source.sample_chunks(
+        observation, draws=Draws.first(n, 0), previous=Previous(torch.full((n, 4, 1), 25.0), weights)
+    )
+    torch.testing.assert_close(chunks[:, 0], torch.full((n, 1), 25.0), rtol=0, atol=0.02)
+    assert float(chunks[:, 1:].mean()) == pytest.approx(22, abs=0.6)
