@@ -75,11 +75,11 @@ def test_loading_twice_gives_two_copies():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"size": -1}, "size must be 0 or 1 to 8192; got -1."),
-        ({"size": 9999}, "size must be 0 or 1 to 8192; got 9999."),
+        ({"size": -1}, "size must be at least 0 and at most 8192; got -1."),
+        ({"size": 9999}, "size must be at least 0 and at most 8192; got 9999."),
         ({"channels": 2}, "channels must be 0 (as found), 1, 3 or 4; got 2."),
-        ({"on_bad": "ignore"}, "on_bad must be 'skip' or 'fail'; got 'ignore'."),
-        ({"workers": -1}, "workers must be 0 (one a core) to 256; got -1."),
+        ({"on_bad": "ignore"}, "on_bad must be one of skip, fail; got 'ignore'."),
+        ({"workers": -1}, "workers must be at least 0 and at most 256; got -1."),
         ({"label": "y"}, "label names an array or column of your own data, and digits has its labels; got 'y'."),
     ],
 )

@@ -207,7 +207,7 @@ def test_a_network_is_asked_with_gradients_though_sampling_has_none():
 def test_refusals():
     with pytest.raises(InputError, match=r"beta must be above 0"):
         real_time(smooth(), committed([1.0]), beta=0.0)
-    with pytest.raises(InputError, match=r"solve at least 0"):
+    with pytest.raises(InputError, match=r"solve must be at least 0"):
         real_time(smooth(), committed([1.0]), solve=-1)
     with pytest.raises(InputError, match=r"a weight for each of \(3, 8\) actions; got \(2, 8\)"):
         real_time(smooth(), Previous(torch.zeros(3, H, 1), torch.zeros(2, H)))

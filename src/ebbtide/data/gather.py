@@ -25,9 +25,11 @@ from tqdm import tqdm
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
 from ..memory import COPIES, room
+from ..specs import pick, require
 from .levels import Decoded, Levels, Tally
 from .pictures import BadPicture, quiet
 
+LARGEST = 8192  # pixels a side
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
 _FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
 
@@ -75,6 +77,16 @@ def joined(train: Sequence[Found], held: Sequence[Found], where: str) -> Found:
     known = any(part.labels is not None for part in every)
     test = sum(len(array) for array in arrays[len(train) :])
     return Found(np.concatenate(arrays), [*chain(*labels)] if known else None, train[0].classes, test)
+
+
+def check(*, size: int = 0, channels: int = 0, on_bad: str = "skip", workers: int = 0) -> None:
+    """InputError for an option of `gather` that is out of its range."""
+    require("size", size, 0, LARGEST, whole=True)
+    require("channels", channels, whole=True)
+    if channels not in (0, 1, 3, 4):
+        raise InputError(f"channels must be 0 (as found), 1, 3 or 4; got {channels!r}.")
+    pick(("skip", "fail"), on_bad, "on_bad")
+    require("workers", workers, 0, 256, whole=True)
 
 
 def gather(

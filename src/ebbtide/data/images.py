@@ -22,14 +22,13 @@ from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
 from . import folder, hugging_face, idx
-from .gather import Found, Source, gather, joined
+from .gather import Found, Source, check, gather, joined
 from .levels import Decoded, Levels
 from .pictures import shape, transparent
 from .split import beside, held_out, named_parts, part_of
 from .table import in_order, label_array
 
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
-LARGEST = 8192  # pixels a side
 _NAME = 100  # bytes that a label takes besides its own
 
 
@@ -81,23 +80,9 @@ def load_images(
     )  # fmt: skip
 
 
-def as_images(
-    found: Found,
-    data: str,
-    *,
-    size: int = 0,
-    channels: int = 0,
-    levels: Levels | None = None,
-    on_bad: str = "skip",
-    workers: int = 0,
-    cache: bool = True,
-    progress: bool = True,
-) -> Images:
-    """The found images as Images of one size; `data` is their name in errors, the rest as in `load_images`."""
-    _check("size", size, f"0 or 1 to {LARGEST}", 0 <= size <= LARGEST)
-    _check("channels", channels, "0 (as found), 1, 3 or 4", channels in (0, 1, 3, 4))
-    _check("on_bad", on_bad, "'skip' or 'fail'", on_bad in ("skip", "fail"))
-    _check("workers", workers, "0 (one a core) to 256", 0 <= workers <= 256)
+def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **how: Any) -> Images:
+    """The found images as Images of one size; `data` is their name in errors, how: the rest of `gather`'s options."""
+    check(size=size, channels=channels, on_bad=how.get("on_bad", "skip"), workers=how.get("workers", 0))
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape
@@ -105,10 +90,7 @@ def as_images(
             x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
             return Images(x, *_labels(data, found.labels, found.classes, found.test), found.test)
         pictures = _from_array(data, pictures)
-    x, good, bad, levels = gather(
-        pictures, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers, cache=cache,
-        progress=progress,
-    )  # fmt: skip
+    x, good, bad, levels = gather(pictures, size=size, channels=channels, **how)
     labels = None if found.labels is None else [found.labels[i] for i in good]
     test = sum(i >= pictures.n - found.test for i in good)
     return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels)
@@ -153,18 +135,16 @@ def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
     return Images(images.x[rows], labels, images.classes, bad=bad, levels=images.levels)
 
 
-def _check(name: str, value: object, accepted: str, fine: bool) -> None:
-    if not fine:
-        raise InputError(f"{name} must be {accepted}; got {value!r}.")
-
-
 def _find(data: str, label: str) -> Found:
+    if not isinstance(data, str):
+        raise InputError(f"data must be {ACCEPTED}; got {data!r}.")
     if data == "digits":
         return _digits(label)
     if data.startswith("hf:"):
         return hugging_face.read_hub(data, label)
+    if not data:  # which Path takes for the current folder
+        raise InputError(f"data must be {ACCEPTED}; got ''.")
     path = home(data)
-    _check("data", data, ACCEPTED, data != "")  # which Path takes for the current folder
     try:
         if path.is_dir():
             return idx.find_idx(path, label) if idx.find(path) else folder.find_pictures(path, label)

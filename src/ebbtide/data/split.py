@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.randomness import generator
 from ..errors import InputError
-from ..specs import listed
+from ..specs import listed, require
 
 LABELS = ("labels", "y")  # as arrays of them are called
 _TRAINING = frozenset(("train", "training", "trn", "trainset"))
@@ -26,8 +26,7 @@ def held_out(
 
     keep_classes: leave every class a row to train on, and hold out fewer where that takes it.
     """
-    if not 0 <= share < 1:
-        raise InputError(f"share must be at least 0 and below 1; got {share!r}.")
+    require("share", share, 0, below=1)
     held = torch.zeros(n, dtype=torch.bool)
     if not share or n < 2:
         return held

@@ -18,6 +18,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.paths import Number, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
+from ..specs import require
 from .posterior import LinearMap, NoisyMeasurement, Posterior, conjugate_gradients
 
 
@@ -38,7 +39,9 @@ def soft_mask(horizon: int, delay: int, executed: int) -> Float[Tensor, " h"]:
     c_i = (H - s - i)/(H - s - d + 1). delay: d, steps from the observation to the chunk's first action that counts.
     executed: s, how far the old chunk's first action lies in the past. Raises InputError unless 0 ≤ d ≤ H - s ≤ H.
     """
-    if not 0 <= delay <= horizon - executed <= horizon:
+    for name, value in (("horizon", horizon), ("delay", delay), ("executed", executed)):
+        require(name, value, 0, whole=True)
+    if delay + executed > horizon:
         raise InputError(
             f"Real-time chunking needs delay + executed steps within the horizon, {horizon}; got {delay} + {executed}."
         )
@@ -73,10 +76,9 @@ class RealTime(Posterior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0 or self.solve < 0:
-            raise InputError(
-                f"Real-time chunking: beta must be above 0 and solve at least 0; got {self.beta!r} and {self.solve!r}."
-            )
+        if self.beta != math.inf:
+            require("Real-time chunking: beta", self.beta, above=0)
+        require("Real-time chunking: solve", self.solve, 0, whole=True)
         if self.measurement.y.shape[:2] != self.weights.shape:
             raise InputError(
                 f"Real-time chunking needs a weight for each of {tuple(self.measurement.y.shape[:2])} actions; "

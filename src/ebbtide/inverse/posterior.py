@@ -15,7 +15,6 @@ a path that ends at α = 0, ∂x̂₀/∂x_t is lost as 0/0, and V is taken at t
 evaluation.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,8 +52,7 @@ class NoisyMeasurement:
     std: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.std < math.inf:
-            raise InputError(f"A measurement's std must be at least 0 and finite; got {self.std!r}.")
+        require("A measurement's std", self.std, 0)
 
     def residual(self, x0: Float[Tensor, " b *d"]) -> Float[Tensor, " b *m"]:
         """y - A x₀; an InputError if A's output doesn't have y's shape."""
@@ -226,7 +224,7 @@ class PiGDM(Posterior):
     def __post_init__(self) -> None:
         super().__post_init__()
         require("PiGDM: data_std", self.data_std, above=0)
-        _at_least_one("PiGDM", self.steps)
+        require("PiGDM: steps", self.steps, 1, whole=True)
 
     def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
         if self.gradients:
@@ -268,7 +266,7 @@ class TMPD(Posterior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one("TMPD", self.steps)
+        require("TMPD: steps", self.steps, 1, whole=True)
 
     def weigh(self, residual: Tensor, c: Scales, x: Tensor, covariance: LinearMap) -> Tensor:
         m, s2 = self.measurement, self.measurement.std**2
@@ -303,11 +301,6 @@ def resampled(
     places = (torch.arange(count, dtype=torch.float64) + first).to(weights.device) / count
     chosen = torch.searchsorted(weights.cumsum(0) / weights.sum(), places).clamp(max=len(x0) - 1)
     return x0[chosen]
-
-
-def _at_least_one(method: str, steps: int) -> None:
-    if steps < 1:
-        raise InputError(f"{method}: steps must be at least 1; got {steps!r}.")
 
 
 def _rtol(x: Tensor) -> float:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..data.episodes import Robot
 from ..errors import InputError
+from ..specs import require
 from ..training.processes import in_processes
 from .policy import Policy
 from .simulators import Simulator
@@ -81,8 +82,7 @@ def rollout(
     actions, their names or its steps a second are not those of the policy.
     """
     for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": max_steps or 1}.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1; got {value}.")
+        require(name, value, 1, whole=True)
     own = copy(policy)
     own.rows = rows
     job = _Job(make_simulator, own, lockstep, max_steps, frozenset(record), frames)

@@ -423,7 +423,7 @@ class _Asked(NamedTuple):
     seen: Mapping[str, Tensor] | None
 
     def piece(self, start: int, most: int) -> "_Asked":
-        """At most so many of the samples, from this one on."""
+        """The samples from number `start` on, `most` of them at the most."""
         rows = slice(start, start + most)
         cond = {name: part[rows] for name, part in self.cond.items()}
         seen = None if self.seen is None else {name: part[rows] for name, part in self.seen.items()}
