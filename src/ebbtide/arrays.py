@@ -15,6 +15,8 @@ from numpy.lib import format as npy_format
 from .errors import InputError
 from .memory import room
 
+__all__ = ["Stored", "damage", "npy", "npz"]
+
 _MAGIC = b"\x93NUMPY"
 _LONGEST = 10_000  # bytes of a header: numpy's own limit, which it knows only once it has read them all
 

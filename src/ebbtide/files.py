@@ -21,6 +21,12 @@ from filelock import FileLock, Timeout
 from .errors import InputError, StorageError
 from .memory import room
 
+__all__ = [
+    "LOCK", "PARSED", "append_to", "create", "dump_json", "home", "load_json", "located", "locked", "no_link", "old_of",
+    "own_folder", "parse_json", "read_file", "refused", "remove", "state_of", "storage", "sync", "write_file",
+    "writing", "writing_folder",
+]  # fmt: skip
+
 LOCK = ".lock"
 PARSED = 40  # bytes that one of JSON may take once it is read, as in [[],[],[]]
 _COPIES = 3  # of weights: the file's bytes, its tensors, the network's

@@ -18,6 +18,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import pick
 
+__all__ = [
+    "IDENTITY", "REACH", "Pixels", "Quantiles", "Standardise", "Transform", "transform_from_config", "within_float32",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Standardise:

@@ -13,6 +13,8 @@ from ..codecs.columns import IDENTITY, Transform, transform_from_config
 from ..errors import InputError
 from .levels import Levels
 
+__all__ = ["Episodes", "Observation", "Robot", "Windows", "columns", "numbered", "prompt_bytes", "resized"]
+
 
 class Robot(NamedTuple):
     """Names of a robot's states and actions, and its steps per second; () and 0 if unknown."""

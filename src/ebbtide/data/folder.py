@@ -12,6 +12,8 @@ from .gather import Found, Source
 from .pictures import read_picture
 from .split import named_parts, part_of
 
+__all__ = ["find_pictures"]
+
 # By their endings; what remains is tried, whatever its name.
 _NOT_PICTURES = frozenset(
     f".{ending}"

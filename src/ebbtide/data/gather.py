@@ -29,6 +29,8 @@ from ..specs import pick, require
 from .levels import Decoded, Levels, Tally
 from .pictures import BadPicture, quiet
 
+__all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check", "gather", "joined"]
+
 LARGEST = 8192  # pixels a side
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
 _FORMAT = 2  # of the cache; to be raised with whatever changes the pixels

@@ -16,6 +16,8 @@ from .levels import Decoded
 from .pictures import BadPicture, read_picture
 from .split import named_parts
 
+__all__ = ["read_hub"]
+
 _LABEL = 100  # bytes of one, and of what is kept of its row
 
 

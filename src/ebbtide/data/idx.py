@@ -16,6 +16,8 @@ from ..specs import listed
 from .gather import Found, joined
 from .split import named_parts, part_of
 
+__all__ = ["find", "find_idx", "matches", "read_idx"]
+
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _NAME = re.compile(r"(.*)images([.-])idx3-ubyte(?:\.gz)?")
 

@@ -28,6 +28,8 @@ from .pictures import shape, transparent
 from .split import beside, held_out, named_parts, part_of
 from .table import in_order, label_array
 
+__all__ = ["ACCEPTED", "Images", "as_images", "labelled", "load_images", "split_images"]
+
 ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
 _NAME = 100  # bytes that a label takes besides its own
 

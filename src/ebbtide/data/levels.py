@@ -10,6 +10,8 @@ from jaxtyping import Num, UInt8
 
 from ..errors import InputError
 
+__all__ = ["Decoded", "Levels", "Tally", "on_white"]
+
 
 class Levels(NamedTuple):
     """The values that become 0 and 255 in pictures of more than 8 bits, and what lies between in proportion."""

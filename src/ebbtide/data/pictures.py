@@ -25,6 +25,8 @@ from ..errors import InputError
 from ..memory import room
 from .levels import Decoded, Levels
 
+__all__ = ["MOST_PIXELS", "BadPicture", "quiet", "read_picture", "shape", "transparent"]
+
 # Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
 

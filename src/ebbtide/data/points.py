@@ -19,6 +19,8 @@ from ..specs import pick
 from .files import EXTENSIONS, read
 from .table import Points
 
+__all__ = ["DATASETS", "Curve", "LogDensity", "Modes", "PointSet", "Sample", "along_curve", "gaussian_modes", "load"]
+
 Sample = Callable[[int, Generator], tuple[Tensor, Tensor | None]]
 LogDensity = Callable[[Tensor], Tensor]
 Curve = Callable[[Tensor, Tensor], Tensor]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from . import Observation, Transform
 
+__all__ = ["Data", "Prepared", "TensorData", "class_names", "frequencies"]
+
 
 @runtime_checkable
 class Data(Protocol):

@@ -12,6 +12,8 @@ from ..core.randomness import generator
 from ..errors import InputError
 from ..specs import listed, require
 
+__all__ = ["LABELS", "beside", "held_out", "named_parts", "part_of"]
+
 LABELS = ("labels", "y")  # as arrays of them are called
 _TRAINING = frozenset(("train", "training", "trn", "trainset"))
 _HELD_OUT = frozenset(

@@ -21,6 +21,8 @@ from ..errors import InputError
 from ..specs import require
 from .posterior import LinearMap, NoisyMeasurement, Posterior, conjugate_gradients
 
+__all__ = ["Previous", "RealTime", "real_time", "soft_mask"]
+
 
 class Previous(NamedTuple):
     """The rest of the chunk being executed.

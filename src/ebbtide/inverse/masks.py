@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ..errors import InputError
 
+__all__ = ["boolean"]
+
 
 def boolean(mask: Any, what: str) -> Tensor:
     """A mask of bools: integers would be taken for indices, and floats for nothing."""

@@ -33,6 +33,11 @@ from ..errors import InputError
 from ..specs import require
 from .masks import boolean
 
+__all__ = [
+    "DPS", "TMPD", "LinearMap", "NoisyMeasurement", "PiGDM", "Posterior", "conjugate_gradients", "masked", "moved",
+    "resampled",
+]  # fmt: skip
+
 LinearMap = Callable[[Tensor], Tensor]
 
 

@@ -13,6 +13,8 @@ from ..samplers.ddim import ancestral, transition_variance
 from ..specs import pick, require
 from .masks import boolean
 
+__all__ = ["repaint"]
+
 
 def repaint(
     walk: Walk,

@@ -13,6 +13,8 @@ from .mlp import MLP
 from .paligemma import paligemma_expert
 from .unet import UNet
 
+__all__ = ["NETWORKS"]
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     # pictures: "unet" as it is told, the others for 8 × 8, for 28 × 28 or 32 × 32, for 64 × 64 to 160 × 160

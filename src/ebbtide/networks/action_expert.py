@@ -29,6 +29,11 @@ from .clock import periodic
 from .observation import ObservationEncoder, check, check_shapes
 from .parts import AdaRMSNorm, RMSNorm, angles, attend, check_batch, check_sizes, rotary, token_places, turn, zeroed
 
+__all__ = [
+    "BINS", "VARIANTS", "ActionExpert", "Expert", "GemmaLayer", "Memory", "SmallPrefix", "add", "as_mask", "digitise",
+    "token_turns", "unbiased",
+]  # fmt: skip
+
 VARIANTS = ("pi0", "pi05")
 BINS = 256
 Memory = Sequence[tuple[Tensor, Tensor]]  # keys and values of each layer, both (b, kv_heads, m, head)

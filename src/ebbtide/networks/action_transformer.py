@@ -16,6 +16,8 @@ from .clock import perceptron
 from .observation import Shapes, Summary
 from .parts import SelfAttention, attend, check_batch, check_sizes, linear, modulate, positions, zeroed
 
+__all__ = ["ActionTransformer", "ChunkBlock", "CrossAttention"]
+
 
 class CrossAttention(nn.Module):
     """W_out softmax(q kᵀ / √head) v + b, q = W_q h + b: every action asks the keys and values of what is seen.

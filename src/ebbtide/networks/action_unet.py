@@ -18,6 +18,8 @@ from .clock import perceptron
 from .observation import Shapes, Summary
 from .parts import NormSiLU, check_batch, check_sizes, whole_numbers, zeroed
 
+__all__ = ["ActionUNet", "FiLMBlock", "FiLMBlocks", "StepConv", "StepNormSiLU"]
+
 
 class StepConv(nn.Linear):
     """yᵢ = W [x_{i-r} … x_{i+r}] + b along the steps, zeros beyond the ends; kernel = 2 r + 1.

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from .parts import waves
 
+__all__ = ["Fourier", "LabelEmbedding", "Timestep", "Waves", "label_embedding", "perceptron", "periodic"]
+
 
 class Waves(nn.Module):
     """τ → (sin ωτ, cos ωτ), in the network's type; taken in float32 at least, as bfloat16 can't tell 999 from 1000.

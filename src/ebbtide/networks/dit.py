@@ -15,6 +15,8 @@ from ..specs import pick
 from .clock import label_embedding, perceptron
 from .parts import SelfAttention, angles, cells, check_batch, check_sizes, linear, modulate, rotary, sincos, zeroed
 
+__all__ = ["POSITIONS", "TIME_FEATURES", "DiT", "DiTBlock", "patch_turns", "patchify", "unpatchify"]
+
 POSITIONS = ("sincos", "rotary")
 TIME_FEATURES = 256  # as many as in the paper's code, at the lower frequencies of `Fourier`
 

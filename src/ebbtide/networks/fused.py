@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from ..cache import executable
 
+__all__ = ["SIGNATURES", "WIDEST", "Conv3x3", "conv3x3", "fast_bf16", "native", "norm_silu"]
+
 CHANNELS, TILES, WORK = 16, 16, 2**20  # channels: a multiple of; tiles, and products of one place of a filter: at least
 WIDEST = 1024  # channels that fused.cpp's norm takes at once
 POINTER, INT, SIZE, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float

@@ -7,6 +7,8 @@ from ..errors import InputError
 from .clock import Fourier, label_embedding
 from .parts import check_sizes, zeroed
 
+__all__ = ["MLP"]
+
 
 class MLP(nn.Module):
     """h = W_x x + b + W_t φ(t) + E[label];  h ← h + act(W_k h + b_k);  ŷ = W_out act(h) + b_out.

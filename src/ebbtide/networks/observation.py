@@ -16,6 +16,11 @@ from torch.nn.functional import pad, silu
 from ..errors import InputError
 from .parts import NormSiLU, check_sizes, positions, sincos
 
+__all__ = [
+    "BYTES", "DTYPES", "KEYS", "ObservationEncoder", "RandomShift", "Shapes", "Stem", "Summary", "check",
+    "check_shapes", "conditions",
+]  # fmt: skip
+
 Shapes = Mapping[str, tuple[int, ...]]
 KEYS = {"images": "(k, h, w, 3)", "prompt": "(l,)", "state": "(o, s)"}
 DTYPES = {"images": torch.uint8, "image_mask": torch.bool, "prompt": torch.int64, "state": torch.float32}

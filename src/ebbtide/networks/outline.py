@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+__all__ = ["Outline", "fill"]
+
 _FILLS = frozenset(name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_"))  # normal_, …
 
 

@@ -15,6 +15,8 @@ from ..errors import InputError
 from .action_expert import ActionExpert, Memory, digitise
 from .parts import token_places
 
+__all__ = ["LENGTHS", "PaliGemma", "Tokenizer", "letterboxed", "paligemma_expert"]
+
 Tokenizer = Callable[[str], list[int]]
 LENGTHS = {"pi0": 48, "pi05": 200}  # tokens of a prompt, in π0's code
 

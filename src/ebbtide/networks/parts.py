@@ -14,6 +14,12 @@ from ..errors import InputError
 from ..specs import require
 from .fused import norm_silu
 
+__all__ = [
+    "EPS", "AdaRMSNorm", "NormSiLU", "RMSNorm", "SelfAttention", "angles", "attend", "cells", "check_batch",
+    "check_sizes", "largest_divisor", "linear", "modulate", "positions", "rotary", "sincos", "token_places", "turn",
+    "waves", "whole_numbers", "zeroed",
+]  # fmt: skip
+
 EPS = 1e-6
 
 # --- sizes ----------------------------------------------------------------------------------------------------------

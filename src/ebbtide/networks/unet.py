@@ -18,6 +18,11 @@ from .clock import Fourier, Timestep, label_embedding, perceptron
 from .fused import Conv3x3
 from .parts import NormSiLU, attend, check_sizes, largest_divisor, whole_numbers, zeroed
 
+__all__ = [
+    "CONDITIONING", "MIDDLE", "MOST_LEVELS", "TIME_KINDS", "Downsample", "ImageBlock", "PixelAttention", "UNet",
+    "Upsample",
+]  # fmt: skip
+
 CONDITIONING = ("scale_shift", "add")
 TIME_KINDS = ("fourier", "timestep")
 MIDDLE = ("attention", "unnormed", "plain")

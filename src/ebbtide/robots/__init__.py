@@ -7,6 +7,8 @@ import numpy as np
 
 from ..errors import InputError
 
+__all__ = ["Sensed", "checked", "needed"]
+
 Sensed = dict[str, np.ndarray]  # "state" float32 (s,); with pixels=True also "images" uint8 (cameras, h, w, 3)
 
 

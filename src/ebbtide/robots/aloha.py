@@ -17,6 +17,8 @@ from jaxtyping import Float, Float64, UInt8
 from ..errors import InputError
 from . import Sensed, checked, needed
 
+__all__ = ["POSE", "SUCCESS", "Aloha", "AlohaInsertion", "AlohaTransfer"]
+
 POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 SUCCESS = 4  # the reward of a task fulfilled
 CAMERA, SIZE = "top", (96, 128)

@@ -15,6 +15,11 @@ from ..training.processes import in_processes
 from .aloha import SUCCESS, Aloha, AlohaInsertion, AlohaTransfer
 from .simulators import make
 
+__all__ = [
+    "ARMS", "BASE", "PERSISTENCE", "SCRIPTS", "Demonstration", "Pose", "Script", "along", "collect", "demonstrate",
+    "end", "insertion", "joints", "pick_up", "start_pose", "transfer",
+]  # fmt: skip
+
 LEFT, RIGHT = 1, -1
 BASE = (0.469, 0.5)  # the arms stand at x = ∓0.469, y = 0.5, and face each other
 SHOULDER, UPPER, FOREARM, HAND = 0.12705, (0.05955, 0.3), 0.3, 0.209744  # metres; HAND ends between the fingertips

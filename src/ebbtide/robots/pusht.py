@@ -8,6 +8,8 @@ from jaxtyping import Float, UInt8
 
 from . import Sensed, checked, needed
 
+__all__ = ["PushT"]
+
 
 class PushT:
     """Push-T from state (disc xy, T xy, angle of the T) or from images of 96 × 96; an action is the disc's target.

@@ -27,6 +27,8 @@ from ..training.processes import in_processes
 from .policy import Policy
 from .simulators import Simulator
 
+__all__ = ["Episode", "Recording", "latency", "rollout"]
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:

@@ -11,6 +11,8 @@ from . import Sensed
 from .aloha import AlohaInsertion, AlohaTransfer
 from .pusht import PushT
 
+__all__ = ["SIMULATORS", "Maker", "Simulator", "make"]
+
 
 @runtime_checkable
 class Simulator(Protocol):
