@@ -18,6 +18,7 @@ from ebbtide.kinds.robots.data import fits
 from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.networks import NETWORKS
 from ebbtide.networks.action_expert import ActionExpert
+from ebbtide.networks.mlp import MLP
 from ebbtide.networks.observation import conditions
 from ebbtide.recipes import RECIPES
 from ebbtide.training.build import build_network
@@ -164,3 +165,22 @@ def test_a_network_s_names_have_one_meaning():
     counts = Counter(name for module in modules for name in public(module))
     own = {name for module in modules if module.parent.name == "networks" for name in public(module)}
     assert [name for name in sorted(own) if counts[name] > 1] == []
+
+
+@pytest.mark.unchecked  # else the check of types refuses them first
+@pytest.mark.parametrize("wrong", ["a", None, 2.5, float("nan"), True, [64]])
+def test_a_size_is_a_whole_number(wrong):
+    seen = {"state": (1, 3)}
+    for make in (
+        lambda: MLP(2, width=wrong), lambda: MLP(2, depth=wrong), lambda: MLP(wrong), lambda: MLP(2, wrong),
+        lambda: NETWORKS["unet"](1, 8, 8, width=wrong), lambda: NETWORKS["dit"](1, 8, 8, width=wrong),
+        lambda: NETWORKS["unet"](1, 8, wrong), lambda: NETWORKS["dit"](wrong, 8, 8),
+        lambda: NETWORKS["dit"](1, 8, 8, wrong),
+        lambda: NETWORKS["action_unet"](4, 2, observation=seen, width=wrong),
+        lambda: NETWORKS["action_transformer"](4, wrong, observation=seen),
+        lambda: NETWORKS["action_expert"](wrong, 2, observation=seen),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r": \w+ must be a whole number, at least"):
+            make()
+    with pytest.raises(InputError, match=r"unet: multipliers must be a text such as 1-1-1"):
+        NETWORKS["unet"](1, 8, 8, multipliers=wrong if wrong != "a" else 12)

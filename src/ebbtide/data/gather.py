@@ -29,7 +29,7 @@ from ..specs import pick, require
 from .levels import Decoded, Levels, Tally
 from .pictures import BadPicture, quiet
 
-__all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check", "gather", "joined"]
+__all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check_decoding", "gather", "joined"]
 
 LARGEST = 8192  # pixels a side
 MOST_BAD = 0.05  # of the pictures; more than that is no accident
@@ -81,7 +81,7 @@ def joined(train: Sequence[Found], held: Sequence[Found], where: str) -> Found:
     return Found(np.concatenate(arrays), [*chain(*labels)] if known else None, train[0].classes, test)
 
 
-def check(*, size: int = 0, channels: int = 0, on_bad: str = "skip", workers: int = 0) -> None:
+def check_decoding(*, size: int = 0, channels: int = 0, on_bad: str = "skip", workers: int = 0) -> None:
     """InputError for an option of `gather` that is out of its range."""
     require("size", size, 0, LARGEST, whole=True)
     require("channels", channels, whole=True)

@@ -22,7 +22,7 @@ from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
 from . import folder, hugging_face, idx
-from .gather import Found, Source, check, gather, joined
+from .gather import Found, Source, check_decoding, gather, joined
 from .levels import Decoded, Levels
 from .pictures import shape, transparent
 from .split import beside, held_out, named_parts, part_of
@@ -84,7 +84,7 @@ def load_images(
 
 def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **how: Any) -> Images:
     """The found images as Images of one size; `data` is their name in errors, how: the rest of `gather`'s options."""
-    check(size=size, channels=channels, on_bad=how.get("on_bad", "skip"), workers=how.get("workers", 0))
+    check_decoding(size=size, channels=channels, on_bad=how.get("on_bad", "skip"), workers=how.get("workers", 0))
     pictures = found.pictures
     if isinstance(pictures, np.ndarray):
         *_, h, w, c = pictures.shape

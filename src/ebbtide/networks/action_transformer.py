@@ -92,7 +92,7 @@ class ActionTransformer(nn.Module):
         check_sizes(
             "action_transformer", horizon=(horizon, 1, 65536), action_dim=(action_dim, 1, 65536),
             width=(width, 1, 65536), depth=(depth, 1, 1024), head=(head, 1, 65536), patch=(patch, 1, horizon),
-            mlp_ratio=(mlp_ratio, 1, 64), dropout=(dropout, 0, 0.99), emb=(emb, 1, 65536), layers=(layers, 0, 64),
+            mlp_ratio=(mlp_ratio, 1.0, 64.0), dropout=(dropout, 0, 0.99), emb=(emb, 1, 65536), layers=(layers, 0, 64),
         )  # fmt: skip
         if width % head or width % 4:
             raise InputError(f"action_transformer: width must be a multiple of 4 and of head = {head}; got {width}.")

@@ -97,8 +97,10 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(
-            "dit", width=(width, 1, 65536), depth=(depth, 1, 1024), head=(head, 1, 65536), patch=(patch, 1, 1024),
-            mlp_ratio=(mlp_ratio, 1, 64), dropout=(dropout, 0, 0.99),
+            "dit", channels=(channels, 1, 2**31), rows=(rows, 1, 2**31), columns=(columns, 1, 2**31),
+            classes=(classes, 0, 2**31),
+            width=(width, 1, 65536), depth=(depth, 1, 1024), head=(head, 1, 65536), patch=(patch, 1, 1024),
+            mlp_ratio=(mlp_ratio, 1.0, 64.0), dropout=(dropout, 0, 0.99),
         )  # fmt: skip
         if rows % patch or columns % patch:
             raise InputError(f"dit: patch must divide the image's {rows} rows and {columns} columns; got {patch}.")

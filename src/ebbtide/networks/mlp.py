@@ -21,6 +21,7 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, classes: int = 0, *, width: int = 64, depth: int = 6, time_features: int = 16) -> None:
         super().__init__()
+        check_sizes("mlp", dim=(dim, 1, 2**31), classes=(classes, 0, 2**31))
         check_sizes("mlp", width=(width, 1, 65536), depth=(depth, 0, 1024), time_features=(time_features, 2, 65536))
         if time_features % 2:
             raise InputError(f"mlp: time_features must be even; got {time_features}.")

@@ -26,9 +26,9 @@ EPS = 1e-6
 
 
 def check_sizes(network: str, **sizes: tuple[Any, float | int, float | int]) -> None:
-    """Raise InputError unless each size, given as (value, lowest, highest), is in its range."""
+    """Raise InputError unless each size, given as (value, lowest, highest), is in its range; whole if its ends are."""
     for name, (value, low, high) in sizes.items():
-        require(f"{network}: {name}", value, low, high)
+        require(f"{network}: {name}", value, low, high, whole=isinstance(low, int) and isinstance(high, int))
 
 
 def check_batch(network: str, x: Tensor, shape: tuple[int, ...]) -> None:
@@ -40,6 +40,8 @@ def check_batch(network: str, x: Tensor, shape: tuple[int, ...]) -> None:
 
 def whole_numbers(what: str, text: str, low: int, high: int) -> list[int]:
     """ "1-2-2" → [1, 2, 2], one number a level: a spec's values hold no commas."""
+    if not isinstance(text, str):
+        raise InputError(f"{what} must be a text such as 1-1-1; got {repr(text)[:60]}.")
     numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in text.split("-")]
     if not all(low <= number <= high for number in numbers):
         raise InputError(f"{what} must be numbers of {low} to {high}, one a level, as 1-1-1; got {text[:60]!r}.")

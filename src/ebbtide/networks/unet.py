@@ -136,7 +136,9 @@ class UNet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
-            "unet", width=(width, 1, 65536), blocks=(blocks, 1, 64), head=(head, 1, 65536), eps=(eps, 1e-12, 1),
+            "unet", channels=(channels, 1, 2**31), rows=(rows, 1, 2**31), columns=(columns, 1, 2**31),
+            classes=(classes, 0, 2**31),
+            width=(width, 1, 65536), blocks=(blocks, 1, 64), head=(head, 1, 65536), eps=(eps, 1e-12, 1),
             groups=(groups, 1, 65536), dropout=(dropout, 0, 0.99), patch=(patch, 1, 64),
             timesteps=(timesteps, 1, 10**6), first=(first, 0, 1), freq_shift=(freq_shift, 0, 1),
         )  # fmt: skip
