@@ -206,7 +206,7 @@ def shaped(what: str, value: Any, *sides: Any) -> None:
 _KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
 _TYPES = {
     "str": "a text", "bool": "True or False", "Callable": "a function", "Tensor": "a tensor", "ndarray": "an array",
-    "Module": "a torch module", "list": "a list", "tuple": "a tuple", "dict": "a dict",
+    "Module": "a torch module", "DenoiserLike": "a denoiser", "list": "a list", "tuple": "a tuple", "dict": "a dict",
 }  # fmt: skip
 
 

@@ -87,6 +87,25 @@ def test_class_ot_without_labels_is_refused():
         class_aware_ot(x, x)
 
 
+@pytest.mark.unchecked
+def test_wrong_shapes_are_one_sentence():
+    x0, x1 = noise_like(2, 4, 2).unbind()
+    for couple, says in [
+        (lambda: minibatch_ot([1, 2], x1), "x0 must be a tensor; got [1, 2]."),
+        (
+            lambda: minibatch_ot(x0, x1[:2]),
+            "x1 must be a tensor or array of shape (4, 2); got a tensor of shape (2, 2).",
+        ),
+        (
+            lambda: class_aware_ot(x0, x1, [0, 1, 0, 1]),
+            "labels must be a tensor or array of shape (4,); got [0, 1, 0, 1].",
+        ),
+    ]:
+        with pytest.raises(InputError) as caught:
+            couple()
+        assert str(caught.value) == says
+
+
 def test_gradients_and_devices_are_left_alone():
     x0, x1 = noise_like(2, 4, 2).float().unbind()
     before = x1.clone()

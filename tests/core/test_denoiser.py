@@ -9,7 +9,7 @@ from torch import nn
 from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import DDPM, VE, VP, Bridge, Cosine, Linear
-from ebbtide.core.targets import TARGETS
+from ebbtide.core.targets import TARGETS, Target
 from ebbtide.errors import InputError
 from problems import PATHS, TABLES, GaussianNetwork, exact, float64, noise_like, oracle
 
@@ -106,6 +106,59 @@ def test_other_targets_are_asked_at_t_itself(target):
 def test_edm_needs_a_data_std(std):
     with pytest.raises(InputError, match=r"data_std must be above 0 and finite; got"):
         Denoiser(nn.Identity(), VE(), f"edm:data_std={std}")
+
+
+@pytest.mark.unchecked
+@each(
+    ("given", "says"),
+    [
+        ((3, Linear()), "network must be a torch module; got 3."),
+        ((Fixed, Linear()), "network must be a torch module; got <class "),
+        ((lambda x, t: x, Linear()), "network must be a torch module; got <function "),
+        ((Fixed(torch.zeros(2)), "linear"), "path must be a Path; got 'linear'."),
+        ((Fixed(torch.zeros(2)), Linear), "path must be a Path; got <class "),
+        ((Fixed(torch.zeros(2)), Linear(), None), "target must be a text; got None."),
+        ((Fixed(torch.zeros(2)), Linear(), TARGETS["v"]), "target must be a text; got "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_types_are_one_sentence(given, says):
+    with pytest.raises(InputError) as caught:
+        Denoiser(*given)
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.unchecked
+@each(
+    ("t", "says"),
+    [("0.5", "a number, finite; got '0.5'"), (None, "a number, finite; got None"), (math.nan, "finite; got nan")],
+)
+def test_a_time_that_is_no_number_is_one_sentence(t, says):
+    with pytest.raises(InputError, match=rf"^a time must be {says}\.$"):
+        exact(Linear())(noise_like(4, 1), t)
+
+
+@pytest.mark.unchecked
+def test_a_whole_number_is_a_time():
+    x = noise_like(4, 1)
+    assert torch.equal(exact(Linear())(x, 1).x0, exact(Linear())(x, 1.0).x0)
+
+
+def halved(c, *, share: float = 0.5):
+    """y = share ε - x₀."""
+    return -1.0, share
+
+
+def test_a_plain_function_of_the_scales_is_a_target(monkeypatch):
+    """Its network sees x_t and t, whatever options the target has."""
+    x0, noise = noise_like(2, 4, 2).unbind()
+    for row in (halved, Target(halved)):
+        monkeypatch.setitem(TARGETS, "new", row)
+        network = Fixed(2 * noise - x0)
+        found = Denoiser(network, VP(), "new:share=2.0")(VP().interpolate(x0, noise, float64(0.3)), 0.3)
+        torch.testing.assert_close(found.x0, x0)
+        torch.testing.assert_close(found.noise, noise)
+        assert network.seen[1] == 0.3
 
 
 def test_unknown_targets_are_one_sentence():

@@ -129,15 +129,48 @@ def test_other_conditions_are_passed_on():
     assert not torch.allclose(plain.x0, moved.x0)
 
 
-@pytest.mark.parametrize("interval", [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1)])
-def test_bad_intervals_are_one_sentence(interval):
-    with pytest.raises(InputError, match=r"^The guidance interval must satisfy 0 ≤ low < high ≤ 1; got \("):
+@pytest.mark.unchecked
+@each(
+    ("interval", "says"),
+    [
+        ((0.5, 0.5), "the interval's high must be above 0.5 and at most 1; got 0.5."),
+        ((0.8, 0.2), "the interval's high must be above 0.8 and at most 1; got 0.2."),
+        ((-0.1, 1.0), "the interval's low must be at least 0 and finite; got -0.1."),
+        ((0.0, 1.1), "the interval's high must be above 0 and at most 1; got 1.1."),
+        ((math.nan, 1.0), "the interval's low must be at least 0 and finite; got nan."),
+        (("a", 1.0), "the interval's low must be a number, at least 0 and finite; got 'a'."),
+        (0.5, "interval must be two times (low, high); got 0.5."),
+        ((0.0, 0.5, 1.0), "interval must be two times (low, high); got (0.0, 0.5, 1.0)."),
+    ],
+)
+def test_bad_intervals_are_one_sentence(interval, says):
+    with pytest.raises(InputError) as caught:
         guided(2.0, interval=interval)
+    assert str(caught.value) == f"guidance: {says}"
+
+
+@pytest.mark.unchecked
+@each(
+    ("make", "says"),
+    [
+        (lambda d: ClassifierFree(3, 2.0, NULL), "guidance: denoiser must be a denoiser; got 3."),
+        (lambda d: ClassifierFree(d, "2", NULL), "guidance: weight must be a number, finite; got '2'."),
+        (lambda d: ClassifierFree(d, 2.0, 3.5), "guidance: null_label must be a whole number, at least 0; got 3.5."),
+        (lambda d: Autoguidance(d, None, 2.0), "guidance: weak must be a denoiser; got None."),
+        (lambda d: Bounded("d"), "Bounded: denoiser must be a denoiser; got 'd'."),
+        (lambda d: Bounded(d, "1"), "Bounded: bound must be a number, above 0 and finite; got '1'."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_types_are_one_sentence(make, says):
+    with pytest.raises(InputError) as caught:
+        make(Denoiser(Labelled(), Cosine()))
+    assert str(caught.value) == says
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
 def test_a_weight_that_is_not_finite_is_one_sentence(weight):
-    with pytest.raises(InputError, match=r"^The guidance weight must be finite; got (nan|inf)\.$"):
+    with pytest.raises(InputError, match=r"^guidance: weight must be finite; got (nan|inf)\.$"):
         guided(weight)
 
 
@@ -284,7 +317,9 @@ def test_different_paths_are_one_sentence():
 
 
 def test_autoguidance_checks_its_interval():
-    with pytest.raises(InputError, match=r"^The guidance interval must satisfy 0 ≤ low < high ≤ 1; got \("):
+    with pytest.raises(
+        InputError, match=r"^guidance: the interval's high must be above 0\.5 and at most 1; got 0\.5\.$"
+    ):
         sharper(2.0, interval=(0.5, 0.5))
 
 

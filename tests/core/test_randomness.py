@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 
 from ebbtide.core.randomness import Draws, generator, key, keyed
+from ebbtide.errors import InputError
 from problems import FALSE_POSITIVE, SIGMAS
 
 N = 1_000_000
@@ -96,6 +97,21 @@ def test_no_two_samples_share_a_number():
 def test_first_counts_from_start():
     assert Draws.first(3, 0).ids.tolist() == [0, 1, 2]
     assert Draws.first(3, 0, 5).ids.tolist() == [5, 6, 7]
+
+
+@pytest.mark.unchecked
+def test_wrong_arguments_are_one_sentence():
+    for make, says in [
+        (lambda: Draws.first("4", 0), "n must be a whole number, at least 0 and at most 1000000000; got '4'."),
+        (lambda: Draws.first(10**15, 0), "n must be at least 0 and at most 1000000000; got 1000000000000000."),
+        (lambda: Draws.first(4, 0, start=0.5), "start must be a whole number, at least 0 and at most "),
+        (lambda: Draws.first(4, -1), "seed must be at least 0 and at most "),
+        (lambda: Draws(True, torch.arange(4)), "seed must be a whole number, at least 0 and at most "),
+        (lambda: Draws(0, [1, 2]), "ids must be a tensor; got [1, 2]."),
+    ]:
+        with pytest.raises(InputError) as caught:
+            make()
+        assert str(caught.value).startswith(says)
 
 
 def test_keys_tell_addresses_apart():

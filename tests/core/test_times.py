@@ -276,8 +276,8 @@ def test_trailing_of_all_steps_is_the_table():
 @pytest.mark.parametrize(
     ("spec", "steps", "path", "words"),
     [
-        ("trailing", 1001, PATH, "at most 1000 steps, one per entry of its table; got 1001."),
-        ("trailing:table=10", 11, PATH, "at most 10 steps, one per entry of its table; got 11."),
+        ("trailing", 1001, PATH, "each an entry of its table, must be at least 1 and at most 1000; got 1001."),
+        ("trailing:table=10", 11, PATH, "each an entry of its table, must be at least 1 and at most 10; got 11."),
         ("trailing", 0, PATH, "got 0."),
         ("shifted:shift=0.0", 4, PATH, "a grid's shift must be above 0 and finite; got 0.0."),
         ("power:exponent=0.0", 4, PATH, "a grid's exponent must be above 0 and finite; got 0.0."),
@@ -285,8 +285,8 @@ def test_trailing_of_all_steps_is_the_table():
         ("flow_power:exponent=-1.0", 4, PATH, "a grid's exponent must be above 0 and finite; got -1.0."),
         ("flow_power:shift=inf", 4, PATH, "a grid's shift must be above 0 and finite; got inf."),
         ("karras:rho=-1.0", 4, PATH, "karras: rho must be above 0 and finite; got -1.0."),
-        ("karras:ratio_min=90.0", 4, PATH, "A grid in σ/α needs 0 < ratio_min < ratio_max; got 90.0 and 80.0."),
-        ("log_snr:ratio_min=0.0", 4, PATH, "A grid in σ/α needs 0 < ratio_min < ratio_max; got 0.0 and 100.0."),
+        ("karras:ratio_min=90.0", 4, PATH, "ratio_min must be above 0 and below 80; got 90.0."),
+        ("log_snr:ratio_min=0.0", 4, PATH, "ratio_min must be above 0 and below 100; got 0.0."),
         ("log_snr:ratio_max=1e18", 400, VP(), "got 0.01 and"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ebbtide.core.paths import PATHS
-from ebbtide.losses.stable import BLOCK, posterior_mean
+from ebbtide.losses.stable import TOGETHER, posterior_mean
 from problems import SIGMAS
 
 
@@ -67,9 +67,9 @@ def test_a_label_shares_with_its_own_class_and_a_hidden_one_with_all():
 
 
 def test_large_batches_share_in_blocks():
-    x0, noise = normal((2, 3 * BLOCK + 5, 2), 3)
+    x0, noise = normal((2, 3 * TOGETHER + 5, 2), 3)
     t = torch.full((len(x0),), 0.3, dtype=torch.float64)
     mean, rest = posterior_mean(PATHS["linear"](), x0, noise, t)
-    some = slice(BLOCK, 2 * BLOCK)
+    some = slice(TOGETHER, 2 * TOGETHER)
     alone = posterior_mean(PATHS["linear"](), x0[some], noise[some], t[some])
     torch.testing.assert_close((mean[some], rest[some]), alone)

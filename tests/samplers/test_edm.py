@@ -227,10 +227,10 @@ def test_churn_keeps_the_marginals(name, churn):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"churn": -1.0}, r"^edm: churn and churn_min must be at least 0; got -1\.0 and 0\.0\.$"),
-        ({"churn": math.nan}, r"got nan and 0\.0\.$"),
-        ({"churn": 1.0, "churn_min": -0.5}, r"got 1\.0 and -0\.5\.$"),
-        ({"churn": 1.0, "churn_min": math.nan}, r"got 1\.0 and nan\.$"),
+        ({"churn": -1.0}, r"^edm: churn must be at least 0 and finite; got -1\.0\.$"),
+        ({"churn": math.nan}, r"^edm: churn must be .*; got nan\.$"),
+        ({"churn": 1.0, "churn_min": -0.5}, r"^edm: churn_min must be .*; got -0\.5\.$"),
+        ({"churn": 1.0, "churn_min": math.nan}, r"^edm: churn_min must be .*; got nan\.$"),
         ({"noise": 0.0}, r"^edm: noise must be above 0 and finite; got 0\.0\.$"),
     ],
 )

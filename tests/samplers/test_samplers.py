@@ -248,7 +248,7 @@ def test_conditions_reach_the_network_and_its_guidance():
 @pytest.mark.parametrize("steps", [0, -3])
 def test_no_steps_are_refused(steps):
     for run in (sample, lambda *args, **options: list(trajectory(*args, **options))):
-        with pytest.raises(InputError, match=rf"^steps must be at least 1; got {steps}\.$"):
+        with pytest.raises(InputError, match=rf"^steps must be at least 1 and at most 1000000; got {steps}\.$"):
             run(exact(Linear()), (1,), draws=Draws.first(2, seed=0), steps=steps)
 
 
@@ -259,7 +259,10 @@ def test_no_steps_are_refused(steps):
         ({"sampler": "ddim:eta=lots"}, "sampler 'ddim': eta must be float; got 'lots'."),
         ({"sampler": "ddim:eta=2.0"}, "ddim: eta must be at least 0 and at most 1; got 2.0."),
         ({"grid": "even"}, "grid must be one of uniform"),
-        ({"grid": "trailing", "steps": 1001}, "at most 1000 steps"),
+        (
+            {"grid": "trailing", "steps": 1001},
+            "each an entry of its table, must be at least 1 and at most 1000; got 1001.",
+        ),
     ],
 )
 def test_unknown_names_and_bad_options_are_one_sentence(options, words):

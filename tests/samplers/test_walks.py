@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import VP, Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
-from ebbtide.exact.certify import SPECS
-from ebbtide.samplers import SAMPLERS, Facts, Sampler, Walk, facts, slope, walk
+from ebbtide.exact.certify import SPECS, certify
+from ebbtide.samplers import SAMPLERS, Facts, Sampler, Walk, facts, sample, slope, walk
 from problems import PATHS, Told, float64, last, noise_like, oracle
 
 BETWEEN = Denoiser(nn.Identity(), Linear(), gaussian_end=False)
@@ -84,6 +85,73 @@ def test_two_sample_sets_are_refused():
         made(BETWEEN).require("this")
     with pytest.raises(InputError, match=r"^heun:clock=flow needs a path from Gaussian noise"):
         walk("heun:clock=flow", BETWEEN, noise_like(2, 3), TIMES)
+
+
+@pytest.mark.unchecked
+@each(
+    ("given", "says"),
+    [
+        ({"draws": 4}, "draws must be a Draws; got 4."),
+        ({"draws": None}, "draws must be a Draws; got None."),
+        ({"shape": 2}, "shape must be a tuple or a list; got 2."),
+        ({"shape": (2.0,)}, "shape must be a whole number, at least 0; got 2.0."),
+        ({"steps": True}, "steps must be a whole number, at least 1 and at most 1000000; got True."),
+        ({"steps": 1.5}, "steps must be a whole number, at least 1 and at most 1000000; got 1.5."),
+        ({"steps": 10**12}, "steps must be at least 1 and at most 1000000; got 1000000000000."),
+        ({"sampler": 3}, "sampler must be a text or a function; got 3."),
+        ({"sampler": lambda walk: walk.x}, "the sampler's result must be an Iterator; got a tensor of shape (4, 2)."),
+        ({"sampler": lambda walk: iter([1])}, "A sampler must yield x after every step, of shape (4, 2); "),
+        ({"sampler": "dddim"}, "sampler must be one of "),
+        ({"grid": 3}, "A grid is a name, or times such as 1,0.7,0.3,0; got 3."),
+        ({"grid": [1, None, 0]}, "A grid is a name, or times such as 1,0.7,0.3,0; got [1, None, 0]."),
+        ({"start": [[1.0, 2.0]] * 4}, "start must be a tensor or None; got [["),
+        (
+            {"start": torch.zeros(3, 2)},
+            "start must be a tensor or array of shape (4, 2); got a tensor of shape (3, 2).",
+        ),
+        ({"start": torch.zeros(4, 2, dtype=torch.long)}, "start must hold finite floating-point numbers."),
+        ({"start": torch.full((4, 2), torch.nan)}, "start must hold finite floating-point numbers."),
+        ({"denoiser": torch.nn.Linear(2, 2)}, "denoiser must be a denoiser; got Linear(in_features=2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_arguments_are_one_sentence(given, says):
+    with pytest.raises(InputError) as caught:
+        sample(**{"denoiser": oracle(Linear()), "shape": (2,), "draws": Draws.first(4, 0), "steps": 2} | given)
+    assert str(caught.value).startswith(says)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.unchecked
+@each(
+    ("given", "says"),
+    [
+        ({"x": [1.0]}, "x must be a tensor; got [1.0]."),
+        ({"draws": 3}, "draws must be a function or None; got 3."),
+        ({"draws": Draws.first(3, 0)}, "x must be a tensor or array of shape (3, …); got a tensor of shape (4, 2)."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_arguments_of_a_walk_are_one_sentence(given, says):
+    with pytest.raises(InputError) as caught:
+        walk(**{"sampler": "ddim", "denoiser": oracle(Linear()), "x": noise_like(4, 2), "times": float64(1, 0)} | given)
+    assert str(caught.value) == says
+
+
+def test_a_plain_function_is_a_row_without_promises(monkeypatch):
+    def steady(walk, *, share: float = 1.0):
+        x = walk.x
+        for now, then in walk.steps:
+            x = walk.estimate(x, now).mix(then.alpha, share * then.sigma)
+            yield x
+
+    monkeypatch.setitem(SAMPLERS, "new", steady)
+    ends = [
+        sample(oracle(Linear(), 2), (2,), draws=Draws.first(4, 0), steps=5, sampler=name) for name in ("new", "ddim")
+    ]
+    assert torch.equal(*ends)
+    assert facts("new:share=0.9") == Facts()
+    assert all(check.passed is not False for check in certify("new", ("linear",)))
 
 
 def test_no_draws_are_refused():

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..losses.denoise import denoise
-from ..specs import bind, parse, require
+from ..specs import bind, expect, options, require
 from .paths import Batch, Path, Scales, Time
-from .targets import TARGETS, Estimate, from_target, to_target
+from .targets import TARGETS, Estimate, Target, from_target, to_target
+
+__all__ = ["Denoiser", "DenoiserLike"]
 
 
 @runtime_checkable
@@ -54,11 +56,16 @@ class Denoiser(nn.Module):
         alpha_min: float = 0.0,
     ) -> None:
         super().__init__()
+        expect("network", network, nn.Module)
+        expect("path", path, Path)
+        expect("target", target, str)
+        require("alpha_min", alpha_min, 0, below=1)
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
         self.needs_label = needs_label
-        given, own = bind(TARGETS, target, "target").keywords, TARGETS[parse(target)[0]]
-        self.row, self.inputs = partial(own.function, **given), partial(own.inputs, **given)
-        require("alpha_min", alpha_min, 0, below=1)
+        own = bind(TARGETS, target, "target")
+        row = own.func if isinstance(own.func, Target) else Target(own.func)
+        self.row = partial(row.function, **own.keywords)
+        self.inputs = partial(row.inputs, **{k: v for k, v in own.keywords.items() if k in options(row.inputs)})
         middle, last = path.along([0.5, 1.0])
         self.predicts_velocity = self.row(middle) == (middle.alpha_dot, middle.sigma_dot)
         if not gaussian_end and not self.predicts_velocity:

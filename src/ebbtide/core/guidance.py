@@ -5,7 +5,6 @@ of p_strong^w p_weak^{1-w} at each noise level. For w ≠ 1 these tilted densiti
 distribution: samples do not follow the tilt of the data, except for Gaussians of equal covariance.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import require
+from ..specs import expect, require
 from .denoiser import DenoiserLike
 from .paths import Batch, Path, Scales, Time
 from .targets import Estimate
+
+__all__ = ["Autoguidance", "Bounded", "ClassifierFree", "Wrapper", "active_weight"]
 
 
 def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Batch) -> Any:
@@ -69,7 +70,8 @@ class ClassifierFree(Wrapper):
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        _check(self.weight, self.interval)
+        _check(self.weight, self.interval, denoiser=self.denoiser)
+        require("guidance: null_label", self.null_label, 0, whole=True)
         if self.needs_label:
             raise InputError("Guidance needs a run trained with label_dropout above 0, which learns the null label.")
 
@@ -107,7 +109,7 @@ class Autoguidance(Wrapper):
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        _check(self.weight, self.interval)
+        _check(self.weight, self.interval, denoiser=self.denoiser, weak=self.weak)
         if self.weak.path != self.denoiser.path or self.weak.gaussian_end != self.denoiser.gaussian_end:
             raise InputError(
                 f"Autoguidance needs two denoisers on the same path; got {self.denoiser.path} and {self.weak.path}."
@@ -142,6 +144,7 @@ class Bounded(Wrapper):
     keep_noise: bool = False
 
     def __post_init__(self) -> None:
+        expect("Bounded: denoiser", self.denoiser, DenoiserLike)
         require("Bounded: bound", self.bound, above=0)
 
     def __call__(self, x_t: Batch, t: Time, /, **cond: Any) -> Estimate:
@@ -153,8 +156,11 @@ class Bounded(Wrapper):
         return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))
 
 
-def _check(weight: float, interval: tuple[float, float]) -> None:
-    if not 0 <= interval[0] < interval[1] <= 1:
-        raise InputError(f"The guidance interval must satisfy 0 ≤ low < high ≤ 1; got {interval}.")
-    if not math.isfinite(weight):
-        raise InputError(f"The guidance weight must be finite; got {weight!r}.")
+def _check(weight: float, interval: tuple[float, float], **denoisers: DenoiserLike) -> None:
+    for name, denoiser in denoisers.items():
+        expect(f"guidance: {name}", denoiser, DenoiserLike)
+    require("guidance: weight", weight)
+    if not isinstance(interval, tuple | list) or len(interval) != 2:
+        raise InputError(f"guidance: interval must be two times (low, high); got {interval!r}.")
+    require("guidance: the interval's low", interval[0], 0)
+    require("guidance: the interval's high", interval[1], high=1, above=interval[0])

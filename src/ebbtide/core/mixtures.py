@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from ..errors import InputError
 
+__all__ = ["Table", "stored_tables", "table_of"]
+
 
 class Table(NamedTuple):
     """nodes: shares of the first τ = σ/(α + σ), from 1 to 0. rows: row i has the i + 1 weights of step i's end."""

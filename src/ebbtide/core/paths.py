@@ -16,7 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..specs import LARGEST, pick, require
+from ..specs import LARGEST, expect, pick, require
+
+__all__ = [
+    "DDPM", "PATHS", "VE", "VP", "Batch", "Bridge", "Cosine", "Linear", "Number", "Path", "Scales", "Time",
+]  # fmt: skip
 
 Batch = Float[Tensor, " b *d"]  # b examples of any shape d
 Number = Any  # a float, or a tensor that broadcasts against the data: formulas are the same for both
@@ -34,9 +38,7 @@ class Scales(NamedTuple):
     @property
     def ratio(self) -> Number:
         """σ/α, the noise-to-signal ratio (EDM's σ); ∞ where α = 0."""
-        if isinstance(self.alpha, float):
-            return self.sigma / self.alpha if self.alpha else math.inf
-        return self.sigma / self.alpha
+        return self.sigma / self.alpha if isinstance(self.alpha, Tensor) or self.alpha else math.inf
 
     @property
     def size(self) -> Number:
@@ -46,7 +48,7 @@ class Scales(NamedTuple):
     @property
     def tau(self) -> Number:
         """The flow clock τ = σ/(α + σ): the linear path's time, from 1 (or nearly) to 0 on every path."""
-        return self.sigma / (self.alpha + self.sigma)
+        return self.sigma / self.size
 
 
 # When: one time for a whole batch (a float, a tensor of one, the Scales themselves), or a time per example.
@@ -79,10 +81,11 @@ class Path(ABC):
 
     def at(self, t: Time, x: Batch) -> Scales:
         """Scales ready to multiply x: floats, or (b, 1, …, 1) in x's dtype. The only place where time meets shape."""
-        if isinstance(t, float):
-            return self.along([t])[0]
         if isinstance(t, Scales) and isinstance(t.alpha, float):
             return t
+        if not isinstance(t, (Scales, Tensor)):
+            require("a time", t)
+            return self.along([float(t)])[0]
         shape = (-1, *[1] * (x.ndim - 1))
         c = t if isinstance(t, Scales) else self.scales(t.reshape(shape))
         return Scales(t.t if isinstance(t, Scales) else t.reshape(-1), *(value.to(x).reshape(shape) for value in c[1:]))
@@ -166,6 +169,7 @@ class DDPM(Path):
         require("ddpm path: steps", self.steps, 1, 10**7, whole=True)
         require("ddpm path: beta_min", self.beta_min, above=0, below=1)
         require("ddpm path: beta_max", self.beta_max, self.beta_min, below=1)
+        expect("ddpm path: table", self.table, tuple, list)
         for beta in self.table:
             require("ddpm path: a β of the table", beta, above=0, below=1)
         _warn_of_leftover("ddpm path: ᾱ_T", float(self.log_alpha_bar[-1].exp()), "use more steps or larger β")

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..specs import require
+from ..specs import expect, require
+
+__all__ = ["Draws", "generator", "key", "keyed"]
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -52,12 +54,16 @@ class Draws:
     seed: int
     ids: Int[Tensor, " b"]
 
+    def __post_init__(self) -> None:
+        require("seed", self.seed, 0, _MASK, whole=True)
+        expect("ids", self.ids, Tensor)
+
     @classmethod
     def first(cls, n: int, seed: int, start: int = 0, device: torch.device | str = "cpu") -> "Draws":
         """Samples start, start + 1, …, start + n - 1."""
-        require("n", n, 0, whole=True)
-        require("seed", seed, 0, _MASK, whole=True)
-        return cls(int(seed), torch.arange(start, start + n, device=device))
+        require("n", n, 0, 10**9, whole=True)
+        require("start", start, 0, 2**62, whole=True)
+        return cls(seed, torch.arange(start, start + n, device=device))
 
     def __call__(self, step: int, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         """Box–Muller on 2 × 32 bits of each hash, in float64: numbers up to 6.76 σ, the same on every device."""

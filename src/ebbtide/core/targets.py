@@ -16,6 +16,11 @@ from torch import Tensor
 from ..specs import require
 from .paths import Batch, Number, Scales
 
+__all__ = [
+    "TARGETS", "Coefficients", "Estimate", "Target", "as_they_are", "edm_inputs", "from_target", "score", "to_target",
+    "velocity",
+]  # fmt: skip
+
 Coefficients = tuple[Number, Number]
 
 

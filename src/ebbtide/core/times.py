@@ -13,9 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import bind, require
+from ..specs import bind, expect, require
 from .mixtures import stored_tables
 from .paths import DDPM, Path
+
+__all__ = [
+    "GRIDS", "TIMES", "GridTimes", "beta", "flow_power", "from_flow", "grid_times", "karras", "log_normal", "log_snr",
+    "logit_normal", "of_mixtures", "power", "quadratic", "shifted", "shifted_power", "stratified_draws", "trailing",
+    "uniform_draws", "uniform_grid", "uniform_law",
+]  # fmt: skip
 
 GridTimes = Float[Tensor, " n_plus_1"]  # falling times, in float64
 
@@ -84,9 +90,9 @@ def trailing(steps: int, path: Path, table: int = 0) -> GridTimes:
 
     Lin et al. 2024, arXiv:2305.08891, Table 2. Halves are rounded to even. table: N; 0 is the path's own, or 1000.
     """
+    require("trailing: table", table, 0, whole=True)
     table = table or (len(path.log_alpha_bar) - 1 if isinstance(path, DDPM) else 1000)
-    if not 1 <= steps <= table:
-        raise InputError(f"The trailing grid has at most {table} steps, one per entry of its table; got {steps}.")
+    require("steps of the trailing grid, each an entry of its table,", steps, 1, table, whole=True)
     passed = torch.arange(steps + 1, dtype=torch.float64) * table / steps
     return (table - passed).round() / table
 
@@ -139,15 +145,13 @@ def _from_ratios(
 ) -> GridTimes:
     """Noise-to-signal ratios evenly spaced in to(ratio), the first put exactly at t = 1, and an exact 0 after them."""
     high = min(high, path.along([1.0])[0].ratio)
-    if not 0 < low < high < math.inf:
-        raise InputError(f"A grid in σ/α needs 0 < ratio_min < ratio_max; got {low!r} and {high!r}.")
+    require("ratio_max", high, above=0)
+    require("ratio_min", low, above=0, below=high)
     u = torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)
     times = path.time_of(back(to(high) + (to(low) - to(high)) * u))[:steps]
     times = torch.cat([times.new_ones(1), times[1:], times.new_zeros(1)])
     if not bool((times.diff() < 0).all()):
-        raise InputError(
-            "This grid's noise-to-signal range goes beyond the path's; lower ratio_max or raise ratio_min."
-        )
+        raise InputError("The grid's range of σ/α goes beyond the path's; lower ratio_max or raise ratio_min.")
     return times
 
 
@@ -178,11 +182,13 @@ GRIDS: dict[str, Callable[..., GridTimes]] = {
 
 def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> GridTimes:
     """The times of a grid's spec such as "karras:rho=5", or a list of times, "1, 0.7, 0.3, 0" in a command."""
+    require("steps", steps, 1, 10**6, whole=True)
+    expect("path", path, Path)
     if isinstance(grid, str) and not grid.strip()[:1].isdigit():
         return bind(GRIDS, grid, "grid")(steps, path)
     try:
         values = [float(t) for t in (grid.split(",") if isinstance(grid, str) else grid)]
-    except ValueError:
+    except (TypeError, ValueError):
         raise InputError(f"A grid is a name, or times such as 1,0.7,0.3,0; got {grid!r}.") from None
     falling = all(t > s for t, s in pairwise(values))
     if len(values) < 2 or values[0] != 1 or values[-1] != 0 or not falling:

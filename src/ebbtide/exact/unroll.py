@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core.paths import Path
 from ..core.targets import Estimate
 from ..samplers import Walk
-from ..samplers.bespoke import Weights
+from ..samplers.bespoke import SolverRows
 
 __all__ = ["Weighed", "unrolled"]
 
@@ -36,7 +36,7 @@ class Weighed:
 
 def unrolled(
     sampler: Callable[[Walk], Iterator[Tensor]], path: Path, times: Tensor, count: int
-) -> tuple[Tensor, Weights]:
+) -> tuple[Tensor, SolverRows]:
     """The times at which a deterministic sampler asks (`count` of them) and its weights there: it as a bespoke one."""
     probe = Weighed(path)
     with torch.no_grad():

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..core.denoiser import Denoiser
     from ..core.paths import Scales
 
+__all__ = ["WEIGHTS", "Weight", "denoise", "edm_weight", "min_snr", "unit"]
+
 Weight = Callable[["Scales"], Tensor | None]
 
 
@@ -52,7 +54,7 @@ def denoise(
     """Per-example squared error of the target, |ŷ - (a x₀ + b ε)|² / dim.
 
     Ho et al. 2020, arXiv:2006.11239, Eq. 14; Lipman et al. 2023, arXiv:2210.02747, Eq. 9.
-    weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); "unit" weights every target error equally.
+    weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); `unit` weights every target error equally.
     mask: which numbers of x₀ count, shaped to broadcast to it; the others are without error.
     z: a third, independent noise; given where x₀ and the other end are coupled or are two sample sets, for
     then a Bridge's three terms don't add up to one Gaussian (see Path.between) and only the velocity is left.

@@ -9,7 +9,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ..core.paths import Path
 
-BLOCK = 128  # pairs that are averaged over together: the work is BLOCK per pair, and more would help little
+__all__ = ["TOGETHER", "posterior_mean"]
+
+TOGETHER = 128  # pairs that are averaged over together: the work is TOGETHER per pair, and more would help little
 
 
 def posterior_mean(
@@ -31,8 +33,8 @@ def posterior_mean(
     ratio = c.sigma / c.alpha.clamp(min=1e-6)
     points, centres, spread = x0.flatten(1), (x0 + ratio * noise).flatten(1), ratio.flatten(1)
     means = []
-    for start in range(0, len(x0), BLOCK):
-        b = slice(start, start + BLOCK)
+    for start in range(0, len(x0), TOGETHER):
+        b = slice(start, start + TOGETHER)
         # Differences, not the expanded square: at small σ that would cancel to nothing.
         distance = torch.cdist(centres[b], points[b], compute_mode="donot_use_mm_for_euclid_dist")
         logits = (distance / spread[b]).square() * -0.5

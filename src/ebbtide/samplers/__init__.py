@@ -18,7 +18,7 @@ from ..core.paths import Batch
 from ..core.randomness import Draws
 from ..core.times import grid_times
 from ..errors import InputError
-from ..specs import bind, parse, require
+from ..specs import bind, expect, parse, pick, require, shaped
 from .bespoke import bespoke
 from .beyond.dopri5 import dopri5
 from .beyond.langevin import predictor_corrector
@@ -50,7 +50,7 @@ def _or_noise(option: str, order: int) -> Callable[..., Facts]:
     return lambda **chosen: Facts(1, noise=True) if chosen[option] > 0 else Facts(order, gaussian_end=True)
 
 
-SAMPLERS: dict[str, Sampler] = {
+SAMPLERS: dict[str, Stepper] = {  # a plain function of a Walk is a row too, which promises nothing
     # the probability-flow ODE
     "euler": Sampler(euler, Facts(1, smooth=True)),
     "heun": Sampler(heun, _runge_kutta(2)),
@@ -80,7 +80,8 @@ SAMPLERS: dict[str, Sampler] = {
 def facts(spec: str) -> Facts:
     """The facts of a spec such as "exponential:order=3,corrector=true"."""
     name, given = parse(spec)
-    return SAMPLERS[name].facts(**given)
+    row = SAMPLERS[pick(SAMPLERS, name, "sampler")]
+    return row.facts(**given) if isinstance(row, Sampler) else Facts()
 
 
 def walk(
@@ -97,6 +98,11 @@ def walk(
 
     sampler: a spec, a row of SAMPLERS, or any function of a Walk. given: its options.
     """
+    expect("sampler", sampler, str, Callable)
+    expect("x", x, Tensor)
+    expect("draws", draws, Callable, None)
+    if isinstance(draws, Draws):
+        shaped("x", x, len(draws.ids), ...)
     chosen = bind(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
     return chosen(Walk(denoiser, x, denoiser.path.along(times), draws, cond), **given)
 
@@ -119,17 +125,28 @@ def trajectory(
 
     start: x at t = 1; drawn from the path's prior unless given. Between two sample sets it must be given.
     """
-    require("steps", steps, 1, whole=True)
+    expect("denoiser", denoiser, DenoiserLike)
+    expect("shape", shape, tuple, list)
+    for side in shape:
+        require("shape", side, 0, whole=True)
+    expect("draws", draws, Draws)
+    expect("start", start, Tensor, None)
     times = grid_times(grid, steps, denoiser.path)
-    if start is None and not denoiser.gaussian_end:
-        raise InputError("Between two sample sets, sampling starts from points of the second: give them as start.")
-    if start is None:
+    if start is not None:
+        shaped("start", start, len(draws.ids), *shape)
+        if not start.is_floating_point() or not bool(start.isfinite().all()):
+            raise InputError("start must hold finite floating-point numbers.")
+    elif denoiser.gaussian_end:
         start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
-    walked = _no_grad(walk(sampler, denoiser, start, times, draws=draws, cond=cond))
+    else:
+        raise InputError("Between two sample sets, sampling starts from points of the second: give them as start.")
+    steps_taken = walk(sampler, denoiser, start, times, draws=draws, cond=cond)
+    expect("the sampler's result", steps_taken, Iterator)
+    walked = _no_grad(steps_taken)
     yield float(times[0]), start
     for t in times[1:].tolist():
         x = next(walked, None)
-        if x is None or x.shape != start.shape:  # of a user's function; ours do
+        if x is None or getattr(x, "shape", None) != start.shape:  # of a user's function; ours do
             raise InputError(
                 f"A sampler must yield x after every step, of shape {tuple(start.shape)}; {sampler} doesn't."
             )

@@ -17,7 +17,9 @@ from ..core.paths import Scales
 from ..errors import InputError
 from .walks import Walk
 
-Weights = Sequence[Sequence[float]]  # row i has the i + 1 weights of step i's end
+__all__ = ["SolverRows", "bespoke", "ddim_weights", "format_weights", "parse_weights"]
+
+SolverRows = Sequence[Sequence[float]]  # row i has the i + 1 weights of step i's end
 
 
 def bespoke(walk: Walk, *, weights: str = "") -> Iterator[Tensor]:
@@ -44,7 +46,7 @@ def bespoke(walk: Walk, *, weights: str = "") -> Iterator[Tensor]:
         yield x
 
 
-def ddim_weights(grid: Sequence[Scales]) -> Weights:
+def ddim_weights(grid: Sequence[Scales]) -> SolverRows:
     """w_ij = (ρ_{j+1} - ρ_j) / (ρ_i - ρ_0), ρ = α/σ: DDIM never forgets an estimate, until σ = 0 leaves the last."""
     rows = []
     for i, end in enumerate(grid[1:], 1):
@@ -56,7 +58,7 @@ def ddim_weights(grid: Sequence[Scales]) -> Weights:
     return rows
 
 
-def parse_weights(spec: str, steps: int) -> Weights:
+def parse_weights(spec: str, steps: int) -> SolverRows:
     """The rows of a spec, each completed to 1; InputError unless they match the number of steps."""
     try:
         rows = [[float(weight) for weight in row.split()] for row in spec.split("/")]
@@ -67,6 +69,6 @@ def parse_weights(spec: str, steps: int) -> Weights:
     return [[*row, 1 - sum(row, 0.0)] for row in rows]
 
 
-def format_weights(rows: Weights) -> str:
+def format_weights(rows: SolverRows) -> str:
     """The inverse of `parse_weights`."""
     return "/".join(" ".join(f"{weight:.12g}" for weight in row[:-1]) for row in rows)

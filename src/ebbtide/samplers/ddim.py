@@ -12,6 +12,8 @@ from ..core.paths import Batch, Scales
 from ..specs import pick, require
 from .walks import Walk
 
+__all__ = ["ancestral", "ddim", "ddpm", "transition_variance"]
+
 
 def transition_variance(now: Scales, then: Scales) -> float:
     """β of the forward step s → t: x_t = (α_t / α_s) x_s + √β z,  β = σ_t² - (α_t σ_s / α_s)²; DDPM's β_i at i/N."""

@@ -15,6 +15,8 @@ from ..specs import require
 from .multistep import Scheme, Update, multistep
 from .walks import Walk
 
+__all__ = ["dpmpp_2m", "dpmpp_2s", "exponential_sde", "shrinkage"]
+
 
 def shrinkage(now: Scales, then: Scales) -> float:
     """e^{-h}: how far the noise-to-signal ratio falls from t to s."""

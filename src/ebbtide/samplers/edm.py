@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..core.paths import Batch, Scales
-from ..errors import InputError
 from ..specs import require
 from .walks import Walk
+
+__all__ = ["edm", "heun_step", "renoise"]
 
 
 def edm(
@@ -26,8 +27,9 @@ def edm(
     Order 2 without churn, two evaluations a step; the last, to σ = 0, and long ones from afar are DDIM's (see
     heun_step).
     """
-    if not churn >= 0 or not churn_min >= 0 or math.isnan(churn_max):
-        raise InputError(f"edm: churn and churn_min must be at least 0; got {churn!r} and {churn_min!r}.")
+    for name, value in {"churn": churn, "churn_min": churn_min, "churn_max": churn_max}.items():
+        if value != math.inf:
+            require(f"edm: {name}", value, 0)
     require("edm: noise", noise, above=0)
     x, steps, path = walk.x, walk.steps, walk.path
     most, gamma = path.along([1.0])[0].ratio, min(churn / len(steps), math.sqrt(2) - 1)

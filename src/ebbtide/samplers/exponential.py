@@ -33,12 +33,13 @@ from ..specs import pick, require
 from .dpm_solver import shrinkage
 from .multistep import Scheme, Update, multistep, orders
 from .ode import MIDPOINT, RALSTON3, RK4
-from .unipc import VARIANTS, unipc_row
+from .unipc import unipc_row
 from .walks import Walk
+
+__all__ = ["CLOCKS", "FORMS", "adams", "exponential"]
 
 FORMS = ("x0", "noise")
 CLOCKS = ("flow", "log_snr", "ratio", "time")
-STARTS = ("ramp", "runge_kutta")
 _FIRST = {2: MIDPOINT, 3: RALSTON3, 4: RK4}
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
@@ -64,14 +65,10 @@ def exponential(
     falls to 1 (see multistep.orders).
     """
     require("exponential: order", order, 1, 4, whole=True)
-    choices = {
-        "form": (form, FORMS),
-        "clock": (clock, CLOCKS),
-        "start": (start, STARTS),
-        "variant": (variant, VARIANTS),
-    }
-    for name, (value, table) in choices.items():
-        pick(table, value, f"exponential: {name}")
+    pick(FORMS, form, "exponential: form")
+    pick(CLOCKS, clock, "exponential: clock")
+    pick(("ramp", "runge_kutta"), start, "exponential: start")
+    pick(("adams", "bh1", "bh2"), variant, "exponential: variant")
     if variant != "adams" and (form, clock) != ("x0", "log_snr"):
         raise InputError(f"exponential: variant {variant} is of form=x0 and clock=log_snr; got {form} and {clock}.")
     scheme = adams(walk.path, walk.grid, order, form, clock, corrector, variant)
@@ -82,13 +79,7 @@ def exponential(
 
 
 def adams(
-    path: Path,
-    grid: Sequence[Scales],
-    order: int,
-    form: str,
-    clock: str,
-    corrector: bool = False,
-    variant: str = "adams",
+    path: Path, grid: Sequence[Scales], order: int, form: str, clock: str, corrector: bool, variant: str = "adams"
 ) -> Scheme:
     """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid."""
     clocks = _clock(path, np.array([c.ratio for c in grid]), clock)

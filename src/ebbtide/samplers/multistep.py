@@ -15,6 +15,8 @@ from ..core.paths import Batch, Scales
 from .ode import EULER, Tableau, stages, step
 from .walks import Walk
 
+__all__ = ["Scheme", "Update", "multistep", "orders"]
+
 
 class Update(NamedTuple):
     """x_s = keep · x_t + Σ_j weights_j D_j + noise · z, D_0 the newest estimate (of x₀, or of the noise)."""

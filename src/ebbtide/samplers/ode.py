@@ -22,6 +22,11 @@ from ..core.targets import Estimate
 from ..specs import pick
 from .walks import Walk
 
+__all__ = [
+    "EULER", "HEUN", "MIDPOINT", "RALSTON3", "RK4", "Stage", "Tableau", "euler", "heun", "midpoint", "rk4",
+    "runge_kutta", "stages", "step",
+]  # fmt: skip
+
 
 class Tableau(NamedTuple):
     """A Butcher tableau: stage i is at t + c_i h, from x + h Σ_j a_ij k_j; the step is x + h Σ_i b_i k_i."""

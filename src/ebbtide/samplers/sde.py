@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..specs import pick, require
 from .walks import Walk
 
+__all__ = ["DIFFUSIONS", "euler_maruyama"]
+
 
 def _own(c: Scales) -> float:
     """2 σ² λ̇ = 2 (σ σ̇ - σ² α̇/α), the forward process's own (Song et al. 2021, Eqs. 9-11); infinite where α = 0."""
@@ -26,12 +28,7 @@ def _variance(c: Scales) -> float:
     return max(2 * c.sigma * c.sigma_dot, 0.0)
 
 
-def _constant(c: Scales) -> float:
-    """1."""
-    return 1.0
-
-
-DIFFUSIONS: dict[str, Callable[[Scales], float]] = {"variance": _variance, "own": _own, "constant": _constant}
+DIFFUSIONS: dict[str, Callable[[Scales], float]] = {"variance": _variance, "own": _own, "constant": lambda c: 1.0}
 
 
 def euler_maruyama(walk: Walk, *, diffusion: str = "variance", scale: float = 1.0) -> Iterator[Tensor]:

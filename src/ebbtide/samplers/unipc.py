@@ -15,7 +15,7 @@ from ..core.paths import Scales
 from .dpm_solver import shrinkage
 from .multistep import Update
 
-VARIANTS = ("adams", "bh1", "bh2")  # the exact integral, or B(h): -h, or e^{-h} - 1
+__all__ = ["unipc_row"]
 
 
 def unipc_row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Update:

@@ -15,6 +15,8 @@ from ..core.targets import Estimate, velocity
 from ..errors import InputError
 from ..specs import options
 
+__all__ = ["Facts", "Sampler", "Stepper", "Walk", "slope"]
+
 
 @dataclass(frozen=True)
 class Walk:

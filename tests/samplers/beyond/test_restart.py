@@ -116,10 +116,10 @@ def test_restart_keeps_the_marginals_and_forgets_errors(name):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"low": 0.0}, r"^restart: needs 0 < low < high < inf; got 0\.0 and 1\.0\.$"),
-        ({"low": 1.0}, r"^restart: needs 0 < low < high < inf; got 1\.0 and 1\.0\.$"),
-        ({"high": math.inf}, r"got 0\.1 and inf\.$"),
-        ({"low": math.nan}, r"got nan and 1\.0\.$"),
+        ({"low": 0.0}, r"^restart: low must be above 0 and finite; got 0\.0\.$"),
+        ({"low": 1.0}, r"^restart: high must be above 1 and finite; got 1\.0\.$"),
+        ({"high": math.inf}, r"^restart: high must be above 0\.1 and finite; got inf\.$"),
+        ({"low": math.nan}, r"^restart: low must be .*; got nan\.$"),
         ({"repeats": -1}, r"^restart: repeats must be at least 0 and at most 1000000; got -1\.$"),
         ({"repeats": 10**7}, r"got 10000000\.$"),
     ],

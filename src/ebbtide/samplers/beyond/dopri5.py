@@ -15,6 +15,8 @@ from ...specs import require
 from ..ode import Tableau
 from ..walks import Walk, slope
 
+__all__ = ["DOPRI5", "dopri5"]
+
 DOPRI5 = Tableau(
     (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
     (

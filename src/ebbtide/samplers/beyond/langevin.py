@@ -10,6 +10,8 @@ from ..ddim import ancestral
 from ..dpm_solver import shrinkage
 from ..walks import Walk
 
+__all__ = ["predictor_corrector"]
+
 
 def predictor_corrector(walk: Walk, *, corrections: int = 1, strength: float = 1.0) -> Iterator[Tensor]:
     """DDPM's step to s, then Langevin steps x ← α_s x̂₀ + σ_s (c ε̂ + √(1 - c²) z) at s, c = e^{-strength · h}.

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from ...errors import InputError
 from ...specs import require
 from ..edm import heun_step, renoise
 from ..walks import Walk
+
+__all__ = ["restart"]
 
 
 def restart(walk: Walk, *, low: float = 0.1, high: float = 1.0, repeats: int = 2) -> Iterator[Tensor]:
@@ -18,8 +19,8 @@ def restart(walk: Walk, *, low: float = 0.1, high: float = 1.0, repeats: int = 2
     Algorithm 1. Steps are EDM's; every pass goes through the grid's own times nearest to `high` and `low`, and only
     the last is yielded.
     """
-    if not 0 < low < high < math.inf:
-        raise InputError(f"restart: needs 0 < low < high < inf; got {low!r} and {high!r}.")
+    require("restart: low", low, above=0)
+    require("restart: high", high, above=low)
     require("restart: repeats", repeats, 0, 10**6, whole=True)
     x, grid = walk.x, walk.grid
     inner = [i for i in range(len(grid)) if grid[i].alpha and grid[i].sigma]
