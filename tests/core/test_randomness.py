@@ -5,6 +5,7 @@ Each statistical assertion has a false-positive rate of at most 1e-8 (6 standard
 
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -92,6 +93,13 @@ def test_no_two_samples_share_a_number():
     """1e6 doubles from 2 × 32 bits: no exact duplicates across ids, steps or seeds (chance 1e-6)."""
     z = torch.cat([numbers(seed, step, n=5000, shape=(2,)).flatten() for seed in range(5) for step in range(-1, 9)])
     assert len(z.unique()) == len(z)
+
+
+@pytest.mark.unchecked
+def test_a_numpy_integer_is_a_seed():
+    x = torch.empty(3, 2)
+    for draws in (Draws.first(3, np.int64(7)), Draws(np.int64(7), torch.arange(3))):
+        assert torch.equal(draws(1, x), Draws.first(3, 7)(1, x))
 
 
 def test_first_counts_from_start():

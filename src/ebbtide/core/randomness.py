@@ -57,6 +57,7 @@ class Draws:
     def __post_init__(self) -> None:
         require("seed", self.seed, 0, _MASK, whole=True)
         expect("ids", self.ids, Tensor)
+        object.__setattr__(self, "seed", int(self.seed))  # NumPy's integers don't mix with words of 64 bits
 
     @classmethod
     def first(cls, n: int, seed: int, start: int = 0, device: torch.device | str = "cpu") -> "Draws":
