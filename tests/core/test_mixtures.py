@@ -50,5 +50,5 @@ def test_there_are_no_other_tables():
     """More steps have a grid, the nodes between those of the largest table, but no weights."""
     nodes = torch.tensor(table_of(20).nodes, dtype=torch.float64)
     torch.testing.assert_close(grid_times("mixtures", 40, Linear())[::2], nodes, rtol=0, atol=1e-12)
-    with pytest.raises(InputError, match=r"there are tables of 1 to 20 steps; got 21\.$"):
+    with pytest.raises(InputError, match=r"^mixtures: steps must be at least 1 and at most 20; got 21\.$"):
         last(walk(OWN, MODES, noise_like(2, 2), grid_times("mixtures", 21, Linear())))

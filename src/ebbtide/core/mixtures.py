@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from ..errors import InputError
+from ..specs import require
 
 __all__ = ["Table", "stored_tables", "table_of"]
 
@@ -30,9 +30,7 @@ def stored_tables() -> dict[int, Table]:
 
 
 def table_of(steps: int) -> Table:
-    """The table for this number of steps; InputError lists those that exist."""
-    if (found := stored_tables().get(steps)) is None:
-        raise InputError(
-            f"mixtures: there are tables of {min(stored_tables())} to {max(stored_tables())} steps; got {steps}."
-        )
-    return found
+    """The table for this number of steps; InputError where there is none."""
+    tables = stored_tables()
+    require("mixtures: steps", steps, min(tables), max(tables), whole=True)
+    return tables[steps]

@@ -192,5 +192,5 @@ def grid_times(grid: str | Sequence[float], steps: int, path: Path) -> GridTimes
         raise InputError(f"A grid is a name, or times such as 1,0.7,0.3,0; got {grid!r}.") from None
     falling = all(t > s for t, s in pairwise(values))
     if len(values) < 2 or values[0] != 1 or values[-1] != 0 or not falling:
-        raise InputError(f"The times of a grid must fall from 1 to 0; got {str(grid)[:80]}.")
+        raise InputError(f"The times of a grid must fall from 1 to 0; got {' '.join(str(grid).split())[:80]}.")
     return torch.tensor(values, dtype=torch.float64)
