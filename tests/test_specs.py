@@ -76,12 +76,20 @@ def test_parse_tells_an_integer_from_a_float():
     assert [type(options[key]) for key in "ife"] == [int, float, float]
 
 
-@pytest.mark.parametrize("spec", ["vp:10", "vp:beta_max", "vp:a=1,b", "vp:,,x"])
+@pytest.mark.parametrize("spec", ["vp:10", "vp:a=1,b", "vp:,,x"])
 def test_parse_refuses_what_is_no_option(spec):
     sentence = refusal(parse, spec)
     assert is_one_sentence(sentence)
     assert repr(spec) in sentence
     assert "key=value" in sentence
+
+
+def test_the_name_of_a_function_outside_has_two_parts():
+    assert parse("mine.nets:Net") == ("mine.nets:Net", {})
+    assert parse("mine:Net:width=5,depth=2") == ("mine:Net", {"width": 5, "depth": 2})
+    sentence = refusal(bind, PATHS, "vp:beta_max", "path")
+    assert sentence == "In 'vp:beta_max', 'beta_max' is not an option; write name:key=value,key=value."
+    assert "'mine:Bent' is a function outside ebbtide" in refusal(bind, PATHS, "mine:Bent:bend=2", "path")
 
 
 def test_pick_returns_a_name_of_the_table():

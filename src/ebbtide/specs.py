@@ -2,7 +2,7 @@
 
 `ddpm:betas=scaled_linear,steps=500` is the row "ddpm" of PATHS with two options. Names are looked up in closed
 tables (never resolved as dotted paths), so a config can't make ebbtide run code. Only what a user types on the command
-line may be `module:function`, an `Own`.
+line may be `module:function`: an `Own`, or a row that `add` puts into the table under that name.
 """
 
 import difflib
@@ -12,8 +12,9 @@ import inspect
 import math
 import numbers
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,10 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def words(spec: str) -> tuple[str, dict[str, str]]:
-    """The same with the options as they are written."""
+    """The same with the options as they are written; of "module:function:key=value" the first two are the name."""
     name, _, rest = spec.strip().partition(":")
+    if function := re.match(r"([^\W\d]\w*)(:|$)", rest):
+        name, rest = f"{name}:{function[1]}", rest[function.end() :]
     given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -65,6 +68,14 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> functools.partial[Any]:
     """The table's row with the spec's options bound: bind(PATHS, "vp:beta_max=10", "path")() → VP(beta_max=10)."""
     name, given = parse(spec)
+    module, _, function = name.partition(":")
+    if function and name not in table:
+        if module in table:
+            raise InputError(f"In {spec!r}, {function!r} is not an option; write name:key=value,key=value.")
+        raise InputError(
+            f"{what} {name!r} is a function outside ebbtide, so it runs only if you name it: by --{what} {name}, or in "
+            "Python by adding a row of that name to its table."
+        )
     row = table[pick(table, name, what)]
     allowed = options(row)
     for key, value in given.items():
@@ -109,6 +120,16 @@ def typed(table: Iterable[str], spec: str) -> str | Own:
     """
     name, colon, rest = spec.partition(":")
     return Own(spec.strip()) if colon and "=" not in rest and name.strip() not in table else spec
+
+
+def add(table: MutableMapping[str, Any], spec: str, row: Callable[[Any], Any] = lambda function: function) -> None:
+    """Put the `module:function` that the user typed into a table, under that name; a row's name is left alone.
+
+    It runs that module: never for what a recipe, config or checkpoint holds. row: makes the table's row of it.
+    """
+    name, _ = words(spec)
+    if isinstance(own := typed(table, name), Own):
+        table[name] = row(own.function)
 
 
 def _loaded(name: str, here: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""`module:function` where the user types it: a sampler, a simulator, a metric; never from what a run holds."""
+"""`module:function` where the user types it: rows of a recipe, a sampler, a simulator, a metric; never from a run."""
 
 import json
 from dataclasses import replace
@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 from ebbtide.cli import main
+from ebbtide.errors import InputError
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training import checkpoint
+from ebbtide.training.build import TABLES
 
 MINE = """
 import numpy as np
+import torch
+from dataclasses import dataclass
+from torch import nn
+from ebbtide.core.paths import Linear
 from ebbtide.samplers.ddim import ddim
 
 def walk(walk):
@@ -44,8 +50,39 @@ class World:
     def close(self):
         pass
 
+class Plain(nn.Module):
+    def __init__(self, dim, *, width: int = 8):
+        super().__init__()
+        self.enter, self.time, self.out = nn.Linear(dim, width), nn.Linear(1, width), nn.Linear(width, dim)
+
+    def forward(self, x, t):
+        return self.out((self.enter(x) + self.time(t[:, None])).tanh())
+
+@dataclass(frozen=True)
+class Bent(Linear):
+    bend: float = 0.0
+
+def late(c, *, power: float = 1.0):
+    return c.alpha**power
+
+def middle(u, path):
+    return 0.25 + u / 2
+
+def turned(x0, x1, labels=None):
+    return x1.flip(0)
+
+def difference(c):
+    return c.alpha_dot, c.sigma_dot
+
+def nothing(*sizes):
+    return None
+
 number = 3
 """
+ROWS = {  # by field of the recipe
+    "network": "own_of_mine:Plain:width=5", "path": "own_of_mine:Bent:bend=0.5", "target": "own_of_mine:difference",
+    "times": "own_of_mine:middle", "weight": "own_of_mine:late", "coupling": "own_of_mine:turned",
+}  # fmt: skip
 FIELDS = {"sampler": "own_of_mine:walk", "simulator": "own_of_mine:World"}
 
 
@@ -54,6 +91,15 @@ def module(ebbtide, tmp_path, monkeypatch):
     """In the working directory."""
     monkeypatch.delitem(__import__("sys").modules, "own_of_mine", raising=False)
     (tmp_path / "own_of_mine.py").write_text(MINE)
+    yield
+    forget()
+
+
+def forget():
+    """The tables as in a new process: our own rows alone."""
+    for table, _ in TABLES.values():
+        for name in [name for name in table if name.startswith("own_of_mine")]:
+            del table[name]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +174,86 @@ def test_a_run_that_names_one_runs_nothing(flow, policy, ebbtide, tmp_path, fiel
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_recipe_on_the_command_line_names_rows_alone(ebbtide, tmp_path):
+def test_a_run_s_own_sampler_is_named_when_it_samples(ebbtide, tmp_path):
     code, _, err = ebbtide("train", "flow", "--sampler", "own_of_mine:walk", "--steps", 1, "--points", 50, "--out", "r")
     assert (code, err.count("\n")) == (2, 1)
     assert "own_of_mine" in err
+
+
+def options(*fields):
+    """--network own_of_mine:Plain …, without options, which the run holds."""
+    return [word for field in fields for word in (f"--{field}", ":".join(ROWS[field].split(":")[:2]))]
+
+
+def test_a_run_of_rows_of_one_s_own(ebbtide, tmp_path):
+    small = ["--steps", 4, "--points", 60, "--batch", 8, "--snapshots", 0, "--no-fit", "--quiet", "--out", "mine"]
+    rows = [word for field, spec in ROWS.items() for word in (f"--{field}", spec)]
+    assert ebbtide("train", "flow", *rows, *small)[0] == 0
+    config = json.loads((tmp_path / "mine/checkpoints/last/config.json").read_text())["recipe"]
+    assert {field: config[field] for field in ROWS} == ROWS
+    built, every = options("network", "path", "target"), options(*ROWS)
+    for words in (
+        ("sample", "mine", "--n", 5, *built),
+        ("evaluate", "mine", "--n", 40, "--steps", 2, *built),
+        ("tune", "mine", "--evaluations", 1, "--n", 8, "--reference", 10, "--depth", "grids", *built),
+        ("plot", "mine", *built),
+        ("export", "mine", "--out", "theirs", *built),
+        ("sample", "theirs", "--n", 5, "--no-picture", "--out", "x.npy", *built),
+        ("resume", "mine", *every),
+    ):
+        forget()
+        code, _, err = ebbtide(*words)
+        assert code == 0, (words[0], err)
+    forget()
+    (tmp_path / "own_of_mine.py").write_text("open('ran', 'w')\n" + MINE)
+    __import__("sys").modules.pop("own_of_mine")
+    for words in (("sample", "mine"), ("evaluate", "theirs"), ("resume", "mine"), ("export", "mine", "--out", "no")):
+        code, _, err = ebbtide(*words)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "is a function outside ebbtide, so it runs only if you name it: by --" in err
+    with pytest.raises(InputError, match="in Python by adding a row of that name to its table"):
+        from_pretrained("mine")
+    assert not (tmp_path / "ran").exists()
+    code, _, err = ebbtide("sample", "mine", *options("path", "target"), "--network", "own_of_mine:Other")
+    assert (code, err.count("\n")) == (2, 1)
+    for field in ("network", "path", "target"):  # as `--network` does, in Python
+        table, row = TABLES[field]
+        module = __import__("own_of_mine")
+        table[":".join(ROWS[field].split(":")[:2])] = row(getattr(module, ROWS[field].split(":")[1]))
+    assert from_pretrained("mine").sample(3).shape == (3, 2)
+
+
+def test_a_likelihood_on_a_path_of_one_s_own(ebbtide):
+    path = ["--path", "own_of_mine:Bent"]
+    few = ["--points", 60, "--steps", 1, "--batch", 8, "--snapshots", 0, "--no-fit", "--quiet", "--out", "mine"]
+    assert ebbtide("train", "flow", "--network", "mlp:width=8,depth=2", *path, *few)[0] == 0
+    forget()
+    assert ebbtide("likelihood", "mine", "--n", 4, "--steps", 4, "--no-picture", *path)[0] == 0
+
+
+def test_what_a_run_was_not_made_of_is_refused(flow, ebbtide):
+    code, _, err = ebbtide("sample", flow, "--network", "own_of_mine:Plain")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"own_of_mine:Plain is not the network that {flow} was trained with, which is mlp:width=8,depth=2." in err
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--network", "network 'own_of_mine:nothing' must make a torch.nn.Module; got NoneType."),
+        ("--path", "path 'own_of_mine:nothing' must make an ebbtide.Path; got NoneType."),
+    ],
+)
+def test_what_makes_no_row_is_one_sentence(ebbtide, option, sentence):
+    code, _, err = ebbtide("train", "flow", option, "own_of_mine:nothing", "--points", 50, "--steps", 1, "--quiet")
+    assert (code, err) == (2, f"ebbtide: {sentence}\n")
+
+
+def test_paths_and_a_network_of_one_s_own_are_certified_shown_and_compared(ebbtide):
+    assert ebbtide("certify", "euler", "--path", "own_of_mine:Bent")[0] == 0
+    forget()
+    assert ebbtide("show", "path", "--path", "own_of_mine:Bent", "--out", "shown")[0] == 0
+    forget()
+    few = ["--steps", 2, "--points", 100, "--batch", 8, "--n", 100, "--quiet", "--out", "both"]
+    code, _, err = ebbtide("compare", "--network", "own_of_mine:Plain", *few)
+    assert code == 0, err

@@ -137,7 +137,7 @@ def test_the_oracles_starts_follow_the_seed(ebbtide, monkeypatch):
 
 def test_a_run_has_a_path_of_its_own(ebbtide, run):
     code, _, err = ebbtide("tune", run, "--path", "ve")
-    assert (code, err) == (2, f"ebbtide: --path is for the oracle; {run} already has a path.\n")
+    assert (code, err) == (2, f"ebbtide: ve is not the path that {run} was trained with, which is linear.\n")
 
 
 def test_tuning_again_keeps_what_was_tuned_for_other_numbers(ebbtide, few, run):

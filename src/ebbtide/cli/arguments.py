@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from ..errors import InputError, printable
+from ..specs import words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,8 +56,20 @@ def hint(text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Base weights of a run's network: opened because the user names them, here or when training."""
+class Rows:
+    """Functions of the user's own that a run is made of: they run because the user names them again."""
+
+    network: Annotated[str, hint("the run's")] = ""
+    """The run's network, if it is a function of your own; as module:function."""
+    path: Annotated[str, hint("the run's")] = ""
+    """The run's path, if it is a function of your own; as module:function."""
+    target: Annotated[str, hint("the run's")] = ""
+    """The run's target, if it is a function of your own; as module:function."""
+
+
+@dataclass(frozen=True)
+class Weights(Rows):
+    """Base weights of a run's network too: opened because the user names them, here or when training."""
 
     weights: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The folder or hub repository that the network was built on; needed if trained elsewhere."""
@@ -75,10 +88,16 @@ class Named(Weights):
 
 
 def opened(run: str | Path, **named: str) -> "Trained":
-    """A run with the data that the user named for it; InputError if it was trained on other data."""
+    """A run with what the user named for it; InputError if it was trained on other data, or made of other rows."""
     from ..kinds.runs import from_pretrained
+    from ..training.build import add_own
 
+    rows = {one.name: named.pop(one.name) for one in fields(Rows) if one.name in named}
+    add_own(rows)
     trained = from_pretrained(run, **{field: name for field, name in named.items() if name})
+    for field, name in rows.items():
+        if name and words(name)[0] != words(its := getattr(trained.recipe, field))[0]:
+            raise InputError(f"{name} is not the {field} that {run} was trained with, which is {its}.")
     if named.get("data"):
         from ..kinds import kind_of
         from ..training.run import same_data

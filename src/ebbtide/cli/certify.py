@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ..errors import CertificationError, InputError, printable
-from ..specs import pick
+from ..specs import add, pick
 from .arguments import Flag, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Certify:
     samplers: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("every sampler")] = ()
     """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function."""
     path: Annotated[tuple[str, ...], hint("all")] = ()
-    """On these paths only: rows of `ebbtide list paths`."""
+    """On these paths only: rows of `ebbtide list paths`, or your own as module:function."""
     order: int = 0
     """The order that your own function promises; 0 skips this check."""
     stochastic: Flag = False
@@ -55,6 +55,8 @@ def run(argv: Sequence[str]) -> None:
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
     if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
         raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
+    for path in args.path:
+        add(PATHS, path)
     paths, failed = [pick(PATHS, path, "--path") for path in args.path] or list(PATHS), 0
     results: dict[str, list[Check]] = {}
     print(_HEAD)

@@ -123,7 +123,9 @@ def run(argv: Sequence[str]) -> None:
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
     from ..kinds.compare import compare, figures, resumable, save_metrics, summary
     from ..plots.report import write_report
+    from ..training.build import add_own
 
+    add_own({"network": recipe.network})
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
     comparison = compare(
         recipe, out, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,

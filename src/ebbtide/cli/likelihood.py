@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -11,7 +11,7 @@ import tyro
 
 from ..errors import InputError
 from ..recipes import PointRecipe
-from .arguments import MOST, hint, parse, tell, threads, within
+from .arguments import MOST, Rows, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ class Likelihood:
 
     run: tyro.conf.Positional[str]
     """Folder of the run, or user/name on the hub."""
+    rows: tyro.conf.OmitArgPrefixes[Rows] = field(default_factory=Rows)
     data: Annotated[str, hint("fresh points of the run's own set")] = ""
     """A point set or file to measure; of the run's training file, the held-out rows."""
     n: int = 1000
@@ -66,9 +67,8 @@ def run(argv: Sequence[str]) -> None:
 
     from ..data import DATASETS, Standardise
     from ..kinds.points.data import point_set
-    from ..kinds.runs import from_pretrained
 
-    trained = from_pretrained(args.run)
+    trained = opened(args.run, **vars(args.rows))
     if trained.observation is not None:
         raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
     if not isinstance(trained.recipe, PointRecipe):

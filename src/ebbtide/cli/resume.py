@@ -3,12 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import parse
+from .arguments import Rows, hint, parse
 from .train import Running, train
+
+
+@dataclass(frozen=True)
+class Training(Rows):
+    """Functions of the user's own that only training needs too."""
+
+    times: Annotated[str, hint("the run's")] = ""
+    """The run's law of training times, if it is a function of your own; as module:function."""
+    weight: Annotated[str, hint("the run's")] = ""
+    """The run's loss weight, if it is a function of your own; as module:function."""
+    coupling: Annotated[str, hint("the run's")] = ""
+    """The run's coupling, if it is a function of your own; as module:function."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,7 @@ class Resume:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
+    rows: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
 
 
@@ -30,7 +44,9 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Resume, argv, "resume")
     if not (args.run / "checkpoints").is_dir():
         raise InputError(f"{args.run} is not the folder of a run.")
+    from ..training.build import add_own
     from ..training.run import recipe_of, stored
 
-    args = parse(Resume, argv, "resume", Resume(args.run, Running(**stored(args.run))))
+    args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(args.run))))
+    add_own(vars(args.rows))
     train(recipe_of(args.run), args.run, args.running, resume=True)

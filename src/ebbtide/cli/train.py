@@ -90,11 +90,14 @@ def run(argv: Sequence[str]) -> None:
     name = pick(RECIPES, argv[0], "recipe")
     args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:])))
     out = Path(args.out or f"runs/{name}-{Path(args.recipe.data).stem}")
+    from ..training.build import add_own
+
     if args.resume:
         from ..training.run import stored
 
         begun = Running(**stored(out))
         args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=begun))
+    add_own(vars(args.recipe))
     train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
 
 

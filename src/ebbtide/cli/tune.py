@@ -3,18 +3,26 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, given, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Rows, given, hint, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
     from ..core.denoiser import DenoiserLike
     from ..exact.tuned import Tuned
+
+
+@dataclass(frozen=True)
+class Searched(Rows):
+    """The same of a run; of the oracle its path."""
+
+    path: Annotated[str, hint("linear, or the run's")] = ""
+    """The oracle's path; of a run only its own, as module:function, if it is a function of yours."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class Tune:
     """Number of starts; half are for fitting, a quarter for selection, a quarter for judging."""
     seed: int = 0
     """Seed of the starts."""
-    path: str = "linear"
-    """The oracle's path; a row of `ebbtide list paths`."""
+    rows: tyro.conf.OmitArgPrefixes[Searched] = field(default_factory=Searched)
     source: Annotated[str, hint("the run's, if you trained it here")] = ""
     """The file from which the run starts; needed if it was trained elsewhere."""
     reference: int = 400
@@ -58,26 +65,25 @@ def run(argv: Sequence[str]) -> None:
     from ..core.randomness import Draws
     from ..exact.tune import tune
     from ..exact.tuned import TUNED, write_tuned
-    from ..specs import bind
+    from ..specs import add, bind
 
     trained, cond, rivals = None, {}, []
     denoiser: DenoiserLike
     if args.run == "oracle" and not Path("oracle").is_dir():
         from ..exact.certify import modes
 
-        if said := given(args, "source"):
-            raise InputError(f"{said[0]} is for runs; the oracle starts from noise.")
+        if said := [*given(args, "source"), *given(args.rows, "network", "target")]:
+            raise InputError(f"{said[0]} is for runs; the oracle is no network, and starts from noise.")
         torch.set_num_threads(args.threads or 1)
-        denoiser = modes(bind(PATHS, args.path, "path")())
+        add(PATHS, spec := args.rows.path or "linear")
+        denoiser = modes(bind(PATHS, spec, "path")())
         start = denoiser.path.prior(Draws.first(args.n, args.seed)(-1, torch.empty(args.n, 2, dtype=torch.float64)))
     else:
         if not Path(args.run).is_dir():
             raise InputError(f"{args.run} is not a folder, and the winner is stored in the run's own.")
         if not (Path(args.run) / "checkpoints").is_dir():
             raise InputError(f"{args.run} is no run; tune the run that it came from, and export it again.")
-        if said := given(args, "path"):
-            raise InputError(f"{said[0]} is for the oracle; {args.run} already has a path.")
-        trained = opened(args.run, source=args.source)
+        trained = opened(args.run, source=args.source, **vars(args.rows))
         if trained.observation is not None:
             raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
         threads(args.threads, trained.denoiser)

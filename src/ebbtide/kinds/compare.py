@@ -22,7 +22,7 @@ from ..memory import room
 from ..plots.study import Comparison, Method, Sampling
 from ..recipes import RECIPES, Recipe
 from ..signals import Interrupted
-from ..specs import require
+from ..specs import require, words
 from ..training.processes import cores, in_processes
 from ..training.run import clear
 from ..training.trained import Trained
@@ -50,8 +50,8 @@ def compare(
     """Train DDPM and flow matching with a recipe's data, network and steps; sample and measure both; see METHODS.
 
     The two run in two processes where there are two cores (a script that calls this then needs
-    `if __name__ == "__main__":`, as ever with processes). Each is an ordinary run in its own folder, so an
-    interrupted comparison continues with resume=True.
+    `if __name__ == "__main__":`, as ever with processes), unless the network is a `module:function`. Each is an
+    ordinary run in its own folder, so an interrupted comparison continues with resume=True.
     """
     out = Path(out)
     require("n", n, 1, whole=True)
@@ -84,7 +84,8 @@ def compare(
             with locked(folder):
                 clear(folder)
     with resumable(out, command):
-        studies = in_processes(_study, jobs) if workers > 1 and cores() > 1 else [_study(*job) for job in jobs]
+        apart = workers > 1 and cores() > 1 and ":" not in words(recipe.network)[0]  # a user's own is a row only here
+        studies = in_processes(_study, jobs) if apart else [_study(*job) for job in jobs]
         return _assemble(recipe, studies, n, command)
 
 

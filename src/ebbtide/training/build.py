@@ -1,25 +1,48 @@
 """The untrained denoiser that a recipe describes."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..core.couplings import COUPLINGS
 from ..core.denoiser import Denoiser
-from ..core.paths import PATHS
-from ..core.times import GRIDS
+from ..core.paths import PATHS, Path
+from ..core.targets import TARGETS, Target
+from ..core.times import GRIDS, TIMES
 from ..data import Observation
 from ..errors import InputError
+from ..losses.denoise import WEIGHTS
 from ..networks import NETWORKS
 from ..networks.outline import Outline
 from ..recipes import Recipe
 from ..samplers import SAMPLERS
-from ..specs import bind
+from ..specs import add, bind
 
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
+
+# The tables of a recipe's fields that take a function of the user's own, and what makes a row of it where that is more.
+TABLES: dict[str, tuple[dict[str, Any], Callable[..., Any]]] = {
+    "path": (PATHS, lambda row: row),
+    "target": (TARGETS, Target),
+    "times": (TIMES, lambda row: row),
+    "weight": (WEIGHTS, lambda row: row),
+    "coupling": (COUPLINGS, lambda row: row),
+    "network": (NETWORKS, lambda row: row),
+}
+
+
+def add_own(named: Mapping[str, str]) -> None:
+    """Add the user's own functions to TABLES; named: module:function by field of the recipe, other fields ignored.
+
+    It runs their modules: never for what a recipe that was loaded holds.
+    """
+    for field, (table, row) in TABLES.items():
+        if name := named.get(field):
+            add(table, name, row)
 
 
 def build_denoiser(
@@ -30,6 +53,8 @@ def build_denoiser(
     outline: without weights, as `build_network`.
     """
     path = bind(PATHS, recipe.path, "path")()
+    if not isinstance(path, Path):
+        raise InputError(f"path {recipe.path!r} must make an ebbtide.Path; got {type(path).__name__}.")
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
     network = build_network(recipe, shape, classes, observation, outline=outline)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
@@ -66,8 +91,10 @@ def build_network(
     with torch.random.fork_rng(devices=[]), Outline() if outline else nullcontext():
         torch.manual_seed(recipe.seed)
         try:
-            network: nn.Module = row(*sizes, **told)
+            network = row(*sizes, **told)
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network {recipe.network!r} must make a torch.nn.Module; got {type(network).__name__}.")
     return network

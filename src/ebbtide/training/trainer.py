@@ -91,7 +91,7 @@ class Trainer:
         self._loss = accelerator.prepare_model(_Loss(self.denoiser, recipe), False, evaluation_mode=True)
         self._drops = any(_draws(part) for part in self.denoiser.modules())
         self._law = bind(TIMES, recipe.times, "times")
-        self._couple = COUPLINGS[pick(COUPLINGS, recipe.coupling, "coupling")]
+        self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
         # A third noise is needed where both ends of a path are given (see Path.between).
         self._coupled = recipe.coupling != "independent" or data.x1 is not None
         if self._coupled and not denoiser.predicts_velocity:
