@@ -25,7 +25,7 @@ class Certify:
     samplers: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("every sampler")] = ()
     """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function."""
     path: Annotated[tuple[str, ...], hint("all")] = ()
-    """On these paths only: rows of `ebbtide list paths`, or your own as module:function."""
+    """On these paths only; rows of `ebbtide list paths`, or your own as module:function."""
     order: int = 0
     """The order that your own function promises; 0 skips this check."""
     stochastic: Flag = False

@@ -4,12 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from ..errors import InputError
 from ..signals import Interrupted
+from ..specs import pick, require
 from .arguments import MOST, Flag, hint, parse, tell, within
 
 
@@ -17,8 +18,8 @@ from .arguments import MOST, Flag, hint, parse, tell, within
 class Demos:
     """Run a script that solves a task, with objects in random positions, and record observations and actions."""
 
-    task: tyro.conf.Positional[Literal["aloha-transfer", "aloha-insertion"]]
-    """Task to demonstrate; two arms hand over a cube, or insert a peg."""
+    task: tyro.conf.Positional[str]
+    """Task to demonstrate; a row of `ebbtide list demonstrations`, such as aloha-transfer."""
     episodes: int = 50
     """Number of demonstrations; failed attempts are not kept."""
     out: Annotated[str, hint("TASK.npz")] = ""
@@ -35,14 +36,16 @@ class Demos:
     """No progress bar."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.noise <= 1:
-            raise InputError(f"--noise must be at least 0 and at most 1; got {self.noise}.")
+        require("--noise", self.noise, 0, 1)
         within(self, episodes=(1, 10**6), seed=(0, MOST), workers=(1, 1024))
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse, demonstrate, write."""
     args = parse(Demos, argv, "demos")
+    from ..robots.demonstrations import SCRIPTS, collect
+
+    pick(SCRIPTS, args.task, "TASK")
     out = Path(args.out or f"{args.task}.npz")
     if out.suffix != ".npz":
         raise InputError(f"--out must be a .npz file; got {args.out!r}.")
@@ -53,7 +56,6 @@ def run(argv: Sequence[str]) -> None:
     import numpy as np
 
     from ..files import storage, write_file
-    from ..robots.demonstrations import collect
 
     with storage(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from .arguments import parse
 
 Kind = Literal[
     "all", "recipes", "data", "paths", "targets", "weights", "times", "grids", "couplings", "networks", "samplers",
-    "simulators", "metrics",
+    "simulators", "demonstrations", "metrics",
 ]  # fmt: skip
 
 
@@ -25,7 +25,7 @@ class List:
 
     kind: tyro.conf.Positional[Kind] = "all"
     """Table to list; recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators,
-    metrics, or all."""
+    demonstrations, metrics, or all."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -52,6 +52,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
     from ..metrics import IMAGE_METRICS, METRICS
     from ..networks import NETWORKS
     from ..recipes import RECIPES
+    from ..robots.demonstrations import SCRIPTS
     from ..robots.simulators import SIMULATORS
     from ..samplers import SAMPLERS
 
@@ -65,6 +66,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
         "couplings": COUPLINGS,
         "networks": NETWORKS,
         "samplers": SAMPLERS,
+        "demonstrations": SCRIPTS,
     }
     rows = {title: {name: _about(name, row) for name, row in table.items()} for title, table in described.items()}
     rows["data"] = {name: [points.about] for name, points in DATASETS.items()}

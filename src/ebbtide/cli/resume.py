@@ -17,7 +17,7 @@ class Training(Rows):
     """Functions of the user's own that only training needs too."""
 
     times: Annotated[str, hint("the run's")] = ""
-    """The run's law of training times, if it is a function of your own; as module:function."""
+    """The run's training times, if they are a function of your own; as module:function."""
     weight: Annotated[str, hint("the run's")] = ""
     """The run's loss weight, if it is a function of your own; as module:function."""
     coupling: Annotated[str, hint("the run's")] = ""
