@@ -137,7 +137,9 @@ def _loaded(name: str, here: str) -> Callable[..., Any]:
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's module raises
         why = "its module exits" if isinstance(error, SystemExit) else error
         raise InputError(f"{name} can't be loaded: {why}.") from error
     finally:

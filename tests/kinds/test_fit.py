@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import ebbtide
+from ebbtide.cli import main
 from ebbtide.data import save_points
 from ebbtide.errors import InputError
 from ebbtide.recipes import flow, flow_images, flow_policy
@@ -87,6 +89,8 @@ def test_a_name_and_a_named_set_will_do():
         ([[1.0], [1.0, 2.0]], None, r"X can't be made an array"),
         (TABLE * np.nan, None, "nan is not a finite float32 number"),
         (TABLE, "kind", "y names a column, which only a data frame has"),
+        (TABLE, 1, "y names a column, which only a data frame has; got y=1 for ndarray"),
+        (None, None, "data must not be None; leave it out for the recipe's own"),
         (TABLE, KINDS[:-1], r"a label for each of 240 rows; got shape \(239,\)"),
         (TABLE, TABLE[:, 0], "is not a label"),
         (TABLE, np.arange(240), "different labels in 240 rows"),
@@ -119,7 +123,7 @@ def test_what_is_no_recipe_is_one_sentence(recipe, words):
 
 
 def test_labels_beside_a_file_are_a_columns_name(tmp_path):
-    for data in (tmp_path / "table.csv", None):
+    for data in (tmp_path / "table.csv", ...):
         with pytest.raises(InputError, match="y names a column of a file; got ndarray"):
             ebbtide.fit(FEW, data, y=KINDS)
 
@@ -172,3 +176,115 @@ def test_images_have_one_three_or_four_channels():
 def test_a_card_of_data_in_memory_names_no_file():
     card = ebbtide.fit(FEW, TABLE, **QUICK).export("me/table")["README.md"].decode()
     assert "A generative model of data in memory" in card
+
+
+def test_columns_may_be_numbered():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TABLE).assign(**{"3": KINDS}).rename(columns={"3": 3})
+    trained = ebbtide.fit(FEW, frame, y=3, **QUICK)
+    assert (trained.columns, trained.classes) == (("0", "1", "2"), ("down", "up"))
+    assert ebbtide.fit(FEW, TABLE, y=KINDS.tolist(), **QUICK).classes == ("down", "up")
+
+
+@pytest.fixture(scope="module")
+def remembered(tmp_path_factory):
+    """Runs on data in memory, without labels, with names and with numbers, and files of the same rows."""
+    folder = tmp_path_factory.mktemp("remembered")
+    numbers = (KINDS == "up").astype(int)
+    for name, y in {"plain": None, "names": KINDS, "numbers": numbers}.items():
+        ebbtide.fit(FEW, TABLE, y=y, out=folder / name, snapshots=0, checkpoints=2, **QUICK)
+    for name, labels in {"plain": None, "names": KINDS.tolist(), "numbers": [str(k) for k in numbers]}.items():
+        save_points(folder / f"{name}.csv", torch.from_numpy(TABLE), ("a", "b", "c"), labels)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["plain", "names", "numbers"])
+def test_a_run_on_data_in_memory_is_measured_and_resumed_on_a_file_of_it(remembered, name, capsys):
+    run, file = str(remembered / name), str(remembered / f"{name}.csv")
+    assert main(["evaluate", run, "--data", file, "--n", "50", "--steps", "2"]) == 0
+    step = max((remembered / name / "checkpoints").glob("step-*"))
+    before = (step / "model.safetensors").read_bytes()
+    shutil.rmtree(step)
+    assert main(["resume", run, "--data", file, "--quiet"]) == 0
+    assert (step / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["evaluate", "plain"], "This run was trained on data in memory; give a file with the same rows: --data FILE"),
+        (["resume", "plain"], "This run was trained on data in memory; give a file with the same rows: --data FILE"),
+        (["likelihood", "plain"], "This run was trained on data in memory; give a file with the same rows"),
+        (
+            ["evaluate", "numbers", "--data", "names.csv"],
+            "must be those of the run, '0', '1'; got 'down', 'up'.",
+        ),
+        (["resume", "names", "--data", "plain.csv"], "with one column more for its labels"),
+        (["evaluate", "plain", "--data", "numbers.csv"], "is not the data that this run was trained on"),
+    ],
+)
+def test_data_in_memory_is_not_called_a_file(remembered, words, sentence, monkeypatch, capsys):
+    monkeypatch.chdir(remembered)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert (error.count("\n"), "memory.npy" in error) == (1, False)
+
+
+def test_the_label_of_a_file_of_data_in_memory_is_named_in_python(remembered):
+    named = {"data": str(remembered / "names.csv"), "label": "label"}
+    assert ebbtide.from_pretrained(remembered / "names", **named).reading().label == "label"
+    with pytest.raises(InputError, match="label can't be named"):
+        ebbtide.from_pretrained(remembered / "plain", label="label")
+
+
+@pytest.mark.unchecked
+def test_a_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in ("", 3):
+        with pytest.raises(InputError, match=f"out must name a folder; got {out!r}"):
+            ebbtide.fit(FEW, TABLE, out=out, **QUICK)
+        with pytest.raises(InputError, match=f"out must name a folder; got {out!r}"):
+            ebbtide.compare(FEW, out)
+        with pytest.raises(InputError, match=f"where must name a folder; got {out!r}"):
+            ebbtide.from_pretrained(out)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n": 10**12}, "n 1000000000000 would take about .* GiB of memory"),
+        ({"n": "5"}, "n must be a whole number, at least 1; got '5'"),
+        ({"first": 0.5}, "first must be a whole number, at least 0; got 0.5"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"guidance": "strong"}, "guidance must be a number, finite; got 'strong'"),
+        ({"guidance": float("nan"), "label": 0}, "guidance must be finite; got nan"),
+        ({"interval": 0.5}, r"interval must be two times, \(low, high\); got 0.5"),
+        ({"interval": (0.5,)}, r"interval must be two times, \(low, high\); got \(0.5,\)"),
+        ({"ids": [1, 2]}, r"ids must be 4 whole numbers, one for each sample; got \[1, 2\]"),
+        ({"ids": torch.zeros(4)}, "ids must be 4 whole numbers"),
+        ({"ids": ["a"] * 4}, "ids must be 4 whole numbers"),
+        ({"bound": "tight"}, "bound must be a number, at least 0 and finite; got 'tight'"),
+        ({"sampler": 3}, "sampler must be the name of one, or a function; got 3"),
+        ({"grid": 3}, "grid must be the name of one, or falling times; got 3"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+    ],
+)
+def test_options_of_sampling_are_checked(remembered, options, words):
+    with pytest.raises(InputError, match=words):
+        ebbtide.from_pretrained(remembered / "names").sample(**{"n": 4} | options)
+
+
+def test_samples_by_number_are_those_of_any_set(remembered):
+    trained = ebbtide.from_pretrained(remembered / "plain")
+    chosen = torch.tensor([2500, 3, 7])
+    assert torch.equal(trained.sample(3, ids=chosen), trained.sample(2501)[chosen])
+    many = torch.arange(3000).flip(0)
+    assert torch.equal(trained.sample(3000, ids=many), trained.sample(3000).flip(0))
+
+
+def test_help_lists_the_fields_of_a_recipe():
+    assert "steps=2800" in ebbtide.flow.__doc__
+    assert "horizon=" in flow_policy.__doc__

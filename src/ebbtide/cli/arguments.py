@@ -89,7 +89,7 @@ class Named(Weights):
 
 def opened(run: str | Path, **named: str) -> "Trained":
     """A run with what the user named for it; InputError if it was trained on other data, or made of other rows."""
-    from ..kinds.runs import from_pretrained
+    from ..kinds.runs import from_pretrained, on_its_data
     from ..training.build import add_own
 
     rows = {one.name: named.pop(one.name) for one in fields(Rows) if one.name in named}
@@ -98,13 +98,7 @@ def opened(run: str | Path, **named: str) -> "Trained":
     for field, name in rows.items():
         if name and words(name)[0] != words(its := getattr(trained.recipe, field))[0]:
             raise InputError(f"{name} is not the {field} that {run} was trained with, which is {its}.")
-    if named.get("data"):
-        from ..kinds import kind_of
-        from ..training.run import same_data
-
-        if not same_data(trained, kind_of(trained.recipe).prepare(trained.reading())):
-            raise InputError(f"{named['data']} is not the data that {run} was trained on.")
-    return trained
+    return on_its_data(trained, data) if (data := named.get("data")) else trained
 
 
 def tell(*what: object, file: Any = None) -> None:

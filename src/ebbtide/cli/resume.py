@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import InputError
+from ..recipes import Recipe
 from .arguments import Rows, hint, parse
 from .train import Running, train
+
+if TYPE_CHECKING:
+    from ..data.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Resume:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
+    data: Annotated[str, hint("the run's")] = ""
+    """A file that holds the data in memory on which the run was trained; needed for such a run alone."""
     rows: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
 
@@ -49,4 +55,20 @@ def run(argv: Sequence[str]) -> None:
 
     args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(args.run))))
     add_own(vars(args.rows))
-    train(recipe_of(args.run), args.run, args.running, resume=True)
+    train(recipe := recipe_of(args.run), args.run, args.running, resume=True, given=_given(recipe, args))
+
+
+def _given(recipe: Recipe, args: Resume) -> "Prepared | None":
+    """The file that stands for data in memory, ready to train on; None for a run on a file or set."""
+    from ..kinds import kind_of
+    from ..kinds.runs import from_pretrained, on_its_data
+    from ..training.storage import unnamed
+
+    if not recipe.in_memory:
+        if args.data:
+            raise InputError(f"--data is for runs on data in memory; {args.run} was trained on {recipe.data}.")
+        return None
+    if not args.data:
+        raise InputError(unnamed("data", recipe.data))
+    trained = on_its_data(from_pretrained(args.run, data=args.data), args.data)
+    return kind_of(recipe).prepare(trained.reading())._replace(columns=trained.columns)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,6 +13,9 @@ from ..errors import InputError
 from ..recipes import RECIPES, Recipe, RobotRecipe
 from ..specs import pick
 from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
+
+if TYPE_CHECKING:
+    from ..data.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,16 @@ def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
     return recipe if objective is None or not isinstance(recipe, RobotRecipe) else recipe.with_objective(objective)
 
 
-def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Train in `out` and say where the result is."""
+def train(
+    recipe: Recipe,
+    out: Path,
+    how: Running,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    given: "Prepared | None" = None,
+) -> None:
+    """Train in `out`, on the recipe's data or what is given instead, and say where the result is."""
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
     from ..training.devices import leaving_group
@@ -117,7 +128,7 @@ def train(recipe: Recipe, out: Path, how: Running, *, resume: bool = False, over
         raise InputError(f"{out} holds no run to resume.")
     with leaving_group():
         trained = train_recipe(
-            recipe, out, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
+            recipe, out, given=given, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
             on_nonfinite=how.on_nonfinite, precision=how.precision, compile=how.compile, track=how.track,
             checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, threads=how.threads,
             accumulate=how.accumulate, solvers=how.solvers, progress=not how.quiet,

@@ -18,7 +18,7 @@ def given_points(x: Any, y: Any = None) -> Points:
     x: a NumPy array, a tensor, nested lists, or a data frame, whose columns keep their names. y: a label for each row,
     integers or text; of a data frame also the name of a column. InputError for what is not numbers, or not finite.
     """
-    if isinstance(y, str):
+    if isinstance(y, str | int):
         if not hasattr(x, "columns"):
             raise InputError(f"y names a column, which only a data frame has; got y={y!r} for {type(x).__name__}.")
         if y not in x.columns:

@@ -1,6 +1,7 @@
 """Points in text files, .csv and .tsv: delimiter, header and the label's column are found, and a bad cell is named."""
 
 import csv
+import os
 import re
 from array import array as Buffer
 from collections.abc import Generator, Iterator, Sequence
@@ -17,7 +18,7 @@ from ..memory import room
 from ..specs import listed
 from .table import LARGEST, NUMBER, Points, as_points, narrow, short
 
-__all__ = ["csv_lines", "read_text"]
+__all__ = ["column_names", "csv_lines", "read_text"]
 
 # Bytes that these take for a while, besides those of the file: a label, and each byte of a line that is cut into cells.
 _NAME, _CELLS = 100, 64
@@ -68,6 +69,12 @@ def read_text(path: Path, label: str | None) -> Points:
     labels = [found[int(index)] for index in table[:, layout.label]]
     columns = [name for k, name in enumerate(layout.names) if k != layout.label]
     return as_points(path, np.delete(table, layout.label, axis=1), columns, labels)
+
+
+def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The columns of a text file as `label` names them: by their names, without a header by their numbers from 1."""
+    layout = _layout(Path(path), None)
+    return layout.names or tuple(str(k + 1) for k in range(layout.width))
 
 
 def _weigh(path: Path, label: str | None) -> None:

@@ -25,9 +25,10 @@ from ..signals import Interrupted
 from ..specs import require, words
 from ..training.processes import cores, in_processes
 from ..training.run import clear
+from ..training.storage import folder_name
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of
-from .runs import rehearsed, train_recipe
+from .runs import a_recipe, rehearsed, train_recipe
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
@@ -37,7 +38,7 @@ METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
 
 def compare(
-    recipe: Recipe,
+    recipe: Recipe | str,
     out: str | Path,
     *,
     n: int = 4_000,
@@ -53,7 +54,7 @@ def compare(
     `if __name__ == "__main__":`, as ever with processes), unless the network is a `module:function`. Each is an
     ordinary run in its own folder, so an interrupted comparison continues with resume=True.
     """
-    out = Path(out)
+    out, recipe = folder_name("out", out), a_recipe(recipe)
     require("n", n, 1, whole=True)
     require("workers", workers, 1, whole=True)
     room(8000 * n, f"n {n}")

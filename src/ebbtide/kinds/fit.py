@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from ..errors import InputError
-from ..recipes import RECIPES, Recipe
+from ..recipes import Recipe
 from ..signals import Interrupted
-from ..specs import pick
 from ..training.trained import Trained
-from .runs import train_recipe
+from .runs import a_recipe, train_recipe
 
 
 class Training(TypedDict, total=False):
@@ -32,7 +31,7 @@ class Training(TypedDict, total=False):
 
 def fit(
     recipe: Recipe | str,
-    data: Any = None,
+    data: Any = ...,
     *,
     y: Any = None,
     out: str | Path | None = None,
@@ -50,18 +49,18 @@ def fit(
 
     Raises InputError for a recipe or data that can't be used, DivergedError where a loss stops being finite.
     """
-    made = RECIPES[pick(RECIPES, recipe, "recipe")]() if isinstance(recipe, str) else recipe
-    if not isinstance(made, Recipe) or not made.kind:
-        raise InputError(f"recipe must be a recipe, such as ebbtide.flow(), or its name; got {repr(recipe)[:60]}.")
+    made = a_recipe(recipe)
     if fields := [name for name in training if name in vars(made)]:
         raise InputError(f"{fields[0]} is a field of the recipe: give it there, as in ebbtide.flow({fields[0]}=…).")
+    if data is None:
+        raise InputError("data must not be None; leave it out for the recipe's own.")
     given = None
-    if data is not None and not isinstance(data, str | os.PathLike):
+    if data is not ... and not isinstance(data, str | os.PathLike):
         given = data, y
     elif y is not None and not isinstance(y, str):
         raise InputError(f"y names a column of a file; got {type(y).__name__}. Give labels beside data in memory.")
     else:
-        named = {} if data is None else {"data": os.fspath(data)}
+        named = {} if data is ... else {"data": os.fspath(data)}
         made = made.having(named | ({} if y is None else {"label": y, "conditional": True}))
     if out is not None:
         try:

@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any
 
 from torch import nn
 
-from ..data.prepared import Data
+from ..data.text import column_names
+from ..data.prepared import Data, Prepared
 from ..errors import InputError
 from ..exact.tuned import TUNED
 from ..files import read_file
-from ..recipes import Recipe
-from ..specs import require
+from ..recipes import IN_MEMORY, RECIPES, Recipe
+from ..specs import listed, pick, require
 from ..training import checkpoint, run
 from ..training.devices import accelerate
 from ..training.rehearsal import in_memory, rehearse
+from ..training.storage import folder_name
 from ..training.trained import Trained
 from ..training.trainer import Trainer
 from . import Kind, kind_of
@@ -29,15 +32,16 @@ def train_recipe(
     recipe: Recipe,
     out: str | Path,
     *,
-    given: tuple[Any, Any] | None = None,
+    given: tuple[Any, Any] | Prepared | None = None,
     started: Callable[[nn.Module], object] = lambda denoiser: None,
     **options: Any,
 ) -> Trained:
     """Train a recipe in the folder `out` and return the result; options as in `training.run.train`.
 
-    given: data in memory and its labels, instead of what the recipe names. started: called with the untrained denoiser
-    once everything has been checked, before anything is written.
+    given: data in memory and its labels, or that data prepared, instead of what the recipe names. started: called with
+    the untrained denoiser once everything has been checked, before anything is written.
     """
+    out = folder_name("out", out)
     for name, least in {"accumulate": 1, "checkpoints": 1, "keep": 1, "snapshots": 0, "threads": 0}.items():
         if name in options:
             require(name, options[name], least, whole=True)
@@ -45,12 +49,22 @@ def train_recipe(
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 
 
-def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | None = None) -> tuple[Trained, Data]:
+def a_recipe(recipe: Any) -> Recipe:
+    """A recipe, or the one of that name; InputError for anything else."""
+    made = RECIPES[pick(RECIPES, recipe, "recipe")]() if isinstance(recipe, str) else recipe
+    if not isinstance(made, Recipe) or not made.kind:
+        raise InputError(f"recipe must be a recipe, such as ebbtide.flow(), or its name; got {repr(recipe)[:60]}.")
+    return made
+
+
+def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | Prepared | None = None) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small."""
     kind = kind_of(recipe)
     if given is None:
         kind.fits(recipe)
         prepared = kind.prepare(recipe)
+    elif isinstance(given, Prepared):
+        prepared = given
     elif kind.given is None:
         raise InputError(f"{recipe.kind} are trained on from files: name one as data.")
     else:
@@ -86,17 +100,43 @@ def from_pretrained(where: str | Path, **named: str) -> Trained:
     """Load a run (its newest undamaged checkpoint), a checkpoint, an exported folder, or a hub repository.
 
     named: data, source, weights or tokenizer: a file, folder or hub set of the user's for the one that the run
-    names there. Nothing else outside of the run is opened, for it may be a stranger's, unless this user
-    had it trained, on this machine (`training/seal.py`).
+    names there; of a run on data in memory a file with the same rows, and label, its column. Nothing else outside of
+    the run is opened, for it may be a stranger's, unless this user had it trained, on this machine
+    (`training/seal.py`).
     """
-    trained = attached(_load(where, named))
-    if idle := named.keys() - trained.recipe.outside().keys():
+    trained = attached(_load(folder_name("where", where), named))
+    label = {"label"} if trained.recipe.data == IN_MEMORY and trained.recipe.conditional else set()
+    if idle := named.keys() - trained.recipe.outside().keys() - label:
         raise InputError(f"{min(idle)} can't be named for {where}, which names none outside of itself.")
     return trained
 
 
-def _load(where: str | Path, named: Mapping[str, str]) -> Trained:
-    folder = Path(where)
+def on_its_data(trained: Trained, data: str) -> Trained:
+    """A run whose user named `data` for the data it was trained on; InputError if that isn't the same.
+
+    Of a run on data in memory the label is the column without which the other columns are that data.
+    """
+    recipe = trained.recipe
+    if recipe.data != IN_MEMORY or not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv"):
+        if run.same_data(trained, kind_of(recipe).prepare(trained.reading())):
+            return trained
+        raise InputError(f"{data} is not the data that this run was trained on.")
+    others: dict[str, tuple[str, ...]] = {}
+    for column in column_names(data):
+        named = replace(trained, named={**trained.named, "label": column})
+        with suppress(InputError):  # with one column as labels, another may not be numbers
+            prepared = kind_of(recipe).prepare(named.reading())
+            if run.same_data(named, prepared):
+                return named
+            if run.same_data(replace(named, classes=prepared.classes), prepared):
+                others[column] = prepared.classes
+    for column, classes in others.items():
+        its, got = listed(trained.classes), listed(classes)
+        raise InputError(f"{data}, column {column!r}: the labels must be those of the run, {its}; got {got}.")
+    raise InputError(f"{data} is not the data that this run was trained on, with one column more for its labels.")
+
+
+def _load(folder: Path, named: Mapping[str, str]) -> Trained:
     if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
         found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=4))
         if found is None:
@@ -105,8 +145,8 @@ def _load(where: str | Path, named: Mapping[str, str]) -> Trained:
         return trained.with_tuned(read_file(tuned), str(tuned)) if tuned.exists() else trained
     if os.path.isdir(folder):
         return Trained.from_files(checkpoint.read_folder(folder), str(folder), named)
-    if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(where), re.ASCII):
-        raise InputError(f"{where} is neither a run folder nor the name of a hub repository (user/name).")
+    if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder), re.ASCII):
+        raise InputError(f"{folder} is neither a run folder nor the name of a hub repository (user/name).")
     from ..interop.hub import download
 
-    return Trained.from_files(checkpoint.read_folder(download(str(where))), str(where), named)
+    return Trained.from_files(checkpoint.read_folder(download(str(folder))), str(folder), named)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from .citations import PAPERS, cited
 from .images import ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
-from .recipe import OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
+from .recipe import IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
 from .robots import (
     diffusion_policy_pusht,
     flow_policy,
@@ -38,7 +38,12 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "pi0-aloha-insertion": pi0_aloha_insertion,
 }
 
+for row in RECIPES.values():  # what `help(ebbtide.flow)` shows: **fields alone names none
+    defaults = ", ".join(f"{field}={value!r}" for field, value in vars(row()).items())
+    row.__doc__ = f"{row.__doc__}\n\n    Fields, with their defaults: {defaults}."
+
 __all__ = [
+    "IN_MEMORY",
     "OBJECTIVES",
     "PAPERS",
     "RECIPES",

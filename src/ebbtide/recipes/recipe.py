@@ -13,6 +13,7 @@ from .. import formats
 from ..errors import InputError
 from ..specs import pick, words
 
+IN_MEMORY = "memory.npy"  # stands for data that no file holds
 R = TypeVar("R", bound="Recipe")
 P = TypeVar("P", bound="RobotRecipe")
 
@@ -98,6 +99,11 @@ class Recipe:
     def learns_null(self) -> bool:
         """True if samples can be drawn without a label: there are none, or training hides some (at least one)."""
         return not self.conditional or self.steps * self.batch * self.label_dropout >= 1
+
+    @property
+    def in_memory(self) -> bool:
+        """True if the data was given in memory, and no file of that name is here."""
+        return self.data == IN_MEMORY and not os.path.exists(self.data)
 
     @staticmethod
     def built_in(data: str) -> bool:

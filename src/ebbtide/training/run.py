@@ -367,9 +367,9 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
 
 
 def same_data(stored: Trained, now: Trained | Prepared) -> bool:
-    """True if two have the same shape, names and fitted transforms, up to rounding."""
+    """True if two have the same shape, names (where the first has any) and fitted transforms, up to rounding."""
     held, fitted = (_transforms(t) for t in (stored, now))
-    same = (stored.shape, stored.columns, stored.classes) == (now.shape, now.columns, now.classes)
+    same = (stored.shape, stored.classes) == (now.shape, now.classes) and stored.columns in ((), now.columns)
     return same and held.keys() == fitted.keys() and all(_close(held[name], fitted[name]) for name in held)
 
 

@@ -4,8 +4,10 @@ A folder may be a stranger's: every field is checked, and nothing is allocated b
 """
 
 import math
+import os
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +19,7 @@ from ..exact.tuned import TUNED
 from ..files import dump_json, parse_json
 from ..memory import room
 from ..networks.outline import fill
-from ..recipes import Recipe
+from ..recipes import IN_MEMORY, Recipe
 from ..specs import parse
 from ..version import __version__
 from . import checkpoint, seal
@@ -120,8 +122,20 @@ def _checked(
     }  # fmt: skip
 
 
+def folder_name(what: str, name: Any) -> Path:
+    """The folder of this name; InputError for what names none. "" would be the current folder."""
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+        raise InputError(f"{what} must name a folder; got {repr(name)[:60]}.")
+    return Path(name)
+
+
 def unnamed(what: str, name: str) -> str:
     """The sentence for a loaded run that names something which the user did not name."""
+    if (what, name) == ("data", IN_MEMORY):
+        return (
+            "This run was trained on data in memory; give a file with the same rows: --data FILE (data=… in "
+            "from_pretrained)."
+        )
     uses = {
         "data": "was trained on",
         "source": "starts from",

@@ -22,6 +22,7 @@ from ..data import Observation, Transform
 from ..errors import InputError
 from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
+from ..memory import room
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
@@ -166,8 +167,11 @@ class Trained:
         """The arguments of `trajectory`, checked, with a label for each sample; how: guidance, interval, bound."""
         require("n", n, 1, whole=True)
         require("first", first, 0, whole=True)
-        require("seed", seed, 0, 2**64 - 1, whole=True)
-        n, first, seed = int(n), int(first), int(seed)
+        n, first = int(n), int(first)
+        room(8 * n * math.prod(self.shape), f"n {n}")
+        require("guidance", how.get("guidance", 1.0))
+        if how.get("bound") is not None:
+            require("bound", how["bound"], 0)
         if how.get("guidance", 1.0) != 1.0 and label is None:
             raise InputError("Guidance needs a label to be guided towards.")
         if seen is not None:
@@ -176,7 +180,9 @@ class Trained:
             _one_each(seen, n)
         choice = self.choice(sampler, grid, steps, **how)
         device = next(self.denoiser.parameters()).device
-        draws = Draws.first(n, seed, first, device) if ids is None else Draws(seed, ids.to(device))
+        draws = Draws.first(n, seed, first, device)
+        if ids is not None:
+            draws = replace(draws, ids=_numbers(ids, n).to(device))
         labels = self.labels(label, n, draws)
         cond: dict[str, Tensor] = {} if labels is None else {"label": labels.to(device)}
         return _Asked(self.steered(**how), choice, draws, first, cond, seen)
@@ -203,6 +209,8 @@ class Trained:
         self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
     ) -> DenoiserLike:
         """The denoiser that these options of `trajectory` walk on."""
+        if not isinstance(interval, Sequence) or len(interval) != 2:
+            raise InputError(f"interval must be two times, (low, high); got {interval!r}.")
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
@@ -222,6 +230,10 @@ class Trained:
 
         Without any, a run whose recipe samples an ODE takes its own solver of 20 evaluations, if it was fitted one.
         """
+        if not (sampler is None or isinstance(sampler, str) or callable(sampler)):
+            raise InputError(f"sampler must be the name of one, or a function; got {repr(sampler)[:60]}.")
+        if not (grid is None or hasattr(grid, "__iter__")):
+            raise InputError(f"grid must be the name of one, or falling times; got {repr(grid)[:60]}.")
         how = _AS_TRAINED | how
         if how["bound"] == self.recipe.bound:  # said aloud
             how["bound"] = None
@@ -347,13 +359,17 @@ class Trained:
     def reading(self, what: str = "data") -> Recipe:
         """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
 
+        Of a run on data in memory the user may also name the label, a column of the file that holds that data.
         InputError for a loaded run's file, folder or hub set that nobody named: a stranger may have written the recipe.
         """
         outside = self.recipe.outside()
         if what in outside and what not in self.named:
             raise InputError(storage.unnamed(what, outside[what]))
         unread = {"source": "noise"} if "source" in outside.keys() - self.named.keys() else {}
-        return self.recipe.naming({**self.named, **unread})
+        recipe = self.recipe.naming({**self.named, **unread})
+        if what == "data" and recipe.in_memory:
+            raise InputError(storage.unnamed(what, recipe.data))
+        return replace(recipe, label=self.named["label"]) if "label" in self.named else recipe
 
     def _drawn(self, draws: Draws) -> Int[Tensor, " n"]:
         """Independent labels, each as likely as it is frequent in the data; sample i's depends on (seed, i) alone."""
@@ -402,7 +418,7 @@ class Trained:
         overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
         license: of the weights, as the hub writes it (apache-2.0); the card has none unless given.
         """
-        target = Path(folder).resolve()
+        target = storage.folder_name("folder", folder).resolve()
         if target.exists():
             if not overwrite:
                 raise InputError(f"{folder} exists; pass overwrite to replace it.")
@@ -429,6 +445,17 @@ class _Asked(NamedTuple):
         seen = None if self.seen is None else {name: part[rows] for name, part in self.seen.items()}
         draws = replace(self.draws, ids=self.draws.ids[rows])
         return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen)
+
+
+def _numbers(ids: Any, n: int) -> Int[Tensor, " n"]:
+    """The samples' numbers as a tensor; InputError unless there is a whole one for each of n."""
+    try:
+        numbers = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.empty(0)
+    if numbers.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8) or numbers.shape != (n,):
+        raise InputError(f"ids must be {n} whole numbers, one for each sample; got {repr(ids)[:60]}.")
+    return numbers.long()
 
 
 def _one_each(seen: Any, n: int) -> None:

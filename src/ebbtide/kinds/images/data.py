@@ -17,9 +17,7 @@ from ...data.levels import Levels
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...errors import InputError
 from ...files import state_of
-from ...recipes import ImageRecipe
-
-IN_MEMORY = "memory.npz"  # stands for data that no file holds
+from ...recipes import IN_MEMORY, ImageRecipe
 
 
 def fits(recipe: ImageRecipe) -> None:
@@ -95,7 +93,7 @@ def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:
 
 def describe(recipe: ImageRecipe) -> str:
     """One line on the data a recipe names."""
-    if recipe.data == IN_MEMORY:
+    if recipe.in_memory:
         return "images in memory"
     if recipe.data == "digits":
         return "handwritten digits, 8 × 8"

@@ -17,9 +17,8 @@ from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...data.split import held_out
 from ...errors import InputError
 from ...memory import room
-from ...recipes import PointRecipe
+from ...recipes import IN_MEMORY, PointRecipe
 
-IN_MEMORY = "memory.npy"  # stands for data that no file holds
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
 FEWEST_ROWS = 100  # of a table of which some are held out
 BLOCK = 4096  # starting points drawn together from a second sample set
@@ -106,7 +105,7 @@ def start(recipe: PointRecipe, n: int, seed: int, first: int) -> Tensor | None:
 
 def describe(recipe: PointRecipe) -> str:
     """One line on the data a recipe names."""
-    if recipe.data == IN_MEMORY:
+    if recipe.in_memory:
         return "data in memory"
     return DATASETS[recipe.data].about if recipe.data in DATASETS else f"the file {recipe.shared().data}"
 
