@@ -55,7 +55,8 @@ def run(argv: Sequence[str]) -> None:
 
     args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(args.run))))
     add_own(vars(args.rows))
-    train(recipe := recipe_of(args.run), args.run, args.running, resume=True, given=_given(recipe, args))
+    recipe = recipe_of(args.run)
+    train(recipe, args.run, args.running, resume=True, given=_given(recipe, args))
 
 
 def _given(recipe: Recipe, args: Resume) -> "Prepared | None":

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from ..data.text import column_names
 from ..data.prepared import Data, Prepared
+from ..data.text import column_names
 from ..errors import InputError
 from ..exact.tuned import TUNED
 from ..files import read_file

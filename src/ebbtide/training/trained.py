@@ -168,7 +168,8 @@ class Trained:
         require("n", n, 1, whole=True)
         require("first", first, 0, whole=True)
         n, first = int(n), int(first)
-        room(8 * n * math.prod(self.shape), f"n {n}")
+        if n > CHUNK:
+            room(8 * n * math.prod(self.shape), f"n {n}")
         require("guidance", how.get("guidance", 1.0))
         if how.get("bound") is not None:
             require("bound", how["bound"], 0)
