@@ -219,8 +219,8 @@ def test_a_run_on_data_in_memory_is_measured_and_resumed_on_a_file_of_it(remembe
             ["evaluate", "numbers", "--data", "names.csv"],
             "must be those of the run, '0', '1'; got 'down', 'up'.",
         ),
-        (["resume", "names", "--data", "plain.csv"], "with one column more for its labels"),
-        (["evaluate", "plain", "--data", "numbers.csv"], "is not the data that this run was trained on"),
+        (["resume", "names", "--data", "plain.csv"], "and a column more for its labels"),
+        (["evaluate", "plain", "--data", "numbers.csv"], "is not the data that plain was trained on"),
     ],
 )
 def test_data_in_memory_is_not_called_a_file(remembered, words, sentence, monkeypatch, capsys):

@@ -98,7 +98,7 @@ def opened(run: str | Path, **named: str) -> "Trained":
     for field, name in rows.items():
         if name and words(name)[0] != words(its := getattr(trained.recipe, field))[0]:
             raise InputError(f"{name} is not the {field} that {run} was trained with, which is {its}.")
-    return on_its_data(trained, data) if (data := named.get("data")) else trained
+    return on_its_data(trained, data, run) if (data := named.get("data")) else trained
 
 
 def tell(*what: object, file: Any = None) -> None:

@@ -71,5 +71,5 @@ def _given(recipe: Recipe, args: Resume) -> "Prepared | None":
         return None
     if not args.data:
         raise InputError(unnamed("data", recipe.data))
-    trained = on_its_data(from_pretrained(args.run, data=args.data), args.data)
+    trained = on_its_data(from_pretrained(args.run, data=args.data), args.data, args.run)
     return kind_of(recipe).prepare(trained.reading())._replace(columns=trained.columns)

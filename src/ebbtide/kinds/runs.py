@@ -111,7 +111,7 @@ def from_pretrained(where: str | Path, **named: str) -> Trained:
     return trained
 
 
-def on_its_data(trained: Trained, data: str) -> Trained:
+def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     """A run whose user named `data` for the data it was trained on; InputError if that isn't the same.
 
     Of a run on data in memory the label is the column without which the other columns are that data.
@@ -120,7 +120,7 @@ def on_its_data(trained: Trained, data: str) -> Trained:
     if recipe.data != IN_MEMORY or not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv"):
         if run.same_data(trained, kind_of(recipe).prepare(trained.reading())):
             return trained
-        raise InputError(f"{data} is not the data that this run was trained on.")
+        raise InputError(f"{data} is not the data that {run_name} was trained on.")
     others: dict[str, tuple[str, ...]] = {}
     for column in column_names(data):
         named = replace(trained, named={**trained.named, "label": column})
@@ -133,7 +133,7 @@ def on_its_data(trained: Trained, data: str) -> Trained:
     for column, classes in others.items():
         its, got = listed(trained.classes), listed(classes)
         raise InputError(f"{data}, column {column!r}: the labels must be those of the run, {its}; got {got}.")
-    raise InputError(f"{data} is not the data that this run was trained on, with one column more for its labels.")
+    raise InputError(f"{data} is not the data that {run_name} was trained on, and a column more for its labels.")
 
 
 def _load(folder: Path, named: Mapping[str, str]) -> Trained:
