@@ -40,7 +40,7 @@ class Resume:
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     data: Annotated[str, hint("the run's")] = ""
-    """A file that holds the data in memory on which the run was trained; needed for such a run alone."""
+    """For a run on data in memory; a file that holds the same rows."""
     rows: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
 
