@@ -12,12 +12,14 @@ look for the smallest failure of every one that fails.
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from dataclasses import is_dataclass
+from functools import partial, wraps
 from typing import Any
 
 import jaxtyping
 import pytest
 
+EAGER = jaxtyping.jaxtyped
 # What ends a case: a case that is skipped would pass unseen among the others.
 ENDS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
@@ -31,6 +33,31 @@ def checks(off: bool) -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def jaxtyped(function: Any = None, *, typechecker: Callable) -> Any:
+    """jaxtyping's decorator, which the tests' import hook puts on each function, at work on the first call it checks.
+
+    Making a check takes milliseconds: too long for functions that no test has checked, and for those defined in others.
+    """
+    if function is None:
+        return partial(jaxtyped, typechecker=typechecker)
+    if inspect.isclass(function):
+        if is_dataclass(function) and "__init__" in vars(function):
+            function.__init__ = jaxtyped(function.__init__, typechecker=typechecker)
+        return function
+    checked = None
+
+    @wraps(function)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        nonlocal checked
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        checked = checked or EAGER(function, typechecker=typechecker)
+        return checked(*args, **kwargs)
+
+    return either
 
 
 def each(

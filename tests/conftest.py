@@ -5,11 +5,13 @@ Denormals are left alone: hypothesis refuses to draw floats where they are flush
 
 import signal
 
+import jaxtyping
 import pytest
 import torch
 
-from cells import checks
+from cells import checks, jaxtyped
 
+jaxtyping.jaxtyped = jaxtyped
 torch.set_num_threads(1)
 # What makes tensors is listed by torch on first use. Inside transformers' from_pretrained torch.linspace is another
 # function, which must not end up on that list: torch.device("meta") would never again hold for the real one.

@@ -31,8 +31,10 @@ def note(event, args):
         seen.append([event, repr(args[1:])])
 sys.addaudithook(note)
 from ebbtide import cli
+import ebbtide.cli.likelihood
 from ebbtide.kinds.points import study as points
 from ebbtide.kinds.images import pages as image_run
+cli.likelihood.MAP = 6
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
 found = []
 for words in json.loads(sys.argv[1]):
@@ -190,6 +192,7 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     words = ["--label", "kind", "--conditional", "--steps", "3", "--batch", "16", "--snapshots", "2", "--out", run]
     named = ("--data", table)
     monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
+    monkeypatch.setattr("ebbtide.cli.likelihood.MAP", 6)
     commands = {
         "train": ("flow", *named, *words), "resume": (run,), "sample": (run, *FEW),
         "show": ("data", table, "--label", "kind"),
