@@ -3,6 +3,7 @@
 Denormals are left alone: hypothesis refuses to draw floats where they are flushed.
 """
 
+import gc
 import signal
 
 import jaxtyping
@@ -37,6 +38,11 @@ def pytest_collection_modifyitems(items):
         if (name in seen or name.startswith("tests/cli/")) and not item.get_closest_marker("checked"):
             item.add_marker("unchecked")
         seen.add(name)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, so the garbage collector needn't go through it again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

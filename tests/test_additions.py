@@ -161,7 +161,7 @@ def test_a_path(monkeypatch, call):
     call("show", "path", "--path", "new", "--data", "two_moons")
     assert "euler" in (said := call("certify", "euler", "--path", "new"))
     assert " new " in said
-    assert call("likelihood", "run", "--n", 4, "--no-picture")
+    assert call("likelihood", "run", "--n", 4, "--steps", 4, "--no-picture")
 
 
 def test_a_target(monkeypatch, call):
@@ -192,7 +192,7 @@ def test_a_network(monkeypatch, call):
     monkeypatch.setitem(NETWORKS, "new", Plain)
     listed(call, "networks", "options: new:width=8")
     lives(call, "--network", "new:width=4", card="new:width=4")
-    call("likelihood", "run", "--n", 4, "--no-picture")
+    call("likelihood", "run", "--n", 4, "--steps", 4, "--no-picture")
 
 
 def test_a_sampler(monkeypatch, call):
@@ -211,9 +211,9 @@ def test_a_point_set(monkeypatch, call):
     listed(call, "data", "two round clusters")
     lives(call, "--data", "new", card="two round clusters")
     call("show", "data", "new", "--n", 100)
-    call("likelihood", "run", "--n", 4, "--no-picture")
+    call("likelihood", "run", "--n", 4, "--steps", 4, "--no-picture")
     monkeypatch.setattr("ebbtide.kinds.compare.figures", lambda comparison: iter(()))
-    assert "new" in call("compare", "--data", "new", *TINY[:2], *SHORT[:4], "--n", 100, "--workers", 1)
+    assert "new" in call("compare", "--data", "new", *TINY[:4], *SHORT[:4], "--n", 100, "--workers", 1)
 
 
 def test_a_metric_of_points(monkeypatch, call):
@@ -225,7 +225,7 @@ def test_a_metric_of_points(monkeypatch, call):
     lives(call)
     assert "\nnew " in call("evaluate", "run", "--n", 60, "--steps", 2)
     monkeypatch.setattr("ebbtide.kinds.compare.figures", lambda comparison: iter(()))
-    said = call("compare", *TINY[:2], *SHORT[:4], "--n", 100, "--workers", 1)
+    said = call("compare", *TINY[:4], *SHORT[:4], "--n", 100, "--workers", 1)
     assert "new" in said.split("\n─")[0].split()
     assert '"new"' in File("runs/compare-three_gaussians/metrics.json").read_text(encoding="utf-8")
 

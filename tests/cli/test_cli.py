@@ -96,7 +96,7 @@ NEEDS = {  # what each command may import of HEAVY, and nothing else
     ("cite", "flow"): (),
     ("export", "RUN", "--out", "exported"): ("torch", "PIL"),
     ("sample", "RUN", "--n", "20", "--no-picture"): ("torch", "PIL"),
-    ("likelihood", "RUN", "--n", "4", "--no-picture"): ("torch", "PIL"),
+    ("likelihood", "RUN", "--n", "4", "--steps", "4", "--no-picture"): ("torch", "PIL"),
     ("evaluate", "RUN", "--n", "50"): ("torch", "PIL", "scipy"),
     ("train", "flow", "--steps", "2", "--points", "100", "--out", "trained"): ("torch", "PIL", "accelerate"),
     ("sample", "RUN", "--n", "20"): ("torch", "matplotlib", "PIL", "scipy"),

@@ -48,7 +48,7 @@ def test_a_density_in_the_datas_own_units_beside_the_truth(ebbtide, runs, tmp_pa
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(50, 2)) * (0.5, 3) + (1, -2)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    code, out, err = ebbtide("likelihood", "model", "--data", "x.npy", "--no-picture")
+    code, out, err = ebbtide("likelihood", "model", "--data", "x.npy", "--no-picture", "--steps", "20")
     each = torch.distributions.Normal(torch.tensor([1.0, -2]), torch.tensor([0.5, 3])).log_prob(torch.tensor(x)).sum(1)
     assert code == 0
     assert "log-densities change" not in err
