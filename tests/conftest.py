@@ -30,12 +30,14 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Types and shapes are checked in the first case of each test, or in all of those that are marked `checked`.
 
-    A command calls what other folders check; its own tests are without.
+    A command and a benchmark call what other folders check; their own tests are without.
     """
     seen = set()
     for item in items:
         name = item.nodeid.partition("[")[0]
-        if (name in seen or name.startswith("tests/cli/")) and not item.get_closest_marker("checked"):
+        if (name in seen or name.startswith(("tests/cli/", "tests/benchmarks/"))) and not item.get_closest_marker(
+            "checked"
+        ):
             item.add_marker("unchecked")
         seen.add(name)
 

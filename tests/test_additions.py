@@ -26,6 +26,8 @@ from ebbtide.robots.simulators import SIMULATORS
 from ebbtide.samplers import SAMPLERS, Facts, Sampler
 from recording import NAMES, record
 
+pytestmark = pytest.mark.unchecked
+
 SHORT = ["--steps", "2", "--batch", "16", "--snapshots", "1", "--checkpoints", "1", "--no-fit", "--quiet"]
 TINY = ["--points", "60", "--network", "mlp:width=8,depth=2", *SHORT]
 

@@ -414,18 +414,12 @@ def test_warnings_are_one_line_each_and_only_ours_to_show(ebbtide, recwarn):
     assert not recwarn.list
 
 
-SHELL = [
-    ["foo"],
-    [*F, "--lr", "nan"],
-    [*F, "--data", "x\ny.csv"],
-    ["sample", "nothere"],
-    ["list", "x"],
-    ["cite", b"\xff"],
-]
+SHELL = [["foo"], [*F, "--data", "x\ny.csv"], ["cite", b"\xff"]]
 
 
 @pytest.mark.parametrize("words", SHELL)
 def test_the_same_from_a_shell(words, tmp_path):
+    """With torch and without it, and with a byte that is no letter; the other cases are those above."""
     done = subprocess.run([sys.executable, "-m", "ebbtide", *words], capture_output=True, cwd=tmp_path, timeout=300)
     err = done.stderr.decode()
     assert (done.returncode, done.stdout, err.count("\n")) == (2, b"", 1), err
