@@ -32,7 +32,7 @@ __all__ = ["Picture", "clear_best", "in_words", "losses", "merit", "still", "wri
 _PACKAGES = ("ebbtide", "torch", "numpy", "matplotlib")
 _EACH = re.compile(r"^(.*?) (\d+)$")  # "fraction in mode 2": one row for each mode or label
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "equal": "closer to truth is better"}
-_NARROW = ("losses.png", "trajectories.png", "quality.png")
+_NARROW = ("losses.png", "trajectories.png")
 
 
 @dataclass(frozen=True)
