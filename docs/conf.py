@@ -25,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "commands",
+    "rooms",
 ]
 exclude_patterns = ["_build", "_ipython", "_static"]
 nitpicky = False  # annotations name shapes, such as Float[Tensor, " b *d"], which no page can stand for

@@ -1,5 +1,6 @@
 """The book teaches what it shows: chapters are complete, run when it is built, and need nothing from elsewhere."""
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+SOURCE = DOCS.parent / "src/ebbtide"
 CHAPTERS = sorted(DOCS.glob("book/*.md"))
 PAGES = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".ipynb") and "_build" not in path.parts]
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```", re.S | re.M)
@@ -38,13 +40,57 @@ def test_every_page_is_in_the_contents():
     assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} <= listed
 
 
-def test_every_module_is_in_the_reference():
-    """All but the commands, which have a page of their own."""
-    root = DOCS.parent / "src"
-    parts = [path.relative_to(root).with_suffix("").parts for path in root.rglob("*.py")]
-    modules = {".".join(own).removesuffix(".__init__") for own in parts if "cli" not in own and "__main__" not in own}
-    pages = "".join(page.read_text() for page in (DOCS / "reference").rglob("*.md"))
-    assert modules - {"ebbtide"} <= set(re.findall(r"automodule:: ([\w.]+)", pages))
+def test_every_room_is_in_the_reference():
+    """All but the commands, which have a page of their own; docs/_ext/rooms.py adds a room's modules by itself."""
+    folders = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
+    pages = "".join(page.read_text() for page in (DOCS / "reference/api").glob("*.md"))
+    found = re.findall(r"^```\{room\} (\S+)(.*)$", pages, re.M)
+    assert sorted(room for room, _ in found) == sorted({".", *folders} - {"cli"})
+    for room, first in found:
+        for name in first.split():
+            assert any((SOURCE / room / name).with_suffix(suffix).exists() for suffix in ("", ".py")), (room, name)
+
+
+def test_a_page_names_only_what_there_is():
+    """Files of the source by their path from src/ebbtide, as do tests and examples from the top; names by import."""
+    top = DOCS.parent
+    for page in [top / "README.md", top / "CONTRIBUTING.md", *PAGES]:
+        if page.name == "LOG.md":  # a log keeps the names of its days
+            continue
+        text = page.read_text()
+        written = re.findall(r"%%writefile (\S+)", text)
+        for name in re.findall(r"`([\w/]+\.(?:py|cpp))\b", text):
+            assert name in written or (SOURCE / name).exists() or (top / name).exists(), f"{page.name}: {name}"
+        for name in re.findall(r"\{py:\w+\}`[^`]*?~?(ebbtide[\w.]+)>?`", text):
+            home, _, own = name.rpartition(".")
+            with contextlib.suppress(ModuleNotFoundError):
+                assert hasattr(importlib.import_module(home), own), f"{page.name}: {name}"
+                continue
+            home, _, owner = home.rpartition(".")
+            assert hasattr(getattr(importlib.import_module(home), owner), own), f"{page.name}: {name}"
+
+
+def test_the_tour_of_the_code_counts_its_lines():
+    """Every file of the tour and every room, in lines, to a tenth or 25."""
+    page = (DOCS / "reference/code.md").read_text()
+
+    def lines(path):
+        files = path.rglob("*.py") if path.is_dir() else [path]
+        return sum(len(file.read_text().splitlines()) for file in files)
+
+    tour = re.findall(r"^\| \d ((?:`[\w/.]+`(?:, )?)+) \| ([\d +]+) \|", page, re.M)
+    rooms = re.findall(r"^\| ((?:`[\w/]+`(?:, )?)+) \| (\d+) \|", page, re.M)
+    assert len(tour) == 8
+    named = set()
+    for names, counts in [*tour, *rooms]:
+        paths = [SOURCE / name for name in re.findall(r"`([^`]+)`", names)]
+        paths = [path if path.exists() else path.with_suffix(".py") for path in paths]
+        named |= set(paths)
+        told, true = [int(count) for count in counts.split("+")], [lines(path) for path in paths]
+        told, true = (told, true) if len(told) == len(true) else (told, [sum(true)])
+        assert told == pytest.approx(true, rel=0.1, abs=25), names
+    own = {path for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {path.stem for path in own - named} <= {"__init__", "__main__", "version"}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
