@@ -1,6 +1,6 @@
 """ebbtide's samplers beside those of other libraries: error per network evaluation, and overhead per step.
 
-    python -m benchmarks.samplers            the tables of RESULTS.md and docs/pictures/samplers.png
+    python -m benchmarks.samplers            the tables of RESULTS.md and docs/figures/samplers.png
     python -m benchmarks.samplers --quick    the same in short, printed only
 
 Everyone starts from the same noise, on which nothing was chosen but where a column says so, and each end point is held
@@ -666,7 +666,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = " ".join(["python -m benchmarks.samplers", *(sys.argv[1:] if argv is None else argv)])
     text = report(results, command)
     if out:
-        write(results, text, out, (args.out or HERE.parent / "docs/pictures") / "samplers.png")
+        write(results, text, out, (args.out or HERE.parent / "docs/figures") / "samplers.png")
     print(text)
 
 

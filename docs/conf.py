@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
-# Inherited by the kernels that run the chapters: one thread each, and pictures as _ipython says.
+# Inherited by the kernels that run the chapters: one thread each, and figures as _ipython says.
 os.environ.update(
     IPYTHONDIR=str(HERE / "_ipython"), OMP_NUM_THREADS="1", TQDM_DISABLE="1", PYTHONWARNINGS="ignore:IProgress"
 )

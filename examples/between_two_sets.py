@@ -1,14 +1,12 @@
 """From eight Gaussians to two moons: the other end of a path need not be noise."""
 
-from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import ebbtide
 from ebbtide.data import load
 from ebbtide.metrics import sliced_w2
-from ebbtide.recipes import ot_flow
 
-recipe = replace(ot_flow(), data="two_moons", source="eight_gaussians", steps=300, batch=128)
+recipe = ebbtide.ot_flow(data="two_moons", source="eight_gaussians", steps=300, batch=128)
 with TemporaryDirectory() as folder:
     trained = ebbtide.fit(recipe, out=folder, progress=False)
     *_, (_, moons) = trained.trajectory(2000, seed=1, sampler="heun", steps=20)

@@ -1,13 +1,11 @@
 """Learn the distribution of a table of your own: columns in, new rows out, in the table's own units."""
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import ebbtide
-from ebbtide.recipes import flow
 
 with TemporaryDirectory() as scratch:
     folder = Path(scratch)
@@ -18,7 +16,7 @@ with TemporaryDirectory() as scratch:
     rows += [f"{rng.normal(110, 8):.1f},{rng.normal(19, 3):.1f},child" for _ in range(2000)]
     (folder / "people.csv").write_text("height,weight,group\n" + "\n".join(rows))
 
-    recipe = replace(flow(), data=str(folder / "people.csv"), label="group", conditional=True, steps=200)
+    recipe = ebbtide.flow(data=str(folder / "people.csv"), label="group", conditional=True, steps=200)
     trained = ebbtide.fit(recipe, out=folder / "run", progress=False)
 
     for group in trained.classes:

@@ -20,7 +20,7 @@ def run(name, capsys):
 
 def test_each_example_is_short_and_tested():
     assert {p.name for p in EXAMPLES.glob("*.py")} == {
-        "any_sampler.py", "between_two_sets.py", "own_network_and_sampler.py", "own_pictures.py", "own_points.py"
+        "any_sampler.py", "between_two_sets.py", "own_network_and_sampler.py", "own_images.py", "own_points.py"
     }  # fmt: skip
     for path in EXAMPLES.glob("*.py"):
         assert len([line for line in path.read_text().splitlines() if line.strip()]) <= 40, path
@@ -52,9 +52,9 @@ def test_own_points(capsys):
     assert found["child"] == pytest.approx((110, 19), abs=4)
 
 
-def test_own_pictures(capsys, tmp_path, monkeypatch):
+def test_own_images(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
-    out = run("own_pictures.py", capsys)
+    out = run("own_images.py", capsys)
     (score, low, high) = map(float, re.search(r"^KID-classifier +(\S+) +(\S+) to (\S+)", out, re.M).groups())
     assert low < score < high
     assert "18 of 32 samples, as many of 36 held-out images for the floor, against 84 of 84" in out

@@ -142,7 +142,7 @@ WORDS = {  # of the overview's table of recipes, as their rows are called
 
 
 def test_the_table_of_recipes_is_what_they_are():
-    """All but the row of pictures, which says only how they differ from those above."""
+    """All but the row of images, which says only how they differ from those above."""
     rows = re.findall(r"^\| (`.*) \|$", (ROOT / "docs/overview.md").read_text(), re.M)
     seen = set()
     for names, *cells, sampler, _ in (row.split(" | ") for row in rows if "images" not in row):

@@ -4,10 +4,12 @@
     ```
 
 stands for the docstrings of `ebbtide.core` and of its modules, those named first in the order given; each table is
-followed by the rows that `ebbtide list` prints. The room `.` is what lies in no folder.
+followed by the rows that `ebbtide list` prints. The room `.` has the modules that lie in no folder. A block `{facade}`
+stands for the names that `import ebbtide` offers, each module's beside the first line of its docstring.
 """
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import ebbtide
 from ebbtide.cli.listing import Kind
 
 ROOT = Path(ebbtide.__file__).parent
+FACADE = "```{facade}\n```"
 ROOM = re.compile(r"^```\{room\} (\S+)(.*)\n```$", re.M)
 LISTED = {name.upper(): name for name in get_args(Kind)} | {"DATASETS": "data"}
 
@@ -54,11 +57,33 @@ def section(module: str, path: Path) -> str:
     return "\n".join(lines)
 
 
+def facade() -> str:
+    """The names that `import ebbtide` offers, as a table."""
+    lines = ["| names | from |", "|---|---|"]
+    for room, names in ebbtide._NAMES.items():
+        about = (importlib.import_module(f"ebbtide.{room}").__doc__ or "").split("\n\n")[0]
+        about = " ".join(about.split()).replace("|", "\\|")
+        lines.append(f"| {', '.join(f'{{py:obj}}`{name} <{home(room, name)}>`' for name in names.split())} | {about} |")
+    return "\n".join(lines)
+
+
+def home(room: str, name: str) -> str:
+    """The full name of what a room offers: where it is defined."""
+    module = getattr(getattr(ebbtide, name), "__module__", None)
+    if name.isupper() and module is None:
+        parts = room.split(".")
+        files = dict(modules(parts[0], []))
+        module = next(f"ebbtide.{own}" for own, path in files.items() if own.startswith(room) and name in tables(path))
+    return f"{module}.{name}"
+
+
 def _read(app: Any, page: str, source: list[str]) -> None:
     def shown(found: re.Match[str]) -> str:
         return "\n".join(section(*module) for module in modules(found[1], found[2].split()))
 
     source[0] = ROOM.sub(shown, source[0])
+    if FACADE in source[0]:
+        source[0] = source[0].replace(FACADE, facade())
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How pictures come out of the book's cells; a reader's own Jupyter is left as it is."""
+"""How figures come out of the book's cells; a reader's own Jupyter is left as it is."""
 
 c = get_config()
 c.IPKernelApp.matplotlib = "inline"
