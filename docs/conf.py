@@ -1,5 +1,6 @@
 """How the book is built: `make docs`."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ sys.path.insert(0, str(HERE / "_ext"))
 os.environ.update(
     IPYTHONDIR=str(HERE / "_ipython"), OMP_NUM_THREADS="1", TQDM_DISABLE="1", PYTHONWARNINGS="ignore:IProgress"
 )
+
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # which notebook is run is no news
 
 import ebbtide  # noqa: E402
 

@@ -59,7 +59,7 @@ def section(module: str, path: Path) -> str:
 
 def facade() -> str:
     """The names that `import ebbtide` offers, as a table."""
-    lines = ["| names | from |", "|---|---|"]
+    lines = ["| names | module |", "|---|---|"]
     for room, names in ebbtide._NAMES.items():
         about = (importlib.import_module(f"ebbtide.{room}").__doc__ or "").split("\n\n")[0]
         about = " ".join(about.split()).replace("|", "\\|")
