@@ -2,7 +2,7 @@
 
 `ddpm:betas=scaled_linear,steps=500` is the row "ddpm" of PATHS with two options. Names are looked up in closed
 tables (never resolved as dotted paths), so a config can't make ebbtide run code. Only what a user types on the command
-line may be `module:function`: an `Own`, or a row that `add` puts into the table under that name.
+line may be `module:function`: an `Own`, or a row that `add_row` puts into the table under that name.
 """
 
 import difflib
@@ -21,7 +21,8 @@ from typing import Any
 from .errors import InputError
 
 __all__ = [
-    "LARGEST", "Own", "bind", "expect", "listed", "options", "parse", "pick", "require", "shaped", "typed", "words",
+    "LARGEST", "Own", "add_row", "bind", "expect", "listed", "options", "parse", "pick", "require", "shaped", "typed",
+    "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -122,7 +123,7 @@ def typed(table: Iterable[str], spec: str) -> str | Own:
     return Own(spec.strip()) if colon and "=" not in rest and name.strip() not in table else spec
 
 
-def add(table: MutableMapping[str, Any], spec: str, row: Callable[[Any], Any] = lambda function: function) -> None:
+def add_row(table: MutableMapping[str, Any], spec: str, row: Callable[[Any], Any] = lambda function: function) -> None:
     """Put the `module:function` that the user typed into a table, under that name; a row's name is left alone.
 
     It runs that module: never for what a recipe, config or checkpoint holds. row: makes the table's row of it.

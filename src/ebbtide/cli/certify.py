@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ..errors import CertificationError, InputError, printable
-from ..specs import add, pick
+from ..specs import add_row, pick
 from .arguments import Flag, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
     if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
         raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
     for path in args.path:
-        add(PATHS, path)
+        add_row(PATHS, path)
     paths, failed = [pick(PATHS, path, "--path") for path in args.path] or list(PATHS), 0
     results: dict[str, list[Check]] = {}
     print(_HEAD)

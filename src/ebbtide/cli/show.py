@@ -70,9 +70,9 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     from ..kinds.points.data import limits
     from ..plots import forward
     from ..recipes import ImageRecipe, recipe_type
-    from ..specs import add, bind, parse as parse_spec
+    from ..specs import add_row, bind, parse as parse_spec
 
-    add(PATHS, args.path)
+    add_row(PATHS, args.path)
     path = bind(PATHS, args.path, "path")()
     name, _ = parse_spec(args.path)
     named = {name: path}

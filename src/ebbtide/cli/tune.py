@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> None:
     from ..core.randomness import Draws
     from ..exact.tune import tune
     from ..exact.tuned import TUNED, write_tuned
-    from ..specs import add, bind
+    from ..specs import add_row, bind
 
     trained, cond, rivals = None, {}, []
     denoiser: DenoiserLike
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> None:
         if said := [*given(args, "source"), *given(args.rows, "network", "target")]:
             raise InputError(f"{said[0]} is for runs; the oracle is no network, and starts from noise.")
         torch.set_num_threads(args.threads or 1)
-        add(PATHS, spec := args.rows.path or "linear")
+        add_row(PATHS, spec := args.rows.path or "linear")
         denoiser = modes(bind(PATHS, spec, "path")())
         start = denoiser.path.prior(Draws.first(args.n, args.seed)(-1, torch.empty(args.n, 2, dtype=torch.float64)))
     else:

@@ -20,7 +20,7 @@ from ..networks import NETWORKS
 from ..networks.outline import Outline
 from ..recipes import Recipe
 from ..samplers import SAMPLERS
-from ..specs import add, bind
+from ..specs import add_row, bind
 
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 
@@ -42,7 +42,7 @@ def add_own(named: Mapping[str, str]) -> None:
     """
     for field, (table, row) in TABLES.items():
         if name := named.get(field):
-            add(table, name, row)
+            add_row(table, name, row)
 
 
 def build_denoiser(
