@@ -79,7 +79,7 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     recipe, out = given.pop("recipe"), given.pop("out")
     assert recipe == replace(RECIPES["flow"](), steps=20, points=500, batch=64)
     assert str(out) == "run"
-    quiet = {"progress": False, "resume": False, "overwrite": False}
+    quiet = {"progress": False, "resume": False, "overwrite": False, "given": None}
     assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet
 
 

@@ -37,7 +37,7 @@ def test_every_sampler_keeps_its_promises(spec):
 @pytest.mark.parametrize("spec", SAMPLERS)
 def test_every_sampler_keeps_its_promises_on_curved_paths_and_tables(spec, monkeypatch):
     """With fewer steps and budgets than the slow tests have."""
-    monkeypatch.setattr(certificates, "STEPS", (160, 320))
+    monkeypatch.setattr(certificates, "STEP_COUNTS", (160, 320))
     monkeypatch.setattr(certificates, "BUDGETS", (10, 100))
     for path in ("ddpm", "ve"):
         checks = list(certify(spec, (path,)))

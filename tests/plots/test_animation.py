@@ -79,9 +79,9 @@ def test_dots_are_where_the_points_are_in_their_methods_colour(tmp_path):
     with Image.open(path) as gif:
         picture = gif.convert("RGB")
     width, height = picture.size
-    panel = round(2.75 * animation.DPI)
+    panel = round(2.75 * animation.FRAME_DPI)
     first = picture.crop(
-        (round(0.6 * panel), round(0.3 * animation.DPI), panel, round(0.3 * animation.DPI + panel / 2))
+        (round(0.6 * panel), round(0.3 * animation.FRAME_DPI), panel, round(0.3 * animation.FRAME_DPI + panel / 2))
     )
     assert tinted(first, style.DIFFUSION) >= 5
     middle = picture.crop((round(0.3 * panel), height // 2 - 20, round(0.5 * panel), height // 2 + 20))

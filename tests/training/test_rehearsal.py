@@ -25,7 +25,7 @@ def test_a_recipe_can_be_rehearsed(name):
     [
         ({"sampler": "heum"}, "did you mean 'heun'?"),
         ({"sampler": "ddim:eta=2"}, "ddim: eta must be at least 0 and at most 1; got 2.0."),
-        ({"grid": "trailing", "sample_steps": 2000}, "at most 1000 steps"),
+        ({"grid": "trailing", "sample_steps": 2000}, "steps of the trailing grid"),
         ({"times": "logit_normal:mean=nan"}, "must give times in [0, 1]; got nan to nan."),
         ({"weight": "min_snr:gamma=-1"}, "min_snr: gamma must be above 0 and finite; got -1.0."),
         ({"weight": "unit:x=1"}, "weight 'unit' has no option 'x'; it takes none."),

@@ -7,6 +7,7 @@ from PIL import Image
 
 from ebbtide.kinds.robots import data, pages as robot_run
 from ebbtide.kinds.runs import train_recipe as fit
+from ebbtide.plots import pusht
 from ebbtide.recipes import RECIPES
 from recording import record
 
@@ -61,8 +62,8 @@ def test_seconds_that_are_assumed_are_said_to_be(run, tmp_path, monkeypatch, fps
     monkeypatch.setattr(robot_run, "held_episode", lambda recipe: (replace(episode, fps=fps), seen))
     titles = []
     monkeypatch.setattr(robot_run.style, "save", lambda figure, path: titles.append(figure) or path)
-    for name in ("trajectories", "pusht_fan", "fan"):
-        monkeypatch.setattr(robot_run.drawing, name, lambda *_, title, **__: title)
+    for room, name in ((robot_run.drawing, "trajectories"), (pusht, "pusht_fan"), (robot_run.drawing, "fan")):
+        monkeypatch.setattr(room, name, lambda *_, title, **__: title)
     robot_run.draw_trajectories(trained, tmp_path / "x.png")
     robot_run.draw_fan(trained, tmp_path / "x.png")
     assert ["assumed" in title for title in titles] == [bool(said)] * 2
