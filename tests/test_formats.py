@@ -39,7 +39,7 @@ def test_arrays(tmp_path):
     assert {name: (array.shape, array.dtype) for name, array in found.items()} == {
         name: (array.shape, array.dtype) for name, array in held.items()
     }
-    assert [name for name, array in found.items() if array.pictures] == ["grey", "colour"]
+    assert [name for name, array in found.items() if array.images] == ["grey", "colour"]
 
 
 def test_arrays_of_anything_else(tmp_path):

@@ -39,7 +39,7 @@ class Stored:
         return self.shape[0] if self.shape else 0
 
     @property
-    def pictures(self) -> bool:
+    def images(self) -> bool:
         """True for the shape and type of (n, h, w) or (n, h, w, c) images."""
         return self.dtype == np.uint8 and self.ndim in (3, 4)
 

@@ -8,7 +8,7 @@ import psutil
 
 from .errors import InputError
 
-COPIES = 3  # that there are of pictures for a moment, before they are split into those to train on and others
+COPIES = 3  # that there are of images for a moment, before they are split into those to train on and others
 SHARE = 0.8  # of what is free: needs are estimates, and other programs go on working
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))  # version 2, and 1

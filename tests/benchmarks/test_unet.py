@@ -54,7 +54,7 @@ def test_the_summary_is_beside_the_default_and_the_best() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak")
 def test_memory_is_that_of_a_process_of_its_own() -> None:
-    """However much this one has had: 128 MiB don't show there, where 64 pictures take more than 4 maps of 2 MiB."""
+    """However much this one has had: 128 MiB don't show there, where 64 images take more than 4 maps of 2 MiB."""
     torch.ones(2**25)
     assert 8 < unet.peak(unet.Row("ebbtide"), replace(TINY, batch=64)) < 1000
 

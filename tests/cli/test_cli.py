@@ -345,7 +345,7 @@ def test_a_recording_is_not_compared_as_points(ebbtide, tmp_path):
     for words in (["--data", data], [f"--data={data}"], ["--data", f"{data}+other.npz"]):
         code, out, err = ebbtide("compare", *words, "--out", "x")
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert err.startswith(f"ebbtide: {data} holds a robot's episodes, and compare is for points and pictures")
+        assert err.startswith(f"ebbtide: {data} holds a robot's episodes, and compare is for points and images")
         assert "ebbtide evaluate" in err
     assert not (tmp_path / "x").exists()
 

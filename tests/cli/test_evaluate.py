@@ -77,7 +77,7 @@ def flow(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory):
-    """Conditional runs on a table and on pictures whose classes are as 3 to 1."""
+    """Conditional runs on a table and on images whose classes are as 3 to 1."""
     place = tmp_path_factory.mktemp("uneven")
     rng, labels = np.random.default_rng(0), np.array(["common", "common", "common", "rare"] * 30)
     save_points(place / "points.csv", torch.from_numpy(rng.normal(size=(120, 2))), labels=labels.tolist())
@@ -170,7 +170,7 @@ def test_every_step_is_drawn_for_eight_times(policy, ebbtide, monkeypatch):
 
 
 def test_a_small_machine_has_room_for_a_policys_draws(policy, ebbtide, quick, monkeypatch):
-    """The default number of steps, eight chunks for each: their pictures are looked at once."""
+    """The default number of steps, eight chunks for each: their images are looked at once."""
     monkeypatch.setattr(memory, "available", lambda: 2.0 * 2**30)
     code, _, err = ebbtide("evaluate", policy, "--episodes", 0, "--steps", 1)
     assert code == 0, err
@@ -282,7 +282,7 @@ def test_nothing_is_written_into_an_exported_folder(policy, ebbtide, quick, tmp_
     ("words", "error"),
     [
         ("--simulator moon", "simulator must be one of pusht, aloha-transfer, aloha-insertion; got 'moon'."),
-        ("--blind", "--blind is for policies that see pictures; {run} has no cameras."),
+        ("--blind", "--blind is for policies that see images; {run} has no cameras."),
         ("--precision bf16", "--precision bf16 is not for policies, and {run} is one."),
         ("--guidance 2", "--guidance is not for policies, and {run} is one."),
         ("--interval 0 0.5", "--interval is not for policies, and {run} is one."),

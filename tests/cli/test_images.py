@@ -1,4 +1,4 @@
-"""The commands on pictures, end to end: compare, evaluate, plot, show, and what they refuse."""
+"""The commands on images, end to end: compare, evaluate, plot, show, and what they refuse."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ def small(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A file of 60 noisy 8 × 8 pictures in two classes, one bright and one dark, and a folder of the same."""
+    """A file of 60 noisy 8 × 8 images in two classes, one bright and one dark, and a folder of the same."""
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     labels = np.arange(60) % 2
     x = (60 + 120 * labels[:, None, None] + rng.integers(-40, 40, (60, 8, 8))).astype(np.uint8)
@@ -94,7 +94,7 @@ def test_what_is_resumed_is_what_was_begun(ebbtide, runs):
     ("arguments", "sentence"),
     [
         ("train flow-images --data nothere", "'nothere' does not exist."),
-        ("train flow-images --data {empty}", "holds no pictures."),
+        ("train flow-images --data {empty}", "holds no images."),
         ("train flow-images --data {photos} --label folder --on-bad-image ask", "must be one of 'skip', 'fail'"),
         ("train flow-images --channels 2 --data {photos}", "channels"),
         ("train flow-images --network unet-tiny:width=0", "unet: width must be at least 1"),

@@ -89,7 +89,7 @@ def test_every_run_has_a_likelihood(ebbtide, runs, name, small_map):
     assert picture.exists() == (name != "line")
     assert "discretisation" in out
     if picture.exists():
-        assert f"picture: {picture}" in err
+        assert f"figure: {picture}" in err
         assert picture.stat().st_size > 5000
 
 

@@ -108,7 +108,7 @@ def test_a_chunk_is_drawn_where_actions_are_places(policy, ebbtide, monkeypatch,
             open_ones.discard(self)
 
     class Beside(Counted):
-        in_picture = False
+        in_image = False
 
     monkeypatch.setitem(SIMULATORS, "pusht", Counted)
     monkeypatch.setitem(SIMULATORS, "beside", Beside)

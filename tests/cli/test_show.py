@@ -33,7 +33,7 @@ def test_show_a_file(ebbtide, tmp_path, table):
 
 def test_an_option_that_this_data_has_no_use_for_is_refused(ebbtide, tmp_path, table):
     for data, option in (("rings", "--size"), ("digits", "--n"), (table, "--n"), (table, "--seed"), (table, "--size")):
-        says = "ebbtide: --n is for named point sets, --size for pictures, and --seed for both; got"
+        says = "ebbtide: --n is for named point sets, --size for images, and --seed for both; got"
         code, out, err = ebbtide("show", "data", data, option, "9")
         assert (code, out, err) == (2, "", f"{says} {option} for {data}.\n")
     assert not list(tmp_path.iterdir())

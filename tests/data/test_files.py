@@ -129,9 +129,7 @@ def test_an_npz_of_pictures_is_no_table(tmp_path):
     """Its labels, a column of numbers, would else be taken for the points."""
     pictures = np.zeros((6, 2, 2), np.uint8)
     np.savez(tmp_path / "a.npz", train_images=pictures, train_labels=np.zeros((6, 1), np.uint8))
-    with pytest.raises(
-        InputError, match=r"a\.npz holds pictures \('train_images'\), which recipes such as flow-images"
-    ):
+    with pytest.raises(InputError, match=r"a\.npz holds images \('train_images'\), which recipes such as flow-images"):
         read(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", thumbnails=pictures, x=TABLE)
     assert read(tmp_path / "a.npz").x.tolist() == TABLE.tolist()

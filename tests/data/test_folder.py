@@ -48,20 +48,18 @@ def test_sorted_and_in_depth(tmp_path):
 
 
 def test_values_of_12_bits_in_files_of_16(tmp_path):
-    """Twenty pictures, each with its own part of the values, as microscopes and depth cameras write them."""
+    """Twenty images, each with its own part of the values, as microscopes and depth cameras write them."""
     values = np.random.default_rng(0).permutation(4096)[:2000].reshape(20, 10, 10).astype(np.uint16)
     for k, picture in enumerate(values):
         Image.fromarray(picture).save(tmp_path / f"{k:02d}.png")
     low, high = int(values.min()), int(values.max())
-    with pytest.warns(
-        UserWarning, match=f"20 of 20 pictures have more than 8 bits: their values {low} to {high} become"
-    ):
+    with pytest.warns(UserWarning, match=f"20 of 20 images have more than 8 bits: their values {low} to {high} become"):
         found = get(tmp_path)
     assert found.levels == (low, high)
     assert len(found.x.unique()) == 256
     assert found.x[:, 0].tolist() == np.rint((values.astype(float) - low) / (high - low) * 255).tolist()
     put(tmp_path, "8 bits.png", 77, (10, 10))
-    with pytest.warns(UserWarning, match="20 of 21 pictures have more than 8 bits"):
+    with pytest.warns(UserWarning, match="20 of 21 images have more than 8 bits"):
         both = get(tmp_path)
     assert both.x[:20].tolist() == found.x.tolist()
     assert both.x[20].unique().tolist() == [77]
@@ -74,7 +72,7 @@ def test_what_is_not_a_number_is_a_bad_picture(tmp_path):
         if k in (7, 30):
             depth[1, 2] = (np.nan, np.inf)[k == 30]
         Image.fromarray(depth).save(tmp_path / f"{k:02d}.tiff")
-    with pytest.warns(UserWarning, match="38 of 38 pictures .* their values 0 to 3.9 become"):
+    with pytest.warns(UserWarning, match="38 of 38 images .* their values 0 to 3.9 become"):
         found = get(tmp_path)
     assert found.bad == tuple(f"{k:02d}.tiff holds 1 of 16 values that are not finite" for k in (7, 30))
     assert found.x[-1].unique().tolist() == [255]
@@ -101,7 +99,7 @@ def test_what_is_plainly_no_picture_is_ignored(tmp_path):
 def test_an_empty_folder(tmp_path):
     for fill in (lambda: None, lambda: (tmp_path / "sub").mkdir(), lambda: (tmp_path / "a.txt").write_text("a")):
         fill()
-        with pytest.raises(InputError, match=r"^\S+ holds no pictures\.$"):
+        with pytest.raises(InputError, match=r"^\S+ holds no images\.$"):
             get(tmp_path)
 
 
@@ -126,8 +124,8 @@ def make_socket(folder):
 
 SPOILT = {
     "an empty file": (lambda d: (d / "a.png").touch(), "a.png is empty"),
-    "text": (lambda d: (d / "a.jpg").write_text("hello"), "a.jpg is not a picture of a known format"),
-    "text without an ending": (lambda d: (d / "a").write_text("hello"), "a is not a picture of a known format"),
+    "text": (lambda d: (d / "a.jpg").write_text("hello"), "a.jpg is not an image of a known format"),
+    "text without an ending": (lambda d: (d / "a").write_text("hello"), "a is not an image of a known format"),
     "cut short": (
         lambda d: (d / "a.png").write_bytes(put(d, "good/000.png").read_bytes()[:-20]),
         "a.png can't be decoded: ",
@@ -151,7 +149,7 @@ SPOILT = {
 def test_what_cannot_be_used_is_named(tmp_path, spoil, line, capfd):
     spoil(filled(tmp_path))
     for _ in range(2):  # decoded, then from the cache
-        with pytest.warns(UserWarning, match="1 of 61 pictures can't be used and are left out: ") as said:
+        with pytest.warns(UserWarning, match="1 of 61 images can't be used and are left out: ") as said:
             found = get(tmp_path)
         assert len(said) == len(found.bad) == 1
         assert str(said[0].message).endswith(f": {found.bad[0]}.")
@@ -204,7 +202,7 @@ def test_too_many_bad_ones(tmp_path):
     with pytest.raises(InputError) as error:
         get(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: 4 of 24 pictures can't be used, more than 5%: "
+        f"{tmp_path}: 4 of 24 images can't be used, more than 5%: "
         "bad0.png is empty; bad1.png is empty; bad2.png is empty; and 1 more."
     )
 
@@ -239,7 +237,7 @@ def test_labels_from_folders(tmp_path):
     with pytest.raises(InputError, match=r"'folder' or nothing; got 'class'"):
         get(tmp_path, label="class")
     put(tmp_path, "loose.png")
-    with pytest.raises(InputError, match=r"needs each picture in a sub-folder, and loose\.png is in none"):
+    with pytest.raises(InputError, match=r"needs each image in a sub-folder, and loose\.png is in none"):
         get(tmp_path, label="folder")
 
 
@@ -305,8 +303,8 @@ def test_a_bad_one_in_a_held_out_part(tmp_path):
     with pytest.warns(UserWarning, match=re.escape(str(tmp_path))) as said:
         found = get(tmp_path)
     assert [str(line.message) for line in said] == [
-        f"{tmp_path}: 30 pictures to train on ('train'), 30 held out ('test').",
-        f"{tmp_path}: 1 of 60 pictures can't be used and are left out: test/good/005.png is empty.",
+        f"{tmp_path}: 30 images to train on ('train'), 30 held out ('test').",
+        f"{tmp_path}: 1 of 60 images can't be used and are left out: test/good/005.png is empty.",
     ]
     assert (len(found.x), found.test) == (59, 29)
 

@@ -1,4 +1,4 @@
-"""Many pictures into one tensor: order, channels, bad ones, threads and the cache."""
+"""Many images into one tensor: order, channels, bad ones, threads and the cache."""
 
 import os
 import threading
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from ebbtide.cache import cache_folder, fingerprint
 from ebbtide.data import gather as module
+from ebbtide.data.decoding import BadImage
 from ebbtide.data.gather import Source, gather
 from ebbtide.data.levels import Decoded, Levels
-from ebbtide.data.pictures import BadPicture
 from ebbtide.errors import InputError
 
 
@@ -29,12 +29,12 @@ def constant(value, h=2, w=3, c=1):
 
 
 def source(pictures, **options):
-    """Pictures as arrays, or a reason why not; `asked` counts how often one was decoded."""
+    """Images as arrays, or a reason why not; `asked` counts how often one was decoded."""
     asked = []
 
     def picture(i, size, channels, levels):
         asked.append(i)
-        if isinstance(pictures[i], BadPicture):
+        if isinstance(pictures[i], BadImage):
             raise pictures[i]
         return pictures[i] if isinstance(pictures[i], Decoded) else Decoded(pictures[i])
 
@@ -49,7 +49,7 @@ def get(pictures, **options):
 @given(kinds=st.lists(st.sampled_from(["grey", "colour"]), min_size=1, max_size=70), workers=st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_order_and_channels(kinds, workers):
-    """Each picture is where it was asked for, grey alone in one channel, beside colour in three."""
+    """Each image is where it was asked for, grey alone in one channel, beside colour in three."""
     pictures = []
     for i, kind in enumerate(kinds):
         picture = constant(i, c=1 if kind == "grey" else 3)
@@ -78,7 +78,7 @@ def test_rows_and_columns_stay():
 @given(where=st.sets(st.integers(0, 99), max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_bad_ones_are_left_out_and_named(where):
-    pictures = [BadPicture(f"is bad {i}") if i in where else constant(i) for i in range(100)]
+    pictures = [BadImage(f"is bad {i}") if i in where else constant(i) for i in range(100)]
     x, good, bad = get(pictures)
     assert good == [i for i in range(100) if i not in where]
     assert x[:, 0, 0, 0].tolist() == good
@@ -86,21 +86,21 @@ def test_bad_ones_are_left_out_and_named(where):
 
 
 def test_more_than_a_twentieth_is_no_accident():
-    pictures = [BadPicture("is bad") if i % 16 == 1 else constant(i) for i in range(80)]
-    line = "the set: 5 of 100 pictures can't be used and are left out: p1 is bad; p17 is bad; p33 is bad; and 2 more."
+    pictures = [BadImage("is bad") if i % 16 == 1 else constant(i) for i in range(80)]
+    line = "the set: 5 of 100 images can't be used and are left out: p1 is bad; p17 is bad; p33 is bad; and 2 more."
     with pytest.warns(UserWarning, match=f"^{line}$"):
         assert len(get([*pictures, *[constant(1)] * 20])[2]) == 5
     with pytest.raises(InputError) as error:
         get(pictures)
     assert str(error.value) == (
-        "the set: 5 of 80 pictures can't be used, more than 5%: p1 is bad; p17 is bad; p33 is bad; and 2 more."
+        "the set: 5 of 80 images can't be used, more than 5%: p1 is bad; p17 is bad; p33 is bad; and 2 more."
     )
 
 
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_none_is_good(n):
-    with pytest.raises(InputError, match=rf"^the set: {n} of {n} pictures can't be used, .*p0 is bad"):
-        get([BadPicture("is bad")] * n)
+    with pytest.raises(InputError, match=rf"^the set: {n} of {n} images can't be used, .*p0 is bad"):
+        get([BadImage("is bad")] * n)
 
 
 def test_what_was_unusable_before_counts():
@@ -108,15 +108,15 @@ def test_what_was_unusable_before_counts():
     assert gather(made, progress=False)[2] == ("a is a pipe",)
     with pytest.raises(InputError, match=r"^the set: a is a pipe\.$"):
         gather(made, on_bad="fail", progress=False)
-    with pytest.raises(InputError, match=r"^the set: 2 of 21 pictures"):
+    with pytest.raises(InputError, match=r"^the set: 2 of 21 images"):
         gather(replace(made, unusable=("a is a pipe", "b is a pipe")), progress=False)
-    with pytest.raises(InputError, match=r"^the set: 1 of 1 pictures"):
+    with pytest.raises(InputError, match=r"^the set: 1 of 1 images"):
         gather(source([], unusable=("a is a pipe",))[0], progress=False)
 
 
 @pytest.mark.parametrize("first", [0, 700])
 def test_fail_stops_at_the_first(first):
-    pictures = [BadPicture("is bad") if i >= first else constant(1) for i in range(5000)]
+    pictures = [BadImage("is bad") if i >= first else constant(1) for i in range(5000)]
     made, asked = source(pictures)
     with pytest.raises(InputError, match=rf"^the set: p{first} is bad\.$"):
         gather(made, on_bad="fail", workers=1, progress=False)
@@ -124,7 +124,7 @@ def test_fail_stops_at_the_first(first):
 
 
 def test_all_must_be_alike():
-    pictures = [BadPicture("is bad"), constant(1), *[constant(1, c=3)] * 40, constant(1, h=5, w=7)]
+    pictures = [BadImage("is bad"), constant(1), *[constant(1, c=3)] * 40, constant(1, h=5, w=7)]
     with pytest.raises(InputError) as error:
         get(pictures)
     assert str(error.value) == "the set: p1 is 3 × 2 pixels and p42 7 × 5; give --size to make all alike."
@@ -132,7 +132,7 @@ def test_all_must_be_alike():
 
 def test_too_much_for_the_memory():
     made = replace(source([constant(1, h=999, w=9999)])[0], n=10**10)
-    words = r"^the set: 10000000000 pictures of 9999 × 999 pixels would take about 8\.37e\+08 GiB of memory;"
+    words = r"^the set: 10000000000 images of 9999 × 999 pixels would take about 8\.37e\+08 GiB of memory;"
     with pytest.raises(InputError, match=words):
         gather(made, progress=False)
 
@@ -166,7 +166,7 @@ def test_progress_is_shown_from_two_seconds_on(capfd, monkeypatch):
     monkeypatch.setattr(module, "tqdm", at_once)
     get([constant(1)] * 64, progress=False)
     assert capfd.readouterr() == ("", "")
-    get([BadPicture("is bad"), *[constant(1)] * 63], progress=True)
+    get([BadImage("is bad"), *[constant(1)] * 63], progress=True)
     out, err = capfd.readouterr()
     assert out == ""
     assert "/64" in err
@@ -177,7 +177,7 @@ def test_progress_is_shown_from_two_seconds_on(capfd, monkeypatch):
 
 
 def deep(values, **options):
-    """Pictures of two values: v and v + 10 of more than 8 bits where v is a float, else v twice, as it is."""
+    """Images of two values: v and v + 10 of more than 8 bits where v is a float, else v twice, as it is."""
 
     def picture(i, size, channels, levels):
         if isinstance(values[i], int):
@@ -209,7 +209,7 @@ def test_the_range_is_the_sets(values, workers):
     for row, value in zip(x[:, 0, 0].tolist(), values, strict=True):
         assert row == ([value] * 2 if isinstance(value, int) else levels.scaled(value + np.array([0, 10])).tolist())
     low, high = levels or (0, 0)
-    text = f"the set: {len(floats)} of {len(values)} pictures have more than 8 bits: their values {low:g} to {high:g} "
+    text = f"the set: {len(floats)} of {len(values)} images have more than 8 bits: their values {low:g} to {high:g} "
     assert said == [f"{text}become 0 to 255 (--value-range sets others)."] * bool(floats)
 
 
@@ -219,7 +219,7 @@ def test_a_range_that_is_given_is_kept_and_what_lies_beyond_is_said(wanted, beyo
     (x, _, _, levels), said = heard(lambda: gather(deep([5.0, 0.0, 30.0]), levels=wanted, progress=False))
     assert levels == wanted
     assert x.flatten().tolist() == wanted.scaled(np.array([5, 15, 0, 10, 30, 40])).tolist()
-    text = "the set: 3 of 3 pictures have more than 8 bits, and some values in 0 to 40 beyond the range "
+    text = "the set: 3 of 3 images have more than 8 bits, and some values in 0 to 40 beyond the range "
     assert said == [f"{text}{wanted}: they become 0 or 255."] * beyond
 
 
@@ -229,7 +229,7 @@ def test_transparency_is_said_once_with_a_count(channels, lost):
     _, said = heard(lambda: get(pictures, channels=channels))
     assert (
         said
-        == ["the set: 4 of 10 pictures are transparent in places, and lie on white (--channels 4 keeps that)."] * lost
+        == ["the set: 4 of 10 images are transparent in places, and lie on white (--channels 4 keeps that)."] * lost
     )
 
 
@@ -240,7 +240,7 @@ def test_a_cached_set_is_told_of_again_and_has_one_range():
 
     def get(levels=None):
         asked.clear()
-        counted = replace(made, picture=lambda i, *how: asked.append(i) or made.picture(i, *how))
+        counted = replace(made, image=lambda i, *how: asked.append(i) or made.image(i, *how))
         (x, _, _, used), said = heard(lambda: gather(counted, levels=levels and Levels(*levels), progress=False))
         assert len(said) == (levels != (0, 40))
         return x.flatten().tolist(), used, len(asked)
@@ -263,7 +263,7 @@ def kept():
 
 
 def test_the_second_time_nothing_is_decoded():
-    pictures = [BadPicture("is bad") if i == 7 else constant(i, c=3) for i in range(40)]
+    pictures = [BadImage("is bad") if i == 7 else constant(i, c=3) for i in range(40)]
     made, asked = source(pictures, state="s")
     first = gather(made, progress=False)
     asked.clear()
@@ -336,7 +336,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 
 
 def test_a_reason_that_may_pass_is_not_kept():
-    pictures = [constant(1)] * 39 + [BadPicture("can't be read: Permission denied", passing=True)]
+    pictures = [constant(1)] * 39 + [BadImage("can't be read: Permission denied", passing=True)]
     made, _ = source(pictures, state="s")
     gather(made, progress=False)
     assert kept() == []

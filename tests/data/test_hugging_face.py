@@ -158,7 +158,7 @@ def test_a_test_part_without_labels(hub, missing):
     assert found.labels.tolist() == [0, 1, 0, 1, -1, -1, -1]
     train, held = split_images(found, 0.5)
     assert (train.labels.tolist(), held.labels, held.x[:, 0, 0, 0].tolist()) == ([0, 1, 0, 1], None, [7, 8, 9])
-    with pytest.warns(UserWarning, match="3 of 3 held-out pictures are left out"):
+    with pytest.warns(UserWarning, match="3 of 3 held-out images are left out"):
         train, held = split_images(labelled(found, "pets"), 0.5)
     assert sorted(train.x[:, 0, 0, 0].tolist() + held.x[:, 0, 0, 0].tolist()) == [1, 2, 3, 4]
     assert len(held.labels) == 2
@@ -183,23 +183,23 @@ def test_unlabelled_rows_to_train_on(hub):
         hub.sets["me/pets"] = part([1, 2], [0, missing])
         found = get("me/pets")
         assert split_images(found, 0.0)[0].labels is None
-        with pytest.raises(InputError, match=r"^pets: picture 2 has no label"):
+        with pytest.raises(InputError, match=r"^pets: image 2 has no label"):
             labelled(found, "pets")
     hub.sets["me/pets"] = part([1, 2], [0, 2])
-    with pytest.raises(InputError, match=r"label 2 of picture 2 is not in 0\.\.1"):
+    with pytest.raises(InputError, match=r"label 2 of image 2 is not in 0\.\.1"):
         get("me/pets")
 
 
 def test_every_part_to_measure_with_is_held_out(hub):
     hub.sets["me/pets"] = {"validation": part([5]), "test": part([8, 9]), "train": part([1, 2, 3]), "extra": part([6])}
-    with pytest.warns(UserWarning, match=r"3 pictures .*\('train'\), 3 held out .*, 1 left out \('extra'\)\.$"):
+    with pytest.warns(UserWarning, match=r"3 images .*\('train'\), 3 held out .*, 1 left out \('extra'\)\.$"):
         found = get("me/pets")
     assert (found.x[:, 0, 0, 0].tolist(), found.test) == ([1, 2, 3, 5, 8, 9], 3)
 
 
 def test_no_pictures(hub):
     hub.sets["me/text"] = Dataset({"text": Value()}, {"text": ["a", "b"]})
-    with pytest.raises(InputError, match="hf:me/text has no column of pictures; it has 'text'"):
+    with pytest.raises(InputError, match="hf:me/text has no column of images; it has 'text'"):
         get("me/text")
 
 
@@ -263,7 +263,7 @@ def test_the_range_of_16_bits_is_that_of_both_parts(hub):
 
     hub.sets["me/depths"] = {"train": deep([300, 2200, 700]), "test": deep([4095])}
     with pytest.warns(
-        UserWarning, match="^hf:me/depths: 4 of 4 pictures have more than 8 bits: their values 300 to 4095 "
+        UserWarning, match="^hf:me/depths: 4 of 4 images have more than 8 bits: their values 300 to 4095 "
     ):
         found = get("me/depths")
     assert found.levels == (300, 4095)
@@ -317,7 +317,7 @@ def test_many_rows_in_threads(real, tmp_path):
 
 
 def test_depths_of_the_package_itself(real, tmp_path):
-    """Values of 12 bits in files of 16 and 32 bits, beside pictures of 8."""
+    """Values of 12 bits in files of 16 and 32 bits, beside images of 8."""
     depths = [np.arange(k, 4000, 160, dtype=dtype).reshape(5, 5) for k, dtype in ((0, "<u2"), (95, "<i4"), (7, "<f4"))]
     features = real.Features({"mask": real.Image(), "image": real.Image()})
     pictures = [Pillow.fromarray(depth) for depth in depths]
@@ -328,7 +328,7 @@ def test_depths_of_the_package_itself(real, tmp_path):
         picture.save(file, "tiff")
         files.append({"bytes": file.getvalue(), "path": None})
     real.Dataset.from_dict({"mask": masks, "image": files}, features=features).save_to_disk(str(tmp_path / "set"))
-    with pytest.warns(UserWarning, match="3 of 3 pictures have more than 8 bits: their values 0 to 3935 "):
+    with pytest.warns(UserWarning, match="3 of 3 images have more than 8 bits: their values 0 to 3935 "):
         found = get(tmp_path / "set")
     assert found.levels == (0, 3935)
     for x, depth in zip(found.x, depths, strict=True):

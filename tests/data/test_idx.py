@@ -14,7 +14,7 @@ from ebbtide.errors import InputError
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 
-# Two pictures of 2 × 3: magic 0, 0, 8 (uint8), 3 dimensions, then 2, 2, 3 and the bytes row by row.
+# Two images of 2 × 3: magic 0, 0, 8 (uint8), 3 dimensions, then 2, 2, 3 and the bytes row by row.
 IMAGES = b"\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x03" + bytes([0, 1, 2, 3, 4, 5, 250, 251, 252, 253, 254, 255])
 LABELS = b"\0\0\x08\x01\0\0\0\x02\x07\x03"
 PIXELS = [[[[0, 1, 2], [3, 4, 5]]], [[[250, 251, 252], [253, 254, 255]]]]
@@ -53,7 +53,7 @@ def test_a_folder_with_a_test_part(tmp_path):
         for data, name in zip(many(n, value), ("images-idx3", "labels-idx1")):
             (tmp_path / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(data))
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.warns(UserWarning, match=r"5 pictures to train on \('train'\), 3 held out \('t10k'\)\.$"):
+    with pytest.warns(UserWarning, match=r"5 images to train on \('train'\), 3 held out \('t10k'\)\.$"):
         found = load_images(str(tmp_path))
     assert found.x[:, 0, 0, 0].tolist() == [10] * 5 + [20] * 3
     assert found.labels.tolist() == [0, 1, 0, 1, 0, 0, 1, 0]
@@ -93,7 +93,7 @@ def test_letters_in_a_name_are_no_part(tmp_path):
 def test_parts_of_different_sizes(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(IMAGES)
     (tmp_path / "test-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 1, 1, 1) + b"x")
-    with pytest.raises(InputError, match="pictures of one size"):
+    with pytest.raises(InputError, match="images of one size"):
         load_images(str(tmp_path))
 
 
@@ -107,8 +107,8 @@ DAMAGED = {
     "cut short": (IMAGES[:-1], r"\[2, 2, 3\] takes 28 bytes and it has 27"),
     "too long": (IMAGES + b"x", r"takes 28 bytes and it has more"),
     "a number too large": (IMAGES[:4] + b"\xff" * 12 + IMAGES[16:], "takes 79228162458924105385300197391 bytes"),
-    "labels": (LABELS, r"must hold pictures \(n, h, w\)"),
-    "none": (b"\0\0\x08\x03" + struct.pack(">3I", 0, 2, 3), r"must hold pictures \(n, h, w\); it holds \(0, 2, 3\)"),
+    "labels": (LABELS, r"must hold images \(n, h, w\)"),
+    "none": (b"\0\0\x08\x03" + struct.pack(">3I", 0, 2, 3), r"must hold images \(n, h, w\); it holds \(0, 2, 3\)"),
     "half a gzip": (gzip.compress(IMAGES)[:30], "damaged or cut short"),
     "gzip cut": (gzip.compress(IMAGES)[:-3], "damaged or cut short"),
     "gzip flipped": (gzip.compress(IMAGES)[:-6] + b"\0\0" + gzip.compress(IMAGES)[-4:], "damaged or cut short"),
@@ -157,7 +157,7 @@ def test_what_is_no_idx_file(tmp_path):
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"{FASHION} is not installed")
 def test_fashion_mnist():
-    """70,000 pictures; mean and deviation of the training part are the published 0.2860 and 0.3530."""
+    """70,000 images; mean and deviation of the training part are the published 0.2860 and 0.3530."""
     found = load_images(str(FASHION))
     assert found.x.shape == (70_000, 1, 28, 28)
     train, test = split_images(found, 0.0)

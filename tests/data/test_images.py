@@ -1,4 +1,4 @@
-"""Sets of pictures: what load accepts and refuses, the built-in digits, .npz files, and splitting."""
+"""Sets of images: what load accepts and refuses, the built-in digits, .npz files, and splitting."""
 
 import io
 import zipfile
@@ -20,7 +20,7 @@ def npz(path, **arrays):
     return str(path)
 
 
-COLOUR = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)  # 2 pictures, 3 high, 4 wide
+COLOUR = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)  # 2 images, 3 high, 4 wide
 
 
 # --- digits -------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def test_digits():
     assert (found.test, found.bad) == (0, ())
     assert (int(found.x.min()), int(found.x.max())) == (0, 255)
     assert len(found.x.unique()) == 17
-    # The first picture, a 0, in the file's 0..16: its first two rows are 0 0 5 13 9 1 0 0 and 0 0 13 15 10 15 5 0.
+    # The first image, a 0, in the file's 0..16: its first two rows are 0 0 5 13 9 1 0 0 and 0 0 13 15 10 15 5 0.
     rows = [[0, 0, 80, 207, 143, 16, 0, 0], [0, 0, 207, 239, 159, 239, 80, 0]]
     assert found.x[0, 0, :2].tolist() == rows
     assert found.labels[:11].tolist() == [*range(10), 0]
@@ -59,7 +59,7 @@ def test_digits_larger_and_in_colour():
     assert found.x.shape == (1797, 3, 16, 16)
     assert torch.equal(found.x[:, 0], found.x[:, 2])
     assert torch.equal(found.labels, load_images("digits").labels)
-    # Twice as large, a picture keeps its mean but for the rounding and what Lanczos' lobes lose at 0 and 255.
+    # Twice as large, an image keeps its mean but for the rounding and what Lanczos' lobes lose at 0 and 255.
     means = found.x[:, 0].float().mean((1, 2)) - load_images("digits").x.float().mean((1, 2, 3))
     assert means.abs().max() < 8
 
@@ -209,7 +209,7 @@ def test_transparent_arrays(tmp_path):
     assert load_images(data, channels=4).x.tolist() == x.transpose(0, 3, 1, 2).tolist()
     with pytest.warns(
         UserWarning,
-        match=r"mine\.npz: 1 of 2 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
+        match=r"mine\.npz: 1 of 2 images are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
     ):
         white = load_images(data)
     assert white.x[1, :, 0, 0].tolist() == [round(0.2 * c + 0.8 * 255) for c in COLOUR[1, 0, 0].tolist()]
@@ -217,10 +217,10 @@ def test_transparent_arrays(tmp_path):
 
 
 WRONG = {
-    "no pictures": ({"a": np.ones(3)}, {}, r"has no array 'images', nor one like pictures in uint8; it has 'a'"),
+    "no images": ({"a": np.ones(3)}, {}, r"has no array 'images', nor one like images in uint8; it has 'a'"),
     "real numbers": ({"images": COLOUR / 255}, {}, r"array 'images' must be uint8, 0 to 255; got dtype float64"),
     "channels first": ({"images": COLOUR[:, :, :2].transpose(0, 3, 1, 2)}, {}, r"c = 1, 3 or 4; got \(2, 3, 3, 2\)"),
-    "one picture": ({"images": COLOUR[0, 0]}, {}, r"c = 1, 3 or 4; got \(4, 3\)"),
+    "one image": ({"images": COLOUR[0, 0]}, {}, r"c = 1, 3 or 4; got \(4, 3\)"),
     "none": ({"images": COLOUR[:0]}, {}, r"got \(0, 3, 4, 3\)"),
     "no such label": ({"images": COLOUR}, {"label": "kind"}, r"has no array 'kind'; it has 'images'"),
     "too few labels": (
@@ -232,15 +232,15 @@ WRONG = {
     "a part of another size": (
         {"train_images": COLOUR, "test_images": COLOUR[:, :2]},
         {},
-        r"its parts must hold pictures of one size; got 3 × 4 × 3, 2 × 4 × 3",
+        r"its parts must hold images of one size; got 3 × 4 × 3, 2 × 4 × 3",
     ),
     "parts to measure with alone": ({"val_images": COLOUR, "test_images": COLOUR}, {}, "has no part to train on"),
     "label out of range": (
         {"images": COLOUR, "labels": [0, 2], "classes": ["a", "b"]},
         {},
-        r"label 2 of picture 2 is not in 0..1",
+        r"label 2 of image 2 is not in 0..1",
     ),
-    "label below -1": ({"images": COLOUR, "labels": [-2, 0], "classes": ["a", "b"]}, {}, r"label -2 of picture 1"),
+    "label below -1": ({"images": COLOUR, "labels": [-2, 0], "classes": ["a", "b"]}, {}, r"label -2 of image 1"),
     "real labels": ({"images": COLOUR, "labels": [0.5, 1]}, {}, r"labels, row 1: 0.5 is not a label"),
     "pickled": (
         {"images": np.array([None, print], object)},
@@ -271,7 +271,7 @@ def test_damaged_npz(tmp_path):
             load_images(str(tmp_path / "mine.npz"))
 
 
-GREY = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 2, 2), np.uint8)  # five pictures, each of its number
+GREY = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 2, 2), np.uint8)  # five images, each of its number
 IN_PARTS = {  # arrays, label → labels, classes, how many are held out
     "MedMNIST": (
         {
@@ -334,7 +334,7 @@ def test_arrays_of_parts(tmp_path, arrays, label, labels, classes, test):
 
 def test_many_labels_a_picture_are_no_class(tmp_path):
     path = npz(tmp_path / "mine.npz", images=COLOUR, labels=np.eye(2))
-    with pytest.warns(UserWarning, match=r"array 'labels' is left out: it has 2 labels a picture\.$"):
+    with pytest.warns(UserWarning, match=r"array 'labels' is left out: it has 2 labels an image\.$"):
         assert load_images(path).labels is None
 
 
@@ -352,7 +352,7 @@ def test_a_part_with_a_missing_label_has_none():
 def test_what_has_no_label_is_not_held_out_where_labels_are_learned():
     whole = numbered(8, [0, 1, 0, 1, 0, 1, -1, 1], test=2, bad=("a is empty",))
     with pytest.warns(
-        UserWarning, match=r"^pets: 1 of 2 held-out pictures are left out, with no label that is learned\.$"
+        UserWarning, match=r"^pets: 1 of 2 held-out images are left out, with no label that is learned\.$"
     ):
         kept = labelled(whole, "pets")
     assert (numbers(kept), kept.labels.tolist(), kept.test) == ([0, 1, 2, 3, 4, 5, 7], [0, 1, 0, 1, 0, 1, 1], 1)
@@ -362,9 +362,7 @@ def test_what_has_no_label_is_not_held_out_where_labels_are_learned():
         train, held = split_images(labelled(whole, "pets"), 0.5)
     assert sorted(numbers(train) + numbers(held)) == list(range(6))
     assert len(held.x) == 3
-    with pytest.raises(
-        InputError, match=r"^pets: picture 3 has no label, and a conditional network learns from all\.$"
-    ):
+    with pytest.raises(InputError, match=r"^pets: image 3 has no label, and a conditional network learns from all\.$"):
         labelled(numbered(5, [0, 1, -1, -1, 1], test=1), "pets")
     for fine in (numbered(3), numbered(3, [0, 1, 0], test=1)):
         assert labelled(fine, "pets") is fine
@@ -374,7 +372,7 @@ def test_what_has_no_label_is_not_held_out_where_labels_are_learned():
 
 
 def numbered(n, labels=None, **options):
-    """Pictures that say which they are."""
+    """Images that say which they are."""
     x = torch.tensor([[k % 256, k // 256] for k in range(n)], dtype=torch.uint8).reshape(n, 2, 1, 1)
     return Images(x, None if labels is None else torch.tensor(labels), **options)
 
@@ -417,7 +415,7 @@ def test_split_depends_on_the_seed_alone():
 
 
 def test_split_is_fair():
-    """Over 400 seeds each of 12 pictures is held out about 100 times (σ = 8.7; 6 σ: 2e-9 each), also a lone one."""
+    """Over 400 seeds each of 12 images is held out about 100 times (σ = 8.7; 6 σ: 2e-9 each), also a lone one."""
     whole = numbered(12, [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
     count = np.zeros(12)
     for seed in range(400):

@@ -58,7 +58,7 @@ def test_parts_are_told_from_classes(names):
 
 
 def test_what_is_done_with_parts_is_said_in_a_line():
-    line = r"pets: 60,000 pictures to train on ('train'), 10,005 held out ('test', 'val'), 2 left out ('ex\ntra')."
+    line = r"pets: 60,000 images to train on ('train'), 10,005 held out ('test', 'val'), 2 left out ('ex\ntra')."
     with pytest.warns(UserWarning, match=f"^{re.escape(line)}$"):
         named_parts({"train": 60_000, "test": 10_000, "val": 5, "ex\ntra": 2}, "pets")
     with pytest.raises(InputError, match=r"^pets has no part to train on; it has 'test', 'val'\.$"):

@@ -149,7 +149,7 @@ def test_a_pixel_stays_where_it_is_under_patches():
 @pytest.mark.parametrize(
     ("shape", "options", "named"),
     [
-        ((1, 27, 28), {}, "rows and columns of a picture must be even; got 27 × 28"),
+        ((1, 27, 28), {}, "rows and columns of an image must be even; got 27 × 28"),
         ((1, 28, 27), {}, "got 28 × 27"),
         ((1, 6, 8), {"patch": 4}, "multiples of patch = 4; got 6 × 8"),
         ((1, 8, 8), {"multipliers": "1-2-2"}, "attention must have a flag for each of '1-2-2'; got '0-1'"),

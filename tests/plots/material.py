@@ -1,4 +1,4 @@
-"""A comparison made of exact oracles, so that pictures can be tested and looked at without training anything."""
+"""A comparison made of exact oracles, so that figures can be tested and looked at without training anything."""
 
 import functools
 

@@ -38,7 +38,7 @@ def test_a_pixel_without_a_value_is_refused(bad):
 )
 def test_what_is_no_picture_is_one_sentence(wrong, said):
     with pytest.raises(InputError, match=said) as error:
-        images.as_pictures(wrong, "samples")
+        images.as_pixels(wrong, "samples")
     assert str(error.value).startswith("samples must")
     assert "\n" not in str(error.value)
 
@@ -174,7 +174,7 @@ def test_rgba_is_kept_in_a_png_and_on_white_in_a_figure(tmp_path):
     assert pixels[0, 0].tolist() == [100, 0, 255, 51]
     assert pixels[0, 7].tolist() == [0, 0, 0, 0]
     assert pixels[0, 8].tolist() == [255] * 4  # the gap
-    assert images.as_pictures(x)[0, :, 0, 0].tolist() == [224, 204, 255]
+    assert images.as_pixels(x)[0, :, 0, 0].tolist() == [224, 204, 255]
     shown = mosaic_of(images.grid(x))
     assert {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()} == {(224, 204, 255), (255, 255, 255)}
 

@@ -288,7 +288,7 @@ def test_rgba_is_shown_on_white(tmp_path):
     ]
     for figure in figures:
         assert mosaic_of(figure).shape[2] == 3
-    np.testing.assert_array_equal(cells_of(figures[3], (16, 16))[0][0], channels_last(images.as_pictures(x[0]))[0])
+    np.testing.assert_array_equal(cells_of(figures[3], (16, 16))[0][0], channels_last(images.as_pixels(x[0]))[0])
     frames, _, _ = frames_of(strips.training_gif(tmp_path / "a.gif", [1, 2, 3], x))
     assert len(frames) == 3
 

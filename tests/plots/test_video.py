@@ -119,8 +119,8 @@ def test_what_cannot_be_filmed_is_one_sentence_and_leaves_nothing(tmp_path):
         ("no/a.gif", [frame], {}, "no folder"),
         ("a.gif", [], {}, "at least one frame"),
         *(("a.gif", [frame], {"fps": fps}, r"fps must be at least 0\.001") for fps in (0, 1e-4, np.inf, np.nan)),
-        ("a.gif", [frame, frame[::-1]], {"fps": 0.001}, "no picture for longer than 655 s"),
-        ("a.gif", [frame] * 7000, {"fps": 10}, "no picture for longer than 655 s"),
+        ("a.gif", [frame, frame[::-1]], {"fps": 0.001}, "no frame for longer than 655 s"),
+        ("a.gif", [frame] * 7000, {"fps": 10}, "no frame for longer than 655 s"),
         ("a.gif", [frame, frame[:20]], {}, r"Frame 1 must have the first one's shape \(48, 64, 3\); got \(20, 64, 3\)"),
     ]:
         with pytest.raises(InputError, match=said):

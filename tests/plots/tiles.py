@@ -1,4 +1,4 @@
-"""Pictures to draw, and how to cut a drawn mosaic back into them."""
+"""Images to draw, and how to cut a drawn mosaic back into them."""
 
 import numpy as np
 

@@ -141,7 +141,7 @@ def test_recordings():
     episode = episodes[1]
     seen, n = episode.recording, episode.length
     assert (seen.observations["state"].shape, seen.actions.shape) == ((n, 4), (n, 2))
-    assert seen.frames[:, 0, 0, 0].tolist() == list(range(n + 1))  # the fake's picture is its step
+    assert seen.frames[:, 0, 0, 0].tolist() == list(range(n + 1))  # the fake's image is its step
     assert [start for start, _ in seen.chunks] == list(range(0, n, 2))
     for start, chunk in seen.chunks:
         np.testing.assert_array_equal(seen.actions[start : start + 2], chunk[: len(seen.actions[start : start + 2])])

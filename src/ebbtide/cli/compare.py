@@ -54,7 +54,7 @@ _IMAGES = flow_images()
 
 @dataclass(frozen=True)
 class Images(Subject):
-    """Pictures."""
+    """Images."""
 
     data: str = _IMAGES.data
     """digits, a folder of images, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
@@ -146,6 +146,6 @@ def _no_episodes(data: str) -> None:
     for path in map(Path, data.split("+")):
         if "episode_ends" in arrays(path):
             raise InputError(
-                f"{path} holds a robot's episodes, and compare is for points and pictures: train policies on it, and "
+                f"{path} holds a robot's episodes, and compare is for points and images: train policies on it, and "
                 "hold what `ebbtide evaluate` says of them side by side."
             )

@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> None:
     _keep(args, "evaluation.json", text + "\n")
     if own.draw_evaluation and x is not None and _kept(args) and not args.blind:
         for path in own.draw_evaluation(trained, x, Path(args.run)):
-            tell("picture:", path)
+            tell("figure:", path)
 
 
 _LABELLED = ("label", "guidance", "interval")  # what a policy has not
@@ -127,7 +127,7 @@ def _policy(
     if ignored:
         raise InputError(f"{ignored[0]} is not for policies, and {args.run} is one.")
     if args.blind and not recipe.cameras:
-        raise InputError(f"--blind is for policies that see pictures; {args.run} has no cameras.")
+        raise InputError(f"--blind is for policies that see images; {args.run} has no cameras.")
     place = args.driving.place or recipe.simulator
     if place:
         driving.Place.of(trained, place)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..training.trained import Trained
 
 CHUNK = 2048  # points whose ODE is solved together
-MAP, MAP_STEPS = 90, 50  # cells a side, and steps, of the picture
+MAP, MAP_STEPS = 90, 50  # cells a side, and steps, of the figure
 PROBES = 12
 Tick = Callable[[int], object]  # advances a progress bar by a number of steps of a point
 
@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> None:
     with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
         print(_table(args, known, x, *_measure(args, trained, x, bar.update)))
         if drawn:
-            tell("picture:", _draw(trained, x, Path(args.run) / "density.png", bar.update))
+            tell("figure:", _draw(trained, x, Path(args.run) / "density.png", bar.update))
 
 
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":

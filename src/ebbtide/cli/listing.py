@@ -70,11 +70,11 @@ def tables() -> dict[str, dict[str, list[str]]]:
     }
     rows = {title: {name: _about(name, row) for name, row in table.items()} for title, table in described.items()}
     rows["data"] = {name: [points.about] for name, points in DATASETS.items()}
-    rows["data"]["digits"] = ["handwritten digits of 8 × 8 pixels; for other pictures see train flow-images --help"]
+    rows["data"]["digits"] = ["handwritten digits of 8 × 8 pixels; for other images see train flow-images --help"]
     near = {"lower": "lower is better", "higher": "higher is better", "equal": "the nearer its floor, the better"}
     rows["simulators"] = {name: [simulator.task] for name, simulator in SIMULATORS.items()}
     rows["metrics"] = {name: [near[metric.better]] for name, metric in METRICS.items()}
-    rows["metrics"] |= {name: [f"pictures: {near[metric.better]}"] for name, metric in IMAGE_METRICS.items()}
+    rows["metrics"] |= {name: [f"images: {near[metric.better]}"] for name, metric in IMAGE_METRICS.items()}
     return rows
 
 

@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
     threads(0, trained.denoiser)
     seeds = range(args.seed, args.seed + args.episodes)
     with closing(place()) as simulator:
-        fps, flat = simulator.fps, getattr(simulator, "in_picture", False)
+        fps, flat = simulator.fps, getattr(simulator, "in_image", False)
 
     def film() -> "Iterator[np.ndarray]":
         """Play episode by episode, each when its frames are needed: not before the film can be written."""

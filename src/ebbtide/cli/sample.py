@@ -28,7 +28,7 @@ ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind
 class Drawing:
     """Sampling options."""
 
-    n: Annotated[int, hint("10000 points or 64 pictures")] = ITS_OWN
+    n: Annotated[int, hint("10000 points or 64 images")] = ITS_OWN
     """Number of samples."""
     seed: int = 0
     """Seed of the noise; sample i depends on (seed, i) alone, whatever n is."""
@@ -91,7 +91,7 @@ class Sample:
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or RUN/samples.png")] = ""
-    """.npy, .npz, .csv or .tsv file, the picture beside it; for pictures .png, or .npz with a .png beside it."""
+    """.npy, .npz, .csv or .tsv file, the figure beside it; for images .png, or .npz with a .png beside it."""
     overwrite: Flag = False
     """Replace the file and its figure if they exist; those in the run's folder always are."""
     picture: bool = True
@@ -113,7 +113,7 @@ def run(argv: Sequence[str]) -> None:
         own.write(trained, x, labels, out)
     tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
     if args.picture or out.suffix.lower() == ".png":
-        tell("picture:", own.draw_samples(trained, x, labels, out.with_suffix(".png")))
+        tell("figure:", own.draw_samples(trained, x, labels, out.with_suffix(".png")))
 
 
 def draw(

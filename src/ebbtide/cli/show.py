@@ -103,14 +103,14 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     from ..plots.dataset import data_set
     from ..recipes import ImageRecipe, PointRecipe, recipe_type
 
-    pictures, drawn = recipe_type(args.data) is ImageRecipe, args.data in DATASETS
-    heeded = {"n": drawn, "size": pictures, "seed": drawn or pictures}
+    images, drawn = recipe_type(args.data) is ImageRecipe, args.data in DATASETS
+    heeded = {"n": drawn, "size": images, "seed": drawn or images}
     if idle := [option for name, fits in heeded.items() if not fits for option in given(args, name)]:
         raise InputError(
-            f"--n is for named point sets, --size for pictures, and --seed for both; got {idle[0]} for {args.data}."
+            f"--n is for named point sets, --size for images, and --seed for both; got {idle[0]} for {args.data}."
         )
-    if pictures:
-        yield from _pictures(args)
+    if images:
+        yield from _images(args)
         return
     data = load(args.data, args.n, args.seed, args.label or None)
     known = DATASETS.get(args.data)
@@ -122,7 +122,7 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     )  # fmt: skip
 
 
-def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
+def _images(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     """A few of each class, or of all."""
     import torch
 
@@ -132,7 +132,7 @@ def _pictures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
 
     data = load_images(args.data, size=args.size, label=args.label)
     order = torch.randperm(len(data.x), generator=generator(args.seed, "show"))
-    title = f"{len(data.x):,} pictures of {' × '.join(map(str, data.x.shape[1:]))}"
+    title = f"{len(data.x):,} images of {' × '.join(map(str, data.x.shape[1:]))}"
     if data.labels is None:
         kept, labels = order[:60], None
     else:
@@ -150,7 +150,7 @@ def _write(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:
     from ..plots.style import save
 
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and the pictures need a folder.")
+        raise InputError(f"{out} is a file, and the figures need a folder.")
     for name, figure in figures:
         with storage(out):
             out.mkdir(parents=True, exist_ok=True)

@@ -135,6 +135,6 @@ def train(
         )  # fmt: skip
     tell(f"Trained {trained.step} steps; the run is {out}")
     if finish := kind_of(recipe).finish:
-        for picture in finish(out):
-            tell("picture:", picture)
+        for figure in finish(out):
+            tell("figure:", figure)
     tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}")

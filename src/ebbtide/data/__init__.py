@@ -1,5 +1,5 @@
 """Data: points to learn from (`points.py`: the DATASETS table and `load`), the user's own files of them (`files.py`),
-pictures (`images.py`), robots' episodes (`episodes.py`), and the explicit transforms between the data's units and the
+images (`images.py`), robots' episodes (`episodes.py`), and the explicit transforms between the data's units and the
 network's (`normalise.py`).
 """
 

@@ -48,11 +48,11 @@ class Episodes:
     """Episodes end to end: n steps of all of them.
 
     state: that of the robot and, where given, of the objects, in the simulator's or robot's own units; of
-        no columns where pictures are all there is.
+        no columns where images are all there is.
     action: what was commanded at that step, likewise.
     ends: the place after each episode's last step; the last of them is n.
     images: by camera's name, (n, h, w, 3) of any size. tasks: the instruction of each episode. fps: steps in a second,
-    0 where that isn't known. levels: of cameras whose pictures had more than 8 bits, the values that became 0 and 255.
+    0 where that isn't known. levels: of cameras whose images had more than 8 bits, the values that became 0 and 255.
     """
 
     state: Float[Tensor, " n s"]
@@ -83,7 +83,7 @@ class Episodes:
                 raise InputError(f"{name}_names must be one for each of {values.shape[1]} columns; got {len(names)}.")
         for camera, frames in self.images.items():
             if len(frames) != n:
-                raise InputError(f"There must be one picture for each of {n} steps; {camera!r} has {len(frames)}.")
+                raise InputError(f"There must be one image for each of {n} steps; {camera!r} has {len(frames)}.")
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -154,10 +154,10 @@ def columns(
 
 
 def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r q 3"]:
-    """Pictures with sides of this many pixels, each pixel the mean of the old picture over its area; 0 leaves them.
+    """Images with sides of this many pixels, each pixel the mean of the old image over its area; 0 leaves them.
 
     An old pixel that is partly covered counts as much as is covered. To enlarge is the same: each pixel comes several
-    times, and where a new one lies across two it is their mixture. Sums are of whole numbers, hence exact: a picture
+    times, and where a new one lies across two it is their mixture. Sums are of whole numbers, hence exact: an image
     becomes the same to the bit alone, among others, and on any machine.
     """
     h, w = frames.shape[1:3]
@@ -173,7 +173,7 @@ def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r
     return torch.cat(parts)
 
 
-_TOGETHER = 2**23  # numbers in flight, so that large pictures don't fill the memory
+_TOGETHER = 2**23  # numbers in flight, so that large images don't fill the memory
 
 
 def _sums(x: Tensor, size: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b {size} m"], int]:

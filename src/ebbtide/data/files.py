@@ -114,9 +114,9 @@ def _read_npz(path: Path, label: str | None) -> Points:
         raise InputError(f"{path} has no array {label!r}; it has {listed(archive)}.")
     label = label or next((name for name in LABELS if name in archive and len(archive) > 1), None)
     arrays = {name: array for name, array in archive.items() if name != label}
-    pictures = [name for name, array in arrays.items() if array.pictures]
-    if pictures and "x" not in arrays:
-        raise InputError(f"{path} holds pictures ({listed(pictures)}), which recipes such as flow-images train on.")
+    images = [name for name, array in arrays.items() if array.images]
+    if images and "x" not in arrays:
+        raise InputError(f"{path} holds images ({listed(images)}), which recipes such as flow-images train on.")
     usable = [name for name, array in arrays.items() if array.ndim == 2 or len(arrays) == 1]
     name = next((name for name in ("x", *usable) if name in arrays), None)
     if name is None:

@@ -1,4 +1,4 @@
-"""A folder of pictures, searched in depth."""
+"""A folder of images, searched in depth."""
 
 import os
 import stat
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ..cache import fingerprint
 from ..errors import InputError, printable
+from .decoding import read_image
 from .gather import Found, Source
-from .pictures import read_picture
 from .split import named_parts, part_of
 
-__all__ = ["find_pictures"]
+__all__ = ["find_images"]
 
 # By their endings; what remains is tried, whatever its name.
-_NOT_PICTURES = frozenset(
+_NOT_IMAGES = frozenset(
     f".{ending}"
     for ending in (
         *("7z", "bz2", "db", "gz", "rar", "sqlite", "tar", "tgz", "xz", "zip", "zst"),
@@ -26,26 +26,26 @@ _NOT_PICTURES = frozenset(
         *("h5", "mat", "npy", "npz", "parquet", "pickle", "pkl", "pt", "pth", "safetensors", "sha1", "sha256"),
     )
 )
-_NO_PICTURES = frozenset({"__macosx", "license", "licence", "copying", "readme", "notice", "makefile", "checksums"})
+_NO_IMAGES = frozenset({"__macosx", "license", "licence", "copying", "readme", "notice", "makefile", "checksums"})
 
 
-def find_pictures(folder: Path, label: str) -> Found:
+def find_images(folder: Path, label: str) -> Found:
     """Every file below a folder that isn't hidden or plainly something else, sorted by name, held-out parts last."""
     if label not in ("", "folder"):
-        raise InputError(f"label of a folder of pictures must be 'folder' or nothing; got {label!r}.")
+        raise InputError(f"label of a folder of images must be 'folder' or nothing; got {label!r}.")
     files, unusable = _walk(folder)
     if not files and not unusable:
-        raise InputError(f"{folder} holds no pictures.")
+        raise InputError(f"{folder} holds no images.")
     where = folder.resolve()
     chosen, test, classes = _in_parts([name.split("/") for name, _, _ in files], printable(str(folder)))
     files = [files[i] for i in chosen]
     names = [name for name, _, _ in files]
     if label and "" in classes[: len(names) - test]:
         loose = printable(names[classes.index("")])
-        raise InputError(f"{folder}: label 'folder' needs each picture in a sub-folder, and {loose} is in none.")
+        raise InputError(f"{folder}: label 'folder' needs each image in a sub-folder, and {loose} is in none.")
     source = Source(
         len(files),
-        lambda i, *how: read_picture(where / names[i], *how),
+        lambda i, *how: read_image(where / names[i], *how),
         lambda i: printable(names[i]),
         printable(str(where)),
         fingerprint(files),
@@ -78,7 +78,7 @@ def _in_parts(paths: Sequence[list[str]], where: str) -> tuple[list[int], int, l
 
 
 def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
-    """(name, bytes, mtime in ns) of what may be a picture, and (name, reason) of what can't be looked into."""
+    """(name, bytes, mtime in ns) of what may be an image, and (name, reason) of what can't be looked into."""
     files: list[tuple[str, int, int]] = []
     unusable: list[tuple[str, str]] = []
     top = folder.stat()
@@ -94,7 +94,7 @@ def _walk(folder: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, str
             continue
         for entry in entries:
             lower, name = entry.name.lower(), prefix + entry.name
-            if lower.startswith(".") or lower in _NO_PICTURES or os.path.splitext(lower)[1] in _NOT_PICTURES:
+            if lower.startswith(".") or lower in _NO_IMAGES or os.path.splitext(lower)[1] in _NOT_IMAGES:
                 continue
             try:
                 info = entry.stat()

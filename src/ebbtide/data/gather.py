@@ -1,4 +1,4 @@
-"""Many pictures into one uint8 tensor: decoded in threads, bad ones named, the result kept in a cache.
+"""Many images into one uint8 tensor: decoded in threads, bad ones named, the result kept in a cache.
 
 Pillow lets go of Python's lock while it decodes, so threads do what processes would, without their start and copies.
 """
@@ -26,28 +26,28 @@ from ..cache import fetch, fingerprint, store
 from ..errors import InputError
 from ..memory import COPIES, room
 from ..specs import pick, require
+from .decoding import BadImage, quiet
 from .levels import Decoded, Levels, Tally
-from .pictures import BadPicture, quiet
 
 __all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check_decoding", "gather", "joined"]
 
 LARGEST = 8192  # pixels a side
-MOST_BAD = 0.05  # of the pictures; more than that is no accident
+MOST_BAD = 0.05  # of the images; more than that is no accident
 _FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """n pictures still to be decoded.
+    """n images still to be decoded.
 
-    picture(i, size, channels, levels): picture i as `pictures.read` gives it, or BadPicture. name(i): what an error
+    image(i, size, channels, levels): image i as `decoding.read_image` gives it, or BadImage. name(i): what an error
     calls it.
     where, state: the set's address and a fingerprint of what lies there now; no state, no cache.
     unusable: what was found bad before decoding.
     """
 
     n: int
-    picture: Callable[[int, int, int, Levels | None], Decoded]
+    image: Callable[[int, int, int, Levels | None], Decoded]
     name: Callable[[int], str]
     where: str
     state: str = ""
@@ -62,7 +62,7 @@ class Found:
     A label None is a missing one, and so is -1 where there are classes.
     """
 
-    pictures: Source | UInt8[np.ndarray, "n h w c"]
+    images: Source | UInt8[np.ndarray, "n h w c"]
     labels: np.ndarray | Sequence[Any] | None = None
     classes: tuple[str, ...] = ()
     test: int = 0
@@ -71,10 +71,10 @@ class Found:
 def joined(train: Sequence[Found], held: Sequence[Found], where: str) -> Found:
     """Arrays of a set's parts end to end, the held-out ones last; a part without labels has None for each."""
     every = [*train, *held]
-    arrays = [np.asarray(part.pictures) for part in every]
+    arrays = [np.asarray(part.images) for part in every]
     if len({array.shape[1:] for array in arrays}) > 1:
         sizes = ", ".join(" × ".join(map(str, array.shape[1:])) for array in arrays)
-        raise InputError(f"{where}: its parts must hold pictures of one size; got {sizes}.")
+        raise InputError(f"{where}: its parts must hold images of one size; got {sizes}.")
     labels = [[None] * len(array) if part.labels is None else part.labels for part, array in zip(every, arrays)]
     known = any(part.labels is not None for part in every)
     test = sum(len(array) for array in arrays[len(train) :])
@@ -102,11 +102,11 @@ def gather(
     cache: bool = True,
     progress: bool = True,
 ) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...], Levels | None]:
-    """The good pictures, their numbers among the source's n, a line for each bad one, and the levels used, if any.
+    """The good images, their numbers among the source's n, a line for each bad one, and the levels used, if any.
 
     A warning counts the bad ones, and describes the conversions of the others.
 
-    levels: of pictures of more than 8 bits; unless given, from the lowest to the highest value of all of them.
+    levels: of images of more than 8 bits; unless given, from the lowest to the highest value of all of them.
     on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.
     """
     if on_bad == "fail" and source.unusable:
@@ -128,7 +128,7 @@ def gather(
         many = len(lines) > MOST_BAD * total
         more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
         said = (
-            f"{source.where}: {len(lines)} of {total} pictures can't be used"
+            f"{source.where}: {len(lines)} of {total} images can't be used"
             f"{f', more than {MOST_BAD:.0%}' if many else ' and are left out'}: {'; '.join(lines[:3])}{more}."
         )
         if many:
@@ -142,20 +142,20 @@ def gather(
 def _decode(
     source: Source, size: int, channels: int, levels: Levels | None, strict: bool, workers: int, progress: bool
 ) -> tuple[Tensor, dict[int, str], Tally, bool]:
-    """The good pictures, number → reason of the bad ones, what was done to them, and whether the reasons will last.
+    """The good images, number → reason of the bad ones, what was done to them, and whether the reasons will last.
 
-    Pictures of more than 8 bits are decoded twice, unless their levels are given: only then are those of all known.
+    Images of more than 8 bits are decoded twice, unless their levels are given: only then are those of all known.
     """
-    bad: dict[int, BadPicture] = {}
+    bad: dict[int, BadImage] = {}
     tally = Tally()
 
-    def note(i: int, error: BadPicture) -> None:
+    def note(i: int, error: BadImage) -> None:
         if strict:
             raise InputError(f"{source.where}: {source.name(i)} {error}.")
         bad[i] = error
 
     with quiet(), _bar(source.n, progress) as bar:
-        for model in range(source.n):  # the first good picture tells the shape of all
+        for model in range(source.n):  # the first good image tells the shape of all
             first = _try(source, model, size, channels, levels)
             if isinstance(first, Decoded):
                 break
@@ -168,29 +168,29 @@ def _decode(
         rows = (source.n, channels or 3, h, w)
         room(
             COPIES * math.prod(rows),
-            f"{source.where}: {source.n} pictures of {w} × {h} pixels",
+            f"{source.where}: {source.n} images of {w} × {h} pixels",
             "give a smaller --size",
         )
         x = np.empty(rows, np.uint8)
         colours = np.zeros(source.n, np.uint8)
 
-        def several(levels: Levels | None, numbers: Sequence[int]) -> list[tuple[int, Decoded | BadPicture]]:
-            done: list[tuple[int, Decoded | BadPicture]] = []
+        def several(levels: Levels | None, numbers: Sequence[int]) -> list[tuple[int, Decoded | BadImage]]:
+            done: list[tuple[int, Decoded | BadImage]] = []
             for i in numbers:
-                picture = _try(source, i, size, channels, levels)
-                if isinstance(picture, BadPicture):
+                image = _try(source, i, size, channels, levels)
+                if isinstance(image, BadImage):
                     colours[i] = 0
-                    done.append((i, picture))
+                    done.append((i, image))
                     continue
-                if picture.pixels.shape[:2] != (h, w):
-                    other_h, other_w = picture.pixels.shape[:2]
+                if image.pixels.shape[:2] != (h, w):
+                    other_h, other_w = image.pixels.shape[:2]
                     raise InputError(
                         f"{source.where}: {source.name(model)} is {w} × {h} pixels and {source.name(i)} "
                         f"{other_w} × {other_h}; give --size to make all alike."
                     )
-                colours[i] = picture.pixels.shape[2]
-                x[i, : colours[i]] = picture.pixels.transpose(2, 0, 1)
-                done.append((i, replace(picture, pixels=np.empty((0, 0, 0), np.uint8))))
+                colours[i] = image.pixels.shape[2]
+                x[i, : colours[i]] = image.pixels.transpose(2, 0, 1)
+                done.append((i, replace(image, pixels=np.empty((0, 0, 0), np.uint8))))
             return done
 
         def scan(numbers: Sequence[int], levels: Levels | None) -> Iterator[tuple[int, Decoded]]:
@@ -216,15 +216,15 @@ def _decode(
     return _packed(x, colours), reasons, tally, not any(error.passing for error in bad.values())
 
 
-def _try(source: Source, i: int, size: int, channels: int, levels: Levels | None) -> Decoded | BadPicture:
+def _try(source: Source, i: int, size: int, channels: int, levels: Levels | None) -> Decoded | BadImage:
     try:
-        return source.picture(i, size, channels, levels)
-    except BadPicture as error:
+        return source.image(i, size, channels, levels)
+    except BadImage as error:
         return error
 
 
 def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:
-    """The rows whose number of channels isn't 0, in place; three channels as soon as one picture has them."""
+    """The rows whose number of channels isn't 0, in place; three channels as soon as one image has them."""
     good = np.flatnonzero(colours)
     for row, i in enumerate(good.tolist()):
         if row != i:
@@ -249,7 +249,7 @@ def _in_threads(work: Callable, items: Sequence, workers: int) -> Iterator:
 def _bar(total: int, progress: bool) -> tqdm:
     """Shown from two seconds on."""
     return tqdm(
-        total=total, desc="reading", unit=" pictures", delay=2, leave=False, file=sys.stderr, disable=not progress
+        total=total, desc="reading", unit=" images", delay=2, leave=False, file=sys.stderr, disable=not progress
     )
 
 

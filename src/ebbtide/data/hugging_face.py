@@ -1,4 +1,4 @@
-"""A data set of pictures in Hugging Face's format, from the hub or from a local folder."""
+"""A data set of images in Hugging Face's format, from the hub or from a local folder."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from ..errors import InputError
 from ..files import home
 from ..memory import room
 from ..specs import listed
+from .decoding import BadImage, read_image
 from .gather import Found, Source
 from .levels import Decoded
-from .pictures import BadPicture, read_picture
 from .split import named_parts
 
 __all__ = ["read_hub"]
@@ -49,9 +49,9 @@ def read_hub(data: str, label: str) -> Found:
     # Beside it there may be masks or depths, and they may come first.
     column = next((name for name in ("image", "img") if name in columns), columns[0] if columns else None)
     if column is None:
-        raise InputError(f"{data} has no column of pictures; it has {listed(kinds)}.")
+        raise InputError(f"{data} has no column of images; it has {listed(kinds)}.")
     if missing := next((name for name in train + held_out if column not in splits[name].features), None):
-        raise InputError(f"{data}: its part {missing!r} has no column {column!r}, where the pictures are.")
+        raise InputError(f"{data}: its part {missing!r} has no column {column!r}, where the images are.")
     label = label or next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")
     if label and label not in kinds:
         raise InputError(f"{data} has no column {label!r}; it has {listed(kinds)}.")
@@ -66,14 +66,14 @@ def read_hub(data: str, label: str) -> Found:
 
 
 def _rows(data: str, every: Sequence[Any], column: str, state: str) -> Source:
-    """Part after part, each picture's bytes decoded as a file's are."""
+    """Part after part, each image's bytes decoded as a file's are."""
     ends = [*accumulate(map(len, every))]
 
-    def picture(i: int, *how: Any) -> Decoded:
+    def image(i: int, *how: Any) -> Decoded:
         part = every[k := bisect(ends, i)]
         held = part[i - ends[k] + len(part)][column] or {}
         if held.get("bytes") is None and not held.get("path"):
-            raise BadPicture("is missing")
-        return read_picture(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
+            raise BadImage("is missing")
+        return read_image(Path(held["path"]) if held.get("bytes") is None else held["bytes"], *how)
 
-    return Source(ends[-1], picture, lambda i: f"row {i + 1}", data, state)
+    return Source(ends[-1], image, lambda i: f"row {i + 1}", data, state)

@@ -1,4 +1,4 @@
-"""idx files, the format of MNIST: pictures in one file, their labels in one beside it, plain or under gzip."""
+"""idx files, the format of MNIST: images in one file, their labels in one beside it, plain or under gzip."""
 
 import gzip
 import io
@@ -23,12 +23,12 @@ _NAME = re.compile(r"(.*)images([.-])idx3-ubyte(?:\.gz)?")
 
 
 def read_idx(path: Path, label: str) -> Found:
-    """One file of pictures and, if it is there, that of their labels."""
+    """One file of images and, if it is there, that of their labels."""
     if label:
         raise InputError(f"label names an array or column; {path} has its labels in a file beside it. Got {label!r}.")
     images = _array(path, 3)
     if 0 in images.shape:
-        raise InputError(f"{path} must hold pictures (n, h, w); it holds {images.shape}.")
+        raise InputError(f"{path} must hold images (n, h, w); it holds {images.shape}.")
     found = _NAME.fullmatch(path.name)
     beside = [path.with_name(f"{found[1]}labels{found[2]}idx1-ubyte{end}") for end in ("", ".gz")] if found else []
     for file in filter(Path.exists, beside):
@@ -47,7 +47,7 @@ def find_idx(folder: Path, label: str) -> Found:
     found = None
     if len({part_of(name)[0] for name in files}) == len(files):
         every = {name: read_idx(file, label) for name, file in files.items()}
-        found = named_parts({name: len(np.asarray(part.pictures)) for name, part in every.items()}, str(folder))
+        found = named_parts({name: len(np.asarray(part.images)) for name, part in every.items()}, str(folder))
     if not found:
         raise InputError(f"{folder} holds several sets, {listed(sorted(files))}; name one of its files.")
     train, held = ([every[name] for name in names] for names in found)
@@ -101,4 +101,4 @@ def _numbers(path: Path, file: io.BufferedIOBase, dimensions: int, most: int) ->
     return np.frombuffer(data, np.uint8).reshape(sizes)
 
 
-_HOLDS = {1: "labels (n,)", 3: "pictures (n, h, w)"}
+_HOLDS = {1: "labels (n,)", 3: "images (n, h, w)"}

@@ -1,4 +1,4 @@
-"""Pictures to learn from, as uint8: the built-in digits, a folder, a .npz, idx files, or a Hugging Face data set.
+"""Images to learn from, as uint8: the built-in digits, a folder, a .npz, idx files, or a Hugging Face data set.
 
 Nothing is ever unpickled. What can't be used is refused in one sentence, or left out and named in `Images.bad`.
 """
@@ -22,24 +22,24 @@ from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
 from . import folder, hugging_face, idx
+from .decoding import shape, transparent
 from .gather import Found, Source, check_decoding, gather, joined
 from .levels import Decoded, Levels
-from .pictures import shape, transparent
 from .split import beside, held_out, named_parts, part_of
 from .table import in_order, label_array
 
 __all__ = ["ACCEPTED", "Images", "as_images", "labelled", "load_images", "split_images"]
 
-ACCEPTED = "'digits', a folder of pictures, a .npz file, idx files as those of MNIST, or hf:NAME"
+ACCEPTED = "'digits', a folder of images, a .npz file, idx files as those of MNIST, or hf:NAME"
 _NAME = 100  # bytes that a label takes besides its own
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """n pictures, 0..255, their labels 0..k-1, -1 for none, and the labels' names.
+    """n images, 0..255, their labels 0..k-1, -1 for none, and the labels' names.
 
-    test: the number of images, at the end, in the set's own held-out parts. bad: one line for each picture left out.
-    levels: the values that became 0 and 255, if any picture has more than 8 bits.
+    test: the number of images, at the end, in the set's own held-out parts. bad: one line for each image left out.
+    levels: the values that became 0 and 255, if any image has more than 8 bits.
     """
 
     x: UInt8[Tensor, "n c h w"]
@@ -62,18 +62,18 @@ def load_images(
     cache: bool = True,
     progress: bool = True,
 ) -> Images:
-    """Every picture of a set.
+    """Every image of a set.
 
     data: "digits"; a folder, searched in depth; a .npz with `images` (n, h, w[, c]) in uint8; an idx file or the folder
     of them; "hf:name[:config]", also of a local folder, read by the package `datasets`. Parts that are called train,
     val, test or the like are known by their names (`split.parts`): folders, arrays such as `train_images`, idx files.
     size: 0 keeps the images, which must then be equal in size; otherwise their centre as size × size
-    (`pictures.shape`).
+    (`decoding.shape`).
     channels: 0 keeps grey if all are, else RGB; 1, 3, or 4 (RGBA), without which what is transparent lies on white.
-    levels: of pictures of more than 8 bits, the values that become 0 and 255; the set's own unless given.
+    levels: of images of more than 8 bits, the values that become 0 and 255; the set's own unless given.
     label: "folder" takes the class from the first sub-folder that is no part; of a .npz or Hugging Face set it names
     the array or column, where that isn't plain.
-    on_bad: "skip" leaves out pictures that can't be read, up to 5 %; "fail" stops at the first.
+    on_bad: "skip" leaves out images that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
     """
     return as_images(
@@ -85,16 +85,16 @@ def load_images(
 def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **how: Any) -> Images:
     """The found images as Images of one size; `data` is their name in errors, how: the rest of `gather`'s options."""
     check_decoding(size=size, channels=channels, on_bad=how.get("on_bad", "skip"), workers=how.get("workers", 0))
-    pictures = found.pictures
-    if isinstance(pictures, np.ndarray):
-        *_, h, w, c = pictures.shape
+    images = found.images
+    if isinstance(images, np.ndarray):
+        *_, h, w, c = images.shape
         if size in (0, h if h == w else 0) and channels in (c, 0 if c < 4 else 4):
-            x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
+            x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
             return Images(x, *_labels(data, found.labels, found.classes, found.test), found.test)
-        pictures = _from_array(data, pictures)
-    x, good, bad, levels = gather(pictures, size=size, channels=channels, **how)
+        images = _from_array(data, images)
+    x, good, bad, levels = gather(images, size=size, channels=channels, **how)
     labels = None if found.labels is None else [found.labels[i] for i in good]
-    test = sum(i >= pictures.n - found.test for i in good)
+    test = sum(i >= images.n - found.test for i in good)
     return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels)
 
 
@@ -112,7 +112,7 @@ def split_images(images: Images, share: float, seed: int = 0, *, keep_classes: b
 def labelled(images: Images, where: str) -> Images:
     """The images that a conditional network can use: of the held-out parts those with labels, with a message.
 
-    InputError for a picture of the training part without one. Where no held-out picture is left, `split_images` draws
+    InputError for an image of the training part without one. Where no held-out image is left, `split_images` draws
     some.
     """
     if images.labels is None or not bool((bare := images.labels < 0).any()):
@@ -120,12 +120,12 @@ def labelled(images: Images, where: str) -> Images:
     train = len(bare) - images.test
     if bool(bare[:train].any()):
         raise InputError(
-            f"{where}: picture {int(bare.int().argmax()) + 1} has no label, and a conditional network learns from all."
+            f"{where}: image {int(bare.int().argmax()) + 1} has no label, and a conditional network learns from all."
         )
     left = int(bare.sum())
     instead = "; what is held out is drawn from the training part" * (left == images.test)
     warnings.warn(
-        f"{where}: {left:,} of {images.test:,} held-out pictures are left out, with no label that is learned{instead}.",
+        f"{where}: {left:,} of {images.test:,} held-out images are left out, with no label that is learned{instead}.",
         stacklevel=2,
     )
     return replace(images, x=images.x[~bare], labels=images.labels[~bare], test=images.test - left)
@@ -149,7 +149,7 @@ def _find(data: str, label: str) -> Found:
     path = home(data)
     try:
         if path.is_dir():
-            return idx.find_idx(path, label) if idx.find(path) else folder.find_pictures(path, label)
+            return idx.find_idx(path, label) if idx.find(path) else folder.find_images(path, label)
         if not path.exists():
             raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist.")
         if not path.is_file():
@@ -179,9 +179,7 @@ def _labels(
     if classes and values.dtype.kind in "iu":
         if (wrong := (values < -1) | (values >= len(classes))).any():
             row = int(wrong.argmax())
-            raise InputError(
-                f"{where}: label {values[row]} of picture {here[row] + 1} is not in 0..{len(classes) - 1}."
-            )
+            raise InputError(f"{where}: label {values[row]} of image {here[row] + 1} is not in 0..{len(classes) - 1}.")
         codes[here] = torch.from_numpy(values.astype(np.int64))
     else:
         names = label_array(f"{where}, labels", values)
@@ -195,13 +193,13 @@ def _labels(
 
 
 def _from_array(where: str, array: UInt8[np.ndarray, "n h w c"]) -> Source:
-    """Pictures of an array, to be resized or recoloured."""
+    """Images of an array, to be resized or recoloured."""
 
-    def picture(i: int, size: int, channels: int, levels: Levels | None) -> Decoded:
+    def image(i: int, size: int, channels: int, levels: Levels | None) -> Decoded:
         made = Image.fromarray(array[i].squeeze(2) if array.shape[3] == 1 else array[i])
         return Decoded(shape(made, size, channels), transparent=transparent(made))
 
-    return Source(len(array), picture, lambda i: f"picture {i + 1}", where)
+    return Source(len(array), image, lambda i: f"image {i + 1}", where)
 
 
 def _digits(label: str) -> Found:
@@ -215,12 +213,12 @@ def _digits(label: str) -> Found:
 
 def _npz(path: Path, label: str) -> Found:
     held = npz(path)
-    pictures = [name for name, array in held.items() if array.pictures]
-    likely = [name for name in pictures if part_of(name)[1] in _PICTURES] or pictures
+    images = [name for name, array in held.items() if array.images]
+    likely = [name for name in images if part_of(name)[1] in _USUAL] or images
     found = named_parts({name: len(held[name]) for name in likely}, str(path))
     name = next((name for name in ("images", *likely) if name in held), None)
     if name is None:
-        raise InputError(f"{path} has no array 'images', nor one like pictures in uint8; it has {listed(held)}.")
+        raise InputError(f"{path} has no array 'images', nor one like images in uint8; it has {listed(held)}.")
     train, test = found or ([name], [])
     labels = {one: beside(held, one, label, bool(test)) for one in train + test}
     if label and not any(labels[one] for one in train):
@@ -243,7 +241,7 @@ def _array(held: Mapping[str, Stored], name: str, label: str) -> Found:
         return Found(images)
     labels = held[label]
     if labels.ndim == 2 and len(labels) == len(array) and labels.shape[1] > 1:
-        warnings.warn(f"{labels.where} is left out: it has {labels.shape[1]} labels a picture.", stacklevel=2)
+        warnings.warn(f"{labels.where} is left out: it has {labels.shape[1]} labels an image.", stacklevel=2)
         return Found(images)
     if labels.shape not in ((len(array),), (len(array), 1)):
         raise InputError(f"{labels.where} must hold {len(array)} labels; it has shape {labels.shape}.")
@@ -252,4 +250,4 @@ def _array(held: Mapping[str, Stored], name: str, label: str) -> Found:
     return Found(images, labels.read(_NAME).reshape(-1).tolist(), classes)
 
 
-_PICTURES = ("images", "image", "imgs", "img", "x", "pictures", "data")
+_USUAL = ("images", "image", "imgs", "img", "x", "pictures", "data")

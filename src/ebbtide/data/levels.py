@@ -14,7 +14,7 @@ __all__ = ["Decoded", "Levels", "Tally", "on_white"]
 
 
 class Levels(NamedTuple):
-    """The values that become 0 and 255 in pictures of more than 8 bits, and what lies between in proportion."""
+    """The values that become 0 and 255 in images of more than 8 bits, and what lies between in proportion."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ class Levels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A picture's pixels, its own lowest and highest value if it has more than 8 bits, and whether it has holes."""
+    """An image's pixels, its own lowest and highest value if it has more than 8 bits, and whether it has holes."""
 
     pixels: UInt8[np.ndarray, "h w c"]
     levels: Levels | None = None
@@ -57,25 +57,25 @@ class Tally:
     deep: int = 0
     transparent: int = 0
 
-    def add(self, picture: Decoded) -> None:
+    def add(self, image: Decoded) -> None:
         self.n += 1
-        self.transparent += picture.transparent
-        if picture.levels:
-            low, high = self.levels or picture.levels
-            self.levels = Levels(min(low, picture.levels.low), max(high, picture.levels.high))
+        self.transparent += image.transparent
+        if image.levels:
+            low, high = self.levels or image.levels
+            self.levels = Levels(min(low, image.levels.low), max(high, image.levels.high))
             self.deep += 1
 
     def lines(self, given: Levels | None, channels: int | None = None) -> Iterator[str]:
         """Messages on losses: scaling by the given levels, or these, and transparency unless there are 4 channels."""
         if self.levels:
-            (low, high), text = self.levels, f"{self.deep} of {self.n} pictures have more than 8 bits"
+            (low, high), text = self.levels, f"{self.deep} of {self.n} images have more than 8 bits"
             if given is None:
                 yield f"{text}: their values {low:g} to {high:g} become 0 to 255 (--value-range sets others)."
             elif low < given.low or high > given.high:
                 yield f"{text}, and some values in {low:g} to {high:g} beyond the range {given}: they become 0 or 255."
         if self.transparent and channels != 4:
             hint = "" if channels is None else " (--channels 4 keeps that)"
-            yield f"{self.transparent} of {self.n} pictures are transparent in places, and lie on white{hint}."
+            yield f"{self.transparent} of {self.n} images are transparent in places, and lie on white{hint}."
 
 
 def on_white(x: Any) -> Any:

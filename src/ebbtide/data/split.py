@@ -68,7 +68,7 @@ def beside(names: Iterable[str], name: str, label: str, in_parts: bool) -> str:
     return next((other for want in wanted for part in own for other in names if part_of(other) == (part, want)), "")
 
 
-def named_parts(sizes: Mapping[str, int], where: str, what: str = "pictures") -> tuple[list[str], list[str]] | None:
+def named_parts(sizes: Mapping[str, int], where: str, what: str = "images") -> tuple[list[str], list[str]] | None:
     """The names, given with their sizes, of a set's parts to train on and of those held out; said in a line.
 
     None where the names are of something else, such as classes, one of which may be called "train": they are parts if

@@ -92,7 +92,7 @@ _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"
 class Loaded(NamedTuple):
     """A network of diffusers', and the settings of its use in a pipeline's folder.
 
-    shape: of a picture, (channels, rows, columns). converted: path, grid, sampler and target of the scheduler, if there
+    shape: of an image, (channels, rows, columns). converted: path, grid, sampler and target of the scheduler, if there
     is one; Denoiser(network, converted.path, converted.target) is the denoiser. clip: where the pipeline keeps x̂₀
     within ± clip, the bound: it is for the caller to say guidance.Bounded(denoiser, clip), with keep_noise for DDIM.
     """
@@ -108,7 +108,7 @@ def load_unet(
 ) -> Loaded:
     """The network in a folder of a UNet2DModel, or of a pipeline with `unet/` and `scheduler/`.
 
-    size: rows and columns of a picture, where the config has no sample_size.
+    size: rows and columns of an image, where the config has no sample_size.
     null_label: their last class stands for "no label", as where `save_unet` wrote it; otherwise the null label, which
     such a network has not learnt, adds nothing to the time.
     steps: for a grid of the scheduler's own times (see from_diffusers).
@@ -249,11 +249,11 @@ def _shape(config: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int
     if config["in_channels"] != config["out_channels"]:
         raise InputError(
             f"out_channels={config['out_channels']} must be in_channels={config['in_channels']}: what a network is "
-            "told or says beside the picture, such as a learned variance, has no counterpart here."
+            "told or says beside the image, such as a learned variance, has no counterpart here."
         )
     own = size or config["sample_size"]
     if own is None:
-        raise InputError("sample_size is None; give the size of a picture, its rows and columns.")
+        raise InputError("sample_size is None; give the size of an image, its rows and columns.")
     rows, columns = (own, own) if isinstance(own, int) else own
     return config["in_channels"], rows, columns
 

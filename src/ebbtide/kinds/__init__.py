@@ -1,7 +1,7 @@
 """KINDS: the kinds of data, one row each. Only here, and above, does anyone ask which kind a run's data is.
 
     points   the rows of a table
-    images   pictures
+    images   images in uint8
     robots   chunks of a robot's actions
 
 `fit` trains a recipe, `from_pretrained` loads a run; both hand a `Trained` what it needs of its kind.

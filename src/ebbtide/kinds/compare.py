@@ -233,7 +233,7 @@ def summary(comparison: Comparison) -> str:
 
 def figures(comparison: Comparison) -> "Iterator[Picture]":
     """The figures of its report, in order."""
-    return _planned(comparison)[1].pictures(comparison)
+    return _planned(comparison)[1].figures(comparison)
 
 
 def save_metrics(comparison: Comparison, folder: Path) -> Path:

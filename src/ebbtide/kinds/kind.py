@@ -43,7 +43,7 @@ class Plan(Generic[R]):
     """(recipe, samples) → the fields of a `Comparison` that describe its data."""
     kept: Callable[[Tensor], np.ndarray]
     """Samples as a comparison keeps them."""
-    pictures: Callable[[Comparison], Iterator["Picture"]]
+    figures: Callable[[Comparison], Iterator["Picture"]]
     """The figures of the report."""
 
 

@@ -17,7 +17,7 @@ __all__ = ["NETWORKS"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
-    # pictures: "unet" as it is told, the others for 8 × 8, for 28 × 28 or 32 × 32, for 64 × 64 to 160 × 160
+    # images: "unet" as it is told, the others for 8 × 8, for 28 × 28 or 32 × 32, for 64 × 64 to 160 × 160
     "unet": UNet,
     "unet-tiny": partial(UNet, width=32, multipliers="1-2", attention="0-1", blocks=1, dropout=0.0),
     "unet-small": partial(UNet, width=64, groups=16),

@@ -42,7 +42,7 @@ class StepNormSiLU(NormSiLU):
     def forward(
         self, x: Float[Tensor, "b h c"], scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Float[Tensor, "b h c"]:
-        maps = x.mT[:, :, None]  # a picture of one row, in channels_last as it lies
+        maps = x.mT[:, :, None]  # an image of one row, in channels_last as it lies
         return super().forward(maps, scale, shift)[:, :, 0].mT
 
 

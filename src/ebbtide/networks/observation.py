@@ -127,7 +127,7 @@ class Stem(nn.Module):
     def forward(self, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n width rows columns"]:
         x = images.permute(0, 3, 1, 2).to(self.layers[0].weight.dtype) / 127.5 - 1
         h, w = x.shape[2:]
-        return self.layers(pad(x, (2, 2 + -w % 16, 2, 2 + -h % 16)))  # zero is grey: beyond the picture there is none
+        return self.layers(pad(x, (2, 2 + -w % 16, 2, 2 + -h % 16)))  # zero is grey: beyond the image there is none
 
 
 class ObservationEncoder(nn.Module):

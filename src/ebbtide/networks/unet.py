@@ -26,7 +26,7 @@ __all__ = [
 CONDITIONING = ("scale_shift", "add")
 TIME_KINDS = ("fourier", "timestep")
 MIDDLE = ("attention", "unnormed", "plain")
-MOST_LEVELS = 16  # after which pictures of 65,536 pixels a side are a single one
+MOST_LEVELS = 16  # after which images of 65,536 pixels a side are a single one
 
 
 class PixelAttention(nn.Module):
@@ -147,7 +147,7 @@ class UNet(nn.Module):
         pick(MIDDLE, middle, "unet: middle")
         if rows % 2 or columns % 2 or rows % patch or columns % patch:
             wanted = "even" if patch == 1 else f"even and multiples of patch = {patch}"
-            raise InputError(f"unet: the rows and columns of a picture must be {wanted}; got {rows} × {columns}.")
+            raise InputError(f"unet: the rows and columns of an image must be {wanted}; got {rows} × {columns}.")
         factors = whole_numbers("unet: multipliers", multipliers, 1, 1024)
         flags = whole_numbers("unet: attention", attention, 0, 1)
         if len(factors) > MOST_LEVELS:

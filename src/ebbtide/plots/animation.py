@@ -98,7 +98,7 @@ def write_gif(
     count: int,
     hold: style.Number = 2.0,
 ) -> Path:
-    """Write palette pictures as a GIF that loops, resting `hold` seconds on its last frame; whole or not at all.
+    """Write palette frames as a GIF that loops, resting `hold` seconds on its last frame; whole or not at all.
 
     GIF counts in hundredths of a second: what rounding takes from one delay, it gives to the next.
     """
@@ -124,7 +124,7 @@ def write_gif(
         )
     except struct.error:  # pillow makes one frame of those that are the same
         raise InputError(
-            "A GIF shows no picture for longer than 655 s; write an .mp4, or more frames a second."
+            "A GIF shows no frame for longer than 655 s; write an .mp4, or more frames a second."
         ) from None
     write_file(Path(path), film.getvalue())
     return Path(path)

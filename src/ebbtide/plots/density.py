@@ -1,4 +1,4 @@
-"""Pictures of densities: log p on a grid of a plane, a model's beside the true one, on one scale."""
+"""Figures of densities: log p on a grid of a plane, a model's beside the true one, on one scale."""
 
 from collections.abc import Callable
 from typing import Any

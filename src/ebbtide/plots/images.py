@@ -1,4 +1,4 @@
-"""Pictures of images: pixels enlarged by whole numbers and never interpolated, a thin white gap, quiet labels.
+"""Figures of images: pixels enlarged by whole numbers and never interpolated, a thin white gap, quiet labels.
 
 Everything takes uint8 images (n, c, h, w), c = 1 grey, 3 RGB or 4 RGBA; `to_uint8` makes them from a network's
 floats. Figures show RGBA on white; `png` keeps it. One mosaic is one array, drawn at its own size: matplotlib rounds
@@ -29,7 +29,7 @@ __all__ = [
     "ROOM",
     "TILE",
     "Sheet",
-    "as_pictures",
+    "as_pixels",
     "clipped_share",
     "columns_for",
     "corners",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 ROOM = 980  # pixels across that a figure's tiles fill, where whole factors allow
-TILE = 150  # pixels across a tile at most, unless one pixel of the picture is one of the tile
+TILE = 150  # pixels across a tile at most, unless one pixel of the image is one of the tile
 HEAD = 56  # pixels across a tile at least, for a time or a short name above it
 _CAPTION = 22  # pixels under a row of tiles for their captions
 _EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe side
@@ -68,7 +68,7 @@ def clipped_share(x: Float[Array, "*s"]) -> float:
     return float(((rounded < 0) | (rounded > 255)).mean()) if x.size else 0.0
 
 
-def as_pictures(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
+def as_pixels(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
     """x as uint8 images whose last axes are (c, h, w), RGBA on white; InputError otherwise."""
     array = _pixels(x, what, ndim)
     return array if array.shape[-3] != 4 else np.rint(on_white(array)).astype(np.uint8)
@@ -98,7 +98,7 @@ def fitting_factor(width: int, height: int, columns: int, least: int = 0) -> int
 
 
 def gap(width: int, height: int) -> int:
-    """Pixels between tiles of this size: wide enough that strokes up to the edge don't run into the next picture."""
+    """Pixels between tiles of this size: wide enough that strokes up to the edge don't run into the next image."""
     return max(3, max(width, height) // 16)
 
 
@@ -210,10 +210,10 @@ def grid(
     note: str = "",
 ) -> Figure:
     """Samples in a grid; with labels, a row for each class with its first images, at most `columns` or 10."""
-    images = as_pictures(images)
+    images = as_pixels(images)
     _not_negative("columns", columns)
     n, c, h, w = images.shape
-    title = title or style.plural(n, "picture")
+    title = title or style.plural(n, "image")
     if labels is None:
         columns = min(columns or columns_for(n), n)
         return sheet(images, columns, title=title, note=note).figure

@@ -1,4 +1,4 @@
-"""The report of `ebbtide compare`: every picture as a file, and one HTML page that holds them all.
+"""The report of `ebbtide compare`: every figure as a file, and one HTML page that holds them all.
 
 The page is report.html beside this file, filled in by Jinja with every text escaped.
 """
@@ -37,7 +37,7 @@ _NARROW = ("losses.png", "trajectories.png")
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of the report: its file and what to see in it."""
+    """One figure of the report: its file and what to see in it."""
 
     file: str
     heading: str
@@ -59,17 +59,17 @@ class _Column:
     floor_high: float
 
 
-def write_report(comparison: Comparison, folder: str | Path, pictures: Iterable[Picture]) -> Path:
-    """Write every picture and report.html into `folder`, which is made if need be; returns the page's path."""
+def write_report(comparison: Comparison, folder: str | Path, figures: Iterable[Picture]) -> Path:
+    """Write every figure and report.html into `folder`, which is made if need be; returns the page's path."""
     folder = Path(folder)
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    figures = []
-    for picture in pictures:
-        picture.draw(folder / picture.file)
-        figures.append(_figure(picture, (folder / picture.file).read_bytes()))
+    shown = []
+    for figure in figures:
+        figure.draw(folder / figure.file)
+        shown.append(_figure(figure, (folder / figure.file).read_bytes()))
     page = folder / "report.html"
-    write_file(page, _page(comparison, figures).encode())
+    write_file(page, _page(comparison, shown).encode())
     return page
 
 
@@ -139,13 +139,13 @@ def _notes(c: Comparison) -> dict[str, list[str]]:
     return notes
 
 
-def _figure(picture: Picture, content: bytes) -> dict[str, Any]:
-    kind = "gif" if picture.file.endswith(".gif") else "png"
+def _figure(figure: Picture, content: bytes) -> dict[str, Any]:
+    kind = "gif" if figure.file.endswith(".gif") else "png"
     return {
-        "heading": picture.heading,
-        "sentence": picture.sentence,
-        "moving": picture.moving,
-        "wide": not picture.moving and picture.file not in _NARROW,
+        "heading": figure.heading,
+        "sentence": figure.sentence,
+        "moving": figure.moving,
+        "wide": not figure.moving and figure.file not in _NARROW,
         "source": f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}",
     }
 

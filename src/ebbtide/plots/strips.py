@@ -1,6 +1,6 @@
 """Strips of images: sampling, the forward process, training, guidance, inpainting, memorisation; and two animations.
 
-Pictures are uint8 (n, c, h, w). Walks may be floats in pixel units (0..255) too: what lies outside is clipped for
+Images are uint8 (n, c, h, w). Walks may be floats in pixel units (0..255) too: what lies outside is clipped for
 display, and the note states how much.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..core.paths import Path
 from ..errors import InputError
 from . import animation, images as sheets, style
-from .images import HEAD, as_pictures, enlarge, fitting_factor, sheet
+from .images import HEAD, as_pixels, enlarge, fitting_factor, sheet
 from .style import Array
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 WalkFrames = UInt8[Array, "k n c h w"] | Float[Array, "k n c h w"]
-_INKS = 16  # shades of grey for the text of a GIF of coloured pictures
+_INKS = 16  # shades of grey for the text of a GIF of coloured images
 _FILM = 440  # pixels across an animation, where whole factors allow
 _FILM_PIXELS = 3_000_000  # values in an animation of noise
 _BORDER = 12
@@ -65,7 +65,7 @@ def denoising_strip(
     n = walk.shape[1]
     tiles = np.concatenate([block.swapaxes(0, 1).reshape(-1, *block.shape[2:]) for block in blocks])
     names = ["x_t", *[""] * (n - 1), "x̂₀", *[""] * (n - 1)] if len(blocks) > 1 else []
-    below = "Below, what the network takes the picture to be at each time: blurred at first, then ever sharper. "
+    below = "Below, what the network takes the image to be at each time: blurred at first, then ever sharper. "
     clipped = (
         f"Clipped for display: up to {100 * max(shares):.0f} % of the values." if max(shares, default=0) > 0.005 else ""
     )
@@ -83,20 +83,20 @@ def denoising_strip(
 
 def forward_strip(
     paths: Mapping[str, Path],
-    picture: UInt8[Array, "c h w"],
+    image: UInt8[Array, "c h w"],
     *,
     times: Sequence[style.Number] = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0),
     seed: int = 0,
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """x_t = α x₀ + σ ε of one picture in [-1, 1], with SNR = α²/σ² beneath: a row for each path, the same ε everywhere.
+    """x_t = α x₀ + σ ε of one image in [-1, 1], with SNR = α²/σ² beneath: a row for each path, the same ε everywhere.
 
     Where α² + σ² > 1 (variance exploding), x_t is divided by its root: pixels can't show a σ of 80.
     """
     if not paths:
         raise InputError("There are no paths to draw.")
-    x0 = as_pictures(picture, "picture", ndim=3) / 127.5 - 1
+    x0 = as_pixels(image, "image", ndim=3) / 127.5 - 1
     noise = np.random.default_rng(seed).standard_normal(x0.shape)
     tiles, captions, large = [], [], False
     for path in paths.values():
@@ -116,7 +116,7 @@ def forward_strip(
         names=list(paths),
         captions=captions,
         under=dict.fromkeys(range(len(paths) - 1), 6),
-        title=title or "A picture becomes noise",
+        title=title or "An image becomes noise",
         note=note or f"{rows}SNR = α²/σ²: at 1, signal and noise are equally strong. Clipped for display.{scaled}",
     ).figure
 
@@ -136,7 +136,7 @@ def training_strip(
 
     labels: a text for each step, such as its FID, at the row's end. wait: the step before which nobody should judge.
     """
-    grids = as_pictures(grids, "grids", ndim=5)
+    grids = as_pixels(grids, "grids", ndim=5)
     _paired("grids", "steps", len(grids), len(steps))
     if labels:
         _paired("labels", "steps", len(labels), len(steps))
@@ -163,7 +163,7 @@ def interpolation(
     note: str = "",
 ) -> Figure:
     """Samples from noises between two: a row for each pair."""
-    rows = as_pictures(rows, "rows", ndim=5)
+    rows = as_pixels(rows, "rows", ndim=5)
     k = rows.shape[1]
     if k < 2:
         raise InputError(f"rows must have at least 2 images each, one for either end; got {k}.")
@@ -174,7 +174,7 @@ def interpolation(
         heads=[ends[0], *[""] * (k - 2), ends[1]],
         title=title or "Between two noises",
         note=note
-        or "Each row goes from the sample of one noise to that of another. Every picture on the way should "
+        or "Each row goes from the sample of one noise to that of another. Every image on the way should "
         "look real, and neighbours alike.",
     ).figure
 
@@ -188,7 +188,7 @@ def guidance_grid(
     note: str = "",
 ) -> Figure:
     """images[weight][class]: a row for each guidance weight (1 is off), a column for each class, the same noises."""
-    images = as_pictures(images, "images", ndim=5)
+    images = as_pixels(images, "images", ndim=5)
     _paired("images", "weights", len(images), len(weights))
     _paired("images[0]", "classes", images.shape[1], len(classes))
     return sheet(
@@ -217,7 +217,7 @@ def inpainting(
     mask: true where known, (h, w), or (c, h, w) as repaint takes it; a pixel with a hidden channel is hatched.
     """
     channels = original.shape[1]
-    original, results = as_pictures(original, "original"), as_pictures(results, "results", ndim=5)
+    original, results = as_pixels(original, "original"), as_pixels(results, "results", ndim=5)
     n, c, h, w = original.shape
     if results.shape[0] != n or results.shape[2:] != (c, h, w):
         raise InputError(f"results must have the shape ({n}, k, {c}, {h}, {w}); got {results.shape}.")
@@ -256,9 +256,9 @@ def neighbours(
 ) -> Figure:
     """Each sample above its nearest training image and their distance, the closest pairs first.
 
-    typical: the distance from a real picture that wasn't trained on to its nearest, to compare with.
+    typical: the distance from a real image that wasn't trained on to its nearest, to compare with.
     """
-    samples, nearest = as_pictures(samples, "samples"), as_pictures(nearest, "nearest")
+    samples, nearest = as_pixels(samples, "samples"), as_pixels(nearest, "nearest")
     if samples.shape != nearest.shape or len(distances) != len(samples):
         raise InputError(
             f"samples, nearest and distances must be equally many and of one size; got {samples.shape}, "
@@ -289,7 +289,7 @@ def neighbours(
 
 def training_gif(path: str | File, steps: Sequence[int], grids: UInt8[Array, "k n c h w"], *, columns: int = 0) -> File:
     """The grid of fixed-noise samples as training goes on, resting on the last."""
-    grids = as_pictures(grids, "grids", ndim=5)
+    grids = as_pixels(grids, "grids", ndim=5)
     _paired("grids", "steps", len(grids), len(steps))
     chosen = _evenly(len(steps), animation.MOST_FRAMES)
     last = max(steps[-1], 1)
@@ -300,7 +300,7 @@ def training_gif(path: str | File, steps: Sequence[int], grids: UInt8[Array, "k 
 def sampling_gif(path: str | File, times: Sequence[style.Number], walk: WalkFrames, *, columns: int = 0) -> File:
     """A grid of samples on their way from noise to data, resting on the last; floats are clipped for display."""
     _paired("walk", "times", len(walk), len(times))
-    # Noise can't be compressed: fewer frames of many pictures keep the file to a few megabytes.
+    # Noise can't be compressed: fewer frames of many images keep the file to a few megabytes.
     most = int(np.clip(_FILM_PIXELS // np.prod(walk.shape[1:]), 16, animation.MOST_FRAMES))
     chosen = _evenly(len(times), most)
     labels = [(style.time_label(round(float(times[i]), 2)), 1 - float(times[i])) for i in chosen]
@@ -344,7 +344,7 @@ def _film(
 def _palette(frames: UInt8[Array, "k n c h w"]) -> tuple[UInt8[Array, "256 3"], UInt8[Array, " inks"]]:
     """256 colours for all frames, and which of them are the greys of text, dark to white.
 
-    Grey pictures have all of their 256 values. Colours come from the data end as much as from all the frames: noise
+    Grey images have all of their 256 values. Colours come from the data end as much as from all the frames: noise
     would otherwise take most of them.
     """
     if frames.shape[2] == 1:
@@ -367,7 +367,7 @@ def _indices(frame: UInt8[Array, "n c h w"], palette: UInt8[Array, "256 3"]) -> 
 
 
 def _shown(walk: WalkFrames, what: str) -> UInt8[Array, "k n _ h w"]:
-    return as_pictures(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
+    return as_pixels(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -52,7 +52,7 @@ class Comparison:
     command: str
     real: np.ndarray
     real_labels: np.ndarray | None
-    limits: tuple[float, float] | np.ndarray  # the frame of every picture: for all columns, or (d, 2)
+    limits: tuple[float, float] | np.ndarray  # the frame of every figure: for all columns, or (d, 2)
     methods: list[Method]
     samplings: list[Sampling]
     quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)

@@ -1,4 +1,4 @@
-"""One look for every picture: Okabe–Ito colours that colour-blind readers can tell apart, direct labels, no chart junk.
+"""One look for every figure: Okabe–Ito colours that colour-blind readers can tell apart, direct labels, no chart junk.
 
 Diffusion is vermilion, flow is blue, real data is grey, and time runs from yellow (t = 1, noise) to violet (t = 0,
 data). Sizes are in inches and set by hand: matplotlib's automatic layouts draw everything several times. Nothing here

@@ -79,7 +79,7 @@ def overlay(
 
 
 def _draw_chunks(picture: Image.Image, places: Float[Array, "k steps 2"]) -> None:
-    """Lines and dots in white rims, drawn larger in their own corner of the picture and shrunk into it."""
+    """Lines and dots in white rims, drawn larger in their own corner of the frame and shrunk into it."""
     k, h, _ = places.shape
     width = max(1.5, picture.width / 200) * (1 if k == 1 else 0.6)
     dot, rim = 1.25 * width, 0.6 * width
@@ -133,7 +133,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _alike(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The frames, each checked to be a picture of the first one's size."""
+    """The frames, each checked to be an image of the first one's size."""
     shape = None
     for index, frame in enumerate(frames):
         _frame(frame, f"Frame {index}")

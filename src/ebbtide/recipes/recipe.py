@@ -360,7 +360,7 @@ def recipe_type(data: str) -> type[Recipe]:
         return ImageRecipe
     held = formats.arrays(path)
     likely = [held["x"]] if "x" in held else held.values()
-    return ImageRecipe if "images" in held or any(array.pictures for array in likely) else PointRecipe
+    return ImageRecipe if "images" in held or any(array.images for array in likely) else PointRecipe
 
 
 def is_file(data: str) -> bool:

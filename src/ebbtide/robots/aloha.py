@@ -86,7 +86,7 @@ class Aloha:
 
     def render(self) -> UInt8[np.ndarray, "480 640 3"]:
         """The image of the top camera."""
-        return self._picture(480, 640)
+        return self._image(480, 640)
 
     def close(self) -> None:
         """Free the renderer."""
@@ -94,9 +94,9 @@ class Aloha:
 
     def _observe(self) -> Sensed:
         seen = {"state": self._state}
-        return seen | ({"images": self._picture(*SIZE)[None]} if self.pixels else {})
+        return seen | ({"images": self._image(*SIZE)[None]} if self.pixels else {})
 
-    def _picture(self, height: int, width: int) -> np.ndarray:
+    def _image(self, height: int, width: int) -> np.ndarray:
         try:
             return self.physics.render(height=height, width=width, camera_id=CAMERA)
         except (RuntimeError, self._fatal) as error:

@@ -18,7 +18,7 @@ class PushT:
     """
 
     name, task = "pusht", "Push the T-shaped block onto the T-shaped target."
-    in_picture = True
+    in_image = True
     fps, max_steps = 10.0, 300
     state_names: tuple[str, ...] = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
     action_names: tuple[str, ...] = ("target_x", "target_y")

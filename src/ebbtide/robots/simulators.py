@@ -22,7 +22,7 @@ class Simulator(Protocol):
     uint8 (cameras, h, w, 3). Actions are in the simulator's own units; it clips them to [low, high].
 
     A class may also have
-        in_picture = True: an action is a position in the image that `render` returns, in pixels; films then show it;
+        in_image = True: an action is a position in the image that `render` returns, in pixels; films then show it;
         fan(states, chunks, recorded=, names=, fps=, title=): the figure of chunks over the scenes of recorded states
         (then `state_names` belongs to the class).
     """

@@ -66,7 +66,7 @@ x = trained.sample(1000, seed=0)"""
     each, shapes = getattr(trained.recipe, "n_obs_steps", 1), trained.observation.shapes
     parts: dict[str, Callable[..., str]] = {
         "state": lambda steps, width: f"np.zeros({width}, np.float32)",
-        "images": lambda pictures, *shape: f"np.zeros({(pictures // each, *shape)}, np.uint8)",
+        "images": lambda images, *shape: f"np.zeros({(images // each, *shape)}, np.uint8)",
         "prompt": lambda length: repr("what is to be done"),
     }
     seen = "\n".join(f"    {name!r}: {parts[name](*shape)}," for name, shape in shapes.items())

@@ -3,7 +3,7 @@
 run/checkpoints/step-00003000/   see checkpoint.py; `last` names the newest
 run/metrics.jsonl                one line every few steps
 run/tuned.json                   its solvers, fitted at the end or by `ebbtide tune`
-run/evolution/step-00003000.npy  the same samples as training goes on, in data units (and a picture of images)
+run/evolution/step-00003000.npy  the same samples as training goes on, in data units (and a figure of images)
 run/.lock                        held while a process trains here
 """
 

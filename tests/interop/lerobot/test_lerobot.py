@@ -184,7 +184,7 @@ def test_pictures_can_be_made_smaller(written):
     assert small.shape == (15, 8, 8, 3)
     near(small[:, 1::5, 1::5], written[0].images["top"][:, 4::20, 6::30])  # the middles of the quarters
     whole = read_dataset(written[1], cameras=("top",)).images["top"]
-    assert torch.equal(small, resized(whole, 8))  # to the bit what a simulator's pictures become
+    assert torch.equal(small, resized(whole, 8))  # to the bit what a simulator's images become
     assert torch.equal(read_dataset(written[1], cameras=("top",), size=7).images["top"], resized(whole, 7))
     with pytest.raises(InputError, match="size"):
         read_dataset(written[1], size=-1)
@@ -235,7 +235,7 @@ def test_tasks_are_the_index_of_a_pandas_table(written):
 
 
 def test_every_episode_starts_with_a_key_frame(tmp_path):
-    """In a still picture too, of which the encoder would make every second frame one."""
+    """In a still image too, of which the encoder would make every second frame one."""
     still = replace(episodes(), images={"top": torch.from_numpy(picture(0)).repeat(15, 1, 1, 1)})
     with av.open(str(write_dataset(still, tmp_path / "set") / VIDEO.format("top", 0))) as container:
         frames = [(round(frame.time * 10), frame.key_frame) for frame in container.decode(video=0)]
@@ -246,7 +246,7 @@ def test_every_episode_starts_with_a_key_frame(tmp_path):
 
 
 def test_statistics_by_hand(tmp_path):
-    """State 1, 2, 3, 6: mean 3, variance 14/4, median 2.5; 1 % is 1 + 0.03, 99 % is 6 - 0.09. A picture of two halves,
+    """State 1, 2, 3, 6: mean 3, variance 14/4, median 2.5; 1 % is 1 + 0.03, 99 % is 6 - 0.09. An image of two halves,
     0 and 255, and one of 51: of eight pixels four are 51, two 0 and two 255."""
     frames = torch.full((4, 2, 4, 3), 51, dtype=torch.uint8)
     frames[:2, :, :2], frames[:2, :, 2:] = 0, 255
@@ -278,7 +278,7 @@ def test_a_quantile_of_pixels_is_the_least_that_so_many_do_not_exceed():
     """Of a hundred pixels 1 is 0, 9 are 51, 40 are 102, 50 are 255."""
     counts = np.zeros((3, 256), int)
     counts[:, [0, 51, 102, 255]] = 1, 9, 40, 50
-    found = {name: np.array(value).flatten()[0] for name, value in writing._picture_stats(counts, 1).items()}
+    found = {name: np.array(value).flatten()[0] for name, value in writing._image_stats(counts, 1).items()}
     assert [found[f"q{q:02d}"] for q in files.QUANTILES] == pytest.approx([0, 0.2, 0.4, 1, 1])
 
 
@@ -384,7 +384,7 @@ def test_pictures_beside_the_numbers(tmp_path):
     odd = read_dataset(folder, cameras=("image",), size=5).images["image"]
     assert torch.equal(odd, resized(found.images["image"], 5))
     folder = by_hand(tmp_path / "bad", frames=[png(0), b"no", *map(png, range(3))])
-    with pytest.raises(InputError, match="row 1 holds no readable picture"):
+    with pytest.raises(InputError, match="row 1 holds no readable image"):
         read_dataset(folder, cameras=("image",))
 
 
@@ -396,13 +396,13 @@ def deep_png(values, dtype=np.uint16):
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_depths_are_scaled_by_the_range_of_all_steps(tmp_path, dtype):
-    """300 to 2200 mm, of which each picture holds a part; read in whole, by episode, and by a range that is given."""
+    """300 to 2200 mm, of which each image holds a part; read in whole, by episode, and by a range that is given."""
     depths = np.linspace(300, 2200, 5 * 6 * 8).round().reshape(5, 6, 8)[[2, 0, 4, 1, 3]]
     folder = by_hand(
         tmp_path / "set", frames=[deep_png(depth, dtype) for depth in depths], key="observation.images.depth"
     )
     exact = np.rint((depths - 300) / 1900 * 255)
-    said = r"^set, observation\.images\.depth: 5 of 5 pictures have more than 8 bits: their values 300 to 2200 become"
+    said = r"^set, observation\.images\.depth: 5 of 5 images have more than 8 bits: their values 300 to 2200 become"
     with pytest.warns(UserWarning, match=said):
         found = read_dataset(folder, cameras=("depth",))
     assert found.levels == {"depth": (300, 2200)}
@@ -423,7 +423,7 @@ def test_transparent_frames_are_said_and_lie_on_white(tmp_path):
     file = io.BytesIO()
     Image.fromarray(half).save(file, "png")
     folder = by_hand(tmp_path / "set", frames=[file.getvalue()] * 5)
-    with pytest.warns(UserWarning, match=r"5 of 5 pictures are transparent in places, and lie on white\.$"):
+    with pytest.warns(UserWarning, match=r"5 of 5 images are transparent in places, and lie on white\.$"):
         found = read_dataset(folder, cameras=("image",))
     assert found.images["image"][0, 0, :, 0].tolist() == [0, 0, 255, 255]
     assert found.levels == {}
@@ -447,7 +447,7 @@ def test_a_video_of_depths_is_refused(tmp_path):
 
 def test_a_depth_that_is_not_a_number_is_named(tmp_path):
     frames = [deep_png(np.full((4, 4), value), np.float32) for value in (1, 2, np.nan, 3, np.inf)]
-    with pytest.raises(InputError, match="row 2 holds no readable picture: holds 16 of 16 values that are not finite"):
+    with pytest.raises(InputError, match="row 2 holds no readable image: holds 16 of 16 values that are not finite"):
         read_dataset(by_hand(tmp_path / "set", frames=frames), cameras=("image",))
 
 
@@ -669,8 +669,8 @@ class VideoReader:
         self.container.seek(max(0, int(time * 1e6) - 1))
     def __iter__(self):
         for frame in self.container.decode(video=0):
-            picture = torch.from_numpy(frame.to_ndarray(format="rgb24", interpolation=0x42020))
-            yield {"data": picture.permute(2, 0, 1), "pts": frame.time}
+            image = torch.from_numpy(frame.to_ndarray(format="rgb24", interpolation=0x42020))
+            yield {"data": image.permute(2, 0, 1), "pts": frame.time}
 
 def set_video_backend(name): pass
 io = types.SimpleNamespace(VideoReader=VideoReader)

@@ -1,4 +1,4 @@
-"""Pictures on their way through the library: read, split, mirrored, sampled, written, measured, drawn."""
+"""Images on their way through the library: read, split, mirrored, sampled, written, measured, drawn."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of 30 colour pictures in two classes, of no one size."""
+    """A folder of 30 colour images in two classes, of no one size."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for k in range(30):
         kind = folder / ("cat", "dog")[k % 2]
@@ -94,7 +94,7 @@ def test_a_class_of_one_picture_is_trained_on_where_labels_are_learned(tmp_path)
 
 @pytest.fixture(scope="module")
 def depths(tmp_path_factory):
-    """Forty depth images of 16 bits, 300 to 2200 mm, the extremes in one picture each."""
+    """Forty depth images of 16 bits, 300 to 2200 mm, the extremes in one image each."""
     folder = tmp_path_factory.mktemp("depths")
     values = np.random.default_rng(0).integers(301, 2200, (40, 8, 8), np.uint16)
     values[3, 0, 0], values[29, 5, 5] = 300, 2200
@@ -141,7 +141,7 @@ def test_a_range_of_ones_own(depths):
         prepare(replace(recipe, value_range="much"))
     plain = replace(RECIPES["flow-images"](), **SMALL)
     assert prepare(plain)[0].recipe.value_range == ""
-    with pytest.raises(InputError, match="value_range is for pictures of more than 8 bits, and digits holds none"):
+    with pytest.raises(InputError, match="value_range is for images of more than 8 bits, and digits holds none"):
         prepare(replace(plain, value_range="0:255"))
 
 
@@ -184,7 +184,7 @@ def test_four_channels_are_trained_on_sampled_written_and_drawn(stickers, tmp_pa
 def test_transparency_is_said_where_it_is_lost(stickers):
     with pytest.warns(
         UserWarning,
-        match=r"30 of 30 pictures are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
+        match=r"30 of 30 images are transparent in places, and lie on white \(--channels 4 keeps that\)\.$",
     ):
         train, _ = images_data.parts(replace(RECIPES["flow-images"](), data=str(stickers)))
     assert train.x.shape[1] == 3
@@ -231,7 +231,7 @@ def test_parts_of_a_set_are_kept_apart_and_of_use(tmp_path):
     assert np.array_equal(held.x[:, 0], arrays["test_images"])
     assert (train.classes, len(train.labels), held.labels) == (("cat", "dog"), 20, None)
     assert prepare(recipe)[1].x is train.x
-    with pytest.warns(UserWarning, match="8 of 8 held-out pictures are left out"):
+    with pytest.warns(UserWarning, match="8 of 8 held-out images are left out"):
         train, held = images_data.parts(replace(recipe, conditional=True))
     assert (len(train.x), held.labels.sort().values.tolist()) == (18, [0, 1])
     every = {x.numpy().tobytes() for x in (*train.x[:, 0], *held.x[:, 0])}
@@ -305,7 +305,7 @@ def test_real_pictures_in_place_of_samples_are_at_the_floor_and_noise_is_not():
 
 @pytest.mark.parametrize("name", ["linear", "ddpm", "ve"])
 def test_the_oracle_of_a_few_pictures_lands_on_them(name):
-    """The finite set's exact denoiser, sampled as pictures are, draws its pictures and no others."""
+    """The finite set's exact denoiser, sampled as images are, draws its images and no others."""
     train, _ = images_data.parts(RECIPES["flow-images"]())
     few = Pixels().apply(train.x[:12])
     denoiser = oracle.finite(PATHS[name](), few)

@@ -1,4 +1,4 @@
-"""The pictures of a run on images show what the run's own samples are, and are drawn without its data, too."""
+"""The figures of a run on images show what the run's own samples are, and are drawn without its data, too."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ NAMES = ["samples", "denoising", "forward", "interpolation", "guidance", "inpain
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on a file of 4 × 4 pictures in three classes, so small that drawing it takes no time."""
+    """A run on a file of 4 × 4 images in three classes, so small that drawing it takes no time."""
     folder, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
     pictures = rng.integers(0, 256, (60, 4, 4, 3), np.uint8)
     np.savez(folder / "tiny.npz", images=pictures, labels=np.arange(60) % 3)
@@ -43,7 +43,7 @@ def run(tmp_path_factory):
 
 
 def test_a_run_is_drawn(run, tmp_path):
-    """By a network that is told a label for every picture, whatever is drawn."""
+    """By a network that is told a label for every image, whatever is drawn."""
     (trained, folder), told = run, []
     network = trained.denoiser.network
     tell = lambda _, args, cond: told.append((len(args[0]), len(cond.get("label", ()))))
@@ -148,12 +148,12 @@ def test_the_report_of_a_comparison(run, tmp_path):
         quality={"Flow matching · Heun": [(5, 0.3), (9, 0.2)]}, quality_metric="KID-classifier", floor=(-0.1, 0.1),
         **images_study.shown(trained.recipe, 12),
     )  # fmt: skip
-    page = write_report(comparison, tmp_path, image_run.pictures(comparison)).read_text()
+    page = write_report(comparison, tmp_path, image_run.figures(comparison)).read_text()
     drawn = {path.name for path in tmp_path.glob("*.png")}
     each = {f"{what}-{key}.png" for what in ("samples", "denoising", "training") for key in ("flow", "diffusion")}
     assert drawn == each | {"real.png", "quality.png", "losses.png"}
     assert page.count("data:image/png") == len(drawn)
-    assert "42 pictures of 3 × 4 × 4, 18 held out" in page
+    assert "42 images of 3 × 4 × 4, 18 held out" in page
 
 
 def test_a_loaded_run_draws_the_same(run):

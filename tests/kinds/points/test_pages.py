@@ -1,4 +1,4 @@
-"""The pictures of one run, from one to three columns, with the data at hand or gone."""
+"""The figures of one run, from one to three columns, with the data at hand or gone."""
 
 import numpy as np
 import pytest

@@ -42,4 +42,4 @@ def test_what_cannot_be_reported_is_one_sentence():
         {"limits": (3.0, -3.0)},
     ):
         with pytest.raises(InputError):
-            list(report.pictures(dataclasses.replace(c, **change)))
+            list(report.figures(dataclasses.replace(c, **change)))

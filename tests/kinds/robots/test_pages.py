@@ -1,4 +1,4 @@
-"""A policy's pictures show its own predictions beside what was recorded."""
+"""A policy's figures show its own predictions beside what was recorded."""
 
 from dataclasses import replace
 

@@ -222,7 +222,7 @@ def test_a_bad_observation_is_one_clear_sentence(run, seen, words):
 
 
 class Middle:
-    """A simulator in which the agent goes where it is sent, and is to stay in the middle; white pictures."""
+    """A simulator in which the agent goes where it is sent, and is to stay in the middle; white images."""
 
     name, task, fps, max_steps = "middle", "Go to the middle.", 10.0, 40
     state_names = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")

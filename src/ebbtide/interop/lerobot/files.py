@@ -23,7 +23,7 @@ __all__ = [
     "DATA_MB",
     "FILES_A_CHUNK",
     "FILE_NAME",
-    "PICTURES",
+    "IMAGES",
     "PLACE",
     "QUANTILES",
     "STATE",
@@ -41,7 +41,7 @@ __all__ = [
 VERSION = "v3.0"
 
 
-STATE, ACTION, PICTURES = "observation.state", "action", "observation.images."
+STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 
 
 QUANTILES = (1, 10, 50, 90, 99)  # percent

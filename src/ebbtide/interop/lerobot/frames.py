@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ...data import pictures
+from ...data import decoding
 from ...data.episodes import resized
 from ...data.levels import Decoded, Levels, Tally
 from ...errors import InputError
@@ -47,18 +47,18 @@ def film_frames(
             raise InputError(
                 f"{file} does not exist: this copy has no video of the camera {key!r}, which was asked for."
             )
-        for i, picture in _decode(file, times.numpy() + begin, 0.5 / fps, size):
-            frames = _room(folder, (total, *picture.shape)) if frames is None else frames
-            if picture.shape != frames.shape[1:]:
+        for i, image in _decode(file, times.numpy() + begin, 0.5 / fps, size):
+            frames = _room(folder, (total, *image.shape)) if frames is None else frames
+            if image.shape != frames.shape[1:]:
                 raise InputError(f"{file} has images of another size than the other videos of {key!r}; give a size.")
-            frames[row + i] = picture
+            frames[row + i] = image
         row += len(times)
         bar.update(len(times))
     return torch.from_numpy(frames)
 
 
 def _decode(file: Path, times: np.ndarray, tolerance: float, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(i, picture) for each of the rising times: the frame nearest to times[i]."""
+    """(i, image) for each of the rising times: the frame nearest to times[i]."""
     av = need_package("av")
     away = np.full(len(times), np.inf)
     try:
@@ -99,14 +99,14 @@ def _from(container: Any, stream: Any, time: float) -> Iterator[Any]:
 def stored_frames(
     folder: Path, key: str, rows: Int[Tensor, " n"], total: int, size: int, levels: Levels | None, bar: tqdm
 ) -> tuple[UInt8[Tensor, "n h w 3"], Levels | None]:
-    """The pictures of a data set that keeps them, as PNG or JPEG, beside its numbers; and the levels used, if any."""
+    """The images of a data set that keeps them, as PNG or JPEG, beside its numbers; and the levels used, if any."""
     wanted, tally = rows.tolist(), Tally()
 
     def fill(levels: Levels | None, tally: Tally) -> np.ndarray:
         frames: np.ndarray | None = None
-        for i, (where, picture) in enumerate(_decoded(folder, key, wanted, levels)):
-            tally.add(picture)
-            pixels = _sized(np.array(picture.pixels), size)
+        for i, (where, image) in enumerate(_decoded(folder, key, wanted, levels)):
+            tally.add(image)
+            pixels = _sized(np.array(image.pixels), size)
             frames = _room(folder, (len(wanted), *pixels.shape)) if frames is None else frames
             if pixels.shape != frames.shape[1:]:
                 raise InputError(f"{where} is of another size than the others; give a size.")
@@ -116,9 +116,9 @@ def stored_frames(
         return frames
 
     frames = fill(levels, tally)
-    if tally.deep and levels is None:  # those of all pictures, whichever are wanted
-        for _, picture in _decoded(folder, key, sorted(set(range(total)) - set(wanted)), None):
-            tally.add(picture)
+    if tally.deep and levels is None:  # those of all images, whichever are wanted
+        for _, image in _decoded(folder, key, sorted(set(range(total)) - set(wanted)), None):
+            tally.add(image)
         bar.total += len(wanted)
         frames = fill(tally.levels, Tally())
     for text in tally.lines(levels):
@@ -127,7 +127,7 @@ def stored_frames(
 
 
 def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None) -> Iterator[tuple[str, Decoded]]:
-    """The pictures of these rows, in rising order, and what an error calls each."""
+    """The images of these rows, in rising order, and what an error calls each."""
     wanted, seen = set(rows), 0
     for file in parquet_files(folder / "data") if rows else ():
         for row, cell in enumerate(cells_of(file, key)):
@@ -136,15 +136,15 @@ def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None)
                 continue
             where = f"{file}, column {key!r}: row {row}"
             try:
-                picture = pictures.read_picture(cell["bytes"].as_py(), channels=3, levels=levels)
-            except (KeyError, TypeError, ValueError, AttributeError, pictures.BadPicture) as error:
-                raise InputError(f"{where} holds no readable picture: {error}.") from error
-            yield where, picture
+                image = decoding.read_image(cell["bytes"].as_py(), channels=3, levels=levels)
+            except (KeyError, TypeError, ValueError, AttributeError, decoding.BadImage) as error:
+                raise InputError(f"{where} holds no readable image: {error}.") from error
+            yield where, image
 
 
-def _sized(picture: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:
+def _sized(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "r q 3"]:
     """The same resizing as everywhere: in training data and in a simulator."""
-    return resized(torch.from_numpy(picture)[None], size)[0].numpy()
+    return resized(torch.from_numpy(image)[None], size)[0].numpy()
 
 
 def _room(folder: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Episodes read from a data set in LeRobot's format: columns, pictures, tasks, statistics."""
+"""Episodes read from a data set in LeRobot's format: columns, images, tasks, statistics."""
 
 import math
 import os
@@ -20,7 +20,7 @@ from ...files import home, load_json
 from ...specs import require
 from .files import (
     ACTION,
-    PICTURES,
+    IMAGES,
     PLACE,
     STATE,
     VERSION,
@@ -50,11 +50,11 @@ def read_dataset(
 ) -> Episodes:
     """A folder, or USER/NAME of the hub's, as episodes; numbers in float32.
 
-    cameras: those whose pictures are wanted; without any, no video is fetched or decoded. size: the side pictures are
+    cameras: those whose images are wanted; without any, no video is fetched or decoded. size: the side images are
     resized to, 0 keeps theirs. episodes: which, in rising order; None is all. state: features put side by side, as
     PushT's observation.environment_state; a set without observation.state has a state of no columns. An episode's task
-    is that of its first step. levels: by camera, the values of stored pictures of more than 8 bits that become 0 and
-    255; all its pictures' lowest and highest unless given.
+    is that of its first step. levels: by camera, the values of stored images of more than 8 bits that become 0 and
+    255; all its images' lowest and highest unless given.
     """
     require("size", size, 0, whole=True)
     folder = _folder(where, ["meta/*", "data/*", *(f"videos/*{name}/*" for name in cameras)])
@@ -136,7 +136,7 @@ def read_stats(where: str | os.PathLike[str]) -> Stats:
 def _camera(info: Mapping[str, Any], name: str, folder: Path) -> str:
     """A camera's key, by its name or the key itself."""
     held = {
-        key.removeprefix(PICTURES).removeprefix("observation."): key
+        key.removeprefix(IMAGES).removeprefix("observation."): key
         for key, feature in info["features"].items()
         if feature["dtype"] in ("video", "image")
     }
@@ -210,7 +210,7 @@ def _wide(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1).float()
 
 
-# --- pictures -----------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------
 
 
 # --- writing ------------------------------------------------------------------------------------------------

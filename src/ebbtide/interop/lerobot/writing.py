@@ -23,7 +23,7 @@ from .files import (
     DATA_MB,
     FILE_NAME,
     FILES_A_CHUNK,
-    PICTURES,
+    IMAGES,
     QUANTILES,
     STATE,
     VERSION,
@@ -126,18 +126,18 @@ def _write(episodes: Episodes, folder: Path, codec: str, robot: str | None, prog
 
     files = _split(lengths, VIDEO_SECONDS * fps)
     with make_bar(n * len(episodes.images), "writing", progress) as bar:
-        for name, pictures in episodes.images.items():
-            key, first = PICTURES + name, starts[[a for a, b in _spans(files) for _ in range(a, b + 1)]]
+        for name, images in episodes.images.items():
+            key, first = IMAGES + name, starts[[a for a, b in _spans(files) for _ in range(a, b + 1)]]
             for number, (a, b) in enumerate(_spans(files)):
                 file = video_file(folder, key, *_place(number))
-                _encode(file, pictures[starts[a] : ends[b]], starts[a : b + 1] - starts[a], fps, codec, bar)
+                _encode(file, images[starts[a] : ends[b]], starts[a : b + 1] - starts[a], fps, codec, bar)
             table |= _numbered(f"videos/{key}", files)
             table[f"videos/{key}/from_timestamp"] = ((starts - first) / fps).tolist()
             table[f"videos/{key}/to_timestamp"] = ((ends - first) / fps).tolist()
-            counts = [_counts(pictures[a:b]) for a, b in zip(starts, ends)]
-            account(key, [_picture_stats(*count) for count in counts])
-            stats[key] = _picture_stats(np.sum([count for count, _ in counts], 0), sum(k for _, k in counts))
-            features[key] = _picture_feature(pictures, fps, codec)
+            counts = [_counts(images[a:b]) for a, b in zip(starts, ends)]
+            account(key, [_image_stats(*count) for count in counts])
+            stats[key] = _image_stats(np.sum([count for count, _ in counts], 0), sum(k for _, k in counts))
+            features[key] = _image_feature(images, fps, codec)
 
     _write_parquet(table, folder / "meta/episodes" / (FILE_NAME.format(0, 0) + ".parquet"))
     _write_parquet({"task_index": list(range(len(texts))), "__index_level_0__": texts}, folder / "meta/tasks.parquet")
@@ -225,12 +225,12 @@ def _stats(values: np.ndarray) -> dict[str, list[Any]]:
 def _counts(frames: UInt8[Tensor, "n h w 3"]) -> tuple[np.ndarray, int]:
     """Counts of the 256 values in each of 3 channels of up to 100 frames, and the number of frames."""
     at = np.unique(np.linspace(0, len(frames) - 1, 100).round().astype(int))
-    every = max(1, max(frames.shape[1:3]) // 150)  # as LeRobot, pixels of large pictures are left out
+    every = max(1, max(frames.shape[1:3]) // 150)  # as LeRobot, pixels of large images are left out
     few = frames[at, ::every, ::every].numpy()
     return np.stack([np.bincount(few[..., c].reshape(-1), minlength=256) for c in range(3)]), len(at)
 
 
-def _picture_stats(counts: np.ndarray, count: int) -> dict[str, list[Any]]:
+def _image_stats(counts: np.ndarray, count: int) -> dict[str, list[Any]]:
     """Of each channel, over its pixels as numbers from 0 to 1."""
     share = counts / counts.sum(1, keepdims=True)
     value, below = np.arange(256) / 255, share.cumsum(1)
@@ -246,7 +246,7 @@ def _picture_stats(counts: np.ndarray, count: int) -> dict[str, list[Any]]:
     return {name: row.reshape(3, 1, 1).tolist() for name, row in rows.items()} | {"count": [count]}
 
 
-def _picture_feature(frames: UInt8[Tensor, "n h w 3"], fps: float, codec: str) -> dict[str, Any]:
+def _image_feature(frames: UInt8[Tensor, "n h w 3"], fps: float, codec: str) -> dict[str, Any]:
     h, w = frames.shape[1:3]
     return {
         "dtype": "video",
@@ -272,8 +272,8 @@ def _encode(
         with _own_priority(), av.open(str(file), "w") as container:
             stream = container.add_stream(name, Fraction(fps).limit_denominator(10_000), options=dict(options))
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-            for k, picture in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
+            for k, image in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(image.numpy(), format="rgb24")
                 frame = frame.reformat(format="yuv420p", interpolation=SWSCALE)
                 frame.pts = k
                 if k in begins:

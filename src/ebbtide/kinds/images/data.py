@@ -21,11 +21,11 @@ from ...recipes import IN_MEMORY, ImageRecipe
 
 
 def fits(recipe: ImageRecipe) -> None:
-    """Nothing is known of the pictures before they are read."""
+    """Nothing is known of the images before they are read."""
 
 
 def prepare(recipe: ImageRecipe) -> Prepared:
-    """The pictures of a recipe that are to be trained on."""
+    """The images of a recipe that are to be trained on."""
     return _prepared(recipe, parts(recipe)[0])
 
 
@@ -40,7 +40,7 @@ def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
     if recipe.conditional and train.labels is None:
         raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
     if recipe.value_range and not train.levels:
-        raise InputError(f"value_range is for pictures of more than 8 bits, and {recipe.data} holds none.")
+        raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data} holds none.")
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
@@ -51,7 +51,7 @@ def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
 
 
 def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:
-    """Pictures as the network sees them in training: in [-1, 1], half of them mirrored where that is wanted."""
+    """Images as the network sees them in training: in [-1, 1], half of them mirrored where that is wanted."""
     z = Pixels().apply(x)
     if not flip:
         return z
@@ -60,7 +60,7 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
 
 
 def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
-    """The pictures to train on, and those held out."""
+    """The images to train on, and those held out."""
     return _parts(
         recipe.data,
         recipe.size,
@@ -86,7 +86,7 @@ def _parts(
 
 
 def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:
-    """Samples as pictures: rounded and clipped to 0..255."""
+    """Samples as images: rounded and clipped to 0..255."""
     array: np.ndarray = x.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return array
 
@@ -97,11 +97,11 @@ def describe(recipe: ImageRecipe) -> str:
         return "images in memory"
     if recipe.data == "digits":
         return "handwritten digits, 8 × 8"
-    return f"the pictures of {recipe.shared().data}"
+    return f"the images of {recipe.shared().data}"
 
 
 def real(recipe: ImageRecipe, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
-    """At most n pictures that were trained on, in random order, and their labels."""
+    """At most n images that were trained on, in random order, and their labels."""
     train, _ = parts(recipe)
     chosen = torch.randperm(len(train.x), generator=generator("real", seed))[:n]
     return train.x[chosen].float(), None if train.labels is None else train.labels[chosen]

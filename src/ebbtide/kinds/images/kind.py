@@ -1,4 +1,4 @@
-"""Pictures: uint8 at rest, [-1, 1] for the network, pixel values 0..255 (not clipped) in the data's units."""
+"""Images: uint8 at rest, [-1, 1] for the network, pixel values 0..255 (not clipped) in the data's units."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
 
 
 def snapshot_files(x: Float[Tensor, " n c h w"], path: Path) -> dict[Path, bytes]:
-    """Samples as uint8 .npy, and a picture of them."""
+    """Samples as uint8 .npy, and a figure of them."""
     from ...plots.images import png
 
     pixels, array = kept(x), io.BytesIO()
@@ -52,7 +52,7 @@ def finish(folder: Path) -> Iterator[Path]:
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Samples as an .npz that `ebbtide train` reads: `images` (n, h, w, c) in uint8, `labels`, `classes`.
 
-    `value_range` holds what 0 and 255 were, where the training pictures had more than 8 bits.
+    `value_range` holds what 0 and 255 were, where the training images had more than 8 bits.
     """
     arrays = {"images": kept(x).transpose(0, 2, 3, 1)}
     if value_range := trained.recipe.value_range:  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> N
 
 
 def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
-    """Samples as one picture."""
+    """Samples as one figure."""
     from . import pages
 
     return pages.draw_samples(trained, x, labels, path)
@@ -78,11 +78,11 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     return pages.draw_run(trained, folder, out)
 
 
-def pictures(comparison: "Comparison") -> Iterator["Picture"]:
-    """The pictures of a comparison's report."""
+def figures(comparison: "Comparison") -> Iterator["Picture"]:
+    """The figures of a comparison's report."""
     from . import pages
 
-    return pages.pictures(comparison)
+    return pages.figures(comparison)
 
 
 def evaluate(
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
-    """The samples that are nearest to a training picture, beside it."""
+    """The samples that are nearest to a training image, beside it."""
     from . import pages
 
     yield pages.draw_neighbours(trained, x, folder / "neighbours.png")
@@ -137,12 +137,12 @@ PLAN = Plan(
     study=study,
     shown=shown,
     kept=kept,
-    pictures=pictures,
+    figures=figures,
 )
 IMAGES = Kind(
     recipe=ImageRecipe,
     unit="img",
-    units="pictures",
+    units="images",
     n=64,
     n_evaluate=1000,
     file="samples.png",

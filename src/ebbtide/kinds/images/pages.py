@@ -1,4 +1,4 @@
-"""The pictures of a run on images: `ebbtide sample`, `ebbtide plot` and the report of `ebbtide compare`."""
+"""The figures of a run on images: `ebbtide sample`, `ebbtide plot` and the report of `ebbtide compare`."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,9 +32,9 @@ from .data import kept, parts, real
 if TYPE_CHECKING:
     from ...plots.study import Comparison
 
-WALK = 6  # pictures of a strip
-FILM = 20  # pictures of an animation
-STEPS = 25  # of Heun, for every picture drawn here
+WALK = 6  # images of a strip
+FILM = 20  # frames of an animation
+STEPS = 25  # of Heun, for every figure drawn here
 WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
 CLASSES = 10  # classes of a guidance grid at most
 
@@ -47,7 +47,7 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
 
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
-    """The samples nearest to a picture that was trained on, above it."""
+    """The samples nearest to an image that was trained on, above it."""
     train, held = parts(_reading(trained))
     shown = torch.from_numpy(kept(x))
     found = nearest(shown, train.x)
@@ -58,7 +58,7 @@ def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> 
         train.x[found.index[chosen]].numpy(),
         found.distance[chosen].numpy(),
         typical=typical,
-        title=f"The {len(chosen)} of {len(x)} samples that are nearest to a training picture",
+        title=f"The {len(chosen)} of {len(x)} samples that are nearest to a training image",
     )
     style.save(figure, path)
     return path
@@ -71,7 +71,7 @@ def draw_training(grown: list[tuple[int, np.ndarray]], path: Path) -> Path:
 
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
-    """Draw all that a run folder can show, yielding each picture as it is written."""
+    """Draw all that a run folder can show, yielding each figure as it is written."""
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
     walk = _walk(trained, FILM)
@@ -99,17 +99,17 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
 
 
-def pictures(c: "Comparison") -> Iterator[Picture]:
-    """The report's pictures in order."""
+def figures(c: "Comparison") -> Iterator[Picture]:
+    """The report's figures in order."""
 
     def of(method: str) -> np.ndarray:
         return next(s.samples for s in c.samplings if s.method == method)[:40]
 
     yield Picture(
         "real.png",
-        "Real pictures",
+        "Real images",
         "What both methods learn from.",
-        still(lambda: images.grid(c.real[:40], columns=10, title="Real pictures")),
+        still(lambda: images.grid(c.real[:40], columns=10, title="Real images")),
     )
     for method in c.methods:
         label = next(s.label for s in c.samplings if s.method == method.key)
@@ -122,7 +122,7 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
     for method in c.methods:
         yield Picture(
             f"denoising-{method.key}.png",
-            f"From noise to pictures: {method.name}",
+            f"From noise to images: {method.name}",
             "The same noises for both methods, by Heun's method: watch at which t shapes appear.",
             still(partial(strips.denoising_strip, method.walk_times.tolist(), method.walk[:, :WALK])),
         )
@@ -138,7 +138,7 @@ def pictures(c: "Comparison") -> Iterator[Picture]:
             yield Picture(
                 f"training-{method.key}.png",
                 f"Training, step by step: {method.name}",
-                "The same noises at every stage. Early pictures are horrible, and that says nothing of the last.",
+                "The same noises at every stage. Early images are horrible, and that says nothing of the last.",
                 still(partial(_training, method.evolution)),
             )
     yield from losses(c)
@@ -167,13 +167,13 @@ def _denoising(trained: Trained, walk: list[tuple[float, Tensor]]) -> Figure:
 
 
 def _forward(trained: Trained) -> Figure:
-    """A picture of the data, or else of the network's, on its way to noise."""
+    """An image of the data, or else of the network's, on its way to noise."""
     path = trained.recipe.path
     try:
-        picture = kept(real(_reading(trained), 1, trained.recipe.seed)[0])[0]
-    except InputError:  # the pictures it learned from are not here, or nobody named them
-        picture = kept(_walk(trained, 1)[-1][1])[0]
-    return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, picture)
+        image = kept(real(_reading(trained), 1, trained.recipe.seed)[0])[0]
+    except InputError:  # the images it learned from are not here, or nobody named them
+        image = kept(_walk(trained, 1)[-1][1])[0]
+    return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, image)
 
 
 def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
@@ -207,7 +207,7 @@ def _guidance(trained: Trained) -> Figure:
 
 
 def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
-    """The right half of held-out pictures filled in, by ΠGDM (see posterior.py)."""
+    """The right half of held-out images filled in, by ΠGDM (see posterior.py)."""
     try:
         train, held = parts(_reading(trained))
         real = held if len(held.x) >= rows else train

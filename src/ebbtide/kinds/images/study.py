@@ -49,7 +49,7 @@ def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
         "settings": {
             "network": recipe.network,
             "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
-            "data": f"{name}, {len(train.x)} pictures of {' × '.join(map(str, x.shape[1:]))}, {len(held.x)} held out",
+            "data": f"{name}, {len(train.x)} images of {' × '.join(map(str, x.shape[1:]))}, {len(held.x)} held out",
             "samples": f"{n} from the same noise for both",
             "seed": str(recipe.seed),
         },

@@ -67,7 +67,7 @@ def split(recipe: PointRecipe, points: Points) -> tuple[Points, Points]:
     """The same of points at hand."""
     n = len(points.x)
     share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
-    held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for pictures
+    held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for images
     if points.test:
         held = torch.arange(n) >= n - points.test
     return part(points, ~held), part(points, held)
@@ -150,7 +150,7 @@ def real(recipe: PointRecipe, n: int, seed: int) -> tuple[Tensor, Tensor | None]
 
 
 def limits(recipe: PointRecipe, real: Tensor | np.ndarray) -> np.ndarray:
-    """The frame of every picture, (d, 2): the point set's own, or the middle 99.8 % of each column and a margin."""
+    """The frame of every figure, (d, 2): the point set's own, or the middle 99.8 % of each column and a margin."""
     known = point_set(recipe)
     if known is not None:
         return np.array([known.limits] * real.shape[1])

@@ -119,11 +119,11 @@ def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     return pages.draw_run(trained, folder, out)
 
 
-def pictures(comparison: "Comparison") -> Iterator["Picture"]:
-    """The pictures of a comparison's report."""
+def figures(comparison: "Comparison") -> Iterator["Picture"]:
+    """The figures of a comparison's report."""
     from . import report
 
-    return report.pictures(comparison)
+    return report.figures(comparison)
 
 
 # Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:
@@ -154,7 +154,7 @@ PLAN = Plan(
     study=study,
     shown=shown,
     kept=kept,
-    pictures=pictures,
+    figures=figures,
 )
 POINTS = Kind(
     recipe=PointRecipe,

@@ -1,4 +1,4 @@
-"""The pictures of one run: `ebbtide sample` and `ebbtide plot`."""
+"""The figures of one run: `ebbtide sample` and `ebbtide plot`."""
 
 import warnings
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _beside(trained: Trained, panels: list[points.Panel], frame: np.ndarray, rea
 
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
-    """Draw all that a run folder can show, yielding each picture as it is written."""
+    """Draw all that a run folder can show, yielding each figure as it is written."""
     recipe = cast(PointRecipe, trained.recipe)
     method = study(key_of(recipe), recipe.path.partition(":")[0], trained, folder)
     try:

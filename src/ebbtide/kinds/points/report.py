@@ -17,8 +17,8 @@ _SCALE_NOTE = (
 )
 
 
-def pictures(comparison: Comparison) -> Iterator[Picture]:
-    """The report's pictures in order, those that this comparison has the material for."""
+def figures(comparison: Comparison) -> Iterator[Picture]:
+    """The report's figures in order, those that this comparison has the material for."""
     _check(comparison)
     c, d = comparison, comparison.real.shape[1]
     limits = style.as_limits(c.limits, d)
@@ -193,7 +193,7 @@ def _quality_sentence(c: Comparison) -> str:
 
 
 def _best(c: Comparison, method: Method) -> int:
-    """The index of a method's best sampling by the first metric, for pictures that have room for one only."""
+    """The index of a method's best sampling by the first metric, for figures that have room for one only."""
     own = [i for i, s in enumerate(c.samplings) if s.method == method.key]
 
     def score(i: int) -> float:

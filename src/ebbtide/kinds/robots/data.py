@@ -53,7 +53,7 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     ranges = {part.partition("=")[0] for part in _names(recipe.value_range)}
     if idle := sorted(ranges - train.levels.keys()):
         raise InputError(
-            f"value_range is for pictures of more than 8 bits, and those of camera {idle[0]!r} in {recipe.data} have 8."
+            f"value_range is for images of more than 8 bits, and those of camera {idle[0]!r} in {recipe.data} have 8."
         )
     fit = partial(FITS[recipe.normalise], least=recipe.least)
     action = fit(train.action)
@@ -82,7 +82,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
         lacking = "" if episodes.state_names else f" {recipe.data} has no state; name its cameras."
         raise InputError(f"A policy must see something: a state, cameras or a prompt.{lacking}")
     if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
-        raise InputError("The cameras' pictures differ in size: say one with size.")
+        raise InputError("The cameras' images differ in size: say one with size.")
     return Windows(
         action.apply(episodes.action),
         episodes.ends,

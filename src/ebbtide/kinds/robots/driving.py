@@ -59,7 +59,7 @@ def policy(
 
 @dataclass(frozen=True)
 class Place:
-    """Makes a simulator that shows a policy what its recipe lets it see, and nothing else; blind: black pictures."""
+    """Makes a simulator that shows a policy what its recipe lets it see, and nothing else; blind: black images."""
 
     name: str | Own
     state: str = "all"

@@ -21,7 +21,7 @@ def load_episodes(
 ) -> Episodes:
     """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
 
-    cameras: those whose pictures are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
+    cameras: those whose images are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
     the values of more than 8 bits that become 0 and 255; those of the recording unless given.
     """
     files = [Path(part) for part in data.split("+")]
@@ -34,7 +34,7 @@ def load_episodes(
 
 def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
     """Arrays action, episode_ends, and where there are such state, fps, tasks, state_names, action_names and uint8
-    pictures (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
+    images (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
     """
     held: dict[str, Stored] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""One picture: every mode and format gives the right pixels, and every bad file a reason."""
+"""One image: every mode and format gives the right pixels, and every bad file a reason."""
 
 import io
 import logging
@@ -14,9 +14,9 @@ from hypothesis import given, settings, strategies as st
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from ebbtide import memory
-from ebbtide.data import pictures
+from ebbtide.data import decoding
+from ebbtide.data.decoding import MOST_PIXELS, BadImage, quiet, read_image, shape
 from ebbtide.data.levels import Levels
-from ebbtide.data.pictures import MOST_PIXELS, BadPicture, quiet, read_picture, shape
 
 # 3 rows × 4 columns, no two alike in any channel, no symmetry.
 GREY = np.array([[0, 17, 34, 51], [68, 85, 102, 119], [136, 187, 204, 255]], np.uint8)
@@ -166,7 +166,7 @@ def test_every_mode_and_format(tmp_path, name):
     (tmp_path / "picture.txt").write_bytes(data)  # the name says nothing
     for source in (data, tmp_path / "picture.txt"):
         with quiet():
-            found = read_picture(source, levels=levels).pixels
+            found = read_image(source, levels=levels).pixels
         assert found.dtype == np.uint8
         assert found.tolist() == expected.tolist()
 
@@ -180,18 +180,18 @@ LOSSY = {
     "mpo": encode(SMOOTH, "mpo", save_all=True, append_images=[Image.fromarray(255 - SMOOTH)]),
     "webp": encode(SMOOTH, "webp", quality=95),
 }
-if "AVIF" in pictures._formats():
+if "AVIF" in decoding._formats():
     LOSSY["avif"] = encode(SMOOTH, "avif", quality=95)
 
 
 @pytest.mark.parametrize("data", LOSSY.values(), ids=LOSSY)
 def test_lossy_formats(data):
-    found = read_picture(data, channels=3).pixels
+    found = read_image(data, channels=3).pixels
     assert found.shape == (40, 48, 3)
     assert np.abs(found.astype(int) - SMOOTH[:, :, None]).max() <= 6
 
 
-NOT_ONE = "is not a picture of a known format, or its beginning is damaged"
+NOT_ONE = "is not an image of a known format, or its beginning is damaged"
 CUT = r"can't be decoded: .*(?i:truncated|broken|decod|incomplete|unpack|buffer|cannot|invalid|error|-2)"
 BAD = {
     "empty": (b"", "is empty"),
@@ -240,8 +240,8 @@ def test_every_bad_file_has_a_reason(tmp_path, capfd, data, reason):
     path = tmp_path / "picture.png"
     path.write_bytes(data)
     for source in (path, data):
-        with quiet(), pytest.raises(BadPicture, match=f"^({reason})") as error:
-            read_picture(source)
+        with quiet(), pytest.raises(BadImage, match=f"^({reason})") as error:
+            read_image(source)
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 200
         assert str(tmp_path) not in str(error.value)
@@ -256,15 +256,15 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch, name):
     """Also where another library has switched pillow's own limit off."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(BadPicture, match=f"has .* pixels, more than {MOST_PIXELS:,}$"):
-        read_picture(BAD[name][0])
+    with pytest.raises(BadImage, match=f"has .* pixels, more than {MOST_PIXELS:,}$"):
+        read_image(BAD[name][0])
 
 
 def test_postscript_starts_no_program(monkeypatch):
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("started"))
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("started"))
-    with pytest.raises(BadPicture):
-        read_picture(BAD["postscript, which is a program"][0])
+    with pytest.raises(BadImage):
+        read_image(BAD["postscript, which is a program"][0])
 
 
 @given(
@@ -274,13 +274,13 @@ def test_postscript_starts_no_program(monkeypatch):
 )
 @settings(max_examples=150, deadline=None)
 def test_a_flipped_byte_never_does_more_than_spoil_the_picture(at, mask, kind):
-    """Whatever is damaged, a picture or a reason comes back; of a PNG, never a wrong picture."""
+    """Whatever is damaged, an image or a reason comes back; of a PNG, never a wrong image."""
     data = bytearray(encode(NOISE, kind))
     data[int(at * len(data))] ^= mask
     with quiet():
         try:
-            found = read_picture(bytes(data)).pixels
-        except BadPicture:
+            found = read_image(bytes(data)).pixels
+        except BadImage:
             return
     if kind == "png":
         assert np.array_equal(found[:, :, 0], NOISE)
@@ -291,25 +291,25 @@ def test_a_flipped_byte_never_does_more_than_spoil_the_picture(at, mask, kind):
 def test_a_picture_cut_short_is_bad(cut, kind):
     """But for a PNG that lacks nothing except its last mark, of 12 bytes."""
     data = encode(NOISE, kind)
-    with quiet(), pytest.raises(BadPicture):
-        read_picture(data[: int(cut * (len(data) - 12))])
+    with quiet(), pytest.raises(BadImage):
+        read_image(data[: int(cut * (len(data) - 12))])
 
 
 def test_lab():
     """White, black and sRGB's red, whose L, a, b are 54.3 (of 100), 80.8 and 69.9 under D50."""
     picture = Image.frombytes("LAB", (3, 1), bytes([255, 0, 0, 0, 0, 0, 139, 81, 70]))
-    found = read_picture(encode(picture, "tiff")).pixels.astype(int)
+    found = read_image(encode(picture, "tiff")).pixels.astype(int)
     assert np.abs(found - [[[255, 255, 255], [0, 0, 0], [255, 0, 0]]]).max() <= 8
 
 
 def test_the_system_may_refuse(tmp_path, monkeypatch):
     """That may pass, so it is told apart."""
     (tmp_path / "a.png").write_bytes(encode(RGB))
-    with pytest.raises(BadPicture, match=r"^can't be read: No such file or directory$") as error:
-        read_picture(tmp_path / "b.png")
+    with pytest.raises(BadImage, match=r"^can't be read: No such file or directory$") as error:
+        read_image(tmp_path / "b.png")
     assert error.value.passing
-    with pytest.raises(BadPicture, match=r"^can't be read: Is a directory$"):
-        read_picture(tmp_path)
+    with pytest.raises(BadImage, match=r"^can't be read: Is a directory$"):
+        read_image(tmp_path)
     (tmp_path / "a.png").chmod(0)
     if os.access(tmp_path / "a.png", os.R_OK):  # root may read anything
 
@@ -317,8 +317,8 @@ def test_the_system_may_refuse(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(BadPicture, match=r"^can't be read: Permission denied$"):
-        read_picture(tmp_path / "a.png")
+    with pytest.raises(BadImage, match=r"^can't be read: Permission denied$"):
+        read_image(tmp_path / "a.png")
 
 
 # --- more than 8 bits ---------------------------------------------------------------------------------------
@@ -364,14 +364,14 @@ ALPHA = np.where(RAMP > 1000, 65535, 13107)[..., None]  # all, and a fifth
 @pytest.mark.parametrize("kind", ["png", "pgm", "tiff16", "tiff32", "tifff"])
 def test_values_of_more_than_8_bits_are_spread_over_all_greys(kind):
     """12-bit values keep 60 of 60 shades, where 65535 as white left 8; by their own range, and by a set's."""
-    found = read_picture(numbers(kind, RAMP))
+    found = read_image(numbers(kind, RAMP))
     assert found.levels == (300, 2200)
     assert not found.transparent
     assert found.pixels[:, :, 0].tolist() == np.rint((RAMP - 300) / 1900 * 255).tolist()
-    wide = read_picture(numbers(kind, RAMP), levels=Levels(-100, 5000))
+    wide = read_image(numbers(kind, RAMP), levels=Levels(-100, 5000))
     assert wide.levels == (300, 2200)
     assert wide.pixels[:, :, 0].tolist() == np.rint((RAMP + 100) / 5100 * 255).tolist()
-    narrow = read_picture(numbers(kind, RAMP), levels=Levels(500, 1000)).pixels
+    narrow = read_image(numbers(kind, RAMP), levels=Levels(500, 1000)).pixels
     assert (narrow[0, 0, 0], narrow[-1, -1, 0]) == (0, 255)
 
 
@@ -384,7 +384,7 @@ COLOURED = {"png": lambda x: numbers("png", x), "II": tiff, "MM": lambda x: tiff
 
 @pytest.mark.parametrize("make", COLOURED.values(), ids=COLOURED)
 def test_colours_of_16_bits_keep_their_lower_byte(make):
-    found = read_picture(make(COLOURS))
+    found = read_image(make(COLOURS))
     assert found.levels == (300, 2200)
     assert found.pixels.tolist() == np.rint((COLOURS - 300) / 1900 * 255).tolist()
 
@@ -393,11 +393,11 @@ def test_colours_of_16_bits_keep_their_lower_byte(make):
 def test_transparency_of_16_bits(colours):
     data = numbers("png", np.concatenate([colours, ALPHA], 2))
     scaled = np.rint((colours - 300) / 1900 * 255)
-    found = read_picture(data, channels=4)
+    found = read_image(data, channels=4)
     assert (found.levels, found.transparent) == ((300, 2200), True)
     assert found.pixels[..., :3].tolist() == np.broadcast_to(scaled, (6, 10, 3)).tolist()
     assert found.pixels[..., 3:].tolist() == (ALPHA // 257).tolist()
-    white = read_picture(data).pixels
+    white = read_image(data).pixels
     assert white.shape == colours.shape
     assert np.abs(white - (255 - (255 - scaled) * ALPHA / 65535)).max() <= 1
 
@@ -406,7 +406,7 @@ def test_what_cannot_be_seen_has_no_say_in_the_range():
     """A depth camera's "nothing there", marked as clear."""
     values = np.where(RAMP < 500, 65535, RAMP)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    found = read_picture(png(10, 6, 16, 0, rows, chunk(b"tRNS", b"\xff\xff")), channels=4)
+    found = read_image(png(10, 6, 16, 0, rows, chunk(b"tRNS", b"\xff\xff")), channels=4)
     assert (found.levels, found.transparent) == ((RAMP[RAMP >= 500].min(), 2200), True)
     assert (found.pixels[..., 3] == np.where(RAMP < 500, 0, 255)).all()
 
@@ -422,7 +422,7 @@ def test_what_cannot_be_seen_has_no_say_in_the_range():
     ],
 )
 def test_any_range_is_spread(values, kind):
-    found = read_picture(numbers(kind, values))
+    found = read_image(numbers(kind, values))
     exact = np.asarray(values, np.float32 if kind == "tifff" else np.int64).astype(np.longdouble)
     assert (
         found.pixels[0, :, 0].tolist() == np.rint((exact - exact[0, 0]) / np.ptp(exact) * 255).astype(int)[0].tolist()
@@ -431,7 +431,7 @@ def test_any_range_is_spread(values, kind):
 
 
 def test_a_constant_picture_is_black():
-    found = read_picture(numbers("png", np.full((2, 3), 777)))
+    found = read_image(numbers("png", np.full((2, 3), 777)))
     assert found.levels == Levels.parse("777:777") == Levels.parse(str(found.levels))
     assert not found.pixels.any()
 
@@ -441,15 +441,15 @@ def test_a_constant_picture_is_black():
 
 def test_transparency_is_kept_in_four_channels():
     rgba = np.array([[[100, 0, 255, 51], [1, 2, 3, 255], [9, 9, 9, 0], [0, 100, 255, 153]]], np.uint8)
-    found = read_picture(encode(rgba), channels=4)
+    found = read_image(encode(rgba), channels=4)
     assert found.transparent
     assert found.pixels.tolist() == rgba.tolist()
-    hole = read_picture(encode(palette(), transparency=1), channels=4).pixels
+    hole = read_image(encode(palette(), transparency=1), channels=4).pixels
     assert hole[0, :, 3].tolist() == [255, 0, 255, 0]
     assert hole[0, [0, 2], :3].tolist() == [[10, 20, 30], [0, 255, 0]]
     grey = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(255 - GREY)])
-    assert read_picture(encode(grey), channels=4).pixels.tolist() == np.stack([GREY] * 3 + [255 - GREY], 2).tolist()
-    opaque = read_picture(encode(RGB), channels=4)
+    assert read_image(encode(grey), channels=4).pixels.tolist() == np.stack([GREY] * 3 + [255 - GREY], 2).tolist()
+    opaque = read_image(encode(RGB), channels=4)
     assert not opaque.transparent
     assert opaque.pixels.tolist() == np.dstack([RGB, np.full((3, 4), 255)]).tolist()
 
@@ -458,14 +458,14 @@ def test_transparency_is_kept_in_four_channels():
 def test_only_what_can_be_seen_through_is_transparent(channels):
     for alpha, answer in ((255, False), (254, True)):
         picture = np.dstack([RGB, np.where(GREY == 17, alpha, 255)]).astype(np.uint8)
-        assert read_picture(encode(picture), channels=channels).transparent is answer
+        assert read_image(encode(picture), channels=channels).transparent is answer
 
 
 def test_hidden_colours_do_not_bleed_when_resized():
     """Red beside clear green: resized by premultiplied colours, nothing turns green."""
     picture = np.zeros((16, 16, 4), np.uint8)
     picture[:, :8], picture[:, 8:] = (200, 0, 0, 255), (0, 255, 0, 0)
-    found = read_picture(encode(picture), size=5, channels=4).pixels
+    found = read_image(encode(picture), size=5, channels=4).pixels
     assert found[..., 1].max() <= 1
     assert (found[:, 2, 3] > 60).all()
     assert (found[:, 2, 3] < 200).all()
@@ -516,24 +516,24 @@ def test_channels(channels):
 
 
 def test_a_photo_decoded_small_looks_the_same():
-    """JPEGs may be decoded at a half or less of their size; what comes out is hardly another picture."""
+    """JPEGs may be decoded at a half or less of their size; what comes out is hardly another image."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8))
     photo = small.resize((800, 600), Image.Resampling.BICUBIC)
-    difference = read_picture(encode(photo, "jpeg", quality=95), size=32).pixels.astype(int) - shape(photo, size=32)
+    difference = read_image(encode(photo, "jpeg", quality=95), size=32).pixels.astype(int) - shape(photo, size=32)
     assert np.abs(difference).max() <= 8
     assert np.abs(difference).mean() < 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turning_comes_before_cropping(orientation):
-    """The left half is cut from a picture twice as wide, whichever way it is stored."""
+    """The left half is cut from an image twice as wide, whichever way it is stored."""
     wide = np.full((16, 48), 200, np.uint8)
     wide[:, :16], wide[:8] = 0, wide[:8] // 2
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = read_picture(encode(wide, exif=exif)).pixels[:, :, 0]
-    square = read_picture(encode(wide, exif=exif), size=16).pixels[:, :, 0]
+    upright = read_image(encode(wide, exif=exif)).pixels[:, :, 0]
+    square = read_image(encode(wide, exif=exif), size=16).pixels[:, :, 0]
     assert square.tolist() == (upright[:, 16:32] if upright.shape == (16, 48) else upright[16:32]).tolist()
 
 
@@ -552,9 +552,9 @@ def test_quiet_says_nothing_and_then_lets_others_speak(capfd):
 
 def test_formats_are_a_closed_list():
     """A new pillow, or another library that registers with it, adds none."""
-    assert {"PNG", "JPEG", "TIFF", "QOI"} <= set(pictures._formats()) <= set(pictures._FORMATS)
-    assert not {"EPS", "WMF", "IPTC", "ICO", "ICNS", "FITS"} & set(pictures._FORMATS)
-    assert len(set(pictures._FORMATS)) == len(pictures._FORMATS)
+    assert {"PNG", "JPEG", "TIFF", "QOI"} <= set(decoding._formats()) <= set(decoding._FORMATS)
+    assert not {"EPS", "WMF", "IPTC", "ICO", "ICNS", "FITS"} & set(decoding._FORMATS)
+    assert len(set(decoding._FORMATS)) == len(decoding._FORMATS)
 
 
 def test_a_program_within_a_picture_is_not_run(monkeypatch):
@@ -564,8 +564,8 @@ def test_a_program_within_a_picture_is_not_run(monkeypatch):
     nine = (9).to_bytes(2, "big")
     entries = {(3, 60): b"\1\0", (3, 65): b"\0", (3, 20): nine, (3, 30): nine, (3, 120): b"\5", (8, 10): program}
     data = b"".join(bytes([0x1C, *key]) + len(value).to_bytes(2, "big") + value for key, value in entries.items())
-    with pytest.raises(BadPicture, match=NOT_ONE):
-        read_picture(data)
+    with pytest.raises(BadImage, match=NOT_ONE):
+        read_image(data)
 
 
 @pytest.mark.parametrize(
@@ -581,20 +581,18 @@ def test_a_large_picture_within_a_small_one_is_not_decoded(wrapped, monkeypatch)
         if wrapped == b"icns"
         else wrapped + size.to_bytes(4, "little") + (22).to_bytes(4, "little")
     )
-    with pytest.raises(BadPicture, match=NOT_ONE):
-        read_picture(head + inner)
+    with pytest.raises(BadImage, match=NOT_ONE):
+        read_image(head + inner)
 
 
 def test_large_pictures_need_room_and_are_decoded_one_at_a_time(monkeypatch):
     """16 bytes for each of 17 million pixels; the reason may pass, so that it is not kept."""
     data = encode(Image.new("1", (4200, 4100)))
-    assert read_picture(data).pixels.shape == (4100, 4200, 1)
-    assert not pictures._ALONE.locked()
+    assert read_image(data).pixels.shape == (4100, 4200, 1)
+    assert not decoding._ALONE.locked()
     monkeypatch.setattr(memory, "available", lambda: 2e8)
-    with pytest.raises(
-        BadPicture, match=r"can't be decoded: it would take about 0\.257 GiB of memory; .* used$"
-    ) as bad:
-        read_picture(data)
+    with pytest.raises(BadImage, match=r"can't be decoded: it would take about 0\.257 GiB of memory; .* used$") as bad:
+        read_image(data)
     assert bad.value.passing
-    assert not pictures._ALONE.locked()
-    assert read_picture(encode(Image.new("1", (4000, 4000)))).pixels.shape == (4000, 4000, 1)
+    assert not decoding._ALONE.locked()
+    assert read_image(encode(Image.new("1", (4000, 4000)))).pixels.shape == (4000, 4000, 1)

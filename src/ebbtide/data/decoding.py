@@ -1,4 +1,4 @@
-"""One picture: from the bytes of a file, whatever its format and mode, to uint8 in grey, RGB or RGBA.
+"""One image: from the bytes of a file, whatever its format and mode, to uint8 in grey, RGB or RGBA.
 
 What a file holds decides, not how it is called. Of several frames or pages the first is read; colour profiles are
 ignored. What has more than 8 bits is scaled by `Levels`, which are those of the whole set; what is transparent is laid
@@ -25,12 +25,12 @@ from ..errors import InputError
 from ..memory import room
 from .levels import Decoded, Levels
 
-__all__ = ["MOST_PIXELS", "BadPicture", "quiet", "read_picture", "shape", "transparent"]
+__all__ = ["MOST_PIXELS", "BadImage", "quiet", "read_image", "shape", "transparent"]
 
-# Where pillow, too, takes a picture for a decompression bomb; any other library may have switched that off.
+# Where pillow, too, takes an image for a decompression bomb; any other library may have switched that off.
 MOST_PIXELS = 2 * (2**30 // 12)
 
-# Formats whose header holds their size and whose pixels pillow decodes itself. Not what wraps a picture of another
+# Formats whose header holds their size and whose pixels pillow decodes itself. Not what wraps an image of another
 # format and size (ICO, ICNS, IPTC, BLP), what is unpacked without a limit (FITS), or what starts Ghostscript (EPS).
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"),
@@ -38,12 +38,12 @@ _FORMATS = (
 )
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _TWO_BYTES = re.compile("(RGBA?|LA);16([BLN])")
-# Pictures with more pixels are decoded one at a time, if there is memory for this many bytes per pixel.
+# Images with more pixels are decoded one at a time, if there is memory for this many bytes per pixel.
 _LARGE, _DECODING, _ALONE = 2**24, 16, threading.Lock()
 
 _GREY = ("1", "L", "LA", "La")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
-_UPRIGHT = {  # Exif 2.32, tag 0x0112: how a picture was stored → what turns it upright
+_UPRIGHT = {  # Exif 2.32, tag 0x0112: how an image was stored → what turns it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -54,7 +54,7 @@ _UPRIGHT = {  # Exif 2.32, tag 0x0112: how a picture was stored → what turns i
 }
 
 
-class BadPicture(Exception):
+class BadImage(Exception):
     """The reason why an image can't be used, for a message after its name, as in "is empty".
 
     passing: the system refused, so another attempt may succeed.
@@ -65,56 +65,56 @@ class BadPicture(Exception):
         self.passing = passing
 
 
-def read_picture(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
-    """A file or its bytes as an array; BadPicture gives the reason why not. For `size` and `channels` see `shape`.
+def read_image(source: Path | bytes, size: int = 0, channels: int = 0, levels: Levels | None = None) -> Decoded:
+    """A file or its bytes as an array; BadImage gives the reason why not. For `size` and `channels` see `shape`.
 
-    levels: those of the set, for a picture of more than 8 bits; without them it is scaled by its own.
+    levels: those of the set, for an image of more than 8 bits; without them it is scaled by its own.
     """
     try:
         with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            picture, own = _open(file, size, levels)
-            return Decoded(shape(picture, size, channels), own, transparent(picture))
-    except BadPicture:
+            image, own = _open(file, size, levels)
+            return Decoded(shape(image, size, channels), own, transparent(image))
+    except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadPicture("is not a picture of a known format, or its beginning is damaged") from None
+        raise BadImage("is not an image of a known format, or its beginning is damaged") from None
     except Image.DecompressionBombError:
-        raise BadPicture(f"has more than {MOST_PIXELS:,} pixels") from None
+        raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None
     except Exception as error:  # pillow's readers raise a dozen kinds for a damaged file
         if isinstance(error, OSError) and error.errno is not None:
-            raise BadPicture(f"can't be read: {error.strerror}", passing=True) from error
+            raise BadImage(f"can't be read: {error.strerror}", passing=True) from error
         text = " ".join(str(error).split())[:120] or type(error).__name__
-        raise BadPicture(f"can't be decoded: {text}") from error
+        raise BadImage(f"can't be decoded: {text}") from error
 
 
-def shape(picture: Image.Image, size: int = 0, channels: int = 0) -> UInt8[np.ndarray, "h w c"]:
-    """A picture in mode L, LA, RGB or RGBA as an array.
+def shape(image: Image.Image, size: int = 0, channels: int = 0) -> UInt8[np.ndarray, "h w c"]:
+    """An image in mode L, LA, RGB or RGBA as an array.
 
-    size: 0 keeps the picture; else the largest square in its middle is resized to size × size, which is resizing
+    size: 0 keeps the image; else the largest square in its middle is resized to size × size, which is resizing
     the shorter side and cropping the longer one. Lanczos' filter, widened when it shrinks, leaves no aliasing.
     channels: 0 is grey or RGB as it is, on white; from RGB to 1 by Rec. 601's luma; 4 keeps what is transparent.
     """
-    picture = picture.convert("RGBA") if channels == 4 else _on_white(picture)
-    w, h = picture.size
+    image = image.convert("RGBA") if channels == 4 else _on_white(image)
+    w, h = image.size
     if size and (w, h) != (size, size):
         side = min(w, h)
         left, top = (w - side) / 2, (h - side) / 2
         box = (left, top, left + side, top + side)
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS, box)
+        image = image.resize((size, size), Image.Resampling.LANCZOS, box)
     if channels in (1, 3):
-        picture = picture.convert("L" if channels == 1 else "RGB")
-    array = np.asarray(picture)
+        image = image.convert("L" if channels == 1 else "RGB")
+    array = np.asarray(image)
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def transparent(picture: Image.Image) -> bool:
+def transparent(image: Image.Image) -> bool:
     """True if any part of an image in mode L, LA, RGB or RGBA is transparent."""
-    return picture.mode in ("LA", "RGBA") and picture.getextrema()[-1][0] < 255  # type: ignore[index]
+    return image.mode in ("LA", "RGBA") and image.getextrema()[-1][0] < 255  # type: ignore[index]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow neither warns nor logs: what is wrong with a picture is said once, by its name."""
+    """Pillow neither warns nor logs: what is wrong with an image is said once, by its name."""
     logger = logging.getLogger("PIL")
     level = logger.level
     with warnings.catch_warnings():
@@ -127,35 +127,35 @@ def quiet() -> Iterator[None]:
 
 
 def _open(file: io.BytesIO | io.BufferedReader, size: int, levels: Levels | None) -> tuple[Image.Image, Levels | None]:
-    """A file's picture, upright, in mode L, LA, RGB or RGBA; and the levels of one of more than 8 bits."""
+    """A file's image, upright, in mode L, LA, RGB or RGBA; and the levels of one of more than 8 bits."""
     if not file.read(1):
-        raise BadPicture("is empty")
+        raise BadImage("is empty")
     file.seek(0)
-    picture = Image.open(file, formats=_formats())
-    kind = picture.format or ""
+    image = Image.open(file, formats=_formats())
+    kind = image.format or ""
     if kind == "PNG":  # the one format with check sums, which decoding passes over
-        picture.verify()
+        image.verify()
         file.seek(0)
-        picture = Image.open(file, formats=(kind,))
-    if picture.width * picture.height > MOST_PIXELS:
-        raise BadPicture(f"has {picture.width:,} × {picture.height:,} pixels, more than {MOST_PIXELS:,}")
+        image = Image.open(file, formats=(kind,))
+    if image.width * image.height > MOST_PIXELS:
+        raise BadImage(f"has {image.width:,} × {image.height:,} pixels, more than {MOST_PIXELS:,}")
     if size:  # a JPEG is then decoded at a half, a quarter or an eighth, never below twice the size
-        picture.draft(None, (2 * size, 2 * size))
-    pixels = picture.width * picture.height
+        image.draft(None, (2 * size, 2 * size))
+    pixels = image.width * image.height
     with _ALONE if pixels > _LARGE else nullcontext():
         try:
             room(_DECODING * pixels * (pixels > _LARGE), "it")
         except InputError as error:
-            raise BadPicture(f"can't be decoded: {str(error).rstrip('.')}", passing=True) from None
-        values = _two_bytes(picture, file)
-        picture.load()
+            raise BadImage(f"can't be decoded: {str(error).rstrip('.')}", passing=True) from None
+        values = _two_bytes(image, file)
+        image.load()
     try:
-        stored = 1 if kind == "TIFF" else picture.getexif().get(ExifTags.Base.Orientation, 1)
+        stored = 1 if kind == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged Exif says nothing about the pixels
         stored = 1
-    if values is None and picture.mode in _DEEP:
-        values = np.asarray(picture)[:, :, None]
-    plain, own = (_plain(picture), None) if values is None else _scaled(values, picture.info, levels)
+    if values is None and image.mode in _DEEP:
+        values = np.asarray(image)[:, :, None]
+    plain, own = (_plain(image), None) if values is None else _scaled(values, image.info, levels)
     return plain.transpose(_UPRIGHT[stored]) if stored in _UPRIGHT else plain, own  # pillow itself turns a TIFF
 
 
@@ -166,8 +166,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.ID)
 
 
-def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np.ndarray | None:
-    """The values (h, w, c) of a picture in colours of 16 bits, of which pillow keeps the upper byte; else None.
+def _two_bytes(image: Image.Image, file: io.BytesIO | io.BufferedReader) -> np.ndarray | None:
+    """The values (h, w, c) of an image in colours of 16 bits, of which pillow keeps the upper byte; else None.
 
     "RGB;16B" takes the first byte of each number and "RGB;16L" the second, whichever is the upper one.
     """
@@ -175,7 +175,7 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
         ("raw", box, offset, ("RGB;16B", 0, 1))
         if (codec, args) == ("ppm", ("RGB", 65535))
         else (codec, box, offset, args)
-        for codec, box, offset, args in getattr(picture, "tile", ())
+        for codec, box, offset, args in getattr(image, "tile", ())
     ]
     raw = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
     found = _TWO_BYTES.fullmatch(raw.pop()) if len(raw) == 1 else None
@@ -184,7 +184,7 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
 
     def taken(mode: str, raw: str) -> np.ndarray:
         file.seek(0)
-        again: Any = Image.open(file, formats=(picture.format or "",))
+        again: Any = Image.open(file, formats=(image.format or "",))
         again._mode = mode
         again.tile = [(*place, raw if isinstance(args, str) else (raw, *args[1:])) for *place, args in tiles]
         return np.asarray(again).astype(np.uint16)
@@ -199,9 +199,9 @@ def _two_bytes(picture: Image.Image, file: io.BytesIO | io.BufferedReader) -> np
 
 
 def _scaled(values: np.ndarray, info: dict[Any, Any], levels: Levels | None) -> tuple[Image.Image, Levels]:
-    """Values (h, w, c) of more than 8 bits as a picture of 8, and the levels of what can be seen of them."""
+    """Values (h, w, c) of more than 8 bits as an image of 8, and the levels of what can be seen of them."""
     if wrong := int((~np.isfinite(values)).sum()):
-        raise BadPicture(f"holds {wrong} of {values.size} values that are not finite")
+        raise BadImage(f"holds {wrong} of {values.size} values that are not finite")
     alpha = None
     if values.shape[2] in (2, 4):
         values, alpha = values[:, :, :-1], Levels(0, 65535).scaled(values[:, :, -1:])
@@ -214,23 +214,23 @@ def _scaled(values: np.ndarray, info: dict[Any, Any], levels: Levels | None) -> 
     return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), own
 
 
-def _plain(picture: Image.Image) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
     """Mode L, LA, RGB or RGBA from any mode of 8 bits."""
-    is_grey = picture.mode in _GREY
-    if picture.mode in _TRANSPARENT or "transparency" in picture.info:
-        plain = {"La": "LA", "RGBa": "RGBA"}.get(picture.mode, picture.mode)  # La, RGBa: multiplied by alpha
-        found = picture.convert(plain).convert("RGBA")
+    is_grey = image.mode in _GREY
+    if image.mode in _TRANSPARENT or "transparency" in image.info:
+        plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)  # La, RGBa: multiplied by alpha
+        found = image.convert(plain).convert("RGBA")
     else:
-        found = picture.convert("L" if is_grey else "RGB")
-    if picture.mode in ("P", "PA"):
+        found = image.convert("L" if is_grey else "RGB")
+    if image.mode in ("P", "PA"):
         colours = np.asarray(_on_white(found))
         is_grey = bool((colours == colours[..., :1]).all())
     return found.convert("LA" if found.mode == "RGBA" else "L") if is_grey else found
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> Image.Image:
     """Mode L or RGB from L, LA, RGB or RGBA."""
-    if picture.mode not in ("LA", "RGBA"):
-        return picture
-    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-    return flat.convert("L" if picture.mode == "LA" else "RGB")
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return flat.convert("L" if image.mode == "LA" else "RGB")
