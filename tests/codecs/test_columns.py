@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -142,7 +143,7 @@ def test_log_volume_turns_one_density_into_the_other():
         ({"name": "quantiles", "low": [0], "high": [1], "clip": 1}, "'clip'"),
         ({"name": "quantiles", "low": [], "high": []}, "low"),
         ({"name": "quantiles", "low": [0, 1], "high": [1]}, "2 and 1"),
-        ({"name": "quantiles", "low": [1], "high": [0]}, "low at most high"),
+        ({"name": "quantiles", "low": [1], "high": [0]}, "high must be at least 1"),
         ({"name": "quantiles", "low": [math.nan], "high": [0]}, "nan"),
         ({"name": "quantiles", "low": [-1e308], "high": [1e308]}, "finite"),
         ({"name": "quantiles", "low": ["0"], "high": [1]}, "'0'"),
@@ -280,10 +281,44 @@ def test_quantiles_refuse_what_has_none(x, word):
         Quantiles.fit(x)
 
 
-@pytest.mark.parametrize("pair", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0)])
-def test_quantiles_must_be_two_shares(pair):
-    with pytest.raises(InputError, match="low < high"):
+@pytest.mark.unchecked  # else the check of types refuses them first
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((0.5, 0.5), "high must be above 0.5 and at most 1; got 0.5."),
+        ((0.9, 0.1), "high must be above 0.9 and at most 1; got 0.1."),
+        ((-0.1, 1.0), "low must be at least 0 and below 1; got -0.1."),
+        ((0.0, 1.1), "high must be above 0 and at most 1; got 1.1."),
+        ((math.nan, 1.0), "low must be at least 0 and below 1; got nan."),
+        (("0.1", 1.0), "low must be a number, at least 0 and below 1; got '0.1'."),
+    ],
+)
+def test_quantiles_must_be_two_shares(pair, message):
+    with pytest.raises(InputError) as caught:
         Quantiles.fit(torch.zeros(2, 1), *pair)
+    assert str(caught.value) == message
+
+
+@pytest.mark.unchecked  # else the check of types refuses them first
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Standardise.fit([[1.0]]), "x must be a tensor; got [[1.0]]."),
+        (lambda: Standardise.fit(torch.zeros(3)), "x must be a tensor or array of shape (n, d); got a tensor of"),
+        (lambda: Standardise.fit(torch.zeros(3, 1), least="1"), "least must be a number, at least 0 and finite; got"),
+        (lambda: Quantiles.fit(np.zeros((3, 1))), "x must be a tensor; got an array of shape (3, 1)."),
+        (lambda: Standardise([0.0], [1.0]), "mean must be a tuple; got [0.0]."),
+        (lambda: Standardise(("0",), (1.0,)), "mean must be a number, finite; got '0'."),
+        (lambda: Quantiles((0.0,), (None,)), "high must be a number, at least 0 and finite; got None."),
+        (lambda: Standardise((0.0,), (1.0,)).apply([1.0]), "The data must be a tensor; got [1.0]."),
+        (lambda: Quantiles((0.0,), (1.0,)).undo([1.0]), "The data must be a tensor; got [1.0]."),
+        (lambda: Pixels().apply([1.0]), "The data must be a tensor; got [1.0]."),
+    ],
+)
+def test_wrong_types_are_one_sentence(call, message):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert str(caught.value).startswith(message)
 
 
 def test_a_column_that_hardly_moves_is_not_stretched_beyond_what_is_asked():

@@ -53,10 +53,14 @@ def test_windows_know_their_pictures_and_prompt():
     assert "mask" not in taken
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 def test_a_prompt_is_bytes_plus_one():
     assert prompt_bytes(["é", ""], 4).tolist() == [[0xC3 + 1, 0xA9 + 1, 0, 0], [0, 0, 0, 0]]
     with pytest.raises(InputError, match="at most 4 bytes; got 5: 'press'"):
         prompt_bytes(["go", "press"], 4)
+    for texts, error in (("go", "texts must be a list or a tuple; got 'go'"), ([b"go"], "a text; got b'go'")):
+        with pytest.raises(InputError, match=error):
+            prompt_bytes(texts, 4)
 
 
 def test_some_episodes_alone():
@@ -94,6 +98,7 @@ def test_a_place_stands_for_a_name_only_where_it_may():
             columns(state, own, "height,angle")
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -105,7 +110,14 @@ def test_a_place_stands_for_a_name_only_where_it_may():
         ({"tasks": ("push",)}, "one task for each of 2 episodes; got 1"),
         ({"state_names": ("x",)}, "state_names must be one for each of 2 columns; got 1"),
         ({"action_names": ("u", "v")}, "action_names must be one for each of 1 columns; got 2"),
-        ({"images": {"top": torch.zeros(6, 4, 4, 3, dtype=torch.uint8)}}, "each of 7 steps; 'top' has 6"),
+        (
+            {"images": {"top": torch.zeros(6, 4, 4, 3, dtype=torch.uint8)}},
+            r"'top', one for each step, must be .* of shape \(7, h, w, 3\); got .* of shape \(6, 4, 4, 3\)",
+        ),
+        ({"images": {"top": np.zeros((7, 4, 4, 3), np.uint8)}}, "images of 'top' must be a tensor; got an array"),
+        ({"state": [[0.0]]}, r"state must be a tensor; got \[\[0.0\]\]"),
+        ({"action": torch.zeros(7)}, r"action must be .* of shape \(n, a\); got a tensor of shape \(7,\)"),
+        ({"fps": "10"}, "fps must be a number, at least 0 and finite; got '10'"),
         ({"state": torch.full((7, 2), torch.nan)}, "state holds numbers that are not finite"),
     ],
 )

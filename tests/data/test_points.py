@@ -1,6 +1,7 @@
 """All statistical tests of this file together raise a false alarm with probability below 1e-6."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,6 +205,7 @@ def test_mixture_in_any_dimension():
     assert float(data.log_density(torch.zeros(3))) == pytest.approx(-math.log(2) - 1.5 * math.log(2 * math.pi))
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -214,6 +216,10 @@ def test_mixture_in_any_dimension():
         (("two_moons", 0, 0), ["n", "at least 1", "0"]),
         (("two_moons", 10, -1), ["seed", "-1"]),
         (("two_moons", 10, 2**63), ["seed"]),
+        (("two_moons", 10.0, 0), ["n", "a whole number", "10.0"]),
+        (("two_moons", 10, "0"), ["seed", "a whole number", "'0'"]),
+        ((Path("two_moons"), 10, 0), ["data", "a text", "Path"]),
+        (("two_moons", 10, 0, 1), ["label", "a text or None", "1"]),
         (("two_moons", 10, 0, "label"), ["label", "two_moons"]),
     ],
 )

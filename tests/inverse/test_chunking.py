@@ -209,7 +209,22 @@ def test_refusals():
         real_time(smooth(), committed([1.0]), beta=0.0)
     with pytest.raises(InputError, match=r"solve must be at least 0"):
         real_time(smooth(), committed([1.0]), solve=-1)
-    with pytest.raises(InputError, match=r"a weight for each of \(3, 8\) actions; got \(2, 8\)"):
+    with pytest.raises(InputError, match=r"weights, one for each action, must be .* \(3, 8\); got .* \(2, 8\)"):
         real_time(smooth(), Previous(torch.zeros(3, H, 1), torch.zeros(2, H)))
     with pytest.raises(InputError, match=r"shape"):
         real_time(smooth(), committed([1.0], n=2))(noise_like(3, H, 1), 0.5)
+
+
+@pytest.mark.unchecked  # else the check of types refuses them first
+def test_a_previous_chunk_of_wrong_types_is_one_sentence():
+    for previous, says in (
+        ((torch.zeros(1, H, 1), torch.zeros(1, H)), "previous must be a Previous; got "),
+        (Previous([[[0.0]]], torch.zeros(1, 1)), r"actions must be a tensor; got \[\[\[0\.0\]\]\]\.$"),
+        (
+            Previous(torch.zeros(1, H), torch.zeros(1, H)),
+            r"actions must be .* \(b, h, a\); got .* \(1, 8\)\.$",
+        ),
+        (Previous(torch.zeros(1, 1, 1), [[1.0]]), r"weights must be a tensor; got \[\[1\.0\]\]\.$"),
+    ):
+        with pytest.raises(InputError, match=f"^Real-time chunking: {says}"):
+            real_time(smooth(), previous)

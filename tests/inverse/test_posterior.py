@@ -454,6 +454,14 @@ def test_bad_options_are_one_sentence():
     for method in (PiGDM, TMPD):
         with pytest.raises(InputError, match=r"^\w+: steps must be at least 1; got 0\.$"):
             method(d, measure(), steps=0)
+    with pytest.raises(InputError, match=r"^TMPD: measurement must be a NoisyMeasurement; got a tensor of shape"):
+        TMPD(d, torch.zeros(1, 4))
+    with pytest.raises(InputError, match=r"^A measurement's y must be a tensor; got 0\.5\.$"):
+        NoisyMeasurement(lambda x: x, 0.5)
+    with pytest.raises(InputError, match=r"^A measurement's operator must be a function; got a tensor of shape"):
+        NoisyMeasurement(torch.eye(2), torch.zeros(1, 2))
+    with pytest.raises(InputError, match=r"^masked: known must be a tensor; got \[\[1\.0\]\]\.$"):
+        masked([[1.0]], torch.tensor([True]))
 
 
 @pytest.mark.parametrize("method", [DPS, PiGDM, TMPD])
@@ -529,7 +537,12 @@ def test_resampled_has_the_posterior_of_two_modes():
 def test_resampled_refuses_what_it_can_not_do():
     x0, mask = noise_like(200, 2), torch.tensor([True, False])
     known = torch.zeros(1, 2, dtype=torch.float64)
-    with pytest.raises(InputError, match="std above 0"):
+    with pytest.raises(InputError, match="the measurement's std must be above 0"):
         resampled(x0, masked(known, mask), 10)
+    for count in (0, 1.5):
+        with pytest.raises(InputError, match=rf"^resampled: count must be .*at least 1; got {count}\.$"):
+            resampled(x0, masked(known, mask, 1.0), count)
+    with pytest.raises(InputError, match=r"the measurement's y must be .* of shape \(1, …\); got .* \(2, 1\)"):
+        resampled(x0, masked(known.expand(2, 2), mask, 1.0), 10)
     with pytest.raises(InputError, match=r"only \d+\.\d of 200 samples count"):
         resampled(x0, masked(known, mask, 0.001), 10)

@@ -198,6 +198,7 @@ def test_a_sample_does_not_depend_on_its_batch():
         ({"variance": "both"}, r"^repaint: variance must be one of beta, posterior; got 'both'\.$"),
         ({"mask": MASK}, r"^repaint: known and mask go together; give both or none\.$"),
         ({"known": KNOWN}, r"^repaint: known and mask go together; give both or none\.$"),
+        ({"known": [[0.0]], "mask": MASK}, r"^repaint: known must be a tensor or None; got \[\[0\.0\]\]\.$"),
         ({"known": KNOWN, "mask": MASK[:1]}, r"^repaint: known \(1, 2\) and mask \(1,\) must fit samples \(2, 2\)\.$"),
         ({"known": KNOWN[:, :1], "mask": MASK[:1]}, r"^repaint: known \(1, 1\) and mask \(1,\) must fit samples"),
         ({"known": KNOWN.expand(3, 2), "mask": MASK}, r"^repaint: known \(3, 2\) .* must fit samples \(2, 2\)\.$"),

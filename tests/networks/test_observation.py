@@ -221,6 +221,7 @@ def test_shifts_are_for_training():
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -237,6 +238,7 @@ def test_shifts_are_for_training():
         ({"image_mask": torch.ones(2, 3, dtype=torch.bool)}, ("image_mask", "(b, 2)", "(2, 3)")),
         ({"image_mask": torch.ones(2, 2)}, ("image_mask", "bool", "float32")),
         ({"prompt": torch.full((2, 4), 257)}, ("prompt", "0 to 256")),
+        ({"state": [[0.0]]}, ("state", "a tensor", "[[0.0]]")),
         ({"prompt": torch.full((2, 4), -1)}, ("prompt", "0 to 256")),
         ({"prompt": torch.zeros(2, 5, dtype=torch.int64)}, ("prompt", "(b, 4)", "(2, 5)")),
     ],
@@ -259,6 +261,7 @@ def test_observations_that_are_not_refused():
         check({"state": (2, 3)}, observe(2, {"state": (2, 3)}) | {"image_mask": torch.ones(2, 2, dtype=torch.bool)})
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
@@ -266,6 +269,9 @@ def test_observations_that_are_not_refused():
         ({"image": (1, 9, 9, 3)}, ("images, prompt, state", "'image'")),
         ({"state": (3,)}, ("state", "(o, s)", "(3,)")),
         ({"state": (0, 3)}, ("state", "(0, 3)")),
+        ({"state": (1.5, 3)}, ("state", "(1.5, 3)")),
+        ({"state": 3}, ("state", "a tuple or a list", "3")),
+        ([("state", (1, 3))], ("shapes", "Mapping")),
         ({"prompt": (1, 3)}, ("prompt", "(l,)", "(1, 3)")),
         ({"images": (2, 3, 96, 96)}, ("images", "(k, h, w, 3)", "(2, 3, 96, 96)")),
     ],
@@ -277,10 +283,13 @@ def test_shapes_that_are_refused(shapes, words):
         assert word in str(caught.value), caught.value
 
 
+@pytest.mark.unchecked  # else the check of types refuses them first
 @pytest.mark.parametrize(
     ("make", "options", "words"),
     [
         (ObservationEncoder, {"width": 18}, ("width", "multiple of 4", "18")),
+        (ObservationEncoder, {"width": "16"}, ("width", "a whole number", "'16'")),
+        (Summary, {"out": 8, "width": 16, "heads": 2.0}, ("heads", "a whole number", "2.0")),
         (ObservationEncoder, {"width": 16, "channels": 1}, ("channels", "2", "1")),
         (ObservationEncoder, {"width": 16, "shift": -1}, ("shift", "0", "-1")),
         (Summary, {"out": 8, "width": 16, "heads": 3}, ("heads", "16", "3")),

@@ -10,6 +10,7 @@ from ebbtide.codecs.columns import Standardise
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import Draws
+from ebbtide.errors import InputError
 from ebbtide.inverse.chunking import Previous
 from ebbtide.robots.chunks import DenoiserChunks
 
@@ -82,3 +83,26 @@ def test_real_time_chunks_in_the_robots_units():
     )
     torch.testing.assert_close(chunks[:, 0], torch.full((n, 1), 25.0), rtol=0, atol=0.02)
     assert float(chunks[:, 1:].mean()) == pytest.approx(22, abs=0.6)
+
+
+@pytest.mark.unchecked  # else the check of types refuses them first
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"denoiser": None}, "denoiser must be a function; got None."),
+        ({"shape": [8, 1]}, "shape must be a tuple; got [8, 1]."),
+        ({"observation": "state"}, "observation must be a Mapping; got 'state'."),
+        ({"transform": "none"}, "transform must be a Standardise or a Pixels or a Quantiles or None; got 'none'."),
+        ({"inputs": []}, "inputs must be a Mapping; got []."),
+        ({"robot": "arm"}, "robot must be a Robot; got 'arm'."),
+        ({"n_obs_steps": 1.5}, "n_obs_steps must be a whole number, at least 1; got 1.5."),
+        ({"n_action_steps": 0}, "n_action_steps must be at least 1; got 0."),
+        ({"bound": -1.0}, "bound must be at least 0 and finite; got -1.0."),
+        ({"bound": math.nan}, "bound must be at least 0 and finite; got nan."),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, message):
+    given = {"denoiser": Denoiser(Dropping(1, 1), Linear()), "shape": (8, 1), "observation": {"state": (1, 1)}}
+    with pytest.raises(InputError) as caught:
+        DenoiserChunks(**given | options)
+    assert str(caught.value) == message

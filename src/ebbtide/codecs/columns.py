@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import pick
+from ..specs import expect, pick, require, shaped
 
 __all__ = [
     "IDENTITY", "REACH", "Pixels", "Quantiles", "Standardise", "Transform", "transform_from_config", "within_float32",
@@ -36,14 +36,13 @@ class Standardise:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        expect("mean", self.mean, tuple)
+        expect("std", self.std, tuple)
         if len(self.mean) != len(self.std):
             raise InputError(f"mean and std must have one number per column; got {len(self.mean)} and {len(self.std)}.")
-        for value in self.mean:
-            if not math.isfinite(value):
-                raise InputError(f"mean must be finite numbers; got {value!r}.")
-        for value in self.std:
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"std must be finite numbers of at least 0; got {value!r}.")
+        for mean, std in zip(self.mean, self.std):
+            require("mean", mean)
+            require("std", std, 0)
 
     @classmethod
     def fit(cls, x: Float[Tensor, "n d"], least: float = 0.0) -> "Standardise":
@@ -51,7 +50,7 @@ class Standardise:
 
         least: the smallest std of a column that moves; one that hardly does would be stretched until it is all noise.
         """
-        columns = _columns(x)
+        columns = _columns(x, least)
         std, mean = torch.std_mean(columns, dim=0, correction=0)
         low, high = columns.aminmax(dim=0)
         std = torch.where(std == 0, least or 1.0, std.clamp(min=least))  # 0 by underflow, as of 0 and 1e-200
@@ -106,6 +105,7 @@ class Pixels:
 
     def apply(self, x: Num[Tensor, "*d"]) -> Float[Tensor, "*d"]:
         """Pixel values, uint8 or floating, → what the network sees."""
+        expect("The data", x, Tensor)
         return (x if x.is_floating_point() else x.float()) / 127.5 - 1
 
     def undo(self, z: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
@@ -134,11 +134,14 @@ class Quantiles:
     high: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        expect("low", self.low, tuple)
+        expect("high", self.high, tuple)
         if len(self.low) != len(self.high) or not self.low:
             raise InputError(f"low and high must have one number per column; got {len(self.low)} and {len(self.high)}.")
         for low, high in zip(self.low, self.high):
-            if not (math.isfinite(high - low) and low <= high):
-                raise InputError(f"low and high must be finite numbers, low at most high; got {low!r} and {high!r}.")
+            require("low", low)
+            require("high", high, low)
+            require("high - low", high - low)
 
     @classmethod
     def fit(cls, x: Float[Tensor, "n d"], low: float = 0.01, high: float = 0.99, least: float = 0.0) -> "Quantiles":
@@ -147,9 +150,9 @@ class Quantiles:
         least: the smallest half of high - low of a column that moves; a narrower one is widened to both sides, and one
         whose quantiles agree is only shifted unless least is given.
         """
-        if not 0 <= low < high <= 1:
-            raise InputError(f"The quantiles must be 0 ≤ low < high ≤ 1; got {low} and {high}.")
-        columns = _columns(x)
+        require("low", low, 0, below=1)
+        require("high", high, above=low, high=1)
+        columns = _columns(x, least)
         if not bool(columns.isfinite().all()):
             raise InputError("x must hold finite numbers.")
         # Not torch.quantile, which refuses more than 2²⁴ numbers.
@@ -224,8 +227,11 @@ REACH = 100.0  # in the network's units: what lies beyond is no sample, but an a
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def _columns(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def _columns(x: Float[Tensor, "n d"], least: float) -> Float[Tensor, "n d"]:
     """x in float64, if there is any; on the CPU because some accelerators have no float64."""
+    expect("x", x, Tensor)
+    shaped("x", x, "n", "d")
+    require("least", least, 0)
     if x.numel() == 0:
         raise InputError(f"x must have at least one row and one column; got shape {tuple(x.shape)}.")
     return x.detach().cpu().double()
@@ -237,6 +243,7 @@ def _log_volume(scale: tuple[float, ...]) -> float:
 
 def _like(x: Tensor, *columns: tuple[float, ...]) -> tuple[Tensor, ...]:
     """One number for each of x's columns, in its dtype and where it is."""
+    expect("The data", x, Tensor)
     if x.shape[-1:] != (len(columns[0]),):
         raise InputError(f"The data transform expects {len(columns[0])} columns; got data of shape {tuple(x.shape)}.")
     return tuple(torch.tensor(values, dtype=x.dtype, device=x.device) for values in columns)

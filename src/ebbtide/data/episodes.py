@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..codecs.columns import IDENTITY, Transform, transform_from_config
 from ..errors import InputError
+from ..specs import expect, require, shaped
 from .levels import Levels
 
 __all__ = ["Episodes", "Observation", "Robot", "Windows", "columns", "numbered", "prompt_bytes", "resized"]
@@ -66,6 +67,10 @@ class Episodes:
     levels: Mapping[str, Levels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, sides in {"state": ("n", "s"), "action": ("n", "a"), "ends": ("e",)}.items():
+            expect(f"The episodes' {name}", getattr(self, name), Tensor)
+            shaped(f"The episodes' {name}", getattr(self, name), *sides)
+        require("The episodes' fps", self.fps, 0)
         n, ends = len(self.state), self.ends
         lengths = ends.diff(prepend=ends.new_zeros(1))
         if len(ends) == 0 or int(ends[-1]) != n or len(self.action) != n or bool((lengths <= 0).any()):
@@ -82,8 +87,8 @@ class Episodes:
             if names and len(names) != values.shape[1]:
                 raise InputError(f"{name}_names must be one for each of {values.shape[1]} columns; got {len(names)}.")
         for camera, frames in self.images.items():
-            if len(frames) != n:
-                raise InputError(f"There must be one image for each of {n} steps; {camera!r} has {len(frames)}.")
+            expect(f"The images of {camera!r}", frames, Tensor)
+            shaped(f"The images of {camera!r}, one for each step,", frames, n, "h", "w", 3)
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -160,6 +165,9 @@ def resized(frames: UInt8[Tensor, " n h w 3"], size: int) -> UInt8[Tensor, " n r
     times, and where a new one lies across two it is their mixture. Sums are of whole numbers, hence exact: an image
     becomes the same to the bit alone, among others, and on any machine.
     """
+    expect("frames", frames, Tensor)
+    shaped("frames", frames, "n", "h", "w", 3)
+    require("size", size, 0, whole=True)
     h, w = frames.shape[1:3]
     if not size or (h, w) == (size, size):
         return frames
@@ -260,6 +268,9 @@ _DIMENSIONS = {"state": 2, "images": 4, "prompt": 1}
 
 def prompt_bytes(texts: Sequence[str], length: int) -> Int[Tensor, " n {length}"]:
     """Instructions as UTF-8 bytes + 1, filled up with 0; an InputError for one that is longer, or not UTF-8's."""
+    expect("texts", texts, list, tuple)
+    for text in texts:
+        expect("The prompt", text, str)
     try:
         rows = [[byte + 1 for byte in text.encode()] for text in texts]
     except UnicodeEncodeError as error:

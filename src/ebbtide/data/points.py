@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ..errors import InputError
-from ..specs import pick
+from ..specs import expect, pick, require
 from .files import EXTENSIONS, read
 from .table import Points
 
@@ -57,15 +57,15 @@ def load(spec: str, n: int, seed: int, label: str | None = None) -> Points:
 
     `label` names a file's label column (see `files.read`). A file called like a row is written ./two_moons.
     """
+    expect("The data", spec, str)
+    expect("label", label, str, None)
     if spec not in DATASETS and (os.sep in spec or "/" in spec or Path(spec).suffix):
         return read(spec, label)
     data = DATASETS[pick(DATASETS, spec, f"data that is not a file ({', '.join(EXTENSIONS)})")]
     if label is not None:
         raise InputError(f"label names a column of a file, and {spec} is not a file; got label {label!r}.")
-    if n < 1:
-        raise InputError(f"n, the number of points, must be at least 1; got {n}.")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed must be in 0..2^63-1; got {seed}.")
+    require("n, the number of points,", n, 1, whole=True)
+    require("seed", seed, 0, 2**63 - 1, whole=True)
     x, labels = data.sample(n, Generator().manual_seed(seed))
     return Points(x, labels, columns=("x", "y", "z")[: data.dim], classes=data.classes)
 

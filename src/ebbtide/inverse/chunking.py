@@ -18,7 +18,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.paths import Number, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
-from ..specs import require
+from ..specs import expect, require, shaped
 from .posterior import LinearMap, NoisyMeasurement, Posterior, conjugate_gradients
 
 __all__ = ["Previous", "RealTime", "real_time", "soft_mask"]
@@ -81,11 +81,8 @@ class RealTime(Posterior):
         if self.beta != math.inf:
             require("Real-time chunking: beta", self.beta, above=0)
         require("Real-time chunking: solve", self.solve, 0, whole=True)
-        if self.measurement.y.shape[:2] != self.weights.shape:
-            raise InputError(
-                f"Real-time chunking needs a weight for each of {tuple(self.measurement.y.shape[:2])} actions; "
-                f"got {tuple(self.weights.shape)}."
-            )
+        expect("Real-time chunking: weights", self.weights, Tensor)
+        shaped("Real-time chunking: weights, one for each action,", self.weights, *self.measurement.y.shape[:2])
 
     def __call__(self, x_t: Float[Tensor, "b h a"], t: Time, /, **cond: Any) -> Estimate:
         return super().__call__(x_t, t, **cond)
@@ -109,4 +106,7 @@ def _strength(c: Scales, beta: float) -> Number:
 
 def real_time(denoiser: DenoiserLike, previous: Previous, *, beta: float = 5.0, solve: int = 0) -> RealTime:
     """The denoiser of chunks that continue the previous one, which is given in the network's units."""
+    expect("Real-time chunking: previous", previous, Previous)
+    expect("Real-time chunking: actions", previous.actions, Tensor)
+    shaped("Real-time chunking: actions", previous.actions, "b", "h", "a")
     return RealTime(denoiser, NoisyMeasurement(lambda x: x, previous.actions), previous.weights, beta, solve)

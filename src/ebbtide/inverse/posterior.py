@@ -30,7 +30,7 @@ from ..core.guidance import Bounded, Wrapper
 from ..core.paths import Number, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
-from ..specs import require
+from ..specs import expect, require, shaped
 from .masks import boolean
 
 __all__ = [
@@ -57,6 +57,9 @@ class NoisyMeasurement:
     std: float = 0.0
 
     def __post_init__(self) -> None:
+        expect("A measurement's operator", self.operator, Callable)
+        expect("A measurement's y", self.y, Tensor)
+        shaped("A measurement's y", self.y, "b", ...)
         require("A measurement's std", self.std, 0)
 
     def residual(self, x0: Float[Tensor, " b *d"]) -> Float[Tensor, " b *m"]:
@@ -79,6 +82,7 @@ class NoisyMeasurement:
 
 def masked(known: Float[Tensor, " #b *d"], mask: Bool[Tensor, "..."], std: float = 0.0) -> NoisyMeasurement:
     """Inpainting: A selects the elements where `mask` is true, the same for all samples; `known` matters only there."""
+    expect("masked: known", known, Tensor)
     if boolean(mask, "masked").shape != known.shape[1:] or not bool(mask.any()):
         raise InputError(
             f"A mask needs the shape of one sample, {tuple(known.shape[1:])}, and something known; "
@@ -122,6 +126,7 @@ class Posterior(Wrapper, ABC):
     measurement: NoisyMeasurement
 
     def __post_init__(self) -> None:
+        expect(f"{type(self).__name__}: measurement", self.measurement, NoisyMeasurement)
         if not self.denoiser.gaussian_end:
             raise InputError(
                 f"{type(self).__name__} needs a path from Gaussian noise: between two sample sets there is no x̂₀."
@@ -289,11 +294,12 @@ def resampled(
     Raises InputError for s = 0, more than one y, a count below 1, and where the weights amount to fewer than 50 samples
     (their effective number (Σ w)²/Σ w²): draw more, or widen s.
     """
-    if measurement.std == 0 or len(measurement.y) != 1 or count < 1:
-        raise InputError(
-            "resampled needs a measurement with std above 0, one y for all samples, and a count of at least 1; "
-            f"got std {measurement.std!r}, {len(measurement.y)} of y and count {count!r}."
-        )
+    expect("resampled: x0", x0, Tensor)
+    expect("resampled: measurement", measurement, NoisyMeasurement)
+    require("resampled: the measurement's std", measurement.std, above=0)
+    shaped("resampled: the measurement's y", measurement.y, 1, ...)
+    require("resampled: count", count, 1, whole=True)
+    require("resampled: seed", seed, 0, 2**63 - 1, whole=True)
     misfit = measurement.residual(x0).double().flatten(1).square().sum(1) / (2 * measurement.std**2)
     weights = (misfit.min() - misfit).exp()
     effective = float(weights.sum() ** 2 / weights.square().sum())

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..samplers import Walk
 from ..samplers.ddim import ancestral, transition_variance
-from ..specs import pick, require
+from ..specs import expect, pick, require
 from .masks import boolean
 
 __all__ = ["repaint"]
@@ -45,6 +45,7 @@ def repaint(
     require("repaint: resamplings", resamplings, 1, 10**6, whole=True)
     require("repaint: jump", jump, 1, 10**6, whole=True)
     pick(("beta", "posterior"), variance, "repaint: variance")
+    expect("repaint: known", known, Tensor, None)
     x, steps = walk.x, walk.steps
     if (known is None) != (mask is None):
         raise InputError("repaint: known and mask go together; give both or none.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..errors import InputError
+from ..specs import expect, require
 from .parts import NormSiLU, check_sizes, positions, sincos
 
 __all__ = [
@@ -29,11 +30,14 @@ BYTES = 257  # 0 is padding
 
 def check_shapes(shapes: Shapes) -> None:
     """Refuse shapes (without the batch) that no observation has."""
+    expect("The observation's shapes", shapes, Mapping)
     for name, shape in shapes.items():
         if name not in KEYS:
             raise InputError(f"An observation is made of {', '.join(KEYS)}; got {name!r}.")
         wanted = KEYS[name].count(",") + (not KEYS[name].endswith(",)"))
-        if len(shape) != wanted or min(shape) < 1 or (name == "images" and shape[3] != 3):
+        expect(f"The shape of the observation's {name}", shape, tuple, list)
+        sizes = all(isinstance(side, int) and side >= 1 for side in shape)
+        if not sizes or len(shape) != wanted or (name == "images" and shape[3] != 3):
             raise InputError(f"The observation's {name} must be of shape {KEYS[name]}; got {tuple(shape)}.")
     if not shapes:
         raise InputError(f"A policy must observe something: {', '.join(KEYS)}; got nothing.")
@@ -56,6 +60,8 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
             raise InputError(f"The policy observes {', '.join(shapes)}; got {name!r} too.")
         if value is None:
             raise InputError(f"The policy observes {', '.join(shapes)}; {name} is missing.")
+        if not isinstance(value, Tensor):
+            expect(f"The observation's {name}", value, Tensor)
         shape, dtype = tuple(expected[name]), DTYPES[name]
         floats = dtype.is_floating_point and value.dtype.is_floating_point
         if value.shape[1:] != shape or value.ndim != len(shape) + 1 or not (floats or value.dtype == dtype):
@@ -143,7 +149,8 @@ class ObservationEncoder(nn.Module):
     def __init__(self, observation: Shapes, width: int, *, channels: int = 64, shift: int = 4) -> None:
         super().__init__()
         check_sizes("observation", channels=(channels, 2, 65536), shift=(shift, 0, 1024))
-        if width % 4 or width < 4:  # a sine and a cosine for each of two directions
+        require("observation: width", width, 4, whole=True)
+        if width % 4:  # a sine and a cosine for each of two directions
             raise InputError(f"observation: width must be a multiple of 4; got {width}.")
         check_shapes(observation)
         self.shapes = {name: tuple(observation[name]) for name in KEYS if name in observation}
@@ -209,7 +216,8 @@ class Summary(nn.Module):
         self.encoder = ObservationEncoder(rest, width, channels=channels, shift=shift) if rest else None
         size = math.prod(self.shapes.get("state", (0,)))
         if self.encoder is not None:
-            if heads < 1 or width % heads:
+            require("observation: heads", heads, 1, whole=True)
+            if width % heads:
                 raise InputError(f"observation: heads must divide width, which is {width}; got {heads}.")
             counts = self.encoder.counts
             self.spans = [counts["images"] // rest["images"][0]] * rest["images"][0] if "images" in rest else []

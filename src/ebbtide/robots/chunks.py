@@ -1,8 +1,8 @@
 """Chunks of actions for a policy: of a denoiser and any sampler, or of whatever else makes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from ..data.episodes import Robot
 from ..inverse.chunking import Previous, real_time
 from ..networks.observation import conditions
 from ..samplers import Stepper, sample
+from ..specs import expect, require
 
 __all__ = ["ChunkSampler", "DenoiserChunks"]
 
@@ -74,6 +75,17 @@ class DenoiserChunks:
     robot: Robot = field(default_factory=Robot)
     beta: float = 5.0
     solve: int = 0
+
+    def __post_init__(self) -> None:
+        expect("denoiser", self.denoiser, Callable)
+        expect("shape", self.shape, tuple)
+        expect("observation", self.observation, Mapping)
+        expect("transform", self.transform, *get_args(Transform), None)
+        expect("inputs", self.inputs, Mapping)
+        expect("robot", self.robot, Robot)
+        require("n_obs_steps", self.n_obs_steps, 1, whole=True)
+        require("n_action_steps", self.n_action_steps, 1, whole=True)
+        require("bound", self.bound, 0)
 
     def sample_chunks(
         self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
