@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.kinds.points.report import pictures
+from ebbtide.kinds.points.report import figures
 from ebbtide.plots import report
 from plots.material import comparison, measurement
 
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 
 def write(c, folder):
-    return report.write_report(c, folder, pictures(c))
+    return report.write_report(c, folder, figures(c))
 
 
 @pytest.mark.parametrize(("d", "count"), [(1, 9), (2, 9), (5, 11)])
