@@ -231,6 +231,7 @@ def _number(text):
         (math.inf, {"above": 0}, "n must be above 0 and finite; got inf."),
         (math.nan, {"low": 0, "high": 1}, "n must be at least 0 and at most 1; got nan."),
         (math.nan, {}, "n must be finite; got nan."),
+        (10**400, {}, f"n must be finite; got an int, 1{'0' * 39}…."),
         ("x", {"low": 0, "high": 1000000}, "n must be a number, at least 0 and at most 1000000; got 'x'."),
         (
             2**70,

@@ -185,7 +185,7 @@ def require(
     right = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
     if (
         right
-        and (whole or math.isfinite(value))
+        and (whole or _finite(value))
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
@@ -236,6 +236,13 @@ _TYPES = {
 
 def _a(name: str) -> str:
     return _TYPES.get(name) or f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _shown(value: Any) -> str:

@@ -47,15 +47,16 @@ def test_numbers_of_numpy_are_numbers():
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("steps", "5", "steps must be a whole number; got '5'."),
-        ("steps", 5.0, "steps must be a whole number; got 5.0."),
-        ("steps", True, "steps must be a whole number; got True."),
-        ("lr", None, "lr must be a number; got None."),
-        ("lr", 10**400, "lr is beyond all floats."),
-        ("conditional", "no", "conditional must be true or false; got 'no'."),
-        ("conditional", 1, "conditional must be true or false; got 1."),
-        ("path", None, "path must be text; got None."),
-        ("data", 5, "data must be text; got 5."),
+        ("steps", "5", "steps must be a whole number, at least 1 and at most 1000000000000; got '5'."),
+        ("steps", 5.0, "steps must be a whole number, at least 1 and at most 1000000000000; got 5.0."),
+        ("steps", True, "steps must be a whole number, at least 1 and at most 1000000000000; got True."),
+        ("lr", None, "lr must be a number, at least 0 and at most 1000; got None."),
+        ("lr", 10**400, f"lr must be at least 0 and at most 1000; got an int, 1{'0' * 39}…."),
+        ("ema", 1.0, "ema must be at least 0 and below 1; got 1.0."),
+        ("conditional", "no", "conditional must be True or False; got 'no'."),
+        ("conditional", 1, "conditional must be True or False; got 1."),
+        ("path", None, "path must be a text; got None."),
+        ("data", 5, "data must be a text; got 5."),
     ],
 )
 @pytest.mark.unchecked

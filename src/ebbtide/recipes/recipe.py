@@ -1,17 +1,17 @@
 """A recipe: everything that makes one method, as plain data. It imports no torch, so that `--help` is quick."""
 
 import dataclasses
-import numbers
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar
 
 from .. import formats
 from ..errors import InputError
 from ..specs import pick, words
+from .checks import checked
 
 IN_MEMORY = "memory.npy"  # stands for data that no file holds
 R = TypeVar("R", bound="Recipe")
@@ -149,15 +149,8 @@ class Recipe:
         return f"./{last}" if field in self.sources and self.built_in(last) else last
 
     def __post_init__(self) -> None:
-        kinds = {field.name: field.type for field in dataclasses.fields(self)}
-        for name, given in list(vars(self).items()):
-            if isinstance(given, os.PathLike):  # a file's name is what is stored
-                given = os.fspath(given)
-            object.__setattr__(self, name, _typed(name, kinds[name], given))
-        for field, (low, high, accepted) in _RANGES.items():
-            value = getattr(self, field, low)
-            if not low <= value <= high:
-                raise InputError(f"{field} must be {accepted}; got {value!r}.")
+        for name, value in checked(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
 
     def having(self: R, fields: Mapping[str, Any]) -> R:
         """The same with other values in these fields."""
@@ -173,27 +166,13 @@ class Recipe:
         if not isinstance(config, dict):
             raise InputError(f"A recipe must be a JSON object; got {type(config).__name__}.")
         row = RECIPE_TYPES[pick(RECIPE_TYPES, str(config.get("domain", "")), "The recipe's domain")]
-        fields = {field.name: field.type for field in dataclasses.fields(row)}
-        given: dict[str, Any] = {}
-        for name, value in config.items():
-            if name == "domain":
-                continue
-            if name not in fields:
-                raise InputError(f"A recipe for {row.kind} has no field {name!r}.")
-            kind: Any = fields[name]
-            if get_origin(kind) is Literal:
-                given[name] = pick(get_args(kind), str(value), f"The recipe's {name}")
-                continue
-            accepted = (int, float) if kind is float else kind
-            if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
-                raise InputError(f"The recipe's {name} must be {kind.__name__}; got {value!r}.")
-            try:
-                given[name] = float(value) if kind is float else value
-            except OverflowError:
-                raise InputError(f"The recipe's {name} is beyond all floats.") from None
+        given = {name: value for name, value in config.items() if name != "domain"}
+        fields = {field.name for field in dataclasses.fields(row)}
+        if foreign := [name for name in given if name not in fields]:
+            raise InputError(f"A recipe for {row.kind} has no field {foreign[0]!r}.")
         if row is PointRecipe and is_file(str(given.get("data", row.data))):
             given = {"held_out": 0.0} | given  # older versions trained on every row of a file
-        return row(**given)
+        return row(**checked(row, given))
 
 
 @dataclass(frozen=True)
@@ -366,46 +345,3 @@ def recipe_type(data: str) -> type[Recipe]:
 def is_file(data: str) -> bool:
     """True if points are read from a file, not drawn from a named set."""
     return os.sep in data or "/" in data or Path(data).suffix != ""
-
-
-def _typed(name: str, kind: Any, value: Any) -> Any:
-    """A field's value as its type; numbers of NumPy become Python's. InputError for a value of another type."""
-    if get_origin(kind) is Literal:
-        return pick(get_args(kind), value, name)
-    if kind in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if kind is float or isinstance(value, numbers.Integral):
-            try:
-                return kind(value)
-            except OverflowError:
-                raise InputError(f"{name} is beyond all floats.") from None
-    elif kind in (bool, str) and isinstance(value, kind):
-        return value
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    raise InputError(f"{name} must be {wanted}; got {repr(value)[:60]}.")
-
-
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "points": (2, 1e9, "at least 2 and at most 1e9"),
-    "label_dropout": (0, 1, "at least 0 and at most 1"),
-    "steps": (1, 1e12, "at least 1 and at most 1e12"),
-    "batch": (1, 1e9, "at least 1 and at most 1e9"),
-    "lr": (0, 1e3, "at least 0 and at most 1000"),
-    "warmup": (0, 1, "at least 0 and at most 1"),
-    "weight_decay": (0, 1e3, "at least 0 and at most 1000"),
-    "beta1": (0, 1 - 1e-9, "at least 0 and below 1"),
-    "beta2": (0, 1 - 1e-9, "at least 0 and below 1"),
-    "eps": (1e-30, 1, "at least 1e-30 and at most 1"),
-    "clip": (1e-12, 1e12, "above 0 and at most 1e12"),
-    "ema": (0, 1 - 1e-9, "at least 0 and below 1"),
-    "seed": (0, 2**63 - 1, "at least 0 and below 2^63"),
-    "bound": (0, 1e6, "at least 0 and at most 1e6"),
-    "size": (0, 4096, "at least 0 and at most 4096"),
-    "channels": (0, 4, "0, 1, 3 or 4"),
-    "held_out": (0, 0.9, "at least 0 and at most 0.9"),
-    "horizon": (1, 4096, "at least 1 and at most 4096"),
-    "n_obs_steps": (1, 256, "at least 1 and at most 256"),
-    "n_action_steps": (1, 4096, "at least 1 and at most 4096"),
-    "least": (0, 1e6, "at least 0 and at most 1e6"),
-    "prompt": (0, 4096, "at least 0 and at most 4096"),
-    "sample_steps": (1, 1e6, "at least 1 and at most 1e6"),
-}
