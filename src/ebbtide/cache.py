@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # `ebbtide list` reads its texts here without torch
 
 from .memory import room
 
+__all__ = ["cache_folder", "executable", "fetch", "fingerprint", "secret", "store", "unchanged"]
+
 
 def cache_folder() -> Path:
     """$EBBTIDE_CACHE, else ebbtide in $XDG_CACHE_HOME, else in ~/.cache; OSError where there is no home either."""

@@ -1,5 +1,7 @@
 """Errors, and their exit codes in the command. The text is one sentence for the user."""
 
+__all__ = ["CertificationError", "DivergedError", "EbbtideError", "InputError", "StorageError", "printable"]
+
 
 def printable(what: object) -> str:
     """Text for a terminal: what can't be printed, such as an escape sequence in a file's name, is written out."""

@@ -8,6 +8,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .arrays import Stored
 
+__all__ = ["arrays", "is_idx"]
+
 
 def is_idx(path: Path) -> bool:
     """True if a file, plain or gzipped, starts like idx files of uint8: two zero bytes and the type's code, 8."""

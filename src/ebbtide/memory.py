@@ -8,6 +8,8 @@ import psutil
 
 from .errors import InputError
 
+__all__ = ["COPIES", "SHARE", "available", "room"]
+
 COPIES = 3  # that there are of images for a moment, before they are split into those to train on and others
 SHARE = 0.8  # of what is free: needs are estimates, and other programs go on working
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+__all__ = ["STOPPING", "Handler", "Interrupted", "handled", "noted", "stop"]
+
 # The signals that stop a command, where the system has them: Ctrl-C, `kill`, and a terminal that closes.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handler = Callable[[int, FrameType | None], Any]

@@ -12,6 +12,8 @@ from ..errors import EbbtideError, InputError, StorageError, printable
 from ..signals import Interrupted, handled, stop
 from ..version import __version__
 
+__all__ = ["COMMANDS", "HELP", "main"]
+
 # name: (module, what it does); the module's `run(argv)` does it.
 COMMANDS = {
     "train": ("train", "train a recipe: ebbtide train flow --data two_moons --out runs/moons"),

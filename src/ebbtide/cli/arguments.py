@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from ..training.trained import Trained
 
+__all__ = [
+    "MOST", "Flag", "Named", "Rows", "Weights", "given", "hint", "number_or_auto", "opened", "parse", "said", "tell",
+    "threads", "within",
+]  # fmt: skip
+
 T = TypeVar("T")
 MOST = 2**63 - 1
 _STYLE = (tyro.conf.PositionalMetavarFromFieldName,)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..exact.certify import Check
     from ..samplers import Facts, Stepper
 
+__all__ = ["Certify", "run"]
+
 
 @dataclass(frozen=True)
 class Certify:

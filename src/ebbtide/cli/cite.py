@@ -11,6 +11,8 @@ from ..recipes import RECIPES, cited
 from ..specs import pick
 from .arguments import parse
 
+__all__ = ["Cite", "run"]
+
 
 @dataclass(frozen=True)
 class Cite:

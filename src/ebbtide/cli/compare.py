@@ -16,6 +16,8 @@ from ..recipes import PointRecipe, Recipe, recipe_type
 from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, said, tell, within
 
+__all__ = ["SUBJECTS", "Compare", "Images", "Points", "Subject", "run"]
+
 
 @dataclass(frozen=True)
 class Subject:

@@ -13,6 +13,8 @@ from ..signals import Interrupted
 from ..specs import pick, require
 from .arguments import MOST, Flag, hint, parse, tell, within
 
+__all__ = ["Demos", "run"]
+
 
 @dataclass(frozen=True)
 class Demos:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..training.trained import Trained
 
+__all__ = ["Evaluate", "run"]
+
 
 @dataclass(frozen=True)
 class Evaluate:

@@ -11,6 +11,8 @@ import tyro
 from ..errors import InputError
 from .arguments import Flag, Weights, hint, opened, parse, tell
 
+__all__ = ["Export", "run"]
+
 
 @dataclass(frozen=True)
 class Export:

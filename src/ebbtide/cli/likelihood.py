@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..data import PointSet
     from ..training.trained import Trained
 
+__all__ = ["CHUNK", "MAP", "MAP_STEPS", "PROBES", "Likelihood", "Tick", "run"]
+
 CHUNK = 2048  # points whose ODE is solved together
 MAP, MAP_STEPS = 90, 50  # cells a side, and steps, of the figure
 PROBES = 12

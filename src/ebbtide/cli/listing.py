@@ -13,6 +13,8 @@ import tyro
 from ..cache import unchanged
 from .arguments import parse
 
+__all__ = ["Kind", "List", "run", "tables"]
+
 Kind = Literal[
     "all", "recipes", "data", "paths", "targets", "weights", "times", "grids", "couplings", "networks", "samplers",
     "simulators", "demonstrations", "metrics",

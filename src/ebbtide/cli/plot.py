@@ -11,6 +11,8 @@ import tyro
 from ..errors import InputError
 from .arguments import Named, hint, opened, parse, tell, threads
 
+__all__ = ["Plot", "run"]
+
 
 @dataclass(frozen=True)
 class Plot:

@@ -11,6 +11,8 @@ from .arguments import MOST, Flag, hint, within
 if TYPE_CHECKING:
     from ..recipes import RobotRecipe
 
+__all__ = ["OFF", "Driving"]
+
 OFF = -1.0
 
 

@@ -15,6 +15,8 @@ from .train import Running, train
 if TYPE_CHECKING:
     from ..data.prepared import Prepared
 
+__all__ = ["Resume", "Training", "run"]
+
 
 @dataclass(frozen=True)
 class Training(Rows):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from ..robots.rollout import Episode
 
+__all__ = ["Rollout", "run"]
+
 
 @dataclass(frozen=True)
 class Rollout:

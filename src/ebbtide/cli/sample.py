@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..kinds import Kind
     from ..training.trained import Choice, Trained
 
+__all__ = ["ITS_OWN", "Drawing", "Sample", "draw", "every_class", "output_file", "run"]
+
 
 ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind of data
 

@@ -15,6 +15,8 @@ from .arguments import MOST, given, hint, parse, tell, within
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["ShowData", "ShowPath", "run"]
+
 
 @dataclass(frozen=True)
 class ShowPath:

@@ -17,6 +17,8 @@ from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
 if TYPE_CHECKING:
     from ..data.prepared import Prepared
 
+__all__ = ["Running", "Train", "run", "train"]
+
 
 @dataclass(frozen=True)
 class Running:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..core.denoiser import DenoiserLike
     from ..exact.tuned import Tuned
 
+__all__ = ["Searched", "Tune", "describe", "run", "shorten"]
+
 
 @dataclass(frozen=True)
 class Searched(Rows):

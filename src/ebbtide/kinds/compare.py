@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
+__all__ = ["METHODS", "compare", "figures", "resumable", "save_metrics", "summary"]
+
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
 

@@ -11,6 +11,8 @@ from ..signals import Interrupted
 from ..training.trained import Trained
 from .runs import a_recipe, train_recipe
 
+__all__ = ["Training", "fit"]
+
 
 class Training(TypedDict, total=False):
     """Training options; each as in `training.run.train`."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
+__all__ = ["Kind", "Plan", "as_npy"]
+
 R = TypeVar("R", bound=Recipe)
 
 

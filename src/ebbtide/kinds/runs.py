@@ -27,6 +27,8 @@ from ..training.trained import Trained
 from ..training.trainer import Trainer
 from . import Kind, kind_of
 
+__all__ = ["a_recipe", "attached", "begin", "from_pretrained", "on_its_data", "rehearsed", "train_recipe"]
+
 
 def train_recipe(
     recipe: Recipe,

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+__all__ = ["PAPERS", "cited", "papers"]
+
 PAPERS: dict[str, str] = {
     "2006.11239": """@inproceedings{ho2020ddpm,
   title     = {Denoising Diffusion Probabilistic Models},

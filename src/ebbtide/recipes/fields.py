@@ -5,6 +5,8 @@ One line for each field of `recipe.py`; tests/recipes/test_fields.py holds the t
 
 from typing import Literal, TypedDict
 
+__all__ = ["Fields", "ImageFields", "PointFields", "RobotFields"]
+
 
 class Fields(TypedDict, total=False):
     """Of every recipe."""

@@ -6,6 +6,8 @@ from typing import Unpack
 from .fields import ImageFields
 from .recipe import ImageRecipe
 
+__all__ = ["ddpm_images", "edm_images", "flow_images"]
+
 _BASE = ImageRecipe(
     network="unet-tiny", batch=128, steps=3000, lr=2e-3, warmup=0.05, ema=0.999, sampler="heun", grid="uniform"
 )

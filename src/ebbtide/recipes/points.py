@@ -6,6 +6,8 @@ from typing import Unpack
 from .fields import PointFields
 from .recipe import PointRecipe
 
+__all__ = ["bridge", "ddpm", "edm", "flow", "ot_flow"]
+
 _BASE = PointRecipe()
 
 

@@ -13,6 +13,11 @@ from ..errors import InputError
 from ..specs import pick, words
 from .checks import checked
 
+__all__ = [
+    "IN_MEMORY", "OBJECTIVES", "RECIPE_TYPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "is_file",
+    "recipe_type",
+]  # fmt: skip
+
 IN_MEMORY = "memory.npy"  # stands for data that no file holds
 R = TypeVar("R", bound="Recipe")
 P = TypeVar("P", bound="RobotRecipe")

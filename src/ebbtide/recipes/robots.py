@@ -6,6 +6,11 @@ from typing import Unpack
 from .fields import RobotFields
 from .recipe import RobotRecipe
 
+__all__ = [
+    "diffusion_policy_pusht", "flow_policy", "flow_policy_aloha_insertion", "flow_policy_aloha_transfer",
+    "flow_policy_pusht", "pi0", "pi0_aloha_insertion", "pi0_aloha_transfer", "pi0_pusht",
+]  # fmt: skip
+
 _BASE = RobotRecipe(
     data="", batch=256, steps=8000, lr=2e-3, warmup=0.05, weight_decay=1e-4, ema=0.999, network="action_unet"
 )  # fmt: skip

@@ -22,6 +22,8 @@ from ..recipes import Recipe
 from ..samplers import SAMPLERS
 from ..specs import add_row, bind
 
+__all__ = ["ALPHA_MIN", "TABLES", "add_own", "build_denoiser", "build_network"]
+
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 
 # The tables of a recipe's fields that take a function of the user's own, and what makes a row of it where that is more.

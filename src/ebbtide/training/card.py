@@ -12,6 +12,8 @@ from ..version import __version__
 if TYPE_CHECKING:
     from .trained import Trained
 
+__all__ = ["model_card"]
+
 
 def model_card(trained: "Trained", where: str, license: str = "") -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""

@@ -23,6 +23,11 @@ from ..errors import InputError
 from ..files import PARSED, create, dump_json, load_json, old_of, read_file, refused, remove, storage, writing_folder
 from ..memory import room
 
+__all__ = [
+    "LAST", "MANIFEST", "README", "newest_valid", "pack", "point_last", "prune", "read_folder", "saved", "step_folder",
+    "unpack", "write_folder",
+]  # fmt: skip
+
 MANIFEST, README, LAST = "manifest.json", "README.md", "last"
 
 

@@ -16,6 +16,8 @@ from ..specs import pick
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+__all__ = ["REFUSED", "accelerate", "leaving_group", "suited"]
+
 
 @contextmanager
 def leaving_group() -> Iterator[None]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..recipes import Recipe
 
+__all__ = ["AdamW", "FlatParameters"]
+
 
 class FlatParameters:
     """`vector` holds every trainable parameter of a network and `gradient` every gradient.

@@ -21,6 +21,8 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+__all__ = ["TRACKED", "Log", "evolution", "read_metrics"]
+
 TRACKED = "ebbtide"  # the project that trackers write of, and tensorboard's folder in the run's
 
 

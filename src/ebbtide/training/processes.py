@@ -23,6 +23,8 @@ from typing import Any
 from ..errors import EbbtideError
 from ..signals import STOPPING, noted, stop
 
+__all__ = ["GRACE", "cores", "follow_launcher", "in_processes"]
+
 GRACE = 30  # seconds to save in, for a process whose parent is gone
 
 

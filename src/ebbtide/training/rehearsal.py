@@ -12,6 +12,8 @@ from .build import build_network
 from .trained import Trained
 from .trainer import Trainer
 
+__all__ = ["in_memory", "rehearse"]
+
 
 def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1) -> None:
     """Refuse what this machine's memory can't hold; rough, but too low rather than too high.

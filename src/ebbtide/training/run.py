@@ -45,6 +45,8 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     pass
 
+__all__ = ["clear", "recipe_of", "same_data", "stored", "train", "untrained"]
+
 
 def train(
     start: Trained,

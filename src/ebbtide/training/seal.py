@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from ..cache import secret
 from ..recipes import Recipe
 
+__all__ = ["FILE", "holds", "seal"]
+
 FILE = "seal"
 
 

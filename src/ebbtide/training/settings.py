@@ -15,6 +15,8 @@ from torch import Tensor
 from ..data.prepared import Data
 from ..errors import InputError
 
+__all__ = ["FILE", "HOW", "data_fingerprint", "how", "same"]
+
 FILE = "running.json"
 # What may be stored of how a run is trained, each with what it must be.
 HOW: dict[str, type] = {

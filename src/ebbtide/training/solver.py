@@ -19,6 +19,8 @@ from ..exact.tuned import Tuned, read_tuned, write_tuned
 if TYPE_CHECKING:
     from .trained import Trained
 
+__all__ = ["for_run", "kept_solver"]
+
 
 def for_run(
     trained: "Trained",

@@ -28,6 +28,8 @@ from .build import build_denoiser
 if TYPE_CHECKING:
     from .trained import Trained
 
+__all__ = ["EXPORTED", "FORMAT", "IN_FLIGHT", "TIME", "config_json", "fields", "folder_name", "unnamed"]
+
 FORMAT = 1
 TIME = "t = 0 is data, t = 1 is noise"
 IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least

@@ -32,6 +32,8 @@ from .card import model_card
 from .labels import Labelled
 from .solver import kept_solver
 
+__all__ = ["CHUNK", "NUMBERS", "SEEN", "Choice", "Label", "Trained"]
+
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
 SEEN = 2**22  # and numbers that a policy sees for them

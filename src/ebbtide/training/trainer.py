@@ -29,6 +29,8 @@ from .schedule import learning_rate
 if TYPE_CHECKING:  # half a second that only training needs
     from accelerate import Accelerator
 
+__all__ = ["PATIENCE", "Record", "Trainer", "batch_indices"]
+
 PATIENCE = 100  # skipped steps in a row after which a run is given up
 
 

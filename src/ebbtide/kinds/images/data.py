@@ -19,6 +19,8 @@ from ...errors import InputError
 from ...files import state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 
+__all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
+
 
 def fits(recipe: ImageRecipe) -> None:
     """Nothing is known of the images before they are read."""

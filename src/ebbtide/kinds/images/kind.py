@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from ...plots.study import Comparison
     from ...training.trained import Trained
 
+__all__ = [
+    "IMAGES", "PLAN", "all_classes", "draw_evaluation", "draw_run", "draw_samples", "evaluate", "finish", "pictures",
+    "snapshot_files", "write",
+]  # fmt: skip
+
 
 def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
     """Labels of n samples that show each class equally often."""

@@ -32,6 +32,11 @@ from .data import kept, parts, real
 if TYPE_CHECKING:
     from ...plots.study import Comparison
 
+__all__ = [
+    "CLASSES", "FILM", "STEPS", "WALK", "WEIGHTS", "draw_neighbours", "draw_run", "draw_samples", "draw_training",
+    "pictures",
+]  # fmt: skip
+
 WALK = 6  # images of a strip
 FILM = 20  # frames of an animation
 STEPS = 25  # of Heun, for every figure drawn here

@@ -13,6 +13,8 @@ from .data import kept, parts, real
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
+__all__ = ["shown", "study"]
+
 
 def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
     """Arrays for the figures of a trained network."""

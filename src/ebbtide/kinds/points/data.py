@@ -19,6 +19,11 @@ from ...errors import InputError
 from ...memory import room
 from ...recipes import IN_MEMORY, PointRecipe
 
+__all__ = [
+    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "describe", "fits", "given", "limits", "part", "parts",
+    "point_set", "prepare", "real", "real_points", "split", "start", "unseen",
+]  # fmt: skip
+
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
 FEWEST_ROWS = 100  # of a table of which some are held out
 BLOCK = 4096  # starting points drawn together from a second sample set

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ...plots.study import Comparison
     from ...training.trained import Trained
 
+__all__ = ["PLAN", "POINTS", "all_classes", "draw_run", "draw_samples", "evaluate", "pictures", "write"]
+
 
 def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
     """Labels of n samples of every class, as often as in the data: samples are drawn beside it."""

@@ -18,6 +18,8 @@ from ...training.trained import Trained
 from .data import limits, real_points
 from .study import study
 
+__all__ = ["draw_run", "draw_samples"]
+
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
     """Samples beside as many real points, where the data is at hand."""

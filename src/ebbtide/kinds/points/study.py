@@ -17,6 +17,8 @@ from .data import limits, parts, point_set, real_points
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
+__all__ = ["FIELD_TIMES", "WALK_POINTS", "kept", "shown", "study"]
+
 
 WALK_POINTS = 1500
 

@@ -26,6 +26,11 @@ from .source import load_episodes
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
+__all__ = [
+    "FITS", "describe", "fits", "held_episode", "observations", "parts", "places", "policy_recipe", "prepare", "raw",
+    "reading", "real", "robot_of", "same_recording", "windowed",
+]  # fmt: skip
+
 
 FITS: dict[str, Callable[..., Transform]] = {
     "mean_std": Standardise.fit,

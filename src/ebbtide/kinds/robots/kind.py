@@ -19,6 +19,8 @@ from .data import describe, fits, observations, parts, places, prepare, raw, rea
 if TYPE_CHECKING:
     from ...metrics import Measurement
 
+__all__ = ["DRAWS", "ROBOTS", "draw_evaluation", "draw_run", "draw_samples", "evaluate", "recorded", "write"]
+
 DRAWS = 8  # chunks for each step that `ebbtide evaluate` looks at
 
 

@@ -16,6 +16,8 @@ from .data import held_episode, policy_recipe, reading, same_recording
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
+__all__ = ["FAN", "MOMENTS", "UNKNOWN", "draw_fan", "draw_run", "draw_trajectories"]
+
 FAN = 48  # chunks for one moment
 MOMENTS = (0.15, 0.4, 0.7)  # of an episode
 UNKNOWN = 10.0  # steps drawn as a second where a recording doesn't tell

@@ -15,6 +15,8 @@ from ...data.levels import Levels
 from ...errors import InputError
 from ...memory import COPIES
 
+__all__ = ["load_episodes"]
+
 
 def load_episodes(
     data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
