@@ -10,8 +10,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ebbtide.core.guidance import Bounded, ClassifierFree
-from ebbtide.core.randomness import Draws
 from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
 from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
@@ -435,24 +433,6 @@ def test_a_label_by_name_by_number_and_one_each(folders):
     torch.testing.assert_close(each[3], named[3])
 
 
-def test_a_name_goes_before_a_number(folders):
-    """Classes called 1, 2, 3: "2" is the one of that name, 2 the one of that number."""
-    trained = replace(load(folders, "conditional"), classes=("1", "2", "3"))
-    assert trained.labels("2", 1).tolist() == [1]
-    assert trained.labels(2, 1).tolist() == [2]
-    assert trained.labels("0", 1).tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    "label",
-    ["up", "3", 3, -1, [0, 1], [0, 1, 3, 0], [0.5] * 4, torch.tensor([0.0]), torch.tensor([True] * 4), "", "1.0"],
-)
-def test_labels_that_are_none_are_refused(folders, label):
-    with pytest.raises(InputError, match="label must be one") as refused:
-        load(folders, "conditional").labels(label, 4)
-    sentence(refused.value)
-
-
 def test_without_a_label_the_null_one_is_drawn(folders):
     trained = load(folders, "conditional")
     assert trained.labels(None, 3).tolist() == [3, 3, 3]
@@ -481,71 +461,6 @@ def test_guidance_towards_nothing_is_refused(folders):
     trained = load(folders, "conditional")
     with pytest.raises(InputError, match="Guidance needs a label"):
         trained.sample(2, guidance=2.0)
-
-
-def learned(tmp_path, name="conditional", **changes) -> Trained:
-    """What a run that was trained like this gives back."""
-    run(tiny(name, **changes), tmp_path / "run")
-    return from_pretrained(tmp_path / "run")
-
-
-def uneven(tmp_path, counts=(5, 190, 0, 15)) -> str:
-    """An .npz of points around their label, whose classes are not equally frequent."""
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    x = 10.0 * labels[:, None] + torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
-    save_points(tmp_path / "uneven.npz", x, labels=labels)
-    return str(tmp_path / "uneven.npz")
-
-
-def test_where_no_label_was_hidden_each_is_drawn_as_often_as_in_the_data(tmp_path):
-    """Sample i's label depends on (seed, i) alone. 4000 draws of 5, 190 and 15 in 210, within 6 standard errors."""
-    trained = learned(tmp_path, data=uneven(tmp_path), label_dropout=0.0, held_out=0.0)
-    assert trained.classes == ("0", "1", "3")
-    assert trained.frequencies == pytest.approx((5 / 210, 190 / 210, 15 / 210))
-    draw = lambda n, seed, first=0: trained.labels(None, n, Draws.first(n, seed, first))
-    labels = draw(4000, 1)
-    for k, share in enumerate(trained.frequencies):
-        assert abs(int((labels == k).sum()) - 4000 * share) < 6 * math.sqrt(4000 * share)
-    assert torch.equal(draw(10, 1, 500), labels[500:510])
-    assert not torch.equal(draw(4000, 2), labels)
-    torch.testing.assert_close(trained.sample(6, seed=1, **SMALL), trained.sample(6, seed=1, label=labels[:6], **SMALL))
-    x = torch.zeros(1, 2)
-    with pytest.raises(InputError, match="never learned to do without a label"):
-        trained.denoiser(x, 0.5)
-    with pytest.raises(InputError, match="trained with label_dropout above 0"):
-        trained.sample(2, label=0, guidance=2.0)
-    with pytest.raises(InputError, match="trained with label_dropout above 0"):
-        ClassifierFree(Bounded(trained.denoiser), 2.0, 3)
-
-
-def test_where_every_label_was_hidden_none_can_be_asked_for(tmp_path):
-    trained = learned(tmp_path, label_dropout=1.0)
-    assert trained.in_turn(4) is trained.in_proportion(4) is None
-    assert trained.labels(None, 2).tolist() == [3, 3]
-    with pytest.raises(InputError, match="learned no labels"):
-        trained.sample(2, label=0)
-
-
-def test_a_class_without_an_example_cannot_be_asked_for(folders):
-    trained = replace(load(folders, "conditional"), frequencies=(0.25, 0.0, 0.75))
-    assert trained.in_turn(5).tolist() == [0, 2, 0, 2, 0]
-    assert trained.in_proportion(8).tolist() == [2, 0, 2, 2, 2, 0, 2, 2]
-    for label in ("left", 1, [0, 1, 2]):
-        with pytest.raises(InputError, match=r"label 'left' can't be asked for: training had no example of it\."):
-            trained.sample(3, label=label)
-
-
-def test_equally_frequent_classes_are_drawn_in_turn_and_others_in_proportion(folders):
-    """Every class within one of its share after any number of samples."""
-    trained = load(folders, "conditional")
-    assert trained.frequencies == (1 / 3,) * 3
-    assert trained.in_proportion(1000).tolist() == [i % 3 for i in range(1000)]
-    for shares in ((0.95, 0.05), (0.5, 0.3, 0.2), (1.0,), (1e-6, 1 - 1e-6)):
-        labels = replace(trained, classes=tuple("abc"[: len(shares)]), frequencies=shares).in_proportion(2000)
-        assert len(labels) == 2000
-        for k, share in enumerate(shares):
-            off = (labels == k).cumsum(0) - share * torch.arange(1, 2001)
-            assert off.abs().max() <= 1, shares
 
 
 def test_a_folder_without_frequencies_loads_and_draws_classes_evenly_with_a_warning(folders, tmp_path):
