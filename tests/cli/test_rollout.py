@@ -156,7 +156,7 @@ def test_every_option_reaches_the_policy_and_the_film(policy, ebbtide, tmp_path,
         (["--episodes", "0"], "--episodes must be at least 1"),
         (["--n-action-steps", "40"], "within the horizon of 16, must be at least 1 and at most 16; got 40"),
         (["--ensemble", "0.01", "--n-action-steps", "4"], "n_action_steps=1"),
-        (["--ensemble", "-0.5"], "--ensemble must be a number of at least 0; got -0.5."),
+        (["--ensemble", "-0.5"], "--ensemble must be at least 0 and finite; got -0.5."),
         (["--video", "."], ". is a folder; --video must be a file."),
     ],
 )

@@ -172,7 +172,8 @@ def test_auto_is_the_latest_and_auto_n_the_one_of_that_number(ebbtide, run, tmp_
     [
         (
             ("auto:25",),
-            "own solver is fitted for 1 to 20 evaluations; got 25. For more: ebbtide tune RUN",
+            "own solver is fitted for 1 to 20 evaluations; got 25. For more, tune the run: ebbtide.tune (ebbtide tune "
+            "RUN --evaluations 25).",
         ),
         (("auto:",), "steps must be a number, auto, or auto:N for N evaluations; got 'auto:'."),
         (("auto:-2",), "got 'auto:-2'."),

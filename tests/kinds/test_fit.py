@@ -136,6 +136,10 @@ def test_labels_beside_a_file_are_a_columns_name(tmp_path):
         ({"accumulate": 1.5}, "accumulate must be a whole number, at least 1; got 1.5"),
         ({"checkpoints": "5"}, "checkpoints must be a whole number, at least 1; got '5'"),
         ({"snapshots": -1}, "snapshots must be at least 0; got -1"),
+        ({"compile": "no"}, "compile must be True or False; got 'no'"),
+        ({"track": "wandb"}, "track must be a tuple or a list; got 'wandb'"),
+        ({"precision": 16}, "precision must be one of auto, no, bf16; got 16"),
+        ({"y": True}, "y must hold a label for each example, or name a column; got True"),
     ],
 )
 @pytest.mark.unchecked
@@ -262,6 +266,9 @@ def test_a_folder_is_named(tmp_path, monkeypatch):
         ({"guidance": "strong"}, "guidance must be a number, finite; got 'strong'"),
         ({"guidance": float("nan"), "label": 0}, "guidance must be finite; got nan"),
         ({"interval": 0.5}, r"interval must be two times, \(low, high\); got 0.5"),
+        ({"interval": "ab"}, "the interval's low must be a number, at least 0 and finite; got 'a'"),
+        ({"interval": (0.5, None)}, "the interval's high must be a number, above 0.5 and at most 1; got None"),
+        ({"interval": (0.5, 0.2)}, "the interval's high must be above 0.5 and at most 1; got 0.2"),
         ({"interval": (0.5,)}, r"interval must be two times, \(low, high\); got \(0.5,\)"),
         ({"ids": [1, 2]}, r"ids must be 4 whole numbers, one for each sample; got \[1, 2\]"),
         ({"ids": torch.zeros(4)}, "ids must be 4 whole numbers"),

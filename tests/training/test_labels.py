@@ -95,10 +95,10 @@ def test_a_class_without_an_example_cannot_be_asked_for(conditional):
 
 def test_equally_frequent_classes_are_drawn_in_turn_and_others_in_proportion(conditional):
     """Every class within one of its share after any number of samples."""
-    assert trained.frequencies == (1 / 3,) * 3
-    assert trained.in_proportion(1000).tolist() == [i % 3 for i in range(1000)]
+    assert conditional.frequencies == (1 / 3,) * 3
+    assert conditional.in_proportion(1000).tolist() == [i % 3 for i in range(1000)]
     for shares in ((0.95, 0.05), (0.5, 0.3, 0.2), (1.0,), (1e-6, 1 - 1e-6)):
-        labels = replace(trained, classes=tuple("abc"[: len(shares)]), frequencies=shares).in_proportion(2000)
+        labels = replace(conditional, classes=tuple("abc"[: len(shares)]), frequencies=shares).in_proportion(2000)
         assert len(labels) == 2000
         for k, share in enumerate(shares):
             off = (labels == k).cumsum(0) - share * torch.arange(1, 2001)

@@ -235,15 +235,19 @@ def test_metrics_cut_short_or_spoilt_are_mended(straight, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lr": 0.5}, "lr=0.01, not 0.5; to resume it, give --lr 0.01."),
+        ({"lr": 0.5}, "lr=0.01, not 0.5; to resume it, give lr=0.01 (--lr 0.01)."),
         ({"steps": 24}, "steps=12, not 24"),
         ({"seed": 4}, "seed=3, not 4"),
-        ({"conditional": True}, "conditional=False, not True; to resume it, give --no-conditional."),
-        ({"label_dropout": 0.5}, "give --label-dropout 0.1."),
+        (
+            {"conditional": True},
+            "conditional=False, not True; to resume it, give conditional=False (--no-conditional).",
+        ),
+        ({"label_dropout": 0.5}, "give label_dropout=0.1 (--label-dropout 0.1)."),
         ({"data": "two_moons"}, "data='three_gaussians', not 'two_moons'"),
         (
             {"network": "mlp:width=9"},
-            "network='mlp:width=8,depth=2', not 'mlp:width=9'; to resume it, give --network mlp:width=8,depth=2.",
+            "network='mlp:width=8,depth=2', not 'mlp:width=9'; to resume it, give "
+            "network='mlp:width=8,depth=2' (--network mlp:width=8,depth=2).",
         ),
     ],
 )
@@ -264,7 +268,7 @@ def test_what_to_give_for_a_run_of_an_older_version_is_said(tmp_path, capsys):
     words = [*arguments(recipe, "flow"), "--out", tmp_path / "run", "--resume"]
     at = words.index("--held-out")
     assert main(*words[:at], *words[at + 2 :]) == 2
-    assert "held_out=0.0, not 0.1; to resume it, give --held-out 0.0.\n" in capsys.readouterr().err
+    assert "held_out=0.0, not 0.1; to resume it, give held_out=0.0 (--held-out 0.0).\n" in capsys.readouterr().err
     assert main(*words) == 0
 
 
@@ -317,7 +321,7 @@ def test_a_run_is_not_overwritten_unasked(straight, tmp_path):
     [
         ({"on_nonfinite": "ignore"}, "on_nonfinite must be one of stop, skip"),
         ({"keep": 0}, "keep must be at least 1"),
-        ({"precision": "fp8"}, "precision must be no or bf16"),
+        ({"precision": "fp8"}, "precision must be one of auto, no, bf16"),
         ({"track": ("mlflow",)}, "track must be one of tensorboard, wandb, trackio"),
     ],
 )

@@ -215,7 +215,7 @@ def test_a_batch_has_no_more_parts_than_examples(parts):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("GRADIENT_ACCUMULATION_STEPS", "4", "must be 1; got '4'. Use --accumulate instead"),
+        ("GRADIENT_ACCUMULATION_STEPS", "4", "must be 1; got '4'. Give accumulate=4 \\(--accumulate 4\\) instead"),
         ("GRADIENT_ACCUMULATION_STEPS", "0", "must be 1; got '0'"),
         ("GRADIENT_ACCUMULATION_STEPS", "x", "must be 1; got 'x'"),
         ("USE_DEEPSPEED", "true", "must be false; got 'true'"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from ..errors import InputError, printable
-from ..specs import words
+from ..specs import require, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -166,9 +166,7 @@ def within(arguments: object, **bounds: tuple[int, int]) -> None:
     """Refuse an argument out of its bounds: within(self, n=(1, MOST), seed=(0, MOST))."""
     for name, (low, high) in bounds.items():
         value = getattr(arguments, name)
-        if not low <= value <= high:
-            most = "" if high == MOST and value < low else f" and at most {high}"
-            raise InputError(f"--{name.replace('_', '-')} must be at least {low}{most}; got {value}.")
+        require(f"--{name.replace('_', '-')}", value, low, None if high == MOST and value < low else high, whole=True)
 
 
 def number_or_auto(steps: str) -> int | str | None:

@@ -1,11 +1,9 @@
 """Options shared by the commands that run a policy."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import InputError
-from ..specs import Own, typed
+from ..specs import Own, require, typed
 from .arguments import MOST, Flag, hint, within
 
 if TYPE_CHECKING:
@@ -33,8 +31,8 @@ class Driving:
 
     def __post_init__(self) -> None:
         within(self, n_action_steps=(0, MOST), delay=(0, MOST))
-        if self.ensemble != OFF and not 0 <= self.ensemble < math.inf:
-            raise InputError(f"--ensemble must be a number of at least 0; got {self.ensemble:g}.")
+        if self.ensemble != OFF:
+            require("--ensemble", self.ensemble, 0)
 
     @property
     def place(self) -> str | Own:

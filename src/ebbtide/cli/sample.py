@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
-from ..specs import typed
+from ..specs import require, typed
 from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, parse, tell, threads, within
 
 if TYPE_CHECKING:
@@ -56,17 +56,16 @@ class Drawing:
     """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
-        if self.bound != -1 and not 0 <= self.bound < math.inf:
-            raise InputError(f"--bound must be a number of at least 0; got {self.bound}.")
+        if self.bound != -1:
+            require("--bound", self.bound, 0)
         within(self, seed=(0, MOST), threads=(0, 1024))
         if self.n != ITS_OWN:
             within(self, n=(1, MOST))
         number_or_auto(self.steps)
-        if not math.isfinite(self.guidance):
-            raise InputError(f"--guidance must be a finite number; got {self.guidance}.")
+        require("--guidance", self.guidance)
         low, high = self.interval
-        if not 0 <= low < high <= 1:
-            raise InputError(f"--interval must be two times, 0 <= low < high <= 1; got {low:g} and {high:g}.")
+        require("--interval's low", low, 0)
+        require("--interval's high", high, above=low, high=1)
 
     @property
     def steered(self) -> dict[str, Any]:

@@ -56,9 +56,13 @@ def fit(
         raise InputError(f"{fields[0]} is a field of the recipe: give it there, as in ebbtide.flow({fields[0]}=…).")
     if data is None:
         raise InputError("data must not be None; leave it out for the recipe's own.")
+    if isinstance(y, bool):
+        raise InputError(f"y must hold a label for each example, or name a column; got {y}.")
     given = None
     if data is not ... and not isinstance(data, str | os.PathLike):
         given = data, y
+        if made.conditional and y is None:
+            raise InputError("A conditional recipe needs labels: give y, a label for each example.")
     elif y is not None and not isinstance(y, str):
         raise InputError(f"y names a column of a file; got {type(y).__name__}. Give labels beside data in memory.")
     else:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..exact.tuned import TUNED
 from ..files import read_file
 from ..recipes import IN_MEMORY, RECIPES, Recipe
-from ..specs import listed, pick, require
+from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
 from ..training.devices import accelerate
 from ..training.rehearsal import in_memory, rehearse
@@ -47,6 +47,9 @@ def train_recipe(
     for name, least in {"accumulate": 1, "checkpoints": 1, "keep": 1, "snapshots": 0, "threads": 0}.items():
         if name in options:
             require(name, options[name], least, whole=True)
+    for name in ("resume", "overwrite", "compile", "solvers", "progress"):
+        expect(name, options.get(name, False), bool)
+    expect("track", options.get("track", ()), tuple, list)
     start, data = begin(recipe, options.get("accumulate", 1), given)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 
@@ -106,6 +109,8 @@ def from_pretrained(where: str | Path, **named: str) -> Trained:
     the run is opened, for it may be a stranger's, unless this user had it trained, on this machine
     (`training/seal.py`).
     """
+    for name, given in named.items():
+        expect(name, given, str, os.PathLike)
     trained = attached(_load(folder_name("where", where), named))
     label = {"label"} if trained.recipe.data == IN_MEMORY and trained.recipe.conditional else set()
     if idle := named.keys() - trained.recipe.outside().keys() - label:

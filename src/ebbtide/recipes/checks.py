@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ..specs import expect, pick, require
 
-__all__ = ["RANGES", "checked"]
+__all__ = ["RANGES", "checked_fields"]
 
 # The ranges of numbers by field, as arguments of `require`.
 RANGES: dict[str, dict[str, float]] = {
@@ -37,7 +37,7 @@ RANGES: dict[str, dict[str, float]] = {
 }
 
 
-def checked(recipe: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_fields(recipe: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Values of fields of this class of recipes, as their types: numbers of NumPy become Python's, a path its name.
 
     InputError names the field whose value is of another type or out of its range.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from .. import formats
 from ..errors import InputError
 from ..specs import pick, words
-from .checks import checked
+from .checks import checked_fields
 
 __all__ = [
     "IN_MEMORY", "OBJECTIVES", "RECIPE_TYPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "is_file",
@@ -110,6 +110,11 @@ class Recipe:
         """True if the data was given in memory, and no file of that name is here."""
         return self.data == IN_MEMORY and not os.path.exists(self.data)
 
+    @property
+    def data_named(self) -> str:
+        """The data's name in a sentence; X, as in `fit`, for data in memory."""
+        return "X" if self.in_memory else self.data
+
     @staticmethod
     def built_in(data: str) -> bool:
         """True for data that needs no file of the user: it is part of the package, or drawn."""
@@ -154,7 +159,7 @@ class Recipe:
         return f"./{last}" if field in self.sources and self.built_in(last) else last
 
     def __post_init__(self) -> None:
-        for name, value in checked(type(self), vars(self)).items():
+        for name, value in checked_fields(type(self), vars(self)).items():
             object.__setattr__(self, name, value)
 
     def having(self: R, fields: Mapping[str, Any]) -> R:
@@ -177,7 +182,7 @@ class Recipe:
             raise InputError(f"A recipe for {row.kind} has no field {foreign[0]!r}.")
         if row is PointRecipe and is_file(str(given.get("data", row.data))):
             given = {"held_out": 0.0} | given  # older versions trained on every row of a file
-        return row(**checked(row, given))
+        return row(**checked_fields(row, given))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, printable
 from ..exact.tuned import TUNED
 from ..recipes import RECIPES, Recipe, cited
+from ..specs import expect
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = ["model_card"]
 
 def model_card(trained: "Trained", where: str, license: str = "") -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
+    expect("license", license, str)
     if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
         raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
     data = printable(trained.about or "its data")

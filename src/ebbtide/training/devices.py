@@ -40,7 +40,7 @@ def suited(precision: str, network: nn.Module) -> str:
 
 # What accelerate's launcher can ask for and we don't do as it means it: the value that leaves it out, and what to do.
 REFUSED = {
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "Use --accumulate instead."),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "Give accumulate={0} (--accumulate {0}) instead."),
     "ACCELERATE_USE_DEEPSPEED": ("false", "Several processes share a batch without it."),
     "ACCELERATE_USE_MEGATRON_LM": ("false", "Several processes share a batch without it."),
 }
@@ -52,14 +52,13 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers
 
-    if precision not in ("no", "bf16"):
-        raise InputError(f"precision must be no or bf16; got {precision!r}.")
+    pick(("no", "bf16"), precision, "precision")
     for name in track:
         if pick(("tensorboard", "wandb", "trackio"), name, "track") not in map(str, get_available_trackers()):
             raise InputError(f"track can't be {name}: it is not installed; try: pip install {name}")
     AcceleratorState._reset_state()  # else the first precision used in this process would hold for all its runs
     for name, (usual, instead) in REFUSED.items():
         if os.environ.get(name, usual) != usual:
-            raise InputError(f"{name} must be {usual}; got {os.environ[name]!r}. {instead}")
+            raise InputError(f"{name} must be {usual}; got {os.environ[name]!r}. {instead.format(os.environ[name])}")
     cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)

@@ -83,6 +83,7 @@ def train(
     share a screen.
     """
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
+    pick(("auto", "no", "bf16"), precision, "precision")
     require("keep", keep, 1, whole=True)
     recipe, folder = start.recipe, Path(out)
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
@@ -253,7 +254,8 @@ class _Run:
             known = parse_json(files[settings.FILE], where / settings.FILE)
             if not isinstance(known, dict) or not settings.same(known.get("data"), self.running["data"]):
                 raise InputError(
-                    f"{self.start.recipe.data} is not what it was when {where} was trained, so the run can't continue."
+                    f"{self.start.recipe.data_named} is not what it was when {where} was trained, so the run can't "
+                    "continue."
                 )
         if "training.safetensors" not in files:
             raise InputError(f"{where} has no training.safetensors, so it can be sampled but not resumed.")
@@ -360,12 +362,15 @@ def _same_run(stored: Trained, now: Trained, where: Path) -> None:
             elif not old[name]:
                 option = f"no-{option}"
             raise InputError(
-                f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give --{option}."
+                f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give "
+                f"{name}={old[name]!r} (--{option})."
             )
     if stored.observation is not None and now.observation is not None:
         stored.observation.robot(stored.columns).check(now.observation.robot(now.columns), now.recipe.data)
     if not same_data(stored, now):
-        raise InputError(f"{now.recipe.data} is not what it was when {where} was trained, so the run can't continue.")
+        raise InputError(
+            f"{now.recipe.data_named} is not what it was when {where} was trained, so the run can't continue."
+        )
 
 
 def same_data(stored: Trained, now: Trained | Prepared) -> bool:

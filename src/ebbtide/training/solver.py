@@ -78,7 +78,7 @@ def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
 def kept_solver(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
     """A solver for a run that has none stored: of the user's cache, or fitted now and kept there."""
     if not 1 <= count <= COUNTS[-1]:
-        more = f" For more: ebbtide tune RUN --evaluations {count}." if count else ""
+        more = f" For more, tune the run: ebbtide.tune (ebbtide tune RUN --evaluations {count})." if count else ""
         raise InputError(f"A run's own solver is fitted for 1 to {COUNTS[-1]} evaluations; got {count}.{more}")
     own = trained.fingerprint()
     name = f"solver-{cache.fingerprint(own, count, sorted(how.items()))[:32]}"

@@ -87,7 +87,7 @@ class Trained(Labelled):
         """Its properties, in a few words each."""
         recipe, parameters = self.recipe, sum(part.numel() for part in self.denoiser.parameters())
         summary = {
-            "data": recipe.shared().data,
+            "data": "in memory" if recipe.in_memory else recipe.shared().data,
             "shape": " × ".join(map(str, self.shape)),
             "path": recipe.path,
             "target": recipe.target,
@@ -215,6 +215,9 @@ class Trained(Labelled):
         """The denoiser that these options of `trajectory` walk on."""
         if not isinstance(interval, Sequence) or len(interval) != 2:
             raise InputError(f"interval must be two times, (low, high); got {interval!r}.")
+        low, high = interval
+        require("the interval's low", low, 0)
+        require("the interval's high", high, above=low, high=1)
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)

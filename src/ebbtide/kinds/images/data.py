@@ -40,7 +40,7 @@ def given(recipe: ImageRecipe, x: Any, y: Any) -> tuple[ImageRecipe, Prepared]:
 
 def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
     if recipe.conditional and train.labels is None:
-        raise InputError(f"{recipe.data} has no labels, which a conditional network needs; say where with label.")
+        raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; say where with label.")
     if recipe.value_range and not train.levels:
         raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data} holds none.")
     shape = tuple(train.x.shape[1:])

@@ -48,10 +48,10 @@ def given(recipe: PointRecipe, x: Any, y: Any) -> tuple[PointRecipe, Prepared]:
 
 def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
     if recipe.conditional and points.labels is None:
-        raise InputError(f"{recipe.data} has no labels, which a conditional network needs; name their column.")
+        raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; name their column.")
     fitted = Standardise.fit(points.x)
     transform = fitted if recipe.standardise else fitted.of_constants()
-    within_float32(transform, recipe.data, points.columns)
+    within_float32(transform, recipe.data_named, points.columns)
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
     x, *x1 = map(transform.apply, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
@@ -87,7 +87,7 @@ def _source(recipe: PointRecipe, points: Points) -> Tensor:
     x1 = load(recipe.source, recipe.points, recipe.seed + 1).x
     if x1.shape[1:] != points.x.shape[1:]:
         raise InputError(
-            f"source {recipe.source} has {x1.shape[1]} columns, but {recipe.data} has {points.x.shape[1]}."
+            f"source {recipe.source} has {x1.shape[1]} columns, but {recipe.data_named} has {points.x.shape[1]}."
         )
     return x1
 
