@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ITS_OWN", "Drawing", "Sample", "draw", "every_class", "output_file", "run"]
 
-
 ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind of data
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELD_TIMES", "WALK_POINTS", "kept", "shown", "study"]
 
-
 WALK_POINTS = 1500
 
 

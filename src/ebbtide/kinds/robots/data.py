@@ -31,7 +31,6 @@ __all__ = [
     "reading", "real", "robot_of", "same_recording", "windowed",
 ]  # fmt: skip
 
-
 FITS: dict[str, Callable[..., Transform]] = {
     "mean_std": Standardise.fit,
     "quantiles": Quantiles.fit,
