@@ -178,8 +178,14 @@ def test_images_have_one_three_or_four_channels():
 
 
 def test_a_card_of_data_in_memory_names_no_file():
-    card = ebbtide.fit(FEW, TABLE, **QUICK).export("me/table")["README.md"].decode()
-    assert "A generative model of data in memory" in card
+    trained = ebbtide.fit(FEW, TABLE, **QUICK)
+    assert repr(trained).startswith("Trained(data=in memory, shape=3, ")
+    assert "A generative model of data in memory" in trained.export("me/table")["README.md"].decode()
+
+
+def test_a_conditional_recipe_needs_labels_beside_data_in_memory():
+    with pytest.raises(InputError, match=r"^A conditional recipe needs labels: give y, a label for each example\.$"):
+        ebbtide.fit(replace(FEW, conditional=True), TABLE)
 
 
 def test_columns_may_be_numbered():
