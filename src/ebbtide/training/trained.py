@@ -26,7 +26,7 @@ from ..memory import room
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
-from ..specs import require
+from ..specs import expect, require, shaped
 from . import checkpoint, storage
 from .card import model_card
 from .labels import Labelled
@@ -181,7 +181,10 @@ class Trained(Labelled):
         if seen is not None:
             if self.observation is None:
                 raise InputError("This run was trained without observations, so it can't be given any.")
-            _one_each(seen, n)
+            expect("seen", seen, Mapping)
+            for name, part in seen.items():
+                expect(f"seen[{name!r}]", part, Tensor)
+                shaped(f"seen[{name!r}]", part, n, ...)
         choice = self.choice(sampler, grid, steps, **how)
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device)
@@ -392,12 +395,3 @@ def _numbers(ids: Any, n: int) -> Int[Tensor, " n"]:
     if numbers.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8) or numbers.shape != (n,):
         raise InputError(f"ids must be {n} whole numbers, one for each sample; got {repr(ids)[:60]}.")
     return numbers.long()
-
-
-def _one_each(seen: Any, n: int) -> None:
-    """InputError unless what was seen are tensors by name, each with a row for each of n samples."""
-    if not isinstance(seen, Mapping) or not all(isinstance(part, Tensor) and part.ndim for part in seen.values()):
-        raise InputError(f"seen must be a dict of tensors, a row for each sample; got {type(seen).__name__}.")
-    for name, part in seen.items():
-        if len(part) != n:
-            raise InputError(f"There must be one {name} for each of {n} samples; got {len(part)}.")

@@ -442,13 +442,15 @@ def test_an_objective_decides_all_that_goes_with_it(file):
     [np.zeros((3, 1, 5)), [1, 2, 3], {"state": np.zeros((3, 1, 5))}, {"state": 1.0}, {"state": torch.tensor(1.0)}],
 )
 def test_what_is_seen_are_tensors_by_name(run, seen):
-    with pytest.raises(InputError, match="seen must be a dict of tensors, a row for each sample; got"):
+    with pytest.raises(InputError, match=r"^seen must be a Mapping; got|^seen\['state'\] must be a tensor.*; got"):
         run[0].sample(3, seen=seen)
 
 
 def test_there_must_be_an_observation_for_every_sample(run):
     trained, _ = run
-    with pytest.raises(InputError, match="one state for each of 3 samples; got 2"):
+    with pytest.raises(
+        InputError, match=r"seen\['state'\] must be .* shape \(3, …\); got a tensor of shape \(2, 1, 5\)"
+    ):
         next(trained.trajectory(3, seen={"state": torch.zeros(2, 1, 5)}))
 
 
