@@ -27,8 +27,17 @@ if TYPE_CHECKING:
     from ...training.trained import Trained
 
 __all__ = [
-    "IMAGES", "PLAN", "all_classes", "draw_evaluation", "draw_run", "draw_samples", "evaluate", "finish", "pictures",
-    "snapshot_files", "write",
+    "IMAGES",
+    "PLAN",
+    "all_classes",
+    "draw_evaluation",
+    "draw_run",
+    "draw_samples",
+    "evaluate",
+    "figures",
+    "finish",
+    "snapshot_files",
+    "write",
 ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSES", "FILM", "STEPS", "WALK", "WEIGHTS", "draw_neighbours", "draw_run", "draw_samples", "draw_training",
-    "pictures",
+    "figures",
 ]  # fmt: skip
 
 WALK = 6  # images of a strip

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ...plots.study import Comparison
     from ...training.trained import Trained
 
-__all__ = ["PLAN", "POINTS", "all_classes", "draw_run", "draw_samples", "evaluate", "pictures", "write"]
+__all__ = ["PLAN", "POINTS", "all_classes", "draw_run", "draw_samples", "evaluate", "figures", "write"]
 
 
 def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:

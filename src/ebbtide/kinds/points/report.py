@@ -11,7 +11,7 @@ from ...plots.points import Panel
 from ...plots.report import Picture, in_words, losses, merit, still
 from ...plots.study import Comparison, Method
 
-__all__ = ["pictures", "sample_panels"]
+__all__ = ["figures", "sample_panels"]
 
 _SCALE_NOTE = (
     "Each panel has its own arrow scale, with the fastest tenth cut to its longest arrow; "
