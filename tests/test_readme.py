@@ -29,15 +29,15 @@ MEASURED = json.loads((ROOT / "docs/figures.json").read_text())
 FIGURES = MEASURED["figures"]
 
 
-def blocks(language):
-    """Commands of the front pages run with every test; other pages', a quarter of a minute each, with the slow ones."""
+# What a command is asked for beside the words typed, where they say nothing of it: a test takes less than a reader.
+LESS = {"train": {"--batch": 16, "--snapshots": 2, "--sample-steps": 2}, "tune": {"--reference": 50}}
+
+
+def blocks(language, documents=DOCUMENTS, *more, marks=()):
+    """The text of every block, each a case of a test, which is given `more` as well."""
     return [
-        pytest.param(
-            text,
-            id=f"{document.name}: {text.strip().splitlines()[0][:60]}",
-            marks=pytest.mark.slow if language == "bash" and document not in DAILY else (),
-        )
-        for document in DOCUMENTS
+        pytest.param(text, *more, id=f"{document.name}: {text.strip().splitlines()[0][:60]}", marks=marks)
+        for document in documents
         for text in re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.S | re.M)
     ]
 
@@ -56,15 +56,19 @@ def test_python(text):
 
 
 @pytest.mark.unchecked  # as a reader has it
-@pytest.mark.parametrize("text", blocks("bash"))
-def test_commands(text):
+@pytest.mark.parametrize(
+    ("text", "less"), [*blocks("bash", DAILY, LESS), *blocks("bash", DOCUMENTS, {}, marks=pytest.mark.slow)]
+)
+def test_commands(text, less):
+    """Those of the front pages run with every test; all of them, a quarter of a minute each, with the slow ones."""
     if "people.csv" in text:  # which the page makes first; the two may run in different processes
         (made,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/howto/points.md").read_text(), re.S | re.M)
         exec(compile(made, "points.md", "exec"), {})
     for line in text.strip().splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "ebbtide":
-            assert main(words[1:]) == 0, line
+            own = {option: count for option, count in less.get(words[1], {}).items() if option not in words}
+            assert main([*words[1:], *(str(part) for option in own.items() for part in option)]) == 0, line
 
 
 def test_the_cells_counted_are_those_of_the_tables():
