@@ -28,7 +28,7 @@ VARIANTS = {
     "class-ot": ("ot-flow", {"coupling": "class_ot", "conditional": True}),
     "bridge": ("bridge", {}),
     "two sets": ("bridge", {"source": "eight_gaussians", "data": "two_moons"}),
-    "images": ("flow-images", {"flip": True, "conditional": True, "network": "unet-tiny:width=16,dropout=0.2"}),
+    "images": ("flow-images", {"flip": True, "conditional": True, "network": "unet-tiny:width=8,dropout=0.2"}),
     "decay": ("flow", {"weight_decay": 0.1, "clip": 0.01, "stratified": False}),
 }
 

@@ -111,8 +111,9 @@ def test_snapshots_are_the_average_sampled_and_change_nothing(tmp_path, straight
     assert np.array_equal(last, x.numpy())
 
 
-def test_a_network_drops_out_in_training_and_not_in_snapshots(tmp_path, straight):
+def test_a_network_drops_out_in_training_and_not_in_snapshots(tmp_path, straight, monkeypatch):
     """What a snapshot leaves behind trains on as if there had been none; what it draws is what the run draws."""
+    monkeypatch.setitem(images.IMAGES.snapshot, "steps", 3)
     run(tiny("images"), tmp_path / "seen", snapshots=2)
     assert_same(tensors(tmp_path / "seen"), tensors(straight("images")))
     trained = from_pretrained(tmp_path / "seen")
@@ -383,6 +384,7 @@ def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
     """Resumed without a word it keeps every setting, and its weights are those of a run without the interruption."""
     how = {"on_nonfinite": "skip", "precision": "bf16", "checkpoints": 3, "keep": 1, "snapshots": 2, "accumulate": 3}
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    monkeypatch.setitem(images.IMAGES.snapshot, "steps", 3)
     run(tiny("images"), whole, **how)
     with pytest.raises(Interrupted):
         run_until(5, tiny("images"), folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM), **how)
