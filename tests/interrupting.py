@@ -1,5 +1,6 @@
 """A signal at every line of some code, one line after the other; and waiting for processes to end."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -12,12 +13,13 @@ from typing import Any
 from ebbtide.signals import handled, stop
 
 
-def at_every_line(codes: set[CodeType], act: Callable[[], Any], number: int = signal.SIGTERM) -> Iterator[Any]:
+def at_every_line(functions: set[Callable], act: Callable[[], Any], number: int = signal.SIGTERM) -> Iterator[Any]:
     """What `act` returned, or the Interrupted it raised, with the signal at the first line, the second, … up to the
-    last of `codes`.
+    last of `functions`: of what they are below their decorators.
 
     It falls only while the signal is handled; outside of what notes it, it is raised, as in every command.
     """
+    codes = {inspect.unwrap(function).__code__ for function in functions}
     place, reached = 0, True
     while reached:
         outcome, reached = _once(codes, act, number, place)

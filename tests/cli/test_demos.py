@@ -38,7 +38,7 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(tmp_path, monke
     monkeypatch.setattr(demonstrations, "collect", collect)
     said = set()
     for answer in at_every_line(
-        {demos.run.__code__, collect.__code__},
+        {demos.run, collect},
         lambda: demos.run(["aloha-transfer", "--episodes", "1", "--out", str(tmp_path / "a.npz"), "--overwrite"]),
     ):
         assert isinstance(answer, Interrupted)

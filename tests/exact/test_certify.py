@@ -42,8 +42,8 @@ def test_every_sampler_keeps_its_promises(spec):
 def test_every_sampler_keeps_its_promises_on_curved_paths_and_tables(spec, monkeypatch):
     """With fewer steps, budgets and samples than the slow tests have.
 
-    A quarter of the samples double the floor of distances: a variance 20 % off is detected with power 0.98, and one 5 %
-    off by the exact moments.
+    A quarter of the samples double the floor of distances: a variance 25 % off is detected (in 200 of 200 sets; 20 %
+    off in 173), and one 5 % off by the exact moments.
     """
     monkeypatch.setattr(certificates, "STEP_COUNTS", (160, 320))
     monkeypatch.setattr(certificates, "BUDGETS", (10, 100))

@@ -291,7 +291,7 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
     monkeypatch.setattr(comparing, "_study", work)
     monkeypatch.setattr(comparing, "_assemble", lambda *_: object.__new__(Comparison))
     said = []
-    for answer in at_every_line({compare.__code__, comparing.resumable.__wrapped__.__code__, work.__code__}, begin):
+    for answer in at_every_line({compare, comparing.resumable, work}, begin):
         assert isinstance(answer, Interrupted)
         own = any(out.glob("*/checkpoints/step-00000001")) or (before == "resumed" and old[0].exists())
         said.append(str(answer).removeprefix("Stopped by SIGTERM"))

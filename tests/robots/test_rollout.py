@@ -101,10 +101,10 @@ def test_ctrl_c_is_no_failure_of_an_episode():
 @pytest.mark.unchecked
 def test_a_signal_at_any_line_ends_everything():
     """Most fall where a simulator's errors are caught, which are an episode's alone."""
-    codes = {_Job.run.__code__, _Job._together.__code__, Point.step.__code__, Point.reset.__code__}
-    codes |= {_Lane.begin.__code__, _Lane.see.__code__, _Lane.act.__code__, _Lane.failing.__wrapped__.__code__}
+    functions = {_Job.run, _Job._together, Point.step, Point.reset}
+    functions |= {_Lane.begin, _Lane.see, _Lane.act, _Lane.failing}
     count = 0
-    for answer in at_every_line(codes, lambda: quiet(Point, Policy(Towards()), [1], lockstep=1, max_steps=1)):
+    for answer in at_every_line(functions, lambda: quiet(Point, Policy(Towards()), [1], lockstep=1, max_steps=1)):
         assert isinstance(answer, Interrupted), count
         count += 1
     assert count > 40

@@ -57,10 +57,10 @@ def test_a_signal_at_any_line_reaches_every_worker_and_is_raised(monkeypatch):
 
     context = SimpleNamespace(Pipe=pipe, Process=Worker)
     monkeypatch.setattr(processes.multiprocessing, "get_context", lambda name: context)
-    codes = {in_processes.__code__, processes._held_back.__wrapped__.__code__, processes._result.__code__,
-             Worker.start.__code__, Worker.join.__code__}  # fmt: skip
+    functions = {in_processes, processes._held_back, processes._result,
+                 Worker.start, Worker.join}  # fmt: skip
     count = 0
-    for answer in at_every_line(codes, lambda: in_processes(truediv, [(1, 1), (1, 1)])):
+    for answer in at_every_line(functions, lambda: in_processes(truediv, [(1, 1), (1, 1)])):
         assert isinstance(answer, Interrupted), count
         assert all(worker.joined for worker in begun), count
         count += 1
