@@ -285,7 +285,6 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
         compare(TINY, out, **options, command="ebbtide compare")
 
     monkeypatch.setattr(comparing, "rehearsed", lambda recipe: None)
-    monkeypatch.setattr(comparing, "room", lambda *_: None)  # which reads files each of the thousand times
     few = replace(KINDS["points"], real=lambda *_: (torch.zeros(PLAN.fewest, 2), None))
     monkeypatch.setitem(KINDS, "points", few)
     monkeypatch.setattr(comparing, "_study", work)
