@@ -290,7 +290,7 @@ def test_nothing_is_written_into_an_exported_folder(policy, ebbtide, quick, tmp_
         ("--ensemble -0.5", "--ensemble must be at least 0 and finite; got -0.5."),
         ("--ensemble nan", "--ensemble must be at least 0 and finite; got nan."),
         ("--delay -1", "--delay must be at least 0; got -1."),
-        ("--n-action-steps 40", "within the horizon of 16, must be at least 1 and at most 16; got 40"),
+        ("--n-action-steps 40", "n_action_steps + delay must be at least 1 and at most 16; got 40"),
         ("--ensemble 0.01 --n-action-steps 4", "n_action_steps=1"),
     ],
 )

@@ -92,7 +92,7 @@ def trailing(steps: int, path: Path, table: int = 0) -> GridTimes:
     """
     require("trailing: table", table, 0, whole=True)
     table = table or (len(path.log_alpha_bar) - 1 if isinstance(path, DDPM) else 1000)
-    require("steps of the trailing grid, one for each entry of its table,", steps, 1, table, whole=True)
+    require("steps of the trailing grid, each an entry of its table,", steps, 1, table, whole=True)
     passed = torch.arange(steps + 1, dtype=torch.float64) * table / steps
     return (table - passed).round() / table
 

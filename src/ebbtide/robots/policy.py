@@ -90,13 +90,7 @@ class Policy:
         require("seed", seed, whole=True)
         require("n_action_steps", self.n_action_steps, 1, whole=True)
         require("delay", delay, 0, self.n_action_steps, whole=True)
-        require(
-            f"n_action_steps + delay, within the horizon of {self.horizon},",
-            self.n_action_steps + delay,
-            1,
-            self.horizon,
-            whole=True,
-        )
+        require("n_action_steps + delay", self.n_action_steps + delay, 1, self.horizon, whole=True)
         if rows is not None:
             require("rows", rows, 1, whole=True)
         if ensemble is not None:
