@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,12 +38,42 @@ def uneven(tmp_path, counts=(5, 190, 0, 15)) -> str:
     return str(tmp_path / "uneven.npz")
 
 
-def test_a_name_goes_before_a_number(conditional):
-    """Classes called 1, 2, 3: "2" is the one of that name, 2 the one of that number."""
-    trained = replace(conditional, classes=("1", "2", "3"))
-    assert trained.labels("2", 1).tolist() == [1]
-    assert trained.labels(2, 1).tolist() == [2]
-    assert trained.labels("0", 1).tolist() == [0]
+def test_where_classes_are_called_by_whole_numbers_a_number_is_a_name(conditional):
+    """Labels 2, 7, 12: 2 and "2" are the class of that name, never the one of that index; a tensor's are indices."""
+    trained = replace(conditional, classes=("12", "2", "7"))
+    for label in (2, "2", np.int64(2), np.array(2), [2], (2,), ["2"], np.array([2])):
+        assert trained.labels(label, 3).tolist() == [1, 1, 1], label
+    for label in ([7, 12, 2], ["7", "12", "2"], np.array([7, 12, 2], np.uint8)):
+        assert trained.labels(label, 3).tolist() == [2, 0, 1], label
+    assert trained.labels(torch.tensor([2, 0, 1]), 3).tolist() == [2, 0, 1]
+    for label in (0, 1, "0", "1", [2, 1, 7], ["2", "0", "7"], True, 2.0, 10**30):
+        with pytest.raises(InputError, match="label must be one") as refused:
+            trained.labels(label, 3)
+        sentence(refused.value)
+        assert "'12'" in str(refused.value) or "12, 2, 7" in str(refused.value)
+
+
+def test_a_column_of_a_data_frame_holds_names(conditional):
+    pandas = pytest.importorskip("pandas")
+    trained = replace(conditional, classes=("12", "2", "7"))
+    for column in ([7, 12, 2], ["7", "12", "2"]):
+        assert trained.labels(pandas.Series(column), 3).tolist() == [2, 0, 1], column
+
+
+def test_names_go_one_by_one_to_samples_and_elsewhere_a_number_is_an_index(conditional):
+    trained = replace(conditional, classes=("a", "b", "c"))
+    for label in (
+        ["b", "c", "a"],
+        np.array(["b", "c", "a"]),
+        [1, 2, 0],
+        np.array([1, 2, 0]),
+    ):
+        assert trained.labels(label, 3).tolist() == [1, 2, 0], label
+    assert trained.labels("1", 1).tolist() == trained.labels(1, 1).tolist() == [1]
+    with pytest.raises(InputError, match="label must be one of a, b, c; got 'd'"):
+        trained.labels(["a", "b", "d"], 3)
+    one, other = (trained.labels(label, 2) for label in (["c"], "c"))
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..core.randomness import Draws, key
 from ..errors import InputError
 from ..recipes import Recipe
-from ..specs import pick
+from ..specs import listed, pick
 
 __all__ = ["Labelled"]
 
@@ -28,6 +29,8 @@ class Labelled:
 
         Without one it is the null label, or, where training hid no labels, one drawn as often as it occurs in the data,
         by `draws` (of samples 0, 1, … and seed 0, unless given). InputError for a class that was never learned.
+        A tensor holds the classes' indices, as `in_turn` and `in_proportion` return them. Text is a name. So is any
+        other integer where classes are called by whole numbers; elsewhere it is an index.
         """
         count = len(self.classes)
         if not self.recipe.conditional:
@@ -38,20 +41,42 @@ class Labelled:
             return torch.full((n,), count) if self.recipe.learns_null else self._drawn(draws or Draws.first(n, 0))
         if not self.recipe.learns_labels:
             raise InputError("This run learned no labels (label_dropout hid them all), so it can't be asked for one.")
-        if isinstance(label, str):  # a name first: classes may be called 1, 2, 3
-            number = re.fullmatch("[0-9]{1,9}", label) and label not in self.classes
-            label = int(label) if number else self.classes.index(pick(self.classes, label, "label"))
-        try:
-            labels = torch.as_tensor(label).reshape(-1)
-        except (TypeError, ValueError, RuntimeError):
-            labels = torch.empty(0)
-        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-        if not integers or len(labels) not in (1, n) or bool(((labels < 0) | (labels >= count)).any()):
-            raise InputError(f"label must be one or {n} of the classes 0 to {count - 1}; got {label!r}.")
+        labels = self._indices(label)
+        if len(labels) not in (1, n) or bool(((labels < 0) | (labels >= count)).any()):
+            raise InputError(f"label must be one or {n} of the classes {self._choices}; got {_short(label)}.")
         if len(never := labels[torch.isin(labels.cpu(), self.learned, invert=True)]):
             name = self.classes[int(never[0])]
             raise InputError(f"label {name!r} can't be asked for: training had no example of it.")
         return labels.long().expand(n)
+
+    def _indices(self, label: Any) -> Int[Tensor, " m"]:
+        """The classes' indices from `labels`' argument; -1 for a number out of their range."""
+        if isinstance(label, Tensor):
+            if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+                raise InputError(f"label must be one of the classes {self._choices}; got a tensor of {label.dtype}.")
+            return label.reshape(-1)
+        try:
+            given = np.asarray(label).reshape(-1).tolist()
+        except (TypeError, ValueError, RuntimeError):
+            given = [label]
+        named = {name: k for k, name in enumerate(self.classes)}
+        numbered = {int(name): k for name, k in named.items() if re.fullmatch("-?[0-9]{1,18}", name)}
+        indices = numbered or {k: k for k in named.values()}
+        found = []
+        for one in given:
+            if isinstance(one, str) and (one in named or not re.fullmatch("[0-9]{1,9}", one) or numbered):
+                found.append(named[pick(named, one, "label")])
+            elif isinstance(one, str | int) and not isinstance(one, bool):
+                found.append(indices.get(int(one), -1))
+            else:
+                raise InputError(f"label must be one of the classes {self._choices}; got {_short(label)}.")
+        return torch.tensor(found, dtype=torch.int64)
+
+    @property
+    def _choices(self) -> str:
+        """The classes, by their names where these are whole numbers, else by index."""
+        numbers = any(re.fullmatch("-?[0-9]{1,18}", name) for name in self.classes)
+        return listed(self.classes) if numbers else f"0 to {len(self.classes) - 1}, or their names"
 
     @property
     def learned(self) -> Int[Tensor, " c"]:
@@ -93,3 +118,7 @@ class Labelled:
         z = Draws(key(draws.seed, "label"), draws.ids)(0, torch.empty(len(draws.ids), 1, dtype=torch.float64))
         up_to = self.shares().cumsum(0)
         return torch.searchsorted(up_to / up_to[-1], torch.special.ndtr(z[:, 0]).cpu(), right=True)
+
+
+def _short(label: Any) -> str:
+    return " ".join(repr(label).split())[:60]

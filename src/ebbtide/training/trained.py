@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -38,7 +39,7 @@ CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
 SEEN = 2**22  # and numbers that a policy sees for them
 _AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
-Label = str | int | Sequence[int] | Tensor | None
+Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
 
 
 class Choice(NamedTuple):
@@ -138,7 +139,8 @@ class Trained(Labelled):
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
         first: number of the first sample, to draw a set in pieces.
-        label: one class (name or number) for all samples, or one number each; none draws from all classes together.
+        label: one class for all samples, or one each; none draws from all classes together. A class is its name, also
+        as an integer where names are whole numbers; or its index: in a tensor always, else where no name is a number.
         steps: a number, or "auto:10" for the run's own solver of 10 evaluations, fitted now if it has none ("auto": the
         one found last, else of 20 evaluations). Without these three, see `choice`.
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
