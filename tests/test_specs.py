@@ -296,6 +296,18 @@ def test_a_user_s_own_function_is_loaded_by_name_where_it_is_typed(tmp_path, mon
     assert isinstance(mine, Own)
     assert (mine(4), mine(4, by=3), str(mine)) == (8, 12, "of_my_own:double")
     assert pickle.loads(pickle.dumps(mine)) == mine
+    (tmp_path / "of_my_later.py").write_text(
+        "from __future__ import annotations\n\ndef half(x, *, by: float = 2, name: str = ''):\n    return x / by\n"
+    )
+    half = typed({"heun": 1}, "of_my_later:half:by=4")
+    assert (half(4), half(4, by=1), half.given, pickle.loads(pickle.dumps(half))(8)) == (1, 4, {"by": 4.0}, 2)
+    for spec, why in {
+        "of_my_later:half:to=3": "function 'of_my_later:half' has no option 'to'; it takes by, name.",
+        "of_my_later:half:by=x": "function 'of_my_later:half': by must be float; got 'x'.",
+        "of_my_own:double:by=2": "function 'of_my_own:double' has no option 'by'; it takes none.",  # without a type
+        "of_my_later:half:by": "In 'of_my_later:half:by', 'by' is not an option; write name:key=value,key=value.",
+    }.items():
+        assert refusal(typed, {"heun": 1}, spec) == why
     for spec in ("heun", "heun:clock", "heun:clock=flow", "eulr", "eulr:clock=flow", ""):
         assert typed({"heun": 1}, spec) == spec
     for name, why in {

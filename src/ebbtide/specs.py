@@ -78,37 +78,51 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> funct
             "Python by adding a row of that name to its table."
         )
     row = table[pick(table, name, what)]
-    allowed = options(row)
+    if not callable(row):
+        raise InputError(f"{what} {name!r}: the row of its table must be a function or a class; got {_shown(row)}.")
+    given = _checked(f"{what} {name!r}", row, given)
+    return functools.partial(row, **given)
+
+
+def _checked(row_name: str, row: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options given to a row; InputError for those that it doesn't have, or of another type."""
+    allowed, checked = options(row), dict(given)
     for key, value in given.items():
         if key not in allowed:
             takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-            raise InputError(f"{what} {name!r} has no option {key!r}; {takes}.")
+            raise InputError(f"{row_name} has no option {key!r}; {takes}.")
         kind = allowed[key].annotation
         if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
-            raise InputError(f"{what} {name!r}: {key} must be {kind.__name__}; got {value!r}.")
-        if kind in (int, float) and LARGEST < abs(given[key]) < math.inf:
-            raise InputError(f"{what} {name!r}: {key} must be at most {LARGEST:g} in size; got {repr(value)[:40]}.")
+            raise InputError(f"{row_name}: {key} must be {kind.__name__}; got {value!r}.")
+        if kind in (int, float) and LARGEST < abs(value) < math.inf:
+            raise InputError(f"{row_name}: {key} must be at most {LARGEST:g} in size; got {repr(value)[:40]}.")
         if kind is float:
-            given[key] = float(given[key])
-    return functools.partial(row, **given)
+            checked[key] = float(value)
+    return checked
 
 
 @dataclass(frozen=True)
 class Own:
-    """A user's function, by its `module:function`; to other processes it travels as that name."""
+    """A user's function, by its spec `module:function:key=value`; to other processes it travels as that text."""
 
     name: str
 
     def __post_init__(self) -> None:
-        self.function  # noqa: B018 - it is loaded here, so that what is wrong is said at once
+        self.given  # noqa: B018 - it is loaded here, so that what is wrong is said at once
 
     @property
     def function(self) -> Callable[..., Any]:
         """The function itself; its module is also looked for in the working directory."""
-        return _loaded(self.name, os.getcwd())
+        return _loaded(words(self.name)[0], os.getcwd())
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that the spec sets."""
+        name, given = parse(self.name)
+        return _checked(f"function {name!r}", self.function, given)
 
     def __call__(self, *given: Any, **options: Any) -> Any:
-        return self.function(*given, **options)
+        return self.function(*given, **self.given | options)
 
     def __str__(self) -> str:
         return self.name
@@ -119,8 +133,9 @@ def typed(table: Iterable[str], spec: str) -> str | Own:
 
     It runs that module: never for what a recipe, config or checkpoint holds.
     """
-    name, colon, rest = spec.partition(":")
-    return Own(spec.strip()) if colon and "=" not in rest and name.strip() not in table else spec
+    module, colon, rest = spec.partition(":")
+    theirs = colon and module.strip() not in table and "=" not in rest.partition(":")[0]
+    return Own(spec.strip()) if theirs else spec
 
 
 def add_row(table: MutableMapping[str, Any], spec: str, row: Callable[[Any], Any] = lambda function: function) -> None:
@@ -157,13 +172,16 @@ def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     Where a row has keyword-only parameters, those alone; what comes before them is the caller's. A row that holds its
     function, with facts beside it, has that function's options.
     """
-    parameters = inspect.signature(getattr(row, "function", row)).parameters
+    try:
+        parameters = inspect.signature(getattr(row, "function", row)).parameters
+    except (TypeError, ValueError):  # as of some built-in types
+        return {}
     alone = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     return {
-        name: parameter
+        name: parameter.replace(annotation=kind)
         for name, parameter in parameters.items()
         if parameter.default is not parameter.empty
-        and parameter.annotation in _KINDS
+        and (kind := _NAMED.get(parameter.annotation, parameter.annotation)) in _KINDS
         and (parameter.kind is parameter.KEYWORD_ONLY or not alone)
     }
 
@@ -228,6 +246,7 @@ def shaped(what: str, value: Any, *sides: Any) -> None:
 
 
 _KINDS: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
+_NAMED: dict[Any, type] = {kind.__name__: kind for kind in _KINDS}  # as `from __future__ import annotations` has them
 _TYPES = {
     "str": "a text", "bool": "True or False", "Callable": "a function", "Tensor": "a tensor", "ndarray": "an array",
     "Module": "a torch module", "DenoiserLike": "a denoiser", "list": "a list", "tuple": "a tuple", "dict": "a dict",

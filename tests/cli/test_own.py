@@ -23,8 +23,14 @@ from ebbtide.samplers.ddim import ddim
 def walk(walk):
     yield from ddim(walk)
 
+def opt(walk, *, eta: float = 0.0):
+    yield from ddim(walk, eta=eta)
+
 def spread(samples, real):
     return float(samples.float().std() / real.float().std())
+
+def scaled(samples, real, *, by: float = 1.0):
+    return by * spread(samples, real)
 
 def words(samples, real):
     return "far"
@@ -120,6 +126,28 @@ def test_a_sampler_of_one_s_own_draws_what_the_row_it_is_does(flow, ebbtide):
     code, out, err = ebbtide("evaluate", flow, "--n", 40, "--sampler", "own_of_mine:walk", "--steps", 2, "--json")
     assert code == 0, err
     assert json.loads(out)[0]["how"]["sampler"] == "own_of_mine:walk"
+
+
+def test_options_of_a_function_of_one_s_own_are_those_of_a_row(flow, ebbtide):
+    for name in ("ddim:eta=0.3", "own_of_mine:opt:eta=0.3", "own_of_mine:opt"):
+        out = f"{name.replace(':', '_')}.npy"
+        words = ("--n", 5, "--sampler", name, "--steps", 4, "--no-picture", "--out", out)
+        code, _, err = ebbtide("sample", flow, *words)
+        assert code == 0, err
+    files = [
+        Path(f"{name}.npy").read_bytes() for name in ("ddim_eta=0.3", "own_of_mine_opt_eta=0.3", "own_of_mine_opt")
+    ]
+    assert files[0] == files[1] != files[2]
+    code, out, err = ebbtide(
+        "evaluate", flow, "--n", 40, "--steps", 1, "--metric", "own_of_mine:scaled:by=100", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)[-1]["floor"] > 50
+    no = "ebbtide: function 'own_of_mine:opt' has no option 'a'; it takes eta.\n"
+    for words in (("sample", flow, "--sampler"), ("evaluate", flow, "--sampler"), ("certify",)):
+        assert ebbtide(*words, "own_of_mine:opt:a=0.3")[::2] == (2, no)
+    code, out, err = ebbtide("certify", "own_of_mine:opt:eta=0.0", "--order", "1", "--path", "linear")
+    assert code == 0, err
 
 
 def test_a_metric_of_one_s_own_stands_beside_its_floor(flow, ebbtide):
