@@ -94,10 +94,10 @@ def _checked(row_name: str, row: Callable[..., Any], given: dict[str, Any]) -> d
         kind = allowed[key].annotation
         if not isinstance(value, _KINDS[kind]) or (kind is not bool and isinstance(value, bool)):
             raise InputError(f"{row_name}: {key} must be {kind.__name__}; got {value!r}.")
-        if kind in (int, float) and LARGEST < abs(value) < math.inf:
+        if kind in (int, float) and LARGEST < abs(given[key]) < math.inf:
             raise InputError(f"{row_name}: {key} must be at most {LARGEST:g} in size; got {repr(value)[:40]}.")
         if kind is float:
-            checked[key] = float(value)
+            checked[key] = float(given[key])
     return checked
 
 

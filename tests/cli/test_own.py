@@ -232,6 +232,7 @@ def test_a_run_of_rows_of_one_s_own(ebbtide, tmp_path):
         forget()
         code, _, err = ebbtide(*words)
         assert code == 0, (words[0], err)
+    contradicted(ebbtide, built, every)
     forget()
     (tmp_path / "own_of_mine.py").write_text("open('ran', 'w')\n" + MINE)
     __import__("sys").modules.pop("own_of_mine")
@@ -249,6 +250,28 @@ def test_a_run_of_rows_of_one_s_own(ebbtide, tmp_path):
         module = __import__("own_of_mine")
         table[":".join(ROWS[field].split(":")[:2])] = row(getattr(module, ROWS[field].split(":")[1]))
     assert from_pretrained("mine").sample(3).shape == (3, 2)
+
+
+def contradicted(ebbtide, built, every):
+    """Options that the run wasn't trained with are refused; those that it was, or that are left out, are its own."""
+    for field, spec in {"network": "Plain:width=8", "path": "Bent:bend=0.0"}.items():
+        words = [word for word in built if word not in (f"--{field}", ":".join(ROWS[field].split(":")[:2]))]
+        named = f"own_of_mine:{spec}"
+        for command in ("sample", "evaluate", "plot", "likelihood", "resume"):
+            its = [*words, *every[6:]] if command == "resume" else words
+            code, _, err = ebbtide(command, "mine", *its, f"--{field}", named)
+            assert (code, err) == (
+                2, f"ebbtide: {named} is not the {field} that mine was trained with, which is {ROWS[field]}.\n"
+            ), command  # fmt: skip
+        assert ebbtide("sample", "mine", "--n", 3, "--no-picture", *words, f"--{field}", ROWS[field])[0] == 0
+        code, _, err = ebbtide("sample", "mine", *words, f"--{field}", named.partition("=")[0] + "s=1")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "has no option" in err
+    late = [word for word in every if word not in ("--weight", "own_of_mine:late")]
+    code, _, err = ebbtide("resume", "mine", *late, "--weight", "own_of_mine:late:power=2")
+    assert (code, "is not the weight that mine was trained with, which is own_of_mine:late." in err) == (2, True)
+    code, _, err = ebbtide("resume", "mine", *every, "--weight", "own_of_mine:late:power=1")  # by default
+    assert code == 0, err
 
 
 def test_a_likelihood_on_a_path_of_one_s_own(ebbtide):

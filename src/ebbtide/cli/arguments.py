@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from ..errors import InputError, printable
-from ..specs import require, words
+from ..specs import require
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..recipes import Recipe
     from ..training.trained import Trained
 
 __all__ = [
-    "MOST", "Flag", "Named", "Rows", "Weights", "given", "hint", "number_or_auto", "opened", "parse", "said", "tell",
-    "threads", "within",
+    "MOST", "Flag", "Named", "Rows", "Weights", "given", "hint", "number_or_auto", "opened", "parse", "rows_of_run",
+    "said", "tell", "threads", "within",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -100,10 +101,17 @@ def opened(run: str | Path, **named: str) -> "Trained":
     rows = {one.name: named.pop(one.name) for one in fields(Rows) if one.name in named}
     add_own(rows)
     trained = from_pretrained(run, **{field: name for field, name in named.items() if name})
-    for field, name in rows.items():
-        if name and words(name)[0] != words(its := getattr(trained.recipe, field))[0]:
-            raise InputError(f"{name} is not the {field} that {run} was trained with, which is {its}.")
+    rows_of_run(run, trained.recipe, rows)
     return on_its_data(trained, data, run) if (data := named.get("data")) else trained
+
+
+def rows_of_run(run: str | Path, recipe: "Recipe", rows: Mapping[str, str]) -> None:
+    """Refuse rows, by field of the recipe, that aren't those the run was trained with; "" is no row."""
+    from ..training.build import contradicts
+
+    for field, name in rows.items():
+        if name and contradicts(field, name, its := getattr(recipe, field)):
+            raise InputError(f"{name} is not the {field} that {run} was trained with, which is {its}.")
 
 
 def tell(*what: object, file: Any = None) -> None:

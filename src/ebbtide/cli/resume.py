@@ -9,7 +9,7 @@ import tyro
 
 from ..errors import InputError
 from ..recipes import Recipe
-from .arguments import Rows, hint, parse
+from .arguments import Rows, hint, parse, rows_of_run
 from .train import Running, train
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(args.run))))
     add_own(vars(args.rows))
     recipe = recipe_of(args.run)
+    rows_of_run(args.run, recipe, vars(args.rows))
     train(recipe, args.run, args.running, resume=True, given=_given(recipe, args))
 
 

@@ -20,9 +20,9 @@ from ..networks import NETWORKS
 from ..networks.outline import Outline
 from ..recipes import Recipe
 from ..samplers import SAMPLERS
-from ..specs import add_row, bind
+from ..specs import add_row, bind, options, words
 
-__all__ = ["ALPHA_MIN", "TABLES", "add_own", "build_denoiser", "build_network"]
+__all__ = ["ALPHA_MIN", "TABLES", "add_own", "build_denoiser", "build_network", "contradicts"]
 
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 
@@ -45,6 +45,19 @@ def add_own(named: Mapping[str, str]) -> None:
     for field, (table, row) in TABLES.items():
         if name := named.get(field):
             add_row(table, name, row)
+
+
+def contradicts(field: str, named: str, its: str) -> bool:
+    """True if a spec that the user named for a field of TABLES isn't that of a run, or sets another option than it.
+
+    Options that the user leaves out are the run's. InputError for one that the row doesn't have.
+    """
+    if words(named)[0] != words(its)[0]:
+        return True
+    table, _ = TABLES[field]
+    said, own = bind(table, named, field), bind(table, its, field)
+    every = {key: option.default for key, option in options(own.func).items()} | own.keywords
+    return any(every[key] != value for key, value in said.keywords.items())
 
 
 def build_denoiser(
