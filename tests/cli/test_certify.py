@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+from ebbtide.samplers import SAMPLERS
+from ebbtide.samplers.ddim import ddim
+
 MINE = """
 from ebbtide.errors import InputError
 from ebbtide.samplers.ddim import ddim
@@ -32,6 +35,19 @@ def breaks(walk):
 
 def refuses(walk):
     raise InputError("refuses: not today.")
+    yield walk.x
+
+
+def returns(walk):
+    return walk.x
+
+
+def nothing(walk):
+    for _ in walk.steps:
+        yield None
+
+
+def short(walk):
     yield walk.x
 
 
@@ -124,6 +140,35 @@ def test_a_function_that_breaks_is_not_certified(ebbtide, own):
     code, out, _ = ebbtide("certify", own("breaks"), "--path", "linear")
     assert code == 5
     assert re.search(r"FAILED: runs \(RuntimeError: ", out)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("returns", "the sampler's result must be an Iterator; got "),
+        ("nothing", "A sampler must yield x after every step, of shape (2, 2); samplers_of_mine:nothing doesn't."),
+        ("short", "A sampler must yield x after every step, of shape (2, 2); samplers_of_mine:short doesn't."),
+    ],
+)
+@pytest.mark.parametrize("given", [(), ("--order", "1"), ("--stochastic",)], ids=["plain", "order", "stochastic"])
+def test_what_is_no_sampler_is_refused_as_in_sampling(ebbtide, own, name, sentence, given):
+    code, _, err = ebbtide("certify", own(name), *given, "--path", "linear")
+    (line,) = [line for line in err.splitlines() if line.startswith("ebbtide: ")]
+    assert (code, line.startswith(f"ebbtide: There is nothing to certify in {own(name)}, which refuses: ")) == (2, True)
+    assert sentence in line
+
+
+def test_a_function_in_the_table_is_certified_with_the_order_that_is_declared(ebbtide, own, monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "x", lambda walk: ddim(walk))
+    code, out, _ = ebbtide("certify", "x", "--order", "1", "--path", "linear")
+    assert (code, row(out, "x")[3:]) == (0, (4, 4))
+    assert out.splitlines()[-1] == "1 certificate, 4 checks: all kept."
+    assert ebbtide("certify", "x", "--order", "2", "--path", "linear")[0] == 5
+    code, out, _ = ebbtide("certify", "x", "--path", "linear", "--verbose")
+    assert code == 0
+    assert len(re.findall(r"does not apply: order, (even|uneven) grid \(no order was declared\)", out)) == 2
+    assert out.splitlines()[-1] == "1 certificate, 2 checks: all kept."  # those in its row
+    assert row(out, "x")[3:] == (2, 2)
 
 
 def test_a_function_that_does_nothing_is_not_certified(ebbtide, own):

@@ -87,18 +87,20 @@ def run(argv: Sequence[str]) -> None:
         if refusals and all(check.passed is None for check in checks):
             raise InputError(f"There is nothing to certify in {spec}, which refuses: {refusals[0]}")
     pairs = len(wanted) * len(paths)
-    print(f"{pairs} certificate{'s'[: pairs > 1]}, {sum(map(len, results.values()))} checks: all kept.")
+    judged = sum(check.passed is not None for checks in results.values() for check in checks)
+    print(f"{pairs} certificate{'s'[: pairs > 1]}, {judged} checks: all kept.")
 
 
 def _named(spec: str, args: Certify) -> tuple["Stepper | str", "Facts | None"]:
-    """A row of SAMPLERS, or a function of the user's own with what it declares."""
-    from ..samplers import SAMPLERS, Facts
+    """A row of SAMPLERS, or a function of the user's own, there or outside, with what it declares."""
+    from ..samplers import SAMPLERS, Facts, Sampler
     from ..specs import Own, bind, typed
 
-    if isinstance(own := typed(SAMPLERS, spec), Own):
-        return own, Facts(args.order or int(getattr(own.function, "order", 0)), noise=args.stochastic)
-    bind(SAMPLERS, spec, "sampler")
-    return spec, None
+    own = typed(SAMPLERS, spec)
+    function = own.function if isinstance(own, Own) else bind(SAMPLERS, own, "sampler").func
+    if isinstance(function, Sampler):
+        return spec, None
+    return own, Facts(args.order or int(getattr(function, "order", 0)), noise=args.stochastic)
 
 
 _HEAD = (

@@ -27,7 +27,7 @@ from ..core.randomness import Draws, generator
 from ..core.times import grid_times
 from ..errors import EbbtideError, InputError
 from ..metrics import sliced_w2
-from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, walk
+from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, trajectory, walk
 from ..specs import bind, pick
 from .fit import fit_solver
 from .oracle import Gaussian, Mixture, gaussian, mixture
@@ -35,31 +35,10 @@ from .plans import FitPlan
 from .tune import rms, steps_within
 
 __all__ = [
-    "BUDGETS",
-    "EQUIVALENTS",
-    "GRID",
-    "ROUNDING",
-    "SAMPLES",
-    "SPECS",
-    "STEP_COUNTS",
-    "TOLERANCE",
-    "Check",
-    "Impulses",
-    "certify",
-    "checks_to_json",
-    "convergence",
-    "distances",
-    "end_points",
-    "equivalents",
-    "exact_moments",
-    "fitted",
-    "interior",
-    "modes",
-    "moments",
-    "smooth",
-    "starts",
-    "walked",
-]
+    "BUDGETS", "EQUIVALENTS", "GRID", "ROUNDING", "SAMPLES", "SPECS", "STEP_COUNTS", "TOLERANCE", "Check", "Impulses",
+    "certify", "checks_to_json", "convergence", "distances", "end_points", "equivalents", "exact_moments", "fitted",
+    "interior", "modes", "moments", "smooth", "starts", "walked",
+]  # fmt: skip
 
 BUDGETS = (5, 10, 20, 50, 100)
 STEP_COUNTS = (40, 80, 160, 320)  # for orders; the last two count
@@ -204,7 +183,8 @@ def convergence(sampler: str | Stepper, path: Path, name: str, promised: Facts) 
     for kind in ("even", "uneven"):
         label = f"order, {kind} grid"
         if promised.order <= 0:
-            yield Check(name, label, math.nan, "-", None, "its error follows a tolerance, not the grid")
+            why = "its error follows a tolerance, not the grid" if _is_row(sampler) else "no order was declared"
+            yield Check(name, label, math.nan, "-", None, why)
         elif promised.smooth and isinstance(path, DDPM):
             yield Check(name, label, math.nan, f"{promised.order:g}", None, "a β table is not smooth in t")
         else:
@@ -367,11 +347,13 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
     if not isinstance(what, str) and not callable(what):
         raise InputError(f"A sampler must be a spec or a function of a Walk; got {type(what).__name__}.")
     sampler = bind(SAMPLERS, what, "sampler") if isinstance(what, str) else what
-    row = isinstance(getattr(sampler, "func", None), Sampler)  # a plain function in SAMPLERS declares nothing
+    row = _is_row(sampler)
     own = promised or (facts(what) if row and isinstance(what, str) else Facts(0))
     for name in paths:
         path = PATHS[pick(PATHS, name, "path")]()
         try:
+            if not row:  # what it yields is checked as in sampling
+                *_, _ = trajectory(modes(path), (2,), draws=Draws.first(2, 0), steps=3, sampler=what, grid=GRID)
             if own.noise:
                 yield from moments(sampler, path, name, own)
                 yield from distances(sampler, path, name)
@@ -388,6 +370,11 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
             if row:
                 raise
             yield Check(name, "runs", math.nan, "no error", False, f"{type(error).__name__}: {error}")
+
+
+def _is_row(sampler: object) -> bool:
+    """True for a `Sampler`, bound or not; a plain function, also one in SAMPLERS, declares nothing."""
+    return isinstance(getattr(sampler, "func", sampler), Sampler)
 
 
 def checks_to_json(results: dict[str, list[Check]]) -> str:
