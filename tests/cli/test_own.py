@@ -26,6 +26,12 @@ def walk(walk):
 def opt(walk, *, eta: float = 0.0):
     yield from ddim(walk, eta=eta)
 
+def lost(walk, *, every: bool = True):
+    for _ in walk.steps:
+        x = walk.x.clone()
+        x[: None if every else 1] = float("nan")
+        yield x
+
 def spread(samples, real):
     return float(samples.float().std() / real.float().std())
 
@@ -126,6 +132,19 @@ def test_a_sampler_of_one_s_own_draws_what_the_row_it_is_does(flow, ebbtide):
     code, out, err = ebbtide("evaluate", flow, "--n", 40, "--sampler", "own_of_mine:walk", "--steps", 2, "--json")
     assert code == 0, err
     assert json.loads(out)[0]["how"]["sampler"] == "own_of_mine:walk"
+
+
+def test_samples_of_which_none_is_finite_are_refused_before_they_are_written(flow, ebbtide, tmp_path):
+    for command in (("sample", flow, "--out", "z.csv"), ("sample", flow, "--no-picture", "--out", "z.csv")):
+        code, out, err = ebbtide(*command, "--n", 5, "--sampler", "own_of_mine:lost")
+        assert (code, out) == (2, "")
+        assert err.splitlines()[-1] == (
+            "ebbtide: No sample of own_of_mine:lost is finite; try more steps, another grid or another sampler."
+        )
+        assert not list(tmp_path.glob("z.*"))
+    code, _, err = ebbtide("sample", flow, "--n", 5, "--sampler", "own_of_mine:lost:every=false", "--out", "z.csv")
+    assert code == 0
+    assert "some samples are not finite" in err
 
 
 def test_options_of_a_function_of_one_s_own_are_those_of_a_row(flow, ebbtide):

@@ -147,7 +147,10 @@ def draw(
             n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
             **how.steered, **options,
         )  # fmt: skip
-    if not bool(x.isfinite().all()):
+    fine = x.flatten(1).isfinite().all(1)
+    if len(x) and not bool(fine.any()):
+        raise InputError(f"No sample of {chosen.sampler} is finite; try more steps, another grid or another sampler.")
+    if not bool(fine.all()):
         print("ebbtide: some samples are not finite; try more steps or another grid.", file=sys.stderr)
     return x, labels
 
