@@ -14,15 +14,16 @@ import numbers
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import InputError
 
 __all__ = [
-    "LARGEST", "Own", "add_row", "bind", "expect", "listed", "options", "parse", "pick", "require", "shaped", "typed",
-    "words",
+    "LARGEST", "Own", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick", "require", "shaped",
+    "typed", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -216,6 +217,21 @@ def require(
         limits.append("finite")
     kind = "" if right else "a whole number, " if whole else "a number, "
     raise InputError(f"{what} must be {kind}{' and '.join(limits)}".rstrip() + f"; got {_shown(value)}.")
+
+
+@contextmanager
+def calling(what: str, spec: str, must: str) -> Iterator[None]:
+    """Make one InputError sentence of whatever a row, which may be a user's own function, ends in.
+
+    what: the field. must: the rest of the sentence "path 'mine:Bent' must …".
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{what} {spec!r} must {must}; got {type(error).__name__}: {reason.rstrip('.')}.") from error
 
 
 def expect(what: str, value: Any, *kinds: Any) -> None:

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from ebbtide import memory
+from ebbtide.core.paths import Linear, Path
 from ebbtide.errors import InputError
 from ebbtide.kinds.runs import rehearsed
 from ebbtide.recipes import RECIPES, PointRecipe
+from ebbtide.samplers.ddim import ddim
+from ebbtide.training.build import TABLES
+
+
+class Unfinished(Path):
+    """A path without scales."""
 
 
 @pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().kind != "robots"])
@@ -47,3 +54,36 @@ def test_a_rehearsal_leaves_no_trace():
     assert (torch.get_rng_state() == before).all()
     for a, b in zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True):
         assert (a == b).all()
+
+
+class Bad(torch.nn.Module):
+    """A network with one fault."""
+
+    def __init__(self, dim, *, fault: str = ""):
+        super().__init__()
+        self.fault, self.out = fault, torch.nn.Linear(dim + 1, dim + (fault == "wide"))
+
+    def forward(self, x, t):
+        t = t[:, None] if self.fault == "one" else t[:, None].expand(len(x), 1)
+        y = self.out(torch.cat([x, t], 1))
+        return {"none": None, "detached": y.detach()}.get(self.fault, y)
+
+
+def test_wrong_rows_and_networks_of_one_s_own_are_one_sentence(monkeypatch):
+    """Of every table: an instance, a type, None, a sampler, what returns nothing; named by field and function."""
+    wrong = [Linear(), int, None, ddim, lambda *given: None, lambda *given: "x", lambda *given: 1 / 0, Unfinished]
+    for field, (table, _) in TABLES.items():
+        for row in [*wrong, *([] if field == "path" else [Linear])]:
+            if field == "weight" and row is wrong[4]:
+                continue  # None is the unit weight
+            monkeypatch.setitem(table, "mine:row", row)
+            with pytest.raises(InputError) as caught:
+                rehearsed(replace(PointRecipe(points=60, batch=8), **{field: "mine:row"}))
+            assert field in str(caught.value), (field, row)
+            assert "mine:row" in str(caught.value), (field, row, str(caught.value))
+            assert "\n" not in str(caught.value)
+    for fault in ("wide", "none", "detached", "one"):
+        monkeypatch.setitem(TABLES["network"][0], "mine:Bad", Bad)
+        with pytest.raises(InputError, match=r"network 'mine:Bad:fault=\w+' must return a tensor of x's shape"):
+            rehearsed(PointRecipe(points=60, batch=8, network=f"mine:Bad:fault={fault}"))
+    rehearsed(PointRecipe(points=60, batch=8, network="mine:Bad"))

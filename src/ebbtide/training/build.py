@@ -20,9 +20,9 @@ from ..networks import NETWORKS
 from ..networks.outline import Outline
 from ..recipes import Recipe
 from ..samplers import SAMPLERS
-from ..specs import add_row, bind, options, words
+from ..specs import add_row, bind, calling, options, require, words
 
-__all__ = ["ALPHA_MIN", "TABLES", "add_own", "build_denoiser", "build_network", "contradicts"]
+__all__ = ["ALPHA_MIN", "TABLES", "add_own", "build_denoiser", "build_network", "build_path", "contradicts"]
 
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 
@@ -67,16 +67,31 @@ def build_denoiser(
 
     outline: without weights, as `build_network`.
     """
-    path = bind(PATHS, recipe.path, "path")()
-    if not isinstance(path, Path):
-        raise InputError(f"path {recipe.path!r} must make an ebbtide.Path; got {type(path).__name__}.")
+    path = build_path(recipe)
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
     network = build_network(recipe, shape, classes, observation, outline=outline)
     # Of coupled pairs only the velocity is known, even where the far end is N(0, I): -ε̂/σ is then not the score.
-    return Denoiser(
-        network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
-        alpha_min=ALPHA_MIN,
-    )  # fmt: skip
+    with calling("target", recipe.target, "return two numbers (a, b), of y = a x₀ + b ε, for given scales"):
+        denoiser = Denoiser(
+            network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
+            alpha_min=ALPHA_MIN,
+        )  # fmt: skip
+        a, b = denoiser.row(path.along([0.5])[0])
+        for number in (a, b):
+            require(f"target {recipe.target!r}: each of its two numbers (a, b)", number)
+    return denoiser
+
+
+def build_path(recipe: Recipe) -> Path:
+    """The path of a recipe; InputError where its row makes none."""
+    with calling("path", recipe.path, "make an ebbtide.Path with scales"):
+        path = bind(PATHS, recipe.path, "path")()
+        if not isinstance(path, Path):
+            raise InputError(f"path {recipe.path!r} must make an ebbtide.Path; got {type(path).__name__}.")
+        for c in path.along([0.5, 1.0]):
+            for number in c:
+                require(f"path {recipe.path!r}: each of its scales", number)
+    return path
 
 
 def build_network(
@@ -88,7 +103,8 @@ def build_network(
     outline: with parameters on the meta device, which take no memory; `networks.outline.fill` sets them.
     """
     row = bind(NETWORKS, recipe.network, "network")
-    takes = inspect.signature(row).parameters
+    with calling("network", recipe.network, "be a function that makes a torch.nn.Module"):
+        takes = inspect.signature(row).parameters
     told: dict[str, Any] = {} if observation is None else {"observation": observation.shapes}
     if ("observation" in takes) != bool(told):
         raise InputError(
@@ -107,7 +123,15 @@ def build_network(
         torch.manual_seed(recipe.seed)
         try:
             network = row(*sizes, **told)
-        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
     if not isinstance(network, nn.Module):

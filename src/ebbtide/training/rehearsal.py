@@ -1,14 +1,18 @@
 """Before a run begins: what is wrong with a recipe is found before anything is written or memory runs out."""
 
+from collections.abc import Sequence
+
 import torch
 
+from ..core.couplings import COUPLINGS
+from ..core.times import TIMES
 from ..data.prepared import Prepared
 from ..errors import InputError
 from ..losses.denoise import WEIGHTS
 from ..memory import room
 from ..recipes import Recipe
-from ..specs import bind
-from .build import build_network
+from ..specs import bind, calling
+from .build import build_network, build_path
 from .trained import Trained
 from .trainer import Trainer
 
@@ -16,10 +20,11 @@ __all__ = ["in_memory", "rehearse"]
 
 
 def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1) -> None:
-    """Refuse what this machine's memory can't hold; rough, but too low rather than too high.
+    """Refuse rows that aren't of their kind, and what this machine's memory can't hold; too low rather than too high.
 
     accumulate: see `Trainer`.
     """
+    _rows(recipe, prepared.shape)
     classes = len(prepared.classes)
     weights = list(build_network(recipe, prepared.shape, classes, prepared.observation, outline=True).parameters())
     room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
@@ -40,7 +45,49 @@ def rehearse(start: Trained, trainer: Trainer) -> None:
             f"weight {recipe.weight!r} must give finite weights of at least 0; got {float(value.min())} to "
             f"{float(value.max())}."
         )
+    _network(start, trainer)
     with torch.no_grad():
         walk = start.trajectory(2)
         next(walk), next(walk)
     start.denoiser.train()
+
+
+def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
+    """Refuse training times, a weight or a coupling that don't return what their table's rows do."""
+    path, u = build_path(recipe), torch.tensor([0.2, 0.4, 0.6, 0.8])
+    with torch.random.fork_rng(devices=[]):
+        with calling("times", recipe.times, must := "return a tensor of times, one for each of u, from (u, path)"):
+            t = bind(TIMES, recipe.times, "times")(u.clone(), path)
+            _is("times", recipe.times, must, t, u.shape)
+        with calling("weight", recipe.weight, must := "return None or a tensor of weights from scales"):
+            value = bind(WEIGHTS, recipe.weight, "weight")(path.scales(u.double()))
+            if value is not None:
+                _is("weight", recipe.weight, must, value, u.shape)
+        x = torch.linspace(-1, 1, 4).reshape(-1, *[1] * len(shape)).expand(4, *shape)
+        labels = torch.zeros(4, dtype=torch.int64) if recipe.conditional else None
+        with calling("coupling", recipe.coupling, must := "return x₁ in another order, from (x₀, x₁, labels)"):
+            _is("coupling", recipe.coupling, must, bind(COUPLINGS, recipe.coupling, "coupling")(x, -x, labels), x.shape)
+
+
+def _network(start: Trained, trainer: Trainer) -> None:
+    """Refuse a network that can't be trained on its own output, for a time each or one for all."""
+    name, batch = start.recipe.network, {key: part[:2] for key, part in trainer.batch(0).items()}
+    x, t = batch["x0"], batch["t"]
+    cond = {key: part for key, part in batch.items() if key not in ("x0", "noise", "t", "z", "mask")}
+    network = start.denoiser.network
+    own = next((p.dtype for p in network.parameters() if p.is_floating_point()), x.dtype)
+    must = "return a tensor of x's shape, with a gradient, for times of shape (b,) and (1,)"
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        for times in (t, t[:1]):
+            with calling("network", name, must):
+                y = network(x.to(own, copy=True), times, **cond)
+            _is("network", name, must, y, x.shape)
+            if not y.requires_grad:
+                raise InputError(f"network {name!r} must {must}; got one without a gradient.")
+
+
+def _is(what: str, spec: str, must: str, value: object, shape: Sequence[int]) -> None:
+    """InputError unless a row returned a tensor of this shape."""
+    if not isinstance(value, torch.Tensor) or value.shape != shape:
+        got = f"one of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InputError(f"{what} {spec!r} must {must}; got {got}.")
