@@ -22,7 +22,8 @@ from typing import Any
 from .errors import InputError
 
 __all__ = [
-    "LARGEST", "Own", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick", "require", "shaped",
+    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick", "require",
+    "shaped",
     "typed", "words",
 ]  # fmt: skip
 
@@ -242,6 +243,19 @@ def expect(what: str, value: Any, *kinds: Any) -> None:
     if not isinstance(value, tuple(type(None) if kind is None else kind for kind in kinds)):
         names = ["None" if kind is None else _a(kind.__name__) for kind in kinds]
         raise InputError(f"{what} must be {' or '.join(names)}; got {_shown(value)}.")
+
+
+def accept(what: str, given: Iterable[str], names: Iterable[str], noun: str = "argument") -> None:
+    """Raise InputError unless each keyword `given` to a call that takes any is one of `names`.
+
+    what: the call, as the user wrote it. noun: what the names are of it.
+    """
+    taken = list(names)
+    for name in given:
+        if name not in taken:
+            close = difflib.get_close_matches(name, taken, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InputError(f"{what} has no {noun} {name}{hint}; it takes {', '.join(taken)}.")
 
 
 def shaped(what: str, value: Any, *sides: Any) -> None:

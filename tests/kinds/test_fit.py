@@ -122,6 +122,21 @@ def test_what_is_no_recipe_is_one_sentence(recipe, words):
         ebbtide.fit(recipe, TABLE)
 
 
+@pytest.mark.unchecked
+def test_unknown_arguments_are_one_sentence():
+    """Of the call that the user wrote, not of a function within."""
+    with pytest.raises(
+        InputError, match=r"^fit has no argument foo; it takes recipe, data, y, out, resume, .*progress.$"
+    ):
+        ebbtide.fit(FEW, TABLE, foo=1)
+    for name, row in ebbtide.RECIPES.items():
+        kind = row().kind
+        with pytest.raises(InputError, match=f"^A recipe for {kind} has no field foo; it takes data, .*held_out.*"):
+            row(foo=1)
+        with pytest.raises(InputError, match=r"has no field stesp \(did you mean steps\?\)"):
+            row(stesp=1), name
+
+
 def test_labels_beside_a_file_are_a_columns_name(tmp_path):
     for data in (tmp_path / "table.csv", ...):
         with pytest.raises(InputError, match="y names a column of a file; got ndarray"):
@@ -283,6 +298,8 @@ def test_a_folder_is_named(tmp_path, monkeypatch):
         ({"sampler": 3}, "sampler must be the name of one, or a function; got 3"),
         ({"grid": 3}, "grid must be the name of one, or falling times; got 3"),
         ({"steps": 2.5}, "steps must be a whole number"),
+        ({"foo": 1}, "^sample has no argument foo; it takes n, seed, first, .*steps.*, bar.$"),
+        ({"gidance": 2}, r"^sample has no argument gidance \(did you mean guidance\?\); it takes n, "),
     ],
 )
 def test_options_of_sampling_are_checked(remembered, options, words):

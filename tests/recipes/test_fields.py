@@ -5,6 +5,7 @@ import typing
 
 import pytest
 
+from ebbtide.errors import InputError
 from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe, RobotRecipe, flow, flow_policy, pi0
 from ebbtide.recipes.fields import ImageFields, PointFields, RobotFields
 
@@ -20,7 +21,7 @@ def test_keywords_are_the_fields_of_the_recipe(fields, recipe):
 def test_a_recipe_takes_any_of_its_fields(name):
     row = RECIPES[name]
     assert row(steps=7, seed=5, data="x.npz") == dataclasses.replace(row(), steps=7, seed=5, data="x.npz")
-    with pytest.raises(TypeError, match="stepz"):
+    with pytest.raises(InputError, match="no field stepz"):
         row(stepz=7)
 
 

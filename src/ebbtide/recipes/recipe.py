@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from .. import formats
 from ..errors import InputError
-from ..specs import pick, words
+from ..specs import accept, pick, words
 from .checks import checked_fields
 
 __all__ = [
@@ -164,7 +164,11 @@ class Recipe:
 
     def having(self: R, fields: Mapping[str, Any]) -> R:
         """The same with other values in these fields."""
+        self._has(fields)
         return dataclasses.replace(self, **fields)
+
+    def _has(self, fields: Mapping[str, Any]) -> None:
+        accept(f"A recipe for {self.kind}", fields, vars(self), "field")
 
     def to_config(self) -> dict[str, Any]:
         """This recipe as JSON-ready data."""
@@ -325,6 +329,7 @@ class RobotRecipe(Recipe):
 
     def having(self: P, fields: Mapping[str, Any]) -> P:
         """The same with other values in these fields; an objective also decides what they leave open."""
+        self._has(fields)
         recipe = self.with_objective(fields["objective"]) if "objective" in fields else self
         return dataclasses.replace(recipe, **fields)
 

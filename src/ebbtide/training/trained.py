@@ -1,5 +1,6 @@
 """A trained denoiser, ready to sample: with its recipe, data transform, labels and solvers."""
 
+import inspect
 import math
 import re
 import warnings
@@ -27,7 +28,7 @@ from ..memory import room
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
-from ..specs import expect, require, shaped
+from ..specs import accept, expect, require, shaped
 from . import checkpoint, storage
 from .card import model_card
 from .labels import Labelled
@@ -105,6 +106,8 @@ class Trained(Labelled):
         That is why they can be drawn in chunks, whose activations stay in the processor's cache.
         bar: a progress bar, moved on by one for each sample and step.
         """
+        takes = inspect.signature(self.trajectory).parameters
+        accept("sample", options, (*takes, "bar"))
         asked = self._asked(n, seed=seed, first=first, label=label, **options)
         chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
         if self.observation is not None:  # images are what fills the memory
