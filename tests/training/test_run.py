@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+import ebbtide
 from ebbtide import cli
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import DivergedError, InputError, StorageError
@@ -204,9 +205,30 @@ def test_resuming_mends_the_link_to_the_newest(straight, tmp_path):
     assert os.readlink(folder / "checkpoints" / "last") == "step-00000012"
 
 
-def test_resuming_where_nothing_is_starts(straight, tmp_path):
-    run(tiny(), tmp_path / "run", resume=True)
-    assert_same(tensors(tmp_path / "run"), tensors(straight("flow")))
+def test_what_can_not_be_resumed_is_not_trained_anew(straight, tmp_path):
+    for start in (run, lambda recipe, out, **how: ebbtide.fit(recipe, out=out, **how)):
+        with pytest.raises(InputError, match="run holds no run to resume"):
+            start(tiny(), tmp_path / "run", resume=True)
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        with pytest.raises(InputError, match="run holds no run to resume"):
+            start(tiny(), tmp_path / "run", resume=True)
+        (tmp_path / "run" / "checkpoints").rmdir(), (tmp_path / "run").rmdir()
+        folder = copy(straight("flow"), tmp_path / "copy")
+        with pytest.raises(InputError, match="resume continues a run and overwrite replaces it; choose one of them"):
+            start(tiny(), folder, resume=True, overwrite=True)
+        assert_same(tensors(folder), tensors(straight("flow")))
+        shutil.rmtree(folder)
+    with pytest.raises(InputError, match="resume needs out, the folder of the run to continue"):
+        ebbtide.fit(tiny(), resume=True)
+
+
+def test_a_finished_run_is_resumed_without_a_step(straight, tmp_path, capsys):
+    folder = copy(straight("flow"), tmp_path / "run")
+    assert main("resume", folder, "--quiet") == 0
+    err = capsys.readouterr().err
+    assert f"The run {folder} is finished already: it has been trained for all of its {STEPS} steps\n" in err
+    assert "Trained" not in err
+    assert_same(tensors(folder), tensors(straight("flow")))
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "evolution", "ebbtide"])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ..errors import InputError
 from ..recipes import RECIPES, Recipe, RobotRecipe
 from ..specs import pick
 from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
@@ -125,9 +124,9 @@ def train(
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
     from ..training.devices import leaving_group
+    from ..training.run import reached
 
-    if resume and not any((out / "checkpoints").glob("step-*")):
-        raise InputError(f"{out} holds no run to resume.")
+    before = reached(out) if resume else 0
     with leaving_group():
         trained = train_recipe(
             recipe, out, given=given, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
@@ -135,7 +134,10 @@ def train(
             checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, threads=how.threads,
             accumulate=how.accumulate, solvers=how.solvers, progress=not how.quiet,
         )  # fmt: skip
-    tell(f"Trained {trained.step} steps; the run is {out}")
+    if trained.step == before:
+        tell(f"The run {out} is finished already: it has been trained for all of its {before} steps")
+    else:
+        tell(f"Trained {trained.step} steps; the run is {out}")
     if finish := kind_of(recipe).finish:
         for figure in finish(out):
             tell("figure:", figure)

@@ -76,6 +76,8 @@ def compare(
         jobs.append((key, name, replace(recipe, **its), out / key, n, options))
     if not (resume or overwrite) and any((out / key).exists() for key in METHODS):
         raise InputError(f"{out} already holds a comparison; resume it, overwrite it, or choose another folder.")
+    if resume and overwrite:
+        raise InputError("resume continues a comparison and overwrite replaces it; choose one of them.")
     if resume and not any(_begun(out / key) for key in METHODS):
         raise InputError(f"{out} holds no comparison to resume.")
     for job in jobs:  # what is wrong with the data or the recipe is said before anything is written

@@ -70,6 +70,8 @@ def fit(
     else:
         named = {} if data is ... else {"data": os.fspath(data)}
         made = made.having(named | ({} if y is None else {"label": y, "conditional": True}))
+    if out is None and training.get("resume"):
+        raise InputError("resume needs out, the folder of the run to continue.")
     if out is not None:
         try:
             return train_recipe(made, out, given=given, **training)

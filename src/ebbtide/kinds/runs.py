@@ -27,7 +27,7 @@ from ..training.trained import Trained
 from ..training.trainer import Trainer
 from . import Kind, kind_of
 
-__all__ = ["a_recipe", "attached", "begin", "from_pretrained", "on_its_data", "rehearsed", "train_recipe"]
+__all__ = ["a_recipe", "attached", "begin", "from_pretrained", "on_its_data", "rehearsed", "resumable", "train_recipe"]
 
 
 def train_recipe(
@@ -50,8 +50,18 @@ def train_recipe(
     for name in ("resume", "overwrite", "compile", "solvers", "progress"):
         expect(name, options.get(name, False), bool)
     expect("track", options.get("track", ()), tuple, list)
+    if options.get("resume"):
+        resumable(out, options.get("overwrite", False))
     start, data = begin(recipe, options.get("accumulate", 1), given)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
+
+
+def resumable(out: Path, overwrite: bool) -> None:
+    """Refuse to resume where no run is, or one that is to be overwritten."""
+    if overwrite:
+        raise InputError("resume continues a run and overwrite replaces it; choose one of them.")
+    if not checkpoint.saved(out / "checkpoints"):
+        raise InputError(f"{out} holds no run to resume.")
 
 
 def a_recipe(recipe: Any) -> Recipe:

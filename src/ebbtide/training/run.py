@@ -45,7 +45,7 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     pass
 
-__all__ = ["clear", "recipe_of", "same_data", "stored", "train", "untrained"]
+__all__ = ["clear", "reached", "recipe_of", "same_data", "stored", "train", "untrained"]
 
 
 def train(
@@ -124,6 +124,12 @@ def stored(folder: Path) -> dict[str, Any]:
         return {}
     where, files = found
     return settings.how(parse_json(files[settings.FILE], where / settings.FILE), str(where))
+
+
+def reached(folder: Path) -> int:
+    """The step of a run's newest readable checkpoint; 0 if there is none."""
+    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+    return 0 if found is None else int(found[0].name.removeprefix("step-"))
 
 
 def recipe_of(folder: Path) -> Recipe:
