@@ -135,6 +135,40 @@ def test_labels():
     assert not wrong["sliced W2 of label 1"].at_floor
 
 
+def test_labels_have_their_names():
+    samples, asked = two_lines(600, 1)
+    rows = by_name(measure(samples, two_lines, labels=asked, classes=("Spaß", "Ernst")))
+    numbered = by_name(measure(samples, two_lines, labels=asked))
+    for name, number in (("Spaß", 0), ("Ernst", 1)):
+        assert rows[f"sliced W2 of label {name}"].value == numbered[f"sliced W2 of label {number}"].value
+        assert f"sliced W2 of label {number}" not in rows
+
+
+def test_numbers_are_points_of_one_dimension():
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    labels = (x > 0).long()
+    for options in (
+        {},
+        {"train": torch.randn(500, generator=torch.Generator().manual_seed(1))},
+        {"own": {"mine": gap}},
+    ):
+        rows, wide = (
+            measure(of(x), of(x), **{key: of(value) if key == "train" else value for key, value in options.items()})
+            for of in (lambda x: x, lambda x: x[:, None])
+        )
+        assert to_json(rows) == to_json(wide)
+        assert len(rows) >= 5
+    assert to_json(measure(x, (x, labels), labels=labels)) == to_json(
+        measure(x[:, None], (x[:, None], labels), labels=labels)
+    )
+    with pytest.raises(InputError, match=r"samples must be a tensor or array of shape \(n, …\)"):
+        measure(torch.tensor(1.0), x)
+
+
+def gap(samples, real):
+    return float(samples.mean() - real.mean())
+
+
 def test_an_array_of_real_points_is_split_into_halves():
     rows = by_name(measure(three_gaussians(900, 1), three_gaussians(1000, 2), means=MEANS, std=STD))
     assert rows["sliced W2"].note.startswith("On 500 of the 900 samples.")

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import expect, require
 
-__all__ = ["STRIP", "Doubles", "checked_mixture", "pair", "plain_number", "points"]
+__all__ = ["STRIP", "Doubles", "checked_mixture", "flat", "pair", "plain_number", "points"]
 
 Doubles = npt.NDArray[np.float64]
 STRIP = 512  # rows of a strip of pairs
@@ -25,6 +25,11 @@ def points(x: Tensor, name: str = "x", at_least: int = 1) -> Doubles:
     if bad := int((~np.isfinite(flat).all(1)).sum()):
         raise InputError(f"{name} must be finite; {bad} of its {len(flat)} points are not.")
     return flat
+
+
+def flat(x: Tensor) -> Tensor:
+    """`x` as (n, d); numbers alone are points of one dimension."""
+    return x[:, None].flatten(1)
 
 
 def pair(x: Tensor, y: Tensor, at_least: int = 1) -> tuple[Doubles, Doubles]:

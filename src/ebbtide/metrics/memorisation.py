@@ -32,7 +32,7 @@ def nearest(x: Tensor, y: Tensor) -> Nearest:
     if not len(x) or not len(y) or x.shape[1:] != y.shape[1:] or not x[0].numel():
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise InputError(f"x and y must be images of one shape, at least one of each; got {shapes}.")
-    own, flat = (z.detach().cpu().flatten(1) for z in (x, y))
+    own, flat = (z.detach().cpu()[:, None].flatten(1) for z in (x, y))
     centre = torch.zeros(own.shape[1], dtype=torch.float64)
     if x.is_floating_point() or y.is_floating_point():  # integers need no centre: their squares are exact in float64
         if not (own.isfinite().all() and flat.isfinite().all()):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..specs import require
-from .inputs import Doubles, pair
+from .inputs import Doubles, flat, pair
 
 __all__ = [
     "ALIKE",
@@ -89,12 +89,12 @@ def spectrum(gram: Float[np.ndarray, "m m"]) -> Doubles:
 
 def median_distance(y: Float[Tensor, " m *d"]) -> float:
     """The median heuristic on a fixed subsample, the first 1000 points; 1 if most of them coincide."""
-    return float(torch.pdist(y[:1000].flatten(1).double().cpu()).median()) or 1.0
+    return float(torch.pdist(flat(y[:1000]).double().cpu()).median()) or 1.0
 
 
 def _distances(y: Tensor) -> Tensor:
-    flat = y[:ALIKE].flatten(1).double().cpu()
-    return torch.cdist(flat, flat)
+    few = flat(y[:ALIKE]).double().cpu()
+    return torch.cdist(few, few)
 
 
 # One row of pair means per sample: (x with the other x, y with the other y, x with y, y with x).

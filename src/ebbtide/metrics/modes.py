@@ -11,7 +11,7 @@ from scipy.special import gammaincc
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import Doubles, checked_mixture, pair, points
+from .inputs import Doubles, checked_mixture, flat, pair, points
 
 __all__ = [
     "expected_outliers",
@@ -37,7 +37,7 @@ def outlier_fraction(
 
 def expected_outliers(means: Float[Tensor, " k ..."], std: float, sigmas: float = 4.0) -> float | None:
     """The true outlier_fraction, P(χ²_d > sigmas²); None where neighbouring modes overlap at that distance."""
-    centres = means.double().flatten(1)
+    centres = flat(means.double())
     if len(centres) > 1 and float(torch.pdist(centres).min()) < 2 * sigmas * std:
         return None
     return float(gammaincc(centres.shape[1] / 2, sigmas**2 / 2))

@@ -26,9 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import expect, pick, require
+from ..specs import expect, pick, require, shaped
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
-from .inputs import Doubles, plain_number
+from .inputs import Doubles, flat, plain_number
 from .intervals import binomial_interval, influence_interval, median_interval
 from .measurement import Measurement
 from .memorisation import copied_share
@@ -53,10 +53,7 @@ from .wasserstein import (
 
 __all__ = ["COUNT_NOISE", "METRICS", "MOST_ROWS", "Case", "Metric", "interval", "measure"]
 
-COUNT_NOISE = (
-    "On a mixture, plain SW2 and W2 measure mode-count noise (floor 0.10–0.19 for 10 000 samples of three"
-    " Gaussians): compare with the floor, don't rank by it."
-)
+COUNT_NOISE = "On a mixture, plain SW2 and W2 measure mode-count noise: compare with the floor, don't rank by it."
 MOST_ROWS = 16  # modes or labels beyond this get no row each
 
 
@@ -222,6 +219,7 @@ def measure(
     floors: dict[tuple[str, int], list[float]] | None = None,
     only: Sequence[str] | None = None,
     own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
+    classes: Sequence[str] = (),
 ) -> list[Measurement]:
     """Every metric of METRICS that applies, one row each.
 
@@ -236,9 +234,11 @@ def measure(
     only: names of METRICS, instead of all. own: more metrics, functions of (samples, real points).
     floors: one dict, empty at first, for several sets of samples that are held against the same reference; floors are
     most of the work and are then computed once for each (name, size).
+    classes: the labels' names, for the rows of each; their numbers unless given.
     """
     require("repeats", repeats, 1, whole=True)
     expect("samples", samples, Tensor)
+    shaped("samples", samples, "n", ...)
     expect("labels", labels, Tensor, None)
     for name in only or ():
         pick(METRICS, name, "A metric")
@@ -246,7 +246,7 @@ def measure(
         raise InputError(f"Every sample needs one label; got {len(labels)} for {len(samples)}.")
     known: dict[str, Any] = {"means": means, "std": std, "log_density": log_density}
     samples = samples.detach().cpu()
-    finite = torch.isfinite(samples.flatten(1)).all(1)
+    finite = torch.isfinite(flat(samples)).all(1)
     rows = [_non_finite(int((~finite).sum()), len(samples))]
     generator = torch.Generator().manual_seed(seed)
     kept = torch.randperm(len(samples), generator=generator)  # so that a metric on a part sees a random one
@@ -281,7 +281,7 @@ def measure(
     todo = {
         name: task
         for key, metric in (chosen | {name: _own(function) for name, function in own.items()}).items()
-        for name, task in _expand(key, metric, case, first)
+        for name, task in _expand(key, metric, case, first, classes)
     }
     at_hand = (
         math.inf if callable(reference) else float(len(points_and_labels(reference if train is None else train)[0]))
@@ -378,7 +378,9 @@ def _ratio_interval(case: Case) -> tuple[float, float]:
     return low, high
 
 
-def _expand(name: str, metric: Metric, case: Case, floor: Case) -> list[tuple[str, tuple[Metric, int]]]:
+def _expand(
+    name: str, metric: Metric, case: Case, floor: Case, classes: Sequence[str]
+) -> list[tuple[str, tuple[Metric, int]]]:
     """The rows a metric has here: none, one, or one for each mode, or label that samples and real points have."""
     if any(getattr(case, field) is None for field in metric.needs):
         return []
@@ -386,9 +388,11 @@ def _expand(name: str, metric: Metric, case: Case, floor: Case) -> list[tuple[st
         return [(name, (metric, 0))]
     if metric.each == "mode":
         each: Sequence[int] = range(len(case.means))
+        classes = ()
     else:
         each = sorted(set.intersection(*(set(of.tolist()) for of in (case.asked, case.labels, floor.asked))))
-    return [(f"{name} {which}", (metric, which)) for which in each] if len(each) <= MOST_ROWS else []
+    named = dict(enumerate(classes))
+    return [(f"{name} {named.get(which, which)}", (metric, which)) for which in each] if len(each) <= MOST_ROWS else []
 
 
 def _part(case: Case, metric: Metric, which: int) -> Case:

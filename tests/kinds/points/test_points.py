@@ -82,7 +82,8 @@ def test_labels_asked_for_are_measured_one_by_one(file):
     for recipe in (file, PointRecipe(data="two_spirals", conditional=True)):
         real = real_points(recipe, 300, 7)
         rows = {row.name: row for row in evaluate(recipe, real.x, real.labels)}
-        assert {"asked label nearest", "sliced W2 of label 0", "sliced W2 of label 1"} <= set(rows)
+        names = real.classes or (0, 1)
+        assert {"asked label nearest", *(f"sliced W2 of label {name}" for name in names)} <= set(rows)
         swapped = {row.name: row for row in evaluate(recipe, real.x, 1 - real.labels)}
         assert rows["asked label nearest"].value > 0.8 > 0.2 > swapped["asked label nearest"].value
 
@@ -218,6 +219,18 @@ def test_samples_of_one_class_are_held_against_that_class(tmp_path):
         assert rows["sliced W2"].value < 0.5
         other = rows_of(one, x[own], torch.zeros_like(labels[own]))
         assert not other["sliced W2"].at_floor
+
+
+def test_rows_of_labels_have_the_names_of_the_tables_classes(tmp_path):
+    x = torch.randn(300, 2, generator=generator("rows", 0))
+    moods = ["Spaß" if row > 0 else "Ernst" for row in x[:, 0]]
+    save_points(tmp_path / "moods.csv", x, ["a", "b"], moods)
+    recipe = PointRecipe(data=str(tmp_path / "moods.csv"), label="label", conditional=True)
+    names = set(rows_of(recipe, x, (x[:, 0] > 0).long()))
+    assert {"sliced W2 of label Ernst", "sliced W2 of label Spaß"} <= names
+    assert not {"sliced W2 of label 0", "sliced W2 of label 1"} & names
+    notes = " ".join(row.note for row in rows_of(recipe, x).values())
+    assert "Gaussians" not in notes
 
 
 def test_a_class_too_rare_to_be_held_out_has_no_row_of_its_own(tmp_path):

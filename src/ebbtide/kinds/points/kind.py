@@ -79,10 +79,12 @@ def evaluate(
     if known is None:
         at_hand(recipe)
         train, held = map(alike, parts(recipe))
+        options["classes"] = train.classes
         if len(held.x) >= 2:
             return measure(samples, plain(held), train=plain(train), **options)
         rows = measure(samples, plain(train), **options)
         return [replace(row, note="\n".join(filter(None, (row.note, NOTHING_HELD)))) for row in rows]
+    options["classes"] = known.classes
     if asked is not None and len(asked) < len(known.classes):  # the density of some classes is not that of all
 
         def some(n: int, repeat: int) -> Tensor | tuple[Tensor, Tensor]:
