@@ -438,3 +438,15 @@ def test_a_terminal_without_the_letters_gets_question_marks():
     done = shell("list", "metrics", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert "MMD?" in done.stdout
+
+
+def test_a_notice_is_no_error_where_warnings_are(monkeypatch, capsys):
+    monkeypatch.setattr("ebbtide.cli._main", lambda args: warnings.warn("Drawn without it.", stacklevel=1) or 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["plot"]) == 0
+    assert capsys.readouterr().err == "ebbtide: Drawn without it.\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(["plot"]) == 0
+    assert capsys.readouterr().err == ""

@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with handled(stop), warnings.catch_warnings():
             said = functools.cache(_say)  # data is read several times, and what there is to say of it is said once
+            of_ours = (action for action, _, category, *_ in warnings.filters if issubclass(UserWarning, category))
+            if next(of_ours, "") == "error":  # -W error is for code, not for notices
+                warnings.simplefilter("always", UserWarning)
             warnings.showwarning = lambda message, *_, **__: said(str(message))
             return _main(args)
     except BaseException as error:  # Python 3.11 turns what is raised while a class is made into a RuntimeError
