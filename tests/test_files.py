@@ -305,3 +305,13 @@ def test_a_state_changes_with_any_file_of_the_data(tmp_path, monkeypatch, named)
 def test_a_user_that_is_nobody_is_part_of_a_name(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert (home("~/a"), home("~nobody-of-that-name/a")) == (tmp_path / "a", Path("~nobody-of-that-name/a"))
+
+
+def test_a_folder_is_not_made_where_something_else_is(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "link", "pipe"):
+        with pytest.raises(InputError, match=rf"^Can't write .*{name}: it is not a folder\.$"), locked(tmp_path / name):
+            pass
+    assert (tmp_path / "file").read_text() == "mine"

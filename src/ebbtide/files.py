@@ -49,6 +49,8 @@ def storage(where: Path) -> Iterator[None]:
         reason = f"Can't write {where}: {error.strerror or error}"
         if refused(error):
             raise StorageError(f"{reason}; what was saved before is intact.") from error
+        if isinstance(error, FileExistsError):  # by making a folder where something else is
+            raise InputError(f"Can't write {where}: it is not a folder.") from error
         raise InputError(f"{reason}.") from error
 
 

@@ -213,11 +213,16 @@ def require(
     ):
         return
     ends = {"at least": low, "above": above, "at most": high, "below": below}
-    limits = [f"{word} {end:.15g}" for word, end in ends.items() if end is not None]
+    limits = [f"{word} {_end(end)}" for word, end in ends.items() if end is not None]
     if not whole and high is None and below is None:
         limits.append("finite")
-    kind = "" if right else "a whole number, " if whole else "a number, "
-    raise InputError(f"{what} must be {kind}{' and '.join(limits)}".rstrip() + f"; got {_shown(value)}.")
+    kinds = (
+        [] if right else ["a whole number"] if whole else ["a finite number" if limits == ["finite"] else "a number"]
+    )
+    limits = [] if limits == ["finite"] and not right else limits
+    raise InputError(
+        f"{what} must be {', '.join([*kinds, *[' and '.join(limits)] * bool(limits)])}; got {_shown(value)}."
+    )
 
 
 @contextmanager
@@ -285,6 +290,12 @@ _TYPES = {
 
 def _a(name: str) -> str:
     return _TYPES.get(name) or f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _end(end: float | int) -> str:
+    """The end of a range: short, where that is the same number."""
+    short = f"{end:.15g}"
+    return short if float(short) == end or isinstance(end, float) else str(end)
 
 
 def _finite(value: Any) -> bool:

@@ -176,5 +176,5 @@ def test_coupled_ends_are_refused(ebbtide, runs):
 
 
 def test_a_policy_is_refused(ebbtide, policy):
-    error = f"ebbtide: The likelihood is measured of runs without observations; {policy} is a policy.\n"
+    error = f"ebbtide: likelihood is for runs on points; {policy} is a policy.\n"
     assert ebbtide("likelihood", policy) == (2, "", error)

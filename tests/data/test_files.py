@@ -435,3 +435,11 @@ def test_arrays_lists_and_frames_are_saved_like_tensors(tmp_path, extension):
             save_points(path, frame, labels=labels)
             points = read(path, "labels" if extension == "npz" else "label")
             assert [points.classes[k] for k in points.labels] == ["u", "v"]
+
+
+def test_a_decimal_comma_is_named(tmp_path):
+    (tmp_path / "table.csv").write_text("a;b\n1.5;2\n3;-5,2\n")
+    with pytest.raises(
+        InputError, match=r"row 3, column 'b': '-5,2' is not a number; write its decimal comma as a point\.$"
+    ):
+        read(tmp_path / "table.csv")

@@ -103,7 +103,7 @@ def test_what_cannot_be_learned_from_is_one_sentence(x, y, words):
 
 
 def test_episodes_are_trained_on_from_files():
-    with pytest.raises(InputError, match="robots are trained on from files"):
+    with pytest.raises(InputError, match="A recipe for robots takes its data from a file or folder: name it as data"):
         ebbtide.fit(flow_policy(), TABLE)
 
 
@@ -283,8 +283,9 @@ def test_a_folder_is_named(tmp_path, monkeypatch):
         ({"n": 10**12}, "n 1000000000000 would take about .* GiB of memory"),
         ({"n": "5"}, "n must be a whole number, at least 1; got '5'"),
         ({"first": 0.5}, "first must be a whole number, at least 0; got 0.5"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"guidance": "strong"}, "guidance must be a number, finite; got 'strong'"),
+        ({"seed": -1}, r"seed must be at least 0 and at most 18446744073709551615; got -1\."),
+        ({"first": 2**63}, "first must be at most 4611686018427387904; got 9223372036854775808"),
+        ({"guidance": "strong"}, "guidance must be a finite number; got 'strong'"),
         ({"guidance": float("nan"), "label": 0}, "guidance must be finite; got nan"),
         ({"interval": 0.5}, r"interval must be two times, \(low, high\); got 0.5"),
         ({"interval": "ab"}, "the interval's low must be a number, at least 0 and finite; got 'a'"),

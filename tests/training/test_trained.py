@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(folders, tmp_path):
 def test_saving_over_something_needs_to_be_asked_and_never_takes_more_than_its_own(folders, tmp_path):
     trained, target = load(folders, "flow"), tmp_path / "export"
     trained.save_pretrained(target)
-    with pytest.raises(InputError, match="exists; pass overwrite to replace it"):
+    with pytest.raises(InputError, match=r"exists; give overwrite=True \(--overwrite\) to replace it"):
         trained.save_pretrained(target)
     (target / "README.md").write_text("edited")
     load(folders, "ddpm").save_pretrained(target, overwrite=True)
@@ -91,7 +91,7 @@ def test_saving_over_something_needs_to_be_asked_and_never_takes_more_than_its_o
         trained.save_pretrained(target, overwrite=True)
     assert (target / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="is not replaced"):
+    with pytest.raises(InputError, match="file is not a folder, so it is not replaced"):
         trained.save_pretrained(tmp_path / "file", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
 

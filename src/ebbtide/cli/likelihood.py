@@ -72,9 +72,9 @@ def run(argv: Sequence[str]) -> None:
 
     trained = opened(args.run, **vars(args.rows))
     if trained.observation is not None:
-        raise InputError(f"The likelihood is measured of runs without observations; {args.run} is a policy.")
+        raise InputError(f"likelihood is for runs on points; {args.run} is a policy.")
     if not isinstance(trained.recipe, PointRecipe):
-        raise InputError(f"The likelihood is measured of points; {args.run} has {trained.recipe.kind}.")
+        raise InputError(f"likelihood is for runs on points; {args.run} was trained on {trained.recipe.kind}.")
     if isinstance(trained.transform, Standardise) and (constant := trained.transform.constant):
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")

@@ -88,7 +88,7 @@ def as_array(what: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} can't be made an array: {' '.join(str(error).split())[:200]}.") from error
+        raise InputError(f"{what} can't be made an array: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
 
 
 def labels_of_rows(what: str, y: Any, n: int) -> np.ndarray:

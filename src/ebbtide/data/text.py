@@ -146,7 +146,7 @@ def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
                 continue
             value = _number(cell)
             if value is None:
-                raise InputError(f"{layout.cell(row, column)} {short(cell)} is not a number.")
+                raise InputError(f"{layout.cell(row, column)} {short(cell)} is not a number{_decimal(cell)}.")
             if not abs(value) <= LARGEST:
                 raise InputError(f"{layout.cell(row, column)} {short(cell)} is not a finite float32 number.")
             values.append(value)
@@ -194,6 +194,12 @@ def _refuse_encoding(path: Path, error: UnicodeDecodeError) -> NoReturn:
             except UnicodeDecodeError as found:
                 raise InputError(f"{path}, row {row}: byte {found.start + 1} is not UTF-8 text.") from error
     raise InputError(f"{path} is not UTF-8 text.") from error
+
+
+def _decimal(cell: str) -> str:
+    """A hint, where a cell would be a number with a point for its comma."""
+    comma = cell.count(",") == 1 and _number(cell.replace(",", ".")) is not None
+    return "; write its decimal comma as a point" if comma else ""
 
 
 def _number(text: str | None) -> float | None:

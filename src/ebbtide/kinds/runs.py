@@ -16,7 +16,7 @@ from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
 from ..exact.tuned import TUNED
-from ..files import read_file
+from ..files import no_link, read_file
 from ..recipes import IN_MEMORY, RECIPES, Recipe
 from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
@@ -60,6 +60,8 @@ def resumable(out: Path, overwrite: bool) -> None:
     """Refuse to resume where no run is, or one that is to be overwritten."""
     if overwrite:
         raise InputError("resume continues a run and overwrite replaces it; choose one of them.")
+    for name in ("checkpoints", "evolution"):
+        no_link(out / name)
     if not checkpoint.saved(out / "checkpoints"):
         raise InputError(f"{out} holds no run to resume.")
 
@@ -81,7 +83,7 @@ def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | Prepared
     elif isinstance(given, Prepared):
         prepared = given
     elif kind.given is None:
-        raise InputError(f"{recipe.kind} are trained on from files: name one as data.")
+        raise InputError(f"A recipe for {recipe.kind} takes its data from a file or folder: name it as data.")
     else:
         recipe, prepared = kind.given(recipe, *given)
     in_memory(recipe, prepared, accumulate)

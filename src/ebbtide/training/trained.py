@@ -175,6 +175,7 @@ class Trained(Labelled):
         """The arguments of `trajectory`, checked, with a label for each sample; how: guidance, interval, bound."""
         require("n", n, 1, whole=True)
         require("first", first, 0, whole=True)
+        require("first", first, high=2**62, whole=True)
         n, first = int(n), int(first)
         if n > CHUNK:
             room(8 * n * math.prod(self.shape), f"n {n}")
@@ -365,8 +366,10 @@ class Trained(Labelled):
         target = storage.folder_name("folder", folder).resolve()
         if target.exists():
             if not overwrite:
-                raise InputError(f"{folder} exists; pass overwrite to replace it.")
-            if not target.is_dir() or any(path.name not in storage.EXPORTED for path in target.iterdir()):
+                raise InputError(f"{folder} exists; give overwrite=True (--overwrite) to replace it.")
+            if not target.is_dir():
+                raise InputError(f"{folder} is not a folder, so it is not replaced.")
+            if any(path.name not in storage.EXPORTED for path in target.iterdir()):
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
         checkpoint.write_folder(target, self.export(target.name, license))
         return Path(folder)

@@ -249,7 +249,9 @@ def test_pictures_of_several_sizes_are_refused_in_words(photos):
 
 
 def test_labels_must_be_there_for_a_conditional_network(photos):
-    with pytest.raises(InputError, match="has no labels"):
+    with pytest.raises(
+        InputError, match=r"has no labels, .* needs; name their source, as in label=folder \(--label folder\)"
+    ):
         prepare(replace(RECIPES["flow-images"](), data=str(photos), size=8, conditional=True))
 
 

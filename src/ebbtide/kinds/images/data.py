@@ -1,5 +1,6 @@
 """The images that a recipe names: uint8 at rest, [-1, 1] for the network, pixel values 0..255 in the data's units."""
 
+import os
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -40,7 +41,12 @@ def given(recipe: ImageRecipe, x: Any, y: Any) -> tuple[ImageRecipe, Prepared]:
 
 def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
     if recipe.conditional and train.labels is None:
-        raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; say where with label.")
+        where = "give y, a label for each image"
+        if not recipe.in_memory:
+            folder = os.path.isdir(recipe.data)
+            of = "folder takes those of sub-folders" if folder else "the array or column that holds them"
+            where = f"name their source, as in label={'folder (--label folder)' if folder else '… (--label …)'}: {of}"
+        raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; {where}.")
     if recipe.value_range and not train.levels:
         raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data} holds none.")
     shape = tuple(train.x.shape[1:])
