@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ebbtide.cli.likelihood import Likelihood as Arguments, _draw
-from ebbtide.data import DATASETS, Standardise
+from ebbtide.data import DATASETS, Standardise, save_points
 from ebbtide.exact.likelihood import Likelihood
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training.trained import Trained
@@ -178,3 +178,31 @@ def test_coupled_ends_are_refused(ebbtide, runs):
 def test_a_policy_is_refused(ebbtide, policy):
     error = f"ebbtide: likelihood is for runs on points; {policy} is a policy.\n"
     assert ebbtide("likelihood", policy) == (2, "", error)
+
+
+def test_labelled_samples_are_read_again_by_the_runs_own_label(ebbtide, tmp_path):
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    moods = ["Spaß", "Ernst"] * 30
+    save_points(tmp_path / "table.csv", x, ["a", "b"], moods, "mood")
+    small = [
+        "--conditional",
+        "--steps",
+        "3",
+        "--batch",
+        "16",
+        "--snapshots",
+        "0",
+        "--no-fit",
+        "--quiet",
+        "--network",
+        "mlp:width=8,depth=2",
+    ]
+    assert ebbtide("train", "flow", "--data", "table.csv", "--label", "mood", *small, "--out", "run")[0] == 0
+    few = ("--n", "20", "--steps", "4", "--no-picture")
+    assert ebbtide("sample", "run", *few, "--label", "all", "--out", "s1.csv")[0] == 0
+    assert (tmp_path / "s1.csv").read_text().splitlines()[0] == "a,b,mood"
+    code, out, err = ebbtide("likelihood", "run", *few, "--data", "s1.csv")
+    assert (code, "20 points" in out) == (0, True), err
+    (tmp_path / "s2.csv").write_text((tmp_path / "s1.csv").read_text().replace("mood", "label"))
+    assert ebbtide("likelihood", "run", *few, "--data", "s2.csv")[1] == out
+    assert ebbtide("train", "flow", "--data", "s1.csv", "--label", "mood", *small, "--out", "again")[0] == 0

@@ -96,7 +96,7 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
     own = _its_own(trained, args.data)
     if args.data and own is None:
-        x = load(args.data, args.n, args.seed).x[: args.n]
+        x = load(args.data, args.n, args.seed, _labels_in(args.data, trained)).x[: args.n]
     else:
         x = unseen(cast(Any, (own or trained).reading()), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
@@ -105,6 +105,19 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     if len(x) < 2:
         raise InputError(f"{args.data or trained.recipe.data} has one row; a mean with its error needs two.")
     return x
+
+
+def _labels_in(data: str, trained: "Trained") -> str | None:
+    """The column of a text file, such as one of the run's samples, that holds labels beside as many as the run has."""
+    from ..data.text import column_names
+    from ..kinds.points.data import label_column
+
+    recipe = cast(PointRecipe, trained.recipe)
+    if not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv") or not Path(data).is_file():
+        return None
+    names = column_names(data)
+    known = (name for name in (recipe.label, label_column(recipe), "label") if name in names)
+    return next(known, None) if len(names) == trained.shape[0] + 1 else None
 
 
 def _its_own(trained: "Trained", data: str) -> "Trained | None":

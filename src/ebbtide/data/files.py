@@ -48,12 +48,14 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
-def save_points(path: str | os.PathLike[str], x: Any, columns: Sequence[str] = (), labels: Any = None) -> None:
+def save_points(
+    path: str | os.PathLike[str], x: Any, columns: Sequence[str] = (), labels: Any = None, label: str = "label"
+) -> None:
     """Write points so that `read` gives them back exactly; an existing file is replaced, whole or not at all.
 
     x: (n, d) or (n,) numbers: a tensor, an array, nested lists, or a data frame, whose columns keep their names.
     labels: one for each row, integers or text. Names are kept by .csv and .tsv (default x1, x2, ...), labels by .csv,
-    .tsv and .npz.
+    .tsv and .npz. label: name of the labels' column in .csv and .tsv.
     """
     path = located("path", path)
     table, names = rows_of("x", x)
@@ -80,7 +82,7 @@ def save_points(path: str | os.PathLike[str], x: Any, columns: Sequence[str] = (
             arrays: dict[str, Any] = {} if of_each is None else {"labels": of_each}
             np.savez(file, x=values, **arrays)
         else:
-            lines = csv_lines(path, values, columns, None if of_each is None else of_each.tolist())
+            lines = csv_lines(path, values, columns, None if of_each is None else of_each.tolist(), label)
             file.writelines(line.encode() for line in lines)
 
 

@@ -209,8 +209,10 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: Sequence[Any] | None) -> Iterator[str]:
-    """The lines of a text file of points; the labels stand in a last column."""
+def csv_lines(
+    path: Path, values: np.ndarray, columns: Sequence[str], labels: Sequence[Any] | None, label: str = "label"
+) -> Iterator[str]:
+    """The lines of a text file of points; the labels stand in a last column, of the name `label` where it is free."""
 
     class Line:  # csv.writer returns what write returns: here the line itself
         write = staticmethod(lambda text: text)
@@ -218,7 +220,7 @@ def csv_lines(path: Path, values: np.ndarray, columns: Sequence[str], labels: Se
     style: dict[str, Any] = {"delimiter": "\t" if path.suffix.lower() == ".tsv" else ",", "lineterminator": "\n"}
     header = list(columns) or [f"x{k + 1}" for k in range(values.shape[1])]
     if labels is not None:
-        header.append(next(name for name in ("label", "label_", "label__") if name not in header))
+        header.append(next(name for name in (label, "label", "label_", "label__") if name not in header))
     # A bare name with another delimiter in it would mislead whoever guesses the delimiter.
     quoting: Any = csv.QUOTE_ALL if re.search("[;,\t]", "".join(header)) else csv.QUOTE_MINIMAL
     yield csv.writer(Line(), quoting=quoting, **style).writerow(header)

@@ -20,13 +20,19 @@ from ...memory import room
 from ...recipes import IN_MEMORY, PointRecipe
 
 __all__ = [
-    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "describe", "fits", "given", "limits", "part", "parts",
-    "point_set", "prepare", "real", "real_points", "split", "start", "unseen",
+    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "describe", "fits", "given", "label_column", "limits", "part",
+    "parts", "point_set", "prepare", "real", "real_points", "split", "start", "unseen",
 ]  # fmt: skip
 
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
 FEWEST_ROWS = 100  # of a table of which some are held out
 BLOCK = 4096  # starting points drawn together from a second sample set
+
+
+def label_column(recipe: PointRecipe) -> str:
+    """The labels' column in a text file of a recipe's samples: its own where that has a name, not a number."""
+    text = Path(recipe.data).suffix.lower() in (".csv", ".tsv")
+    return recipe.label if text and recipe.label and not recipe.label.isdecimal() else "label"
 
 
 def fits(recipe: PointRecipe) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from .data import (
     describe,
     fits,
     given,
+    label_column,
     part,
     parts,
     point_set,
@@ -106,7 +107,7 @@ def evaluate(
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Samples as a file that `ebbtide train` reads."""
     names = None if labels is None or path.suffix == ".npy" else [trained.classes[i] for i in labels]
-    save_points(path, x, trained.columns, names)
+    save_points(path, x, trained.columns, names, label_column(cast(PointRecipe, trained.recipe)))
 
 
 def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
