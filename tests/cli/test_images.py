@@ -115,3 +115,9 @@ def test_what_cannot_be_is_one_sentence(ebbtide, runs, pictures, arguments, sent
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.strip().splitlines()[-1].startswith("ebbtide: ")
+
+
+def test_a_file_that_is_the_figure_is_named_once(ebbtide, runs, tmp_path):
+    out = tmp_path / "own.png"
+    code, _, err = ebbtide("sample", runs / "flow-images", "--n", "4", "--steps", "2", "--out", out)
+    assert (code, err.count(str(out))) == (0, 1), err

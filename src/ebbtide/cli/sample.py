@@ -113,7 +113,9 @@ def run(argv: Sequence[str]) -> None:
         own.write(trained, x, labels, out)
     tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
     if args.picture or out.suffix.lower() == ".png":
-        tell("figure:", own.draw_samples(trained, x, labels, out.with_suffix(".png")))
+        figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"))
+        if figure != out:  # of images the figure is the file
+            tell("figure:", figure)
 
 
 def draw(
