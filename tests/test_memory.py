@@ -257,7 +257,7 @@ def test_a_large_shape_is_loaded_without_being_made(folder, monkeypatch):
 def test_usual_numbers_of_samples_fit_into_a_laptop(monkeypatch):
     """As many as MNIST has, those of a Fréchet distance, and the 1000 that are measured unless told."""
     monkeypatch.setattr(memory, "available", lambda: 6.0 * GIB)
-    monkeypatch.setattr(Trained, "sample", lambda self, n, **_: torch.zeros(1))
+    monkeypatch.setattr(Trained, "sample", lambda self, n, **_: torch.zeros(1, 1))
     recipe = ImageRecipe(network="unet-tiny", size=8)
     run = Trained(build_denoiser(recipe, (1, 8, 8), 0), recipe, (1, 8, 8))
     for n, shape, more in [

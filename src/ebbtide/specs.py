@@ -23,8 +23,7 @@ from .errors import InputError
 
 __all__ = [
     "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick", "require",
-    "shaped",
-    "typed", "words",
+    "shaped", "typed", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -179,13 +178,13 @@ def options(row: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     except (TypeError, ValueError):  # as of some built-in types
         return {}
     alone = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
-    return {
-        name: parameter.replace(annotation=kind)
-        for name, parameter in parameters.items()
-        if parameter.default is not parameter.empty
-        and (kind := _NAMED.get(parameter.annotation, parameter.annotation)) in _KINDS
-        and (parameter.kind is parameter.KEYWORD_ONLY or not alone)
-    }
+    found = {}
+    for name, parameter in parameters.items():
+        kind = _NAMED.get(parameter.annotation, parameter.annotation)
+        given = parameter.default is not parameter.empty and kind in _KINDS
+        if given and (parameter.kind is parameter.KEYWORD_ONLY or not alone):
+            found[name] = parameter.replace(annotation=kind)
+    return found
 
 
 def require(

@@ -130,13 +130,13 @@ def test_samples_are_files_with_names_and_a_picture(ebbtide, runs, tmp_path):
     )
     for name in ("x.csv", "x.tsv", "x.npz"):
         assert ebbtide("sample", *given, "--out", name, "--overwrite")[0] == 0
-        points = read(tmp_path / name, "labels" if name == "x.npz" else "label")
+        points = read(tmp_path / name, "labels" if name == "x.npz" else "kind")
         assert points.classes == ("fern", "moss")
         assert points.labels.tolist() == [k % 2 for k in range(30)]
         assert (tmp_path / "x.png").stat().st_size > 10_000
     with open(tmp_path / "x.csv") as file:
-        assert next(csv.reader(file)) == ["height", "width", "label"]
-    assert (read(tmp_path / "x.csv", "label").x == read(tmp_path / "x.npz").x).all()
+        assert next(csv.reader(file)) == ["height", "width", "kind"]
+    assert (read(tmp_path / "x.csv", "kind").x == read(tmp_path / "x.npz").x).all()
 
 
 def test_nothing_is_overwritten_unasked(ebbtide, runs, tmp_path):

@@ -91,7 +91,8 @@ def test_overwrite_replaces_and_resume_goes_on(ebbtide, tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
     assert ebbtide(*arguments, "--steps", "3", "--resume")[0] == 0
     code, _, err = ebbtide("resume", "run", "--quiet")
-    assert (code, err.splitlines()[0]) == (0, "Trained 3 steps; the run is run")
+    told = "The run run is finished already: it has been trained for all of its 3 steps"
+    assert (code, err.splitlines()[0]) == (0, told)
 
 
 @pytest.mark.parametrize(

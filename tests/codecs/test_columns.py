@@ -308,7 +308,7 @@ def test_quantiles_must_be_two_shares(pair, message):
         (lambda: Standardise.fit(torch.zeros(3, 1), least="1"), "least must be a number, at least 0 and finite; got"),
         (lambda: Quantiles.fit(np.zeros((3, 1))), "x must be a tensor; got an array of shape (3, 1)."),
         (lambda: Standardise([0.0], [1.0]), "mean must be a tuple; got [0.0]."),
-        (lambda: Standardise(("0",), (1.0,)), "mean must be a number, finite; got '0'."),
+        (lambda: Standardise(("0",), (1.0,)), "mean must be a finite number; got '0'."),
         (lambda: Quantiles((0.0,), (None,)), "high must be a number, at least 0 and finite; got None."),
         (lambda: Standardise((0.0,), (1.0,)).apply([1.0]), "The data must be a tensor; got [1.0]."),
         (lambda: Quantiles((0.0,), (1.0,)).undo([1.0]), "The data must be a tensor; got [1.0]."),

@@ -131,7 +131,7 @@ def test_wrong_types_are_one_sentence(given, says):
 @pytest.mark.unchecked
 @each(
     ("t", "says"),
-    [("0.5", "a number, finite; got '0.5'"), (None, "a number, finite; got None"), (math.nan, "finite; got nan")],
+    [("0.5", "a finite number; got '0.5'"), (None, "a finite number; got None"), (math.nan, "finite; got nan")],
 )
 def test_a_time_that_is_no_number_is_one_sentence(t, says):
     with pytest.raises(InputError, match=rf"^a time must be {says}\.$"):

@@ -154,7 +154,7 @@ def test_bad_intervals_are_one_sentence(interval, says):
     ("make", "says"),
     [
         (lambda d: ClassifierFree(3, 2.0, NULL), "guidance: denoiser must be a denoiser; got 3."),
-        (lambda d: ClassifierFree(d, "2", NULL), "guidance: weight must be a number, finite; got '2'."),
+        (lambda d: ClassifierFree(d, "2", NULL), "guidance: weight must be a finite number; got '2'."),
         (lambda d: ClassifierFree(d, 2.0, 3.5), "guidance: null_label must be a whole number, at least 0; got 3.5."),
         (lambda d: Autoguidance(d, None, 2.0), "guidance: weak must be a denoiser; got None."),
         (lambda d: Bounded("d"), "Bounded: denoiser must be a denoiser; got 'd'."),
