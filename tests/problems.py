@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ebbtide.core.denoiser import Denoiser
-from ebbtide.core.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Path
+from ebbtide.core.paths import DDPM, VE, VP, Bridge, Cosine, Linear, Number, Path, Scales
 from ebbtide.core.targets import TARGETS
 from ebbtide.exact.oracle import gaussian
 from ebbtide.interop.diffusers import from_diffusers
@@ -60,9 +60,9 @@ class GaussianNetwork(nn.Module):
     def __init__(self, path: Path, target: str, mean: float = MEAN, std: float = STD) -> None:
         super().__init__()
         self.path, self.target, self.mean, self.var = path, target, mean, std**2
-        self.calls = 0
+        self.calls, self.spans = 0, True
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, span: Tensor | None = None, **cond) -> Tensor:
         self.calls += 1
         if self.target == "edm":
             c = VE(1.0).at((4 * t.double()).exp(), x_t)
@@ -70,8 +70,21 @@ class GaussianNetwork(nn.Module):
         else:
             c = self.path.at(t.double(), x_t)
         a, b = TARGETS[self.target](c)
+        if span is not None and bool((span != 0).any()):
+            return self.leading(x_t, c, span.double().reshape(-1, *[1] * (x_t.ndim - 1)), a, b)
         covariance, variance = a * c.alpha * self.var + b * c.sigma, c.alpha**2 * self.var + c.sigma**2
         return a * self.mean + covariance / variance * (x_t - c.alpha * self.mean)
+
+    def leading(self, x_t: Tensor, c: Scales, span: Tensor, a: Number, b: Number) -> Tensor:
+        """a x̂₀ + b ε̂ of the pair with α_t x̂₀ + σ_t ε̂ = x_t and, at the flow's end x_s, α_s x̂₀ + σ_s ε̂ = x_s.
+
+        Of s only σ/(α + σ) counts, as x̂₀ and ε̂ don't depend on how x_s is scaled: α_s = 1 - τ, σ_s = τ.
+        """
+        tau = c.sigma / (c.alpha + c.sigma) - span
+        keep = ((((1 - tau) ** 2 * self.var) + tau**2) / (c.alpha**2 * self.var + c.sigma**2)).sqrt()
+        x_s = (1 - tau) * self.mean + keep * (x_t - c.alpha * self.mean)
+        d = c.alpha * tau - c.sigma * (1 - tau)
+        return a * (tau * x_t - c.sigma * x_s) / d + b * (c.alpha * x_s - (1 - tau) * x_t) / d
 
 
 def exact(path: Path, target: str = "velocity") -> Denoiser:

@@ -55,7 +55,7 @@ def test_list_says_something_of_every_row():
         for name, texts in rows.items():
             assert all(texts), f"{title}: {name}"
     assert tables()["paths"]["vp"][1] == "options: vp:beta_min=0.1,beta_max=20.0"
-    assert tables()["networks"]["mlp"][1] == "options: mlp:width=64,depth=6,time_features=16"
+    assert tables()["networks"]["mlp"][1] == "options: mlp:width=64,depth=6,time_features=16,spans=False"
 
 
 def test_list_help_names_every_table(ebbtide):

@@ -186,3 +186,36 @@ def test_bad_mixtures_are_one_sentence():
     for stds, weights in ((-0.1, None), (0.1, float64(1, 0, 1)), (0.1, float64(1, -1, 2))):
         with pytest.raises(InputError, match=r"^A mixture needs standard deviations of at least 0 and weights above 0"):
             mixture(Linear(), MEANS, stds, weights)
+
+
+@paths
+def test_a_gaussian_pair_leads_to_the_end_of_the_flow(path):
+    """x_t = α_t x̂₀ + σ_t ε̂ and x_s = α_s x̂₀ + σ_s ε̂, x_s by an RK4 of 400 steps; in two jumps as in one."""
+    spread = torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double()
+    truth, x = gaussian(path, float64(1, -2), spread), noise_like(8, 2) + 0.5
+    first, middle, last_time = 0.9, 0.4, 0.02
+    pair = truth(x, first, to=last_time)
+    c, end = path.along([first, last_time])
+    torch.testing.assert_close(pair.mix(c.alpha, c.sigma), x, rtol=1e-12, atol=1e-12)
+    fine = torch.linspace(path.along([first])[0].tau, end.tau, 401, dtype=torch.float64)
+    theirs = last(walk("rk4:clock=flow", truth, x, path.time_at(fine)))
+    torch.testing.assert_close(pair.mix(end.alpha, end.sigma), theirs, rtol=1e-7, atol=1e-7)
+    half = path.along([middle])[0]
+    there = truth(x, first, to=middle).mix(half.alpha, half.sigma)
+    twice = truth(there, middle, to=last_time).mix(end.alpha, end.sigma)
+    torch.testing.assert_close(twice, pair.mix(end.alpha, end.sigma), rtol=1e-12, atol=1e-12)
+
+
+@paths
+def test_a_gaussian_pair_that_leads_nowhere_is_the_estimate(path):
+    """s = t, for a time each and with some of the data's variances 0; and s beyond t leads back."""
+    truth, x, t = (
+        gaussian(path, float64(1, -2), float64(0.5, 0).diag()),
+        noise_like(6, 2),
+        float64(*[0.1, 0.4, 0.9] * 2),
+    )
+    for one, other in zip(truth(x, t, to=t), truth(x, t), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    way, back = path.along([0.3])[0], path.along([0.8])[0]
+    there = truth(x, 0.8, to=0.3).mix(way.alpha, way.sigma)
+    torch.testing.assert_close(truth(there, 0.3, to=0.8).mix(back.alpha, back.sigma), x, rtol=1e-9, atol=1e-9)

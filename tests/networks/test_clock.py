@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 
-from ebbtide.networks.clock import Fourier, LabelEmbedding, Timestep, label_embedding, perceptron
+from cells import each
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.networks import NETWORKS
+from ebbtide.networks.clock import Fourier, LabelEmbedding, Perceptron, Span, Timestep, label_embedding
 
 
 def test_fourier_by_hand():
@@ -83,7 +87,7 @@ def test_no_label_is_the_null_label():
 
 def test_a_perceptron_of_the_time_by_hand():
     """φ = (sin τ, cos τ), τ = 2 t; W₁ and W₂ are 1, so both outputs are silu(sin τ + cos τ) twice."""
-    mlp = perceptron(Timestep(2, timesteps=2, first=0), 2)
+    mlp = Perceptron(Timestep(2, timesteps=2, first=0), 2)
     for layer in (mlp[1], mlp[3]):
         torch.nn.init.ones_(layer.weight), torch.nn.init.zeros_(layer.bias)
     z = math.sin(0.6) + math.cos(0.6)
@@ -108,3 +112,92 @@ def test_a_coarse_network_is_told_the_time_to_its_own_rounding(dtype):
         assert coarse(t).dtype == dtype
         torch.testing.assert_close(coarse(t), told.to(dtype), rtol=0, atol=1e-6)
         torch.testing.assert_close(clock.to(torch.float32)(t), told, rtol=0, atol=0)  # nothing is lost on the way
+
+
+# -- two times ---------------------------------------------------------------------------------------------------------
+
+SEEN = {"state": (2, 3), "images": (1, 16, 16, 3)}
+# name, arguments, options, the shape of x, and a batch of conditions of five.
+SPANNING = {
+    "mlp": ("mlp", (4, 3), {}, (4,)),
+    "unet": ("unet-tiny", (1, 8, 8, 3), {}, (1, 8, 8)),
+    "unet adds": ("unet-tiny", (1, 8, 8, 3), {"conditioning": "add", "time": "timestep"}, (1, 8, 8)),
+    "dit": ("dit-tiny", (1, 8, 8, 3), {}, (1, 8, 8)),
+    "dit rotary": ("dit-tiny", (1, 8, 8, 3), {"positions": "rotary"}, (1, 8, 8)),
+    "action_unet": ("action_unet", (8, 3), {"observation": SEEN}, (8, 3)),
+    "action_transformer": ("action_transformer", (8, 3), {"observation": SEEN}, (8, 3)),
+    "action_expert": ("action_expert", (8, 3), {"observation": SEEN}, (8, 3)),
+    "action_expert of pi05": ("action_expert", (8, 3), {"observation": SEEN, "variant": "pi05"}, (8, 3)),
+}
+spanning = each("name", SPANNING)
+
+
+def pair(name):
+    """A network of one time, one of two with the same weights, x, t, and conditions for both."""
+    row, arguments, options, shape = SPANNING[name]
+    torch.manual_seed(0)
+    one, two = (NETWORKS[row](*arguments, **options, **more) for more in ({}, {"spans": True}))
+    filled = {key: 0.2 * torch.randn_like(part) for key, part in one.state_dict().items() if part.is_floating_point()}
+    missing = [network.load_state_dict(filled, strict=False).missing_keys for network in (one, two)]
+    assert missing[0] == []
+    assert all("from_span" in key for key in missing[1])
+    assert missing[1]
+    cond = {"label": torch.randint(3, (5,))}
+    if "observation" in options:
+        cond = {"state": torch.rand(5, 2, 3), "images": torch.randint(256, (5, 1, 16, 16, 3), dtype=torch.uint8)}
+    return one.eval(), two.eval(), torch.randn(5, *shape), torch.rand(5), cond
+
+
+@spanning
+def test_a_student_starts_as_its_teacher_to_the_bit(name):
+    """Whatever the time to lead to, as the features of the span have weights of zero."""
+    one, two, x, t, cond = pair(name)
+    with torch.no_grad():
+        teacher = Denoiser(one, Linear())(x, t, **cond)
+        student = Denoiser(two, Linear())
+        for to in (None, t, 0.3 * t, 0.0):
+            for mine, theirs in zip(student(x, t, to=to, **cond), teacher, strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+@spanning
+def test_a_span_of_nothing_is_the_estimate_to_the_bit(name):
+    """Also of a trained network, whose estimates toward other times are others."""
+    _, two, x, t, cond = pair(name)
+    for key, part in two.named_parameters():
+        if "from_span" in key:
+            torch.nn.init.normal_(part)
+    student = Denoiser(two, Linear())
+    with torch.no_grad():
+        torch.testing.assert_close(student(x, t, to=t, **cond).x0, student(x, t, **cond).x0, rtol=0, atol=0)
+        assert float((student(x, t, to=0.3 * t, **cond).x0 - student(x, t, **cond).x0).abs().max()) > 1e-3
+
+
+@spanning
+def test_forward_mode_goes_through_every_network(name):
+    """torch.func.jvp along a direction of x, beside a central difference in float64."""
+    _, two, x, t, cond = pair(name)
+    two, x, t = two.double(), x.double(), t.double()
+    cond = {key: part.double() if part.is_floating_point() else part for key, part in cond.items()}
+    v = torch.randn_like(x)
+
+    def out(x):
+        return two(x, t, span=t / 2, **cond)
+
+    plain, rate = torch.func.jvp(out, (x,), (v,))
+    with torch.no_grad():
+        torch.testing.assert_close(plain, out(x), rtol=1e-6, atol=1e-6)
+        difference = (out(x + 1e-5 * v) - out(x - 1e-5 * v)) / 2e-5
+    assert float((rate - difference).norm()) < 1e-3 * float(difference.norm())
+
+
+def test_a_span_by_hand():
+    """One frequency f: w₁ sin 2πf s + w₂ (cos 2πf s - 1), 0 at s = 0; W starts at 0."""
+    span = Span(1, features=2)
+    assert float(span(torch.tensor([0.7])).detach()) == 0
+    with torch.no_grad():
+        span.weight.copy_(torch.tensor([[2.0, 3.0]]))
+    f = float(span.features.frequencies)
+    expected = 2 * math.sin(0.25 * f) + 3 * (math.cos(0.25 * f) - 1)
+    assert float(span(torch.tensor([0.25])).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(span(torch.tensor([0.0])).detach()) == 0

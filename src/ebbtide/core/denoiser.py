@@ -92,15 +92,35 @@ class Denoiser(nn.Module):
         y: Tensor = self.network(inputs.to(own), clock, **cond)
         return y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
 
-    def forward(self, x_t: Batch, t: Time, **cond: Any) -> Estimate:
-        """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there."""
+    def forward(self, x_t: Batch, t: Time, *, to: Time | None = None, **cond: Any) -> Estimate:
+        """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there.
+
+        to: an earlier time s, where the pair is to lead: x_s = α_s x̂₀ + σ_s ε̂ is then the end of the flow from x_t,
+        and ε̂ - x̂₀ its mean slope in the flow clock. Only networks that span two times can be asked so.
+        """
         c = self.path.at(t, x_t)
         asked = c if self.t_max == 1 else self._within(c, x_t)
+        if to is not None:
+            cond["span"] = self._span(asked, self.path.at(to, x_t), x_t)
         try:
             estimate = from_target(self.row, asked, x_t, self.output(asked, x_t, **cond))
         except ZeroDivisionError:
             raise InputError(f"At t = {c.t:g} the target {self.target!r} leaves x₀ or the noise unknown.") from None
         return estimate if asked is c else self._moved(estimate, x_t, c, asked)
+
+    def _span(self, c: Scales, to: Scales, x_t: Tensor) -> Tensor:
+        """τ_t - τ_s: how far an estimate is to lead, as networks take it."""
+        if not self.spans:
+            raise InputError("This network spans a single time, so its estimates can't be asked to lead to another.")
+        span = c.tau - to.tau
+        if isinstance(span, Tensor):
+            return span.flatten().clamp(min=0)
+        return x_t.new_full((1,), max(span, 0.0))
+
+    @property
+    def spans(self) -> bool:
+        """True if estimates can be asked to lead to another time."""
+        return bool(getattr(self.network, "spans", False))
 
     def _within(self, c: Scales, x_t: Tensor) -> Scales:
         """The Scales at which the network is asked: c, but those of t_max where α ≤ alpha_min.

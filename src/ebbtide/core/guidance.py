@@ -45,6 +45,10 @@ class Wrapper:
         return self.denoiser.gaussian_end
 
     @property
+    def spans(self) -> bool:
+        return getattr(self.denoiser, "spans", False)
+
+    @property
     def needs_label(self) -> bool:
         return getattr(self.denoiser, "needs_label", False)
 

@@ -89,13 +89,33 @@ class Gaussian:
     basis: Float[Tensor, " n n"]
     stds: Float[Tensor, " n"]
     gaussian_end: bool = True
+    spans: bool = True
 
-    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, **cond: Any) -> Estimate:
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Time, /, *, to: Time | None = None, **cond: Any) -> Estimate:
+        if to is not None:
+            return self._leading(x_t, t, to)
         c, offsets, variance = self._coordinates(x_t, t)
         back = self.basis.T.to(x_t)
         x0 = (c.alpha * self.stds.to(x_t) ** 2 / variance * offsets) @ back
         noise = (c.sigma / variance * offsets) @ back
         return Estimate(self.mean.to(x_t) + x0.reshape(x_t.shape), noise.reshape(x_t.shape))
+
+    def _leading(self, x_t: Tensor, t: Time, to: Time) -> Estimate:
+        """The pair x̂₀ = z - τ_t u, ε̂ = x̂₀ + u of the mean slope u to another time.
+
+        With W(τ) = (1 - τ)² s² + τ², the variance of z, √(W_s / W_t) - 1 = (W_s - W_t) / (W_t + √(W_s W_t)), and
+        (W_s - W_t) / (τ_s - τ_t) = τ_s + τ_t - s² (2 - τ_s - τ_t): exact where s = t, too.
+        """
+        x = x_t.flatten(1)
+        now, then, square = self.path.at(t, x), self.path.at(to, x), self.stds.to(x) ** 2
+        offsets = (x / now.size - (1 - now.tau) * self.mean.to(x).flatten()) @ self.basis.to(x)
+        before, after = ((1 - c.tau) ** 2 * square + c.tau**2 for c in (now, then))
+        both = now.tau + then.tau
+        u = ((both - square * (2 - both)) / (before + (after * before).sqrt()) * offsets) @ self.basis.T.to(x)
+        u = u.reshape(x_t.shape) - self.mean.to(x_t)
+        c = self.path.at(t, x_t)
+        x0 = x_t / c.size - c.tau * u
+        return Estimate(x0, x0 + u)
 
     def log_density(self, x_t: Float[Tensor, " b *d"], t: Time = 0.0) -> Float[Tensor, " b"]:
         """log p_t(x_t)."""

@@ -25,7 +25,7 @@ from torch.nn.functional import gelu, pad
 
 from ..errors import InputError
 from ..specs import pick
-from .clock import periodic
+from .clock import Span, periodic, with_span
 from .observation import ObservationEncoder, check, check_shapes
 from .parts import AdaRMSNorm, RMSNorm, angles, attend, check_batch, check_sizes, rotary, token_places, turn, zeroed
 
@@ -213,7 +213,7 @@ class ActionExpert(nn.Module):
         observation: Mapping[str, tuple[int, ...]],
         width: int = 128, hidden: int = 0, depth: int = 4, heads: int = 4, kv_heads: int = 1, head: int = 32,
         prefix_width: int = 0, prefix_hidden: int = 0, pad_to: int = 0, variant: str = "pi0",
-        prefix: nn.Module | None = None,
+        prefix: nn.Module | None = None, spans: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -250,6 +250,8 @@ class ActionExpert(nn.Module):
         self.from_action = nn.Linear(action_dim + self.pad_action, width)
         self.from_state = nn.Linear(numbers + self.pad_state, width) if numbers and not self.adaptive else None
         inner = nn.Linear(width if self.adaptive else 2 * width, width)
+        self.spans = spans
+        self.from_span = Span(width) if spans else None
         self.time = nn.Sequential(inner, nn.SiLU(), nn.Linear(width, width))
         self.expert = Expert(width=width, hidden=hidden or 4 * width, adaptive=self.adaptive, **sizes)
         self.out = zeroed(nn.Linear(width, action_dim + self.pad_action))
@@ -283,6 +285,7 @@ class ActionExpert(nn.Module):
         x: Float[Tensor, "b h a"],
         t: Float[Tensor, " #b"],
         *,
+        span: Float[Tensor, " #b"] | None = None,
         context: dict[str, Any] | None = None,
         **observation: Tensor,
     ) -> Float[Tensor, "b h a"]:
@@ -291,7 +294,7 @@ class ActionExpert(nn.Module):
             context = self.context(**observation)
         weight = self.from_action.weight
         h, c = self.from_action(pad(x, (0, self.pad_action)).to(weight.dtype)), None
-        time = periodic(t, self.width).to(weight.dtype)
+        time = with_span(periodic(t, self.width).to(weight.dtype), self.from_span, span)
         if self.adaptive:
             c = nn.functional.silu(self.time(time))
         else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..errors import InputError
-from .clock import perceptron
+from .clock import Perceptron
 from .observation import Shapes, Summary
 from .parts import SelfAttention, attend, check_batch, check_sizes, linear, modulate, positions, zeroed
 
@@ -86,7 +86,7 @@ class ActionTransformer(nn.Module):
     def __init__(
         self, horizon: int, action_dim: int, /, *, observation: Shapes,
         width: int = 96, depth: int = 4, head: int = 32, patch: int = 1, mlp_ratio: float = 4.0, dropout: float = 0.0,
-        emb: int = 256, layers: int = 2, heads: int = 16, channels: int = 64, shift: int = 4,
+        emb: int = 256, layers: int = 2, heads: int = 16, channels: int = 64, shift: int = 4, spans: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -106,7 +106,8 @@ class ActionTransformer(nn.Module):
             self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
             self.norm_seen = nn.LayerNorm(width)
             self.keys = linear(width, depth * 2 * width)
-        self.from_time = perceptron(64, emb, linear)
+        self.spans = spans
+        self.from_time = Perceptron(64, emb, linear, spans)
         self.from_action = linear(patch * action_dim, width)
         self.positions = nn.Parameter(positions(-(-horizon // patch), width))
         self.blocks = nn.ModuleList(
@@ -127,12 +128,12 @@ class ActionTransformer(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *,
-        context: dict[str, Any] | None = None, **observation: Tensor,
+        span: Float[Tensor, " #b"] | None = None, context: dict[str, Any] | None = None, **observation: Tensor,
     ) -> Float[Tensor, "b h a"]:  # fmt: skip
         check_batch("action_transformer", x, self.shape)
         context = self.context(**observation) if context is None else context
         seen, real = context.get("seen"), context.get("real")
-        c = silu(self.from_time(t) + context["observed"])
+        c = silu(self.from_time(t, span) + context["observed"])
         h = pad(x, (0, 0, 0, self.fill)) if self.fill else x
         h = self.from_action(h.unflatten(1, (-1, self.patch)).flatten(2)) + self.positions
         for i, block in enumerate(self.blocks):

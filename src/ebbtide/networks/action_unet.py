@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..errors import InputError
-from .clock import perceptron
+from .clock import Perceptron
 from .observation import Shapes, Summary
 from .parts import NormSiLU, check_batch, check_sizes, whole_numbers, zeroed
 
@@ -98,7 +98,7 @@ class ActionUNet(nn.Module):
         self, horizon: int, action_dim: int, /, *, observation: Shapes,
         width: int = 32, multipliers: str = "1-2-4", blocks: int = 1, kernel: int = 3, groups: int = 8,
         dropout: float = 0.0, emb: int = 256, layers: int = 2, tokens: int = 64, heads: int = 16, channels: int = 64,
-        shift: int = 4,
+        shift: int = 4, spans: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -114,7 +114,8 @@ class ActionUNet(nn.Module):
         self.observation = Summary(
             observation, emb, width=tokens, depth=layers, heads=heads, channels=channels, shift=shift
         )
-        self.from_time = perceptron(2 * min(64, max(1, emb // 2)), emb)
+        self.spans = spans
+        self.from_time = Perceptron(2 * min(64, max(1, emb // 2)), emb, spans=spans)
 
         stage = partial(FiLMBlocks, blocks=blocks, emb=emb, kernel=kernel, groups=groups, dropout=dropout)
         first, last, pairs = widths[0], widths[-1], list(pairwise(widths))
@@ -132,11 +133,11 @@ class ActionUNet(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b h a"], t: Float[Tensor, " #b"], *,
-        context: dict[str, Any] | None = None, **observation: Tensor,
+        span: Float[Tensor, " #b"] | None = None, context: dict[str, Any] | None = None, **observation: Tensor,
     ) -> Float[Tensor, "b h a"]:  # fmt: skip
         check_batch("action_unet", x, self.shape)
         context = self.context(**observation) if context is None else context
-        emb = silu(self.from_time(t) + context["observed"])
+        emb = silu(self.from_time(t, span) + context["observed"])
         h, skips = pad(x, (0, 0, 0, self.fill)) if self.fill else x, []
         for level, stage in enumerate(self.down):
             if level:

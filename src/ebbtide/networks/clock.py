@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from .parts import waves
 
-__all__ = ["Fourier", "LabelEmbedding", "Timestep", "Waves", "label_embedding", "perceptron", "periodic"]
+__all__ = [
+    "Fourier",
+    "LabelEmbedding",
+    "Perceptron",
+    "Span",
+    "Timestep",
+    "Waves",
+    "label_embedding",
+    "periodic",
+    "with_span",
+]
 
 
 class Waves(nn.Module):
@@ -75,13 +85,51 @@ def periodic(
     return waves(2 * math.pi / shortest * t[:, None].double() * (shortest / longest) ** i)
 
 
-def perceptron(features: int | Waves, width: int, linear: Callable[[int, int], nn.Linear] = nn.Linear) -> nn.Sequential:
-    """t → W₂ SiLU(W₁ φ(t) + b₁) + b₂: (b,) → (b, width).
+class Span(nn.Module):
+    """W (φ(τ_t - τ_s) - φ(0)): what a network that spans two times adds to its features of t.
 
-    features: φ, or the number of Fourier's. linear: what makes the two layers.
+    span: (b,) or (1,), the flow clock's way from t to the time s to which the estimate leads; φ: Fourier. Nothing is
+    added where s = t, and nowhere before W, which starts at zero, has learned something: so a network of two times
+    made from one of a single time equals it to the last bit.
     """
-    phi = Fourier(features) if isinstance(features, int) else features
-    return nn.Sequential(phi, linear(2 * len(phi.frequencies), width), nn.SiLU(), linear(width, width))
+
+    def __init__(self, width: int, features: int = 16) -> None:
+        super().__init__()
+        self.features = Fourier(features)
+        self.weight = nn.Parameter(torch.zeros(width, features))
+
+    def forward(self, span: Float[Tensor, " #b"]) -> Float[Tensor, "#b width"]:
+        return nn.functional.linear(self.features(span) - self.features(torch.zeros_like(span)), self.weight)
+
+
+def with_span(h: Tensor, from_span: Span | None, span: Float[Tensor, " #b"] | None) -> Tensor:
+    """h and, where a span is given, its features."""
+    if span is None:
+        return h
+    assert from_span is not None, "a network of a single time was given a span"
+    return h + from_span(span)
+
+
+class Perceptron(nn.Sequential):
+    """t → W₂ SiLU(W₁ φ(t) + b₁) + b₂: (b,) → (b, width); with `span`, its features are added to W₁ φ(t) + b₁.
+
+    features: φ, or the number of Fourier's. linear: what makes the two layers. spans: whether it has a Span.
+    """
+
+    def __init__(
+        self,
+        features: int | Waves,
+        width: int,
+        linear: Callable[[int, int], nn.Linear] = nn.Linear,
+        spans: bool = False,
+    ) -> None:
+        phi = Fourier(features) if isinstance(features, int) else features
+        super().__init__(phi, linear(2 * len(phi.frequencies), width), nn.SiLU(), linear(width, width))
+        self.from_span = Span(width) if spans else None
+
+    def forward(self, t: Float[Tensor, " #b"], span: Float[Tensor, " #b"] | None = None) -> Float[Tensor, "#b width"]:
+        phi, first, act, second = (self[i] for i in range(4))
+        return second(act(with_span(first(phi(t)), self.from_span, span)))
 
 
 class LabelEmbedding(nn.Embedding):

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from ..specs import pick
-from .clock import label_embedding, perceptron
+from .clock import Perceptron, label_embedding
 from .parts import SelfAttention, angles, cells, check_batch, check_sizes, linear, modulate, rotary, sincos, zeroed
 
 __all__ = ["POSITIONS", "TIME_FEATURES", "DiT", "DiTBlock", "patch_turns", "patchify", "unpatchify"]
@@ -94,6 +94,7 @@ class DiT(nn.Module):
         positions: str = "sincos",
         dropout: float = 0.0,
         checkpointing: bool = False,
+        spans: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -112,7 +113,8 @@ class DiT(nn.Module):
             raise InputError(f"dit: {name} must be a multiple of 4 for positions={positions}; got {value}.")
         self.shape, self.patch, self.checkpointing = (channels, rows, columns), patch, checkpointing
         self.from_patch = linear(channels * patch**2, width)
-        self.from_time = perceptron(TIME_FEATURES, width, linear)
+        self.spans = spans
+        self.from_time = Perceptron(TIME_FEATURES, width, linear, spans)
         self.from_label = label_embedding(classes, width)
         self.blocks = nn.ModuleList(DiTBlock(width, head, round(width * mlp_ratio), dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
@@ -125,10 +127,14 @@ class DiT(nn.Module):
         self.register_buffer("rotary", patch_turns(*grid, head) if positions == "rotary" else None, persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " #b"],
+        label: Int[Tensor, " b"] | None = None,
+        span: Float[Tensor, " #b"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         check_batch("dit", x, self.shape)
-        c = self.from_time(t)
+        c = self.from_time(t, span)
         if self.from_label is not None:
             c = c + self.from_label(label)
         h = self.from_patch(patchify(x, self.patch)).to(x.dtype)  # under autocast too, the sums over blocks stay exact

@@ -3,11 +3,14 @@
 Parts of a single network are in its own file. The time and the label are in `clock`.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import InputError
@@ -122,6 +125,14 @@ def turn(
     return (torch.addcmul(q * cos, swapped, sin) if fused else q * cos + swapped * sin).to(q.dtype)
 
 
+# --- derivatives ----------------------------------------------------------------------------------------------------
+
+
+def in_forward_mode(x: Tensor) -> bool:
+    """True if x carries a tangent: inside torch.func.jvp, that is."""
+    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
+
+
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +147,9 @@ def attend(
     Each of k's heads answers heads / groups of q's (Ainslie et al. 2023, arXiv:2305.13245, Section 2.2).
     mask: True where a query sees a key; None: everywhere. The output is 0 where it sees none.
     """
-    seen = scaled_dot_product_attention(q, k, v, mask, enable_gqa=q.shape[1] != k.shape[1])
+    # The fast kernels have no forward mode.
+    with sdpa_kernel(SDPBackend.MATH) if in_forward_mode(q) else nullcontext():
+        seen = scaled_dot_product_attention(q, k, v, mask, enable_gqa=q.shape[1] != k.shape[1])
     return seen.transpose(1, 2).flatten(2)
 
 

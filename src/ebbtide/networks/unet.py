@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from ..specs import pick
-from .clock import Fourier, Timestep, label_embedding, perceptron
+from .clock import Fourier, Perceptron, Timestep, label_embedding
 from .fused import Conv3x3
-from .parts import NormSiLU, attend, check_sizes, largest_divisor, whole_numbers, zeroed
+from .parts import NormSiLU, attend, check_sizes, in_forward_mode, largest_divisor, whole_numbers, zeroed
 
 __all__ = [
     "CONDITIONING", "MIDDLE", "MOST_LEVELS", "TIME_KINDS", "Downsample", "ImageBlock", "PixelAttention", "UNet",
@@ -44,6 +44,7 @@ class PixelAttention(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b c h w"]:
+        x = x.contiguous() if in_forward_mode(x) else x  # a norm of channels-last maps has no forward mode
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return x + self.out(attend(q, k, v)).transpose(1, 2).unflatten(2, x.shape[2:])
@@ -132,7 +133,7 @@ class UNet(nn.Module):
         width: int = 32, multipliers: str = "1-2-2-2", blocks: int = 2, attention: str = "0-1-0-0", head: int = 64,
         dropout: float = 0.1, groups: int = 8, eps: float = 1e-5, conditioning: str = "scale_shift", patch: int = 1,
         time: str = "fourier", timesteps: int = 1000, first: int = 1, freq_shift: int = 0, middle: str = "attention",
-        asymmetric: bool = False, checkpointing: bool = False,
+        asymmetric: bool = False, checkpointing: bool = False, spans: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -162,7 +163,8 @@ class UNet(nn.Module):
         attending = partial(PixelAttention, head=head, groups=groups, eps=eps)
         features = max(2, widths[0] // 2 * 2)
         clock = Fourier(features) if time == "fourier" else Timestep(features, timesteps, first, freq_shift)
-        self.from_time = perceptron(clock, emb)
+        self.spans = spans
+        self.from_time = Perceptron(clock, emb, spans=spans)
         self.from_label = label_embedding(classes, emb)
 
         self.stem = Conv3x3(channels * patch**2, widths[0])
@@ -188,9 +190,13 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
-        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None = None
+        self,
+        x: Float[Tensor, " b c h w"],
+        t: Float[Tensor, " #b"],
+        label: Int[Tensor, " b"] | None = None,
+        span: Float[Tensor, " #b"] | None = None,
     ) -> Float[Tensor, " b c h w"]:
-        emb = self.embed(t, label)
+        emb = self.embed(t, label, span)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for stage in self.down:
@@ -205,9 +211,11 @@ class UNet(nn.Module):
                 h = self.run(stage, torch.cat([h, skips.pop()], 1), emb)
         return F.pixel_shuffle(self.out(self.norm(h)), self.patch)
 
-    def embed(self, t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None) -> Float[Tensor, " #b e"]:
-        """The conditions of every block: time and label."""
-        emb = self.from_time(t)
+    def embed(
+        self, t: Float[Tensor, " #b"], label: Int[Tensor, " b"] | None, span: Float[Tensor, " #b"] | None = None
+    ) -> Float[Tensor, " #b e"]:
+        """The conditions of every block: time, span and label."""
+        emb = self.from_time(t, span)
         if self.from_label is not None:
             emb = emb + self.from_label(label)
         return F.silu(emb)
