@@ -80,6 +80,39 @@ TIMES: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 
 
+def stretches(
+    u: Tensor, w: Tensor, whole: float = 0.2, first: float = 0.3, last: float = 0.3, same: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """Any two times, with separate shares for what samplers ask, 1 → 0, 1 → s and t → 0, and for s = t (`same`).
+
+    The rest of the batch is uniform over t > s. Few steps begin at the noise and end at the data.
+    """
+    shares = [whole, first, last, same]
+    for name, share in zip(("whole", "first", "last", "same"), shares):
+        require(f"stretches: {name}", share, 0, 1)
+    require("stretches: the sum of its shares", sum(shares), 0, 1)
+    bounds = torch.tensor(shares, device=u.device).cumsum(0)
+    part = torch.bucketize(u, bounds, right=True)
+    begin = torch.sqrt(((u - bounds[-1]) / max(1 - sum(shares), 1e-9)).clamp(0, 1))  # t of a uniform pair t > s
+    choices = [(1.0, 0.0), (1.0, w), (w, 0.0), (w, w), (begin, begin * w)]
+    t, s = ([torch.as_tensor(choice[i], dtype=u.dtype, device=u.device) for choice in choices] for i in (0, 1))
+    pick = torch.stack([torch.stack([row.expand_as(u) for row in rows]) for rows in (t, s)])
+    found = pick.gather(1, part.expand(2, 1, -1))[:, 0]
+    return found[0], found[1]
+
+
+def adjacent(u: Tensor, w: Tensor, steps: int = 16) -> tuple[Tensor, Tensor]:
+    """The ends of one of `steps` equal steps from 1 to 0, as consistency training compares them (2303.01469, Eq. 7)."""
+    require("adjacent: steps", steps, 1, whole=True)
+    i = (u * steps).floor().clamp(max=steps - 1)
+    return (i + 1) / steps, i / steps
+
+
+# Of uniform u, w: from where, u' ∈ (0, 1], and to where, w' ≤ u', an estimate is to lead; training's law makes times of
+# both, and places of a stored trajectory are counted so.
+SPANS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"stretches": stretches, "adjacent": adjacent}
+
+
 def uniform_grid(steps: int, path: Path) -> GridTimes:
     """t_i = 1 - i/n."""
     return 1 - torch.arange(steps + 1, dtype=torch.float64) / steps

@@ -1,7 +1,55 @@
-"""Losses, which training minimises.
+"""Losses, which training minimises: a row of LOSSES each.
 
 denoise: |ŷ - (a x₀ + b ε)|², the loss of DDPM, flow matching and EDM, and the weights of its times.
 stable: the same targets with less noise in them, averaged over the batch.
+flow_map: estimates that lead to another time, by the identities that the map of a flow satisfies.
 
 A loss is handed a denoiser and uses its path and row; it imports nothing of the core.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..specs import bind
+from .denoise import denoise
+from .flow_map import consistency, known_ends, lagrangian, mean_flow, shortcut
+
+__all__ = ["LOSSES", "Loss", "loss_row"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A row of LOSSES: a function of a denoiser and a batch, and what it needs besides.
+
+    spans: examples are a `Leap`, from t to another time, and the network spans two times.
+    slope: it needs the slope at the leap's beginning. teacher: it learns from a teacher's trajectories alone.
+    helps: the arguments that it takes besides: `average`, the denoiser with averaged weights; `teacher`, its teacher.
+    """
+
+    function: Callable[..., Tensor]
+    spans: bool = True
+    slope: bool = False
+    helps: tuple[str, ...] = ()
+    teacher: bool = False
+
+    def __call__(self, *given: Any, **options: Any) -> Tensor:
+        return self.function(*given, **options)
+
+
+LOSSES: dict[str, Loss] = {
+    "denoise": Loss(denoise, spans=False),
+    "trajectory": Loss(known_ends, teacher=True),
+    "shortcut": Loss(shortcut, slope=True, helps=("average",)),
+    "mean_flow": Loss(mean_flow, slope=True),
+    "lagrangian": Loss(lagrangian, slope=True, helps=("teacher",)),
+    "consistency": Loss(consistency, helps=("average",)),
+}
+
+
+def loss_row(spec: str) -> Loss:
+    """The row of LOSSES that a spec such as "mean_flow:power=0.5" names; a plain function is a loss of two times."""
+    function: Any = bind(LOSSES, spec, "loss").func
+    return function if isinstance(function, Loss) else Loss(function)
