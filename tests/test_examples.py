@@ -29,7 +29,7 @@ def test_each_example_is_short_and_tested():
 def test_any_sampler(capsys):
     out = run("any_sampler.py", capsys)
     rows = {name: list(map(float, scores)) for name, *scores in map(str.split, out.splitlines()[1:])}
-    assert set(rows) == set(SAMPLERS)
+    assert set(rows) == set(SAMPLERS) - {"jump"}
     assert rows["ddim"][0] == rows["euler"][0]  # the same method on the linear path
     assert rows["heun"][0] < min(rows["ddpm"][0], rows["euler"][0])
 

@@ -13,29 +13,29 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.denoiser import DenoiserLike
 from ..core.paths import DDPM, PATHS, Linear, Path
 from ..core.randomness import Draws, generator
 from ..core.times import grid_times
 from ..errors import EbbtideError, InputError
 from ..metrics import sliced_w2
-from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, trajectory, walk
+from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, trajectory
 from ..specs import bind, pick
+from .checks import Check, exact_moments, walked
 from .fit import fit_solver
-from .oracle import Gaussian, Mixture, gaussian, mixture
+from .maps import jumps
+from .oracle import Mixture, gaussian, mixture
 from .plans import FitPlan
 from .tune import rms, steps_within
 
 __all__ = [
-    "BUDGETS", "EQUIVALENTS", "GRID", "ROUNDING", "SAMPLES", "SPECS", "STEP_COUNTS", "TOLERANCE", "Check", "Impulses",
+    "BUDGETS", "EQUIVALENTS", "GRID", "ROUNDING", "SAMPLES", "SPECS", "STEP_COUNTS", "TOLERANCE", "Check",
     "certify", "checks_to_json", "convergence", "distances", "end_points", "equivalents", "exact_moments", "fitted",
     "interior", "modes", "moments", "smooth", "starts", "walked",
 ]  # fmt: skip
@@ -87,21 +87,6 @@ EQUIVALENTS = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """One promise of one sampler on one path: the measured value, the promised one, and the verdict.
-
-    passed is None where the promise doesn't apply; `why` gives the reason.
-    """
-
-    path: str
-    name: str
-    found: float
-    promised: str
-    passed: bool | None
-    why: str = ""
-
-
 # -- the problems -----------------------------------------------------------------------------------------------------
 
 
@@ -135,15 +120,6 @@ def interior(path: Path, steps: int, uneven: bool) -> Float[Tensor, " n_plus_1"]
         return path.time_of((math.log(9) * (1 - 2 * u)).exp())
     tau = 0.9 - 0.8 * torch.arange(steps + 1, dtype=torch.float64) / steps
     return path.time_at(tau)
-
-
-def walked(
-    sampler: str | Stepper, denoiser: DenoiserLike, x: Tensor, times: Tensor, draws: Draws | None = None
-) -> Tensor:
-    """The end of a walk."""
-    with torch.no_grad():
-        *_, end = walk(sampler, denoiser, x, times, draws=draws)
-    return end
 
 
 def _flow(denoiser: Mixture, x: Tensor, first: float, last: float, steps: int) -> Tensor:
@@ -221,46 +197,6 @@ def end_points(sampler: str | Stepper, path: Path, name: str) -> Iterator[Check]
     if {10, 100} <= medians.keys():
         kept = medians[100] < medians[10] / 2
         yield Check(name, "median at 100", medians[100], f"below {medians[10] / 2:.2g}", kept, "half of that at 10")
-
-
-class Impulses(Draws):
-    """Noise for the moments of a sampler that is linear in it, as every sampler is on a Gaussian.
-
-    Sample 0 gets none; sample j gets 1 at the j-th draw and 0 at all others. The samples' differences at the end are
-    then the sampler's response to each draw, and Σ response² is the variance it puts out: exactly, without sampling.
-    """
-
-    def __init__(self, count: int) -> None:
-        super().__init__(0, torch.arange(count))
-        object.__setattr__(self, "drawn", 0)
-
-    drawn: int
-
-    def __call__(self, step: int, x: Tensor) -> Tensor:
-        object.__setattr__(self, "drawn", self.drawn + 1)
-        z = torch.zeros_like(x)
-        if self.drawn < len(x):
-            z[self.drawn] = 1
-        return z
-
-
-def exact_moments(
-    sampler: str | Stepper, denoiser: DenoiserLike, times: Tensor, law: Gaussian | None = None
-) -> tuple[float, float]:
-    """Mean and standard deviation of a sampler's output on a 1-D Gaussian, started from the exact marginal.
-
-    law: that Gaussian, where the denoiser is a network that learned it.
-    """
-    law = cast(Gaussian, denoiser) if law is None else law
-    c = denoiser.path.along([float(times[0])])[0]
-    mean = c.alpha * float(law.mean)
-    std = math.hypot(c.alpha * float(law.stds), c.sigma)
-    dry = Impulses(1)
-    walked(sampler, denoiser, torch.full((1, 1), mean, dtype=torch.float64), times, dry)
-    x = torch.full((dry.drawn + 2, 1), mean, dtype=torch.float64)
-    x[-1] += std  # the response to the start, which no draw reaches
-    end = walked(sampler, denoiser, x, times, Impulses(dry.drawn + 2))[:, 0]
-    return float(end[0]), float((end[1:] - end[0]).square().sum().sqrt())
 
 
 def moments(sampler: str | Stepper, path: Path, name: str, promised: Facts) -> Iterator[Check]:
@@ -353,8 +289,11 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
         path = PATHS[pick(PATHS, name, "path")]()
         try:
             if not row:  # what it yields is checked as in sampling
-                *_, _ = trajectory(modes(path), (2,), draws=Draws.first(2, 0), steps=3, sampler=what, grid=GRID)
-            if own.noise:
+                problem = gaussian(path, torch.zeros(2), 1.0) if own.spans else modes(path)
+                *_, _ = trajectory(problem, (2,), draws=Draws.first(2, 0), steps=3, sampler=what, grid=GRID)
+            if own.spans:
+                yield from jumps(sampler, path, name, own)
+            elif own.noise:
                 yield from moments(sampler, path, name, own)
                 yield from distances(sampler, path, name)
             else:

@@ -27,6 +27,7 @@ from .ddim import ddim, ddpm
 from .dpm_solver import dpmpp_2m, dpmpp_2s, exponential_sde
 from .edm import edm
 from .exponential import exponential
+from .jump import jump
 from .ode import euler, heun, midpoint, rk4
 from .sde import euler_maruyama
 from .walks import Facts, Sampler, Stepper, Walk, slope
@@ -67,6 +68,8 @@ SAMPLERS: dict[str, Stepper] = {  # a plain function of a Walk is a row too, whi
     "lms": Sampler(partial(exponential, order=4, form="noise", clock="ratio"), _exponential),
     "exponential": Sampler(exponential, _exponential),
     "bespoke": Sampler(bespoke, Facts(1)),  # without weights; with them it has no order, being made for one grid
+    # the map of the flow, of denoisers that span two times
+    "jump": Sampler(jump, lambda renew: Facts(noise=renew > 0, spans=True)),
     # the reverse SDE
     "ddpm": Sampler(ddpm, Facts(1, noise=True)),
     "dpmpp_2m_sde": Sampler(partial(dpmpp_2m, eta=1.0), _or_noise("eta", 2)),

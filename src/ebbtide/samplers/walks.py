@@ -42,9 +42,9 @@ class Walk:
         """(now, then) of every step."""
         return list(pairwise(self.grid))
 
-    def estimate(self, x: Batch, t: Time) -> Estimate:
-        """x̂₀ and ε̂ of x at time t: one evaluation of the network."""
-        return self.denoiser(x, t, **self.cond)
+    def estimate(self, x: Batch, t: Time, to: Time | None = None) -> Estimate:
+        """x̂₀ and ε̂ of x at time t, or those that lead to another time: one evaluation of the network."""
+        return self.denoiser(x, t, **({} if to is None else {"to": to}), **self.cond)
 
     def slope(self, x: Batch, t: Time) -> Batch:
         """The velocity u_t(x) = α̇ x̂₀ + σ̇ ε̂ of the probability-flow ODE: one evaluation."""
@@ -58,12 +58,16 @@ class Walk:
             raise InputError("A sampler that adds noise needs draws=Draws.first(n, seed).")
         return torch.add(x, self.draws(address, x), alpha=std)
 
-    def require(self, sampler: str, *, gaussian_end: bool = True, draws: bool = False) -> None:
+    def require(self, sampler: str, *, gaussian_end: bool = True, draws: bool = False, spans: bool = False) -> None:
         """Raise InputError where the sampler needs what is not there; said before the first step."""
         if gaussian_end and not self.denoiser.gaussian_end:
             raise InputError(
                 f"{sampler} needs a path from Gaussian noise: between two sample sets there is only a velocity; "
                 "use an ODE sampler such as euler or heun."
+            )
+        if spans and not getattr(self.denoiser, "spans", False):
+            raise InputError(
+                f"{sampler} needs a denoiser that spans two times, which `ebbtide distill` makes of any run."
             )
         if draws and self.draws is None:
             raise InputError(f"{sampler} is stochastic and needs draws=Draws.first(n, seed).")
@@ -86,6 +90,7 @@ class Facts(NamedTuple):
     noise: it needs draws. gaussian_end: it needs x̂₀ and ε̂, which only a path from Gaussian noise has, as noise does.
     at_least: the order shown may be higher, until the steps are so small that a cheap start's error is all there is.
     smooth: p holds for a path that is smooth in t alone, not for a β table, whose velocity jumps at every entry.
+    spans: it needs a denoiser that spans two times.
     """
 
     order: int = 0
@@ -93,6 +98,7 @@ class Facts(NamedTuple):
     gaussian_end: bool = False
     at_least: bool = False
     smooth: bool = False
+    spans: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,5 +118,5 @@ class Sampler:
         own = self.facts(**given)
         chosen = ",".join(f"{name}={value}" for name, value in (getattr(self.function, "keywords", {}) | given).items())
         name = getattr(self.function, "func", self.function).__name__ + (chosen and f":{chosen}")
-        walk.require(name, gaussian_end=own.gaussian_end or own.noise, draws=own.noise)
+        walk.require(name, gaussian_end=own.gaussian_end or own.noise, draws=own.noise, spans=own.spans)
         return self.function(walk, **given)
