@@ -410,7 +410,7 @@ def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
     run(tiny("images"), whole, **how)
     with pytest.raises(Interrupted):
         run_until(5, tiny("images"), folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM), **how)
-    assert stored(folder) == how | {"compile": False, "track": (), "threads": 0, "solvers": True}
+    assert stored(folder) == how | {"compile": False, "track": (), "threads": 0, "solvers": True, "evaluations": ""}
     assert main("resume", folder, "--quiet") == 0
     assert stored(folder) == stored(whole)
     assert_same(tensors(folder), tensors(whole))

@@ -16,8 +16,8 @@ from .arguments import parse
 __all__ = ["Kind", "List", "run", "tables"]
 
 Kind = Literal[
-    "all", "recipes", "data", "paths", "targets", "weights", "times", "grids", "couplings", "networks", "samplers",
-    "simulators", "demonstrations", "metrics",
+    "all", "recipes", "data", "paths", "targets", "losses", "weights", "times", "spans", "grids", "couplings",
+    "networks", "samplers", "simulators", "demonstrations", "metrics",
 ]  # fmt: skip
 
 
@@ -26,8 +26,8 @@ class List:
     """List the names that commands accept, each with its options and their defaults."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """Table to list; recipes, data, paths, targets, weights, times, grids, couplings, networks, samplers, simulators,
-    demonstrations, metrics, or all."""
+    """Table to list; recipes, data, paths, targets, losses, weights, times, spans, grids, couplings, networks,
+    samplers, simulators, demonstrations, metrics, or all."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -48,8 +48,9 @@ def tables() -> dict[str, dict[str, list[str]]]:
     from ..core.couplings import COUPLINGS
     from ..core.paths import PATHS
     from ..core.targets import TARGETS
-    from ..core.times import GRIDS, TIMES
+    from ..core.times import GRIDS, SPANS, TIMES
     from ..data import DATASETS
+    from ..losses import LOSSES
     from ..losses.denoise import WEIGHTS
     from ..metrics import IMAGE_METRICS, METRICS
     from ..networks import NETWORKS
@@ -62,8 +63,10 @@ def tables() -> dict[str, dict[str, list[str]]]:
         "recipes": RECIPES,
         "paths": PATHS,
         "targets": TARGETS,
+        "losses": LOSSES,
         "weights": WEIGHTS,
         "times": TIMES,
+        "spans": SPANS,
         "grids": GRIDS,
         "couplings": COUPLINGS,
         "networks": NETWORKS,

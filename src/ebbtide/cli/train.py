@@ -2,10 +2,10 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -40,11 +40,18 @@ class Running:
     snapshots: int = 24
     """Number of sample sets to save for the run's animation; 0 for none."""
     solvers: Annotated[bool, tyro.conf.arg(name="fit")] = True
-    """Fit solvers to the run at its end; of 5, 10 and 20 evaluations, for at most 5 % of training."""
+    """Fit solvers to the run at its end; for at most 5 % of training."""
+    evaluations: Annotated[str, hint("5,10,20; 1,2,4 for a student")] = ""
+    """Numbers of evaluations to fit solvers for."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
     quiet: Flag = False
     """No progress bar."""
+
+    def options(self) -> dict[str, Any]:
+        """As `training.run.train` takes them."""
+        options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "quiet"}
+        return options | {"progress": not self.quiet}
 
     def __post_init__(self) -> None:
         within(
@@ -130,9 +137,7 @@ def train(
     with leaving_group():
         trained = train_recipe(
             recipe, out, given=given, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
-            on_nonfinite=how.on_nonfinite, precision=how.precision, compile=how.compile, track=how.track,
-            checkpoints=how.checkpoints, keep=how.keep, snapshots=how.snapshots, threads=how.threads,
-            accumulate=how.accumulate, solvers=how.solvers, progress=not how.quiet,
+            **how.options(),
         )  # fmt: skip
     if trained.step == before:
         tell(f"The run {out} is finished already: it has been trained for all of its {before} steps")

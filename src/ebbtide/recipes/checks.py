@@ -33,6 +33,9 @@ RANGES: dict[str, dict[str, float]] = {
     "n_action_steps": {"low": 1, "high": 4096},
     "least": {"low": 0, "high": 1e6},
     "prompt": {"low": 0, "high": 4096},
+    "teacher_guidance": {"low": -1e3, "high": 1e3},
+    "trajectories": {"low": 1, "high": 10**8},
+    "trajectory_steps": {"low": 1, "high": 10**4},
     "sample_steps": {"low": 1, "high": 10**6},
 }
 

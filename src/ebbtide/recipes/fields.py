@@ -22,6 +22,12 @@ class Fields(TypedDict, total=False):
     weight: str
     coupling: str
     stable_targets: bool
+    loss: str
+    spans: str
+    teacher: str
+    teacher_guidance: float
+    trajectories: int
+    trajectory_steps: int
     network: str
     steps: int
     batch: int

@@ -55,6 +55,18 @@ class Recipe:
     """Pairing of noise and data in a batch; a row of `ebbtide list couplings`, such as independent or ot."""
     stable_targets: bool = False
     """Average targets over examples that could have produced x_t; exact, less noisy, for points."""
+    loss: str = "denoise"
+    """A row of `ebbtide list losses`, such as denoise or mean_flow."""
+    spans: str = "stretches"
+    """Law of the times that estimates lead from and to; a row of `ebbtide list spans`."""
+    teacher: str = ""
+    """Run to distil; its folder, export or hub name. Its trajectories are learned from instead of data."""
+    teacher_guidance: float = 1.0
+    """Guidance of the teacher, which its student then has built in."""
+    trajectories: int = 16384
+    """Number of the teacher's trajectories to learn from."""
+    trajectory_steps: int = 16
+    """Steps of such a trajectory, by Heun's method."""
     network: str = "mlp"
     """A row of `ebbtide list networks`, and its size, as in mlp:width=64,depth=6."""
 
@@ -131,12 +143,13 @@ class Recipe:
         network, options = words(self.network)
         options = {"weights": _BUILT_ON.get(network, "")} | options
         weights = {option: options[option] for option in _WEIGHTS if options.get(option)}
+        weights |= {"teacher": self.teacher} if self.teacher else {}
         return {field: name for field, name in data.items() if name and not self.built_in(name)} | weights
 
     def naming(self, names: Mapping[str, str]) -> "Recipe":
         """The same recipe with other names for some entries of `outside`; further names are ignored."""
         names = {field: name for field, name in names.items() if field in self.outside()}
-        changed: dict[str, Any] = {field: name for field, name in names.items() if field in self.sources}
+        changed: dict[str, Any] = {field: name for field, name in names.items() if field in (*self.sources, "teacher")}
         if built := {option: name for option, name in names.items() if option in _WEIGHTS}:
             network, options = words(self.network)
             changed["network"] = f"{network}:{','.join(f'{key}={value}' for key, value in (options | built).items())}"
@@ -152,7 +165,7 @@ class Recipe:
         if len(files := name.split("+")) > 1 and all(file.endswith(".npz") for file in files):
             return "+".join(self.bare(file, field) for file in files)
         hub, local = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
-        hosted = (field in _WEIGHTS or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
+        hosted = (field in (*_WEIGHTS, "teacher") or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
         if hosted and not os.path.exists(local):
             return name
         last = hub + ([part for part in re.split(r"[/\\]", local) if part] or [local])[-1]

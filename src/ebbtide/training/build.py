@@ -12,9 +12,10 @@ from ..core.couplings import COUPLINGS
 from ..core.denoiser import Denoiser
 from ..core.paths import PATHS, Path
 from ..core.targets import TARGETS, Target
-from ..core.times import GRIDS, TIMES
+from ..core.times import GRIDS, SPANS, TIMES
 from ..data import Observation
 from ..errors import InputError
+from ..losses import LOSSES, Loss
 from ..losses.denoise import WEIGHTS
 from ..networks import NETWORKS
 from ..networks.outline import Outline
@@ -30,7 +31,9 @@ ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of xâ‚
 TABLES: dict[str, tuple[dict[str, Any], Callable[..., Any]]] = {
     "path": (PATHS, lambda row: row),
     "target": (TARGETS, Target),
+    "loss": (LOSSES, Loss),
     "times": (TIMES, lambda row: row),
+    "spans": (SPANS, lambda row: row),
     "weight": (WEIGHTS, lambda row: row),
     "coupling": (COUPLINGS, lambda row: row),
     "network": (NETWORKS, lambda row: row),

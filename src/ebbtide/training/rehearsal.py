@@ -1,11 +1,13 @@
 """Before a run begins: what is wrong with a recipe is found before anything is written or memory runs out."""
 
 from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 import torch
 
 from ..core.couplings import COUPLINGS
-from ..core.times import TIMES
+from ..core.times import SPANS, TIMES
 from ..data.prepared import Prepared
 from ..errors import InputError
 from ..losses.denoise import WEIGHTS
@@ -59,6 +61,10 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
         with calling("times", recipe.times, must := "return a tensor of times, one for each of u, from (u, path)"):
             t = bind(TIMES, recipe.times, "times")(u.clone(), path)
             _is("times", recipe.times, must, t, u.shape)
+        with calling("spans", recipe.spans, must := "return two tensors of times' shape, from (u, w)"):
+            start, end = bind(SPANS, recipe.spans, "spans")(u.clone(), u.clone())
+            for part in (start, end):
+                _is("spans", recipe.spans, must, part, u.shape)
         with calling("weight", recipe.weight, must := "return None or a tensor of weights from scales"):
             value = bind(WEIGHTS, recipe.weight, "weight")(path.scales(u.double()))
             if value is not None:
@@ -69,18 +75,22 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
             _is("coupling", recipe.coupling, must, bind(COUPLINGS, recipe.coupling, "coupling")(x, -x, labels), x.shape)
 
 
+_EXAMPLES = ("x0", "noise", "t", "z", "mask", "x_t", "x_to", "to")  # of a batch, what the network isn't told
+
+
 def _network(start: Trained, trainer: Trainer) -> None:
     """Refuse a network that can't be trained on its own output, for a time each or one for all."""
     name, batch = start.recipe.network, {key: part[:2] for key, part in trainer.batch(0).items()}
-    x, t = batch["x0"], batch["t"]
-    cond = {key: part for key, part in batch.items() if key not in ("x0", "noise", "t", "z", "mask")}
+    x, t = batch["x0" if "x0" in batch else "x_t"], batch["t"]
+    cond = {key: part for key, part in batch.items() if key not in _EXAMPLES}
+    spans: list[dict[str, Any]] = [{}, {"span": t.to(x)}] if getattr(start.denoiser, "spans", False) else [{}]
     network = start.denoiser.network
     own = next((p.dtype for p in network.parameters() if p.is_floating_point()), x.dtype)
     must = "return a tensor of x's shape, with a gradient, for times of shape (b,) and (1,)"
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        for times in (t, t[:1]):
+        for times, span in product((t.to(x), t[:1].to(x)), spans):
             with calling("network", name, must):
-                y = network(x.to(own, copy=True), times, **cond)
+                y = network(x.to(own, copy=True), times, **cond, **span)
             _is("network", name, must, y, x.shape)
             if not y.requires_grad:
                 raise InputError(f"network {name!r} must {must}; got one without a gradient.")

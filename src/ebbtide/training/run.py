@@ -25,7 +25,8 @@ from ..core.randomness import generator, key
 from ..data import IDENTITY
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
-from ..exact.plans import allowance
+from ..exact.jumps import JUMPS
+from ..exact.plans import COUNTS, allowance
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..networks.observation import conditions
@@ -38,7 +39,8 @@ from .devices import accelerate, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
-from .solver import for_run
+from .solver import for_run, for_student
+from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
 
@@ -67,6 +69,7 @@ def train(
     threads: int = 0,
     accumulate: int = 1,
     solvers: bool = True,
+    evaluations: str = "",
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
@@ -77,7 +80,8 @@ def train(
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
     accumulate: the number of parts of a batch, processed one by one. solvers: fit solvers to the run at the end,
-    for at most 5 % of training's network evaluations (see exact/plans.py).
+    for at most 5 % of training's network evaluations (see exact/plans.py). evaluations: of these solvers, as in
+    "1,2,4"; 5, 10 and 20 unless given, or 1, 2 and 4 for a student.
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     threads: what `ebbtide resume` is to set again; not set here. position: line of the progress bar, where several runs
     share a screen.
@@ -85,6 +89,7 @@ def train(
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
     pick(("auto", "no", "bf16"), precision, "precision")
     require("keep", keep, 1, whole=True)
+    counts_of(evaluations)
     recipe, folder = start.recipe, Path(out)
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
     accelerator = accelerate(precision, track, folder)
@@ -93,7 +98,7 @@ def train(
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
-        "accumulate": accumulate, "solvers": solvers,
+        "accumulate": accumulate, "solvers": solvers, "evaluations": evaluations,
     }  # fmt: skip
     run = _Run(folder, start, trainer, {"how": how, "data": fingerprint}, draw)
     rehearse(start, trainer)
@@ -206,6 +211,14 @@ def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoi
             raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
 
 
+def counts_of(evaluations: str) -> tuple[int, ...]:
+    """ "1,2,4" → (1, 2, 4)."""
+    parts = [part.strip() for part in evaluations.split(",") if evaluations]
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= 1000 for part in parts):
+        raise InputError(f"evaluations must be numbers of 1 to 1000, such as 1,2,4; got {evaluations!r}.")
+    return tuple(sorted({int(part) for part in parts}))
+
+
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
     """True if this step is one of `times` over the run, always including the last: evenly spread, or, since most
     happens early, evenly in √step. Computed in integers, because rounding would skip some.
@@ -294,9 +307,13 @@ class _Run:
         if trained.tuned:
             return trained
         recipe, before = self.start.recipe, time.process_time()
-        budget = allowance(recipe.steps, recipe.batch)
+        counts, budget = counts_of(self.running["how"]["evaluations"]), allowance(recipe.steps, recipe.batch)
         try:
-            tuned = for_run(trained, budget=budget, cond=self.conditions, progress=progress)
+            if isinstance(self.trainer.data, Trajectories):
+                tuned = for_student(trained, self.trainer.data, counts or JUMPS, progress=progress)
+            else:
+                how: dict[str, Any] = {"budget": budget, "cond": self.conditions, "progress": progress}
+                tuned = for_run(trained, counts or COUNTS, **how)
         except KeyboardInterrupt as stopped:
             rest = " while a solver was fitted, after the last step; the run is whole without."
             raise Interrupted.by(stopped, rest) from None

@@ -21,7 +21,7 @@ FILE = "running.json"
 # What may be stored of how a run is trained, each with what it must be.
 HOW: dict[str, type] = {
     "on_nonfinite": str, "precision": str, "compile": bool, "track": list, "checkpoints": int, "keep": int,
-    "snapshots": int, "threads": int, "accumulate": int, "solvers": bool,
+    "snapshots": int, "threads": int, "accumulate": int, "solvers": bool, "evaluations": str,
 }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import cache
-from ..core.randomness import Draws, key
+from ..core.randomness import Draws, generator, key
 from ..errors import InputError
 from ..exact.fit import fit_solver
+from ..exact.jumps import JUMPS, fit_jumps
 from ..exact.plans import BACKWARD, COUNTS, FEW_IMAGES, FEW_STARTS, JOINT, LARGE, MOST_EVALUATIONS, MOST_JOINT, plan
 from ..exact.tuned import Tuned, read_tuned, write_tuned
+from .teacher import Trajectories
 
 if TYPE_CHECKING:
     from .trained import Trained
@@ -63,6 +65,28 @@ def for_run(
     with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         made = fit_solver(
             trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
+            progress=lambda share: bar.update(round(100 * share) - bar.n),
+        )  # fmt: skip
+    own = trained.fingerprint()
+    return tuple(replace(one, weights=own) for one in made)
+
+
+def for_student(
+    trained: "Trained", data: Trajectories, counts: Sequence[int] = JUMPS, *, progress: bool = False
+) -> tuple[Tuned, ...]:
+    """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw."""
+    from tqdm import tqdm
+
+    held = data.held_out
+    if held is None:
+        return ()
+    device = next(trained.denoiser.parameters()).device
+    draw = generator(trained.recipe.seed, "examples", device=device)
+    told = held.conditions(torch.arange(len(held), device=device), draw)
+    bar = tqdm(total=100, desc="fitting grids", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress)
+    with bar:
+        made = fit_jumps(
+            trained.denoiser.eval(), held.x[0], held.x[-1], counts, cond=told,
             progress=lambda share: bar.update(round(100 * share) - bar.n),
         )  # fmt: skip
     own = trained.fingerprint()

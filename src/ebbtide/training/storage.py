@@ -94,7 +94,7 @@ def _checked(
     outside = recipe.outside()
     if seal.holds(files, recipe):
         named = outside | {**named}
-    if closed := outside.keys() - named.keys() - set(recipe.sources):  # what its network is built from
+    if closed := outside.keys() - named.keys() - {*recipe.sources, "teacher"}:  # what its network is built from
         raise InputError(unnamed(min(closed), outside[min(closed)]))
     built = recipe.naming(named)
     most = sum(part.numel() for part in weights.values())
@@ -141,6 +141,7 @@ def unnamed(what: str, name: str) -> str:
     uses = {
         "data": "was trained on",
         "source": "starts from",
+        "teacher": "was distilled from",
         "weights": "was built on",
         "tokenizer": "reads prompts by",
     }

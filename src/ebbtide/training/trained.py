@@ -257,6 +257,11 @@ class Trained(Labelled):
             if sampler or grid:
                 raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
             return self._own(steps, progress, **how)
+        if sampler is grid is None and facts(self.recipe.sampler).spans:  # a student's own grid
+            count = self.recipe.sample_steps if steps is None else steps
+            for one in reversed(self.tuned):
+                if one.weights and one.evaluations == count:
+                    return Choice(one.sampler, one.grid, one.steps)
         by_itself = sampler is grid is steps is None and how == _AS_TRAINED and self.observation is None
         if by_itself and not facts(self.recipe.sampler).noise:
             for one in reversed(self.tuned):

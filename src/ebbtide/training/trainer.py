@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -15,16 +16,19 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..core.couplings import COUPLINGS
 from ..core.denoiser import Denoiser
 from ..core.randomness import generator, keyed
-from ..core.times import TIMES, stratified_draws, uniform_draws
+from ..core.times import SPANS, TIMES, stratified_draws, uniform_draws
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
+from ..losses import LOSSES, loss_row
 from ..losses.denoise import WEIGHTS
+from ..losses.flow_map import Leap, mean_slope
 from ..losses.stable import posterior_mean
 from ..recipes import Recipe
 from ..specs import bind, pick, require
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
+from .teacher import Trajectories
 
 if TYPE_CHECKING:  # half a second that only training needs
     from accelerate import Accelerator
@@ -90,12 +94,27 @@ class Trainer:
         self.optimizer = AdamW(self.flat, recipe.weight_decay, (recipe.beta1, recipe.beta2), recipe.eps)
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
-        self._loss = accelerator.prepare_model(_Loss(self.denoiser, recipe), False, evaluation_mode=True)
+        teacher = data.denoiser if isinstance(data, Trajectories) else None
+        self._row = loss_row(recipe.loss)
+        self._span = bind(SPANS, recipe.spans, "spans") if self._row.spans else None
+        if self._row.spans and not self.denoiser.spans:
+            network = f"{recipe.network}{',' if ':' in recipe.network else ':'}spans=true"
+            raise InputError(f"loss {recipe.loss!r} needs a network that spans two times, as in network={network!r}.")
+        if self._row.teacher and teacher is None:
+            raise InputError(f"loss {recipe.loss!r} learns from a teacher; name a run as teacher.")
+        if teacher is not None and not self._row.spans:
+            raise InputError(f"loss {recipe.loss!r} learns from data, so it can't have a teacher.")
+        self._average = self._averaging(recipe) if "average" in self._row.helps else None
+        helps = {"average": self._average and self._average[0], "teacher": teacher}
+        loss = _Loss(self.denoiser, recipe, helps)
+        self._loss = accelerator.prepare_model(loss, False, evaluation_mode=True)
         self._drops = any(_draws(part) for part in self.denoiser.modules())
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
         # A third noise is needed where both ends of a path are given (see Path.between).
         self._coupled = recipe.coupling != "independent" or data.x1 is not None
+        if self._coupled and self._row.spans and teacher is None:
+            raise InputError(f"loss {recipe.loss!r} needs independent pairs of data and noise.")
         if self._coupled and not denoiser.predicts_velocity:
             raise InputError(
                 f"Coupled ends need the velocity target, the only one they leave meaningful; got {recipe.target!r}."
@@ -118,6 +137,8 @@ class Trainer:
         self.denoiser.train()
         while self.step < recipe.steps:
             self.flat.gradient.zero_()
+            if self._average is not None:
+                self._average[1].vector.copy_(self.ema)
             batch, loss = self.batch(self.step), torch.zeros((), device=self.accelerator.device)
             with self._keyed():
                 for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
@@ -154,12 +175,17 @@ class Trainer:
         draw = generator(recipe.seed, "step", step, device=device)
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data)).to(device)
         batch = data.take(indices, draw)
+        if "x_t" in batch:  # a teacher's trajectories
+            return self._share(batch)
         x0, label = batch["x0"], batch.pop("label", None)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
         if (recipe.stable_targets or self._coupled) and batch.keys() - {"x0"}:
             what = "stable_targets" if recipe.stable_targets else f"coupling {recipe.coupling!r}"
             raise InputError(f"{what} can't be: what the network is told differs from example to example.")
+        if self._span is not None:
+            u, end = self._span(u, torch.rand(recipe.batch, generator=draw, device=device))
+            batch["to"] = self._law(end, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         batch["t"] = self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         if data.x1 is None:
             batch["noise"] = torch.randn(x0.shape, generator=draw, device=device)
@@ -177,8 +203,18 @@ class Trainer:
             if label is not None:
                 allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
+        return self._share(batch)
+
+    def _share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This process's examples of a global batch."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
+
+    def _averaging(self, recipe: Recipe) -> tuple[Denoiser, FlatParameters]:
+        """A copy of the denoiser for the average of the weights, and its parameters."""
+        average = deepcopy(self.denoiser).requires_grad_(True)
+        flat = FlatParameters(average)
+        return average.eval(), flat
 
     def _keyed(self) -> AbstractContextManager[None]:
         """Dropout and shifts draw from torch's own generator: give it the step's key, and the caller its state back."""
@@ -219,14 +255,46 @@ class Trainer:
 
 
 class _Loss(torch.nn.Module):
-    """Denoiser.loss as a forward pass, which is what the accelerator wraps for autocast."""
+    """The recipe's loss as a forward pass, which is what the accelerator wraps for autocast."""
 
-    def __init__(self, denoiser: Denoiser, recipe: Recipe) -> None:
+    def __init__(self, denoiser: Denoiser, recipe: Recipe, helps: dict[str, Any]) -> None:
         super().__init__()
         self.denoiser, self.weight = denoiser, bind(WEIGHTS, recipe.weight, "weight")
+        self.row, self.function = loss_row(recipe.loss), bind(LOSSES, recipe.loss, "loss")
+        self.helps = {name: helps[name] for name in self.row.helps}
+        self.teacher = helps["teacher"]
 
     def forward(self, **batch: Tensor) -> Tensor:
-        return self.denoiser.loss(**batch, weight=self.weight)
+        if not self.row.spans:
+            loss: Tensor = self.function(self.denoiser, **batch, weight=self.weight)
+        else:
+            loss = self.function(self.denoiser, self.leap(**batch), **self.helps)
+        return loss
+
+    def leap(
+        self, *, t: Tensor, to: Tensor, x_t: Tensor | None = None, x_to: Tensor | None = None, **rest: Any
+    ) -> Leap:
+        """Examples for a flow map: of a teacher's trajectories, or of pairs of data and noise."""
+        path, known = self.denoiser.path, None
+        if x_t is None:
+            x0, noise = rest.pop("x0"), rest.pop("noise")
+            now, then = path.at(t, x0), path.at(to, x0)
+            x_t, x_to, known = now.alpha * x0 + now.sigma * noise, then.alpha * x0 + then.sigma * noise, noise - x0
+        else:
+            now, then = path.at(t, x_t), path.at(to, x_t)
+            known = self.taught(x_t, t, to, rest)
+        return Leap(x_t, now, then, known, x_to, rest)
+
+    @torch.no_grad()
+    def taught(self, x_t: Tensor, t: Tensor, to: Tensor, cond: dict[str, Any]) -> Tensor:
+        """The teacher's slope: at all points if the loss needs it, else where s = t, and 0 elsewhere."""
+        asked = torch.ones_like(t, dtype=torch.bool) if self.row.slope else t == to
+        rows, known = asked.nonzero()[:, 0], torch.zeros_like(x_t)
+        if len(rows):
+            own = {name: part[rows] for name, part in cond.items()}
+            x = x_t[rows]
+            known[rows] = mean_slope(self.teacher, x, self.denoiser.path.at(t[rows], x), None, own)
+        return known
 
 
 def _draws(part: torch.nn.Module) -> bool:

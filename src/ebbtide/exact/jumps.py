@@ -1,0 +1,82 @@
+"""Grids of a student's jumps: the times between noise and data at which few jumps come closest to the teacher's ends.
+
+The grid matters as much as the loss: a jump that ends where two modes have just parted errs there, and the next can't
+take it back. Judged on trajectories that the student never saw, by the mean distance: the mean square would be that of
+the few samples that end in another mode, and the median blind to them.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core.denoiser import DenoiserLike
+from ..samplers import walk
+from .tuned import Tuned
+
+__all__ = ["JUMPS", "fit_jumps"]
+
+JUMPS = (1, 2, 4)  # evaluations that grids are fitted for unless others are asked for
+
+FIRST = tuple((exponent, shift) for exponent in (1.0, 1.5, 2.0, 3.0) for shift in (0.5, 1.0, 2.0))
+MOVES = (0.25, 0.5, 0.75)  # of the way to each neighbour
+SWEEPS = 3
+
+
+def fit_jumps(
+    denoiser: DenoiserLike,
+    start: Float[Tensor, " n *d"],
+    end: Float[Tensor, " n *d"],
+    evaluations: Sequence[int],
+    *,
+    cond: Mapping[str, Any] = MappingProxyType({}),
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Tuned, ...]:
+    """For each number of evaluations the grid on which as many jumps from `start` come closest to `end`.
+
+    First grids of a family, k v / (1 + (k - 1) v), v = (1 - i/n)^p in the flow clock, then each time between its
+    neighbours. Three quarters choose, the last quarter judges: its distances are what a `Tuned` holds; the spread of
+    the teacher's own ends is unknown to this, so `error` is 0, and `usual` is that of the even grid.
+    """
+    path = denoiser.path
+    last, n = path.along([1.0])[0].tau, len(start)
+    choose, judge = slice(0, n - n // 4), slice(n - n // 4, n)
+
+    def distances(tau: Sequence[float], part: slice) -> Tensor:
+        times = path.time_at(torch.tensor(tau, dtype=torch.float64) * last)
+        times = torch.cat([times.new_ones(1), times, times.new_zeros(1)])
+        own = {k: v[part] if isinstance(v, Tensor) and len(v) == n else v for k, v in cond.items()}
+        with torch.no_grad():
+            *_, x = walk("jump", denoiser, start[part], times, cond=own)
+        return (x - end[part]).flatten(1).square().mean(1).sqrt()
+
+    def score(tau: Sequence[float]) -> float:
+        found = float(distances(tau, choose).mean())
+        return found if math.isfinite(found) else math.inf
+
+    made = []
+    for count in evaluations:
+        v = [1 - i / count for i in range(1, count)]
+        even, grids = v, {tuple(k * w**p / (1 + (k - 1) * w**p) for w in v) for p, k in FIRST}
+        best = min((score(grid), grid) for grid in grids)
+        for _ in range(SWEEPS if count > 1 else 0):
+            before = best
+            for i in range(count - 1):
+                ends = (1.0, *best[1], 0.0)
+                here, later, sooner = ends[i + 1], ends[i], ends[i + 2]
+                moved = [here + share * (way - here) for way in (later, sooner) for share in MOVES]
+                trials = [(*best[1][:i], tau, *best[1][i + 1 :]) for tau in moved]
+                best = min([best, *((score(grid), grid) for grid in trials)])
+            if best == before:
+                break
+        own, usual = distances(best[1], judge), distances(even, judge)
+        times = path.time_at(torch.tensor(best[1], dtype=torch.float64) * last).tolist()
+        text = ",".join(f"{t:.5g}" for t in (1.0, *times, 0.0))
+        rms = [float(each.square().mean().sqrt()) for each in (own, usual)]
+        made.append(Tuned(count, "jump", text, count, rms[0], float(own.median()), 0.0, rms[1]))
+        progress(len(made) / len(evaluations))
+    return tuple(made)

@@ -1,0 +1,177 @@
+"""A teacher's trajectories as data, and the student that starts from its weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ebbtide.core.randomness import generator
+from ebbtide.core.times import SPANS
+from ebbtide.errors import InputError
+from ebbtide.kinds.runs import from_pretrained, train_recipe
+from ebbtide.samplers import walk
+from ebbtide.training import teacher as module
+from ebbtide.training.teacher import student_of, student_recipe, trajectories_of, well_conditioned
+from training.runs import run, tensors, tiny
+
+N, STEPS = 40, 6
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("teachers")
+    for name in ("flow", "ddpm", "conditional", "two sets"):
+        run(tiny(name), place / name, checkpoints=1, keep=1)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
+
+
+def taught(folders, name, **changes):
+    """A teacher, a small student's recipe, and the trajectories."""
+    teacher = from_pretrained(folders / name)
+    few = {"trajectories": N, "trajectory_steps": STEPS} | changes
+    recipe = student_recipe(teacher, str(folders / name), **few)
+    return teacher, recipe, trajectories_of(teacher, recipe)
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm", "conditional", "two sets"])
+def test_trajectories_are_the_teachers_own(folders, name):
+    """Heun's method in the flow clock from each start, with the label that is kept beside it."""
+    teacher, _, data = taught(folders, name)
+    assert data.x.shape == (STEPS + 1, N, *teacher.shape)
+    cond = {} if data.labels is None else {"label": data.labels}
+    assert (data.labels is None) == (name != "conditional")
+    sampler = "heun" if name == "two sets" else "heun:clock=flow"
+    with torch.no_grad():
+        steps = list(walk(sampler, teacher.steered(), data.x[0], data.times, cond=cond))
+    torch.testing.assert_close(data.x[1:], torch.stack(steps), rtol=1e-5, atol=1e-5)
+
+
+def test_starts_are_noise_a_tenth_of_it_wider_and_others_are_held_out(folders):
+    _, _, data = taught(folders, "flow", trajectories=20_000)
+    wide = data.x[0, : round(module.WIDE * 20_000)]
+    rest = data.x[0, round(module.WIDE * 20_000) :]
+    assert float(wide.std()) == pytest.approx(module.WIDER, rel=0.06)
+    assert float(rest.std()) == pytest.approx(1, rel=0.03)
+    assert float(data.held_out.x[0].std()) == pytest.approx(1, rel=0.1)
+    assert len(data.held_out) == module.HELD_OUT
+    assert not torch.isin(data.held_out.x[0, :, 0], data.x[0, :, 0]).any()
+
+
+def test_the_second_time_they_come_from_the_cache(folders, monkeypatch):
+    _, recipe, data = taught(folders, "conditional")
+    monkeypatch.setattr(module, "walk", lambda *a, **k: pytest.fail("drawn again"))
+    teacher, _, again = taught(folders, "conditional")
+    assert torch.equal(again.x, data.x)
+    assert torch.equal(again.labels, data.labels)
+    for changes in ({"seed": 5}, {"trajectory_steps": STEPS + 1}, {"teacher_guidance": 2.0}, {"trajectories": N + 1}):
+        with pytest.raises(pytest.fail.Exception, match="drawn again"):
+            trajectories_of(teacher, replace(recipe, **changes))
+    other = from_pretrained(folders / "flow")
+    with pytest.raises(pytest.fail.Exception, match="drawn again"):
+        trajectories_of(other, recipe)
+
+
+def test_guidance_gives_every_trajectory_a_label(folders):
+    _, _, plain = taught(folders, "conditional", trajectories=400)
+    teacher, _, guided = taught(folders, "conditional", trajectories=400, teacher_guidance=3.0)
+    assert bool((plain.labels == len(teacher.classes)).any())
+    assert int(guided.labels.max()) < len(teacher.classes)
+    assert not torch.equal(plain.x[-1], guided.x[-1])
+
+
+def test_two_points_of_one_trajectory_at_the_times_that_are_said(folders):
+    _, _, data = taught(folders, "conditional")
+    for law in SPANS.values():
+        batch = replace(data, law=law).take(torch.arange(N), generator(3))
+        for i in range(N):
+            for x, t in (("x_t", "t"), ("x_to", "to")):
+                place = int((data.times == batch[t][i]).nonzero())
+                assert torch.equal(batch[x][i], data.x[place, i])
+        assert bool((batch["to"] <= batch["t"]).all())
+        assert torch.equal(batch["label"], data.labels)
+
+
+def test_stretches_ask_for_what_samplers_ask():
+    """Shares of a batch of 1000: 1 → 0, 1 → s, t → 0 and s = t, with the rest in between."""
+    u = (torch.arange(1000) + 0.5) / 1000
+    t, s = SPANS["stretches"](u, torch.linspace(0.01, 0.99, 1000), whole=0.2, first=0.3, last=0.3, same=0.1)
+    counts = [int(part.sum()) for part in ((t == 1) & (s == 0), (t == 1) & (s > 0), (t < 1) & (s == 0), t == s)]
+    assert counts == [200, 300, 300, 100]
+    assert bool((t >= s).all())
+    with pytest.raises(InputError, match="whole"):
+        SPANS["stretches"](u, u, whole=1.5)
+    with pytest.raises(InputError, match="sum of its shares"):
+        SPANS["stretches"](u, u, whole=0.9)
+
+
+@pytest.mark.parametrize("name", ["flow", "conditional", "two sets"])
+def test_a_student_starts_as_its_teacher(folders, name):
+    teacher, recipe, data = taught(folders, name)
+    student = student_of(recipe, teacher)
+    x, t = data.x[2], data.times[2:3]
+    cond = {} if data.labels is None else {"label": data.labels}
+    with torch.no_grad():
+        expected, found = teacher.denoiser(x, t, **cond), student.denoiser(x, t, to=0.1, **cond)
+    torch.testing.assert_close(found.x0, expected.x0, rtol=0, atol=0)
+    assert (student.step, student.tuned, student.recipe) == (0, (), recipe)
+
+
+def test_another_network_starts_from_the_recipes_seed(folders):
+    teacher, recipe, _ = taught(folders, "flow", network="mlp:width=12,depth=1,spans=true")
+    one, two = (student_of(recipe, teacher).denoiser.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert one["network.from_x.weight"].shape[0] == 12
+
+
+def test_a_noise_says_too_little_of_x0_to_jump_by(folders):
+    """d = α is 1/160 at the end of DDPM's table; its student predicts v, whose determinant is 1."""
+    assert well_conditioned(from_pretrained(folders / "flow"))
+    assert not well_conditioned(from_pretrained(folders / "ddpm"))
+    assert student_recipe(from_pretrained(folders / "ddpm"), "x").target == "v"
+    assert student_recipe(from_pretrained(folders / "flow"), "x").target == "velocity"
+
+
+def test_a_student_resumes_as_it_was(folders, tmp_path):
+    """Stopped half way and continued, to the bit; it names its teacher, and its grids are fitted."""
+    _, recipe, _ = taught(folders, "conditional", steps=8, batch=16)
+    whole = train_recipe(recipe, tmp_path / "whole", snapshots=0, checkpoints=2, progress=False)
+    assert {one.evaluations: one.sampler for one in whole.tuned} == {1: "jump", 2: "jump", 4: "jump"}
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "checkpoints").mkdir()
+    (tmp_path / "whole" / "checkpoints" / "step-00000004").rename(half / "checkpoints" / "step-00000004")
+    train_recipe(recipe, half, snapshots=0, checkpoints=2, progress=False, resume=True)
+    one, two = tensors(tmp_path / "whole"), tensors(half)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    again = from_pretrained(half)
+    assert torch.equal(again.sample(5, steps=2), whole.sample(5, steps=2))
+
+
+def test_losses_and_teachers_that_do_not_go_together(folders, tmp_path):
+    base = tiny("flow")
+    for changes, said in (
+        ({"loss": "mean_flow"}, "needs a network that spans two times, as in network='mlp:"),
+        ({"loss": "trajectory", "network": "mlp:width=8,depth=1,spans=true"}, "learns from a teacher"),
+        ({"teacher": str(folders / "flow")}, "learns from data, so it can't have a teacher"),
+        ({"loss": "magic"}, "loss must be one of"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train_recipe(replace(base, **changes), tmp_path / "run", progress=False)
+        assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("loss", ["shortcut", "mean_flow", "lagrangian", "consistency"])
+def test_every_loss_trains_from_data_and_from_a_teacher(folders, tmp_path, loss):
+    network = "mlp:width=8,depth=1,spans=true"
+    alone = train_recipe(
+        replace(tiny("flow"), loss=loss, network=network), tmp_path / "alone", snapshots=0, progress=False
+    )
+    assert bool(alone.sample(4, sampler="jump", steps=2, grid="uniform").isfinite().all())
+    _, recipe, _ = taught(folders, "conditional", loss=loss, steps=4, batch=16)
+    told = train_recipe(recipe, tmp_path / "told", snapshots=0, progress=False)
+    assert bool(told.sample(4, steps=1).isfinite().all())
