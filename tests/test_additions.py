@@ -14,10 +14,12 @@ from ebbtide.cli import main
 from ebbtide.core.couplings import COUPLINGS
 from ebbtide.core.paths import PATHS, Path, Scales
 from ebbtide.core.targets import TARGETS, Target
-from ebbtide.core.times import GRIDS, TIMES
+from ebbtide.core.times import GRIDS, SPANS, TIMES
 from ebbtide.data import DATASETS
 from ebbtide.data.points import gaussian_modes
+from ebbtide.losses import LOSSES, Loss
 from ebbtide.losses.denoise import WEIGHTS
+from ebbtide.losses.flow_map import mean_slope
 from ebbtide.metrics import EXTRACTORS, IMAGE_METRICS, METRICS, Extractor, Metric
 from ebbtide.metrics.images import ImageMetric
 from ebbtide.networks import NETWORKS
@@ -188,6 +190,31 @@ def test_what_training_draws_and_how_it_weighs(monkeypatch, call, table, row, op
     lives(call, f"--{option}", "new")
     if option == "grid":
         call("sample", "run", "--n", 4, "--grid", "new:power=2", "--steps", 3, "--out", "four.npy", "--overwrite")
+
+
+def test_a_loss_and_a_law_of_spans(monkeypatch, call):
+    """Of estimates that lead to another time: learned from data, and from a teacher."""
+
+    def steady(denoiser, leap, *, scale: float = 1.0):
+        """Mean slopes that are the velocity."""
+        slopes = [mean_slope(denoiser, leap.x_t, leap.t, to, leap.cond) for to in (leap.to, None)]
+        return scale * (slopes[0] - slopes[1].detach()).square().flatten(1).mean(1)
+
+    def halves(u, w, share: float = 0.5):
+        """From anywhere to a share of the way."""
+        return u, share * u
+
+    monkeypatch.setitem(LOSSES, "steady", Loss(steady))
+    monkeypatch.setitem(SPANS, "halves", halves)
+    assert "Mean slopes that are the velocity." in call("list", "losses")
+    assert "options: halves:share=0.5" in call("list", "spans")
+    own = ["--spans", "halves:share=0.4"]
+    network = ["--network", "mlp:width=8,depth=2,spans=true"]
+    call("train", "flow", *TINY, *network, "--loss", "steady:scale=2", *own, "--out", "alone")
+    call("sample", "alone", "--sampler", "jump", "--steps", "2", "--n", "4")
+    few = ["--trajectories", "60", "--trajectory-steps", "4", "--n", "0", "--quiet"]
+    call("distill", "alone", "--method", "steady", *own, *few, *SHORT[:4], "--out", "told")
+    call("sample", "told", "--n", "4")
 
 
 def test_a_network(monkeypatch, call):

@@ -15,7 +15,7 @@ from .core.paths import (
 )
 from .core.randomness import Draws as Draws
 from .core.targets import TARGETS as TARGETS, Estimate as Estimate
-from .core.times import GRIDS as GRIDS, TIMES as TIMES
+from .core.times import GRIDS as GRIDS, SPANS as SPANS, TIMES as TIMES
 from .data import DATASETS as DATASETS
 from .errors import (
     CertificationError as CertificationError,
@@ -35,9 +35,11 @@ from .interop.unet import load_unet as load_unet, save_unet as save_unet
 from .inverse.posterior import DPS as DPS, TMPD as TMPD, PiGDM as PiGDM
 from .kinds import KINDS as KINDS
 from .kinds.compare import compare as compare
+from .kinds.distil import distill as distill
 from .kinds.fit import fit as fit
 from .kinds.robots.driving import policy as policy
 from .kinds.runs import from_pretrained as from_pretrained
+from .losses import LOSSES as LOSSES
 from .metrics import IMAGE_METRICS as IMAGE_METRICS, METRICS as METRICS
 from .networks import MLP as MLP, NETWORKS as NETWORKS, DiT as DiT, UNet as UNet
 from .plots.study import Comparison as Comparison

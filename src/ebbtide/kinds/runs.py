@@ -23,6 +23,7 @@ from ..training import checkpoint, run
 from ..training.devices import accelerate
 from ..training.rehearsal import in_memory, rehearse
 from ..training.storage import folder_name
+from ..training.teacher import student_of, trajectories_of
 from ..training.trained import Trained
 from ..training.trainer import Trainer
 from . import Kind, kind_of
@@ -77,6 +78,8 @@ def a_recipe(recipe: Any) -> Recipe:
 def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | Prepared | None = None) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small."""
     kind = kind_of(recipe)
+    if recipe.teacher:
+        return _student(recipe, given)
     if given is None:
         kind.fits(recipe)
         prepared = kind.prepare(recipe)
@@ -88,6 +91,16 @@ def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | Prepared
         recipe, prepared = kind.given(recipe, *given)
     in_memory(recipe, prepared, accumulate)
     return attached(run.untrained(recipe, prepared)), prepared.data
+
+
+def _student(recipe: Recipe, given: Any) -> tuple[Trained, Data]:
+    """The start of a student of the recipe's teacher, and trajectories of that to learn from."""
+    if given is not None:
+        raise InputError("A student learns from its teacher's trajectories; leave data out, or teacher.")
+    teacher = from_pretrained(recipe.teacher)
+    told = None if teacher.observation is None else kind_of(recipe).prepare(recipe).data
+    start = student_of(recipe, teacher)
+    return attached(start), trajectories_of(teacher, start.recipe, told, progress=True)
 
 
 def rehearsed(recipe: Recipe) -> Trained:

@@ -1,0 +1,103 @@
+"""Distillation: a student of a run, which samples in a few evaluations, and the table of what it reaches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InputError
+from ..losses import LOSSES, Loss
+from ..samplers import facts
+from ..specs import pick, require, words
+from ..training.history import read_metrics
+from ..training.teacher import student_recipe
+from ..training.trained import Trained
+from . import kind_of
+from .runs import from_pretrained, train_recipe
+
+if TYPE_CHECKING:
+    from ..metrics import Measurement
+
+__all__ = ["Reached", "as_text", "cost", "distill", "outcomes"]
+
+
+def distill(
+    teacher: str | Path,
+    out: str | Path,
+    *,
+    method: str = "trajectory",
+    guidance: float = 1.0,
+    fields: Mapping[str, Any] = {},
+    **training: Any,
+) -> Trained:
+    """Train a student of a run in the folder `out` and return it: a run like any other, whose sampler is `jump`.
+
+        ebbtide.distill("runs/moons", "runs/fast").sample(1000, steps=1)
+
+    teacher: a run's folder, an export or a hub name. method: a row of LOSSES that spans two times. guidance: of the
+    teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. training: as
+    in `training.run.train`; evaluations among them, for which its grids are fitted.
+    """
+    row = LOSSES[pick(LOSSES, words(method)[0], "method")]
+    row = row if isinstance(row, Loss) else Loss(row)
+    if not row.spans:
+        spanning = ", ".join(name for name, one in LOSSES.items() if getattr(one, "spans", True))
+        raise InputError(f"method must be one of {spanning}, whose estimates lead to another time; got {method!r}.")
+    require("guidance", guidance)
+    recipe = student_recipe(
+        from_pretrained(teacher), str(teacher), loss=method, teacher_guidance=guidance, **dict(fields)
+    )
+    return train_recipe(recipe, out, **training)
+
+
+class Reached(NamedTuple):
+    """A row of the table: who samples, with how many evaluations, and the metrics."""
+
+    name: str
+    evaluations: int
+    measurements: "list[Measurement]"
+
+
+def outcomes(student: Trained, teacher: Trained, n: int, seed: int = 0) -> Iterator[Reached]:
+    """Student and teacher at the student's numbers of evaluations, then the teacher as it samples by itself.
+
+    The samples of all begin at the same noise; labels are as frequent as in the data.
+    """
+    kind, labels = kind_of(student.recipe), teacher.in_proportion(n)
+    guidance = student.recipe.teacher_guidance
+    floors: dict[Any, Any] = {}
+
+    def row(name: str, of: Trained, **options: Any) -> Reached:
+        options |= of.choice(options.pop("sampler", None), None, options.pop("steps", None), **options)._asdict()
+        asked: list[int] = []
+        hook = of.denoiser.network.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+        x = of.sample(n, seed=seed, label=labels, **options)
+        hook.remove()
+        measured = kind.evaluate(student.reading(), x, labels, seed=seed, floors=floors)
+        return Reached(name, sum(asked) // n, measured)
+
+    guided: dict[str, Any] = {} if guidance == 1 else {"guidance": guidance}
+    counts = sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans})
+    for count in counts:
+        yield row("student", student, steps=count)
+        if not guided:
+            yield row("teacher, tuned", teacher, steps=f"auto:{count}")
+    yield row("teacher, its own steps", teacher, **guided)
+
+
+def as_text(found: Sequence[Reached]) -> str:
+    """The rows, the metrics that rank, and the floor of each: the score of real data against real data."""
+    names = [one.name for one in found[0].measurements if one.in_summary]
+    cells = [("", "evaluations", *names)]
+    for row in found:
+        values = {one.name: one for one in row.measurements}
+        cells.append((row.name, str(row.evaluations), *(f"{values[name].value:.4g}" for name in names)))
+    floors = {one.name: one.floor for one in found[0].measurements}
+    cells.append(("real data", "", *(f"{floors[name]:.4g}" for name in names)))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def cost(student: str | Path, teacher: str | Path) -> float | None:
+    """CPU seconds of the student's training over those of its teacher's; None where either isn't stored."""
+    spent = [line[-1]["cpu_seconds"] if (line := read_metrics(Path(folder))) else None for folder in (student, teacher)]
+    return spent[0] / spent[1] if spent[0] and spent[1] else None

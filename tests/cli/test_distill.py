@@ -1,0 +1,62 @@
+"""The command distill: a student beside its run, its table, and what it says to do next."""
+
+import pytest
+
+from ebbtide.kinds.runs import from_pretrained
+
+FEW = ["--trajectories", "80", "--trajectory-steps", "4", "--steps", "4", "--batch", "16", "--n", "200", "--quiet"]
+
+
+def test_a_student_beside_its_run(ebbtide, runs, tmp_path):
+    """By default in RUN-student; sample, evaluate, plot, cite and export take it as any run."""
+    out = tmp_path / "fast"
+    code, said, err = ebbtide("distill", runs / "flow", "--out", out, "--evaluations", "1,2", *FEW)
+    assert code == 0, err
+    names = [line.split("  ")[0] for line in said.splitlines()]
+    assert names == [
+        "",
+        "student",
+        "teacher, tuned",
+        "student",
+        "teacher, tuned",
+        "teacher, its own steps",
+        "real data",
+    ]
+    assert "trajectories included" in err
+    assert f"ebbtide sample {out} --steps 1" in err
+    assert [one.evaluations for one in from_pretrained(out).tuned] == [1, 2]
+    for words in (
+        ["sample", out, "--steps", "1", "--n", "5", "--out", tmp_path / "x.csv"],
+        ["evaluate", out, "--n", "300", "--steps", "2"],
+        ["export", out, "--out", tmp_path / "shared"],
+        ["certify", "jump", "--path", "linear"],
+    ):
+        code, _, err = ebbtide(*words)
+        assert code == 0, err
+
+
+def test_it_continues_and_does_not_overwrite_unasked(ebbtide, runs, tmp_path):
+    out = tmp_path / "fast"
+    for more, expected in ((["--n", "0"], 0), ([], 2), (["--resume"], 0), (["--overwrite"], 0)):
+        code, _, err = ebbtide("distill", runs / "conditional", "--out", out, *FEW, *more)
+        assert code == expected, err
+    code, _, err = ebbtide("resume", out, "--quiet")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "denoise"], "method must be one of trajectory"),
+        (["--evaluations", "few"], "evaluations must be numbers"),
+        (["--guidance", "2"], "label"),
+        (["--network", "mlp:width=8"], "needs a network that spans two times"),
+        (["--n", "-1"], "--n must be at least 0"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(ebbtide, runs, tmp_path, words, said):
+    code, _, err = ebbtide("distill", runs / "flow", "--out", tmp_path / "fast", *FEW, *words)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "fast").exists()
