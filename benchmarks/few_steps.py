@@ -1,0 +1,138 @@
+"""What a student reaches in 1, 2 and 4 evaluations, beside its teacher, the teacher's fitted solvers, and the floor.
+
+    python -m benchmarks.few_steps                       the tables of RESULTS.md; half an hour
+    python -m benchmarks.few_steps --quick               one seed, three Gaussians, printed only
+    python -m benchmarks.few_steps --only two_moons      one data set, printed only
+
+Every data set has a base and a student for each training seed, each sampled with three seeds. On none of these was
+anything chosen. The cost is the student's CPU seconds, its teacher's trajectories and its grids included, over those of
+its base (without the base's fitted solvers), in the same run and on one thread.
+"""
+
+import argparse
+import datetime
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import ebbtide
+from ebbtide.data import DATASETS, load
+from ebbtide.metrics import outlier_fraction, sliced_w2, within_mode_sliced_w2
+from ebbtide.training.trained import Trained
+
+from .pages import cpu_name, write_section
+
+SEEDS, SAMPLING = (5, 6), (101, 102, 103)
+N = 20_000
+COUNTS = (1, 2, 4)
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """A base on a data set and a student of it; fields: of the base's recipe, student: of the student's."""
+
+    data: str
+    note: str = ""
+    fields: tuple[tuple[str, Any], ...] = ()
+    student: tuple[tuple[str, Any], ...] = ()
+
+
+ROWS = (
+    Row("three_gaussians"),
+    Row("three_gaussians", "a student of 8 × 128",
+        student=(("network", "mlp:width=128,depth=8,spans=true"), ("lr", 5e-3))),
+    Row("two_moons"),
+    Row("two_spirals", "by label", fields=(("conditional", True),)),
+    Row("swiss_roll"),
+)  # fmt: skip
+
+
+def distances(x: Tensor, data: str, seed: int) -> list[float]:
+    """Within-mode sliced W₂ and the share beyond 4 σ where there are modes; else sliced W₂ to fresh points."""
+    modes = DATASETS[data].modes
+    if modes is None:
+        return [sliced_w2(x, load(data, N, 10_000 + seed).x)]
+    return [within_mode_sliced_w2(x, modes.means, modes.std), 100 * outlier_fraction(x, modes.means, modes.std)]
+
+
+def measured(of: Trained, data: str, **how: Any) -> list[list[float]]:
+    """The distances of as many sample sets as there are sampling seeds."""
+    labels = of.in_proportion(N)
+    return [distances(of.sample(N, seed=seed, label=labels, **how), data, seed) for seed in SAMPLING]
+
+
+def run(row: Row, seed: int, folder: Path) -> dict[str, list[list[float]]]:
+    """One base and its student: distances by who samples, and the cost."""
+    base, fast = folder / f"{row.data}-{seed}", folder / f"{row.data}-{row.note}-{seed}"
+    recipe = ebbtide.flow(data=row.data, seed=seed, **dict(row.fields))
+    quiet: dict[str, Any] = {"progress": False, "snapshots": 0, "checkpoints": 1, "overwrite": True}
+    began = time.process_time()
+    ebbtide.fit(recipe, out=base, solvers=False, **quiet)
+    between = time.process_time()
+    student = ebbtide.distill(base, fast, fields=dict(row.student) | {"seed": seed}, **quiet)
+    spent = time.process_time()
+    teacher = ebbtide.from_pretrained(base)
+    found = {"cost": [[(spent - between) / (between - began)]]}
+    for count in COUNTS:
+        found[f"student, {count}"] = measured(student, row.data, steps=count)
+        found[f"teacher's solver, {count}"] = measured(teacher, row.data, steps=f"auto:{count}")
+    found["teacher, 50 steps of Heun's"] = measured(teacher, row.data, sampler="heun", grid="quadratic", steps=50)
+    found["real points"] = [distances(load(row.data, N, seed).x, row.data, seed) for seed in SAMPLING]
+    return found
+
+
+def table(row: Row, runs: Sequence[dict[str, list[list[float]]]]) -> str:
+    """Markdown: the mean over training and sampling seeds, and the range of all."""
+    modes = DATASETS[row.data].modes is not None
+    names = ["within-mode sliced W₂", "beyond 4 σ, %"] if modes else ["sliced W₂"]
+    cost = " and ".join(f"{one['cost'][0][0]:.2f}" for one in runs)
+    title = f"## {row.data.replace('_', ' ')}{', ' + row.note if row.note else ''}"
+    lines = [title, "", f"Cost {cost} × the base's training.", "", "| |" + "|".join(names) + "|"]
+    lines.append("|---|" + "--:|" * len(names))
+    for who in runs[0]:
+        if who != "cost":
+            values = [[sample[k] for one in runs for sample in one[who]] for k in range(len(names))]
+            form = (".4f", ".2f")
+            cells = [
+                f"{fmean(part):{form[k]}} ({min(part):{form[k]}} to {max(part):{form[k]}})"
+                for k, part in enumerate(values)
+            ]
+            lines.append(f"| {who} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, train, measure, print and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.few_steps", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, three Gaussians, printed only")
+    parser.add_argument("--only", default="", help="one data set, printed only")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rows = ROWS[:1] if args.quick else [row for row in ROWS if args.only in ("", row.data)]
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="ebbtide-") as folder:
+        for row in rows:
+            parts.append(table(row, [run(row, seed, Path(folder)) for seed in SEEDS[: 1 if args.quick else None]]))
+            print(parts[-1], flush=True)
+    if not (args.quick or args.only):
+        head = (
+            "# Few steps: students in 1, 2 and 4 evaluations\n\n"
+            f"`python -m benchmarks.few_steps` on {datetime.date.today()}: {cpu_name()}, one thread, Python "
+            f"{platform.python_version()}, torch {torch.__version__.split('+')[0]}. Means over {len(SEEDS)} training "
+            f"seeds and {len(SAMPLING)} sampling seeds of {N:,} samples each, with the range of all; nothing was "
+            "chosen on these seeds."
+        )
+        write_section(HERE / "RESULTS.md", "few steps", "\n\n".join([head, *parts]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""The benchmark of few steps runs, at the smallest size."""
+
+from benchmarks.few_steps import Row, run, table
+
+from benchmarks import few_steps
+
+TINY = (("steps", 4), ("points", 200), ("batch", 16), ("network", "mlp:width=8,depth=1"))
+FEW = (("trajectories", 60), ("trajectory_steps", 4), ("steps", 4))
+
+
+def test_a_base_and_its_student_are_measured_and_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(few_steps, "N", 300)
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
+    for row in (Row("three_gaussians", "small", TINY, FEW), Row("two_moons", "", TINY, FEW)):
+        found = run(row, 1, tmp_path)
+        assert found["cost"][0][0] > 0
+        assert {len(sets) for who, sets in found.items() if who != "cost"} == {3}
+        lines = table(row, [found]).splitlines()
+        assert lines[0].startswith("## " + row.data.replace("_", " "))
+        assert sum(line.startswith("| student") for line in lines) == 3
+        assert lines[-1].startswith("| real points")
