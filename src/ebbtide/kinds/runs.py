@@ -53,7 +53,7 @@ def train_recipe(
     expect("track", options.get("track", ()), tuple, list)
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
-    start, data = begin(recipe, options.get("accumulate", 1), given)
+    start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True))
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 
 
@@ -75,11 +75,16 @@ def a_recipe(recipe: Any) -> Recipe:
     return made
 
 
-def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | Prepared | None = None) -> tuple[Trained, Data]:
+def begin(
+    recipe: Recipe,
+    accumulate: int = 1,
+    given: tuple[Any, Any] | Prepared | None = None,
+    progress: bool = False,
+) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small."""
     kind = kind_of(recipe)
     if recipe.teacher:
-        return _student(recipe, given)
+        return _student(recipe, given, progress)
     if given is None:
         kind.fits(recipe)
         prepared = kind.prepare(recipe)
@@ -93,14 +98,14 @@ def begin(recipe: Recipe, accumulate: int = 1, given: tuple[Any, Any] | Prepared
     return attached(run.untrained(recipe, prepared)), prepared.data
 
 
-def _student(recipe: Recipe, given: Any) -> tuple[Trained, Data]:
+def _student(recipe: Recipe, given: Any, progress: bool) -> tuple[Trained, Data]:
     """The start of a student of the recipe's teacher, and trajectories of that to learn from."""
     if given is not None:
         raise InputError("A student learns from its teacher's trajectories; leave data out, or teacher.")
     teacher = from_pretrained(recipe.teacher)
     told = None if teacher.observation is None else kind_of(recipe).prepare(recipe).data
     start = student_of(recipe, teacher)
-    return attached(start), trajectories_of(teacher, start.recipe, told, progress=True)
+    return attached(start), trajectories_of(teacher, start.recipe, told, progress=progress)
 
 
 def rehearsed(recipe: Recipe) -> Trained:
