@@ -2,7 +2,7 @@
 
     python -m benchmarks.few_steps                       the tables of RESULTS.md; half an hour
     python -m benchmarks.few_steps --quick               one seed, three Gaussians, printed only
-    python -m benchmarks.few_steps --only two_moons      one data set, printed only
+    python -m benchmarks.few_steps --only two_moons      one data set, printed only; --steps sets the students' steps
 
 Every data set has a base and a student for each training seed, each sampled with three seeds. On none of these was
 anything chosen. The cost is the student's CPU seconds, its teacher's trajectories and its grids included, over those of
@@ -15,7 +15,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -115,15 +115,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.few_steps", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, three Gaussians, printed only")
     parser.add_argument("--only", default="", help="one data set, printed only")
+    parser.add_argument("--steps", type=int, default=0, help="steps of the students, printed only")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows = ROWS[:1] if args.quick else [row for row in ROWS if args.only in ("", row.data)]
+    if args.steps:
+        rows = [replace(row, student=(*row.student, ("steps", args.steps))) for row in rows]
     parts = []
     with tempfile.TemporaryDirectory(prefix="ebbtide-") as folder:
         for row in rows:
             parts.append(table(row, [run(row, seed, Path(folder)) for seed in SEEDS[: 1 if args.quick else None]]))
             print(parts[-1], flush=True)
-    if not (args.quick or args.only):
+    if not (args.quick or args.only or args.steps):
         head = (
             "# Few steps: students in 1, 2 and 4 evaluations\n\n"
             f"`python -m benchmarks.few_steps` on {datetime.date.today()}: {cpu_name()}, one thread, Python "
