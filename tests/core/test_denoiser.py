@@ -234,3 +234,31 @@ def test_between_two_sample_sets_only_the_velocity_has_a_meaning(target):
     with pytest.raises(InputError, match=f"only the velocity has a meaning; got target '{target}'"):
         Denoiser(nn.Identity(), Linear(), target, gaussian_end=False)
     assert Denoiser(nn.Identity(), Linear(), "velocity", gaussian_end=False).predicts_velocity
+
+
+@paths
+def test_a_network_is_told_how_far_to_lead_in_the_flow_clock(path):
+    """span = τ_t - τ_s with τ = σ/(α + σ): for the batch or for each example, and nothing without `to`."""
+    network = Fixed(float64(0.3))
+    network.spans = True
+    denoiser, x = Denoiser(network, path), noise_like(2, 1)
+    now, then = path.along([0.7, 0.2])
+    denoiser(x, 0.7, to=0.2)
+    expected = now.sigma / (now.alpha + now.sigma) - then.sigma / (then.alpha + then.sigma)
+    torch.testing.assert_close(network.seen[2]["span"], float64(expected))
+    denoiser(x, float64(0.7, 0.2), to=float64(0.2, 0.2))
+    torch.testing.assert_close(network.seen[2]["span"], float64(expected, 0))
+    denoiser(x, 0.7)
+    assert "span" not in network.seen[2]
+
+
+def test_a_network_that_is_asked_earlier_leads_from_there():
+    """At t = 1 a noise is asked where σ/α = 200, and never to lead back."""
+    network = Fixed(float64(0.3))
+    network.spans = True
+    denoiser, x = Denoiser(network, Linear(), "noise"), noise_like(2, 1)
+    for to, expected in ((0.5, 200 / 201 - 0.5), (0.999, 0.0)):
+        denoiser(x, 1.0, to=to)
+        torch.testing.assert_close(network.seen[2]["span"], float64(expected), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="spans a single time"):
+        Denoiser(Fixed(float64(0.3)), Linear())(x, 0.5, to=0.2)
