@@ -96,6 +96,13 @@ def test_two_points_of_one_trajectory_at_the_times_that_are_said(folders):
         assert torch.equal(batch["label"], data.labels)
 
 
+def test_a_tenth_of_a_batch_stays_where_it_is(folders):
+    """And learns the teacher's velocity; without it a student is no denoiser any more."""
+    _, _, data = taught(folders, "flow")
+    batch = data.take(torch.arange(N), generator(3))
+    assert int((batch["to"] == batch["t"]).sum()) in (N // 10 - 1, N // 10, N // 10 + 1)
+
+
 def test_stretches_ask_for_what_samplers_ask():
     """Shares of a batch of 1000: 1 → 0, 1 → s, t → 0 and s = t, with the rest in between."""
     u = (torch.arange(1000) + 0.5) / 1000
