@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
-__all__ = ["METHODS", "compare", "figures", "resumable", "save_metrics", "summary"]
+__all__ = ["METHODS", "aligned", "compare", "counted", "figures", "resumable", "save_metrics", "summary"]
 
 METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
 
@@ -170,12 +170,18 @@ def _draw(
     trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tqdm | None = None
 ) -> tuple[Tensor, Tensor | None, int]:
     """n samples, the labels they were asked for, and how often the network was evaluated for each."""
+    labels, seed = trained.in_proportion(n), trained.recipe.seed
+    x, evaluations = counted(trained, n, seed=seed, label=labels, sampler=sampler, grid=grid, steps=steps, bar=bar)
+    return x, labels, evaluations
+
+
+def counted(trained: Trained, n: int, **options: Any) -> tuple[Tensor, int]:
+    """n samples, by options of `Trained.sample`, and how often the network was evaluated for each."""
     seen: list[int] = []
     hook = trained.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    labels = trained.in_proportion(n)
-    x = trained.sample(n, seed=trained.recipe.seed, label=labels, sampler=sampler, grid=grid, steps=steps, bar=bar)
+    x = trained.sample(n, **options)
     hook.remove()
-    return x, labels, sum(seen) // n
+    return x, sum(seen) // n
 
 
 def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Comparison:
@@ -226,13 +232,19 @@ def summary(comparison: Comparison) -> str:
         cells.append((method, s.label, str(s.evaluations), f"{s.seconds:.1f}", *values))
     rows = {row.name: row for row in comparison.samplings[0].measurements}
     cells.append(("truth", "against truth", "", "", *(f"{rows[name].floor:.4g}" for name in names)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
-    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
+    lines, width = aligned(cells)
+    rule = "─" * width
     trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
     title = printable(f"{comparison.title}; trained in {trained}")
     key = f"=: can't be told from truth, p ≥ {LEVEL}"
     return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1], key])
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> tuple[list[str], int]:
+    """The rows of a table as lines, their columns two spaces apart, and its width."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return lines, sum(widths) + 2 * len(widths) - 2
 
 
 def figures(comparison: Comparison) -> "Iterator[Picture]":

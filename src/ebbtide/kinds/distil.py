@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
-from ..losses import LOSSES, Loss
+from ..losses import LOSSES, loss_row
 from ..samplers import facts
-from ..specs import pick, require, words
+from ..specs import require
 from ..training.history import read_metrics
 from ..training.teacher import student_recipe
 from ..training.trained import Trained
 from . import kind_of
+from .compare import aligned, counted
 from .runs import from_pretrained, train_recipe
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ def distill(
     teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. training: as
     in `training.run.train`; evaluations among them, for which its grids are fitted.
     """
-    row = LOSSES[pick(LOSSES, words(method)[0], "method")]
-    row = row if isinstance(row, Loss) else Loss(row)
-    if not row.spans:
-        spanning = ", ".join(name for name, one in LOSSES.items() if getattr(one, "spans", True))
+    if not loss_row(method, "method").spans:
+        spanning = ", ".join(name for name in LOSSES if loss_row(name).spans)
         raise InputError(f"method must be one of {spanning}, whose estimates lead to another time; got {method!r}.")
     require("guidance", guidance)
     recipe = student_recipe(
@@ -68,12 +67,8 @@ def outcomes(student: Trained, teacher: Trained, n: int, seed: int = 0) -> Itera
 
     def row(name: str, of: Trained, **options: Any) -> Reached:
         options |= of.choice(options.pop("sampler", None), None, options.pop("steps", None), **options)._asdict()
-        asked: list[int] = []
-        hook = of.denoiser.network.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
-        x = of.sample(n, seed=seed, label=labels, **options)
-        hook.remove()
-        measured = kind.evaluate(student.reading(), x, labels, seed=seed, floors=floors)
-        return Reached(name, sum(asked) // n, measured)
+        x, evaluations = counted(of, n, seed=seed, label=labels, **options)
+        return Reached(name, evaluations, kind.evaluate(student.reading(), x, labels, seed=seed, floors=floors))
 
     guided: dict[str, Any] = {} if guidance == 1 else {"guidance": guidance}
     counts = sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans})
@@ -93,8 +88,7 @@ def as_text(found: Sequence[Reached]) -> str:
         cells.append((row.name, str(row.evaluations), *(f"{values[name].value:.4g}" for name in names)))
     floors = {one.name: one.floor for one in found[0].measurements}
     cells.append(("real data", "", *(f"{floors[name]:.4g}" for name in names)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(aligned(cells)[0])
 
 
 def cost(student: str | Path, teacher: str | Path) -> float | None:

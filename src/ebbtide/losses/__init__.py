@@ -49,7 +49,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def loss_row(spec: str) -> Loss:
+def loss_row(spec: str, what: str = "loss") -> Loss:
     """The row of LOSSES that a spec such as "mean_flow:power=0.5" names; a plain function is a loss of two times."""
-    function: Any = bind(LOSSES, spec, "loss").func
+    function: Any = bind(LOSSES, spec, what).func
     return function if isinstance(function, Loss) else Loss(function)

@@ -21,7 +21,7 @@ from .teacher import Trajectories
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["for_run", "kept_solver"]
+__all__ = ["for_run", "for_student", "kept_solver"]
 
 
 def for_run(
