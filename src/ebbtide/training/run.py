@@ -173,7 +173,7 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
-        denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
+        denoiser, recipe, prepared.shape, prepared.codec, prepared.columns, prepared.classes,
         observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
     )  # fmt: skip
 
@@ -405,8 +405,8 @@ def same_data(stored: Trained, now: Trained | Prepared) -> bool:
 
 def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
     """Transforms fitted to the data, by name."""
-    own = (trained.transform or IDENTITY).to_config()
-    seen = {} if trained.observation is None else trained.observation.transform.to_config()
+    own = (trained.codec or IDENTITY).to_config()
+    seen = {} if trained.observation is None else trained.observation.codec.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 
 

@@ -1,4 +1,4 @@
-"""A trained denoiser, ready to sample: with its recipe, data transform, labels and solvers."""
+"""A trained denoiser, ready to sample: with its recipe, data codec, labels and solvers."""
 
 import inspect
 import math
@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cache
+from ..codecs import Codec
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree
 from ..core.randomness import Draws
-from ..data import Observation, Transform
+from ..data import Observation
 from ..errors import InputError
 from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
@@ -58,7 +59,7 @@ class Trained(Labelled):
     denoiser: Denoiser
     recipe: Recipe
     shape: tuple[int, ...]
-    transform: Transform | None = None
+    codec: Codec | None = None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     step: int = 0
@@ -306,11 +307,11 @@ class Trained(Labelled):
 
     def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
         """From the network's units to the data's."""
-        return x if self.transform is None else self.transform.undo(x)
+        return x if self.codec is None else self.codec.decode(x)
 
     def to_network(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
         """From the data's units to the network's."""
-        return x if self.transform is None else self.transform.apply(x)
+        return x if self.codec is None else self.codec.encode(x)
 
     def reading(self, what: str = "data") -> Recipe:
         """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
