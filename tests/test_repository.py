@@ -25,11 +25,13 @@ TESTED_ELSEWHERE = {
     "kinds/kind.py": "tests/kinds",
     "kinds/runs.py": "tests/training/test_trained.py",
     "plots/study.py": "tests/plots",
+    "training/asked.py": "tests/training/test_trained.py",
     "training/build.py": "tests/training/test_trained.py",
     "training/card.py": "tests/interop/test_hub.py",
     "training/devices.py": "tests/training/test_run.py",
     "training/history.py": "tests/training/test_run.py",
     "training/processes.py": "tests/kinds/test_compare.py",
+    "training/same.py": "tests/training/test_run.py",
     "training/solver.py": "tests/exact/test_fit.py",
     "training/storage.py": "tests/training/test_trained.py",
 }

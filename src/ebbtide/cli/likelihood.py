@@ -123,7 +123,7 @@ def _labels_in(data: str, trained: "Trained") -> str | None:
 def _its_own(trained: "Trained", data: str) -> "Trained | None":
     """The run with its data named, if that is the file it was trained on."""
     from ..kinds.points.data import prepare
-    from ..training.run import same_data
+    from ..training.same import same_data
 
     if not data or "data" not in trained.recipe.outside():
         return None

@@ -18,8 +18,24 @@ from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_colum
 from .patches import Patches, fit_patches, read_patches
 
 __all__ = [
-    "CODECS", "IDENTITY", "REACH", "Batches", "Chain", "Codec", "Patches", "Pixels", "Quantiles", "CodecRow", "Shape",
-    "Standardise", "codec_from_config", "encoder_hash", "fit_codec", "links", "volume", "within_float32",
+    "CODECS",
+    "IDENTITY",
+    "REACH",
+    "Batches",
+    "Chain",
+    "Codec",
+    "CodecRow",
+    "Patches",
+    "Pixels",
+    "Quantiles",
+    "Shape",
+    "Standardise",
+    "codec_from_config",
+    "encoder_hash",
+    "fit_codec",
+    "links",
+    "volume",
+    "within_float32",
 ]  # fmt: skip
 
 
