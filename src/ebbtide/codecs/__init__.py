@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..specs import bind, parse, pick
-from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, volume
+from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
 from .patches import Patches, fit_patches, read_patches
 
@@ -33,6 +33,7 @@ __all__ = [
     "codec_from_config",
     "encoder_hash",
     "fit_codec",
+    "latent_shape",
     "links",
     "volume",
     "within_float32",

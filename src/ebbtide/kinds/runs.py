@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from ..codecs import Codec
 from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
@@ -54,7 +55,8 @@ def train_recipe(
     expect("track", options.get("track", ()), tuple, list)
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
-    start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True))
+    codec = run.codec_of(out) if options.get("resume") else None
+    start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True), codec)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 
 
@@ -81,20 +83,25 @@ def begin(
     accumulate: int = 1,
     given: tuple[Any, Any] | Prepared | None = None,
     progress: bool = False,
+    codec: Codec | None = None,
 ) -> tuple[Trained, Data]:
-    """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small."""
+    """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small.
+
+    codec: of the run that is resumed, where its recipe has one, which is not fitted again.
+    """
     kind = kind_of(recipe)
+    known = {"codec": codec} if hasattr(recipe, "codec") else {}
     if recipe.teacher:
         return _student(recipe, given, progress)
     if given is None:
         kind.fits(recipe)
-        prepared = kind.prepare(recipe)
+        prepared = kind.prepare(recipe, **known)
     elif isinstance(given, Prepared):
         prepared = given
     elif kind.given is None:
         raise InputError(f"A recipe for {recipe.kind} takes its data from a file or folder: name it as data.")
     else:
-        recipe, prepared = kind.given(recipe, *given)
+        recipe, prepared = kind.given(recipe, *given, **known)
     in_memory(recipe, prepared, accumulate)
     return attached(run.untrained(recipe, prepared)), prepared.data
 
@@ -128,7 +135,9 @@ def attached(trained: Trained) -> Trained:
 def _snapshot(kind: Kind[Any], start: Trained, target: Path) -> Mapping[Path, bytes]:
     """The same samples at every stage; few steps: they are for looking."""
     labels = None if kind.all_classes is None else kind.all_classes(start, kind.snapshot["n"])
-    x = start.sample(seed=start.recipe.seed, label=labels, **kind.snapshot)
+    through = start.codec is None or start.codec.linear  # where a bound can act
+    how = kind.snapshot if through else {**kind.snapshot, "bound": 0.0}
+    x = start.sample(seed=start.recipe.seed, label=labels, **how)
     return kind.snapshot_files(x.cpu(), target)
 
 
@@ -156,7 +165,8 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     """
     recipe = trained.recipe
     if recipe.data != IN_MEMORY or not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv"):
-        if same_data(trained, kind_of(recipe).prepare(trained.reading())):
+        known = {"codec": trained.codec} if hasattr(recipe, "codec") else {}
+        if same_data(trained, kind_of(recipe).prepare(trained.reading(), **known)):
             return trained
         raise InputError(f"{data} is not the data that {run_name} was trained on.")
     others: dict[str, tuple[str, ...]] = {}
