@@ -42,7 +42,7 @@ def edm_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
 
 
 _LATENTS: dict[str, Any] = {
-    "codec": "pixels+patches:size=8,keep=16", "network": "unet:width=64,multipliers=1-2,attention=0-1,groups=16",
+    "codec": "pixels+patches:size=8,keep=16", "network": "unet:width=64,multipliers=1-2,attention=1-1,groups=16",
     "batch": 64, "steps": 6000, "lr": 1e-3, "ema": 0.9995, "bound": 0.0,
 }  # fmt: skip
 
