@@ -111,7 +111,10 @@ def _compared(
     own = kind_of(trained.recipe)
     x, labels = draw(trained, drawing, more=own.more, **options)
     print("measuring …", file=sys.stderr)
-    return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
+    rows = own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
+    if own.lost and trained.codec is not None and trained.codec.weights():
+        rows += own.lost(trained, drawing.seed)
+    return x, rows
 
 
 def _policy(

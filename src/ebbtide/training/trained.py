@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .. import cache
@@ -158,6 +158,10 @@ class Trained(Labelled):
         )  # fmt: skip
         for t, x in self._walk(asked):
             yield t, self.to_data(x)
+
+    def latents(self, n: int, **options: Any) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
+        """`trajectory`, with the same options, in the network's units: z_t, of which x_t is decoded."""
+        return self._walk(self._asked(n, **options))
 
     def _asked(
         self,
@@ -312,11 +316,11 @@ class Trained(Labelled):
             )
         return replace(self, tuned=tuple(one for one in found if one.weights in ("", own)))
 
-    def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
+    def to_data(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the network's units to the data's."""
         return x if self.codec is None else self.codec.decode(x)
 
-    def to_network(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
+    def to_network(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the data's units to the network's."""
         return x if self.codec is None else self.codec.encode(x)
 

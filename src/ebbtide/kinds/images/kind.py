@@ -2,9 +2,10 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, Plan
 from .data import describe, fits, given, kept, parts, prepare, real
+from .latents import BATCH
 from .study import shown, study
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
     "evaluate",
     "figures",
     "finish",
+    "lost",
     "snapshot_files",
     "write",
 ]  # fmt: skip
@@ -122,6 +125,21 @@ def evaluate(
     return [row for row in report.rows if row.in_curve or not curve]
 
 
+def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
+    """Held-out images encoded and decoded: their PSNR, and the distance that no sampler can go below."""
+    from ...metrics import measure_images, peak_signal
+
+    train, held = parts(cast(ImageRecipe, trained.reading()))
+    with torch.no_grad():
+        decoded = [kept(trained.to_data(trained.to_network(part))) for part in held.x.split(BATCH)]
+    x = torch.from_numpy(np.concatenate(decoded))
+    rows = measure_images(x, train.x, held.x, seed=seed).rows
+    return [
+        peak_signal(x, held.x),
+        *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),
+    ]
+
+
 def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
     """The samples that are nearest to a training image, beside it."""
     from . import pages
@@ -177,5 +195,6 @@ IMAGES = Kind(
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,
+    lost=lost,
     plan=PLAN,
 )
