@@ -84,8 +84,8 @@ def filled(
     """A float32 tensor of this shape, and the CPU seconds that making it took.
 
     x[:, piece] is make(piece), written as soon as it is made: the next call continues one that was killed. Up to
-    MAPPED bytes are then read into memory; more are mapped, so that they needn't fit there, but for a cache that can't
-    be written.
+    MAPPED bytes are then read into memory; more are mapped, so that they needn't fit there, unless the cache can't be
+    written.
     """
     file = None
     try:

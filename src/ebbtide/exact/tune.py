@@ -283,7 +283,7 @@ class _Search:
 
     def fit_weights(self, choice: _Choice) -> list[_Choice]:
         """Times and every weight of every step, from those of a solver that asks once a time."""
-        if facts(choice.sampler).spans:  # each of its estimates leads to a time of its own, so it is no table
+        if facts(choice.sampler).spans:  # each of its estimates leads to another time, so it is no table
             return []
         path, sampler = self.denoiser.path, bind(SAMPLERS, choice.sampler, "sampler")
         times = grid_times(choice.grid, choice.steps, path)

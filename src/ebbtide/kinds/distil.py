@@ -63,7 +63,7 @@ def outcomes(student: Trained, teacher: Trained, n: int, seed: int = 0) -> Itera
     """The teacher, its fitted solver and the student at the student's numbers of evaluations, then the teacher's own.
 
     The samples of all begin at the same noise; labels are as frequent as in the data. The teacher takes as many steps
-    of its own sampler as its evaluations allow; where not even one fits, it has no row.
+    by its recipe's sampler as its evaluations allow; where not even one fits, it has no row.
     """
     kind, labels, recipe = kind_of(student.recipe), teacher.in_proportion(n), teacher.recipe
     guidance = student.recipe.teacher_guidance
