@@ -76,7 +76,7 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
             _is("coupling", recipe.coupling, must, bind(COUPLINGS, recipe.coupling, "coupling")(x, -x, labels), x.shape)
 
 
-_EXAMPLES = ("x0", "noise", "t", "z", "mask", "x_t", "x_to", "to")  # of a batch, what the network isn't told
+_EXAMPLES = ("x0", "noise", "t", "z", "mask", "x_t", "x_to", "to", "slope")  # of a batch, what isn't the network's
 
 
 def _network(start: Trained, trainer: Trainer) -> None:

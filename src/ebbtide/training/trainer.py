@@ -281,20 +281,11 @@ class _Loss(torch.nn.Module):
             now, then = path.at(t, x0), path.at(to, x0)
             x_t, x_to, known = now.alpha * x0 + now.sigma * noise, then.alpha * x0 + then.sigma * noise, noise - x0
         else:
-            now, then = path.at(t, x_t), path.at(to, x_t)
-            known = self.taught(x_t, t, to, rest)
+            now, then, known = path.at(t, x_t), path.at(to, x_t), rest.pop("slope")
+            if self.row.slope:  # at every point, and not only where s = t
+                with torch.no_grad():
+                    known = mean_slope(self.teacher, x_t, now, None, rest)
         return Leap(x_t, now, then, known, x_to, rest)
-
-    @torch.no_grad()
-    def taught(self, x_t: Tensor, t: Tensor, to: Tensor, cond: dict[str, Any]) -> Tensor:
-        """The teacher's slope: at all points if the loss needs it, else where s = t, and 0 elsewhere."""
-        asked = torch.ones_like(t, dtype=torch.bool) if self.row.slope else t == to
-        rows, known = asked.nonzero()[:, 0], torch.zeros_like(x_t)
-        if len(rows):
-            own = {name: part[rows] for name, part in cond.items()}
-            x = x_t[rows]
-            known[rows] = mean_slope(self.teacher, x, self.denoiser.path.at(t[rows], x), None, own)
-        return known
 
 
 def _draws(part: torch.nn.Module) -> bool:
