@@ -16,6 +16,7 @@ PICTURES = [name for name, row in RECIPES.items() if row().kind == "images"]
 SHORT = ["--snapshots", "2", "--checkpoints", "2", "--quiet"]
 TINY = ["--steps", "20", "--points", "500", "--batch", "64", *SHORT]
 TINY_PICTURES = ["--steps", "4", "--batch", "16", "--network", "unet-tiny:width=8", *SHORT]
+TINY_LATENTS = ["--codec", "pixels+patches:size=2,keep=4"]  # of 4 × 4, for digits
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,7 +47,8 @@ def runs(tmp_path_factory, table):
     for name, arguments in ({name: [name] for name in POINTS} | extra).items():
         assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0
     for name in PICTURES:
-        assert main(["train", name, "--conditional", *TINY_PICTURES, "--out", str(folder / name)]) == 0
+        own = TINY_LATENTS if "patches" in RECIPES[name]().codec else []
+        assert main(["train", name, "--conditional", *TINY_PICTURES, *own, "--out", str(folder / name)]) == 0
     return folder
 
 
