@@ -38,9 +38,10 @@ def distill(
     teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. training: as
     in `training.run.train`; evaluations among them, for which its grids are fitted.
     """
-    if not loss_row(method, "method").spans:
-        spanning = ", ".join(name for name in LOSSES if loss_row(name).spans)
-        raise InputError(f"method must be one of {spanning}, whose estimates lead to another time; got {method!r}.")
+    row = loss_row(method, "method")
+    if not (row.spans or row.teacher):
+        able = ", ".join(name for name in LOSSES if loss_row(name).spans or loss_row(name).teacher)
+        raise InputError(f"method must be one of {able}, which learn from a teacher; got {method!r}.")
     require("guidance", guidance)
     recipe = student_recipe(
         from_pretrained(teacher), str(teacher), loss=method, teacher_guidance=guidance, **dict(fields)
@@ -71,9 +72,9 @@ def outcomes(student: Trained, teacher: Trained, n: int, seed: int = 0) -> Itera
         return Reached(name, evaluations, kind.evaluate(student.reading(), x, labels, seed=seed, floors=floors))
 
     guided: dict[str, Any] = {} if guidance == 1 else {"guidance": guidance}
-    counts = sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans})
-    for count in counts:
-        yield row("student", student, steps=count)
+    own = sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans == student.denoiser.spans})
+    for count in own:
+        yield row("student", student, steps=count if student.denoiser.spans else f"auto:{count}")
         if not guided:
             yield row("teacher, tuned", teacher, steps=f"auto:{count}")
     yield row("teacher, its own steps", teacher, **guided)

@@ -45,11 +45,22 @@ DERIVATIVES = ("difference", "jvp")
 
 
 @dataclass(frozen=True)
+class Fresh:
+    """Numbers for losses that sample: a start at t = 1, noises ε and ε', uniform u, and the end of a trajectory."""
+
+    start: "Batch"
+    noise: "Batch"
+    nudge: "Batch"
+    u: Float[Tensor, " b"]
+    end: "Batch"
+
+
+@dataclass(frozen=True)
 class Leap:
     """Examples for a flow map: x_t, its time t, and the time `to` that the estimate is to lead to.
 
     slope: dz/dτ at x_t: the teacher's, or ε - x₀ of the pair that makes x_t, which is right on average.
-    x_to: the point at `to` of the same trajectory. cond: the network's conditions, such as label.
+    x_to: the point at `to` of the same trajectory. cond: the network's conditions, such as label. fresh: further draws.
     """
 
     x_t: "Batch"
@@ -58,10 +69,11 @@ class Leap:
     slope: "Batch | None" = None
     x_to: "Batch | None" = None
     cond: Mapping[str, Any] = field(default_factory=dict)
+    fresh: Fresh | None = None
 
-    def given(self, name: str) -> "Batch":
+    def given(self, name: str) -> Any:
         """The part of this name; InputError where it isn't known."""
-        part: Tensor | None = getattr(self, name)
+        part = getattr(self, name)
         if part is None:
             raise InputError(f"This loss needs the leap's {name}.")
         return part

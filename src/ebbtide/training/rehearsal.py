@@ -75,7 +75,20 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
             _is("coupling", recipe.coupling, must, bind(COUPLINGS, recipe.coupling, "coupling")(x, -x, labels), x.shape)
 
 
-_EXAMPLES = ("x0", "noise", "t", "z", "mask", "x_t", "x_to", "to")  # of a batch, what the network isn't told
+_EXAMPLES = (
+    "x0",
+    "noise",
+    "t",
+    "z",
+    "mask",
+    "x_t",
+    "x_to",
+    "to",
+    "start",
+    "nudge",
+    "u",
+    "end",
+)  # of a batch, what the network isn't told
 
 
 def _network(start: Trained, trainer: Trainer) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,7 +75,10 @@ def for_run(
 def for_student(
     trained: "Trained", data: Trajectories, counts: Sequence[int] = JUMPS, *, progress: bool = False
 ) -> tuple[Tuned, ...]:
-    """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw."""
+    """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw.
+
+    One that spans a single time gets solvers of its own flow.
+    """
     from tqdm import tqdm
 
     held = data.held_out
@@ -82,6 +86,9 @@ def for_student(
         return ()
     device = next(trained.denoiser.parameters()).device
     draw = generator(trained.recipe.seed, "examples", device=device)
+    if not trained.denoiser.spans:
+        some = partial(torch.randint, len(held), generator=draw, device=device)
+        return for_run(trained, counts, cond=lambda n: held.conditions(some((n,)), draw), progress=progress)
     told = held.conditions(torch.arange(len(held), device=device), draw)
     bar = tqdm(total=100, desc="fitting grids", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress)
     with bar:

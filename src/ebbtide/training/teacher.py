@@ -16,6 +16,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.randomness import Draws, generator, key
 from ..core.times import SPANS, grid_times, stratified_draws
 from ..data.prepared import Data
+from ..losses import loss_row
 from ..memory import room
 from ..networks.observation import conditions
 from ..samplers import walk
@@ -65,15 +66,24 @@ class Trajectories:
             held_out=held_out,
         )  # fmt: skip
 
-    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
-        """x_t and x_to at the times t and `to` that the law draws, and the network's conditions."""
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator, ends: bool = False) -> dict[str, Tensor]:
+        """x_t and x_to at the times t and `to` that the law draws, and the network's conditions.
+
+        ends: with the trajectory's `start` and `end`.
+        """
         steps = len(self.times) - 1
         u = stratified_draws(len(indices), draw)
         start, end = self.law(u, torch.rand(len(u), generator=draw, device=u.device))
         i = ((1 - start) * steps).round().long().clamp(0, steps - 1)
         j = torch.maximum(((1 - end) * steps).round().long(), i + 1).clamp(max=steps).where(start > end, i)
         batch = {"x_t": self.x[i, indices], "t": self.times[i], "x_to": self.x[j, indices], "to": self.times[j]}
+        if ends:
+            batch["start"], batch["end"] = self.ends(indices)
         return batch | self.conditions(indices, draw)
+
+    def ends(self, indices: Int[Tensor, " b"]) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
+        """The starts of trajectories and the data they lead to."""
+        return self.x[0, indices], self.x[-1, indices]
 
     def conditions(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
         """The label and further inputs of the network at these places."""
@@ -94,7 +104,8 @@ def trajectories_of(
     law, n = bind(SPANS, recipe.spans, "spans"), recipe.trajectories
     few = min(HELD_OUT if told is None else HELD_OUT // 8, n)  # observations take long to look at
     held_out = _drawn(teacher, recipe, law, told, few, "held out", progress)
-    return replace(_drawn(teacher, recipe, law, told, n, "learned", progress), held_out=held_out)
+    learned = "fair" if loss_row(recipe.loss).fair else "learned"
+    return replace(_drawn(teacher, recipe, law, told, n, learned, progress), held_out=held_out)
 
 
 def _drawn(
@@ -164,6 +175,10 @@ def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
         "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
         "lr": recipe.lr / 2, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
     }  # fmt: skip
+    row = loss_row(str(fields.get("loss", changed["loss"])))
+    if not row.spans:
+        changed |= {"network": recipe.network, "target": "velocity", "coupling": "given", "lr": recipe.lr,
+                    "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
     return recipe.having(changed | fields)
 
 
