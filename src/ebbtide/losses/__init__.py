@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..specs import bind
 from .denoise import denoise, reflow
@@ -39,7 +39,7 @@ class Loss:
     slope: bool = False
     helps: tuple[str, ...] = ()
     teacher: bool = False
-    judges: Callable[..., nn.Module] | None = None
+    judges: Callable[..., Any] | None = None
     fair: bool = False
 
     def __call__(self, *given: Any, **options: Any) -> Tensor:

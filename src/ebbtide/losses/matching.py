@@ -42,13 +42,13 @@ class Judges(nn.Module):
         own: Any = teacher
         while not isinstance(own, nn.Module):  # guidance and bounds are wrapped around it
             own = own.denoiser
-        self.fake: Denoiser = deepcopy(own).eval().requires_grad_(True)
-        self.critic: Denoiser | None = deepcopy(self.fake) if critic else None
+        self.fake: Any = deepcopy(own).eval().requires_grad_(True)
+        self.critic: Any = deepcopy(self.fake) if critic else None
 
     def score(self, x_t: "Batch", t: "Scales", **cond: Any) -> Tensor:
         """The critic's score of each example: high for the teacher's."""
-        assert self.critic is not None
-        return self.critic.output(t, x_t, **cond).flatten(1).mean(1)
+        output: Tensor = self.critic.output(t, x_t, **cond)
+        return output.flatten(1).mean(1)
 
     def misled(self, x_t: "Batch", real: "Batch", t: "Scales", **cond: Any) -> Tensor:
         """softplus of the score of the teacher's less that of the student's x_t, without a gradient of the critic's."""

@@ -248,7 +248,7 @@ class Trainer:
         flat = FlatParameters(average)
         return average.eval(), flat
 
-    def _judging(self, recipe: Recipe, teacher: DenoiserLike) -> torch.nn.Module:
+    def _judging(self, recipe: Recipe, teacher: DenoiserLike) -> Any:
         """The networks that the loss trains beside the denoiser, with the options of its spec."""
         own = bind(LOSSES, recipe.loss, "loss")
         every = {name: option.default for name, option in options(own.func).items()} | own.keywords
@@ -274,12 +274,12 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """The state for resuming besides the average: parameters and AdamW's two moments by name, judges' too."""
-        tensors, counts = {}, {"step": torch.tensor(self.step)}
+        tensors: dict[str, Tensor] = {"step": torch.tensor(self.step)}
         for of, (flat, optimizer) in zip(("", "judges."), self._trained):
             for kind, vector in _vectors(flat, optimizer).items():
                 tensors |= {f"{of}{kind}.{name}": part for name, part in flat.split(vector).items()}
-            counts[f"{of}updates"] = torch.tensor(optimizer.updates)
-        return tensors | counts
+            tensors[f"{of}updates"] = torch.tensor(optimizer.updates)
+        return tensors
 
     def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was."""
