@@ -97,7 +97,7 @@ def stretches(
     The rest of the batch is uniform over t > s. Few steps begin at the noise and end at the data.
     alone: the first share of the training, in which s = t = u. wide: the share at which spans reach their full length;
     they grow in between, so that a map that is its own teacher learns short jumps before those that build on them
-    (Boffi et al. 2025, arXiv:2505.18825, Section 4; Geng et al. 2024, arXiv:2406.14548, Section 3.2).
+    (Boffi et al. 2025, arXiv:2505.18825; Geng et al. 2024, arXiv:2406.14548).
     """
     shares = [whole, first, last, same]
     for name, share in zip(("whole", "first", "last", "same"), shares):

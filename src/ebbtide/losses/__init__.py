@@ -50,7 +50,7 @@ LOSSES: dict[str, Loss] = {
     "denoise": Loss(denoise, spans=False),
     "trajectory": Loss(known_ends, teacher=True),
     "shortcut": Loss(shortcut, slope=True, helps=("average",)),
-    "mean_flow": Loss(mean_flow, slope=True),
+    "mean_flow": Loss(mean_flow, slope=True, helps=("average",)),
     "lagrangian": Loss(lagrangian, slope=True, helps=("teacher",)),
     "consistency": Loss(consistency, helps=("average",)),
     "matching": Loss(matching, helps=("teacher", "judges"), teacher=True, judges=Judges, fair=True),

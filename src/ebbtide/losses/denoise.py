@@ -88,7 +88,7 @@ def reflow(
 ) -> Float[Tensor, " b"]:
     """Flow matching on a teacher's own pairs: starts and ends of its trajectories, whose flow is straighter.
 
-    Liu et al. 2023, arXiv:2209.03003, Section 2.2. Nothing else is new: pairs in place of independent ends. The lines
+    Liu et al. 2023, arXiv:2209.03003. Nothing else is new: pairs in place of independent ends. The lines
     between a teacher's pairs hardly cross, so that few steps of Euler's follow their flow.
     """
     return denoise(denoiser, x0, noise, t, z=z, weight=weight, **cond)

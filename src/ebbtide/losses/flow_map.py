@@ -78,6 +78,17 @@ class Leap:
             raise InputError(f"This loss needs the leap's {name}.")
         return part
 
+    def apart(self) -> tuple[Tensor, "Leap"]:
+        """The places of the examples that lead to another time, and these examples."""
+        rows = (self.t.tau != self.to.tau).flatten().nonzero()[:, 0]
+
+        def of(part: Any) -> Any:
+            return part if part is None else part[rows]
+
+        t, to = (type(c)(*(of(value) for value in c)) for c in (self.t, self.to))
+        cond = {name: of(part) for name, part in self.cond.items()}
+        return rows, Leap(of(self.x_t), t, to, of(self.slope), of(self.x_to), cond)
+
 
 def mean_slope(
     denoiser: "DenoiserLike", x_t: "Batch", t: "Scales", to: "Scales | None" = None, cond: Mapping[str, Any] = {}
@@ -131,13 +142,14 @@ def shortcut(
     Frans et al. 2024, arXiv:2410.12557, Eq. 5; the halves are the average's estimates. Where s = t the target is the
     slope that is known, which anchors the map: without it any semigroup would do.
     """
-    v = leap.given("slope")
-    half = _at(denoiser.path, (leap.t.tau + leap.to.tau) / 2, leap.x_t)
-    with torch.no_grad():
-        teacher = average or denoiser
-        first = mean_slope(teacher, leap.x_t, leap.t, half, leap.cond)
-        second = mean_slope(teacher, arrive(leap.x_t, leap.t, half, first), half, leap.to, leap.cond)
-        target = torch.where(leap.t.tau == leap.to.tau, v, (first + second) / 2)
+    target, (rows, part) = leap.given("slope").clone(), leap.apart()
+    if len(rows):
+        half = _at(denoiser.path, (part.t.tau + part.to.tau) / 2, part.x_t)
+        with torch.no_grad():
+            teacher = average or denoiser
+            first = mean_slope(teacher, part.x_t, part.t, half, part.cond)
+            second = mean_slope(teacher, arrive(part.x_t, part.t, half, first), half, part.to, part.cond)
+        target[rows] = (first + second) / 2
     return robust(mean_slope(denoiser, leap.x_t, leap.t, leap.to, leap.cond) - target, power, floor)
 
 
@@ -145,6 +157,8 @@ def mean_flow(
     denoiser: "DenoiserLike",
     leap: Leap,
     *,
+    average: "DenoiserLike | None" = None,
+    own: bool = False,
     derivative: str = "difference",
     power: float = 1.0,
     floor: float = 0.01,
@@ -152,16 +166,20 @@ def mean_flow(
     """|u - (v - (τ_t - τ_s) du/dτ)|², du/dτ = ∂_τ u + v ∂_z u along the flow, `to` held fixed.
 
     Geng et al. 2025, arXiv:2505.13447, Eqs. 6, 8 and 11. Where s = t it is the flow-matching loss.
-    derivative: a central "difference", which costs two evaluations without gradients, or "jvp", in forward mode.
+    own: v is the average's velocity, without the spread that the slope of a pair has about it; where s = t the slope is
+    learned all the same (Geng et al. 2025, arXiv:2512.02012). derivative: a central "difference", which costs two
+    evaluations without gradients, or "jvp", in forward mode.
     """
-    v = leap.given("slope")
+    target, (rows, part) = leap.given("slope").clone(), leap.apart()
+    if len(rows):
+        with torch.no_grad():
+            v = mean_slope(average or denoiser, part.x_t, part.t, None, part.cond) if own else part.given("slope")
 
-    def along(c: "Scales") -> "Batch":
-        return mean_slope(denoiser, arrive(leap.x_t, leap.t, c, v), c, leap.to, leap.cond)
+            def along(c: "Scales") -> "Batch":
+                return mean_slope(denoiser, arrive(part.x_t, part.t, c, v), c, part.to, part.cond)
 
-    with torch.no_grad():
-        rate = _derivative(along, denoiser.path, leap.t, leap.x_t, derivative)
-        target = v - (leap.t.tau - leap.to.tau) * rate
+            rate = _derivative(along, denoiser.path, part.t, part.x_t, derivative)
+            target[rows] = v - (part.t.tau - part.to.tau) * rate
     return robust(mean_slope(denoiser, leap.x_t, leap.t, leap.to, leap.cond) - target, power, floor)
 
 

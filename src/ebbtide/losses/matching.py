@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EDGE", "Judges", "discern", "matching", "pull"]
 
-EDGE = 0.02  # of the flow clock, left out at both ends, where scores are infinite or say nothing (DMD, Section 3.2)
+EDGE = 0.02  # of the flow clock, left out at both ends, where scores are infinite or say nothing, as in DMD
 FLOOR = 0.01  # of the size by which a pull is divided
 NUDGE = 0.01  # step of the critic's smoothness, in x_t
 
@@ -74,9 +74,9 @@ def discern(
 ) -> Tensor:
     """The critic's loss: softplus of the score of the student's less the teacher's, both at t, and its smoothness.
 
-    Relativistic pairing (Jolicoeur-Martineau 2019, arXiv:1807.00734, Eq. 4); the gradient at the teacher's samples is
+    Relativistic pairing (Jolicoeur-Martineau 2019, arXiv:1807.00734); the gradient at the teacher's samples is
     kept small by a difference in place of R1's second derivative, λ |D(x_t) - D(x_t + h ε)|² / h² (Lin et al. 2025,
-    arXiv:2501.08316, Eq. 4), for which no kernel is too simple. smooth: λ.
+    arXiv:2501.08316), for which no kernel is too simple. smooth: λ.
     """
     own = judges.score(real, t, **cond)
     rough = (judges.score(real + NUDGE * nudge, t, **cond) - own).square() / NUDGE**2
