@@ -698,6 +698,22 @@ def test_reflow_learns_from_pairs_of_the_teachers(student):
         assert math.isfinite(record.loss)
 
 
+def test_reflow_straightens_the_ways(tmp_path, monkeypatch):
+    """Three Gaussians: Euler's four steps end less than half as far from where fifty lead; an example of one seed."""
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
+    recipe = tiny(points=4000, batch=256, steps=400, lr=2e-2, network="mlp:width=32,depth=3")
+    teacher = make(recipe, tmp_path / "teacher", solvers=False)
+    few = {"loss": "reflow", "trajectories": 2000, "trajectory_steps": 12, "steps": 400}
+    straight = make(student_recipe(teacher, str(tmp_path / "teacher"), **few), tmp_path / "straight", solvers=False)
+    assert straight.recipe.network == recipe.network
+
+    def bend(run):
+        ends = [run.sample(500, seed=1, sampler="euler", grid="uniform", steps=steps) for steps in (4, 50)]
+        return float((ends[0] - ends[1]).norm(dim=1).mean())
+
+    assert bend(straight) < 0.5 * bend(teacher)
+
+
 def test_pairs_are_a_teachers_alone():
     with pytest.raises(InputError, match="coupling 'given' is that of a teacher's pairs"):
         trainer(tiny(coupling="given", stable_targets=False))

@@ -77,7 +77,7 @@ def for_student(
 ) -> tuple[Tuned, ...]:
     """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw.
 
-    One that spans a single time gets solvers of its own flow.
+    One that spans a single time gets solvers of the flow that it has learned.
     """
     from tqdm import tqdm
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..core.couplings import COUPLINGS, given
+from ..core.couplings import COUPLINGS, as_given
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.randomness import generator, keyed
 from ..core.times import SPANS, TIMES, stratified_draws, uniform_draws
@@ -117,7 +117,7 @@ class Trainer:
         self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
         # A third noise is needed where both ends of a path are given (see Path.between).
         self._coupled = recipe.coupling != "independent" or data.x1 is not None
-        if self._couple.func is given and teacher is None:
+        if self._couple.func is as_given and teacher is None:
             raise InputError(
                 "coupling 'given' is that of a teacher's pairs, which `ebbtide distill --method reflow` learns from."
             )
