@@ -97,7 +97,7 @@ def for_student(
 def for_jumps(
     trained: "Trained", counts: Sequence[int] = JUMPS, *, n: int = HELD_OUT, progress: bool = False
 ) -> tuple[Tuned, ...]:
-    """Grids for as many jumps of a run that learned them from data, fitted to the ends of its own flow.
+    """Grids for as many jumps of a run that learned them from data, fitted to where its flow ends.
 
     n: the number of starts.
     """
