@@ -48,7 +48,7 @@ class Distill:
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN-student")] = ""
     """Folder of the student."""
     method: str = "trajectory"
-    """Loss; a row of `ebbtide list losses` that leads to another time."""
+    """Loss; a row of `ebbtide list losses` that learns from a teacher."""
     guidance: float = 1.0
     """Guidance of the teacher, built into the student; 1 for none."""
     n: int = 4000

@@ -42,9 +42,10 @@ def distill(
     teacher itself, if it is open already. training: as in `training.run.train`; evaluations among them, for which its
     grids are fitted.
     """
-    if not loss_row(method, "method").spans:
-        spanning = ", ".join(name for name in LOSSES if loss_row(name).spans)
-        raise InputError(f"method must be one of {spanning}, whose estimates lead to another time; got {method!r}.")
+    row = loss_row(method, "method")
+    if not (row.spans or row.teacher):
+        able = ", ".join(name for name in LOSSES if loss_row(name).spans or loss_row(name).teacher)
+        raise InputError(f"method must be one of {able}, which learn from a teacher; got {method!r}.")
     require("guidance", guidance)
     opened = opened or from_pretrained(teacher)
     recipe = student_recipe(opened, str(teacher), loss=method, teacher_guidance=guidance, **dict(fields))
@@ -74,13 +75,14 @@ def outcomes(student: Trained, teacher: Trained, n: int, seed: int = 0) -> Itera
         x, evaluations = counted(of, n, seed=seed, label=labels, **choice._asdict(), **how)
         return Reached(name, evaluations, kind.evaluate(student.reading(), x, labels, seed=seed, floors=floors))
 
-    for count in sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans}):
+    spans = student.denoiser.spans
+    for count in sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans == spans}):
         asked = count // 2 if guided else count  # with guidance every estimate is two evaluations
         if steps := steps_within(recipe.sampler, teacher.denoiser.path, asked, recipe.grid):
             yield row("teacher", teacher, Choice(recipe.sampler, recipe.grid, steps), **guided)
         if 1 <= asked <= COUNTS[-1]:
             yield row("teacher, tuned", teacher, teacher.choice(steps=f"auto:{asked}", **guided), **guided)
-        yield row("student", student, student.choice(steps=count))
+        yield row("student", student, student.choice(steps=count if spans else f"auto:{count}"))
     yield row("teacher, its own steps", teacher, teacher.choice(**guided), **guided)
 
 

@@ -31,6 +31,7 @@ from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..networks.observation import conditions
 from ..recipes import Recipe
+from ..samplers import facts
 from ..signals import Interrupted, noted
 from ..specs import pick, require
 from . import checkpoint, seal, settings, storage
@@ -40,7 +41,7 @@ from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
 from .same import same_run
-from .solver import for_run, for_student
+from .solver import for_jumps, for_run, for_student
 from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
@@ -308,6 +309,8 @@ class _Run:
         try:
             if isinstance(self.trainer.data, Trajectories):
                 tuned = for_student(trained, self.trainer.data, counts or JUMPS, progress=progress)
+            elif facts(recipe.sampler).spans:
+                tuned = for_jumps(trained, counts or JUMPS, progress=progress)
             else:
                 how: dict[str, Any] = {"budget": budget, "cond": self.conditions, "progress": progress}
                 tuned = for_run(trained, counts or COUNTS, **how)

@@ -16,6 +16,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.randomness import Draws, generator, key
 from ..core.times import SPANS, grid_times, stratified_draws
 from ..data.prepared import Data
+from ..losses import loss_row
 from ..losses.flow_map import mean_slope
 from ..networks.observation import conditions
 from ..samplers import walk
@@ -73,10 +74,11 @@ class Trajectories:
         moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in parts.items()}
         return replace(self, **moved)
 
-    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator, ends: bool = False) -> dict[str, Tensor]:
         """x_t and x_to at the times t and `to` that the law draws, and the network's conditions.
 
         An example that stays where it is comes from the nearest trajectory before it whose slopes are kept.
+        ends: with the trajectory's `start` and `end`.
         """
         steps = len(self.times) - 1
         u = stratified_draws(len(indices), draw)
@@ -89,7 +91,14 @@ class Trajectories:
         batch |= {"x_t": _points(self.x, i, indices), "x_to": _points(self.x, j, indices)}
         if self.slopes is not None:
             batch["slope"] = _points(self.slopes, i, indices // STILL)
+        if ends:
+            batch["start"], batch["end"] = self.ends(indices)
         return batch | self.conditions(indices, draw)
+
+    def ends(self, indices: Int[Tensor, " b"]) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
+        """The starts of trajectories and the data they lead to."""
+        first = torch.zeros_like(indices)
+        return _points(self.x, first, indices), _points(self.x, first + len(self.times) - 1, indices)
 
     def conditions(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
         """The label and further inputs of the network at these places."""
@@ -115,7 +124,7 @@ def trajectories_of(
     n = recipe.trajectories
     few = min(HELD_OUT if told is None else HELD_OUT // 8, max(n // 8, 64), n)  # observations take long to look at
     held_out = _drawn(teacher, recipe, told, few, "held out", progress)
-    learned = _drawn(teacher, recipe, told, n, "learned", progress)
+    learned = _drawn(teacher, recipe, told, n, "fair" if loss_row(recipe.loss).fair else "learned", progress)
     spent = learned.cpu_seconds + held_out.cpu_seconds
     return replace(learned, held_out=held_out, cpu_seconds=spent)
 
@@ -202,6 +211,10 @@ def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
         "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
         "lr": recipe.lr / 2, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
     }  # fmt: skip
+    row = loss_row(str(fields.get("loss", changed["loss"])))
+    if not row.spans:
+        changed |= {"network": recipe.network, "target": "velocity", "coupling": "given", "lr": recipe.lr,
+                    "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
     return recipe.having(changed | fields)
 
 
