@@ -224,7 +224,8 @@ def _cut(x: Float[Tensor, "n c h w"], p: int) -> Float[Tensor, "n m d"]:
 
 def _by_example(x: Float[Tensor, "n m d"], by: Float[Tensor, "d k"]) -> Float[Tensor, "n m k"]:
     """x @ by, example by example: with one product for all, an example's last bits would depend on the others."""
-    return torch.bmm(x, by.expand(len(x), *by.shape))
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.bmm(x, by.expand(len(x), *by.shape))
 
 
 def _mirrored(rows: Float[Tensor, "d k"], size: int, channels: int) -> Float[Tensor, "d k"]:
