@@ -1,5 +1,7 @@
 """Losses of flow maps on exact maps: zero there, on every path, and not beside them; where gradients run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -133,6 +135,41 @@ def test_the_average_makes_the_targets(loss):
     leap, truth = leaps(Linear()), oracle(Linear(), 2)
     for denoiser, average in ((truth, Beside(truth)), (Beside(truth), truth)):
         assert float(loss(denoiser, leap, average=average, **PLAIN).mean()) > 1e-7
+
+
+@paths
+def test_mean_flow_may_take_the_averages_velocity_for_the_slope(path):
+    """Then the slope of a pair counts where s = t alone, and an average that is wrong makes targets that are."""
+    leap, truth = leaps(path), oracle(path, 2)
+    spread = replace(leap, slope=leap.slope + noise_like(N, 2, seed=8))
+    assert float(mean_flow(truth, spread, average=truth, own=True, **EXACT).max()) < 1e-13
+    assert float(mean_flow(truth, spread, average=Beside(truth), own=True, **EXACT).mean()) > 1e-6
+    assert float(mean_flow(truth, spread, average=truth, **EXACT).mean()) > 1e-2
+    assert float(mean_flow(truth, leap, average=Beside(truth), **EXACT).max()) < 1e-13
+    here = replace(spread, to=spread.t)
+    expected = (leap.slope - spread.slope).square().mean(1)
+    torch.testing.assert_close(mean_flow(truth, here, average=truth, own=True, **PLAIN), expected)
+
+
+def test_examples_that_stay_ask_for_no_target():
+    """Their halves and derivatives aren't evaluated: only the rows that lead to another time are."""
+    leap, seen = leaps(Linear()), []
+    mixed = replace(leap, to=Linear().at(torch.where(torch.arange(N) % 4 == 0, leap.t.t, leap.to.t), leap.x_t))
+    rows, part = mixed.apart()
+    assert rows.tolist() == [i for i in range(N) if i % 4]
+    assert torch.equal(part.x_t, leap.x_t[rows])
+    assert torch.equal(part.to.tau, mixed.to.tau[rows])
+
+    class Counting(Beside):
+        def __call__(self, x, t, /, **given):
+            seen.append(len(x))
+            return super().__call__(x, t, **given)
+
+    for loss in (shortcut, mean_flow):
+        seen.clear()
+        loss(Counting(oracle(Linear(), 2)), mixed, **PLAIN)
+        assert sorted(seen) == [len(rows), len(rows), N]
+    assert mixed.apart()[1].given("slope").shape == (len(rows), 2)
 
 
 def test_no_gradient_runs_through_targets():

@@ -58,7 +58,7 @@ def shortcut_points(**fields: Unpack[PointFields]) -> PointRecipe:
     One jump leads where two half jumps do. The flow is learned first, then longer and longer jumps, each from the
     averaged network's shorter ones.
     """
-    return replace(_BASE, network="mlp:spans=true", steps=5400, **SHORTCUT).having(fields)
+    return replace(_BASE, network="mlp:spans=true", steps=5400, lr=1e-2, ema=0.997, **SHORTCUT).having(fields)
 
 
 def mean_flow_points(**fields: Unpack[PointFields]) -> PointRecipe:
