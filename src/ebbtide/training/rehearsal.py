@@ -75,7 +75,7 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
             _is("coupling", recipe.coupling, must, bind(COUPLINGS, recipe.coupling, "coupling")(x, -x, labels), x.shape)
 
 
-_EXAMPLES = (
+_EXAMPLES = {
     "x0",
     "noise",
     "t",
@@ -88,7 +88,8 @@ _EXAMPLES = (
     "nudge",
     "u",
     "end",
-)  # of a batch, what the network isn't told
+    "lawful",
+}  # fmt: skip - of a batch, what the network isn't told
 
 
 def _network(start: Trained, trainer: Trainer) -> None:

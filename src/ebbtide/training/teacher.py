@@ -69,7 +69,7 @@ class Trajectories:
     def take(self, indices: Int[Tensor, " b"], draw: torch.Generator, ends: bool = False) -> dict[str, Tensor]:
         """x_t and x_to at the times t and `to` that the law draws, and the network's conditions.
 
-        ends: with the trajectory's `start` and `end`.
+        ends: with the trajectory's `start` and `end`, and whether it is `lawful`: from a start no wider than the noise.
         """
         steps = len(self.times) - 1
         u = stratified_draws(len(indices), draw)
@@ -79,6 +79,8 @@ class Trajectories:
         batch = {"x_t": self.x[i, indices], "t": self.times[i], "x_to": self.x[j, indices], "to": self.times[j]}
         if ends:
             batch["start"], batch["end"] = self.ends(indices)
+            wider = round(WIDE * len(self)) if self.denoiser.gaussian_end else 0
+            batch["lawful"] = indices >= wider
         return batch | self.conditions(indices, draw)
 
     def ends(self, indices: Int[Tensor, " b"]) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
