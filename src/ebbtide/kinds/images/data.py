@@ -19,6 +19,7 @@ from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...errors import InputError
 from ...files import state_of
 from ...recipes import IN_MEMORY, ImageRecipe
+from ...training.storage import unnamed
 
 __all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
 
@@ -69,6 +70,8 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
 
 def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
     """The images to train on, and those held out."""
+    if recipe.in_memory:
+        raise InputError(unnamed("data", recipe.data))
     return _parts(
         recipe.data,
         recipe.size,
