@@ -86,7 +86,7 @@ def compare(
         if one.recipe:
             rehearsed(one.recipe)
     if len(kind.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
-        raise InputError(f"{recipe.data} must have at least {plan.fewest} {kind.units}, to hold samples against.")
+        raise InputError(f"{recipe.data_named} must have at least {plan.fewest} {kind.units}, to hold samples against.")
     for one in found:
         if not one.recipe:
             opened(one.folder, recipe)

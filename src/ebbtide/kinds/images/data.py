@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...files import state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 from ...specs import bind
-from ...training.storage import opened
+from ...training.storage import opened, unnamed
 from .latents import BATCH, latents
 
 __all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
@@ -62,7 +62,7 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
             where = f"name their source, as in label={'folder (--label folder)' if folder else '… (--label …)'}: {of}"
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; {where}.")
     if recipe.value_range and not train.levels:
-        raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data} holds none.")
+        raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data_named} holds none.")
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     if codec is None:
@@ -88,6 +88,8 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
 
 def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
     """The images to train on, and those held out."""
+    if recipe.in_memory:
+        raise InputError(unnamed("data", recipe.data))
     return _parts(
         recipe.data,
         recipe.size,
