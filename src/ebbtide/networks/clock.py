@@ -26,16 +26,15 @@ __all__ = [
 class Waves(nn.Module):
     """τ → (sin ωτ, cos ωτ), in the network's type; taken in float32 at least, as bfloat16 can't tell 999 from 1000.
 
-    shortest_period: the least of 2π/ω, in t; a difference along t has to take steps that are much shorter.
-
     ω: (features / 2,), a buffer that isn't stored with the weights. τ: (b,), the output (b, features).
+    shortest_period: the least of 2π/ω, in t; a difference along t has to take steps that are much shorter.
     """
 
-    def __init__(self, frequencies: Float[Tensor, " half"]) -> None:
+    def __init__(self, frequencies: Float[Tensor, " half"], shortest_period: float) -> None:
         super().__init__()
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.dtype, self.shortest_period = frequencies.dtype, 2 * math.pi / float(frequencies.max())
+        self.dtype, self.shortest_period = frequencies.dtype, shortest_period
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Waves":
         exact = self.frequencies
@@ -57,7 +56,8 @@ class Fourier(Waves):
     """
 
     def __init__(self, features: int, f_min: float = 0.1, f_max: float = 4.0) -> None:
-        super().__init__(2 * math.pi * torch.linspace(math.log(f_min), math.log(f_max), features // 2).exp())
+        frequencies = torch.linspace(math.log(f_min), math.log(f_max), features // 2).exp()
+        super().__init__(2 * math.pi * frequencies, 1 / f_max)
 
 
 class Timestep(Waves):
@@ -70,9 +70,9 @@ class Timestep(Waves):
 
     def __init__(self, features: int, timesteps: int = 1000, first: int = 1, freq_shift: int = 0) -> None:
         half = features // 2  # ω rounded as those that the published weights know: 1e-7 of 999 counts
-        super().__init__((-math.log(10_000) * torch.arange(half) / max(half - freq_shift, 1)).exp())
+        frequencies = (-math.log(10_000) * torch.arange(half) / max(half - freq_shift, 1)).exp()
+        super().__init__(frequencies, 2 * math.pi / timesteps)
         self.timesteps, self.first, self.freq_shift = timesteps, first, freq_shift
-        self.shortest_period /= timesteps
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b features"]:
         return super().forward(self.timesteps * t - self.first)
