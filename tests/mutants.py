@@ -389,7 +389,7 @@ SLIPS = (
     Slip("networks/observation.py", "network.eval().parameters()", "network.parameters()", "dropout in acting",
          ("tests/robots/test_chunks.py",)),
     # figures
-    Slip("kinds/points/study.py", "time_)) - zero", "time_))", "velocities moved by the data's mean",
+    Slip("kinds/points/study.py", "to_data(speed) - zero", "to_data(speed)", "velocities moved by the data's mean",
          ("tests/kinds/points/test_points.py",)),
     Slip("plots/animation.py", "(y1 - x[:, 1])", "(x[:, 1] - y0)", "upside down"),
     Slip("plots/pusht.py", "ylim=(PUSHT_SIDE, 0)", "ylim=(0, PUSHT_SIDE)", "Push-T upside down"),

@@ -73,8 +73,8 @@ def test_compare_on_pictures(ebbtide, pictures, tmp_path, monkeypatch):
 
 def shortened(plan):
 
-    samplings = {key: [(label, sampler, grid, 2)] for key, ((label, sampler, grid, _), *_) in plan.samplings.items()}
-    return replace(plan, samplings=samplings, curve={"Euler": ("euler", "uniform", (2, 3))}, curve_n=24)
+    rows = {name: replace(row, ways=(row.ways[0]._replace(steps=2),)) for name, row in plan.rows.items()}
+    return replace(plan, rows=rows, curve={"Euler": ("euler", (2, 3))}, curve_n=24)
 
 
 def test_show_data_and_its_way_to_noise(ebbtide, pictures, tmp_path):

@@ -21,7 +21,7 @@ from ebbtide.cli import main
 from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
 from ebbtide.kinds import KINDS, compare as comparing, kind_of
-from ebbtide.kinds.compare import METHODS, _shared, compare, save_metrics, summary
+from ebbtide.kinds.compare import _shared, compare, save_metrics, summary
 from ebbtide.kinds.points.data import limits
 from ebbtide.kinds.points.kind import PLAN
 from ebbtide.kinds.runs import begin as prepare, from_pretrained
@@ -33,6 +33,7 @@ from ebbtide.training.checkpoint import newest_valid, unpack
 from ebbtide.training.trainer import batch_indices
 from interrupting import at_every_line, wait_until
 
+KEYS = ("diffusion", "flow")
 TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
 
@@ -54,10 +55,10 @@ def comparison(tmp_path_factory):
 def test_both_methods_start_alike(comparison):
     """The same initial weights, the same data in the same order, the same starting noise."""
     _, folder = comparison
-    one, two = (from_pretrained(folder / key).recipe for key in METHODS)
+    one, two = (from_pretrained(folder / key).recipe for key in KEYS)
     own = PLAN.own
     assert {name for name, value in vars(one).items() if value != getattr(two, name)} <= set(own)
-    for base, recipe in zip(PLAN.recipes.values(), (one, two), strict=True):
+    for base, recipe in zip(PLAN.rows, (one, two), strict=True):
         assert [getattr(recipe, name) for name in own] == [getattr(RECIPES[base](), name) for name in own]
     starts, data = zip(*(prepare(recipe) for recipe in (one, two)), strict=True)
     for a, b in zip(starts[0].denoiser.parameters(), starts[1].denoiser.parameters(), strict=True):
@@ -90,7 +91,7 @@ def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
 
 def test_rows_are_those_of_the_table_with_their_evaluations(comparison):
     found, _ = comparison
-    wanted = [(key, *row) for key, rows in PLAN.samplings.items() for row in rows]
+    wanted = [(row.key, *way) for row in PLAN.rows.values() for way in row.ways]
     assert [(s.method, s.label, s.steps) for s in found.samplings] == [(k, label, n) for k, label, _, _, n in wanted]
     for s in found.samplings:
         assert s.evaluations == EVALUATIONS[s.sampler.partition(":")[0]](s.steps)
@@ -181,6 +182,52 @@ def test_a_comparison_is_neither_overwritten_nor_mixed_with_another_unasked(comp
         compare(replace(TINY, steps=40), folder, n=300, workers=1, resume=True, progress=False)
 
 
+def test_any_number_of_methods_and_runs_among_them(comparison, tmp_path, capsys, monkeypatch):
+    """In one process; the run is not trained again, and a comparison of runs alone trains none."""
+    folder = comparison[1]
+    monkeypatch.chdir(tmp_path)
+    before = (folder / "flow" / "metrics.jsonl").read_bytes()
+    few = ["--steps", "3", "--points", "500", "--batch", "64", "--n", "100", "--workers", "1", "--quiet"]
+    assert main(["compare", *few, "--methods", f"edm, {folder / 'flow'},ot-flow", "--out", "out"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("EDM, flow and OT-CFM on three gaussians; trained in EDM")
+    numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert [(row["method"], row["label"]) for row in numbers["samplings"]] == [
+        ("edm", "Heun, 18 steps"), ("flow", "Heun, 50 steps"), ("ot-flow", "Heun, 10 steps"),
+    ]  # fmt: skip
+    lines = {f"{name} · {solver}" for name in ("EDM", "flow", "OT-CFM") for solver in ("Euler", "Heun")}
+    assert set(numbers["quality"]) == lines
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"edm", "ot-flow"}
+    assert "a run of 30 steps of 64, mlp" in (tmp_path / "out" / "report.html").read_text()
+    assert str(folder.parent) not in (tmp_path / "out" / "report.html").read_text()
+    assert (folder / "flow" / "metrics.jsonl").read_bytes() == before
+    for methods, says in (
+        ("flow,flow", "methods names flow twice"),
+        ("flow,nowhere", "A method that isn't a run's folder must be one of ddpm, flow, "),
+        (f"{tmp_path},flow", ""),
+        (",", "methods must name at least one"),
+    ):
+        assert main(["compare", *few, "--methods", methods, "--out", "other"]) == 2
+        _, err = capsys.readouterr()
+        assert says in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "other").exists()
+
+
+def test_runs_alone_are_sampled_as_they_are(comparison, tmp_path):
+    found, folder = comparison
+    alone = compare(TINY, tmp_path / "alone", (folder / "flow",), n=300, workers=1, progress=False)
+    heun = next(s for s in found.samplings if (s.method, s.label) == ("flow", "Heun, 50 steps"))
+    assert (alone.samplings[0].samples == heun.samples).all()
+    assert alone.title == "flow on three gaussians"
+    assert set(alone.settings) == {"data", "samples", "seed"}
+    with pytest.raises(InputError, match="holds no comparison to resume"):
+        compare(TINY, tmp_path / "alone", (folder / "flow",), resume=True)
+    save_metrics(alone, tmp_path / "alone")
+    with pytest.raises(InputError, match="already holds a comparison"):
+        compare(TINY, tmp_path / "alone", (folder / "flow",))
+
+
 @pytest.mark.slow
 def test_resume_after_the_end_measures_the_same_in_one_process(comparison):
     found, folder = comparison
@@ -257,7 +304,7 @@ def start(tmp_path):
         processes.append(
             subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
         )
-        keys = list(METHODS)[: int(workers)]
+        keys = list(KEYS)[: int(workers)]
         wait_until(lambda: all((tmp_path / "out" / key / "metrics.jsonl").exists() for key in keys))
         time.sleep(1)
         return processes[-1]
@@ -272,10 +319,10 @@ def start(tmp_path):
 @pytest.mark.parametrize("before", ["nothing", "overwritten", "resumed"])
 def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_path, monkeypatch):
     """`saved` is only said of this comparison's own checkpoints, not of those that it is to replace."""
-    out, old = tmp_path / "a b", [tmp_path / "a b" / key / "checkpoints" / "step-00000009" for key in METHODS]
+    out, old = tmp_path / "a b", [tmp_path / "a b" / key / "checkpoints" / "step-00000009" for key in KEYS]
 
-    def work(key, name, recipe, folder, n, options):
-        (folder / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+    def work(entry, recipe, n, options):
+        (entry.folder / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
 
     def begin():
         shutil.rmtree(out, ignore_errors=True)
@@ -338,7 +385,7 @@ def test_a_signal_saves_both_and_leaves_no_orphans(start, tmp_path, number, ever
     process = start(workers)
     (os.killpg if everyone else os.kill)(process.pid, number)
     stopped(process, tmp_path, code, number.name)
-    for key in list(METHODS)[: int(workers)]:
+    for key in list(KEYS)[: int(workers)]:
         assert saved_step(tmp_path / "out" / key) > 0
 
 
@@ -349,7 +396,7 @@ def test_workers_do_not_outlive_a_killed_parent(start, tmp_path):
     process.kill()
     process.wait()
     wait_until(lambda: not members(process.pid), 30)
-    for key in METHODS:
+    for key in KEYS:
         assert saved_step(tmp_path / "out" / key) > 0
 
 
@@ -362,7 +409,7 @@ def test_an_interrupted_comparison_is_completed_by_resume(start, tmp_path, monke
     command = ["compare", "--steps", "1500", "--n", "300", "--points", "500", "--quiet", "--out", "out", "--resume"]
     assert main(command) == 0
     check_folder(tmp_path / "out", "three_gaussians")
-    assert {saved_step(tmp_path / "out" / key) for key in METHODS} == {1500}
+    assert {saved_step(tmp_path / "out" / key) for key in KEYS} == {1500}
     again = ["compare", "--steps", "1500", "--n", "300", "--points", "500", "--quiet", "--out", "straight"]
     assert main(again) == 0
     found = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("out", "straight")]

@@ -1,5 +1,6 @@
 """A comparison made of exact oracles, so that figures can be tested and looked at without training anything."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -9,6 +10,7 @@ from ebbtide import DDPM, Draws, Linear
 from ebbtide.exact import oracle
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.floor import beside_known
+from ebbtide.plots import style
 from ebbtide.plots.study import Comparison, Method, Sampling
 from ebbtide.samplers import sample, trajectory
 from ebbtide.samplers.walks import slope
@@ -66,7 +68,18 @@ def comparison(d=2, n=3000, m=400, labelled=False, scale=1.8):
         losses = (0.35 if key == "diffusion" else 0.9) * (1 + 3 * np.exp(-steps / 120))
         losses = losses * np.random.default_rng(1).lognormal(0, 0.12, len(steps))
         methods.append(
-            Method(key, NAMES[key], steps, losses, 9.3, evolution, np.array([t for t, _ in walk]), points, fields)
+            Method(
+                key,
+                NAMES[key],
+                style.colour(key),
+                steps,
+                losses,
+                9.3,
+                evolution,
+                np.array([t for t, _ in walk]),
+                points,
+                fields,
+            )
         )
         wanted = [("Heun", "heun", 10), ("Heun", "heun", 50), ("Euler", "euler", 100)]
         if key == "diffusion":
@@ -114,6 +127,21 @@ def comparison(d=2, n=3000, m=400, labelled=False, scale=1.8):
             "training": "3,000 steps of 512",
         },
     )
+
+
+def several(count, d=2, **changed):
+    """The same comparison of more methods, or of the first alone: its two, again and again."""
+    c = comparison(d=d, n=1500, m=120)
+    keys = ["diffusion", "flow", *(f"other-{k}" for k in range(count))][:count]
+    methods, samplings, quality = [], [], {}
+    for k, (key, colour) in enumerate(zip(keys, style.apart(keys), strict=True)):
+        first = c.methods[k % 2]
+        name = first.name if k < 2 else f"Another method {k}"
+        methods.append(dataclasses.replace(first, key=key, name=name, colour=colour))
+        samplings += [dataclasses.replace(s, method=key) for s in c.samplings if s.method == first.key]
+        quality |= {f"{name} · {end}": line for label, line in c.quality.items()
+                    if (end := label.partition(f"{first.name} · ")[2])}  # fmt: skip
+    return dataclasses.replace(c, methods=methods, samplings=samplings, quality=quality, **changed)
 
 
 def inside(figure):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ebbtide.errors import InputError
 from ebbtide.plots import animation, style
-from plots.material import comparison
+from plots.material import comparison, several
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
@@ -123,3 +123,15 @@ def test_what_cannot_be_animated_is_one_sentence(tmp_path):
         animation.training_gif(tmp_path / "a.gif", [dataclasses.replace(method, evolution=[])], frame)
     with pytest.raises(InputError, match=r"a\.gif"):
         animation.training_gif(tmp_path / "no" / "a.gif", [method], frame)
+
+
+def test_each_of_six_methods_has_its_colour_in_two_rows(tmp_path):
+    c = several(6)
+    path = animation.training_gif(tmp_path / "a.gif", c.methods, style.as_limits((-3, 3), 2), real=c.real)
+    with Image.open(path) as gif:
+        picture = gif.convert("RGB")
+    width, height = picture.size
+    for k, method in enumerate(c.methods):
+        row, column = divmod(k, 3)
+        part = (column * width // 3, row * height // 2, (column + 1) * width // 3, (row + 1) * height // 2)
+        assert tinted(picture.crop(part), method.colour) > 100, method.name

@@ -5,7 +5,8 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.plots import points, style
-from plots.material import comparison
+from ebbtide.plots.study import training_stages
+from plots.material import comparison, inside
 from plots.panels import ACROSS, colours, limits_of, panels_of, same_frame, texts
 
 
@@ -107,3 +108,18 @@ def test_what_cannot_be_drawn_is_one_sentence():
         with pytest.raises(InputError) as error:
             wrong()
         assert "\n" not in str(error.value)
+
+
+def test_methods_whose_steps_differ_are_shown_by_their_share_of_training():
+    c = comparison(n=1500, m=120)
+    x = [np.full((5, 2), float(k)) for k in range(5)]
+    short = dataclasses.replace(c.methods[0], evolution=[(0, x[0]), (50, x[1]), (100, x[2])])
+    long = dataclasses.replace(c.methods[1], evolution=[(0, x[0]), (10, x[1]), (100, x[2]), (220, x[3]), (400, x[4])])
+    same = [(name, done) for name, done, _ in training_stages([short, short])]
+    assert same == [("step 0", 0.0), ("step 50", 0.5), ("step 100", 1.0)]
+    names, done, clouds = zip(*training_stages([short, long]), strict=True)
+    assert names == ("0 % trained", "50 % trained", "100 % trained")
+    assert done == (0, 0.5, 1)
+    assert [[float(cloud[0, 0]) for cloud in pair] for pair in clouds] == [[0, 0], [1, 3], [2, 4]]
+    assert training_stages([]) == training_stages([dataclasses.replace(short, evolution=[])]) == []
+    inside(points.progress([short, long], style.as_limits((-3, 3), 2)))

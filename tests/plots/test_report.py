@@ -8,8 +8,8 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.kinds.points.report import figures
-from ebbtide.plots import report
-from plots.material import comparison, measurement
+from ebbtide.plots import columns, curves, fields, points, report, style
+from plots.material import comparison, inside, measurement, several
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 OPTIONAL_END = {"td", "th", "tr", "p", "dt", "dd"}
@@ -129,3 +129,40 @@ def test_a_report_needs_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         write(comparison(n=1500, m=120), tmp_path / "file")
+
+
+@pytest.mark.parametrize(("count", "d"), [(1, 2), (3, 2), (5, 1), (6, 4)])
+def test_any_number_of_methods_has_a_page(tmp_path, count, d):
+    """Each in its colour, above, in the table and in dark mode; nothing is cut off."""
+    c = several(count, d)
+    text = write(c, tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    assert all("both" not in caption.lower() and "either" not in caption for caption in page.captions)
+    inks = [text.split(f"--m{k}:")[1:] for k in range(count)]
+    assert all(len(two) == 2 for two in inks)
+    assert len({two[0].partition(";")[0] for two in inks}) == count
+    for k, method in enumerate(c.methods):
+        assert text.count(f'<span class="method m{k}">{method.name}</span>') >= 3
+    limits = style.as_limits(c.limits, d)
+    for figure in (
+        points.trajectories(c.methods, limits, real=c.real),
+        points.intermediate(c.methods, limits),
+        points.progress(c.methods, limits),
+        fields.vector_field(c.methods, limits),
+        curves.losses(c.methods),
+        curves.quality_against_evaluations(c.quality, c.methods, c.quality_metric, c.floor),
+        columns.histograms([points.Panel(m.name, m.walk[-1], m.colour) for m in c.methods], limits, real=c.real),
+    ):
+        inside(figure)
+        assert figure.get_size_inches()[0] < 8.2
+
+
+def test_figures_show_the_methods_that_have_what_they_show(tmp_path):
+    """An export has no history, and a network that never did without labels no field."""
+    c = several(3)
+    bare = dataclasses.replace(c.methods[2], losses=np.zeros(0), evolution=[], fields=[], origin="a run of 9 steps")
+    c = dataclasses.replace(c, methods=[*c.methods[:2], bare])
+    page = Page(write(c, tmp_path).read_text(encoding="utf-8"))
+    assert {"Training losses", "Samples over training", "Where samples move next"} <= set(page.headings)
+    assert any("two networks" in caption for caption in page.captions)
+    assert "a run of 9 steps" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 import sys
 import threading
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,11 +10,48 @@ from ebbtide.plots import style
 
 
 def test_the_two_methods_and_the_classes_have_colours_of_their_own():
-    used = [*style.METHOD_COLOURS.values(), style.REAL, *(colour for colour, _ in style.CLASSES)]
+    used = [*style.METHOD_COLOURS.values(), *style.INKS, style.REAL, *(colour for colour, _ in style.CLASSES)]
     assert len(set(used)) == len(used)
     assert len({style.class_style(k) for k in range(25)}) == 25
     with pytest.raises(InputError, match="diffusion, flow"):
         style.colour("gan")
+    others = style.apart(["edm", "flow", "fast", "diffusion"])
+    assert others == [style.INKS[0], style.FLOW, style.INKS[1], style.DIFFUSION]
+    assert len(style.apart([str(k) for k in range(9)])) == 9
+
+
+# Linear RGB as people without one kind of cones see it (Machado et al. 2009, Table 1, severity 1).
+SIGHT = {
+    "all": np.eye(3),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+    ),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]
+    ),
+}
+
+
+def lab(colour, sight):
+    """CIE L*a*b* of a colour."""
+    c = np.array(style.mpl.colors.to_rgb(colour))
+    seen = np.clip(sight @ np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), 0, 1)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    x = np.array(to_xyz) @ seen / [0.95047, 1, 1.08883]
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_six_methods_are_told_apart_by_every_kind_of_sight():
+    colours = [*style.METHOD_COLOURS.values(), *style.INKS]
+    for name, sight in SIGHT.items():
+        seen = [lab(colour, sight) for colour in colours]
+        apart = min(np.linalg.norm(a - b) for a, b in combinations(seen, 2))
+        assert apart > (40 if name == "all" else 17), name
+    assert lab("#ffffff", SIGHT["all"]) == pytest.approx([100, 0, 0], abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from operator import truediv
 from types import SimpleNamespace
@@ -22,6 +24,18 @@ from interrupting import alive, at_every_line, wait_until
 
 def test_answers_come_in_the_order_of_the_jobs():
     assert in_processes(truediv, [(6, 2), (1, 4)]) == [3, 0.25]
+
+
+def test_no_more_processes_than_asked_for_at_a_time():
+    begun = in_processes(time_of, [(k,) for k in range(3)], 1)
+    assert [k for k, *_ in begun] == [0, 1, 2]
+    assert all(end <= start for (_, _, end), (_, start, _) in pairwise(begun))
+
+
+def time_of(k):
+    start = time.time()
+    time.sleep(0.05)
+    return k, start, time.time()
 
 
 def test_an_error_is_the_jobs_own_with_its_traceback():

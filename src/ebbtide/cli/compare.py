@@ -1,4 +1,4 @@
-"""ebbtide compare: diffusion and flow matching side by side."""
+"""ebbtide compare: methods side by side, by default diffusion and flow matching."""
 
 import shlex
 import sys
@@ -21,7 +21,7 @@ __all__ = ["SUBJECTS", "Compare", "Images", "Points", "Subject", "run"]
 
 @dataclass(frozen=True)
 class Subject:
-    """Settings shared by both methods; the rest of each recipe (path, target, sampler) differs."""
+    """Settings shared by the methods; the rest of each recipe (path, target, sampler) differs."""
 
     data: str = PointRecipe.data
     """A point set or a file, as in train; for images, see compare --data digits --help."""
@@ -93,15 +93,18 @@ SUBJECTS: dict[str, tuple[Recipe, Subject, int]] = {
 
 @dataclass(frozen=True)
 class Compare:
-    """Train DDPM and flow matching with the same network, data and steps; sample, measure, draw, report."""
+    """Train DDPM and flow matching, or other methods, with the same network, data and steps; sample, measure, draw,
+    report."""
 
     subject: tyro.conf.OmitArgPrefixes[Subject]
+    methods: str = "ddpm,flow"
+    """Recipes for this data, and folders of finished runs on it, which are sampled as they are; separated by commas."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
     """Folder of the comparison."""
     n: int = 4_000
     """Samples to draw for each row of the table."""
     workers: int = 2
-    """Processes: 2 trains the two methods at the same time."""
+    """Processes; each trains and samples one method at a time."""
     resume: Flag = False
     """Continue the comparison in that folder."""
     overwrite: Flag = False
@@ -128,12 +131,13 @@ def run(argv: Sequence[str]) -> None:
     from ..training.build import add_own
 
     add_own({"network": recipe.network})
+    methods = tuple(name.strip() for name in args.methods.split(",") if name.strip())
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
     comparison = compare(
-        recipe, out, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
+        recipe, out, methods, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
         progress=not args.quiet, command=command,
     )  # fmt: skip
-    with resumable(out, command):
+    with resumable([out / method.key for method in comparison.methods], command):
         print(summary(comparison))
         save_metrics(comparison, out)
         if not args.quiet:

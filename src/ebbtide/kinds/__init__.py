@@ -12,11 +12,11 @@ from typing import Any
 from ..plots.study import Comparison
 from ..recipes import Recipe
 from .images.kind import IMAGES
-from .kind import Kind, Plan
+from .kind import Kind, MethodRow, Plan, Way
 from .points.kind import POINTS
 from .robots.kind import ROBOTS
 
-__all__ = ["KINDS", "Kind", "Plan", "kind_of"]
+__all__ = ["KINDS", "Kind", "MethodRow", "Plan", "Way", "kind_of"]
 
 KINDS: dict[str, Kind[Any]] = {kind.recipe.kind: kind for kind in (POINTS, IMAGES, ROBOTS)}
 

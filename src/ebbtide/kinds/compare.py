@@ -1,11 +1,11 @@
-"""Diffusion and flow matching side by side: same network, same data, same steps, same noise."""
+"""Methods side by side: same network, same data, same steps, same noise; and runs that are there, as they are."""
 
 import os
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError, printable
-from ..files import dump_json, locked, no_link, write_file
+from ..files import dump_json, locked, no_link, storage, write_file
 from ..memory import room
 from ..plots.study import Comparison, Method, Sampling
-from ..recipes import RECIPES, Recipe
+from ..recipes import Recipe
 from ..signals import Interrupted
 from ..specs import require, words
 from ..training.processes import cores, in_processes
@@ -28,20 +28,22 @@ from ..training.run import clear
 from ..training.storage import folder_name
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of
+from .methods import METHODS, Entry, curves, entries, opened, ways
 from .runs import a_recipe, rehearsed, train_recipe
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
-__all__ = ["METHODS", "aligned", "compare", "counted", "figures", "resumable", "save_metrics", "summary"]
+_NUMBERS = "metrics.json"
 
-METHODS = {"diffusion": "DDPM", "flow": "Flow matching"}
+__all__ = ["aligned", "compare", "counted", "figures", "resumable", "save_metrics", "summary"]
 
 
 def compare(
     recipe: Recipe | str,
     out: str | Path,
+    methods: Sequence[str | Path] = METHODS,
     *,
     n: int = 4_000,
     workers: int = 2,
@@ -50,11 +52,15 @@ def compare(
     progress: bool = True,
     command: str = "ebbtide compare",
 ) -> Comparison:
-    """Train DDPM and flow matching with a recipe's data, network and steps; sample and measure both; see METHODS.
+    """Train methods with a recipe's data, network and steps; sample and measure all of them.
 
-    The two run in two processes where there are two cores (a script that calls this then needs
-    `if __name__ == "__main__":`, as ever with processes), unless the network is a `module:function`. Each is an
-    ordinary run in its own folder, so an interrupted comparison continues with resume=True.
+        ebbtide.compare("flow", "runs/compare", methods=("ddpm", "flow", "edm", "runs/fast"))
+
+    methods: names of recipes for this kind of data, and folders of finished runs on this data; these are sampled as
+    they are, by their own choices, students by jumps. workers: processes, where there are as many cores (a script that
+    calls this then needs `if __name__ == "__main__":`, as ever with processes); one if the network is a
+    `module:function`. Each method that is trained is an ordinary run in its own folder, so an interrupted comparison
+    continues with resume=True.
     """
     out, recipe = folder_name("out", out), a_recipe(recipe)
     require("n", n, 1, whole=True)
@@ -63,44 +69,48 @@ def compare(
     for place in (out, *out.parents):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a comparison needs a folder.")
-    for key in METHODS:
-        for place in (out / key, out / key / "checkpoints", out / key / "evolution"):
-            no_link(place)
-    jobs = []
     kind, plan = _planned(recipe)
-    for position, (key, name) in enumerate(METHODS.items()):
-        row = RECIPES[plan.recipes[key]]()
-        its = {field: getattr(row, field) for field in plan.own}
-        begun = _begun(out / key)
-        options = {"resume": resume and begun, "progress": progress, "position": position}
-        jobs.append((key, name, replace(recipe, **its), out / key, n, options))
-    if not (resume or overwrite) and any((out / key).exists() for key in METHODS):
+    found = entries(methods, recipe, plan, out)
+    folders = [one.folder for one in found if one.recipe]
+    for folder in folders:
+        for place in (folder, folder / "checkpoints", folder / "evolution"):
+            no_link(place)
+    if not (resume or overwrite) and (any(folder.exists() for folder in folders) or (out / _NUMBERS).exists()):
         raise InputError(f"{out} already holds a comparison; resume it, overwrite it, or choose another folder.")
     if resume and overwrite:
         raise InputError("resume continues a comparison and overwrite replaces it; choose one of them.")
-    if resume and not any(_begun(out / key) for key in METHODS):
+    if resume and not any(map(_begun, folders)):
         raise InputError(f"{out} holds no comparison to resume.")
-    for job in jobs:  # what is wrong with the data or the recipe is said before anything is written
-        rehearsed(job[2])
+    for one in found:  # what is wrong with the data or the recipe is said before anything is written
+        if one.recipe:
+            rehearsed(one.recipe)
     if len(kind.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
         raise InputError(f"{recipe.data} must have at least {plan.fewest} {kind.units}, to hold samples against.")
-    if overwrite:  # both at once, so that what is saved from here on is this comparison's
-        for folder in (out / key for key in METHODS if _begun(out / key)):
+    for one in found:
+        if not one.recipe:
+            opened(one.folder, recipe)
+    jobs = []
+    for position, one in enumerate(found):
+        options = {"resume": resume and _begun(one.folder), "progress": progress, "position": position % workers}
+        jobs.append((one, recipe, n, options))
+    if overwrite:  # all at once, so that what is saved from here on is this comparison's
+        for folder in filter(_begun, folders):
             with locked(folder):
                 clear(folder)
-    with resumable(out, command):
-        apart = workers > 1 and cores() > 1 and ":" not in words(recipe.network)[0]  # a user's own is a row only here
-        studies = in_processes(_study, jobs) if apart else [_study(*job) for job in jobs]
-        return _assemble(recipe, studies, n, command)
+    with resumable(folders, command):
+        own = ":" in words(recipe.network)[0]  # a user's own is a row only here
+        apart = min(workers, len(jobs)) > 1 and cores() > 1 and not own
+        studies = in_processes(_study, jobs, workers) if apart else [_study(*job) for job in jobs]
+        return _assemble(recipe, found, studies, n, command)
 
 
 @contextmanager
-def resumable(out: Path, command: str) -> Iterator[None]:
-    """Context in which a signal prints how to continue, if anything is saved."""
+def resumable(folders: Iterable[Path], command: str) -> Iterator[None]:
+    """Context in which a signal prints how to continue, if anything is saved in the folders of its runs."""
     try:
         yield
     except KeyboardInterrupt as stopped:
-        saved = any(_begun(out / key) for key in METHODS)
+        saved = any(map(_begun, folders))
         rest = f"; saved. Continue with: {command} --resume" if saved else " before anything was saved."
         raise Interrupted.by(stopped, rest) from None
 
@@ -126,44 +136,46 @@ class _Study:
     quality: dict[str, list[tuple[int, "Measurement"]]]
 
 
-def _study(key: str, name: str, recipe: Recipe, folder: Path, n: int, options: dict[str, Any]) -> _Study:
+def _study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> _Study:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
         warnings.filterwarnings("ignore", module=r"ebbtide\.(data|kinds)\.")
-        trained = train_recipe(recipe, folder, **options)
+        if entry.recipe:
+            trained, origin = train_recipe(entry.recipe, entry.folder, **options), ""
+        else:
+            trained = opened(entry.folder, recipe)
+            origin = f"a run of {trained.recipe.steps:,} steps of {trained.recipe.batch:,}, {trained.recipe.network}"
     kind, plan = _planned(recipe)
-    fitted = [(f"own solver, {one.evaluations}", one.sampler, one.grid, one.steps) for one in trained.tuned]
-    ways = plan.samplings[key] + fitted[-1:]
-    work = sum(steps * n for *_, steps in ways)
+    recipe = replace(recipe, conditional=trained.recipe.conditional)
+    asked = ways(trained, entry.row)
+    work = sum(way.steps * n for way in asked)
     floors: dict[Any, Any] = {}
     bar = tqdm(
-        total=work, desc=printable(f"{folder.name}: sampling"), position=options["position"],
+        total=work, desc=printable(f"{entry.key}: sampling"), position=options["position"],
         disable=not options["progress"], unit=kind.unit, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
     )  # fmt: skip
     samplings = []
     with bar:
-        for label, sampler, grid, steps in ways:
+        for label, sampler, grid, steps in asked:
             start = time.process_time()
             x, labels, evaluations = _draw(trained, n, sampler, grid, steps, bar)
             seconds = time.process_time() - start
             rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors)
             kept = plan.kept(x), None if labels is None else labels.numpy()
             samplings.append(
-                Sampling(key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
+                Sampling(entry.key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
             )
         quality: dict[str, list[tuple[int, Measurement]]] = {}
-        curves = {
-            solver: [(sampler, grid, k) for k in counts] for solver, (sampler, grid, counts) in plan.curve.items()
-        }
-        for solver, points_of in (curves | {"own solver": [way[1:] for way in fitted]}).items():
+        for solver, line in curves(trained, entry.row, plan).items():
             points = []
-            for sampler, grid, steps in points_of:
+            for _, sampler, grid, steps in line:
                 x, labels, evaluations = _draw(trained, min(n, plan.curve_n), sampler, grid, steps)
                 rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, curve=True)
                 points.append((evaluations, next(row for row in rows if row.in_curve)))
-            quality |= {f"{name} · {solver}": points} if points else {}
-    return _Study(plan.study(key, name, trained, folder), samplings, quality)
+            quality[f"{entry.name} · {solver}"] = points
+    method = plan.study(entry.key, entry.name, entry.colour, trained, entry.folder)
+    return _Study(replace(method, origin=origin), samplings, quality)
 
 
 def _draw(
@@ -184,9 +196,15 @@ def counted(trained: Trained, n: int, **options: Any) -> tuple[Tensor, int]:
     return x, sum(seen) // n
 
 
-def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Comparison:
+def _assemble(recipe: Recipe, found: list[Entry], studies: list[_Study], n: int, command: str) -> Comparison:
     quality = {name: points for study in studies for name, points in study.quality.items()}
     first = next(iter(quality.values()))[0][1]
+    shown = _planned(recipe)[1].shown(recipe, n)
+    shown["title"] = f"{_sentence(found)} on {shown['title']}"
+    if len(found) > 1:
+        shown["settings"]["samples"] += f" from the same noise for {'both' if len(found) == 2 else 'all'}"
+    if not any(one.recipe for one in found):  # nothing is trained by these
+        del shown["settings"]["network"], shown["settings"]["training"]
     return Comparison(
         command=_shared(command, recipe),
         methods=[study.method for study in studies],
@@ -200,8 +218,17 @@ def _assemble(recipe: Recipe, studies: list[_Study], n: int, command: str) -> Co
             if (reached := [evaluations for evaluations, row in points if row.at_floor])
         },
         kind=recipe.kind,
-        **_planned(recipe)[1].shown(recipe, n),
+        **shown,
     )
+
+
+def _sentence(found: list[Entry]) -> str:
+    """The names of the methods in a sentence: "DDPM and flow matching"."""
+    names = [
+        one.name[:1].lower() + one.name[1:] if k and one.recipe and one.name[1:2].islower() else one.name
+        for k, one in enumerate(found)
+    ]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _shared(command: str, recipe: Recipe) -> str:
@@ -234,8 +261,8 @@ def summary(comparison: Comparison) -> str:
     cells.append(("truth", "against truth", "", "", *(f"{rows[name].floor:.4g}" for name in names)))
     lines, width = aligned(cells)
     rule = "─" * width
-    trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods)
-    title = printable(f"{comparison.title}; trained in {trained}")
+    trained = ", ".join(f"{m.name} {m.seconds:.1f} CPU s" for m in comparison.methods if m.seconds)
+    title = printable(f"{comparison.title}{f'; trained in {trained}' if trained else ''}")
     key = f"=: can't be told from truth, p ≥ {LEVEL}"
     return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1], key])
 
@@ -268,7 +295,9 @@ def save_metrics(comparison: Comparison, folder: Path) -> Path:
         }
         for s in comparison.samplings
     ]
-    path = folder / "metrics.json"
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _NUMBERS
     write_file(path, dump_json(_finite(numbers)))
     return path
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -18,29 +18,50 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
-__all__ = ["Kind", "Plan", "as_npy"]
+__all__ = ["Kind", "MethodRow", "Plan", "Way", "as_npy"]
 
 R = TypeVar("R", bound=Recipe)
 
 
+class Way(NamedTuple):
+    """A way of sampling: its name in the table, and `Trained.sample`'s arguments."""
+
+    label: str
+    sampler: str
+    grid: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A recipe as a method of a comparison."""
+
+    key: str
+    """Its folder in the comparison's, and its colour."""
+    name: str
+    """Its name in the report."""
+    grid: str
+    """The grid of its curves."""
+    ways: tuple[Way, ...]
+    """The ways to sample it."""
+
+
 @dataclass(frozen=True)
 class Plan(Generic[R]):
-    """The plan by which `ebbtide compare` compares DDPM and flow matching on one kind of data."""
+    """The plan by which `ebbtide compare` compares methods on one kind of data."""
 
-    recipes: Mapping[str, str]
-    """By method: the recipe whose `own` fields it takes."""
+    rows: Mapping[str, MethodRow]
+    """By recipe: the ways of sampling it that are chosen by hand; any other recipe samples as it says."""
     own: tuple[str, ...]
-    """Fields of the recipe that belong to the method; the others are the same for both."""
-    samplings: Mapping[str, list[tuple[str, str, str, int]]]
-    """By method: (label, sampler, grid, steps)."""
-    curve: Mapping[str, tuple[str, str, tuple[int, ...]]]
-    """Quality against cost: (sampler, grid, numbers of steps)."""
+    """Fields of the recipe that belong to the method, whatever they are; the others are the same for all."""
+    curve: Mapping[str, tuple[str, tuple[int, ...]]]
+    """Quality against cost: (sampler, numbers of steps)."""
     curve_n: int
     """Samples for each point of the curve."""
     fewest: int
     """Examples that samples must be held against, at least."""
-    study: Callable[[str, str, Trained, Path], Method]
-    """(method's key, its name, trained network, run folder) → what is drawn of it."""
+    study: Callable[[str, str, str, Trained, Path], Method]
+    """(method's key, its name, its colour, trained network, run folder) → what is drawn of it."""
     shown: Callable[[R, int], dict[str, Any]]
     """(recipe, samples) → the fields of a `Comparison` that describe its data."""
     kept: Callable[[Tensor], np.ndarray]
@@ -108,7 +129,7 @@ class Kind(Generic[R]):
     lost: "Callable[[Trained, int], list[Measurement]] | None" = None
     """(trained, seed) → what decoding costs before anything is sampled; for runs whose codec has weights."""
     plan: Plan[R] | None = None
-    """The plan of a comparison of two methods."""
+    """The plan of a comparison of methods."""
 
 
 def as_npy(x: Tensor, path: Path) -> dict[Path, bytes]:

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import InputError
 from ..files import write_file
 from . import style
-from .study import Method
+from .study import Method, training_stages
 from .style import Array, Limits
 
 __all__ = [
@@ -41,7 +41,6 @@ LEVELS = 20  # shades of a colour
 MOST_FRAMES = 48
 MOST_POINTS = 2000
 FRAME_DPI = 132
-_SHARED = 256 - 3 * LEVELS  # palette entries for the drawn background
 
 
 def sampling_gif(
@@ -52,7 +51,7 @@ def sampling_gif(
     real: Float[Array, "n d"] | None = None,
     frames: int = MOST_FRAMES,
 ) -> Path:
-    """Both methods carry the same noise to data, side by side, on one clock t."""
+    """Every method carries the same noise to data, side by side, on one clock t."""
     if not methods or any(0 in method.walk.shape or len(method.walk_times) != len(method.walk) for method in methods):
         raise InputError("The animation needs a walk of every method, one row for each of its walk_times.")
     times = _clock(methods, count := max(2, min(frames, MOST_FRAMES)))
@@ -70,22 +69,14 @@ def sampling_gif(
 def training_gif(
     path: str | Path, methods: Sequence[Method], limits: Limits, *, real: Float[Array, "n d"] | None = None
 ) -> Path:
-    """Samples from the same noise as training goes on, on one clock of training steps."""
-    count = min((len(method.evolution) for method in methods), default=0)
-    if count == 0:
+    """Samples from the same noise as training goes on, on one clock."""
+    kept = training_stages(methods)
+    if not kept:
         raise InputError("The animation needs samples kept during training, of every method.")
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MOST_FRAMES)).round().astype(int)).tolist()
     d = style.checked_points(methods[0].evolution[0][1]).shape[1]
     stage = _Stage(methods, style.as_limits(limits, d), real)
-    last = max(methods[0].evolution[chosen[-1]][0], 1)
-    pictures = (
-        stage.picture(
-            [method.evolution[k][1] for method in methods],
-            f"step {methods[0].evolution[k][0]:,}",
-            methods[0].evolution[k][0] / last,
-        )
-        for k in chosen
-    )
+    pictures = (stage.picture(clouds, name, done) for name, done, clouds in (kept[k] for k in chosen))
     return write_gif(path, pictures, stage.palette, seconds=max(3.0, 0.15 * len(chosen)), count=len(chosen))
 
 
@@ -193,42 +184,45 @@ class _Stage:
     def __init__(self, methods: Sequence[Method], limits: Limits, real: Array | None) -> None:
         self.limits = limits
         n, d = len(methods), len(limits)
-        side = 2.75 if n > 1 else 4.0
+        columns, width = style.columns_of(n)
+        side = 4.0 if n == 1 else width - 0.35 if columns == 2 else width
         grid = style.axes_grid(
-            1,
-            n,
+            -(-n // columns),
+            columns,
             panel=(side, side if d > 1 else 0.7 * side),
-            gap=(0.12, 0),
+            gap=(0.12, 0.36),
             margin=(0.12, 0.12, 0.36, 0.52),
+            used=n,
         )
         figure = grid.figure
         figure.set_dpi(FRAME_DPI)
         outline = style.outline_of(real, limits) if real is not None and d > 1 else []
-        for method, ax in zip(methods, grid.axes[0], strict=True):
+        for method, ax in zip(methods, grid.axes.flat, strict=False):
             style.scattered(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
             style.draw_outline(ax, outline, 1.0)
-            ax.set_title(method.name, loc="left", size=style.LABEL + 1, weight="bold", color=style.colour(method.key))
+            ax.set_title(method.name, loc="left", size=style.LABEL + 1, weight="bold", color=method.colour)
         canvas = figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)
         canvas.draw()
         picture = np.asarray(canvas.buffer_rgba())[..., :3]
         self.height, self.width = picture.shape[:2]
         self.boxes = []
-        for ax in grid.axes[0]:
+        for ax in grid.axes.flat[:n]:
             box = ax.get_window_extent()
             self.boxes.append(
                 _Box(round(box.x0) + 1, round(self.height - box.y1) + 1, round(box.width) - 2, round(box.height) - 2)
             )
-        few = Image.fromarray(picture).quantize(_SHARED, dither=Image.Dither.NONE)
-        colours = np.zeros((_SHARED, 3), np.uint8)
-        given = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:_SHARED]
+        # Ramps from white: one for each method (grey for a lone one's spare), and ink for text.
+        inks = list(dict.fromkeys(method.colour for method in methods))
+        ramps = [_ramp(ink) for ink in [*inks, *[style.REAL] * (2 - len(inks)), style.INK]]
+        shared = 256 - len(ramps) * LEVELS  # palette entries for the drawn background
+        few = Image.fromarray(picture).quantize(shared, dither=Image.Dither.NONE)
+        colours = np.zeros((shared, 3), np.uint8)
+        given = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:shared]
         colours[: len(given)] = given
         self.background = np.asarray(few).astype(np.uint8)
-        # Three ramps from white: one for each method (grey for a lone one's spare), and ink for text.
-        inks = [style.colour(method.key) for method in methods][:2]
-        self.starts = [_SHARED + k * LEVELS for k in range(len(inks))]
-        ramps = [_ramp(ink) for ink in [*inks, *[style.REAL] * (2 - len(inks)), style.INK]]
-        self.ink = _SHARED + 2 * LEVELS
+        self.starts = [shared + inks.index(method.colour) * LEVELS for method in methods]
+        self.ink = 256 - LEVELS
         self.palette = np.concatenate([colours, *ramps]).astype(np.uint8)
         self.truth = None
         if real is not None and d == 1:
@@ -278,9 +272,9 @@ class _Stage:
 
     def _clock(self, pixels: Array, label: str, progress: style.Number) -> None:
         """A thin bar under the panels that fills, and what it stands at."""
-        box, last = self.boxes[0], self.boxes[-1]
-        top = box.top + box.height + round(0.12 * FRAME_DPI)
-        left, right = box.left, last.left + last.width
+        last = self.boxes[-1]
+        top = last.top + last.height + round(0.12 * FRAME_DPI)
+        left, right = self.boxes[0].left, max(box.left + box.width for box in self.boxes)
         pixels[top : top + 4, left:right] = self.ink + 2
         pixels[top : top + 4, left : left + round((right - left) * min(max(progress, 0.0), 1.0))] = (
             self.ink + LEVELS - 4

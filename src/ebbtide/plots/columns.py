@@ -38,12 +38,14 @@ def histograms(
     columns = min(shown, 3)
     rows = -(-shown // columns)
     width = {1: 5.6, 2: 3.1, 3: 2.1}[columns]
+    texts = [("real data", style.REAL), *((panel.title, panel.colour) for panel in panels)]
+    lines = [texts[i : i + 3] for i in range(0, len(texts), 3)]
     grid = style.axes_grid(
         rows,
         columns,
         panel=(width, min(1.5, width * 0.7)),
         gap=(0.12, 0.5),
-        margin=(0.1, 0.1, 0.5, 0.3),
+        margin=(0.1, 0.1, 0.5 + 0.2 * (len(lines) - 1), 0.3),
         title=title,
         note=note,
         used=shown,
@@ -57,8 +59,8 @@ def histograms(
         ax.spines[["top", "right", "left"]].set_visible(False)
         if d > 1:
             ax.set_title(_name(names, k), size=style.SMALL, color=style.INK, loc="left", pad=3)
-    texts = [("real data", style.REAL), *((panel.title, panel.colour) for panel in panels)]
-    style.text_row(grid.figure, texts, 0.5 if title else 0.16)
+    for i, line in enumerate(lines):
+        style.text_row(grid.figure, line, (0.5 if title else 0.16) + 0.2 * i)
     return grid.figure
 
 

@@ -34,8 +34,9 @@ def quality_against_evaluations(
     """
     if not quality or not all(len(line) for line in quality.values()):
         raise InputError("There is no quality to draw: every sampler needs at least one (evaluations, metric).")
+    tall = max(2.9, 0.17 * len(quality))  # each line is named at its end
     grid = style.axes_grid(
-        1, 1, panel=(3.5, 2.9), margin=(0.62, 0.3 + 0.085 * max(map(len, quality)), 0.3, 0.48), title=title, note=note
+        1, 1, panel=(3.5, tall), margin=(0.62, 0.3 + 0.085 * max(map(len, quality)), 0.3, 0.48), title=title, note=note
     )
     ax = grid.axes[0, 0]
     values = np.array([value for line in quality.values() for _, value in line], float)
@@ -55,21 +56,21 @@ def quality_against_evaluations(
     )
     ends = []
     seen: dict[str, int] = {}
-    early: dict[str, str] = {}
+    early: dict[tuple[str, str], list[str]] = {}
     for label, line in quality.items():
-        key = method_of(label, methods)
-        dash, marker = _STROKES[seen.get(key, 0) % len(_STROKES)]
-        seen[key] = seen.get(key, 0) + 1
+        method = method_of(label, methods)
+        dash, marker = _STROKES[seen.get(method.key, 0) % len(_STROKES)]
+        seen[method.key] = seen.get(method.key, 0) + 1
         x, y = np.array(sorted(line), float).T
-        tint = style.colour(key)
+        tint = method.colour
         ax.plot(x, y, ls=dash, marker=marker, ms=4, lw=1.5, color=tint, mec="white", mew=0.5)
         last = np.flatnonzero(np.isfinite(y))
         if len(last) and x[last[-1]] > counts[-1] / 2:
             ends.append((float(x[last[-1]]), float(y[last[-1]]), label, tint))
         elif len(last):
-            early[label.rpartition(" · ")[2]] = _SIGNS[marker]
+            early.setdefault((_SIGNS[marker], label.rpartition(" · ")[2]), []).append(label)
     if early:  # a line from where they end to the others' names would cross these
-        words = "  ".join(f"{sign} {name}" for name, sign in early.items())
+        words = "  ".join(f"{sign} {name if labels[1:] else labels[0]}" for (sign, name), labels in early.items())
         ax.annotate(words, (counts[0] * 0.9, floor[1]), (0, 4), textcoords="offset points").set(
             size=style.SMALL - 0.5, color=style.QUIET, va="bottom"
         )
@@ -94,17 +95,19 @@ def losses(methods: Sequence[Method], *, title: str = "", note: str = "") -> Fig
     if not methods or not all(len(method.losses) and len(method.losses) == len(method.steps) for method in methods):
         raise InputError("There are no losses to draw: every method needs steps and losses, equally many.")
     n = len(methods)
+    columns, width = style.columns_of(n)
     grid = style.axes_grid(
-        1,
-        n,
-        panel=(2.9 if n > 1 else 5.2, 1.9),
-        gap=(0.5, 0),
+        -(-n // columns),
+        columns,
+        panel=(5.2 if n == 1 else width - 0.2, 1.9),
+        gap=(0.5, 0.9),
         margin=(0.5, 0.22, 0.48, 0.42),
         title=title,
         note=note,
+        used=n,
     )
-    for method, ax in zip(methods, grid.axes[0], strict=True):
-        tint = style.colour(method.key)
+    for method, ax in zip(methods, grid.axes.flat, strict=False):
+        tint = method.colour
         ax.plot(method.steps, method.losses, color=tint, lw=0.6, alpha=0.3)
         smooth = smoothed(np.asarray(method.losses, float))
         ax.plot(method.steps, smooth, color=tint, lw=1.8)
@@ -139,13 +142,13 @@ def smoothed(losses: Float[Array, " n"]) -> Float[Array, " n"]:
     return np.where(number > 0, (total[high] - total[low]) / np.maximum(number, 1), np.nan)
 
 
-def method_of(label: str, methods: Sequence[Method]) -> str:
-    """The key of the method whose name a label begins with."""
+def method_of(label: str, methods: Sequence[Method]) -> Method:
+    """The method whose name a label begins with."""
     found = [method for method in methods if label.startswith(method.name)]
     if not found:
         names = ", ".join(method.name for method in methods)
         raise InputError(f"A quality label must begin with a method's name ({names}); got {label!r}.")
-    return max(found, key=lambda method: len(method.name)).key
+    return max(found, key=lambda method: len(method.name))
 
 
 def _middle(floor: style.Pair, logarithmic: bool) -> float:

@@ -44,10 +44,10 @@ def vector_field(methods: Sequence[Method], limits: Limits, *, title: str = "", 
     for k in range(n):
         columns = [[style.checked_points(part) for part in method.fields[k][1:]] for method in methods]
         draw = _velocity_curves if d == 1 else _arrows
-        draw(grid.axes[:, k], columns, frame, [style.colour(method.key) for method in methods])
+        draw(grid.axes[:, k], columns, frame, [method.colour for method in methods])
         grid.axes[0, k].set_title(style.time_label(times[0][k]), size=style.LABEL - 0.5, color=style.INK, pad=4)
     for method, ax in zip(methods, grid.axes[:, 0], strict=True):
-        style.row_label(ax, method.name, style.colour(method.key))
+        style.row_label(ax, method.name, method.colour)
     return grid.figure
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from . import style
-from .study import Method
+from .study import Method, training_stages
 from .style import Array, Limits
 
 __all__ = [
@@ -108,17 +108,19 @@ def trajectories(
     frame = style.union(limits, np.concatenate([method.walk[0, :count] for method, _ in walks]), tail=0)
     if d == 1:
         frame = np.stack([[1.02, -0.02], frame[0]])
-    height = panel_height(3.1, frame) if d > 1 else 2.4
+    columns, width = style.columns_of(len(walks))
+    height = panel_height(width, frame) if d > 1 else 2.4
     grid = style.axes_grid(
-        1,
-        len(walks),
-        panel=(3.1, height),
-        gap=(0.16, 0),
+        -(-len(walks) // columns),
+        columns,
+        panel=(width, height),
+        gap=(0.16, 0.4),
         margin=(0.36, 0.1, 0.3, 0.62),
         title=title,
         note=note,
+        used=len(walks),
     )
-    for (method, steps), ax in zip(walks, grid.axes[0], strict=True):
+    for index, ((method, steps), ax) in enumerate(zip(walks, grid.axes.flat, strict=False)):
         walk, times = method.walk[steps][:, :count], method.walk_times[steps]
         if d == 1:
             walk = np.concatenate([np.broadcast_to(times[:, None, None], walk.shape), walk], 2)
@@ -130,11 +132,9 @@ def trajectories(
         ax.add_collection(LineCollection(list(pieces), colors=style.TIME(middle), linewidths=1.1), autolim=False)
         ax.plot(*lines[:, 0].T, ls="none", marker="o", ms=4, mew=1, mfc="white", mec=style.TIME(0.97), zorder=4)
         ax.plot(*lines[:, -1].T, ls="none", marker="o", ms=3.6, mew=0, color=style.TIME(0.0), zorder=5)
-        ax.set_title(
-            method.name, loc="left", size=style.LABEL + 0.5, weight="bold", color=style.colour(method.key), pad=4
-        )
-        style.scattered(ax, frame, labels=(d > 1, ax is grid.axes[0, 0]))
-    foot = grid.axes[0, 0].get_position().y0 * grid.figure.get_size_inches()[1]
+        ax.set_title(method.name, loc="left", size=style.LABEL + 0.5, weight="bold", color=method.colour, pad=4)
+        style.scattered(ax, frame, labels=(d > 1 and index >= len(walks) - columns, index % columns == 0))
+    foot = grid.axes[-1, 0].get_position().y0 * grid.figure.get_size_inches()[1]
     width = grid.figure.get_size_inches()[0]
     bar = min(2.4, width - 1.9)  # its ends are named beside it
     style.time_bar(grid.figure, (width - bar) / 2, foot - 0.42, bar)
@@ -155,7 +155,7 @@ def intermediate(
     rows = []
     for method in methods:
         steps = style.nearest_to(method.walk_times, times)
-        rows.append((method.name, style.colour(method.key), [method.walk[i] for i in steps]))
+        rows.append((method.name, method.colour, [method.walk[i] for i in steps]))
         heads = [style.time_label(method.walk_times[i]) for i in steps]
     if len({len(row[2]) for row in rows}) > 1:
         raise InputError("Every method's walk must have the same times.")
@@ -171,15 +171,14 @@ def progress(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Samples over training: a row for each method, a column for each of a few training steps, evenly far apart."""
+    """Samples over training: a row for each method, a column for each of a few stages, evenly far apart."""
     style.require_any(methods, "methods")
-    count = min(len(method.evolution) for method in methods)
-    if count == 0:
+    kept = training_stages(methods)
+    if not kept:
         raise InputError("No samples were kept during training, so there is no progress to draw.")
-    chosen = np.unique(np.linspace(0, count - 1, min(columns, count)).round().astype(int))
-    rows = [(m.name, style.colour(m.key), [m.evolution[i][1] for i in chosen]) for m in methods]
-    heads = [f"step {methods[0].evolution[i][0]:,}" for i in chosen]
-    return filmstrip(rows, heads, limits, real=real, title=title, note=note)
+    chosen = np.unique(np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int))
+    rows = [(method.name, method.colour, [kept[i][2][k] for i in chosen]) for k, method in enumerate(methods)]
+    return filmstrip(rows, [kept[i][0] for i in chosen], limits, real=real, title=title, note=note)
 
 
 def filmstrip(

@@ -27,12 +27,17 @@ from .study import Comparison, Sampling
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Picture", "clear_best", "in_words", "losses", "merit", "still", "write_report"]
+__all__ = ["Picture", "clear_best", "every", "in_words", "losses", "merit", "still", "write_report"]
 
 _PACKAGES = ("ebbtide", "torch", "numpy", "matplotlib")
 _EACH = re.compile(r"^(.*?) (\d+)$")  # "fraction in mode 2": one row for each mode or label
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "equal": "closer to truth is better"}
 _NARROW = ("losses.png", "trajectories.png")
+# The methods' colours as text on a light page and on a dark one.
+_TEXT = {
+    style.DIFFUSION: ("#b84f00", "#ff9a4d"), style.FLOW: ("#0068a3", "#6cbdf0"), style.INKS[0]: ("#2b7a37", "#7fd48b"),
+    style.INKS[1]: ("#a02f6e", "#f08fc2"), style.INKS[2]: ("#332288", "#b5a9ff"), style.INKS[3]: ("#661100", "#dfa58c"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,15 +84,23 @@ def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
 
 
 def losses(c: Comparison) -> Iterator[Picture]:
-    """The losses of both methods, where they were written down."""
-    if all(len(method.losses) for method in c.methods):
-        yield Picture(
-            "losses.png",
-            "Training losses",
-            "Look at whether each curve has levelled off, not at which is lower: the two networks predict different "
-            "things, so their losses have different floors, and neither floor is 0.",
-            still(lambda: curves.losses(c.methods)),
+    """The losses of the methods, where they were written down."""
+    methods = [method for method in c.methods if len(method.losses)]
+    if len(methods) == 1:
+        sentence = "Look at whether the curve has levelled off, not at how low it is: its floor is not 0."
+    else:
+        networks, none = ("the two", "neither floor") if len(methods) == 2 else ("the", "no floor")
+        sentence = (
+            f"Look at whether each curve has levelled off, not at which is lower: {networks} networks predict "
+            f"different things, so their losses have different floors, and {none} is 0."
         )
+    if methods:
+        yield Picture("losses.png", "Training losses", sentence, still(lambda: curves.losses(methods)))
+
+
+def every(c: Comparison) -> str:
+    """ "both methods", or "all methods"."""
+    return "both methods" if len(c.methods) == 2 else "all methods"
 
 
 def in_words(parts: Sequence[str]) -> str:
@@ -156,7 +169,8 @@ def _page(c: Comparison, figures: Sequence[dict[str, Any]]) -> str:
         c=c,
         columns=columns,
         each=each,
-        names={method.key: method.name for method in c.methods},
+        methods={method.key: (method.name, f"m{k}") for k, method in enumerate(c.methods)},
+        inks=[_TEXT.get(method.colour, (method.colour, "#c8c8c8")) for method in c.methods],
         notes=_notes(c),
         figures=figures,
         level=LEVEL,

@@ -1,5 +1,6 @@
 """Results of `ebbtide compare`, as plain arrays: the data of a report's figures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
@@ -11,15 +12,16 @@ from ..recipes import Recipe
 if TYPE_CHECKING:
     from ..metrics import Measurement
 
-__all__ = ["Comparison", "Method", "Sampling", "key_of"]
+__all__ = ["Comparison", "Method", "Sampling", "key_of", "training_stages"]
 
 
 @dataclass(frozen=True)
 class Method:
     """One trained network. Everything is in data units; at t = 1 the noise then has the data's mean and spread."""
 
-    key: str  # "diffusion" or "flow": fixes its colour
-    name: str  # "DDPM", "Flow matching"
+    key: str  # "diffusion", "flow", "edm"; its folder, and what names of files hold
+    name: str  # "DDPM", "Flow matching", "EDM"
+    colour: str  # in figures
     steps: np.ndarray  # training history: steps and
     losses: np.ndarray  # mean loss since the entry before
     seconds: float  # CPU seconds of training
@@ -27,6 +29,7 @@ class Method:
     walk_times: np.ndarray  # (k,) from 1 to 0
     walk: np.ndarray  # (k, m, d): a deterministic run from the noise both methods share
     fields: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]  # (t, places, velocities there, samples of x_t)
+    origin: str = ""  # of a run that was there before: what it is
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,24 @@ class Comparison:
         )
         head = f"<tr><th></th><th>sampler</th><th>evaluations</th><th>{escape(self.quality_metric)}</th></tr>"
         return f"<table><caption>{escape(self.title)}</caption>{head}{rows}</table>"
+
+
+def training_stages(methods: Sequence[Method]) -> list[tuple[str, float, list[np.ndarray]]]:
+    """Stages of training that every method kept: a name, the share that was done, and each method's samples there.
+
+    A stage is a step; of methods whose steps differ it is a share of their training.
+    """
+    least = min((method.evolution for method in methods), key=len, default=[])
+    last = max(least[-1][0], 1) if least else 1
+    if all(kept[0] == step for method in methods for kept, (step, _) in zip(method.evolution, least)):
+        return [
+            (f"step {step:,}", step / last, [m.evolution[k][1] for m in methods]) for k, (step, _) in enumerate(least)
+        ]
+    found = []
+    for share in (step / last for step, _ in least):
+        near = (min(m.evolution, key=lambda kept: abs(kept[0] / max(m.evolution[-1][0], 1) - share)) for m in methods)
+        found.append((f"{share:.0%} trained".replace("%", " %"), share, [x for _, x in near]))
+    return found
 
 
 def key_of(recipe: Recipe) -> str:

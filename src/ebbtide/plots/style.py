@@ -1,14 +1,15 @@
 """One look for every figure: Okabe–Ito colours that colour-blind readers can tell apart, direct labels, no chart junk.
 
-Diffusion is vermilion, flow is blue, real data is grey, and time runs from yellow (t = 1, noise) to violet (t = 0,
-data). Sizes are in inches and set by hand: matplotlib's automatic layouts draw everything several times. Nothing here
-touches pyplot or rcParams, so figures can be made in any thread.
+Diffusion is vermilion, flow is blue, further methods have INKS, real data is grey, and time runs from yellow (t = 1,
+noise) to violet (t = 0, data). Sizes are in inches and set by hand: matplotlib's automatic layouts draw everything
+several times. Nothing here touches pyplot or rcParams, so figures can be made in any thread.
 """
 
 import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from ..errors import InputError
 from ..files import write_file
 
 __all__ = [
-    "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "LABEL", "METHOD_COLOURS", "OUTLINE_SHARE", "QUIET",
-    "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves",
-    "as_limits", "axes_grid", "checked_numbers", "checked_points", "class_style", "colour", "corner", "dots",
-    "draw_outline", "end_labels", "finite_rows", "halo", "limits_around", "nearest_to", "outline_of", "outside",
+    "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "INKS", "LABEL", "METHOD_COLOURS", "OUTLINE_SHARE", "QUIET",
+    "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "apart", "as_curves",
+    "as_limits", "axes_grid", "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner",
+    "dots", "draw_outline", "end_labels", "finite_rows", "halo", "limits_around", "nearest_to", "outline_of", "outside",
     "plural", "require_any", "row_label", "save", "scattered", "spread", "text_row", "time_bar", "time_label",
     "union", "wrap",
 ]  # fmt: skip
@@ -45,6 +46,8 @@ Pair = tuple[Number, Number]
 DIFFUSION, FLOW, REAL = "#D55E00", "#0072B2", "#6F6F6F"
 INK, QUIET, RULE = "#1F1F1F", "#5C5C5C", "#CFCFCF"
 METHOD_COLOURS = {"diffusion": DIFFUSION, "flow": FLOW}
+# Of further methods. With the two above every pair is apart for readers of each kind of colour blindness (CIE ΔE ≥ 17).
+INKS = ("#3FA34D", "#AA3377", "#332288", "#661100")
 # The rest of Okabe & Ito's palette, with a marker each: no class is told by colour alone.
 CLASSES = [("#009E73", "o"), ("#CC79A7", "s"), ("#E69F00", "^"), ("#56B4E9", "D"), ("#000000", "v")]
 # Viridis without its palest yellow, which vanishes on white.
@@ -60,6 +63,18 @@ def colour(key: str) -> str:
     if key not in METHOD_COLOURS:
         raise InputError(f"A method's key must be one of {', '.join(METHOD_COLOURS)}; got {key!r}.")
     return METHOD_COLOURS[key]
+
+
+def apart(keys: Sequence[str]) -> list[str]:
+    """A colour for each of several methods: those of METHOD_COLOURS, and for the others INKS in turn."""
+    others = cycle(INKS)
+    return [METHOD_COLOURS[key] if key in METHOD_COLOURS else next(others) for key in keys]
+
+
+def columns_of(count: int) -> tuple[int, float]:
+    """The number of panels in a row, of a method each, and their width."""
+    columns = count if count <= 3 else 2 if count == 4 else 3
+    return columns, 3.1 if columns <= 2 else 2.1
 
 
 def class_style(index: int) -> tuple[str, str]:
@@ -293,7 +308,9 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: fl
     height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72  # type: ignore[union-attr]
     # Data → points on the page, which log axes don't make a matter of arithmetic on y.
     y_of = [float(ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1]) for x, y, _, _ in ends]
-    for (x, y, text, tint), place in zip(ends, spread(y_of, size * 1.25 / height), strict=True):
+    places = spread(y_of, size * 1.25 / height)
+    places += max(0.0, -0.1 - places.min())  # many that end low would leave the page
+    for (x, y, text, tint), place in zip(ends, places, strict=True):
         ax.annotate(
             text,
             (x, y),

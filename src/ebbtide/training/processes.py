@@ -33,10 +33,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> list[Any]:
+def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]], most: int = 0) -> list[Any]:
     """function(*job) for each job in a separate process. Whatever stops one stops the others, which save first.
 
-    Raises the first error of a job, and Interrupted if a signal came before this returns.
+    most: processes at a time; 0 for all at once. Raises the first error of a job, and Interrupted if a signal came
+    before this returns.
     """
     context = multiprocessing.get_context("spawn")
     work = [pickle.dumps((function, job)) for job in jobs]
@@ -44,14 +45,14 @@ def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> l
     results: dict[Any, Any] = {}
     with noted() as received:
         try:
-            with _held_back():
-                for part in work:
-                    ours, its = context.Pipe()
-                    process = context.Process(target=_work, args=(its, part))
-                    process.start()
-                    workers[ours] = process
-                    its.close()
-            while len(results) < len(workers) and not received:
+            while len(results) < len(work) and not received:
+                with _held_back():
+                    for part in work[len(workers) : len(results) + (most or len(work))]:
+                        ours, its = context.Pipe()
+                        process = context.Process(target=_work, args=(its, part))
+                        process.start()
+                        workers[ours] = process
+                        its.close()
                 for end in wait(workers.keys() - results.keys(), 0.1):  # a signal alone doesn't end it
                     results[end] = _result(end, workers[end])
         finally:

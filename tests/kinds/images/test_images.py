@@ -23,6 +23,7 @@ from ebbtide.kinds.points import kind as points
 from ebbtide.kinds.runs import begin as prepare, from_pretrained, train_recipe as fit
 from ebbtide.metrics import extractors, measure_images
 from ebbtide.networks import NETWORKS
+from ebbtide.plots import style
 from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
 from ebbtide.recipes.recipe import RECIPE_TYPES
 from ebbtide.samplers import sample
@@ -345,7 +346,7 @@ def test_networks_for_pictures_are_in_the_table():
 
 def test_a_study_holds_what_is_drawn(run):
     trained, folder = run
-    method = images_study.study("flow", "Flow matching", trained, folder)
+    method = images_study.study("flow", "Flow matching", style.FLOW, trained, folder)
     assert method.walk.shape == (21, 8, 1, 8, 8)
     assert method.walk.dtype == np.uint8
     assert (method.walk_times[0], method.walk_times[-1]) == (1, 0)

@@ -11,7 +11,7 @@ from PIL import Image
 from ebbtide.kinds.images import data as images_data, pages as image_run, study as images_study
 from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.metrics import Measurement
-from ebbtide.plots import images
+from ebbtide.plots import images, style
 from ebbtide.plots.report import write_report
 from ebbtide.plots.study import Comparison, Sampling
 from ebbtide.recipes import RECIPES
@@ -139,7 +139,7 @@ def test_neighbours_are_the_nearest_training_pictures(run, monkeypatch):
 
 def test_the_report_of_a_comparison(run, tmp_path):
     trained, folder = run
-    flow = images_study.study("flow", "Flow matching", trained, folder / "run")
+    flow = images_study.study("flow", "Flow matching", style.FLOW, trained, folder / "run")
     rows = [Measurement("KID-classifier", 0.2, 0.1, 0.3, 0.0, -0.1, 0.1, "lower")]
     samples = images_data.kept(trained.sample(12, steps=2))
     comparison = Comparison(

@@ -17,7 +17,7 @@ from ...data.prepared import class_names
 from ...files import write_file
 from ...recipes import ImageRecipe
 from ...training.history import evolution
-from ..kind import Kind, Plan
+from ..kind import Kind, MethodRow, Plan, Way
 from .data import describe, fits, given, kept, parts, prepare, real
 from .latents import BATCH
 from .study import shown, study
@@ -148,22 +148,25 @@ def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Pat
 
 
 PLAN = Plan(
-    recipes={"diffusion": "ddpm-images", "flow": "flow-images"},
-    own=("path", "target", "times", "sampler", "grid", "sample_steps", "bound"),
-    samplings={
-        "diffusion": [
-            ("DDIM, 100 steps", "ddim", "uniform", 100),
-            ("DPM-Solver++(2M), 20 steps", "dpmpp_2m", "uniform", 20),
-        ],
-        "flow": [
-            ("Heun, 50 steps", "heun", "uniform", 50),
-            ("Heun, 10 steps", "heun", "uniform", 10),
-        ],
+    rows={
+        "ddpm-images": MethodRow(
+            "diffusion",
+            "DDPM",
+            "uniform",
+            (
+                Way("DDIM, 100 steps", "ddim", "uniform", 100),
+                Way("DPM-Solver++(2M), 20 steps", "dpmpp_2m", "uniform", 20),
+            ),
+        ),
+        "flow-images": MethodRow(
+            "flow",
+            "Flow matching",
+            "uniform",
+            (Way("Heun, 50 steps", "heun", "uniform", 50), Way("Heun, 10 steps", "heun", "uniform", 10)),
+        ),
     },
-    curve={
-        "Euler": ("euler", "uniform", (5, 10, 20, 50)),
-        "Heun": ("heun", "uniform", (3, 5, 10, 25)),
-    },
+    own=("loss", "teacher", "path", "target", "times", "sampler", "grid", "sample_steps", "bound"),
+    curve={"Euler": ("euler", (5, 10, 20, 50)), "Heun": ("heun", (3, 5, 10, 25))},
     curve_n=500,
     fewest=20,
     study=study,

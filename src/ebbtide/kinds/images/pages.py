@@ -22,7 +22,7 @@ from ...files import storage
 from ...inverse.posterior import NoisyMeasurement, PiGDM, masked, through
 from ...metrics import nearest
 from ...plots import curves, images, strips, style
-from ...plots.report import Picture, losses, still
+from ...plots.report import Picture, every, losses, still
 from ...plots.study import key_of
 from ...recipes import ImageRecipe
 from ...samplers import trajectory
@@ -113,10 +113,11 @@ def figures(c: "Comparison") -> Iterator[Picture]:
     def of(method: str) -> np.ndarray:
         return next(s.samples for s in c.samplings if s.method == method)[:40]
 
+    same = f"; the same noises for {every(c)}" if len(c.methods) > 1 else ""
     yield Picture(
         "real.png",
         "Real images",
-        "What both methods learn from.",
+        f"What {every(c)} learn from." if len(c.methods) > 1 else "What is learned from.",
         still(lambda: images.grid(c.real[:40], columns=10, title="Real images")),
     )
     for method in c.methods:
@@ -124,14 +125,16 @@ def figures(c: "Comparison") -> Iterator[Picture]:
         yield Picture(
             f"samples-{method.key}.png",
             f"Samples: {method.name}",
-            f"Drawn by {label}, not picked; the same noises for both methods.",
+            f"Drawn by {label}, not picked{same}.",
             still(partial(images.grid, of(method.key), columns=10, title=f"Samples: {method.name}")),
         )
     for method in c.methods:
         yield Picture(
             f"denoising-{method.key}.png",
             f"From noise to images: {method.name}",
-            "The same noises for both methods, by Heun's method: watch at which t shapes appear.",
+            f"The same noises for {every(c)}, by Heun's method: watch at which t shapes appear."
+            if same
+            else "By Heun's method: watch at which t shapes appear.",
             still(partial(strips.denoising_strip, method.walk_times.tolist(), method.walk[:, :WALK])),
         )
     if c.quality:

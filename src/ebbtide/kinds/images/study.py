@@ -8,6 +8,7 @@ import numpy as np
 from ...plots.study import Method
 from ...recipes import ImageRecipe
 from ...training.history import evolution
+from ..routes import route
 from .data import kept, parts, real
 
 if TYPE_CHECKING:
@@ -16,23 +17,24 @@ if TYPE_CHECKING:
 __all__ = ["shown", "study"]
 
 
-def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
+def study(key: str, name: str, colour: str, trained: "Trained", folder: Path) -> Method:
     """Arrays for the figures of a trained network."""
     from ...training.history import read_metrics
 
     history = [line for line in read_metrics(folder) if line["loss"] is not None]
     n = 8
     labels = trained.in_turn(n)
-    walk = list(trained.trajectory(n, seed=trained.recipe.seed, label=labels, sampler="heun", grid="uniform", steps=20))
+    times, walk = route(trained, n, 20, labels)
     return Method(
         key,
         name,
+        colour,
         np.array([line["step"] for line in history]),
         np.array([line["loss"] for line in history]),
         history[-1]["cpu_seconds"] if history else 0.0,
         evolution(folder, trained.shape),
-        np.array([t for t, _ in walk]),
-        np.stack([kept(x) for _, x in walk]),
+        times,
+        np.stack([kept(x) for x in walk]),
         [],
     )
 
@@ -43,7 +45,7 @@ def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
     train, held = parts(recipe)
     name = recipe.shared().data
     return {
-        "title": f"DDPM and flow matching on {name}",
+        "title": name,
         "real": kept(x),
         "real_labels": None if labels is None else labels.numpy(),
         "limits": (0.0, 255.0),
@@ -52,7 +54,7 @@ def shown(recipe: ImageRecipe, n: int) -> dict[str, Any]:
             "network": recipe.network,
             "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
             "data": f"{name}, {len(train.x)} images of {' × '.join(map(str, x.shape[1:]))}, {len(held.x)} held out",
-            "samples": f"{n} from the same noise for both",
+            "samples": str(n),
             "seed": str(recipe.seed),
         },
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...data import Points, save_points
 from ...recipes import PointRecipe
-from ..kind import Kind, Plan, as_npy
+from ..kind import Kind, MethodRow, Plan, Way, as_npy
 from .data import (
     NOTHING_HELD,
     at_hand,
@@ -133,27 +133,27 @@ def figures(comparison: "Comparison") -> Iterator["Picture"]:
 
 # Every row is drawn from the same noise. The grid is quadratic wherever a solver may choose, for both methods alike:
 # it follows σ, which is small near the data; DDPM's own 1000 steps are those of its table.
+_ODE = (
+    Way("Euler, 100 steps", "euler", "quadratic", 100),
+    Way("Heun, 50 steps", "heun", "quadratic", 50),
+    Way("Heun, 10 steps", "heun", "quadratic", 10),
+)
 PLAN = Plan(
-    recipes={"diffusion": "ddpm", "flow": "flow"},
-    own=("path", "target", "sampler", "grid", "sample_steps"),
-    samplings={
-        "diffusion": [
-            ("DDPM, 1000 steps", "ddpm:variance=beta", "trailing", 1000),
-            ("DDIM, 50 steps", "ddim", "quadratic", 50),
-            ("Euler, 100 steps", "euler", "quadratic", 100),
-            ("Heun, 50 steps", "heun", "quadratic", 50),
-            ("Heun, 10 steps", "heun", "quadratic", 10),
-        ],
-        "flow": [
-            ("Euler, 100 steps", "euler", "quadratic", 100),
-            ("Heun, 50 steps", "heun", "quadratic", 50),
-            ("Heun, 10 steps", "heun", "quadratic", 10),
-        ],
+    rows={
+        "ddpm": MethodRow(
+            "diffusion",
+            "DDPM",
+            "quadratic",
+            (
+                Way("DDPM, 1000 steps", "ddpm:variance=beta", "trailing", 1000),
+                Way("DDIM, 50 steps", "ddim", "quadratic", 50),
+                *_ODE,
+            ),
+        ),
+        "flow": MethodRow("flow", "Flow matching", "quadratic", _ODE),
     },
-    curve={
-        "Euler": ("euler", "quadratic", (5, 10, 20, 50, 100)),
-        "Heun": ("heun", "quadratic", (3, 5, 10, 25, 50)),
-    },
+    own=("loss", "teacher", "path", "target", "sampler", "grid", "sample_steps"),
+    curve={"Euler": ("euler", (5, 10, 20, 50, 100)), "Heun": ("heun", (3, 5, 10, 25, 50))},
     curve_n=2000,
     fewest=20,  # two halves of fewer say nothing of each other
     study=study,

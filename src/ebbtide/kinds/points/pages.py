@@ -47,7 +47,7 @@ def _beside(trained: Trained, panels: list[points.Panel], frame: np.ndarray, rea
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each figure as it is written."""
     recipe = cast(PointRecipe, trained.recipe)
-    method = study(key_of(recipe), recipe.path.partition(":")[0], trained, folder)
+    method = study("run", recipe.path.partition(":")[0], style.colour(key_of(recipe)), trained, folder)
     try:
         real = real_points(cast(PointRecipe, trained.reading()), 10_000, recipe.seed).x.numpy()
     except InputError as error:
@@ -76,7 +76,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
 
 
 def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
-    panels = [points.Panel("samples", method.walk[-1], style.colour(method.key))]
+    panels = [points.Panel("samples", method.walk[-1], method.colour)]
     if real is not None:
         panels.insert(0, points.Panel("real", real[: len(method.walk[-1])], style.REAL))
     return _beside(trained, panels, frame, real)

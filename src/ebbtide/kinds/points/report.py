@@ -1,6 +1,7 @@
 """The figures of a comparison on points, each with what to see in it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from ...errors import InputError
 from ...metrics.floor import LEVEL
 from ...plots import animation, columns, curves, fields, points, style
 from ...plots.points import Panel
-from ...plots.report import Picture, in_words, losses, merit, still
+from ...plots.report import Picture, every, in_words, losses, merit, still
 from ...plots.study import Comparison, Method
 
 __all__ = ["figures", "sample_panels"]
@@ -25,9 +26,10 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
     c, d = comparison, comparison.real.shape[1]
     limits = style.as_limits(c.limits, d)
     walked = all(len(method.walk) > 1 for method in c.methods)
-    trained = min(len(method.evolution) for method in c.methods) > 1
+    grown = [method for method in c.methods if len(method.evolution) > 1]
+    moving = [method for method in c.methods if method.fields]
     panels = sample_panels(c)
-    best = [panels[1 + _best(c, method)] for method in c.methods if any(s.method == method.key for s in c.samplings)]
+    best = [panels[1 + _best(c, method)] for method in _sampled(c)]
 
     yield Picture(
         "samples.png",
@@ -36,13 +38,14 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
         still(lambda: points.scatter_panels(panels, limits, real=c.real, classes=c.classes)),
     )
     if d > 2:
-        yield Picture(
-            "pairs.png",
-            "Pairs of columns",
-            "Good samples fill the grey outline, which holds 95 % of the real points, in every pair of columns; "
-            f"shown are the columns of {_best_names(c)}.",
-            still(lambda: columns.pairs(best, limits, real=c.real, names=c.columns)),
-        )
+        for k in range(0, len(best), 2):  # one above the diagonal, one below it
+            yield Picture(
+                f"pairs{f'-{k // 2 + 1}' if k else ''}.png",
+                "Pairs of columns",
+                "Good samples fill the grey outline, which holds 95 % of the real points, in every pair of columns; "
+                f"shown are the columns of {_best_names(c, slice(k, k + 2))}.",
+                still(partial(columns.pairs, best[k : k + 2], limits, real=c.real, names=c.columns)),
+            )
         yield Picture(
             "columns.png",
             "Each column alone",
@@ -54,7 +57,12 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
         yield Picture(
             "sampling.gif",
             "From noise to data",
-            "Both methods start from the same noise and run on the same clock t, without further randomness; "
+            (
+                f"{every(c).capitalize()} start from the same noise and run on the same clock t, without further "
+                "randomness; "
+                if len(c.methods) > 1
+                else "Samples start from noise and run on the clock t, without further randomness; "
+            )
             + _halfway(c.methods),
             lambda path: animation.sampling_gif(path, c.methods, limits, real=c.real),
             moving=True,
@@ -63,17 +71,17 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
             "steps.png",
             "Steps on the way",
             f"The same run at five times, all in one frame, {_truth(d)} drawn in each: watch at which t the data's "
-            "shape appears in either row.",
+            f"shape appears{ {1: '', 2: ' in either row'}.get(len(c.methods), ' in each row') }.",
             still(lambda: points.intermediate(c.methods, limits, real=c.real)),
         )
         yield Picture(
             "trajectories.png",
             "Routes of single points",
-            "Rings are noise at t = 1, dots the samples they become at t = 0, and matching rings are the same noise; "
-            + _straightness(c.methods),
+            "Rings are noise at t = 1, dots the samples they become at t = 0"
+            f"{', and matching rings are the same noise' if len(c.methods) > 1 else ''}; " + _straightness(c.methods),
             still(lambda: points.trajectories(c.methods, limits, real=c.real)),
         )
-    if all(method.fields for method in c.methods):
+    if moving:
         yield Picture(
             "velocities.png",
             "Where samples move next" if d > 1 else "The velocity at each place",
@@ -83,7 +91,7 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
             )
             if d > 1
             else "dx/dt against x at four times, over the distribution of x_t in grey: sampling moves against it.",
-            still(lambda: fields.vector_field(c.methods, limits)),
+            still(lambda: fields.vector_field(moving, limits)),
         )
     if c.quality:
         yield Picture(
@@ -92,32 +100,32 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
             _quality_sentence(c),
             still(lambda: curves.quality_against_evaluations(c.quality, c.methods, c.quality_metric, c.floor)),
         )
-    if trained:
+    if grown:
         yield Picture(
             "training.gif",
             "Samples over training",
             "Samples from the same noise, drawn again as training goes on: watch where the mass gathers first, and "
             "whether the last steps still change anything.",
-            lambda path: animation.training_gif(path, c.methods, limits, real=c.real),
+            lambda path: animation.training_gif(path, grown, limits, real=c.real),
             moving=True,
         )
         yield Picture(
             "training.png",
             "Training, step by step",
             f"The same samples at a few training steps, with {_truth(d)} for comparison.",
-            still(lambda: points.progress(c.methods, limits, real=c.real)),
+            still(lambda: points.progress(grown, limits, real=c.real)),
         )
     yield from losses(c)
 
 
 def sample_panels(comparison: Comparison) -> list[Panel]:
     """Real data, then every sampling, as panels for `scatter_panels`."""
-    names = {method.key: method.name for method in comparison.methods}
+    methods = {method.key: method for method in comparison.methods}
     real = style.plural(len(comparison.real), "point")
     panels = [Panel("Real data", comparison.real, style.REAL, real, comparison.real_labels)]
     for s in comparison.samplings:
-        labels = s.labels
-        panels.append(Panel(names[s.method], s.samples, style.colour(s.method), s.label, labels))
+        method = methods[s.method]
+        panels.append(Panel(method.name, s.samples, method.colour, s.label, s.labels))
     if all(s.labels is None for s in comparison.samplings):
         # Classes in the real panel alone would look like a difference between it and the samples.
         panels[0] = panels[0]._replace(labels=None)
@@ -205,8 +213,10 @@ def _best(c: Comparison, method: Method) -> int:
     return min(own, key=score)
 
 
-def _best_names(c: Comparison) -> str:
-    chosen = [
-        (method.name, _best(c, method)) for method in c.methods if any(s.method == method.key for s in c.samplings)
-    ]
-    return in_words([f"{name} ({c.samplings[i].label})" for name, i in chosen])
+def _best_names(c: Comparison, of: slice) -> str:
+    return in_words([f"{method.name} ({c.samplings[_best(c, method)].label})" for method in _sampled(c)[of]])
+
+
+def _sampled(c: Comparison) -> list[Method]:
+    """The methods that have samples."""
+    return [method for method in c.methods if any(s.method == method.key for s in c.samplings)]

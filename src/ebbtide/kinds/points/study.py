@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ...losses.flow_map import mean_slope
 from ...plots.study import Method
 from ...recipes import PointRecipe
 from ...samplers import slope
 from ...training.history import evolution
+from ..routes import explodes, route
 from .data import limits, parts, point_set, real_points
 
 if TYPE_CHECKING:
@@ -31,22 +33,22 @@ def kept(x: Tensor) -> np.ndarray:
     return array
 
 
-def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
+def study(key: str, name: str, colour: str, trained: "Trained", folder: Path) -> Method:
     """Arrays for the figures of a trained network."""
-    recipe = trained.recipe
     from ...training.history import read_metrics
 
     history = read_metrics(folder)
-    walk = list(trained.trajectory(WALK_POINTS, seed=recipe.seed, sampler="heun", grid="uniform", steps=50))
+    times, walk = route(trained, WALK_POINTS, 50)
     return Method(
         key,
         name,
+        colour,
         np.array([line["step"] for line in history if line["loss"] is not None]),
         np.array([line["loss"] for line in history if line["loss"] is not None]),
         history[-1]["cpu_seconds"] if history else 0.0,
         evolution(folder, trained.shape),
-        np.array([t for t, _ in walk]),
-        torch.stack([x for _, x in walk]).numpy(),
+        times,
+        walk.numpy(),
         _fields(trained) if trained.shape == (2,) else [],
     )
 
@@ -73,14 +75,17 @@ def _fields(trained: "Trained") -> list[tuple[float, np.ndarray, np.ndarray, np.
     zero = trained.to_data(torch.zeros_like(places))
     x0, x1 = trained.to_network(real), trained.to_network(next(trained.trajectory(len(real), seed=recipe.seed))[1])
     fields = []
+    x = trained.to_network(places)
     for time_ in FIELD_TIMES:
-        speed = trained.to_data(slope(denoiser, trained.to_network(places), time_)) - zero
         t = torch.tensor([time_], dtype=torch.float64)
-        if denoiser.gaussian_end:
-            x_t = denoiser.path.interpolate(x0, noise, t)
+        if explodes(denoiser.path):
+            (c,) = denoiser.path.along(denoiser.path.time_at(t))
+            speed, x_t = mean_slope(denoiser, x * c.size, c), (c.alpha * x0 + c.sigma * noise) / c.size
+        elif denoiser.gaussian_end:
+            speed, x_t = slope(denoiser, x, time_), denoiser.path.interpolate(x0, noise, t)
         else:
-            x_t, _ = denoiser.path.between(x0, x1[: len(x0)], t, noise)
-        x_t = trained.to_data(x_t)
+            speed, (x_t, _) = slope(denoiser, x, time_), denoiser.path.between(x0, x1[: len(x0)], t, noise)
+        speed, x_t = trained.to_data(speed) - zero, trained.to_data(x_t)
         fields.append((time_, places.numpy(), speed.numpy(), x_t.numpy()))
     return fields
 
@@ -90,7 +95,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
     points = real_points(recipe, n, recipe.seed)
     known = point_set(recipe)
     return {
-        "title": f"DDPM and flow matching on {recipe.data.replace('_', ' ') if known else recipe.shared().data}",
+        "title": recipe.data.replace("_", " ") if known else recipe.shared().data,
         "real": points.x.numpy(),
         "real_labels": None if points.labels is None else points.labels.numpy(),
         "limits": limits(recipe, points.x),
@@ -100,7 +105,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
             "network": recipe.network,
             "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
             "data": f"{recipe.data}, {recipe.points} points" if known else _rows(recipe),
-            "samples": f"{n} from the same noise for both",
+            "samples": str(n),
             "seed": str(recipe.seed),
         },
     }
