@@ -27,12 +27,12 @@ from ..errors import EbbtideError, InputError
 from ..metrics import sliced_w2
 from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, trajectory
 from ..specs import bind, pick
-from .checks import Check, exact_moments, walked
+from .checks import Check, exact_moments, rms, walked
 from .fit import fit_solver
 from .maps import jumps
 from .oracle import Mixture, gaussian, mixture
 from .plans import FitPlan
-from .tune import rms, steps_within
+from .tune import steps_within
 
 __all__ = [
     "BUDGETS", "EQUIVALENTS", "GRID", "ROUNDING", "SAMPLES", "SPECS", "STEP_COUNTS", "TOLERANCE", "Check",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..core.denoiser import DenoiserLike
@@ -14,7 +15,7 @@ from ..core.randomness import Draws
 from ..samplers import Stepper, walk
 from .oracle import Gaussian
 
-__all__ = ["Check", "Impulses", "exact_moments", "walked"]
+__all__ = ["Check", "Impulses", "exact_moments", "rms", "walked"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Impulses(Draws):
         if self.drawn < len(x):
             z[self.drawn] = 1
         return z
+
+
+def rms(error: Float[Tensor, " n *d"]) -> float:
+    """√ mean of the squared distance |e|² over the n examples."""
+    return math.sqrt(float(error.flatten(1).square().sum(1).mean()))
 
 
 def exact_moments(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core.denoiser import DenoiserLike
 from ..samplers import walk
+from .checks import rms
 from .tuned import Tuned
 
 __all__ = ["JUMPS", "fit_jumps"]
@@ -52,7 +53,7 @@ def fit_jumps(
         own = {k: v[part] if isinstance(v, Tensor) and len(v) == n else v for k, v in cond.items()}
         with torch.no_grad():
             *_, x = walk("jump", denoiser, start[part], times, cond=own)
-        return (x - end[part]).flatten(1).square().mean(1).sqrt()
+        return (x - end[part]).flatten(1).norm(dim=1)
 
     def score(tau: Sequence[float]) -> float:
         found = float(distances(tau, choose).mean())
@@ -76,7 +77,7 @@ def fit_jumps(
         own, usual = distances(best[1], judge), distances(even, judge)
         times = path.time_at(torch.tensor(best[1], dtype=torch.float64) * last).tolist()
         text = ",".join(f"{t:.5g}" for t in (1.0, *times, 0.0))
-        rms = [float(each.square().mean().sqrt()) for each in (own, usual)]
-        made.append(Tuned(count, "jump", text, count, rms[0], float(own.median()), 0.0, rms[1]))
+        missed, missed_evenly = (rms(each[:, None]) for each in (own, usual))
+        made.append(Tuned(count, "jump", text, count, missed, float(own.median()), 0.0, missed_evenly))
         progress(len(made) / len(evaluations))
     return tuple(made)

@@ -27,6 +27,7 @@ from ..errors import DivergedError, InputError
 from ..samplers import SAMPLERS, Walk, facts, walk
 from ..samplers.bespoke import format_weights
 from ..specs import bind, pick, require
+from .checks import rms
 from .encoding import require_batch
 from .tuned import Tuned
 from .unroll import unrolled
@@ -47,7 +48,6 @@ __all__ = [
     "Family",
     "evaluations",
     "reference",
-    "rms",
     "steps_within",
     "tune",
 ]
@@ -328,11 +328,6 @@ def _end(walk: Iterator[Tensor]) -> Tensor:
     with torch.no_grad():
         *_, x = walk
     return x
-
-
-def rms(error: Float[Tensor, " n *d"]) -> float:
-    """√ mean of the squared distance."""
-    return math.sqrt(float(error.flatten(1).square().sum(1).mean()))
 
 
 class Counted:

@@ -23,6 +23,7 @@ from ..plots.study import Comparison, Method, Sampling
 from ..recipes import Recipe
 from ..signals import Interrupted
 from ..specs import require, words
+from ..tables import aligned
 from ..training.processes import cores, in_processes
 from ..training.run import clear
 from ..training.storage import folder_name
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = "metrics.json"
 
-__all__ = ["aligned", "compare", "counted", "figures", "resumable", "save_metrics", "summary"]
+__all__ = ["compare", "counted", "figures", "resumable", "save_metrics", "summary"]
 
 
 def compare(
@@ -265,13 +266,6 @@ def summary(comparison: Comparison) -> str:
     title = printable(f"{comparison.title}{f'; trained in {trained}' if trained else ''}")
     key = f"=: can't be told from truth, p ≥ {LEVEL}"
     return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1], key])
-
-
-def aligned(cells: Sequence[Sequence[str]]) -> tuple[list[str], int]:
-    """The rows of a table as lines, their columns two spaces apart, and its width."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return lines, sum(widths) + 2 * len(widths) - 2
 
 
 def figures(comparison: Comparison) -> "Iterator[Picture]":

@@ -10,11 +10,12 @@ from ..exact.tune import steps_within
 from ..losses import LOSSES, loss_row
 from ..samplers import facts
 from ..specs import require
+from ..tables import aligned
 from ..training.history import read_metrics
 from ..training.teacher import student_recipe
 from ..training.trained import Choice, Trained
 from . import kind_of
-from .compare import aligned, counted
+from .compare import counted
 from .runs import from_pretrained, train_recipe
 
 if TYPE_CHECKING:

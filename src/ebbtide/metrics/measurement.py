@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import printable
+from ..tables import aligned
 from .floor import LEVEL, TINY, Better
 
 __all__ = ["Measurement", "table", "to_json"]
@@ -61,9 +62,8 @@ def table(rows: Sequence[Measurement]) -> str:
         cells.append(
             (row.name, f"{row.value:.4g}", span(row.low, row.high), floor, apart, _chance(row.p), row.better, verdict)
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-    lines.insert(1, "─" * (sum(widths) + 2 * len(widths) - 2))
+    lines, width = aligned(cells)
+    lines.insert(1, "─" * width)
     notes: dict[str, list[str]] = {}
     for row in rows:
         for note in row.note.splitlines():
@@ -75,7 +75,7 @@ def table(rows: Sequence[Measurement]) -> str:
         lines.append(f"{of}: {note}")
     if not all(math.isnan(row.p) for row in rows):
         lines.append(f"p: the probability that real data score as far off, or worse; at the floor: p ≥ {LEVEL}")
-    return "\n".join(printable(line.rstrip()) for line in lines)
+    return "\n".join(map(printable, lines))
 
 
 def _chance(p: float) -> str:
