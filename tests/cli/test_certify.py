@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+from ebbtide.kinds.runs import train_recipe
+from ebbtide.networks.mlp import MLP
+from ebbtide.recipes import flow
 from ebbtide.samplers import SAMPLERS
 from ebbtide.samplers.ddim import ddim
 
@@ -203,3 +206,71 @@ def test_what_can_not_be_is_one_sentence(ebbtide, own, given, says):
     assert err.startswith("ebbtide: ")
     assert says in err
     assert err.count("\n") == 1
+
+
+SPANNING = {
+    "loss": "mean_flow", "sampler": "jump", "sample_steps": 1, "network": "mlp:width=8,depth=1,spans=true",
+    "steps": 3, "batch": 16, "points": 100,
+}  # fmt: skip
+QUIET = {"progress": False, "snapshots": 0, "checkpoints": 1, "solvers": False}
+
+
+class Heeding(MLP):
+    """A network to which a span of nothing means something."""
+
+    def __init__(self, dim, classes=0, width: int = 8):
+        super().__init__(dim, classes=classes, width=width, depth=1, spans=True)
+
+    def forward(self, x, t, label=None, span=None):
+        return super().forward(x, t, label, span) + (0 if span is None else 0.01)
+
+
+def spanning(folder, **fields):
+    train_recipe(flow(**SPANNING | fields), folder, **QUIET)
+
+
+@pytest.mark.parametrize("fields", [{}, {"data": "two_spirals", "conditional": True, "label_dropout": 0.0}])
+def test_a_run_of_two_times_has_a_table_of_its_jumps(ebbtide, tmp_path, fields):
+    """With the labels that it needs; only that an estimate toward its own time is the estimate has to hold."""
+    spanning(tmp_path / "run", **fields)
+    code, out, err = ebbtide("certify", "run", "--n", "40", "--json", "found.json")
+    assert (code, err) == (0, "")
+    first, itself, *others, key = out.splitlines()
+    assert first.split() == ["run", "found", "promised"]
+    assert re.fullmatch(r"u\(x, t, t\) = v +0 +0, to the bit +kept", itself)
+    jumps = [f"{count} beside its own flow" for count in ("1 jump", "2 jumps", "4 jumps")]
+    names = ["1 jump beside 2", "1 jump beside 4", *jumps]
+    assert [re.split("  +", line)[::2] for line in others] == [[name, "measured"] for name in names]
+    assert all(float(re.split("  +", line)[1]) > 0 for line in others)
+    assert key.startswith("found: ")
+    (checks,) = json.loads((tmp_path / "found.json").read_text()).values()
+    assert [check["passed"] for check in checks] == [True, *[None] * 5]
+
+
+def test_a_network_of_ones_own_is_certified_too(ebbtide, tmp_path, monkeypatch):
+    from ebbtide.networks import NETWORKS
+
+    name = f"{__name__}:Heeding"
+    monkeypatch.setitem(NETWORKS, name, Heeding)
+    spanning(tmp_path / "run", network=name)
+    code, out, err = ebbtide("certify", "run", "--network", name, "--n", "40")
+    assert (code, out.count("FAILED")) == (5, 1)
+    assert err == "ebbtide: run: toward its own time an estimate isn't the estimate.\n"
+    monkeypatch.delitem(NETWORKS, name)
+
+
+def test_what_can_not_be_certified_of_a_run_is_one_sentence(ebbtide, runs, tmp_path):
+    for given, says in (
+        ((runs / "flow",), "has a network that spans a single time, so there are no jumps to certify."),
+        ((runs / "flow", "--order", "2"), "--order is for samplers, and a run is none."),
+        ((runs / "flow", "--path", "ve", "linear"), "--path must be the run's"),
+        ((runs / "flow", "--n", "0"), "--n must be at least 1"),
+        ((runs / "flow", "--data", "two_moons"), "data can't be named for"),
+        ((tmp_path,), "manifest.json"),
+        (("heun", "--n", "9"), "--n is for runs"),
+        (("heun", "--data", "x.csv"), "--data is for runs"),
+    ):
+        code, out, err = ebbtide("certify", *given)
+        assert (code, out) == (2, "")
+        assert says in err
+        assert err.count("\n") == 1

@@ -1,8 +1,8 @@
-"""ebbtide certify [SAMPLER …]: measure whether a sampler, ours or yours, keeps its promises."""
+"""ebbtide certify [SAMPLER …]: measure whether a sampler, or a run of two times, keeps its promises."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import CertificationError, InputError, printable
 from ..specs import add_row, pick
-from .arguments import Flag, given, hint, parse, tell, within
+from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, within
 
 if TYPE_CHECKING:
     from ..exact.certify import Check
@@ -20,14 +20,26 @@ __all__ = ["Certify", "run"]
 
 
 @dataclass(frozen=True)
+class OfRun(Named):
+    """Options of runs."""
+
+    path: tyro.conf.Suppress[str] = ""
+    n: int = 512
+    """Number of starts."""
+    seed: int = 0
+    """Seed of the starts."""
+
+
+@dataclass(frozen=True)
 class Certify:
     """Measure samplers on problems with exact answers, on every path: order of convergence on even and uneven grids,
-    errors by number of evaluations, moments and distances beside their floors, agreement with their equivalents."""
+    errors by number of evaluations, moments and distances beside their floors, agreement with their equivalents. Of a
+    run whose network spans two times: whether its jumps lead where its own flow does."""
 
     samplers: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("every sampler")] = ()
-    """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function."""
+    """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function; or folders of runs."""
     path: Annotated[tuple[str, ...], hint("all")] = ()
-    """On these paths only; rows of `ebbtide list paths`, or your own as module:function."""
+    """On these paths only; rows of `ebbtide list paths`, or your own as module:function, as also of a run."""
     order: int = 0
     """The order that your own function promises; 0 skips this check."""
     stochastic: Flag = False
@@ -37,8 +49,11 @@ class Certify:
     verbose: Flag = False
     """Print every check, not only those that failed or don't apply."""
 
+    of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
+
     def __post_init__(self) -> None:
         within(self, order=(0, 20))
+        within(self.of_run, n=(1, 10**6), seed=(0, MOST))
 
 
 def run(argv: Sequence[str]) -> None:
@@ -54,6 +69,11 @@ def run(argv: Sequence[str]) -> None:
     from ..exact.certify import SPECS, certify, checks_to_json
 
     torch.set_num_threads(1)
+    if any(Path(spec).is_dir() for spec in args.samplers):
+        _runs(args, out)
+        return
+    if idle := given(args.of_run):
+        raise InputError(f"{idle[0]} is for runs; name the folder of one.")
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
     if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
         raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
@@ -89,6 +109,46 @@ def run(argv: Sequence[str]) -> None:
     pairs = len(wanted) * len(paths)
     judged = sum(check.passed is not None for checks in results.values() for check in checks)
     print(f"{pairs} certificate{'s'[: pairs > 1]}, {judged} checks: all kept.")
+
+
+def _runs(args: Certify, out: Path) -> None:
+    """Print a table for each run; CertificationError where one isn't an estimate toward its own time."""
+    from ..exact.certify import checks_to_json
+    from ..exact.maps import certify_map
+    from ..tables import aligned
+
+    if idle := given(args, "order", "stochastic"):
+        raise InputError(f"{idle[0]} is for samplers, and a run is none.")
+    if len(args.path) > 1:
+        raise InputError(f"--path must be the run's, if it is a function of your own; got {', '.join(args.path)}.")
+    named = {**vars(args.of_run), "path": "".join(args.path)}
+    n, seed = named.pop("n"), named.pop("seed")
+    results: dict[str, list[Check]] = {}
+    for run in args.samplers:
+        trained = opened(run, **named)
+        if not trained.denoiser.spans:
+            raise InputError(f"{run} has a network that spans a single time, so there are no jumps to certify.")
+        cond = trained.context(n, seed, 0, None)
+        if (labels := trained.labels(trained.in_proportion(n), n)) is not None:
+            cond |= {"label": labels}
+        start = trained.to_network(next(trained.trajectory(n, seed=seed))[1])
+        results[run] = checks = list(certify_map(trained.denoiser.eval(), start, cond=cond))
+        cells = [(run, "found", "promised", "")]
+        for check in checks:
+            verdict = "" if check.passed is None else "kept" if check.passed else "FAILED"
+            cells.append((check.name, f"{check.found:.3g}", check.promised or check.why, verdict))
+        for line in aligned(cells)[0]:
+            tell(line, file=sys.stdout)
+    print(_FOUND)
+    if args.json:
+        from ..files import write_file
+
+        write_file(out, (checks_to_json(results) + "\n").encode())
+    if failed := [run for run, checks in results.items() if any(check.passed is False for check in checks)]:
+        raise CertificationError(f"{', '.join(failed)}: toward its own time an estimate isn't the estimate.")
+
+
+_FOUND = "found: the largest difference of u and v; beside others, √ mean |a - b|² over √ mean |b|² of where they lead"
 
 
 def _named(spec: str, args: Certify) -> tuple["Stepper | str", "Facts | None"]:
