@@ -25,7 +25,7 @@ COMMANDS = {
     "demos": ("demos", "record scripted demonstrations in a simulator: ebbtide demos aloha-transfer"),
     "rollout": ("rollout", "drive a simulator with a policy, and film it: ebbtide rollout runs/policy"),
     "distill": ("distill", "make a student that samples in one step: ebbtide distill runs/moons --out runs/fast"),
-    "compare": ("compare", "the main job: diffusion and flow matching side by side, with a report"),
+    "compare": ("compare", "the main job: diffusion, flow matching and other methods side by side, with a report"),
     "plot": ("plot", "draw what a run learned: samples, trajectories, fields, losses, animations"),
     "show": ("show", "draw a path (the forward process) or a data set: ebbtide show path"),
     "tune": ("tune", "find the best sampler and grid for a run: ebbtide tune runs/moons --evaluations 10"),

@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import InputError
 from ..formats import arrays
-from ..recipes import PointRecipe, Recipe, recipe_type
+from ..recipes import METHODS, PointRecipe, Recipe, recipe_type
 from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, said, tell, within
 
@@ -97,8 +97,8 @@ class Compare:
     report."""
 
     subject: tyro.conf.OmitArgPrefixes[Subject]
-    methods: str = "ddpm,flow"
-    """Recipes for this data, and folders of finished runs on it, which are sampled as they are; separated by commas."""
+    methods: str = ",".join(METHODS)
+    """Recipes, and folders of finished runs on this data; separated by commas, runs are sampled as they are."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/compare-DATA")] = ""
     """Folder of the comparison."""
     n: int = 4_000

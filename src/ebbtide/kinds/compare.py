@@ -20,7 +20,7 @@ from ..errors import InputError, printable
 from ..files import dump_json, locked, no_link, storage, write_file
 from ..memory import room
 from ..plots.study import Comparison, Method, Sampling
-from ..recipes import Recipe
+from ..recipes import METHODS, Recipe
 from ..signals import Interrupted
 from ..specs import require, words
 from ..tables import aligned
@@ -29,7 +29,7 @@ from ..training.run import clear
 from ..training.storage import folder_name
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of
-from .methods import METHODS, Entry, curves, entries, opened, ways
+from .methods import Entry, curves, entries, opened, ways
 from .runs import a_recipe, rehearsed, train_recipe
 
 if TYPE_CHECKING:

@@ -18,9 +18,7 @@ from ..training.trained import Trained
 from . import MethodRow, Plan, Way, kind_of
 from .runs import from_pretrained, on_its_data
 
-__all__ = ["METHODS", "Entry", "curves", "entries", "opened", "recipes_for", "ways"]
-
-METHODS = ("ddpm", "flow")  # that are compared unless others are named
+__all__ = ["Entry", "curves", "entries", "opened", "recipes_for", "ways"]
 
 # Beside a plan's own: fields that a method's recipe decides where it differs from what recipes do by default.
 _CHOSEN = ("times", "weight", "coupling", "spans", "stable_targets", "bound")
@@ -114,7 +112,7 @@ def opened(folder: Path, recipe: Recipe) -> Trained:
     its = trained.recipe
     if its.kind != recipe.kind:
         raise InputError(f"{folder} is a run on {its.kind}, and {recipe.data_named} holds {recipe.kind}.")
-    if "data" in its.outside():
+    if "data" in its.outside() and not recipe.built_in(recipe.data):
         trained = on_its_data(from_pretrained(folder, data=recipe.data), recipe.data, folder)
         shares = [getattr(one, "held_out", 0.0) for one in (its, recipe)]
         if shares[0] != shares[1]:
@@ -123,7 +121,7 @@ def opened(folder: Path, recipe: Recipe) -> Trained:
                 "what samples are held against."
             )
     elif its.data != recipe.data:
-        raise InputError(f"{folder} was trained on {its.data}, not on {recipe.data_named}.")
+        raise InputError(f"{folder} was trained on {its.shared().data}, not on {recipe.data_named}.")
     shape = tuple(kind_of(recipe).real(recipe, 1, 0)[0].shape[1:])
     if trained.shape != shape:
         raise InputError(f"{folder} draws {trained.shape}, and an example of {recipe.data_named} is {shape}.")

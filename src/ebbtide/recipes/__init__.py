@@ -52,12 +52,15 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "pi0-aloha-insertion": pi0_aloha_insertion,
 }
 
+METHODS = ("ddpm", "flow")  # that are compared unless others are named; of images, those with -images in their names
+
 for row in RECIPES.values():  # what `help(ebbtide.flow)` shows: **fields alone names none
     defaults = ", ".join(f"{field}={value!r}" for field, value in vars(row()).items())
     row.__doc__ = f"{row.__doc__}\n\n    Fields, with their defaults: {defaults}."
 
 __all__ = [
     "IN_MEMORY",
+    "METHODS",
     "OBJECTIVES",
     "PAPERS",
     "RECIPES",
