@@ -457,6 +457,7 @@ SLIPS = (
     Slip("losses/matching.py", "softplus(judges.score(x, t, **cond) - own)", "softplus(own - judges.score(x, t, **cond))", "matching: a critic that prefers the student's"),
     Slip("losses/matching.py", "self.requires_grad_(False)", "pass", "matching: the critic helps the student"),
     Slip("losses/matching.py", ".square() / NUDGE**2", ".square()", "matching: a critic's difference not over its step"),
+    Slip("losses/matching.py", "fresh.lawful * discern(", "discern(", "matching: a critic that is shown ends of wider starts"),
     Slip("training/trainer.py", "if norm or flat is self.flat", "if True", "judges that move before they are asked"),
     Slip("training/trainer.py", 'batch["start"] = path.prior(z)', "pass", "a judged student that starts at stored noise"),
     Slip("training/teacher.py", '"fair" if loss_row(recipe.loss).fair else "learned"', '"learned"', "wider starts where their law counts"),

@@ -53,7 +53,7 @@ class Exact(Judges):
 
 def fresh_of(path, u, x, noise):
     """Starts, noise and times of these draws, and nothing to a critic."""
-    return Fresh(path.prior(x), noise, torch.zeros_like(x), u, torch.zeros_like(x))
+    return Fresh(path.prior(x), noise, torch.zeros_like(x), u, torch.zeros_like(x), u > 0)
 
 
 def quadrature(u, nodes=6):
@@ -122,7 +122,7 @@ def networks(critic):
     x, noise, nudge, end, x_to = noise_like(5, n, 2)
     t, to = path.at(torch.linspace(0.5, 1, n).double(), x), path.at(torch.linspace(0, 0.4, n).double(), x)
     u = torch.linspace(0.1, 0.9, n).double()
-    return student, teacher, judges, Leap(x, t, to, None, x_to, {}, Fresh(x, noise, nudge, u, end))
+    return student, teacher, judges, Leap(x, t, to, None, x_to, {}, Fresh(x, noise, nudge, u, end, u > 0.3))
 
 
 def test_judges_start_as_the_teacher_and_train_all_they_have():
@@ -166,7 +166,7 @@ def test_the_critic_learns_to_tell_both_apart_and_nothing_else():
     with torch.no_grad():
         _, t, x_t = noised(student, leap)
     real = t.alpha * leap.fresh.end + t.sigma * leap.fresh.noise
-    own = discern(judges, real, x_t, t, 0.3, leap.fresh.nudge)
+    own = discern(judges, real, x_t, t, 0.3, leap.fresh.nudge) * (leap.fresh.u > 0.3)
     for mine, theirs in zip(by(loss, judges.critic), by(own, judges.critic)):
         assert (mine is None) == (theirs is None)
         if mine is not None:
@@ -182,7 +182,8 @@ def test_the_student_learns_from_the_regression_its_pull_and_the_critic():
         move = pull(x, judges.fake(x_t, t).x0, teacher(x_t, t).x0)
         real = judges.score(t.alpha * leap.fresh.end + t.sigma * leap.fresh.noise, t)
     known = known_ends(student, leap) + 0.7 * (x * move).mean(1)
-    expected = by(known + 0.5 * (1 + (real - judges.score(x_t, t)).exp()).log(), student)
+    misled = 0.5 * (1 + (real - judges.score(x_t, t)).exp()).log()
+    expected = by(known + misled * (leap.fresh.u > 0.3), student)
     for mine, theirs in zip(by(loss, student), expected, strict=True):
         torch.testing.assert_close(mine, theirs)
     assert all(p.requires_grad for p in judges.parameters())

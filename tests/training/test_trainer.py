@@ -681,6 +681,8 @@ def test_a_judged_student_starts_where_sampling_does(student, name):
     assert all(tuple(row) in ends for row in batch["end"].tolist())
     assert all((tuple(row) in starts) == (name == "two sets") for row in batch["start"].tolist())
     assert not torch.equal(batch["noise"], batch["nudge"])
+    wider = {tuple(row) for row in run.data.x[-1, :4].tolist()}  # a tenth of 40, where there is noise to be wider than
+    assert [tuple(row) in wider and name == "flow" for row in batch["end"].tolist()] == (~batch["lawful"]).tolist()
     assert batch["u"].sort().values.diff().max() < 1.01 / 16
 
 

@@ -85,4 +85,5 @@ def run(argv: Sequence[str]) -> None:
     tell(f"Distilled in {student.step} steps and {spent:.1f} CPU s, trajectories included; the student is {out}")
     if args.n and student.observation is None:
         print(as_text(list(outcomes(student, teacher, args.n)), cost(out, args.run)))
-    tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))} --steps 1")
+    steps = " --steps 1" if student.denoiser.spans else ""
+    tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}{steps}")

@@ -53,7 +53,7 @@ LOSSES: dict[str, Loss] = {
     "mean_flow": Loss(mean_flow, slope=True, helps=("average",)),
     "lagrangian": Loss(lagrangian, slope=True, helps=("teacher",)),
     "consistency": Loss(consistency, helps=("average",)),
-    "matching": Loss(matching, helps=("teacher", "judges"), teacher=True, judges=Judges, fair=True),
+    "matching": Loss(matching, helps=("teacher", "judges"), teacher=True, judges=Judges),
     "reflow": Loss(reflow, spans=False, teacher=True, fair=True),
 }
 

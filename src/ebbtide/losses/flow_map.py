@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import InputError
@@ -48,13 +48,17 @@ DERIVATIVES = ("difference", "jvp")
 
 @dataclass(frozen=True)
 class Fresh:
-    """Numbers for losses that sample: a start at t = 1, noises ε and ε', uniform u, and the end of a trajectory."""
+    """Numbers for losses that sample: a start at t = 1, noises ε and ε', uniform u, and the end of a trajectory.
+
+    lawful: whether that trajectory's start was drawn as starts are, and not wider.
+    """
 
     start: "Batch"
     noise: "Batch"
     nudge: "Batch"
     u: Float[Tensor, " b"]
     end: "Batch"
+    lawful: Bool[Tensor, " b"]
 
 
 @dataclass(frozen=True)

@@ -124,12 +124,12 @@ def matching(
     loss = loss + denoise(judges.fake, own, fresh.noise, t.t, **cond)
     if critic:
         real = t.alpha * fresh.end + t.sigma * fresh.noise
-        loss = loss + discern(judges, real, x_t, t, smooth, fresh.nudge, **cond)
+        loss = loss + fresh.lawful * discern(judges, real, x_t, t, smooth, fresh.nudge, **cond)
     if not turn:
         return loss
     with torch.no_grad():
         to = own - pull(own, judges.fake(x_t, t, **cond).x0, teacher(x_t, t, **cond).x0)
     loss = loss + weight / 2 * (x - to).square().flatten(1).mean(1)
     if critic:
-        loss = loss + critic * judges.misled(t.alpha * x + t.sigma * fresh.noise, real, t, **cond)
+        loss = loss + critic * fresh.lawful * judges.misled(t.alpha * x + t.sigma * fresh.noise, real, t, **cond)
     return loss

@@ -41,7 +41,7 @@ from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
 from .same import same_run
-from .solver import for_jumps, for_run, for_student
+from .solver import for_run, for_student
 from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
@@ -302,15 +302,14 @@ class _Run:
         trained, file = self.trained(), self.folder / TUNED
         if file.exists():
             trained = trained.with_tuned(read_file(file), str(file))
-        if trained.tuned:
+        jumps = facts(self.start.recipe.sampler).spans and not isinstance(self.trainer.data, Trajectories)
+        if trained.tuned or (jumps and not self.running["how"]["evaluations"]):  # its jumps are better than its flow
             return trained
         recipe, before = self.start.recipe, time.process_time()
         counts, budget = counts_of(self.running["how"]["evaluations"]), allowance(recipe.steps, recipe.batch)
         try:
             if isinstance(self.trainer.data, Trajectories):
                 tuned = for_student(trained, self.trainer.data, counts or JUMPS, progress=progress)
-            elif facts(recipe.sampler).spans:
-                tuned = for_jumps(trained, counts or JUMPS, progress=progress)
             else:
                 how: dict[str, Any] = {"budget": budget, "cond": self.conditions, "progress": progress}
                 tuned = for_run(trained, counts or COUNTS, **how)

@@ -78,7 +78,7 @@ class Trajectories:
         """x_t and x_to at the times t and `to` that the law draws, and the network's conditions.
 
         An example that stays where it is comes from the nearest trajectory before it whose slopes are kept.
-        ends: with the trajectory's `start` and `end`.
+        ends: with the trajectory's `start` and `end`, and whether it is `lawful`: from a start no wider than the noise.
         """
         steps = len(self.times) - 1
         u = stratified_draws(len(indices), draw)
@@ -93,6 +93,8 @@ class Trajectories:
             batch["slope"] = _points(self.slopes, i, indices // STILL)
         if ends:
             batch["start"], batch["end"] = self.ends(indices)
+            wider = round(WIDE * len(self)) if self.denoiser.gaussian_end else 0
+            batch["lawful"] = indices >= wider
         return batch | self.conditions(indices, draw)
 
     def ends(self, indices: Int[Tensor, " b"]) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
