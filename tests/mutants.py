@@ -446,7 +446,7 @@ SLIPS = (
     Slip("losses/flow_map.py", "arrive(part.x_t, part.t, c, v), c,", "part.x_t, c,", "mean_flow: a partial derivative for the total one"),
     Slip("losses/flow_map.py", "u + (leap.to.tau - leap.t.tau) * rate - v", "u - (leap.to.tau - leap.t.tau) * rate - v", "lagrangian: the derivative's sign"),
     Slip("losses/flow_map.py", "teacher or denoiser, end, leap.to, None", "teacher or denoiser, leap.x_t, leap.t, None", "lagrangian: the velocity of the start"),
-    Slip("losses/flow_map.py", "(average if own else None) or denoiser", "average or denoiser", "mean_flow: the average where it isn't asked for"),
+    Slip("losses/flow_map.py", "None, part.cond) if own else", "None, part.cond) if average else", "mean_flow: the average where it isn't asked for"),
     Slip("losses/flow_map.py", "self.t.tau != self.to.tau", "self.t.tau > 0.5", "late examples alone lead to another time"),
     Slip("losses/flow_map.py", "(high.tau - low.tau)", "STEP", "half a difference"),
     Slip("losses/matching.py", "(fake - real) / size", "(real - fake) / size", "matching: away from the teacher's density"),

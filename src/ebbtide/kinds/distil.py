@@ -38,10 +38,10 @@ def distill(
 
         ebbtide.distill("runs/moons", "runs/fast").sample(1000, steps=1)
 
-    teacher: a run's folder, an export or a hub name. method: a row of LOSSES that learns from a teacher. guidance: of
-    the teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. opened: the
-    teacher itself, if it is open already. training: as in `training.run.train`; evaluations among them, for which its
-    grids are fitted.
+    teacher: a run's folder, an export or a hub name. method: a row of LOSSES that learns from a teacher. guidance:
+    of the teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. opened:
+    the teacher itself, if it is open already. training: as in `training.run.train`; evaluations among them, for which
+    its grids are fitted.
     """
     row = loss_row(method, "method")
     if not (row.spans or row.teacher):

@@ -172,19 +172,18 @@ def mean_flow(
     """|u - (v - (τ_t - τ_s) du/dτ)|², du/dτ = ∂_τ u + v ∂_z u along the flow, `to` held fixed.
 
     Geng et al. 2025, arXiv:2505.13447, Eqs. 6, 8 and 11. Where s = t it is the flow-matching loss.
-    own: the average makes the target, its velocity v included, which has no spread as the slope of a pair does; where
-    s = t that slope is learned (Geng et al. 2025, arXiv:2512.02012, for v). derivative: a central "difference", which
-    costs two evaluations without gradients, or "jvp", in forward mode. The difference's step follows from the shortest
-    period of the network's time features, π0's being 0.004.
+    own: v is the average's velocity, which has no spread as the slope of a pair does; where s = t that slope is learned
+    (Geng et al. 2025, arXiv:2512.02012). derivative: a central "difference", which costs two evaluations without
+    gradients, or "jvp", in forward mode. The difference's step follows from the shortest period of the network's time
+    features, π0's being 0.004.
     """
     target, (rows, part) = leap.given("slope").clone(), leap.apart()
     if len(rows):
         with torch.no_grad():
-            teacher = (average if own else None) or denoiser
-            v = mean_slope(teacher, part.x_t, part.t, None, part.cond) if own else part.given("slope")
+            v = mean_slope(average or denoiser, part.x_t, part.t, None, part.cond) if own else part.given("slope")
 
             def along(c: "Scales") -> "Batch":
-                return mean_slope(teacher, arrive(part.x_t, part.t, c, v), c, part.to, part.cond)
+                return mean_slope(denoiser, arrive(part.x_t, part.t, c, v), c, part.to, part.cond)
 
             rate = _derivative(along, denoiser, part.t, part.x_t, derivative)
             target[rows] = v - (part.t.tau - part.to.tau) * rate

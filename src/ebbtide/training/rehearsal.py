@@ -77,9 +77,9 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
 
 
 # Of a batch, what isn't the network's.
-_EXAMPLES = {
+_EXAMPLES = (
     "x0", "noise", "t", "z", "mask", "x_t", "x_to", "to", "slope", "start", "nudge", "u", "end", "lawful",
-}  # fmt: skip
+)  # fmt: skip
 
 
 def _network(start: Trained, trainer: Trainer) -> None:
