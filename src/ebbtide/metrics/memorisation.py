@@ -1,5 +1,6 @@
 """Memorisation: the samples' nearest training images, beside those of held-out images."""
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -10,8 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
+from .intervals import median_interval
 
-__all__ = ["PAIR_COLUMNS", "PAIR_ROWS", "Nearest", "copied_share", "copy_distance", "nearest"]
+__all__ = [
+    "PAIR_COLUMNS", "PAIR_ROWS", "Nearest", "copied_share", "copy_distance", "nearest", "nearness", "nearness_interval",
+]  # fmt: skip
 
 PAIR_ROWS, PAIR_COLUMNS = 256, 4096  # of a strip of pairs: 8 MB
 
@@ -73,3 +77,19 @@ def copied_share(samples: Float[Tensor, " n"], held: Float[Tensor, " m"], share:
     if not len(samples):
         raise InputError("samples must have the distance of at least one sample; it is empty.")
     return float((samples <= copy_distance(held, share)).double().mean())
+
+
+def nearness(samples: Float[Tensor, " n"], held: Float[Tensor, " m"]) -> float:
+    """The samples' median distance to the nearest training row over that of held-out rows; below 1: memorised."""
+    return _over(float(samples.median()), float(held.median()))
+
+
+def nearness_interval(samples: Float[Tensor, " n"], held: Float[Tensor, " m"]) -> tuple[float, float]:
+    """Interval of the samples' median alone, with the held-out rows as a fixed reference."""
+    low, high = (_over(end, float(held.median())) for end in median_interval(samples))
+    return low, high
+
+
+def _over(a: float, b: float) -> float:
+    """a / b, 1 where both are 0: rows that repeat are no farther from one another than samples are."""
+    return a / b if b else (1.0 if not a else math.inf)

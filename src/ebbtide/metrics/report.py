@@ -29,9 +29,9 @@ from ..errors import InputError
 from ..specs import expect, pick, require, shaped
 from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
 from .inputs import Doubles, flat, plain_number
-from .intervals import binomial_interval, influence_interval, median_interval
+from .intervals import binomial_interval, influence_interval
 from .measurement import Measurement
-from .memorisation import copied_share
+from .memorisation import copied_share, nearness, nearness_interval
 from .mmd import energy_distance, energy_influence, energy_spectrum, mmd2, mmd2_influence, mmd2_spectrum
 from .modes import (
     expected_outliers,
@@ -183,10 +183,10 @@ METRICS: dict[str, Metric] = {
         note=COUNT_NOISE,
     ),
     "nearest training row": Metric(
-        lambda c: _ratio(float(c.distance.median()), float(c.held_distance.median())),
+        lambda c: nearness(c.distance, c.held_distance),
         better="equal",
         needs=("distance",),
-        interval=lambda c, value: _ratio_interval(c),
+        interval=lambda c, value: nearness_interval(c.distance, c.held_distance),
         p=lambda c: medians(c.distance, c.held_distance),
         note="the median distance to the nearest training row, over that of held-out rows; below its floor: memorised",
     ),
@@ -364,18 +364,6 @@ def _non_finite(bad: int, n: int) -> Measurement:
     return Measurement(
         "non-finite", *bounds, 0.0, 0.0, 0.0, "lower", note, *share_beside(bounds, n, 0.0, math.inf, "lower")
     )
-
-
-def _ratio(a: float, b: float) -> float:
-    """a / b, 1 where both are 0: rows that repeat are no farther from one another than samples are."""
-    return a / b if b else (1.0 if not a else math.inf)
-
-
-def _ratio_interval(case: Case) -> tuple[float, float]:
-    """Interval of the samples' median alone, with the held-out rows as a fixed reference."""
-    typical = float(case.held_distance.median())
-    low, high = (_ratio(end, typical) for end in median_interval(case.distance))
-    return low, high
 
 
 def _expand(
