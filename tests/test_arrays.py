@@ -55,6 +55,7 @@ def test_only_what_is_read_is_unpacked(tmp_path):
 def test_room_is_asked_for_by_the_header(tmp_path, monkeypatch):
     """96 bytes of numbers, and 4 more for each of 12, are 144: 80 % of 180."""
     np.save(tmp_path / "a.npy", TABLE)
+    monkeypatch.setattr(memory, "TRIFLE", 0)
     monkeypatch.setattr(memory, "available", lambda: 180.0)
     assert npy(tmp_path / "a.npy").read(4).shape == (6, 2)
     monkeypatch.setattr(memory, "available", lambda: 179.0)

@@ -41,6 +41,9 @@ GIB = 2**30
 def test_what_needs_more_than_a_share_of_what_is_free_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 10.0 * GIB)
     memory.room(8 * GIB, "a.csv")
+    monkeypatch.setattr(memory, "available", lambda: 0.0)
+    memory.room(memory.TRIFLE, "a.csv")
+    monkeypatch.setattr(memory, "available", lambda: 10.0 * GIB)
     with pytest.raises(InputError) as refused:
         memory.room(8 * GIB + 1, "a.csv", "take fewer rows")
     assert str(refused.value) == (

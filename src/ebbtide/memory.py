@@ -8,10 +8,11 @@ import psutil
 
 from .errors import InputError
 
-__all__ = ["COPIES", "SHARE", "available", "room"]
+__all__ = ["COPIES", "SHARE", "TRIFLE", "available", "room"]
 
 COPIES = 3  # that there are of images for a moment, before they are split into those to train on and others
 SHARE = 0.8  # of what is free: needs are estimates, and other programs go on working
+TRIFLE = 2**20  # bytes that are always there: asking the system takes longer than drawing a few samples
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))  # version 2, and 1
 
@@ -21,6 +22,8 @@ def room(need: int, what: str, hint: str = "") -> None:
 
     what: named first, such as a file. hint: how to need less.
     """
+    if need <= TRIFLE:
+        return
     free = available()
     if need > SHARE * free:
         raise InputError(

@@ -122,6 +122,7 @@ def test_a_wide_csv_is_read_fast(tmp_path):
 def test_a_csv_is_weighed_before_it_is_read(tmp_path, monkeypatch, label, need):
     """3 lines of 2 numbers, of 5 bytes at most."""
     (tmp_path / "mine.csv").write_text("k,x\n1,2.5\n2,3\n")
+    monkeypatch.setattr(memory, "TRIFLE", 0)
     monkeypatch.setattr(memory, "available", lambda: need / 0.8 + 1)
     assert len(read(tmp_path / "mine.csv", label).x) == 2
     monkeypatch.setattr(memory, "available", lambda: need / 0.8 - 1)
