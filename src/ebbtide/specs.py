@@ -37,9 +37,11 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
 
 def words(spec: str) -> tuple[str, dict[str, str]]:
     """The same with the options as they are written; of "module:function:key=value" the first two are the name."""
-    name, _, rest = spec.strip().partition(":")
+    name, colon, rest = spec.strip().partition(":")
     if function := re.match(r"([^\W\d]\w*)(:|$)", rest):
-        name, rest = f"{name}:{function[1]}", rest[function.end() :]
+        name, colon, rest = f"{name}:{function[1]}", function[2], rest[function.end() :]
+    if colon and not rest.strip(" ,"):
+        raise InputError(f"In {spec!r}, no option follows the colon; write {name} or {name}:key=value.")
     given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
