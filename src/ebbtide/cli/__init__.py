@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: list[str]) -> int:
     try:
         if not args or args[0] in ("-h", "--help"):
-            print(HELP, end="")
+            print(HELP, end="", flush=True)
             return 0
         if args[0] == "--version":
             print(f"ebbtide {__version__}")
@@ -87,6 +87,7 @@ def _main(args: list[str]) -> int:
 
         module, _ = COMMANDS[pick(COMMANDS, args[0], "command")]
         importlib.import_module(f".{module}", __name__).run(args[1:])
+        sys.stdout.flush()  # what is held back would be written when Python ends, where a broken pipe is an error
     except EbbtideError as error:
         _say(error)
         return error.exit_code
