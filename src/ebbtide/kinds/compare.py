@@ -83,7 +83,7 @@ def compare(
     for job in jobs:  # what is wrong with the data or the recipe is said before anything is written
         rehearsed(job[2])
     if len(kind.real(recipe, plan.fewest, 0)[0]) < plan.fewest:
-        raise InputError(f"{recipe.data} must have at least {plan.fewest} {kind.units}, to hold samples against.")
+        raise InputError(f"{recipe.data_named} must have at least {plan.fewest} {kind.units}, to hold samples against.")
     if overwrite:  # both at once, so that what is saved from here on is this comparison's
         for folder in (out / key for key in METHODS if _begun(out / key)):
             with locked(folder):

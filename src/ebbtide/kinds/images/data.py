@@ -62,7 +62,7 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
             where = f"name their source, as in label={'folder (--label folder)' if folder else '… (--label …)'}: {of}"
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; {where}.")
     if recipe.value_range and not train.levels:
-        raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data} holds none.")
+        raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data_named} holds none.")
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
     if codec is None:
