@@ -10,6 +10,7 @@ look for the smallest failure of every one that fails.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -20,8 +21,20 @@ import jaxtyping
 import pytest
 
 EAGER = jaxtyping.jaxtyped
+MOST = 8  # calls of a function that are checked in a test: a loop makes thousands of the same kind
 # What ends a case: a case that is skipped would pass unseen among the others.
 ENDS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
+class Current:
+    """The test at hand: its number, and how many calls of each function are checked in it."""
+
+    number, most = 0, float(MOST)
+
+
+def begin_test(every: bool) -> None:
+    """Count calls anew; every: check them all."""
+    Current.number, Current.most = Current.number + 1, math.inf if every else MOST
 
 
 @contextmanager
@@ -36,9 +49,10 @@ def checks(off: bool) -> Iterator[None]:
 
 
 def jaxtyped(function: Any = None, *, typechecker: Callable) -> Any:
-    """jaxtyping's decorator, which the tests' import hook puts on each function, at work on the first call it checks.
+    """jaxtyping's decorator, which the tests' import hook puts on each function, at work on the first calls of a test.
 
-    Making a check takes milliseconds: too long for functions that no test has checked, and for those defined in others.
+    Making a check takes milliseconds, so that is left to the first call of all: too long for functions that no test
+    has checked, and for those defined in others.
     """
     if function is None:
         return partial(jaxtyped, typechecker=typechecker)
@@ -46,13 +60,18 @@ def jaxtyped(function: Any = None, *, typechecker: Callable) -> Any:
         if is_dataclass(function) and "__init__" in vars(function):
             function.__init__ = jaxtyped(function.__init__, typechecker=typechecker)
         return function
-    checked = None
+    checked, calls, test = None, 0, -1
 
     @wraps(function)
     def either(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        nonlocal checked
+        nonlocal checked, calls, test
         if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        if test != Current.number:
+            calls, test = 0, Current.number
+        calls += 1
+        if calls > Current.most:
             return function(*args, **kwargs)
         checked = checked or EAGER(function, typechecker=typechecker)
         return checked(*args, **kwargs)

@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 import torch
 
-from cells import checks, jaxtyped
+from cells import begin_test, checks, jaxtyped
 
 jaxtyping.jaxtyped = jaxtyped
 torch.set_num_threads(1)
@@ -49,7 +49,10 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """A check takes as long as the small tensors it is made of: it is left out where the test is marked `unchecked`."""
+    """A check takes as long as the small tensors it is made of: it is left out where the test is marked `unchecked`,
+    and after the first calls where it isn't marked `checked`.
+    """
+    begin_test(every=item.get_closest_marker("checked") is not None)
     with checks(off=item.get_closest_marker("unchecked") is not None):
         try:
             return (yield)

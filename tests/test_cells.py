@@ -1,9 +1,11 @@
 """The grid inside a test tries every case and names those that fail."""
 
 import inspect
+from unittest.mock import patch
 
 import pytest
 
+import cells
 from cells import each
 
 
@@ -39,6 +41,19 @@ def test_a_grid_of_nothing_or_of_a_name_the_test_has_not_is_refused():
         each("a", [])
     with pytest.raises(AssertionError, match="takes no"):
         each("z", [1])(lambda a: None)
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize("every", [False, True])
+def test_the_first_calls_of_a_test_are_checked_or_every_one(every):
+    calls = []
+    typechecker = lambda function: lambda *args: calls.append(args) or function(*args)
+    with patch.object(cells, "EAGER", lambda function, typechecker: typechecker(function)):
+        double = cells.jaxtyped(lambda x: 2 * x, typechecker=typechecker)
+        for _ in range(2):  # tests
+            cells.begin_test(every)
+            assert [double(x) for x in range(cells.MOST + 5)] == list(range(0, 2 * cells.MOST + 10, 2))
+    assert len(calls) == 2 * (cells.MOST + 5 * every)
 
 
 @pytest.mark.parametrize("outer", [1, 2])
