@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 FORKS = """
 import contextlib, io, json, os, sys, time
-first, commands = json.loads(sys.argv[1])
 from ebbtide.cli import main
-for name in first:
-    __import__(name)
-begun = time.process_time()
-for place, words in commands:
+for place, words, first in json.loads(sys.argv[1]):
+    for name in first:
+        __import__(name)
+    begun = time.process_time()
     if not os.fork():
         os.chdir(place)
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
@@ -34,9 +33,11 @@ class Answer(NamedTuple):
     modules: list[str]
 
 
-def forked(commands: Sequence[tuple[str, Sequence[str]]], first: Sequence[str]) -> list[Answer]:
-    """An answer for each (folder, words), of a process forked from one that has imported only `first`."""
-    words = [sys.executable, "-c", FORKS, json.dumps([first, commands])]
+def forked(commands: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[Answer]:
+    """An answer for each (folder, words, modules), of a process forked from one that has imported only those modules,
+    and those of the commands before it.
+    """
+    words = [sys.executable, "-c", FORKS, json.dumps(commands)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     answers = [Answer(*json.loads(line)) for line in done.stdout.splitlines()]
     assert (done.returncode, len(answers)) == (0, len(commands)), done.stderr[-500:]

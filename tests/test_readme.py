@@ -29,8 +29,14 @@ MEASURED = json.loads((ROOT / "docs/figures.json").read_text())
 FIGURES = MEASURED["figures"]
 
 
-# What a command is asked for beside the words typed, where they say nothing of it: a test takes less than a reader.
-LESS = {"train": {"--batch": 16, "--snapshots": 2, "--sample-steps": 2}, "tune": {"--reference": 50}}
+# The most that a command is asked for, typed or not: a test takes less than a reader.
+LESS = {
+    "train": {"--batch": 16, "--snapshots": 1, "--sample-steps": 2, "--steps": 150},
+    "tune": {"--n": 16, "--reference": 30},
+    "evaluate": {"--n": 200},
+    "likelihood": {"--n": 20},
+    "sample": {"--n": 200},
+}
 
 
 def blocks(language, documents=DOCUMENTS, *more, marks=()):
@@ -59,16 +65,22 @@ def test_python(text):
 @pytest.mark.parametrize(
     ("text", "less"), [*blocks("bash", DAILY, LESS), *blocks("bash", DOCUMENTS, {}, marks=pytest.mark.slow)]
 )
-def test_commands(text, less):
+def test_commands(text, less, monkeypatch):
     """Those of the front pages run with every test; all of them, a quarter of a minute each, with the slow ones."""
+    if less:
+        monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
+        monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 100))
+        monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     if "people.csv" in text:  # which the page makes first; the two may run in different processes
         (made,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/howto/points.md").read_text(), re.S | re.M)
         exec(compile(made, "points.md", "exec"), {})
     for line in text.strip().splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "ebbtide":
-            own = {option: count for option, count in less.get(words[1], {}).items() if option not in words}
-            assert main([*words[1:], *(str(part) for option in own.items() for part in option)]) == 0, line
+            for option, most in less.get(words[1], {}).items():
+                place = words.index(option) + 1 if option in words else len(words) + 1
+                words[place - 1 : place + 1] = [option, str(min(most, int((words[place:] or [most])[0])))]
+            assert main(words[1:]) == 0, line
 
 
 def test_the_cells_counted_are_those_of_the_tables():

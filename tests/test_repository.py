@@ -1,6 +1,7 @@
 """Habits that no other test would miss: versions agree, every file has its tests, nothing local is committed."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -241,12 +242,18 @@ def test_the_patterns_find_what_they_are_for():
     assert not LOCAL_PATHS.search("src/home/x $HOME/work/x ~/work/x")
 
 
+@functools.cache
+def modules():
+    """The parts of every module's name."""
+    known = {module.relative_to(SOURCE).with_suffix("").parts for module in SOURCE.rglob("*.py")}
+    return {parts[:-1] if parts[-1] == "__init__" else parts for parts in known}
+
+
 def imports(path):
     """The modules of ours that a file imports, at its top or inside functions; not those for type checkers alone."""
     here = path.relative_to(SOURCE).with_suffix("").parts
     package = here[:-1]  # of an __init__ too: it is its own package's
-    known = {module.relative_to(SOURCE).with_suffix("").parts for module in SOURCE.rglob("*.py")}
-    known = {parts[:-1] if parts[-1] == "__init__" else parts for parts in known}
+    known = modules()
 
     def inside(node):
         for child in ast.iter_child_nodes(node):
@@ -274,6 +281,7 @@ def imports(path):
                     yield ".".join(alias.name.split(".")[1:])
 
 
+@functools.cache
 def graph():
     """Module → the modules of ours that it imports. What the facade's table names it loads by name."""
     found = {}

@@ -1,6 +1,7 @@
 """What type checkers see of `import ebbtide`: users' right lines pass --strict, and every slip is refused."""
 
 import ast
+import importlib.util
 import json
 import re
 import subprocess
@@ -67,7 +68,11 @@ def pyright(folder):
     }
 
 
-@pytest.mark.parametrize("checker", [mypy, pyright])
+# Both refuse the same lines, so the slower one runs daily only where the other one isn't installed.
+AT_HAND = importlib.util.find_spec("basedpyright") is not None
+
+
+@pytest.mark.parametrize("checker", [pytest.param(mypy, marks=[pytest.mark.slow] * AT_HAND), pyright])
 def test_right_lines_pass_and_each_slip_is_refused(files, checker):
     if checker is pyright:
         pytest.importorskip("basedpyright")

@@ -141,15 +141,16 @@ def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbtide, mo
         assert [torch.bincount(one, minlength=2).tolist() for one in labels] == [counts] * 2
 
 
-def test_a_policy_is_evaluated_in_its_simulator(policy, ebbtide):
+def test_a_policy_is_evaluated_in_its_simulator(policy, ebbtide, monkeypatch):
     pytest.importorskip("gym_pusht")
+    monkeypatch.setattr("ebbtide.robots.pusht.PushT.max_steps", 40)
     code, out, err = ebbtide("evaluate", policy, "--episodes", 2, *QUICK)
     assert code == 0, err
     rows = {row["name"]: row for row in json.loads(out)}
     assert list(rows) == [*TRIED, *BESIDE]
     assert rows["best of 8"]["value"] < rows["mean absolute error"]["value"]
     assert rows["success rate"]["value"] == 0
-    assert rows["episode length"]["value"] == 300
+    assert rows["episode length"]["value"] == 40
     assert 0 <= rows["mean score"]["low"] <= rows["mean score"]["value"] < 0.9
     assert rows["success rate"]["floor"] is None
     assert json.loads((policy / "evaluation.json").read_text()) == json.loads(out)

@@ -319,7 +319,9 @@ def test_what_makes_no_row_is_one_sentence(ebbtide, option, sentence):
     assert (code, err) == (2, f"ebbtide: {sentence}\n")
 
 
-def test_paths_and_a_network_of_one_s_own_are_certified_shown_and_compared(ebbtide):
+def test_paths_and_a_network_of_one_s_own_are_certified_shown_and_compared(ebbtide, monkeypatch):
+    monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
+    monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 20))
     assert ebbtide("certify", "euler", "--path", "own_of_mine:Bent")[0] == 0
     forget()
     assert ebbtide("show", "path", "--path", "own_of_mine:Bent", "--out", "shown")[0] == 0

@@ -95,9 +95,8 @@ def test_overwrite_replaces_and_resume_goes_on(ebbtide, tmp_path):
     assert (code, err.splitlines()[0]) == (0, told)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # as test_signals_to_a_real_process of tests/training, which is daily
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(ebbtide, tmp_path, number, code):
     command = [sys.executable, "-m", "ebbtide", "train", "flow", "--steps", "100000", "--snapshots", "0", "--quiet"]
     process = subprocess.Popen([*command, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

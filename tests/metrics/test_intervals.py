@@ -34,7 +34,8 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+# The interval is one function of three: daily with the quickest, whose spectra and influences have tests of their own.
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "KID")) for name in PAIRS])
 def test_intervals_of_equal_laws_are_not_below_0_more_often_than_is_due(name):
     """2.5 % of 1000 pairs of truths of three Gaussians, whose kernel has two large eigenvalues, are due.
 

@@ -29,7 +29,9 @@ def test_every_recipe_for_points_has_a_figure():
     assert set(FIGURES["short"]["values"]) == set(FIGURES["full"]["values"]) == set(POINTS)
 
 
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize(  # OT's assignments take as long as the others together; test_trainer has its pairs
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "ot-flow")) for name in POINTS]
+)
 def test_a_short_training_reaches_its_figure(name, tmp_path):
     """The score after 300 steps lies within the range of six seeds made twice as wide about their mean.
 

@@ -238,7 +238,7 @@ def ways(policy, episodes, steps=1):
 
 def test_every_episode_has_noise_of_its_own_and_can_be_repeated():
     """Half of all episodes go either way: that forty go the same has a probability of 2e-12."""
-    source = DenoiserChunks(WAYS, (2, 1), {"state": (1, 1)}, n_action_steps=1, steps=20)
+    source = DenoiserChunks(WAYS, (2, 1), {"state": (1, 1)}, n_action_steps=1, steps=10)
     policy = Policy(source)
     gone, actions = ways(policy, [None] * 40, steps=3)
     assert set(gone) == {-1, 1}

@@ -119,7 +119,6 @@ def report(name: str, where: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for case in CASES:
-        for place in ("linear", "vp"):  # the ends of a path of either kind: α(1) = 0, and α(1) > 0
-            print(json.dumps(report(case, place)))
-    print(json.dumps(report("ddim", "ddpm")))
+    # What is traced has floats of the path, whichever it is: one step of either kind on others than the linear.
+    for case, place in [*((case, "linear") for case in CASES), ("ddim", "vp"), ("unipc", "vp"), ("ddim", "ddpm")]:
+        print(json.dumps(report(case, place)))

@@ -52,7 +52,7 @@ def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
     the path where the clocks are the same, is two thirds of it, and it reads its first step's norm in another way.
     """
     truth = mixture(PATHS[name], MODES, 0.3)
-    for seed in range(3):
+    for seed in range(3 if name == "linear" else 1):
         x, calls = PATHS[name].prior(noise_like(1, 2, seed=seed)), [0, 0]
 
         class Counted:
