@@ -160,7 +160,8 @@ SPECS = {  # option of train: specs it can't be
     "--coupling": ["foo", "ot:x=1", "class_ot", "OT"],
     "--network": [
         "foo", "mlp:", "mlp:width=0", "mlp:width=-3", "mlp:width=1000000000", "mlp:width=65536,depth=1024",
-        "mlp:depth=-1", "mlp:time_features=3", "mlp:width=1.5", "mlp:classes=3", "mlp:dim=3", "mlp:width=1,width=2", "torch.nn.Linear",
+        "mlp:depth=-1", "mlp:time_features=3", "mlp:width=1.5", "mlp:classes=3", "mlp:dim=3", "mlp:width=1,width=2",
+        "torch.nn.Linear",
     ],
     "--grid": [
         "foo", "karras:rho=-1", "karras:rho=nan", "karras:ratio_min=100", "log_snr:ratio_min=0", "shifted:shift=0",

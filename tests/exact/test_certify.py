@@ -114,6 +114,8 @@ def test_what_is_no_sampler_and_no_path_is_one_sentence():
         list(certify(3))
     with pytest.raises(InputError, match=r"^path must be one of"):
         list(certify("ddim", ("linnear",)))
+    with pytest.raises(InputError, match=r"^paths must be a list of names, such as \['linear'\]; got 'linear'\.$"):
+        list(certify("euler", "linear"))
 
 
 @each("uneven", [False, True])

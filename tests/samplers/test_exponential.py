@@ -182,10 +182,10 @@ class Knows:
 @each("form", FORMS)
 @each("name", PATHS)
 def test_whole_walks_are_exact_where_x0_is_known(name, form, clock):
-    """From t = 1, α = 0 included, to t = 0, in 1, 2 and 6 steps, of every order, by either start, corrected or not."""
+    """From t = 1, α = 0 included, to t = 0, in 1 and 6 steps, of every order, by either start, corrected or not."""
     path, x0 = PATHS[name], float64(3, -2)
     x, grid = path.prior(noise_like(4, 2)), float64(1, 0.85, 0.6, 0.3, 0.2, 0.05, 0)
-    for times in (grid[[0, -1]], grid[[0, 3, -1]], grid):
+    for times in (grid[[0, -1]], grid):
         for order in (1, 2, 3, 4):
             for corrector in (False, True):
                 for start in ("ramp", "runge_kutta"):

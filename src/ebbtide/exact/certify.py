@@ -282,6 +282,8 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
     """
     if not isinstance(what, str) and not callable(what):
         raise InputError(f"A sampler must be a spec or a function of a Walk; got {type(what).__name__}.")
+    if isinstance(paths, str):
+        raise InputError(f"paths must be a list of names, such as [{paths!r}]; got {paths!r}.")
     sampler = bind(SAMPLERS, what, "sampler") if isinstance(what, str) else what
     row = _is_row(sampler)
     own = promised or (facts(what) if row and isinstance(what, str) else Facts(0))
