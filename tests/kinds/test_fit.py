@@ -263,6 +263,27 @@ def test_the_label_of_a_file_of_data_in_memory_is_named_in_python(remembered):
         ebbtide.from_pretrained(remembered / "plain", label="label")
 
 
+def test_what_needs_the_data_of_a_run_on_data_in_memory_says_how_to_name_it(remembered, tmp_path):
+    """In the session that trained it as in another; with a file of it named, that is read."""
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    ebbtide.fit(flow_images(steps=1, batch=8, network="unet-tiny:width=8"), pixels, out=tmp_path / "run", **QUICK)
+    says = r"^This run was trained on data in memory; give a file with the same rows: --data FILE \(data=… in from_"
+    for folder in (remembered / "plain", remembered / "names", tmp_path / "run"):
+        trained = ebbtide.from_pretrained(folder)
+        x = trained.sample(4, steps=2, label=None if folder.name != "names" else "up")
+        kind = ebbtide.KINDS[trained.recipe.kind]
+        for needs in (
+            lambda trained=trained, kind=kind, x=x: kind.evaluate(trained.recipe, x),
+            lambda trained=trained, kind=kind: kind.prepare(trained.recipe),
+            lambda trained=trained: ebbtide.fit(trained.recipe, **QUICK),
+            trained.reading,
+        ):
+            with pytest.raises(InputError, match=says):
+                needs()
+    named = ebbtide.from_pretrained(remembered / "plain", data=str(remembered / "plain.csv"))
+    assert len(ebbtide.KINDS["points"].prepare(named.reading()).data) > 0
+
+
 @pytest.mark.unchecked
 def test_a_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...files import state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 from ...specs import bind
-from ...training.storage import opened
+from ...training.storage import opened, unnamed
 from .latents import BATCH, latents
 
 __all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
@@ -88,6 +88,8 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
 
 def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
     """The images to train on, and those held out."""
+    if recipe.in_memory:
+        raise InputError(unnamed("data", recipe.data))
     return _parts(
         recipe.data,
         recipe.size,

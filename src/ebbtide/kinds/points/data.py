@@ -18,6 +18,7 @@ from ...data.split import held_out
 from ...errors import InputError
 from ...memory import room
 from ...recipes import IN_MEMORY, PointRecipe
+from ...training.storage import unnamed
 
 __all__ = [
     "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "describe", "fits", "given", "label_column", "limits", "part",
@@ -71,6 +72,8 @@ def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:
     """The points to train on, and those held out: a file's own parts, or drawn; of an endless set or few rows none."""
+    if recipe.in_memory:
+        raise InputError(unnamed("data", recipe.data))
     return split(recipe, load(recipe.data, recipe.points, recipe.seed, recipe.label or None))
 
 
@@ -138,6 +141,8 @@ def real_points(recipe: PointRecipe, n: int, seed: int) -> Points:
 
 
 def at_hand(recipe: PointRecipe) -> None:
+    if recipe.in_memory:
+        raise InputError(unnamed("data", recipe.data))
     if not os.path.exists(recipe.data):  # a name that no file can have is no error there
         raise InputError(f"The run's data, {recipe.data}, is not here, so there is nothing to compare with.")
 
