@@ -69,7 +69,7 @@ def test_a_full_covariance(path):
     torch.testing.assert_close(from_the_truth(truth, x, steps=25), truth.log_density(x), rtol=0, atol=1e-3)
 
 
-@paths
+@pytest.mark.parametrize("path", [PATHS["linear"], PATHS["vp"]], ids=["linear", "vp"])  # which has no say in it
 def test_any_shape_of_data(path):
     truth = gaussian(path, noise_like(3, 4, 4, seed=1), 0.4)
     x = truth.mean + 0.4 * noise_like(5, 3, 4, 4)

@@ -104,7 +104,7 @@ def test_what_is_known_and_better_wins():
 @pytest.mark.parametrize("aim", ["rms", pytest.param("median", marks=pytest.mark.slow)])
 def test_each_depth_is_better_on_the_starts_that_are_fitted(aim):
     """Grids, then times, then weights: each fit starts from the one before it."""
-    denoiser, start = modes(Linear()), starts(modes(Linear()), 64)
+    denoiser, start = modes(Linear()), starts(modes(Linear()), 32)
     found = [
         tune(denoiser, start, 4, aim=aim, depth=depth, solvers=("exponential:order=2,corrector=true",))
         for depth in ("grids", "times", "weights")
@@ -117,7 +117,7 @@ def test_each_depth_is_better_on_the_starts_that_are_fitted(aim):
 
 
 def test_the_aim_decides():
-    denoiser, start = modes(Linear()), starts(modes(Linear()), 200)
+    denoiser, start = modes(Linear()), starts(modes(Linear()), 100)
     far, typical = (
         errors(tune(denoiser, start, 6, aim=aim, depth="times", solvers=("exponential:order=2",)), denoiser, start)
         for aim in ("rms", "median")

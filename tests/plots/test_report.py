@@ -50,7 +50,7 @@ def write(c, folder):
 
 @pytest.mark.parametrize(("d", "count"), [(1, 9), (2, 9), (5, 11)])
 def test_the_page_holds_every_picture_and_asks_for_nothing(tmp_path, d, count):
-    path = write(comparison(d=d, n=1500, m=120), tmp_path / "out")
+    path = write(comparison(d=d, n=300, m=40), tmp_path / "out")
     assert path == tmp_path / "out" / "report.html"
     text = path.read_text(encoding="utf-8")
     page = Page(text)
