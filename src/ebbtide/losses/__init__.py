@@ -3,6 +3,7 @@
 denoise: |ŷ - (a x₀ + b ε)|², the loss of DDPM, flow matching and EDM, and the weights of its times.
 stable: the same targets with less noise in them, averaged over the batch.
 flow_map: estimates that lead to another time, by the identities that the map of a flow satisfies.
+reconstruct: the error of data that went through a codec's latent.
 
 A loss is handed a denoiser and uses its path and row; it imports nothing of the core.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..specs import bind
 from .denoise import denoise
 from .flow_map import consistency, known_ends, lagrangian, mean_flow, shortcut
+from .reconstruct import reconstruct
 
 __all__ = ["LOSSES", "Loss", "loss_row"]
 
@@ -26,6 +28,7 @@ class Loss:
 
     spans: examples are a `Leap`, from t to another time, and the network spans two times.
     slope: it needs the slope at the leap's beginning. teacher: it learns from a teacher's trajectories alone.
+    codec: the network is a codec of its data, such as an autoencoder; the run reconstructs and has no samples.
     helps: the arguments that it takes besides: `average`, the denoiser with averaged weights; `teacher`, its teacher.
     """
 
@@ -34,6 +37,7 @@ class Loss:
     slope: bool = False
     helps: tuple[str, ...] = ()
     teacher: bool = False
+    codec: bool = False
 
     def __call__(self, *given: Any, **options: Any) -> Tensor:
         return self.function(*given, **options)
@@ -46,6 +50,7 @@ LOSSES: dict[str, Loss] = {
     "mean_flow": Loss(mean_flow, slope=True),
     "lagrangian": Loss(lagrangian, slope=True, helps=("teacher",)),
     "consistency": Loss(consistency, helps=("average",)),
+    "reconstruct": Loss(reconstruct, spans=False, codec=True),
 }
 
 
