@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.init import eye_, ones_, zeros_
 
 from ..errors import InputError
 from .fused import Conv3x3
@@ -50,9 +51,8 @@ class Autoencoder(nn.Module):
             )
         self.shape, self.size, d = (channels, rows, columns), size, channels * size**2
         self.latent = keep, rows // size, columns // size
-        self.register_buffer("basis", torch.eye(keep, d))
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("scale", torch.ones(keep))
+        for name, begins, sides in (("basis", eye_, (keep, d)), ("mean", zeros_, (d,)), ("scale", ones_, (keep,))):
+            self.register_buffer(name, begins(torch.empty(sides)))
         inner = channels * square**2
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(square), Conv3x3(inner, levels[0]), *_stages(levels, blocks, groups),
