@@ -313,8 +313,8 @@ SLIPS = (
     Slip("cli/likelihood.py", "reading()), args.n, args.seed)", "reading()), args.n, 0)", "points without the seed"),
     Slip(
         "cli/likelihood.py",
-        "_log_shares(trained)).logsumexp(0) - _log_volume(trained)",
-        "_log_shares(trained)).logsumexp(0) + _log_volume(trained)",
+        "_log_shares(trained)).logsumexp(0) - volume(trained.codec, trained.shape)",
+        "_log_shares(trained)).logsumexp(0) + volume(trained.codec, trained.shape)",
         "the map's volume with the wrong sign",
     ),
     Slip("cli/likelihood.py", "reshape(MAP, MAP).numpy()", "reshape(MAP, MAP).T.numpy()", "the map's axes swapped"),

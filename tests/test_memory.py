@@ -129,7 +129,7 @@ def trained(folder, **changes) -> None:
     recipe = ImageRecipe(network="unet-tiny", size=8)
     run = Trained(build_denoiser(recipe, (1, 8, 8), 0).eval(), recipe, (1, 8, 8))
     files = run.files()
-    config = json.loads(files["config.json"]) | {"transform": {"name": "pixels"}} | changes
+    config = json.loads(files["config.json"]) | {"codec": {"name": "pixels"}} | changes
     checkpoint.write_folder(folder, files | {"config.json": json.dumps(config).encode()})
 
 

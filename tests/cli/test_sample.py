@@ -248,7 +248,7 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbtide, unhid
         log_density(trained.denoiser, z, steps=8, label=torch.full((len(z),), k)).exp() * share
         for k, share in enumerate(trained.frequencies)
     ]
-    volume = math.log(math.prod(trained.transform.std))
+    volume = math.log(math.prod(trained.codec.std))
     assert found == pytest.approx(float(sum(each).log().mean()) - volume, abs=2e-3)
     assert ebbtide("plot", unhidden)[0] == 0
     assert not (unhidden / "plots" / "vector_field.png").exists()

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from cells import each
-from ebbtide.codecs.columns import Quantiles
-from ebbtide.data import DATASETS, IDENTITY, Pixels, Standardise, transform_from_config, within_float32
+from ebbtide.codecs import IDENTITY, Pixels, Quantiles, Standardise, codec_from_config, within_float32
+from ebbtide.data import DATASETS
 from ebbtide.errors import InputError
 
 widths = st.integers(1, 5)
@@ -22,24 +22,24 @@ def matrix(seed: int, n: int, d: int) -> torch.Tensor:
 
 def test_by_hand():
     """1, 2, 3, 6 has mean 3 and variance (4 + 1 + 0 + 9) / 4."""
-    transform = Standardise.fit(torch.tensor([[1.0, 7], [2, 7], [3, 7], [6, 7]]))
-    assert transform.mean == (3, 7)
-    assert transform.std == (pytest.approx(math.sqrt(3.5)), 0)
-    z = transform.apply(torch.tensor([[3 + 2 * math.sqrt(3.5), 7]], dtype=torch.float64))
+    codec = Standardise.fit(torch.tensor([[1.0, 7], [2, 7], [3, 7], [6, 7]]))
+    assert codec.mean == (3, 7)
+    assert codec.std == (pytest.approx(math.sqrt(3.5)), 0)
+    z = codec.encode(torch.tensor([[3 + 2 * math.sqrt(3.5), 7]], dtype=torch.float64))
     torch.testing.assert_close(z, torch.tensor([[2.0, 0]], dtype=torch.float64))
-    assert transform.log_volume((2,)) == pytest.approx(math.log(3.5) / 2)
+    assert codec.log_volume((2,)) == pytest.approx(math.log(3.5) / 2)
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 20), d=widths)
 @settings(max_examples=50, deadline=None)
 def test_fit_apply_undo(seed, n, d):
     x = matrix(seed, n, d)
-    transform = Standardise.fit(x)
-    z = transform.apply(x)
+    codec = Standardise.fit(x)
+    z = codec.encode(x)
     torch.testing.assert_close(z.mean(0), torch.zeros(d, dtype=x.dtype), atol=1e-6, rtol=0)
     torch.testing.assert_close(z.square().mean(0), torch.ones(d, dtype=x.dtype))
-    torch.testing.assert_close(transform.undo(z), x)
-    torch.testing.assert_close(transform.undo(transform.apply(x.float())), x.float(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(codec.decode(z), x)
+    torch.testing.assert_close(codec.decode(codec.encode(x.float())), x.float(), rtol=1e-4, atol=1e-3)
 
 
 @given(
@@ -50,36 +50,36 @@ def test_fit_apply_undo(seed, n, d):
 )
 @settings(max_examples=100, deadline=None)
 def test_config_round_trip_is_exact(pairs):
-    transform = Standardise(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
-    assert transform_from_config(json.loads(json.dumps(transform.to_config()))) == transform
+    codec = Standardise(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
+    assert codec_from_config(json.loads(json.dumps(codec.to_config()))) == codec
 
 
 def test_identity():
     x = torch.randn(3, 2)
-    assert IDENTITY.apply(x) is x
-    assert IDENTITY.undo(x) is x
+    assert IDENTITY.encode(x) is x
+    assert IDENTITY.decode(x) is x
     assert IDENTITY.log_volume((2,)) == 0
     assert IDENTITY.to_config() == {"name": "none"}
-    assert transform_from_config({"name": "none"}) == IDENTITY
+    assert codec_from_config({"name": "none"}) == IDENTITY
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_and_leading_shape_are_kept(dtype):
-    transform = Standardise((1.0, 2.0), (3.0, 4.0))
+    codec = Standardise((1.0, 2.0), (3.0, 4.0))
     for shape in [(2,), (0, 2), (5, 2), (4, 5, 2)]:
         x = torch.ones(shape, dtype=dtype)
-        assert transform.apply(x).dtype == dtype
-        assert transform.apply(x).shape == shape
-        assert transform.undo(x).dtype == dtype
-        assert transform.undo(x).shape == shape
+        assert codec.encode(x).dtype == dtype
+        assert codec.encode(x).shape == shape
+        assert codec.decode(x).dtype == dtype
+        assert codec.decode(x).shape == shape
 
 
 def test_statistics_are_float64():
     """In float32, a sum of 10⁵ values near 10⁶ loses the spread of 1."""
     x = 1e6 + torch.arange(100_000, dtype=torch.float32)[:, None] % 2
-    transform = Standardise.fit(x)
-    assert transform.mean == (1_000_000.5,)
-    assert transform.std == (0.5,)
+    codec = Standardise.fit(x)
+    assert codec.mean == (1_000_000.5,)
+    assert codec.std == (0.5,)
 
 
 @each("value", [0.1, 7.3, -1e30, 0.0])
@@ -88,33 +88,33 @@ def test_statistics_are_float64():
 def test_constant_columns_are_exactly_constant(value, fit, least):
     """Whatever the network makes of them. Another value on the way in is shifted: a robot may meet one."""
     x = torch.tensor([[value, 1], [value, 2], [value, 6]])
-    transform = fit(x, **least) if fit in (Standardise.fit, Quantiles.fit) else fit(x)
-    z = transform.apply(x)
+    codec = fit(x, **least) if fit in (Standardise.fit, Quantiles.fit) else fit(x)
+    z = codec.encode(x)
     assert z[:, 0].tolist() == [0, 0, 0]
-    assert torch.equal(transform.undo(z + 0.06)[:, 0], x[:, 0])
-    assert transform.apply(x + 1)[0, 0] == (x + 1 - x)[0, 0]
-    assert math.isfinite(transform.log_volume((2,)))
-    assert transform_from_config(json.loads(json.dumps(transform.to_config()))) == transform
+    assert torch.equal(codec.decode(z + 0.06)[:, 0], x[:, 0])
+    assert codec.encode(x + 1)[0, 0] == (x + 1 - x)[0, 0]
+    assert math.isfinite(codec.log_volume((2,)))
+    assert codec_from_config(json.loads(json.dumps(codec.to_config()))) == codec
 
 
 def test_only_constants():
-    transform = Standardise.fit(torch.tensor([[5.0, 1, 9], [5, 3, 9]])).of_constants()
-    assert (transform.mean, transform.std) == ((5, 0, 9), (0, 1, 0))
-    assert transform.constant == {0: 5, 2: 9}
+    codec = Standardise.fit(torch.tensor([[5.0, 1, 9], [5, 3, 9]])).of_constants()
+    assert (codec.mean, codec.std) == ((5, 0, 9), (0, 1, 0))
+    assert codec.constant == {0: 5, 2: 9}
     assert Standardise.fit(torch.tensor([[1.0], [3]])).of_constants() == IDENTITY
 
 
 def test_nothing_is_clipped():
-    transform = Standardise((0.0,), (1.0,))
-    assert transform.apply(torch.tensor([[1e30]])).item() == pytest.approx(1e30)
+    codec = Standardise((0.0,), (1.0,))
+    assert codec.encode(torch.tensor([[1e30]])).item() == pytest.approx(1e30)
 
 
 def test_log_volume_turns_one_density_into_the_other():
     """∫ p(z(x)) / volume dx = 1, for a density over z and a grid over x."""
-    transform = Standardise((1.0, -2.0), (0.5, 3.0))
+    codec = Standardise((1.0, -2.0), (0.5, 3.0))
     x, y = torch.linspace(-1.5, 3.5, 400).double(), torch.linspace(-17, 13, 400).double()
-    z = transform.apply(torch.cartesian_prod(x, y))
-    log_p = DATASETS["three_gaussians"].log_density(z) - transform.log_volume((2,))
+    z = codec.encode(torch.cartesian_prod(x, y))
+    log_p = DATASETS["three_gaussians"].log_density(z) - codec.log_volume((2,))
     assert float(log_p.exp().sum() * (x[1] - x[0]) * (y[1] - y[0])) == pytest.approx(1, abs=1e-4)
 
 
@@ -153,12 +153,12 @@ def test_log_volume_turns_one_density_into_the_other():
 )
 def test_a_malformed_config_is_refused(config, word):
     with pytest.raises(InputError) as caught:
-        transform_from_config(config)
+        codec_from_config(config)
     assert "\n" not in str(caught.value)
     assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["apply", "undo"])
+@pytest.mark.parametrize("method", ["encode", "decode"])
 def test_the_width_must_match(method):
     with pytest.raises(InputError, match="2 columns"):
         getattr(Standardise((0.0, 0.0), (1.0, 1.0)), method)(torch.zeros(5, 3))
@@ -178,20 +178,20 @@ def test_fit_refuses_what_is_not_finite(value):
 
 def test_pixels_go_to_minus_one_and_one_and_back():
     x = torch.tensor([0, 51, 127, 204, 255], dtype=torch.uint8)
-    z = Pixels().apply(x)
+    z = Pixels().encode(x)
     assert z.dtype == torch.float32
     assert z[[0, 1, 3, 4]].tolist() == pytest.approx([-1, -0.6, 0.6, 1])
-    assert torch.equal(Pixels().undo(z).round().to(torch.uint8), x)
-    assert Pixels().undo(torch.tensor([2.0])).item() == 382.5  # what lies outside stays there
+    assert torch.equal(Pixels().decode(z).round().to(torch.uint8), x)
+    assert Pixels().decode(torch.tensor([2.0])).item() == 382.5  # what lies outside stays there
     every = torch.arange(256)
-    assert torch.equal(Pixels().undo(Pixels().apply(every.to(torch.uint8))).round().long(), every)
+    assert torch.equal(Pixels().decode(Pixels().encode(every.to(torch.uint8))).round().long(), every)
 
 
 def test_pixels_know_their_volume_and_survive_json():
     assert Pixels().log_volume((3, 2, 2)) == pytest.approx(12 * math.log(127.5))
-    assert transform_from_config(json.loads(json.dumps(Pixels().to_config()))) == Pixels()
+    assert codec_from_config(json.loads(json.dumps(Pixels().to_config()))) == Pixels()
     with pytest.raises(InputError, match="takes the keys 'name'; got 'low', 'name'"):
-        transform_from_config({"name": "pixels", "low": 0})
+        codec_from_config({"name": "pixels", "low": 0})
 
 
 # --- quantiles ------------------------------------------------------------------------------------------------------
@@ -200,35 +200,35 @@ def test_pixels_know_their_volume_and_survive_json():
 def test_quantiles_by_hand():
     """Of 0, 1, …, 100 the quantiles are 1 and 99, the centre 50, dx/dz 49; of ten and once fifty, 1 % is 10."""
     x = torch.stack([torch.arange(101.0), torch.full((101,), 7.0)], 1)
-    transform = Quantiles.fit(x)
-    assert transform.low == (pytest.approx(1), 7)
-    assert transform.high == (pytest.approx(99), 7)
-    z = transform.apply(torch.tensor([[1.0, 7], [99, 7], [50, 7], [148, 9], [-48, 4]]))
+    codec = Quantiles.fit(x)
+    assert codec.low == (pytest.approx(1), 7)
+    assert codec.high == (pytest.approx(99), 7)
+    z = codec.encode(torch.tensor([[1.0, 7], [99, 7], [50, 7], [148, 9], [-48, 4]]))
     torch.testing.assert_close(z, torch.tensor([[-1.0, 0], [1, 0], [0, 0], [2, 2], [-2, -3]]))  # and nothing clipped
-    torch.testing.assert_close(transform.undo(torch.tensor([[3.0, 1.0]])), torch.tensor([[50 + 3 * 49.0, 7]]))
-    assert transform.log_volume((2,)) == pytest.approx(math.log(49))
+    torch.testing.assert_close(codec.decode(torch.tensor([[3.0, 1.0]])), torch.tensor([[50 + 3 * 49.0, 7]]))
+    assert codec.log_volume((2,)) == pytest.approx(math.log(49))
 
 
 def test_between_two_values_quantiles_are_linear():
-    transform = Quantiles.fit(torch.tensor([[0.0], [10.0]]), 0.1, 0.75)
-    assert (transform.low, transform.high) == ((pytest.approx(1),), (pytest.approx(7.5),))
+    codec = Quantiles.fit(torch.tensor([[0.0], [10.0]]), 0.1, 0.75)
+    assert (codec.low, codec.high) == ((pytest.approx(1),), (pytest.approx(7.5),))
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 20), d=widths)
 @settings(max_examples=50, deadline=None)
 def test_the_least_and_largest_become_minus_one_and_one(seed, n, d):
     x = matrix(seed, n, d)
-    transform = Quantiles.fit(x, 0.0, 1.0)
-    z = transform.apply(x)
+    codec = Quantiles.fit(x, 0.0, 1.0)
+    z = codec.encode(x)
     torch.testing.assert_close(z.amin(0), -torch.ones(d, dtype=x.dtype))
     torch.testing.assert_close(z.amax(0), torch.ones(d, dtype=x.dtype))
-    torch.testing.assert_close(transform.undo(z), x)
-    assert transform_from_config(json.loads(json.dumps(transform.to_config()))) == transform
+    torch.testing.assert_close(codec.decode(z), x)
+    assert codec_from_config(json.loads(json.dumps(codec.to_config()))) == codec
 
 
 def test_two_percent_lie_beyond_the_quantiles():
     x = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
-    z = Quantiles.fit(x).apply(x)
+    z = Quantiles.fit(x).encode(x)
     assert (z.abs() > 1).sum(0).tolist() == [200, 200]
     assert z.abs().max() > 1.5
 
@@ -237,38 +237,38 @@ def test_a_column_that_hardly_moves_is_only_shifted():
     """Two rows of a thousand are beyond both quantiles, which are equal: no division by zero, and nothing is lost."""
     x = torch.full((1000, 1), 3.0)
     x[:2] = torch.tensor([[2.0], [5.5]])
-    transform = Quantiles.fit(x)
-    assert transform.apply(x)[:3].flatten().tolist() == [-1, 2.5, 0]
-    assert torch.equal(transform.undo(transform.apply(x)), x)
-    assert transform.log_volume((1,)) == 0
+    codec = Quantiles.fit(x)
+    assert codec.encode(x)[:3].flatten().tolist() == [-1, 2.5, 0]
+    assert torch.equal(codec.decode(codec.encode(x)), x)
+    assert codec.log_volume((1,)) == 0
 
 
 def test_quantiles_of_many_numbers():
     """torch.quantile refuses more than 2²⁴."""
     x = torch.zeros(2**24 + 1, 1)
     x[: len(x) // 2] = 1
-    transform = Quantiles.fit(x)
-    assert (transform.low, transform.high) == ((0,), (1,))
+    codec = Quantiles.fit(x)
+    assert (codec.low, codec.high) == ((0,), (1,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_quantiles_keep_dtype_and_leading_shape(dtype):
-    transform = Quantiles((1.0, 2.0), (3.0, 4.0))
+    codec = Quantiles((1.0, 2.0), (3.0, 4.0))
     for shape in [(2,), (0, 2), (5, 2), (4, 5, 2)]:
-        for method in (transform.apply, transform.undo):
+        for method in (codec.encode, codec.decode):
             assert method(torch.ones(shape, dtype=dtype)).dtype == dtype
             assert method(torch.ones(shape, dtype=dtype)).shape == shape
-    for method in (transform.apply, transform.undo):
+    for method in (codec.encode, codec.decode):
         with pytest.raises(InputError, match="2 columns"):
             method(torch.zeros(5, 3))
 
 
 def test_quantiles_give_densities_their_volume():
     """z standard normal in x: p(x) must be N(x; 2, 3²) where low, high = -1, 5."""
-    transform, x = Quantiles((-1.0,), (5.0,)), torch.tensor([[4.0]], dtype=torch.float64)
+    codec, x = Quantiles((-1.0,), (5.0,)), torch.tensor([[4.0]], dtype=torch.float64)
     normal = torch.distributions.Normal(torch.tensor(2.0).double(), torch.tensor(3.0).double())
-    z = transform.apply(x)
-    log_p = -z.square().sum() / 2 - math.log(2 * math.pi) / 2 - transform.log_volume((1,))
+    z = codec.encode(x)
+    log_p = -z.square().sum() / 2 - math.log(2 * math.pi) / 2 - codec.log_volume((1,))
     torch.testing.assert_close(log_p, normal.log_prob(x).sum())
 
 
@@ -310,9 +310,9 @@ def test_quantiles_must_be_two_shares(pair, message):
         (lambda: Standardise([0.0], [1.0]), "mean must be a tuple; got [0.0]."),
         (lambda: Standardise(("0",), (1.0,)), "mean must be a finite number; got '0'."),
         (lambda: Quantiles((0.0,), (None,)), "high must be a number, at least 0 and finite; got None."),
-        (lambda: Standardise((0.0,), (1.0,)).apply([1.0]), "The data must be a tensor; got [1.0]."),
-        (lambda: Quantiles((0.0,), (1.0,)).undo([1.0]), "The data must be a tensor; got [1.0]."),
-        (lambda: Pixels().apply([1.0]), "The data must be a tensor; got [1.0]."),
+        (lambda: Standardise((0.0,), (1.0,)).encode([1.0]), "The data must be a tensor; got [1.0]."),
+        (lambda: Quantiles((0.0,), (1.0,)).decode([1.0]), "The data must be a tensor; got [1.0]."),
+        (lambda: Pixels().encode([1.0]), "The data must be a tensor; got [1.0]."),
     ],
 )
 def test_wrong_types_are_one_sentence(call, message):
@@ -344,9 +344,9 @@ def test_a_spread_beyond_float32_is_refused_by_the_columns_name(fit, scale):
 @pytest.mark.parametrize("scale", [3e36, 1e-37])
 def test_up_to_a_hundred_spreads_float32_has_room(scale):
     """100 × 3e36 = 3e38 is below 3.4e38, and comes back finite; a spread of 0 is nobody's."""
-    transform = Standardise((0.0,), (scale,))
-    within_float32(transform, "a.csv")
-    assert bool(transform.undo(torch.tensor([[100.0]])).isfinite())
+    codec = Standardise((0.0,), (scale,))
+    within_float32(codec, "a.csv")
+    assert bool(codec.decode(torch.tensor([[100.0]])).isfinite())
     within_float32(Pixels(), "a.npz")
     within_float32(Quantiles((1.0,), (1.0,)), "a.npz")
     with pytest.raises(InputError, match="column 1"):  # the middle counts too

@@ -236,7 +236,7 @@ def test_an_observation_is_normalised():
 def test_an_observation_is_kept_as_json():
     seen = Observation({"state": (2, 1), "images": (1, 4, 4, 3), "prompt": (8,)}, Standardise((10.0,), (2.0,)))
     assert Observation.from_config(seen.to_config()) == seen
-    for config in (None, {"shapes": {}}, {"shapes": {"state": [2, 0]}, "transform": {"name": "none"}}):
+    for config in (None, {"shapes": {}}, {"shapes": {"state": [2, 0]}, "codec": {"name": "none"}}):
         with pytest.raises(InputError, match="An observation"):
             Observation.from_config(config)
     with pytest.raises(InputError, match="An observation has"):

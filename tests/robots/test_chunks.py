@@ -54,7 +54,7 @@ def chunks_of(network, **options):
         (4, 1),
         {"state": (2, 1)},
         n_obs_steps=2,
-        transform=Standardise((10.0,), (3.0,)),
+        codec=Standardise((10.0,), (3.0,)),
         inputs={"state": Standardise((1.0,), (2.0,))},
         **options,
     )
@@ -92,7 +92,7 @@ def test_real_time_chunks_in_the_robots_units():
         ({"denoiser": None}, "denoiser must be a function; got None."),
         ({"shape": [8, 1]}, "shape must be a tuple; got [8, 1]."),
         ({"observation": "state"}, "observation must be a Mapping; got 'state'."),
-        ({"transform": "none"}, "transform must be a Standardise or a Pixels or a Quantiles or None; got 'none'."),
+        ({"codec": "none"}, "codec must be a Codec or None; got 'none'."),
         ({"inputs": []}, "inputs must be a Mapping; got []."),
         ({"robot": "arm"}, "robot must be a Robot; got 'arm'."),
         ({"n_obs_steps": 1.5}, "n_obs_steps must be a whole number, at least 1; got 1.5."),

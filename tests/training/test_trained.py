@@ -47,8 +47,8 @@ def test_a_run_a_checkpoint_its_link_and_an_export_are_the_same(folders, tmp_pat
         other = from_pretrained(where)
         assert torch.equal(other.sample(20, seed=5), x)
         assert other.step == 12
-        assert (other.recipe, other.transform, other.classes, other.columns, other.shape) == (
-            trained.recipe, trained.transform, trained.classes, trained.columns, trained.shape,
+        assert (other.recipe, other.codec, other.classes, other.columns, other.shape) == (
+            trained.recipe, trained.codec, trained.classes, trained.columns, trained.shape,
         )  # fmt: skip
     older = from_pretrained(saves / "step-00000006")
     assert older.step == 6
@@ -166,7 +166,7 @@ def top(**changes):
 
 
 EDITS = {
-    "another format": top(format=2),
+    "another format": top(format=3),
     "another clock": top(time="t = 1 is data"),
     "an extra field": top(hook="os.system('true')"),
     "a missing field": lambda c: c.pop("shape") and None,
@@ -188,13 +188,13 @@ EDITS = {
     "classes of numbers": top(classes=[1, 2]),
     "columns as text": top(columns="xy"),
     "versions as numbers": top(torch=2),
-    "transform as text": top(transform="none"),
-    "transform unknown": top(transform={"name": "builtins.eval"}),
-    "transform of another width": top(transform={"name": "standardise", "mean": [0.0], "std": [1.0]}),
-    "transform of NaN": top(transform={"name": "standardise", "mean": [math.nan, 0.0], "std": [1.0, 1.0]}),
-    "transform below 0": top(transform={"name": "standardise", "mean": [0.0, 0.0], "std": [-1.0, 1.0]}),
-    "transform too large": top(transform={"name": "standardise", "mean": [1e300, 0.0], "std": [1.0, 1.0]}),
-    "transform with code": top(transform={"name": "standardise", "mean": ["__import__('os')"], "std": [1.0]}),
+    "codec as text": top(codec="none"),
+    "codec unknown": top(codec={"name": "builtins.eval"}),
+    "codec of another width": top(codec={"name": "standardise", "mean": [0.0], "std": [1.0]}),
+    "codec of NaN": top(codec={"name": "standardise", "mean": [math.nan, 0.0], "std": [1.0, 1.0]}),
+    "codec below 0": top(codec={"name": "standardise", "mean": [0.0, 0.0], "std": [-1.0, 1.0]}),
+    "codec too large": top(codec={"name": "standardise", "mean": [1e300, 0.0], "std": [1.0, 1.0]}),
+    "codec with code": top(codec={"name": "standardise", "mean": ["__import__('os')"], "std": [1.0]}),
     "recipe as a list": top(recipe=[]),
     "an unknown recipe field": recipe(callback="os.system"),
     "a field of another type": recipe(steps="12"),
@@ -353,8 +353,8 @@ def test_starting_points_from_a_file_are_its_rows(tmp_path):
 def test_the_transform_is_undone(folders):
     """Samples are the raw ones, times std, plus mean, at every step."""
     trained = load(folders, "flow")
-    raw = replace(trained, transform=None)
-    mean, std = torch.tensor(trained.transform.mean), torch.tensor(trained.transform.std)
+    raw = replace(trained, codec=None)
+    mean, std = torch.tensor(trained.codec.mean), torch.tensor(trained.codec.std)
     assert not torch.allclose(std, torch.ones(2))
     for (t, x), (s, z) in zip(trained.trajectory(4, steps=3), raw.trajectory(4, steps=3), strict=True):
         assert t == s

@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"likelihood is for runs on points; {args.run} is a policy.")
     if not isinstance(trained.recipe, PointRecipe):
         raise InputError(f"likelihood is for runs on points; {args.run} was trained on {trained.recipe.kind}.")
-    if isinstance(trained.transform, Standardise) and (constant := trained.transform.constant):
+    if isinstance(trained.codec, Standardise) and (constant := trained.codec.constant):
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
     threads(args.threads, trained.denoiser.eval())
@@ -123,7 +123,7 @@ def _labels_in(data: str, trained: "Trained") -> str | None:
 def _its_own(trained: "Trained", data: str) -> "Trained | None":
     """The run with its data named, if that is the file it was trained on."""
     from ..kinds.points.data import prepare
-    from ..training.run import same_data
+    from ..training.same import same_data
 
     if not data or "data" not in trained.recipe.outside():
         return None
@@ -138,6 +138,7 @@ def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> t
     """Each point's log-density in the data's units, its step error and its probe error."""
     import torch
 
+    from ..codecs import volume
     from ..core.randomness import Draws
     from ..exact.likelihood import doubt, likelihood
 
@@ -158,7 +159,7 @@ def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> t
         parts.append((joint.logsumexp(0), *((joint.softmax(0) * error).sum(0) for error in errors)))
     value, step_error, probe_error = (torch.cat(part) for part in zip(*parts, strict=True))
     doubt(step_error, 0.01 * math.prod(trained.shape), args.steps)
-    return value - _log_volume(trained), step_error, probe_error
+    return value - volume(trained.codec, trained.shape), step_error, probe_error
 
 
 def _together(trained: "Trained") -> list[tuple[float, int | None]]:
@@ -185,11 +186,6 @@ def _labelled(label: int | None, n: int) -> dict[str, Any]:
     return {} if label is None else {"label": torch.full((n,), label)}
 
 
-def _log_volume(trained: "Trained") -> float:
-    """log|dx/dz| of the transform x = std z + mean: log p(x) = log p(z) - Σ log std."""
-    return 0.0 if trained.transform is None else trained.transform.log_volume(trained.shape)
-
-
 def _table(
     args: Likelihood,
     known: "PointSet | None",
@@ -214,6 +210,7 @@ def _draw(trained: "Trained", x: "Tensor", path: Path, tick: Tick) -> Path:
     """The run's log-density over the frame of the data x, beside the truth."""
     import torch
 
+    from ..codecs import volume
     from ..exact.likelihood import log_density
     from ..kinds.points.data import limits, point_set
     from ..plots.density import density_map, lattice
@@ -228,7 +225,7 @@ def _draw(trained: "Trained", x: "Tensor", path: Path, tick: Tick) -> Path:
         for _, label in _together(trained):
             found.append(log_density(trained.denoiser, z, steps=MAP_STEPS, **_labelled(label, len(own))).double())
             tick(len(own) * MAP_STEPS)
-        parts.append((torch.stack(found) + _log_shares(trained)).logsumexp(0) - _log_volume(trained))
+        parts.append((torch.stack(found) + _log_shares(trained)).logsumexp(0) - volume(trained.codec, trained.shape))
     figure = density_map(
         torch.cat(parts).reshape(MAP, MAP).numpy(),
         frame,

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..kinds import Kind
-    from ..training.trained import Choice, Trained
+    from ..training.asked import Choice
+    from ..training.trained import Trained
 
 __all__ = ["ITS_OWN", "Drawing", "Sample", "draw", "every_class", "output_file", "run"]
 

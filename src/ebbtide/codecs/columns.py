@@ -17,14 +17,32 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..specs import expect, pick, require, shaped
+from .codec import Codec, Shape
 
 __all__ = [
-    "IDENTITY", "REACH", "Pixels", "Quantiles", "Standardise", "Transform", "transform_from_config", "within_float32",
+    "IDENTITY", "REACH", "Pixels", "Quantiles", "Standardise", "read_columns", "within_float32",
 ]  # fmt: skip
 
 
+class _Elementwise:
+    """A codec that changes each number by itself: the shape stays."""
+
+    linear: ClassVar[bool] = True
+
+    def shape(self, data: Shape) -> Shape:
+        """The data's."""
+        return data
+
+    def mirror(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."] | None:
+        """None: columns have no left and right."""
+        return None
+
+    def weights(self) -> dict[str, Tensor]:
+        return {}
+
+
 @dataclass(frozen=True)
-class Standardise:
+class Standardise(_Elementwise):
     """z = (x - mean) / std, column by column. Without columns it is the IDENTITY, for data of any width.
 
     A std of 0 marks a constant column: it is only shifted, and every sample has exactly its mean there.
@@ -58,28 +76,28 @@ class Standardise:
         return cls(tuple(low.where(constant, mean).tolist()), tuple(std.where(~constant, 0.0).tolist()))
 
     def of_constants(self) -> "Standardise":
-        """This transform of constant columns alone, the others left as they are; IDENTITY where all columns move."""
+        """This codec of constant columns alone, the others left as they are; IDENTITY where all columns move."""
         if not self.constant:
             return IDENTITY
         return Standardise(
             tuple(0.0 if s else m for m, s in zip(self.mean, self.std)), tuple(map(float, map(bool, self.std)))
         )
 
-    def apply(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    def encode(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Data → what the network sees, in x's dtype."""
         if self == IDENTITY:
             return x
         mean, std = _like(x, self.mean, self.std)
         return (x - mean) / std.where(std != 0, 1.0)
 
-    def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    def decode(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The network's output → data: x = std z + mean."""
         if self == IDENTITY:
             return z
         mean, std = _like(z, self.mean, self.std)
         return z * std + mean
 
-    def log_volume(self, shape: tuple[int, ...]) -> float:
+    def log_volume(self, data: Shape) -> float:
         """Σ log std, so that log p(x) = log p(z) - log_volume for an x of this shape; without constant columns."""
         return _log_volume(self.std)
 
@@ -98,30 +116,34 @@ IDENTITY = Standardise()
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(_Elementwise):
     """z = x / 127.5 - 1: pixel values 0..255 to [-1, 1]. What a network makes may lie outside, and stays there."""
 
     about: ClassVar[str] = "pixels 0 to 255 as -1 to 1; undone on sampling"
 
-    def apply(self, x: Num[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+    def encode(self, x: Num[Tensor, "*d"]) -> Float[Tensor, "*d"]:
         """Pixel values, uint8 or floating, → what the network sees."""
         expect("The data", x, Tensor)
         return (x if x.is_floating_point() else x.float()) / 127.5 - 1
 
-    def undo(self, z: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+    def decode(self, z: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
         """The network's output → pixel values as floats: x = 127.5 (z + 1)."""
         return (z + 1) * 127.5
 
-    def log_volume(self, shape: tuple[int, ...]) -> float:
+    def log_volume(self, data: Shape) -> float:
         """d log 127.5, so that log p(x) = log p(z) - log_volume for an x of d numbers."""
-        return math.prod(shape) * math.log(127.5)
+        return math.prod(data) * math.log(127.5)
+
+    def mirror(self, z: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+        """The mirrored image's z."""
+        return z.flip(-1)
 
     def to_config(self) -> dict[str, Any]:
         return {"name": "pixels"}
 
 
 @dataclass(frozen=True)
-class Quantiles:
+class Quantiles(_Elementwise):
     """z = 2 (x - low) / (high - low) - 1, column by column; what lies beyond low and high stays beyond -1 and 1.
 
     The quantiles 1 % and 99 % are FAST's and π0.5's (arXiv:2501.09747; openpi), 0 and 1 diffusion policy's
@@ -182,17 +204,17 @@ class Quantiles:
         """dx/dz; 0 of a constant column."""
         return tuple((high - low) / 2 for low, high in zip(self.low, self.high))
 
-    def apply(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    def encode(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Data → what the network sees, in x's dtype."""
         centre, scale = _like(x, self.centre, self.scale)
         return (x - centre) / scale.where(scale != 0, 1.0)
 
-    def undo(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    def decode(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The network's output → data: x = low + (z + 1) (high - low) / 2."""
         centre, scale = _like(z, self.centre, self.scale)
         return z * scale + centre
 
-    def log_volume(self, shape: tuple[int, ...]) -> float:
+    def log_volume(self, data: Shape) -> float:
         """Σ log dx/dz, so that log p(x) = log p(z) - log_volume for an x of one row; without constant columns."""
         return _log_volume(self.scale)
 
@@ -200,20 +222,17 @@ class Quantiles:
         return {"name": "quantiles", "low": list(self.low), "high": list(self.high)}
 
 
-Transform = Standardise | Pixels | Quantiles
-
-
-def within_float32(transform: Transform, where: str, columns: Sequence[str] = ()) -> None:
+def within_float32(codec: Codec, where: str, columns: Sequence[str] = ()) -> None:
     """Refuse a column whose samples, up to REACH from its middle, float32 has no room for, or can't tell from 0.
 
     where, columns: what an error calls the data and, if they have names, its columns.
     """
-    if isinstance(transform, Pixels):
-        return
-    if isinstance(transform, Quantiles):
-        middles, scales = transform.centre, transform.scale
+    if isinstance(codec, Quantiles):
+        middles, scales = codec.centre, codec.scale
+    elif isinstance(codec, Standardise):
+        middles, scales = codec.mean, codec.std
     else:
-        middles, scales = transform.mean, transform.std
+        return
     for k, (centre, scale) in enumerate(zip(middles, scales)):
         if abs(centre) + REACH * scale > _FLOAT32.max or 0 < scale < _FLOAT32.tiny:
             name = repr(columns[k]) if columns else k + 1
@@ -245,18 +264,18 @@ def _like(x: Tensor, *columns: tuple[float, ...]) -> tuple[Tensor, ...]:
     """One number for each of x's columns, in its dtype and where it is."""
     expect("The data", x, Tensor)
     if x.shape[-1:] != (len(columns[0]),):
-        raise InputError(f"The data transform expects {len(columns[0])} columns; got data of shape {tuple(x.shape)}.")
+        raise InputError(f"The codec expects {len(columns[0])} columns; got data of shape {tuple(x.shape)}.")
     return tuple(torch.tensor(values, dtype=x.dtype, device=x.device) for values in columns)
 
 
-def transform_from_config(config: Any) -> Transform:
-    """The transform whose `to_config` this is; anything else is an InputError."""
-    if not isinstance(config, Mapping):
-        raise InputError(f"The data transform must be a table with a name; got {config!r}.")
-    name = pick(_KEYS, str(config.get("name", "")), "the data transform's name")
+def read_columns(config: Mapping[str, Any], weights: Mapping[str, Any] = {}) -> Standardise | Quantiles | Pixels:
+    """The codec of this module whose `to_config` this is; anything else is an InputError."""
+    name = pick(_KEYS, str(config.get("name", "")), "the codec's name")
     if set(config) != _KEYS[name]:
         takes, got = (", ".join(sorted(map(repr, keys))) for keys in (_KEYS[name], config))
-        raise InputError(f"The data transform {name!r} takes the keys {takes}; got {got}.")
+        raise InputError(f"The codec {name!r} takes the keys {takes}; got {got}.")
+    if weights:
+        raise InputError(f"The codec {name!r} has no tensors; got {', '.join(map(str, weights))[:60]}.")
     if name == "standardise":
         return Standardise(_numbers(config, "mean"), _numbers(config, "std"))
     if name == "quantiles":
@@ -279,8 +298,8 @@ def _numbers(config: Mapping[str, Any], key: str) -> tuple[float, ...]:
         or not values
         or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     ):
-        raise InputError(f"The data transform's {key} must be a list of numbers; got {values!r}.")
+        raise InputError(f"The codec's {key} must be a list of numbers; got {values!r}.")
     try:
         return tuple(map(float, values))
     except OverflowError as error:
-        raise InputError(f"The data transform's {key} must hold finite numbers.") from error
+        raise InputError(f"The codec's {key} must hold finite numbers.") from error

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ..codecs.columns import IDENTITY, Transform, transform_from_config
+from ..codecs import IDENTITY, Codec, codec_from_config
 from ..errors import InputError
 from ..specs import expect, require, shaped
 from .levels import Levels
@@ -203,14 +203,14 @@ def _sums(x: Tensor, size: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b {s
 
 @dataclass(frozen=True)
 class Observation:
-    """A policy's observation: the shapes of its parts by name, as its network takes them; the state's transform and
+    """A policy's observation: the shapes of its parts by name, as its network takes them; the state's codec and
     names, and the number of steps per second, 0 if unknown.
 
     state (o, s); images (o × cameras, h, w, 3) in uint8; prompt (l,), UTF-8 bytes + 1, and 0 after its end.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
-    transform: Transform = IDENTITY
+    codec: Codec = IDENTITY
     names: tuple[str, ...] = ()
     fps: float = 0.0
 
@@ -227,13 +227,13 @@ class Observation:
 
     def see(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Observations of n steps in the robot's units → as the network takes them, which refuses what doesn't fit."""
-        return {name: self.transform.apply(part) if name == "state" else part for name, part in given.items()}
+        return {name: self.codec.encode(part) if name == "state" else part for name, part in given.items()}
 
     def to_config(self) -> dict[str, Any]:
         """This as JSON-ready data."""
         return {
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "transform": self.transform.to_config(),
+            "codec": self.codec.to_config(),
             "names": list(self.names),
             "fps": self.fps,
         }
@@ -242,7 +242,9 @@ class Observation:
     def from_config(cls, config: Any) -> "Observation":
         """The inverse of `to_config`; anything else is an InputError."""
         config = {"fps": 0, **config} if isinstance(config, Mapping) else {}  # fps, which older versions wrote without
-        shapes = config.get("shapes") if set(config) == {"shapes", "transform", "names", "fps"} else None
+        if "transform" in config:  # its name in format 1
+            config["codec"] = config.pop("transform")
+        shapes = config.get("shapes") if set(config) == {"shapes", "codec", "names", "fps"} else None
         names, fps = config.get("names"), config.get("fps")
         if (
             not isinstance(shapes, Mapping)
@@ -254,10 +256,10 @@ class Observation:
                 for shape in shapes.values()
             )
         ):
-            raise InputError(f"An observation must be a table of shapes and a transform; got {str(config)[:60]}.")
+            raise InputError(f"An observation must be a table of shapes and a codec; got {str(config)[:60]}.")
         return cls(
             {name: tuple(shape) for name, shape in shapes.items()},
-            transform_from_config(config["transform"]),
+            codec_from_config(config["codec"]),
             tuple(map(str, names)),
             float(fps),
         )

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from . import Observation, Transform
+from ..codecs import Codec
+from . import Observation
 
 __all__ = ["Data", "Prepared", "TensorData", "class_names", "frequencies"]
 
@@ -65,7 +66,7 @@ class Prepared(NamedTuple):
 
     data: Data
     shape: tuple[int, ...]
-    transform: Transform | None
+    codec: Codec | None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     observation: Observation | None = None

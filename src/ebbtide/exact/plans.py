@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..errors import InputError
+
 __all__ = [
     "BACKWARD",
     "CHECKED",
@@ -17,6 +19,7 @@ __all__ = [
     "TRAINING_SHARE",
     "FitPlan",
     "allowance",
+    "counts_of",
     "plan",
 ]
 
@@ -77,3 +80,11 @@ def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> FitPlan | Non
     """The largest fit to samples of `dim` numbers within a budget, at most MOST_EVALUATIONS; None if none fits."""
     budget = min(budget, MOST_EVALUATIONS[dim >= LARGE])
     return next((row for row in PLANS if row.suits(dim, counts) and row.cost(counts) <= budget), None)
+
+
+def counts_of(evaluations: str) -> tuple[int, ...]:
+    """ "1,2,4" → (1, 2, 4)."""
+    parts = [part.strip() for part in evaluations.split(",") if evaluations]
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= 1000 for part in parts):
+        raise InputError(f"evaluations must be numbers of 1 to 1000, such as 1,2,4; got {evaluations!r}.")
+    return tuple(sorted({int(part) for part in parts}))

@@ -22,6 +22,7 @@ from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
 from ..training.devices import accelerate
 from ..training.rehearsal import in_memory, rehearse
+from ..training.same import same_data
 from ..training.storage import folder_name
 from ..training.teacher import student_of, trajectories_of
 from ..training.trained import Trained
@@ -155,7 +156,7 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     """
     recipe = trained.recipe
     if recipe.data != IN_MEMORY or not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv"):
-        if run.same_data(trained, kind_of(recipe).prepare(trained.reading())):
+        if same_data(trained, kind_of(recipe).prepare(trained.reading())):
             return trained
         raise InputError(f"{data} is not the data that {run_name} was trained on.")
     others: dict[str, tuple[str, ...]] = {}
@@ -163,9 +164,9 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
         named = replace(trained, named={**trained.named, "label": column})
         with suppress(InputError):  # with one column as labels, another may not be numbers
             prepared = kind_of(recipe).prepare(named.reading())
-            if run.same_data(named, prepared):
+            if same_data(named, prepared):
                 return named
-            if run.same_data(replace(named, classes=prepared.classes), prepared):
+            if same_data(replace(named, classes=prepared.classes), prepared):
                 others[column] = prepared.classes
     for column, classes in others.items():
         its, got = listed(trained.classes), listed(classes)

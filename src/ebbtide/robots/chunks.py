@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..codecs.columns import Transform
+from ..codecs import Codec
 from ..core.denoiser import DenoiserLike
 from ..core.guidance import Bounded
 from ..core.randomness import Draws
@@ -52,7 +52,7 @@ class ChunkSampler(Protocol):
 class DenoiserChunks:
     """Chunks from a denoiser and any sampler, between the data's units and the network's.
 
-    transform: of actions. inputs: of the observation's parts, by key; a part without one is passed on unchanged.
+    codec: of actions. inputs: of the observation's parts, by key; a part without one is passed on unchanged.
     bound: clip estimates of x₀ to ± this, in the network's units; 0 turns it off.
     robot: the robot of the chunks, if known; `rollout` refuses a simulator of another one.
     beta, solve: of real-time chunking (see chunking.RealTime).
@@ -66,8 +66,8 @@ class DenoiserChunks:
     observation: Mapping[str, tuple[int, ...]]
     n_obs_steps: int = 1
     n_action_steps: int = 8
-    transform: Transform | None = None
-    inputs: Mapping[str, Transform] = field(default_factory=dict)
+    codec: Codec | None = None
+    inputs: Mapping[str, Codec] = field(default_factory=dict)
     sampler: str | Stepper = "euler"
     steps: int = 10
     grid: str | Sequence[float] = "uniform"
@@ -80,7 +80,7 @@ class DenoiserChunks:
         expect("denoiser", self.denoiser, Callable)
         expect("shape", self.shape, tuple)
         expect("observation", self.observation, Mapping)
-        expect("transform", self.transform, *get_args(Transform), None)
+        expect("codec", self.codec, Codec, None)
         expect("inputs", self.inputs, Mapping)
         expect("robot", self.robot, Robot)
         require("n_obs_steps", self.n_obs_steps, 1, whole=True)
@@ -94,11 +94,11 @@ class DenoiserChunks:
         if isinstance(self.denoiser, torch.nn.Module):
             network, device = self.denoiser.network, next(self.denoiser.parameters()).device
         seen = {
-            name: self.inputs[name].apply(part) if name in self.inputs else part for name, part in observation.items()
+            name: self.inputs[name].encode(part) if name in self.inputs else part for name, part in observation.items()
         }
         denoiser: DenoiserLike = self.denoiser
         if previous is not None:
-            known = previous.actions if self.transform is None else self.transform.apply(previous.actions)
+            known = previous.actions if self.codec is None else self.codec.encode(previous.actions)
             rest = Previous(known.to(device=device), previous.weights.to(device=device))
             denoiser = real_time(denoiser, rest, beta=self.beta, solve=self.solve)
         if self.bound:
@@ -106,4 +106,4 @@ class DenoiserChunks:
         options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
         own = Draws(draws.seed, draws.ids.to(device=device))
         chunks = sample(denoiser, self.shape, draws=own, **options, **conditions(network, seen)).cpu()
-        return chunks if self.transform is None else self.transform.undo(chunks)
+        return chunks if self.codec is None else self.codec.decode(chunks)

@@ -40,7 +40,7 @@ A generative model of {data} ({size}; {labels}), trained with ebbtide {__version
 | target | `{recipe.target}` |
 | network | `{printable(recipe.network)}`, {parameters:,} parameters, EMA weights |
 | training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed} |
-| data transform | {trained.transform.about if trained.transform else "none"} |
+| data codec | {trained.codec.about if trained.codec else "none"} |
 | time | t = 0 is data, t = 1 is noise |
 | default sampler | {_default_sampler(trained)} |
 

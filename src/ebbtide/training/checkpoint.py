@@ -1,6 +1,6 @@
 """A folder is written whole or not at all, and read only if every byte is what was written.
 
-    config.json          what the tensors are: recipe, shape, classes, data transform, time convention, versions
+    config.json          what the tensors are: recipe, shape, classes, codec, time convention, versions
     model.safetensors    the weights sampling uses (the EMA); other libraries expect this name
     training.safetensors what resuming needs on top: raw weights, optimiser moments, step
     running.json         how the run is trained, and what the data was (see settings.py)

@@ -15,18 +15,17 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from ..core.randomness import generator, key
-from ..data import IDENTITY
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
 from ..exact.jumps import JUMPS
-from ..exact.plans import COUNTS, allowance
+from ..exact.plans import COUNTS, allowance, counts_of
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..networks.observation import conditions
@@ -39,15 +38,13 @@ from .devices import accelerate, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
+from .same import same_run
 from .solver import for_run, for_student
 from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["clear", "reached", "recipe_of", "same_data", "stored", "train", "untrained"]
+__all__ = ["clear", "reached", "recipe_of", "stored", "train", "untrained"]
 
 
 def train(
@@ -173,7 +170,7 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     recipe = replace(recipe, **prepared.settled)
     denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
     return Trained(
-        denoiser, recipe, prepared.shape, prepared.transform, prepared.columns, prepared.classes,
+        denoiser, recipe, prepared.shape, prepared.codec, prepared.columns, prepared.classes,
         observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
     )  # fmt: skip
 
@@ -209,14 +206,6 @@ def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoi
             trainer.accelerator.wait_for_everyone()  # the end of one process is the end of all
             command = shlex.join(["ebbtide", "resume", str(run.folder)])
             raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
-
-
-def counts_of(evaluations: str) -> tuple[int, ...]:
-    """ "1,2,4" → (1, 2, 4)."""
-    parts = [part.strip() for part in evaluations.split(",") if evaluations]
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= 1000 for part in parts):
-        raise InputError(f"evaluations must be numbers of 1 to 1000, such as 1,2,4; got {evaluations!r}.")
-    return tuple(sorted({int(part) for part in parts}))
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
@@ -268,7 +257,7 @@ class _Run:
         assert found is not None
         where, files = found
         stored = Trained.from_files(files, str(where), self.start.named)
-        _same_run(stored, self.start, where)
+        same_run(stored, self.start, where)
         if settings.FILE in files:
             known = parse_json(files[settings.FILE], where / settings.FILE)
             if not isinstance(known, dict) or not settings.same(known.get("data"), self.running["data"]):
@@ -372,46 +361,3 @@ class _Run:
         own_folder(target.parent)
         for name, data in files.items():
             write_file(name, data)
-
-
-def _same_run(stored: Trained, now: Trained, where: Path) -> None:
-    """Refuse to go on from another recipe, or from other data under the same name."""
-    old, new = stored.recipe.to_config(), now.recipe.to_config()
-    for name in old:
-        if old[name] != new[name]:
-            option = name.replace("_", "-")
-            if not isinstance(old[name], bool):
-                option += f" {shlex.quote(str(old[name]))}"
-            elif not old[name]:
-                option = f"no-{option}"
-            raise InputError(
-                f"{where} was trained with {name}={old[name]!r}, not {new[name]!r}; to resume it, give "
-                f"{name}={old[name]!r} (--{option})."
-            )
-    if stored.observation is not None and now.observation is not None:
-        stored.observation.robot(stored.columns).check(now.observation.robot(now.columns), now.recipe.data)
-    if not same_data(stored, now):
-        raise InputError(
-            f"{now.recipe.data_named} is not what it was when {where} was trained, so the run can't continue."
-        )
-
-
-def same_data(stored: Trained, now: Trained | Prepared) -> bool:
-    """True if two have the same shape, names (where the first has any) and fitted transforms, up to rounding."""
-    held, fitted = (_transforms(t) for t in (stored, now))
-    same = (stored.shape, stored.classes) == (now.shape, now.classes) and stored.columns in ((), now.columns)
-    return same and held.keys() == fitted.keys() and all(_close(held[name], fitted[name]) for name in held)
-
-
-def _transforms(trained: Trained | Prepared) -> dict[str, Any]:
-    """Transforms fitted to the data, by name."""
-    own = (trained.transform or IDENTITY).to_config()
-    seen = {} if trained.observation is None else trained.observation.transform.to_config()
-    return own | {f"state's {name}": value for name, value in seen.items()}
-
-
-def _close(a: Any, b: Any) -> bool:
-    """Equal up to the order of summation on another machine."""
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(_close, a, b))
-    return a == b if isinstance(a, str) else math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data import Observation, transform_from_config, within_float32
+from ..codecs import codec_from_config, within_float32
+from ..data import Observation
 from ..errors import InputError
 from ..exact.tuned import TUNED
 from ..files import dump_json, parse_json
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTED", "FORMAT", "IN_FLIGHT", "TIME", "config_json", "fields", "folder_name", "unnamed"]
 
-FORMAT = 1
+FORMAT = 2
+READS = (1, 2)  # 1 had `transform` for `codec`
 TIME = "t = 0 is data, t = 1 is noise"
 IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", TUNED)
@@ -47,7 +49,7 @@ def config_json(trained: "Trained") -> bytes:
         "shape": list(trained.shape),
         "columns": list(trained.columns),
         "classes": list(trained.classes),
-        "transform": None if trained.transform is None else trained.transform.to_config(),
+        "codec": None if trained.codec is None else trained.codec.to_config(),
         "observation": None if trained.observation is None else trained.observation.to_config(),
         "frequencies": list(trained.frequencies),
         "recipe": trained.recipe.to_config(),
@@ -62,7 +64,7 @@ def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> d
     """
     where = f"{name}/config.json"
     config = parse_json(files["config.json"], where)
-    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("time") != TIME:
+    if not isinstance(config, dict) or config.get("format") not in READS or config.get("time") != TIME:
         raise InputError(f"{where} is not a configuration of this version of ebbtide.")
     if "model.safetensors" not in files:
         raise InputError(f"{name} has no model.safetensors.")
@@ -85,6 +87,8 @@ def _checked(
     config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
     if "ebbflow" in config:  # the library's name before version 0.2
         config["ebbtide"] = config.pop("ebbflow")
+    if "transform" in config:
+        config["codec"] = config.pop("transform")
     if set(config) != set(_FIELDS):
         raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
     for name, fits in _FIELDS.items():
@@ -112,14 +116,14 @@ def _checked(
         described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
         if described != found:
             raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
-    transform = None if config["transform"] is None else transform_from_config(config["transform"])
-    if transform is not None:
-        within_float32(transform, "its transform")
-        transform.undo(torch.zeros(shape[-1:]))  # whose width may be another
+    codec = None if config["codec"] is None else codec_from_config(config["codec"])
+    if codec is not None:
+        within_float32(codec, "its codec")
+        codec.decode(torch.zeros(shape[-1:]))  # whose width may be another
     fill(denoiser, weights)
     columns = tuple(config["columns"])
     return {
-        "denoiser": denoiser.eval(), "recipe": recipe, "shape": shape, "transform": transform, "columns": columns,
+        "denoiser": denoiser.eval(), "recipe": recipe, "shape": shape, "codec": codec, "columns": columns,
         "classes": classes, "step": config["step"], "observation": seen, "frequencies": shares, "named": dict(named),
     }  # fmt: skip
 
@@ -179,7 +183,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "shape": lambda value: isinstance(value, list) and bool(value) and all(_count(part, 1) for part in value),
     "columns": _texts,
     "classes": _texts,
-    "transform": lambda value: value is None or isinstance(value, dict),
+    "codec": lambda value: value is None or isinstance(value, dict),
     "observation": lambda value: value is None or isinstance(value, dict),
     "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
     "recipe": lambda value: isinstance(value, dict),

@@ -1,4 +1,4 @@
-"""A trained denoiser, ready to sample: with its recipe, data transform, labels and solvers."""
+"""A trained denoiser, ready to sample: with its recipe, data codec, labels and solvers."""
 
 import inspect
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cache
+from ..codecs import Codec
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree
 from ..core.randomness import Draws
-from ..data import Observation, Transform
+from ..data import Observation
 from ..errors import InputError
 from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
@@ -30,25 +31,18 @@ from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
 from ..specs import accept, expect, require, shaped
 from . import checkpoint, storage
+from .asked import Asked, Choice, numbers
 from .card import model_card
 from .labels import Labelled
 from .solver import kept_solver
 
-__all__ = ["CHUNK", "NUMBERS", "SEEN", "Choice", "Label", "Trained"]
+__all__ = ["CHUNK", "NUMBERS", "SEEN", "Label", "Trained"]
 
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
 SEEN = 2**22  # and numbers that a policy sees for them
 _AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
-
-
-class Choice(NamedTuple):
-    """Sampler, grid and steps of samples."""
-
-    sampler: str | Stepper
-    grid: str | Sequence[float]
-    steps: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +52,7 @@ class Trained(Labelled):
     denoiser: Denoiser
     recipe: Recipe
     shape: tuple[int, ...]
-    transform: Transform | None = None
+    codec: Codec | None = None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     step: int = 0
@@ -171,7 +165,7 @@ class Trained(Labelled):
         seen: Mapping[str, Tensor] | None = None,
         ids: Int[Tensor, " n"] | None = None,
         **how: Any,
-    ) -> "_Asked":
+    ) -> Asked:
         """The arguments of `trajectory`, checked, with a label for each sample; how: guidance, interval, bound."""
         require("n", n, 1, whole=True)
         require("first", first, 0, whole=True)
@@ -195,12 +189,12 @@ class Trained(Labelled):
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device)
         if ids is not None:
-            draws = replace(draws, ids=_numbers(ids, n).to(device))
+            draws = replace(draws, ids=numbers(ids, n).to(device))
         labels = self.labels(label, n, draws)
         cond: dict[str, Tensor] = {} if labels is None else {"label": labels.to(device)}
-        return _Asked(self.steered(**how), choice, draws, first, cond, seen)
+        return Asked(self.steered(**how), choice, draws, first, cond, seen)
 
-    def _walk(self, asked: "_Asked") -> Iterator[tuple[float, Tensor]]:
+    def _walk(self, asked: Asked) -> Iterator[tuple[float, Tensor]]:
         """(t, x_t) from noise to samples, x_t in the network's units."""
         draws, first = asked.draws, asked.first
         n = len(draws.ids)
@@ -306,11 +300,11 @@ class Trained(Labelled):
 
     def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
         """From the network's units to the data's."""
-        return x if self.transform is None else self.transform.undo(x)
+        return x if self.codec is None else self.codec.decode(x)
 
     def to_network(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
         """From the data's units to the network's."""
-        return x if self.transform is None else self.transform.apply(x)
+        return x if self.codec is None else self.codec.encode(x)
 
     def reading(self, what: str = "data") -> Recipe:
         """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
@@ -378,33 +372,3 @@ class Trained(Labelled):
                 raise InputError(f"{folder} holds more than an exported model, so it is not replaced.")
         checkpoint.write_folder(target, self.export(target.name, license))
         return Path(folder)
-
-
-class _Asked(NamedTuple):
-    """Samples that were asked for: the arguments of their walk, those of each sample row by row."""
-
-    denoiser: DenoiserLike
-    choice: Choice
-    draws: Draws
-    first: int
-    cond: dict[str, Tensor]
-    seen: Mapping[str, Tensor] | None
-
-    def piece(self, start: int, most: int) -> "_Asked":
-        """The samples from number `start` on, `most` of them at the most."""
-        rows = slice(start, start + most)
-        cond = {name: part[rows] for name, part in self.cond.items()}
-        seen = None if self.seen is None else {name: part[rows] for name, part in self.seen.items()}
-        draws = replace(self.draws, ids=self.draws.ids[rows])
-        return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen)
-
-
-def _numbers(ids: Any, n: int) -> Int[Tensor, " n"]:
-    """The samples' numbers as a tensor; InputError unless there is a whole one for each of n."""
-    try:
-        numbers = torch.as_tensor(ids)
-    except (TypeError, ValueError, RuntimeError):
-        numbers = torch.empty(0)
-    if numbers.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8) or numbers.shape != (n,):
-        raise InputError(f"ids must be {n} whole numbers, one for each sample; got {repr(ids)[:60]}.")
-    return numbers.long()

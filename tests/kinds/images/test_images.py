@@ -214,7 +214,7 @@ def test_a_folder_becomes_a_run(photos, tmp_path):
     trained = fit(recipe, tmp_path / "run", snapshots=1, progress=False)
     assert (trained.shape, trained.classes) == ((3, 16, 16), ("cat", "dog"))
     config = json.loads((tmp_path / "run" / "checkpoints" / "last" / "config.json").read_text())
-    assert config["transform"] == {"name": "pixels"}
+    assert config["codec"] == {"name": "pixels"}
     again = from_pretrained(tmp_path / "run")
     assert again.recipe == recipe
     x = again.sample(3, label="dog", steps=2, sampler="ddim", grid="uniform")
@@ -314,7 +314,7 @@ def test_real_pictures_in_place_of_samples_are_at_the_floor_and_noise_is_not():
 def test_the_oracle_of_a_few_pictures_lands_on_them(name):
     """The finite set's exact denoiser, sampled as images are, draws its images and no others."""
     train, _ = images_data.parts(RECIPES["flow-images"]())
-    few = Pixels().apply(train.x[:12])
+    few = Pixels().encode(train.x[:12])
     denoiser = oracle.finite(PATHS[name](), few)
     x = sample(denoiser, (1, 8, 8), draws=Draws.first(60, 0), sampler="dpmpp_2m", grid="log_snr", steps=40)
     distance = torch.cdist(x.flatten(1), few.flatten(1))

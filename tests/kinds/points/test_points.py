@@ -97,8 +97,8 @@ class Steady(torch.nn.Linear):
 
 def test_velocities_are_in_the_datas_units():
     """A velocity is stretched as the data is, and not moved: by ½ and 3, whatever the mean."""
-    denoiser, transform = Denoiser(Steady(1, 1), Linear()), Standardise((1.0, -2.0), (0.5, 3.0))
-    for t, places, velocity, x_t in points_study._fields(Trained(denoiser, GAUSSIANS, (2,), transform)):
+    denoiser, codec = Denoiser(Steady(1, 1), Linear()), Standardise((1.0, -2.0), (0.5, 3.0))
+    for t, places, velocity, x_t in points_study._fields(Trained(denoiser, GAUSSIANS, (2,), codec)):
         assert t in points_study.FIELD_TIMES
         assert (velocity == [0.5, -6]).all()
         assert (places.min(0) <= -3.5).all()

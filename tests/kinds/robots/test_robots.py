@@ -92,8 +92,8 @@ def test_a_window_is_what_the_file_says_normalised(file):
         prepared = robots_data.prepare(recipe(file, n_obs_steps=2, normalise=normalise))
         train, _ = robots_data.parts(recipe(file))
         taken = prepared.data.take(torch.tensor([3, 12]), None)
-        assert prepared.transform.undo(taken["x0"])[0].allclose(train.action[3:11], atol=1e-3)
-        assert prepared.observation.transform.undo(taken["state"])[1].allclose(train.state[11:13], atol=1e-3)
+        assert prepared.codec.decode(taken["x0"])[0].allclose(train.action[3:11], atol=1e-3)
+        assert prepared.observation.codec.decode(taken["state"])[1].allclose(train.state[11:13], atol=1e-3)
         assert taken["mask"][1, :, 0].tolist() == [True, True] + [False] * 6
     low, high = taken["x0"].amin(), taken["x0"].amax()
     assert -1 <= low < high <= 1
@@ -103,9 +103,9 @@ def test_a_window_is_what_the_file_says_normalised(file):
 
 def test_what_hardly_moves_is_not_stretched(file):
     still = robots_data.prepare(recipe(file, normalise="mean_std", least=400.0))
-    assert still.transform.std == (400.0, 400.0)
-    assert still.observation.transform.std == (400.0,) * 5
-    assert robots_data.prepare(recipe(file, normalise="min_max", least=400.0)).transform.scale == (400.0, 400.0)
+    assert still.codec.std == (400.0, 400.0)
+    assert still.observation.codec.std == (400.0,) * 5
+    assert robots_data.prepare(recipe(file, normalise="min_max", least=400.0)).codec.scale == (400.0, 400.0)
 
 
 def test_a_recipe_decides_what_the_policy_sees(file):
@@ -389,7 +389,7 @@ def test_a_recording_that_was_replaced_is_read_anew(tmp_path):
     for old, new, expected in zip(first, second, fresh, strict=True):
         assert not old.state.equal(new.state)
         assert new.state.equal(expected.state)
-    assert robots_data.prepare(asked).transform != robots_data.prepare(recipe(record(tmp_path / "a.npz"))).transform
+    assert robots_data.prepare(asked).codec != robots_data.prepare(recipe(record(tmp_path / "a.npz"))).codec
 
 
 def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, monkeypatch):
@@ -404,7 +404,7 @@ def test_a_bound_holds_in_the_loop_and_the_network_is_asked_once_a_chunk(run, mo
     assert (one == two).all()
     assert len(calls) == 2
     free = robots_driving.policy(trained).predict_action_chunk(seen)[0]
-    unit = lambda chunk: trained.transform.apply(torch.from_numpy(chunk)).abs().max()
+    unit = lambda chunk: trained.codec.encode(torch.from_numpy(chunk)).abs().max()
     assert unit(one) <= 0.1 + 1e-5 < unit(free)
 
 

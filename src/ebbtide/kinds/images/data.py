@@ -60,7 +60,7 @@ def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
 
 def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:
     """Images as the network sees them in training: in [-1, 1], half of them mirrored where that is wanted."""
-    z = Pixels().apply(x)
+    z = Pixels().encode(x)
     if not flip:
         return z
     mirrored = torch.rand(len(z), generator=draw, device=z.device) < 0.5

@@ -56,17 +56,17 @@ def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; name their column.")
     fitted = Standardise.fit(points.x)
-    transform = fitted if recipe.standardise else fitted.of_constants()
-    within_float32(transform, recipe.data_named, points.columns)
+    codec = fitted if recipe.standardise else fitted.of_constants()
+    within_float32(codec, recipe.data_named, points.columns)
     ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = map(transform.apply, ends)
+    x, *x1 = map(codec.encode, ends)
     data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()
     if data.labels is not None:  # the classes of a named set are equally likely, however many of each were drawn
         count = len(classes)
         shares = (1 / count,) * count if point_set(recipe) else frequencies(data.labels, count)
-    return Prepared(data, tuple(x.shape[1:]), transform, points.columns, classes, frequencies=shares)
+    return Prepared(data, tuple(x.shape[1:]), codec, points.columns, classes, frequencies=shares)
 
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ...codecs import Codec
 from ...core.randomness import generator
-from ...data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Transform, Windows, within_float32
+from ...data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Windows, within_float32
 from ...data.episodes import Robot, prompt_bytes
 from ...data.levels import Levels
 from ...data.prepared import Prepared
@@ -31,7 +32,7 @@ __all__ = [
     "reading", "real", "robot_of", "same_recording", "windowed",
 ]  # fmt: skip
 
-FITS: dict[str, Callable[..., Transform]] = {
+FITS: dict[str, Callable[..., Codec]] = {
     "mean_std": Standardise.fit,
     "quantiles": Quantiles.fit,
     "min_max": partial(Quantiles.fit, low=0.0, high=1.0),
@@ -76,7 +77,7 @@ def prepare(recipe: RobotRecipe) -> Prepared:
     )
 
 
-def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: Transform) -> Windows:
+def windowed(recipe: RobotRecipe, episodes: Episodes, action: Codec, state: Codec) -> Windows:
     """Episodes as windows, normalised by these."""
     cameras = [episodes.images[name] for name in _names(recipe.cameras)]
     known = episodes.columns(recipe.state, recipe.angles)
@@ -88,11 +89,11 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Transform, state: 
     if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
         raise InputError("The cameras' images differ in size: say one with size.")
     return Windows(
-        action.apply(episodes.action),
+        action.encode(episodes.action),
         episodes.ends,
         recipe.horizon,
         recipe.n_obs_steps,
-        state.apply(known.state) if known.state_names else None,
+        state.encode(known.state) if known.state_names else None,
         (torch.stack(cameras, 1) if len(cameras) > 1 else cameras[0][:, None]) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
