@@ -30,9 +30,10 @@ class Patches:
     linear: ClassVar[bool] = True
 
     size: int
-    basis: Float[Tensor, "keep d"]
-    mean: Float[Tensor, " d"]
-    scale: Float[Tensor, " keep"]
+    basis: Tensor
+    """(keep, c size²), and the others (c size²) and (keep), all in float64."""
+    mean: Tensor
+    scale: Tensor
 
     def __post_init__(self) -> None:
         require("patches: size", self.size, 1, 256, whole=True)
@@ -164,6 +165,7 @@ def read_patches(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Pa
         raise InputError(
             f"codec patches takes a size, and the tensors basis, mean and scale; got {', '.join(weights)}."
         )
+    require("patches: size", config["size"], 1, 256, whole=True)
     return Patches(config["size"], **weights)
 
 
