@@ -14,8 +14,8 @@ diffusers = pytest.importorskip("diffusers")
 
 def kl(**options):
     return diffusers.AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4, latent_channels=4, **options,
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4, **options,
     )  # fmt: skip
 
 
@@ -38,6 +38,8 @@ def mode(module, x):
     return module.encode(x).latent_dist.mode()
 
 
+MEAN, STD = torch.tensor([0.0, 0.1, 0.2, 0.3])[:, None, None], torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
+
 # By name: the module, its latent as diffusers has it, and what pipelines make of that and back, written out.
 ROWS = {
     "KL": (lambda: kl(scaling_factor=0.2), mode, lambda z: z * 0.2, lambda z: z / 0.2),
@@ -47,8 +49,7 @@ ROWS = {
     ),
     "KL, by channel": (
         lambda: kl(scaling_factor=0.5, latents_mean=(0.0, 0.1, 0.2, 0.3), latents_std=(1.0, 2.0, 3.0, 4.0)), mode,
-        lambda z: (z - torch.tensor([0.0, 0.1, 0.2, 0.3])[:, None, None]) * 0.5 / torch.tensor([1.0, 2, 3, 4])[:, None, None],
-        lambda z: z * torch.tensor([1.0, 2, 3, 4])[:, None, None] / 0.5 + torch.tensor([0.0, 0.1, 0.2, 0.3])[:, None, None],
+        lambda z: (z - MEAN) * 0.5 / STD, lambda z: z * STD / 0.5 + MEAN,
     ),
     "Tiny": (lambda: tiny(), lambda module, x: module.encode(x).latents, lambda z: z, lambda z: z),
     "DC": (dc, lambda module, x: module.encode(x).latent, lambda z: z * 0.4, lambda z: z / 0.4),
@@ -84,17 +85,22 @@ def test_it_is_stored_whole_and_its_decoder_may_be_replaced(row):
     weights = codec.weights()
     again = read_diffusers(json.loads(json.dumps(codec.to_config())), weights)
     z = codec.encode(x)
-    assert torch.equal(again.encode(x), z) and torch.equal(again.decode(z), codec.decode(z))
-    assert torch.equal(codec.encode(x[1:]), z[1:]) and torch.equal(codec.decode(z[1]), codec.decode(z)[1])
+    assert torch.equal(again.encode(x), z)
+    assert torch.equal(again.decode(z), codec.decode(z))
+    assert torch.equal(codec.encode(x[1:]), z[1:])
+    assert torch.equal(codec.decode(z[1]), codec.decode(z)[1])
     other = {name: 2 * part for name, part in weights.items() if name.startswith("decoder")}
     replaced = read_diffusers(codec.to_config(), weights | other)
-    assert encoder_hash(replaced) == encoder_hash(codec) and torch.equal(replaced.encode(x), z)
+    assert encoder_hash(replaced) == encoder_hash(codec)
+    assert torch.equal(replaced.encode(x), z)
     assert not torch.equal(replaced.decode(z), codec.decode(z))
 
 
 def test_what_it_is_for_the_rest_of_the_library(row):
     codec = fit_diffusers(lambda: [], folder=str(row[1]))
-    assert not codec.linear and codec.log_volume((3, 16, 24)) is None and codec.mirror(torch.zeros(1, 4, 8, 12)) is None
+    assert not codec.linear
+    assert codec.log_volume((3, 16, 24)) is None
+    assert codec.mirror(torch.zeros(1, 4, 8, 12)) is None
     for shape in ((1, 16, 24), (3, 15, 24)):
         with pytest.raises(InputError, match="images must have 3 channels and sides that are multiples of 2"):
             codec.shape(shape)

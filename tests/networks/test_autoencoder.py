@@ -54,9 +54,11 @@ def test_every_parameter_learns_within_two_steps():
 
 def test_shapes_and_other_sizes_of_whole_patches():
     network = stirred(begun())
-    assert network.latent == (3, 2, 3) and network.encode(images()).shape == (6, 3, 2, 3)
+    assert network.latent == (3, 2, 3)
+    assert network.encode(images()).shape == (6, 3, 2, 3)
     wide = images(rows=16, columns=4)
-    assert network.encode(wide).shape == (6, 3, 4, 1) and network.decode(network.encode(wide)).shape == wide.shape
+    assert network.encode(wide).shape == (6, 3, 4, 1)
+    assert network.decode(network.encode(wide)).shape == wide.shape
 
 
 @pytest.mark.parametrize("widths", ["16", "16-32", "16-32-48"])

@@ -95,7 +95,7 @@ def fit_autoencoder(batches: Batches, *, run: str = "", whiten: float = 0.5, ope
     data = tuple(config["shape"])
     autoencoder, keep = _filled(recipe["network"], data, network), network["scale"].shape
     made = Learned(autoencoder, recipe["network"], data, torch.zeros(keep), torch.ones(keep))
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares = 0, torch.zeros(keep).double(), torch.zeros(keep).double()
     for x in batches():
         z = made.encode(x).double().transpose(0, 1).flatten(1)
         count, total, squares = count + z.shape[1], total + z.sum(1), squares + z.square().sum(1)
@@ -117,10 +117,10 @@ def read_autoencoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     for side in data:
         require("codec autoencoder's data", side, 1, 65536, whole=True)
     parts = dict(weights)
-    centre, spread = parts.pop("centre", None), parts.pop("spread", None)
+    centre, spread = (parts.pop(name, torch.empty(0)) for name in ("centre", "spread"))
     autoencoder = _filled(network, tuple(data), parts)
     for name, part in (("centre", centre), ("spread", spread)):
-        if part is None or part.shape != autoencoder.latent[:1] or not bool(part.isfinite().all()):
+        if part.shape != autoencoder.latent[:1] or not bool(part.isfinite().all()):
             raise InputError(f"codec autoencoder's {name} must be {autoencoder.latent[0]} finite numbers.")
     if not bool((spread > 0).all()):
         raise InputError("codec autoencoder's spread must be above 0.")

@@ -35,7 +35,7 @@ class _Scales(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """z = (E(x) - shift) factor, as diffusers' pipelines scale it, for images in [-1, 1]; the posterior's mode of a VAE.
+    """z = (E(x) - shift) factor, as diffusers' pipelines scale it, for images in [-1, 1]; a VAE's posterior mode.
 
     autoencoder: AutoencoderKL (Rombach et al. 2022, arXiv:2112.10752), AutoencoderTiny (TAESD), or AutoencoderDC (Chen
     et al. 2024, arXiv:2410.10733), and its config, with the class's name as `_class_name`.

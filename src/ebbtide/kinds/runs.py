@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from ..core.randomness import generator
 from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
@@ -55,7 +57,7 @@ def train_recipe(
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
     start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True))
-    return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
+    return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
 def resumable(out: Path, overwrite: bool) -> None:
@@ -125,8 +127,12 @@ def attached(trained: Trained) -> Trained:
     return replace(trained, starts=kind.start, recordings=kind.recorded, about=kind.describe(trained.recipe))
 
 
-def _snapshot(kind: Kind[Any], start: Trained, target: Path) -> Mapping[Path, bytes]:
-    """The same samples at every stage; few steps: they are for looking."""
+def _snapshot(kind: Kind[Any], data: Data, start: Trained, target: Path) -> Mapping[Path, bytes]:
+    """The same samples at every stage; few steps: they are for looking. Of an autoencoder, images and their like."""
+    if start.reconstructs:
+        first = torch.arange(min(kind.snapshot["n"] // 2, len(data)))
+        real = start.to_data(data.take(first, generator("snapshot"))["x0"].cpu())
+        return kind.snapshot_files(torch.stack([real, start.reconstruct(real).cpu()], 1).flatten(0, 1), target)
     labels = None if kind.all_classes is None else kind.all_classes(start, kind.snapshot["n"])
     x = start.sample(seed=start.recipe.seed, label=labels, **kind.snapshot)
     return kind.snapshot_files(x.cpu(), target)

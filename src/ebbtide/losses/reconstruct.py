@@ -24,8 +24,8 @@ def reconstruct(
 ) -> Float[Tensor, " b"]:
     """|x̂ - x₀|² + absolute |x̂ - x₀|, per number, with x̂ = decode(encode(x₀) + noise_std ε).
 
-    The noise on z keeps the latent smooth: what a flow makes is never quite a z that the decoder has seen. (Ghosh et al.
-    2020, arXiv:1903.12436, regularise an autoencoder so, in a variational one's place.)
+    The noise on z makes the decoder smooth, since what a flow makes is never quite a z that it has seen (Ghosh et al.
+    2020, arXiv:1903.12436, in place of a variational posterior).
     noise: of which the first numbers of each example are ε. rest: what other losses take; not used here.
     """
     require("reconstruct: noise_std", noise_std, 0)

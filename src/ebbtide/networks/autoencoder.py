@@ -46,8 +46,8 @@ class Autoencoder(nn.Module):
         square, rest = divmod(size, 2 ** (len(levels) - 1))  # its pixels are the channels of one of the finest map
         if rest or rows % size or columns % size:
             raise InputError(
-                f"autoencoder: rows and columns must be multiples of size, and size one of {2 ** (len(levels) - 1)} for "
-                f"the {len(levels)} maps of widths {widths}; got {rows} × {columns} and size {size}."
+                f"autoencoder: rows and columns must be multiples of size, and size one of {2 ** (len(levels) - 1)} "
+                f"for the {len(levels)} maps of widths {widths}; got {rows} × {columns} and size {size}."
             )
         self.shape, self.size, d = (channels, rows, columns), size, channels * size**2
         self.latent = keep, rows // size, columns // size

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .citations import PAPERS, cited
-from .images import ddpm_images, edm_images, flow_images
+from .images import autoencoder, ddpm_images, edm_images, flow_images
 from .points import bridge, ddpm, edm, flow, ot_flow
 from .recipe import IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
 from .robots import (
@@ -27,6 +27,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "ddpm-images": ddpm_images,
     "flow-images": flow_images,
     "edm-images": edm_images,
+    "autoencoder": autoencoder,
     "flow-policy": flow_policy,
     "pi0": pi0,
     "flow-policy-pusht": flow_policy_pusht,
@@ -51,6 +52,7 @@ __all__ = [
     "PointRecipe",
     "Recipe",
     "RobotRecipe",
+    "autoencoder",
     "bridge",
     "cited",
     "ddpm",

@@ -6,7 +6,7 @@ from typing import Unpack
 from .fields import ImageFields
 from .recipe import ImageRecipe
 
-__all__ = ["ddpm_images", "edm_images", "flow_images"]
+__all__ = ["autoencoder", "ddpm_images", "edm_images", "flow_images"]
 
 _BASE = ImageRecipe(
     network="unet-tiny", batch=128, steps=3000, lr=2e-3, warmup=0.05, ema=0.999, sampler="heun", grid="uniform"
@@ -39,3 +39,15 @@ def edm_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     return replace(
         _BASE, path="ve", target="edm:data_std=0.5", times="log_normal:mean=-1.2", grid="karras", sample_steps=18
     ).having(fields)
+
+
+def autoencoder(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """An autoencoder: a codec of images for `flow-latents`, which begins at the principal components of patches.
+
+    Latents for diffusion: Rombach et al. 2022, arXiv:2112.10752. x̂₀ = decode(encode(x₀) + noise) learns by its squared
+    and absolute error; the fields of paths, times and sampling have no effect.
+    """
+    return replace(
+        _BASE, network="autoencoder", loss="reconstruct", target="x0", times="uniform", batch=32, steps=2000, lr=2.5e-3,
+        beta2=0.98, ema=0.995, flip=True,
+    ).having(fields)  # fmt: skip

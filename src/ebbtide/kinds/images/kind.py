@@ -122,6 +122,18 @@ def evaluate(
     return [row for row in report.rows if row.in_curve or not curve]
 
 
+def measure_codec(recipe: ImageRecipe, restore: Callable[[Tensor], Tensor], seed: int = 0) -> list["Measurement"]:
+    """codec PSNR and KID: of the held-out images, which `restore` encodes and decodes."""
+    from ...metrics.reconstruction import measure_restored
+
+    train, held = parts(recipe)
+    made = torch.from_numpy(kept(restore(held.x.float())))
+    return measure_restored(
+        made, held.x, train.x, seed=seed, train_labels=train.labels, held_labels=held.labels,
+        classes=len(class_names(train.classes, train.labels)),
+    )  # fmt: skip
+
+
 def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
     """The samples that are nearest to a training image, beside it."""
     from . import pages
@@ -177,5 +189,6 @@ IMAGES = Kind(
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,
+    measure_codec=measure_codec,
     plan=PLAN,
 )
