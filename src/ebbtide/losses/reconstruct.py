@@ -30,7 +30,8 @@ def reconstruct(
     """
     require("reconstruct: noise_std", noise_std, 0)
     require("reconstruct: absolute", absolute, 0)
-    z = denoiser.network.encode(x0)
+    network: Any = denoiser.network
+    z = network.encode(x0)
     z = z + noise_std * noise.flatten(1)[:, : z[0].numel()].reshape(z.shape)
-    error = (denoiser.network.decode(z) - x0).flatten(1)
+    error = (network.decode(z) - x0).flatten(1)
     return error.square().mean(1) + absolute * error.abs().mean(1)

@@ -33,6 +33,10 @@ class Autoencoder(nn.Module):
     Any other height and width of whole patches will do, too: all but the norms is a convolution.
     """
 
+    basis: Tensor
+    mean: Tensor
+    scale: Tensor
+
     def __init__(
         self, channels: int, rows: int, columns: int, /, *,
         size: int = 8, keep: int = 16, widths: str = "96-128", blocks: int = 1, groups: int = 8,
