@@ -43,9 +43,10 @@ _NAMES = {
     "networks": "MLP NETWORKS DiT UNet",
     "plots.study": "Comparison",
     "recipes": (
-        "RECIPES ImageRecipe PointRecipe Recipe RobotRecipe autoencoder bridge ddpm ddpm_images diffusion_policy_pusht "
-        "edm edm_images flow flow_images flow_policy flow_policy_aloha_insertion flow_policy_aloha_transfer "
-        "flow_policy_pusht ot_flow pi0 pi0_aloha_insertion pi0_aloha_transfer pi0_pusht"
+        "RECIPES ImageRecipe PointRecipe Recipe RobotRecipe autoencoder bridge ddpm ddpm_images ddpm_latents "
+        "diffusion_policy_pusht edm edm_images flow flow_images flow_latents flow_policy "
+        "flow_policy_aloha_insertion flow_policy_aloha_transfer flow_policy_pusht ot_flow pi0 "
+        "pi0_aloha_insertion pi0_aloha_transfer pi0_pusht"
     ),
     "robots.policy": "Policy",
     "robots.simulators": "SIMULATORS",

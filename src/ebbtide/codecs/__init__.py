@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import bind, parse, pick
 from .autoencoder import fit_autoencoder, read_autoencoder
-from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, volume
+from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
 from .diffusers import fit_diffusers, read_diffusers
 from .patches import Patches, fit_patches, read_patches
@@ -35,6 +35,7 @@ __all__ = [
     "codec_from_config",
     "encoder_hash",
     "fit_codec",
+    "latent_shape",
     "links",
     "volume",
     "within_float32",

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..cache import fingerprint
 from ..errors import InputError
 
-__all__ = ["Batches", "Chain", "Codec", "CodecRow", "Shape", "encoder_hash", "volume"]
+__all__ = ["Batches", "Chain", "Codec", "CodecRow", "Shape", "encoder_hash", "latent_shape", "volume"]
 
 Shape = tuple[int, ...]
 Batches = Callable[[], Iterable[Tensor]]  # each call goes through the training data once more, in batches
@@ -145,6 +145,11 @@ def encoder_hash(codec: Codec) -> str:
         name: part for name, part in codec.weights().items() if not name.lstrip("0123456789.").startswith("decoder")
     }
     return fingerprint(kept(codec.to_config()), sorted(parts), tensors=(parts[name] for name in sorted(parts)))
+
+
+def latent_shape(codec: Codec | None, data: Shape) -> Shape:
+    """The shape of what the denoiser sees of data of this shape."""
+    return data if codec is None else codec.shape(data)
 
 
 def volume(codec: Codec | None, data: Shape) -> float:

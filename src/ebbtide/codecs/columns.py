@@ -30,7 +30,10 @@ class _Elementwise:
     linear: ClassVar[bool] = True
 
     def shape(self, data: Shape) -> Shape:
-        """The data's."""
+        """The data's, if it has the codec's number of columns."""
+        width = len(vars(self).get("mean", vars(self).get("low", ())))
+        if width and data[-1:] != (width,):
+            raise InputError(f"The codec expects {width} columns; got data of shape {tuple(data)}.")
         return data
 
     def mirror(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."] | None:

@@ -140,12 +140,15 @@ class Bounded(Wrapper):
     longer α x̂₀ + σ ε̂, so only a sampler whose step is a x̂₀ + b ε̂, as DDIM's, sees the bound; one that steps by ε̂
     alone (edm, deis, lms) does not.
 
+    codec: of a latent x₀, a linear one, so that the bound acts on what it decodes to: x̂₀ + E(clamp(D x̂₀)) - E(D x̂₀).
+
     Raises InputError for a bound that isn't above 0.
     """
 
     denoiser: DenoiserLike
     bound: float = 1.0
     keep_noise: bool = False
+    codec: Any = None
 
     def __post_init__(self) -> None:
         expect("Bounded: denoiser", self.denoiser, DenoiserLike)
@@ -154,7 +157,11 @@ class Bounded(Wrapper):
     def __call__(self, x_t: Batch, t: Time, /, **cond: Any) -> Estimate:
         c = self.path.at(t, x_t)
         estimate = self.denoiser(x_t, t, **cond)
-        x0 = estimate.x0.clamp(-self.bound, self.bound)
+        if self.codec is None:
+            x0 = estimate.x0.clamp(-self.bound, self.bound)
+        else:
+            data = self.codec.decode(estimate.x0)
+            x0 = estimate.x0 + (self.codec.encode(data.clamp(-self.bound, self.bound)) - self.codec.encode(data))
         if self.keep_noise or (not isinstance(c.sigma, Tensor) and c.sigma == 0):
             return Estimate(x0, estimate.noise)
         return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))

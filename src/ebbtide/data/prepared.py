@@ -66,6 +66,7 @@ class Prepared(NamedTuple):
 
     data: Data
     shape: tuple[int, ...]
+    """Of an example in the data's units; the codec's `shape` of it is what the network sees."""
     codec: Codec | None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()

@@ -76,8 +76,8 @@ class Kind(Generic[R]):
 
     fits: Callable[[R], None]
     """InputError for a recipe that can be refused before its data is read."""
-    prepare: Callable[[R], Prepared]
-    """The data to train on."""
+    prepare: Callable[..., Prepared]
+    """(recipe) → the data to train on; with codec, of a recipe that has one, for a fitted one of another run."""
     describe: Callable[[R], str]
     """One line on the data."""
     real: Callable[[R, int, int], tuple[Tensor, Tensor | None]]
@@ -93,7 +93,7 @@ class Kind(Generic[R]):
     draw_run: Callable[[Trained, Path, Path], Iterator[Path]]
     """(trained, run folder, folder): all that `ebbtide plot` draws."""
 
-    given: Callable[[R, Any, Any], tuple[R, Prepared]] | None = None
+    given: Callable[..., tuple[R, Prepared]] | None = None
     """(recipe, X, y) → the recipe for data in memory, and that data to train on."""
     start: Callable[[R, int, int, int], Tensor | None] | None = None
     """(recipe, n, seed, first) → x₁ from a second sample set; None where sampling starts from noise."""

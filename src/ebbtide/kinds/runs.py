@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..codecs import Codec
 from ..core.randomness import generator
 from ..data.prepared import Data, Prepared
 from ..data.text import column_names
@@ -56,7 +57,8 @@ def train_recipe(
     expect("track", options.get("track", ()), tuple, list)
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
-    start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True))
+    codec = run.codec_of(out) if options.get("resume") else None
+    start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True), codec)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
@@ -83,20 +85,25 @@ def begin(
     accumulate: int = 1,
     given: tuple[Any, Any] | Prepared | None = None,
     progress: bool = False,
+    codec: Codec | None = None,
 ) -> tuple[Trained, Data]:
-    """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small."""
+    """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small.
+
+    codec: of the run that is resumed, where its recipe has one, which is not fitted again.
+    """
     kind = kind_of(recipe)
+    known = {"codec": codec} if hasattr(recipe, "codec") else {}
     if recipe.teacher:
         return _student(recipe, given, progress)
     if given is None:
         kind.fits(recipe)
-        prepared = kind.prepare(recipe)
+        prepared = kind.prepare(recipe, **known)
     elif isinstance(given, Prepared):
         prepared = given
     elif kind.given is None:
         raise InputError(f"A recipe for {recipe.kind} takes its data from a file or folder: name it as data.")
     else:
-        recipe, prepared = kind.given(recipe, *given)
+        recipe, prepared = kind.given(recipe, *given, **known)
     in_memory(recipe, prepared, accumulate)
     return attached(run.untrained(recipe, prepared)), prepared.data
 
@@ -134,7 +141,9 @@ def _snapshot(kind: Kind[Any], data: Data, start: Trained, target: Path) -> Mapp
         real = start.to_data(data.take(first, generator("snapshot"))["x0"].cpu())
         return kind.snapshot_files(torch.stack([real, start.reconstruct(real).cpu()], 1).flatten(0, 1), target)
     labels = None if kind.all_classes is None else kind.all_classes(start, kind.snapshot["n"])
-    x = start.sample(seed=start.recipe.seed, label=labels, **kind.snapshot)
+    through = start.codec is None or start.codec.linear  # where a bound can act
+    how = kind.snapshot if through else {**kind.snapshot, "bound": 0.0}
+    x = start.sample(seed=start.recipe.seed, label=labels, **how)
     return kind.snapshot_files(x.cpu(), target)
 
 
@@ -162,7 +171,8 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     """
     recipe = trained.recipe
     if recipe.data != IN_MEMORY or not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv"):
-        if same_data(trained, kind_of(recipe).prepare(trained.reading())):
+        known = {"codec": trained.codec} if hasattr(recipe, "codec") else {}
+        if same_data(trained, kind_of(recipe).prepare(trained.reading(), **known)):
             return trained
         raise InputError(f"{data} is not the data that {run_name} was trained on.")
     others: dict[str, tuple[str, ...]] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .citations import PAPERS, cited
-from .images import autoencoder, ddpm_images, edm_images, flow_images
+from .images import autoencoder, ddpm_images, ddpm_latents, edm_images, flow_images, flow_latents
 from .points import bridge, ddpm, edm, flow, ot_flow
 from .recipe import IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
 from .robots import (
@@ -28,6 +28,8 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "flow-images": flow_images,
     "edm-images": edm_images,
     "autoencoder": autoencoder,
+    "ddpm-latents": ddpm_latents,
+    "flow-latents": flow_latents,
     "flow-policy": flow_policy,
     "pi0": pi0,
     "flow-policy-pusht": flow_policy_pusht,
@@ -57,11 +59,13 @@ __all__ = [
     "cited",
     "ddpm",
     "ddpm_images",
+    "ddpm_latents",
     "diffusion_policy_pusht",
     "edm",
     "edm_images",
     "flow",
     "flow_images",
+    "flow_latents",
     "flow_policy",
     "flow_policy_aloha_insertion",
     "flow_policy_aloha_transfer",

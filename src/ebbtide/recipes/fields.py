@@ -61,6 +61,7 @@ class ImageFields(Fields, total=False):
     size: int
     channels: int
     value_range: str
+    codec: str
     flip: bool
     held_out: float
     on_bad_image: Literal["skip", "fail"]

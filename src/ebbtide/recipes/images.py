@@ -1,12 +1,12 @@
 """Recipes for images: each is a row (path, target, times, sampler) over the same network and training."""
 
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 from .fields import ImageFields
 from .recipe import ImageRecipe
 
-__all__ = ["autoencoder", "ddpm_images", "edm_images", "flow_images"]
+__all__ = ["autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents"]
 
 _BASE = ImageRecipe(
     network="unet-tiny", batch=128, steps=3000, lr=2e-3, warmup=0.05, ema=0.999, sampler="heun", grid="uniform"
@@ -51,3 +51,22 @@ def autoencoder(**fields: Unpack[ImageFields]) -> ImageRecipe:
         _BASE, network="autoencoder", loss="reconstruct", target="x0", times="uniform", batch=32, steps=2000, lr=2.5e-3,
         beta2=0.98, ema=0.995, flip=True,
     ).having(fields)  # fmt: skip
+
+
+_LATENTS: dict[str, Any] = {
+    "codec": "pixels+patches:size=8,keep=16", "network": "unet:width=64,multipliers=1-2,attention=1-1,groups=16",
+    "batch": 64, "steps": 6000, "lr": 1e-3, "ema": 0.9995, "bound": 0.0,
+}  # fmt: skip
+
+
+def flow_latents(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """Latent diffusion (Rombach et al. 2022, arXiv:2112.10752) by flow matching: `flow-images` on the codec's latents.
+
+    The default codec is for 64 × 64: the first 16 principal components of each patch of 8 × 8.
+    """
+    return replace(flow_images(), **_LATENTS).having(fields)
+
+
+def ddpm_latents(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """Latent diffusion (Rombach et al. 2022, arXiv:2112.10752): `ddpm-images` on the codec's latents, not clipped."""
+    return replace(ddpm_images(), **_LATENTS).having(fields)

@@ -249,12 +249,23 @@ class ImageRecipe(Recipe):
     """1 for grey, 3 for colour, 4 for transparency; 0 for grey or colour, as found."""
     value_range: str = ""
     """LOW:HIGH of images of more than 8 bits; mapped to 0 and 255, by default the set's extremes."""
+    codec: str = "pixels"
+    """Form in which the network sees images; rows of `ebbtide list codecs` joined by +."""
     flip: bool = False
     """Mirror half of the training images, left to right."""
     held_out: float = 0.1
     """Share of the images held out for evaluation; a set with its own test split keeps that."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """Skip files that can't be read, or fail; at most 5 % may be skipped."""
+
+    def outside(self) -> dict[str, str]:
+        return super().outside() | ({"codec": found[2]} if (found := re.search(_MADE_OF, self.codec)) else {})
+
+    def naming(self, names: Mapping[str, str]) -> "Recipe":
+        named = super().naming(names)
+        if "codec" not in names or "codec" not in self.outside():
+            return named
+        return dataclasses.replace(named, codec=re.sub(_MADE_OF, lambda found: found[1] + names["codec"], self.codec))  # type: ignore[call-arg]
 
     @staticmethod
     def built_in(data: str) -> bool:
@@ -355,6 +366,7 @@ class RobotRecipe(Recipe):
 
 
 _HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?"  # user/name of a set, or user/name:config
+_MADE_OF = r"((?:autoencoder|diffusers):(?:[^+]*,)?(?:run|folder)=)([^,]*?)(?=,|$|\+[a-z_]+(?:[:+]|$))"  # of a codec
 _WEIGHTS = ("weights", "tokenizer")  # options of a network that name folders or repositories,
 _BUILT_ON = dict.fromkeys(("pi0", "pi05"), "google/paligemma-3b-pt-224")  # and the weights of these, unless given
 RECIPE_TYPES: dict[str, type[Recipe]] = {row.kind: row for row in (PointRecipe, ImageRecipe, RobotRecipe)}

@@ -2,6 +2,7 @@
 
     config.json          what the tensors are: recipe, shape, classes, codec, time convention, versions
     model.safetensors    the weights sampling uses (the EMA); other libraries expect this name
+    codec.safetensors    the weights of its codec, if that has any
     training.safetensors what resuming needs on top: raw weights, optimiser moments, step
     running.json         how the run is trained, and what the data was (see settings.py)
     manifest.json        size and sha256 of each file but README.md, which people edit and nothing is read from

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..codecs import latent_shape
 from ..core.couplings import COUPLINGS
 from ..core.times import SPANS, TIMES
 from ..data.prepared import Prepared
@@ -26,9 +27,9 @@ def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1) -> None:
 
     accumulate: see `Trainer`.
     """
-    _rows(recipe, prepared.shape)
-    classes = len(prepared.classes)
-    weights = list(build_network(recipe, prepared.shape, classes, prepared.observation, outline=True).parameters())
+    shape, classes = latent_shape(prepared.codec, prepared.shape), len(prepared.classes)
+    _rows(recipe, shape)
+    weights = list(build_network(recipe, shape, classes, prepared.observation, outline=True).parameters())
     room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
     pairs = recipe.coupling != "independent" or recipe.stable_targets
     outputs = sum(len(p) for p in weights if p.ndim > 1)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..codecs import Codec, latent_shape
 from ..core.randomness import generator, key
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
@@ -34,7 +35,7 @@ from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick, require
-from . import checkpoint, seal, settings
+from . import checkpoint, seal, settings, storage
 from .build import begin_codec, build_denoiser
 from .devices import accelerate, suited
 from .history import TRACKED, Log
@@ -46,7 +47,7 @@ from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
 
-__all__ = ["clear", "reached", "recipe_of", "stored", "train", "untrained"]
+__all__ = ["clear", "codec_of", "reached", "recipe_of", "stored", "train", "untrained"]
 
 
 def train(
@@ -149,6 +150,12 @@ def recipe_of(folder: Path) -> Recipe:
         raise InputError(f"{where / 'config.json'}: {error}") from error
 
 
+def codec_of(folder: Path) -> Codec | None:
+    """The codec of the run in a folder; None if it has none."""
+    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+    return None if found is None else storage.codec_in(found[1], str(found[0]))
+
+
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
     """The meaning of "auto": the run's precision so far, or the best for this machine."""
     from accelerate import PartialState
@@ -170,7 +177,8 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     if torch.get_default_dtype() != torch.float32:
         raise InputError(f"Training needs torch's default dtype to be float32; got {torch.get_default_dtype()}.")
     recipe = replace(recipe, **prepared.settled)
-    denoiser = build_denoiser(recipe, prepared.shape, len(prepared.classes), prepared.observation)
+    shape = latent_shape(prepared.codec, prepared.shape)
+    denoiser = build_denoiser(recipe, shape, len(prepared.classes), prepared.observation)
     if loss_row(recipe.loss).codec and isinstance(denoiser.network, Autoencoder):
         begin_codec(denoiser.network, prepared.data)
     return Trained(

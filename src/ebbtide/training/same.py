@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ..data import IDENTITY
+from ..codecs import IDENTITY, encoder_hash
 from ..data.prepared import Prepared
 from ..errors import InputError
 from .trained import Trained
@@ -29,6 +29,9 @@ def same_run(stored: Trained, now: Trained, where: Path) -> None:
             )
     if stored.observation is not None and now.observation is not None:
         stored.observation.robot(stored.columns).check(now.observation.robot(now.columns), now.recipe.data)
+    held, own = ("" if one.codec is None else encoder_hash(one.codec) for one in (stored, now))
+    if stored.codec is not None and stored.codec.weights() and held != own:
+        raise InputError(f"{where} was trained on the latents of another encoder, so the run can't continue.")
     if not same_data(stored, now):
         raise InputError(
             f"{now.recipe.data_named} is not what it was when {where} was trained, so the run can't continue."
@@ -51,6 +54,10 @@ def _codecs(trained: Trained | Prepared) -> dict[str, Any]:
 
 def _close(a: Any, b: Any) -> bool:
     """Equal up to the order of summation on another machine."""
-    if isinstance(a, list):
+    if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_close, a, b))
-    return a == b if isinstance(a, str) else math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close(a[key], b[key]) for key in a)
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+    return bool(a == b)

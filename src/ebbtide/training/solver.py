@@ -41,7 +41,7 @@ def for_run(
     """
     from tqdm import tqdm
 
-    dim = math.prod(trained.shape)
+    dim = math.prod(trained.latent_shape)
     budget = 2 * MOST_EVALUATIONS[dim >= LARGE] if budget is None else budget
     if trained.observation is not None and any(len(shape) > 1 for shape in trained.observation.shapes.values()):
         budget = min(budget, FEW_IMAGES.cost(counts))  # which are seen all at once

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..codecs import codec_from_config, within_float32
+from ..codecs import Codec, codec_from_config, encoder_hash, latent_shape, within_float32
 from ..data import Observation
 from ..errors import InputError
 from ..exact.tuned import TUNED
@@ -29,13 +29,25 @@ from .build import build_denoiser
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["EXPORTED", "FORMAT", "IN_FLIGHT", "TIME", "config_json", "fields", "folder_name", "unnamed"]
+__all__ = [
+    "EXPORTED",
+    "FORMAT",
+    "IN_FLIGHT",
+    "TIME",
+    "codec_in",
+    "config_json",
+    "fields",
+    "folder_name",
+    "opened",
+    "unnamed",
+]
 
 FORMAT = 2
 READS = (1, 2)  # 1 had `transform` for `codec`
 TIME = "t = 0 is data, t = 1 is noise"
 IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
-EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", TUNED)
+CODEC = "codec.safetensors"
+EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", CODEC, TUNED)
 
 
 def config_json(trained: "Trained") -> bytes:
@@ -50,11 +62,46 @@ def config_json(trained: "Trained") -> bytes:
         "columns": list(trained.columns),
         "classes": list(trained.classes),
         "codec": None if trained.codec is None else trained.codec.to_config(),
+        "encoder": "" if trained.codec is None or not trained.codec.weights() else encoder_hash(trained.codec),
         "observation": None if trained.observation is None else trained.observation.to_config(),
         "frequencies": list(trained.frequencies),
         "recipe": trained.recipe.to_config(),
     }
     return dump_json(fields)
+
+
+def opened(name: str) -> tuple[Any, dict[str, Tensor]]:
+    """config.json and the weights of a run's newest checkpoint, or of an export, for a codec that is made of them."""
+    folder = folder_name("codec", name)
+    if (folder / "checkpoints").is_dir():
+        found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
+        if found is None:
+            raise InputError(f"{folder} holds no checkpoint yet.")
+        where, files = found
+    else:
+        where, files = folder, checkpoint.read_folder(folder)
+    if "model.safetensors" not in files:
+        raise InputError(f"{where} has no model.safetensors.")
+    weights = checkpoint.unpack(files["model.safetensors"], f"{where}/model.safetensors")
+    return parse_json(files["config.json"], where / "config.json"), weights
+
+
+def codec_in(files: Mapping[str, bytes], name: str) -> Codec | None:
+    """The codec in a folder's files; InputError if it isn't whole, or another than the network was trained on."""
+    config = parse_json(files["config.json"], f"{name}/config.json")
+    described = config.get("codec", config.get("transform")) if isinstance(config, dict) else None
+    return None if described is None else _codec(described, config.get("encoder", ""), files, name)
+
+
+def _codec(described: Any, encoder: Any, files: Mapping[str, bytes], name: str) -> Codec:
+    weights = checkpoint.unpack(files[CODEC], f"{name}/{CODEC}") if CODEC in files else {}
+    if not all(bool(part.isfinite().all()) for part in weights.values()):
+        raise InputError(f"{CODEC} holds numbers that are not finite.")
+    found = codec_from_config(described, weights)
+    if weights and encoder_hash(found) != encoder:
+        raise InputError(f"{CODEC} holds another encoder than the one that this run was trained with.")
+    within_float32(found, "its codec")
+    return found
 
 
 def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> dict[str, Any]:
@@ -70,7 +117,7 @@ def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> d
         raise InputError(f"{name} has no model.safetensors.")
     weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
     try:
-        found = _checked(config, weights, named, files)
+        found = _checked(config, weights, named, files, name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -81,24 +128,26 @@ def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> d
 
 
 def _checked(
-    config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: Mapping[str, bytes]
+    config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: Mapping[str, bytes], name: str
 ) -> dict[str, Any]:
     """Check every field, then build: nothing is allocated but what the weights at hand fill."""
-    config = {"observation": None, "frequencies": []} | config  # which older versions wrote without
+    config = {"observation": None, "frequencies": [], "encoder": ""} | config  # which older versions wrote without
     if "ebbflow" in config:  # the library's name before version 0.2
         config["ebbtide"] = config.pop("ebbflow")
     if "transform" in config:
         config["codec"] = config.pop("transform")
     if set(config) != set(_FIELDS):
         raise InputError(f"it must have the fields {', '.join(_FIELDS)}; got {', '.join(config)}.")
-    for name, fits in _FIELDS.items():
-        if not fits(config[name]):
-            raise InputError(f"its {name} can't be {str(config[name])[:60]!r}.")
+    for field, fits in _FIELDS.items():
+        if not fits(config[field]):
+            raise InputError(f"its {field} can't be {str(config[field])[:60]!r}.")
     recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
     outside = recipe.outside()
     if seal.holds(files, recipe):
         named = outside | {**named}
-    if closed := outside.keys() - named.keys() - {*recipe.sources, "teacher"}:  # what its network is built from
+    if (
+        closed := outside.keys() - named.keys() - {*recipe.sources, "teacher", "codec"}
+    ):  # what its network is built from
         raise InputError(unnamed(min(closed), outside[min(closed)]))
     built = recipe.naming(named)
     most = sum(part.numel() for part in weights.values())
@@ -110,16 +159,13 @@ def _checked(
         raise InputError(f"its frequencies must be {len(classes)}, one for each class, and add up to 1.")
     seen = None if config["observation"] is None else Observation.from_config(config["observation"])
     room(4 * IN_FLIGHT * math.prod(shape), f"a network for samples of shape {shape}")
-    denoiser = build_denoiser(built, shape, len(classes), seen, outline=True)
+    codec = None if config["codec"] is None else _codec(config["codec"], config["encoder"], files, name)
+    denoiser = build_denoiser(built, latent_shape(codec, shape), len(classes), seen, outline=True)
     outline = denoiser.state_dict()
     for part in sorted(outline.keys() | weights.keys()):
         described, found = (_kind(tensors.get(part)) for tensors in (outline, weights))
         if described != found:
             raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
-    codec = None if config["codec"] is None else codec_from_config(config["codec"])
-    if codec is not None:
-        within_float32(codec, "its codec")
-        codec.decode(torch.zeros(shape[-1:]))  # whose width may be another
     fill(denoiser, weights)
     columns = tuple(config["columns"])
     return {
@@ -147,6 +193,7 @@ def unnamed(what: str, name: str) -> str:
         "source": "starts from",
         "teacher": "was distilled from",
         "weights": "was built on",
+        "codec": "was encoded by",
         "tokenizer": "reads prompts by",
     }
     return (
@@ -184,6 +231,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "columns": _texts,
     "classes": _texts,
     "codec": lambda value: value is None or isinstance(value, dict),
+    "encoder": lambda value: isinstance(value, str),
     "observation": lambda value: value is None or isinstance(value, dict),
     "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
     "recipe": lambda value: isinstance(value, dict),

@@ -111,7 +111,7 @@ def _drawn(
     device = next(teacher.denoiser.parameters()).device
     draw, classes = generator(recipe.seed, "teacher", what), len(teacher.classes)
     if teacher.denoiser.gaussian_end:
-        sampler, start = "heun:clock=flow", torch.randn(n, *teacher.shape, generator=draw)
+        sampler, start = "heun:clock=flow", torch.randn(n, *teacher.latent_shape, generator=draw)
         if what == "learned":
             start[: round(WIDE * n)] *= WIDER
         start = path.prior(start)
@@ -131,9 +131,9 @@ def _drawn(
     name = f"trajectories-{cache.fingerprint(teacher.fingerprint(), n, steps, recipe.seed, guidance, what)[:32]}"
     if told is None and (found := cache.fetch(name)):
         return replace(made, x=found[0]["x"].to(device))
-    size = 4 * (steps + 1) * n * math.prod(teacher.shape)
+    size = 4 * (steps + 1) * n * math.prod(teacher.latent_shape)
     room(2 * size, f"trajectories {n} of {steps} steps")
-    kept = torch.empty(steps + 1, n, *teacher.shape)
+    kept = torch.empty(steps + 1, n, *teacher.latent_shape)
     bar = tqdm(
         total=n, desc=f"the teacher's trajectories, {what} ({size / 2**20:,.0f} MiB)", unit="", delay=1,
         file=sys.stderr, leave=False, disable=not progress,
@@ -182,7 +182,7 @@ def well_conditioned(teacher: "Trained") -> bool:
 
 def student_of(recipe: "Recipe", teacher: "Trained") -> "Trained":
     """The start of a student: the teacher's weights, if its network takes them, else weights from the recipe's seed."""
-    denoiser = build_denoiser(recipe, teacher.shape, len(teacher.classes), teacher.observation)
+    denoiser = build_denoiser(recipe, teacher.latent_shape, len(teacher.classes), teacher.observation)
     own, theirs = denoiser.network.state_dict(), teacher.denoiser.network.state_dict()
     new = own.keys() - theirs.keys()
     fits = theirs.keys() <= own.keys() and all(own[name].shape == part.shape for name, part in theirs.items())

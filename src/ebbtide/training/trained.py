@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cache
-from ..codecs import Codec
+from ..codecs import Chain, Codec, latent_shape
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree
 from ..core.randomness import Draws
@@ -54,6 +54,7 @@ class Trained(Labelled):
     denoiser: Denoiser
     recipe: Recipe
     shape: tuple[int, ...]
+    """Of a sample in the data's units; see `latent_shape`."""
     codec: Codec | None = None
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
@@ -72,6 +73,11 @@ class Trained(Labelled):
     """(trained, n, seed, first) → observations that a policy was never trained on; handed in by `kinds`."""
     about: str = ""
     """One line on the data, for the model card; handed in by `kinds`."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of what the network sees: the data's, unless the codec has another."""
+        return latent_shape(self.codec, self.shape)
 
     def __repr__(self) -> str:
         return f"Trained({', '.join(f'{name}={value}' for name, value in self._summary().items())})"
@@ -105,10 +111,10 @@ class Trained(Labelled):
         takes = inspect.signature(self.trajectory).parameters
         accept("sample", options, (*takes, "bar"))
         asked = self._asked(n, seed=seed, first=first, label=label, **options)
-        chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.shape)))
+        chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.latent_shape)))
         if self.observation is not None:  # images are what fills the memory
             chunk = min(chunk, max(1, SEEN // sum(math.prod(shape) for shape in self.observation.shapes.values())))
-        parts = []
+        parts: list[Tensor] = []
         for start in range(0, len(asked.draws.ids), chunk):
             piece = asked.piece(start, chunk)
             walk = self._walk(piece)
@@ -116,7 +122,7 @@ class Trained(Labelled):
             for _, x in walk:  # noqa: B007 - the last one is the sample
                 if bar is not None:
                     bar.update(len(piece.draws.ids))
-            parts.append(self.to_data(x))
+            parts.extend(map(self.to_data, x.split(max(16, NUMBERS // math.prod(self.shape)))))
         return torch.cat(parts)
 
     def trajectory(
@@ -143,7 +149,8 @@ class Trained(Labelled):
         steps: a number, or "auto:10" for the run's own solver of 10 evaluations, fitted now if it has none ("auto": the
         one found last, else of 20 evaluations). Without these three, see `choice`.
         guidance, interval: classifier-free weight (1 is off) and the times in which it acts.
-        bound: keep estimates of x₀ within ± this, in the network's units; 0 lets them be.
+        bound: keep estimates of x₀ within ± this, in the network's units, or of latents in those of their pixels; 0
+        lets them be.
         seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
         ids: each sample's number, instead of first, first + 1, …
         """
@@ -202,7 +209,7 @@ class Trained(Labelled):
         n = len(draws.ids)
         start, context = self.start(n, draws.seed, first, draws), self.context(n, draws.seed, first, asked.seen)
         options = asked.choice._asdict() | asked.cond | context
-        return trajectory(asked.denoiser, self.shape, draws=draws, start=start, **options)
+        return trajectory(asked.denoiser, self.latent_shape, draws=draws, start=start, **options)
 
     def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
         """The network's context of a policy's observations: the same at every step, so computed once."""
@@ -232,7 +239,14 @@ class Trained(Labelled):
         if guidance != 1.0:
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
         bound = self.recipe.bound if bound is None else bound
-        return Bounded(denoiser, bound) if bound else denoiser
+        return Bounded(denoiser, bound, codec=self.bounding(bound)) if bound else denoiser
+
+    def bounding(self, bound: float) -> Codec | None:
+        """The codecs between a bound, which is for what the first one makes of data, and the network; None for none."""
+        codec = self.codec if self.codec is not None and self.codec.weights() else None
+        if codec is not None and not codec.linear:
+            raise InputError(f"bound {bound:g} is for data, and this run's codec isn't linear, so it must be 0.")
+        return Chain(codec.codecs[1:]) if isinstance(codec, Chain) else codec
 
     def choice(
         self,
@@ -351,15 +365,17 @@ class Trained(Labelled):
         if start is None and not self.denoiser.gaussian_end and getattr(self.recipe, "source", "noise") != "noise":
             raise InputError("This run starts from a second sample set: load it with ebbtide.from_pretrained.")
         if start is None:
-            return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.shape, device=device)))
+            return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.latent_shape, device=device)))
         return self.to_network(start).to(device)
 
     # -- storage ---------------------------------------------------------------------------------------------------
 
     def files(self, weights: dict[str, Tensor] | None = None) -> dict[str, bytes]:
-        """config.json and model.safetensors as bytes, by name; weights: others than the denoiser's."""
+        """The config and the weights of network and codec as bytes, by name; weights: others than the denoiser's."""
         weights = self.denoiser.state_dict() if weights is None else weights
-        return {"config.json": storage.config_json(self), "model.safetensors": checkpoint.pack(weights)}
+        files = {"config.json": storage.config_json(self), "model.safetensors": checkpoint.pack(weights)}
+        codec = {} if self.codec is None else self.codec.weights()
+        return files | ({storage.CODEC: checkpoint.pack(codec)} if codec else {})
 
     @classmethod
     def from_files(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
+from ...codecs import CODECS, Codec, fit_codec, links
 from ...core.randomness import generator
 from ...data import Pixels, images
 from ...data.given import given_images
@@ -19,27 +20,40 @@ from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...errors import InputError
 from ...files import state_of
 from ...recipes import IN_MEMORY, ImageRecipe
+from ...specs import bind
+from ...training.storage import opened
+from .latents import BATCH, latents
 
 __all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
 
+_OF_COLUMNS = [CODECS[name] for name in ("none", "standardise", "quantiles", "pixels")]
+
 
 def fits(recipe: ImageRecipe) -> None:
-    """Nothing is known of the images before they are read."""
+    """InputError for a codec that isn't one of images; nothing more is known before they are read."""
+    first, *others = (bind(CODECS, link, "codec") for link in links(recipe.codec))
+    if first.func is not CODECS["pixels"] or any(row.func in _OF_COLUMNS for row in others):
+        raise InputError(
+            f"codec must be pixels, or pixels+ a latent as in pixels+patches:size=8; got {recipe.codec!r}."
+        )
 
 
-def prepare(recipe: ImageRecipe) -> Prepared:
-    """The images of a recipe that are to be trained on."""
-    return _prepared(recipe, parts(recipe)[0])
+def prepare(recipe: ImageRecipe, codec: Codec | None = None) -> Prepared:
+    """The images of a recipe that are to be trained on; codec: one fitted before, for that of the recipe."""
+    return _prepared(recipe, parts(recipe)[0], codec)
 
 
-def given(recipe: ImageRecipe, x: Any, y: Any) -> tuple[ImageRecipe, Prepared]:
+def given(recipe: ImageRecipe, x: Any, y: Any, codec: Codec | None = None) -> tuple[ImageRecipe, Prepared]:
     """The recipe for images in memory, learned with their labels where there are any, and these images."""
+    fits(recipe)
     recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
     every = given_images(x, y, size=recipe.size, channels=recipe.channels)
-    return recipe, _prepared(recipe, images.split_images(every, recipe.held_out, keep_classes=recipe.conditional)[0])
+    return recipe, _prepared(
+        recipe, images.split_images(every, recipe.held_out, keep_classes=recipe.conditional)[0], codec
+    )
 
 
-def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
+def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepared:
     if recipe.conditional and train.labels is None:
         where = "give y, a label for each image"
         if not recipe.in_memory:
@@ -51,11 +65,16 @@ def _prepared(recipe: ImageRecipe, train: Images) -> Prepared:
         raise InputError(f"value_range is for images of more than 8 bits, and {recipe.data} holds none.")
     shape = tuple(train.x.shape[1:])
     labels = train.labels if recipe.conditional else None
-    data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
+    if codec is None:
+        codec = fit_codec(recipe.codec, lambda: train.x.split(BATCH), opened)
+    if isinstance(codec, Pixels):
+        data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
+    else:
+        data = latents(recipe, codec, train.x, labels)
     classes = class_names(train.classes, train.labels)
     shares = () if labels is None else frequencies(labels, len(classes))
     settled = {"value_range": str(train.levels)} if train.levels else {}
-    return Prepared(data, shape, Pixels(), classes=classes, frequencies=shares, settled=settled)
+    return Prepared(data, shape, codec, classes=classes, frequencies=shares, settled=settled)
 
 
 def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:

@@ -1,0 +1,77 @@
+"""Images as latents: encoded once, mirrored in training, of the scale that a recipe counts on."""
+
+import math
+import sys
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from ... import cache
+from ...codecs import Codec, encoder_hash
+from ...data.prepared import TensorData
+from ...errors import InputError
+from ...recipes import ImageRecipe
+from ...specs import parse
+
+__all__ = ["BATCH", "latents"]
+
+BATCH = 256  # images encoded together
+
+
+def latents(
+    recipe: ImageRecipe, codec: Codec, x: UInt8[Tensor, " n c h w"], labels: Int[Tensor, " n"] | None
+) -> TensorData:
+    """The latents of images once and for all, with those of their mirror images where only encoding finds these."""
+    codec.shape(tuple(x.shape[1:]))
+    if recipe.bound and not codec.linear:
+        raise InputError(
+            f"bound {recipe.bound:g} is for pixels, and codec {recipe.codec} isn't linear, so it must be 0 (--bound 0)."
+        )
+    z = _encoded(codec, x)
+    _check_scale(recipe, z)
+    if not recipe.flip:
+        return TensorData(z, labels)
+    if codec.mirror(z[:1]) is not None:
+        return TensorData(z, labels, prepare=partial(_mirrored, codec=codec))
+    return TensorData(torch.stack([z, _encoded(codec, x.flip(3))], 1), labels, prepare=_either)
+
+
+def _encoded(codec: Codec, x: UInt8[Tensor, " n c h w"]) -> Float[Tensor, "n ..."]:
+    """Their latents; of a codec that isn't linear, which takes long, kept in the cache."""
+    name = "" if codec.linear else f"latents-{cache.fingerprint(encoder_hash(codec), tensors=[x])[:32]}"
+    if name and (found := cache.fetch(name)):
+        return found[0]["z"]
+    parts = tqdm(x.split(BATCH), desc="encoding", unit="batch", delay=2, leave=False, file=sys.stderr)
+    with torch.no_grad():
+        z = torch.cat([codec.encode(part) for part in parts])
+    if name:
+        cache.store(name, {"z": z})
+    return z
+
+
+def _check_scale(recipe: ImageRecipe, z: Tensor) -> None:
+    """Refuse EDM's preconditioning for data of another scale than these latents have."""
+    name, options = parse(recipe.target)
+    std, stated = float(z[:1000].std()), float(options.get("data_std", 1.0))
+    if name == "edm" and not 2 / 3 < std / stated < 1.5:
+        raise InputError(
+            f"target {recipe.target} is for data of standard deviation {stated:g}, and these latents have {std:.2g}: "
+            f"give target edm:data_std={std:.2g} and times such as log_normal:mean={math.log(std) - 0.5:.2g}."
+        )
+
+
+def _mirrored(z: Float[Tensor, "b ..."], draw: Generator, codec: Codec) -> Float[Tensor, "b ..."]:
+    """Half of the latents mirrored."""
+    turned = codec.mirror(z)
+    assert turned is not None
+    chosen = torch.rand(len(z), generator=draw, device=z.device) < 0.5
+    return torch.where(chosen.reshape(-1, *[1] * (z.ndim - 1)), turned, z)
+
+
+def _either(z: Float[Tensor, "b 2 ..."], draw: Generator) -> Float[Tensor, "b ..."]:
+    """Of each image's latent and that of its mirror image, one."""
+    chosen = torch.rand(len(z), generator=draw, device=z.device) < 0.5
+    return torch.where(chosen.reshape(-1, *[1] * (z.ndim - 2)), z[:, 1], z[:, 0])
