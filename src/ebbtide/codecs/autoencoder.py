@@ -1,5 +1,6 @@
 """A learned latent: the autoencoder of another run, its channels brought to one scale."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,18 +15,18 @@ from ..networks.outline import Outline, fill
 from ..specs import bind, expect, require, words
 from .codec import Batches, Shape
 
-__all__ = ["Learned", "fit_autoencoder", "one_by_one", "read_autoencoder"]
+__all__ = ["Learned", "fit_autoencoder", "in_groups", "read_autoencoder"]
 
 Opened = Callable[[str], tuple[Mapping[str, Any], Mapping[str, Tensor]]]
 NAME = "autoencoder"
+NUMBERS = 2**17  # of the images that go through an autoencoder together
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
     """z = (E(x) - centre) / spread, x̂ = D(spread z + centre), of a trained `Autoencoder`.
 
-    network: how it was made, a spec; data: the shape of the images that it was made for. On a CPU images go through it
-    one by one, for a convolution's last bits depend on how many there are.
+    network: how it was made, a spec; data: the shape of the images that it was made for.
     """
 
     about: ClassVar[str] = "images in the latent of an autoencoder"
@@ -53,13 +54,13 @@ class Learned:
     def encode(self, x: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b keep i j"]:
         """The latent of each image."""
         latent = self.shape(tuple(x.shape[-3:]))
-        z = one_by_one(self.autoencoder.encode, x.reshape(-1, *x.shape[-3:]))
+        z = in_groups(self.autoencoder.encode, x.reshape(-1, *x.shape[-3:]), self.data)
         return ((z - self._of(self.centre, z)) / self._of(self.spread, z)).reshape(*x.shape[:-3], *latent)
 
     def decode(self, z: Float[Tensor, "*b keep i j"]) -> Float[Tensor, "*b c h w"]:
         """The image of each latent."""
         flat = z.reshape(-1, *z.shape[-3:])
-        x = one_by_one(self.autoencoder.decode, flat * self._of(self.spread, z) + self._of(self.centre, z))
+        x = in_groups(self.autoencoder.decode, flat * self._of(self.spread, z) + self._of(self.centre, z), self.data)
         return x.reshape(*z.shape[:-3], *x.shape[1:])
 
     def _of(self, part: Float[Tensor, " keep"], z: Tensor) -> Float[Tensor, "keep 1 1"]:
@@ -141,6 +142,14 @@ def _filled(network: str, data: Shape, weights: Mapping[str, Tensor]) -> Autoenc
     return made
 
 
-def one_by_one(network: Callable[[Tensor], Tensor], x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-    """network(x), on a CPU image by image."""
-    return torch.cat([network(one) for one in x.split(1)]) if x.device.type == "cpu" and len(x) else network(x)
+def in_groups(network: Callable[[Tensor], Tensor], x: Float[Tensor, "n ..."], data: Shape) -> Float[Tensor, "n ..."]:
+    """network(x), always of as many examples, so that the last bits of one don't depend on how many there are.
+
+    data: the shape of an image; groups are smaller where it is large. The last one is filled up with zeros.
+    """
+    together = min(32, max(1, NUMBERS // math.prod(data)))
+    parts = []
+    for part in x.split(together):
+        whole = torch.cat([part, part.new_zeros(together - len(part), *part.shape[1:])])
+        parts.append(network(whole)[: len(part)])
+    return torch.cat(parts) if parts else network(x)

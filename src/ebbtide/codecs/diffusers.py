@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import load_json, read_file
 from ..specs import pick
-from .autoencoder import one_by_one
+from .autoencoder import in_groups
 from .codec import Batches, Shape
 
 __all__ = ["Foreign", "fit_diffusers", "read_diffusers"]
@@ -80,7 +80,7 @@ class Foreign:
     def encode(self, x: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b k i j"]:
         """The scaled latent of each image."""
         latent, (shift, factor) = self.shape(tuple(x.shape[-3:])), self.scales
-        z = one_by_one(self._latent, x.reshape(-1, *x.shape[-3:]))
+        z = in_groups(self._latent, x.reshape(-1, *x.shape[-3:]), tuple(x.shape[-3:]))
         return ((z - shift.to(z)) * factor.to(z)).reshape(*x.shape[:-3], *latent)
 
     def _latent(self, x: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ class Foreign:
         """The image of each latent."""
         shift, factor = self.scales
         flat = z.reshape(-1, *z.shape[-3:]) / factor.to(z) + shift.to(z)
-        x = one_by_one(lambda one: self.autoencoder.decode(one, return_dict=False)[0], flat)  # type: ignore[operator]
+        data = 3, self._size * z.shape[-2], self._size * z.shape[-1]
+        x = in_groups(lambda part: self.autoencoder.decode(part, return_dict=False)[0], flat, data)  # type: ignore[operator]
         return x.reshape(*z.shape[:-3], *x.shape[1:])
 
     def log_volume(self, data: Shape) -> None:
