@@ -102,9 +102,9 @@ def _restored(args: Evaluate, trained: "Trained") -> None:
 
     if idle := [*given(args, "episodes", "blind", "workers", "metric"), *given(args.driving), *given(args.drawing)]:
         raise InputError(f"{idle[0]} is for samples, and {args.run} is an autoencoder.")
-    measure = kind_of(trained.recipe).measure_codec
-    assert measure is not None
-    rows = measure(trained.reading(), trained.reconstruct, args.drawing.seed)
+    lost = kind_of(trained.recipe).lost
+    assert lost is not None
+    rows = lost(trained, args.drawing.seed)
     print(to_json(rows) if args.json else table(rows))
     _keep(args, "evaluation.json", to_json(rows) + "\n")
 
@@ -127,7 +127,10 @@ def _compared(
     own = kind_of(trained.recipe)
     x, labels = draw(trained, drawing, more=own.more, **options)
     print("measuring …", file=sys.stderr)
-    return x, own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
+    rows = own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
+    if own.lost and trained.codec is not None and trained.codec.weights():
+        rows += own.lost(trained, drawing.seed)
+    return x, rows
 
 
 def _policy(

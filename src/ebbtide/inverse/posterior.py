@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..codecs import Codec, Shape
 from ..core.denoiser import DenoiserLike
 from ..core.guidance import Bounded, Wrapper
 from ..core.paths import Number, Scales, Time
@@ -35,7 +36,7 @@ from .masks import boolean
 
 __all__ = [
     "DPS", "TMPD", "LinearMap", "NoisyMeasurement", "PiGDM", "Posterior", "conjugate_gradients", "masked", "moved",
-    "resampled",
+    "resampled", "through",
 ]  # fmt: skip
 
 LinearMap = Callable[[Tensor], Tensor]
@@ -89,6 +90,23 @@ def masked(known: Float[Tensor, " #b *d"], mask: Bool[Tensor, "..."], std: float
             f"got shape {tuple(mask.shape)} with {int(mask.sum())} known."
         )
     return NoisyMeasurement(lambda x: x[:, mask], known[:, mask], std)
+
+
+def through(measurement: NoisyMeasurement, codec: Codec, shape: Shape) -> NoisyMeasurement:
+    """The measurement of data as one of their latents: y - A D(0) = A (D(z) - D(0)) + s n, of a linear decoder D.
+
+    shape: of the data. Exact if the codec loses nothing, else for the data nearest to it that the codec can decode to.
+    """
+    expect("through: measurement", measurement, NoisyMeasurement)
+    if not codec.linear:
+        raise InputError(
+            "through: a measurement of data is linear in their latents only if the codec is, and it isn't."
+        )
+    origin = codec.decode(torch.zeros(1, *codec.shape(shape), dtype=measurement.y.dtype, device=measurement.y.device))
+    seen = measurement.operator(origin)
+    return NoisyMeasurement(
+        lambda z: measurement.operator(codec.decode(z)) - seen.to(z), measurement.y - seen, measurement.std
+    )
 
 
 def conjugate_gradients(

@@ -105,8 +105,8 @@ class Kind(Generic[R]):
     """(run folder): what is drawn when training has ended."""
     draw_evaluation: Callable[[Trained, Tensor, Path], Iterator[Path]] | None = None
     """(trained, samples, folder): what `ebbtide evaluate` draws."""
-    measure_codec: "Callable[[R, Callable[[Tensor], Tensor], int], list[Measurement]] | None" = None
-    """(recipe, restore, seed) → the error of held-out examples that went through a codec and back, in data units."""
+    lost: "Callable[[Trained, int], list[Measurement]] | None" = None
+    """(trained, seed) → what decoding costs before anything is sampled; for runs whose codec has weights, and autoencoders."""
     plan: Plan[R] | None = None
     """The plan of a comparison of two methods."""
 

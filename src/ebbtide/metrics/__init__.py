@@ -25,7 +25,7 @@ A new metric is one function and one row of METRICS or IMAGE_METRICS.
 from .actions import best_of, mean_absolute_error
 from .extractors import EXTRACTORS, Classifier, Extractor, RealImages, train_classifier
 from .frechet import frechet_distance
-from .images import IMAGE_METRICS, ImageReport, measure_images
+from .images import IMAGE_METRICS, ImageReport, measure_images, peak_signal
 from .kid import kid
 from .manifold import Manifold, precision_recall
 from .measurement import Measurement, table, to_json
@@ -62,6 +62,7 @@ __all__ = [
     "mode_fractions",
     "nearest",
     "outlier_fraction",
+    "peak_signal",
     "precision_recall",
     "sliced_w2",
     "table",

@@ -31,6 +31,7 @@ __all__ = [
     "Sheet",
     "as_pixels",
     "clipped_share",
+    "codec_sheet",
     "columns_for",
     "corners",
     "enlarge",
@@ -227,6 +228,30 @@ def grid(
         row[: len(own)] = own
     names = [classes[k] if 0 <= k < len(classes) else str(k) for k in kinds.tolist()]
     return sheet(rows.reshape(-1, c, h, w), columns, title=title, note=note, names=names).figure
+
+
+def codec_sheet(
+    originals: UInt8[Array, "n c h w"],
+    decoded: UInt8[Array, "n c h w"],
+    latents: Float[Array, "n k i j"],
+    *,
+    most: int = 4,
+    title: str = "",
+) -> Figure:
+    """Rows of originals, of what a codec makes of them, of 4 × the error on grey, and of its first channels.
+
+    latents: 0 is grey, ±3 black and white; a channel's numbers are squares of the image's size.
+    """
+    originals, decoded = as_pixels(originals, "originals"), as_pixels(decoded, "decoded")
+    if decoded.shape != originals.shape or len(latents) != len(originals):
+        raise InputError(f"decoded and latents must be of the {len(originals)} originals; got {decoded.shape}.")
+    n, c, h, w = originals.shape
+    error = 128 + 4 * (decoded.astype(int) - originals)
+    rows, columns = (np.arange(side) * of // side for side, of in zip((h, w), latents.shape[2:], strict=True))
+    channels = (127.5 + 42.5 * latents[:, :most, rows][..., columns]).swapaxes(0, 1)[:, :, None].repeat(c, 2)
+    tiles = [originals, decoded, *(part.clip(0, 255).astype(np.uint8) for part in (error, *channels))]
+    names = ["original", "decoded", "4 × error", *(f"channel {k + 1}" for k in range(len(channels)))]
+    return sheet(np.concatenate(tiles), n, names=names, title=title or "The codec").figure
 
 
 def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int = 0, factor: int = 0) -> Path:

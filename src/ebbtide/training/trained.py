@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .. import cache
@@ -160,6 +160,10 @@ class Trained(Labelled):
         )  # fmt: skip
         for t, x in self._walk(asked):
             yield t, self.to_data(x)
+
+    def latents(self, n: int, **options: Any) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
+        """`trajectory`, with the same options, in the network's units: z_t, of which x_t is decoded."""
+        return self._walk(self._asked(n, **options))
 
     def _asked(
         self,
@@ -326,20 +330,20 @@ class Trained(Labelled):
         return isinstance(row, Loss) and row.codec
 
     @torch.no_grad()
-    def reconstruct(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
-        """Data that went through the latent and back, in data units; InputError for a run that is no codec."""
-        if not self.reconstructs:
-            raise InputError("This run is no autoencoder, so it can't reconstruct data.")
+    def reconstruct(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
+        """Data that went through the latent and back, in data units: the codec's, or the one that this run is."""
         network: Any = self.denoiser.eval().network
-        device = next(self.denoiser.parameters()).device
-        z = self.to_network(x.to(device)).split(RESTORED)
-        return torch.cat([self.to_data(network.decode(network.encode(part))) for part in z])
+        device, parts = next(self.denoiser.parameters()).device, []
+        for part in x.to(device).split(RESTORED):
+            z = self.to_network(part)
+            parts.append(self.to_data(network.decode(network.encode(z)) if self.reconstructs else z))
+        return torch.cat(parts)
 
-    def to_data(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
+    def to_data(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the network's units to the data's."""
         return x if self.codec is None else self.codec.decode(x)
 
-    def to_network(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
+    def to_network(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the data's units to the network's."""
         return x if self.codec is None else self.codec.encode(x)
 

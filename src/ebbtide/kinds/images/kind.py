@@ -2,9 +2,10 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "figures",
     "finish",
+    "lost",
     "snapshot_files",
     "write",
 ]  # fmt: skip
@@ -122,16 +124,17 @@ def evaluate(
     return [row for row in report.rows if row.in_curve or not curve]
 
 
-def measure_codec(recipe: ImageRecipe, restore: Callable[[Tensor], Tensor], seed: int = 0) -> list["Measurement"]:
-    """codec PSNR and KID: of the held-out images, which `restore` encodes and decodes."""
-    from ...metrics.reconstruction import measure_restored
+def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
+    """Held-out images encoded and decoded: their PSNR, and the distance that no sampler can go below."""
+    from ...metrics import measure_images, peak_signal
 
-    train, held = parts(recipe)
-    made = torch.from_numpy(kept(restore(held.x.float())))
-    return measure_restored(
-        made, held.x, train.x, seed=seed, train_labels=train.labels, held_labels=held.labels,
-        classes=len(class_names(train.classes, train.labels)),
-    )  # fmt: skip
+    train, held = parts(cast(ImageRecipe, trained.reading()))
+    x = torch.from_numpy(kept(trained.reconstruct(held.x)))
+    rows = measure_images(x, train.x, held.x, seed=seed).rows
+    return [
+        peak_signal(x, held.x),
+        *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),
+    ]
 
 
 def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
@@ -189,6 +192,6 @@ IMAGES = Kind(
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,
-    measure_codec=measure_codec,
+    lost=lost,
     plan=PLAN,
 )

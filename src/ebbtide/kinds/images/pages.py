@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
+from ...codecs import Pixels
 from ...core.denoiser import DenoiserLike
 from ...core.guidance import Bounded
 from ...core.paths import PATHS
@@ -17,7 +19,7 @@ from ...core.randomness import Draws
 from ...errors import InputError
 from ...exact.encoding import slerp
 from ...files import storage
-from ...inverse.posterior import PiGDM, masked
+from ...inverse.posterior import NoisyMeasurement, PiGDM, masked, through
 from ...metrics import nearest
 from ...plots import curves, images, strips, style
 from ...plots.report import Picture, losses, still
@@ -83,13 +85,14 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     history = _history(folder)
     grown = evolution(folder, trained.shape)
     stills: dict[str, Callable[[], Figure] | None] = {
-        "samples": lambda: images.grid(kept(walk[-1][1]), title="Samples"),
+        "samples": lambda: images.grid(kept(trained.to_data(walk[-1][1])), title="Samples"),
         "denoising": lambda: _denoising(trained, walk),
         "forward": lambda: _forward(trained),
         "interpolation": lambda: _interpolation(trained),
         "guidance": (lambda: _guidance(trained)) if _guided(trained) else None,
         "inpainting": (lambda: _inpainting(trained)) if trained.denoiser.gaussian_end else None,
         "training": (lambda: _training(grown)) if grown else None,
+        "codec": (lambda: _codec(trained)) if trained.codec is not None and trained.codec.weights() else None,
         "losses": (lambda: images.loss_and_speed(history, key=key_of(trained.recipe))) if history else None,
     }
     for name, draw in stills.items():
@@ -98,7 +101,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         path = out / f"{name}.png"
         style.save(draw(), path)
         yield path
-    frames = np.stack([kept(x) for _, x in walk])
+    frames = np.stack([kept(trained.to_data(x)) for _, x in walk])
     yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
     if len(grown) > 1:
         yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
@@ -154,8 +157,9 @@ def _reading(trained: Trained) -> ImageRecipe:
 
 
 def _walk(trained: Trained, n: int) -> list[tuple[float, Tensor]]:
+    """(t, x_t) in the network's units."""
     return list(
-        trained.trajectory(
+        trained.latents(
             n, seed=trained.recipe.seed, label=trained.in_turn(n), sampler="heun", grid="uniform", steps=STEPS
         )
     )
@@ -166,9 +170,9 @@ def _denoising(trained: Trained, walk: list[tuple[float, Tensor]]) -> Figure:
     labels = trained.labels(trained.in_turn(WALK), WALK)
     cond = {} if labels is None else {"label": labels}
     with torch.no_grad():
-        guesses = [trained.denoiser(trained.to_network(x[:WALK]), max(t, 1e-3), **cond).x0 for t, x in walk]
-    shown = np.stack([kept(trained.to_data(x)) for x in guesses])
-    return strips.denoising_strip([t for t, _ in walk], np.stack([kept(x[:WALK]) for _, x in walk]), shown)
+        guesses = [trained.denoiser(x[:WALK], max(t, 1e-3), **cond).x0 for t, x in walk]
+    noisy, shown = (np.stack([kept(trained.to_data(x)) for x in xs]) for xs in ([x[:WALK] for _, x in walk], guesses))
+    return strips.denoising_strip([t for t, _ in walk], noisy, shown)
 
 
 def _forward(trained: Trained) -> Figure:
@@ -177,14 +181,13 @@ def _forward(trained: Trained) -> Figure:
     try:
         image = kept(real(_reading(trained), 1, trained.recipe.seed)[0])[0]
     except InputError:  # the images it learned from are not here, or nobody named them
-        image = kept(_walk(trained, 1)[-1][1])[0]
+        image = kept(trained.to_data(_walk(trained, 1)[-1][1]))[0]
     return strips.forward_strip({path.partition(":")[0]: bind(PATHS, path, "path")()}, image)
 
 
 def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
     """Samples from the great circles between pairs of noises."""
-    _, noise = next(trained.trajectory(2 * rows, seed=trained.recipe.seed))
-    x1 = trained.to_network(noise)
+    _, x1 = next(trained.latents(2 * rows, seed=trained.recipe.seed))
     starts = torch.stack([slerp(x1[:rows], x1[rows:], k / (n - 1)) for k in range(n)], 1)
     labels = trained.labels(trained.in_turn(rows), rows)
     found = [
@@ -218,28 +221,58 @@ def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
         real = held if len(held.x) >= rows else train
         given, own = real.x[:rows], None if real.labels is None else real.labels[:rows]
     except InputError:
-        given, own = torch.from_numpy(kept(_walk(trained, rows)[-1][1])), trained.in_turn(rows)
+        drawn = trained.to_data(_walk(trained, rows)[-1][1])
+        given, own = torch.from_numpy(kept(drawn)), trained.in_turn(rows)
     mask = torch.zeros(trained.shape, dtype=torch.bool)
     mask[:, :, : trained.shape[2] // 2] = True
-    known = trained.to_network(given.float())
     labels = trained.labels(None, len(given) * ways)
     if not trained.recipe.learns_null and own is not None:
         labels = own.repeat_interleave(ways)
     cond = {} if labels is None else {"label": labels}
-    every = masked(known.repeat_interleave(ways, 0), mask)
-    wrapped: DenoiserLike = Bounded(PiGDM(trained.denoiser, every))
+    known = given.float().repeat_interleave(ways, 0)
+    exact = trained.codec is None or trained.codec.linear
+    wrapped: DenoiserLike = PiGDM(trained.denoiser, _measured(trained, known, mask))
+    if exact:
+        wrapped = Bounded(wrapped, codec=trained.bounding(1.0))
+    draws = Draws.first(rows * ways, trained.recipe.seed)
     *_, (_, x) = trajectory(
-        wrapped, trained.shape, draws=Draws.first(rows * ways, trained.recipe.seed), steps=2 * STEPS, sampler="ddpm",
-        grid="uniform", **cond,
-    )  # fmt: skip
-    filled = kept(trained.to_data(x)).reshape(rows, ways, *trained.shape)
-    return strips.inpainting(given.numpy(), mask[0].numpy(), filled)
+        wrapped, trained.latent_shape, draws=draws, steps=2 * STEPS, sampler="ddpm", grid="uniform", **cond
+    )
+    x = trained.to_data(x)
+    filled = kept(x if exact else torch.where(mask, known, x)).reshape(rows, ways, *trained.shape)
+    title = "" if exact else "Inpainting, approximate: in latents, with the known pixels pasted back"
+    return strips.inpainting(given.numpy(), mask[0].numpy(), filled, title=title)
+
+
+def _measured(trained: Trained, known: Tensor, mask: Tensor) -> NoisyMeasurement:
+    """The known pixels as a measurement of what the network sees: of a learned codec, the latents inside of them."""
+    codec = trained.codec
+    if codec is None or not codec.weights():
+        return masked(trained.to_network(known), mask)
+    if codec.linear:
+        pixels = Pixels()
+        return through(masked(pixels.encode(known), mask), trained.bounding(1.0) or codec, trained.shape)
+    z = trained.to_network(torch.where(mask, known, known.mean((1, 2, 3), keepdim=True)))
+    hidden = adaptive_max_pool2d((~mask).float(), z.shape[2:]).amax(0) > 0
+    return masked(z, ~hidden.expand(z.shape[1:]))
+
+
+def _codec(trained: Trained, n: int = 8) -> Figure:
+    """Images, held-out ones where there are any, as the codec gives them back, and its channels."""
+    try:
+        train, held = parts(_reading(trained))
+        x = (held if len(held.x) >= n else train).x[:n]
+    except InputError:
+        x = torch.from_numpy(kept(trained.to_data(_walk(trained, n)[-1][1])))
+    with torch.no_grad():
+        z = trained.to_network(x)
+        return images.codec_sheet(x.numpy(), kept(trained.to_data(z)), z.numpy())
 
 
 def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> np.ndarray:
     """The samples that the ODE makes of noises in the network's units."""
     *_, (_, x) = trajectory(
-        trained.denoiser, trained.shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",
+        trained.denoiser, trained.latent_shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",
         grid="uniform", start=x1, **cond,
     )  # fmt: skip
     return kept(trained.to_data(x))
