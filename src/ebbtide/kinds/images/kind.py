@@ -130,7 +130,10 @@ def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
 
     train, held = parts(cast(ImageRecipe, trained.reading()))
     x = torch.from_numpy(kept(trained.reconstruct(held.x)))
-    rows = measure_images(x, train.x, held.x, seed=seed).rows
+    rows = measure_images(
+        x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
+        classes=len(class_names(train.classes, train.labels)), seed=seed,
+    ).rows  # fmt: skip
     return [
         peak_signal(x, held.x),
         *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),
