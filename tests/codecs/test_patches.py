@@ -156,6 +156,16 @@ def test_an_example_does_not_depend_on_its_batch(keep):
     assert torch.equal(codec.decode(z[:32].reshape(4, 8, *z.shape[1:])).flatten(0, 1), y[:32])
 
 
+def test_half_precision_around_it_changes_nothing():
+    x = images().float()
+    codec = fitted(x, size=4, keep=5)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = codec.encode(x)
+        y = codec.decode(z)
+    assert torch.equal(z, codec.encode(x))
+    assert torch.equal(y, codec.decode(z))
+
+
 def test_batches_of_any_size_fit_the_same():
     x = images()
     one, other = fitted(x, size=4, keep=5), fit_patches(lambda: x.split(7), size=4, keep=5)

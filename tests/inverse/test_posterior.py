@@ -1,6 +1,7 @@
 """Posterior estimates against Bayes' rule for Gaussians, where it is a matter of linear algebra; biases as measured."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from cells import each
+from ebbtide.codecs.patches import fit_patches
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.guidance import Bounded, ClassifierFree
 from ebbtide.core.paths import DDPM, Cosine, Linear
@@ -15,7 +17,16 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import finite, gaussian, mixture
-from ebbtide.inverse.posterior import DPS, TMPD, NoisyMeasurement, PiGDM, conjugate_gradients, masked, resampled
+from ebbtide.inverse.posterior import (
+    DPS,
+    TMPD,
+    NoisyMeasurement,
+    PiGDM,
+    conjugate_gradients,
+    masked,
+    resampled,
+    through,
+)
 from ebbtide.samplers import sample, walk
 from problems import PATHS, exact, float64, last, noise_like
 
@@ -253,6 +264,61 @@ def test_the_bias_of_dps_is_as_its_docstring_says():
     assert float(end[1] - end[0]) == pytest.approx(math.exp(-2), abs=1e-3)
     assert float(end[0]) == pytest.approx(1.28, abs=5e-3)
     assert float(end[1] - end[0]) ** 2 == pytest.approx(0.018, abs=1e-3)
+
+
+# Data seen through a codec
+
+
+def of_images(whiten, keep=0):
+    """A codec, Gaussian images, and what those are in its latents: z = encode(mean) + (x - mean) turn."""
+    codec = fit_patches(lambda: [noise_like(50, 1, 4, 4, seed=6).cumsum(3)], size=2, keep=keep, whiten=whiten)
+    factor, mean = noise_like(16, 16, seed=7) / 4, noise_like(1, 4, 4, seed=8)
+    rows = torch.eye(16, dtype=torch.float64).reshape(16, 1, 4, 4)
+    turn = (codec.encode(rows) - codec.encode(0 * rows)).flatten(1)
+    return codec, mean, factor @ factor.T, turn
+
+
+@each("whiten", [0.0, 0.5])
+@each("std", [0.0, 0.2])
+def test_a_mask_of_images_is_a_measurement_of_their_latents(whiten, std):
+    """TMPD stays exact: without whitening at any time it is that of pixels, and at t = 1 the posterior mean always."""
+    codec, mean, covariance, turn = of_images(whiten)
+    pixel = gaussian(Linear(), mean, covariance)
+    latent = gaussian(Linear(), codec.encode(mean), turn.T @ covariance @ turn)
+    mask = (torch.arange(16) % 3 > 0).reshape(1, 4, 4)
+    known = noise_like(2, 1, 4, 4, seed=9)
+    seen = masked(known, mask, std)
+    inside = through(seen, codec, (1, 4, 4))
+    for t in [1.0, *([0.3, 0.9] if not whiten else [])]:
+        x = noise_like(2, 1, 4, 4, seed=10)
+        z = (x.flatten(1) @ turn).reshape(2, *codec.shape((1, 4, 4))) + (1 - t) * codec.encode(0 * x)
+        found = codec.decode(TMPD(latent, inside)(z, t).x0)
+        torch.testing.assert_close(found, TMPD(pixel, seen)(x, t).x0, rtol=0, atol=1e-4 if whiten else 1e-8)
+        if not std:
+            torch.testing.assert_close(found[:, mask], known[:, mask], rtol=0, atol=1e-8)
+
+
+def test_of_a_codec_that_loses_numbers_the_decoder_is_part_of_the_measurement():
+    """z ~ N(m, C), y = A (D(z) - D(0)) + s n: the posterior mean of z by regression, with D's matrix by hand."""
+    codec, mean, covariance, turn = of_images(0.5, keep=2)
+    m, cov = codec.encode(mean).flatten(), turn.T @ covariance @ turn
+    mask = (torch.arange(16) % 2 > 0).reshape(1, 4, 4)
+    known = noise_like(1, 1, 4, 4, seed=9)
+    inside = through(masked(known, mask, 0.3), codec, (1, 4, 4))
+    shape = codec.shape((1, 4, 4))
+    unit = torch.eye(8, dtype=torch.float64).reshape(8, *shape)
+    matrix = (codec.decode(unit) - codec.decode(0 * unit)).flatten(1)[:, mask.flatten()].T
+    origin = codec.decode(0 * unit[:1])[:, mask][0]
+    gain = cov @ matrix.T @ torch.linalg.inv(matrix @ cov @ matrix.T + 0.09 * torch.eye(8, dtype=torch.float64))
+    expected = m + gain @ (known[:, mask][0] - origin - matrix @ m)
+    found = TMPD(gaussian(Linear(), m.reshape(shape), cov), inside)(noise_like(1, *shape), 1.0).x0
+    torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_measurement_through_a_codec_that_is_not_linear_is_refused():
+    codec = SimpleNamespace(linear=False)
+    with pytest.raises(InputError, match="linear in their latents only if the codec is"):
+        through(measure(), codec, (1, 4, 4))
 
 
 # What isn't Gaussian

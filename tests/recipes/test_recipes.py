@@ -68,6 +68,8 @@ WIDTHS = {
     "ddpm-images": 1.0054,
     "flow-images": 0.9945,
     "edm-images": 1.0770,
+    "ddpm-latents": 1.0054,
+    "flow-latents": 0.9945,
     **dict.fromkeys((name for name, recipe in RECIPES.items() if recipe().kind == "robots"), 0.7409),
     "diffusion-policy-pusht": 0.8127,
 }
@@ -102,7 +104,7 @@ NO_PLACE = {
 def test_every_text_of_a_recipe_is_known_to_name_a_place_or_none(kind):
     """A new one has to be put on either side: what names a place is opened and shared by its own rules."""
     texts = {field.name for field in fields(kind) if isinstance(getattr(kind(), field.name), str)}
-    assert texts - NO_PLACE == {*kind.sources, "network", "teacher"}
+    assert texts - NO_PLACE == {*kind.sources, "network", "teacher", *["codec"] * (kind is ImageRecipe)}
 
 
 def test_every_option_of_a_network_that_names_a_place_is_known():
@@ -137,6 +139,12 @@ def test_every_option_of_a_network_that_names_a_place_is_known():
         (ImageRecipe(data="hf:mnist"), {"data": "hf:mnist"}, {}),
         (ImageRecipe(data="hf:/srv/jo/mnist"), {"data": "hf:/srv/jo/mnist"}, {"data": "hf:mnist"}),
         (ImageRecipe(data="hf:~/mnist"), {"data": "hf:~/mnist"}, {"data": "hf:mnist"}),
+        (ImageRecipe(codec="pixels+patches:size=2"), {}, {}),
+        *(
+            (ImageRecipe(codec=f"{codec}/jo/ae{more}"), {"codec": "/jo/ae"}, {"codec": f"{codec}ae{more}"})
+            for codec in ("pixels+autoencoder:run=", "pixels+autoencoder:whiten=0.5,run=", "pixels+diffusers:folder=")
+            for more in ("", ",whiten=0.25", "+patches:size=2")
+        ),
         (RobotRecipe(), {"data": "lerobot/pusht"}, {}),
         (RobotRecipe(data="/jo/a.npz+../b.npz"), {"data": "/jo/a.npz+../b.npz"}, {"data": "a.npz+b.npz"}),
         (RobotRecipe(data="user/a.npz"), {"data": "user/a.npz"}, {"data": "a.npz"}),

@@ -17,7 +17,7 @@ __all__ = ["Kind", "List", "run", "tables"]
 
 Kind = Literal[
     "all", "recipes", "data", "paths", "targets", "losses", "weights", "times", "spans", "grids", "couplings",
-    "networks", "samplers", "simulators", "demonstrations", "metrics",
+    "codecs", "networks", "samplers", "simulators", "demonstrations", "metrics",
 ]  # fmt: skip
 
 
@@ -26,8 +26,8 @@ class List:
     """List the names that commands accept, each with its options and their defaults."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """Table to list; recipes, data, paths, targets, losses, weights, times, spans, grids, couplings, networks,
-    samplers, simulators, demonstrations, metrics, or all."""
+    """Table to list; recipes, data, paths, targets, losses, weights, times, spans, grids, couplings, codecs,
+    networks, samplers, simulators, demonstrations, metrics, or all."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -45,6 +45,7 @@ def run(argv: Sequence[str]) -> None:
 
 def tables() -> dict[str, dict[str, list[str]]]:
     """Table → row → its description and options."""
+    from ..codecs import CODECS
     from ..core.couplings import COUPLINGS
     from ..core.paths import PATHS
     from ..core.targets import TARGETS
@@ -69,6 +70,7 @@ def tables() -> dict[str, dict[str, list[str]]]:
         "spans": SPANS,
         "grids": GRIDS,
         "couplings": COUPLINGS,
+        "codecs": CODECS,
         "networks": NETWORKS,
         "samplers": SAMPLERS,
         "demonstrations": SCRIPTS,

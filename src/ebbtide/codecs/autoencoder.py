@@ -151,5 +151,6 @@ def in_groups(network: Callable[[Tensor], Tensor], x: Float[Tensor, "n ..."], da
     parts = []
     for part in x.split(together):
         whole = torch.cat([part, part.new_zeros(together - len(part), *part.shape[1:])])
-        parts.append(network(whole)[: len(part)])
+        with torch.autocast(x.device.type, enabled=False):
+            parts.append(network(whole)[: len(part)])
     return torch.cat(parts) if parts else network(x)

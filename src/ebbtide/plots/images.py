@@ -237,6 +237,7 @@ def codec_sheet(
     *,
     most: int = 4,
     title: str = "",
+    note: str = "",
 ) -> Figure:
     """Rows of originals, of what a codec makes of them, of 4 × the error on grey, and of its first channels.
 
@@ -251,7 +252,7 @@ def codec_sheet(
     channels = (127.5 + 42.5 * latents[:, :most, rows][..., columns]).swapaxes(0, 1)[:, :, None].repeat(c, 2)
     tiles = [originals, decoded, *(part.clip(0, 255).astype(np.uint8) for part in (error, *channels))]
     names = ["original", "decoded", "4 × error", *(f"channel {k + 1}" for k in range(len(channels)))]
-    return sheet(np.concatenate(tiles), n, names=names, title=title or "The codec").figure
+    return sheet(np.concatenate(tiles), n, names=names, title=title or "The codec", note=note).figure
 
 
 def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int = 0, factor: int = 0) -> Path:

@@ -15,6 +15,13 @@ PAPERS: dict[str, str] = {
   year      = {2020},
   note      = {arXiv:2006.11239}
 }""",
+    "2112.10752": """@inproceedings{rombach2022latent,
+  title     = {High-Resolution Image Synthesis with Latent Diffusion Models},
+  author    = {Rombach, Robin and Blattmann, Andreas and Lorenz, Dominik and Esser, Patrick and Ommer, Bj{\"o}rn},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2022},
+  note      = {arXiv:2112.10752}
+}""",
     "2210.02747": """@inproceedings{lipman2023flow,
   title     = {Flow Matching for Generative Modeling},
   author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},

@@ -341,11 +341,13 @@ class Trained(Labelled):
 
     def to_data(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the network's units to the data's."""
-        return x if self.codec is None else self.codec.decode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return x if self.codec is None else self.codec.decode(x)
 
     def to_network(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the data's units to the network's."""
-        return x if self.codec is None else self.codec.encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return x if self.codec is None else self.codec.encode(x)
 
     def reading(self, what: str = "data") -> Recipe:
         """The recipe by which its data, or its source, is read: a built-in set, or what the user named.

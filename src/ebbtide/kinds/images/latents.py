@@ -44,7 +44,9 @@ def _encoded(codec: Codec, x: UInt8[Tensor, " n c h w"]) -> Float[Tensor, "n ...
     name = "" if codec.linear else f"latents-{cache.fingerprint(encoder_hash(codec), tensors=[x])[:32]}"
     if name and (found := cache.fetch(name)):
         return found[0]["z"]
-    parts = tqdm(x.split(BATCH), desc="encoding", unit="batch", delay=2, leave=False, file=sys.stderr)
+    parts = tqdm(
+        x.split(BATCH), desc="encoding", unit="batch", delay=2, leave=False, file=sys.stderr, disable=codec.linear
+    )
     with torch.no_grad():
         z = torch.cat([codec.encode(part) for part in parts])
     if name:

@@ -261,12 +261,14 @@ def _codec(trained: Trained, n: int = 8) -> Figure:
     """Images, held-out ones where there are any, as the codec gives them back, and its channels."""
     try:
         train, held = parts(_reading(trained))
-        x = (held if len(held.x) >= n else train).x[:n]
+        x = (held if len(held.x) >= n else train).x
+        x = x[:: max(1, len(x) // n)][:n]
     except InputError:
         x = torch.from_numpy(kept(trained.to_data(_walk(trained, n)[-1][1])))
     with torch.no_grad():
         z = trained.to_network(x)
-        return images.codec_sheet(x.numpy(), kept(trained.to_data(z)), z.numpy())
+        note = " for ".join(" × ".join(map(str, shape)) for shape in (trained.latent_shape, trained.shape))
+        return images.codec_sheet(x.numpy(), kept(trained.to_data(z)), z.numpy(), note=f"{note} numbers.")
 
 
 def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> np.ndarray:
