@@ -42,9 +42,9 @@ def distill(
         spanning = ", ".join(name for name in LOSSES if loss_row(name).spans)
         raise InputError(f"method must be one of {spanning}, whose estimates lead to another time; got {method!r}.")
     require("guidance", guidance)
-    recipe = student_recipe(
-        from_pretrained(teacher), str(teacher), loss=method, teacher_guidance=guidance, **dict(fields)
-    )
+    trained = from_pretrained(teacher)
+    trained.sampling()
+    recipe = student_recipe(trained, str(teacher), loss=method, teacher_guidance=guidance, **dict(fields))
     return train_recipe(recipe, out, **training)
 
 

@@ -229,11 +229,7 @@ class Trained(Labelled):
         self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
     ) -> DenoiserLike:
         """The denoiser that these options of `trajectory` walk on."""
-        if self.reconstructs:
-            raise InputError(
-                "This run is an autoencoder: it has no samples. Train a flow in its latent: ebbtide train flow-latents "
-                "--codec pixels+autoencoder:run=FOLDER."
-            )
+        self.sampling()
         if not isinstance(interval, Sequence) or len(interval) != 2:
             raise InputError(f"interval must be two times, (low, high); got {interval!r}.")
         low, high = interval
@@ -329,15 +325,27 @@ class Trained(Labelled):
         row = LOSSES.get(words(self.recipe.loss)[0])
         return isinstance(row, Loss) and row.codec
 
+    def sampling(self) -> None:
+        """InputError for a run that has no samples."""
+        if self.reconstructs:
+            raise InputError(
+                "This run is an autoencoder: it has no samples. Train a flow in its latent: ebbtide train flow-latents "
+                "--codec pixels+autoencoder:run=FOLDER."
+            )
+
+    @torch.no_grad()
+    def latent(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
+        """z of data: the codec's, or, of an autoencoder, its own."""
+        network: Any = self.denoiser.eval().network
+        z = self.to_network(x.to(next(self.denoiser.parameters()).device))
+        return network.encode(z) if self.reconstructs else z
+
     @torch.no_grad()
     def reconstruct(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
-        """Data that went through the latent and back, in data units: the codec's, or the one that this run is."""
-        network: Any = self.denoiser.eval().network
-        device, parts = next(self.denoiser.parameters()).device, []
-        for part in x.to(device).split(RESTORED):
-            z = self.to_network(part)
-            parts.append(self.to_data(network.decode(network.encode(z)) if self.reconstructs else z))
-        return torch.cat(parts)
+        """Data that went through the latent and back, in data units."""
+        network: Any = self.denoiser.network
+        latents = (self.latent(part) for part in x.split(RESTORED))
+        return torch.cat([self.to_data(network.decode(z) if self.reconstructs else z) for z in latents])
 
     def to_data(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the network's units to the data's."""

@@ -84,6 +84,17 @@ def test_it_has_no_samples_and_its_loss_needs_a_codec(trained, tmp_path):
         run(recipe(conditional=True), tmp_path / "conditional")
 
 
+def test_what_other_commands_make_of_it(trained, tmp_path):
+    cli.main(["plot", str(trained[1]), "--out", str(tmp_path / "figures")])
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["codec.png", "losses.png"]
+    card = (trained[0].save_pretrained(tmp_path / "export") / "README.md").read_text()
+    assert "# Autoencoder" in card
+    assert "codec='pixels+autoencoder:run=export'" in card
+    assert "sample" not in card
+    with pytest.raises(InputError, match="it has no samples"):
+        ebbtide.distill(trained[1], tmp_path / "student")
+
+
 def test_evaluate_prints_codec_psnr_and_kid(trained, capsys):
     cli.main(["evaluate", str(trained[1])])
     table = capsys.readouterr().out
