@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ebbtide import cache
-from ebbtide.cache import cache_folder, executable, fetch, fingerprint, secret, store, unchanged
+from ebbtide.cache import cache_folder, executable, fetch, filled, fingerprint, secret, store, unchanged
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,65 @@ def test_a_fingerprint_tells_values_shapes_and_words_apart():
     found = {fingerprint(word, tensors=tensors) for tensors, word in every}
     assert len(found) == len(every)
     assert fingerprint(1, tensors=[torch.arange(6)]) == fingerprint(1, tensors=[a])
+
+
+PIECES = [slice(0, 4), slice(4, 8), slice(8, 10)]
+
+
+def whole():
+    return torch.arange(60.0).reshape(3, 10, 2)
+
+
+def made(pieces, stop=None):
+    """What makes a piece and notes it; the process is gone at the one that begins at `stop`."""
+
+    def make(piece):
+        if piece.start == stop:
+            raise SystemExit
+        pieces.append(piece.start)
+        return whole()[:, piece]
+
+    return make
+
+
+@pytest.mark.parametrize("most", [10, 2**30], ids=["mapped", "in memory"])
+def test_what_is_filled_goes_on_from_the_last_whole_piece(folder, monkeypatch, most):
+    """Also where a piece was damaged, or what stands beside it is."""
+    monkeypatch.setattr(cache, "MAPPED", most)
+    pieces = []
+    with pytest.raises(SystemExit):
+        filled("one", (3, 10, 2), PIECES, made(pieces, stop=8))
+    x, seconds = filled("one", (3, 10, 2), PIECES, made(pieces))
+    assert (pieces, x.tolist()) == ([0, 4, 8], whole().tolist())
+    assert seconds > 0
+    assert sorted(path.name for path in folder.iterdir()) == ["one.float32", "one.json"]
+    data = bytearray((folder / "one.float32").read_bytes())
+    data[4 * 10] ^= 1  # of the second piece
+    (folder / "one.float32").write_bytes(data)
+    assert torch.equal(filled("one", (3, 10, 2), PIECES, made(pieces))[0], whole())
+    assert pieces[3:] == [4]
+    for damage in (b"", b"[]", b"{", b'{"0": 3}'):
+        (folder / "one.json").write_bytes(damage)
+        assert torch.equal(filled("one", (3, 10, 2), PIECES, made(pieces))[0], whole())
+    assert pieces[4:] == 4 * [0, 4, 8]
+    (folder / "one.float32").chmod(0o666)  # anybody may have written it
+    filled("one", (3, 10, 2), PIECES, made(pieces))
+    assert pieces[16:] == [0, 4, 8]
+
+
+def test_what_cannot_be_kept_is_filled_in_memory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "file"))
+    assert torch.equal(filled("one", (3, 10, 2), PIECES, made([]))[0], whole())
+
+
+def test_a_full_disk_leaves_nothing_behind(folder, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "_note", full)
+    assert torch.equal(filled("one", (3, 10, 2), PIECES, made([]))[0], whole())
+    assert list(folder.iterdir()) == []
 
 
 def test_where_it_is(monkeypatch, tmp_path):

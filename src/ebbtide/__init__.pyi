@@ -64,11 +64,15 @@ from .recipes import (
     flow_policy_aloha_insertion as flow_policy_aloha_insertion,
     flow_policy_aloha_transfer as flow_policy_aloha_transfer,
     flow_policy_pusht as flow_policy_pusht,
+    mean_flow_images as mean_flow_images,
+    mean_flow_points as mean_flow_points,
     ot_flow as ot_flow,
     pi0 as pi0,
     pi0_aloha_insertion as pi0_aloha_insertion,
     pi0_aloha_transfer as pi0_aloha_transfer,
     pi0_pusht as pi0_pusht,
+    shortcut_images as shortcut_images,
+    shortcut_points as shortcut_points,
 )
 from .robots.policy import Policy as Policy
 from .robots.simulators import SIMULATORS as SIMULATORS

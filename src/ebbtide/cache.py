@@ -6,13 +6,15 @@ contents of the cache are trusted, and some are executed.
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,9 @@ if TYPE_CHECKING:  # `ebbtide list` reads its texts here without torch
 
 from .memory import room
 
-__all__ = ["cache_folder", "executable", "fetch", "fingerprint", "secret", "store", "unchanged"]
+__all__ = ["MAPPED", "cache_folder", "executable", "fetch", "filled", "fingerprint", "secret", "store", "unchanged"]
+
+MAPPED = 2**30  # bytes beyond which a tensor that is filled stays on the disk, mapped
 
 
 def cache_folder() -> Path:
@@ -72,6 +76,73 @@ def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:
         return (tensors, about) if about.pop("sum") == _sum(tensors, about) else None
     except Exception:  # safetensors and the system raise a dozen kinds for a damaged file
         return None
+
+
+def filled(
+    name: str, shape: tuple[int, ...], pieces: Sequence[slice], make: Callable[[slice], "Tensor"]
+) -> tuple["Tensor", float]:
+    """A float32 tensor of this shape, and the CPU seconds that making it took.
+
+    x[:, piece] is make(piece), written as soon as it is made: the next call continues one that was killed. Up to
+    MAPPED bytes are then read into memory; more are mapped, so that they needn't fit there, unless the cache can't be
+    written.
+    """
+    file = None
+    try:
+        file = cache_folder() / f"{name}.float32"
+        return _filled(file, shape, pieces, make)
+    except OSError:
+        with suppress(OSError):
+            if file is not None:
+                file.unlink(missing_ok=True)
+                file.with_suffix(".json").unlink(missing_ok=True)
+    import torch
+
+    room(8 * math.prod(shape), f"{name.partition('-')[0]}, for which the cache has no place,")
+    began = time.process_time()
+    return torch.cat([make(piece) for piece in pieces], 1), time.process_time() - began
+
+
+def _filled(
+    file: Path, shape: tuple[int, ...], pieces: Sequence[slice], make: Callable[[slice], "Tensor"]
+) -> tuple["Tensor", float]:
+    """The same, in a file, whose pieces' sums and CPU seconds stand beside it."""
+    import torch
+
+    count, beside = math.prod(shape), file.with_suffix(".json")
+    known: dict[str, list[Any]] = {}
+    with suppress(Exception):  # not there, not ours, damaged
+        if _ours(file) and _ours(beside) and file.stat().st_size == 4 * count:
+            kept = json.loads(beside.read_bytes())
+            known = {start: [str(check), float(seconds)] for start, (check, seconds) in kept.items()}
+    if not known:
+        with _writing(file) as empty, open(empty, "wb") as made_long:
+            made_long.truncate(4 * count)
+
+    def mapped() -> "Tensor":
+        return torch.from_file(str(file), shared=False, size=count, dtype=torch.float32).reshape(shape)
+
+    x = mapped()
+    for piece in pieces:
+        start = str(piece.start)
+        if start in known and known[start][0] == fingerprint(piece.stop, tensors=[x[:, piece]]):
+            continue
+        began = time.process_time()
+        made = make(piece).contiguous()
+        seconds = time.process_time() - began
+        with open(file, "r+b") as whole:  # written, not stored through the map: a full disk is an error, not a signal
+            for k, row in enumerate(made):
+                whole.seek(4 * (k * math.prod(shape[1:]) + piece.start * math.prod(shape[2:])))
+                whole.write(row.numpy().data)
+        known[start] = [fingerprint(piece.stop, tensors=[made]), seconds]
+        _note(beside, known)
+    x = mapped()
+    return x if x.nbytes > MAPPED else x.clone(), sum(seconds for _, seconds in known.values())
+
+
+def _note(beside: Path, known: Mapping[str, list[Any]]) -> None:
+    with _writing(beside) as note:
+        note.write_text(json.dumps(known))
 
 
 def unchanged(name: str, make: Callable[[], Any]) -> Any:

@@ -16,7 +16,7 @@ from ebbtide.recipes import RECIPES
 from ebbtide.training.history import read_metrics
 from recording import record
 
-from .conftest import PICTURES, TINY
+from .conftest import PICTURES, TINY, tiny_fields
 
 
 @pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().kind != "robots"])
@@ -25,7 +25,7 @@ def test_every_recipe_leaves_a_run(runs, name):
     config = json.loads((run / "checkpoints" / "last" / "config.json").read_text())
     given = {"steps": 20, "points": 500, "batch": 64}
     if name in PICTURES:
-        given = {"steps": 4, "batch": 16, "network": "unet-tiny:width=8", "conditional": True}
+        given = tiny_fields(name) | {"conditional": True}
     assert config["step"] == given["steps"]
     assert config["recipe"] == RECIPES[name]().to_config() | given
     assert [line["step"] for line in read_metrics(run)] == list(range(1, given["steps"] + 1))

@@ -10,9 +10,9 @@ from core.test_denoiser import Fixed, paths, targets
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Bridge, Cosine, Linear
 from ebbtide.errors import InputError
-from ebbtide.losses.denoise import WEIGHTS
+from ebbtide.losses.denoise import WEIGHTS, reflow
 from ebbtide.specs import bind
-from problems import PATHS, exact, float64, noise_like
+from problems import MEAN, PATHS, STD, exact, exact_flow, float64, noise_like
 
 
 @paths
@@ -140,3 +140,39 @@ def test_masked_numbers_are_without_error_and_count_as_much_as_ever():
     assert found.tolist() == pytest.approx([(0 + 1 + 4 + 9) / 6, (36 + 49) / 6])
     everything = denoiser.loss(x0, noise, torch.full((2,), 0.5), mask=torch.ones(2, 3, 1, dtype=torch.bool))
     assert everything.equal(denoiser.loss(x0, noise, torch.full((2,), 0.5)))
+
+
+class Straight(nn.Module):
+    """The velocity of pairs x₀ = μ + s x₁, the linear map of N(μ, s²): x_t = (1 - t) x₀ + t x₁ tells x₁."""
+
+    def forward(self, x, t):
+        t = t[:, None]
+        x1 = (x - (1 - t) * MEAN) / ((1 - t) * STD + t)
+        return x1 - (MEAN + STD * x1)
+
+
+def test_reflow_learns_the_straight_lines_of_the_teachers_pairs():
+    """Of a Gaussian exactly; the flow's own velocity, the least loss of independent pairs, differs from it."""
+    x1, t, z = noise_like(50, 1, seed=3), torch.linspace(0.02, 0.98, 50).double(), noise_like(50, 1, seed=4)
+    x0 = torch.cat([exact_flow(Linear(), row[None], 1.0, 0.0) for row in x1])
+    straight = Denoiser(Straight(), Linear(), gaussian_end=False)
+    assert float(reflow(straight, x0, x1, t, z=z).max()) < 1e-25
+    assert float(reflow(exact(Linear()), x0, x1, t, z=z).mean()) > 1e-2
+    one_step = x1 - straight.network(x1, torch.ones(50).double())
+    torch.testing.assert_close(one_step, x0)
+
+
+def test_reflow_on_a_bridge_leaves_its_noise_in():
+    """As of any given ends: γ z is in the points, and γ̇ z in the velocity."""
+    x0, x1, z = noise_like(3, 5, 2).unbind()
+    t, seen = float64(0.1, 0.3, 0.5, 0.7, 0.9), []
+
+    class Seeing(nn.Module):
+        def forward(self, x, time):
+            seen.append(x)
+            return 0 * x
+
+    loss = reflow(Denoiser(Seeing(), Bridge(), gaussian_end=False), x0, x1, t, z=z)
+    x_t, velocity = Bridge().between(x0, x1, t, z)
+    torch.testing.assert_close(seen[0], x_t)
+    torch.testing.assert_close(loss, velocity.square().mean(1))

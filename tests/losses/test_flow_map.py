@@ -1,5 +1,7 @@
 """Losses of flow maps on exact maps: zero there, on every path, and not beside them; where gradients run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,40 @@ def test_the_difference_is_the_derivative(path, loss):
     torch.testing.assert_close(by_difference, by_jvp, rtol=1e-3, atol=1e-7)
 
 
+class Quick(nn.Module):
+    """A network of two times with a feature of a period p; `states` it, as networks of ours do, or not."""
+
+    spans = True
+
+    def __init__(self, period, states):
+        super().__init__()
+        self.rate = 2 * torch.pi / period
+        if states:
+            self.shortest_period = period
+
+    def forward(self, x, t, span=None):
+        turn = torch.sin(self.rate * t)[:, None]
+        return (
+            x + 0.1 * turn
+            if span is None
+            else x + (0.1 * turn + span[:, None] * torch.cos(self.rate * (t - span))[:, None])
+        )
+
+
+@each("loss", [mean_flow, lagrangian])
+def test_the_step_of_a_difference_follows_from_the_shortest_period(loss):
+    """π0's is 0.004: a step of 0.001 is a quarter of it, and its difference is no derivative; ours errs by 1 %."""
+    leap = leaps(Linear())
+    losses = {
+        states: [loss(Denoiser(Quick(4e-3, states), Linear()), leap, derivative=how, **PLAIN).sqrt() for how in
+                 ("difference", "jvp")]
+        for states in (True, False)
+    }  # fmt: skip
+    errors = {states: float((a - b).norm() / b.norm()) for states, (a, b) in losses.items()}
+    assert errors[True] < 0.01
+    assert errors[False] > 0.3
+
+
 def test_a_teacher_tells_the_lagrangian_loss_the_velocity():
     """A denoiser that is consistent with itself, but of another flow, is zero by itself and not beside the teacher."""
     path = Linear()
@@ -99,6 +135,41 @@ def test_the_average_makes_the_targets(loss):
     leap, truth = leaps(Linear()), oracle(Linear(), 2)
     for denoiser, average in ((truth, Beside(truth)), (Beside(truth), truth)):
         assert float(loss(denoiser, leap, average=average, **PLAIN).mean()) > 1e-7
+
+
+@paths
+def test_mean_flow_may_take_the_averages_velocity_for_the_slope(path):
+    """Then the slope of a pair counts where s = t alone, and an average that is wrong makes targets that are."""
+    leap, truth = leaps(path), oracle(path, 2)
+    spread = replace(leap, slope=leap.slope + noise_like(N, 2, seed=8))
+    assert float(mean_flow(truth, spread, average=truth, own=True, **EXACT).max()) < 1e-13
+    assert float(mean_flow(truth, spread, average=Beside(truth), own=True, **EXACT).mean()) > 1e-6
+    assert float(mean_flow(truth, spread, average=truth, **EXACT).mean()) > 1e-2
+    assert float(mean_flow(truth, leap, average=Beside(truth), **EXACT).max()) < 1e-13
+    here = replace(spread, to=spread.t)
+    expected = (leap.slope - spread.slope).square().mean(1)
+    torch.testing.assert_close(mean_flow(truth, here, average=truth, own=True, **PLAIN), expected)
+
+
+def test_examples_that_stay_ask_for_no_target():
+    """Their halves and derivatives aren't evaluated: only the rows that lead to another time are."""
+    leap, seen = leaps(Linear()), []
+    mixed = replace(leap, to=Linear().at(torch.where(torch.arange(N) % 4 == 0, leap.t.t, leap.to.t), leap.x_t))
+    rows, part = mixed.apart()
+    assert rows.tolist() == [i for i in range(N) if i % 4]
+    assert torch.equal(part.x_t, leap.x_t[rows])
+    assert torch.equal(part.to.tau, mixed.to.tau[rows])
+
+    class Counting(Beside):
+        def __call__(self, x, t, /, **given):
+            seen.append(len(x))
+            return super().__call__(x, t, **given)
+
+    for loss in (shortcut, mean_flow):
+        seen.clear()
+        loss(Counting(oracle(Linear(), 2)), mixed, **PLAIN)
+        assert sorted(seen) == [len(rows), len(rows), N]
+    assert mixed.apart()[1].given("slope").shape == (len(rows), 2)
 
 
 def test_no_gradient_runs_through_targets():

@@ -191,6 +191,19 @@ def test_forward_mode_goes_through_every_network(name):
     assert float((rate - difference).norm()) < 1e-3 * float(difference.norm())
 
 
+def test_networks_state_the_shortest_period_of_their_time():
+    """0.25 of f = 4; 2π timesteps of a table of 1000; π0's 4e-3; a network of the user's states none."""
+    small = {"width": 8, "depth": 1, "heads": 2, "head": 4}
+    expected = {
+        0.25: NETWORKS["mlp"](2, width=8, depth=1),
+        2 * math.pi / 1000: NETWORKS["unet-tiny"](1, 8, 8, time="timestep"),
+        4e-3: NETWORKS["action_expert"](2, 4, observation={"state": (1, 3)}, **small),
+        math.inf: torch.nn.Linear(2, 2),
+    }
+    for period, network in expected.items():
+        assert Denoiser(network, Linear()).shortest_period == pytest.approx(period, rel=1e-5)
+
+
 def test_a_span_by_hand():
     """One frequency f: w₁ sin 2πf s + w₂ (cos 2πf s - 1), 0 at s = 0; W starts at 0."""
     span = Span(1, features=2)

@@ -65,6 +65,7 @@ WIDTHS = {
     "edm": 1.0770,  # uniform 0.038, quadratic 0.68
     "bridge": 1.0003,  # uniform 0.9979
     "ot-flow": 1.0270,  # uniform 0.861
+    **dict.fromkeys(("shortcut", "mean-flow", "shortcut-images", "mean-flow-images"), 1.0),  # an exact jump is exact
     "ddpm-images": 1.0054,
     "flow-images": 0.9945,
     "edm-images": 1.0770,

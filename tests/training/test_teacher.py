@@ -1,5 +1,7 @@
 """A teacher's trajectories as data, and the student that starts from its weights."""
 
+import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,10 +11,12 @@ from ebbtide.core.randomness import generator
 from ebbtide.core.times import SPANS
 from ebbtide.errors import InputError
 from ebbtide.kinds.runs import from_pretrained, train_recipe
+from ebbtide.losses.flow_map import mean_slope
 from ebbtide.samplers import walk
-from ebbtide.training import teacher as module
+from ebbtide.training import solver, teacher as module
 from ebbtide.training.teacher import student_of, student_recipe, trajectories_of, well_conditioned
-from training.runs import run, tensors, tiny
+from interrupting import wait_until
+from training.runs import assert_same, command, run, run_until, tensors, tiny
 
 N, STEPS = 40, 6
 
@@ -63,17 +67,107 @@ def test_starts_are_noise_a_tenth_of_it_wider_and_others_are_held_out(folders):
 
 
 def test_the_second_time_they_come_from_the_cache(folders, monkeypatch):
+    """Unless the teacher, its guidance, the seed, the grid or a number is another: each is a part of their key."""
     _, recipe, data = taught(folders, "conditional")
     monkeypatch.setattr(module, "walk", lambda *a, **k: pytest.fail("drawn again"))
     teacher, _, again = taught(folders, "conditional")
     assert torch.equal(again.x, data.x)
+    assert torch.equal(again.slopes, data.slopes)
     assert torch.equal(again.labels, data.labels)
-    for changes in ({"seed": 5}, {"trajectory_steps": STEPS + 1}, {"teacher_guidance": 2.0}, {"trajectories": N + 1}):
+    assert again.cpu_seconds == data.cpu_seconds > 0  # what it took, not what it takes to read them
+    for changes in ({"seed": 5}, {"trajectory_steps": STEPS + 1}, {"teacher_guidance": 2.0}, {"trajectories": N + 8}):
         with pytest.raises(pytest.fail.Exception, match="drawn again"):
             trajectories_of(teacher, replace(recipe, **changes))
+    clipped = replace(teacher, recipe=replace(teacher.recipe, bound=0.5))
     other = from_pretrained(folders / "flow")
+    moved = from_pretrained(folders / "conditional")
+    next(moved.denoiser.parameters()).data[0, 0] += 1e-3
+    for another in (clipped, other, moved):
+        with pytest.raises(pytest.fail.Exception, match="drawn again"):
+            trajectories_of(another, recipe)
+    monkeypatch.setattr(module, "GRID", "flow_power:exponent=1.9")
     with pytest.raises(pytest.fail.Exception, match="drawn again"):
-        trajectories_of(other, recipe)
+        trajectories_of(teacher, recipe)
+
+
+def test_more_than_a_limit_is_streamed_from_the_disk(folders, monkeypatch, tmp_path):
+    """Drawn piece by piece and mapped, a student learns the same of them, to the bit; their size is said before."""
+    _, recipe, data = taught(folders, "conditional", steps=6, batch=16)
+    whole = train_recipe(recipe, tmp_path / "whole", snapshots=0, progress=False)
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "other cache"))
+    monkeypatch.setattr(module, "PIECE", 16)
+    monkeypatch.setattr(module.cache, "MAPPED", 500)
+    _, _, mapped = taught(folders, "conditional")
+    torch.testing.assert_close(mapped.x, data.x, rtol=1e-5, atol=1e-6)
+    stored = list((tmp_path / "other cache").glob("trajectories-*.float32"))
+    assert sorted(file.stat().st_size for file in stored) == sorted(
+        [4 * 2 * (STEPS + 1) * n for n in (N, len(data.held_out))] + [4 * 2 * STEPS * (N // module.STILL)]
+    )
+    assert mapped.to(torch.device("meta")).x.device.type == "cpu"  # it stays where it is
+    student = train_recipe(recipe, tmp_path / "student", snapshots=0, progress=False)
+    for one, two in zip(whole.denoiser.parameters(), student.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+class Killed(BaseException):
+    """What nothing catches: the process is gone."""
+
+
+def test_a_student_killed_at_any_moment_is_the_same_in_the_end(folders, monkeypatch, tmp_path):
+    """While trajectories are drawn, while it is trained, while its grids are fitted: resumed, it is as never killed."""
+    monkeypatch.setattr(module, "PIECE", 16)
+    _, recipe, _ = taught(folders, "conditional", steps=8, batch=16)
+    how = {"snapshots": 0, "checkpoints": 2, "progress": False}
+    train_recipe(recipe, tmp_path / "whole", **how)
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "other cache"))
+    walked, pieces = module.walk, []
+
+    def dying(*given, **more):
+        pieces.append(len(given[2]))
+        if len(pieces) in (2, 4):
+            raise Killed
+        return walked(*given, **more)
+
+    monkeypatch.setattr(module, "walk", dying)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train_recipe(recipe, tmp_path / "killed", **how)
+    assert not (tmp_path / "killed").exists()
+    run_until(6, recipe, tmp_path / "killed", monkeypatch, **how)
+    # 40 held out and 40 learned, in pieces of 16: those that were whole were not drawn again.
+    assert pieces == [16, 16, 16, 8, 8, 16, 16, 8]
+    fitting = solver.fit_jumps
+    monkeypatch.setattr(solver, "fit_jumps", lambda *a, **k: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        train_recipe(recipe, tmp_path / "killed", resume=True, **how)
+    monkeypatch.setattr(solver, "fit_jumps", fitting)
+    train_recipe(recipe, tmp_path / "killed", resume=True, **how)
+    assert len(pieces) == 8
+    assert_same(tensors(tmp_path / "whole"), tensors(tmp_path / "killed"))
+    assert (tmp_path / "whole" / "tuned.json").read_bytes() == (tmp_path / "killed" / "tuned.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_of_a_real_distillation(folders, tmp_path):
+    """Ten times, from the drawing of trajectories on; resumed, it has the weights of one that was never killed."""
+    words = ["distill", folders / "conditional", "--steps", 3000, "--batch", 64, "--trajectories", 4096, "--n", 0]
+    words += ["--quiet", "--snapshots", 0, "--checkpoints", 300, "--out"]
+    env = {"EBBTIDE_CACHE": str(tmp_path / "one")}
+    assert command(*words, tmp_path / "whole", env=env).wait() == 0
+    env, chance, found = {"EBBTIDE_CACHE": str(tmp_path / "other")}, random.Random(20), []
+    for _ in range(10):
+        begun = (tmp_path / "killed" / "checkpoints" / "last").exists()
+        process = command(*words, tmp_path / "killed", *(["--resume"] if begun else []), env=env)
+        files = lambda: len(list((tmp_path / "other").glob("trajectories-*")))
+        wait_until(lambda: files() or process.poll() is not None)  # noqa: B023
+        time.sleep(chance.uniform(0, 3))
+        process.kill()
+        process.wait()
+        found.append(begun)
+    assert True in found, "no kill fell into training"
+    begun = (tmp_path / "killed" / "checkpoints" / "last").exists()
+    assert command(*words, tmp_path / "killed", *(["--resume"] if begun else []), env=env).wait() == 0
+    assert_same(tensors(tmp_path / "whole"), tensors(tmp_path / "killed"))
 
 
 def test_guidance_gives_every_trajectory_a_label(folders):
@@ -89,11 +183,27 @@ def test_two_points_of_one_trajectory_at_the_times_that_are_said(folders):
     for law in SPANS.values():
         batch = replace(data, law=law).take(torch.arange(N), generator(3))
         for i in range(N):
+            # Where it stays, it is of the trajectory before it along which slopes are kept.
+            own = i if batch["to"][i] < batch["t"][i] else i - i % module.STILL
             for x, t in (("x_t", "t"), ("x_to", "to")):
                 place = int((data.times == batch[t][i]).nonzero())
-                assert torch.equal(batch[x][i], data.x[place, i])
+                assert torch.equal(batch[x][i], data.x[place, own])
+            assert batch["label"][i] == data.labels[own]
         assert bool((batch["to"] <= batch["t"]).all())
-        assert torch.equal(batch["label"], data.labels)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "conditional", "two sets"])
+def test_what_stays_learns_the_teachers_slope(folders, name):
+    """Of the teacher itself, with the label that is told."""
+    teacher, _, data = taught(folders, name)
+    batch = data.take(torch.arange(N), generator(3))
+    still = batch["to"] == batch["t"]
+    cond = {key: part[still] for key, part in batch.items() if key == "label"}
+    x = batch["x_t"][still]
+    with torch.no_grad():
+        expected = mean_slope(teacher.steered(), x, teacher.denoiser.path.at(batch["t"][still], x), None, cond)
+    torch.testing.assert_close(batch["slope"][still], expected, rtol=1e-4, atol=1e-4)
+    assert len(x) >= 3
 
 
 def test_a_tenth_of_a_batch_stays_where_it_is(folders):

@@ -14,13 +14,15 @@ from ebbtide.core.paths import Linear
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import DivergedError, InputError
 from ebbtide.exact.oracle import mixture
+from ebbtide.kinds.runs import from_pretrained
 from ebbtide.networks import MLP
 from ebbtide.training import trainer as module
 from ebbtide.training.devices import accelerate
 from ebbtide.training.ema import ema_decay
 from ebbtide.training.schedule import learning_rate
+from ebbtide.training.teacher import student_of, student_recipe, trajectories_of
 from ebbtide.training.trainer import Trainer, batch_indices
-from training.runs import VARIANTS, tiny, trainer
+from training.runs import VARIANTS, run as make, tiny, trainer
 
 # --- which examples -----------------------------------------------------------------------------------------------
 
@@ -566,3 +568,168 @@ def test_unequal_shares_of_a_batch_are_refused(monkeypatch):
     monkeypatch.setattr(type(accelerator), "num_processes", 3)
     with pytest.raises(InputError, match="batch must be a multiple of the 3 processes"):
         Trainer(start.denoiser, start.data, replace(start.recipe, batch=16), accelerator)
+
+
+# --- students that are judged, and pairs --------------------------------------------------------------------------
+
+JUDGED = "matching:critic=0.3,after=0.25,updates=2"
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """A run without labels and one with, and one between two sample sets."""
+    place = tmp_path_factory.mktemp("teachers")
+    for name in ("flow", "conditional", "two sets"):
+        make(tiny(name), place / name, checkpoints=1, keep=1)
+    return place
+
+
+@pytest.fixture
+def student(teachers, monkeypatch, tmp_path):
+    """Makes a trainer of a student of one of them."""
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
+
+    def made(name="conditional", loss=JUDGED, accumulate=1, accelerator=None, **changes):
+        teacher = from_pretrained(teachers / name)
+        few = {"trajectories": 40, "trajectory_steps": 4, "batch": 16, "steps": 12, "loss": loss, "clip": 1e6}
+        recipe = student_recipe(teacher, str(teachers / name), **few | changes)
+        data, own = trajectories_of(teacher, recipe), accelerator or accelerate()
+        return Trainer(student_of(recipe, teacher).denoiser, data, recipe, own, accumulate, len(teacher.classes))
+
+    return made
+
+
+def test_judges_are_trained_beside_the_student_from_when_they_are_asked(student):
+    """By AdamW on their own gradient: until a quarter of the steps they stand still."""
+    run = student()
+    flat, optimizer = run._trained[1]
+    before = flat.vector.clone()
+    for record in run.steps():
+        assert torch.equal(flat.vector, before) == (record.step <= 3), record.step
+        assert optimizer.updates == max(record.step - 3, 0)
+    state = run.state()
+    for part in ("judges.weights.fake.network.out.bias", "judges.exp_avg.critic.network.out.bias", "judges.updates"):
+        assert part in state
+    assert not any("judges" in name for name in run.averaged())
+
+
+def test_a_judged_student_goes_on_as_if_it_had_never_stopped(student):
+    for step in (2, 7):
+        straight, first, second = (student() for _ in range(3))
+        records = list(straight.steps())
+        for _, record in zip(range(step), first.steps()):
+            assert record
+        second.load_state(first.averaged(), first.state())
+        assert list(second.steps()) == records[step:]
+        for key, part in frozen(straight).items():
+            assert torch.equal(frozen(second)[key], part), key
+
+
+def test_a_judged_students_batch_in_parts(student):
+    whole = student(loss="matching:critic=0.3")
+    expected = next(whole.steps())
+    run = student(loss="matching:critic=0.3", accumulate=3)
+    record = next(run.steps())
+    assert record.loss == pytest.approx(expected.loss, rel=1e-5)
+    for (mine, _), (theirs, _) in zip(run._trained, whole._trained, strict=True):
+        assert (mine.gradient - theirs.gradient).norm() < 1e-4 * theirs.gradient.norm()
+
+
+def test_a_judged_students_ranks_have_its_gradient(student):
+    """Of the first step: AdamW's first update is as long for a gradient that is all rounding."""
+    loss, barrier, parts, found = "matching:critic=0.3", Barrier(2, timeout=60), {}, {}
+
+    def reduce(rank):
+        def mean(tensor, how):
+            parts[rank] = tensor
+            barrier.wait()
+            total = parts[0] + parts[1]
+            barrier.wait()
+            return total / 2
+
+        return mean
+
+    alone = student(loss=loss)
+    both = [student(loss=loss, accelerator=ranked(rank, reduce(rank))) for rank in range(2)]
+    threads = [Thread(target=lambda k=k: found.update({k: next(both[k].steps())})) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    expected = next(alone.steps())
+    for thread in threads:
+        thread.join()
+    for k, run in enumerate(both):
+        assert found[k].loss == pytest.approx(expected.loss, rel=1e-5)
+        for (mine, _), (theirs, _) in zip(run._trained, alone._trained, strict=True):
+            assert (mine.gradient - theirs.gradient).norm() < 1e-4 * theirs.gradient.norm()
+
+
+def test_a_bad_step_leaves_judges_alone_too(student):
+    run = student(loss="matching:critic=0.3")
+    run._judges.fake.network.out.weight.register_hook(lambda gradient: gradient * math.nan)
+    before = frozen(run)
+    with pytest.raises(DivergedError, match="norm nan"):
+        next(run.steps())
+    assert all(torch.equal(before[key], part) for key, part in frozen(run).items())
+
+
+@pytest.mark.parametrize("name", ["flow", "two sets"])
+def test_a_judged_student_starts_where_sampling_does(student, name):
+    """From fresh noise, or at points of the other set; and its critic is shown the ends of trajectories."""
+    run = student(name)
+    batch = run.batch(4)
+    starts, ends = ({tuple(row) for row in run.data.x[k].tolist()} for k in (0, -1))
+    assert all(tuple(row) in ends for row in batch["end"].tolist())
+    assert all((tuple(row) in starts) == (name == "two sets") for row in batch["start"].tolist())
+    assert not torch.equal(batch["noise"], batch["nudge"])
+    assert batch["u"].sort().values.diff().max() < 1.01 / 16
+
+
+def test_reflow_learns_from_pairs_of_the_teachers(student):
+    """Start and end of one trajectory, with its label; none of the starts wider than the noise is."""
+    run = student(loss="reflow")
+    batch = run.batch(2)
+    places = [(run.data.x[-1] == row).all(1).nonzero().item() for row in batch["x0"]]
+    assert torch.equal(run.data.x[0, places], batch["noise"])
+    assert torch.equal(run.data.labels[places], batch["label"])
+    assert not run.denoiser.gaussian_end
+    assert float(student(loss="reflow", trajectories=4000).data.x[0, :400].std()) == pytest.approx(1, abs=0.15)
+    assert float(student(loss="trajectory", trajectories=4000).data.x[0, :400].std()) == pytest.approx(1.5, abs=0.2)
+    for record in run.steps():
+        assert math.isfinite(record.loss)
+
+
+def test_reflow_straightens_the_ways(tmp_path, monkeypatch):
+    """Three Gaussians: Euler's four steps end less than half as far from where fifty lead; an example of one seed."""
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path))
+    recipe = tiny(points=4000, batch=256, steps=400, lr=2e-2, network="mlp:width=32,depth=3")
+    teacher = make(recipe, tmp_path / "teacher", solvers=False)
+    few = {"loss": "reflow", "trajectories": 2000, "trajectory_steps": 12, "steps": 400}
+    straight = make(student_recipe(teacher, str(tmp_path / "teacher"), **few), tmp_path / "straight", solvers=False)
+    assert straight.recipe.network == recipe.network
+
+    def bend(run):
+        ends = [run.sample(500, seed=1, sampler="euler", grid="uniform", steps=steps) for steps in (4, 50)]
+        return float((ends[0] - ends[1]).norm(dim=1).mean())
+
+    assert bend(straight) < 0.5 * bend(teacher)
+
+
+def test_pairs_are_a_teachers_alone():
+    with pytest.raises(InputError, match="coupling 'given' is that of a teacher's pairs"):
+        trainer(tiny(coupling="given", stable_targets=False))
+
+
+def test_a_law_of_spans_is_told_how_much_of_the_training_is_over():
+    """s = t until a quarter; then spans grow to their full length, which they have from the half on."""
+    spans = "stretches:alone=0.25,wide=0.5,same=0.0"
+    network = "mlp:width=8,depth=2,spans=true"
+    run = trainer(tiny(loss="shortcut", network=network, spans=spans, batch=64, points=100))
+    plain = trainer(tiny(loss="shortcut", network=network, spans="stretches:same=0.0", batch=64, points=100))
+    for step in range(12):
+        one, other = run.batch(step), plain.batch(step)
+        reach = min(max((step / 12 - 0.25) / 0.25, 0), 1)
+        if step < 3:
+            assert torch.equal(one["t"], one["to"])
+            assert torch.equal((one["t"] * 64).floor().sort().values, torch.arange(64.0))
+        else:
+            torch.testing.assert_close(one["t"] - one["to"], reach * (other["t"] - other["to"]), rtol=1e-4, atol=1e-6)

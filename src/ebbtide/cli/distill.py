@@ -48,7 +48,7 @@ class Distill:
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN-student")] = ""
     """Folder of the student."""
     method: str = "trajectory"
-    """Loss; a row of `ebbtide list losses` that leads to another time."""
+    """Loss; a row of `ebbtide list losses` that learns from a teacher."""
     guidance: float = 1.0
     """Guidance of the teacher, built into the student; 1 for none."""
     n: int = 4000
@@ -67,21 +67,22 @@ class Distill:
 def run(argv: Sequence[str]) -> None:
     """Parse, distil, print the table."""
     args = parse(Distill, argv, "distill")
-    from ..kinds.distil import as_text, distill, outcomes
+    from ..kinds.distil import as_text, cost, distill, outcomes
     from ..kinds.runs import from_pretrained
     from ..training.devices import leaving_group
 
     out = Path(args.out or f"{args.run.rstrip('/')}-student")
     changed = {option[2:].replace("-", "_") for option in given(args.student)}
     fields: dict[str, Any] = {name: getattr(args.student, name) for name in changed}
-    before = time.process_time()
+    before, teacher = time.process_time(), from_pretrained(args.run)
     with leaving_group():
         student = distill(
-            args.run, out, method=args.method, guidance=args.guidance, fields=fields, resume=args.resume,
-            overwrite=args.overwrite, started=partial(threads, args.running.threads), **args.running.options(),
+            args.run, out, opened=teacher, method=args.method, guidance=args.guidance, fields=fields,
+            resume=args.resume, overwrite=args.overwrite, started=partial(threads, args.running.threads),
+            **args.running.options(),
         )  # fmt: skip
     spent = time.process_time() - before
     tell(f"Distilled in {student.step} steps and {spent:.1f} CPU s, trajectories included; the student is {out}")
     if args.n and student.observation is None:
-        print(as_text(list(outcomes(student, from_pretrained(args.run), args.n))))
+        print(as_text(list(outcomes(student, teacher, args.n)), cost(out, args.run)))
     tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))} --steps 1")

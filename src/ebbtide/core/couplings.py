@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..specs import expect, shaped
 from .paths import Batch
 
-__all__ = ["COUPLINGS", "Labels", "class_aware_ot", "independent", "minibatch_ot"]
+__all__ = ["COUPLINGS", "Labels", "as_given", "class_aware_ot", "independent", "minibatch_ot"]
 
 Labels = Int[Tensor, " b"] | None
 
@@ -48,6 +48,11 @@ def class_aware_ot(x0: Batch, x1: Batch, labels: Labels = None) -> Batch:
     return coupled
 
 
+def as_given(x0: Batch, x1: Batch, labels: Labels = None) -> Batch:
+    """The pairs of a teacher, each noise beside the data that its flow leads to (Liu et al. 2023, arXiv:2209.03003)."""
+    return x1
+
+
 COUPLINGS: dict[str, Callable[..., Tensor]] = {
-    "independent": independent, "ot": minibatch_ot, "class_ot": class_aware_ot,
+    "independent": independent, "ot": minibatch_ot, "class_ot": class_aware_ot, "given": as_given,
 }  # fmt: skip

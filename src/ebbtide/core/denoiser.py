@@ -1,5 +1,6 @@
 """A network, the path it was trained on, and what it predicts. Everything samplers need of a checkpoint."""
 
+import math
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -121,6 +122,13 @@ class Denoiser(nn.Module):
     def spans(self) -> bool:
         """True if estimates can be asked to lead to another time."""
         return bool(getattr(self.network, "spans", False))
+
+    @property
+    def shortest_period(self) -> float:
+        """The shortest period, in t, of the network's time features; infinite where it states none."""
+        return min(
+            (float(getattr(part, "shortest_period", math.inf)) for part in self.network.modules()), default=math.inf
+        )
 
     def _within(self, c: Scales, x_t: Tensor) -> Scales:
         """The Scales at which the network is asked: c, but those of t_max where α ≤ alpha_min.

@@ -81,24 +81,40 @@ TIMES: dict[str, Callable[..., Tensor]] = {
 
 
 def stretches(
-    u: Tensor, w: Tensor, whole: float = 0.2, first: float = 0.3, last: float = 0.3, same: float = 0.1
+    u: Tensor,
+    w: Tensor,
+    done: float = 1.0,
+    *,
+    whole: float = 0.2,
+    first: float = 0.3,
+    last: float = 0.3,
+    same: float = 0.1,
+    alone: float = 0.0,
+    wide: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Any two times, with separate shares for what samplers ask, 1 → 0, 1 → s and t → 0, and for s = t (`same`).
 
     The rest of the batch is uniform over t > s. Few steps begin at the noise and end at the data.
+    alone: the first share of the training, in which s = t = u. wide: the share at which spans reach their full length;
+    they grow in between, so that a map that is its own teacher learns short jumps before those that build on them
+    (Boffi et al. 2025, arXiv:2505.18825; Geng et al. 2024, arXiv:2406.14548).
     """
     shares = [whole, first, last, same]
     for name, share in zip(("whole", "first", "last", "same"), shares):
         require(f"stretches: {name}", share, 0, 1)
     require("stretches: the sum of its shares", sum(shares), 0, 1)
+    require("stretches: alone", alone, 0, 1)
+    require("stretches: wide", wide, 0, 1)
+    if done < alone:
+        return u, u
     bounds = torch.tensor(shares, device=u.device).cumsum(0)
     part = torch.bucketize(u, bounds, right=True)
     begin = torch.sqrt(((u - bounds[-1]) / max(1 - sum(shares), 1e-9)).clamp(0, 1))  # t of a uniform pair t > s
     choices = [(1.0, 0.0), (1.0, w), (w, 0.0), (w, w), (begin, begin * w)]
     t, s = ([torch.as_tensor(choice[i], dtype=u.dtype, device=u.device) for choice in choices] for i in (0, 1))
     pick = torch.stack([torch.stack([row.expand_as(u) for row in rows]) for rows in (t, s)])
-    found = pick.gather(1, part.expand(2, 1, -1))[:, 0]
-    return found[0], found[1]
+    start, end = pick.gather(1, part.expand(2, 1, -1))[:, 0]
+    return start, start.lerp(end, (done - alone) / (wide - alone)) if done < wide else end
 
 
 def adjacent(u: Tensor, w: Tensor, steps: int = 16) -> tuple[Tensor, Tensor]:
@@ -109,7 +125,8 @@ def adjacent(u: Tensor, w: Tensor, steps: int = 16) -> tuple[Tensor, Tensor]:
 
 
 # Of uniform u, w: from where, u' ∈ (0, 1], and to where, w' ≤ u', an estimate is to lead; training's law makes times of
-# both, and places of a stored trajectory are counted so.
+# both, and places of a stored trajectory are counted so. A law may take `done`, the share of the training that
+# is over.
 SPANS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"stretches": stretches, "adjacent": adjacent}
 
 

@@ -24,7 +24,7 @@ from ..core.randomness import Draws
 from ..core.targets import Estimate
 from ..core.times import grid_times
 from ..errors import DivergedError, InputError
-from ..samplers import SAMPLERS, Walk, walk
+from ..samplers import SAMPLERS, Walk, facts, walk
 from ..samplers.bespoke import format_weights
 from ..specs import bind, pick, require
 from .encoding import require_batch
@@ -129,6 +129,8 @@ def tune(
     pick(AIMS, aim, "aim")
     pick(DEPTHS, depth, "depth")
     names: Sequence[str] = solvers or (SOLVERS if denoiser.gaussian_end else VELOCITY_SOLVERS)
+    if not solvers and getattr(denoiser, "spans", False):
+        names = ("jump", *names)
     families = (*FAMILIES, *TIME_FAMILIES) if denoiser.gaussian_end else TIME_FAMILIES
     progress("reference", 0.0)
     truth, error = reference(denoiser, start, reference_steps, cond)
@@ -281,6 +283,8 @@ class _Search:
 
     def fit_weights(self, choice: _Choice) -> list[_Choice]:
         """Times and every weight of every step, from those of a solver that asks once a time."""
+        if facts(choice.sampler).spans:  # each of its estimates leads to another time, so it is no table
+            return []
         path, sampler = self.denoiser.path, bind(SAMPLERS, choice.sampler, "sampler")
         times = grid_times(choice.grid, choice.steps, path)
         asked, rows = unrolled(sampler, path, times, evaluations(sampler, path, times))
@@ -334,7 +338,7 @@ def rms(error: Float[Tensor, " n *d"]) -> float:
 class Counted:
     """A denoiser that returns x₀ = 0 and counts its calls."""
 
-    gaussian_end = True
+    gaussian_end = spans = True
 
     def __init__(self, path: Path) -> None:
         self.path, self.calls = path, 0

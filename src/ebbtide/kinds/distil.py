@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
+from ..exact.plans import COUNTS
+from ..exact.tune import steps_within
 from ..losses import LOSSES, loss_row
 from ..samplers import facts
 from ..specs import require
 from ..training.history import read_metrics
 from ..training.teacher import student_recipe
-from ..training.trained import Trained
+from ..training.trained import Choice, Trained
 from . import kind_of
 from .compare import aligned, counted
 from .runs import from_pretrained, train_recipe
@@ -28,6 +30,7 @@ def distill(
     method: str = "trajectory",
     guidance: float = 1.0,
     fields: Mapping[str, Any] = {},
+    opened: Trained | None = None,
     **training: Any,
 ) -> Trained:
     """Train a student of a run in the folder `out` and return it: a run like any other, whose sampler is `jump`.
@@ -35,17 +38,19 @@ def distill(
         ebbtide.distill("runs/moons", "runs/fast").sample(1000, steps=1)
 
     teacher: a run's folder, an export or a hub name. method: a row of LOSSES that spans two times. guidance: of the
-    teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. training: as
-    in `training.run.train`; evaluations among them, for which its grids are fitted.
+    teacher, built into the student. fields: further fields of its recipe, such as network, steps or lr. opened: the
+    teacher itself, if it is open already. training: as in `training.run.train`; evaluations among them, for which its
+    grids are fitted.
     """
-    if not loss_row(method, "method").spans:
-        spanning = ", ".join(name for name in LOSSES if loss_row(name).spans)
-        raise InputError(f"method must be one of {spanning}, whose estimates lead to another time; got {method!r}.")
+    row = loss_row(method, "method")
+    if not (row.spans or row.teacher):
+        able = ", ".join(name for name in LOSSES if loss_row(name).spans or loss_row(name).teacher)
+        raise InputError(f"method must be one of {able}, which learn from a teacher; got {method!r}.")
     require("guidance", guidance)
-    trained = from_pretrained(teacher)
-    trained.sampling()
-    recipe = student_recipe(trained, str(teacher), loss=method, teacher_guidance=guidance, **dict(fields))
-    return train_recipe(recipe, out, **training)
+    opened = opened or from_pretrained(teacher)
+    opened.sampling()
+    recipe = student_recipe(opened, str(teacher), loss=method, teacher_guidance=guidance, **dict(fields))
+    return train_recipe(recipe, out, teacher=opened, **training)
 
 
 class Reached(NamedTuple):
@@ -57,30 +62,33 @@ class Reached(NamedTuple):
 
 
 def outcomes(student: Trained, teacher: Trained, n: int, seed: int = 0) -> Iterator[Reached]:
-    """Student and teacher at the student's numbers of evaluations, then the teacher as it samples by itself.
+    """The teacher, its fitted solver and the student at the student's numbers of evaluations, then the teacher's own.
 
-    The samples of all begin at the same noise; labels are as frequent as in the data.
+    The samples of all begin at the same noise; labels are as frequent as in the data. The teacher takes as many steps
+    by its recipe's sampler as its evaluations allow; where not even one fits, it has no row.
     """
-    kind, labels = kind_of(student.recipe), teacher.in_proportion(n)
+    kind, labels, recipe = kind_of(student.recipe), teacher.in_proportion(n), teacher.recipe
     guidance = student.recipe.teacher_guidance
+    guided: dict[str, Any] = {} if guidance == 1 else {"guidance": guidance}
     floors: dict[Any, Any] = {}
 
-    def row(name: str, of: Trained, **options: Any) -> Reached:
-        options |= of.choice(options.pop("sampler", None), None, options.pop("steps", None), **options)._asdict()
-        x, evaluations = counted(of, n, seed=seed, label=labels, **options)
+    def row(name: str, of: Trained, choice: Choice, **how: Any) -> Reached:
+        x, evaluations = counted(of, n, seed=seed, label=labels, **choice._asdict(), **how)
         return Reached(name, evaluations, kind.evaluate(student.reading(), x, labels, seed=seed, floors=floors))
 
-    guided: dict[str, Any] = {} if guidance == 1 else {"guidance": guidance}
-    counts = sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans})
-    for count in counts:
-        yield row("student", student, steps=count)
-        if not guided:
-            yield row("teacher, tuned", teacher, steps=f"auto:{count}")
-    yield row("teacher, its own steps", teacher, **guided)
+    spans = student.denoiser.spans
+    for count in sorted({one.evaluations for one in student.tuned if facts(one.sampler).spans == spans}):
+        asked = count // 2 if guided else count  # with guidance every estimate is two evaluations
+        if steps := steps_within(recipe.sampler, teacher.denoiser.path, asked, recipe.grid):
+            yield row("teacher", teacher, Choice(recipe.sampler, recipe.grid, steps), **guided)
+        if 1 <= asked <= COUNTS[-1]:
+            yield row("teacher, tuned", teacher, teacher.choice(steps=f"auto:{asked}", **guided), **guided)
+        yield row("student", student, student.choice(steps=count if spans else f"auto:{count}"))
+    yield row("teacher, its own steps", teacher, teacher.choice(**guided), **guided)
 
 
-def as_text(found: Sequence[Reached]) -> str:
-    """The rows, the metrics that rank, and the floor of each: the score of real data against real data."""
+def as_text(found: Sequence[Reached], times: float | None = None) -> str:
+    """The rows, the metrics that rank, the floor of each: the score of real data against real data; and the cost."""
     names = [one.name for one in found[0].measurements if one.in_summary]
     cells = [("", "evaluations", *names)]
     for row in found:
@@ -88,10 +96,14 @@ def as_text(found: Sequence[Reached]) -> str:
         cells.append((row.name, str(row.evaluations), *(f"{values[name].value:.4g}" for name in names)))
     floors = {one.name: one.floor for one in found[0].measurements}
     cells.append(("real data", "", *(f"{floors[name]:.4g}" for name in names)))
-    return "\n".join(aligned(cells)[0])
+    last = [] if times is None else [f"The student's training took {times:.2f} × the CPU time of its teacher's."]
+    return "\n".join([*aligned(cells)[0], *last])
 
 
 def cost(student: str | Path, teacher: str | Path) -> float | None:
-    """CPU seconds of the student's training over those of its teacher's; None where either isn't stored."""
+    """CPU seconds of the student's training, with its teacher's trajectories, over those of its teacher's.
+
+    None where a run doesn't store them, as an export doesn't.
+    """
     spent = [line[-1]["cpu_seconds"] if (line := read_metrics(Path(folder))) else None for folder in (student, teacher)]
     return spent[0] / spent[1] if spent[0] and spent[1] else None

@@ -40,13 +40,15 @@ def train_recipe(
     out: str | Path,
     *,
     given: tuple[Any, Any] | Prepared | None = None,
+    teacher: Trained | None = None,
     started: Callable[[nn.Module], object] = lambda denoiser: None,
     **options: Any,
 ) -> Trained:
     """Train a recipe in the folder `out` and return the result; options as in `training.run.train`.
 
-    given: data in memory and its labels, or that data prepared, instead of what the recipe names. started: called with
-    the untrained denoiser once everything has been checked, before anything is written.
+    given: data in memory and its labels, or that data prepared, instead of what the recipe names. teacher: the run that
+    the recipe names as its teacher, if it is open already. started: called with the untrained denoiser once everything
+    has been checked, before anything is written.
     """
     out = folder_name("out", out)
     for name, least in {"accumulate": 1, "checkpoints": 1, "keep": 1, "snapshots": 0, "threads": 0}.items():
@@ -58,7 +60,7 @@ def train_recipe(
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
     codec = run.codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
-    start, data = begin(recipe, options.get("accumulate", 1), given, options.get("progress", True), codec)
+    start, data = begin(recipe, options.get("accumulate", 1), given, teacher, options.get("progress", True), codec)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
@@ -84,6 +86,7 @@ def begin(
     recipe: Recipe,
     accumulate: int = 1,
     given: tuple[Any, Any] | Prepared | None = None,
+    teacher: Trained | None = None,
     progress: bool = False,
     codec: Codec | None = None,
 ) -> tuple[Trained, Data]:
@@ -94,7 +97,7 @@ def begin(
     kind = kind_of(recipe)
     known = {"codec": codec} if hasattr(recipe, "codec") else {}
     if recipe.teacher:
-        return _student(recipe, given, progress)
+        return _student(recipe, given, teacher or from_pretrained(recipe.teacher), progress)
     if given is None:
         kind.fits(recipe)
         prepared = kind.prepare(recipe, **known)
@@ -108,11 +111,10 @@ def begin(
     return attached(run.untrained(recipe, prepared)), prepared.data
 
 
-def _student(recipe: Recipe, given: Any, progress: bool) -> tuple[Trained, Data]:
+def _student(recipe: Recipe, given: Any, teacher: Trained, progress: bool) -> tuple[Trained, Data]:
     """The start of a student of the recipe's teacher, and trajectories of that to learn from."""
     if given is not None:
         raise InputError("A student learns from its teacher's trajectories; leave data out, or teacher.")
-    teacher = from_pretrained(recipe.teacher)
     told = None if teacher.observation is None else kind_of(recipe).prepare(recipe).data
     start = student_of(recipe, teacher)
     return attached(start), trajectories_of(teacher, start.recipe, told, progress=progress)

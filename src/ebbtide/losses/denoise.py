@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..core.denoiser import Denoiser
     from ..core.paths import Scales
 
-__all__ = ["WEIGHTS", "Weight", "denoise", "edm_weight", "min_snr", "unit"]
+__all__ = ["WEIGHTS", "Weight", "denoise", "edm_weight", "min_snr", "reflow", "unit"]
 
 Weight = Callable[["Scales"], Tensor | None]
 
@@ -74,3 +74,21 @@ def denoise(
         return error
     a, b = denoiser.row(c)
     return error * (own * (c.sigma / (c.alpha * b - c.sigma * a)) ** 2).flatten()
+
+
+def reflow(
+    denoiser: "Denoiser",
+    x0: Float[Tensor, " b *d"],
+    noise: Float[Tensor, " b *d"],
+    t: Float[Tensor, " #b"],
+    *,
+    z: Float[Tensor, " b *d"],
+    weight: Weight = unit,
+    **cond: Any,
+) -> Float[Tensor, " b"]:
+    """Flow matching on a teacher's own pairs: starts and ends of its trajectories, whose flow is straighter.
+
+    Liu et al. 2023, arXiv:2209.03003. Nothing else is new: pairs in place of independent ends. The lines
+    between a teacher's pairs hardly cross, so that few steps of Euler's follow their flow.
+    """
+    return denoise(denoiser, x0, noise, t, z=z, weight=weight, **cond)

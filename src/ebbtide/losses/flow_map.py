@@ -12,6 +12,7 @@ v = dz/dτ. Hence no loss depends on the path, the target or the teacher.
 Targets that are made of estimates pass no gradient. Each loss is zero on the exact map alone.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,19 @@ if TYPE_CHECKING:
     from ..core.paths import Batch, Path, Scales
 
 STEP = 1e-3  # of a central difference in the flow clock, whose error is 1e-6 / 6 of the third derivative
+SHARE = 1 / 40  # of the shortest period of a network's time features: a step of that errs by 0.4 % of their slope
 DERIVATIVES = ("difference", "jvp")
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Numbers for losses that sample: a start at t = 1, noises ε and ε', uniform u, and the end of a trajectory."""
+
+    start: "Batch"
+    noise: "Batch"
+    nudge: "Batch"
+    u: Float[Tensor, " b"]
+    end: "Batch"
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Leap:
     """Examples for a flow map: x_t, its time t, and the time `to` that the estimate is to lead to.
 
     slope: dz/dτ at x_t: the teacher's, or ε - x₀ of the pair that makes x_t, which is right on average.
-    x_to: the point at `to` of the same trajectory. cond: the network's conditions, such as label.
+    x_to: the point at `to` of the same trajectory. cond: the network's conditions, such as label. fresh: further draws.
     """
 
     x_t: "Batch"
@@ -58,13 +71,25 @@ class Leap:
     slope: "Batch | None" = None
     x_to: "Batch | None" = None
     cond: Mapping[str, Any] = field(default_factory=dict)
+    fresh: Fresh | None = None
 
-    def given(self, name: str) -> "Batch":
+    def given(self, name: str) -> Any:
         """The part of this name; InputError where it isn't known."""
-        part: Tensor | None = getattr(self, name)
+        part = getattr(self, name)
         if part is None:
             raise InputError(f"This loss needs the leap's {name}.")
         return part
+
+    def apart(self) -> tuple[Tensor, "Leap"]:
+        """The places of the examples that lead to another time, and these examples."""
+        rows = (self.t.tau != self.to.tau).flatten().nonzero()[:, 0]
+
+        def of(part: Any) -> Any:
+            return part if part is None else part[rows]
+
+        t, to = (type(c)(*(of(value) for value in c)) for c in (self.t, self.to))
+        cond = {name: of(part) for name, part in self.cond.items()}
+        return rows, Leap(of(self.x_t), t, to, of(self.slope), of(self.x_to), cond)
 
 
 def mean_slope(
@@ -119,13 +144,14 @@ def shortcut(
     Frans et al. 2024, arXiv:2410.12557, Eq. 5; the halves are the average's estimates. Where s = t the target is the
     slope that is known, which anchors the map: without it any semigroup would do.
     """
-    v = leap.given("slope")
-    half = _at(denoiser.path, (leap.t.tau + leap.to.tau) / 2, leap.x_t)
-    with torch.no_grad():
-        teacher = average or denoiser
-        first = mean_slope(teacher, leap.x_t, leap.t, half, leap.cond)
-        second = mean_slope(teacher, arrive(leap.x_t, leap.t, half, first), half, leap.to, leap.cond)
-        target = torch.where(leap.t.tau == leap.to.tau, v, (first + second) / 2)
+    target, (rows, part) = leap.given("slope").clone(), leap.apart()
+    if len(rows):
+        half = _at(denoiser.path, (part.t.tau + part.to.tau) / 2, part.x_t)
+        with torch.no_grad():
+            teacher = average or denoiser
+            first = mean_slope(teacher, part.x_t, part.t, half, part.cond)
+            second = mean_slope(teacher, arrive(part.x_t, part.t, half, first), half, part.to, part.cond)
+        target[rows] = (first + second) / 2
     return robust(mean_slope(denoiser, leap.x_t, leap.t, leap.to, leap.cond) - target, power, floor)
 
 
@@ -133,6 +159,8 @@ def mean_flow(
     denoiser: "DenoiserLike",
     leap: Leap,
     *,
+    average: "DenoiserLike | None" = None,
+    own: bool = False,
     derivative: str = "difference",
     power: float = 1.0,
     floor: float = 0.01,
@@ -140,16 +168,22 @@ def mean_flow(
     """|u - (v - (τ_t - τ_s) du/dτ)|², du/dτ = ∂_τ u + v ∂_z u along the flow, `to` held fixed.
 
     Geng et al. 2025, arXiv:2505.13447, Eqs. 6, 8 and 11. Where s = t it is the flow-matching loss.
-    derivative: a central "difference", which costs two evaluations without gradients, or "jvp", in forward mode.
+    own: the average makes the target, its velocity v included, which has no spread as the slope of a pair does; where
+    s = t that slope is learned (Geng et al. 2025, arXiv:2512.02012, for v). derivative: a central "difference", which
+    costs two evaluations without gradients, or "jvp", in forward mode. The difference's step follows from the shortest
+    period of the network's time features, π0's being 0.004.
     """
-    v = leap.given("slope")
+    target, (rows, part) = leap.given("slope").clone(), leap.apart()
+    if len(rows):
+        with torch.no_grad():
+            teacher = (average if own else None) or denoiser
+            v = mean_slope(teacher, part.x_t, part.t, None, part.cond) if own else part.given("slope")
 
-    def along(c: "Scales") -> "Batch":
-        return mean_slope(denoiser, arrive(leap.x_t, leap.t, c, v), c, leap.to, leap.cond)
+            def along(c: "Scales") -> "Batch":
+                return mean_slope(teacher, arrive(part.x_t, part.t, c, v), c, part.to, part.cond)
 
-    with torch.no_grad():
-        rate = _derivative(along, denoiser.path, leap.t, leap.x_t, derivative)
-        target = v - (leap.t.tau - leap.to.tau) * rate
+            rate = _derivative(along, denoiser, part.t, part.x_t, derivative)
+            target[rows] = v - (part.t.tau - part.to.tau) * rate
     return robust(mean_slope(denoiser, leap.x_t, leap.t, leap.to, leap.cond) - target, power, floor)
 
 
@@ -172,7 +206,7 @@ def lagrangian(
     def toward(to: "Scales") -> "Batch":
         return mean_slope(denoiser, leap.x_t, leap.t, to, leap.cond)
 
-    rate = _derivative(toward, denoiser.path, leap.to, leap.x_t, derivative)
+    rate = _derivative(toward, denoiser, leap.to, leap.x_t, derivative)
     with torch.no_grad():
         end = arrive(leap.x_t, leap.t, leap.to, u)
         v = mean_slope(teacher or denoiser, end, leap.to, None, leap.cond)
@@ -207,13 +241,14 @@ def _at(path: "Path", tau: Tensor, x: "Batch") -> "Scales":
 
 
 def _derivative(
-    function: Callable[["Scales"], "Batch"], path: "Path", c: "Scales", x: "Batch", derivative: str
+    function: Callable[["Scales"], "Batch"], denoiser: "DenoiserLike", c: "Scales", x: "Batch", derivative: str
 ) -> "Batch":
     """d function / dτ at c; the difference is one-sided at the ends of the path."""
     pick(DERIVATIVES, derivative, "loss: derivative")
+    path, period = denoiser.path, getattr(denoiser, "shortest_period", math.inf)
+    pace = c.size**2 / (c.sigma_dot * c.alpha - c.sigma * c.alpha_dot)  # dt/dτ
     if derivative == "jvp":
-        pace = (c.size**2 / (c.sigma_dot * c.alpha - c.sigma * c.alpha_dot)).flatten()  # dt/dτ
-        return torch.func.jvp(lambda t: function(path.at(t, x)), (c.t.clone(),), (pace.to(c.t),))[1]
-    last = path.along([1.0])[0].tau
-    low, high = (_at(path, (c.tau + step).clamp(0, last), x) for step in (-STEP, STEP))
+        return torch.func.jvp(lambda t: function(path.at(t, x)), (c.t.clone(),), (pace.flatten().to(c.t),))[1]
+    last, step = path.along([1.0])[0].tau, (SHARE * period / pace).clamp(STEP / 100, STEP)
+    low, high = (_at(path, (c.tau + way).clamp(0, last), x) for way in (-step, step))
     return (function(high) - function(low)) / (high.tau - low.tau)

@@ -25,7 +25,7 @@ from torch.nn.functional import gelu, pad
 
 from ..errors import InputError
 from ..specs import pick
-from .clock import Span, periodic, with_span
+from .clock import PERIOD, Span, periodic, with_span
 from .observation import ObservationEncoder, check, check_shapes
 from .parts import AdaRMSNorm, RMSNorm, angles, attend, check_batch, check_sizes, rotary, token_places, turn, zeroed
 
@@ -250,7 +250,7 @@ class ActionExpert(nn.Module):
         self.from_action = nn.Linear(action_dim + self.pad_action, width)
         self.from_state = nn.Linear(numbers + self.pad_state, width) if numbers and not self.adaptive else None
         inner = nn.Linear(width if self.adaptive else 2 * width, width)
-        self.spans = spans
+        self.spans, self.shortest_period = spans, PERIOD
         self.from_span = Span(width) if spans else None
         self.time = nn.Sequential(inner, nn.SiLU(), nn.Linear(width, width))
         self.expert = Expert(width=width, hidden=hidden or 4 * width, adaptive=self.adaptive, **sizes)

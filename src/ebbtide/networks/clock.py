@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .parts import waves
 
 __all__ = [
+    "PERIOD",
     "Fourier",
     "LabelEmbedding",
     "Perceptron",
@@ -25,6 +26,8 @@ __all__ = [
 class Waves(nn.Module):
     """τ → (sin ωτ, cos ωτ), in the network's type; taken in float32 at least, as bfloat16 can't tell 999 from 1000.
 
+    shortest_period: the least of 2π/ω, in t; a difference along t has to take steps that are much shorter.
+
     ω: (features / 2,), a buffer that isn't stored with the weights. τ: (b,), the output (b, features).
     """
 
@@ -32,7 +35,7 @@ class Waves(nn.Module):
         super().__init__()
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.dtype = frequencies.dtype
+        self.dtype, self.shortest_period = frequencies.dtype, 2 * math.pi / float(frequencies.max())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Waves":
         exact = self.frequencies
@@ -69,13 +72,17 @@ class Timestep(Waves):
         half = features // 2  # ω rounded as those that the published weights know: 1e-7 of 999 counts
         super().__init__((-math.log(10_000) * torch.arange(half) / max(half - freq_shift, 1)).exp())
         self.timesteps, self.first, self.freq_shift = timesteps, first, freq_shift
+        self.shortest_period /= timesteps
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b features"]:
         return super().forward(self.timesteps * t - self.first)
 
 
+PERIOD = 4e-3  # the shortest of π0's time features
+
+
 def periodic(
-    t: Float[Tensor, " b"], features: int, shortest: float = 4e-3, longest: float = 4.0
+    t: Float[Tensor, " b"], features: int, shortest: float = PERIOD, longest: float = 4.0
 ) -> Float[Tensor, "b features"]:
     """sin(2πt/p), cos(2πt/p) for periods p spaced evenly in log from 4e-3 to 4, in float64: 2πt/p is up to 1571.
 

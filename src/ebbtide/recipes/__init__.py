@@ -3,8 +3,17 @@
 from collections.abc import Callable
 
 from .citations import PAPERS, cited
-from .images import autoencoder, ddpm_images, ddpm_latents, edm_images, flow_images, flow_latents
-from .points import bridge, ddpm, edm, flow, ot_flow
+from .images import (
+    autoencoder,
+    ddpm_images,
+    ddpm_latents,
+    edm_images,
+    flow_images,
+    flow_latents,
+    mean_flow_images,
+    shortcut_images,
+)
+from .points import bridge, ddpm, edm, flow, mean_flow_points, ot_flow, shortcut_points
 from .recipe import IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
 from .robots import (
     diffusion_policy_pusht,
@@ -24,9 +33,13 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "edm": edm,
     "bridge": bridge,
     "ot-flow": ot_flow,
+    "shortcut": shortcut_points,
+    "mean-flow": mean_flow_points,
     "ddpm-images": ddpm_images,
     "flow-images": flow_images,
     "edm-images": edm_images,
+    "shortcut-images": shortcut_images,
+    "mean-flow-images": mean_flow_images,
     "autoencoder": autoencoder,
     "ddpm-latents": ddpm_latents,
     "flow-latents": flow_latents,
@@ -70,10 +83,14 @@ __all__ = [
     "flow_policy_aloha_insertion",
     "flow_policy_aloha_transfer",
     "flow_policy_pusht",
+    "mean_flow_images",
+    "mean_flow_points",
     "ot_flow",
     "pi0",
     "pi0_aloha_insertion",
     "pi0_aloha_transfer",
     "pi0_pusht",
     "recipe_type",
+    "shortcut_images",
+    "shortcut_points",
 ]

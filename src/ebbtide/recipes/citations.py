@@ -81,6 +81,20 @@ PAPERS: dict[str, str] = {
   year      = {2023},
   note      = {arXiv:2303.04137}
 }""",
+    "2410.12557": """@inproceedings{frans2025shortcut,
+  title     = {One Step Diffusion via Shortcut Models},
+  author    = {Frans, Kevin and Hafner, Danijar and Levine, Sergey and Abbeel, Pieter},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2025},
+  note      = {arXiv:2410.12557}
+}""",
+    "2505.13447": """@inproceedings{geng2025meanflow,
+  title     = {Mean Flows for One-step Generative Modeling},
+  author    = {Geng, Zhengyang and Deng, Mingyang and Bai, Xingjian and Kolter, J. Zico and He, Kaiming},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2025},
+  note      = {arXiv:2505.13447}
+}""",
 }
 
 

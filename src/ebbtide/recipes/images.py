@@ -4,9 +4,13 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from .fields import ImageFields
+from .points import MEAN_FLOW, SHORTCUT
 from .recipe import ImageRecipe
 
-__all__ = ["autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents"]
+__all__ = [
+    "autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents", "mean_flow_images",
+    "shortcut_images",
+]  # fmt: skip
 
 _BASE = ImageRecipe(
     network="unet-tiny", batch=128, steps=3000, lr=2e-3, warmup=0.05, ema=0.999, sampler="heun", grid="uniform"
@@ -39,6 +43,16 @@ def edm_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     return replace(
         _BASE, path="ve", target="edm:data_std=0.5", times="log_normal:mean=-1.2", grid="karras", sample_steps=18
     ).having(fields)
+
+
+def shortcut_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """Shortcut model (Frans et al. 2024, arXiv:2410.12557): a map that samples in one step, from data alone."""
+    return replace(flow_images(), network="unet-tiny:spans=true", steps=6000, **SHORTCUT).having(fields)
+
+
+def mean_flow_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """MeanFlow (Geng et al. 2025, arXiv:2505.13447): mean slopes by their rate along the flow, from data alone."""
+    return replace(flow_images(), network="unet-tiny:spans=true", steps=6000, lr=1e-3, **MEAN_FLOW).having(fields)
 
 
 def autoencoder(**fields: Unpack[ImageFields]) -> ImageRecipe:

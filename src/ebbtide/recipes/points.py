@@ -1,14 +1,20 @@
 """Recipes for points: each is a row (path, target, times, coupling, sampler) over the same network and training."""
 
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 from .fields import PointFields
 from .recipe import PointRecipe
 
-__all__ = ["bridge", "ddpm", "edm", "flow", "ot_flow"]
+__all__ = ["MEAN_FLOW", "SHORTCUT", "bridge", "ddpm", "edm", "flow", "mean_flow_points", "ot_flow", "shortcut_points"]
 
 _BASE = PointRecipe()
+
+# Maps of a flow from data alone: the flow by itself first, then spans that grow; beside path, target and network.
+_JUMPS: dict[str, Any] = {"sampler": "jump", "grid": "flow_power:exponent=2", "sample_steps": 1}
+_PHASES = "stretches:whole=0.2,first=0.25,last=0.25,same=0.2,alone=0.3,wide=0.55"
+SHORTCUT = _JUMPS | {"loss": "shortcut:power=1", "spans": _PHASES}
+MEAN_FLOW = _JUMPS | {"loss": "mean_flow:own=true", "spans": _PHASES}
 
 
 def ddpm(**fields: Unpack[PointFields]) -> PointRecipe:
@@ -44,3 +50,17 @@ def bridge(**fields: Unpack[PointFields]) -> PointRecipe:
 def ot_flow(**fields: Unpack[PointFields]) -> PointRecipe:
     """OT-CFM (Tong et al. 2024, arXiv:2302.00482): flow matching along minibatch optimal-transport pairs."""
     return replace(_BASE, path="linear", target="velocity", coupling="ot", batch=256, sample_steps=10).having(fields)
+
+
+def shortcut_points(**fields: Unpack[PointFields]) -> PointRecipe:
+    """Shortcut model (Frans et al. 2024, arXiv:2410.12557): a map that samples in one step, from data alone.
+
+    One jump leads where two half jumps do. The flow is learned first, then longer and longer jumps, each from the
+    averaged network's shorter ones.
+    """
+    return replace(_BASE, network="mlp:spans=true", steps=5400, lr=1e-2, ema=0.997, **SHORTCUT).having(fields)
+
+
+def mean_flow_points(**fields: Unpack[PointFields]) -> PointRecipe:
+    """MeanFlow (Geng et al. 2025, arXiv:2505.13447): mean slopes by their rate along the flow, from data alone."""
+    return replace(_BASE, network="mlp:spans=true", steps=5400, lr=5e-3, **MEAN_FLOW).having(fields)

@@ -57,7 +57,8 @@ class Log:
             kept = [line for line in read_metrics(folder) if line["step"] <= trainer.step]
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.file = append_to(self.path)  # held for the whole run
-        self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else 0.0) - time.process_time()
+        before = getattr(trainer.data, "cpu_seconds", 0.0)  # of a student's data, its teacher's trajectories
+        self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else before) - time.process_time()
         if track:
             try:
                 accelerator.init_trackers(TRACKED)

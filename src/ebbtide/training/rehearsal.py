@@ -78,7 +78,10 @@ def _rows(recipe: Recipe, shape: Sequence[int]) -> None:
             _is("coupling", recipe.coupling, must, bind(COUPLINGS, recipe.coupling, "coupling")(x, -x, labels), x.shape)
 
 
-_EXAMPLES = ("x0", "noise", "t", "z", "mask", "x_t", "x_to", "to")  # of a batch, what the network isn't told
+# Of a batch, what isn't the network's.
+_EXAMPLES = (
+    "x0", "noise", "t", "z", "mask", "x_t", "x_to", "to", "slope", "start", "nudge", "u", "end",
+)  # fmt: skip
 
 
 def _network(start: Trained, trainer: Trainer) -> None:

@@ -33,6 +33,7 @@ from ..losses import loss_row
 from ..networks.autoencoder import Autoencoder
 from ..networks.observation import conditions
 from ..recipes import Recipe
+from ..samplers import facts
 from ..signals import Interrupted, noted
 from ..specs import pick, require
 from . import checkpoint, seal, settings, storage
@@ -42,7 +43,7 @@ from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
 from .same import same_run
-from .solver import for_run, for_student
+from .solver import for_jumps, for_run, for_student
 from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
@@ -312,6 +313,8 @@ class _Run:
         try:
             if isinstance(self.trainer.data, Trajectories):
                 tuned = for_student(trained, self.trainer.data, counts or JUMPS, progress=progress)
+            elif facts(recipe.sampler).spans:
+                tuned = for_jumps(trained, counts or JUMPS, progress=progress)
             else:
                 how: dict[str, Any] = {"budget": budget, "cond": self.conditions, "progress": progress}
                 tuned = for_run(trained, counts or COUNTS, **how)

@@ -5,23 +5,27 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from .. import cache
 from ..core.randomness import Draws, generator, key
+from ..core.times import grid_times
 from ..errors import InputError
 from ..exact.fit import fit_solver
 from ..exact.jumps import JUMPS, fit_jumps
 from ..exact.plans import BACKWARD, COUNTS, FEW_IMAGES, FEW_STARTS, JOINT, LARGE, MOST_EVALUATIONS, MOST_JOINT, plan
 from ..exact.tuned import Tuned, read_tuned, write_tuned
-from .teacher import Trajectories
+from ..samplers import walk
+from .teacher import GRID, HELD_OUT, Trajectories
 
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["for_run", "for_student", "kept_solver"]
+__all__ = ["for_jumps", "for_run", "for_student", "kept_solver"]
 
 
 def for_run(
@@ -74,19 +78,47 @@ def for_run(
 def for_student(
     trained: "Trained", data: Trajectories, counts: Sequence[int] = JUMPS, *, progress: bool = False
 ) -> tuple[Tuned, ...]:
-    """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw."""
-    from tqdm import tqdm
+    """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw.
 
+    One that spans a single time gets solvers of the flow that it has learned.
+    """
     held = data.held_out
     if held is None:
         return ()
     device = next(trained.denoiser.parameters()).device
     draw = generator(trained.recipe.seed, "examples", device=device)
+    if not trained.denoiser.spans:
+        some = partial(torch.randint, len(held), generator=draw, device=device)
+        return for_run(trained, counts, cond=lambda n: held.conditions(some((n,)), draw), progress=progress)
     told = held.conditions(torch.arange(len(held), device=device), draw)
+    return _grids(trained, held.x[0], held.x[-1], counts, told, progress)
+
+
+def for_jumps(
+    trained: "Trained", counts: Sequence[int] = JUMPS, *, n: int = HELD_OUT, progress: bool = False
+) -> tuple[Tuned, ...]:
+    """Grids for as many jumps of a run that learned them from data, fitted to where its flow ends.
+
+    n: the number of starts.
+    """
+    seed, denoiser = key(trained.recipe.seed, "solver"), trained.denoiser.eval()
+    draws = Draws.first(n, seed, device=next(denoiser.parameters()).device)
+    start, told = trained.start(n, seed, 0, draws), _conditions(trained, n, seed)
+    times = grid_times(GRID, trained.recipe.trajectory_steps, denoiser.path)
+    with torch.no_grad():
+        *_, end = walk("heun", denoiser, start, times, cond=told)
+    return _grids(trained, start, end, counts, told, progress)
+
+
+def _grids(
+    trained: "Trained", start: Tensor, end: Tensor, counts: Sequence[int], told: Mapping[str, Any], progress: bool
+) -> tuple[Tuned, ...]:
+    from tqdm import tqdm
+
     bar = tqdm(total=100, desc="fitting grids", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress)
     with bar:
         made = fit_jumps(
-            trained.denoiser.eval(), held.x[0], held.x[-1], counts, cond=told,
+            trained.denoiser.eval(), start, end, counts, cond=told,
             progress=lambda share: bar.update(round(100 * share) - bar.n),
         )  # fmt: skip
     own = trained.fingerprint()

@@ -16,64 +16,89 @@ from ..core.denoiser import DenoiserLike
 from ..core.randomness import Draws, generator, key
 from ..core.times import SPANS, grid_times, stratified_draws
 from ..data.prepared import Data
-from ..memory import room
+from ..losses import loss_row
+from ..losses.flow_map import mean_slope
 from ..networks.observation import conditions
 from ..samplers import walk
 from ..specs import bind, words
 from .build import build_denoiser
+from .settings import data_fingerprint
 
 if TYPE_CHECKING:
     from ..core.times import GridTimes
     from ..recipes import Recipe
     from .trained import Trained
 
+__all__ = [
+    "GRID", "HELD_OUT", "STILL", "WIDE", "WIDER", "Trajectories", "student_of", "student_recipe", "trajectories_of",
+    "well_conditioned",
+]  # fmt: skip
+
 GRID = "flow_power:exponent=2"
 WIDE, WIDER = 0.1, 1.5  # a share of the starts is drawn wider, so that a student doesn't extrapolate to rare ones
-CHUNK = 1024  # trajectories walked at once
-HELD_OUT = 2000  # trajectories that a student's grids are fitted to
+PIECE, LARGEST = 1024, 2**23  # trajectories walked at once at most, and the numbers that all their points hold
+STILL = 8  # the teacher's slope is kept along every 8th trajectory, for the examples that stay where they are
+HELD_OUT = 2000  # trajectories that a student's grids are fitted to, or an eighth of those that are learned
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Trajectories of a teacher's flow as training data: two points of one at a time, and what the network was told.
+    """Trajectories of a teacher's flow as training data: two points of one at a time, and the network's conditions.
 
-    x: (times, n, *d), in the network's units; times: a grid's, from 1 to 0. law: a row of SPANS. labels: one for each,
-    or None. told, examples: data with further inputs of the network, such as observations, and the place of each
-    trajectory's. denoiser: the teacher, with its guidance.
+    x: (times, n, *d), in the network's units; times: a grid's, from 1 to 0. law: a row of SPANS. denoiser: the teacher,
+    with its guidance. slopes: its dz/dτ along every STILL-th trajectory, but at the end. labels: one for each, or None.
+    told, examples: data with further inputs of the network, such as observations, and the place of each trajectory's.
+    cpu_seconds: what it took to make them.
     """
 
     x: Float[Tensor, " k n *d"]
     times: "GridTimes"
     law: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     denoiser: DenoiserLike
+    slopes: Float[Tensor, " steps m *d"] | None = None
     labels: Int[Tensor, " n"] | None = None
     told: Data | None = None
     examples: Int[Tensor, " n"] | None = None
     held_out: "Trajectories | None" = None
     x1: None = None
+    cpu_seconds: float = 0.0
 
     def __len__(self) -> int:
         return self.x.shape[1]
 
     def to(self, device: torch.device) -> "Trajectories":
-        """The same on a device."""
-        labels, examples = (part if part is None else part.to(device) for part in (self.labels, self.examples))
-        told = None if self.told is None else self.told.to(device)
-        held_out = None if self.held_out is None else self.held_out.to(device)
-        return replace(
-            self, x=self.x.to(device), times=self.times.to(device), labels=labels, examples=examples, told=told,
-            held_out=held_out,
-        )  # fmt: skip
+        """The same on a device; what is mapped stays on the disk."""
+        names = ["times", "labels", "examples", "told", "held_out"]
+        names += ["x", "slopes"] if self.x.nbytes <= cache.MAPPED else []
+        parts = {name: getattr(self, name) for name in names}
+        moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in parts.items()}
+        return replace(self, **moved)
 
-    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
-        """x_t and x_to at the times t and `to` that the law draws, and the network's conditions."""
+    def take(self, indices: Int[Tensor, " b"], draw: torch.Generator, ends: bool = False) -> dict[str, Tensor]:
+        """x_t and x_to at the times t and `to` that the law draws, and the network's conditions.
+
+        An example that stays where it is comes from the nearest trajectory before it whose slopes are kept.
+        ends: with the trajectory's `start` and `end`.
+        """
         steps = len(self.times) - 1
         u = stratified_draws(len(indices), draw)
         start, end = self.law(u, torch.rand(len(u), generator=draw, device=u.device))
         i = ((1 - start) * steps).round().long().clamp(0, steps - 1)
         j = torch.maximum(((1 - end) * steps).round().long(), i + 1).clamp(max=steps).where(start > end, i)
-        batch = {"x_t": self.x[i, indices], "t": self.times[i], "x_to": self.x[j, indices], "to": self.times[j]}
+        if self.slopes is not None:
+            indices = indices.where(i < j, indices - indices % STILL)
+        batch = {"t": self.times[i], "to": self.times[j]}
+        batch |= {"x_t": _points(self.x, i, indices), "x_to": _points(self.x, j, indices)}
+        if self.slopes is not None:
+            batch["slope"] = _points(self.slopes, i, indices // STILL)
+        if ends:
+            batch["start"], batch["end"] = self.ends(indices)
         return batch | self.conditions(indices, draw)
+
+    def ends(self, indices: Int[Tensor, " b"]) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
+        """The starts of trajectories and the data they lead to."""
+        first = torch.zeros_like(indices)
+        return _points(self.x, first, indices), _points(self.x, first + len(self.times) - 1, indices)
 
     def conditions(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
         """The label and further inputs of the network at these places."""
@@ -84,29 +109,28 @@ class Trajectories:
         return found
 
 
+def _points(x: Tensor, i: Tensor, places: Tensor) -> Tensor:
+    """x[i, places], on the device of the places."""
+    return x[i.to(x.device), places.to(x.device)].to(places.device)
+
+
 def trajectories_of(
     teacher: "Trained", recipe: "Recipe", told: Data | None = None, *, progress: bool = False
 ) -> Trajectories:
     """The trajectories that a student of this recipe learns from, and others to fit its grids to.
 
-    From the cache, or drawn now. told: data with what the teacher's network is told besides x and the label.
+    From the cache, or drawn now. told: data with what the teacher's network is given besides x and the label.
     """
-    law, n = bind(SPANS, recipe.spans, "spans"), recipe.trajectories
-    few = min(HELD_OUT if told is None else HELD_OUT // 8, n)  # observations take long to look at
-    held_out = _drawn(teacher, recipe, law, told, few, "held out", progress)
-    return replace(_drawn(teacher, recipe, law, told, n, "learned", progress), held_out=held_out)
+    n = recipe.trajectories
+    few = min(HELD_OUT if told is None else HELD_OUT // 8, max(n // 8, 64), n)  # observations take long to look at
+    held_out = _drawn(teacher, recipe, told, few, "held out", progress)
+    learned = _drawn(teacher, recipe, told, n, "fair" if loss_row(recipe.loss).fair else "learned", progress)
+    spent = learned.cpu_seconds + held_out.cpu_seconds
+    return replace(learned, held_out=held_out, cpu_seconds=spent)
 
 
-def _drawn(
-    teacher: "Trained",
-    recipe: "Recipe",
-    law: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    told: Data | None,
-    n: int,
-    what: str,
-    progress: bool,
-) -> Trajectories:
-    """n trajectories of the teacher's probability flow, by Heun's method in the flow clock; what: part of their key."""
+def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, progress: bool) -> Trajectories:
+    """n trajectories of the teacher's probability flow, by Heun's method in the flow clock."""
     steps, guidance, path = recipe.trajectory_steps, recipe.teacher_guidance, teacher.denoiser.path
     device = next(teacher.denoiser.parameters()).device
     draw, classes = generator(recipe.seed, "teacher", what), len(teacher.classes)
@@ -127,30 +151,53 @@ def _drawn(
     if told is not None:
         examples = torch.randint(len(told), (n,), generator=draw)
     denoiser, times = teacher.steered(guidance=guidance), grid_times(GRID, steps, path)
-    made = Trajectories(torch.empty(0, n), times, law, denoiser, labels, told, examples).to(device)
-    name = f"trajectories-{cache.fingerprint(teacher.fingerprint(), n, steps, recipe.seed, guidance, what)[:32]}"
-    if told is None and (found := cache.fetch(name)):
-        return replace(made, x=found[0]["x"].to(device))
-    size = 4 * (steps + 1) * n * math.prod(teacher.latent_shape)
-    room(2 * size, f"trajectories {n} of {steps} steps")
-    kept = torch.empty(steps + 1, n, *teacher.latent_shape)
+    law = bind(SPANS, recipe.spans, "spans")
+    made = Trajectories(
+        torch.empty(0, n, *teacher.latent_shape), times, law, denoiser, None, labels, told, examples
+    ).to(device)
+    # All that the points depend on: the teacher's weights, how it is asked, and what of.
+    asked: tuple[Any, ...] = (teacher.fingerprint(), guidance, teacher.recipe.bound, sampler)
+    if told is not None:
+        asked = *asked, teacher.recipe.to_config(), data_fingerprint(told)
+    inputs = [times, start, *(part for part in (labels, examples) if part is not None)]
+    name = f"trajectories-{cache.fingerprint(*asked, tensors=inputs)[:32]}"
+    shape, kept = (steps + 1, n, *teacher.latent_shape), len(range(0, n, STILL))
+    numbers = (steps + 1) * math.prod(teacher.latent_shape)
+    most = min(PIECE, max(2 * STILL, LARGEST // numbers // STILL * STILL))
+    pieces = [slice(first, min(first + most, n)) for first in range(0, n, most)]
     bar = tqdm(
-        total=n, desc=f"the teacher's trajectories, {what} ({size / 2**20:,.0f} MiB)", unit="", delay=1,
+        total=n, desc=f"the teacher's trajectories, {what} ({4 * numbers * n / 2**20:,.0f} MiB)", unit="", delay=1,
         file=sys.stderr, leave=False, disable=not progress,
     )  # fmt: skip
-    with bar, torch.no_grad():
-        for first in range(0, n, CHUNK):
-            part = slice(first, min(first + CHUNK, n))
-            given = made.conditions(torch.arange(part.start, part.stop, device=device), draw)
-            if teacher.observation is not None:
-                given = conditions(teacher.denoiser.network, given)
-            kept[0, part] = start[part]
-            for k, x in enumerate(walk(sampler, denoiser, start[part].to(device), times, cond=given), 1):
-                kept[k, part] = x.cpu()
-            bar.update(part.stop - part.start)
-    if told is None:
-        cache.store(name, {"x": kept})
-    return replace(made, x=kept.to(device))
+
+    def given(places: Tensor) -> dict[str, Any]:
+        own = made.conditions(places, generator(recipe.seed, "teacher", what, int(places[0]), device=device))
+        return own if teacher.observation is None else dict(conditions(teacher.denoiser.network, own))
+
+    @torch.no_grad()
+    def walked(piece: slice) -> Tensor:
+        x, cond = start[piece], given(torch.arange(piece.start, piece.stop, device=device))
+        rows = [x, *(each.cpu() for each in walk(sampler, denoiser, x.to(device), times, cond=cond))]
+        bar.update(len(x))
+        return torch.stack(rows)
+
+    @torch.no_grad()
+    def sloped(piece: slice) -> Tensor:
+        places = slice(STILL * piece.start, STILL * piece.stop, STILL)
+        cond = given(torch.arange(n, device=device)[places])
+        return torch.stack([
+            mean_slope(denoiser, x[places].to(device), t, None, cond).cpu()
+            for x, t in zip(points, path.along(times[:-1]))
+        ])  # fmt: skip
+
+    slopes = None
+    with bar:
+        points, seconds = cache.filled(name, shape, pieces, walked)
+        if what != "held out":
+            fewer = [slice(first, min(first + most, kept)) for first in range(0, kept, most)]
+            slopes, more = cache.filled(f"{name}-slopes", (steps, kept, *teacher.latent_shape), fewer, sloped)
+            seconds += more
+    return replace(made, x=points, slopes=slopes, cpu_seconds=seconds).to(device)
 
 
 def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
@@ -164,6 +211,10 @@ def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
         "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
         "lr": recipe.lr / 2, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
     }  # fmt: skip
+    row = loss_row(str(fields.get("loss", changed["loss"])))
+    if not row.spans:
+        changed |= {"network": recipe.network, "target": "velocity", "coupling": "given", "lr": recipe.lr,
+                    "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
     return recipe.having(changed | fields)
 
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,18 +14,18 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..core.couplings import COUPLINGS
-from ..core.denoiser import Denoiser
+from ..core.couplings import COUPLINGS, as_given
+from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.randomness import generator, keyed
 from ..core.times import SPANS, TIMES, stratified_draws, uniform_draws
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
 from ..losses import LOSSES, loss_row
 from ..losses.denoise import WEIGHTS
-from ..losses.flow_map import Leap, mean_slope
+from ..losses.flow_map import Fresh, Leap, mean_slope
 from ..losses.stable import posterior_mean
 from ..recipes import Recipe
-from ..specs import bind, pick, require
+from ..specs import bind, options, pick, require
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
@@ -91,12 +92,14 @@ class Trainer:
         self.data = data.to(accelerator.device)
         self.flat = FlatParameters(self.denoiser)
         self.ema = self.flat.vector.clone()
-        self.optimizer = AdamW(self.flat, recipe.weight_decay, (recipe.beta1, recipe.beta2), recipe.eps)
+        self.optimizer = self._adamw(self.flat)
+        self._trained = [(self.flat, self.optimizer)]  # and the judges', where a loss has any
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         teacher = data.denoiser if isinstance(data, Trajectories) else None
         self._row = loss_row(recipe.loss)
         self._span = bind(SPANS, recipe.spans, "spans") if self._row.spans else None
+        self._phases = self._span is not None and "done" in signature(self._span.func).parameters
         if self._row.spans and not self.denoiser.spans:
             network = f"{recipe.network}{',' if ':' in recipe.network else ':'}spans=true"
             raise InputError(f"loss {recipe.loss!r} needs a network that spans two times, as in network={network!r}.")
@@ -106,10 +109,11 @@ class Trainer:
             )
         if self._row.teacher and teacher is None:
             raise InputError(f"loss {recipe.loss!r} learns from a teacher; name a run as teacher.")
-        if teacher is not None and not self._row.spans:
+        if teacher is not None and not (self._row.spans or self._row.teacher):
             raise InputError(f"loss {recipe.loss!r} learns from data, so it can't have a teacher.")
         self._average = self._averaging(recipe) if "average" in self._row.helps else None
-        helps = {"average": self._average and self._average[0], "teacher": teacher}
+        self._judges = self._judging(recipe, teacher) if self._row.judges and teacher is not None else None
+        helps = {"average": self._average and self._average[0], "teacher": teacher, "judges": self._judges}
         loss = _Loss(self.denoiser, recipe, helps)
         self._loss = accelerator.prepare_model(loss, False, evaluation_mode=True)
         self._drops = any(_draws(part) for part in self.denoiser.modules())
@@ -117,6 +121,10 @@ class Trainer:
         self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
         # A third noise is needed where both ends of a path are given (see Path.between).
         self._coupled = recipe.coupling != "independent" or data.x1 is not None
+        if self._couple.func is as_given and teacher is None:
+            raise InputError(
+                "coupling 'given' is that of a teacher's pairs, which `ebbtide distill --method reflow` learns from."
+            )
         if self._coupled and self._row.spans and teacher is None:
             raise InputError(f"loss {recipe.loss!r} needs independent pairs of data and noise.")
         if self._coupled and not denoiser.predicts_velocity:
@@ -140,9 +148,12 @@ class Trainer:
         warmup = round(recipe.warmup * recipe.steps)
         self.denoiser.train()
         while self.step < recipe.steps:
-            self.flat.gradient.zero_()
+            for flat, _ in self._trained:
+                flat.gradient.zero_()
             if self._average is not None:
                 self._average[1].vector.copy_(self.ema)
+            if self._judges is not None:
+                self._judges.step = self.step
             batch, loss = self.batch(self.step), torch.zeros((), device=self.accelerator.device)
             with self._keyed():
                 for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
@@ -151,11 +162,12 @@ class Trainer:
                     loss += own.detach()
             if self.accelerator.num_processes > 1:
                 loss = self.accelerator.reduce(loss, "mean")
-                self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
-            value, norm = loss.item(), self.flat.gradient.norm().item()
-            lr = learning_rate(self.step, recipe.steps, recipe.lr, warmup)
+                for flat, _ in self._trained:
+                    flat.gradient.copy_(self.accelerator.reduce(flat.gradient, "mean"))
+            value, norms = loss.item(), [flat.gradient.norm().item() for flat, _ in self._trained]
+            norm, lr = math.hypot(*norms), learning_rate(self.step, recipe.steps, recipe.lr, warmup)
             if math.isfinite(value) and math.isfinite(norm):
-                self._update(lr, norm)
+                self._update(lr, *norms)
                 skipped = 0
             else:
                 skipped += 1
@@ -167,10 +179,12 @@ class Trainer:
             self.step += 1
             yield Record(self.step, value, norm, lr, skipped=skipped > 0)
 
-    def _update(self, lr: float, norm: float) -> None:
-        if norm > self.recipe.clip:
-            self.flat.gradient.mul_(self.recipe.clip / norm)
-        self.optimizer.step(lr)
+    def _update(self, lr: float, *norms: float) -> None:
+        for (flat, optimizer), norm in zip(self._trained, norms, strict=True):
+            if norm > self.recipe.clip:
+                flat.gradient.mul_(self.recipe.clip / norm)
+            if norm or flat is self.flat:  # judges stand still until they are asked
+                optimizer.step(lr)
         self.ema.lerp_(self.flat.vector, 1 - ema_decay(self.step, self.recipe.ema))
 
     def batch(self, step: int) -> dict[str, Tensor]:
@@ -178,9 +192,9 @@ class Trainer:
         recipe, data, device = self.recipe, self.data, self.accelerator.device
         draw = generator(recipe.seed, "step", step, device=device)
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data)).to(device)
+        if isinstance(data, Trajectories):
+            return self._share(self._taught(data, indices, draw))
         batch = data.take(indices, draw)
-        if "x_t" in batch:  # a teacher's trajectories
-            return self._share(batch)
         x0, label = batch["x0"], batch.pop("label", None)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
@@ -188,7 +202,8 @@ class Trainer:
             what = "stable_targets" if recipe.stable_targets else f"coupling {recipe.coupling!r}"
             raise InputError(f"{what} can't be: what the network is told differs from example to example.")
         if self._span is not None:
-            u, end = self._span(u, torch.rand(recipe.batch, generator=draw, device=device))
+            phase = {"done": step / recipe.steps} if self._phases else {}
+            u, end = self._span(u, torch.rand(recipe.batch, generator=draw, device=device), **phase)
             batch["to"] = self._law(end, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         batch["t"] = self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         if data.x1 is None:
@@ -209,6 +224,23 @@ class Trainer:
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
         return self._share(batch)
 
+    def _taught(self, data: Trajectories, indices: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
+        """Parts of a teacher's trajectories, with further draws for judges; or their ends, as coupled pairs."""
+        path, device = self.denoiser.path, indices.device
+        if not self._row.spans:
+            start, end = data.ends(indices)
+            t = self._law(stratified_draws(len(indices), draw), path).clamp(2**-24, 1 - 2**-24)
+            z = torch.randn(end.shape, generator=draw, device=device)
+            return {"x0": end, "noise": start, "t": t, "z": z} | data.conditions(indices, draw)
+        judged = self._judges is not None
+        batch = data.take(indices, draw, ends=judged)
+        if judged:
+            z, batch["noise"], batch["nudge"] = torch.randn(3, *batch["end"].shape, generator=draw, device=device)
+            batch["u"] = stratified_draws(len(indices), draw)
+            if self.denoiser.gaussian_end:
+                batch["start"] = path.prior(z)
+        return batch
+
     def _share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """This process's examples of a global batch."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -219,6 +251,19 @@ class Trainer:
         average = deepcopy(self.denoiser).requires_grad_(True)
         flat = FlatParameters(average)
         return average.eval(), flat
+
+    def _judging(self, recipe: Recipe, teacher: DenoiserLike) -> Any:
+        """The networks that the loss trains beside the denoiser, with the options of its spec."""
+        own = bind(LOSSES, recipe.loss, "loss")
+        every = {name: option.default for name, option in options(own.func).items()} | own.keywords
+        assert self._row.judges is not None
+        judges = self._row.judges(teacher, recipe.steps, **every).to(self.accelerator.device)
+        self._trained.append((flat := FlatParameters(judges), self._adamw(flat)))
+        return judges
+
+    def _adamw(self, flat: FlatParameters) -> AdamW:
+        recipe = self.recipe
+        return AdamW(flat, recipe.weight_decay, (recipe.beta1, recipe.beta2), recipe.eps)
 
     def _keyed(self) -> AbstractContextManager[None]:
         """Dropout and shifts draw from torch's own generator: give it the step's key, and the caller its state back."""
@@ -232,11 +277,13 @@ class Trainer:
         return {**self.denoiser.state_dict(), **self.flat.state(self.ema)}
 
     def state(self) -> dict[str, Tensor]:
-        """The state for resuming besides the average: parameters and AdamW's two moments, by name."""
-        tensors = {f"weights.{name}": part for name, part in self.flat.split(self.flat.vector).items()}
-        for moment, vector in self._moments.items():
-            tensors |= {f"{moment}.{name}": part for name, part in self.flat.split(vector).items()}
-        return tensors | {"updates": torch.tensor(self.optimizer.updates), "step": torch.tensor(self.step)}
+        """The state for resuming besides the average: parameters and AdamW's two moments by name, judges' too."""
+        tensors: dict[str, Tensor] = {"step": torch.tensor(self.step)}
+        for of, (flat, optimizer) in zip(("", "judges."), self._trained):
+            for kind, vector in _vectors(flat, optimizer).items():
+                tensors |= {f"{of}{kind}.{name}": part for name, part in flat.split(vector).items()}
+            tensors[f"{of}updates"] = torch.tensor(optimizer.updates)
+        return tensors
 
     def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was."""
@@ -248,14 +295,16 @@ class Trainer:
             raise InputError(f"its step must be in 0..{self.recipe.steps}; got {int(tensors['step'])}.")
         self.denoiser.load_state_dict(average)
         self.ema.copy_(self.flat.vector)
-        for kind, vector in {"weights": self.flat.vector, **self._moments}.items():
-            for name, part in self.flat.split(vector).items():
-                part.copy_(tensors[f"{kind}.{name}"])
-        self.optimizer.updates, self.step = int(tensors["updates"]), int(tensors["step"])
+        for of, (flat, optimizer) in zip(("", "judges."), self._trained):
+            for kind, vector in _vectors(flat, optimizer).items():
+                for name, part in flat.split(vector).items():
+                    part.copy_(tensors[f"{of}{kind}.{name}"])
+            optimizer.updates = int(tensors[f"{of}updates"])
+        self.step = int(tensors["step"])
 
-    @property
-    def _moments(self) -> dict[str, Tensor]:
-        return {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
+
+def _vectors(flat: FlatParameters, optimizer: AdamW) -> dict[str, Tensor]:
+    return {"weights": flat.vector, "exp_avg": optimizer.mean, "exp_avg_sq": optimizer.square}
 
 
 class _Loss(torch.nn.Module):
@@ -280,25 +329,17 @@ class _Loss(torch.nn.Module):
     ) -> Leap:
         """Examples for a flow map: of a teacher's trajectories, or of pairs of data and noise."""
         path, known = self.denoiser.path, None
+        fresh = Fresh(**{name: rest.pop(name) for name in Fresh.__annotations__}) if "start" in rest else None
         if x_t is None:
             x0, noise = rest.pop("x0"), rest.pop("noise")
             now, then = path.at(t, x0), path.at(to, x0)
             x_t, x_to, known = now.alpha * x0 + now.sigma * noise, then.alpha * x0 + then.sigma * noise, noise - x0
         else:
-            now, then = path.at(t, x_t), path.at(to, x_t)
-            known = self.taught(x_t, t, to, rest)
-        return Leap(x_t, now, then, known, x_to, rest)
-
-    @torch.no_grad()
-    def taught(self, x_t: Tensor, t: Tensor, to: Tensor, cond: dict[str, Any]) -> Tensor:
-        """The teacher's slope: at all points if the loss needs it, else where s = t, and 0 elsewhere."""
-        asked = torch.ones_like(t, dtype=torch.bool) if self.row.slope else t == to
-        rows, known = asked.nonzero()[:, 0], torch.zeros_like(x_t)
-        if len(rows):
-            own = {name: part[rows] for name, part in cond.items()}
-            x = x_t[rows]
-            known[rows] = mean_slope(self.teacher, x, self.denoiser.path.at(t[rows], x), None, own)
-        return known
+            now, then, known = path.at(t, x_t), path.at(to, x_t), rest.pop("slope")
+            if self.row.slope:  # at every point, and not only where s = t
+                with torch.no_grad():
+                    known = mean_slope(self.teacher, x_t, now, None, rest)
+        return Leap(x_t, now, then, known, x_to, rest, fresh)
 
 
 def _draws(part: torch.nn.Module) -> bool:

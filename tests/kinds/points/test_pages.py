@@ -34,6 +34,7 @@ def trained(tmp_path_factory):
 def test_velocity_is_the_colour_of_a_flow():
     assert {name: key_of(row()) for name, row in RECIPES.items()} == {
         "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow",
+        "shortcut": "flow", "mean-flow": "flow", "shortcut-images": "flow", "mean-flow-images": "flow",
         "ddpm-images": "diffusion", "flow-images": "flow", "edm-images": "diffusion",
         "flow-policy": "flow", "pi0": "flow",
         "flow-policy-pusht": "flow", "diffusion-policy-pusht": "diffusion", "pi0-pusht": "flow",
