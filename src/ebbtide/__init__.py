@@ -43,7 +43,7 @@ _NAMES = {
     "networks": "MLP NETWORKS DiT UNet",
     "plots.study": "Comparison",
     "recipes": (
-        "RECIPES ImageRecipe PointRecipe Recipe RobotRecipe bridge ddpm ddpm_images ddpm_latents "
+        "RECIPES ImageRecipe PointRecipe Recipe RobotRecipe autoencoder bridge ddpm ddpm_images ddpm_latents "
         "diffusion_policy_pusht edm edm_images flow flow_images flow_latents flow_policy "
         "flow_policy_aloha_insertion flow_policy_aloha_transfer flow_policy_pusht mean_flow_images mean_flow_points "
         "ot_flow pi0 pi0_aloha_insertion pi0_aloha_transfer pi0_pusht shortcut_images shortcut_points"

@@ -49,6 +49,7 @@ from .recipes import (
     PointRecipe as PointRecipe,
     Recipe as Recipe,
     RobotRecipe as RobotRecipe,
+    autoencoder as autoencoder,
     bridge as bridge,
     ddpm as ddpm,
     ddpm_images as ddpm_images,

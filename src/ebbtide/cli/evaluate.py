@@ -62,6 +62,8 @@ def run(argv: Sequence[str]) -> None:
     own, drawing = kind_of(trained.recipe), args.drawing
     if drawing.n == ITS_OWN:
         drawing = replace(drawing, n=own.n_evaluate)
+    if trained.reconstructs:
+        return _restored(args, trained)
     every = trained.recipe.learns_labels and (not drawing.label or every_class(trained, drawing))
     if every:
         drawing = replace(drawing, label="all")
@@ -91,6 +93,20 @@ def run(argv: Sequence[str]) -> None:
     if own.draw_evaluation and x is not None and _kept(args) and not args.blind:
         for path in own.draw_evaluation(trained, x, Path(args.run)):
             tell("figure:", path)
+
+
+def _restored(args: Evaluate, trained: "Trained") -> None:
+    """Of an autoencoder: how well it gives held-out data back."""
+    from ..kinds import kind_of
+    from ..metrics import table, to_json
+
+    if idle := [*given(args, "episodes", "blind", "workers", "metric"), *given(args.driving), *given(args.drawing)]:
+        raise InputError(f"{idle[0]} is for samples, and {args.run} is an autoencoder.")
+    lost = kind_of(trained.recipe).lost
+    assert lost is not None
+    rows = lost(trained, args.drawing.seed)
+    print(to_json(rows) if args.json else table(rows))
+    _keep(args, "evaluation.json", to_json(rows) + "\n")
 
 
 _LABELLED = ("label", "guidance", "interval")  # what a policy has not

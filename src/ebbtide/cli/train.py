@@ -147,4 +147,8 @@ def train(
     if finish := kind_of(recipe).finish:
         for figure in finish(out):
             tell("figure:", figure)
-    tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}")
+    if trained.reconstructs:
+        codec = shlex.quote(f"pixels+autoencoder:run={out}")
+        tell(f"Train in its latent with: ebbtide train flow-latents --data {shlex.quote(recipe.data)} --codec {codec}")
+    else:
+        tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}")

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..specs import bind, parse, pick
+from .autoencoder import fit_autoencoder, read_autoencoder
 from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
+from .diffusers import fit_diffusers, read_diffusers
 from .patches import Patches, fit_patches, read_patches
 
 __all__ = [
@@ -66,6 +68,8 @@ CODECS: dict[str, CodecRow] = {
     "quantiles": CodecRow(_quantiles, read_columns),
     "pixels": CodecRow(_pixels, read_columns),
     "patches": CodecRow(fit_patches, read_patches),
+    "autoencoder": CodecRow(fit_autoencoder, read_autoencoder),
+    "diffusers": CodecRow(fit_diffusers, read_diffusers),
 }
 
 

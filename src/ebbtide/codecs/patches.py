@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
+from ..networks.patches import analysed, cut, synthesised
 from ..specs import pick, require, shaped
 from .codec import Batches, Shape
 
@@ -68,22 +69,16 @@ class Patches:
 
     def encode(self, x: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b keep i j"]:
         """The coefficients of each patch, in x's dtype."""
-        keep, i, j = self.shape(tuple(x.shape[-3:]))
-        flat = _cut(x.reshape(-1, *x.shape[-3:]), self.size)
-        basis, mean, scale = self._like(flat)
-        z = _by_example(flat - mean, basis.T / scale)
-        return z.transpose(1, 2).reshape(*x.shape[:-3], keep, i, j)
+        latent = self.shape(tuple(x.shape[-3:]))
+        z = analysed(x.reshape(-1, *x.shape[-3:]), self.size, *self._like(x))
+        return z.reshape(*x.shape[:-3], *latent)
 
     def decode(self, z: Float[Tensor, "*b keep i j"]) -> Float[Tensor, "*b c h w"]:
         """The image of these coefficients, 0 for those that aren't kept."""
-        keep, i, j = z.shape[-3:]
-        if keep != len(self.basis):
-            raise InputError(f"patches: z must have {len(self.basis)} channels; got {keep}.")
-        flat = z.reshape(-1, keep, i * j).transpose(1, 2)
-        basis, mean, scale = self._like(flat)
-        x = _by_example(flat, scale[:, None] * basis) + mean
-        p, c = self.size, self.channels
-        return x.reshape(-1, i, j, c, p, p).permute(0, 3, 1, 4, 2, 5).reshape(*z.shape[:-3], c, i * p, j * p)
+        if z.shape[-3] != len(self.basis):
+            raise InputError(f"patches: z must have {len(self.basis)} channels; got {z.shape[-3]}.")
+        x = synthesised(z.reshape(-1, *z.shape[-3:]), self.size, *self._like(z))
+        return x.reshape(*z.shape[:-3], *x.shape[1:])
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         basis, mean, scale = (part.to(x.dtype).to(x.device) for part in (self.basis, self.mean, self.scale))
@@ -139,7 +134,7 @@ def fit_patches(batches: Batches, *, size: int = 8, keep: int = 16, basis: str =
             raise InputError(
                 f"patches: the images' sides must be multiples of size, {size}; got {x.shape[2]} × {x.shape[3]}."
             )
-        flat = _cut(x.detach().cpu().double(), size).flatten(0, 1)
+        flat = cut(x.detach().cpu().double(), size).flatten(0, 1)
         if not n:
             channels, d = x.shape[1], flat.shape[1]
             total, outer = flat.new_zeros(d), flat.new_zeros(d, d)
@@ -216,18 +211,6 @@ def _of_colours(covariance: Tensor, waves: Float[Tensor, "p p"], channels: int) 
 
 
 BASES = {"pca": _pca, "dct": _dct, "haar": _haar}
-
-
-def _cut(x: Float[Tensor, "n c h w"], p: int) -> Float[Tensor, "n m d"]:
-    """The patches of each image in rows, each as (c, p, p) flat."""
-    n, c, h, w = x.shape
-    return x.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(n, (h // p) * (w // p), c * p * p)
-
-
-def _by_example(x: Float[Tensor, "n m d"], by: Float[Tensor, "d k"]) -> Float[Tensor, "n m k"]:
-    """x @ by, example by example: with one product for all, an example's last bits would depend on the others."""
-    with torch.autocast(x.device.type, enabled=False):
-        return torch.bmm(x, by.expand(len(x), *by.shape))
 
 
 def _mirrored(rows: Float[Tensor, "d k"], size: int, channels: int) -> Float[Tensor, "d k"]:

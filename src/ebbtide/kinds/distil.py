@@ -49,6 +49,7 @@ def distill(
         raise InputError(f"method must be one of {able}, which learn from a teacher; got {method!r}.")
     require("guidance", guidance)
     opened = opened or from_pretrained(teacher)
+    opened.sampling()
     recipe = student_recipe(opened, str(teacher), loss=method, teacher_guidance=guidance, **dict(fields))
     return train_recipe(recipe, out, teacher=opened, **training)
 

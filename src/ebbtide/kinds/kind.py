@@ -127,7 +127,7 @@ class Kind(Generic[R]):
     draw_evaluation: Callable[[Trained, Tensor, Path], Iterator[Path]] | None = None
     """(trained, samples, folder): what `ebbtide evaluate` draws."""
     lost: "Callable[[Trained, int], list[Measurement]] | None" = None
-    """(trained, seed) → what decoding costs before anything is sampled; for runs whose codec has weights."""
+    """(trained, seed) → what decoding costs before anything is sampled; for a codec with weights or an autoencoder."""
     plan: Plan[R] | None = None
     """The plan of a comparison of methods."""
 

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..codecs import Codec
+from ..core.randomness import generator
 from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
@@ -59,7 +61,7 @@ def train_recipe(
         resumable(out, options.get("overwrite", False))
     codec = run.codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
     start, data = begin(recipe, options.get("accumulate", 1), given, teacher, options.get("progress", True), codec)
-    return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
+    return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
 def resumable(out: Path, overwrite: bool) -> None:
@@ -134,8 +136,12 @@ def attached(trained: Trained) -> Trained:
     return replace(trained, starts=kind.start, recordings=kind.recorded, about=kind.describe(trained.recipe))
 
 
-def _snapshot(kind: Kind[Any], start: Trained, target: Path) -> Mapping[Path, bytes]:
-    """The same samples at every stage; few steps: they are for looking."""
+def _snapshot(kind: Kind[Any], data: Data, start: Trained, target: Path) -> Mapping[Path, bytes]:
+    """The same samples at every stage; few steps: they are for looking. Of an autoencoder, images and their like."""
+    if start.reconstructs:
+        first = torch.arange(min(kind.snapshot["n"] // 2, len(data)))
+        real = start.to_data(data.take(first, generator("snapshot"))["x0"].cpu())
+        return kind.snapshot_files(torch.stack([real, start.reconstruct(real).cpu()], 1).flatten(0, 1), target)
     labels = None if kind.all_classes is None else kind.all_classes(start, kind.snapshot["n"])
     through = start.codec is None or start.codec.linear  # where a bound can act
     how = kind.snapshot if through else {**kind.snapshot, "bound": 0.0}

@@ -5,6 +5,7 @@ stable: the same targets with less noise in them, averaged over the batch.
 flow_map: estimates that lead to another time, by the identities that the map of a flow satisfies.
 matching: the density of a teacher's samples, by scores of both and a critic.
 reflow: the denoising loss on a teacher's own pairs of noise and data.
+reconstruct: the error of data that went through a codec's latent.
 
 A loss is handed a denoiser and uses its path and row; it imports nothing of the core.
 """
@@ -19,6 +20,7 @@ from ..specs import bind
 from .denoise import denoise, reflow
 from .flow_map import consistency, known_ends, lagrangian, mean_flow, shortcut
 from .matching import Judges, matching
+from .reconstruct import reconstruct
 
 __all__ = ["LOSSES", "Loss", "loss_row"]
 
@@ -29,6 +31,7 @@ class Loss:
 
     spans: examples are a `Leap`, from t to another time, and the network spans two times.
     slope: it needs the slope at the leap's beginning. teacher: it learns from a teacher's trajectories alone.
+    codec: the network is a codec of its data, such as an autoencoder; the run reconstructs and has no samples.
     helps: the arguments that it takes besides: `average`, the denoiser with averaged weights; `teacher`, its teacher;
     `judges`, what the function of that name makes of the teacher, the steps and the loss's options: a module that is
     trained beside the denoiser, on the same batches. fair: it needs trajectories whose starts follow their law.
@@ -41,6 +44,7 @@ class Loss:
     teacher: bool = False
     judges: Callable[..., Any] | None = None
     fair: bool = False
+    codec: bool = False
 
     def __call__(self, *given: Any, **options: Any) -> Tensor:
         return self.function(*given, **options)
@@ -55,6 +59,7 @@ LOSSES: dict[str, Loss] = {
     "consistency": Loss(consistency, helps=("average",)),
     "matching": Loss(matching, helps=("teacher", "judges"), teacher=True, judges=Judges),
     "reflow": Loss(reflow, spans=False, teacher=True, fair=True),
+    "reconstruct": Loss(reconstruct, spans=False, codec=True),
 }
 
 

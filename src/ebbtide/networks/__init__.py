@@ -8,6 +8,7 @@ from torch import nn
 from .action_expert import ActionExpert
 from .action_transformer import ActionTransformer
 from .action_unet import ActionUNet
+from .autoencoder import Autoencoder
 from .dit import DiT
 from .mlp import MLP
 from .paligemma import paligemma_expert
@@ -31,6 +32,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     # DiT-S/2 and DiT-B/2 of Peebles & Xie 2023, arXiv:2212.09748, Table 1
     "dit-small": partial(DiT, width=384, depth=12),
     "dit-b2": partial(DiT, width=768, depth=12),
+    "autoencoder": Autoencoder,  # of a codec of images, which makes no samples
     # chunks of a robot's actions
     "action_expert": ActionExpert,
     "pi0": paligemma_expert,

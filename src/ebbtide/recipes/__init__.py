@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from .citations import PAPERS, cited
 from .images import (
+    autoencoder,
     ddpm_images,
     ddpm_latents,
     edm_images,
@@ -39,6 +40,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "edm-images": edm_images,
     "shortcut-images": shortcut_images,
     "mean-flow-images": mean_flow_images,
+    "autoencoder": autoencoder,
     "ddpm-latents": ddpm_latents,
     "flow-latents": flow_latents,
     "flow-policy": flow_policy,
@@ -68,6 +70,7 @@ __all__ = [
     "PointRecipe",
     "Recipe",
     "RobotRecipe",
+    "autoencoder",
     "bridge",
     "cited",
     "ddpm",

@@ -8,7 +8,8 @@ from .points import MEAN_FLOW, SHORTCUT
 from .recipe import ImageRecipe
 
 __all__ = [
-    "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents", "mean_flow_images", "shortcut_images",
+    "autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents", "mean_flow_images",
+    "shortcut_images",
 ]  # fmt: skip
 
 _BASE = ImageRecipe(
@@ -52,6 +53,18 @@ def shortcut_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
 def mean_flow_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     """MeanFlow (Geng et al. 2025, arXiv:2505.13447): mean slopes by their rate along the flow, from data alone."""
     return replace(flow_images(), network="unet-tiny:spans=true", steps=6000, lr=1e-3, **MEAN_FLOW).having(fields)
+
+
+def autoencoder(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """An autoencoder: a codec of images for `flow-latents`, which begins at the principal components of patches.
+
+    Latents for diffusion: Rombach et al. 2022, arXiv:2112.10752. x̂₀ = decode(encode(x₀) + noise) learns by its squared
+    and absolute error; the fields of paths, times and sampling have no effect.
+    """
+    return replace(
+        _BASE, network="autoencoder", loss="reconstruct", target="x0", times="uniform", batch=32, steps=2000, lr=2.5e-3,
+        beta2=0.98, ema=0.995, flip=True,
+    ).having(fields)  # fmt: skip
 
 
 _LATENTS: dict[str, Any] = {

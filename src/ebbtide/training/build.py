@@ -8,23 +8,37 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..codecs import fit_patches
 from ..core.couplings import COUPLINGS
 from ..core.denoiser import Denoiser
 from ..core.paths import PATHS, Path
+from ..core.randomness import generator
 from ..core.targets import TARGETS, Target
 from ..core.times import GRIDS, SPANS, TIMES
 from ..data import Observation
+from ..data.prepared import Data
 from ..errors import InputError
 from ..losses import LOSSES, Loss
 from ..losses.denoise import WEIGHTS
 from ..networks import NETWORKS
+from ..networks.autoencoder import Autoencoder
 from ..networks.outline import Outline
 from ..recipes import Recipe
 from ..samplers import SAMPLERS
 from ..specs import add_row, bind, calling, options, require, words
 
-__all__ = ["ALPHA_MIN", "TABLES", "add_own", "build_denoiser", "build_network", "build_path", "contradicts"]
+__all__ = [
+    "ALPHA_MIN",
+    "TABLES",
+    "add_own",
+    "begin_codec",
+    "build_denoiser",
+    "build_network",
+    "build_path",
+    "contradicts",
+]
 
+PATCHED = 256  # images cut into patches at once
 ALPHA_MIN = 1 / 200  # up to which a trained network's noise says nothing of x₀; DDPM's own table ends at 1/160
 
 # The tables of a recipe's fields that take a function of the user's own, and what makes a row of it where that is more.
@@ -83,6 +97,20 @@ def build_denoiser(
         for number in (a, b):
             require(f"target {recipe.target!r}: each of its two numbers (a, b)", number)
     return denoiser
+
+
+def begin_codec(network: Autoencoder, data: Data) -> None:
+    """Let an autoencoder begin at the principal components of its data's patches.
+
+    Each is scaled by the fourth root of its variance, so that the loss's noise on z hides little of the largest.
+    """
+    draw = generator(
+        "begin",
+    )
+    places = torch.arange(len(data)).split(PATCHED)
+    size, keep = network.size, network.latent[0]
+    patches = fit_patches(lambda: (data.take(part, draw)["x0"] for part in places), size=size, keep=keep, whiten=0.25)
+    network.begin(patches.basis, patches.mean, patches.scale)
 
 
 def build_path(recipe: Recipe) -> Path:

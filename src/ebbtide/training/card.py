@@ -25,6 +25,28 @@ def model_card(trained: "Trained", where: str, license: str = "") -> str:
     licensed = f"license: {license}\n" if license else ""
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
     size = " × ".join(map(str, trained.shape)) + {1: " columns"}.get(len(trained.shape), "")
+    if trained.reconstructs:
+        return f"""---
+library_name: ebbtide
+{licensed}tags: [ebbtide, autoencoder]
+---
+# Autoencoder
+
+A codec of {data} ({size}), trained with ebbtide {__version__}: a flow can be trained in its latent.
+
+| | |
+|---|---|
+| network | `{printable(recipe.network)}`, {parameters:,} parameters, EMA weights |
+| training | {trained.step:,} steps of {recipe.batch:,} examples, seed {recipe.seed}, loss `{printable(recipe.loss)}` |
+
+```python
+import ebbtide
+
+recipe = ebbtide.flow_latents(data="photos/", codec={f"pixels+autoencoder:run={where}"!r})
+trained = ebbtide.fit(recipe, out="runs/latents")
+```
+
+{_citations(recipe)}"""
     labels = f"by class: {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
     return f"""---
 library_name: ebbtide

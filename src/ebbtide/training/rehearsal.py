@@ -37,7 +37,7 @@ def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1) -> None:
 
 
 def rehearse(start: Trained, trainer: Trainer) -> None:
-    """One batch of training and one step of sampling, of which nothing is kept."""
+    """One batch of training and one step of sampling, if it samples; nothing of them is kept."""
     recipe = start.recipe
     t = trainer.batch(0)["t"].double().cpu()
     if not bool(((t >= 0) & (t <= 1)).all()):
@@ -49,6 +49,8 @@ def rehearse(start: Trained, trainer: Trainer) -> None:
             f"{float(value.max())}."
         )
     _network(start, trainer)
+    if start.reconstructs:
+        return
     with torch.no_grad():
         walk = start.trajectory(2)
         next(walk), next(walk)

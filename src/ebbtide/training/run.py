@@ -29,13 +29,15 @@ from ..exact.jumps import JUMPS
 from ..exact.plans import COUNTS, allowance, counts_of
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
+from ..losses import loss_row
+from ..networks.autoencoder import Autoencoder
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import facts
 from ..signals import Interrupted, noted
 from ..specs import pick, require
 from . import checkpoint, seal, settings, storage
-from .build import build_denoiser
+from .build import begin_codec, build_denoiser
 from .devices import accelerate, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
@@ -117,7 +119,7 @@ def train(
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
-        return run.solved(progress) if solvers and run.main else run.trained()
+        return run.solved(progress) if solvers and run.main and not start.reconstructs else run.trained()
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -178,6 +180,8 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     recipe = replace(recipe, **prepared.settled)
     shape = latent_shape(prepared.codec, prepared.shape)
     denoiser = build_denoiser(recipe, shape, len(prepared.classes), prepared.observation)
+    if loss_row(recipe.loss).codec and isinstance(denoiser.network, Autoencoder):
+        begin_codec(denoiser.network, prepared.data)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.codec, prepared.columns, prepared.classes,
         observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),

@@ -25,11 +25,12 @@ from ..data import Observation
 from ..errors import InputError
 from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
+from ..losses import LOSSES, Loss
 from ..memory import room
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
-from ..specs import accept, expect, require, shaped
+from ..specs import accept, expect, require, shaped, words
 from . import checkpoint, storage
 from .asked import Asked, Choice, numbers
 from .card import model_card
@@ -40,6 +41,7 @@ __all__ = ["CHUNK", "NUMBERS", "SEEN", "Label", "Trained"]
 
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
+RESTORED = 64  # images that go through an autoencoder together,
 SEEN = 2**22  # and numbers that a policy sees for them
 _AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
@@ -227,6 +229,7 @@ class Trained(Labelled):
         self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
     ) -> DenoiserLike:
         """The denoiser that these options of `trajectory` walk on."""
+        self.sampling()
         if not isinstance(interval, Sequence) or len(interval) != 2:
             raise InputError(f"interval must be two times, (low, high); got {interval!r}.")
         low, high = interval
@@ -315,6 +318,34 @@ class Trained(Labelled):
                 stacklevel=2,
             )
         return replace(self, tuned=tuple(one for one in found if one.weights in ("", own)))
+
+    @property
+    def reconstructs(self) -> bool:
+        """True if it is a codec of its data, such as an autoencoder: then it has reconstructions, and no samples."""
+        row = LOSSES.get(words(self.recipe.loss)[0])
+        return isinstance(row, Loss) and row.codec
+
+    def sampling(self) -> None:
+        """InputError for a run that has no samples."""
+        if self.reconstructs:
+            raise InputError(
+                "This run is an autoencoder: it has no samples. Train a flow in its latent: ebbtide train flow-latents "
+                "--codec pixels+autoencoder:run=FOLDER."
+            )
+
+    @torch.no_grad()
+    def latent(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
+        """z of data: the codec's, or, of an autoencoder, its own."""
+        network: Any = self.denoiser.eval().network
+        z = self.to_network(x.to(next(self.denoiser.parameters()).device))
+        return network.encode(z) if self.reconstructs else z
+
+    @torch.no_grad()
+    def reconstruct(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
+        """Data that went through the latent and back, in data units."""
+        network: Any = self.denoiser.network
+        latents = (self.latent(part) for part in x.split(RESTORED))
+        return torch.cat([self.to_data(network.decode(z) if self.reconstructs else z) for z in latents])
 
     def to_data(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """From the network's units to the data's."""

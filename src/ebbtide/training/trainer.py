@@ -103,6 +103,10 @@ class Trainer:
         if self._row.spans and not self.denoiser.spans:
             network = f"{recipe.network}{',' if ':' in recipe.network else ':'}spans=true"
             raise InputError(f"loss {recipe.loss!r} needs a network that spans two times, as in network={network!r}.")
+        if self._row.codec and not hasattr(denoiser.network, "decode"):
+            raise InputError(
+                f"loss {recipe.loss!r} needs a network that encodes and decodes, as network='autoencoder'."
+            )
         if self._row.teacher and teacher is None:
             raise InputError(f"loss {recipe.loss!r} learns from a teacher; name a run as teacher.")
         if teacher is not None and not (self._row.spans or self._row.teacher):

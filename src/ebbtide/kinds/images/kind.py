@@ -19,7 +19,6 @@ from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, MethodRow, Plan, Way
 from .data import describe, fits, given, kept, parts, prepare, real
-from .latents import BATCH
 from .study import shown, study
 
 if TYPE_CHECKING:
@@ -130,9 +129,7 @@ def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
     from ...metrics import measure_images, peak_signal
 
     train, held = parts(cast(ImageRecipe, trained.reading()))
-    with torch.no_grad():
-        decoded = [kept(trained.to_data(trained.to_network(part))) for part in held.x.split(BATCH)]
-    x = torch.from_numpy(np.concatenate(decoded))
+    x = torch.from_numpy(kept(trained.reconstruct(held.x)))
     rows = measure_images(
         x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
         classes=len(class_names(train.classes, train.labels)), seed=seed,

@@ -81,9 +81,12 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each figure as it is written."""
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
-    walk = _walk(trained, FILM)
     history = _history(folder)
     grown = evolution(folder, trained.shape)
+    if trained.reconstructs:
+        yield from _drawn_codec(trained, history, out)
+        return
+    walk = _walk(trained, FILM)
     stills: dict[str, Callable[[], Figure] | None] = {
         "samples": lambda: images.grid(kept(trained.to_data(walk[-1][1])), title="Samples"),
         "denoising": lambda: _denoising(trained, walk),
@@ -105,6 +108,16 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
     if len(grown) > 1:
         yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
+
+
+def _drawn_codec(trained: Trained, history: list[dict[str, Any]], out: Path) -> Iterator[Path]:
+    """An autoencoder's figures: what it gives back, and its losses."""
+    stills = {"codec": _codec(trained)}
+    if history:
+        stills["losses"] = images.loss_and_speed(history, key=key_of(trained.recipe))
+    for name, figure in stills.items():
+        style.save(figure, out / f"{name}.png")
+        yield out / f"{name}.png"
 
 
 def figures(c: "Comparison") -> Iterator[Picture]:
@@ -268,10 +281,9 @@ def _codec(trained: Trained, n: int = 8) -> Figure:
         x = x[:: max(1, len(x) // n)][:n]
     except InputError:
         x = torch.from_numpy(kept(trained.to_data(_walk(trained, n)[-1][1])))
-    with torch.no_grad():
-        z = trained.to_network(x)
-        note = " for ".join(" × ".join(map(str, shape)) for shape in (trained.latent_shape, trained.shape))
-        return images.codec_sheet(x.numpy(), kept(trained.to_data(z)), z.numpy(), note=f"{note} numbers.")
+    z = trained.latent(x)
+    note = " for ".join(" × ".join(map(str, shape)) for shape in (z.shape[1:], trained.shape))
+    return images.codec_sheet(x.numpy(), kept(trained.reconstruct(x)), z.numpy(), note=f"{note} numbers.")
 
 
 def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> np.ndarray:
