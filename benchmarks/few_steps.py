@@ -2,7 +2,7 @@
 
     python -m benchmarks.few_steps                       the tables of RESULTS.md; half an hour
     python -m benchmarks.few_steps --quick               one seed, three Gaussians, printed only
-    python -m benchmarks.few_steps --only two_moons      one data set, printed only; --steps sets the students' steps
+    python -m benchmarks.few_steps --only digits         one data set, printed only; --steps sets the students' steps
 
 Every data set has a base and a student for each training seed, each sampled with three seeds. On none of these was
 anything chosen. The cost is the student's CPU seconds, its teacher's trajectories and its grids included, over those of
@@ -11,6 +11,7 @@ its base (without the base's fitted solvers), in the same run and on one thread.
 
 import argparse
 import datetime
+import math
 import platform
 import tempfile
 import time
@@ -25,25 +26,45 @@ from torch import Tensor
 
 import ebbtide
 from ebbtide.data import DATASETS, load
+from ebbtide.kinds import kind_of
 from ebbtide.metrics import outlier_fraction, sliced_w2, within_mode_sliced_w2
+from ebbtide.recipes import RECIPES
 from ebbtide.training.trained import Trained
 
 from .pages import cpu_name, write_section
 
 SEEDS, SAMPLING = (5, 6), (101, 102, 103)
-N = 20_000
+N, FEWER = 20_000, 1000  # samples of points, of images
 COUNTS = (1, 2, 4)
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Row:
-    """A base on a data set and a student of it; fields: of the base's recipe, student: of the student's."""
+    """A base on a data set and a student of it; fields: of the base's recipe, student: of the student's.
+
+    full: the teacher's own sampling, and what it is called in the table.
+    """
 
     data: str
     note: str = ""
     fields: tuple[tuple[str, Any], ...] = ()
     student: tuple[tuple[str, Any], ...] = ()
+    recipe: str = "flow"
+    full: tuple[tuple[str, Any], ...] = (("sampler", "heun"), ("grid", "quadratic"), ("steps", 50))
+
+    @property
+    def n(self) -> int:
+        """Samples of each set."""
+        return N if self.recipe == "flow" else FEWER
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The names of the distances, and how they are printed."""
+        if self.recipe != "flow":
+            return dict.fromkeys(("recall", "precision"), ".3f") | {"FD": ".2f"}
+        modes = DATASETS[self.data].modes is not None
+        return {"within-mode sliced W₂": ".4f", "beyond 4 σ, %": ".2f"} if modes else {"sliced W₂": ".4f"}
 
 
 ROWS = (
@@ -53,27 +74,43 @@ ROWS = (
     Row("two_moons"),
     Row("two_spirals", "by label", fields=(("conditional", True),)),
     Row("swiss_roll"),
+    Row("digits", "by class", recipe="flow-images",
+        fields=(("conditional", True), ("held_out", 0.3), ("steps", 720)),
+        student=(("trajectories", 2048), ("trajectory_steps", 8), ("steps", 230)),
+        full=(("sampler", "heun"), ("steps", 10))),
 )  # fmt: skip
 
 
-def distances(x: Tensor, data: str, seed: int) -> list[float]:
+def distances(row: Row, x: Tensor, seed: int, of: Trained, labels: Tensor | None) -> list[float]:
     """Within-mode sliced W₂ and the share beyond 4 σ where there are modes; else sliced W₂ to fresh points."""
-    modes = DATASETS[data].modes
+    if row.recipe != "flow":
+        found = {one.name: one.value for one in kind_of(of.recipe).evaluate(of.recipe, x, labels, seed=seed)}
+        return [found.get(name, math.nan) for name in row.columns]  # an FD takes hundreds of samples
+    modes = DATASETS[row.data].modes
     if modes is None:
-        return [sliced_w2(x, load(data, N, 10_000 + seed).x)]
+        return [sliced_w2(x, load(row.data, N, 10_000 + seed).x)]
     return [within_mode_sliced_w2(x, modes.means, modes.std), 100 * outlier_fraction(x, modes.means, modes.std)]
 
 
-def measured(of: Trained, data: str, **how: Any) -> list[list[float]]:
+def measured(row: Row, of: Trained, **how: Any) -> list[list[float]]:
     """The distances of as many sample sets as there are sampling seeds."""
-    labels = of.in_proportion(N)
-    return [distances(of.sample(N, seed=seed, label=labels, **how), data, seed) for seed in SAMPLING]
+    labels = of.in_proportion(row.n)
+    return [distances(row, of.sample(row.n, seed=seed, label=labels, **how), seed, of, labels) for seed in SAMPLING]
+
+
+def floor(row: Row, of: Trained) -> list[list[float]]:
+    """The same of real points in the place of samples; of images, the floor: halves of those that are held out."""
+    if row.recipe == "flow":
+        return [distances(row, load(row.data, N, seed).x, seed, of, None) for seed in SAMPLING]
+    x = of.sample(row.n, seed=0, steps=1)
+    found = {one.name: one.floor for one in kind_of(of.recipe).evaluate(of.recipe, x, None, seed=0)}
+    return [[found.get(name, math.nan) for name in row.columns]]
 
 
 def run(row: Row, seed: int, folder: Path) -> dict[str, list[list[float]]]:
     """One base and its student: distances by who samples, and the cost."""
     base, fast = folder / f"{row.data}-{seed}", folder / f"{row.data}-{row.note}-{seed}"
-    recipe = ebbtide.flow(data=row.data, seed=seed, **dict(row.fields))
+    recipe = RECIPES[row.recipe]().having({"data": row.data, "seed": seed, **dict(row.fields)})
     quiet: dict[str, Any] = {"progress": False, "snapshots": 0, "checkpoints": 1, "overwrite": True}
     began = time.process_time()
     ebbtide.fit(recipe, out=base, solvers=False, **quiet)
@@ -83,28 +120,26 @@ def run(row: Row, seed: int, folder: Path) -> dict[str, list[list[float]]]:
     teacher = ebbtide.from_pretrained(base)
     found = {"cost": [[(spent - between) / (between - began)]]}
     for count in COUNTS:
-        found[f"student, {count}"] = measured(student, row.data, steps=count)
-        found[f"teacher's solver, {count}"] = measured(teacher, row.data, steps=f"auto:{count}")
-    found["teacher, 50 steps of Heun's"] = measured(teacher, row.data, sampler="heun", grid="quadratic", steps=50)
-    found["real points"] = [distances(load(row.data, N, seed).x, row.data, seed) for seed in SAMPLING]
+        found[f"student, {count}"] = measured(row, student, steps=count)
+        found[f"teacher's solver, {count}"] = measured(row, teacher, steps=f"auto:{count}")
+    full = dict(row.full)
+    found[f"teacher, {full['steps']} steps of Heun's"] = measured(row, teacher, **full)
+    found["real points" if row.recipe == "flow" else "held-out images"] = floor(row, student)
     return found
 
 
 def table(row: Row, runs: Sequence[dict[str, list[list[float]]]]) -> str:
     """Markdown: the mean over training and sampling seeds, and the range of all."""
-    modes = DATASETS[row.data].modes is not None
-    names = ["within-mode sliced W₂", "beyond 4 σ, %"] if modes else ["sliced W₂"]
     cost = " and ".join(f"{one['cost'][0][0]:.2f}" for one in runs)
     title = f"## {row.data.replace('_', ' ')}{', ' + row.note if row.note else ''}"
-    lines = [title, "", f"Cost {cost} × the base's training.", "", "| |" + "|".join(names) + "|"]
-    lines.append("|---|" + "--:|" * len(names))
+    lines = [title, "", f"Cost {cost} × the base's training.", "", "| |" + "|".join(row.columns) + "|"]
+    lines.append("|---|" + "--:|" * len(row.columns))
     for who in runs[0]:
         if who != "cost":
-            values = [[sample[k] for one in runs for sample in one[who]] for k in range(len(names))]
-            form = (".4f", ".2f")
+            columns = [[sample[k] for one in runs for sample in one[who]] for k in range(len(row.columns))]
             cells = [
-                f"{fmean(part):{form[k]}} ({min(part):{form[k]}} to {max(part):{form[k]}})"
-                for k, part in enumerate(values)
+                f"{fmean(part):{form}} ({min(part):{form}} to {max(part):{form}})"
+                for form, part in zip(row.columns.values(), columns, strict=True)
             ]
             lines.append(f"| {who} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -131,8 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "# Few steps: students in 1, 2 and 4 evaluations\n\n"
             f"`python -m benchmarks.few_steps` on {datetime.date.today()}: {cpu_name()}, one thread, Python "
             f"{platform.python_version()}, torch {torch.__version__.split('+')[0]}. Means over {len(SEEDS)} training "
-            f"seeds and {len(SAMPLING)} sampling seeds of {N:,} samples each, with the range of all; nothing was "
-            "chosen on these seeds."
+            f"seeds and {len(SAMPLING)} sampling seeds of {N:,} samples each ({FEWER:,} of images), with the "
+            "range of all; nothing was chosen on these seeds."
         )
         write_section(HERE / "RESULTS.md", "few steps", "\n\n".join([head, *parts]))
 

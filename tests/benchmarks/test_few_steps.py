@@ -10,12 +10,19 @@ FEW = (("trajectories", 60), ("trajectory_steps", 4), ("steps", 4))
 
 def test_a_base_and_its_student_are_measured_and_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(few_steps, "N", 300)
+    monkeypatch.setattr(few_steps, "FEWER", 60)
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
-    for row in (Row("three_gaussians", "small", TINY, FEW), Row("two_moons", "", TINY, FEW)):
+    small = (("steps", 4), ("batch", 16), ("network", "unet-tiny:width=8"), ("held_out", 0.3))
+    for row in (
+        Row("three_gaussians", "small", TINY, FEW),
+        Row("two_moons", "", TINY, FEW),
+        Row("digits", "by class", (*small, ("conditional", True)), FEW, "flow-images", (("steps", 2),)),
+    ):
         found = run(row, 1, tmp_path)
         assert found["cost"][0][0] > 0
-        assert {len(sets) for who, sets in found.items() if who != "cost"} == {3}
+        real = "real points" if row.recipe == "flow" else "held-out images"
+        assert {len(sets) for who, sets in found.items() if who not in ("cost", real)} == {3}
         lines = table(row, [found]).splitlines()
         assert lines[0].startswith("## " + row.data.replace("_", " "))
         assert sum(line.startswith("| student") for line in lines) == 3
-        assert lines[-1].startswith("| real points")
+        assert lines[-1].startswith(f"| {real}")

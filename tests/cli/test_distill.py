@@ -60,3 +60,24 @@ def test_what_cannot_be_is_one_sentence(ebbtide, runs, tmp_path, words, said):
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "fast").exists()
+
+
+def test_a_policys_student_is_filmed_and_evaluated_in_one_step(ebbtide, policy_in, tmp_path):
+    """`--steps 1` of a student is its own grid of one evaluation, as without; two are another chunk."""
+    pytest.importorskip("gym_pusht")
+    policy, out = policy_in(tmp_path), tmp_path / "fast"
+    few = ["--trajectories", "64", "--trajectory-steps", "4", "--steps", "4", "--batch", "8", "--quiet"]
+    code, said, err = ebbtide("distill", policy, "--out", out, *few)
+    assert (code, said) == (0, ""), err
+    for words in (
+        ["rollout", out, "--steps", "1", "--every", "150", "--video", tmp_path / "one.gif"],
+        ["rollout", out, "--sampler", "jump", "--steps", "2", "--every", "150", "--video", tmp_path / "two.gif"],
+        ["rollout", out, "--every", "150"],
+        ["evaluate", out, "--n", "4", "--episodes", "1", "--workers", "1", "--steps", "1"],
+    ):
+        code, _, err = ebbtide(*words)
+        assert code == 0, (words, err)
+    assert (tmp_path / "one.gif").read_bytes() == (out / "rollout.gif").read_bytes()  # one step is its default
+    assert (tmp_path / "one.gif").read_bytes() != (tmp_path / "two.gif").read_bytes()
+    code, _, err = ebbtide("tune", out)
+    assert (code, err) == (2, f"ebbtide: A sampler is tuned for runs without observations; {out} is a policy.\n")

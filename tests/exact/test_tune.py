@@ -13,7 +13,7 @@ from ebbtide.exact.tune import FAMILIES, FIT, TIME_FAMILIES, evaluations, refere
 from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
 from ebbtide.samplers import SAMPLERS, walk
 from ebbtide.specs import bind
-from problems import last, oracle
+from problems import last, noise_like, oracle
 
 pytestmark = pytest.mark.unchecked
 
@@ -81,6 +81,15 @@ def errors(found, denoiser, start):
     walked = walk(found.sampler, denoiser, start, grid_times(found.grid, found.steps, Linear()))
     off = (last(walked) - truth).norm(dim=1)[FIT]
     return {"rms": float(off.square().mean().sqrt()), "median": float(off.median())}
+
+
+def test_a_map_is_tuned_to_jump():
+    """Of an exact map jumps end where the flow does, and no solver of its velocity comes near in two evaluations."""
+    how = {"depth": "times", "reference_steps": 200}
+    found = tune(oracle(Linear(), 2), noise_like(64, 2), 2, **how)
+    assert (found.sampler, found.steps, found.evaluations) == ("jump", 2, 2)
+    assert found.rms < 1e-6
+    assert tune(oracle(Linear(), 2), noise_like(64, 2), 2, solvers=("ddim", "heun:clock=flow"), **how).rms > 1e-3
 
 
 def test_what_is_known_and_better_wins():
