@@ -29,6 +29,7 @@ from .memory import room
 __all__ = ["MAPPED", "cache_folder", "executable", "fetch", "filled", "fingerprint", "secret", "store", "unchanged"]
 
 MAPPED = 2**30  # bytes beyond which a tensor that is filled stays on the disk, mapped
+ATTEMPTS = 3  # at filling a file that another process may have begun at the same moment
 
 
 def cache_folder() -> Path:
@@ -111,33 +112,32 @@ def _filled(
 
     count, beside = math.prod(shape), file.with_suffix(".json")
     known: dict[str, list[Any]] = {}
+    whole = False
     with suppress(Exception):  # not there, not ours, damaged
-        if _ours(file) and _ours(beside) and file.stat().st_size == 4 * count:
+        whole = _ours(file) and file.stat().st_size == 4 * count
+        if whole and _ours(beside):
             kept = json.loads(beside.read_bytes())
             known = {start: [str(check), float(seconds)] for start, (check, seconds) in kept.items()}
-    if not known:
+    if not whole:
         with _writing(file) as empty, open(empty, "wb") as made_long:
             made_long.truncate(4 * count)
-
-    def mapped() -> "Tensor":
-        return torch.from_file(str(file), shared=False, size=count, dtype=torch.float32).reshape(shape)
-
-    x = mapped()
-    for piece in pieces:
-        start = str(piece.start)
-        if start in known and known[start][0] == fingerprint(piece.stop, tensors=[x[:, piece]]):
-            continue
-        began = time.process_time()
-        made = make(piece).contiguous()
-        seconds = time.process_time() - began
-        with open(file, "r+b") as whole:  # written, not stored through the map: a full disk is an error, not a signal
-            for k, row in enumerate(made):
-                whole.seek(4 * (k * math.prod(shape[1:]) + piece.start * math.prod(shape[2:])))
-                whole.write(row.numpy().data)
-        known[start] = [fingerprint(piece.stop, tensors=[made]), seconds]
-        _note(beside, known)
-    x = mapped()
-    return x if x.nbytes > MAPPED else x.clone(), sum(seconds for _, seconds in known.values())
+    for _ in range(ATTEMPTS):
+        x = torch.from_file(str(file), shared=False, size=count, dtype=torch.float32).reshape(shape)
+        sums = {str(piece.start): fingerprint(piece.stop, tensors=[x[:, piece]]) for piece in pieces}
+        missing = [piece for piece in pieces if known.get(str(piece.start), [""])[0] != sums[str(piece.start)]]
+        if not missing:
+            return x if x.nbytes > MAPPED else x.clone(), sum(seconds for _, seconds in known.values())
+        for piece in missing:
+            began = time.process_time()
+            made = make(piece).contiguous()
+            seconds = time.process_time() - began
+            with open(file, "r+b") as to:  # written, not stored through the map: a full disk is an error, not a signal
+                for k, row in enumerate(made):
+                    to.seek(4 * (k * math.prod(shape[1:]) + piece.start * math.prod(shape[2:])))
+                    to.write(row.numpy().data)
+            known[str(piece.start)] = [fingerprint(piece.stop, tensors=[made]), seconds]
+            _note(beside, known)
+    raise OSError(f"{file} does not stay as it is written")
 
 
 def _note(beside: Path, known: Mapping[str, list[Any]]) -> None:
