@@ -16,7 +16,7 @@ from ebbtide.samplers import walk
 from ebbtide.training import solver, teacher as module
 from ebbtide.training.teacher import student_of, student_recipe, trajectories_of, well_conditioned
 from interrupting import wait_until
-from training.runs import assert_same, command, run, run_until, tensors, tiny
+from training.runs import assert_same, command, newest, run, run_until, tensors, tiny
 
 N, STEPS = 40, 6
 
@@ -90,14 +90,19 @@ def test_the_second_time_they_come_from_the_cache(folders, monkeypatch):
         trajectories_of(teacher, recipe)
 
 
-def test_more_than_a_limit_is_streamed_from_the_disk(folders, monkeypatch, tmp_path):
+def test_more_than_a_limit_is_streamed_from_the_disk(folders, monkeypatch, tmp_path, capsys):
     """Drawn piece by piece and mapped, a student learns the same of them, to the bit; their size is said before."""
     _, recipe, data = taught(folders, "conditional", steps=6, batch=16)
     whole = train_recipe(recipe, tmp_path / "whole", snapshots=0, progress=False)
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "other cache"))
     monkeypatch.setattr(module, "PIECE", 16)
     monkeypatch.setattr(module.cache, "MAPPED", 500)
-    _, _, mapped = taught(folders, "conditional")
+    teacher = from_pretrained(folders / "conditional")
+    mapped = trajectories_of(teacher, recipe, progress=True)
+    said = f"{N} of {STEPS} steps, 0.0 MiB"
+    assert [line for line in capsys.readouterr().err.splitlines() if line] == [
+        f"The teacher's trajectories, {what}: {said}" for what in ("held out", "learned")
+    ]
     torch.testing.assert_close(mapped.x, data.x, rtol=1e-5, atol=1e-6)
     stored = list((tmp_path / "other cache").glob("trajectories-*.float32"))
     assert sorted(file.stat().st_size for file in stored) == sorted(
@@ -148,26 +153,32 @@ def test_a_student_killed_at_any_moment_is_the_same_in_the_end(folders, monkeypa
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_of_a_real_distillation(folders, tmp_path):
-    """Ten times, from the drawing of trajectories on; resumed, it has the weights of one that was never killed."""
-    words = ["distill", folders / "conditional", "--steps", 3000, "--batch", 64, "--trajectories", 4096, "--n", 0]
-    words += ["--quiet", "--snapshots", 0, "--checkpoints", 300, "--out"]
-    env = {"EBBTIDE_CACHE": str(tmp_path / "one")}
-    assert command(*words, tmp_path / "whole", env=env).wait() == 0
-    env, chance, found = {"EBBTIDE_CACHE": str(tmp_path / "other")}, random.Random(20), []
-    for _ in range(10):
-        begun = (tmp_path / "killed" / "checkpoints" / "last").exists()
-        process = command(*words, tmp_path / "killed", *(["--resume"] if begun else []), env=env)
-        files = lambda: len(list((tmp_path / "other").glob("trajectories-*")))
-        wait_until(lambda: files() or process.poll() is not None)  # noqa: B023
-        time.sleep(chance.uniform(0, 3))
+def test_kill_9_in_a_real_distillation(folders, tmp_path):
+    """Three times while trajectories are drawn and three times in training; in the end it is as one never killed."""
+    words = ["distill", folders / "conditional", "--steps", 600, "--batch", 64, "--trajectories", 65_536, "--n", 0]
+    words += ["--trajectory-steps", 64, "--quiet", "--snapshots", 0, "--checkpoints", 60, "--out"]
+    env, out = {"EBBTIDE_CACHE": str(tmp_path / "one")}, tmp_path / "killed"
+    process = command(*words, tmp_path / "whole", env=env)
+    assert process.wait() == 0, process.stderr.read()
+    env, chance = {"EBBTIDE_CACHE": str(tmp_path / "other")}, random.Random(20)
+
+    def drawn():
+        """Bytes of notes on finished pieces, which grow with each."""
+        return sum(file.stat().st_size for file in (tmp_path / "other").glob("trajectories-*.json"))
+
+    for kill in range(6):
+        begun = (out / "checkpoints" / "last").exists()
+        reached = (lambda: newest(out).name if (out / "checkpoints" / "last").exists() else "") if kill > 2 else drawn
+        before = reached()
+        process = command(*words, out, *(["--resume"] if begun else []), env=env)
+        wait_until(lambda: reached() != before or process.poll() is not None, 600)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.3))
+        assert process.poll() is None, process.stderr.read()
         process.kill()
         process.wait()
-        found.append(begun)
-    assert True in found, "no kill fell into training"
-    begun = (tmp_path / "killed" / "checkpoints" / "last").exists()
-    assert command(*words, tmp_path / "killed", *(["--resume"] if begun else []), env=env).wait() == 0
-    assert_same(tensors(tmp_path / "whole"), tensors(tmp_path / "killed"))
+        assert (out / "checkpoints" / "last").exists() == (kill > 2), kill
+    assert command(*words, out, "--resume", env=env).wait() == 0
+    assert_same(tensors(tmp_path / "whole"), tensors(out))
 
 
 def test_guidance_gives_every_trajectory_a_label(folders):

@@ -165,10 +165,12 @@ def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what
     numbers = (steps + 1) * math.prod(teacher.latent_shape)
     most = min(PIECE, max(2 * STILL, LARGEST // numbers // STILL * STILL))
     pieces = [slice(first, min(first + most, n)) for first in range(0, n, most)]
+    if progress:
+        size = f"{4 * numbers * n / 2**20:,.1f} MiB"
+        print(f"The teacher's trajectories, {what}: {n:,} of {steps} steps, {size}", file=sys.stderr)
     bar = tqdm(
-        total=n, desc=f"the teacher's trajectories, {what} ({4 * numbers * n / 2**20:,.0f} MiB)", unit="", delay=1,
-        file=sys.stderr, leave=False, disable=not progress,
-    )  # fmt: skip
+        total=n, desc="drawing trajectories", unit="", delay=1, file=sys.stderr, leave=False, disable=not progress
+    )
 
     def given(places: Tensor) -> dict[str, Any]:
         own = made.conditions(places, generator(recipe.seed, "teacher", what, int(places[0]), device=device))
