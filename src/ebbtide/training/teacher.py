@@ -129,32 +129,38 @@ def trajectories_of(
     return replace(learned, held_out=held_out, cpu_seconds=spent)
 
 
-def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, progress: bool) -> Trajectories:
-    """n trajectories of the teacher's probability flow, by Heun's method in the flow clock."""
-    steps, guidance, path = recipe.trajectory_steps, recipe.teacher_guidance, teacher.denoiser.path
-    device = next(teacher.denoiser.parameters()).device
+def _starts(
+    teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str
+) -> tuple[str, Tensor, Tensor | None, Tensor | None]:
+    """The sampler of n trajectories, their starts, labels and examples; `what` keys the draws."""
     draw, classes = generator(recipe.seed, "teacher", what), len(teacher.classes)
     if teacher.denoiser.gaussian_end:
         sampler, start = "heun:clock=flow", torch.randn(n, *teacher.latent_shape, generator=draw)
         if what == "learned":
             start[: round(WIDE * n)] *= WIDER
-        start = path.prior(start)
+        start = teacher.denoiser.path.prior(start)
     else:
         sampler, start = "heun", teacher.start(n, key(recipe.seed, what), 0, Draws.first(n, recipe.seed)).cpu()
     labels = examples = None
     if teacher.recipe.learns_labels:
         labels = torch.multinomial(teacher.shares(), n, replacement=True, generator=draw)
-        if teacher.recipe.learns_null and guidance == 1:
+        if teacher.recipe.learns_null and recipe.teacher_guidance == 1:
             labels = labels.masked_fill(torch.rand(n, generator=draw) < teacher.recipe.label_dropout, classes)
     elif teacher.recipe.conditional:
         labels = torch.full((n,), classes)
     if told is not None:
         examples = torch.randint(len(told), (n,), generator=draw)
+    return sampler, start, labels, examples
+
+
+def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, progress: bool) -> Trajectories:
+    """n trajectories of the teacher's probability flow, by Heun's method in the flow clock."""
+    steps, guidance, path = recipe.trajectory_steps, recipe.teacher_guidance, teacher.denoiser.path
+    device, law = next(teacher.denoiser.parameters()).device, bind(SPANS, recipe.spans, "spans")
+    sampler, start, labels, examples = _starts(teacher, recipe, told, n, what)
     denoiser, times = teacher.steered(guidance=guidance), grid_times(GRID, steps, path)
-    law = bind(SPANS, recipe.spans, "spans")
-    made = Trajectories(
-        torch.empty(0, n, *teacher.latent_shape), times, law, denoiser, None, labels, told, examples
-    ).to(device)
+    nothing = torch.empty(0, n, *teacher.latent_shape)
+    made = Trajectories(nothing, times, law, denoiser, None, labels, told, examples).to(device)
     # All that the points depend on: the teacher's weights, how it is asked, and what of.
     asked: tuple[Any, ...] = (teacher.fingerprint(), guidance, teacher.recipe.bound, sampler)
     if told is not None:
