@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ebbtide.cli import main
+from ebbtide.codecs import CODECS, CodecRow
 from ebbtide.core.couplings import COUPLINGS
 from ebbtide.core.paths import PATHS, Path, Scales
 from ebbtide.core.targets import TARGETS, Target
@@ -112,6 +113,41 @@ class Moon:
         pass
 
 
+class Negative:
+    """z = -gain x."""
+
+    about, linear = "negatives", True
+
+    def __init__(self, gain):
+        self.gain = gain
+
+    def shape(self, data):
+        return data
+
+    def encode(self, x):
+        return -self.gain * x
+
+    def decode(self, z):
+        return -z / self.gain
+
+    def log_volume(self, data):
+        return 0.0
+
+    def mirror(self, z):
+        return z.flip(-1)
+
+    def to_config(self):
+        return {"name": "new"}
+
+    def weights(self):
+        return {"gain": torch.tensor(self.gain)}
+
+
+def negative(batches, *, gain: float = 1.0):
+    """z = -gain x."""
+    return Negative(gain)
+
+
 def hop(**fields):
     """Flow matching in two hops (arXiv:2612.01234)."""
     return flow(**{"sample_steps": 2, "grid": "uniform", **fields})
@@ -172,6 +208,17 @@ def test_a_target(monkeypatch, call):
     monkeypatch.setitem(TARGETS, "new", Target(tilted))
     listed(call, "targets", "y = ε - tilt x₀.")
     lives(call, "--target", "new", card="new")
+
+
+def test_a_codec(monkeypatch, call):
+    monkeypatch.setitem(CODECS, "new", CodecRow(negative, lambda config, weights: Negative(float(weights["gain"]))))
+    listed(call, "codecs", "z = -gain x.")
+    tiny = ["--network", "unet-tiny:width=8", *SHORT]
+    call("train", "flow-images", "--codec", "pixels+new:gain=2", "--flip", *tiny, "--out", "run")
+    call("sample", "run", "--n", 2, "--steps", 2, "--bound", 1)
+    call("export", "run", "--out", "shared")
+    call("sample", "shared", "--n", 2, "--steps", 2, "--out", "two.npz", "--no-picture")
+    assert "then negatives" in File("shared/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

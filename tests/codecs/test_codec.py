@@ -60,6 +60,7 @@ def test_a_chain_is_its_codecs_one_after_the_other():
     assert torch.equal(chain.decode(z), pixels.decode(patches.decode(z)))
     assert chain.shape((1, 4, 6)) == (3, 2, 3)
     assert torch.equal(chain.mirror(z), patches.mirror(z))
+    assert Chain((pixels, patches, patches)).mirror(z) is None  # of latents, whose mirror image is not theirs reversed
     assert "then" in chain.about
     assert set(chain.weights()) == {"1.basis", "1.mean", "1.scale"}
 

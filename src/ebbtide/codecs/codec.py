@@ -121,8 +121,9 @@ class Chain:
         return total
 
     def mirror(self, z: Float[Tensor, "..."]) -> Float[Tensor, "..."] | None:
-        """The last codec's mirror: what it encodes, pixels or what became of them, is still an image."""
-        return self.codecs[-1].mirror(z)
+        """The last codec's mirror, if it encodes images: those before it have no weights, and change single pixels."""
+        *before, last = self.codecs
+        return None if any(codec.weights() for codec in before) else last.mirror(z)
 
     def to_config(self) -> dict[str, Any]:
         """Its codecs' configs."""
