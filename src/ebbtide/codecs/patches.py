@@ -49,6 +49,8 @@ class Patches:
             raise InputError("patches: basis, mean and scale must be float64.")
         if not bool((self.scale > 0).all()) or not all(bool(x.isfinite().all()) for x in self.weights().values()):
             raise InputError("patches: basis, mean and scale must be finite, and scale above 0.")
+        if not (self.basis @ self.basis.T).allclose(torch.eye(keep, dtype=torch.float64), rtol=0, atol=1e-6):
+            raise InputError("patches: the rows of basis must be orthonormal.")
 
     @property
     def channels(self) -> int:

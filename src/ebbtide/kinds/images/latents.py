@@ -13,6 +13,7 @@ from ... import cache
 from ...codecs import Codec, encoder_hash
 from ...data.prepared import TensorData
 from ...errors import InputError
+from ...memory import room
 from ...recipes import ImageRecipe
 from ...specs import parse
 
@@ -25,7 +26,7 @@ def latents(
     recipe: ImageRecipe, codec: Codec, x: UInt8[Tensor, " n c h w"], labels: Int[Tensor, " n"] | None
 ) -> TensorData:
     """The latents of images once and for all, with those of their mirror images where only encoding finds these."""
-    codec.shape(tuple(x.shape[1:]))
+    room(8 * len(x) * (1 + recipe.flip) * math.prod(codec.shape(tuple(x.shape[1:]))), f"the latents of {len(x)} images")
     if recipe.bound and not codec.linear:
         raise InputError(
             f"bound {recipe.bound:g} is for pixels, and codec {recipe.codec} isn't linear, so it must be 0 (--bound 0)."
