@@ -220,7 +220,8 @@ def test_a_damaged_codec_is_named():
     for weights in (
         {}, damage(own, basis=None), damage(own, more=own["mean"]), damage(own, scale=-own["scale"]),
         damage(own, mean=own["mean"][1:]), damage(own, basis=own["basis"].float()),
-        damage(own, scale=own["scale"] * math.nan), damage(own, basis=own["basis"].T), damage(own, basis=own["mean"]), damage(own, basis=2 * own["basis"]),
+        damage(own, scale=own["scale"] * math.nan), damage(own, basis=own["basis"].T), damage(own, basis=own["mean"]),
+        damage(own, basis=2 * own["basis"]),
     ):  # fmt: skip
         with pytest.raises(InputError, match="patches"):
             codec_from_config(config, weights)

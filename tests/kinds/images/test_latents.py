@@ -329,7 +329,7 @@ def test_a_codec_is_measured_on_held_out_images(run, monkeypatch):
     trained, _ = run
     seen = {}
 
-    def measured(x, train, held, seed):
+    def measured(x, train, held, **options):
         seen.update(x=x, held=held)
         return SimpleNamespace(rows=[replace(peak_signal(x, held), name="KID-x")])
 

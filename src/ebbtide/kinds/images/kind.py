@@ -133,7 +133,10 @@ def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
     with torch.no_grad():
         decoded = [kept(trained.to_data(trained.to_network(part))) for part in held.x.split(BATCH)]
     x = torch.from_numpy(np.concatenate(decoded))
-    rows = measure_images(x, train.x, held.x, seed=seed).rows
+    rows = measure_images(
+        x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
+        classes=len(class_names(train.classes, train.labels)), seed=seed,
+    ).rows  # fmt: skip
     return [
         peak_signal(x, held.x),
         *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),
