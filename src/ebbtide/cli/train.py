@@ -89,6 +89,7 @@ examples:
   ebbtide train flow --data eight_gaussians --path cosine --target v --network mlp:width=128,depth=3
   ebbtide train flow-images --data digits --conditional
   ebbtide train ddpm-images --data photos/ --size 64 --flip --network unet-small
+  ebbtide train flow-latents --data photos/ --size 64 --flip --codec pixels+patches:size=8,keep=24
   ebbtide train pi0-aloha-transfer --data demos.npz --objective diffusion
 """
 

@@ -57,7 +57,7 @@ def train_recipe(
     expect("track", options.get("track", ()), tuple, list)
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
-    codec = run.codec_of(out) if options.get("resume") else None
+    codec = run.codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
     start, data = begin(recipe, options.get("accumulate", 1), given, teacher, options.get("progress", True), codec)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe)), started=started, **options)
 
