@@ -29,7 +29,7 @@ from ..training.run import clear
 from ..training.storage import folder_name
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of
-from .methods import Entry, curves, entries, opened, ways
+from .methods import Entry, curves, entries, finished, ways
 from .routes import explodes
 from .runs import a_recipe, rehearsed, train_recipe
 
@@ -90,7 +90,7 @@ def compare(
         raise InputError(f"{recipe.data} must have at least {plan.fewest} {kind.units}, to hold samples against.")
     for one in found:
         if not one.recipe:
-            opened(one.folder, recipe)
+            finished(one.folder, recipe)
     jobs = []
     for position, one in enumerate(found):
         options = {"resume": resume and _begun(one.folder), "progress": progress, "position": position % workers}
@@ -146,7 +146,7 @@ def _study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> _St
         if entry.recipe:
             trained, notes = train_recipe(entry.recipe, entry.folder, **options), []
         else:
-            trained = opened(entry.folder, recipe)
+            trained = finished(entry.folder, recipe)
             notes = [f"a run of {trained.recipe.steps:,} steps of {trained.recipe.batch:,}, {trained.recipe.network}"]
     if explodes(trained.denoiser.path):
         notes.append("its noise explodes, so it is drawn as x/(α + σ) at t = σ/(α + σ)")
