@@ -198,8 +198,10 @@ def test_any_number_of_methods_and_runs_among_them(comparison, tmp_path, capsys,
     lines = {f"{name} · {solver}" for name in ("EDM", "flow", "OT-CFM") for solver in ("Euler", "Heun")}
     assert set(numbers["quality"]) == lines
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"edm", "ot-flow"}
-    assert "a run of 30 steps of 64, mlp" in (tmp_path / "out" / "report.html").read_text()
-    assert str(folder.parent) not in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "a run of 30 steps of 64, mlp" in page
+    assert page.count("its noise explodes") == 1
+    assert str(folder.parent) not in page
     assert (folder / "flow" / "metrics.jsonl").read_bytes() == before
     for methods, says in (
         ("flow,flow", "methods names flow twice"),

@@ -10,7 +10,7 @@ from ebbtide.data import save_points
 from ebbtide.errors import InputError
 from ebbtide.exact.tuned import Tuned
 from ebbtide.kinds import KINDS
-from ebbtide.kinds.methods import curves, entries, opened, recipes_for, ways
+from ebbtide.kinds.methods import curves, entries, finished, recipes_for, ways
 from ebbtide.kinds.points.kind import PLAN
 from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.plots import style
@@ -97,13 +97,13 @@ def test_what_is_no_method_is_one_sentence(runs, tmp_path):
         with pytest.raises(InputError, match=says):
             found(methods)
     with pytest.raises(InputError, match="empty"):
-        opened(tmp_path / "empty", PointRecipe())
+        finished(tmp_path / "empty", PointRecipe())
 
 
 def test_a_run_must_be_finished_and_on_the_same_data(runs, monkeypatch):
     own = PointRecipe(data=str(runs / "own.csv"))
-    assert opened(runs / "flow", PointRecipe(seed=5)).recipe.seed == 5  # the noise that all begin at
-    assert opened(runs / "own", own).shape == (2,)
+    assert finished(runs / "flow", PointRecipe(seed=5)).recipe.seed == 5  # the noise that all begin at
+    assert finished(runs / "own", own).shape == (2,)
     for folder, recipe, says in (
         ("flow", PointRecipe(data="two_moons"), "flow was trained on three_gaussians, not on two_moons."),
         ("flow", own, "flow was trained on three_gaussians, not on "),
@@ -112,11 +112,11 @@ def test_a_run_must_be_finished_and_on_the_same_data(runs, monkeypatch):
         ("flow", ImageRecipe(), "flow is a run on points, and digits holds images."),
     ):
         with pytest.raises(InputError, match=says):
-            opened(runs / folder, recipe)
+            finished(runs / folder, recipe)
     before = Recipe.from_config.__func__ if hasattr(Recipe.from_config, "__func__") else Recipe.from_config
     monkeypatch.setattr(Recipe, "from_config", staticmethod(lambda config: replace(before(config), steps=2)))
     with pytest.raises(InputError, match="flow is at step 1 of 2: finish it first"):
-        opened(runs / "flow", PointRecipe())
+        finished(runs / "flow", PointRecipe())
 
 
 def test_recipes_are_sampled_as_their_rows_say_and_runs_as_they_choose(runs):

@@ -29,7 +29,8 @@ from ..training.run import clear
 from ..training.storage import folder_name
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of
-from .methods import Entry, curves, entries, opened, ways
+from .methods import Entry, curves, entries, finished, ways
+from .routes import explodes
 from .runs import a_recipe, rehearsed, train_recipe
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def compare(
         raise InputError(f"{recipe.data_named} must have at least {plan.fewest} {kind.units}, to hold samples against.")
     for one in found:
         if not one.recipe:
-            opened(one.folder, recipe)
+            finished(one.folder, recipe)
     jobs = []
     for position, one in enumerate(found):
         options = {"resume": resume and _begun(one.folder), "progress": progress, "position": position % workers}
@@ -143,10 +144,12 @@ def _study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> _St
     with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
         warnings.filterwarnings("ignore", module=r"ebbtide\.(data|kinds)\.")
         if entry.recipe:
-            trained, origin = train_recipe(entry.recipe, entry.folder, **options), ""
+            trained, notes = train_recipe(entry.recipe, entry.folder, **options), []
         else:
-            trained = opened(entry.folder, recipe)
-            origin = f"a run of {trained.recipe.steps:,} steps of {trained.recipe.batch:,}, {trained.recipe.network}"
+            trained = finished(entry.folder, recipe)
+            notes = [f"a run of {trained.recipe.steps:,} steps of {trained.recipe.batch:,}, {trained.recipe.network}"]
+    if explodes(trained.denoiser.path):
+        notes.append("its noise explodes, so it is drawn as x/(α + σ) at t = σ/(α + σ)")
     kind, plan = _planned(recipe)
     recipe = replace(recipe, conditional=trained.recipe.conditional)
     asked = ways(trained, entry.row)
@@ -176,7 +179,7 @@ def _study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> _St
                 points.append((evaluations, next(row for row in rows if row.in_curve)))
             quality[f"{entry.name} · {solver}"] = points
     method = plan.study(entry.key, entry.name, entry.colour, trained, entry.folder)
-    return _Study(replace(method, origin=origin), samplings, quality)
+    return _Study(replace(method, origin="; ".join(notes)), samplings, quality)
 
 
 def _draw(

@@ -18,7 +18,7 @@ from ..training.trained import Trained
 from . import MethodRow, Plan, Way, kind_of
 from .runs import from_pretrained, on_its_data
 
-__all__ = ["Entry", "curves", "entries", "opened", "recipes_for", "ways"]
+__all__ = ["Entry", "curves", "entries", "finished", "recipes_for", "ways"]
 
 # Beside a plan's own: fields that a method's recipe decides where it differs from what recipes do by default.
 _CHOSEN = ("times", "weight", "coupling", "spans", "stable_targets", "bound")
@@ -106,7 +106,7 @@ def _fair(recipe: Recipe, row: Recipe, plan: Plan[Any]) -> Recipe:
     return replace(recipe, **its)
 
 
-def opened(folder: Path, recipe: Recipe) -> Trained:
+def finished(folder: Path, recipe: Recipe) -> Trained:
     """A run that is there, which draws from the comparison's noise; InputError unless it is finished, on its data."""
     trained = from_pretrained(folder)
     its = trained.recipe

@@ -29,7 +29,7 @@ class Method:
     walk_times: np.ndarray  # (k,) from 1 to 0
     walk: np.ndarray  # (k, m, d): a deterministic run from the noise both methods share
     fields: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]  # (t, places, velocities there, samples of x_t)
-    origin: str = ""  # of a run that was there before: what it is
+    origin: str = ""  # notes: of a run that was there before, what it is
 
 
 @dataclass(frozen=True)
