@@ -212,17 +212,3 @@ def test_what_cannot_be_is_one_sentence(folders, tmp_path):
             distill(folders / "flow", tmp_path / "fast", **{"fields": FEW, **QUIET, **given})
     with pytest.raises(InputError, match="neither a run folder nor"):
         distill(tmp_path / "nowhere", tmp_path / "fast")
-
-
-@pytest.mark.parametrize("method", ["matching:critic=0.1,updates=2", "reflow"])
-@pytest.mark.parametrize("name", ["flow", "conditional", "images"])
-def test_a_student_by_density_or_by_pairs(folders, tmp_path, method, name):
-    """Of any kind of run; a reflowed one keeps its teacher's network, and has solvers in place of grids."""
-    student = distill(folders / name, tmp_path / "fast", method=method, fields=FEW, evaluations="1,3", **QUIET)
-    teacher = from_pretrained(folders / name)
-    assert student.sample(3, label=0 if name == "conditional" else None).shape == (3, *teacher.shape)
-    assert [one.evaluations for one in student.tuned] == [1, 3]
-    assert student.denoiser.spans == (method != "reflow")
-    assert (student.recipe.network == teacher.recipe.network) == (method == "reflow")
-    rows = [row for row in outcomes(student, teacher, 100) if row.name == "student"]
-    assert [row.evaluations for row in rows] == [1, 3]

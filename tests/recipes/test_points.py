@@ -15,8 +15,7 @@ from ebbtide.recipes import RECIPES, PointRecipe
 pytestmark = pytest.mark.unchecked
 
 FIGURES = json.loads((Path(__file__).parents[2] / "docs/figures.json").read_text())
-# Maps learned from data alone have no figure after 300 steps; benchmarks/RESULTS.md has that of whole trainings.
-POINTS = [name for name, row in RECIPES.items() if isinstance(row(), PointRecipe) and row().loss == "denoise"]
+POINTS = [name for name, recipe in RECIPES.items() if isinstance(recipe(), PointRecipe)]
 HEUN = {"sampler": "heun", "grid": "quadratic", "steps": 50}  # for DDPM's network, of which 1000 steps take long
 MODES = DATASETS["three_gaussians"].modes
 
