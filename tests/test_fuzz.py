@@ -154,8 +154,8 @@ def use(rng, what):
     elif what == "times":
         bind(TIMES, spec(rng, TIMES), "times")(torch.rand(5), Linear())
     elif what == "weight":
-        weight = bind(WEIGHTS, spec(rng, WEIGHTS), "weight")
-        assert weight is None or weight(Linear().at(torch.full((2,), 0.5), torch.zeros(2, 1))) is not None
+        weights = bind(WEIGHTS, spec(rng, WEIGHTS), "weight")(Linear().at(torch.full((2,), 0.5), torch.zeros(2, 1)))
+        assert weights is None or weights.shape == (2, 1)  # None: the target's own error
     elif what == "target":
         exact(Linear(), spec(rng, TARGETS))(torch.randn(2, 1), 0.5)
     elif what == "coupling":
