@@ -129,9 +129,7 @@ def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
     from ...metrics import measure_images, peak_signal
 
     train, held = parts(cast(ImageRecipe, trained.reading()))
-    with torch.no_grad():
-        decoded = [kept(trained.reconstruct(part)) for part in held.x.split(BATCH)]
-    x = torch.from_numpy(np.concatenate(decoded))
+    x = torch.from_numpy(kept(trained.reconstruct(held.x)))
     rows = measure_images(
         x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
         classes=len(class_names(train.classes, train.labels)), seed=seed,
