@@ -76,6 +76,9 @@ def test_a_method_has_its_recipes_part_and_shares_the_rest():
         assert [getattr(one.recipe, part) for part in ("path", "target", "times", "coupling", "sampler", "grid")] == [
             getattr(row, part) for part in ("path", "target", "times", "coupling", "sampler", "grid")
         ]
+    (one,) = found(("shortcut",), shared)
+    assert (one.recipe.network, one.recipe.steps, one.recipe.lr) == ("mlp:width=4,spans=true", 7, 0.01)
+    assert (one.recipe.loss, one.recipe.sampler) == ("shortcut:power=1", "jump")
     (one,) = found(("edm",), ImageRecipe())
     assert (one.recipe.path, one.recipe.target, one.recipe.times) == ("ve", edm_images().target, edm_images().times)
     own = replace(shared, weight="min_snr", coupling="ot")  # neither of which flow matching's recipe decides
@@ -83,6 +86,7 @@ def test_a_method_has_its_recipes_part_and_shares_the_rest():
     assert (one.recipe.weight, one.recipe.coupling) == ("min_snr", "ot")
 
 
+@pytest.mark.unchecked
 def test_what_is_no_method_is_one_sentence(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     for methods, says in (

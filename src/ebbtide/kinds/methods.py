@@ -21,7 +21,7 @@ from .runs import from_pretrained, on_its_data
 __all__ = ["Entry", "curves", "entries", "finished", "recipes_for", "ways"]
 
 # Beside a plan's own: fields that a method's recipe decides where it differs from what recipes do by default.
-_CHOSEN = ("times", "weight", "coupling", "spans", "stable_targets", "bound")
+_CHOSEN = ("times", "weight", "coupling", "spans", "stable_targets", "bound", "codec")
 _ACRONYMS = ("ddpm", "ddim", "deis", "edm", "lms", "rk4")
 
 
@@ -89,17 +89,27 @@ def _row(name: str, plan: Plan[Any]) -> MethodRow:
         return plan.rows[name]
     made = RECIPES[name]()
     short = name.removesuffix(f"-{made.kind}")
-    title = re.match(r"([^.:(\n]{1,24}?) \(", RECIPES[name].__doc__ or "")
+    titles = [_title(other) for other in recipes_for(made.kind).values()]
+    shown = title if (title := _title(name)) and titles.count(title) == 1 else short
     own = _way(made.sampler, made.grid, made.sample_steps)
-    return MethodRow(short, title[1] if title else short, made.grid, (own,))
+    return MethodRow(short, shown, made.grid, (own,))
+
+
+def _title(name: str) -> str:
+    """The name at the beginning of a recipe's docstring, before its paper."""
+    found = re.match(r"([^.:(\n]{1,24}?) \(", RECIPES[name].__doc__ or "")
+    return found[1] if found else ""
 
 
 def _fair(recipe: Recipe, row: Recipe, plan: Plan[Any]) -> Recipe:
     """The recipe of a comparison with what belongs to a method."""
     usual = type(recipe)()
     its = {name: getattr(row, name) for name in plan.own}
-    its |= {name: getattr(row, name) for name in _CHOSEN if getattr(row, name) != getattr(usual, name)}
+    chosen = [name for name in _CHOSEN if hasattr(usual, name)]
+    its |= {name: getattr(row, name) for name in chosen if getattr(row, name) != getattr(usual, name)}
     network, options = words(recipe.network)
+    if loss_row(row.loss).spans:  # which diverge where others don't
+        its["lr"] = min(recipe.lr, row.lr)
     if loss_row(row.loss).spans and options.get("spans") != "true":
         spanning = ",".join(f"{name}={value}" for name, value in (options | {"spans": "true"}).items())
         its["network"] = f"{network}:{spanning}"
