@@ -99,7 +99,7 @@ def test_inpainting_keeps_what_was_given(run, monkeypatch):
     trained, _ = run
     monkeypatch.setattr(image_run, "STEPS", 25)
     seen = []
-    monkeypatch.setattr(image_run.strips, "inpainting", lambda *parts: seen.append(parts) or Figure())
+    monkeypatch.setattr(image_run.strips, "inpainting", lambda *parts, **named: seen.append(parts) or Figure())
     image_run._inpainting(trained, rows=2, ways=3)
     original, mask, filled = seen[0]
     _, held = images_data.parts(trained.recipe)
