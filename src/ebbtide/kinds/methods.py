@@ -43,8 +43,13 @@ class Entry:
 
 
 def recipes_for(kind: str) -> dict[str, str]:
-    """The recipes for a kind of data, by their names without the kind's: "ddpm" for ddpm-images."""
-    return {name.removesuffix(f"-{kind}"): name for name, row in RECIPES.items() if row().kind == kind}
+    """The recipes that sample a kind of data, by their names without the kind's: "ddpm" for ddpm-images."""
+    made = {name: row() for name, row in RECIPES.items()}
+    return {
+        name.removesuffix(f"-{kind}"): name
+        for name, recipe in made.items()
+        if recipe.kind == kind and not loss_row(recipe.loss).codec
+    }
 
 
 def entries(methods: Sequence[str | Path], recipe: Recipe, plan: Plan[Any], out: Path) -> list[Entry]:

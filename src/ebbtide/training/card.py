@@ -116,8 +116,11 @@ def _citations(recipe: Recipe) -> str:
 
     def likeness(name: str) -> tuple[bool, ...]:
         row = RECIPES[name]()
-        networks = [of.network.partition(":")[0] for of in (row, recipe)]
-        return type(row) is type(recipe), networks[0] == networks[1], row.target == recipe.target
+        alike = (
+            [spec.partition(":")[0] for spec in (of.loss, of.network)] + ["+" in getattr(of, "codec", ""), of.target]
+            for of in (row, recipe)
+        )
+        return type(row) is type(recipe), *(one == other for one, other in zip(*alike, strict=True))
 
     alike = [name for name, row in RECIPES.items() if ways(row()) == ways(recipe)]
     text = cited(RECIPES[max(alike, key=likeness)]) if alike else ""

@@ -361,8 +361,8 @@ def test_snapshots_of_a_learned_codec_have_no_bound(run, monkeypatch):
         "ebbtide.training.trained.Trained.sample", lambda self, **how: asked.append(how) or torch.zeros(1)
     )
     kind = replace(images.IMAGES, snapshot_files=lambda x, path: {})
-    runs._snapshot(kind, trained, Path())
-    runs._snapshot(kind, replace(trained, codec=Chain((Pixels(), Cubed()))), Path())
+    runs._snapshot(kind, None, trained, Path())
+    runs._snapshot(kind, None, replace(trained, codec=Chain((Pixels(), Cubed()))), Path())
     assert [how["bound"] for how in asked] == [1.0, 0.0]
 
 
