@@ -21,7 +21,7 @@ def tiny_fields(name):
     """What makes a recipe for images tiny, by fields; latents of digits are 4 × 4."""
     recipe = RECIPES[name]()
     network = "unet-tiny:width=8" + ",spans=true" * ("spans" in recipe.network)
-    network = "autoencoder:size=2,keep=4,widths=8" if recipe.network == "autoencoder" else network
+    network = "autoencoder:size=4,keep=4,widths=8-8" if recipe.network == "autoencoder" else network
     fields = {"steps": 4, "batch": 16, "network": network}
     return fields | ({"codec": "pixels+patches:size=2,keep=4"} if "patches" in recipe.codec else {})
 

@@ -15,6 +15,7 @@ import ebbtide.metrics
 from ebbtide.codecs import CODECS, Chain, CodecRow, Pixels, encoder_hash
 from ebbtide.core.guidance import Bounded
 from ebbtide.core.paths import Linear
+from ebbtide.data.prepared import TensorData
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian
 from ebbtide.kinds import runs
@@ -307,7 +308,7 @@ def test_figures_of_a_latent_run(run, monkeypatch):
         assert figure.axes
     sheet = words(pages._codec(trained, n=4))
     assert all(name in sheet for name in ("original", "decoded", "4 × error", "channel 3"))
-    assert study.study("flow", "Flow", trained, folder).walk.shape == (21, 8, 1, 8, 8)
+    assert study.study("flow", "Flow", "#000000", trained, folder).walk.shape == (21, 8, 1, 8, 8)
 
 
 def test_known_pixels_decide_what_is_filled_in(run, monkeypatch):
@@ -361,8 +362,9 @@ def test_snapshots_of_a_learned_codec_have_no_bound(run, monkeypatch):
         "ebbtide.training.trained.Trained.sample", lambda self, **how: asked.append(how) or torch.zeros(1)
     )
     kind = replace(images.IMAGES, snapshot_files=lambda x, path: {})
-    runs._snapshot(kind, None, trained, Path())
-    runs._snapshot(kind, None, replace(trained, codec=Chain((Pixels(), Cubed()))), Path())
+    data = TensorData(torch.zeros(1, 3, 4, 4))
+    runs._snapshot(kind, data, trained, Path())
+    runs._snapshot(kind, data, replace(trained, codec=Chain((Pixels(), Cubed()))), Path())
     assert [how["bound"] for how in asked] == [1.0, 0.0]
 
 
