@@ -61,7 +61,7 @@ def test_shapes_and_other_sizes_of_whole_patches():
     assert network.decode(network.encode(wide)).shape == wide.shape
 
 
-@pytest.mark.parametrize("widths", ["16", "16-32", "16-32-48"])
+@pytest.mark.parametrize("widths", ["16-16", "32-16", "16", "16-32", "16-32-48"])
 def test_as_many_maps_as_widths(widths):
     network, x = stirred(begun(widths=widths)), images()
     assert network(x, torch.zeros(1)).shape == x.shape

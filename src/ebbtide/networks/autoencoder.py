@@ -6,7 +6,7 @@ The last layers of f and g are zero at first, so training begins at the error of
 autoencoder needs minutes to reach.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -19,7 +19,7 @@ from .fused import Conv3x3
 from .parts import NormSiLU, check_batch, check_sizes, whole_numbers, zeroed
 from .patches import analysed, synthesised
 
-__all__ = ["Autoencoder"]
+__all__ = ["Autoencoder", "double", "halve"]
 
 
 class Autoencoder(nn.Module):
@@ -59,11 +59,11 @@ class Autoencoder(nn.Module):
             self.register_buffer(name, begins(torch.empty(sides)))
         inner = channels * square**2
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(square), Conv3x3(inner, levels[0]), *_stages(levels, blocks, groups),
+            nn.PixelUnshuffle(square), Conv3x3(inner, levels[0]), *_stages(levels, blocks, groups, halve),
             NormSiLU(levels[-1], groups), zeroed(Conv3x3(levels[-1], keep)),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            Conv3x3(keep, levels[-1]), *_stages(levels[::-1], blocks, groups),
+            Conv3x3(keep, levels[-1]), *_stages(levels[::-1], blocks, groups, double),
             NormSiLU(levels[0], groups), zeroed(Conv3x3(levels[0], inner)), nn.PixelShuffle(square),
         )  # fmt: skip
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,11 +101,21 @@ class _Residual(nn.Module):
         return x + self.conv2(self.norm2(self.conv1(self.norm1(x))))
 
 
-def _stages(widths: Sequence[int], blocks: int, groups: int) -> Iterator[nn.Module]:
-    """Residual blocks at each width, and between two the way to a map half as large, or twice where widths fall."""
+def halve(into: int, out: int) -> nn.Module:
+    """To a map of half the rows and columns: W of each square of 2 × 2 pixels."""
+    return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * into, out, 1))
+
+
+def double(into: int, out: int) -> nn.Module:
+    """To a map of twice the rows and columns: each pixel's W as a square of 2 × 2."""
+    return nn.Sequential(nn.Conv2d(into, 4 * out, 1), nn.PixelShuffle(2))
+
+
+def _stages(
+    widths: Sequence[int], blocks: int, groups: int, between: Callable[[int, int], nn.Module]
+) -> Iterator[nn.Module]:
+    """Residual blocks at each width, and `between` two of them."""
     for width, after in pairwise((*widths, 0)):
         yield from (_Residual(width, groups) for _ in range(blocks))
-        if after > width:
-            yield nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * width, after, 1))
-        elif after:
-            yield nn.Sequential(nn.Conv2d(width, 4 * after, 1), nn.PixelShuffle(2))
+        if after:
+            yield between(width, after)
