@@ -67,6 +67,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Likelihood, argv, "likelihood")
     from tqdm import tqdm
 
+    from ..codecs import volume
     from ..data import DATASETS, Standardise
     from ..kinds.points.data import point_set
 
@@ -78,6 +79,7 @@ def run(argv: Sequence[str]) -> None:
     if isinstance(trained.codec, Standardise) and (constant := trained.codec.constant):
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
+    volume(trained.codec, trained.shape)  # refused before anything is measured
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))

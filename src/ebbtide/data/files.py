@@ -17,14 +17,14 @@ from ..arrays import Stored, npy, npz
 from ..errors import InputError
 from ..files import located, writing
 from ..specs import listed
-from .forms import Reading
+from .forms import Form, Reading
 from .frames import read_table, sheet_of
 from .packed import PACKED, unpacked
 from .split import LABELS, beside, named_parts, part_of
-from .table import NUMBER, Points, as_points, finite_table, label_array, labels_of_rows, narrow, rows_of
-from .text import csv_lines, read_text
+from .table import NUMBER, Points, as_array, as_points, finite_table, label_array, labels_of_rows, narrow, rows_of
+from .text import csv_lines, form_lines, read_text
 
-__all__ = ["EXTENSIONS", "READABLE", "is_text", "read", "save_points"]
+__all__ = ["EXTENSIONS", "READABLE", "is_text", "read", "save_points", "save_table"]
 
 EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")  # that are written, too
 _TEXTS = (".csv", ".tsv", ".txt")
@@ -110,6 +110,20 @@ def save_points(
         else:
             lines = csv_lines(path, values, columns, None if of_each is None else of_each.tolist(), label)
             file.writelines(line.encode() for line in lines)
+
+
+def save_table(path: str | os.PathLike[str], x: Any, form: Form, labels: Sequence[str] | None = None) -> None:
+    """Write points as a text file of this form: its columns, their names, order, kinds and units.
+
+    x: as in `Points`: places of levels, days of dates, and NaN for missing cells.
+    """
+    path = located("path", path)
+    values = as_array("x", x)
+    if values.ndim != 2 or values.shape[1] != len(form.learned):
+        raise InputError(f"x must have {len(form.learned)} columns, as its form has; got shape {values.shape}.")
+    with writing(path) as file:
+        lines = form_lines(form, values, labels, tabs=path.suffix.lower() == ".tsv")
+        file.writelines(line.encode() for line in lines)
 
 
 # --- arrays -------------------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ from ..arrays import damage
 from ..errors import InputError
 from ..memory import room
 from .forms import MISSING, Column, Form, Reading, Unfit, identified, short, typed_column
-from .table import LARGEST, NUMBER, Points, as_points, narrow
+from .table import LARGEST, NUMBER, Points, as_array, as_points, narrow
 
-__all__ = ["frame_columns", "is_frame", "points_of_columns", "read_table", "sheet_of"]
+__all__ = ["as_columns", "as_frame", "frame_columns", "is_frame", "points_of_columns", "read_table", "sheet_of"]
 
+_TRUTH = ("False", "True")
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -95,7 +96,7 @@ def _numeric(name: str, series: Any) -> tuple[Column, np.ndarray] | None:
     if array is None or array.dtype.kind not in "iufb":
         return None
     if array.dtype.kind == "b":
-        return Column(name, "boolean", ("False", "True")), array.astype(np.float64)
+        return Column(name, "boolean", _TRUTH), array.astype(np.float64)
     whole = array.dtype.kind in "iu"
     return Column(name, "integer" if whole else "number", decimals=0 if whole else None), array.astype(np.float64)
 
@@ -125,9 +126,8 @@ def _listed(series: Any) -> list[Any]:
 def _objects(name: str, cells: list[Any], how: Reading) -> tuple[Column, np.ndarray]:
     """A column of Python's own values: all numbers, all texts, all dates or all truth values, None and NaN missing."""
     marks = {*MISSING, *how.missing}
-    gap = [
-        one is None or one != one or str(one) in ("<NA>", "NaT") or (type(one) is str and one in marks) for one in cells
-    ]
+    gone = lambda one: one is None or type(one).__name__ in ("NAType", "NaTType") or bool(one != one)
+    gap = [gone(one) or (type(one) is str and one in marks) for one in cells]
     found = [one for one, missing in zip(cells, gap) if not missing]
     values = np.full(len(cells), math.nan)
     kinds = {_kind(one) for one in found}
@@ -147,7 +147,7 @@ def _objects(name: str, cells: list[Any], how: Reading) -> tuple[Column, np.ndar
         return Column(name, "date"), values
     if kinds == {"boolean"}:
         values[where] = found
-        return Column(name, "boolean", ("False", "True")), values
+        return Column(name, "boolean", _TRUTH), values
     if "other" in kinds:
         raise Unfit(gap.index(False), f"{short(str(found[0]))} is no number, text, date or truth value.")
     values[where] = [float(one) for one in found]
@@ -171,6 +171,54 @@ def _kind(one: Any) -> str:
 
 def _days(one: datetime.date) -> float:
     return float(one.toordinal() - _EPOCH)
+
+
+# --- frames again ---------------------------------------------------------------------------------------------
+
+
+def as_columns(x: Any, form: Form) -> dict[str, Any]:
+    """Points as columns by name, of which pandas, polars and others make a data frame: `pandas.DataFrame(columns)`.
+
+    x: (n, d), as in `Points`. Whole numbers and truth values without gaps are int64 and bool, levels texts or None, and
+    dates datetime64[D].
+    """
+    values = as_array("x", x).astype(np.float64)
+    if values.ndim != 2 or values.shape[1] != len(form.learned):
+        raise InputError(f"x must have {len(form.learned)} columns, as its form has; got shape {values.shape}.")
+    found: dict[str, Any] = {}
+    for k, column in enumerate(form.learned):
+        cells, gaps = values[:, k], np.isnan(values[:, k])
+        name = column.name or str(k + 1)
+        if column.kind == "boolean" and column.levels == _TRUTH and not gaps.any():
+            found[name] = cells.astype(bool)
+        elif column.levels:
+            made: dict[str, Any] = dict(zip(_TRUTH, (False, True))) if column.levels == _TRUTH else {}
+            levels = [made.get(level, level) for level in column.levels]
+            found[name] = [None if gap else levels[int(cell)] for cell, gap in zip(cells, gaps)]
+        elif column.kind == "date":
+            days = np.where(gaps, 0, np.round(cells)).astype("datetime64[D]")
+            days[gaps] = np.datetime64("NaT")
+            found[name] = days
+        elif column.kind == "integer" and (cells == np.round(cells)).all():
+            found[name] = cells.astype(np.int64)
+        else:
+            found[name] = cells
+    return found
+
+
+def as_frame(x: Any, form: Form, like: Any) -> Any:
+    """Points as a data frame of the class of `like`, whose columns of the same names lend theirs their types."""
+    columns = as_columns(x, form)
+    frame = type(like)(columns)
+    own = [name for name in columns if name in like.columns]
+    if not hasattr(frame, "astype"):
+        return frame.cast({name: like.schema[name] for name in own})
+    whole = [name for name in own if getattr(like[name].dtype, "kind", "O") not in "iu" or _whole(columns[name])]
+    return frame.astype({name: like[name].dtype for name in whole})
+
+
+def _whole(cells: Any) -> bool:
+    return bool(np.all(np.asarray(cells) == np.round(cells)))
 
 
 # --- files ----------------------------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class PointSet:
 def load(spec: str, n: int, seed: int, label: str | None = None, how: Reading | None = None) -> Points:
     """n points of a DATASETS row drawn from `seed`, or every row of a file.
 
-    `label` names a file's label column, and `how` more of its columns (see `files.read`). A file called like a row is written ./two_moons.
+    `label` names a file's label column, and `how` more of its columns (see `files.read`). A file called like a row
+    is written ./two_moons.
     """
     expect("The data", spec, str)
     expect("label", label, str, None)
@@ -65,7 +66,7 @@ def load(spec: str, n: int, seed: int, label: str | None = None, how: Reading | 
     data = DATASETS[pick(DATASETS, spec, f"data that is not a file ({', '.join(READABLE)})")]
     if label is not None:
         raise InputError(f"label names a column of a file, and {spec} is not a file; got label {label!r}.")
-    if how is not None and how != Reading():
+    if how is not None and how != Reading(label):
         raise InputError(f"Columns are named of a file, and {spec} is not a file.")
     require("n, the number of points,", n, 1, whole=True)
     require("seed", seed, 0, 2**63 - 1, whole=True)

@@ -180,7 +180,7 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     denoiser = build_denoiser(recipe, shape, len(prepared.classes), prepared.observation)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.codec, prepared.columns, prepared.classes,
-        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
+        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(), form=prepared.form,
     )  # fmt: skip
 
 
