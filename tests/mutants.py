@@ -377,6 +377,18 @@ SLIPS = (
     Slip("data/forms.py", "sum(text in plain for text in cells) >=", "sum(text in plain for text in cells) >", "half a column of numbers is texts"),
     Slip("data/forms.py", "len(ends) == 1", "ends", "two units in one column"),
     Slip("data/forms.py", "_STYLES[comma]", "_STYLES[0]", "a thousand where commas are decimal"),
+    # codecs of tables
+    Slip("codecs/ranks.py", "low + (EDGE + (1 - 2 * EDGE) * v) * width", "low + 0.5 * width", "ties not spread"),
+    Slip("codecs/ranks.py", "middle = (low + high) / 2", "middle = low", "ranks from 0, not from a half"),
+    Slip("codecs/ranks.py", "end + share * (after - end), end)", "end, end)", "no ranks between values"),
+    Slip("codecs/ranks.py", "(counts > 1) & (counts > n / 1000)", "counts > n", "a mass among others spread out"),
+    Slip("codecs/category.py", "self._vectors(x.cpu()) - self.shares", "self._vectors(x.cpu())", "levels not centred"),
+    Slip("codecs/category.py", "(1 - part.square().sum())", "(1 - part.sum())", "groups of levels not scaled"),
+    Slip("codecs/missing.py", "torch.where(gap[..., None].to(own.device), noise, own)", "own",
+         "no fresh noise for an empty cell"),
+    Slip("codecs/mixed.py", "order.argsort()", "order", "columns in another order"),
+    Slip("kinds/points/data.py", "torch.rand(cells.shape[:-1], generator=draw, device=cells.device)",
+         "torch.full(cells.shape[:-1], 0.5)", "ties drawn once"),
     # randomness that several share, and what a network is left in
     Slip("training/trainer.py", '"dropout", self.step, ', '"dropout", 0, ', "dropout: every step's mask the same"),
     Slip("training/trainer.py", "self.step, self.accelerator.process_index)", "self.step, 0)", "every rank's the same"),

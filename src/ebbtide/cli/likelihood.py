@@ -98,7 +98,10 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
     own = _its_own(trained, args.data)
     if args.data and own is None:
-        x = load(args.data, args.n, args.seed, _labels_in(args.data, trained)).x[: args.n]
+        points = load(args.data, args.n, args.seed, _labels_in(args.data, trained))
+        if not points.plain:
+            raise InputError(f"{args.data} has texts or missing cells, which have no density.")
+        x = points.x[: args.n]
     else:
         x = unseen(cast(Any, (own or trained).reading()), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
@@ -111,11 +114,12 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
 def _labels_in(data: str, trained: "Trained") -> str | None:
     """The column of a text file, such as one of the run's samples, that holds labels beside as many as the run has."""
+    from ..data.files import is_text
     from ..data.text import column_names
     from ..kinds.points.data import label_column
 
     recipe = cast(PointRecipe, trained.recipe)
-    if not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv") or not Path(data).is_file():
+    if not recipe.conditional or not is_text(data) or not Path(data).is_file():
         return None
     names = column_names(data)
     known = (name for name in (recipe.label, label_column(recipe), "label") if name in names)

@@ -27,7 +27,7 @@ _READ: dict[str, Callable[[Mapping[str, Any], Mapping[str, Tensor]], Ranks | Mis
 
 @dataclass(frozen=True, eq=False)
 class Mixed(Cells):
-    """z = the parts' z end to end, each of its own columns of x."""
+    """z = the parts' z end to end, each a codec for some of the columns of x."""
 
     columns: tuple[tuple[int, ...], ...]
     """The columns of each part, from 0."""
@@ -50,7 +50,7 @@ class Mixed(Cells):
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """How the network sees each column, in the columns' order."""
+        """The form in which the network sees each column, in the columns' order."""
         found = {k: part.about.partition(";")[0] for own, part in zip(self.columns, self.parts) for k in own}
         return tuple(found[k] for k in range(len(found)))
 

@@ -72,7 +72,7 @@ class Cells:
 class Ranks(Cells):
     """u = F(x−) + V P(x), z = Φ⁻¹(u), column by column; F is linear between `values`, with a step at those that repeat.
 
-    low, high: F(x−) and F(x) at each value, equal where it has no step of its own. Undone, z is a value that repeats
+    low, high: F(x−) and F(x) at each value, equal where there is no step. Undone, z is a value that repeats
     if u lies in its step, else one in between, with the column's decimals; never beyond its bounds. A column's last
     value is repeated where others have more.
     """

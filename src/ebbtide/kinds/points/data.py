@@ -16,6 +16,7 @@ from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
 from ...data.files import is_text
 from ...data.forms import Column, Reading
+from ...data.frames import sheet_of
 from ...data.given import given_points
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...data.split import held_out
@@ -24,7 +25,7 @@ from ...memory import room
 from ...recipes import IN_MEMORY, PointRecipe
 
 __all__ = [
-    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "OF_COLUMNS", "at_hand", "describe", "described", "fits", "fitted",
+    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "OF_COLUMNS", "at_hand", "codec_for", "describe", "described", "fits",
     "given", "label_column", "limits", "part", "parts", "point_set", "prepare", "read_rows", "reading", "real",
     "real_points", "split", "start", "unseen",
 ]  # fmt: skip
@@ -53,7 +54,7 @@ def fits(recipe: PointRecipe) -> None:
 def prepare(recipe: PointRecipe, codec: Codec | None = None) -> Prepared:
     """The points of a recipe to train on, and of its second set, in the network's units.
 
-    codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
+    codec: of a run that goes on; it is codec_for again, exactly, so that other data is noticed.
     """
     return _prepared(recipe, parts(recipe)[0])
 
@@ -67,7 +68,7 @@ def given(recipe: PointRecipe, x: Any, y: Any, codec: Codec | None = None) -> tu
 def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; name their column.")
-    codec = fitted(recipe, points)
+    codec = codec_for(recipe, points)
     within_float32(codec, recipe.data_named, points.columns)
     labels = points.labels if recipe.conditional else None
     x1 = None if recipe.source == "noise" else codec.encode(_source(recipe, points))
@@ -85,8 +86,8 @@ def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
     )
 
 
-def fitted(recipe: PointRecipe, points: Points) -> Codec:
-    """The recipe's codec, fitted to the points to train on; by default one that suits their columns."""
+def codec_for(recipe: PointRecipe, points: Points) -> Codec:
+    """The recipe's codec, codec_for to the points to train on; by default one that suits their columns."""
     if not points.plain:
         if recipe.codec not in ("", "mixed"):
             raise InputError(
@@ -102,7 +103,7 @@ def fitted(recipe: PointRecipe, points: Points) -> Codec:
 
 def described(recipe: PointRecipe, points: Points) -> list[str]:
     """A line per column: its name and kind, its missing cells, and how the network sees it."""
-    codec = fitted(recipe, points)
+    codec = codec_for(recipe, points)
     seen = codec.seen if isinstance(codec, Mixed) else (codec.about.partition(";")[0],) * points.x.shape[1]
     columns = (Column(),) * len(seen) if points.form is None else points.form.learned
     names = points.columns or tuple(map(str, range(1, len(seen) + 1)))
@@ -201,7 +202,7 @@ def real_points(recipe: PointRecipe, n: int, seed: int) -> Points:
 
 
 def at_hand(recipe: PointRecipe) -> None:
-    if not os.path.exists(recipe.data):  # a name that no file can have is no error there
+    if not os.path.exists(sheet_of(Path(recipe.data))[0]):  # a name that no file can have is no error there
         raise InputError(f"The run's data, {recipe.data}, is not here, so there is nothing to compare with.")
 
 

@@ -17,9 +17,9 @@ from ..kind import Kind, Plan, as_npy
 from .data import (
     NOTHING_HELD,
     at_hand,
+    codec_for,
     describe,
     fits,
-    fitted,
     given,
     label_column,
     part,
@@ -83,7 +83,7 @@ def evaluate(
         at_hand(recipe)
         train, held = parts(recipe)
         if not train.plain:  # in the network's units, where columns of any kind are numbers of one size
-            codec = fitted(recipe, train)
+            codec = codec_for(recipe, train)
             train, held = (replace(points, x=codec.encode(points.x)) for points in (train, held))
             samples = codec.encode(samples)
         train, held = alike(train), alike(held)
