@@ -54,7 +54,7 @@ def fits(recipe: PointRecipe) -> None:
 def prepare(recipe: PointRecipe, codec: Codec | None = None) -> Prepared:
     """The points of a recipe to train on, and of its second set, in the network's units.
 
-    codec: of a run that goes on; it is codec_for again, exactly, so that other data is noticed.
+    codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
     """
     return _prepared(recipe, parts(recipe)[0])
 
@@ -87,7 +87,7 @@ def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
 
 
 def codec_for(recipe: PointRecipe, points: Points) -> Codec:
-    """The recipe's codec, codec_for to the points to train on; by default one that suits their columns."""
+    """The recipe's codec, fitted to the points to train on; by default one that suits their columns."""
     if not points.plain:
         if recipe.codec not in ("", "mixed"):
             raise InputError(
