@@ -229,6 +229,8 @@ def limits(recipe: PointRecipe, real: Tensor | np.ndarray) -> np.ndarray:
     known = point_set(recipe)
     if known is not None:
         return np.array([known.limits] * real.shape[1])
-    low, high = np.nanquantile(np.asarray(real), [0.001, 0.999], axis=0)
+    rows = np.asarray(real)
+    rows = np.where(np.isnan(rows).all(0), 0, rows)  # columns without any cell
+    low, high = np.nanquantile(rows, [0.001, 0.999], axis=0)
     margin = np.where(high > low, 0.15 * (high - low), 0.5 * np.maximum(np.abs(low), 1))
     return np.stack([low - margin, high + margin], 1)

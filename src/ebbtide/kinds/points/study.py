@@ -47,7 +47,7 @@ def study(key: str, name: str, trained: "Trained", folder: Path) -> Method:
         evolution(folder, trained.shape),
         np.array([t for t, _ in walk]),
         torch.stack([x for _, x in walk]).numpy(),
-        _fields(trained) if trained.shape == (2,) else [],
+        _fields(trained) if trained.shape == (2,) and (trained.codec is None or trained.codec.linear) else [],
     )
 
 
