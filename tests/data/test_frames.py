@@ -14,14 +14,14 @@ from ebbtide.errors import InputError
 NAN = float("nan")
 DAYS = [datetime.date(2024, 2, 29), datetime.date(1970, 1, 2), None, datetime.date(2024, 3, 1)]
 COLUMNS = {
-    "size": [1.5, NAN, 2.5, 3.0],
+    "size": [1.1, NAN, 2.5, 3.0],
     "count": [3, 1, 2, 3],
     "kind": ["b", "a", "b", None],
     "fine": [True, False, True, True],
     "day": DAYS,
     "grade": ["good", "bad", "good", "bad"],
 }
-NUMBERS = [[1.5, 3, 1, 1, 19782, 1], [NAN, 1, 0, 0, 1, 0], [2.5, 2, 1, 1, NAN, 1], [3, 3, NAN, 1, 19783, 0]]
+NUMBERS = [[1.1, 3, 1, 1, 19782, 1], [NAN, 1, 0, 0, 1, 0], [2.5, 2, 1, 1, NAN, 1], [3, 3, NAN, 1, 19783, 0]]
 KINDS = ["number", "integer", "level", "boolean", "date", "level"]
 
 

@@ -131,7 +131,7 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     fits(recipe)
     data = read_rows(recipe, args.n, args.seed)
     known = DATASETS.get(args.data)
-    if known is None and data.x.shape[1] <= 100:
+    if args.codec or not data.plain:
         for line in described(recipe, data):
             tell(line, file=sys.stdout)
     title = known.about if known else Path(args.data).name

@@ -182,7 +182,8 @@ def as_columns(x: Any, form: Form) -> dict[str, Any]:
     x: (n, d), as in `Points`. Whole numbers and truth values without gaps are int64 and bool, levels texts or None, and
     dates datetime64[D].
     """
-    values = as_array("x", x).astype(np.float64)
+    table = as_array("x", x)
+    values = table.astype(np.float64)
     if values.ndim != 2 or values.shape[1] != len(form.learned):
         raise InputError(f"x must have {len(form.learned)} columns, as its form has; got shape {values.shape}.")
     found: dict[str, Any] = {}
@@ -201,8 +202,8 @@ def as_columns(x: Any, form: Form) -> dict[str, Any]:
             found[name] = days
         elif column.kind == "integer" and (cells == np.round(cells)).all():
             found[name] = cells.astype(np.int64)
-        else:
-            found[name] = cells
+        else:  # 1.1 as it is written, and not the float32 next to it
+            found[name] = table[:, k].astype(str).astype(np.float64)
     return found
 
 
