@@ -45,6 +45,7 @@ EVERYDAY = {
     "comments": (".csv", "# from, the, lab\n#\n" + PLAIN, NUMBERS, ""),
     "excel's first line": (".csv", "sep=;\r\na;b\r\n1;2\r\n3;4,5\r\n5;6\r\n", NUMBERS, "'b' has a decimal comma"),
     "decimal comma": (".csv", "a;b\n1;2,0\n3;4,5\n5;6,0\n", NUMBERS, "'b' has a decimal comma"),
+    "three decimals": (".csv", "a;b\n1;2,125\n3;4,500\n", [[1, 2.125], [3, 4.5]], "'b' has a decimal comma"),
     "european": (".csv", "a;b\n1;2.000,5\n3;-4,5\n5;6\n", [[1, 2000.5], [3, -4.5], [5, 6]], "points between thousands"),
     "thousands": (".csv", 'a,b\n1,"2,000"\n3,"4,500.5"\n5,6\n', [[1, 2000], [3, 4500.5], [5, 6]], "commas between"),
     "thousands by blanks": (".csv", "a,b\n1,2 000\n3,45\n5,6\n", [[1, 2000], [3, 45], [5, 6]], "blanks between"),
