@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Files that need no test file of their own, and where they are tested instead.
 TESTED_ELSEWHERE = {
     "data/given.py": "tests/kinds/test_fit.py",
+    "data/packed.py": "tests/data/test_forms.py",
     "data/prepared.py": "tests/training/test_trainer.py",
     "data/table.py": "tests/data/test_points.py",
     "exact/tuned.py": "tests/exact/test_tune.py",

@@ -135,7 +135,7 @@ def test_samples_are_files_with_names_and_a_picture(ebbtide, runs, tmp_path):
         assert points.labels.tolist() == [k % 2 for k in range(30)]
         assert (tmp_path / "x.png").stat().st_size > 10_000
     with open(tmp_path / "x.csv") as file:
-        assert next(csv.reader(file)) == ["height", "width", "kind"]
+        assert next(csv.reader(file)) == ["height", "kind", "width"]  # in the place of its column in the file
     assert (read(tmp_path / "x.csv", "kind").x == read(tmp_path / "x.npz").x).all()
 
 

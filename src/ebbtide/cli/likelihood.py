@@ -67,6 +67,7 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Likelihood, argv, "likelihood")
     from tqdm import tqdm
 
+    from ..codecs import volume
     from ..data import DATASETS, Standardise
     from ..kinds.points.data import point_set
 
@@ -78,6 +79,7 @@ def run(argv: Sequence[str]) -> None:
     if isinstance(trained.codec, Standardise) and (constant := trained.codec.constant):
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
+    volume(trained.codec, trained.shape)  # refused before anything is measured
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
@@ -96,7 +98,10 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
     own = _its_own(trained, args.data)
     if args.data and own is None:
-        x = load(args.data, args.n, args.seed, _labels_in(args.data, trained)).x[: args.n]
+        points = load(args.data, args.n, args.seed, _labels_in(args.data, trained))
+        if not points.plain:
+            raise InputError(f"{args.data} has texts or missing cells, which have no density.")
+        x = points.x[: args.n]
     else:
         x = unseen(cast(Any, (own or trained).reading()), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
@@ -109,11 +114,12 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
 
 def _labels_in(data: str, trained: "Trained") -> str | None:
     """The column of a text file, such as one of the run's samples, that holds labels beside as many as the run has."""
+    from ..data.files import is_text
     from ..data.text import column_names
     from ..kinds.points.data import label_column
 
     recipe = cast(PointRecipe, trained.recipe)
-    if not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv") or not Path(data).is_file():
+    if not recipe.conditional or not is_text(data) or not Path(data).is_file():
         return None
     names = column_names(data)
     known = (name for name in (recipe.label, label_column(recipe), "label") if name in names)

@@ -129,6 +129,7 @@ def draw(
     import torch
     from tqdm import tqdm
 
+    from ..codecs import Cells
     from ..kinds import kind_of
     from ..memory import room
     from ..training.devices import suited
@@ -150,7 +151,8 @@ def draw(
             n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
             **how.steered, **options,
         )  # fmt: skip
-    fine = x.flatten(1).isfinite().all(1)
+    gaps = isinstance(trained.codec, Cells)  # a missing cell is NaN there, and what isn't finite is inf
+    fine = (x.isfinite() | (x.isnan() if gaps else False)).flatten(1).all(1)
     if len(x) and not bool(fine.any()):
         raise InputError(f"No sample of {chosen.sampler} is finite; try more steps, another grid or another sampler.")
     if not bool(fine.all()):

@@ -38,6 +38,18 @@ class ShowData:
     """A point set, a table, or images; see `ebbtide list data`; images are digits, a folder, hf:NAME."""
     label: Annotated[str, hint("none")] = ""
     """Column of the file that holds the labels; its name, or number from 1, for images as in train flow-images."""
+    columns: str = ""
+    """Columns of a table to show; names separated by commas, by default all."""
+    drop: str = ""
+    """Columns of a table to leave out; names separated by commas."""
+    missing: str = ""
+    """Further marks of missing cells; separated by commas."""
+    categorical: str = ""
+    """Columns of levels that look like numbers; names separated by commas."""
+    ordered: str = ""
+    """Columns of levels in order; as in cut=Fair<Good<Ideal, separated by commas."""
+    codec: Annotated[str, hint("standardise, or mixed")] = ""
+    """Form in which a network would see columns; a row of `ebbtide list codecs`."""
     size: int = 0
     """Side to which images are resized and centre-cropped; 0 keeps their size."""
     n: int = 10_000
@@ -100,8 +112,8 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
 
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
-    from ..data import DATASETS, load
-    from ..kinds.points.data import limits
+    from ..data import DATASETS
+    from ..kinds.points.data import described, fits, limits, read_rows
     from ..plots.dataset import data_set
     from ..recipes import ImageRecipe, PointRecipe, recipe_type
 
@@ -114,12 +126,18 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     if images:
         yield from _images(args)
         return
-    data = load(args.data, args.n, args.seed, args.label or None)
+    named = {name: getattr(args, name) for name in ("label", "columns", "drop", "missing", "categorical", "ordered")}
+    recipe = PointRecipe(data=args.data, codec=args.codec, **named)
+    fits(recipe)
+    data = read_rows(recipe, args.n, args.seed)
     known = DATASETS.get(args.data)
+    if args.codec or not data.plain:
+        for line in described(recipe, data):
+            tell(line, file=sys.stdout)
     title = known.about if known else Path(args.data).name
     labels = None if data.labels is None else data.labels.numpy()
     yield Path(args.data).stem, data_set(
-        data.x.numpy(), limits(PointRecipe(data=args.data), data.x), labels=labels, classes=data.classes,
+        data.x.numpy(), limits(recipe, data.x), labels=labels, classes=data.classes,
         names=data.columns, log_density=known.log_density if known else None, title=title,
     )  # fmt: skip
 

@@ -129,6 +129,7 @@ def train(
     given: "Prepared | None" = None,
 ) -> None:
     """Train in `out`, on the recipe's data or what is given instead, and say where the result is."""
+    from ..codecs import Cells
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
     from ..training.devices import leaving_group
@@ -144,6 +145,8 @@ def train(
         tell(f"The run {out} is finished already: it has been trained for all of its {before} steps")
     else:
         tell(f"Trained {trained.step} steps; the run is {out}")
+    if isinstance(trained.codec, Cells):
+        tell(f"The network sees the columns by {trained.codec.about}")
     if finish := kind_of(recipe).finish:
         for figure in finish(out):
             tell("figure:", figure)

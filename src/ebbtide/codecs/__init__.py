@@ -14,27 +14,37 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import bind, parse, pick
 from .autoencoder import fit_autoencoder, read_autoencoder
+from .category import Category, fit_category, read_category
 from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
 from .diffusers import fit_diffusers, read_diffusers
+from .missing import Missing, fit_missing, read_missing
+from .mixed import Mixed, fit_mixed, fit_table, read_mixed
 from .patches import Patches, fit_patches, read_patches
+from .ranks import Cells, Ranks, fit_ranks, read_ranks
 
 __all__ = [
     "CODECS",
     "IDENTITY",
     "REACH",
     "Batches",
+    "Category",
+    "Cells",
     "Chain",
     "Codec",
     "CodecRow",
+    "Missing",
+    "Mixed",
     "Patches",
     "Pixels",
     "Quantiles",
+    "Ranks",
     "Shape",
     "Standardise",
     "codec_from_config",
     "encoder_hash",
     "fit_codec",
+    "fit_table",
     "latent_shape",
     "links",
     "volume",
@@ -70,6 +80,10 @@ CODECS: dict[str, CodecRow] = {
     "patches": CodecRow(fit_patches, read_patches),
     "autoencoder": CodecRow(fit_autoencoder, read_autoencoder),
     "diffusers": CodecRow(fit_diffusers, read_diffusers),
+    "ranks": CodecRow(fit_ranks, read_ranks),
+    "missing": CodecRow(fit_missing, read_missing),
+    "category": CodecRow(fit_category, read_category),
+    "mixed": CodecRow(fit_mixed, read_mixed),
 }
 
 

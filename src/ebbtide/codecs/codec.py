@@ -159,5 +159,7 @@ def volume(codec: Codec | None, data: Shape) -> float:
         return 0.0
     found = codec.log_volume(data)
     if found is None:
-        raise InputError("This run's codec keeps fewer numbers than the data has, so the data has no density under it.")
+        raise InputError(
+            "This run's codec keeps fewer numbers than the data has, or ranks, so the data has no density under it."
+        )
     return found

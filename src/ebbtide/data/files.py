@@ -1,4 +1,4 @@
-"""The user's own points in .csv, .tsv, .npy and .npz files. Nothing is ever unpickled.
+"""The user's own points in text files, arrays and other tables. Nothing is ever unpickled.
 
 What can't be used is refused in one sentence naming file, row (the line number of a text file) and column.
 """
@@ -17,35 +17,61 @@ from ..arrays import Stored, npy, npz
 from ..errors import InputError
 from ..files import located, writing
 from ..specs import listed
+from .forms import Form, Reading
+from .frames import read_table, sheet_of
+from .packed import PACKED, unpacked
 from .split import LABELS, beside, named_parts, part_of
-from .table import NUMBER, Points, as_points, finite_table, label_array, labels_of_rows, narrow, rows_of
-from .text import csv_lines, read_text
+from .table import NUMBER, Points, as_array, as_points, finite_table, label_array, labels_of_rows, narrow, rows_of
+from .text import csv_lines, form_lines, read_text
 
-__all__ = ["EXTENSIONS", "read", "save_points"]
+__all__ = ["EXTENSIONS", "READABLE", "is_text", "read", "save_points", "save_table"]
 
-EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")
+EXTENSIONS = (".csv", ".tsv", ".npy", ".npz")  # that are written, too
+_TEXTS = (".csv", ".tsv", ".txt")
+_TABLES = (".parquet", ".feather", ".xlsx")
+READABLE = (*EXTENSIONS, ".txt", *_TABLES)
 
 
-def read(path: str | os.PathLike[str], label: str | None = None) -> Points:
+def read(path: str | os.PathLike[str], label: str | None = None, how: Reading | None = None) -> Points:
     """Every row of a file, in float32.
 
-    .csv, .tsv: comma, semicolon or tab; a header or none; `label` is a column's name, without a header its
-    number from 1. .npy: one array of rows × columns, or of one column; `label` is a column's number.
+    .csv, .tsv, .txt, also in .gz, .bz2, .xz or .zip: comma, semicolon, tab, | or blanks; a header or none; `label` is a
+    column's name, without a header its number from 1. Columns may be numbers, texts, truth values or ISO dates, and
+    cells may be missing (see `forms`); what is more than plain numbers is told in a warning.
+    .parquet, .feather, .xlsx (also as FILE.xlsx:Sheet): `pip install 'ebbtide[tables]'`.
+    .npy: one array of rows × columns, or of one column; `label` is a column's number.
     .npz: the array `x`, else the first of rows × columns; `label` is an array's name, else `labels` or `y`. Parts such
     as `x_train` and `x_test` are recognised by their names (`split.parts`).
     Labels may be text or integers; they become 0..k-1 in sorted order, their names kept in `classes`.
+    how: more options of tables, instead of `label`.
     """
     path = located("path", path)
+    how = Reading(label) if how is None else how
+    path, sheet = sheet_of(path)
     try:
         if path.is_dir():
-            raise InputError(f"{path} is a folder; expected a file ({', '.join(EXTENSIONS)}).")
+            raise InputError(f"{path} is a folder; expected a file ({', '.join(READABLE)}).")
         if not path.is_file():  # a pipe would be waited for
             raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
+        suffix = unpacked(path).suffix.lower()
+        if suffix in _TEXTS:
+            return read_text(path, how)
+        if path.suffix.lower() in _TABLES:
+            return read_table(path, how, sheet)
         if path.suffix.lower() not in _READERS:
-            raise InputError(f"{path} must end in one of {', '.join(EXTENSIONS)}; got {path.suffix!r}.")
-        return _READERS[path.suffix.lower()](path, label)
+            also = f", the texts also in {', '.join(PACKED)}"
+            raise InputError(f"{path} must end in one of {', '.join(READABLE)}{also}; got {suffix!r}.")
+        if how != Reading(how.label):
+            raise InputError(f"{path}: only a table's columns can be named; {suffix} has none.")
+        return _READERS[suffix](path, how.label)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def is_text(path: str | os.PathLike[str]) -> bool:
+    """True for a table in text, packed or not, by its name."""
+    path = Path(path)
+    return (path.with_suffix("") if path.suffix.lower() in PACKED else path).suffix.lower() in _TEXTS
 
 
 def save_points(
@@ -84,6 +110,20 @@ def save_points(
         else:
             lines = csv_lines(path, values, columns, None if of_each is None else of_each.tolist(), label)
             file.writelines(line.encode() for line in lines)
+
+
+def save_table(path: str | os.PathLike[str], x: Any, form: Form, labels: Sequence[str] | None = None) -> None:
+    """Write points as a text file of this form: its columns, their names, order, kinds and units.
+
+    x: as in `Points`: places of levels, days of dates, and NaN for missing cells.
+    """
+    path = located("path", path)
+    values = as_array("x", x)
+    if values.ndim != 2 or values.shape[1] != len(form.learned):
+        raise InputError(f"x must have {len(form.learned)} columns, as its form has; got shape {values.shape}.")
+    with writing(path) as file:
+        lines = form_lines(form, values, labels, tabs=path.suffix.lower() == ".tsv")
+        file.writelines(line.encode() for line in lines)
 
 
 # --- arrays -------------------------------------------------------------------------------------------------
@@ -164,8 +204,6 @@ def _numbers(array: Stored) -> np.ndarray:
 
 
 _READERS: dict[str, Callable[[Path, str | None], Points]] = {
-    ".csv": read_text,
-    ".tsv": read_text,
     ".npy": _read_npy,
     ".npz": _read_npz,
 }

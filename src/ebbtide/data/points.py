@@ -16,7 +16,8 @@ from torch import Generator, Tensor
 
 from ..errors import InputError
 from ..specs import expect, pick, require
-from .files import EXTENSIONS, read
+from .files import READABLE, read
+from .forms import Reading
 from .table import Points
 
 __all__ = ["DATASETS", "Curve", "LogDensity", "Modes", "PointSet", "Sample", "along_curve", "gaussian_modes", "load"]
@@ -52,18 +53,21 @@ class PointSet:
     dim: int = 2
 
 
-def load(spec: str, n: int, seed: int, label: str | None = None) -> Points:
-    """n points of a DATASETS row drawn from `seed`, or every row of a .csv, .tsv, .npy or .npz file.
+def load(spec: str, n: int, seed: int, label: str | None = None, how: Reading | None = None) -> Points:
+    """n points of a DATASETS row drawn from `seed`, or every row of a file.
 
-    `label` names a file's label column (see `files.read`). A file called like a row is written ./two_moons.
+    `label` names a file's label column, and `how` more of its columns (see `files.read`). A file called like a row
+    is written ./two_moons.
     """
     expect("The data", spec, str)
     expect("label", label, str, None)
     if spec not in DATASETS and (os.sep in spec or "/" in spec or Path(spec).suffix):
-        return read(spec, label)
-    data = DATASETS[pick(DATASETS, spec, f"data that is not a file ({', '.join(EXTENSIONS)})")]
+        return read(spec, label, how)
+    data = DATASETS[pick(DATASETS, spec, f"data that is not a file ({', '.join(READABLE)})")]
     if label is not None:
         raise InputError(f"label names a column of a file, and {spec} is not a file; got label {label!r}.")
+    if how is not None and how != Reading(label):
+        raise InputError(f"Columns are named of a file, and {spec} is not a file.")
     require("n, the number of points,", n, 1, whole=True)
     require("seed", seed, 0, 2**63 - 1, whole=True)
     x, labels = data.sample(n, Generator().manual_seed(seed))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..codecs import Codec
 from . import Observation
+from .forms import Form
 
 __all__ = ["Data", "Prepared", "TensorData", "class_names", "frequencies"]
 
@@ -75,6 +76,8 @@ class Prepared(NamedTuple):
     """Frequency of each class, if labels are learned; 0 for one without a training example."""
     settled: Mapping[str, Any] = MappingProxyType({})
     """Fields of the recipe that the data determines, stored with it."""
+    form: Form | None = None
+    """Of a table: its columns, and how its file is written."""
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:

@@ -1,7 +1,6 @@
 """A table of points: rows, labels, and their names, made of arrays and data frames whose numbers are checked."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
+from .forms import Form, in_order, short
 
 __all__ = [
     "LARGEST", "MOST_COLUMNS", "NUMBER", "Points", "as_array", "as_points", "finite_table", "in_order", "label_array",
@@ -27,7 +27,8 @@ NUMBER = 36  # bytes that one takes on its way to float32, besides those of its 
 class Points:
     """n points in float32, their labels 0..k-1 and, where known, the columns' and the labels' names.
 
-    test: the number of rows, at the end, in the set's own held-out parts.
+    test: the number of rows, at the end, in the set's own held-out parts. form: that of the file or the data frame. In
+    a column of levels x holds the place among these, in one of dates days since 1970, and NaN where a cell is missing.
     """
 
     x: Float[Tensor, "n d"]
@@ -35,23 +36,37 @@ class Points:
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     test: int = 0
+    form: Form | None = None
+
+    @property
+    def plain(self) -> bool:
+        """True if all of x is numbers: no levels, no dates, no missing cells."""
+        kinds = {column.kind for column in self.form.learned} if self.form else set()
+        return kinds <= {"number", "integer"} and bool(self.x.isfinite().all())
 
 
 def as_points(
-    where: Path | str, table: np.ndarray, columns: Sequence[str] = (), labels: Sequence[str] | None = None
+    where: Path | str,
+    table: np.ndarray,
+    columns: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
+    form: Form | None = None,
 ) -> Points:
-    """Rows of finite numbers as Points; `where` is what errors call them."""
-    x = table.astype(np.float32)
-    lost = (np.abs(x - table).max(0) > 1e-3 * table.std(0)) & (table.max(0) > table.min(0))
+    """Rows of finite numbers, or NaN where a cell is missing, as Points; `where` is what errors call them."""
+    x, known = table.astype(np.float32), table
+    if (gaps := np.isnan(table)).any():
+        known = np.where(gaps, np.nanmin(table, 0, initial=LARGEST), table)
+    off = np.abs(np.where(gaps, 0, x - table)).max(0) if known is not table else np.abs(x - table).max(0)
+    lost = (off > 1e-3 * known.std(0)) & (known.max(0) > known.min(0))
     if lost.any():
         column = int(np.argmax(lost))
         name = repr(columns[column]) if columns else column + 1
         raise InputError(
-            f"{where}, column {name}: values around {table[0, column]:.12g} differ by too little for float32; "
+            f"{where}, column {name}: values around {known[0, column]:.12g} differ by too little for float32; "
             "subtract an offset."
         )
     if labels is None:
-        return Points(torch.from_numpy(x), columns=tuple(columns))
+        return Points(torch.from_numpy(x), columns=tuple(columns), form=form)
     classes = in_order(set(labels))
     if len(classes) > max(10, len(labels) / 2):
         raise InputError(
@@ -59,7 +74,7 @@ def as_points(
         )
     index = {name: k for k, name in enumerate(classes)}
     codes = torch.tensor([index[name] for name in labels])
-    return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes))
+    return Points(torch.from_numpy(x), codes, tuple(columns), tuple(classes), form=form)
 
 
 def rows_of(what: str, x: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -136,14 +151,3 @@ def narrow(where: str, columns: int = 1) -> None:
     """InputError for more than MOST_COLUMNS."""
     if columns > MOST_COLUMNS:
         raise InputError(f"{where} has {columns:,} columns; at most {MOST_COLUMNS:,} are read.")
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """2 before 10 when all are integers, else as text."""
-    names = sorted(names)
-    return sorted(names, key=int) if all(re.fullmatch("[+-]?[0-9]+", name) for name in names) else names
-
-
-def short(text: str) -> str:
-    """A text in quotes, cut where it is long."""
-    return repr(text if len(text) <= 40 else text[:40] + "…")

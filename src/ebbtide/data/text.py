@@ -1,229 +1,349 @@
-"""Points in text files, .csv and .tsv: delimiter, header and the label's column are found, and a bad cell is named."""
+"""Tables in text files, .csv, .tsv and .txt: delimiter, header and forms are found, and a bad cell is named."""
 
 import csv
-import os
 import re
+import warnings
 from array import array as Buffer
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..memory import room
 from ..specs import listed
-from .table import LARGEST, NUMBER, Points, as_points, narrow, short
+from .forms import Column, Form, Reading, Unfit, number, typed_column
+from .packed import TextFile, text_file, unpacked
+from .table import LARGEST, NUMBER, Points, as_points, narrow
 
-__all__ = ["column_names", "csv_lines", "read_text"]
+__all__ = ["column_names", "csv_lines", "form_lines", "read_text"]
 
-# Bytes that these take for a while, besides those of the file: a label, and each byte of a line that is cut into cells.
-_NAME, _CELLS = 100, 64
+# Bytes that these take for a while, besides those of the file: a label, a text, and each byte of a line in cells.
+_NAME, _TEXT, _CELLS = 100, 60, 64
+_BLOCK = 2**17  # cells that are parted together
+_HEAD = 100  # rows that show how a file is written
 
 
 @dataclass(frozen=True)
 class _Layout:
     """The layout of a text file, found from its first lines."""
 
-    path: Path
+    file: TextFile
     delimiter: str
     names: tuple[str, ...]  # of the columns; empty without a header
     width: int
+    before: int  # lines of comments
     skip: int  # lines up to the end of the header
-    label: int | None  # index of the label column
+    head: tuple[tuple[str, ...], ...]  # some of the first rows
 
-    def cell(self, row: int, column: int) -> str:
-        name = repr(self.names[column]) if column < len(self.names) else str(column + 1)
-        return f"{self.path}, row {row}, column {name}:"
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The columns as options name them: by their names, without a header by their numbers from 1."""
+        return self.names or tuple(str(k + 1) for k in range(self.width))
+
+    def column(self, k: int) -> str:
+        return f"{self.file.path}, column {repr(self.names[k]) if self.names else k + 1}"
+
+    def cell(self, row: int, k: int) -> str:
+        name = repr(self.names[k]) if k < len(self.names) else str(k + 1)
+        return f"{self.file.path}, row {row}, column {name}:"
 
 
-def read_text(path: Path, label: str | None) -> Points:
+def read_text(path: Path, how: Reading) -> Points:
     """The rows of a text file, as `files.read` describes them."""
-    layout = _layout(path, label)
-    names: dict[str, int] = {}
-    code = lambda text: names.setdefault(text.strip(), len(names))
-    try:
-        table = np.loadtxt(
-            path.absolute(),
-            delimiter=layout.delimiter,
-            skiprows=layout.skip,
-            converters=None if layout.label is None else {layout.label: code},
-            quotechar='"',
-            comments=None,
-            encoding="utf-8-sig",
-            ndmin=2,
-        )
-        sound = table.shape[1] == layout.width and "" not in names and bool((np.abs(table) <= LARGEST).all())
-    except ValueError:
-        sound = False
-    if not sound:
-        table, names = _scan(layout)
+    layout = _layout(path, how)
+    kept = how.kept(str(path), layout.options)
+    label = layout.options.index(how.label) if how.label else None
+    notes = [] if layout.file.encoding != "cp1252" else ["read as cp1252 (Windows), since it is not UTF-8"]
+    table, columns, labels = _plain(layout, how, label) or _typed(layout, how, kept, label, notes)
     if len(table) < 2:
         raise InputError(f"{path} has only one row of data; at least 2 are needed.")
-    if layout.label is None:
-        return as_points(path, table, layout.names)
-    found = list(names)
-    labels = [found[int(index)] for index in table[:, layout.label]]
-    columns = [name for k, name in enumerate(layout.names) if k != layout.label]
-    return as_points(path, np.delete(table, layout.label, axis=1), columns, labels)
+    if layout.names and not layout.names[0] and 0 in kept and len(kept) > 1:
+        if not np.isin((table[:, 0] - np.arange(len(table))), (0.0, 1.0)).all():
+            raise InputError(f"{path}, row {layout.before + 1}, column 1: the header has no name for it.")
+        kept = kept[1:]
+        notes.append("its first column, without a name, numbers the rows and is left out")
+    if layout.names and not layout.names[-1] and layout.width - 1 in kept and len(kept) > 1:
+        if not np.isnan(table[:, -1]).all():
+            raise InputError(f"{path}, row {layout.before + 1}, column {layout.width}: the header has no name for it.")
+        kept = kept[:-1]
+        notes.append("its last column, without a name or a cell, is left out")
+    kept = [k for k in kept if k != label]
+    for k in kept:
+        _identifier(layout, columns[k], table[:, k], how)
+    gaps = {layout.options[k]: int(count) for k in kept if (count := np.isnan(table[:, k]).sum())}
+    if gaps:
+        shown = ", ".join(f"{name!r} {count:,}" for name, count in list(gaps.items())[:12])
+        notes.append(f"{sum(gaps.values()):,} cells are missing ({shown}{', …' * (len(gaps) > 12)})")
+    notes += [f"{layout.options[k]!r} has {columns[k].unusual}" for k in kept if columns[k].unusual]
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}.", stacklevel=4)
+    place = sorted([*kept, *([] if label is None else [label])])
+    form = Form(
+        tuple(columns[k] for k in place), None if label is None else place.index(label), layout.delimiter,
+        bool(layout.names),
+    )  # fmt: skip
+    names = [layout.names[k] for k in kept] if layout.names else []
+    return as_points(path, table if len(kept) == layout.width else table[:, kept], names, labels, form)
 
 
-def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+def column_names(path: str | Any) -> tuple[str, ...]:
     """The columns of a text file as `label` names them: by their names, without a header by their numbers from 1."""
-    layout = _layout(Path(path), None)
-    return layout.names or tuple(str(k + 1) for k in range(layout.width))
+    return _layout(Path(path), Reading()).options
 
 
-def _weigh(path: Path, label: str | None) -> None:
-    """Refuse a file whose numbers, known by what parts them, or whose longest line leave no room."""
-    lines = numbers = longest = line = 0
-    with open(path, "rb") as file:
-        while part := file.read(2**20):
-            first, *others = part.replace(b"\r", b"\n").split(b"\n")
-            lines += len(others)
-            numbers += len(others) + max(map(part.count, (b",", b";", b"\t")))
-            longest = max(longest, line + len(first), *map(len, others))
-            line = len(others[-1]) if others else line + len(first)
-    room(NUMBER * numbers + _NAME * lines * (label is not None) + _CELLS * longest, str(path))
+def _identifier(layout: _Layout, column: Column, values: np.ndarray, how: Reading) -> None:
+    """Refuse whole numbers that name the rows, unless --columns asks for them."""
+    named = re.fullmatch(r"(?:.*[ _])?id|row ?(?:id|number)|index", column.name, re.I)
+    different = named and column.kind == "integer" and len(np.unique(values)) == len(values) > 10
+    if different and column.name not in how.columns:
+        raise InputError(
+            f"{layout.file.path}, column {column.name!r} is an identifier, a different number in each row; add "
+            f"--drop {column.name} (or name it in --columns)."
+        )
 
 
-def _layout(path: Path, label: str | None) -> _Layout:
-    _weigh(path, label)
-    delimiter = _delimiter(path)
-    with closing(_rows(path, delimiter)) as rows:
-        head = list(islice(rows, 2))
+# --- the layout -----------------------------------------------------------------------------------------------
+
+
+def _layout(path: Path, how: Reading) -> _Layout:
+    named = how.label is not None
+
+    def fits(file: TextFile) -> None:
+        numbers = file.lines + file.delimiters
+        room(NUMBER * numbers + _NAME * file.lines * named + _CELLS * file.longest, str(path))
+
+    file = text_file(path, fits)
+    before, delimiter = _comments(file)
+    delimiter = delimiter or _delimiter(file, before)
+    with closing(_rows(file, delimiter, before)) as rows:
+        head = list(islice(rows, _HEAD))
     if not head:
         raise InputError(f"{path} is empty.")
     line, end, cells = head[0]
     first = [cell.strip() for cell in cells]
     # A header has no numbers, unless the label's name is in it (pandas calls columns 0, 1, ... by default).
-    named = label in first and _number(label) is None
-    header = named or all(_number(cell) is None for cell in first)
+    numbered = how.label in first and number(how.label) is None
+    header = numbered or all(number(cell) is None for cell in first)
     narrow(str(path), len(first))
-    before: set[str] = set()
+    seen: set[str] = set()
     for column, name in enumerate(first if header else ()):
-        if not name:
+        if not name and column not in (0, len(first) - 1):
             raise InputError(f"{path}, row {line}, column {column + 1}: the header has no name for it.")
-        if name in before:
+        if name in seen:
             raise InputError(f"{path}, row {line}, column {column + 1}: {name!r} names two columns.")
-        before.add(name)
+        seen.add(name)
     if header and len(head) == 1:
         raise InputError(f"{path} has a header, row {line}, and no data.")
-    names, index = tuple(first) if header else (), None
-    if label is not None:
-        numbers = [str(k + 1) for k in range(len(first))]
-        if label not in (names or numbers):
+    names = tuple(first) if header else ()
+    data = tuple(tuple(map(str.strip, row)) for _, _, row in head[header:])
+    found = _Layout(file, delimiter, names, len(first), before, end if header else line - 1, data)
+    if how.label is not None:
+        if how.label not in found.options:
             known = listed(names) if header else f"no header, so columns are numbered 1 to {len(first)}"
-            raise InputError(f"{path} has no column {label!r}; it has {known}.")
+            raise InputError(f"{path} has no column {how.label!r}; it has {known}.")
         if len(first) == 1:
-            raise InputError(f"{path} has no column besides the label {label!r}.")
-        index = (first if header else numbers).index(label)
-    return _Layout(path, delimiter, names, len(first), end if header else line - 1, index)
+            raise InputError(f"{path} has no column besides the label {how.label!r}.")
+    return found
 
 
-def _scan(layout: _Layout) -> tuple[np.ndarray, dict[str, int]]:
-    """The table read cell by cell: slow, but it can say which cell is wrong."""
-    names: dict[str, int] = {}
-    table = Buffer("d")
-    for row, end, cells in _rows(layout.path, layout.delimiter):
-        if end <= layout.skip:
-            continue
-        if len(cells) < layout.width:
-            raise InputError(
-                f"{layout.cell(row, len(cells))} missing; the row has {len(cells)} of {layout.width} cells."
-            )
-        if len(cells) > layout.width:
-            raise InputError(f"{layout.cell(row, layout.width)} one too many; the first row has {layout.width}.")
-        values: list[float] = []
-        for column, cell in enumerate(map(str.strip, cells)):
-            if not cell:
-                raise InputError(f"{layout.cell(row, column)} the cell is empty.")
-            if column == layout.label:
-                values.append(names.setdefault(cell, len(names)))
-                continue
-            value = _number(cell)
-            if value is None:
-                raise InputError(f"{layout.cell(row, column)} {short(cell)} is not a number{_decimal(cell)}.")
-            if not abs(value) <= LARGEST:
-                raise InputError(f"{layout.cell(row, column)} {short(cell)} is not a finite float32 number.")
-            values.append(value)
-        table.extend(values)
-    return np.frombuffer(table).reshape(-1, layout.width), names
+def _comments(file: TextFile) -> tuple[int, str]:
+    """The number of comment lines at the start, and the delimiter that Excel's line sep=; names, if there is one."""
+    with file.open() as text:
+        for count, line in enumerate(text):
+            if found := re.fullmatch(r'"?sep=(.)"?\s*', line, re.I | re.S):
+                return count + 1, found[1]
+            if not line.startswith("#"):
+                return count, ""
+    return 0, ""
 
 
-def _rows(path: Path, delimiter: str) -> Generator[tuple[int, int, list[str]], None, None]:
+def _delimiter(file: TextFile, before: int) -> str:
+    """The delimiter that cuts the first rows into equal parts, then into the most numbers; blanks if no other does."""
+    with file.open() as text:
+        line = next((line for line in islice(text, before, None) if line.strip()), "")
+    line = re.sub('"[^"]*"', "", line).strip(" \r\n")
+    order = "\t;|," if unpacked(file.path).suffix.lower() == ".tsv" else ";\t|,"
+    found = [delimiter for delimiter in order if delimiter in line]
+
+    def merit(delimiter: str) -> tuple[bool, int]:
+        with closing(_rows(file, delimiter, before)) as rows:
+            head = [cells for _, _, cells in islice(rows, 20)]
+        comma = "," if delimiter != "," else "."
+        numbers = sum(number(cell.strip().replace(comma, ".")) is not None for cells in head for cell in cells)
+        return len({len(cells) for cells in head}) == 1 and len(head[0]) > 1, numbers
+
+    if found:
+        return max(found, key=merit) if len(found) > 1 else found[0]
+    if " " in line:
+        equal, numbers = merit(" ")
+        return " " if equal and numbers else ","
+    return ","
+
+
+def _rows(file: TextFile, delimiter: str, before: int) -> Generator[tuple[int, int, list[str]], None, None]:
     """The first line, last line and cells of every row that isn't blank."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader, end = csv.reader(file, delimiter=delimiter), 0
+    with file.open(newline="") as text:
+        lines = (line.strip() for line in text) if delimiter == " " else text
+        for _ in islice(lines, before):
+            pass
+        reader, end = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " "), before
         try:
             for cells in reader:
-                line, end = end + 1, reader.line_num
+                line, end = end + 1, before + reader.line_num
                 if any(cell.strip() for cell in cells) or len(cells) > 1:
                     yield line, end, cells
         except csv.Error as error:
-            raise InputError(f"{path}, row {end + 1}: {error}.") from error
-        except UnicodeDecodeError as error:
-            _refuse_encoding(path, error)
+            raise InputError(f"{file.path}, row {end + 1}: {error}.") from error
 
 
-def _delimiter(path: Path) -> str:
-    """Of semicolon, tab and comma: that which cuts two rows into equal parts, then into the most numbers."""
+# --- the cells ------------------------------------------------------------------------------------------------
+
+Found = tuple[np.ndarray, list[Column], list[str] | None]
+
+
+def _plain(layout: _Layout, how: Reading, label: int | None) -> Found | None:
+    """A table of plain numbers, besides its label; None where a cell is something else. It is read at once."""
+    if how.missing or how.categorical or how.ordered or not layout.head:
+        return None
+    if any(k != label and number(cell) is None for k, cell in enumerate(layout.head[0])):
+        return None
+    names: dict[str, int] = {}
+    code = lambda text: names.setdefault(text.strip(), len(names))
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            line = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))
-    except UnicodeDecodeError as error:
-        _refuse_encoding(path, error)
-    found = [delimiter for delimiter in ("\t;," if path.suffix.lower() == ".tsv" else ";\t,") if delimiter in line]
-
-    def merit(delimiter: str) -> tuple[bool, int]:
-        with closing(_rows(path, delimiter)) as rows:
-            head = [cells for _, _, cells in islice(rows, 2)]
-        return len(head[0]) == len(head[-1]) > 1, sum(_number(cell) is not None for cell in head[-1])
-
-    return max(found, key=merit) if len(found) > 1 else "".join(found) or ","
-
-
-def _refuse_encoding(path: Path, error: UnicodeDecodeError) -> NoReturn:
-    with open(path, "rb") as file:
-        for row, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as found:
-                raise InputError(f"{path}, row {row}: byte {found.start + 1} is not UTF-8 text.") from error
-    raise InputError(f"{path} is not UTF-8 text.") from error
-
-
-def _decimal(cell: str) -> str:
-    """A hint, where a cell would be a number with a point for its comma."""
-    comma = cell.count(",") == 1 and _number(cell.replace(",", ".")) is not None
-    return "; write its decimal comma as a point" if comma else ""
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None or "_" in text else float(text)
+        with layout.file.open() as text:
+            table = np.loadtxt(
+                text,
+                delimiter=None if layout.delimiter == " " else layout.delimiter,
+                skiprows=layout.skip,
+                converters=None if label is None else {label: code},
+                quotechar='"',
+                comments=None,
+                ndmin=2,
+            )
     except ValueError:
         return None
+    if table.shape[1] != layout.width or "" in names or not bool((np.abs(table) <= LARGEST).all()):
+        return None
+    labels = None if label is None else list(map([*names].__getitem__, table[:, label].astype(int)))
+    decimals = [{len(cell.partition(".")[2]) for cell in cells} for cells in zip(*layout.head)]
+    whole = (table == np.round(table)).all(0)
+    columns = [
+        _as_written(layout.names[k] if layout.names else "", decimals[k], bool(whole[k])) for k in range(layout.width)
+    ]
+    return table, columns, labels
+
+
+def _as_written(name: str, decimals: set[int], whole: bool) -> Column:
+    """A column of plain numbers whose first cells have these decimals."""
+    one = decimals.pop() if len(decimals) == 1 else None
+    return Column(name, "integer", decimals=0) if whole and one == 0 else Column(name, decimals=one or None)
+
+
+def _typed(layout: _Layout, how: Reading, kept: Sequence[int], label: int | None, notes: list[str]) -> Found:
+    """The table read cell by cell: columns of numbers in any form, of texts and dates, with gaps."""
+    file = layout.file
+    room(_TEXT * (file.lines + file.delimiters) + 3 * _NAME * file.lines, str(file.path))
+    lines, wanted = Buffer("q"), set(kept)
+    parts: list[list[np.ndarray]] = [[] for _ in range(layout.width)]
+    empty = 0
+    with closing(_rows(file, layout.delimiter, layout.before)) as rows:
+        data = ((row, cells) for row, end, cells in rows if end > layout.skip)
+        while block := list(islice(data, max(1, _BLOCK // layout.width))):
+            full = []
+            for row, cells in block:
+                if len(cells) != layout.width:
+                    _ragged(layout, row, cells)
+                if any(map(str.strip, cells)):
+                    lines.append(row)
+                    full.append(cells)
+                else:
+                    empty += 1
+            for k, column in enumerate(zip(*full)):
+                if k in wanted:
+                    parts[k].append(np.array(list(map(str.strip, column)), np.dtypes.StringDType()))
+    if empty:
+        notes.append(f"{empty:,} rows without a cell are left out")
+    n = len(lines)
+    table, columns, labels = np.zeros((n, layout.width)), [Column()] * layout.width, None
+    for k in kept:
+        texts = np.concatenate(parts[k]).tolist() if parts[k] else []
+        parts[k] = []
+        name = layout.names[k] if layout.names else ""
+        if k == label:
+            if "" in texts:
+                raise InputError(f"{layout.cell(lines[texts.index('')], k)} the cell is empty.")
+            columns[k], labels = Column(name, "level"), texts
+            continue
+        try:
+            columns[k], table[:, k] = typed_column(
+                name, texts, how, comma=layout.delimiter == ";", option=layout.options[k]
+            )
+        except Unfit as error:
+            if error.place is None:
+                raise InputError(f"{layout.column(k)} {error.why}") from None
+            raise InputError(f"{layout.cell(lines[error.place], k)} {error.why}") from None
+    return table, columns, labels
+
+
+def _ragged(layout: _Layout, row: int, cells: Sequence[str]) -> None:
+    if len(cells) < layout.width:
+        missing = f"missing; the row has {len(cells)} of {layout.width} cells."
+        raise InputError(f"{layout.cell(row, len(cells))} {missing}")
+    raise InputError(f"{layout.cell(row, layout.width)} one too many; the first row has {layout.width}.")
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+class _Line:
+    """A file whose write returns the line: csv.writer returns what write returns."""
+
+    write = staticmethod(lambda text: text)
 
 
 def csv_lines(
     path: Path, values: np.ndarray, columns: Sequence[str], labels: Sequence[Any] | None, label: str = "label"
 ) -> Iterator[str]:
     """The lines of a text file of points; the labels stand in a last column, of the name `label` where it is free."""
-
-    class Line:  # csv.writer returns what write returns: here the line itself
-        write = staticmethod(lambda text: text)
-
     style: dict[str, Any] = {"delimiter": "\t" if path.suffix.lower() == ".tsv" else ",", "lineterminator": "\n"}
     header = list(columns) or [f"x{k + 1}" for k in range(values.shape[1])]
     if labels is not None:
         header.append(next(name for name in (label, "label", "label_", "label__") if name not in header))
-    # A bare name with another delimiter in it would mislead whoever guesses the delimiter.
-    quoting: Any = csv.QUOTE_ALL if re.search("[;,\t]", "".join(header)) else csv.QUOTE_MINIMAL
-    yield csv.writer(Line(), quoting=quoting, **style).writerow(header)
-    line = csv.writer(Line(), **style).writerow
+    yield _header(header, style)
+    line = csv.writer(_Line(), **style).writerow
     for k, row in enumerate(values.astype(str).tolist()):  # the shortest text that reads back the same
         yield line(row if labels is None else [*row, labels[k]])
+
+
+def form_lines(form: Form, values: np.ndarray, labels: Sequence[str] | None, tabs: bool = False) -> Iterator[str]:
+    """The lines of a text file in this form: the columns by name and in order, each cell as the form writes it.
+
+    tabs: for .tsv. Without labels their column is left out.
+    """
+    style: dict[str, Any] = {"delimiter": "\t" if tabs else form.delimiter, "lineterminator": "\n"}
+    numbers = iter(range(values.shape[1]))
+    header, columns = [], []
+    for k, column in enumerate(form.columns):
+        if k != form.label:
+            header.append(column.name)
+            columns.append(column.text(values[:, next(numbers)]))
+        elif labels is not None:
+            header.append(column.name)
+            columns.append(list(labels))
+    if form.header:
+        yield _header(header, style)
+    line = csv.writer(_Line(), **style).writerow
+    for row in zip(*columns):
+        yield line(row)
+
+
+def _header(names: Sequence[str], style: dict[str, Any]) -> str:
+    # A bare name with another delimiter in it would mislead whoever guesses the delimiter.
+    quoting: Any = csv.QUOTE_ALL if re.search("[;,\t|]", "".join(names)) else csv.QUOTE_MINIMAL
+    found: str = csv.writer(_Line(), quoting=quoting, **style).writerow(names)
+    return found

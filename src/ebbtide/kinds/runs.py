@@ -15,6 +15,7 @@ from torch import nn
 
 from ..codecs import Codec
 from ..core.randomness import generator
+from ..data.files import is_text
 from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
@@ -172,7 +173,7 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     Of a run on data in memory the label is the column without which the other columns are that data.
     """
     recipe = trained.recipe
-    if recipe.data != IN_MEMORY or not recipe.conditional or Path(data).suffix.lower() not in (".csv", ".tsv"):
+    if recipe.data != IN_MEMORY or not recipe.conditional or not is_text(data):
         known = {"codec": trained.codec} if hasattr(recipe, "codec") else {}
         if same_data(trained, kind_of(recipe).prepare(trained.reading(), **known)):
             return trained

@@ -52,6 +52,12 @@ class PointFields(Fields, total=False):
     points: int
     source: str
     held_out: float
+    columns: str
+    drop: str
+    missing: str
+    categorical: str
+    ordered: str
+    codec: str
     standardise: bool
 
 

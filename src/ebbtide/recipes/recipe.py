@@ -210,7 +210,7 @@ class PointRecipe(Recipe):
     sources: ClassVar[tuple[str, ...]] = ("data", "source")
 
     data: str = "three_gaussians"
-    """A point set or a file; see `ebbtide list`, or .csv, .tsv, .npy, .npz."""
+    """A point set or a file; see `ebbtide list`, or .csv, .tsv, .txt, .xlsx, .parquet, .npy, .npz."""
     label: str = ""
     """Column of the file that holds the labels; its name, or number from 1."""
     points: int = 50_000
@@ -219,6 +219,19 @@ class PointRecipe(Recipe):
     """The t = 1 end: noise, or a second point set; the latter needs the velocity target."""
     held_out: float = 0.1
     """Share of a file's rows held out for evaluation; none of fewer than 100 rows."""
+    columns: str = ""
+    """Columns of the file to learn; names separated by commas, by default all."""
+    drop: str = ""
+    """Columns of the file to leave out; names separated by commas."""
+    missing: str = ""
+    """Further marks of missing cells; separated by commas, besides NA, nan, ? and the like."""
+    categorical: str = ""
+    """Columns of levels that look like numbers; names separated by commas."""
+    ordered: str = ""
+    """Columns of levels in order; as in cut=Fair<Good<Ideal, separated by commas."""
+    codec: str = ""
+    """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise, or mixed for
+    columns of texts and for missing cells."""
     standardise: bool = True
     """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
     stable_targets: bool = True

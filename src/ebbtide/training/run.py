@@ -184,7 +184,7 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
         begin_codec(denoiser.network, prepared.data)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.codec, prepared.columns, prepared.classes,
-        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(),
+        observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(), form=prepared.form,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ..codecs import IDENTITY, encoder_hash
+from ..codecs import IDENTITY, Cells, encoder_hash
 from ..data.prepared import Prepared
 from ..errors import InputError
 from .trained import Trained
@@ -48,6 +48,8 @@ def same_data(stored: Trained, now: Trained | Prepared) -> bool:
 def _codecs(trained: Trained | Prepared) -> dict[str, Any]:
     """Codecs fitted to the data, by name."""
     own = (trained.codec or IDENTITY).to_config()
+    if isinstance(trained.codec, Cells):  # all of whose tensors are of the data
+        own |= {name: part.tolist() for name, part in trained.codec.weights().items()}
     seen = {} if trained.observation is None else trained.observation.codec.to_config()
     return own | {f"state's {name}": value for name, value in seen.items()}
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..codecs import Codec, codec_from_config, encoder_hash, latent_shape, within_float32
 from ..data import Observation
+from ..data.forms import form_from_config
 from ..errors import InputError
 from ..exact.tuned import TUNED
 from ..files import dump_json, parse_json
@@ -65,6 +66,7 @@ def config_json(trained: "Trained") -> bytes:
         "encoder": "" if trained.codec is None or not trained.codec.weights() else encoder_hash(trained.codec),
         "observation": None if trained.observation is None else trained.observation.to_config(),
         "frequencies": list(trained.frequencies),
+        "form": None if trained.form is None else trained.form.to_config(),
         "recipe": trained.recipe.to_config(),
     }
     return dump_json(fields)
@@ -131,7 +133,12 @@ def _checked(
     config: dict[str, Any], weights: dict[str, Tensor], named: Mapping[str, str], files: Mapping[str, bytes], name: str
 ) -> dict[str, Any]:
     """Check every field, then build: nothing is allocated but what the weights at hand fill."""
-    config = {"observation": None, "frequencies": [], "encoder": ""} | config  # which older versions wrote without
+    config = {
+        "observation": None,
+        "frequencies": [],
+        "encoder": "",
+        "form": None,
+    } | config  # which older versions wrote without
     if "ebbflow" in config:  # the library's name before version 0.2
         config["ebbtide"] = config.pop("ebbflow")
     if "transform" in config:
@@ -168,9 +175,13 @@ def _checked(
             raise InputError(f"it describes {part[:80]} as {described}, but model.safetensors has {found}.")
     fill(denoiser, weights)
     columns = tuple(config["columns"])
+    form = None if config["form"] is None else form_from_config(config["form"])
+    if form is not None and len(form.learned) != shape[-1]:
+        raise InputError(f"its form must be of {shape[-1]} columns besides the labels'; got {len(form.learned)}.")
     return {
         "denoiser": denoiser.eval(), "recipe": recipe, "shape": shape, "codec": codec, "columns": columns,
         "classes": classes, "step": config["step"], "observation": seen, "frequencies": shares, "named": dict(named),
+        "form": form,
     }  # fmt: skip
 
 
@@ -234,5 +245,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "encoder": lambda value: isinstance(value, str),
     "observation": lambda value: value is None or isinstance(value, dict),
     "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
+    "form": lambda value: value is None or isinstance(value, dict),
     "recipe": lambda value: isinstance(value, dict),
 }

@@ -22,6 +22,7 @@ from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree
 from ..core.randomness import Draws
 from ..data import Observation
+from ..data.forms import Form
 from ..errors import InputError
 from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
@@ -65,6 +66,8 @@ class Trained(Labelled):
     """The observation of a policy's network."""
     frequencies: tuple[float, ...] = ()
     """Frequency of each class in the data, if labels are learned; missing in runs of older versions."""
+    form: Form | None = None
+    """Of a table: its columns, and how its file is written; missing in runs of older versions."""
     named: Mapping[str, str] = field(default_factory=dict)
     """Names given by the user, which may be opened, by field of the recipe: for a run just trained, all its names."""
     starts: Callable[[Any, int, int, int], Tensor | None] | None = None

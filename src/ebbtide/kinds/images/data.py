@@ -26,7 +26,9 @@ from .latents import BATCH, latents
 
 __all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
 
-_OF_COLUMNS = [CODECS[name] for name in ("none", "standardise", "quantiles", "pixels")]
+_OF_COLUMNS = [
+    CODECS[name] for name in ("none", "standardise", "quantiles", "pixels", "ranks", "missing", "category", "mixed")
+]
 
 
 def fits(recipe: ImageRecipe) -> None:

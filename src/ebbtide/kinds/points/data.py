@@ -3,6 +3,7 @@
 import os
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...codecs import Cells, Codec, Mixed, fit_codec, fit_table
 from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
+from ...data.files import is_text
+from ...data.forms import Column, Reading
+from ...data.frames import sheet_of
 from ...data.given import given_points
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...data.split import held_out
@@ -21,60 +26,116 @@ from ...recipes import IN_MEMORY, PointRecipe
 from ...training.storage import unnamed
 
 __all__ = [
-    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "describe", "fits", "given", "label_column", "limits", "part",
-    "parts", "point_set", "prepare", "real", "real_points", "split", "start", "unseen",
+    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "OF_COLUMNS", "at_hand", "codec_for", "describe", "described", "fits",
+    "given", "label_column", "limits", "part", "parts", "point_set", "prepare", "read_rows", "reading", "real",
+    "real_points", "split", "start", "unseen",
 ]  # fmt: skip
 
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
 FEWEST_ROWS = 100  # of a table of which some are held out
+OF_COLUMNS = ("none", "standardise", "quantiles", "ranks", "missing", "mixed")  # codecs
 BLOCK = 4096  # starting points drawn together from a second sample set
 
 
 def label_column(recipe: PointRecipe) -> str:
     """The labels' column in a text file of a recipe's samples: its own where that has a name, not a number."""
-    text = Path(recipe.data).suffix.lower() in (".csv", ".tsv")
-    return recipe.label if text and recipe.label and not recipe.label.isdecimal() else "label"
+    return recipe.label if is_text(recipe.data) and recipe.label and not recipe.label.isdecimal() else "label"
 
 
 def fits(recipe: PointRecipe) -> None:
     """Refuse more points than there is memory for."""
     if recipe.data in DATASETS or recipe.source in DATASETS:
         room(200 * recipe.points, f"points {recipe.points}")
+    if recipe.codec not in ("", *OF_COLUMNS):
+        raise InputError(f"codec must be one of columns, {', '.join(OF_COLUMNS)}; got {recipe.codec!r}.")
+    if recipe.codec and not recipe.standardise:
+        raise InputError("codec and standardise both say how the network sees columns; give one of them.")
 
 
-def prepare(recipe: PointRecipe) -> Prepared:
-    """The points of a recipe to train on, and of its second set, in the network's units."""
+def prepare(recipe: PointRecipe, codec: Codec | None = None) -> Prepared:
+    """The points of a recipe to train on, and of its second set, in the network's units.
+
+    codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
+    """
     return _prepared(recipe, parts(recipe)[0])
 
 
-def given(recipe: PointRecipe, x: Any, y: Any) -> tuple[PointRecipe, Prepared]:
+def given(recipe: PointRecipe, x: Any, y: Any, codec: Codec | None = None) -> tuple[PointRecipe, Prepared]:
     """The recipe for rows in memory, learned with their labels where there are any, and these rows."""
     recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
-    return recipe, _prepared(recipe, split(recipe, given_points(x, y))[0])
+    return recipe, _prepared(recipe, split(recipe, given_points(x, y, reading(recipe)))[0])
 
 
 def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; name their column.")
-    fitted = Standardise.fit(points.x)
-    codec = fitted if recipe.standardise else fitted.of_constants()
+    codec = codec_for(recipe, points)
     within_float32(codec, recipe.data_named, points.columns)
-    ends = [points.x] if recipe.source == "noise" else [points.x, _source(recipe, points)]
-    x, *x1 = map(codec.encode, ends)
-    data = TensorData(x, points.labels if recipe.conditional else None, x1[0] if x1 else None)
+    labels = points.labels if recipe.conditional else None
+    x1 = None if recipe.source == "noise" else codec.encode(_source(recipe, points))
+    if isinstance(codec, Cells):
+        data = TensorData(codec.cells(points.x).float(), labels, x1, partial(_drawn, codec))
+    else:
+        data = TensorData(codec.encode(points.x), labels, x1)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()
     if data.labels is not None:  # the classes of a named set are equally likely, however many of each were drawn
         count = len(classes)
         shares = (1 / count,) * count if point_set(recipe) else frequencies(data.labels, count)
-    return Prepared(data, tuple(x.shape[1:]), codec, points.columns, classes, frequencies=shares)
+    return Prepared(
+        data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form
+    )
+
+
+def codec_for(recipe: PointRecipe, points: Points) -> Codec:
+    """The recipe's codec, fitted to the points to train on; by default one that suits their columns."""
+    if not points.plain:
+        if recipe.codec not in ("", "mixed"):
+            raise InputError(
+                f"{recipe.data_named} has texts or missing cells, which codec mixed is for; got {recipe.codec!r}."
+            )
+        columns = () if points.form is None else points.form.learned
+        return fit_table(points.x, [len(one.levels) for one in columns], [one.ordered for one in columns])
+    if recipe.codec:
+        return fit_codec(recipe.codec, lambda: [points.x])
+    codec = Standardise.fit(points.x)
+    return codec if recipe.standardise else codec.of_constants()
+
+
+def described(recipe: PointRecipe, points: Points) -> list[str]:
+    """A line per column: its name and kind, its missing cells, and how the network sees it."""
+    codec = codec_for(recipe, points)
+    seen = codec.seen if isinstance(codec, Mixed) else (codec.about.partition(";")[0],) * points.x.shape[1]
+    columns = (Column(),) * len(seen) if points.form is None else points.form.learned
+    names = points.columns or tuple(map(str, range(1, len(seen) + 1)))
+    kinds = [f"{len(one.levels)} levels" if one.levels else one.kind for one in columns]
+    gaps = [f"{int(gap)} missing" if gap else "" for gap in points.x.isnan().sum(0)]
+    cells = [names, kinds, gaps]
+    widths = [max(map(len, column)) for column in cells]
+    rows = zip(*[[text.ljust(width) for text in column] for column, width in zip(cells, widths)], seen)
+    return ["  ".join(row).rstrip() for row in rows]
+
+
+def _drawn(codec: Cells, cells: Tensor, draw: torch.Generator) -> Tensor:
+    """A batch as the network sees it: each number anywhere in its cell."""
+    return codec.drawn(cells, torch.rand(cells.shape[:-1], generator=draw, device=cells.device))
+
+
+def read_rows(recipe: PointRecipe, n: int, seed: int) -> Points:
+    """The points that a recipe names, all of a file's or n of a named set's."""
+    return load(recipe.data, n, seed, recipe.label or None, reading(recipe))
+
+
+def reading(recipe: PointRecipe) -> Reading:
+    """The options by which a recipe's table is read."""
+    return Reading.of(recipe.label, recipe.columns, recipe.drop, recipe.missing, recipe.categorical, recipe.ordered)
 
 
 def parts(recipe: PointRecipe) -> tuple[Points, Points]:
     """The points to train on, and those held out: a file's own parts, or drawn; of an endless set or few rows none."""
     if recipe.in_memory:
         raise InputError(unnamed("data", recipe.data))
-    return split(recipe, load(recipe.data, recipe.points, recipe.seed, recipe.label or None))
+    return split(recipe, read_rows(recipe, recipe.points, recipe.seed))
 
 
 def split(recipe: PointRecipe, points: Points) -> tuple[Points, Points]:
@@ -93,7 +154,10 @@ def part(points: Points, rows: Tensor) -> Points:
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
-    x1 = load(recipe.source, recipe.points, recipe.seed + 1).x
+    source = load(recipe.source, recipe.points, recipe.seed + 1)
+    if not points.plain or not source.plain:
+        raise InputError("source is for tables of numbers without missing cells.")
+    x1 = source.x
     if x1.shape[1:] != points.x.shape[1:]:
         raise InputError(
             f"source {recipe.source} has {x1.shape[1]} columns, but {recipe.data_named} has {points.x.shape[1]}."
@@ -136,14 +200,14 @@ def real_points(recipe: PointRecipe, n: int, seed: int) -> Points:
         x, labels = known.sample(n, generator("real", seed))
         return Points(x, labels, classes=known.classes)
     at_hand(recipe)
-    points = load(recipe.data, n, seed, recipe.label or None)
+    points = read_rows(recipe, n, seed)
     return part(points, torch.randperm(len(points.x), generator=generator("real", seed))[:n])
 
 
 def at_hand(recipe: PointRecipe) -> None:
     if recipe.in_memory:
         raise InputError(unnamed("data", recipe.data))
-    if not os.path.exists(recipe.data):  # a name that no file can have is no error there
+    if not os.path.exists(sheet_of(Path(recipe.data))[0]):  # a name that no file can have is no error there
         raise InputError(f"The run's data, {recipe.data}, is not here, so there is nothing to compare with.")
 
 
@@ -170,6 +234,8 @@ def limits(recipe: PointRecipe, real: Tensor | np.ndarray) -> np.ndarray:
     known = point_set(recipe)
     if known is not None:
         return np.array([known.limits] * real.shape[1])
-    low, high = np.quantile(np.asarray(real), [0.001, 0.999], axis=0)
+    rows = np.asarray(real)
+    rows = np.where(np.isnan(rows).all(0), 0, rows)  # columns without any cell
+    low, high = np.nanquantile(rows, [0.001, 0.999], axis=0)
     margin = np.where(high > low, 0.15 * (high - low), 0.5 * np.maximum(np.abs(low), 1))
     return np.stack([low - margin, high + margin], 1)

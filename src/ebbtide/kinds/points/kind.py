@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...data import Points, save_points
+from ...data.files import save_table
 from ...recipes import PointRecipe
 from ..kind import Kind, MethodRow, Plan, Way, as_npy
 from .data import (
     NOTHING_HELD,
     at_hand,
+    codec_for,
     describe,
     fits,
     given,
@@ -79,7 +81,12 @@ def evaluate(
     known = point_set(recipe)
     if known is None:
         at_hand(recipe)
-        train, held = map(alike, parts(recipe))
+        train, held = parts(recipe)
+        if not train.plain:  # in the network's units, where columns of any kind are numbers of one size
+            codec = codec_for(recipe, train)
+            train, held = (replace(points, x=codec.encode(points.x)) for points in (train, held))
+            samples = codec.encode(samples)
+        train, held = alike(train), alike(held)
         options["classes"] = train.classes
         if len(held.x) >= 2:
             return measure(samples, plain(held), train=plain(train), **options)
@@ -107,6 +114,9 @@ def evaluate(
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
     """Samples as a file that `ebbtide train` reads."""
     names = None if labels is None or path.suffix == ".npy" else [trained.classes[i] for i in labels]
+    if trained.form is not None and path.suffix in (".csv", ".tsv"):
+        save_table(path, x, trained.form, names)
+        return
     save_points(path, x, trained.columns, names, label_column(cast(PointRecipe, trained.recipe)))
 
 

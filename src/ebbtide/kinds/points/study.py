@@ -49,7 +49,7 @@ def study(key: str, name: str, colour: str, trained: "Trained", folder: Path) ->
         evolution(folder, trained.shape),
         times,
         walk.numpy(),
-        _fields(trained) if trained.shape == (2,) else [],
+        _fields(trained) if trained.shape == (2,) and (trained.codec is None or trained.codec.linear) else [],
     )
 
 
