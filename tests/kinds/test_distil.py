@@ -53,7 +53,7 @@ def test_a_student_is_a_run_like_any_other(folders, tmp_path, name):
     for options in ({}, {"steps": 1}, {"steps": 3}, {"steps": "auto:3"}, {"sampler": "euler", "steps": 2}):
         x = student.sample(5, seed=2, **options)
         assert x.shape == (5, *teacher.shape)
-        torch.testing.assert_close(again.sample(5, seed=2, **options), x, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(again.sample(5, seed=2, **options), x, rtol=0, atol=1e-5 * float(x.abs().max()))
     assert student.choice(steps=3).grid == student.tuned[1].grid
     assert student.choice().steps == 1
     assert again.recipe.teacher == name  # an export holds no place on this machine

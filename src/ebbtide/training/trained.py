@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cache
-from ..codecs import Chain, Codec, latent_shape
+from ..codecs import Chain, Codec
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree
 from ..core.randomness import Draws
@@ -26,15 +26,15 @@ from ..data.forms import Form
 from ..errors import InputError
 from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
-from ..losses import LOSSES, Loss
 from ..memory import room
 from ..networks.observation import conditions
 from ..recipes import Recipe
 from ..samplers import Stepper, facts, trajectory
-from ..specs import accept, expect, require, shaped, words
+from ..specs import accept, expect, require, shaped
 from . import checkpoint, storage
 from .asked import Asked, Choice, numbers
 from .card import model_card
+from .coded import Coded
 from .labels import Labelled
 from .solver import kept_solver
 
@@ -42,14 +42,13 @@ __all__ = ["CHUNK", "NUMBERS", "SEEN", "Label", "Trained"]
 
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
-RESTORED = 64  # images that go through an autoencoder together,
 SEEN = 2**22  # and numbers that a policy sees for them
 _AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trained(Labelled):
+class Trained(Labelled, Coded):
     """The contents of a run folder, an exported folder or a hub repository, ready to sample in the data's own units."""
 
     denoiser: Denoiser
@@ -76,11 +75,6 @@ class Trained(Labelled):
     """(trained, n, seed, first) → observations that a policy was never trained on; handed in by `kinds`."""
     about: str = ""
     """One line on the data, for the model card; handed in by `kinds`."""
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """The shape of what the network sees: the data's, unless the codec has another."""
-        return latent_shape(self.codec, self.shape)
 
     def __repr__(self) -> str:
         return f"Trained({', '.join(f'{name}={value}' for name, value in self._summary().items())})"
@@ -321,44 +315,6 @@ class Trained(Labelled):
                 stacklevel=2,
             )
         return replace(self, tuned=tuple(one for one in found if one.weights in ("", own)))
-
-    @property
-    def reconstructs(self) -> bool:
-        """True if it is a codec of its data, such as an autoencoder: then it has reconstructions, and no samples."""
-        row = LOSSES.get(words(self.recipe.loss)[0])
-        return isinstance(row, Loss) and row.codec
-
-    def sampling(self) -> None:
-        """InputError for a run that has no samples."""
-        if self.reconstructs:
-            raise InputError(
-                "This run is an autoencoder: it has no samples. Train a flow in its latent: ebbtide train flow-latents "
-                "--codec pixels+autoencoder:run=FOLDER."
-            )
-
-    @torch.no_grad()
-    def latent(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
-        """z of data: the codec's, or, of an autoencoder, its own."""
-        network: Any = self.denoiser.eval().network
-        z = self.to_network(x.to(next(self.denoiser.parameters()).device))
-        return network.encode(z) if self.reconstructs else z
-
-    @torch.no_grad()
-    def reconstruct(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
-        """Data that went through the latent and back, in data units."""
-        network: Any = self.denoiser.network
-        latents = (self.latent(part) for part in x.split(RESTORED))
-        return torch.cat([self.to_data(network.decode(z) if self.reconstructs else z) for z in latents])
-
-    def to_data(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
-        """From the network's units to the data's."""
-        with torch.autocast(x.device.type, enabled=False):
-            return x if self.codec is None else self.codec.decode(x)
-
-    def to_network(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
-        """From the data's units to the network's."""
-        with torch.autocast(x.device.type, enabled=False):
-            return x if self.codec is None else self.codec.encode(x)
 
     def reading(self, what: str = "data") -> Recipe:
         """The recipe by which its data, or its source, is read: a built-in set, or what the user named.
