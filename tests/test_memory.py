@@ -186,7 +186,6 @@ def folder(tmp_path_factory):
 READ = {
     "table.npz": "read(path)",
     "table.npy": "read(path)",
-    "table.csv": "read(path)",
     "images.npz": "images.load_images(path, progress=False)",
     "labels.npz": "images.load_images(path, progress=False)",
     "episodes.npz": "source.load_episodes(path, ('camera',))",
@@ -197,6 +196,7 @@ READ = {
     "sparse": "from_pretrained(path)",
 }
 SOUND = {
+    "table.csv": ("read(path)", "row 1: a null byte, so it is no text."),
     "beside.npz": ("len(read(path).x)", "50"),
     "wide.csv": ("read(path)", "wide.csv has 200,000 columns; at most 65,536 are read."),
     "endless.gz": ("images.load_images(path)", "[2, 2, 2] takes 24 bytes and it has more."),

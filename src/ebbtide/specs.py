@@ -83,8 +83,9 @@ def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> funct
     row = table[pick(table, name, what)]
     if not callable(row):
         raise InputError(f"{what} {name!r}: the row of its table must be a function or a class; got {_shown(row)}.")
-    given = _checked(f"{what} {name!r}", row, given)
-    return functools.partial(row, **given)
+    own = options(row)
+    texts = {key: text for key, text in words(spec)[1].items() if key in own and own[key].annotation is str}
+    return functools.partial(row, **_checked(f"{what} {name!r}", row, given | texts))
 
 
 def _checked(row_name: str, row: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     for command, given in {
         "sample": (run, "--label", EVIL), "evaluate": (copy, *FEW), "likelihood": (copy,), "plot": (table,),
         "resume": (table,), "export": (table, "--out", "a"), "show": ("data", f"{table}.csv"), "rollout": (run,),
-        "train": ("flow", "--data", f"{EVIL}.npy"), "compare": ("--data", f"{EVIL}.csv"), "certify": (EVIL,),
+        "train": ("flow", "--data", f"{EVIL}.npy"), "compare": ("--data", f"{EVIL}.npy"), "certify": (EVIL,),
         "demos": (EVIL,), "list": (EVIL,), "cite": (EVIL,), EVIL: (),
     }.items():  # fmt: skip
         code, out, err = ebbtide(command, *given)

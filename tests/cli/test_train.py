@@ -66,7 +66,7 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     def fit(recipe, out, started, **options):
         started(torch.nn.Linear(1, 1))
         given.update(options, recipe=recipe, out=out, torch=torch.get_num_threads())
-        return SimpleNamespace(step=20, reconstructs=False)
+        return SimpleNamespace(step=20, reconstructs=False, codec=None)
 
     monkeypatch.setattr("ebbtide.kinds.runs.train_recipe", fit)
     words = "--on-nonfinite skip --precision bf16 --compile --track tensorboard --checkpoints 3 --keep 4 --accumulate 2"

@@ -67,7 +67,8 @@ def test_pandas():
 
 def test_polars():
     polars = pytest.importorskip("polars")
-    frame = polars.DataFrame(COLUMNS, schema_overrides={"grade": polars.Enum(["bad", "good"])})
+    kinds = {"grade": polars.Enum(["bad", "good"]), "kind": polars.Categorical}
+    frame = polars.DataFrame(COLUMNS, schema_overrides=kinds)
     points = checked(given_points(frame))
     assert points.form.columns[5].ordered
     again = as_frame(points.x, points.form, frame)

@@ -109,10 +109,11 @@ def _categorical(name: str, series: Any) -> tuple[Column, np.ndarray] | None:
         codes = np.asarray(series.cat.codes, np.float64)
         return Column(name, "level", levels, ordered), np.where(codes < 0, math.nan, codes)
     if str(kind).startswith(("Categorical", "Enum")) and hasattr(series, "cat"):
-        levels = tuple(map(str, series.cat.get_categories()))
+        enum = str(kind).startswith("Enum")
+        levels = tuple(map(str, kind.categories if enum else series.drop_nulls().unique(maintain_order=True)))
         place = {level: float(k) for k, level in enumerate(levels)}
         codes = np.array([math.nan if one is None else place[str(one)] for one in series.to_list()])
-        return Column(name, "level", levels, str(kind).startswith("Enum")), codes
+        return Column(name, "level", levels, enum), codes
     return None
 
 
