@@ -12,7 +12,7 @@ from ..arrays import damage
 from ..errors import InputError
 from ..memory import room
 from .forms import MISSING, Column, Form, Reading, Unfit, identified, short, typed_column
-from .table import LARGEST, NUMBER, Points, as_array, as_points, narrow
+from .table import LARGEST, NUMBER, Points, as_array, as_points, in_order, narrow
 
 __all__ = ["as_columns", "as_frame", "frame_columns", "is_frame", "points_of_columns", "read_table", "sheet_of"]
 
@@ -110,7 +110,7 @@ def _categorical(name: str, series: Any) -> tuple[Column, np.ndarray] | None:
         return Column(name, "level", levels, ordered), np.where(codes < 0, math.nan, codes)
     if str(kind).startswith(("Categorical", "Enum")) and hasattr(series, "cat"):
         enum = str(kind).startswith("Enum")
-        levels = tuple(map(str, kind.categories if enum else series.drop_nulls().unique(maintain_order=True)))
+        levels = tuple(map(str, kind.categories) if enum else in_order(map(str, series.drop_nulls().unique())))
         place = {level: float(k) for k, level in enumerate(levels)}
         codes = np.array([math.nan if one is None else place[str(one)] for one in series.to_list()])
         return Column(name, "level", levels, enum), codes
