@@ -71,8 +71,10 @@ def quality_against_evaluations(
             early.setdefault((_SIGNS[marker], label.rpartition(" · ")[2]), []).append(label)
     if early:  # a line from where they end to the others' names would cross these
         words = "  ".join(f"{sign} {name if labels[1:] else labels[0]}" for (sign, name), labels in early.items())
-        ax.annotate(words, (counts[0] * 0.9, floor[1]), (0, 4), textcoords="offset points").set(
-            size=style.SMALL - 0.5, color=style.QUIET, va="bottom"
+        alone = [label for labels in early.values() for label in labels]
+        tint = method_of(alone[0], methods).colour if len(alone) == 1 else style.QUIET
+        ax.annotate(words, (1, 1), (-2, -2), "axes fraction", "offset points", ha="right", va="top").set(
+            size=style.SMALL - 0.5, color=tint
         )
     style.as_curves(ax, "network evaluations a sample", f"{metric}: lower is better" if logarithmic else metric)
     plain = FuncFormatter(lambda value, _: f"{value:g}")
