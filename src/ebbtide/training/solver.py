@@ -15,7 +15,18 @@ from ..core.randomness import Draws, generator, key
 from ..errors import InputError
 from ..exact.fit import fit_solver
 from ..exact.jumps import JUMPS, fit_jumps
-from ..exact.plans import BACKWARD, COUNTS, FEW_IMAGES, FEW_STARTS, JOINT, LARGE, MOST_EVALUATIONS, MOST_JOINT, plan
+from ..exact.plans import (
+    BACKWARD,
+    COUNTS,
+    FEW_IMAGES,
+    FEW_STARTS,
+    JOINT,
+    LARGE,
+    MOST_EVALUATIONS,
+    MOST_JOINT,
+    allowance,
+    plan,
+)
 from ..exact.tuned import Tuned, read_tuned, write_tuned
 from .teacher import Trajectories
 
@@ -87,8 +98,10 @@ def for_student(
     device = next(trained.denoiser.parameters()).device
     draw = generator(trained.recipe.seed, "examples", device=device)
     if not trained.denoiser.spans:
-        some = partial(torch.randint, len(held), generator=draw, device=device)
-        return for_run(trained, counts, cond=lambda n: held.conditions(some((n,)), draw), progress=progress)
+        some, recipe = partial(torch.randint, len(held), generator=draw, device=device), trained.recipe
+        budget = allowance(recipe.steps, recipe.batch)
+        cond = lambda n: held.conditions(some((n,)), draw)
+        return for_run(trained, counts, budget=budget, cond=cond, progress=progress)
     told = held.conditions(torch.arange(len(held), device=device), draw)
     bar = tqdm(total=100, desc="fitting grids", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress)
     with bar:
