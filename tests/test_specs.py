@@ -15,7 +15,7 @@ from cells import each
 from ebbtide.core.paths import PATHS
 from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
-from ebbtide.specs import Own, bind, expect, parse, pick, require, shaped, typed
+from ebbtide.specs import Own, bind, expect, parse, pick, require, shaped, typed, with_option
 
 
 @dataclass(frozen=True)
@@ -324,3 +324,11 @@ def test_a_user_s_own_function_is_loaded_by_name_where_it_is_typed(tmp_path, mon
             typed({}, name)
         assert str(caught.value) == f"{name} {why}"
     assert sys.path == path
+
+
+def test_an_option_is_added_to_a_spec_or_takes_the_place_of_its_own():
+    for spec, found in (
+        ("mlp", "mlp:spans=true"), ("mlp:width=8", "mlp:width=8,spans=true"),
+        ("mlp:spans=false,width=8", "mlp:spans=true,width=8"), ("mine:net:width=8", "mine:net:width=8,spans=true"),
+    ):  # fmt: skip
+        assert with_option(spec, "spans", "true") == found

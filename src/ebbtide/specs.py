@@ -23,7 +23,7 @@ from .errors import InputError
 
 __all__ = [
     "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick", "require",
-    "shaped", "typed", "words",
+    "shaped", "typed", "with_option", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -51,6 +51,12 @@ def words(spec: str) -> tuple[str, dict[str, str]]:
             raise InputError(f"In {spec!r}, {key} is given twice.")
         given[key] = value
     return name, given
+
+
+def with_option(spec: str, key: str, value: str) -> str:
+    """The spec with this option too: with_option("mlp:width=8", "spans", "true") → "mlp:width=8,spans=true"."""
+    name, given = words(spec)
+    return f"{name}:{','.join(f'{one}={text}' for one, text in (given | {key: value}).items())}"
 
 
 def pick(table: Iterable[str], name: str, what: str) -> str:

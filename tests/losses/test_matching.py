@@ -149,15 +149,20 @@ def noised(student, leap):
     return x, t, t.alpha * x + t.sigma * fresh.noise
 
 
+def alike(mine, theirs):
+    """The same gradients, and None for the same parameters."""
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+
+
 def test_the_fake_learns_to_denoise_the_students_samples_and_nothing_else():
     student, teacher, judges, leap = networks(0.5)
     loss = matching(student, leap, teacher=teacher, judges=judges, critic=0.5)
     with torch.no_grad():
         x, t, _ = noised(student, leap)
-    for mine, theirs in zip(by(loss, judges.fake), by(denoise(judges.fake, x, leap.fresh.noise, t.t), judges.fake)):
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            torch.testing.assert_close(mine, theirs)
+    alike(by(loss, judges.fake), by(denoise(judges.fake, x, leap.fresh.noise, t.t), judges.fake))
 
 
 def test_the_critic_learns_to_tell_both_apart_and_nothing_else():
@@ -167,10 +172,7 @@ def test_the_critic_learns_to_tell_both_apart_and_nothing_else():
         _, t, x_t = noised(student, leap)
     real = t.alpha * leap.fresh.end + t.sigma * leap.fresh.noise
     own = discern(judges, real, x_t, t, 0.3, leap.fresh.nudge) * (leap.fresh.u > 0.3)
-    for mine, theirs in zip(by(loss, judges.critic), by(own, judges.critic)):
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            torch.testing.assert_close(mine, theirs)
+    alike(by(loss, judges.critic), by(own, judges.critic))
 
 
 def test_the_student_learns_from_the_regression_its_pull_and_the_critic():

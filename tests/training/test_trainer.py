@@ -247,10 +247,9 @@ def ranked(rank, reduce):
     return accelerator
 
 
-@pytest.mark.parametrize("name", ["flow", "conditional", "two sets", "ot"])
-def test_ranks_in_lockstep_train_as_one(name):
-    """In threads, which add up as gloo does: each takes its own share, and losses and gradients are means of both."""
-    recipe, barrier, parts = tiny(name, clip=1e6), Barrier(2, timeout=60), {}
+def together():
+    """reduce(rank): the reduction of one of two ranks, which waits for the other's tensor."""
+    barrier, parts = Barrier(2, timeout=60), {}
 
     def reduce(rank):
         def mean(tensor, how):
@@ -262,6 +261,14 @@ def test_ranks_in_lockstep_train_as_one(name):
 
         return mean
 
+    return reduce
+
+
+@pytest.mark.parametrize("name", ["flow", "conditional", "two sets", "ot"])
+def test_ranks_in_lockstep_train_as_one(name):
+    """In threads, which add up as gloo does: each takes its own share, and losses and gradients are means of both."""
+    recipe = tiny(name, clip=1e6)
+    reduce = together()
     alone, runs, found = trainer(recipe), [], {}
     for rank in range(2):
         start = trainer(recipe)
@@ -637,18 +644,8 @@ def test_a_judged_students_batch_in_parts(student):
 
 def test_a_judged_students_ranks_have_its_gradient(student):
     """Of the first step: AdamW's first update is as long for a gradient that is all rounding."""
-    loss, barrier, parts, found = "matching:critic=0.3", Barrier(2, timeout=60), {}, {}
-
-    def reduce(rank):
-        def mean(tensor, how):
-            parts[rank] = tensor
-            barrier.wait()
-            total = parts[0] + parts[1]
-            barrier.wait()
-            return total / 2
-
-        return mean
-
+    loss, found = "matching:critic=0.3", {}
+    reduce = together()
     alone = student(loss=loss)
     both = [student(loss=loss, accelerator=ranked(rank, reduce(rank))) for rank in range(2)]
     threads = [Thread(target=lambda k=k: found.update({k: next(both[k].steps())})) for k in range(2)]

@@ -75,5 +75,4 @@ def _given(recipe: Recipe, args: Resume) -> "Prepared | None":
     if not args.data:
         raise InputError(unnamed("data", recipe.data))
     trained = on_its_data(from_pretrained(args.run, data=args.data), args.data, args.run)
-    known = {"codec": trained.codec} if hasattr(recipe, "codec") else {}
-    return kind_of(recipe).prepare(trained.reading(), **known)._replace(columns=trained.columns)
+    return kind_of(recipe).prepare(trained.reading(), trained.codec)._replace(columns=trained.columns)

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..specs import bind, parse, pick
 from .autoencoder import fit_autoencoder, read_autoencoder
 from .category import Category, fit_category, read_category
-from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, volume
+from .codec import Batches, Chain, Codec, CodecRow, Shape, by_number, encoder_hash, latent_shape, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
 from .diffusers import fit_diffusers, read_diffusers
 from .missing import Missing, fit_missing, read_missing
@@ -73,17 +73,17 @@ def _pixels(batches: Batches) -> Pixels:
 
 
 CODECS: dict[str, CodecRow] = {
-    "none": CodecRow(_none, read_columns),
-    "standardise": CodecRow(_standardise, read_columns),
-    "quantiles": CodecRow(_quantiles, read_columns),
-    "pixels": CodecRow(_pixels, read_columns),
+    "none": CodecRow(_none, read_columns, "columns"),
+    "standardise": CodecRow(_standardise, read_columns, "columns"),
+    "quantiles": CodecRow(_quantiles, read_columns, "columns"),
+    "pixels": CodecRow(_pixels, read_columns, "pixels"),
     "patches": CodecRow(fit_patches, read_patches),
     "autoencoder": CodecRow(fit_autoencoder, read_autoencoder),
     "diffusers": CodecRow(fit_diffusers, read_diffusers),
-    "ranks": CodecRow(fit_ranks, read_ranks),
-    "missing": CodecRow(fit_missing, read_missing),
-    "category": CodecRow(fit_category, read_category),
-    "mixed": CodecRow(fit_mixed, read_mixed),
+    "ranks": CodecRow(fit_ranks, read_ranks, "columns"),
+    "missing": CodecRow(fit_missing, read_missing, "columns"),
+    "category": CodecRow(fit_category, read_category, "levels"),
+    "mixed": CodecRow(fit_mixed, read_mixed, "columns"),
 }
 
 
@@ -119,12 +119,7 @@ def codec_from_config(config: Any, weights: Mapping[str, Tensor] = {}) -> Codec:
         parts = config.get("codecs")
         if set(config) != {"name", "codecs"} or not isinstance(parts, list) or not 1 <= len(parts) <= 16:
             raise InputError("A chain of codecs must be a table of a name and codecs, a list.")
-        own: list[dict[str, Tensor]] = [{} for _ in parts]
-        for key, part in weights.items():
-            number, _, rest = key.partition(".")
-            if not number.isascii() or not number.isdigit() or not int(number[:3]) < len(parts):
-                raise InputError(f"The chain of codecs has no codec for the tensor {key[:60]!r}.")
-            own[int(number)][rest] = part
+        own = by_number(weights, len(parts), "The chain of codecs has no codec")
         if any(isinstance(part, Mapping) and part.get("name") == "chain" for part in parts):
             raise InputError("A chain of codecs can't hold another chain.")
         return Chain(tuple(map(codec_from_config, parts, own)))

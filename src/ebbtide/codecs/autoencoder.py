@@ -82,7 +82,7 @@ class Learned:
 def fit_autoencoder(batches: Batches, *, run: str = "", whiten: float = 0.5, opened: Opened) -> Learned:
     """The codec of a run of the recipe `autoencoder`, with the channels' mean and spread on this data.
 
-    run: its folder, export or hub name. whiten: z is over its variance to this power; 0.5 makes every variance 1, 0.25
+    run: its folder or export. whiten: z is over its variance to this power; 0.5 makes every variance 1, 0.25
     leaves the channels that make the image large ones.
     """
     require("autoencoder: whiten", whiten, 0, 1)

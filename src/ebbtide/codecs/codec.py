@@ -1,6 +1,6 @@
 """The codec: what stands between the data's units and the denoiser's, fitted, stored with a run, undone on sampling."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from ..cache import fingerprint
 from ..errors import InputError
 
-__all__ = ["Batches", "Chain", "Codec", "CodecRow", "Shape", "encoder_hash", "latent_shape", "volume"]
+__all__ = [
+    "Batches", "Chain", "Codec", "CodecRow", "Shape", "by_number", "encoder_hash", "joined", "latent_shape", "volume",
+]  # fmt: skip
 
 Shape = tuple[int, ...]
 Batches = Callable[[], Iterable[Tensor]]  # each call goes through the training data once more, in batches
@@ -71,6 +73,8 @@ class CodecRow:
     also takes `opened` is given a function: the name of a folder → its config and weights."""
     read: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Codec]
     """(config, weights) → the codec whose `to_config` and `weights` these are; InputError for anything else."""
+    of: str = "images"
+    """Its data: the "columns" of a table, "levels" of a part of them, "pixels", or "images" that pixels encode."""
 
     def __call__(self, *given: Any, **options: Any) -> Codec:
         return self.function(*given, **options)
@@ -130,8 +134,24 @@ class Chain:
         return {"name": "chain", "codecs": [codec.to_config() for codec in self.codecs]}
 
     def weights(self) -> dict[str, Tensor]:
-        """Its codecs' weights, each name after the number of its codec."""
-        return {f"{k}.{name}": part for k, codec in enumerate(self.codecs) for name, part in codec.weights().items()}
+        """Its codecs' weights."""
+        return joined(self.codecs)
+
+
+def joined(codecs: Sequence[Codec]) -> dict[str, Tensor]:
+    """The weights of several codecs, each name after the number of its codec."""
+    return {f"{k}.{name}": part for k, codec in enumerate(codecs) for name, part in codec.weights().items()}
+
+
+def by_number(weights: Mapping[str, Tensor], count: int, what: str) -> list[dict[str, Tensor]]:
+    """The inverse of `joined` for `count` codecs; `what` begins the error for a tensor of none of them."""
+    found: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    for key, part in weights.items():
+        number, _, rest = key.partition(".")
+        if not number.isascii() or not number.isdigit() or not int(number[:3]) < count:
+            raise InputError(f"{what} for the tensor {key[:60]!r}.")
+        found[int(number)][rest] = part
+    return found
 
 
 def encoder_hash(codec: Codec) -> str:

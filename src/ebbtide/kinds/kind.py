@@ -98,7 +98,7 @@ class Kind(Generic[R]):
     fits: Callable[[R], None]
     """InputError for a recipe that can be refused before its data is read."""
     prepare: Callable[..., Prepared]
-    """(recipe) → the data to train on; with codec, of a recipe that has one, for a fitted one of another run."""
+    """(recipe, codec) → the data to train on; codec: one that was fitted before, for kinds that keep it."""
     describe: Callable[[R], str]
     """One line on the data."""
     real: Callable[[R, int, int], tuple[Tensor, Tensor | None]]

@@ -13,7 +13,7 @@ from ..losses import loss_row
 from ..plots.style import apart
 from ..recipes import RECIPES, Recipe
 from ..samplers import facts
-from ..specs import expect, pick, words
+from ..specs import expect, pick, with_option, words
 from ..training.trained import Trained
 from . import MethodRow, Plan, Way, kind_of
 from .runs import from_pretrained, on_its_data
@@ -112,12 +112,8 @@ def _fair(recipe: Recipe, row: Recipe, plan: Plan[Any]) -> Recipe:
     its = {name: getattr(row, name) for name in plan.own}
     chosen = [name for name in _CHOSEN if hasattr(usual, name)]
     its |= {name: getattr(row, name) for name in chosen if getattr(row, name) != getattr(usual, name)}
-    network, options = words(recipe.network)
     if loss_row(row.loss).spans:  # which diverge where others don't
-        its["lr"] = min(recipe.lr, row.lr)
-    if loss_row(row.loss).spans and options.get("spans") != "true":
-        spanning = ",".join(f"{name}={value}" for name, value in (options | {"spans": "true"}).items())
-        its["network"] = f"{network}:{spanning}"
+        its |= {"lr": min(recipe.lr, row.lr), "network": with_option(recipe.network, "spans", "true")}
     return replace(recipe, **its)
 
 

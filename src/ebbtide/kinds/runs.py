@@ -96,18 +96,17 @@ def begin(
     codec: of the run that is resumed, where its recipe has one, which is not fitted again.
     """
     kind = kind_of(recipe)
-    known = {"codec": codec} if hasattr(recipe, "codec") else {}
     if recipe.teacher:
         return _student(recipe, given, teacher or from_pretrained(recipe.teacher), progress)
     if given is None:
         kind.fits(recipe)
-        prepared = kind.prepare(recipe, **known)
+        prepared = kind.prepare(recipe, codec)
     elif isinstance(given, Prepared):
         prepared = given
     elif kind.given is None:
         raise InputError(f"A recipe for {recipe.kind} takes its data from a file or folder: name it as data.")
     else:
-        recipe, prepared = kind.given(recipe, *given, **known)
+        recipe, prepared = kind.given(recipe, *given, codec)
     in_memory(recipe, prepared, accumulate)
     return attached(run.untrained(recipe, prepared)), prepared.data
 
@@ -174,8 +173,7 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     """
     recipe = trained.recipe
     if recipe.data != IN_MEMORY or not recipe.conditional or not is_text(data):
-        known = {"codec": trained.codec} if hasattr(recipe, "codec") else {}
-        if same_data(trained, kind_of(recipe).prepare(trained.reading(), **known)):
+        if same_data(trained, kind_of(recipe).prepare(trained.reading(), trained.codec)):
             return trained
         raise InputError(f"{data} is not the data that {run_name} was trained on.")
     others: dict[str, tuple[str, ...]] = {}
@@ -194,14 +192,10 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
 
 
 def _load(folder: Path, named: Mapping[str, str]) -> Trained:
-    if os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
-        found = checkpoint.newest_valid(folder / "checkpoints", lambda text: warnings.warn(text, stacklevel=4))
-        if found is None:
-            raise InputError(f"{folder} holds no checkpoint yet.")
-        trained, tuned = Trained.from_files(found[1], str(found[0]), named), folder / TUNED
-        return trained.with_tuned(read_file(tuned), str(tuned)) if tuned.exists() else trained
-    if os.path.isdir(folder):
-        return Trained.from_files(checkpoint.read_folder(folder), str(folder), named)
+    if os.path.isdir(folder):  # os.path: a name that no file can have is no error there
+        where, files = checkpoint.files_of(folder, lambda text: warnings.warn(text, stacklevel=5))
+        trained, tuned = Trained.from_files(files, str(where), named), folder / TUNED
+        return trained.with_tuned(read_file(tuned), str(tuned)) if where != folder and tuned.exists() else trained
     if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder), re.ASCII):
         raise InputError(f"{folder} is neither a run folder nor the name of a hub repository (user/name).")
     from ..interop.hub import download

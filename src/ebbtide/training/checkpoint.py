@@ -11,6 +11,7 @@ Nothing is ever unpickled. A flipped bit would otherwise load without a word in 
 """
 
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -25,8 +26,8 @@ from ..files import PARSED, create, dump_json, load_json, old_of, read_file, ref
 from ..memory import room
 
 __all__ = [
-    "LAST", "MANIFEST", "README", "newest_valid", "pack", "point_last", "prune", "read_folder", "saved", "step_folder",
-    "unpack", "write_folder",
+    "LAST", "MANIFEST", "README", "files_of", "newest_valid", "pack", "point_last", "prune", "read_folder", "saved",
+    "step_folder", "unpack", "write_folder",
 ]  # fmt: skip
 
 MANIFEST, README, LAST = "manifest.json", "README.md", "last"
@@ -94,6 +95,16 @@ def newest_valid(parent: Path, warn: Callable[[str], None]) -> tuple[Path, dict[
     if folders:
         raise InputError(f"None of the {len(folders)} checkpoints in {parent} is readable.")
     return None
+
+
+def files_of(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, bytes]]:
+    """The files of a run's newest undamaged checkpoint, or of an exported folder, and where they lie."""
+    if not os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
+        return folder, read_folder(folder)
+    found = newest_valid(folder / "checkpoints", warn)
+    if found is None:
+        raise InputError(f"{folder} holds no checkpoint yet.")
+    return found
 
 
 def point_last(folder: Path) -> None:

@@ -74,14 +74,7 @@ def config_json(trained: "Trained") -> bytes:
 
 def opened(name: str) -> tuple[Any, dict[str, Tensor]]:
     """config.json and the weights of a run's newest checkpoint, or of an export, for a codec that is made of them."""
-    folder = folder_name("codec", name)
-    if (folder / "checkpoints").is_dir():
-        found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
-        if found is None:
-            raise InputError(f"{folder} holds no checkpoint yet.")
-        where, files = found
-    else:
-        where, files = folder, checkpoint.read_folder(folder)
+    where, files = checkpoint.files_of(folder_name("codec", name), lambda text: None)
     if "model.safetensors" not in files:
         raise InputError(f"{where} has no model.safetensors.")
     weights = checkpoint.unpack(files["model.safetensors"], f"{where}/model.safetensors")

@@ -20,7 +20,7 @@ from ..losses import loss_row
 from ..losses.flow_map import mean_slope
 from ..networks.observation import conditions
 from ..samplers import walk
-from ..specs import bind, words
+from ..specs import bind, with_option
 from .build import build_denoiser
 from .settings import data_fingerprint
 
@@ -213,10 +213,8 @@ def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what
 def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
     """The recipe of a student of a run at `where`: the teacher's, with what distillation changes."""
     recipe = teacher.recipe
-    network, options = words(recipe.network)
-    spanning = ",".join(f"{name}={value}" for name, value in (options | {"spans": "true"}).items())
     changed: dict[str, Any] = {
-        "teacher": where, "loss": "trajectory", "network": f"{network}:{spanning}",
+        "teacher": where, "loss": "trajectory", "network": with_option(recipe.network, "spans", "true"),
         "target": recipe.target if well_conditioned(teacher) else "v",
         "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
         "lr": recipe.lr / 2, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,

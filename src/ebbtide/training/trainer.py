@@ -25,7 +25,7 @@ from ..losses.denoise import WEIGHTS
 from ..losses.flow_map import Fresh, Leap, mean_slope
 from ..losses.stable import posterior_mean
 from ..recipes import Recipe
-from ..specs import bind, options, pick, require
+from ..specs import bind, options, pick, require, with_option
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
@@ -101,7 +101,7 @@ class Trainer:
         self._span = bind(SPANS, recipe.spans, "spans") if self._row.spans else None
         self._phases = self._span is not None and "done" in signature(self._span.func).parameters
         if self._row.spans and not self.denoiser.spans:
-            network = f"{recipe.network}{',' if ':' in recipe.network else ':'}spans=true"
+            network = with_option(recipe.network, "spans", "true")
             raise InputError(f"loss {recipe.loss!r} needs a network that spans two times, as in network={network!r}.")
         if self._row.codec and not hasattr(denoiser.network, "decode"):
             raise InputError(

@@ -3,14 +3,14 @@
 import os
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
-from ...codecs import CODECS, Codec, fit_codec, links
+from ...codecs import CODECS, Codec, CodecRow, fit_codec, links
 from ...core.randomness import generator
 from ...data import Pixels, images
 from ...data.given import given_images
@@ -26,15 +26,11 @@ from .latents import BATCH, latents
 
 __all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
 
-_OF_COLUMNS = [
-    CODECS[name] for name in ("none", "standardise", "quantiles", "pixels", "ranks", "missing", "category", "mixed")
-]
-
 
 def fits(recipe: ImageRecipe) -> None:
     """InputError for a codec that isn't one of images; nothing more is known before they are read."""
-    first, *others = (bind(CODECS, link, "codec") for link in links(recipe.codec))
-    if first.func is not CODECS["pixels"] or any(row.func in _OF_COLUMNS for row in others):
+    first, *others = (cast(CodecRow, bind(CODECS, link, "codec").func).of for link in links(recipe.codec))
+    if first != "pixels" or set(others) - {"images"}:
         raise InputError(
             f"codec must be pixels, or pixels+ a latent as in pixels+patches:size=8; got {recipe.codec!r}."
         )

@@ -114,26 +114,29 @@ def evaluate(
 
     curve: only the metrics that `compare` draws against cost. own: more metrics, functions of (samples, real images).
     """
+    rows = _measured(recipe, torch.from_numpy(kept(samples)), asked=labels, seed=seed, own=own)
+    return [row for row in rows if row.in_curve or not curve]
+
+
+def _measured(recipe: ImageRecipe, x: Tensor, **how: Any) -> "list[Measurement]":
+    """The metrics of images held against the recipe's; how: asked, seed, own, as in `measure_images`."""
     from ...metrics import measure_images
 
     train, held = parts(recipe)
-    report = measure_images(
-        torch.from_numpy(kept(samples)), train.x, held.x, asked=labels, train_labels=train.labels,
-        held_labels=held.labels, classes=len(class_names(train.classes, train.labels)), seed=seed, own=own,
-    )  # fmt: skip
-    return [row for row in report.rows if row.in_curve or not curve]
+    return measure_images(
+        x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
+        classes=len(class_names(train.classes, train.labels)), **how,
+    ).rows  # fmt: skip
 
 
 def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
     """Held-out images encoded and decoded: their PSNR, and the distance that no sampler can go below."""
-    from ...metrics import measure_images, peak_signal
+    from ...metrics import peak_signal
 
-    train, held = parts(cast(ImageRecipe, trained.reading()))
+    recipe = cast(ImageRecipe, trained.reading())
+    _, held = parts(recipe)
     x = torch.from_numpy(kept(trained.reconstruct(held.x)))
-    rows = measure_images(
-        x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
-        classes=len(class_names(train.classes, train.labels)), seed=seed,
-    ).rows  # fmt: skip
+    rows = _measured(recipe, x, seed=seed)
     return [
         peak_signal(x, held.x),
         *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),

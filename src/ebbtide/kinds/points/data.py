@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...codecs import Cells, Codec, Mixed, fit_codec, fit_table
+from ...codecs import CODECS, Cells, Codec, Mixed, fit_codec, fit_table
 from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
 from ...data.files import is_text
@@ -26,14 +26,13 @@ from ...recipes import IN_MEMORY, PointRecipe
 from ...training.storage import unnamed
 
 __all__ = [
-    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "OF_COLUMNS", "at_hand", "codec_for", "describe", "described", "fits",
+    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "codec_for", "describe", "described", "fits",
     "given", "label_column", "limits", "part", "parts", "point_set", "prepare", "read_rows", "reading", "real",
     "real_points", "split", "start", "unseen",
 ]  # fmt: skip
 
 NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
 FEWEST_ROWS = 100  # of a table of which some are held out
-OF_COLUMNS = ("none", "standardise", "quantiles", "ranks", "missing", "mixed")  # codecs
 BLOCK = 4096  # starting points drawn together from a second sample set
 
 
@@ -46,8 +45,9 @@ def fits(recipe: PointRecipe) -> None:
     """Refuse more points than there is memory for."""
     if recipe.data in DATASETS or recipe.source in DATASETS:
         room(200 * recipe.points, f"points {recipe.points}")
-    if recipe.codec not in ("", *OF_COLUMNS):
-        raise InputError(f"codec must be one of columns, {', '.join(OF_COLUMNS)}; got {recipe.codec!r}.")
+    of_columns = [name for name, row in CODECS.items() if row.of == "columns"]
+    if recipe.codec not in ("", *of_columns):
+        raise InputError(f"codec must be one of columns, {', '.join(of_columns)}; got {recipe.codec!r}.")
     if recipe.codec and not recipe.standardise:
         raise InputError("codec and standardise both say how the network sees columns; give one of them.")
 

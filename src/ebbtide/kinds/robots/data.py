@@ -52,8 +52,11 @@ def fits(recipe: RobotRecipe) -> None:
         raise InputError("π0.5 takes a state in [-1, 1]: normalise by quantiles or min_max, not by mean_std.")
 
 
-def prepare(recipe: RobotRecipe) -> Prepared:
-    """Every step of a recipe's episodes, but those held out, as an example in the network's units."""
+def prepare(recipe: RobotRecipe, codec: Codec | None = None) -> Prepared:
+    """Every step of a recipe's episodes, but those held out, as an example in the network's units.
+
+    codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
+    """
     train, _ = parts(recipe)
     ranges = {part.partition("=")[0] for part in _names(recipe.value_range)}
     if idle := sorted(ranges - train.levels.keys()):
