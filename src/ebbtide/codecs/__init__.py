@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..specs import bind, parse, pick
 from .autoencoder import fit_autoencoder, read_autoencoder
 from .category import Category, fit_category, read_category
-from .codec import Batches, Chain, Codec, CodecRow, Shape, by_number, encoder_hash, latent_shape, volume
+from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, split_weights, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
 from .diffusers import fit_diffusers, read_diffusers
 from .missing import Missing, fit_missing, read_missing
@@ -119,7 +119,7 @@ def codec_from_config(config: Any, weights: Mapping[str, Tensor] = {}) -> Codec:
         parts = config.get("codecs")
         if set(config) != {"name", "codecs"} or not isinstance(parts, list) or not 1 <= len(parts) <= 16:
             raise InputError("A chain of codecs must be a table of a name and codecs, a list.")
-        own = by_number(weights, len(parts), "The chain of codecs has no codec")
+        own = split_weights(weights, len(parts), "The chain of codecs has no codec")
         if any(isinstance(part, Mapping) and part.get("name") == "chain" for part in parts):
             raise InputError("A chain of codecs can't hold another chain.")
         return Chain(tuple(map(codec_from_config, parts, own)))

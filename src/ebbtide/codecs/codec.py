@@ -11,7 +11,16 @@ from ..cache import fingerprint
 from ..errors import InputError
 
 __all__ = [
-    "Batches", "Chain", "Codec", "CodecRow", "Shape", "by_number", "encoder_hash", "joined", "latent_shape", "volume",
+    "Batches",
+    "Chain",
+    "Codec",
+    "CodecRow",
+    "Shape",
+    "all_weights",
+    "encoder_hash",
+    "latent_shape",
+    "split_weights",
+    "volume",
 ]  # fmt: skip
 
 Shape = tuple[int, ...]
@@ -135,16 +144,16 @@ class Chain:
 
     def weights(self) -> dict[str, Tensor]:
         """Its codecs' weights."""
-        return joined(self.codecs)
+        return all_weights(self.codecs)
 
 
-def joined(codecs: Sequence[Codec]) -> dict[str, Tensor]:
+def all_weights(codecs: Sequence[Codec]) -> dict[str, Tensor]:
     """The weights of several codecs, each name after the number of its codec."""
     return {f"{k}.{name}": part for k, codec in enumerate(codecs) for name, part in codec.weights().items()}
 
 
-def by_number(weights: Mapping[str, Tensor], count: int, what: str) -> list[dict[str, Tensor]]:
-    """The inverse of `joined` for `count` codecs; `what` begins the error for a tensor of none of them."""
+def split_weights(weights: Mapping[str, Tensor], count: int, what: str) -> list[dict[str, Tensor]]:
+    """The inverse of `all_weights` for `count` codecs; `what` begins the error for a tensor of none of them."""
     found: list[dict[str, Tensor]] = [{} for _ in range(count)]
     for key, part in weights.items():
         number, _, rest = key.partition(".")

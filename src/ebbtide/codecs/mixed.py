@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import expect
 from .category import Category, read_category
-from .codec import Batches, Shape, by_number, joined
+from .codec import Batches, Shape, all_weights, split_weights
 from .missing import Missing, read_missing
 from .ranks import Cells, Ranks, read_ranks
 
@@ -92,7 +92,7 @@ class Mixed(Cells):
         }
 
     def weights(self) -> dict[str, Tensor]:
-        return joined(self.parts)
+        return all_weights(self.parts)
 
 
 def fit_table(x: Float[Tensor, "n d"], levels: Sequence[int] = (), ordered: Sequence[bool] = ()) -> Mixed:
@@ -127,7 +127,7 @@ def read_mixed(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Mixe
     columns, parts = config.get("columns"), config.get("parts")
     if set(config) != {"name", "columns", "parts"} or not isinstance(columns, list) or not isinstance(parts, list):
         raise InputError("mixed must have columns and parts, both lists.")
-    own = by_number(weights, len(parts), "mixed has no part")
+    own = split_weights(weights, len(parts), "mixed has no part")
     if not all(isinstance(one, list) for one in columns) or not all(
         isinstance(p, Mapping) and p.get("name") in _READ for p in parts
     ):
