@@ -482,6 +482,7 @@ SLIPS = (
     Slip("losses/matching.py", "fresh.lawful * discern(", "discern(", "matching: a critic that is shown ends of wider starts"),
     Slip("training/trainer.py", "if norm or flat is self.flat", "if True", "judges that move before they are asked"),
     Slip("training/trainer.py", 'batch["start"] = path.prior(z)', "pass", "a judged student that starts at stored noise"),
+    Slip("training/teacher.py", "<= FAR * x.abs().max()) & (places < wider)", "> FAR * x.abs().max()) & (places < wider)", "trajectories that fly off"),
     Slip("training/teacher.py", '"fair" if loss_row(recipe.loss).fair else "learned"', '"learned"', "wider starts where their law counts"),
     Slip("core/times.py", "start.lerp(end, (done - alone) / (wide - alone))", "start.lerp(end, (wide - done) / (wide - alone))", "spans that shrink"),
     Slip("core/denoiser.py", "span = c.tau - to.tau", "span = c.t - to.t", "a span in the path's time"),

@@ -66,6 +66,33 @@ def test_starts_are_noise_a_tenth_of_it_wider_and_others_are_held_out(folders):
     assert not torch.isin(data.held_out.x[0, :, 0], data.x[0, :, 0]).any()
 
 
+@pytest.mark.parametrize("end", [float("inf"), float("nan"), 1e6])
+def test_a_wider_start_that_leads_nowhere_is_drawn_as_it_was(folders, monkeypatch, tmp_path, end):
+    """A network may fly off where it was never trained: one sample of 16,384 of a teacher became 1e34, then NaN."""
+
+    def flying(sampler, denoiser, x, times, cond):
+        rare = (x.abs().amax(1) > 4.5)[:, None]
+        yield from (torch.where(rare, end, each) for each in walk(sampler, denoiser, x, times, cond=cond))
+
+    plain = taught(folders, "flow", trajectories=4000)[2].x
+    rare = plain[0].abs().amax(1) > 4.5
+    assert 0 < rare.sum() < 20
+    assert not rare[round(module.WIDE * 4000) :].any()
+    monkeypatch.setattr(module, "walk", flying)
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "another"))
+    x = taught(folders, "flow", trajectories=4000)[2].x
+    assert x.isfinite().all()
+    torch.testing.assert_close(x[0, rare], plain[0, rare] / module.WIDER)
+    torch.testing.assert_close(x[:, ~rare], plain[:, ~rare], rtol=1e-5, atol=1e-5)
+    assert x.abs().max() < 10
+
+
+def test_a_teacher_that_does_not_lead_to_numbers_is_refused(folders, monkeypatch):
+    monkeypatch.setattr(module, "walk", lambda *_, **__: iter([torch.full((N, 2), float("nan"))] * STEPS))
+    with pytest.raises(InputError, match=r"flow can't be a teacher: 40 of 40 of its samples are not finite\."):
+        taught(folders, "flow")
+
+
 def test_the_second_time_they_come_from_the_cache(folders, monkeypatch):
     """Unless the teacher, its guidance, the seed, the grid or a number is another: each is a part of their key."""
     _, recipe, data = taught(folders, "conditional")

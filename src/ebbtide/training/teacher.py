@@ -16,6 +16,7 @@ from ..core.denoiser import DenoiserLike
 from ..core.randomness import Draws, generator, key
 from ..core.times import SPANS, grid_times, stratified_draws
 from ..data.prepared import Data
+from ..errors import InputError
 from ..losses import loss_row
 from ..losses.flow_map import mean_slope
 from ..networks.observation import conditions
@@ -36,6 +37,7 @@ __all__ = [
 
 GRID = "flow_power:exponent=2"
 WIDE, WIDER = 0.1, 1.5  # a share of the starts is drawn wider, so that a student doesn't extrapolate to rare ones
+FAR = 10.0  # times the farthest start: no trajectory from a wider start leads beyond
 PIECE, LARGEST = 1024, 2**23  # trajectories walked at once at most, and the numbers that all their points hold
 STILL = 8  # the teacher's slope is kept along every 8th trajectory, for the examples that stay where they are
 HELD_OUT = 2000  # trajectories that a student's grids are fitted to, or an eighth of those that are learned
@@ -138,8 +140,7 @@ def _starts(
     draw, classes = generator(recipe.seed, "teacher", what), len(teacher.classes)
     if teacher.denoiser.gaussian_end:
         sampler, start = "heun:clock=flow", torch.randn(n, *teacher.latent_shape, generator=draw)
-        if what == "learned":
-            start[: round(WIDE * n)] *= WIDER
+        start[: _wider(teacher, n, what)] *= WIDER
         start = teacher.denoiser.path.prior(start)
     else:
         sampler, start = "heun", teacher.start(n, key(recipe.seed, what), 0, Draws.first(n, recipe.seed)).cpu()
@@ -155,16 +156,21 @@ def _starts(
     return sampler, start, labels, examples
 
 
+def _wider(teacher: "Trained", n: int, what: str) -> int:
+    """How many of n starts, the first, are drawn wider than the noise."""
+    return round(WIDE * n) if what == "learned" and teacher.denoiser.gaussian_end else 0
+
+
 def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, progress: bool) -> Trajectories:
     """n trajectories of the teacher's probability flow, by Heun's method in the flow clock."""
     steps, guidance, path = recipe.trajectory_steps, recipe.teacher_guidance, teacher.denoiser.path
     device, law = next(teacher.denoiser.parameters()).device, bind(SPANS, recipe.spans, "spans")
     sampler, start, labels, examples = _starts(teacher, recipe, told, n, what)
     denoiser, times = teacher.steered(guidance=guidance), grid_times(GRID, steps, path)
-    nothing = torch.empty(0, n, *teacher.latent_shape)
+    nothing, wider = torch.empty(0, n, *teacher.latent_shape), _wider(teacher, n, what)
     made = Trajectories(nothing, times, law, denoiser, None, labels, told, examples).to(device)
     # All that the points depend on: the teacher's weights, how it is asked, and what of.
-    asked: tuple[Any, ...] = (teacher.fingerprint(), guidance, teacher.recipe.bound, sampler)
+    asked: tuple[Any, ...] = (teacher.fingerprint(), guidance, teacher.recipe.bound, sampler, FAR)
     if told is not None:
         asked = *asked, teacher.recipe.to_config(), data_fingerprint(told)
     inputs = [times, start, *(part for part in (labels, examples) if part is not None)]
@@ -186,10 +192,21 @@ def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what
 
     @torch.no_grad()
     def walked(piece: slice) -> Tensor:
-        x, cond = start[piece], given(torch.arange(piece.start, piece.stop, device=device))
-        rows = [x, *(each.cpu() for each in walk(sampler, denoiser, x.to(device), times, cond=cond))]
+        places = torch.arange(piece.start, piece.stop)
+        x, cond = start[piece], given(places.to(device))
+
+        def along(x: Tensor) -> Tensor:
+            return torch.stack([x, *(each.cpu() for each in walk(sampler, denoiser, x.to(device), times, cond=cond))])
+
+        found = along(x)
+        lost = ~(found.abs().flatten(2).amax((0, 2)) <= FAR * x.abs().max()) & (places < wider)
+        if lost.any():  # from a start as rare as these the teacher may fly off, and there is nothing to learn
+            found = along(torch.where(lost.reshape(-1, *[1] * (x.dim() - 1)), x / WIDER, x))
+        if not (finite := found.isfinite().flatten(2).all(2).all(0)).all():
+            count = int((~finite).sum())
+            raise InputError(f"{recipe.teacher} can't be a teacher: {count} of {len(x)} of its samples are not finite.")
         bar.update(len(x))
-        return torch.stack(rows)
+        return found
 
     @torch.no_grad()
     def sloped(piece: slice) -> Tensor:
