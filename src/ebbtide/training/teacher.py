@@ -157,7 +157,7 @@ def _starts(
 
 
 def _wider(teacher: "Trained", n: int, what: str) -> int:
-    """How many of n starts, the first, are drawn wider than the noise."""
+    """The number of starts, the first ones, that are drawn wider than the noise."""
     return round(WIDE * n) if what == "learned" and teacher.denoiser.gaussian_end else 0
 
 
