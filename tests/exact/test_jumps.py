@@ -5,7 +5,8 @@ import torch
 
 from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
-from ebbtide.exact.jumps import fit_jumps
+from ebbtide.exact import jumps
+from ebbtide.exact.jumps import fit_jumps, nearness
 from problems import PATHS, exact_flow, noise_like, oracle
 
 
@@ -60,3 +61,29 @@ def test_conditions_follow_their_starts():
     fit_jumps(Listening(Linear(), 0.5), start, end, (1,), cond={"label": torch.arange(8), "context": "all"})
     assert {(n, tuple(labels)) for n, labels, _ in seen} == {(6, (0, 1, 2, 3, 4, 5)), (2, (6, 7))}
     assert {context for *_, context in seen} == {"all"}
+
+
+def test_the_same_set_in_another_order_is_near_and_a_point_between_modes_is_not():
+    y = torch.tensor([[0.0, 0], [0, 1], [9, 0], [9, 1]])
+    assert nearness(y[[2, 3, 0, 1]], y) == 0
+    assert nearness(torch.tensor([[0.0, 0], [0, 1], [9, 0], [5, 1]]), y) == pytest.approx((4 + 1) / 8)
+    assert nearness(y[[0, 1, 0, 1]], y) == pytest.approx((9 + 9) / 8)  # a mode that is missing
+
+
+def test_ends_are_near_to_those_of_their_own_label():
+    y, label = torch.tensor([[0.0], [1.0], [8.0], [9.0]]), torch.tensor([0, 0, 1, 1])
+    assert nearness(y[[1, 0, 3, 2]], y, label) == 0
+    assert nearness(y[[2, 1, 0, 3]], y, label) == pytest.approx((7 + 1 + 8 + 1) / 8)
+
+
+def test_ends_may_be_another_start_s_unless_each_has_conditions_of_its_own(monkeypatch):
+    """A sample in another mode is no error of the set; but what follows on one observation is none of another's."""
+    (start, end), path = ends(Linear()), Linear()
+    mixed = end[torch.cat([torch.arange(300).flip(0), torch.arange(300, 400)])]
+    cond = {"label": torch.zeros(400, dtype=torch.int64)}
+    found = fit_jumps(ErringAt(path, 0.25), start, mixed, (2,), cond=cond)
+    assert path.along([float(found[0].grid.split(",")[1])])[0].tau == pytest.approx(0.25, abs=0.01)
+    assert found == fit_jumps(ErringAt(path, 0.25), start, end, (2,), cond=cond)
+    monkeypatch.setattr(jumps, "nearness", None)
+    seen = cond | {"state": torch.zeros(400, 2)}
+    assert fit_jumps(ErringAt(path, 0.25), start, end, (2,), cond=seen)[0].grid == found[0].grid

@@ -1,8 +1,9 @@
-"""Grids of a student's jumps: the times between noise and data at which few jumps come closest to the teacher's ends.
+"""Grids of a student's jumps: the times between noise and data at which few jumps lead to what the teacher's flow does.
 
 The grid matters as much as the loss: a jump that ends where two modes have just parted errs there, and the next can't
-take it back. Judged on trajectories that the student never saw, by the mean distance: the mean square would be that of
-the few samples that end in another mode, and the median blind to them.
+take it back. Chosen on trajectories that the student never saw, by how far each end is from the nearest of the
+teacher's, and each of the teacher's from the nearest end. The distance to the end of its own trajectory counts a sample
+in another mode as the worst of errors, though the two sets are the same, and so prefers samples between the modes.
 """
 
 import math
@@ -37,27 +38,34 @@ def fit_jumps(
     cond: Mapping[str, Any] = MappingProxyType({}),
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Tuned, ...]:
-    """For each number of evaluations the grid on which as many jumps from `start` come closest to `end`.
+    """For each number of evaluations the grid on which the ends of as many jumps from `start` are nearest to `end`.
 
     First grids of a family, k v / (1 + (k - 1) v), v = (1 - i/n)^p in the flow clock, then each time between its
-    neighbours. Three quarters choose, the last quarter judges: its distances are what a `Tuned` holds; the spread of
-    the teacher's own ends is unknown to this, so `error` is 0, and `usual` is that of the even grid.
+    neighbours. Three quarters choose, by `nearness` within a label; where starts have conditions other than that, each
+    has a distribution of its own, and its own end is all that is known of it. The last quarter judges: the distances to
+    its own ends are what a `Tuned` holds; the spread of the teacher's own ends is unknown to this, so `error` is 0, and
+    `usual` is that of the even grid.
     """
     path = denoiser.path
     last, n = path.along([1.0])[0].tau, len(start)
     choose, judge = slice(0, n - n // 4), slice(n - n // 4, n)
+    own = {name: part for name, part in cond.items() if isinstance(part, Tensor) and len(part) == n}
+    comparable, label = own.keys() <= {"label"}, own["label"][choose] if "label" in own else None
 
-    def distances(tau: Sequence[float], part: slice) -> Tensor:
+    def landed(tau: Sequence[float], part: slice) -> Tensor:
         times = path.time_at(torch.tensor(tau, dtype=torch.float64) * last)
         times = torch.cat([times.new_ones(1), times, times.new_zeros(1)])
-        own = {k: v[part] if isinstance(v, Tensor) and len(v) == n else v for k, v in cond.items()}
+        given = {**cond, **{name: each[part] for name, each in own.items()}}
         with torch.no_grad():
-            *_, x = walk("jump", denoiser, start[part], times, cond=own)
-        return (x - end[part]).flatten(1).norm(dim=1)
+            *_, x = walk("jump", denoiser, start[part], times, cond=given)
+        return x
+
+    def distances(tau: Sequence[float], part: slice) -> Tensor:
+        return (landed(tau, part) - end[part]).flatten(1).norm(dim=1)
 
     def score(tau: Sequence[float]) -> float:
-        found = float(distances(tau, choose).mean())
-        return found if math.isfinite(found) else math.inf
+        found = nearness(landed(tau, choose), end[choose], label) if comparable else distances(tau, choose).mean()
+        return float(found) if found.isfinite() else math.inf
 
     made = []
     for count in evaluations:
@@ -74,10 +82,18 @@ def fit_jumps(
                 best = min([best, *((score(grid), grid) for grid in trials)])
             if best == before:
                 break
-        own, usual = distances(best[1], judge), distances(even, judge)
+        far, usual = distances(best[1], judge), distances(even, judge)
         times = path.time_at(torch.tensor(best[1], dtype=torch.float64) * last).tolist()
         text = ",".join(f"{t:.5g}" for t in (1.0, *times, 0.0))
-        missed, missed_evenly = (rms(each[:, None]) for each in (own, usual))
-        made.append(Tuned(count, "jump", text, count, missed, float(own.median()), 0.0, missed_evenly))
+        missed, missed_evenly = (rms(each[:, None]) for each in (far, usual))
+        made.append(Tuned(count, "jump", text, count, missed, float(far.median()), 0.0, missed_evenly))
         progress(len(made) / len(evaluations))
     return tuple(made)
+
+
+def nearness(x: Float[Tensor, " n *d"], y: Float[Tensor, " n *d"], label: Tensor | None = None) -> Tensor:
+    """(Σ_i min_j |x_i - y_j| + Σ_j min_i |x_i - y_j|) / 2n, of pairs with the same label: the Chamfer distance."""
+    apart = torch.cdist(x.flatten(1), y.flatten(1))
+    if label is not None:
+        apart = apart.masked_fill(label[:, None] != label, math.inf)  # x_i and y_i have the same
+    return (apart.amin(0) + apart.amin(1)).mean() / 2

@@ -233,8 +233,8 @@ def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
     changed: dict[str, Any] = {
         "teacher": where, "loss": "trajectory", "network": with_option(recipe.network, "spans", "true"),
         "target": recipe.target if well_conditioned(teacher) else "v",
-        "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
-        "lr": recipe.lr / 2, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
+        "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": recipe.steps,
+        "lr": 0.7 * recipe.lr, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
     }  # fmt: skip
     row = loss_row(str(fields.get("loss", changed["loss"])))
     if not row.spans:
