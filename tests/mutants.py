@@ -484,7 +484,7 @@ SLIPS = (
     Slip("training/trainer.py", 'batch["start"] = path.prior(z)', "pass", "a judged student that starts at stored noise"),
     Slip("training/teacher.py", "<= FAR * x.abs().max()) & (places < wider)", "> FAR * x.abs().max()) & (places < wider)", "trajectories that fly off"),
     Slip("training/teacher.py", '"fair" if loss_row(recipe.loss).fair else "learned"', '"learned"', "wider starts where their law counts"),
-    Slip("core/times.py", "start.lerp(end, (done - alone) / (wide - alone))", "start.lerp(end, (wide - done) / (wide - alone))", "spans that shrink"),
+    Slip("core/times.py", "start.lerp(end, (done - alone) / (wide - alone))", "start.lerp(end, (wide - done) / (wide - alone))", "spans that shrink", ("tests/training/test_teacher.py",)),
     Slip("core/denoiser.py", "span = c.tau - to.tau", "span = c.t - to.t", "a span in the path's time"),
     Slip("networks/clock.py", "- self.features(torch.zeros_like(span)), self", ", self", "a span of nothing that isn't nothing"),
     Slip("networks/clock.py", "nn.Parameter(torch.zeros(width, features))", "nn.Parameter(torch.randn(width, features))", "a student that isn't its teacher"),

@@ -66,6 +66,11 @@ def test_starts_are_noise_a_tenth_of_it_wider_and_others_are_held_out(folders):
     assert not torch.isin(data.held_out.x[0, :, 0], data.x[0, :, 0]).any()
 
 
+def test_no_start_is_wider_for_a_loss_that_learns_a_distribution(folders):
+    _, _, data = taught(folders, "flow", trajectories=4000, loss="matching")
+    assert float(data.x[0, : round(module.WIDE * 4000)].std()) == pytest.approx(1, rel=0.1)
+
+
 @pytest.mark.parametrize("end", [float("inf"), float("nan"), 1e6])
 def test_a_wider_start_that_leads_nowhere_is_drawn_as_it_was(folders, monkeypatch, tmp_path, end):
     """A network may fly off where it was never trained: one sample of 16,384 of a teacher became 1e34, then NaN."""
@@ -248,6 +253,15 @@ def test_a_tenth_of_a_batch_stays_where_it_is(folders):
     _, _, data = taught(folders, "flow")
     batch = data.take(torch.arange(N), generator(3))
     assert int((batch["to"] == batch["t"]).sum()) in (N // 10 - 1, N // 10, N // 10 + 1)
+
+
+def test_spans_grow_to_their_full_length():
+    u, w = torch.rand(2, 200, generator=generator(1))
+    (start, end), (_, half), (_, still) = (
+        SPANS["stretches"](u, w, done, alone=0.25, wide=0.75) for done in (1, 0.5, 0.2)
+    )
+    torch.testing.assert_close(start - half, (start - end) / 2)
+    assert torch.equal(still, u)
 
 
 def test_stretches_ask_for_what_samplers_ask():
