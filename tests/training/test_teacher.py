@@ -67,7 +67,7 @@ def test_starts_are_noise_a_tenth_of_it_wider_and_others_are_held_out(folders):
 
 
 def test_no_start_is_wider_for_a_loss_that_learns_a_distribution(folders):
-    _, _, data = taught(folders, "flow", trajectories=4000, loss="matching")
+    _, _, data = taught(folders, "flow", trajectories=4000, loss="reflow")
     assert float(data.x[0, : round(module.WIDE * 4000)].std()) == pytest.approx(1, rel=0.1)
 
 
