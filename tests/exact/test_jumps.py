@@ -6,7 +6,7 @@ import torch
 from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.exact import jumps
-from ebbtide.exact.jumps import fit_jumps, nearness
+from ebbtide.exact.jumps import fit_jumps, chamfer
 from problems import PATHS, exact_flow, noise_like, oracle
 
 
@@ -65,15 +65,15 @@ def test_conditions_follow_their_starts():
 
 def test_the_same_set_in_another_order_is_near_and_a_point_between_modes_is_not():
     y = torch.tensor([[0.0, 0], [0, 1], [9, 0], [9, 1]])
-    assert nearness(y[[2, 3, 0, 1]], y) == 0
-    assert nearness(torch.tensor([[0.0, 0], [0, 1], [9, 0], [5, 1]]), y) == pytest.approx((4 + 1) / 8)
-    assert nearness(y[[0, 1, 0, 1]], y) == pytest.approx((9 + 9) / 8)  # a mode that is missing
+    assert chamfer(y[[2, 3, 0, 1]], y) == 0
+    assert chamfer(torch.tensor([[0.0, 0], [0, 1], [9, 0], [5, 1]]), y) == pytest.approx((4 + 1) / 8)
+    assert chamfer(y[[0, 1, 0, 1]], y) == pytest.approx((9 + 9) / 8)  # a mode that is missing
 
 
 def test_ends_are_near_to_those_of_their_own_label():
     y, label = torch.tensor([[0.0], [1.0], [8.0], [9.0]]), torch.tensor([0, 0, 1, 1])
-    assert nearness(y[[1, 0, 3, 2]], y, label) == 0
-    assert nearness(y[[2, 1, 0, 3]], y, label) == pytest.approx((7 + 1 + 8 + 1) / 8)
+    assert chamfer(y[[1, 0, 3, 2]], y, label) == 0
+    assert chamfer(y[[2, 1, 0, 3]], y, label) == pytest.approx((7 + 1 + 8 + 1) / 8)
 
 
 def test_ends_may_be_another_start_s_unless_each_has_conditions_of_its_own(monkeypatch):
@@ -84,6 +84,6 @@ def test_ends_may_be_another_start_s_unless_each_has_conditions_of_its_own(monke
     found = fit_jumps(ErringAt(path, 0.25), start, mixed, (2,), cond=cond)
     assert path.along([float(found[0].grid.split(",")[1])])[0].tau == pytest.approx(0.25, abs=0.01)
     assert found == fit_jumps(ErringAt(path, 0.25), start, end, (2,), cond=cond)
-    monkeypatch.setattr(jumps, "nearness", None)
+    monkeypatch.setattr(jumps, "chamfer", None)
     seen = cond | {"state": torch.zeros(400, 2)}
     assert fit_jumps(ErringAt(path, 0.25), start, end, (2,), cond=seen)[0].grid == found[0].grid

@@ -20,9 +20,9 @@ class Student:
 
     network: Annotated[str, hint("the teacher's, and its weights")] = ""
     """A network of another kind or size; a row of `ebbtide list networks`, with spans=true."""
-    steps: Annotated[int, hint("the teacher's")] = 0
+    steps: Annotated[int, hint("1.25 times the teacher's")] = 0
     """Optimiser steps."""
-    batch: Annotated[int, hint("the teacher's")] = 0
+    batch: Annotated[int, hint("three quarters of the teacher's")] = 0
     """Examples per step."""
     lr: Annotated[float, hint("0.7 times the teacher's")] = 0.0
     """Peak learning rate."""

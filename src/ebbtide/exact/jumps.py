@@ -25,8 +25,10 @@ __all__ = ["JUMPS", "fit_jumps"]
 JUMPS = (1, 2, 4)  # evaluations that grids are fitted for unless others are asked for
 
 FIRST = tuple((exponent, shift) for exponent in (1.0, 1.5, 2.0, 3.0) for shift in (0.5, 1.0, 2.0))
+CLOSE = tuple((centre, 0.2) for centre in (0.15, 0.2, 0.25, 0.3, 0.4))  # all times about one, by this share of it
 MOVES = (0.25, 0.5, 0.75)  # of the way to each neighbour
 SWEEPS = 3
+NEAR = 500  # ends that others are compared with: enough to see which lie between modes
 
 
 def fit_jumps(
@@ -40,11 +42,11 @@ def fit_jumps(
 ) -> tuple[Tuned, ...]:
     """For each number of evaluations the grid on which the ends of as many jumps from `start` are nearest to `end`.
 
-    First grids of a family, k v / (1 + (k - 1) v), v = (1 - i/n)^p in the flow clock, then each time between its
-    neighbours. Three quarters choose, by `nearness` within a label; where starts have conditions other than that, each
-    has a distribution of its own, and its own end is all that is known of it. The last quarter judges: the distances to
-    its own ends are what a `Tuned` holds; the spread of the teacher's own ends is unknown to this, so `error` is 0, and
-    `usual` is that of the even grid.
+    First grids of two families, k v / (1 + (k - 1) v), v = (1 - i/n)^p in the flow clock, and times close together;
+    then each time between its neighbours. Three quarters choose: by `chamfer` within a label, or by the mean distance
+    to their ends where starts have other conditions too, since what follows on one observation is none of another's.
+    The last quarter judges: its distances are what a `Tuned` holds; the spread of the teacher's ends is unknown to
+    this, so `error` is 0, and `usual` is that of the even grid.
     """
     path = denoiser.path
     last, n = path.along([1.0])[0].tau, len(start)
@@ -64,13 +66,17 @@ def fit_jumps(
         return (landed(tau, part) - end[part]).flatten(1).norm(dim=1)
 
     def score(tau: Sequence[float]) -> float:
-        found = nearness(landed(tau, choose), end[choose], label) if comparable else distances(tau, choose).mean()
+        found = chamfer(landed(tau, choose), end[choose], label) if comparable else distances(tau, choose).mean()
         return float(found) if found.isfinite() else math.inf
 
     made = []
     for count in evaluations:
         v = [1 - i / count for i in range(1, count)]
         even, grids = v, {tuple(k * w**p / (1 + (k - 1) * w**p) for w in v) for p, k in FIRST}
+        if count > 2:
+            grids |= {
+                tuple(c * (1 + w * (2 * i / (count - 2) - 1)) for i in range(count - 2, -1, -1)) for c, w in CLOSE
+            }
         best = min((score(grid), grid) for grid in grids)
         for _ in range(SWEEPS if count > 1 else 0):
             before = best
@@ -91,9 +97,13 @@ def fit_jumps(
     return tuple(made)
 
 
-def nearness(x: Float[Tensor, " n *d"], y: Float[Tensor, " n *d"], label: Tensor | None = None) -> Tensor:
-    """(Σ_i min_j |x_i - y_j| + Σ_j min_i |x_i - y_j|) / 2n, of pairs with the same label: the Chamfer distance."""
-    apart = torch.cdist(x.flatten(1), y.flatten(1))
+def chamfer(x: Float[Tensor, " n *d"], y: Float[Tensor, " n *d"], label: Tensor | None = None) -> Tensor:
+    """½ (mean_i min_j |x_i - y_j| + mean_j min_i |x_i - y_j|), the Chamfer distance, of the first `NEAR` of y.
+
+    Between points of one label, where they have some and both sets have it.
+    """
+    apart = torch.cdist(x.flatten(1), y[:NEAR].flatten(1))
     if label is not None:
-        apart = apart.masked_fill(label[:, None] != label, math.inf)  # x_i and y_i have the same
-    return (apart.amin(0) + apart.amin(1)).mean() / 2
+        apart = apart.masked_fill(label[:, None] != label[:NEAR], math.inf)
+    there, back = apart.amin(0), apart.amin(1)
+    return (there.mean() + back[back.isfinite() | (label is None)].mean()) / 2

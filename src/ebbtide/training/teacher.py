@@ -40,7 +40,7 @@ WIDE, WIDER = 0.1, 1.5  # a share of the starts is drawn wider, so that a studen
 FAR = 10.0  # times the farthest start: no trajectory from a wider start leads beyond
 PIECE, LARGEST = 1024, 2**23  # trajectories walked at once at most, and the numbers that all their points hold
 STILL = 8  # the teacher's slope is kept along every 8th trajectory, for the examples that stay where they are
-HELD_OUT = 2000  # trajectories that a student's grids are fitted to, or an eighth of those that are learned
+HELD_OUT = 4000  # trajectories that a student's grids are fitted to, or a quarter of those that are learned
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def trajectories_of(
     From the cache, or drawn now. told: data with what the teacher's network is given besides x and the label.
     """
     n = recipe.trajectories
-    few = min(HELD_OUT if told is None else HELD_OUT // 8, max(n // 8, 64), n)  # observations take long to look at
+    few = min(HELD_OUT if told is None else HELD_OUT // 8, max(n // 4, 64), n)  # observations take long to look at
     held_out = _drawn(teacher, recipe, told, few, "held out", progress)
     learned = _drawn(teacher, recipe, told, n, "fair" if loss_row(recipe.loss).fair else "learned", progress)
     spent = learned.cpu_seconds + held_out.cpu_seconds
@@ -233,13 +233,14 @@ def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
     changed: dict[str, Any] = {
         "teacher": where, "loss": "trajectory", "network": with_option(recipe.network, "spans", "true"),
         "target": recipe.target if well_conditioned(teacher) else "v",
-        "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": recipe.steps,
-        "lr": 0.7 * recipe.lr, "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
+        "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
+        "batch": math.ceil(0.75 * recipe.batch), "lr": 0.7 * recipe.lr,
+        "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
     }  # fmt: skip
     row = loss_row(str(fields.get("loss", changed["loss"])))
     if not row.spans:
-        changed |= {"network": recipe.network, "target": "velocity", "coupling": "given", "lr": recipe.lr,
-                    "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
+        changed |= {"network": recipe.network, "target": "velocity", "coupling": "given", "batch": recipe.batch,
+                    "lr": recipe.lr, "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
     return recipe.having(changed | fields)
 
 
