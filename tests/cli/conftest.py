@@ -9,6 +9,7 @@ import pytest
 from ebbtide.cli import main
 from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.recipes import RECIPES
+from plots.material import small
 from recording import record
 
 POINTS = [name for name, row in RECIPES.items() if row().kind == "points"]
@@ -35,6 +36,14 @@ def tiny_pictures(name):
 @pytest.fixture(scope="session", autouse=True)
 def quiet_hub():
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_figures():
+    """Figures of few pixels and films of six frames; tests/plots has whole ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        small(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
