@@ -9,7 +9,6 @@ import pytest
 from ebbtide.cli import main
 from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.recipes import RECIPES
-from plots.material import small
 from recording import record
 
 POINTS = [name for name, row in RECIPES.items() if row().kind == "points"]
@@ -39,10 +38,10 @@ def quiet_hub():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_figures():
-    """Figures of few pixels and films of six frames; tests/plots has whole ones."""
+def short_films():
+    """Animations of six frames; tests/plots has whole ones."""
     with pytest.MonkeyPatch.context() as patch:
-        small(patch)
+        patch.setattr("ebbtide.plots.animation.MOST_FRAMES", 6)
         yield
 
 
