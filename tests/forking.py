@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 FORKS = """
-import contextlib, io, json, os, sys, time
+import contextlib, importlib, io, json, os, sys, time
 from ebbtide.cli import main
-for place, words, first in json.loads(sys.argv[1]):
+for place, words, first, *changed in json.loads(sys.argv[1]):
     for name in first:
         __import__(name)
     begun = time.process_time()
     if not os.fork():
         os.chdir(place)
+        for name, value in changed[0].items() if changed else ():
+            module, _, constant = name.rpartition(".")
+            setattr(importlib.import_module(module), constant, value)
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
             code = main(words)
         seconds = begun + time.process_time()
@@ -33,9 +36,9 @@ class Answer(NamedTuple):
     modules: list[str]
 
 
-def forked(commands: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[Answer]:
+def forked(commands: Sequence[tuple]) -> list[Answer]:
     """An answer for each (folder, words, modules), of a process forked from one that has imported only those modules,
-    and those of the commands before it.
+    and those of the commands before it; and for each (folder, words, modules, {"module.NAME": value}) with such values.
     """
     words = [sys.executable, "-c", FORKS, json.dumps(commands)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)

@@ -27,6 +27,7 @@ from ebbtide.networks import NETWORKS
 from ebbtide.recipes import RECIPES, flow
 from ebbtide.robots.simulators import SIMULATORS
 from ebbtide.samplers import SAMPLERS, Facts, Sampler
+from plots.material import small
 from recording import NAMES, record
 
 pytestmark = pytest.mark.unchecked
@@ -158,6 +159,7 @@ def alone(monkeypatch, tmp_path):
     """An empty folder, and a cache of one's own: `list` keeps what it has made of the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
+    small(monkeypatch)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from ebbtide.core.paths import PATHS
 from ebbtide.core.targets import TARGETS
 from ebbtide.recipes import RECIPES
 from ebbtide.samplers import SAMPLERS
+from plots.material import small
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -36,6 +37,7 @@ LESS = {
     "evaluate": {"--n": 200},
     "likelihood": {"--n": 20},
     "sample": {"--n": 200},
+    "demos": {"--episodes": 2},
 }
 
 
@@ -50,8 +52,9 @@ def blocks(language, documents=DOCUMENTS, *more, marks=()):
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch(tmp_path_factory):
-    """All of it runs in one folder, top to bottom, as a reader would."""
-    with contextlib.chdir(tmp_path_factory.mktemp("reader")):
+    """All of it runs in one folder, top to bottom, as a reader would; figures are small."""
+    with contextlib.chdir(tmp_path_factory.mktemp("reader")), pytest.MonkeyPatch.context() as patch:
+        small(patch)
         yield
 
 

@@ -37,6 +37,14 @@ def quiet_hub():
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_films():
+    """Animations of six frames; tests/plots has whole ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebbtide.plots.animation.MOST_FRAMES", 6)
+        yield
+
+
 @pytest.fixture(scope="session")
 def table(tmp_path_factory):
     """A user's file: three columns, one of text labels."""

@@ -34,7 +34,8 @@ from ebbtide import cli
 import ebbtide.cli.likelihood
 from ebbtide.kinds.points import study as points
 from ebbtide.kinds.images import pages as image_run
-cli.likelihood.MAP = 6
+from ebbtide.plots import animation, style
+cli.likelihood.MAP, style.DPI, animation.FRAME_DPI, animation.MOST_FRAMES = 6, 50, 50, 6
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
 found = []
 for words in json.loads(sys.argv[1]):

@@ -105,6 +105,13 @@ NEEDS = {  # what each command may import of HEAVY, and nothing else; none less 
     ("show", "path", "--data", "two_moons"): ("torch", "matplotlib", "PIL", "scipy"),
 }
 
+# A plot of little: none of these modules is one that plot could do without.
+FEW = {
+    "ebbtide.kinds.points.study.WALK_POINTS": 20,
+    "ebbtide.plots.animation.MOST_FRAMES": 6,
+    "ebbtide.plots.style.DPI": 50,
+}
+
 
 def test_a_command_imports_only_what_it_uses(runs, tmp_path, monkeypatch):
     """The compiler of torch and sympy, a second and a half, are for none of these."""
@@ -117,7 +124,8 @@ def test_a_command_imports_only_what_it_uses(runs, tmp_path, monkeypatch):
         shutil.copytree(runs / "flow", place / "run")
         drawn = ["matplotlib.figure", "scipy.optimize", "scipy.special"] if "matplotlib" in wanted else []
         first = ["torch", *drawn] if "torch" in wanted else []  # what it needs anyway, for those after it too
-        commands.append((str(place), ["run" if word == "RUN" else word for word in words], first))
+        changed = FEW if words[0] == "plot" else {}
+        commands.append((str(place), ["run" if word == "RUN" else word for word in words], first, changed))
     for (words, wanted), (code, said, _, modules) in zip(NEEDS.items(), forked(commands), strict=True):
         assert code == 0, (words, said)
         assert set(HEAVY) & set(modules) == set(wanted), words

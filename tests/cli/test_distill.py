@@ -5,6 +5,7 @@ import re
 import pytest
 
 from ebbtide.kinds.runs import from_pretrained
+from ebbtide.robots.simulators import SIMULATORS
 
 FEW = ["--trajectories", "80", "--trajectory-steps", "4", "--steps", "4", "--batch", "16", "--n", "200", "--quiet"]
 
@@ -62,17 +63,18 @@ def test_what_cannot_be_is_one_sentence(ebbtide, runs, tmp_path, words, said):
     assert not (tmp_path / "fast").exists()
 
 
-def test_a_policys_student_is_filmed_and_evaluated_in_one_step(ebbtide, policy_in, tmp_path):
+def test_a_policys_student_is_filmed_and_evaluated_in_one_step(ebbtide, policy_in, tmp_path, monkeypatch):
     """`--steps 1` of a student is its own grid of one evaluation, as without; two are another chunk."""
     pytest.importorskip("gym_pusht")
+    monkeypatch.setattr(SIMULATORS["pusht"], "max_steps", 40)
     policy, out = policy_in(tmp_path), tmp_path / "fast"
     few = ["--trajectories", "64", "--trajectory-steps", "4", "--steps", "4", "--batch", "8", "--quiet"]
     code, said, err = ebbtide("distill", policy, "--out", out, *few)
     assert (code, said) == (0, ""), err
     for words in (
-        ["rollout", out, "--steps", "1", "--every", "150", "--video", tmp_path / "one.gif"],
-        ["rollout", out, "--sampler", "jump", "--steps", "2", "--every", "150", "--video", tmp_path / "two.gif"],
-        ["rollout", out, "--every", "150"],
+        ["rollout", out, "--steps", "1", "--every", "20", "--video", tmp_path / "one.gif"],
+        ["rollout", out, "--sampler", "jump", "--steps", "2", "--every", "20", "--video", tmp_path / "two.gif"],
+        ["rollout", out, "--every", "20"],
         ["evaluate", out, "--n", "4", "--episodes", "1", "--workers", "1", "--steps", "1"],
     ):
         code, _, err = ebbtide(*words)

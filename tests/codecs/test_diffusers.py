@@ -9,26 +9,28 @@ from ebbtide.codecs.codec import encoder_hash
 from ebbtide.codecs.diffusers import fit_diffusers, read_diffusers
 from ebbtide.errors import InputError
 
-diffusers = pytest.importorskip("diffusers")
+
+def theirs(name, **options):
+    return getattr(pytest.importorskip("diffusers"), name)(**options)  # seconds, so not on collecting
 
 
 def kl(**options):
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+    return theirs(
+        "AutoencoderKL", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4, **options,
     )  # fmt: skip
 
 
 def tiny(**options):
-    return diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
-        num_decoder_blocks=(1, 1), **options,
+    return theirs(
+        "AutoencoderTiny", encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), **options,
     )  # fmt: skip
 
 
 def dc():
-    return diffusers.AutoencoderDC(
-        latent_channels=8, encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16),
+    return theirs(
+        "AutoencoderDC", latent_channels=8, encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16),
         encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()),
         decoder_qkv_multiscales=((), ()), scaling_factor=0.4,
     )  # fmt: skip

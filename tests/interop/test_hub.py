@@ -42,7 +42,7 @@ class Hub(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.refuse: int | None = None
         self.address = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -32,6 +32,7 @@ from ebbtide.signals import Interrupted
 from ebbtide.training.checkpoint import newest_valid, unpack
 from ebbtide.training.trainer import batch_indices
 from interrupting import at_every_line, wait_until
+from plots.material import small
 
 KEYS = ("diffusion", "flow")
 TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
@@ -43,6 +44,7 @@ def comparison(tmp_path_factory):
     """A tiny comparison made by the command in two processes: what it found, and its folder."""
     folder, found = tmp_path_factory.mktemp("comparison") / "out", []
     with pytest.MonkeyPatch.context() as patch:
+        small(patch)
         patch.setattr(
             "ebbtide.kinds.compare.compare",
             lambda *args, **options: found.append(compare(*args, **options)) or found[0],

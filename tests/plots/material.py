@@ -10,7 +10,7 @@ from ebbtide import DDPM, Draws, Linear
 from ebbtide.exact import oracle
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.floor import beside_known
-from ebbtide.plots import style
+from ebbtide.plots import animation, style
 from ebbtide.plots.study import Comparison, Method, Sampling
 from ebbtide.samplers import sample, trajectory
 from ebbtide.samplers.walks import slope
@@ -144,9 +144,17 @@ def several(count, d=2, **changed):
     return dataclasses.replace(c, methods=methods, samplings=samplings, quality=quality, **changed)
 
 
-def inside(figure):
-    """Every text and panel title is on the page."""
-    figure.canvas.draw()
+def small(patch):
+    """Figures of few pixels and films of six frames, where what is drawn isn't looked at."""
+    patch.setattr(style, "DPI", 50)
+    patch.setattr(animation, "FRAME_DPI", 50)
+    patch.setattr(animation, "MOST_FRAMES", 6)
+
+
+def inside(figure, drawn=False):
+    """Every text and panel title is on the page. drawn: the figure has been saved, which draws it."""
+    if not drawn:
+        figure.canvas.draw()
     texts = [*figure.texts, *(t for ax in figure.axes for t in (*ax.texts, ax.title, ax.xaxis.label))]
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
         low, high = sorted(axis.get_view_interval())
