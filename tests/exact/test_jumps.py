@@ -6,7 +6,7 @@ import torch
 from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.exact import jumps
-from ebbtide.exact.jumps import fit_jumps, chamfer
+from ebbtide.exact.jumps import chamfer, fit_jumps
 from problems import PATHS, exact_flow, noise_like, oracle
 
 

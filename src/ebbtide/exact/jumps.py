@@ -2,7 +2,7 @@
 
 The grid matters as much as the loss: a jump that ends where two modes have just parted errs there, and the next can't
 take it back. Chosen on trajectories that the student never saw, by how far each end is from the nearest of the
-teacher's, and each of the teacher's from the nearest end. The distance to the end of its own trajectory counts a sample
+teacher's, and each of the teacher's from the nearest end. The distance to where its trajectory ends counts a sample
 in another mode as the worst of errors, though the two sets are the same, and so prefers samples between the modes.
 """
 
