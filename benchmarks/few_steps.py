@@ -32,7 +32,7 @@ from ebbtide.training.trained import Trained
 
 from .pages import cpu_name, write_section
 
-SEEDS, SAMPLING = (5, 6), (101, 102, 103)
+SEEDS, SAMPLING = (7, 8), (201, 202, 203)
 N, FEWER = 20_000, 1000  # samples of points, of images
 COUNTS = (1, 2, 4)
 HERE = Path(__file__).parent
