@@ -152,12 +152,12 @@ def columns_of(text: str) -> dict[str, str]:
 
 def _complete(trained: "Trained", args: Sample, out: Path) -> str:
     """Write the rows of --complete with what was missing drawn; the message about it."""
-    from ..data.text import cells_of, written_lines
+    from ..data.text import written_cells, written_lines
     from ..files import writing
     from ..training.completing import merged, repeated, row_numbers
 
     trained.refuse_given()
-    table = cells_of(Path(args.complete))
+    table = written_cells(Path(args.complete))
     carried = ("", *getattr(trained.recipe, "drop", "").split(","), trained.recipe.label)
     known, labels = trained.known_rows(args.complete, table.columns, carried, table.first)
     if labels is not None and args.drawing.label:

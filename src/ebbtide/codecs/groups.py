@@ -22,7 +22,7 @@ class Groups(NamedTuple):
 
 
 def groups(codec: Codec | None, columns: int) -> Groups:
-    """The groups of a codec for so many columns; one number per column unless the codec has more."""
+    """The groups of a codec for a number of columns; one number each, unless the codec has more."""
     places, no = torch.arange(columns), torch.zeros(columns, dtype=torch.bool)
     if isinstance(codec, Missing):
         return Groups(places.repeat(2), torch.cat([no, ~no]))

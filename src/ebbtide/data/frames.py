@@ -221,7 +221,7 @@ def framed(columns: Mapping[str, Any], like: Any) -> Any:
     frame = type(like)(dict(columns))
     own = [name for name in columns if name in like.columns]
     if not hasattr(frame, "astype"):
-        return frame.cast({name: like.schema[name] for name in own})
+        return frame.cast({name: like.schema[name] for name in own if str(like.schema[name]) != "Null"})
     whole = [name for name in own if getattr(like[name].dtype, "kind", "O") not in "iu" or _whole(columns[name])]
     return frame.astype({name: like[name].dtype for name in whole})
 

@@ -20,7 +20,7 @@ from .forms import Column, Form, Reading, Unfit, number, typed_column
 from .packed import TextFile, text_file, unpacked
 from .table import LARGEST, NUMBER, Points, as_points, narrow
 
-__all__ = ["Written", "cells_of", "column_names", "csv_lines", "form_lines", "read_text", "written_lines"]
+__all__ = ["Written", "column_names", "csv_lines", "form_lines", "read_text", "written_cells", "written_lines"]
 
 # Bytes that these take for a while, besides those of the file: a label, a text, and each byte of a line in cells.
 _NAME, _TEXT, _CELLS = 100, 60, 64
@@ -105,7 +105,7 @@ class Written(NamedTuple):
     header: bool
 
 
-def cells_of(path: Path) -> Written:
+def written_cells(path: Path) -> Written:
     """The rows of a text file, whose cells stay as they are."""
     layout = _layout(path, Reading())
     room(_TEXT * (layout.file.lines + layout.file.delimiters), str(path))

@@ -35,7 +35,7 @@ class Masked(nn.Module):
         self,
         x: Float[Tensor, " b *d"],
         t: Float[Tensor, " #b"],
-        given: Float[Tensor, " b *d"] | None = None,
+        given: Float[Tensor, " #b *d"] | None = None,
         **cond: Any,
     ) -> Float[Tensor, " b *d"]:
         if given is None:

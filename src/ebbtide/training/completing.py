@@ -25,7 +25,7 @@ DRAW = 2**32  # sample r + DRAW k is the k-th draw of row r, whatever rows and d
 
 
 def row_numbers(rows: int, draws: int) -> Int[Tensor, " n"]:
-    """The samples' numbers for so many draws of each row, row by row."""
+    """The samples' numbers, for some draws of each row, row by row."""
     return (torch.arange(rows)[:, None] + DRAW * torch.arange(draws)).flatten()
 
 
@@ -66,19 +66,24 @@ class Completing:
             shaped("given", given, "n", self.shape[-1])
             if len(given) not in (1, n):
                 raise InputError(f"given must have one row or {n}; got {len(given)}.")
-            known = self._within(given.detach().cpu().float(), "given", 1)
-            low, high = self._ends()
-            if bool((near := ((known < low) | (known > high)).any(0)).any()):
-                names = listed(name for name, one in zip(self.learned_columns, near) if one)
+            known = given.detach().cpu().float()
+            if found := self._beyond(known):
+                name, least, most, got = found
                 warnings.warn(
-                    f"Some numbers of {names} lie beyond those of the table that was learned: the network sees the "
-                    "nearest of these.",
+                    f"Some numbers lie beyond those of the table that was learned, such as {got} in {name!r} ({least} "
+                    f"to {most}): the network sees the nearest of these.",
                     stacklevel=4,
                 )
         else:
             expect("given", given, Mapping)
             cells = {str(name): self._cells(str(name), value, n) for name, value in given.items()}
             known, labels = self.known_rows("given", cells)
+            if found := self._beyond(known):
+                name, least, most, got = found
+                raise InputError(
+                    f"given, column {name!r}: it must be at least {least} and at most {most}, as in the table that was "
+                    f"learned; got {got}."
+                )
             if labels is not None and label is not None:
                 raise InputError(f"given names {self.label_column!r}, which label is too; give one of them.")
             label = label if labels is None else labels
@@ -131,36 +136,34 @@ class Completing:
                 raise InputError(
                     f"{where}: {name!r} is no column that the run has learned{meant(name, own)}; it has {listed(own)}."
                 )
-        return self._within(known.float(), where, first), labels
+        return known.float(), labels
 
-    def _within(self, known: Float[Tensor, "n d"], where: str, first: int = 0) -> Float[Tensor, "n d"]:
-        """Known values; InputError for numbers beyond those of the table, in rows by more than its range."""
+    def _beyond(self, known: Float[Tensor, "n d"]) -> tuple[str, str, str, str] | None:
+        """A number beyond those of the table: its column, the table's ends, and itself; None where there is none."""
         low, high = self._ends()
-        slack = (high - low if first else torch.zeros_like(low)).nan_to_num(0.0)
-        columns = list(self.learned_columns.items())
-        if len(beyond := ((known < low - slack) | (known > high + slack)).nonzero()):
-            row, k = beyond[0].tolist()
-            name, column = columns[k]
-            least, most, got = column.text(torch.stack([low[k], high[k], known[row, k]]).numpy())
-            raise InputError(
-                f"{_place(where, name, row, first)} it must be at least {least} and at most {most}, as in the table "
-                f"that was learned; got {got}."
-            )
-        return known
+        beyond = ((known < low) | (known > high)).nonzero().tolist()
+        if not beyond:
+            return None
+        row, k = beyond[0]
+        name, column = list(self.learned_columns.items())[k]
+        if column.levels:
+            raise InputError(f"given, column {name!r}: it must be the place of a level, 0 to {len(column.levels) - 1}.")
+        least, most, got = column.text(torch.stack([low[k], high[k], known[row, k]]).numpy())
+        return name, least, most, got
 
     def _ends(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-        """The least and the largest value of each column of numbers in the table, or REACHED away; infinite of levels.
+        """The least and the largest value of each column in the table, or those REACHED away; of levels their places.
 
         Ranks end at the table's own values, as Φ(±REACHED) rounds to 0 and 1.
         """
         tells = groups(self.codec, self.shape[-1]).tells
         ends = torch.tensor([[-REACHED], [REACHED]]).repeat(1, len(tells)).masked_fill(tells, -REACHED)
         low, high = ends if self.codec is None else self.codec.decode(ends)
-        levels = torch.tensor([bool(column.levels) for column in self.learned_columns.values()])
-        return low.masked_fill(levels, -torch.inf), high.masked_fill(levels, torch.inf)
+        last = torch.tensor([len(column.levels) - 1.0 for column in self.learned_columns.values()])
+        return low.where(last < 0, 0.0), high.where(last < 0, last)
 
     def codes(self, known: Float[Tensor, "n d"] | None, fill: bool, draws: Draws) -> Tensor | None:
-        """What the network is given of known values: its numbers of them, NaN of the others; None where all are.
+        """Known values as the network is given them: in its units, NaN where nothing is known; None where all is.
 
         A value of an interval, such as a level's, is drawn from it, as in training. fill: that there is a cell in every
         column is known, too.
@@ -180,7 +183,7 @@ class Completing:
         return z.masked_fill(~mask, torch.nan).to(draws.ids.device)
 
     def finished(self: Any, z: Float[Tensor, "n ..."], asked: Asked, most: int = 2**30) -> Float[Tensor, "n ..."]:
-        """The end of a walk in data units, decoded at most so many at a time; what was given of it to the last bit."""
+        """The end of a walk in data units, `most` decoded at a time; what was given of it to the last bit."""
         if asked.fill:  # a level for missing cells is never the largest, whatever the others are
             z = z.masked_fill(groups(self.codec, self.shape[-1]).tells.to(z.device), -REACHED)
         x = torch.cat([*map(self.to_data, z.split(most))])
