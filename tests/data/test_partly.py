@@ -162,11 +162,12 @@ def test_samples_given_columns_have_the_conditional_distribution(truth):
 def test_every_other_row_has_from_one_to_all_but_one_column_known_evenly():
     n, d = 12_000, 4
     of = Groups(torch.tensor([0, 1, 1, 2, 3, 3]), torch.zeros(6, dtype=torch.bool))
-    known = known_numbers(n, of, torch.Generator().manual_seed(0))
+    known, unknown = known_numbers(n, of, torch.Generator().manual_seed(0))
     assert not known[::2].any()
     assert torch.equal(known[:, 1], known[:, 2])
     assert torch.equal(known[:, 4], known[:, 5])
     columns = known[1::2][:, [0, 1, 3, 4]]
+    assert torch.equal(unknown, 1 - known[:, [0, 1, 3, 4]].sum(1) / d)
     count = torch.bincount(columns.sum(1), minlength=d + 1)
     assert count[0] == count[d] == 0
     for found, share in [*((one, 1 / 3) for one in count[1:d]), *((one, 0.5) for one in columns.sum(0))]:
@@ -177,7 +178,7 @@ def test_every_other_row_has_from_one_to_all_but_one_column_known_evenly():
 
 def test_that_there_is_a_cell_may_be_known_of_an_unknown_column():
     of = Groups(torch.tensor([0, 1, 0]), torch.tensor([False, False, True]))
-    known = known_numbers(8000, of, torch.Generator().manual_seed(0))
+    known, _ = known_numbers(8000, of, torch.Generator().manual_seed(0))
     assert not known[::2].any()
     value, other, tells = known[1::2].T
     assert bool(tells[value].all())
@@ -186,10 +187,12 @@ def test_that_there_is_a_cell_may_be_known_of_an_unknown_column():
     assert bool((~value & ~other & tells).any())
 
 
-def test_what_is_given_is_the_rows_own_numbers_and_the_mask_the_rest():
+def test_what_is_given_is_the_rows_own_numbers_and_the_rest_counts_the_same_in_every_row():
     x = torch.arange(30.0).reshape(10, 3)
     taken = PartlyKnown(x, torch.arange(10), groups=groups(None, 3)).take(torch.arange(9, -1, -1), torch.Generator())
     assert torch.equal(taken["x0"], x.flip(0))
     assert torch.equal(taken["label"], torch.arange(9, -1, -1))
-    assert torch.equal(taken["given"].isnan(), taken["mask"])
-    assert torch.equal(taken["given"][~taken["mask"]], taken["x0"][~taken["mask"]])
+    known = ~taken["given"].isnan()
+    assert torch.equal(known, taken["mask"] == 0)
+    assert torch.equal(taken["given"][known], taken["x0"][known])
+    assert torch.allclose(taken["mask"].mean(1), torch.ones(10))

@@ -98,8 +98,9 @@ class Column:
                 raise Unfit(None, f"must be a date, as 2024-02-29; got {short(text)}.") from None
         found = number(text)
         if self.point + self.group + self.before + self.after != ".":
-            body = text.removeprefix(self.before).removesuffix(self.after)
-            if _pattern(self.point, self.group).fullmatch(body):
+            before, after, body = _unit(text) or ("", "", "")
+            fits = (before, after) in ((self.before, self.after), ("", ""))
+            if fits and _pattern(self.point, self.group).fullmatch(body):
                 found = float((body.replace(self.group, "") if self.group else body).replace(self.point, "."))
         if found is None or not abs(found) <= _LARGEST:
             raise Unfit(None, f"must be a number; got {short(text)}.")
