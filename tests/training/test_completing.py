@@ -10,9 +10,11 @@ import torch
 
 from cells import each
 from ebbtide import fit
+from ebbtide.codecs import groups
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
 from ebbtide.exact.likelihood import log_density
+from ebbtide.kinds.points.data import parts
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.recipes import flow
 from ebbtide.samplers import SAMPLERS
@@ -121,6 +123,25 @@ def test_every_sampler_ends_at_what_is_given(plain, name):
     assert bool(z.isfinite().all())
 
 
+def test_a_value_is_given_anywhere_in_its_interval_and_one_beyond_the_table_as_its_nearest(plain):
+    draws, at = Draws.first(400, 1), groups(plain.codec, 7)
+    known = plain.asked_columns({"place": "bay 3"}, None, 400)[0]
+    z = plain.codes(known, False, draws)[:, at.column == 5]
+    assert torch.equal(plain.to_data(plain.codes(known, False, draws).nan_to_num(0.0))[:, 5], known[:, 5])
+    u = torch.special.ndtr(z.double())
+    low, high = float(u.min()), float(u.max())
+    assert high - low > 0.9 * float(known_share := (plain_rows(plain)[:, 5] == known[0, 5]).double().mean())
+    assert abs(float(u.mean()) - (low + high) / 2) < 0.1 * float(known_share)
+    ends = torch.full((3, 7), NAN)
+    ends[:, 0] = torch.tensor([-50.0, *(float(end[0]) for end in plain._ends())])
+    low, same, _ = plain.codes(ends, False, Draws(1, torch.zeros(3, dtype=torch.int64)))[:, at.column == 0]
+    assert torch.equal(low, same)
+
+
+def plain_rows(trained):
+    return parts(trained.reading())[0].x
+
+
 def test_filled_in_samples_have_every_cell(plain):
     assert bool(plain.sample(200).isnan().any())
     assert bool(plain.sample(50, given={"size": 5}).isnan().any())
@@ -133,7 +154,8 @@ def test_filled_in_samples_have_every_cell(plain):
 
 def test_a_label_is_a_condition_of_its_own_and_may_be_named_as_a_column(labelled):
     x = labelled.sample(6, given={"size": 5.0}, label="south", guidance=2.0)
-    assert torch.equal(x, labelled.sample(6, given={"size": 5.0, "sea": "south"}, guidance=2.0))
+    also = labelled.sample(6, given={"size": 5.0, "sea": "south"}, guidance=2.0)
+    assert torch.allclose(x, also, equal_nan=True)
     assert (x[:, 0] == 5).all()
     assert not torch.equal(x, labelled.sample(6, given={"size": 5.0}, label="north", guidance=2.0))
     one = labelled.sample(1, given={"size": 5.0}, label="south", guidance=2.0)

@@ -41,6 +41,6 @@ def known_numbers(n: int, of: Groups, draw: torch.Generator) -> tuple[Bool[Tenso
     d, least = int(column.max()) + 1, int(not bool(tells.any()))
     odd = torch.arange(n, device=device) % 2
     count = odd * (least + (torch.rand(n, generator=draw, device=device) * (d - least)).long())
-    known = torch.rand(n, d, generator=draw, device=device).argsort(1).argsort(1) < count[:, None]
+    known = torch.rand(n, d, generator=draw, device=device).argsort(1) < count[:, None]
     there = known | ((torch.rand(n, d, generator=draw, device=device) < 0.5) & (odd == 1)[:, None])
     return torch.where(tells, there[:, column], known[:, column]), 1 - count / d
