@@ -340,7 +340,7 @@ def test_columns_are_given_by_name(ebbtide, shells, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--given", "sise=12"], "'sise' is no column that the run has learned (did you mean 'size'?)"),
+        (["--given", "sizes=12"], "'sizes' is no column that the run has learned (did you mean 'size'?)"),
         (["--given", "size=200"], "column 'size': it must be at least 9 and at most 19, as in the table"),
         (["--given", "kind=cones"], "it must be one of 'cone', 'whelk, red'; got 'cones' (did you mean 'cone'?)"),
         (["--given", "size"], "--given must name columns and their values once, as cut=Ideal,carat=1.0; got 'size'"),

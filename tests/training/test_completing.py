@@ -264,8 +264,8 @@ def test_cells_are_merged_row_by_row():
     ("given", "says"),
     [
         (
-            {"sise": 4.7},
-            r"'sise' is no column that the run has learned \(did you mean 'size'\?\); it has 'size', 'kind'",
+            {"sizes": 4.7},
+            r"'sizes' is no column that the run has learned \(did you mean 'size'\?\); it has 'size', 'kind'",
         ),
         ({"kind": "wellk"}, r"column 'kind': it must be one of 'cone', .*; got 'wellk' \(did you mean 'whelk'\?\)"),
         ({"size": 400}, r"column 'size': it must be at least [0-9.]+ and at most [0-9.]+, as in the table .*; got 400"),
