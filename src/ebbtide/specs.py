@@ -22,8 +22,8 @@ from typing import Any
 from .errors import InputError
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick", "require",
-    "shaped", "typed", "with_option", "words",
+    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "meant", "options", "parse", "pick",
+    "require", "shaped", "typed", "with_option", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -64,9 +64,13 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
     names = list(table)
     if name in names:
         return name
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{hint}.")
+    raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{meant(str(name), names)}.")
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """The nearest name, as in " (did you mean …?)"; "" where none is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

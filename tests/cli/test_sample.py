@@ -285,3 +285,85 @@ def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path):
     assert ebbtide("plot", tmp_path / "run")[0] == 0
     with Image.open(tmp_path / "run" / "plots" / "samples.png") as figure:
         assert figure.height > 900  # pairs of columns, not two panels
+
+
+# --- columns given --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shells(tmp_path_factory):
+    """A run on a table of shells, whose masses in g have a decimal comma, each column learned given the others."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("shells")
+    kind = rng.choice(["cone", "whelk, red"], 120)
+    sizes, masses = rng.integers(9, 20, 120), [f"{mass:.1f}".replace(".", ",") for mass in rng.normal(5, 1, 120)]
+    lines = [f'{k};{size};{mass};"{what}"' for k, (size, mass, what) in enumerate(zip(sizes, masses, kind))]
+    (folder / "shells.csv").write_text("\n".join(["no;size;mass;kind", *lines]) + "\n")
+    data = ("--data", str(folder / "shells.csv"), "--drop", "no", "--any-columns")
+    assert main(["train", "flow", *data, *TINY, "--out", str(folder / "run")]) == 0
+    return folder
+
+
+def test_rows_are_completed_and_known_cells_stay_as_written(ebbtide, shells, tmp_path):
+    rows = ["mass;no;kind", "5,00;a7;", ";b; whelk, red", ' 4,5;c;"cone"', '7.25;"d;e";whelk, red']
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    ask = ("sample", shells / "run", "--complete", "rows.csv", "--steps", "3")
+    code, _, err = ebbtide(*ask, "--out", "one.csv")
+    assert code == 0, err
+    assert "6 cells of 4 rows drawn in" in err
+    read_again = lambda name: list(csv.reader((tmp_path / name).read_text().splitlines(), delimiter=";"))
+    one = read_again("one.csv")
+    assert one[0] == ["mass", "no", "kind", "size"]
+    assert [row[1] for row in one[1:]] == ["a7", "b", "c", "d;e"]
+    assert [one[k][0] for k in (1, 3, 4)] == ["5,00", " 4,5", "7.25"]
+    assert [row[2] for row in one[2:]] == [" whelk, red", "cone", "whelk, red"]
+    assert one[1][2] in ("cone", "whelk, red")
+    assert "," in one[2][0]
+    assert all(9 <= int(row[3]) < 20 for row in one[1:])
+    assert ebbtide(*ask, "--draws", "3", "--out", "three.csv")[0] == 0
+    three = read_again("three.csv")
+    assert three[0] == [*one[0], "draw"]
+    assert [row[4] for row in three[1:]] == ["1", "2", "3"] * 4
+    assert [row[:3:2] for row in three[4::3]] == [row[:3:2] for row in one[2:]]
+    assert ebbtide(*ask, "--out", "one.tsv")[0] == 0
+    assert (tmp_path / "one.tsv").read_text().startswith("mass\tno\tkind\tsize\n5,00\ta7\t")
+
+
+def test_columns_are_given_by_name(ebbtide, shells, tmp_path):
+    ask = ("sample", shells / "run", "--n", "9", "--steps", "3", "--no-picture", "--out", "x.csv", "--overwrite")
+    code, _, err = ebbtide(*ask, "--given", 'size=12, "kind=whelk, red"')
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines(), delimiter=";"))
+    assert {(row["size"], row["kind"]) for row in rows} == {("12", "whelk, red")}
+    assert len({row["mass"] for row in rows}) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--given", "sizes=12"], "'sizes' is no column that the run has learned (did you mean 'size'?)"),
+        (["--given", "size=200"], "column 'size': it must be at least 9 and at most 19, as in the table"),
+        (["--given", "kind=cones"], "it must be one of 'cone', 'whelk, red'; got 'cones' (did you mean 'cone'?)"),
+        (["--given", "size"], "--given must name columns and their values once, as cut=Ideal,carat=1.0; got 'size'"),
+        (["--given", "size=12", "--complete", "rows.csv"], "leave --given and --n out"),
+        (["--complete", "rows.csv", "--n", "7"], "leave --given and --n out"),
+        (["--draws", "3"], "--draws belongs to --complete"),
+        (["--complete", "rows.csv", "--out", "x.npy"], "--out must end in .csv or .tsv for --complete"),
+        (["--complete", "none.csv"], "none.csv: No such file"),
+        (["--complete", "rows.csv"], "rows.csv: 'seize' is no column that the run has learned (did you mean 'size'?)"),
+        (["--complete", "bad.csv"], "bad.csv, row 3, column 'mass': it must be a number; got 'heavy'"),
+    ],
+)  # fmt: skip
+def test_what_the_run_can_not_be_given_is_refused(ebbtide, shells, tmp_path, options, says):
+    (tmp_path / "rows.csv").write_text("seize;kind\n12;cone\n13;cone\n")
+    (tmp_path / "bad.csv").write_text("mass;kind\n4,1;cone\nheavy;cone\n")
+    code, _, err = ebbtide("sample", shells / "run", "--steps", "3", "--no-picture", *options)
+    assert code == 2
+    assert says in err
+
+
+def test_a_run_without_masks_says_how_to_train_one(ebbtide, runs, tmp_path):
+    (tmp_path / "rows.csv").write_text("1,2\n3,\n4,5\n")
+    for ask in (("--given", "1=0.5"), ("--complete", "rows.csv")):
+        code, _, err = ebbtide("sample", runs / "flow", *ask, "--out", "x.csv")
+        assert code == 2
+        assert "train it with --any-columns" in err

@@ -8,10 +8,10 @@ from torch import nn
 
 from cells import each
 from ebbtide.core.denoiser import Denoiser
-from ebbtide.core.guidance import Autoguidance, Bounded, ClassifierFree
+from ebbtide.core.guidance import Autoguidance, Bounded, ClassifierFree, Known
 from ebbtide.core.paths import Cosine, Linear
 from ebbtide.core.randomness import Draws
-from ebbtide.core.targets import score
+from ebbtide.core.targets import Estimate, score
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian
 from ebbtide.samplers import sample, walk
@@ -362,3 +362,49 @@ def test_a_bound_by_hand():
 def test_a_bound_has_to_be_one(bound):
     with pytest.raises(InputError, match="Bounded: bound must be above 0 and finite"):
         Bounded(Denoiser(nn.Identity(), Linear()), bound)
+
+
+# --- what is known --------------------------------------------------------------------------------------------
+
+
+class Echo:
+    """x̂₀ is what it is given, 9 where that is nothing."""
+
+    gaussian_end, path, needs_label = True, Linear(), False
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, x_t, t, /, *, given=None, label=None):
+        self.given.append(given)
+        x0 = torch.full_like(x_t, 9.0) if given is None else given.nan_to_num(9.0)
+        c = self.path.at(t, x_t)
+        return Estimate(x0, (x_t - c.alpha * x0) / c.sigma)
+
+
+GIVEN = torch.tensor([[0.5, math.nan], [math.nan, -2.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_what_is_known_leads_to_itself_and_the_rest_is_the_denoisers_own(path):
+    x_t, t = noise_like(2, 2), float64(0.3, 0.8)
+    plain, known = exact(path)(x_t, t), Known(exact(path))
+    estimate, c, own = known(x_t, t, given=GIVEN), path.at(t, x_t), ~GIVEN.isnan()
+    assert torch.equal(estimate.x0[own], GIVEN[own])
+    assert torch.allclose(c.alpha * estimate.x0 + c.sigma * estimate.noise, x_t)
+    assert torch.equal(estimate.x0[~own], plain.x0[~own])
+    assert torch.equal(estimate.noise[~own], plain.noise[~own])
+    assert torch.equal(known(x_t, t).x0, plain.x0)
+    (still,) = path.along([0.0])
+    assert bool(known(x_t, still, given=GIVEN).noise.isfinite().all())
+
+
+def test_both_halves_of_a_guided_batch_are_given_the_same():
+    echo = Echo()
+    guided = Known(ClassifierFree(echo, 3.0, 2))
+    estimate = guided(noise_like(2, 2), 0.5, given=GIVEN, label=torch.tensor([0, 1]))
+    (told,) = echo.given
+    assert torch.allclose(told, GIVEN.repeat(2, 1), equal_nan=True)
+    assert torch.equal(estimate.x0, GIVEN.nan_to_num(9.0))
+    guided(noise_like(2, 2), 0.5, given=GIVEN[:1], label=torch.tensor([0, 1]))  # one row for all
+    assert len(echo.given[-1]) == 1

@@ -14,7 +14,7 @@ import pytest
 
 from data.sentences import check_sentence
 from ebbtide.data import read
-from ebbtide.data.forms import Column, Form, Reading, form_from_config, named_list
+from ebbtide.data.forms import Column, Form, Reading, Unfit, absent, form_from_config, named_list
 from ebbtide.data.text import form_lines
 from ebbtide.errors import InputError
 
@@ -218,3 +218,47 @@ def test_a_mixed_table_is_read_fast(tmp_path):
         points = read(tmp_path / "table.csv")
     assert os.times().user - cpu < 2
     assert points.x.shape == (50_000, 10)
+
+
+# --- single cells ---------------------------------------------------------------------------------------------
+
+EUROS = Column("price", decimals=2, point=",", group=".", after=" €")
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "value"),
+    [
+        (Column(), "1.5", 1.5),
+        (Column(), 2, 2.0),
+        (EUROS, "1.234,50 €", 1234.5),
+        (EUROS, "1234,5", 1234.5),
+        (EUROS, "1.234", 1234.0),
+        (EUROS, "1.5", 1.5),  # no thousands
+        (Column(group=","), "-1,234.5", -1234.5),
+        (Column(before="$"), "$7", 7.0),
+        (Column(before="$"), "-$7", -7.0),
+        (Column(before="$"), 7, 7.0),
+        (Column(kind="level", levels=("7", "12")), 12.0, 1.0),
+        (Column(kind="level", levels=("red", "blue")), " blue ", 1.0),
+        (Column(kind="boolean", levels=("no", "yes")), True, 1.0),
+        (Column(kind="date"), "1970-01-03", 2.0),
+        (Column(kind="date"), np.datetime64("1970-01-03T00:00:00"), 2.0),
+        (Column(), "NA", NAN),
+        (Column(empty="nothing"), "nothing", NAN),
+        (Column(kind="date"), None, NAN),
+        (Column(kind="level", levels=("a",)), NAN, NAN),
+    ],
+)  # fmt: skip
+def test_a_cell_is_read_in_the_form_of_its_column(column, cell, value):
+    assert column.value(cell) == value or (math.isnan(value) and math.isnan(column.value(cell)))
+    assert absent(cell) == (cell is None or cell != cell)
+
+
+@pytest.mark.parametrize("cell", ["1,234", "x", "", "1e39", "inf"])
+def test_what_is_written_is_read_back_or_refused(cell):
+    written = np.array([0.0, -1234.5, 0.07, 1e6])
+    for column in (Column(), EUROS, Column(before="$", group=","), Column(after="%", point=",")):
+        assert [column.value(text) for text in column.text(written)] == written.tolist()
+    if cell:
+        with pytest.raises(Unfit, match="must be a number"):
+            Column().value(cell)

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..training.asked import Choice
     from ..training.trained import Trained
 
-__all__ = ["ITS_OWN", "Drawing", "Sample", "draw", "every_class", "output_file", "run"]
+__all__ = ["ITS_OWN", "Drawing", "Sample", "columns_of", "draw", "every_class", "output_file", "run"]
 
 ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind of data
 
@@ -91,12 +91,26 @@ class Sample:
     """Folder of the run, or user/name on the hub."""
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
-    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or RUN/samples.png")] = ""
+    given: Annotated[str, hint("nothing")] = ""
+    """Columns that all samples share, as in cut=Ideal,carat=1.0; of a run trained with --any-columns."""
+    complete: Annotated[str, hint("nothing")] = ""
+    """Text table whose empty cells and missing columns are drawn given the others; of a run trained with
+    --any-columns."""
+    draws: int = 1
+    """Draws of each row of --complete; a last column draw numbers them."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
     """.npy, .npz, .csv or .tsv file, the figure beside it; for images .png, or .npz with a .png beside it."""
     overwrite: Flag = False
     """Replace the file and its figure if they exist; those in the run's folder always are."""
     picture: bool = True
     """Draw a figure of the samples; beside real data if the run may open some."""
+
+    def __post_init__(self) -> None:
+        within(self, draws=(1, 10**6))
+        if self.complete and (self.given or given(self.drawing, "n")):
+            raise InputError("--complete has its own rows and columns; leave --given and --n out.")
+        if self.draws > 1 and not self.complete:
+            raise InputError("--draws belongs to --complete; --n is the number of samples.")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -108,7 +122,11 @@ def run(argv: Sequence[str]) -> None:
     own = kind_of(trained.recipe)
     out = output_file(args, own)
     start = time.perf_counter()
-    x, labels = draw(trained, args.drawing)
+    if args.complete:
+        tell(f"{_complete(trained, args, out)} in {time.perf_counter() - start:.1f} s: {out}")
+        return
+    told: dict[str, Any] = {"given": columns_of(args.given)} if args.given else {}
+    x, labels = draw(trained, args.drawing, **told)
     seconds = time.perf_counter() - start
     if out.suffix.lower() in own.extensions:
         own.write(trained, x, labels, out)
@@ -117,6 +135,45 @@ def run(argv: Sequence[str]) -> None:
         figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"))
         if figure != out:  # of images the figure is the file
             tell("figure:", figure)
+
+
+def columns_of(text: str) -> dict[str, str]:
+    """The columns and values in a text such as cut=Ideal,carat=1.0; one with a comma in it stands in quotes."""
+    from ..data.forms import named_list
+
+    found = {}
+    for part in named_list(text):
+        name, sign, value = part.partition("=")
+        if not sign or not name.strip() or name.strip() in found:
+            raise InputError(f"--given must name columns and their values once, as cut=Ideal,carat=1.0; got {part!r}.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _complete(trained: "Trained", args: Sample, out: Path) -> str:
+    """Write the rows of --complete with what was missing drawn; the message about it."""
+    from ..data.text import written_cells, written_lines
+    from ..files import writing
+    from ..training.completing import merged, repeated, row_numbers
+
+    trained.refuse_given()
+    table = written_cells(Path(args.complete))
+    carried = ("", *getattr(trained.recipe, "drop", "").split(","), trained.recipe.label)
+    known, labels = trained.known_rows(args.complete, table.columns, carried, table.first)
+    if labels is not None and args.drawing.label:
+        raise InputError(f"{args.complete} has the labels in its column {trained.label_column!r}; leave --label out.")
+    how = replace(args.drawing, n=len(known) * args.draws)
+    x, _ = draw(
+        trained, how, labels=None if labels is None else trained.labels(repeated(labels, args.draws), how.n),
+        given=known.repeat_interleave(args.draws, 0), fill=True, ids=row_numbers(len(known), args.draws),
+    )  # fmt: skip
+    columns = trained.learned_columns.items()
+    drawn = {name: column.text(x[:, k].cpu().numpy()) for k, (name, column) in enumerate(columns)}
+    delimiter = "\t" if out.suffix.lower() == ".tsv" else table.delimiter
+    with writing(out) as file:
+        for line in written_lines(merged(table.columns, drawn, known, args.draws), delimiter, table.header):
+            file.write(line.encode())
+    return f"{int(known.isnan().sum()):,} cells of {len(known):,} rows drawn{f' {args.draws} times' * (args.draws > 1)}"
 
 
 def draw(
@@ -186,7 +243,10 @@ def every_class(trained: "Trained", how: Drawing) -> bool:
 def output_file(args: Sample, own: "Kind[Any]") -> Path:
     """The output file; InputError, before any work is done, if it can't be written."""
     home = Path(args.run)
-    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / own.file
+    name = "completed.csv" if args.complete else own.file
+    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / name
+    if args.complete and path.suffix.lower() not in (".csv", ".tsv"):
+        raise InputError(f"--out must end in .csv or .tsv for --complete; got {args.out!r}.")
     if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.file).suffix, *own.extensions))):
         *most, last = formats
         raise InputError(f"--out must end in {', '.join(most)} or {last}; got {args.out!r}.")
@@ -195,7 +255,7 @@ def output_file(args: Sample, own: "Kind[Any]") -> Path:
     if not path.parent.is_dir():
         raise InputError(f"{path} can't be written: there is no folder {path.parent}.")
     ours = not args.out and home.is_dir()
-    for file in dict.fromkeys((path, *[path.with_suffix(".png")] * args.picture)):
+    for file in dict.fromkeys((path, *[path.with_suffix(".png")] * (args.picture and not args.complete))):
         if file.exists() and not (args.overwrite or ours):
             raise InputError(f"{file} exists; pass --overwrite to replace it.")
     return path

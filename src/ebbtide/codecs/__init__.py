@@ -18,6 +18,7 @@ from .category import Category, fit_category, read_category
 from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, split_weights, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
 from .diffusers import fit_diffusers, read_diffusers
+from .groups import Groups, groups
 from .missing import Missing, fit_missing, read_missing
 from .mixed import Mixed, fit_mixed, fit_table, read_mixed
 from .patches import Patches, fit_patches, read_patches
@@ -33,6 +34,7 @@ __all__ = [
     "Chain",
     "Codec",
     "CodecRow",
+    "Groups",
     "Missing",
     "Mixed",
     "Patches",
@@ -45,6 +47,7 @@ __all__ = [
     "encoder_hash",
     "fit_codec",
     "fit_table",
+    "groups",
     "latent_shape",
     "links",
     "volume",

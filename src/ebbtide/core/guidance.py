@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
@@ -18,7 +18,7 @@ from .denoiser import DenoiserLike
 from .paths import Batch, Path, Scales, Time
 from .targets import Estimate
 
-__all__ = ["Autoguidance", "Bounded", "ClassifierFree", "Wrapper", "active_weight"]
+__all__ = ["Autoguidance", "Bounded", "ClassifierFree", "Known", "Wrapper", "active_weight"]
 
 
 def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Batch) -> Any:
@@ -61,8 +61,8 @@ class ClassifierFree(Wrapper):
     null_label: the label that stands for "none", by convention the number of classes. Training replaces a share of
     the labels with it (see training), so that one network learns both p(x) and p(x | label).
     interval: times (low, high] in which guidance acts; outside, the weight is 1 (Kynkäänniemi et al. 2024,
-    arXiv:2404.07724). Where both estimates are needed they are one batch of 2b; conditions other than the label are
-    passed on as they are, so they have to fit 2b samples.
+    arXiv:2404.07724). Where both estimates are needed they are one batch of 2b; of other conditions `given` is taken
+    twice, and the rest are passed on as they are, so they have to fit 2b samples.
 
     Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, a denoiser that never
     learned the null label, and a missing label.
@@ -88,6 +88,8 @@ class ClassifierFree(Wrapper):
         time = t.t if isinstance(t, Scales) and isinstance(t.t, Tensor) else t
         both_t = torch.cat([time, time]) if isinstance(time, Tensor) and len(time) > 1 else time
         null = torch.full_like(label, self.null_label)
+        if (given := cond.get("given")) is not None and len(given) > 1:
+            cond["given"] = torch.cat([given, given])
         both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
         b = len(x_t)
         return both.map(lambda both: torch.lerp(both[b:], both[:b], w))
@@ -165,6 +167,30 @@ class Bounded(Wrapper):
         if self.keep_noise or (not isinstance(c.sigma, Tensor) and c.sigma == 0):
             return Estimate(x0, estimate.noise)
         return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))
+
+
+@dataclass(frozen=True)
+class Known(Wrapper):
+    """x̂₀ = z where z is given, and ε̂ = (x_t - α z)/σ: on every path a sample ends at what is known of it.
+
+    given: z, NaN where nothing is known; passed on to the denoiser, whose network has learned to make use of it (see
+    networks.masked). Without it nothing changes.
+    """
+
+    denoiser: DenoiserLike
+
+    def __call__(
+        self, x_t: Batch, t: Time, /, *, given: Float[Tensor, " #b *d"] | None = None, **cond: Any
+    ) -> Estimate:
+        if given is None:
+            return self.denoiser(x_t, t, **cond)
+        c, unknown = self.path.at(t, x_t), given.isnan()
+        z = given.to(x_t).masked_fill(unknown, 0)
+        estimate = self.denoiser(x_t, t, given=given, **cond)
+        x0, noise = estimate.x0.where(unknown, z), estimate.noise
+        if isinstance(c.sigma, Tensor) or c.sigma != 0:
+            noise = noise.where(unknown, (x_t - c.alpha * z) / c.sigma)
+        return Estimate(x0, noise)
 
 
 def _check(weight: float, interval: tuple[float, float], **denoisers: DenoiserLike) -> None:

@@ -13,11 +13,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from ..specs import listed
+from ..specs import listed, meant
 
 __all__ = [
-    "MISSING", "Column", "Form", "Reading", "Unfit", "form_from_config", "identified", "in_order", "named_list",
-    "number", "short", "typed_column",
+    "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified", "in_order",
+    "named_list", "number", "short", "typed_column",
 ]  # fmt: skip
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", ".", "?", "-", "#N/A", "<NA>")
@@ -76,6 +76,35 @@ class Column:
         if self.group and whole.isdigit():
             whole = f"{int(whole):,}".replace(",", self.group)
         return f"{sign}{self.before}{whole}{dot and self.point}{rest}{self.after}"
+
+    def value(self, cell: Any) -> float:
+        """The number of one cell, a text or a value in this form; NaN for a missing one. Raises Unfit for any other."""
+        if absent(cell) or (isinstance(cell, str) and cell.strip() in {*MISSING, self.empty}):
+            return math.nan
+        if self.kind == "boolean" and isinstance(cell, bool | np.bool_):
+            return float(cell)
+        text = str(cell).strip()
+        if self.levels:
+            whole = isinstance(cell, float | np.floating) and cell == round(cell)
+            text = str(int(cell)) if whole and text not in self.levels else text
+            if text not in self.levels:
+                known = listed(self.levels)
+                raise Unfit(None, f"must be one of {known}; got {short(text)}{meant(text, self.levels)}.")
+            return float(self.levels.index(text))
+        if self.kind == "date":
+            try:
+                return float(np.datetime64(text[:10] if text[10:] in ("", " 00:00:00") else text, "D").astype(np.int64))
+            except ValueError:
+                raise Unfit(None, f"must be a date, as 2024-02-29; got {short(text)}.") from None
+        found = number(text)
+        if self.point + self.group + self.before + self.after != ".":
+            before, after, body = _unit(text) or ("", "", "")
+            fits = (before, after) in ((self.before, self.after), ("", ""))
+            if fits and _pattern(self.point, self.group).fullmatch(body):
+                found = float((body.replace(self.group, "") if self.group else body).replace(self.point, "."))
+        if found is None or not abs(found) <= _LARGEST:
+            raise Unfit(None, f"must be a number; got {short(text)}.")
+        return found
 
     @property
     def unusual(self) -> str:
@@ -189,6 +218,11 @@ class Reading:
 def named_list(text: str) -> tuple[str, ...]:
     """The parts of a text between commas; one with a comma in it stands in quotes."""
     return tuple(part.strip() for part in next(csv.reader([text], skipinitialspace=True), []) if part.strip())
+
+
+def absent(cell: Any) -> bool:
+    """True for a value that stands for a missing cell: None, NaN, and those of pandas."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or bool(cell != cell)
 
 
 class Unfit(Exception):

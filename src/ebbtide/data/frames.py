@@ -11,10 +11,13 @@ import numpy as np
 from ..arrays import damage
 from ..errors import InputError
 from ..memory import room
-from .forms import MISSING, Column, Form, Reading, Unfit, identified, short, typed_column
+from .forms import MISSING, Column, Form, Reading, Unfit, absent, identified, short, typed_column
 from .table import LARGEST, NUMBER, Points, as_array, as_points, in_order, narrow
 
-__all__ = ["as_columns", "as_frame", "frame_columns", "is_frame", "points_of_columns", "read_table", "sheet_of"]
+__all__ = [
+    "as_columns", "as_frame", "frame_columns", "framed", "is_frame", "listed_cells", "points_of_columns", "read_table",
+    "sheet_of",
+]  # fmt: skip
 
 _TRUTH = ("False", "True")
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
@@ -80,7 +83,7 @@ def _column(where: Path | str, name: str, series: Any, how: Reading) -> tuple[Co
         if levels is None and (found := _numeric(name, series) or _categorical(name, series)):
             column, cells = found
         else:
-            column, cells = _objects(name, _listed(series), how)
+            column, cells = _objects(name, listed_cells(series), how)
     except Unfit as error:
         place = "" if error.place is None else f", row {error.place + 1}"
         raise InputError(f"{where}{place}, column {name!r}{':' * (error.place is not None)} {error.why}") from None
@@ -117,7 +120,8 @@ def _categorical(name: str, series: Any) -> tuple[Column, np.ndarray] | None:
     return None
 
 
-def _listed(series: Any) -> list[Any]:
+def listed_cells(series: Any) -> list[Any]:
+    """A column's cells, as Python's values where they have any."""
     for take in ("to_pylist", "to_list", "tolist"):
         if hasattr(series, take):
             return list(getattr(series, take)())
@@ -127,8 +131,7 @@ def _listed(series: Any) -> list[Any]:
 def _objects(name: str, cells: list[Any], how: Reading) -> tuple[Column, np.ndarray]:
     """A column of Python's own values: all numbers, all texts, all dates or all truth values, None and NaN missing."""
     marks = {*MISSING, *how.missing}
-    gone = lambda one: one is None or type(one).__name__ in ("NAType", "NaTType") or bool(one != one)
-    gap = [gone(one) or (type(one) is str and one in marks) for one in cells]
+    gap = [absent(one) or (type(one) is str and one in marks) for one in cells]
     found = [one for one, missing in zip(cells, gap) if not missing]
     values = np.full(len(cells), math.nan)
     kinds = {_kind(one) for one in found}
@@ -210,11 +213,15 @@ def as_columns(x: Any, form: Form) -> dict[str, Any]:
 
 def as_frame(x: Any, form: Form, like: Any) -> Any:
     """Points as a data frame of the class of `like`, whose columns of the same names lend theirs their types."""
-    columns = as_columns(x, form)
-    frame = type(like)(columns)
+    return framed(as_columns(x, form), like)
+
+
+def framed(columns: Mapping[str, Any], like: Any) -> Any:
+    """Columns as a data frame of the class of `like`, whose columns of the same names lend theirs their types."""
+    frame = type(like)(dict(columns))
     own = [name for name in columns if name in like.columns]
     if not hasattr(frame, "astype"):
-        return frame.cast({name: like.schema[name] for name in own})
+        return frame.cast({name: like.schema[name] for name in own if str(like.schema[name]) != "Null"})
     whole = [name for name in own if getattr(like[name].dtype, "kind", "O") not in "iu" or _whole(columns[name])]
     return frame.astype({name: like[name].dtype for name in whole})
 

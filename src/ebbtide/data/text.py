@@ -4,12 +4,12 @@ import csv
 import re
 import warnings
 from array import array as Buffer
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .forms import Column, Form, Reading, Unfit, number, typed_column
 from .packed import TextFile, text_file, unpacked
 from .table import LARGEST, NUMBER, Points, as_points, narrow
 
-__all__ = ["column_names", "csv_lines", "form_lines", "read_text"]
+__all__ = ["Written", "column_names", "csv_lines", "form_lines", "read_text", "written_cells", "written_lines"]
 
 # Bytes that these take for a while, besides those of the file: a label, a text, and each byte of a line in cells.
 _NAME, _TEXT, _CELLS = 100, 60, 64
@@ -94,6 +94,38 @@ def read_text(path: Path, how: Reading) -> Points:
 def column_names(path: str | Any) -> tuple[str, ...]:
     """The columns of a text file as `label` names them: by their names, without a header by their numbers from 1."""
     return _layout(Path(path), Reading()).options
+
+
+class Written(NamedTuple):
+    """The cells of a text file as they are written: by column, with the number of the first row and the delimiter."""
+
+    columns: dict[str, list[str]]
+    first: int
+    delimiter: str
+    header: bool
+
+
+def written_cells(path: Path) -> Written:
+    """The rows of a text file, whose cells stay as they are."""
+    layout = _layout(path, Reading())
+    room(_TEXT * (layout.file.lines + layout.file.delimiters), str(path))
+    parts: list[list[str]] = [[] for _ in range(layout.width)]
+    with closing(_rows(layout.file, layout.delimiter, layout.before)) as rows:
+        for row, end, cells in rows:
+            if end > layout.skip:
+                if len(cells) != layout.width:
+                    _ragged(layout, row, cells)
+                for part, cell in zip(parts, cells):
+                    part.append(cell)
+    return Written(dict(zip(layout.options, parts)), layout.skip + 1, layout.delimiter, bool(layout.names))
+
+
+def written_lines(columns: Mapping[str, Sequence[str]], delimiter: str, header: bool) -> Iterator[str]:
+    """The lines of a text file of these cells."""
+    style: dict[str, Any] = {"delimiter": delimiter, "lineterminator": "\n"}
+    if header:
+        yield _header(list(columns), style)
+    yield from map(csv.writer(_Line(), **style).writerow, zip(*columns.values()))
 
 
 def _identifier(layout: _Layout, column: Column, values: np.ndarray, how: Reading) -> None:

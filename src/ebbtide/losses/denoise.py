@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..errors import InputError
@@ -47,7 +47,7 @@ def denoise(
     t: Float[Tensor, " #b"],
     *,
     z: Float[Tensor, " b *d"] | None = None,
-    mask: Bool[Tensor, " b *m"] | None = None,
+    mask: Shaped[Tensor, " b *m"] | None = None,
     weight: Weight = unit,
     **cond: Any,
 ) -> Float[Tensor, " b"]:
@@ -55,7 +55,7 @@ def denoise(
 
     Ho et al. 2020, arXiv:2006.11239, Eq. 14; Lipman et al. 2023, arXiv:2210.02747, Eq. 9.
     weight: the weight of |x₀ - x̂₀|² at each time (a row of WEIGHTS); `unit` weights every target error equally.
-    mask: which numbers of x₀ count, shaped to broadcast to it; the others are without error.
+    mask: which numbers of x₀ count, or how much, shaped to broadcast to it; where it is 0 there is no error.
     z: a third, independent noise; given where x₀ and the other end are coupled or are two sample sets, for
     then a Bridge's three terms don't add up to one Gaussian (see Path.between) and only the velocity is left.
     """

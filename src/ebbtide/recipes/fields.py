@@ -58,6 +58,7 @@ class PointFields(Fields, total=False):
     categorical: str
     ordered: str
     codec: str
+    any_columns: bool
     standardise: bool
 
 

@@ -118,6 +118,11 @@ class Recipe:
         return not self.conditional or self.steps * self.batch * self.label_dropout >= 1
 
     @property
+    def learns_columns(self) -> bool:
+        """True if training gives some columns to the network, so that others can be drawn given these."""
+        return False
+
+    @property
     def in_memory(self) -> bool:
         """True if the data was given in memory, and no file of that name is here."""
         return self.data == IN_MEMORY and not os.path.exists(self.data)
@@ -232,6 +237,8 @@ class PointRecipe(Recipe):
     codec: str = ""
     """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise, or mixed for
     columns of texts and for missing cells."""
+    any_columns: bool = False
+    """Learn to draw columns given any others; known to the network in half of each batch."""
     standardise: bool = True
     """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
     stable_targets: bool = True
@@ -240,6 +247,10 @@ class PointRecipe(Recipe):
     @property
     def independent(self) -> bool:
         return super().independent and self.source == "noise"
+
+    @property
+    def learns_columns(self) -> bool:
+        return self.any_columns and not self.teacher
 
     @staticmethod
     def built_in(data: str) -> bool:

@@ -33,6 +33,10 @@ class Asked(NamedTuple):
     first: int
     cond: dict[str, Tensor]
     seen: Mapping[str, Tensor] | None
+    known: Tensor | None = None
+    """Columns that were given, in data units, NaN where they are drawn."""
+    fill: bool = False
+    """True if no cell may be missing."""
 
     def piece(self, start: int, most: int) -> "Asked":
         """The samples from number `start` on, `most` of them at the most."""
@@ -40,7 +44,8 @@ class Asked(NamedTuple):
         cond = {name: part[rows] for name, part in self.cond.items()}
         seen = None if self.seen is None else {name: part[rows] for name, part in self.seen.items()}
         draws = replace(self.draws, ids=self.draws.ids[rows])
-        return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen)
+        known = None if self.known is None else self.known[rows]
+        return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen, known=known)
 
 
 def numbers(ids: Any, n: int) -> Int[Tensor, " n"]:

@@ -22,6 +22,7 @@ from ..losses import LOSSES, Loss
 from ..losses.denoise import WEIGHTS
 from ..networks import NETWORKS
 from ..networks.autoencoder import Autoencoder
+from ..networks.masked import Masked, masked_shape
 from ..networks.outline import Outline
 from ..recipes import Recipe
 from ..samplers import SAMPLERS
@@ -143,7 +144,8 @@ def build_network(
         )
     if recipe.conditional and "classes" not in takes:
         raise InputError(f"network {recipe.network!r} takes no classes, so it can't be conditional.")
-    sizes = tuple(shape)
+    masked = getattr(recipe, "any_columns", False)
+    sizes = masked_shape(tuple(shape)) if masked else tuple(shape)
     if "classes" in takes:
         count = classes if recipe.conditional else 0
         if takes["classes"].kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -167,4 +169,4 @@ def build_network(
             raise InputError(f"network {recipe.network!r} can't be built for shape {tuple(shape)}: {reason}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"network {recipe.network!r} must make a torch.nn.Module; got {type(network).__name__}.")
-    return network
+    return Masked(network) if masked else network

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import cache
 from ..codecs import Chain, Codec
 from ..core.denoiser import Denoiser, DenoiserLike
-from ..core.guidance import Bounded, ClassifierFree
+from ..core.guidance import Bounded, ClassifierFree, Known
 from ..core.randomness import Draws
 from ..data import Observation
 from ..data.forms import Form
@@ -35,6 +35,7 @@ from . import checkpoint, storage
 from .asked import Asked, Choice, numbers
 from .card import model_card
 from .coded import Coded
+from .completing import Completing
 from .labels import Labelled
 from .solver import kept_solver
 
@@ -48,7 +49,7 @@ Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trained(Labelled, Coded):
+class Trained(Labelled, Coded, Completing):
     """The contents of a run folder, an exported folder or a hub repository, ready to sample in the data's own units."""
 
     denoiser: Denoiser
@@ -119,7 +120,7 @@ class Trained(Labelled, Coded):
             for _, x in walk:  # noqa: B007 - the last one is the sample
                 if bar is not None:
                     bar.update(len(piece.draws.ids))
-            parts.extend(map(self.to_data, x.split(max(16, NUMBERS // math.prod(self.shape)))))
+            parts.append(self.finished(x, asked=piece, most=max(16, NUMBERS // math.prod(self.shape))))
         return torch.cat(parts)
 
     def trajectory(
@@ -137,6 +138,8 @@ class Trained(Labelled, Coded):
         bound: float | None = None,
         seen: Mapping[str, Tensor] | None = None,
         ids: Int[Tensor, " n"] | None = None,
+        given: Mapping[str, Any] | Tensor | None = None,
+        fill: bool = False,
     ) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
@@ -150,13 +153,16 @@ class Trained(Labelled, Coded):
         lets them be.
         seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
         ids: each sample's number, instead of first, first + 1, …
+        given: of a run trained with any_columns, columns by name: a value for all samples or one for each, NaN or None
+        where it is drawn; or rows of numbers. The others are drawn given these, which come back as they are.
+        fill: draw no missing cell, in such a run.
         """
         asked = self._asked(
             n, seed=seed, first=first, label=label, sampler=sampler, grid=grid, steps=steps, seen=seen, ids=ids,
-            guidance=guidance, interval=interval, bound=bound,
+            given=given, fill=fill, guidance=guidance, interval=interval, bound=bound,
         )  # fmt: skip
         for t, x in self._walk(asked):
-            yield t, self.to_data(x)
+            yield t, self.to_data(x) if t else self.finished(x, asked)
 
     def latents(self, n: int, **options: Any) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """`trajectory`, with the same options, in the network's units: z_t, of which x_t is decoded."""
@@ -174,6 +180,8 @@ class Trained(Labelled, Coded):
         steps: int | str | None = None,
         seen: Mapping[str, Tensor] | None = None,
         ids: Int[Tensor, " n"] | None = None,
+        given: Mapping[str, Any] | Tensor | None = None,
+        fill: bool = False,
         **how: Any,
     ) -> Asked:
         """The arguments of `trajectory`, checked, with a label for each sample; how: guidance, interval, bound."""
@@ -186,6 +194,9 @@ class Trained(Labelled, Coded):
         require("guidance", how.get("guidance", 1.0))
         if how.get("bound") is not None:
             require("bound", how["bound"], 0)
+        known, label = self.asked_columns(given, label, n)
+        if fill:
+            self.refuse_given()
         if how.get("guidance", 1.0) != 1.0 and label is None:
             raise InputError("Guidance needs a label to be guided towards.")
         if seen is not None:
@@ -202,7 +213,9 @@ class Trained(Labelled, Coded):
             draws = replace(draws, ids=numbers(ids, n).to(device))
         labels = self.labels(label, n, draws)
         cond: dict[str, Tensor] = {} if labels is None else {"label": labels.to(device)}
-        return Asked(self.steered(**how), choice, draws, first, cond, seen)
+        if self.recipe.learns_columns and (codes := self.codes(known, fill, draws)) is not None:
+            cond["given"] = codes
+        return Asked(self.steered(**how), choice, draws, first, cond, seen, known, fill)
 
     def _walk(self, asked: Asked) -> Iterator[tuple[float, Tensor]]:
         """(t, x_t) from noise to samples, x_t in the network's units."""
@@ -236,7 +249,8 @@ class Trained(Labelled, Coded):
         if guidance != 1.0:
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
         bound = self.recipe.bound if bound is None else bound
-        return Bounded(denoiser, bound, codec=self.bounding(bound)) if bound else denoiser
+        denoiser = Bounded(denoiser, bound, codec=self.bounding(bound)) if bound else denoiser
+        return Known(denoiser) if self.recipe.learns_columns else denoiser
 
     def bounding(self, bound: float) -> Codec | None:
         """The codecs between a bound, which is for what the first one makes of data, and the network; None for none."""

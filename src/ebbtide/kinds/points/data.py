@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...codecs import CODECS, Cells, Codec, Mixed, fit_codec, fit_table
+from ...codecs import CODECS, Cells, Codec, Mixed, fit_codec, fit_table, groups
 from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
 from ...data.files import is_text
 from ...data.forms import Column, Reading
 from ...data.frames import sheet_of
 from ...data.given import given_points
+from ...data.partly import PartlyKnown
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...data.split import held_out
 from ...errors import InputError
@@ -77,14 +78,31 @@ def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
         data = TensorData(codec.cells(points.x).float(), labels, x1, partial(_drawn, codec))
     else:
         data = TensorData(codec.encode(points.x), labels, x1)
+    settled = {}
+    if recipe.any_columns:
+        _any_columns(recipe, points)
+        data = PartlyKnown(**vars(data), groups=groups(codec, points.x.shape[1]))
+        settled = {"stable_targets": False}  # each example's own columns are known
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()
     if data.labels is not None:  # the classes of a named set are equally likely, however many of each were drawn
         count = len(classes)
         shares = (1 / count,) * count if point_set(recipe) else frequencies(data.labels, count)
     return Prepared(
-        data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form
-    )
+        data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, settled=settled,
+        form=points.form,
+    )  # fmt: skip
+
+
+def _any_columns(recipe: PointRecipe, points: Points) -> None:
+    """Refuse to learn columns given others where there are none, or with a loss or noise that doesn't allow it."""
+    if points.x.shape[1] < 2:
+        raise InputError(f"any_columns needs two columns or more; {recipe.data_named} has one.")
+    if recipe.loss != "denoise" or not recipe.independent:
+        raise InputError(
+            "any_columns needs loss 'denoise', coupling 'independent' and noise as source; got loss "
+            f"{recipe.loss!r}, coupling {recipe.coupling!r} and source {recipe.source!r}."
+        )
 
 
 def codec_for(recipe: PointRecipe, points: Points) -> Codec:
