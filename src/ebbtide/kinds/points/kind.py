@@ -30,6 +30,7 @@ from .data import (
     real_points,
     start,
 )
+from .judged import judged
 from .study import kept, shown, study
 
 if TYPE_CHECKING:
@@ -194,5 +195,6 @@ POINTS = Kind(
     given=given,
     start=start,
     all_classes=all_classes,
+    judged=judged,
     plan=PLAN,
 )
