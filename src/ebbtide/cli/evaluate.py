@@ -98,7 +98,9 @@ def run(argv: Sequence[str]) -> None:
     if args.json:  # what a terminal must not see is escaped as JSON does
         print(text if all(map(str.isprintable, text.split("\n"))) else json.dumps(records, indent=2, default=str))
     else:
-        print(*filter(None, (judgement and f"{judgement}\n", table(rows))), sep="\n")
+        if judgement is not None:
+            print(f"{judgement}\n\nDistances between the sets, rows of all columns at once")
+        print(table(rows))
     _keep(args, "evaluation.json", text + "\n")
     if judgement is not None and _kept(args):
         for path in judgement.draw(trained, Path(args.run)):

@@ -24,7 +24,7 @@ ACROSS, MOST = 4, 32  # panels
 MOST_PAIRS, MOST_NUMBERS = 5, 40  # columns of pairs, and numbers of maps
 MOST_LEVELS, MOST_VALUES = 6, 25  # of a panel: bars of levels, and bars of numbers that are whole
 BINS = 24
-FILL = "#D4D4D4"
+FILL, TINY = "#D4D4D4", 7.0
 
 
 def marginals(
@@ -87,7 +87,7 @@ def _numbers(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: fl
     ax.xaxis.set_major_locator(MaxNLocator(3 if width < 2 else 4, prune="both", integer=bool(edges[0] % 1 == 0.5)))
     ax.xaxis.set_major_formatter(_tick)
     if any(gaps):
-        style.corner(ax, f"missing {_percent(gaps[0])}, samples {_percent(gaps[1])}", "upper right", size=7)
+        style.corner(ax, f"missing {_percent(gaps[0])}, samples {_percent(gaps[1])}", "upper right", size=TINY)
 
 
 def _levels(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: float) -> None:
@@ -176,7 +176,7 @@ def pairs(real: Rows, samples: Rows, columns: Sequence[int], *, colour: str, tit
         ax.set(xlim=frames[j], ylim=frames[i])
         if i == j:
             name = real.names[columns[i]]
-            size = float(np.clip(0.9 * side / (1.12 * style.EM * len(name)), 6, style.LABEL))
+            size = float(np.clip(0.9 * side / (1.12 * style.EM * len(name)), 6.0, style.LABEL))
             name = _cut(name, 0.9 * side, 1.12 * size)  # bold is wider
             ax.text(0.5, 0.5, name, transform=ax.transAxes, size=size, weight="bold", ha="center", va="center")
         else:
@@ -203,7 +203,7 @@ def _places(axis: Axis, levels: Sequence[str], shown: bool, room: float, across:
     elif levels:
         turned = across and len(levels) > 2
         width = 0.62 if turned else room / (len(levels) if across else 1)
-        axis.set_ticks(range(len(levels)), [_cut(level, width, 7) for level in levels], size=7)
+        axis.set_ticks(range(len(levels)), [_cut(level, width, TINY) for level in levels], size=TINY)
         if turned:
             axis.set_tick_params(rotation=90)
     else:

@@ -14,8 +14,7 @@ from ...data import Points
 from ...data.forms import Column
 from ...errors import InputError
 from ...metrics import Measurement
-from ...metrics.tables import Nats, Part, Rows, as_text, nats_over_independent
-from ...metrics.tables.judge import judge
+from ...metrics.tables import Nats, Part, Rows, as_text, judge_table, nats_over_independent
 from ...metrics.tables.nats import has_unit_vectors
 from ...recipes import PointRecipe
 from .data import at_hand, label_column, part, parts, point_set
@@ -91,7 +90,7 @@ def judged(
     nats = _nats(trained, train, held, seed) if len(held.x) >= 2 else ""
     own = real[1] if len(real[1]) >= 2 else None
     return Judgement(
-        judge(samples, real[0], own, label=name, target=target, nats=nats, seed=seed), samples, real[0], real[1]
+        judge_table(samples, real[0], own, label=name, target=target, nats=nats, seed=seed), samples, real[0], real[1]
     )
 
 

@@ -1,4 +1,4 @@
-"""The judge of a generated table: copies first, since every other number rewards them, each beside what real rows score.
+"""The judge of a generated table: copies first, since all else rewards them, and each number beside that of real rows.
 
     copies         samples that are training rows, and how near samples come to them
     C2ST           whether trees can tell samples from held-out rows, beside what cheap bars reach
@@ -32,7 +32,7 @@ from .nats import Nats
 from .rows import Rows, Units
 from .trees import FEWEST, NO_TREES, auc, skill, trees_at_hand
 
-__all__ = ["DRAWS", "MOST", "NOT_HELD", "Judged", "Part", "as_text", "judge", "percent"]
+__all__ = ["DRAWS", "MOST", "NOT_HELD", "Judged", "Part", "as_text", "judge_table", "percent"]
 
 DRAWS = 3
 MOST = 5000  # rows of a draw
@@ -93,7 +93,7 @@ class Generator(Protocol):
     def sample(self, n: int, draw: torch.Generator) -> Rows: ...
 
 
-def judge(
+def judge_table(
     samples: Rows,
     train: Rows,
     held: Rows | None = None,
@@ -101,13 +101,15 @@ def judge(
     label: str = "",
     target: str = "",
     nats: Nats | str = "",
+    bars: bool = True,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Part]:
     """The report on samples of a generator that learned from `train`, beside rows that were held out from it.
 
     label: a column of levels, for whose levels the copula has a bar each. target: the column that trees predict, by
-    default the label. nats: of held-out rows, or the reason why there are none.
+    default the label. nats: of held-out rows, or the reason why there are none. bars: fit the cheap bars and judge
+    them, too.
     """
     for rows in (train, samples, held):
         if rows is None or (rows is held and not len(rows)):
@@ -123,7 +125,7 @@ def judge(
     target = target or label
     parts = [
         _copies(j, samples, held if j.held_out else None, bad),
-        _classified(j, bars(train, label, seed), seed),
+        _classified(j, _bars(train, label, seed) if bars else {}, seed),
         _columns(j),
         _correlated(j),
         _useful(j, samples, train, target, draws, seed),
@@ -132,7 +134,7 @@ def judge(
     return [part for part in parts if part is not None]
 
 
-def bars(train: Rows, label: str = "", seed: int = 0) -> dict[str, Callable[[], Generator]]:
+def _bars(train: Rows, label: str = "", seed: int = 0) -> dict[str, Callable[[], Generator]]:
     """The cheap bars of a table, each fitted when called."""
     found: dict[str, Callable[[], Generator]] = {"Gaussian copula": lambda: copula(train, seed)}
     if label and train.levels[k := train.column(label)]:
@@ -211,7 +213,9 @@ def _copies(j: Judged, samples: Rows, held: Rows | None, bad: int) -> Part:
         Measurement("nearest training row", ratio, *span, 1.0, 1.0, 1.0, "equal", "", math.nan, apart),
         Measurement("copies", copied, *binomial_interval(round(copied * n), n), near, near, near, "lower"),
     ]
-    words.append("Copies, near ones too, are no farther from one than the nearest 1 % of held-out rows.")
+    words.append(
+        "Counted as copies, near ones too: no farther from a training row than the nearest 1 % of held-out rows."
+    )
     return Part("Copies of training rows", tuple(words), tuple(rows))
 
 
@@ -237,11 +241,14 @@ def _classified(j: Judged, cheap: dict[str, Callable[[], Generator]], seed: int)
         fitted = make()
         drawn = [fitted.sample(size, generator(name, seed, k)) for k in range(len(j.draws))]
         found.append(_mean(f"C2ST of the {name}", scored(drawn), floors))
+    words = f"{len(j.draws)} draws of {size} rows."
+    if not cheap:
+        return Part(heading, (words,), tuple(found))
     best = min(found[1:], key=lambda row: row.value)
     off = found[0].value - best.value
     noise = math.hypot(*(0.0 if math.isnan(row.error) else row.error for row in (found[0], best)))
     better = "no better than" if abs(off) <= NORMAL * noise else "worse than" if off > 0 else "better than"
-    words = f"{len(j.draws)} draws of {size} rows. Samples are {better} the {best.name.removeprefix('C2ST of the ')}."
+    words += f" Samples are {better} the {best.name.removeprefix('C2ST of the ')}."
     return Part(heading, (words,), tuple(found))
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from ...errors import InputError
 from .rows import Rows
@@ -19,6 +19,7 @@ NO_TREES = "skipped: it needs scikit-learn (pip install 'ebbtide[metrics]')"
 FEWEST = 10  # rows of either set
 MOST_LEVELS = 250  # of a column that trees take as levels; of others the order counts
 FOLDS, ITERATIONS = 5, 60
+FEWEST_CELLS = 20  # of a column in the rows that are learned from
 SMALL = 150  # training rows; with fewer, leaves of 5 rows
 
 
@@ -38,7 +39,7 @@ def auc(real: Rows, other: Rows, seed: int = 0) -> float:
 
     if min(len(real), len(other)) < FEWEST:
         raise InputError(f"C2ST needs at least {FEWEST} rows of either set; got {len(real)} and {len(other)}.")
-    x, y = np.concatenate([real.x, other.x]), np.repeat([0, 1], [len(real), len(other)])
+    x, y = _features(np.concatenate([real.x, other.x])), np.repeat([0, 1], [len(real), len(other)])
     trees = _trees(real, np.ones(len(real.names), bool), max_iter=ITERATIONS)[0]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return float(roc_auc_score(y, cross_val_predict(trees(), x, y, cv=folds, method="predict_proba")[:, 1]))
@@ -55,8 +56,15 @@ def skill(train: Rows, test: Rows, target: int) -> float:
     y = known[:, target]
     if train.levels[target] and len(np.unique(y)) == 1:  # of one class nothing is learned
         return float((asked[:, target] == y[0]).mean())
-    found = (classify if train.levels[target] else predict)().fit(known[:, others], y)
-    return float(found.score(asked[:, others], asked[:, target]))
+    features = _features(np.concatenate([known, asked])[:, others], len(known))
+    found = (classify if train.levels[target] else predict)().fit(features[: len(known)], y)
+    return float(found.score(features[len(known) :], asked[:, target]))
+
+
+def _features(x: Float[np.ndarray, "n d"], learned: int | None = None) -> Float[np.ndarray, "n d"]:
+    """The columns, of which each needs cells to be binned: of those with very few only whether a cell is there."""
+    gaps = np.isnan(x)
+    return np.where((~gaps[:learned]).sum(0) < FEWEST_CELLS, gaps, x)
 
 
 def _trees(rows: Rows, kept: Bool[np.ndarray, " d"], **options: Any) -> tuple[Any, Any]:
