@@ -5,8 +5,8 @@
     python -m benchmarks.tables --only ours copula --tables iris --seeds 1
 
 A table is split into halves by each seed: one to learn from, one to be judged by. Every result is kept in --store as
-soon as it is there, and a further run goes on from it. CTGAN, TVAE and ForestDiffusion are peers where they are installed
-(benchmarks/README.md); of the others a row says so. A number is the mean over seeds of the mean over three draws.
+soon as it is there, and a further run goes on from it. CTGAN, TVAE and ForestDiffusion are peers where they are
+installed (benchmarks/README.md); of the others a row says so. A number is the mean over seeds, and over three draws.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def gan(name: str) -> Generator:
         import pandas
 
         torch.manual_seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the peer draws from it
         rows, places = table.train, dict(enumerate(table.train.names))
         frame = pandas.DataFrame(rows.x, columns=list(rows.names))
         discrete = [places[k] for k in places if rows.levels[k]]
@@ -289,8 +289,8 @@ def main(given: Sequence[str] | None = None) -> None:
     text = markdown(found, args.seeds)
     about = (
         f"Halves by {args.seeds} seeds, {DRAWS} draws each; one thread of {cpu_name()}. C2ST is the AUC of boosted "
-        "trees beside held-out rows, NN the distance to the nearest training row over that of held-out rows; in brackets "
-        "the same of real rows. `python -m benchmarks.tables`"
+        "trees beside held-out rows, NN the distance to the nearest training row over that of held-out rows; in "
+        "brackets the same of real rows. `python -m benchmarks.tables`"
     )
     print(text)
     if args.out:
