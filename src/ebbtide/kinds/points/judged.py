@@ -94,7 +94,9 @@ def judged(
     )
 
 
-def rows_of_table(trained: "Trained", x: Float[Tensor, "n d"], labels: Tensor | None, name: str) -> Rows:
+def rows_of_table(
+    trained: "Trained", x: Float[Tensor, "n d"], labels: Int[Tensor, " n"] | None = None, name: str = ""
+) -> Rows:
     """Rows in the run's columns, with the labels as one more column if that has a name."""
     columns = (Column(),) * x.shape[1] if trained.form is None else trained.form.learned
     found = Rows.of(x, trained.columns, [column.levels for column in columns])

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...errors import InputError
@@ -20,11 +21,9 @@ from ...plots.study import Method, key_of
 from ...recipes import PointRecipe
 from ...specs import listed
 from ...training.trained import Trained
-from .data import limits, real_points
+from .data import limits, point_set, real_points
+from .judged import Judgement, rows_of_table
 from .study import study
-
-if TYPE_CHECKING:
-    from .judged import Judgement
 
 __all__ = ["draw_run", "draw_samples", "draw_table"]
 
@@ -80,12 +79,17 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         figures["vector_field"] = lambda: fields.vector_field([method], frame)
     for name, draw in figures.items():
         yield style.save(draw(), out / f"{name}.png")
+    if d > 2 and real is not None and point_set(recipe) is None:
+        rows, drawn = (rows_of_table(trained, torch.from_numpy(x)) for x in (real, method.walk[-1]))
+        for picture in _table_pictures(rows, drawn, rows, method.colour, "real rows"):
+            picture.draw(out / picture.file)
+            yield out / picture.file
     yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
     if method.evolution:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
 
 
-def draw_table(trained: Trained, judgement: "Judgement", folder: Path) -> Iterator[Path]:
+def draw_table(trained: Trained, judgement: Judgement, folder: Path) -> Iterator[Path]:
     """The figures of a table's evaluation and evaluation.html, which holds them and the report."""
     recipe = cast(PointRecipe, trained.recipe)
     what = "held-out rows" if len(judgement.held) >= 2 else "training rows"
