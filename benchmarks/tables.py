@@ -31,7 +31,7 @@ from ebbtide.data import load, save_table
 from ebbtide.data.forms import Form
 from ebbtide.errors import InputError
 from ebbtide.files import write_file
-from ebbtide.metrics.tables import Rows, copula, judge_table, mixture, per_class
+from ebbtide.metrics.tables import Rows, copula, judge_table, per_class, rank_mixture
 from ebbtide.specs import parse
 
 from .pages import cpu_name, write_section
@@ -188,7 +188,7 @@ GENERATORS: dict[str, tuple[str, Generator, str]] = {
     "ours": ("ebbtide", ours, ""),
     "copula": ("Gaussian copula", cheap(lambda table, seed: copula(table.train, seed)), ""),
     "per-class": ("copula per class", cheap(_by), ""),
-    "mixture": ("mixture of ranks", cheap(lambda table, seed: mixture(table.train, seed)), ""),
+    "mixture": ("mixture of ranks", cheap(lambda table, seed: rank_mixture(table.train, seed)), ""),
     "ctgan": ("CTGAN", gan("CTGAN"), "ctgan"),
     "tvae": ("TVAE", gan("TVAE"), "ctgan"),
     "forest": ("ForestFlow", forest, "ForestDiffusion"),

@@ -92,7 +92,7 @@ def write_table_page(
 
 
 def _drawn(folder: Path, figures: Iterable[Picture]) -> list[dict[str, Any]]:
-    """What the page needs of each figure, which is written into the folder."""
+    """Each figure, written into the folder, as its page takes it."""
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     shown = []

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 
 from ebbtide.core.randomness import generator
 from ebbtide.errors import InputError
-from ebbtide.metrics.tables import column_distances, copula, mixture, per_class
+from ebbtide.metrics.tables import column_distances, copula, per_class, rank_mixture
 from ebbtide.metrics.tables.bars import PRIOR, RankGaussians, gaussians
 from metrics.tables.people import numbers, people
 
@@ -37,7 +37,7 @@ def test_gaussians_are_the_shrunk_moments():
         gaussians(z, torch.zeros(40, 1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("make", [copula, mixture, lambda rows: per_class(rows, 2)])
+@pytest.mark.parametrize("make", [copula, rank_mixture, lambda rows: per_class(rows, 2)])
 def test_bars_keep_columns_and_are_quick(make):
     """Each column's own values and shares; a constant and an empty column as they are; fitted in two seconds."""
     rows = people(400)
@@ -59,8 +59,10 @@ def test_a_copula_has_its_correlation_and_the_mixture_more():
     line = torch.randn(1500, 2, generator=generator("line")) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
     drawn = copula(numbers(line)).sample(4000, generator("a")).x
     assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(0.8, abs=0.05)
-    radius = {make: np.linalg.norm(make(ring).sample(1000, generator("b")).x, axis=1) for make in (copula, mixture)}
-    assert np.mean(np.abs(radius[mixture] - 1)) < np.mean(np.abs(radius[copula] - 1)) / 2
+    radius = {
+        make: np.linalg.norm(make(ring).sample(1000, generator("b")).x, axis=1) for make in (copula, rank_mixture)
+    }
+    assert np.mean(np.abs(radius[rank_mixture] - 1)) < np.mean(np.abs(radius[copula] - 1)) / 2
 
 
 def test_classes_are_as_frequent_as_in_training():
@@ -71,5 +73,5 @@ def test_classes_are_as_frequent_as_in_training():
 
 
 def test_one_row_is_a_table():
-    for make in (copula, mixture, lambda rows: per_class(rows, 2)):
+    for make in (copula, rank_mixture, lambda rows: per_class(rows, 2)):
         assert len(make(people(2)).sample(3, generator("d"))) == 3

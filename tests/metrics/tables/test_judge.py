@@ -8,7 +8,7 @@ import torch
 
 from ebbtide.core.randomness import generator
 from ebbtide.errors import InputError
-from ebbtide.metrics.tables import Rows, as_text, copula, judge as judge_module, judge_table, trees
+from ebbtide.metrics.tables import Rows, copula, judge as judge_module, judge_table, report_text, trees
 from ebbtide.metrics.tables.judge import NOT_HELD, percent
 from metrics.tables.people import copies, numbers, people
 
@@ -72,7 +72,7 @@ def test_without_held_out_rows_a_warning():
         parts = judge_table(people(100, seed=1), train, held)
         assert NOT_HELD in parts[0].words
         assert [row.name for row in parts[0].rows] == ["exact copies"]
-    assert "copying can't be seen" in as_text(parts)
+    assert "copying can't be seen" in report_text(parts)
 
 
 def test_every_part_in_order_and_the_worst_columns_named(monkeypatch):
@@ -95,7 +95,7 @@ def test_every_part_in_order_and_the_worst_columns_named(monkeypatch):
     assert [row.name for row in parts[2].rows[:2]] == ["worst column", "KS of size"]
     assert rows["KS of size"].value > 0.6
     assert rows["TSTR of kind"].floor > 0.85
-    text = as_text(parts)
+    text = report_text(parts)
     assert "1.7 %" not in text  # of cells that are missing: an empty column's are
     assert "the worst pair is" in text.lower()
 

@@ -7,8 +7,8 @@ import torch
 
 from ebbtide.codecs import fit_table
 from ebbtide.core.randomness import generator
-from ebbtide.metrics.tables.bars import gaussians, scores
-from ebbtide.metrics.tables.nats import has_unit_vectors, independent, nats_over_independent, within_range
+from ebbtide.metrics.tables.bars import gaussians, rank_scores
+from ebbtide.metrics.tables.nats import has_unit_vectors, log_independent, nats_over_independent, within_range
 
 
 def gaussian(n, seed, rho=0.8):
@@ -20,12 +20,12 @@ def test_nats_of_a_gaussian_are_its_mutual_information():
     """−½ log(1 − ρ²) = 0.511; the standard error of 1000 rows is ρ/√1000 = 0.025."""
     train, held = gaussian(3000, 0), gaussian(1000, 1)
     codec = fit_table(train)
-    found = nats_over_independent(codec, lambda z, _: independent(z), (train, None), (held, None))
+    found = nats_over_independent(codec, lambda z, _: log_independent(z), (train, None), (held, None))
     truth = -math.log(1 - 0.64) / 2
     assert float(found.copula.mean()) == pytest.approx(truth, abs=0.1)
     assert found.own.tolist() == pytest.approx([0] * 1000, abs=1e-5)
     assert not found.bound
-    own = gaussians(scores(codec, train))
+    own = gaussians(rank_scores(codec, train))
     again = nats_over_independent(codec, lambda z, _: own.log_density(z.double()), (train, None), (held, None))
     assert torch.allclose(again.own, again.copula, atol=0.05)  # other places in the cells of what was learned
 
@@ -34,7 +34,7 @@ def test_ties_make_a_bound_and_rows_beyond_the_range_are_counted():
     train, held = gaussian(500, 0).round(), gaussian(100, 1).round()
     held[0] = 99.0
     codec = fit_table(train)
-    found = nats_over_independent(codec, lambda z, _: independent(z), (train, None), (held, None))
+    found = nats_over_independent(codec, lambda z, _: log_independent(z), (train, None), (held, None))
     assert found.bound
     assert found.beyond >= 1
     assert found.copula.isfinite().all()
@@ -50,7 +50,7 @@ def test_with_labels_the_copula_has_a_gaussian_each():
     labels = torch.arange(2).repeat_interleave(1500)
     own, rows = torch.cat([gaussian(300, 2), gaussian(300, 3, -0.8)]), torch.arange(2).repeat_interleave(300)
     codec = fit_table(x)
-    plain = lambda z, _: independent(z)
+    plain = lambda z, _: log_independent(z)
     apart = nats_over_independent(codec, plain, (x, labels), (own, rows)).copula.mean()
     together = nats_over_independent(codec, plain, (x, None), (own, None)).copula.mean()
     assert float(apart) == pytest.approx(0.511, abs=0.12)

@@ -14,7 +14,7 @@ from ...data import Points
 from ...data.forms import Column
 from ...errors import InputError
 from ...metrics import Measurement
-from ...metrics.tables import Nats, Part, Rows, as_text, judge_table, nats_over_independent
+from ...metrics.tables import Nats, Part, Rows, judge_table, nats_over_independent, report_text
 from ...metrics.tables.nats import has_unit_vectors
 from ...recipes import PointRecipe
 from .data import at_hand, label_column, part, parts, point_set
@@ -42,7 +42,7 @@ class Judgement:
         return [row for part in self.parts for row in part.rows]
 
     def __str__(self) -> str:
-        return as_text(self.parts)
+        return report_text(self.parts)
 
     def draw(self, trained: "Trained", folder: Path) -> Iterator[Path]:
         """Figures and the page that holds them, in a run's folder."""

@@ -8,14 +8,26 @@ nats      densities over that of independent columns
 judge     all of them as a report
 """
 
-from .bars import copula, mixture, per_class
-from .judge import Part, as_text, judge_table
+from .bars import copula, per_class, rank_mixture
+from .judge import Part, judge_table, report_text
 from .margins import column_distances, correlations
 from .nats import Nats, nats_over_independent
 from .rows import Rows, Units
 from .trees import auc, skill
 
 __all__ = [
-    "Nats", "Part", "Rows", "Units", "as_text", "auc", "column_distances", "copula", "correlations", "judge_table",
-    "mixture", "nats_over_independent", "per_class", "skill",
+    "Nats",
+    "Part",
+    "Rows",
+    "Units",
+    "auc",
+    "column_distances",
+    "copula",
+    "correlations",
+    "judge_table",
+    "nats_over_independent",
+    "per_class",
+    "rank_mixture",
+    "report_text",
+    "skill",
 ]  # fmt: skip

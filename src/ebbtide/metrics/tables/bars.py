@@ -5,7 +5,7 @@ cells too, and what they have to do with one another is Σ_k w_k N(m_k, C_k).
 
     copula       one of them: the Gaussian copula
     per_class    a copula for the rows of each level of a column, with the column's own distribution functions
-    mixture      up to 8 of them, as many as training rows that were set aside are likeliest under
+    rank_mixture up to 8 of them, as many as training rows that were set aside are likeliest under
 """
 
 import math
@@ -30,9 +30,9 @@ __all__ = [
     "RankGaussians",
     "copula",
     "gaussians",
-    "mixture",
     "per_class",
-    "scores",
+    "rank_mixture",
+    "rank_scores",
 ]
 
 MOST_PARTS, MOST_ROWS = 8, 4000  # of a mixture
@@ -100,7 +100,7 @@ class PerClass:
 def copula(train: Rows, seed: int = 0) -> Fitted:
     """The Gaussian copula of the training rows: their ranks as N(m, C), each column's own values and shares kept."""
     codec = _ranks(train)
-    return Fitted(train, codec, gaussians(scores(codec, train.tensor, seed)))
+    return Fitted(train, codec, gaussians(rank_scores(codec, train.tensor, seed)))
 
 
 def per_class(train: Rows, column: int, seed: int = 0) -> PerClass:
@@ -110,11 +110,11 @@ def per_class(train: Rows, column: int, seed: int = 0) -> PerClass:
     return PerClass(tuple(copula(own, seed) for own in classes), tuple(map(len, classes)))
 
 
-def mixture(train: Rows, seed: int = 0) -> Fitted:
+def rank_mixture(train: Rows, seed: int = 0) -> Fitted:
     """The mixture whose number of parts is the best on rows set aside, fitted to all (at most 4000) of them again."""
     rows = train.drawn(MOST_ROWS, generator("mixture", seed))
     codec = fit_table(rows.tensor, [len(own) for own in rows.levels])
-    z = scores(codec, rows.tensor, seed)
+    z = rank_scores(codec, rows.tensor, seed)
     aside = max(1, round(ASIDE * len(z)))
     learned, seen = z[aside:], z[:aside]
     counts = range(1, min(MOST_PARTS, max(1, len(learned) // 5)) + 1)
@@ -143,7 +143,7 @@ def gaussians(
     return RankGaussians(counts / counts.sum(), means, torch.linalg.cholesky(full))
 
 
-def scores(codec: RankCodec, x: Float[Tensor, "n d"], seed: int = 0) -> Float[Tensor, "n k"]:
+def rank_scores(codec: RankCodec, x: Float[Tensor, "n d"], seed: int = 0) -> Float[Tensor, "n k"]:
     """z of rows in float64, anywhere in their cells."""
     v = torch.rand(len(x), codec.shape(tuple(x.shape[1:]))[0], dtype=torch.float64, generator=generator("V", seed))
     return codec.encode_with(x, v).double()

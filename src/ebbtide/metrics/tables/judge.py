@@ -26,13 +26,13 @@ from ..floor import LEVEL, NORMAL, medians, share_beside
 from ..intervals import binomial_interval
 from ..measurement import Measurement
 from ..memorisation import copied_share, nearest, nearness, nearness_interval
-from .bars import copula, mixture, per_class
+from .bars import copula, per_class, rank_mixture
 from .margins import column_distances, correlations, empty_shares
 from .nats import Nats
 from .rows import Rows, Units
 from .trees import FEWEST, NO_TREES, auc, skill, trees_at_hand
 
-__all__ = ["DRAWS", "MOST", "NOT_HELD", "Judged", "Part", "as_text", "judge_table", "percent"]
+__all__ = ["DRAWS", "MOST", "NOT_HELD", "Judged", "Part", "judge_table", "percent", "report_text"]
 
 DRAWS = 3
 MOST = 5000  # rows of a draw
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What is compared: `draws` of samples and of training rows, as large as the real rows they are held against."""
+    """The rows that are compared: draws of samples and of training rows, as large as the real rows beside them."""
 
     units: Units
     real: Rows
@@ -139,10 +139,10 @@ def _bars(train: Rows, label: str = "", seed: int = 0) -> dict[str, Callable[[],
     found: dict[str, Callable[[], Generator]] = {"Gaussian copula": lambda: copula(train, seed)}
     if label and train.levels[k := train.column(label)]:
         found[f"copula per {label}"] = lambda: per_class(train, k, seed)
-    return found | {"mixture of ranks": lambda: mixture(train, seed)}
+    return found | {"mixture of ranks": lambda: rank_mixture(train, seed)}
 
 
-def as_text(parts: Sequence[Part]) -> str:
+def report_text(parts: Sequence[Part]) -> str:
     """The report as text: each part's sentences, then its measurements beside the same of real rows."""
     lines = []
     for part in parts:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...codecs import Cells
 from ...core.randomness import generator
-from .bars import RankCodec, gaussians, scores
+from .bars import RankCodec, gaussians, rank_scores
 
-__all__ = ["Nats", "has_unit_vectors", "independent", "nats_over_independent", "within_range"]
+__all__ = ["Nats", "has_unit_vectors", "log_independent", "nats_over_independent", "within_range"]
 
 
 class Nats(NamedTuple):
@@ -36,7 +36,7 @@ def has_unit_vectors(codec: Cells) -> bool:
     return codec.direct is not None and bool(codec.direct.any())
 
 
-def independent(z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+def log_independent(z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     """log N(z; 0, I)."""
     return -(z.square().sum(1) + z.shape[1] * math.log(2 * math.pi)) / 2
 
@@ -54,7 +54,7 @@ def nats_over_independent(
     v = torch.rand(len(rows), codec.shape(tuple(rows.shape[1:]))[0], dtype=torch.float64, generator=generator(seed))
     cells = codec.cells(inside)
     z = codec.drawn(cells, v).double()
-    learned = scores(codec, x, seed)
+    learned = rank_scores(codec, x, seed)
     copula = torch.zeros(len(z), dtype=torch.float64)
     labels, own = (torch.zeros(len(n), dtype=torch.long) if k is None else k for n, k in ((x, of), (rows, asked)))
     whole = gaussians(learned).roots[0]
@@ -63,7 +63,7 @@ def nats_over_independent(
         found = gaussians(part if len(part) else learned, about=whole @ whole.T)
         copula[own == k] = found.log_density(z[own == k])
     beyond = int((~((inside == rows) | rows.isnan())).any(1).sum())
-    alone = independent(z)
+    alone = log_independent(z)
     return Nats(log_density(z.float(), asked).double() - alone, copula - alone, bool((cells[..., 1] > 0).any()), beyond)
 
 
