@@ -123,3 +123,11 @@ def test_samples_of_a_copula_are_no_worse_than_the_copula():
 
 def test_shares_in_words():
     assert [percent(s) for s in (0.0, 1.0, 0.35, 0.0199, 0.0004)] == ["0 %", "100 %", "35 %", "2.0 %", "0.04 %"]
+
+
+def test_a_wide_table_has_no_bars_and_smaller_draws():
+    wide = numbers(torch.randn(120, 600, generator=generator("wide")))
+    assert judge_module._bars(wide) == {}
+    assert len(judge_module.Judged.of(wide, wide, wide, draws=1).real) == 100
+    rows = by_name(judge_table(wide, wide, numbers(torch.randn(120, 600, generator=generator("held"))), draws=1))
+    assert rows["exact copies"].value == 1

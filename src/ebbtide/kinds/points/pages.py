@@ -27,7 +27,7 @@ from .study import study
 
 __all__ = ["draw_run", "draw_samples", "draw_table"]
 
-SHOWN, WORST = 20_000, 3  # samples, and columns, of figures of tables
+SHOWN, WORST, FEW = 20_000, 3, 8  # samples drawn; columns named the worst, of more than a few
 
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
@@ -108,7 +108,7 @@ def _table_pictures(real: Rows, samples: Rows, train: Rows, colour: str, what: s
     order = [int(k) for k in np.argsort(-apart, kind="stable")]
     notes = {k: f"{'TV' if real.levels[k] else 'KS'} {apart[k]:.2f}" for k in order}
     draw = partial(tables.marginals, real, few, colour=colour, notes=notes)
-    if len(order) > WORST + 1:
+    if len(order) > FEW:
         yield Picture(
             "worst.png",
             "The columns that are farthest off",

@@ -24,6 +24,7 @@ from ...specs import require
 from .rows import Rows
 
 __all__ = [
+    "MOST_COLUMNS",
     "MOST_PARTS",
     "PerClass",
     "RankCodec",
@@ -35,7 +36,8 @@ __all__ = [
     "rank_scores",
 ]
 
-MOST_PARTS, MOST_ROWS = 8, 4000  # of a mixture
+MOST_PARTS, MOST_ROWS, MOST_NUMBERS = 8, 4000, 100  # of a mixture; of more numbers it has one part
+MOST_COLUMNS = 500  # of a table that has cheap bars
 ROUNDS, ENOUGH = 60, 1e-3  # of EM, which ends when a round gains less than this many nats a row
 ASIDE = 0.2  # of the rows, to choose the number of parts on
 PRIOR = 2.0  # rows of N(·, I) that each covariance is shrunk by
@@ -117,7 +119,8 @@ def rank_mixture(train: Rows, seed: int = 0) -> Fitted:
     z = rank_scores(codec, rows.tensor, seed)
     aside = max(1, round(ASIDE * len(z)))
     learned, seen = z[aside:], z[:aside]
-    counts = range(1, min(MOST_PARTS, max(1, len(learned) // 5)) + 1)
+    most = MOST_PARTS if z.shape[1] <= MOST_NUMBERS else 1
+    counts = range(1, min(most, max(1, len(learned) // 5)) + 1)
     k = max(counts, key=lambda k: float(_fitted(learned, k, seed).log_density(seen).mean()))
     return Fitted(train, codec, _fitted(z, k, seed))
 

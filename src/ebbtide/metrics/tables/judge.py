@@ -26,7 +26,7 @@ from ..floor import LEVEL, NORMAL, medians, share_beside
 from ..intervals import binomial_interval
 from ..measurement import Measurement
 from ..memorisation import copied_share, nearest, nearness, nearness_interval
-from .bars import copula, per_class, rank_mixture
+from .bars import MOST_COLUMNS, copula, per_class, rank_mixture
 from .margins import column_distances, correlations, empty_shares
 from .nats import Nats
 from .rows import Rows, Units
@@ -35,7 +35,7 @@ from .trees import FEWEST, NO_TREES, auc, skill, trees_at_hand
 __all__ = ["DRAWS", "MOST", "NOT_HELD", "Judged", "Part", "judge_table", "percent", "report_text"]
 
 DRAWS = 3
-MOST = 5000  # rows of a draw
+MOST, WIDE = 5000, 64  # rows of a draw, fewer in proportion where there are more columns than this
 COPY = 1e-6  # distance, in `Units`, below which two rows are one
 NEAR = 0.9  # NN ratio below which samples are called too near
 NAMED = 5  # columns
@@ -76,7 +76,8 @@ class Judged:
         if real is None or len(real) < 2:
             mixed = train.drawn(len(train), generator("halves", seed))
             others, real = mixed.take(slice(len(train) // 2, None)), mixed.take(slice(len(train) // 2))
-        size = min(len(real), max(1, len(samples) // draws), MOST)
+        most = max(10 * FEWEST, int(MOST * min(1.0, WIDE / len(train.names))))
+        size = min(len(real), max(1, len(samples) // draws), most)
         count = max(1, min(draws, len(samples) // size))
         parts = tuple(samples.take(slice(k * size, (k + 1) * size)) for k in range(count))
         twins = tuple(others.drawn(size, generator("twins", seed, k)) for k in range(draws))
@@ -135,7 +136,9 @@ def judge_table(
 
 
 def _bars(train: Rows, label: str = "", seed: int = 0) -> dict[str, Callable[[], Generator]]:
-    """The cheap bars of a table, each fitted when called."""
+    """The cheap bars of a table, each fitted when called; none of one too wide to be cheap."""
+    if len(train.names) > MOST_COLUMNS:
+        return {}
     found: dict[str, Callable[[], Generator]] = {"Gaussian copula": lambda: copula(train, seed)}
     if label and train.levels[k := train.column(label)]:
         found[f"copula per {label}"] = lambda: per_class(train, k, seed)
@@ -242,7 +245,7 @@ def _classified(j: Judged, cheap: dict[str, Callable[[], Generator]], seed: int)
         drawn = [fitted.sample(size, generator(name, seed, k)) for k in range(len(j.draws))]
         found.append(_mean(f"C2ST of the {name}", scored(drawn), floors))
     words = f"{len(j.draws)} draws of {size} rows."
-    if not cheap:
+    if not cheap:  # not asked for, or too many columns
         return Part(heading, (words,), tuple(found))
     best = min(found[1:], key=lambda row: row.value)
     off = found[0].value - best.value

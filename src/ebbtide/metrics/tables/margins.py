@@ -7,6 +7,7 @@ from .rows import Rows, Units
 
 __all__ = ["MOVES", "column_distances", "correlation", "correlations", "empty_shares", "kolmogorov_smirnov", "moves"]
 
+MOST_NUMBERS = 1000  # whose correlations count
 MOVES = 0.05  # the least standard deviation, in `Units`, of a number whose correlations count
 
 
@@ -55,9 +56,10 @@ def correlations(units: Units, real: Rows, other: Rows) -> tuple[float, float, s
 
 
 def moves(units: Units, real: Rows) -> tuple[Int[np.ndarray, " k"], list[str]]:
-    """The places and names of the numbers of `Units` that do more than hardly move in the training and real rows."""
+    """The places and names of the numbers of `Units` that do more than hardly move in training and real rows, at most
+    the first MOST_NUMBERS."""
     (a, names), (b, _) = (units.numbers(rows) for rows in (units.train, real))
-    kept = np.flatnonzero((a.std(0) > MOVES) & (b.std(0) > MOVES))
+    kept = np.flatnonzero((a.std(0) > MOVES) & (b.std(0) > MOVES))[:MOST_NUMBERS]
     return kept, [names[i] for i in kept]
 
 
