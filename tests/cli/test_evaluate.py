@@ -315,14 +315,14 @@ def test_a_table_is_judged_copies_first(uneven, ebbtide, monkeypatch):
     """Words, then the distances; every row in the JSON once; --predict; the page in the run's folder."""
     monkeypatch.setattr("ebbtide.metrics.tables.judge.trees_at_hand", lambda: False)
     run = uneven / "points"
-    code, out, err = ebbtide("evaluate", run, "--n", 60, "--steps", 1, "--predict", "x")
+    code, out, err = ebbtide("evaluate", run, "--n", 60, "--steps", 1, "--predict", "x1")
     assert code == 0, err
     heads = [
         "Copies of training rows",
         "C2ST",
         "Columns",
         "Correlations",
-        "TSTR: trees that learn x",
+        "TSTR: trees that learn x1",
         "Nats",
         "Distances",
     ]
@@ -340,7 +340,7 @@ def test_a_table_is_judged_copies_first(uneven, ebbtide, monkeypatch):
         assert f"figure: {run / name}" in err
     code, _, err = ebbtide("evaluate", run, "--n", 60, "--steps", 1, "--predict", "size")
     assert code == 2
-    assert "The column must be one of x, y, label; got 'size'" in err
+    assert "The column must be one of x1, x2, label; got 'size'" in err
 
 
 def test_only_tables_have_a_column_to_predict(uneven, flow, ebbtide):

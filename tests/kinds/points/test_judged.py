@@ -104,17 +104,3 @@ def test_a_named_set_has_no_report(tmp_path):
     assert judged(run, run.sample(5)) is None
     with pytest.raises(InputError, match="--predict names a column of a table from a file"):
         judged(run, run.sample(5), target="x")
-
-
-def test_its_page_holds_the_report_and_the_figures(trained, tmp_path):
-    run = trained()
-    labels = run.in_proportion(60)
-    found = judged(run, run.sample(60, label=labels), labels)
-    paths = list(found.draw(run, tmp_path))
-    assert [path.name for path in paths] == ["columns.png", "correlations.png", "pairs.png", "evaluation.html"]
-    page = paths[-1].read_text()
-    assert "Samples beside held-out rows of shop.csv" in page
-    assert found.parts[0].words[0] in page
-    assert page.count("data:image/png") == 3
-    assert all(path.stat().st_size > 5000 for path in paths)
-    assert str(tmp_path) not in page

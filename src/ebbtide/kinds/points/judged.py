@@ -46,9 +46,9 @@ class Judgement:
 
     def draw(self, trained: "Trained", folder: Path) -> Iterator[Path]:
         """Figures and the page that holds them, in a run's folder."""
-        from .pages import draw_table
+        from .pictures import draw_table
 
-        yield from draw_table(trained, self, folder)
+        yield from draw_table(trained.recipe, self.parts, self.samples, self.train, self.held, folder)
 
     @property
     def real(self) -> Rows:

@@ -2,8 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,21 +11,17 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...files import storage
-from ...metrics.tables import Rows, Units, column_distances
-from ...metrics.tables.margins import correlation, moves
-from ...plots import animation, columns, curves, fields, points, style, tables
-from ...plots.report import Picture, still, write_table_page
+from ...plots import animation, columns, curves, fields, points, style
 from ...plots.study import Method, key_of
 from ...recipes import PointRecipe
 from ...specs import listed
 from ...training.trained import Trained
 from .data import limits, point_set, real_points
-from .judged import Judgement, rows_of_table
+from .judged import rows_of_table
+from .pictures import table_pictures
 from .study import study
 
-__all__ = ["draw_run", "draw_samples", "draw_table"]
-
-SHOWN, WORST, FEW = 20_000, 3, 8  # samples drawn; columns named the worst, of more than a few
+__all__ = ["draw_run", "draw_samples"]
 
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
@@ -81,73 +75,12 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         yield style.save(draw(), out / f"{name}.png")
     if d > 2 and real is not None and point_set(recipe) is None:
         rows, drawn = (rows_of_table(trained, torch.from_numpy(x)) for x in (real, method.walk[-1]))
-        for picture in _table_pictures(rows, drawn, rows, method.colour, "real rows"):
+        for picture in table_pictures(rows, drawn, rows, method.colour, "real rows"):
             picture.draw(out / picture.file)
             yield out / picture.file
     yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
     if method.evolution:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
-
-
-def draw_table(trained: Trained, judgement: Judgement, folder: Path) -> Iterator[Path]:
-    """The figures of a table's evaluation and evaluation.html, which holds them and the report."""
-    recipe = cast(PointRecipe, trained.recipe)
-    what = "held-out rows" if len(judgement.held) >= 2 else "training rows"
-    figures = _table_pictures(judgement.real, judgement.samples, judgement.train, style.colour(key_of(recipe)), what)
-    lead, *parts = judgement.parts
-    title = f"Samples beside {what} of {Path(recipe.shared().data).name}"
-    yield from write_table_page(
-        folder / "evaluation.html", title, lead.words, [replace(lead, words=()), *parts], figures
-    )
-
-
-def _table_pictures(real: Rows, samples: Rows, train: Rows, colour: str, what: str) -> Iterator[Picture]:
-    """Worst columns, all columns, correlations and pairs."""
-    few = samples.take(slice(SHOWN))
-    apart = column_distances(real, few)
-    order = [int(k) for k in np.argsort(-apart, kind="stable")]
-    notes = {k: f"{'TV' if real.levels[k] else 'KS'} {apart[k]:.2f}" for k in order}
-    draw = partial(tables.marginals, real, few, colour=colour, notes=notes)
-    if len(order) > FEW:
-        yield Picture(
-            "worst.png",
-            "The columns that are farthest off",
-            f"Grey: {what}; lines and marks: samples. KS and TV are 0 for equal distributions and at most 1.",
-            still(lambda: draw(order=order[:WORST], large=True)),
-        )
-    yield Picture(
-        "columns.png",
-        "Every column",
-        f"Grey: {what}; lines and marks: samples. The columns that are farthest off come first.",
-        still(lambda: draw(order=order)),
-    )
-    units = Units(train)
-    moving, names = moves(units, real)
-    if len(names) > 1:
-        matrices = [correlation(units.numbers(rows)[0][:, moving]) for rows in (real, few)]
-        yield Picture(
-            "correlations.png",
-            "Correlations of every pair",
-            "A pattern that is the same on both sides of the diagonal is right; on the right, white is.",
-            still(lambda: tables.correlation_maps(names, *matrices)),
-        )
-    if len(order) > 1:
-        yield Picture(
-            "pairs.png",
-            "Pairs of columns",
-            "Each pair of columns has samples below the diagonal and, mirrored, real rows above it.",
-            still(lambda: tables.pairs(real, few, _interesting(real, few), colour=colour)),
-        )
-
-
-def _interesting(real: Rows, samples: Rows) -> list[int]:
-    """At most four columns to draw in pairs: those that depend most on another, in their own order."""
-    ranks = [np.argsort(np.argsort(np.nan_to_num(real.x[:, k]), kind="stable")) for k in range(len(real.names))]
-    depends = np.abs(correlation(np.stack(ranks, 1).astype(float)))
-    np.fill_diagonal(depends, 0)
-    few = [0 < len(levels) <= tables.MOST_LEVELS or not levels for levels in real.levels]
-    best = np.argsort(-np.where(few, depends.max(0), -1), kind="stable")[:4]
-    return sorted(int(k) for k in best)
 
 
 def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
