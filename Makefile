@@ -69,6 +69,10 @@ bench: $(VENV)/.installed-bench ## Time ebbtide beside other libraries on points
 bench-samplers: $(VENV)/.installed-bench ## Hold ebbtide's samplers against those of other libraries
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m benchmarks.samplers --choices benchmarks/samplers.json
 
+.PHONY: bench-tables
+bench-tables: install-dev ## Judge generated tables beside cheap bars and peers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables --out benchmarks
+
 .PHONY: bench-unet
 bench-unet: install-dev ## Time ebbtide's U-Net beside diffusers'
 	$(BIN)/python -m benchmarks.unet

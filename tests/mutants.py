@@ -271,6 +271,15 @@ SLIPS = (
     Slip("training/flat.py", "1 - lr * self.decay", "1 - self.decay", "weight decay without the learning rate"),
     Slip("training/flat.py", "self.decayed = self.vector[:matrices]", "self.decayed = self.vector", "biases decay too"),
     # metrics and data
+    # metrics/tables/
+    Slip("metrics/tables/rows.py", "parts.append(rows.level(k) / np.sqrt(2))", "parts.append(rows.level(k))", "two levels √2 apart"),
+    Slip("metrics/tables/margins.py", ".sum() + gap) / 2", ".sum()) / 2", "total variation without missing cells"),
+    Slip("metrics/tables/trees.py", "found.score(features[len(known) :], asked[:, target])", "found.score(features[: len(known)], y)", "trees tested on what they learned from"),
+    Slip("metrics/tables/bars.py", "squares / (counts + PRIOR)", "squares / counts", "a shrunk covariance of rows that aren't counted"),
+    Slip("metrics/tables/nats.py", "copula - alone", "copula", "the copula's log-density, not over independent columns"),
+    Slip("metrics/tables/judge.py", "COPY = 1e-6", "COPY = 0.0", "no sample is ever a copy"),
+    Slip("metrics/tables/judge.py", "units(held), train).distance", "units(samples), train).distance", "samples' copies beside their own"),
+    Slip("metrics/memorisation.py", "return _over(float(samples.mean()), float(held.mean()))", "return 1.0", "nothing said where most rows repeat", ("tests/metrics/test_memorisation.py",)),
     Slip("metrics/mmd.py", "strip.diagonal().zero_()", "strip.diagonal()", "every point meets itself"),
     Slip("metrics/mmd.py", "counts = len(u) - 1, len(v) - 1,", "counts = len(u), len(v),", "MMD biased by its counts"),
     Slip(

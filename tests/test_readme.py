@@ -75,7 +75,7 @@ def test_commands(text, less, monkeypatch):
         monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
         monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 100))
         monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
-    if "people.csv" in text:  # which the page makes first; the two may run in different processes
+    if "penguins.csv" in text:  # which the page makes first; the two may run in different processes
         (made,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/howto/points.md").read_text(), re.S | re.M)
         exec(compile(made, "points.md", "exec"), {})
     for line in text.strip().splitlines():

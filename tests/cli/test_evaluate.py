@@ -133,7 +133,7 @@ def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbtide, mo
         return []
 
     monkeypatch.setattr(Trained, "sample", sampled)
-    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], evaluate=evaluated))
+    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], evaluate=evaluated, judged=None))
     for words, counts in (([], [30, 10]), (["--label", "all"], [30, 10]), (["--label", "rare"], [0, 40])):
         labels.clear()
         code, _, err = ebbtide("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")
@@ -309,3 +309,42 @@ def test_what_cannot_be_is_one_sentence(policy, ebbtide, monkeypatch, words, err
 def test_what_is_for_policies_is_refused_of_other_runs(ebbtide, flow, words):
     error = f"ebbtide: {words.split()[0]} is for policies; {flow} has points.\n"
     assert ebbtide("evaluate", flow, *words.split()) == (2, "", error)
+
+
+def test_a_table_is_judged_copies_first(uneven, ebbtide, monkeypatch):
+    """Words, then the distances; every row in the JSON once; --predict; the page in the run's folder."""
+    monkeypatch.setattr("ebbtide.metrics.tables.judge.trees_at_hand", lambda: False)
+    run = uneven / "points"
+    code, out, err = ebbtide("evaluate", run, "--n", 60, "--steps", 1, "--predict", "x1")
+    assert code == 0, err
+    heads = [
+        "Copies of training rows",
+        "C2ST",
+        "Columns",
+        "Correlations",
+        "TSTR: trees that learn x1",
+        "Nats",
+        "Distances",
+    ]
+    places = [out.index(head) for head in heads]
+    assert places == sorted(places)
+    assert "of samples are copies of training rows; of held-out rows 0 %" in out
+    assert "C2ST is skipped: it needs scikit-learn (pip install 'ebbtide[metrics]')" in out
+    assert "energy distance" in out[places[-1] :]
+    records = json.loads((run / "evaluation.json").read_text())
+    found = [row["name"] for row in records]
+    assert len(found) == len(set(found))
+    assert found[:3] == ["exact copies", "nearest training row", "copies"]
+    assert {"worst column", "mean |ρ − ρ′|", "energy distance"} <= set(found)
+    for name in ("columns.png", "correlations.png", "pairs.png", "evaluation.html"):
+        assert f"figure: {run / name}" in err
+    code, _, err = ebbtide("evaluate", run, "--n", 60, "--steps", 1, "--predict", "size")
+    assert code == 2
+    assert "The column must be one of x1, x2, label; got 'size'" in err
+
+
+def test_only_tables_have_a_column_to_predict(uneven, flow, ebbtide):
+    for run, words in ((uneven / "images", "--predict is for tables"), (flow, "this run learned a named set")):
+        code, _, err = ebbtide("evaluate", run, "--n", 8, "--steps", 1, "--predict", "x")
+        assert code == 2
+        assert words in err

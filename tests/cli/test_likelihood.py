@@ -206,3 +206,42 @@ def test_labelled_samples_are_read_again_by_the_runs_own_label(ebbtide, tmp_path
     (tmp_path / "s2.csv").write_text((tmp_path / "s1.csv").read_text().replace("mood", "label"))
     assert ebbtide("likelihood", "run", *few, "--data", "s2.csv")[1] == out
     assert ebbtide("train", "flow", "--data", "s1.csv", "--label", "mood", *small, "--out", "again")[0] == 0
+
+
+def test_outlying_rows_are_flagged_by_their_number_in_the_file(ebbtide, tmp_path):
+    """Of a table with gaps and levels in order, seen by ranks: a row beyond all others, and levels by their names."""
+    rng = np.random.default_rng(0)
+    grades = ["low", "mid", "high"]
+    lines = [
+        f"{x:.3f},{'' if k % 9 == 0 else round(x * 2)},{grades[k % 3]}" for k, x in enumerate(rng.normal(size=120))
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,grade", *lines]))
+    told = ("--ordered", "grade=low<mid<high", "--held-out", "0.3")
+    assert ebbtide("train", "flow", "--data", tmp_path / "table.csv", *told, *TINY, "--out", tmp_path / "run")[0] == 0
+    (tmp_path / "new.csv").write_text("a,b,grade\n0.1,1,high\n99,50,high\n0.2,,high\n-0.3,1,high\n")
+    flags = ("--steps", "4", "--flag", "2", "--no-picture")
+    code, out, err = ebbtide("likelihood", tmp_path / "run", *flags, "--data", tmp_path / "new.csv")
+    assert code == 0, err
+    head, first, second = out.splitlines()[-3:]
+    assert head.split() == ["row", "log-density", "less", "likely", "of", "held-out", "rows"]
+    assert first.split()[0] == "2"
+    assert float(first.split()[1]) < float(second.split()[1])
+    assert "nats in ranks; 4 points" in out
+    code, out, err = ebbtide("likelihood", tmp_path / "run", *flags)
+    assert code == 0, err
+    assert "nats in ranks; 120 points" in out  # all of the run's own, not the held-out ones alone
+    (tmp_path / "new.csv").write_text("a,b,grade\n0.1,1,other\n0.2,2,high\n")
+    code, _, err = ebbtide("likelihood", tmp_path / "run", *flags, "--data", tmp_path / "new.csv")
+    assert code == 2
+    assert "column 'grade': 'other' is not one of the run's levels" in err
+    code, _, err = ebbtide("likelihood", tmp_path / "run", "--steps", "4")  # without the flag, as before
+    assert (code, "has no density under it" in err) == (2, True)
+
+
+def test_levels_as_unit_vectors_can_t_be_flagged(ebbtide, tmp_path):
+    lines = [f"{k % 7},{'ab'[k % 2]}" for k in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,kind", *lines]))
+    assert ebbtide("train", "flow", "--data", tmp_path / "table.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    code, _, err = ebbtide("likelihood", tmp_path / "run", "--flag", "3")
+    assert code == 2
+    assert "sees levels as unit vectors, which have no density; --ordered, or --drop, in training" in err

@@ -4,7 +4,7 @@ import torch
 
 from ebbtide.errors import InputError
 from ebbtide.metrics import copied_share, nearest
-from ebbtide.metrics.memorisation import copy_distance
+from ebbtide.metrics.memorisation import copy_distance, nearness, nearness_interval
 
 
 def pictures(n, seed, shape=(1, 4, 4)):
@@ -78,3 +78,12 @@ def test_where_held_out_images_are_copies_too():
 def test_unusable_images_are_one_sentence(call):
     with pytest.raises(InputError, match=r"^[^\n]*\.$"):
         call()
+
+
+def test_where_most_rows_are_equal_means_are_compared():
+    """Medians of 0 say nothing; the held-out rows' mean is 1, the samples' 1.5."""
+    held, samples = torch.tensor([0.0, 0.0, 0.0, 4.0]), torch.tensor([0.0, 0.0, 0.0, 6.0])
+    assert nearness(samples, held) == 1.5
+    low, high = nearness_interval(samples, held)
+    assert low < 1.5 < high
+    assert nearness(torch.zeros(3), torch.zeros(4)) == 1

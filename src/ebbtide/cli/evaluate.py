@@ -19,6 +19,7 @@ from .sample import ITS_OWN, Drawing, draw, every_class
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..kinds.kind import Judgement
     from ..metrics import Measurement
     from ..training.trained import Trained
 
@@ -29,7 +30,8 @@ __all__ = ["Evaluate", "run"]
 class Evaluate:
     """Measure a run's samples against its data: each metric beside its floor (real against real data) and interval.
 
-    A policy's actions are compared with recorded ones, and it is run in its simulator.
+    Of a table from a file copies of its rows come first, then what trees tell apart, columns, and what is learned from
+    samples. A policy's actions are compared with recorded ones, and it is run in its simulator.
     """
 
     run: tyro.conf.Positional[str]
@@ -43,6 +45,8 @@ class Evaluate:
     """For a policy: replace its images by black ones; results are written beside those with images."""
     workers: Annotated[int, hint("one for each processor")] = 0
     """For a policy: processes that run the simulator."""
+    predict: Annotated[str, hint("the label, if it is learned")] = ""
+    """For a table: the column that trees learn from samples and from real rows."""
     metric: Annotated[str, hint("none")] = ""
     """A metric of your own, as module:function; it takes samples and real data and returns a number."""
     json: Flag = False
@@ -67,7 +71,10 @@ def run(argv: Sequence[str]) -> None:
     every = trained.recipe.learns_labels and (not drawing.label or every_class(trained, drawing))
     if every:
         drawing = replace(drawing, label="all")
+    if args.predict and own.judged is None:
+        raise InputError(f"--predict is for tables; {args.run} has {trained.recipe.kind}.")
     x: Tensor | None
+    judgement = None
     if trained.observation is None:
         if idle := [*given(args, "episodes", "blind", "workers"), *given(args.driving)]:
             raise InputError(f"{idle[0]} is for policies; {args.run} has {trained.recipe.kind}.")
@@ -79,17 +86,25 @@ def run(argv: Sequence[str]) -> None:
                 trained = replace(trained, frequencies=own.prepare(trained.reading()).frequencies)
             labels = trained.in_proportion(drawing.n)
         own_metric = {args.metric: Own(args.metric)} if args.metric else {}
-        x, rows = _compared(trained, drawing, own_metric, labels=labels)
+        x, rows, judgement = _compared(trained, drawing, own_metric, args.predict, labels=labels)
+        judged = [] if judgement is None else judgement.rows
+        rows = [row for row in rows if row.name not in {one.name for one in judged}]
     else:
         x, rows, how = _policy(args, trained, drawing)
+        judged = []
     how = {"checkpoint": trained.step, "n": drawing.n} | how
-    records = [row | {"how": how} for row in json.loads(to_json(rows))]
+    records = [row | {"how": how} for row in json.loads(to_json([*judged, *rows]))]
     text = json.dumps(records, indent=2, ensure_ascii=False, default=str)
     if args.json:  # what a terminal must not see is escaped as JSON does
         print(text if all(map(str.isprintable, text.split("\n"))) else json.dumps(records, indent=2, default=str))
     else:
+        if judgement is not None:
+            print(f"{judgement}\n\nDistances between the sets, rows of all columns at once")
         print(table(rows))
     _keep(args, "evaluation.json", text + "\n")
+    if judgement is not None and _kept(args):
+        for path in judgement.draw(trained, Path(args.run)):
+            tell("figure:", path)
     if own.draw_evaluation and x is not None and _kept(args) and not args.blind:
         for path in own.draw_evaluation(trained, x, Path(args.run)):
             tell("figure:", path)
@@ -100,7 +115,8 @@ def _restored(args: Evaluate, trained: "Trained") -> None:
     from ..kinds import kind_of
     from ..metrics import table, to_json
 
-    if idle := [*given(args, "episodes", "blind", "workers", "metric"), *given(args.driving), *given(args.drawing)]:
+    own = given(args, "episodes", "blind", "workers", "metric", "predict")
+    if idle := [*own, *given(args.driving), *given(args.drawing)]:
         raise InputError(f"{idle[0]} is for samples, and {args.run} is an autoencoder.")
     lost = kind_of(trained.recipe).lost
     assert lost is not None
@@ -119,18 +135,19 @@ def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
 
 
 def _compared(
-    trained: "Trained", drawing: Drawing, metric: dict[str, Own], **options: Any
-) -> "tuple[Tensor, list[Measurement]]":
-    """Samples, and their metrics, with the user's own, beside those of data."""
+    trained: "Trained", drawing: Drawing, metric: dict[str, Own], target: str, **options: Any
+) -> "tuple[Tensor, list[Measurement], Judgement | None]":
+    """Samples, their metrics, with the user's own, beside those of data, and of a table the report on it."""
     from ..kinds import kind_of
 
     own = kind_of(trained.recipe)
     x, labels = draw(trained, drawing, more=own.more, **options)
     print("measuring …", file=sys.stderr)
+    judgement = own.judged and own.judged(trained, x, labels, target=target, seed=drawing.seed)
     rows = own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
     if own.lost and trained.codec is not None and trained.codec.weights():
         rows += own.lost(trained, drawing.seed)
-    return x, rows
+    return x, rows, judgement
 
 
 def _policy(

@@ -16,7 +16,7 @@ from .arguments import MOST, Rows, hint, opened, parse, tell, threads, within
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data import PointSet
+    from ..data import Points, PointSet
     from ..training.trained import Trained
 
 __all__ = ["CHUNK", "MAP", "MAP_STEPS", "PROBES", "Likelihood", "Tick", "run"]
@@ -46,13 +46,17 @@ class Likelihood:
     """Divergence; exact takes a derivative for each dimension, the other two one for each probe."""
     probes: Annotated[int, hint(f"{PROBES}, where there are any")] = 0
     """Random probes of hutchinson and hutch++."""
+    flag: int = 0
+    """Rows to list, the least likely first; beside each, how many held-out rows are less likely still. Of the run's
+    own table all rows are measured, up to --n."""
     picture: bool = True
     """Draw the log-density of a run in 2-D to RUN/density.png."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
-        within(self, n=(2, 10**8), seed=(0, MOST), steps=(4, 10**6), probes=(0, 10**6), threads=(0, 1024))
+        within(self, n=(2, 10**8), seed=(0, MOST), steps=(4, 10**6), probes=(0, 10**6), threads=(0, 1024),
+               flag=(0, 10**6))  # fmt: skip
         if self.probes and self.divergence == "exact":
             raise InputError("--probes belongs to hutchinson and hutch++; the exact divergence has none.")
 
@@ -67,7 +71,6 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Likelihood, argv, "likelihood")
     from tqdm import tqdm
 
-    from ..codecs import volume
     from ..data import DATASETS, Standardise
     from ..kinds.points.data import point_set
 
@@ -79,14 +82,20 @@ def run(argv: Sequence[str]) -> None:
     if isinstance(trained.codec, Standardise) and (constant := trained.codec.constant):
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
-    volume(trained.codec, trained.shape)  # refused before anything is measured
+    _volume(args, trained)  # refused before anything is measured
     threads(args.threads, trained.denoiser.eval())
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
     drawn = args.picture and trained.shape == (2,) and Path(args.run).is_dir()
-    work = len(_together(trained)) * (len(x) * args.steps + drawn * MAP**2 * MAP_STEPS)
+    beside = _beside(args, trained)
+    rows = len(x) + (0 if beside is None else len(beside))
+    work = len(_together(trained)) * (rows * args.steps + drawn * MAP**2 * MAP_STEPS)
     with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
-        print(_table(args, known, x, *_measure(args, trained, x, bar.update)))
+        value, *errors = _measure(args, trained, x, bar.update)
+        print(_table(args, trained, known, x, value, *errors))
+        if args.flag:
+            others = value if beside is None else _measure(args, trained, beside, bar.update)[0]
+            print(_flagged(args, value, others, "of these rows" if beside is None else "of held-out rows"))
         if drawn:
             tell("figure:", _draw(trained, x, Path(args.run) / "density.png", bar.update))
 
@@ -94,14 +103,17 @@ def run(argv: Sequence[str]) -> None:
 def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     """Data in its own units: the named set, or points of the run's distribution that it was not trained on."""
     from ..data import load
-    from ..kinds.points.data import unseen
+    from ..kinds.points.data import at_hand, point_set, read_rows, unseen
 
     own = _its_own(trained, args.data)
     if args.data and own is None:
         points = load(args.data, args.n, args.seed, _labels_in(args.data, trained))
-        if not points.plain:
+        if not points.plain and not args.flag:
             raise InputError(f"{args.data} has texts or missing cells, which have no density.")
-        x = points.x[: args.n]
+        x = _as_trained(args.data, points, trained)[: args.n]
+    elif args.flag and point_set(recipe := cast(Any, (own or trained).reading())) is None:
+        at_hand(recipe)
+        x = read_rows(recipe, args.n, args.seed).x[: args.n]  # all of the file's, by their number
     else:
         x = unseen(cast(Any, (own or trained).reading()), args.n, args.seed).x
     if tuple(x.shape[1:]) != trained.shape:
@@ -110,6 +122,66 @@ def _points(args: Likelihood, trained: "Trained") -> "Tensor":
     if len(x) < 2:
         raise InputError(f"{args.data or trained.recipe.data} has one row; a mean with its error needs two.")
     return x
+
+
+def _beside(args: Likelihood, trained: "Trained") -> "Tensor | None":
+    """Rows of the run's table that it wasn't trained on, to hold flagged rows against, where there are any here."""
+    from ..kinds.points.data import parts, point_set
+
+    if not args.flag:
+        return None
+    try:
+        recipe = cast(Any, (_its_own(trained, args.data) or trained).reading())
+        held = None if point_set(recipe) else parts(recipe)[1].x
+    except InputError:  # not named, or not here
+        return None
+    return held[: args.n] if held is not None and len(held) else None
+
+
+def _as_trained(name: str, points: "Points", trained: "Trained") -> "Tensor":
+    """A file's rows with its levels numbered as those of the run's table."""
+    import torch
+
+    x = points.x.clone()
+    own = () if trained.form is None else trained.form.learned
+    if points.form is None or not any(column.levels for column in own):
+        return x
+    for k, (column, got) in enumerate(zip(own, points.form.learned)):
+        places = {level: float(i) for i, level in enumerate(column.levels)}
+        texts = got.text(points.x[:, k].numpy()) if column.levels else []
+        if left := [text for text in texts if text not in places and text != got.empty]:
+            raise InputError(f"{name}, column {column.name!r}: {left[0]!r} is not one of the run's levels.")
+        if texts:
+            x[:, k] = torch.tensor([places.get(text, math.nan) for text in texts])
+    return x
+
+
+def _volume(args: Likelihood, trained: "Trained") -> float:
+    """log|dx/dz|; 0 of ranks, by whose density rows can be flagged although they have none in the data's units."""
+    from ..codecs import Missing, Mixed, Ranks, volume
+    from ..metrics.tables.nats import has_unit_vectors
+
+    if args.flag and isinstance(trained.codec, Ranks | Missing | Mixed):
+        if has_unit_vectors(trained.codec):
+            raise InputError(
+                f"{args.run} sees levels as unit vectors, which have no density; --ordered, or --drop, in training "
+                "leaves columns by whose ranks rows can be flagged."
+            )
+        return 0.0
+    return volume(trained.codec, trained.shape)
+
+
+def _flagged(args: Likelihood, value: "Tensor", others: "Tensor", what: str) -> str:
+    """The least likely rows by their number in the file, from 1, and the share of others that are even less likely."""
+    from ..tables import aligned
+
+    order = value.argsort()[: args.flag]
+    cells = [("row", "log-density", f"less likely {what}")]
+    for k in order.tolist():
+        cells.append(
+            (str(k + 1), f"{float(value[k]):.2f}", f"{100 * float((others < value[k]).double().mean()):.1f} %")
+        )
+    return "\n".join(aligned(cells)[0])
 
 
 def _labels_in(data: str, trained: "Trained") -> str | None:
@@ -144,7 +216,6 @@ def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> t
     """Each point's log-density in the data's units, its step error and its probe error."""
     import torch
 
-    from ..codecs import volume
     from ..core.randomness import Draws
     from ..exact.likelihood import doubt, likelihood
 
@@ -165,7 +236,7 @@ def _measure(args: Likelihood, trained: "Trained", x: "Tensor", tick: Tick) -> t
         parts.append((joint.logsumexp(0), *((joint.softmax(0) * error).sum(0) for error in errors)))
     value, step_error, probe_error = (torch.cat(part) for part in zip(*parts, strict=True))
     doubt(step_error, 0.01 * math.prod(trained.shape), args.steps)
-    return value - volume(trained.codec, trained.shape), step_error, probe_error
+    return value - _volume(args, trained), step_error, probe_error
 
 
 def _together(trained: "Trained") -> list[tuple[float, int | None]]:
@@ -194,6 +265,7 @@ def _labelled(label: int | None, n: int) -> dict[str, Any]:
 
 def _table(
     args: Likelihood,
+    trained: "Trained",
     known: "PointSet | None",
     x: "Tensor",
     value: "Tensor",
@@ -208,7 +280,10 @@ def _table(
     lines = [f"{name:20}{float(of.mean()):9.4f} ± {float(of.std()) / math.sqrt(len(of)):.4f}" for name, of in rows]
     errors = [("discretisation", step_error), *[("probes", probe_error)] * (args.divergence != "exact")]
     lines += [f"{name:20}{float(of.mean()):9.4f}   a point, {float(of.max()):.2g} the worst" for name, of in errors]
-    about = f"nats in the data's units; {len(value)} points, {args.steps} steps, {args.spec} divergence"
+    units = (
+        "the data's units" if trained.codec is None or trained.codec.log_volume(trained.shape) is not None else "ranks"
+    )
+    about = f"nats in {units}; {len(value)} points, {args.steps} steps, {args.spec} divergence"
     return "\n".join([*lines, about])
 
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
-__all__ = ["Kind", "MethodRow", "Plan", "Way", "as_npy"]
+__all__ = ["Judgement", "Kind", "MethodRow", "Plan", "Way", "as_npy"]
 
 R = TypeVar("R", bound=Recipe)
 
@@ -68,6 +68,19 @@ class Plan(Generic[R]):
     """Samples as a comparison keeps them."""
     figures: Callable[[Comparison], Iterator["Picture"]]
     """The figures of the report."""
+
+
+class Judgement(Protocol):
+    """A report on samples: str() is its text."""
+
+    @property
+    def rows(self) -> "list[Measurement]":
+        """Its measurements."""
+        ...
+
+    def draw(self, trained: Trained, folder: Path) -> Iterator[Path]:
+        """Its figures and its page, in a folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,8 @@ class Kind(Generic[R]):
     """(trained, n) → labels of n samples of every class."""
     finish: Callable[[Path], Iterator[Path]] | None = None
     """(run folder): what is drawn when training has ended."""
+    judged: Callable[..., Judgement | None] | None = None
+    """(trained, samples, labels, target, seed) → the report on samples of a table; None for data that isn't one."""
     draw_evaluation: Callable[[Trained, Tensor, Path], Iterator[Path]] | None = None
     """(trained, samples, folder): what `ebbtide evaluate` draws."""
     lost: "Callable[[Trained, int], list[Measurement]] | None" = None

@@ -19,6 +19,10 @@ and of images, in the features of a network:
     extractors   EXTRACTORS, train_classifier
     images       IMAGE_METRICS, measure_images → ImageReport
 
+and of generated tables:
+
+    tables       Rows, judge_table: copies, C2ST beside cheap bars, columns, correlations, TSTR, nats
+
 A new metric is one function and one row of METRICS or IMAGE_METRICS.
 """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from .intervals import median_interval
+from .intervals import influence_interval, median_interval
 
 __all__ = [
     "PAIR_COLUMNS", "PAIR_ROWS", "Nearest", "copied_share", "copy_distance", "nearest", "nearness", "nearness_interval",
@@ -80,13 +80,24 @@ def copied_share(samples: Float[Tensor, " n"], held: Float[Tensor, " m"], share:
 
 
 def nearness(samples: Float[Tensor, " n"], held: Float[Tensor, " m"]) -> float:
-    """The samples' median distance to the nearest training row over that of held-out rows; below 1: memorised."""
-    return _over(float(samples.median()), float(held.median()))
+    """The samples' median distance to the nearest training row over that of held-out rows; below 1: memorised.
+
+    Of means where the held-out rows' median is 0: in a table of few different rows most are equal to one another.
+    """
+    if float(held.median()):
+        return _over(float(samples.median()), float(held.median()))
+    return _over(float(samples.mean()), float(held.mean()))
 
 
 def nearness_interval(samples: Float[Tensor, " n"], held: Float[Tensor, " m"]) -> tuple[float, float]:
-    """Interval of the samples' median alone, with the held-out rows as a fixed reference."""
-    low, high = (_over(end, float(held.median())) for end in median_interval(samples))
+    """Interval of the samples' median, or mean, alone, with the held-out rows as a fixed reference."""
+    by_median = bool(held.median())
+    ends = (
+        median_interval(samples)
+        if by_median
+        else influence_interval(float(samples.mean()), [samples.double().cpu().numpy()])
+    )
+    low, high = (_over(end, float(held.median() if by_median else held.mean())) for end in ends)
     return low, high
 
 

@@ -1,6 +1,7 @@
-"""The report of `ebbtide compare`: every figure as a file, and one HTML page that holds them all.
+"""Reports: every figure as a file, and one HTML page that holds them all.
 
-The page is report.html beside this file, filled in by Jinja with every text escaped.
+The page of `ebbtide compare` is report.html beside this file, that of a table's evaluation table.html; Jinja fills both
+in, with every text escaped.
 """
 
 import base64
@@ -21,13 +22,14 @@ from matplotlib.figure import Figure
 from ..files import storage, write_file
 from ..metrics import Measurement
 from ..metrics.floor import LEVEL, TINY
+from ..metrics.tables import Part
 from . import curves, style
 from .study import Comparison, Sampling
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Picture", "clear_best", "every", "in_words", "losses", "merit", "still", "write_report"]
+__all__ = ["Picture", "clear_best", "every", "in_words", "losses", "merit", "still", "write_report", "write_table_page"]
 
 _PACKAGES = ("ebbtide", "torch", "numpy", "matplotlib")
 _EACH = re.compile(r"^(.*?) (\d+)$")  # "fraction in mode 2": one row for each mode or label
@@ -67,15 +69,37 @@ class _Column:
 def write_report(comparison: Comparison, folder: str | Path, figures: Iterable[Picture]) -> Path:
     """Write every figure and report.html into `folder`, which is made if need be; returns the page's path."""
     folder = Path(folder)
+    shown = _drawn(folder, figures)
+    page = folder / "report.html"
+    write_file(page, _page(comparison, shown).encode())
+    return page
+
+
+def write_table_page(
+    page: Path, title: str, lead: Sequence[str], parts: Sequence[Part], figures: Iterable[Picture]
+) -> list[Path]:
+    """Write the figures of a table's evaluation beside `page`, and the page; returns the paths of all.
+
+    lead: the first sentences. parts: what stands before the figures.
+    """
+    figures = [*figures]
+    shown = _drawn(page.parent, figures)
+    filled = _template("table.html").render(
+        title=title, lead=lead, parts=parts, figures=shown, versions=_versions(), number=_number, span=_span
+    )
+    write_file(page, filled.encode())
+    return [*(page.parent / figure.file for figure in figures), page]
+
+
+def _drawn(folder: Path, figures: Iterable[Picture]) -> list[dict[str, Any]]:
+    """Each figure, written into the folder, as its page takes it."""
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     shown = []
     for figure in figures:
         figure.draw(folder / figure.file)
         shown.append(_figure(figure, (folder / figure.file).read_bytes()))
-    page = folder / "report.html"
-    write_file(page, _page(comparison, shown).encode())
-    return page
+    return shown
 
 
 def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
@@ -165,7 +189,7 @@ def _figure(figure: Picture, content: bytes) -> dict[str, Any]:
 
 def _page(c: Comparison, figures: Sequence[dict[str, Any]]) -> str:
     columns, each = _columns(c)
-    return _template().render(
+    return _template("report.html").render(
         c=c,
         columns=columns,
         each=each,
@@ -183,10 +207,10 @@ def _page(c: Comparison, figures: Sequence[dict[str, Any]]) -> str:
 
 
 @cache
-def _template() -> "Template":
+def _template(name: str) -> "Template":
     from jinja2 import Environment
 
-    page = (files(__package__) / "report.html").read_text(encoding="utf-8")
+    page = (files(__package__) / name).read_text(encoding="utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(page)
 
 

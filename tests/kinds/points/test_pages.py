@@ -69,6 +69,7 @@ def test_a_run_is_drawn_whole(trained, tmp_path, d):
     run, folder, _ = trained(d)
     paths = list(draw_run(run, folder, tmp_path / "plots"))
     names = ["samples", "trajectories", "intermediate", "losses"] + ["vector_field"] * (d == 2)
+    names += ["columns", "correlations", "pairs"] * (d > 2)
     assert [path.name for path in paths] == [f"{name}.png" for name in names] + ["sampling.gif", "training.gif"]
     assert all(path.stat().st_size > 2000 for path in paths)
 

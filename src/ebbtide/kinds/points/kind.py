@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from ...plots.report import Picture
     from ...plots.study import Comparison
     from ...training.trained import Trained
+    from .judged import Judgement
 
-__all__ = ["PLAN", "POINTS", "all_classes", "draw_run", "draw_samples", "evaluate", "figures", "write"]
+__all__ = ["PLAN", "POINTS", "all_classes", "draw_run", "draw_samples", "evaluate", "figures", "judged", "write"]
 
 
 def all_classes(trained: "Trained", n: int) -> Int[Tensor, " n"] | None:
@@ -120,6 +121,13 @@ def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> N
     save_points(path, x, trained.columns, names, label_column(cast(PointRecipe, trained.recipe)))
 
 
+def judged(trained: "Trained", x: Tensor, labels: Tensor | None = None, **options: Any) -> "Judgement | None":
+    """The report on samples of a table from a file; None for a named set."""
+    from .judged import judged
+
+    return judged(trained, x, labels, **options)
+
+
 def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
     """Samples beside real points."""
     from . import pages
@@ -194,5 +202,6 @@ POINTS = Kind(
     given=given,
     start=start,
     all_classes=all_classes,
+    judged=judged,
     plan=PLAN,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...errors import InputError
@@ -15,7 +16,9 @@ from ...plots.study import Method, key_of
 from ...recipes import PointRecipe
 from ...specs import listed
 from ...training.trained import Trained
-from .data import limits, real_points
+from .data import limits, point_set, real_points
+from .judged import rows_of_table
+from .pictures import table_pictures
 from .study import study
 
 __all__ = ["draw_run", "draw_samples"]
@@ -70,6 +73,11 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         figures["vector_field"] = lambda: fields.vector_field([method], frame)
     for name, draw in figures.items():
         yield style.save(draw(), out / f"{name}.png")
+    if d > 2 and real is not None and point_set(recipe) is None:
+        rows, drawn = (rows_of_table(trained, torch.from_numpy(x)) for x in (real, method.walk[-1]))
+        for picture in table_pictures(rows, drawn, rows, method.colour, "real rows"):
+            picture.draw(out / picture.file)
+            yield out / picture.file
     yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
     if method.evolution:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
