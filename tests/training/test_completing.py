@@ -183,9 +183,21 @@ def test_its_density_is_that_of_all_columns_together():
     trained = fit(flow(**TINY | {"steps": 10}), x, solvers=False)
     nothing = torch.full((3, 2), NAN)
     z = trained.to_network(x[:3])
-    value = log_density(trained.denoiser, z, steps=20)
-    assert torch.equal(value, log_density(trained.denoiser, z, steps=20, given=nothing))
+    value = log_density(trained.denoiser, z, steps=10)
+    assert torch.equal(value, log_density(trained.denoiser, z, steps=10, given=nothing))
     assert bool(value.isfinite().all())
+
+
+def test_numbers_in_their_own_units_have_no_ends_and_standardised_ones_ten_deviations():
+    x = torch.tensor([[100.0, 7.0, 0.0], [300.0, 7.0, 1.0]]).repeat(20, 1)
+    own = fit(flow(**TINY | {"steps": 2, "standardise": False}), x, solvers=False)
+    assert (own.sample(3, given={"1": 5000.0, "2": 7.0}, steps=2)[:, :2] == torch.tensor([5000.0, 7.0])).all()
+    scaled = fit(flow(**TINY | {"steps": 2}), x, solvers=False)
+    assert (scaled.sample(3, given={"1": 1199.0}, steps=2)[:, 0] == 1199).all()
+    with pytest.raises(InputError, match=r"'1': it must be at least -800\.0 and at most 1200\.0, .*; got 1201\.0"):
+        scaled.sample(3, given={"1": 1201.0})
+    with pytest.raises(InputError, match=r"'2': it must be at least 7\.0 and at most 7\.0, .*; got 8\.0"):
+        scaled.sample(3, given={"2": 8.0})
 
 
 def test_a_short_training_learns_a_conditional_distribution():

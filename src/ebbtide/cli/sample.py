@@ -143,8 +143,8 @@ def columns_of(text: str) -> dict[str, str]:
 
     found = {}
     for part in named_list(text):
-        name, sign, value = part.partition("=")
-        if not sign or not name.strip() or name.strip() in found:
+        name, _, value = part.partition("=")
+        if not (name.strip() and value.strip()) or name.strip() in found:
             raise InputError(f"--given must name columns and their values once, as cut=Ideal,carat=1.0; got {part!r}.")
         found[name.strip()] = value.strip()
     return found

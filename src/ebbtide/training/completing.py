@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..codecs import Cells, Codec, groups
+from ..codecs import IDENTITY, Cells, Codec, groups
 from ..core.randomness import Draws, key
 from ..data.forms import Column, Form, Unfit, absent
 from ..data.frames import as_columns, frame_columns, framed, is_frame, listed_cells
@@ -154,12 +154,14 @@ class Completing:
     def _ends(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
         """The least and the largest value of each column in the table, or those REACHED away; of levels their places.
 
-        Ranks end at the table's own values, as Φ(±REACHED) rounds to 0 and 1.
+        Ranks end at the table's own values, as Φ(±REACHED) rounds to 0 and 1. Columns in their own units have no ends.
         """
-        tells = groups(self.codec, self.shape[-1]).tells
-        ends = torch.tensor([[-REACHED], [REACHED]]).repeat(1, len(tells)).masked_fill(tells, -REACHED)
+        tells, scaled = groups(self.codec, self.shape[-1]).tells, getattr(self.recipe, "standardise", True)
+        reach = REACHED if scaled and self.codec not in (None, IDENTITY) else torch.inf
+        ends = torch.tensor([[-reach], [reach]]).repeat(1, len(tells)).masked_fill(tells, -REACHED)
         low, high = ends if self.codec is None else self.codec.decode(ends)
         last = torch.tensor([len(column.levels) - 1.0 for column in self.learned_columns.values()])
+        low, high = (end.nan_to_num(own, torch.inf, -torch.inf) for end, own in ((low, -torch.inf), (high, torch.inf)))
         return low.where(last < 0, 0.0), high.where(last < 0, last)
 
     def codes(self, known: Float[Tensor, "n d"] | None, fill: bool, draws: Draws) -> Tensor | None:
