@@ -1,5 +1,7 @@
 """Problems whose answer is known in closed form, and the little that many tests share."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +87,57 @@ class GaussianNetwork(nn.Module):
         x_s = (1 - tau) * self.mean + keep * (x_t - c.alpha * self.mean)
         d = c.alpha * tau - c.sigma * (1 - tau)
         return a * (tau * x_t - c.sigma * x_s) / d + b * (c.alpha * x_s - (1 - tau) * x_t) / d
+
+
+class ConditionalNetwork(nn.Module):
+    """The velocity E[ε - x₀ | x_t of what is unknown, given] of a mixture of Gaussians, on the linear path."""
+
+    def __init__(self, weights, means, roots):
+        super().__init__()
+        self.weights, self.means, self.roots = (
+            torch.tensor(part, dtype=torch.float64) for part in (weights, means, roots)
+        )
+        self.covariances = self.roots @ self.roots.mT
+        self.own = nn.Parameter(torch.zeros(1, dtype=torch.float64))  # whose dtype is the network's
+
+    def draw(self, n, seed=0):
+        """Rows of the mixture."""
+        draw = torch.Generator().manual_seed(seed)
+        part = torch.multinomial(self.weights, n, True, generator=draw)
+        z = torch.randn(n, 3, generator=draw, dtype=torch.float64)
+        return self.means[part] + (self.roots[part] @ z[..., None])[..., 0]
+
+    def conditional(self, known, value):
+        """Weights, means and covariances of the unknown numbers, one row of `value`s of the known ones each."""
+        found = []
+        for w, m, C in zip(self.weights, self.means, self.covariances):
+            gain = C[~known][:, known] @ C[known][:, known].inverse()
+            off = value - m[known]
+            log = -0.5 * (off @ C[known][:, known].inverse() * off).sum(1) - 0.5 * C[known][:, known].logdet()
+            found.append((w.log() + log, m[~known] + off @ gain.T, C[~known][:, ~known] - gain @ C[known][:, ~known]))
+        log, means, covariances = zip(*found)
+        return torch.stack(log, 1).softmax(1), torch.stack(means, 1), torch.stack(covariances)
+
+    def forward(self, x, t, given=None):
+        given = torch.full_like(x, torch.nan) if given is None else given
+        y, t = torch.zeros_like(x), t.double().expand(len(x))
+        for pattern in itertools.product((False, True), repeat=3):
+            known = torch.tensor(pattern)
+            rows = (given.isnan() != known).all(1)
+            if known.all() or not rows.any():
+                continue
+            a, s, x_t = 1 - t[rows], t[rows], x[rows][:, ~known]
+            w, means, covariances = self.conditional(known, given[rows][:, known])
+            V = a[:, None, None, None] ** 2 * covariances + (s**2)[:, None, None, None] * torch.eye(int((~known).sum()))
+            off = x_t[:, None] - a[:, None, None] * means
+            solved = torch.linalg.solve(V, off[..., None])
+            log = w.log() - 0.5 * (off[..., None] * solved).sum((2, 3)) - 0.5 * V.logdet()
+            x0 = means + a[:, None, None] * (covariances @ solved)[..., 0]
+            x0 = (log.softmax(1)[..., None] * x0).sum(1)
+            own = y[rows]
+            own[:, ~known] = (x_t - a[:, None] * x0) / s[:, None] - x0
+            y[rows] = own
+        return y
 
 
 def exact(path: Path, target: str = "velocity") -> Denoiser:

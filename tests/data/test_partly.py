@@ -1,6 +1,5 @@
 """Rows of which some columns are known: the law of the masks, and the distributions that the loss then teaches."""
 
-import itertools
 import math
 
 import pytest
@@ -15,7 +14,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.core.times import stratified_draws
 from ebbtide.data.partly import PartlyKnown, known_numbers
 from ebbtide.samplers import sample
-from problems import SIGMAS
+from problems import SIGMAS, ConditionalNetwork
 
 NAN = float("nan")
 MIXTURE = {
@@ -24,57 +23,6 @@ MIXTURE = {
     "roots": [[[0.6, 0, 0], [0.3, 0.4, 0], [-0.2, 0.1, 0.5]], [[0.5, 0, 0], [-0.3, 0.3, 0], [0.1, 0.4, 0.3]]],
 }
 GAUSSIAN = {"weights": [1.0], "means": [[0.3, -0.2, 0.1]], "roots": [[[0.9, 0, 0], [0.7, 0.5, 0], [-0.4, 0.3, 0.6]]]}
-
-
-class Exact(nn.Module):
-    """The velocity E[ε - x₀ | x_t of what is unknown, given] of a mixture of Gaussians, on the linear path."""
-
-    def __init__(self, weights, means, roots):
-        super().__init__()
-        self.weights, self.means, self.roots = (
-            torch.tensor(part, dtype=torch.float64) for part in (weights, means, roots)
-        )
-        self.covariances = self.roots @ self.roots.mT
-        self.own = nn.Parameter(torch.zeros(1, dtype=torch.float64))  # whose dtype is the network's
-
-    def draw(self, n, seed=0):
-        """Rows of the mixture."""
-        draw = torch.Generator().manual_seed(seed)
-        part = torch.multinomial(self.weights, n, True, generator=draw)
-        z = torch.randn(n, 3, generator=draw, dtype=torch.float64)
-        return self.means[part] + (self.roots[part] @ z[..., None])[..., 0]
-
-    def conditional(self, known, value):
-        """Weights, means and covariances of the unknown numbers, one row of `value`s of the known ones each."""
-        found = []
-        for w, m, C in zip(self.weights, self.means, self.covariances):
-            gain = C[~known][:, known] @ C[known][:, known].inverse()
-            off = value - m[known]
-            log = -0.5 * (off @ C[known][:, known].inverse() * off).sum(1) - 0.5 * C[known][:, known].logdet()
-            found.append((w.log() + log, m[~known] + off @ gain.T, C[~known][:, ~known] - gain @ C[known][:, ~known]))
-        log, means, covariances = zip(*found)
-        return torch.stack(log, 1).softmax(1), torch.stack(means, 1), torch.stack(covariances)
-
-    def forward(self, x, t, given=None):
-        given = torch.full_like(x, NAN) if given is None else given
-        y, t = torch.zeros_like(x), t.double().expand(len(x))
-        for pattern in itertools.product((False, True), repeat=3):
-            known = torch.tensor(pattern)
-            rows = (given.isnan() != known).all(1)
-            if known.all() or not rows.any():
-                continue
-            a, s, x_t = 1 - t[rows], t[rows], x[rows][:, ~known]
-            w, means, covariances = self.conditional(known, given[rows][:, known])
-            V = a[:, None, None, None] ** 2 * covariances + (s**2)[:, None, None, None] * torch.eye(int((~known).sum()))
-            off = x_t[:, None] - a[:, None, None] * means
-            solved = torch.linalg.solve(V, off[..., None])
-            log = w.log() - 0.5 * (off[..., None] * solved).sum((2, 3)) - 0.5 * V.logdet()
-            x0 = means + a[:, None, None] * (covariances @ solved)[..., 0]
-            x0 = (log.softmax(1)[..., None] * x0).sum(1)
-            own = y[rows]
-            own[:, ~known] = (x_t - a[:, None] * x0) / s[:, None] - x0
-            y[rows] = own
-        return y
 
 
 class Beside(nn.Module):
@@ -126,7 +74,7 @@ DIRECTIONS = ("constant", "known in turn", "known by t", "unknown", "mask", "of 
 
 @pytest.mark.parametrize("truth", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
 def test_the_conditional_expectation_is_where_the_loss_is_least(truth):
-    exact = Exact(**truth)
+    exact = ConditionalNetwork(**truth)
     data = PartlyKnown(exact.draw(12_000), groups=groups(None, 3))
     for name, z in slopes(exact, data, False, DIRECTIONS).items():
         assert abs(z) < SIGMAS, name  # detects a share of 0.06 of any of these
@@ -136,7 +84,7 @@ def test_the_conditional_expectation_is_where_the_loss_is_least(truth):
 
 @pytest.mark.parametrize("truth", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
 def test_samples_given_columns_have_the_conditional_distribution(truth):
-    exact, n = Exact(**truth), 2000
+    exact, n = ConditionalNetwork(**truth), 2000
     denoiser = Denoiser(exact, Linear())
     for known, value in ((torch.tensor([True, False, False]), [0.4]), (torch.tensor([True, False, True]), [-0.5, 0.3])):
         w, means, covariances = exact.conditional(known, torch.tensor([value], dtype=torch.float64))
