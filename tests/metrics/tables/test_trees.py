@@ -50,6 +50,7 @@ def test_skill_of_a_column_that_follows_from_another():
     table = numbers(np.concatenate([x, 2 * x + 0.01 * rng.normal(size=(400, 1))], 1))
     train, test = table.take(slice(300)), table.take(slice(300, 400))
     assert skill(train, test, 1) > 0.98
+    assert skill(train, numbers(np.stack([test.x[:, 0], -test.x[:, 1]], 1)), 1) < 0  # of rows that it hasn't seen
     shuffled = numbers(np.stack([train.x[:, 0], rng.permutation(train.x[:, 1])], 1))
     assert skill(shuffled, test, 1) < 0.2
     assert skill(people(300), people(200, seed=1), 2) > 0.9
