@@ -126,11 +126,12 @@ def test_shares_in_words():
 
 
 def test_a_wide_table_has_no_bars_and_smaller_draws(monkeypatch):
-    monkeypatch.setattr(judge_module, "MOST", 500)
-    wide = numbers(torch.randn(120, 600, generator=generator("wide")))
+    monkeypatch.setattr(judge_module, "MOST_COLUMNS", 99)
+    monkeypatch.setattr(judge_module, "MOST", 150)
+    wide = numbers(torch.randn(120, 100, generator=generator("wide")))
     assert judge_module._bars(wide) == {}
     assert len(judge_module.Judged.of(wide, wide, wide, draws=1).real) == 100
-    rows = by_name(judge_table(wide, wide, numbers(torch.randn(120, 600, generator=generator("held"))), draws=1))
+    rows = by_name(judge_table(wide, wide, numbers(torch.randn(120, 100, generator=generator("held"))), draws=1))
     assert rows["exact copies"].value == 1
 
 

@@ -12,6 +12,11 @@ from metrics.tables.people import numbers, people
 pytest.importorskip("sklearn")
 
 
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch):
+    monkeypatch.setattr("ebbtide.metrics.tables.trees.ITERATIONS", 30)
+
+
 def test_auc_of_equal_laws_is_a_half_and_of_apart_ones_one():
     rng = np.random.default_rng(0)
     x, y = numbers(rng.normal(size=(150, 2))), numbers(rng.normal(size=(150, 2)))
