@@ -125,9 +125,25 @@ def test_shares_in_words():
     assert [percent(s) for s in (0.0, 1.0, 0.35, 0.0199, 0.0004)] == ["0 %", "100 %", "35 %", "2.0 %", "0.04 %"]
 
 
-def test_a_wide_table_has_no_bars_and_smaller_draws():
-    wide = numbers(torch.randn(120, 600, generator=generator("wide")))
+def test_a_wide_table_has_no_bars_and_smaller_draws(monkeypatch):
+    monkeypatch.setattr(judge_module, "MOST_COLUMNS", 99)
+    monkeypatch.setattr(judge_module, "MOST", 150)
+    wide = numbers(torch.randn(120, 100, generator=generator("wide")))
     assert judge_module._bars(wide) == {}
     assert len(judge_module.Judged.of(wide, wide, wide, draws=1).real) == 100
-    rows = by_name(judge_table(wide, wide, numbers(torch.randn(120, 600, generator=generator("held"))), draws=1))
+    rows = by_name(judge_table(wide, wide, numbers(torch.randn(120, 100, generator=generator("held"))), draws=1))
     assert rows["exact copies"].value == 1
+
+
+def test_a_bar_is_beaten_beyond_the_noise_of_all_draws(monkeypatch):
+    """0.60 ± 0.02 beside a bar whose draws happen to agree, at 0.62: no better; and at 0.5 it is."""
+    monkeypatch.setattr(judge_module, "trees_at_hand", lambda: True)
+    train, held = people(40), people(40, seed=1)
+    bar = {"bar": lambda: copula(train)}
+    for centre, verdict in ((0.6, "no better than"), (0.5, "better than"), (0.8, "worse than")):
+        scores = iter([0.5, 0.5, 0.5, centre - 0.03, centre, centre + 0.03, 0.62, 0.62, 0.62])
+        monkeypatch.setattr(judge_module, "auc", lambda *_: next(scores))  # noqa: B023
+        monkeypatch.setattr(judge_module, "FEW", 0)
+        j = judge_module.Judged.of(people(120, seed=2), train, held)
+        part = judge_module._classified(j, bar, 0)
+        assert f"Samples are {verdict} the bar." in part.words[0], centre

@@ -12,6 +12,11 @@ from metrics.tables.people import numbers, people
 pytest.importorskip("sklearn")
 
 
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch):
+    monkeypatch.setattr("ebbtide.metrics.tables.trees.ITERATIONS", 30)
+
+
 def test_auc_of_equal_laws_is_a_half_and_of_apart_ones_one():
     rng = np.random.default_rng(0)
     x, y = numbers(rng.normal(size=(150, 2))), numbers(rng.normal(size=(150, 2)))
@@ -50,6 +55,7 @@ def test_skill_of_a_column_that_follows_from_another():
     table = numbers(np.concatenate([x, 2 * x + 0.01 * rng.normal(size=(400, 1))], 1))
     train, test = table.take(slice(300)), table.take(slice(300, 400))
     assert skill(train, test, 1) > 0.98
+    assert skill(train, numbers(np.stack([test.x[:, 0], -test.x[:, 1]], 1)), 1) < 0  # of rows that it hasn't seen
     shuffled = numbers(np.stack([train.x[:, 0], rng.permutation(train.x[:, 1])], 1))
     assert skill(shuffled, test, 1) < 0.2
     assert skill(people(300), people(200, seed=1), 2) > 0.9

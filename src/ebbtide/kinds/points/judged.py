@@ -64,7 +64,7 @@ def judged(
     target: str = "",
     seed: int = 0,
 ) -> Judgement | None:
-    """The report on a run's samples and the labels that they were asked for; None for a run on a named set.
+    """The report on a run's samples and the labels that they were asked for; None for a named set, or one row.
 
     target: the column that is predicted from the others, by default the labels.
     """
@@ -74,6 +74,8 @@ def judged(
             raise InputError("--predict names a column of a table from a file; this run learned a named set.")
         return None
     at_hand(recipe)
+    if len(x) < 2:
+        return None
     train, held = parts(recipe)
     if labels is not None:
         asked = labels.unique()

@@ -230,7 +230,6 @@ def _classified(j: Judged, cheap: dict[str, Callable[[], Generator]], seed: int)
         return Part(heading, (f"C2ST is {NO_TREES}.",))
     if min(size, *(len(one) for one in (*j.draws, *j.twins))) < FEWEST:
         return Part(heading, (f"Skipped: it needs at least {FEWEST} rows on either side, and there are {size}.",))
-
     splits = 2 if size < FEW else 1
 
     def scored(draws: Sequence[Rows]) -> list[float]:
@@ -239,18 +238,24 @@ def _classified(j: Judged, cheap: dict[str, Callable[[], Generator]], seed: int)
         ]
 
     floors = scored(j.twins)
-    found = [_mean("C2ST of samples", scored(j.draws), floors)]
+    sets = {"C2ST of samples": scored(j.draws)}
     for name, make in cheap.items():
         fitted = make()
         drawn = [fitted.sample(size, generator(name, seed, k)) for k in range(len(j.draws))]
-        found.append(_mean(f"C2ST of the {name}", scored(drawn), floors))
+        sets[f"C2ST of the {name}"] = scored(drawn)
+    # Three draws tell little of their spread, and all sets' is alike.
+    spreads = [float(np.var(one, ddof=1)) for one in (floors, *sets.values()) if len(one) > 1]
+    noise = NORMAL * math.sqrt(np.mean(spreads) / len(j.draws)) if spreads else math.nan
+    found = []
+    for name, values in sets.items():
+        row = _mean(name, values, floors)
+        found.append(replace(row, low=row.value - noise, high=row.value + noise))
     words = f"{len(j.draws)} draws of {size} rows."
     if not cheap:  # not asked for, or too many columns
         return Part(heading, (words,), tuple(found))
     best = min(found[1:], key=lambda row: row.value)
     off = found[0].value - best.value
-    noise = math.hypot(*(0.0 if math.isnan(row.error) else row.error for row in (found[0], best)))
-    better = "no better than" if abs(off) <= NORMAL * noise else "worse than" if off > 0 else "better than"
+    better = "no better than" if not abs(off) > math.sqrt(2) * noise else "worse than" if off > 0 else "better than"
     words += f" Samples are {better} the {best.name.removeprefix('C2ST of the ')}."
     return Part(heading, (words,), tuple(found))
 
