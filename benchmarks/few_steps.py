@@ -95,9 +95,15 @@ def distances(row: Row, x: Tensor, seed: int, of: Trained, labels: Tensor | None
 
 
 def measured(row: Row, of: Trained, **how: Any) -> list[list[float]]:
-    """The distances of as many sample sets as there are sampling seeds."""
-    labels = of.in_proportion(row.n)
-    return [distances(row, of.sample(row.n, seed=seed, label=labels, **how), seed, of, labels) for seed in SAMPLING]
+    """The distances of as many sample sets as there are sampling seeds; a sample that is not finite is left out."""
+    labels, found = of.in_proportion(row.n), []
+    for seed in SAMPLING:
+        x = of.sample(row.n, seed=seed, label=labels, **how)
+        kept = x.isfinite().flatten(1).all(1) if x.is_floating_point() else slice(None)
+        if row.recipe == "flow" and (lost := int((~kept).sum())):
+            print(f"{lost} of {row.n} samples by {how} of training seed {of.recipe.seed} are not finite", flush=True)
+        found.append(distances(row, x[kept], seed, of, None if labels is None else labels[kept]))
+    return found
 
 
 def floor(row: Row, of: Trained) -> list[list[float]]:
