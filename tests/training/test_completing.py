@@ -132,10 +132,14 @@ def test_a_value_is_given_anywhere_in_its_interval_and_one_beyond_the_table_as_i
     low, high = float(u.min()), float(u.max())
     assert high - low > 0.9 * float(known_share := (plain_rows(plain)[:, 5] == known[0, 5]).double().mean())
     assert abs(float(u.mean()) - (low + high) / 2) < 0.1 * float(known_share)
-    ends = torch.full((3, 7), NAN)
-    ends[:, 0] = torch.tensor([-50.0, *(float(end[0]) for end in plain._ends())])
-    low, same, _ = plain.codes(ends, False, Draws(1, torch.zeros(3, dtype=torch.int64)))[:, at.column == 0]
-    assert torch.equal(low, same)
+    rows = torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]).repeat(20, 1)
+    ranked = fit(flow(**TINY | {"steps": 1, "codec": "ranks"}), rows, solvers=False)
+    beyond = torch.tensor([[-3.0, NAN], [0.0, NAN], [9.0, NAN], [2.0, NAN]])
+    low, least, high, most = ranked.codes(beyond, False, Draws(1, torch.zeros(4, dtype=torch.int64)))[:, 0].tolist()
+    assert (low, high) == (least, most)
+    with pytest.warns(UserWarning, match="the network sees the nearest"):
+        x = ranked.sample(4, given=beyond, steps=2)
+    assert torch.equal(x[:, 0], beyond[:, 0])
 
 
 def plain_rows(trained):
