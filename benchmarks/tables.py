@@ -208,6 +208,8 @@ def measured(table: Table, method: str, seed: int, fields: Mapping[str, Any]) ->
     try:
         samples = make(table, DRAWS * len(table.held), seed, **own)
     except Exception as error:  # a peer may fail in its own way, which is a result as well
+        if not package and not isinstance(error, InputError):
+            raise
         return {"why": " ".join(str(error).split())[:80] or type(error).__name__}
     seconds = time.process_time() - start
     parts = judge_table(samples, table.train, table.held, target=table.target, bars=False, draws=DRAWS, seed=seed)

@@ -50,7 +50,7 @@ def test_results_are_kept_and_gone_on_from(folder, tmp_path, monkeypatch, capsys
         raise ValueError("it only\ntakes numbers")
 
     monkeypatch.setitem(tables.GENERATORS, "copula", ("remembers", remembers, ""))
-    monkeypatch.setitem(tables.GENERATORS, "tvae", ("fails", fails, ""))
+    monkeypatch.setitem(tables.GENERATORS, "tvae", ("fails", fails, "json"))
     monkeypatch.setitem(tables.GENERATORS, "forest", ("ForestFlow", fails, "no_such_package"))
     store = tmp_path / "runs" / "tables.json"
     given = ["--folder", str(folder), "--only", "copula", "tvae", "forest", "--store", str(store), "--seeds", "2"]
@@ -65,6 +65,9 @@ def test_results_are_kept_and_gone_on_from(folder, tmp_path, monkeypatch, capsys
     assert asked == [0, 1]
     tables.main(given)
     assert asked == [0, 1]
+    monkeypatch.setitem(tables.GENERATORS, "mixture", ("own", fails, ""))
+    with pytest.raises(ValueError, match="takes numbers"):  # a bug of ours is no result
+        tables.main(["--folder", str(folder), "--only", "mixture", "--store", str(store)])
 
 
 def test_every_bar_makes_rows_of_the_table(folder):
