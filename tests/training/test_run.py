@@ -32,10 +32,11 @@ from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
 from ebbtide.training import checkpoint
+from ebbtide.training.begun import stored
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.devices import suited
 from ebbtide.training.history import read_metrics
-from ebbtide.training.run import _due, _loop, stored
+from ebbtide.training.run import _due, _loop
 from ebbtide.training.trainer import batch_indices
 from forking import forked
 from interrupting import alive, at_every_line, wait_until

@@ -50,14 +50,14 @@ class Resume:
 def run(argv: Sequence[str]) -> None:
     """Parse `RUN [OPTIONS]` and continue training."""
     args = parse(Resume, argv, "resume")
-    if not (args.run / "checkpoints").is_dir():
-        raise InputError(f"{args.run} is not the folder of a run.")
+    from ..training.begun import begun, recipe_of, stored
     from ..training.build import add_own
-    from ..training.run import recipe_of, stored
 
-    args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(args.run))))
+    if (where := begun(args.run)) is None:
+        raise InputError(f"{args.run} is not the folder of a run.")
+    args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(where))))
     add_own(vars(args.rows))
-    recipe = recipe_of(args.run)
+    recipe = recipe_of(where)
     rows_of_run(args.run, recipe, vars(args.rows))
     train(recipe, args.run, args.running, resume=True, given=_given(recipe, args))
 

@@ -105,10 +105,10 @@ def run(argv: Sequence[str]) -> None:
     from ..training.build import add_own
 
     if args.resume:
-        from ..training.run import stored
+        from ..training.begun import begun, stored
 
-        begun = Running(**stored(out))
-        args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=begun))
+        how = Running(**stored(begun(out) or out))
+        args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=how))
     add_own(vars(args.recipe))
     train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
 
@@ -132,8 +132,8 @@ def train(
     from ..codecs import Cells
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
+    from ..training.begun import reached
     from ..training.devices import leaving_group
-    from ..training.run import reached
 
     before = reached(out) if resume else 0
     with leaving_group():

@@ -1,0 +1,152 @@
+"""Start of a network: the exact estimate of a Gaussian, or of a mixture, fitted to the rows that it is to learn.
+
+Of rows seen by their ranks N(m, C) is the Gaussian copula. A network whose last layer is zero is that copula until its
+first step.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..core.paths import Linear, Path, Time
+from ..core.randomness import generator
+from ..core.targets import Estimate
+from .oracle import Gaussians
+
+__all__ = ["FLOOR", "MOST_PARTS", "Start", "chosen", "drawn", "fit_mixture", "shrunk"]
+
+FLOOR = 1e-3  # of a covariance's eigenvalues: levels' unit vectors have directions without any variance
+COUNTS = (1, 2, 3, 4, 6, 8)
+MOST_PARTS = COUNTS[-1]
+DRAWS = 4096
+ROUNDS = 30  # of expectation and maximisation
+
+
+class Start(nn.Module):
+    """Σ_k w_k N(m_k, U_k diag(s_k²) U_kᵀ) as a denoiser, in a network's units.
+
+    classes: parts are those of labels 0, 1, …, one each; a label leaves its own alone, the null label keeps all.
+    """
+
+    def __init__(self, path: Path, dim: int, parts: int = 1, classes: int = 0) -> None:
+        super().__init__()
+        self.path, self.classes = path, classes
+        self.register_buffer("weights", torch.full((parts,), 1 / parts))
+        self.register_buffer("means", torch.zeros(parts, dim))
+        self.register_buffer("bases", torch.eye(dim).repeat(parts, 1, 1))
+        self.register_buffer("stds", torch.ones(parts, dim))
+
+    weights: Tensor
+    means: Tensor
+    bases: Tensor
+    stds: Tensor
+
+    def exact(self, label: Int[Tensor, " b"] | None = None) -> Gaussians:
+        """The denoiser of the distribution, or of that of each example's class."""
+        weights = self.weights
+        if self.classes and label is not None:
+            own = nn.functional.one_hot(label, self.classes + 1)[:, : self.classes].to(weights)
+            weights = own.where((label < self.classes)[:, None], weights)
+        return Gaussians(self.path, self.means, self.bases, self.stds, weights)
+
+    def forward(self, x_t: Float[Tensor, " b *d"], t: Time, label: Tensor | None = None, **cond: Any) -> Estimate:
+        with torch.autocast(x_t.device.type, enabled=False):
+            return self.exact(label)(x_t, t)
+
+    def set(self, weights: Tensor, means: Tensor, covariances: Tensor) -> "Start":
+        """The same with these parts."""
+        variances, bases = torch.linalg.eigh(covariances.double())
+        found = {"weights": weights, "means": means, "bases": bases, "stds": variances.clamp(min=FLOOR).sqrt()}
+        for name, part in found.items():
+            getattr(self, name).copy_(part)
+        return self
+
+
+def drawn(data: Any, count: int = DRAWS) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"] | None]:
+    """Every row of data at least once, at least `count` draws in all, as a network sees them, and their labels."""
+    draw, rows = generator("start"), torch.arange(len(data))
+    taken = [data.take(rows, draw) for _ in range(-(-count // len(data)))]
+    labels = torch.cat([part["label"] for part in taken]) if "label" in taken[0] else None
+    return torch.cat([part["x0"] for part in taken]).double(), labels
+
+
+def chosen(data: Any, judging: Any) -> int:
+    """The number of Gaussians, fitted to data, under which data not seen is the likeliest; for ten rows one more."""
+    (z, _), (other, _) = drawn(data), drawn(judging)
+    likely = {}
+    for parts in (k for k in COUNTS if k == 1 or 10 * k <= len(data)):
+        start = Start(Linear(), z.shape[1], parts).double().set(*fit_mixture(z, parts, len(data)))
+        likely[parts] = start.exact().log_density(other).mean().item()
+    return max(likely, key=likely.__getitem__)
+
+
+def shrunk(z: Float[Tensor, "n d"], rows: int | None = None) -> Float[Tensor, "d d"]:
+    """The covariance (1 - λ) S + λ tr(S)/d I (Ledoit & Wolf 2004, Section 3.2), λ the best for as many rows.
+
+    rows: how many of z are independent; all, unless given.
+    """
+    z = (z - z.mean(0)).double()
+    n, d = z.shape
+    S = z.T @ z / n
+    mu = S.trace() / d
+    target = mu * torch.eye(d, dtype=z.dtype)
+    distance = (S - target).square().sum()
+    noise = (z.square().sum(1).square().sum() / n - S.square().sum()) / (n if rows is None else rows)
+    share = (noise / distance.clamp(min=1e-12)).clamp(0, 1)
+    return (1 - share) * S + share * target
+
+
+def fit_mixture(
+    z: Float[Tensor, "n d"], parts: int, rows: int | None = None, labels: Int[Tensor, " n"] | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, means and covariances of `parts` Gaussians; of labelled rows one for each label.
+
+    By expectation and maximisation from centres far from one another; each covariance is drawn to that of all rows, as
+    d + 2 rows of it would.
+    """
+    z = z.double()
+    each = len(z) / (rows or len(z))  # draws of a row
+    whole = shrunk(z, rows)
+    if parts == 1:
+        return torch.ones(1, dtype=z.dtype), z.mean(0, keepdim=True), whole[None]
+    if labels is not None:
+        return _maximised(z, nn.functional.one_hot(labels, parts).to(z), whole, each)
+    centres = _spread(z, parts, seed)
+    r = nn.functional.one_hot(torch.cdist(z, centres).argmin(1), parts).to(z)
+    found = _maximised(z, r, whole, each)
+    for _ in range(ROUNDS):
+        found = _maximised(z, _log_joint(z, *found).softmax(1), whole, each)
+    return found
+
+
+def _spread(z: Tensor, count: int, seed: int) -> Tensor:
+    """Rows as centres, each drawn by its squared distance from those before it (k-means++), then Lloyd's."""
+    draw = generator(seed, "start")
+    chosen = [int(torch.randint(len(z), (), generator=draw))]
+    for _ in range(count - 1):
+        distance = torch.cdist(z, z[chosen]).amin(1).square() + 1e-12
+        chosen.append(int(torch.multinomial(distance, 1, generator=draw)))
+    centres = z[chosen]
+    for _ in range(20):
+        own = nn.functional.one_hot(torch.cdist(z, centres).argmin(1), count).to(z)
+        total = own.sum(0)[:, None]
+        centres = torch.where(total > 0, own.T @ z / total.clamp(min=1), centres)
+    return centres
+
+
+def _maximised(z: Tensor, r: Tensor, whole: Tensor, each: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, means and covariances of parts with these responsibilities for rows."""
+    total, prior = r.sum(0), each * (z.shape[1] + 2)
+    means = (r.T @ z + each * z.mean(0)) / (total[:, None] + each)
+    covariances = []
+    for k in range(r.shape[1]):
+        offsets = z - means[k]
+        covariances.append(((r[:, k, None] * offsets).T @ offsets + prior * whole) / (total[k] + prior))
+    return (total + each) / (total + each).sum(), means, torch.stack(covariances)
+
+
+def _log_joint(z: Tensor, weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
+    start = Start(Linear(), z.shape[1], len(weights)).double().set(weights, means, covariances)
+    return start.exact().log_joint(z)
