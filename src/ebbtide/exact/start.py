@@ -21,7 +21,7 @@ FLOOR = 1e-3  # of a covariance's eigenvalues: levels' unit vectors have directi
 COUNTS = (1, 2, 3, 4, 6, 8)
 MOST_PARTS = COUNTS[-1]
 DRAWS = 4096
-ROUNDS = 30  # of expectation and maximisation
+ROUNDS = 20  # of Lloyd's, and of expectation and maximisation
 
 
 class Start(nn.Module):
@@ -77,7 +77,7 @@ def chosen(data: Any, judging: Any) -> int:
     (z, _), (other, _) = drawn(data), drawn(judging)
     likely = {}
     for parts in (k for k in COUNTS if k == 1 or 10 * k <= len(data)):
-        start = Start(Linear(), z.shape[1], parts).double().set(*fit_mixture(z, parts, len(data)))
+        start = _set(*fit_mixture(z, parts, len(data)))
         likely[parts] = start.exact().log_density(other).mean().item()
     return max(likely, key=likely.__getitem__)
 
@@ -99,54 +99,51 @@ def shrunk(z: Float[Tensor, "n d"], rows: int | None = None) -> Float[Tensor, "d
 
 
 def fit_mixture(
-    z: Float[Tensor, "n d"], parts: int, rows: int | None = None, labels: Int[Tensor, " n"] | None = None, seed: int = 0
+    z: Float[Tensor, "n d"], parts: int, rows: int | None = None, labels: Int[Tensor, " n"] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, means and covariances of `parts` Gaussians; of labelled rows one for each label.
 
-    By expectation and maximisation from centres far from one another; each covariance is drawn to that of all rows, as
-    d + 2 rows of it would.
+    By expectation and maximisation from centres far from one another. Each covariance is drawn to the mean of all, as
+    if d + 2 more rows were spread as that is. rows: how many of z are independent; all, unless given.
     """
-    z = z.double()
-    each = len(z) / (rows or len(z))  # draws of a row
-    whole = shrunk(z, rows)
-    if parts == 1:
-        return torch.ones(1, dtype=z.dtype), z.mean(0, keepdim=True), whole[None]
-    if labels is not None:
-        return _maximised(z, nn.functional.one_hot(labels, parts).to(z), whole, each)
-    centres = _spread(z, parts, seed)
-    r = nn.functional.one_hot(torch.cdist(z, centres).argmin(1), parts).to(z)
-    found = _maximised(z, r, whole, each)
-    for _ in range(ROUNDS):
-        found = _maximised(z, _log_joint(z, *found).softmax(1), whole, each)
+    z, each = z.double(), len(z) / (rows or len(z))  # draws of a row
+    own = _nearest(z, _spread(z, parts)) if labels is None else labels
+    found = _maximised(z, nn.functional.one_hot(own, parts).to(z), each)
+    for _ in range(ROUNDS if labels is None and parts > 1 else 0):
+        found = _maximised(z, _set(*found).exact().log_joint(z).softmax(1), each)
     return found
 
 
-def _spread(z: Tensor, count: int, seed: int) -> Tensor:
-    """Rows as centres, each drawn by its squared distance from those before it (k-means++), then Lloyd's."""
-    draw = generator(seed, "start")
+def _spread(z: Tensor, count: int) -> Tensor:
+    """Centres of rows: some, each drawn by its squared distance from those before it (k-means++), then Lloyd's."""
+    draw = generator("spread")
     chosen = [int(torch.randint(len(z), (), generator=draw))]
     for _ in range(count - 1):
         distance = torch.cdist(z, z[chosen]).amin(1).square() + 1e-12
         chosen.append(int(torch.multinomial(distance, 1, generator=draw)))
     centres = z[chosen]
-    for _ in range(20):
-        own = nn.functional.one_hot(torch.cdist(z, centres).argmin(1), count).to(z)
-        total = own.sum(0)[:, None]
-        centres = torch.where(total > 0, own.T @ z / total.clamp(min=1), centres)
+    for _ in range(ROUNDS):
+        own = nn.functional.one_hot(_nearest(z, centres), count).to(z)
+        centres = torch.where((total := own.sum(0)[:, None]) > 0, own.T @ z / total.clamp(min=1), centres)
     return centres
 
 
-def _maximised(z: Tensor, r: Tensor, whole: Tensor, each: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, means and covariances of parts with these responsibilities for rows."""
+def _nearest(z: Tensor, centres: Tensor) -> Tensor:
+    return torch.cdist(z, centres).argmin(1)
+
+
+def _maximised(z: Tensor, r: Tensor, each: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, means and covariances of the parts that rows belong to by these responsibilities."""
     total, prior = r.sum(0), each * (z.shape[1] + 2)
     means = (r.T @ z + each * z.mean(0)) / (total[:, None] + each)
+    within = shrunk(z - r @ means, round(len(z) / each))
     covariances = []
-    for k in range(r.shape[1]):
-        offsets = z - means[k]
-        covariances.append(((r[:, k, None] * offsets).T @ offsets + prior * whole) / (total[k] + prior))
+    for mean, share, count in zip(means, r.T, total, strict=True):
+        offsets = z - mean
+        own = (share[:, None] * offsets).T @ offsets
+        covariances.append(within if r.shape[1] == 1 else (own + prior * within) / (count + prior))
     return (total + each) / (total + each).sum(), means, torch.stack(covariances)
 
 
-def _log_joint(z: Tensor, weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
-    start = Start(Linear(), z.shape[1], len(weights)).double().set(weights, means, covariances)
-    return start.exact().log_joint(z)
+def _set(weights: Tensor, means: Tensor, covariances: Tensor) -> Start:
+    return Start(Linear(), means.shape[1], len(means)).double().set(weights, means, covariances)

@@ -242,12 +242,12 @@ class PointRecipe(Recipe):
     ordered: str = ""
     """Columns of levels in order; as in cut=Fair<Good<Ideal, separated by commas."""
     codec: str = ""
-    """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise, or mixed for
-    columns of texts and for missing cells."""
+    """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise for named sets,
+    ranks for files, mixed with texts or gaps."""
     any_columns: bool = False
     """Learn to draw columns given any others; known to the network in half of each batch."""
     standardise: bool = True
-    """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
+    """Let a codec see columns, not the network their own numbers; stored, and undone on sampling."""
     stable_targets: bool = True
     """Average targets over points that could have produced x_t; exact, less noisy."""
 

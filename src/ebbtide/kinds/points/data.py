@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...codecs import CODECS, Cells, Codec, Mixed, fit_codec, fit_table, groups
+from ...codecs import CODECS, Cells, Codec, Mixed, Ranks, fit_codec, fit_table, groups
 from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
 from ...data.files import is_text
@@ -131,6 +131,8 @@ def codec_for(recipe: PointRecipe, points: Points) -> Codec:
         return fit_table(points.x, [len(one.levels) for one in columns], [one.ordered for one in columns])
     if recipe.codec:
         return fit_codec(recipe.codec, lambda: [points.x])
+    if point_set(recipe) is None and recipe.standardise and recipe.source == "noise":
+        return Ranks.fit(points.x)
     codec = Standardise.fit(points.x)
     return codec if recipe.standardise else codec.of_constants()
 
