@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ..recipes import RECIPES, Recipe, RobotRecipe
+from ..recipes import RECIPES, PointRecipe, Recipe, RobotRecipe
 from ..specs import pick
 from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
 
@@ -110,12 +110,22 @@ def run(argv: Sequence[str]) -> None:
         how = Running(**stored(begun(out) or out))
         args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=how))
     add_own(vars(args.recipe))
+    if (
+        isinstance(args.recipe, PointRecipe)
+        and args.recipe.outside()
+        and not args.recipe.validation
+        and not args.resume
+    ):
+        tell(f"All {args.recipe.steps:,} steps are trained for; without --steps training stops by held-out loss.")
     train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
 
 
 def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
-    """The recipe with all that --objective decides, which the other options then change."""
+    """The recipe with all that --objective or --steps decides, which the other options then change."""
     objective = said(argv, "--objective")
+    if isinstance(recipe, PointRecipe):
+        trains = said(argv, "--steps") is not None or (said(argv, "--validation") or "1").strip("0.") == ""
+        return recipe.having({"validation": 0.0}) if trains else recipe
     return recipe if objective is None or not isinstance(recipe, RobotRecipe) else recipe.with_objective(objective)
 
 

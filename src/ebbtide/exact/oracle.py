@@ -181,14 +181,8 @@ class Gaussians:
         means, bases, stds = (part.to(x_t) for part in (self.means, self.bases, self.stds))
         turned = (means[:, None] @ bases)[:, 0]  # U_kᵀ m_k
         alpha, sigma = (one[..., None] if isinstance(one, Tensor) else one for one in (c.alpha, c.sigma))
-        offsets = (x_t @ bases.transpose(0, 1).flatten(1)).unflatten(1, stds.shape) - alpha * turned
-        return (
-            c,
-            offsets,
-            (alpha * stds)[None].square() + sigma**2
-            if not isinstance(alpha, Tensor)
-            else (alpha * stds).square() + sigma**2,
-        )
+        offsets = (x_t @ bases.transpose(0, 1).flatten(1)).reshape(-1, *stds.shape) - alpha * turned
+        return c, offsets, (alpha * stds[None]) ** 2 + sigma**2
 
 
 def gaussian(path: Path, mean: Float[Tensor, " *d"], spread: float | Tensor) -> Gaussian:

@@ -45,7 +45,7 @@ class Start(nn.Module):
 
     def exact(self, label: Int[Tensor, " b"] | None = None) -> Gaussians:
         """The denoiser of the distribution, or of that of each example's class."""
-        weights = self.weights
+        weights = self.weights[None]
         if self.classes and label is not None:
             own = nn.functional.one_hot(label, self.classes + 1)[:, : self.classes].to(weights)
             weights = own.where((label < self.classes)[:, None], weights)
