@@ -73,13 +73,17 @@ def drawn(data: Any, count: int = DRAWS) -> tuple[Float[Tensor, "n d"], Int[Tens
 
 
 def chosen(data: Any, judging: Any) -> int:
-    """The number of Gaussians, fitted to data, under which data not seen is the likeliest; for ten rows one more."""
+    """The number of Gaussians, fitted to data, under which data not seen is likely: the fewest within an error of the
+    best, the standard error of their difference over rows (Breiman et al. 1984, Section 3.4.3). Each has 2 d rows or more.
+    """
     (z, _), (other, _) = drawn(data), drawn(judging)
     likely = {}
-    for parts in (k for k in COUNTS if k == 1 or 10 * k <= len(data)):
-        start = _set(*fit_mixture(z, parts, len(data)))
-        likely[parts] = start.exact().log_density(other).mean().item()
-    return max(likely, key=likely.__getitem__)
+    for parts in (k for k in COUNTS if k == 1 or 2 * z.shape[1] * k <= len(data)):
+        each = _set(*fit_mixture(z, parts, len(data))).exact().log_density(other)
+        likely[parts] = each.reshape(-1, len(judging)).mean(0)  # of each row over its draws
+    best = max(likely.values(), key=lambda each: each.mean().item())
+    error = lambda gap: gap.std().item() / len(gap) ** 0.5 if len(gap) > 1 else 0.0
+    return next(parts for parts, each in likely.items() if (best - each).mean().item() <= error(best - each))
 
 
 def shrunk(z: Float[Tensor, "n d"], rows: int | None = None) -> Float[Tensor, "d d"]:
