@@ -86,7 +86,7 @@ class Images(Subject):
 
 # What a comparison of each domain starts from: the recipe, what is asked of it, and how many samples are drawn.
 SUBJECTS: dict[str, tuple[Recipe, Subject, int]] = {
-    "points": (PointRecipe(validation=0.0), Points(), 4_000),
+    "points": (PointRecipe(validation=0.0, held_out=HELD_OUT), Points(), 4_000),
     "images": (_IMAGES, Images(), 1_000),
 }
 

@@ -1,7 +1,7 @@
 """ebbtide train RECIPE: train and leave a run folder."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -136,7 +136,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    given: "Prepared | None" = None,
+    given: "Callable[[Recipe], Prepared] | None" = None,
 ) -> None:
     """Train in `out`, on the recipe's data or what is given instead, and say where the result is."""
     from ..codecs import Cells

@@ -73,8 +73,9 @@ def drawn(data: Any, count: int = DRAWS) -> tuple[Float[Tensor, "n d"], Int[Tens
 
 
 def chosen(data: Any, judging: Any) -> int:
-    """The number of Gaussians, fitted to data, under which data not seen is likely: the fewest within an error of the
-    best, the standard error of their difference over rows (Breiman et al. 1984, Section 3.4.3). Each has 2 d rows or more.
+    """The number of Gaussians, fitted to data, under which data not seen is likely; each of 2 d rows or more.
+
+    The fewest within an error of the best, that of their difference over rows (Breiman et al. 1984, Section 3.4.3).
     """
     (z, _), (other, _) = drawn(data), drawn(judging)
     likely = {}

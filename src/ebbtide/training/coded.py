@@ -34,7 +34,7 @@ class Coded:
 
     @property
     def begins(self) -> str:
-        """What the network starts from, in a few words."""
+        """The start of the network, in a few words."""
         parts = len(self.denoiser.base.means) if isinstance(self.denoiser.base, Start) else 0
         if not parts:
             return "untrained network"

@@ -186,7 +186,7 @@ def split(recipe: PointRecipe, points: Points) -> tuple[Points, Points]:
 
 
 def judges(recipe: PointRecipe, rows: int) -> bool:
-    """True if training on so many rows is to stop by the loss of some of them."""
+    """True if training on a number of rows is to stop by the loss of some of them."""
     stops = recipe.validation > 0 and not recipe.teacher and recipe.source == "noise"
     return stops and point_set(recipe) is None and rows >= FEWEST_ROWS and loss_row(recipe.loss).stops
 
