@@ -142,3 +142,19 @@ def test_as_many_parts_as_the_rows_not_seen_ask_for():
     data = [TensorData(torch.randn(n, 4, generator=rng)) for n in (300, 100)]
     assert chosen(*data) == 1
     assert chosen(TensorData(z[:11]), TensorData(other)) == 1  # six rows for each, at least
+
+
+def test_far_from_all_data_a_network_sees_the_nearest_and_the_base_leads_back():
+    """A network that pushes outwards does so up to 6 σ alone: beyond, its output stays as it is there."""
+
+    class Outwards(torch.nn.Module):
+        def forward(self, x, t):
+            return -50 * x
+
+    for target, path in (("velocity", "linear"), ("noise", "ve")):
+        denoiser = Denoiser(Outwards(), PATHS[path](), target, base=Start(PATHS[path](), 2))
+        (c,) = denoiser.path.along([0.5])
+        x = torch.tensor([[7.0, 1e3], [-1e6, 2.0]]) * (c.alpha**2 + c.sigma**2) ** 0.5
+        own = denoiser.output(c, x) - denoiser.base(x, c).mix(*denoiser.row(c))
+        edge = torch.tensor([[6.0, 6.0], [-6.0, 2.0]]) * (c.alpha**2 + c.sigma**2) ** 0.5
+        torch.testing.assert_close(own, -50 * edge, rtol=1e-3, atol=1e-1)
