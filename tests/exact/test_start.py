@@ -145,16 +145,19 @@ def test_as_many_parts_as_the_rows_not_seen_ask_for():
 
 
 def test_far_from_all_data_a_network_sees_the_nearest_and_the_base_leads_back():
-    """A network that pushes outwards does so up to 6 σ alone: beyond, its output stays as it is there."""
+    """A network that pushes outwards does so up to 5 σ alone, along each axis of the whole: here of x and of y."""
 
     class Outwards(torch.nn.Module):
         def forward(self, x, t):
             return -50 * x
 
+    weights, means = torch.tensor([0.5, 0.5]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     for target, path in (("velocity", "linear"), ("noise", "ve")):
-        denoiser = Denoiser(Outwards(), PATHS[path](), target, base=Start(PATHS[path](), 2))
+        base = Start(PATHS[path](), 2, 2).set(weights, means, torch.eye(2).repeat(2, 1, 1) * 0.25)
+        denoiser = Denoiser(Outwards(), base.path, target, base=base)
         (c,) = denoiser.path.along([0.5])
-        x = torch.tensor([[7.0, 1e3], [-1e6, 2.0]]) * (c.alpha**2 + c.sigma**2) ** 0.5
-        own = denoiser.output(c, x) - denoiser.base(x, c).mix(*denoiser.row(c))
-        edge = torch.tensor([[6.0, 6.0], [-6.0, 2.0]]) * (c.alpha**2 + c.sigma**2) ** 0.5
+        far = 5 * (c.alpha**2 * torch.tensor([1.25, 0.25]) + c.sigma**2).sqrt()
+        x = torch.tensor([[1e3, 0.5], [-0.9, -1e3], [0.9, 0.9]]) * far
+        edge = torch.tensor([[1.0, 0.5], [-0.9, -1.0], [0.9, 0.9]]) * far
+        own = denoiser.output(c, x) - base(x, c).mix(*denoiser.row(c))
         torch.testing.assert_close(own, -50 * edge, rtol=1e-3, atol=1e-1)

@@ -16,8 +16,6 @@ from .targets import TARGETS, Estimate, Target, from_target, to_target
 
 __all__ = ["Denoiser", "DenoiserLike"]
 
-FAR = 6.0  # standard deviations, beyond which one number of 10⁹ lies
-
 
 @runtime_checkable
 class DenoiserLike(Protocol):
@@ -48,8 +46,8 @@ class Denoiser(nn.Module):
     network is asked at σ/α = 200 (DDPM's own table ends at 160), and ε̂ is its answer.
 
     base: a module that returns an estimate, such as the exact one of a Gaussian; the network's output is added to it,
-    so that a network whose last layer is zero begins there. Where x_t is beyond FAR standard deviations of data that
-    has one, the network sees the nearest x_t within: there it learned nothing, and the base alone leads back.
+    so that a network whose last layer is zero begins there. What lies further out than its data can be, the network
+    sees where its `within` puts it: out there it learned nothing, and the base alone leads back.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Denoiser(nn.Module):
         gaussian_end: bool = True,
         needs_label: bool = False,
         alpha_min: float = 0.0,
-        base: nn.Module | None = None,
+        base: Any = None,
     ) -> None:
         super().__init__()
         expect("network", network, nn.Module)
@@ -93,11 +91,7 @@ class Denoiser(nn.Module):
         """The network's raw output ŷ for what its target shows it of x_t and t."""
         if self.needs_label and cond.get("label") is None:
             raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
-        seen = x_t
-        if self.base is not None:
-            far = FAR * (c.alpha**2 + c.sigma**2) ** 0.5
-            seen = x_t.clamp(-far, far) if not isinstance(far, Tensor) else torch.minimum(torch.maximum(x_t, -far), far)
-        inputs, clock = self.inputs(c, seen)
+        inputs, clock = self.inputs(c, x_t if self.base is None else self.base.within(x_t, c))
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
         fine = torch.promote_types(own, torch.float32)  # a time is never rounded to bfloat16
         clock = clock.to(x_t.device, fine) if isinstance(clock, Tensor) else x_t.new_full((1,), clock, dtype=fine)

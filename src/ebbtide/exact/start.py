@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ..core.paths import Linear, Path, Time
 from ..core.randomness import generator
 from ..core.targets import Estimate
-from .oracle import Gaussians
+from .oracle import Gaussian, Gaussians
 
 __all__ = ["FLOOR", "MOST_PARTS", "Start", "chosen", "drawn", "fit_mixture", "shrunk"]
 
+FAR = 5.0  # standard deviations, beyond which one number of a million lies
 FLOOR = 1e-3  # of a covariance's eigenvalues: levels' unit vectors have directions without any variance
 COUNTS = (1, 2, 3, 4, 6, 8)
 MOST_PARTS = COUNTS[-1]
@@ -37,11 +38,17 @@ class Start(nn.Module):
         self.register_buffer("means", torch.zeros(parts, dim))
         self.register_buffer("bases", torch.eye(dim).repeat(parts, 1, 1))
         self.register_buffer("stds", torch.ones(parts, dim))
+        self.register_buffer("middle", torch.zeros(dim))
+        self.register_buffer("axes", torch.eye(dim))
+        self.register_buffer("spread", torch.ones(dim))
 
     weights: Tensor
     means: Tensor
     bases: Tensor
     stds: Tensor
+    middle: Tensor
+    axes: Tensor
+    spread: Tensor
 
     def exact(self, label: Int[Tensor, " b"] | None = None) -> Gaussians:
         """The denoiser of the distribution, or of that of each example's class."""
@@ -55,10 +62,24 @@ class Start(nn.Module):
         with torch.autocast(x_t.device.type, enabled=False):
             return self.exact(label)(x_t, t)
 
+    def within(self, x_t: Float[Tensor, " b d"], t: Time) -> Float[Tensor, " b d"]:
+        """x_t, moved to FAR standard deviations of x_t from the middle along each principal axis where it is beyond."""
+        c, own = self.path.at(t, x_t), Gaussian(self.path, self.middle, self.axes, self.spread)
+        _, offsets, variance = own._coordinates(x_t, c)
+        far = FAR * variance.sqrt()
+        inside = torch.minimum(torch.maximum(offsets, -far), far)
+        return torch.where((inside == offsets).all(1, keepdim=True), x_t, c.alpha * self.middle + inside @ self.axes.T)
+
     def set(self, weights: Tensor, means: Tensor, covariances: Tensor) -> "Start":
         """The same with these parts."""
         variances, bases = torch.linalg.eigh(covariances.double())
         found = {"weights": weights, "means": means, "bases": bases, "stds": variances.clamp(min=FLOOR).sqrt()}
+        shares, centres = weights.double() / weights.sum(), means.double()
+        found["middle"] = middle = shares @ centres
+        offsets = centres - middle
+        whole = (shares[:, None, None] * (covariances.double() + offsets[:, :, None] * offsets[:, None])).sum(0)
+        variances, found["axes"] = torch.linalg.eigh(whole)
+        found["spread"] = variances.clamp(min=FLOOR).sqrt()
         for name, part in found.items():
             getattr(self, name).copy_(part)
         return self
