@@ -222,6 +222,14 @@ SLIPS = (
     # oracle.py
     Slip("exact/oracle.py", "self.weights.to(x).log() + log_normal", "log_normal", "responsibilities without the weights"),
     Slip("exact/oracle.py", "None]) ** 2 + c.sigma**2", "None]) ** 2 + c.sigma", "a mode's variance"),
+    Slip("exact/start.py", "(1 - share) * S + share * target", "share * S + (1 - share) * target", "shrunk the wrong way"),
+    Slip("exact/start.py", "(label < self.classes)[:", "(label <= self.classes)[:", "a null label that leaves no part in"),
+    Slip("core/denoiser.py", ".mix(*self.row(c))", ".mix(*self.row(c)[::-1])", "a start whose (a, b) are swapped",
+         ("tests/exact/test_start.py",)),
+    Slip("training/stopping.py", "loss < min(self.losses)", "loss > min(self.losses)", "the worst weights kept"),
+    Slip("training/stopping.py", ">= self.best + PATIENCE", ">= PATIENCE", "patience from step 0 on"),
+    Slip("kinds/runs.py", '"lr_steps": found.recipe.steps', '"lr_steps": 0', "another learning rate where all rows are learned",
+         ("tests/training/test_stopping.py",)),
     Slip("exact/oracle.py", "(after / before).sqrt()", "(after / before)", "the flow scales by the variance"),
     # guidance.py
     Slip("core/guidance.py", "torch.lerp(both[b:], both[:b], w)", "torch.lerp(both[b:], both[:b], 1 + w)", "the 1 + w convention"),

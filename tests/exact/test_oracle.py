@@ -8,7 +8,7 @@ import torch
 
 from ebbtide.core.paths import DDPM, Linear
 from ebbtide.errors import InputError
-from ebbtide.exact.oracle import finite, gaussian, mixture
+from ebbtide.exact.oracle import Gaussians, finite, gaussian, mixture
 from ebbtide.samplers import walk
 from problems import MEAN, PATHS, STD, exact_flow, float64, last, noise_like, oracle
 
@@ -219,3 +219,24 @@ def test_a_gaussian_pair_that_leads_nowhere_is_the_estimate(path):
     way, back = path.along([0.3])[0], path.along([0.8])[0]
     there = truth(x, 0.8, to=0.3).mix(way.alpha, way.sigma)
     torch.testing.assert_close(truth(there, 0.3, to=0.8).mix(back.alpha, back.sigma), x, rtol=1e-9, atol=1e-9)
+
+
+def test_several_gaussians_are_one_where_all_are_alike_and_a_mixture_where_they_are_round():
+    """On every path, in float64: with equal parts as `gaussian`, with spherical ones as `mixture`; densities too."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 3, generator=g, dtype=torch.float64)
+    means, root = (torch.randn(*size, generator=g, dtype=torch.float64) for size in ((2, 3), (3, 3)))
+    spread = root @ root.T + torch.eye(3, dtype=torch.float64)
+    weights = torch.tensor([[0.3, 0.7]], dtype=torch.float64)
+    for name, path in PATHS.items():
+        one = gaussian(path, means[0], spread)
+        twice = [part[None].expand(2, *part.shape) for part in (one.mean, one.basis, one.stds)]
+        alike = Gaussians(path, *twice, weights)
+        round_ = mixture(path, means, torch.tensor([0.5, 2.0], dtype=torch.float64), weights[0])
+        eye = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
+        other = Gaussians(path, means, eye, round_.stds[:, None].expand(2, 3), weights)
+        for t in (0.3, torch.linspace(0.2, 0.9, 6, dtype=torch.float64)):
+            for want, got in ((one, alike), (round_, other)):
+                for a, b in zip(want(x, t), got(x, t), strict=True):
+                    torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-9, msg=f"{name}, t = {t}")
+                torch.testing.assert_close(got.log_density(x, t), want.log_density(x, t), rtol=1e-9, atol=1e-9)

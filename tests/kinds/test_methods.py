@@ -105,14 +105,14 @@ def test_what_is_no_method_is_one_sentence(runs, tmp_path):
 
 
 def test_a_run_must_be_finished_and_on_the_same_data(runs, monkeypatch):
-    own = PointRecipe(data=str(runs / "own.csv"))
+    own = PointRecipe(data=str(runs / "own.csv"), held_out=0.2)
     assert finished(runs / "flow", PointRecipe(seed=5)).recipe.seed == 5  # the noise that all begin at
     assert finished(runs / "own", own).shape == (2,)
     for folder, recipe, says in (
         ("flow", PointRecipe(data="two_moons"), "flow was trained on three_gaussians, not on two_moons."),
         ("flow", own, "flow was trained on three_gaussians, not on "),
         ("own", PointRecipe(), r"own was trained on own\.csv, not on three_gaussians\."),
-        ("own", replace(own, held_out=0.3), r"held out 0.1 of .*, not 0.3"),
+        ("own", replace(own, held_out=0.3), r"held out 0.2 of .*, not 0.3"),
         ("flow", ImageRecipe(), "flow is a run on points, and digits holds images."),
     ):
         with pytest.raises(InputError, match=says):

@@ -32,7 +32,7 @@ from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.networks import NETWORKS
 from ebbtide.recipes import PAPERS, RECIPES, ImageRecipe, PointRecipe, Recipe, cited, recipe_type
 from ebbtide.recipes.citations import papers
-from ebbtide.recipes.recipe import _WEIGHTS, OBJECTIVES, RECIPE_TYPES, RobotRecipe, is_file
+from ebbtide.recipes.recipe import _WEIGHTS, OBJECTIVES, RECIPE_TYPES, RobotRecipe
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind, options
 
@@ -317,18 +317,19 @@ def test_any_config_is_a_recipe_or_one_sentence(config, domain):
         text = str(error)
     left = {name for name in OBJECTIVES["diffusion"] if config.get(name) == ""} if domain == "robots" else set()
     given = {name: value for name, value in config.items() if name not in left}  # "" leaves it to the objective
-    if domain == "points" and is_file(str(given.get("data", ""))):
-        given = {"held_out": 0.0} | given  # see below
+    if domain == "points":
+        given = {"held_out": 0.0, "validation": 0.0, "gaussians": 0} | given  # see below
     assert text.endswith(".") if text else recipe.to_config() == RECIPE_TYPES[domain]().to_config() | given
 
 
 def test_an_older_run_on_a_file_held_nothing_out():
-    """Its config has no such field; a named set is endless either way."""
-    for data, share in (("table.csv", 0.0), ("./two_moons", 0.0), ("two_moons", 0.1)):
-        config = PointRecipe(data=data).to_config()
-        assert Recipe.from_config(config).held_out == 0.1
-        del config["held_out"]
-        assert Recipe.from_config(config).held_out == share, data
+    """Its config has no such fields, and it began as a network alone and trained for all of its steps."""
+    given = {"held_out": 0.1, "validation": 0.3, "gaussians": 2}
+    config = PointRecipe(data="table.csv", **given).to_config()
+    assert {name: getattr(Recipe.from_config(config), name) for name in given} == given
+    for name in given:
+        older = Recipe.from_config({field: value for field, value in config.items() if field != name})
+        assert getattr(older, name) == 0, name
 
 
 def test_a_path_is_its_name(tmp_path):

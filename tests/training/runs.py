@@ -60,8 +60,8 @@ def run_until(step: int, recipe: Recipe, folder: Path, monkeypatch, action=None,
     """A run that is gone right after a step is logged and before it is saved; or does `action` there and goes on."""
     log = Log.__call__
 
-    def stop(self, record):
-        log(self, record)
+    def stop(self, record, *held):
+        log(self, record, *held)
         if record.step == step:
             if action is None:
                 raise Killed

@@ -32,10 +32,11 @@ from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
 from ebbtide.training import checkpoint
+from ebbtide.training.begun import stored
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.devices import suited
 from ebbtide.training.history import read_metrics
-from ebbtide.training.run import _due, _loop, stored
+from ebbtide.training.run import _due, _loop
 from ebbtide.training.trainer import batch_indices
 from forking import forked
 from interrupting import alive, at_every_line, wait_until
@@ -283,15 +284,15 @@ def test_another_recipe_is_refused_by_field(straight, tmp_path, changes, words):
 
 
 def test_what_to_give_for_a_run_of_an_older_version_is_said(tmp_path, capsys):
-    """Which trained on every row of a file."""
+    """Which trained on every row of a file, and for all of its steps."""
     table = tmp_path / "mine.csv"
     np.savetxt(table, np.random.default_rng(0).normal(size=(100, 2)), delimiter=",", header="a,b", comments="")
-    recipe = tiny(data=str(table), held_out=0.0)
+    recipe = tiny(data=str(table), held_out=0.0, validation=0.0, gaussians=0)
     run(recipe, tmp_path / "run")
-    words = [*arguments(recipe, "flow"), "--out", tmp_path / "run", "--resume"]
+    words = [*arguments(recipe, "flow"), "--held-out", "0.0", "--out", tmp_path / "run", "--resume"]
     at = words.index("--held-out")
     assert main(*words[:at], *words[at + 2 :]) == 2
-    assert "held_out=0.0, not 0.1; to resume it, give held_out=0.0 (--held-out 0.0).\n" in capsys.readouterr().err
+    assert "held_out=0.0, not 0.2; to resume it, give held_out=0.0 (--held-out 0.0).\n" in capsys.readouterr().err
     assert main(*words) == 0
 
 
@@ -437,7 +438,13 @@ def test_a_run_on_data_that_was_replaced_is_not_resumed(tmp_path, monkeypatch):
         other[3, 1] = other[7, 0]
         name, base = ("x", "flow") if kind == "points" else ("images", "images")
         np.savez(place / "a.npz", **{name: x})
-        recipe = tiny(base, data=str(place / "a.npz"), conditional=False, held_out=0.0)
+        recipe = tiny(
+            base,
+            data=str(place / "a.npz"),
+            conditional=False,
+            held_out=0.0,
+            **({"validation": 0.0} if kind == "points" else {}),
+        )
         with pytest.raises(Interrupted):
             run_until(5, recipe, place / "run", monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         np.savez(place / "a.npz", **{name: other})

@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import InputError
 from ..formats import arrays
-from ..recipes import METHODS, PointRecipe, Recipe, recipe_type
+from ..recipes import HELD_OUT, METHODS, PointRecipe, Recipe, recipe_type
 from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, said, tell, within
 
@@ -47,8 +47,8 @@ class Points(Subject):
 
     points: int = PointRecipe.points
     """Number of points to draw from a named point set; once, as training data."""
-    held_out: float = PointRecipe.held_out
-    """Share of a file's rows held out for evaluation; none of fewer than 100 rows."""
+    held_out: float = HELD_OUT
+    """Share of a file's rows held out for evaluation; none of fewer than 40 rows."""
 
 
 _IMAGES = flow_images()
@@ -86,7 +86,7 @@ class Images(Subject):
 
 # What a comparison of each domain starts from: the recipe, what is asked of it, and how many samples are drawn.
 SUBJECTS: dict[str, tuple[Recipe, Subject, int]] = {
-    "points": (PointRecipe(), Points(), 4_000),
+    "points": (PointRecipe(validation=0.0, held_out=HELD_OUT), Points(), 4_000),
     "images": (_IMAGES, Images(), 1_000),
 }
 

@@ -1,7 +1,7 @@
 """ebbtide resume RUN: continue an interrupted run exactly where it was saved."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,20 +50,20 @@ class Resume:
 def run(argv: Sequence[str]) -> None:
     """Parse `RUN [OPTIONS]` and continue training."""
     args = parse(Resume, argv, "resume")
-    if not (args.run / "checkpoints").is_dir():
-        raise InputError(f"{args.run} is not the folder of a run.")
+    from ..training.begun import begun, recipe_of, stored
     from ..training.build import add_own
-    from ..training.run import recipe_of, stored
 
-    args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(args.run))))
+    if (where := begun(args.run)) is None:
+        raise InputError(f"{args.run} is not the folder of a run.")
+    args = parse(Resume, argv, "resume", Resume(args.run, running=Running(**stored(where))))
     add_own(vars(args.rows))
-    recipe = recipe_of(args.run)
+    recipe = recipe_of(where)
     rows_of_run(args.run, recipe, vars(args.rows))
-    train(recipe, args.run, args.running, resume=True, given=_given(recipe, args))
+    train(recipe, args.run, args.running, resume=True, given=_given(recipe, args, where))
 
 
-def _given(recipe: Recipe, args: Resume) -> "Prepared | None":
-    """The file that stands for data in memory, ready to train on; None for a run on a file or set."""
+def _given(recipe: Recipe, args: Resume, where: Path) -> "Callable[[Recipe], Prepared] | None":
+    """The file that stands for data in memory, ready for a recipe to train on; None for a run on a file or set."""
     from ..kinds import kind_of
     from ..kinds.runs import from_pretrained, on_its_data
     from ..training.storage import unnamed
@@ -74,5 +74,10 @@ def _given(recipe: Recipe, args: Resume) -> "Prepared | None":
         return None
     if not args.data:
         raise InputError(unnamed("data", recipe.data))
-    trained = on_its_data(from_pretrained(args.run, data=args.data), args.data, args.run)
-    return kind_of(recipe).prepare(trained.reading(), trained.codec)._replace(columns=trained.columns)
+    trained = on_its_data(from_pretrained(where, data=args.data), args.data, args.run)
+    named = {name: value for name, value in vars(trained.reading()).items() if value != getattr(trained.recipe, name)}
+
+    def prepared(own: Recipe) -> "Prepared":
+        return kind_of(own).prepare(replace(own, **named), trained.codec)._replace(columns=trained.columns)
+
+    return prepared

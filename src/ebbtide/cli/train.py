@@ -1,7 +1,7 @@
 """ebbtide train RECIPE: train and leave a run folder."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ..recipes import RECIPES, Recipe, RobotRecipe
+from ..recipes import RECIPES, PointRecipe, Recipe, RobotRecipe
 from ..specs import pick
 from .arguments import MOST, Flag, hint, parse, said, tell, threads, within
 
@@ -105,17 +105,27 @@ def run(argv: Sequence[str]) -> None:
     from ..training.build import add_own
 
     if args.resume:
-        from ..training.run import stored
+        from ..training.begun import begun, stored
 
-        begun = Running(**stored(out))
-        args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=begun))
+        how = Running(**stored(begun(out) or out))
+        args = parse(Train, argv[1:], f"train {name}", Train(_started(RECIPES[name](), argv[1:]), running=how))
     add_own(vars(args.recipe))
+    if (
+        isinstance(args.recipe, PointRecipe)
+        and args.recipe.outside()
+        and not args.recipe.validation
+        and not args.resume
+    ):
+        tell(f"All {args.recipe.steps:,} steps are trained for; without --steps training stops by held-out loss.")
     train(args.recipe, out, args.running, resume=args.resume, overwrite=args.overwrite)
 
 
 def _started(recipe: Recipe, argv: Sequence[str]) -> Recipe:
-    """The recipe with all that --objective decides, which the other options then change."""
+    """The recipe with all that --objective or --steps decides, which the other options then change."""
     objective = said(argv, "--objective")
+    if isinstance(recipe, PointRecipe):
+        trains = said(argv, "--steps") is not None or (said(argv, "--validation") or "1").strip("0.") == ""
+        return recipe.having({"validation": 0.0}) if trains else recipe
     return recipe if objective is None or not isinstance(recipe, RobotRecipe) else recipe.with_objective(objective)
 
 
@@ -126,14 +136,14 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    given: "Prepared | None" = None,
+    given: "Callable[[Recipe], Prepared] | None" = None,
 ) -> None:
     """Train in `out`, on the recipe's data or what is given instead, and say where the result is."""
     from ..codecs import Cells
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
+    from ..training.begun import reached
     from ..training.devices import leaving_group
-    from ..training.run import reached
 
     before = reached(out) if resume else 0
     with leaving_group():

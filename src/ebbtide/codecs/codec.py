@@ -189,6 +189,7 @@ def volume(codec: Codec | None, data: Shape) -> float:
     found = codec.log_volume(data)
     if found is None:
         raise InputError(
-            "This run's codec keeps fewer numbers than the data has, or ranks, so the data has no density under it."
+            "This run's codec keeps fewer numbers than the data has, or ranks, so the data has no density under it; "
+            "that of a table has one with --codec standardise."
         )
     return found

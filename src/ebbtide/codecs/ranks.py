@@ -73,8 +73,8 @@ class Ranks(Cells):
     """u = F(x−) + V P(x), z = Φ⁻¹(u), column by column; F is linear between `values`, with a step at those that repeat.
 
     low, high: F(x−) and F(x) at each value, equal where there is no step. Undone, z is a value that repeats
-    if u lies in its step, else one in between, with the column's decimals; never beyond its bounds. A column's last
-    value is repeated where others have more.
+    if u lies in its step, else one in between, with the column's decimals; never beyond its bounds, and a value beyond
+    them has the nearest one's z. A column's last value is repeated where others have more.
     """
 
     about: ClassVar[str] = "ranks, as a normal distribution; undone on sampling"
@@ -133,7 +133,8 @@ class Ranks(Cells):
     def cells(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d 2"]:
         self.shape(tuple(x.shape))
         values, low, high = self._like(x)
-        at = _doubled(x).T.contiguous()
+        found = _doubled(x).T.contiguous()
+        at = torch.minimum(torch.maximum(found, values[:, :1]), values[:, -1:])  # beyond them F has no slope
         i = (torch.searchsorted(values, at, right=True) - 1).clamp(min=0)
         j = (i + 1).clamp(max=values.shape[1] - 1)
         v, w, start, end, after = (
@@ -141,8 +142,8 @@ class Ranks(Cells):
         )
         share = ((at - v) / (w - v).where(w > v, 1.0)).clamp(0, 1)
         exact = at == v
-        lows = torch.where(exact | (at < v), start, torch.where(w > v, end + share * (after - end), end))
-        lows = lows.masked_fill(~at.isfinite(), torch.nan)
+        lows = torch.where(exact, start, torch.where(w > v, end + share * (after - end), end))
+        lows = lows.masked_fill(~found.isfinite(), torch.nan)
         return torch.stack([lows, torch.where(exact, end - start, 0.0)], -1).transpose(0, 1)
 
     def decode(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:

@@ -44,6 +44,10 @@ class Denoiser(nn.Module):
     α ≤ alpha_min x̂₀ is what the network makes of x_t at the time where σ/α = 1/alpha_min, and ε̂ the rest of x_t.
     At the least, 0, this is so only where α = 0 leaves x₀ unknown (d = 0), as at t = 1 on the linear path: there the
     network is asked at σ/α = 200 (DDPM's own table ends at 160), and ε̂ is its answer.
+
+    base: a module that returns an estimate, such as the exact one of a Gaussian; the network's output is added to it,
+    so that a network whose last layer is zero begins there. What lies further out than its data can be, the network
+    sees where its `within` puts it: out there it learned nothing, and the base alone leads back.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Denoiser(nn.Module):
         gaussian_end: bool = True,
         needs_label: bool = False,
         alpha_min: float = 0.0,
+        base: Any = None,
     ) -> None:
         super().__init__()
         expect("network", network, nn.Module)
@@ -62,7 +67,7 @@ class Denoiser(nn.Module):
         expect("target", target, str)
         require("alpha_min", alpha_min, 0, below=1)
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
-        self.needs_label = needs_label
+        self.needs_label, self.base = needs_label, base
         own = bind(TARGETS, target, "target")
         row = own.func if isinstance(own.func, Target) else Target(own.func)
         self.row = partial(row.function, **own.keywords)
@@ -86,12 +91,13 @@ class Denoiser(nn.Module):
         """The network's raw output ŷ for what its target shows it of x_t and t."""
         if self.needs_label and cond.get("label") is None:
             raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
-        inputs, clock = self.inputs(c, x_t)
+        inputs, clock = self.inputs(c, x_t if self.base is None else self.base.within(x_t, c))
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
         fine = torch.promote_types(own, torch.float32)  # a time is never rounded to bfloat16
         clock = clock.to(x_t.device, fine) if isinstance(clock, Tensor) else x_t.new_full((1,), clock, dtype=fine)
         y: Tensor = self.network(inputs.to(own), clock, **cond)
-        return y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
+        y = y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
+        return y if self.base is None else y + self.base(x_t, c, label=cond.get("label")).mix(*self.row(c))
 
     def forward(self, x_t: Batch, t: Time, *, to: Time | None = None, **cond: Any) -> Estimate:
         """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there.

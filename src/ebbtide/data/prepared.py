@@ -78,6 +78,8 @@ class Prepared(NamedTuple):
     """Fields of the recipe that the data determines, stored with it."""
     form: Form | None = None
     """Of a table: its columns, and how its file is written."""
+    judging: Data | None = None
+    """Data by whose loss training is to stop; not learned before that."""
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from ..core.paths import Path, Scales, Time
 from ..core.targets import Estimate
 from ..errors import InputError
 
-__all__ = ["Gaussian", "Mixture", "finite", "gaussian", "mixture"]
+__all__ = ["Gaussian", "Gaussians", "Mixture", "finite", "gaussian", "mixture"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,54 @@ class Gaussian:
         c = self.path.at(t, x)
         offsets = (x - c.alpha * self.mean.to(x).flatten()) @ self.basis.to(x)
         return c, offsets, (c.alpha * self.stds.to(x)) ** 2 + c.sigma**2
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Data Σ_k w_k N(m_k, C_k), C_k = U_k diag(s_k²) U_kᵀ: x̂₀ and ε̂ are the parts' own, by their responsibilities.
+
+    With o_k = U_kᵀ (x_t - α m_k), V_k = α² s_k² + σ² and r_k ∝ w_k N(o_k; 0, V_k),
+        x̂₀ = Σ r_k (m_k + U_k (α s_k² / V_k o_k)),    ε̂ = Σ r_k U_k (σ / V_k o_k).
+    weights: w_k, also one row of them per example; 0 leaves a part out.
+    """
+
+    path: Path
+    means: Float[Tensor, "k d"]
+    bases: Float[Tensor, "k d d"]
+    stds: Float[Tensor, "k d"]
+    weights: Float[Tensor, "#b k"]
+    gaussian_end: bool = True
+
+    def __call__(self, x_t: Float[Tensor, " b d"], t: Time, /, **cond: Any) -> Estimate:
+        c, offsets, variance = self._coordinates(x_t, t)
+        own, mean = offsets / variance, self.means.to(x_t)
+        if len(mean) > 1:
+            r = self._joint(offsets, variance).softmax(1)
+            own, mean = r[..., None] * own, r @ mean
+        back = self.bases.to(x_t).transpose(1, 2).flatten(0, 1)
+        x0 = (c.alpha * (own * self.stds.to(x_t).square()).flatten(1)) @ back
+        return Estimate(mean + x0, (c.sigma * own.flatten(1)) @ back)
+
+    def log_density(self, x_t: Float[Tensor, " b d"], t: Time = 0.0) -> Float[Tensor, " b"]:
+        """log p_t(x_t)."""
+        return self.log_joint(x_t, t).logsumexp(1)
+
+    def log_joint(self, x_t: Float[Tensor, " b d"], t: Time = 0.0) -> Float[Tensor, "b k"]:
+        """log w_k p_k(x_t)."""
+        return self._joint(*self._coordinates(x_t, t)[1:])
+
+    def _joint(self, offsets: Tensor, variance: Tensor) -> Tensor:
+        squares = offsets.square() / variance + (2 * math.pi * variance).log()
+        return self.weights.to(offsets).log() - squares.sum(2) / 2
+
+    def _coordinates(self, x_t: Tensor, t: Time) -> tuple[Scales, Tensor, Tensor]:
+        """Scales, U_kᵀ (x_t - α m_k) as (b, k, d), and V_k as (b or 1, k, d)."""
+        c = self.path.at(t, x_t)
+        means, bases, stds = (part.to(x_t) for part in (self.means, self.bases, self.stds))
+        turned = (means[:, None] @ bases)[:, 0]  # U_kᵀ m_k
+        alpha, sigma = (one[..., None] if isinstance(one, Tensor) else one for one in (c.alpha, c.sigma))
+        offsets = (x_t @ bases.transpose(0, 1).flatten(1)).reshape(-1, *stds.shape) - alpha * turned
+        return c, offsets, (alpha * stds[None]) ** 2 + sigma**2
 
 
 def gaussian(path: Path, mean: Float[Tensor, " *d"], spread: float | Tensor) -> Gaussian:

@@ -24,9 +24,11 @@ from ..files import no_link, read_file
 from ..recipes import IN_MEMORY, RECIPES, Recipe
 from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
+from ..training.begun import begun, codec_of
 from ..training.devices import accelerate
 from ..training.rehearsal import in_memory, rehearse
 from ..training.same import same_data
+from ..training.stopping import SEARCH
 from ..training.storage import folder_name
 from ..training.teacher import student_of, trajectories_of
 from ..training.trained import Trained
@@ -35,12 +37,15 @@ from . import Kind, kind_of
 
 __all__ = ["a_recipe", "attached", "begin", "from_pretrained", "on_its_data", "rehearsed", "resumable", "train_recipe"]
 
+# Data in memory and its labels; or that data prepared, for a recipe of which it is given, or for any.
+Given = tuple[Any, Any] | Prepared | Callable[[Recipe], Prepared] | None
+
 
 def train_recipe(
     recipe: Recipe,
     out: str | Path,
     *,
-    given: tuple[Any, Any] | Prepared | None = None,
+    given: Given = None,
     teacher: Trained | None = None,
     started: Callable[[nn.Module], object] = lambda denoiser: None,
     **options: Any,
@@ -60,18 +65,55 @@ def train_recipe(
     expect("track", options.get("track", ()), tuple, list)
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
-    codec = run.codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
-    start, data = begin(recipe, options.get("accumulate", 1), given, teacher, options.get("progress", True), codec)
+    codec = codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
+    accumulate = options.get("accumulate", 1)
+    if recipe.teacher:
+        start, data = _student(recipe, given, teacher or from_pretrained(recipe.teacher), options.get("progress", True))
+    else:
+        recipe, prepared = _prepared(recipe, given, codec)
+        if prepared.judging is not None and _searches(out, options):
+            recipe = _searched(recipe, prepared, out, started, options)
+            recipe, prepared = _prepared(recipe, given, None)
+            options = options | {"resume": bool(checkpoint.saved(out / "checkpoints"))}
+        start, data = _start(recipe, prepared, accumulate)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
+
+
+def _searches(out: Path, options: Mapping[str, Any]) -> bool:
+    """True if a run that stops by held-out loss is to begin, or to go on, by finding its number of steps."""
+    begun = [bool(checkpoint.saved(folder / "checkpoints")) for folder in (out, out / SEARCH)]
+    if any(begun) and not options.get("resume") and not options.get("overwrite"):
+        raise InputError(f"{out} already holds a run; resume it, overwrite it, or choose another folder.")
+    return begun[1] or not (options.get("resume") and begun[0])
+
+
+def _searched(
+    recipe: Recipe, prepared: Prepared, out: Path, started: Callable[[nn.Module], object], options: Mapping[str, Any]
+) -> Recipe:
+    """The recipe for all rows, with the number of steps after which the loss of held-out ones was least."""
+
+    def checked(denoiser: nn.Module) -> None:
+        started(denoiser)
+        if options.get("overwrite"):
+            run.clear(out)
+
+    start, data = _start(recipe, prepared, options.get("accumulate", 1))
+    how = dict(options)
+    how["resume"] = bool(checkpoint.saved(out / SEARCH / "checkpoints")) and not options.get("overwrite")
+    found = run.train(start, data, out / SEARCH, started=checked, judging=prepared.judging, **how)
+    # Where step 0 was best, a step at learning rate 0 leaves it as it is.
+    lr = found.recipe.lr if found.step else 0.0
+    fields: dict[str, Any] = {"validation": 0.0, "steps": max(1, found.step), "lr": lr, "lr_steps": found.recipe.steps}
+    return replace(found.recipe, **fields)
 
 
 def resumable(out: Path, overwrite: bool) -> None:
     """Refuse to resume where no run is, or one that is to be overwritten."""
     if overwrite:
         raise InputError("resume continues a run and overwrite replaces it; choose one of them.")
-    for name in ("checkpoints", "evolution"):
+    for name in ("checkpoints", "evolution", SEARCH):
         no_link(out / name)
-    if not checkpoint.saved(out / "checkpoints"):
+    if begun(out) is None:
         raise InputError(f"{out} holds no run to resume.")
 
 
@@ -86,7 +128,7 @@ def a_recipe(recipe: Any) -> Recipe:
 def begin(
     recipe: Recipe,
     accumulate: int = 1,
-    given: tuple[Any, Any] | Prepared | None = None,
+    given: Given = None,
     teacher: Trained | None = None,
     progress: bool = False,
     codec: Codec | None = None,
@@ -95,18 +137,30 @@ def begin(
 
     codec: of the run that is resumed, where its recipe has one, which is not fitted again.
     """
-    kind = kind_of(recipe)
     if recipe.teacher:
         return _student(recipe, given, teacher or from_pretrained(recipe.teacher), progress)
+    recipe, prepared = _prepared(recipe, given, codec)
+    return _start(recipe, prepared, accumulate)
+
+
+def _prepared(recipe: Recipe, given: Given, codec: Codec | None) -> tuple[Recipe, Prepared]:
+    """The recipe and its data."""
+    kind = kind_of(recipe)
     if given is None:
         kind.fits(recipe)
-        prepared = kind.prepare(recipe, codec)
-    elif isinstance(given, Prepared):
-        prepared = given
-    elif kind.given is None:
+        return recipe, kind.prepare(recipe, codec)
+    if isinstance(given, Prepared):
+        return recipe, given
+    if callable(given):
+        return recipe, given(recipe)
+    if kind.given is None:
         raise InputError(f"A recipe for {recipe.kind} takes its data from a file or folder: name it as data.")
-    else:
-        recipe, prepared = kind.given(recipe, *given, codec)
+    recipe, prepared = kind.given(recipe, *given, codec)
+    return recipe, prepared
+
+
+def _start(recipe: Recipe, prepared: Prepared, accumulate: int) -> tuple[Trained, Data]:
+    """The untrained start of a recipe, and its data."""
     in_memory(recipe, prepared, accumulate)
     return attached(run.untrained(recipe, prepared)), prepared.data
 

@@ -46,6 +46,11 @@ class Loss:
     fair: bool = False
     codec: bool = False
 
+    @property
+    def stops(self) -> bool:
+        """True if its value on data that isn't learned shows when to stop: nothing else is learned beside it."""
+        return not (self.spans or self.teacher or self.codec)
+
     def __call__(self, *given: Any, **options: Any) -> Tensor:
         return self.function(*given, **options)
 

@@ -12,7 +12,7 @@ from . import style
 from .study import Method
 from .style import Array
 
-__all__ = ["losses", "method_of", "quality_against_evaluations", "smoothed"]
+__all__ = ["losses", "method_of", "quality_against_evaluations", "smoothed", "stopping"]
 
 # Samplers of one method share its colour; the dash and the marker tell them apart.
 _STROKES = [("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1.2, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "D"), ("-", "v")]
@@ -127,6 +127,31 @@ def losses(methods: Sequence[Method], *, title: str = "", note: str = "") -> Fig
         ax.text(0, 1.16, method.name, transform=ax.transAxes, size=style.LABEL + 0.5, weight="bold", color=tint)
         end = f"loss, {smooth[-1]:.3g} at the end"
         ax.text(0, 1.04, end, transform=ax.transAxes, size=style.SMALL, color=style.QUIET)
+    return grid.figure
+
+
+def stopping(
+    steps: Sequence[int], trained: Sequence[float], held: Mapping[int, float], *, title: str = "", note: str = ""
+) -> Figure:
+    """Training loss and held-out loss over the steps of a search, with the step at which the latter is least."""
+    if not held or len(steps) != len(trained):
+        raise InputError("There is no held-out loss to draw: it takes steps and losses, equally many.")
+    grid = style.axes_grid(1, 1, panel=(5.2, 2.2), margin=(0.6, 0.9, 0.3, 0.45), title=title, note=note)
+    ax, (where, least) = grid.axes[0, 0], min(held.items(), key=lambda item: item[1])
+    smooth = smoothed(np.asarray(trained, float)) if len(steps) else np.zeros(0)
+    ax.plot(steps, smooth, color=style.QUIET, lw=1.2)
+    ax.plot(list(held), list(held.values()), color=style.FLOW, lw=1.6, marker="o", ms=2.5)
+    ax.axvline(where, color=style.QUIET, lw=0.8, ls=(0, (4, 2)))
+    ax.set_xlim(0, max([*steps, *held, 1]))
+    values = [*held.values(), *smooth[np.isfinite(smooth)]]
+    low, top = min(values), max([*held.values(), *smooth[len(smooth) // 4 :]])
+    ax.set_ylim(low - 0.06 * (top - low) - 1e-9, top + 0.06 * (top - low) + 1e-9)
+    style.as_curves(ax, "training step")
+    ax.text(0, 1.04, f"held-out loss, least at step {where:,}: {least:.4g}", transform=ax.transAxes, size=style.SMALL)
+    ends = [(float(max(held)), list(held.values())[-1], "held out", style.FLOW)]
+    if len(steps):
+        ends.append((float(steps[-1]), float(smooth[-1]), "training", style.QUIET))
+    style.end_labels(ax, ends, size=style.LABEL - 0.5)
     return grid.figure
 
 

@@ -14,7 +14,7 @@ from .images import (
     shortcut_images,
 )
 from .points import bridge, ddpm, edm, flow, mean_flow_points, ot_flow, shortcut_points
-from .recipe import IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
+from .recipe import HELD_OUT, IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
 from .robots import (
     diffusion_policy_pusht,
     flow_policy,
@@ -61,6 +61,7 @@ for row in RECIPES.values():  # what `help(ebbtide.flow)` shows: **fields alone 
     row.__doc__ = f"{row.__doc__}\n\n    Fields, with their defaults: {defaults}."
 
 __all__ = [
+    "HELD_OUT",
     "IN_MEMORY",
     "METHODS",
     "OBJECTIVES",

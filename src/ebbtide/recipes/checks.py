@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ..specs import expect, pick, require
 
-__all__ = ["RANGES", "checked_fields"]
+__all__ = ["OBJECTIVES", "RANGES", "checked_fields", "is_file"]
 
 # The ranges of numbers by field, as arguments of `require`.
 RANGES: dict[str, dict[str, float]] = {
@@ -15,6 +16,7 @@ RANGES: dict[str, dict[str, float]] = {
     "label_dropout": {"low": 0, "high": 1},
     "steps": {"low": 1, "high": 10**12},
     "batch": {"low": 1, "high": 10**9},
+    "lr_steps": {"low": 0, "high": 10**12},
     "lr": {"low": 0, "high": 1e3},
     "warmup": {"low": 0, "high": 1},
     "weight_decay": {"low": 0, "high": 1e3},
@@ -28,6 +30,8 @@ RANGES: dict[str, dict[str, float]] = {
     "size": {"low": 0, "high": 4096},
     "channels": {"low": 0, "high": 4},
     "held_out": {"low": 0, "high": 0.9},
+    "validation": {"low": 0, "high": 0.9},
+    "gaussians": {"low": -1, "high": 8},
     "horizon": {"low": 1, "high": 4096},
     "n_obs_steps": {"low": 1, "high": 256},
     "n_action_steps": {"low": 1, "high": 4096},
@@ -38,6 +42,13 @@ RANGES: dict[str, dict[str, float]] = {
     "trajectory_steps": {"low": 1, "high": 10**4},
     "sample_steps": {"low": 1, "high": 10**6},
 }
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "flow_matching": {"path": "linear", "target": "velocity", "times": "beta", "sampler": "euler", "grid": "uniform",
+                      "sample_steps": 10, "bound": 0.0},
+    "diffusion": {"path": "ddpm:betas=squared_cosine", "target": "noise", "times": "uniform", "sampler": "ddim",
+                  "grid": "trailing", "sample_steps": 20, "bound": 1.0},
+}  # fmt: skip
 
 
 def checked_fields(recipe: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,3 +70,8 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         value = os.fspath(value)
     expect(name, value, kind)
     return value
+
+
+def is_file(data: str) -> bool:
+    """True if points are read from a file, not drawn from a named set."""
+    return os.sep in data or "/" in data or Path(data).suffix != ""

@@ -37,6 +37,7 @@ class Fields(TypedDict, total=False):
     beta1: float
     beta2: float
     eps: float
+    lr_steps: int
     clip: float
     ema: float
     seed: int
@@ -52,6 +53,8 @@ class PointFields(Fields, total=False):
     points: int
     source: str
     held_out: float
+    validation: float
+    gaussians: int
     columns: str
     drop: str
     missing: str

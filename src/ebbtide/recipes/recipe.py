@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal, TypeVar
 from .. import formats
 from ..errors import InputError
 from ..specs import accept, pick, words
-from .checks import checked_fields
+from .checks import OBJECTIVES, checked_fields, is_file
 
 __all__ = [
-    "IN_MEMORY", "OBJECTIVES", "RECIPE_TYPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe", "is_file",
-    "recipe_type",
+    "HELD_OUT", "IN_MEMORY", "OBJECTIVES", "RECIPE_TYPES", "ImageRecipe", "PointRecipe", "Recipe", "RobotRecipe",
+    "is_file", "recipe_type",
 ]  # fmt: skip
 
+HELD_OUT = 0.2  # of a file's rows, where none are asked for and training has its steps
 IN_MEMORY = "memory.npy"  # stands for data that no file holds
 R = TypeVar("R", bound="Recipe")
 P = TypeVar("P", bound="RobotRecipe")
@@ -86,6 +87,8 @@ class Recipe:
     """AdamW's β₂; the same of its running square."""
     eps: float = 1e-8
     """AdamW's ε; added to the root of the running square, by which the mean is divided."""
+    lr_steps: int = 0
+    """Steps over which the learning rate falls; 0 for all of them."""
     clip: float = 1.0
     """Largest gradient norm; larger gradients are scaled down."""
     ema: float = 0.999
@@ -202,8 +205,8 @@ class Recipe:
         fields = {field.name for field in dataclasses.fields(row)}
         if foreign := [name for name in given if name not in fields]:
             raise InputError(f"A recipe for {row.kind} has no field {foreign[0]!r}.")
-        if row is PointRecipe and is_file(str(given.get("data", row.data))):
-            given = {"held_out": 0.0} | given  # older versions trained on every row of a file
+        if row is PointRecipe:  # older versions trained on every row of a file, for all steps, from a network alone
+            given = {"held_out": 0.0, "validation": 0.0, "gaussians": 0} | given
         return row(**checked_fields(row, given))
 
 
@@ -222,8 +225,12 @@ class PointRecipe(Recipe):
     """Number of points to draw from a named point set; once, as training data."""
     source: str = "noise"
     """The t = 1 end: noise, or a second point set; the latter needs the velocity target."""
-    held_out: float = 0.1
-    """Share of a file's rows held out for evaluation; none of fewer than 100 rows."""
+    held_out: float = 0.0
+    """Share of a file's rows never learned, for evaluation; 0.2 unless given, if steps are given."""
+    validation: float = 0.2
+    """Share of a file's rows by whose loss training stops; learned in the end, 0 trains for all steps."""
+    gaussians: int = -1
+    """Gaussians that the network starts from; in ranks a copula, 0 for none, -1 chosen for files."""
     columns: str = ""
     """Columns of the file to learn; names separated by commas, by default all."""
     drop: str = ""
@@ -235,12 +242,12 @@ class PointRecipe(Recipe):
     ordered: str = ""
     """Columns of levels in order; as in cut=Fair<Good<Ideal, separated by commas."""
     codec: str = ""
-    """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise, or mixed for
-    columns of texts and for missing cells."""
+    """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise for named sets,
+    ranks for files, mixed with texts or gaps."""
     any_columns: bool = False
     """Learn to draw columns given any others; known to the network in half of each batch."""
     standardise: bool = True
-    """Shift and scale each column to mean 0 and standard deviation 1; stored, and undone on sampling."""
+    """Let a codec see columns, not the network their own numbers; stored, and undone on sampling."""
     stable_targets: bool = True
     """Average targets over points that could have produced x_t; exact, less noisy."""
 
@@ -255,6 +262,14 @@ class PointRecipe(Recipe):
     @staticmethod
     def built_in(data: str) -> bool:
         return not is_file(data)
+
+    def having(self, fields: Mapping[str, Any]) -> "PointRecipe":
+        """The same with other values in these fields; for given steps it trains, and holds rows out for evaluation."""
+        self._has(fields)
+        given = ({"validation": 0.0} if "steps" in fields else {}) | dict(fields)
+        if self.validation and not given.get("validation", self.validation):
+            given = {"held_out": HELD_OUT} | given
+        return dataclasses.replace(self, **given)
 
 
 @dataclass(frozen=True)
@@ -298,14 +313,6 @@ class ImageRecipe(Recipe):
     @staticmethod
     def on_hub(data: str) -> bool:
         return data.startswith("hf:")
-
-
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "flow_matching": {"path": "linear", "target": "velocity", "times": "beta", "sampler": "euler", "grid": "uniform",
-                      "sample_steps": 10, "bound": 0.0},
-    "diffusion": {"path": "ddpm:betas=squared_cosine", "target": "noise", "times": "uniform", "sampler": "ddim",
-                  "grid": "trailing", "sample_steps": 20, "bound": 1.0},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -404,8 +411,3 @@ def recipe_type(data: str) -> type[Recipe]:
     held = formats.arrays(path)
     likely = [held["x"]] if "x" in held else held.values()
     return ImageRecipe if "images" in held or any(array.images for array in likely) else PointRecipe
-
-
-def is_file(data: str) -> bool:
-    """True if points are read from a file, not drawn from a named set."""
-    return os.sep in data or "/" in data or Path(data).suffix != ""

@@ -18,6 +18,7 @@ from ..core.times import GRIDS, SPANS, TIMES
 from ..data import Observation
 from ..data.prepared import Data
 from ..errors import InputError
+from ..exact.start import MOST_PARTS, Start, drawn, fit_mixture
 from ..losses import LOSSES, Loss
 from ..losses.denoise import WEIGHTS
 from ..networks import NETWORKS
@@ -32,6 +33,7 @@ __all__ = [
     "ALPHA_MIN",
     "TABLES",
     "add_own",
+    "begin_base",
     "begin_codec",
     "build_denoiser",
     "build_network",
@@ -92,12 +94,29 @@ def build_denoiser(
     with calling("target", recipe.target, "return two numbers (a, b), of y = a x₀ + b ε, for given scales"):
         denoiser = Denoiser(
             network, path, recipe.target, gaussian_end=recipe.independent, needs_label=not recipe.learns_null,
-            alpha_min=ALPHA_MIN,
+            alpha_min=ALPHA_MIN, base=_base(recipe, path, shape, classes),
         )  # fmt: skip
         a, b = denoiser.row(path.along([0.5])[0])
         for number in (a, b):
             require(f"target {recipe.target!r}: each of its two numbers (a, b)", number)
     return denoiser
+
+
+def _base(recipe: Recipe, path: Path, shape: Sequence[int], classes: int) -> Start | None:
+    """The Gaussians that a network starts from, before they are fitted; None without."""
+    parts = getattr(recipe, "gaussians", 0)
+    if parts <= 0:
+        return None
+    if len(shape) != 1:
+        raise InputError(f"gaussians {parts} are for the rows of a table; got shape {tuple(shape)}.")
+    by_class = recipe.conditional and classes <= MOST_PARTS
+    return Start(path, shape[0], classes if by_class else parts, classes if by_class else 0)
+
+
+def begin_base(base: Start, data: Data) -> None:
+    """Fit the Gaussians that a network starts from to its data."""
+    z, labels = drawn(data)
+    base.set(*fit_mixture(z, len(base.means), len(data), labels if base.classes else None))
 
 
 def begin_codec(network: Autoencoder, data: Data) -> None:

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from ..codecs import Codec, latent_shape
+from ..codecs import Cells, Codec, latent_shape
 from ..core.denoiser import Denoiser
 from ..errors import InputError
+from ..exact.start import Start
 from ..losses import LOSSES, Loss
 from ..recipes import Recipe
 from ..specs import words
@@ -30,6 +31,15 @@ class Coded:
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of what the network sees: the data's, unless the codec has another."""
         return latent_shape(self.codec, self.shape)
+
+    @property
+    def begins(self) -> str:
+        """The start of the network, in a few words."""
+        parts = len(self.denoiser.base.means) if isinstance(self.denoiser.base, Start) else 0
+        if not parts:
+            return "untrained network"
+        kind = "Gaussian copula" if isinstance(self.codec, Cells) else "Gaussian"
+        return kind if parts == 1 else f"mixture of {parts} {kind}s"
 
     @property
     def reconstructs(self) -> bool:

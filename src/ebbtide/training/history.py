@@ -21,8 +21,9 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["TRACKED", "Log", "evolution", "read_metrics"]
+__all__ = ["HELD", "TRACKED", "Log", "evolution", "read_metrics"]
 
+HELD = "held_out_loss"  # in a line of metrics.jsonl, where it was measured
 TRACKED = "ebbtide"  # the project that trackers write of, and tensorboard's folder in the run's
 
 
@@ -65,10 +66,16 @@ class Log:
             except Exception as error:  # each tracker has its own
                 raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
 
-    def __call__(self, record: Any) -> None:
+    def start(self, held: float) -> None:
+        """A line for step 0: the held-out loss before training."""
+        self._write({"step": 0, "loss": None, "grad_norm": None, "lr": 0.0, "examples_per_second": 0.0,
+                     "cpu_seconds": round(self.spent + time.process_time(), 3), HELD: held})  # fmt: skip
+
+    def __call__(self, record: Any, held: float | None = None) -> None:
+        """One step; held: its held-out loss, where that was measured."""
         if not record.skipped:
             self.losses.append(record.loss)
-        if record.step % self.every:
+        if record.step % self.every and held is None:
             return
         now = time.perf_counter()
         line = {
@@ -78,12 +85,15 @@ class Log:
             "lr": record.lr,
             "examples_per_second": round((record.step - self.mark[1]) * self.batch / (now - self.mark[0]), 1),
             "cpu_seconds": round(self.spent + time.process_time(), 3),
-        }
+        } | ({} if held is None else {HELD: held})
         self.losses, self.mark = [], (now, record.step)
+        self._write(line)
+
+    def _write(self, line: dict[str, Any]) -> None:
         with storage(self.path):
             self.file.write((json.dumps(line) + "\n").encode())
         if self.track:
-            self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=record.step)
+            self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=line["step"])
 
     def __enter__(self) -> "Log":
         return self
@@ -115,6 +125,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             break
         if not isinstance(line, dict) or not all(_fits(line.get(name, ""), kinds) for name, kinds in _LINE.items()):
+            break
+        if not _fits(line.get(HELD), (int, float, type(None))):
             break
         lines.append(line)
     return lines

@@ -21,12 +21,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..codecs import Codec, latent_shape
+from ..codecs import latent_shape
 from ..core.randomness import generator, key
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
 from ..exact.jumps import JUMPS
 from ..exact.plans import COUNTS, allowance, counts_of
+from ..exact.start import Start
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..losses import loss_row
@@ -36,19 +37,21 @@ from ..recipes import Recipe
 from ..samplers import facts
 from ..signals import Interrupted, noted
 from ..specs import pick, require
-from . import checkpoint, seal, settings, storage
-from .build import begin_codec, build_denoiser
+from . import checkpoint, seal, settings
+from .begun import stored
+from .build import begin_base, begin_codec, build_denoiser
 from .devices import accelerate, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
 from .same import same_run
 from .solver import for_run, for_student
+from .stopping import Stopping
 from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
 
-__all__ = ["clear", "codec_of", "reached", "recipe_of", "stored", "train", "untrained"]
+__all__ = ["clear", "train", "untrained"]
 
 
 def train(
@@ -58,6 +61,7 @@ def train(
     *,
     draw: Callable[[Trained, Path], Mapping[Path, bytes]] = lambda start, target: {},
     started: Callable[[nn.Module], object] = lambda denoiser: None,
+    judging: Data | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_nonfinite: str = "stop",
@@ -77,7 +81,8 @@ def train(
     """Train `start` in the folder `out` and return the result; an interrupted run continues with resume=True.
 
     draw: makes the files of a snapshot, named from the given one. started: called with the untrained denoiser once
-    everything has been checked, before anything is written.
+    everything has been checked, before anything is written. judging: data by whose loss training stops; the result then
+    has the step and the weights at which that was least.
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
     accumulate: the number of parts of a batch, processed one by one. solvers: fit solvers to the run at the end,
@@ -101,7 +106,8 @@ def train(
         "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
         "accumulate": accumulate, "solvers": solvers, "evaluations": evaluations,
     }  # fmt: skip
-    run = _Run(folder, start, trainer, {"how": how, "data": fingerprint}, draw)
+    stopping = None if judging is None else Stopping(trainer, judging)
+    run = _Run(folder, start, trainer, {"how": how, "data": fingerprint}, draw, stopping)
     rehearse(start, trainer)
     started(start.denoiser)
     if compile:
@@ -119,42 +125,10 @@ def train(
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
-        return run.solved(progress) if solvers and run.main and not start.reconstructs else run.trained()
-
-
-def stored(folder: Path) -> dict[str, Any]:
-    """Training options of the run in a folder, as arguments of `fit`; {} if it stores none, or has no checkpoint."""
-    no_link(folder / "checkpoints")
-    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
-    if found is None or settings.FILE not in found[1]:
-        return {}
-    where, files = found
-    return settings.how(parse_json(files[settings.FILE], where / settings.FILE), str(where))
-
-
-def reached(folder: Path) -> int:
-    """The step of a run's newest readable checkpoint; 0 if there is none."""
-    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
-    return 0 if found is None else int(found[0].name.removeprefix("step-"))
-
-
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe of the run in a folder; nothing that it names is opened."""
-    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
-    if found is None:
-        raise InputError(f"{folder} holds no checkpoint yet.")
-    where, files = found
-    config = parse_json(files["config.json"], where / "config.json")
-    try:
-        return Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
-    except InputError as error:
-        raise InputError(f"{where / 'config.json'}: {error}") from error
-
-
-def codec_of(folder: Path) -> Codec | None:
-    """The codec of the run in a folder; None if it has none."""
-    found = checkpoint.newest_valid(folder / "checkpoints", lambda text: None)
-    return None if found is None else storage.codec_in(found[1], str(found[0]))
+        if stopping is not None and progress and run.main:
+            print(stopping.said(len(data) + len(judging or ()), start.begins), file=sys.stderr)
+        fits = solvers and run.main and not start.reconstructs and stopping is None
+        return run.solved(progress) if fits else run.trained()
 
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
@@ -182,6 +156,8 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     denoiser = build_denoiser(recipe, shape, len(prepared.classes), prepared.observation)
     if loss_row(recipe.loss).codec and isinstance(denoiser.network, Autoencoder):
         begin_codec(denoiser.network, prepared.data)
+    if isinstance(denoiser.base, Start):
+        begin_base(denoiser.base, prepared.data)
     return Trained(
         denoiser, recipe, prepared.shape, prepared.codec, prepared.columns, prepared.classes,
         observation=prepared.observation, frequencies=prepared.frequencies, named=recipe.outside(), form=prepared.form,
@@ -191,23 +167,28 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
 def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
     """Step to the end, writing down what is due after each; leave nothing unsaved when asked to stop."""
     trainer, steps = run.trainer, run.trainer.recipe.steps
+    snapshots = 0 if run.stopping is not None else snapshots
     if trainer.step == 0:
         run.save()
         if snapshots:
             run.snapshot()
-    number = 0
+    number, stopping, held = 0, run.stopping, None
+    if stopping is not None and stopping.look() is not None and log:
+        log.start(stopping.losses[0])
     with noted() as received:
         try:
-            for record in trainer.steps(on_nonfinite):
+            for record in () if stopping is not None and stopping.done else trainer.steps(on_nonfinite):
+                held = None if stopping is None else stopping.look()
                 if log:
-                    log(record)
+                    log(record, held)
                 bar.update()
                 if record.step % 50 == 0:
                     rate = (bar.format_dict["rate"] or 0) * trainer.recipe.batch
-                    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:,.0f} examples/s", refresh=False)
+                    said = "" if held is None else f" (held out {held:.3f})"
+                    bar.set_postfix_str(f"loss {record.loss:.3f}{said}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
-                if number := run.heard(received):
+                if (number := run.heard(received)) or (stopping is not None and stopping.done):
                     break
                 if _due(record.step, steps, checkpoints):
                     run.save()
@@ -217,8 +198,13 @@ def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoi
         if number := number or run.heard(received):  # perhaps in the middle of a save, or after the last step's
             run.save()
             trainer.accelerator.wait_for_everyone()  # the end of one process is the end of all
-            command = shlex.join(["ebbtide", "resume", str(run.folder)])
+            folder = run.folder if stopping is None else run.folder.parent
+            command = shlex.join(["ebbtide", "resume", str(folder)])
             raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
+    if stopping is not None:
+        stopping.settle()
+        run.saved = None
+        run.save()
 
 
 def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
@@ -247,8 +233,10 @@ class _Run:
         trainer: Trainer,
         running: dict[str, Any],
         draw: Callable[[Trained, Path], Mapping[Path, bytes]],
+        stopping: Stopping | None = None,
     ) -> None:
         self.folder, self.start, self.trainer, self.running, self.draw = folder, start, trainer, running, draw
+        self.stopping = stopping
         self.saves, self.main = folder / "checkpoints", trainer.accelerator.is_main_process
         self.saved: int | None = None  # the step of the newest checkpoint, if it is this run's
 
@@ -283,6 +271,8 @@ class _Run:
         state = checkpoint.unpack(files["training.safetensors"], f"{where}/training.safetensors")
         try:
             self.trainer.load_state(stored.denoiser.state_dict(), state)
+            if self.stopping is not None:
+                self.stopping.load_state(state)
         except InputError as error:
             raise InputError(f"{where}/training.safetensors doesn't fit this run: {error}") from error
         self.saved = self.trainer.step
@@ -299,7 +289,8 @@ class _Run:
     def trained(self) -> Trained:
         """The result: the denoiser with its averaged weights."""
         self.start.denoiser.load_state_dict(self.trainer.averaged())
-        return replace(self.start, denoiser=self.start.denoiser.eval(), step=self.trainer.step)
+        step = self.trainer.step if self.stopping is None else self.stopping.best
+        return replace(self.start, denoiser=self.start.denoiser.eval(), step=step)
 
     def solved(self, progress: bool) -> Trained:
         """The result with solvers fitted to it: those in the folder, or as many as training's cost allows."""
@@ -350,8 +341,9 @@ class _Run:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
+        stopping = {} if self.stopping is None else self.stopping.state()
         files |= {
-            "training.safetensors": checkpoint.pack(self.trainer.state()),
+            "training.safetensors": checkpoint.pack(self.trainer.state() | stopping),
             seal.FILE: seal.seal(self.start.recipe),
         }
         checkpoint.write_folder(target, files | {settings.FILE: dump_json(self.running)})

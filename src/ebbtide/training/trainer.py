@@ -1,7 +1,7 @@
 """One training loop for every domain, as a generator: it takes a step, yields a record, and never touches a disk."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -145,7 +145,8 @@ class Trainer:
         """Train from the current step to the recipe's last, yielding after each step."""
         pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
         recipe, skipped = self.recipe, 0
-        warmup = round(recipe.warmup * recipe.steps)
+        fall = recipe.lr_steps or recipe.steps
+        warmup = round(recipe.warmup * fall)
         self.denoiser.train()
         while self.step < recipe.steps:
             for flat, _ in self._trained:
@@ -165,7 +166,7 @@ class Trainer:
                 for flat, _ in self._trained:
                     flat.gradient.copy_(self.accelerator.reduce(flat.gradient, "mean"))
             value, norms = loss.item(), [flat.gradient.norm().item() for flat, _ in self._trained]
-            norm, lr = math.hypot(*norms), learning_rate(self.step, recipe.steps, recipe.lr, warmup)
+            norm, lr = math.hypot(*norms), learning_rate(self.step, fall, recipe.lr, warmup)
             if math.isfinite(value) and math.isfinite(norm):
                 self._update(lr, *norms)
                 skipped = 0
@@ -189,17 +190,38 @@ class Trainer:
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This process's share of the step's batch, as the loss takes it: x0, noise, t, and what else is needed."""
-        recipe, data, device = self.recipe, self.data, self.accelerator.device
-        draw = generator(recipe.seed, "step", step, device=device)
+        return self._share(self._examples(self.data, step, self.recipe.stable_targets))
+
+    def measuring(self, data: Data, count: int) -> list[dict[str, Tensor]]:
+        """At least `count` examples of other data, in batches that are the same at every call; with plain targets."""
+        data, batches = data.to(self.accelerator.device), -(-count // self.recipe.batch)
+        return [self._examples(data, k, False, "measuring") for k in range(batches)]
+
+    @torch.no_grad()
+    def measured(self, batches: Sequence[dict[str, Tensor]]) -> float:
+        """The mean loss of the averaged weights on these batches."""
+        weights = self.flat.vector.clone()
+        self.flat.vector.copy_(self.ema)
+        self.denoiser.eval()
+        try:
+            return torch.cat([self._loss(**batch) for batch in batches]).double().mean().item()
+        finally:
+            self.flat.vector.copy_(weights)
+            self.denoiser.train()
+
+    def _examples(self, data: Data, step: int, stable: bool, stream: str = "step") -> dict[str, Tensor]:
+        """The batch of a step, of these data: x0, noise, t, and what else is needed."""
+        recipe, device = self.recipe, self.accelerator.device
+        draw = generator(recipe.seed, stream, step, device=device)
         indices = batch_indices(recipe.seed, step, recipe.batch, len(data)).to(device)
         if isinstance(data, Trajectories):
-            return self._share(self._taught(data, indices, draw))
+            return self._taught(data, indices, draw)
         batch = data.take(indices, draw)
         x0, label = batch["x0"], batch.pop("label", None)
         u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
-        if (recipe.stable_targets or self._coupled) and batch.keys() - {"x0"}:
-            what = "stable_targets" if recipe.stable_targets else f"coupling {recipe.coupling!r}"
+        if (stable or self._coupled) and batch.keys() - {"x0"}:
+            what = "stable_targets" if stable else f"coupling {recipe.coupling!r}"
             raise InputError(f"{what} can't be: what the network is told differs from example to example.")
         if self._span is not None:
             phase = {"done": step / recipe.steps} if self._phases else {}
@@ -218,11 +240,11 @@ class Trainer:
             require("classes", self.classes, 1, whole=True)
             hidden = torch.rand(recipe.batch, generator=draw, device=device) < recipe.label_dropout
             batch["label"] = label.masked_fill(hidden, self.classes)
-        if recipe.stable_targets and not self._coupled:
+        if stable and not self._coupled:
             if label is not None:
                 allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
             batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
-        return self._share(batch)
+        return batch
 
     def _taught(self, data: Trajectories, indices: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
         """Parts of a teacher's trajectories, with further draws for judges; or their ends, as coupled pairs."""

@@ -99,7 +99,7 @@ def test_ties_are_drawn_anew_at_every_step():
 
 
 def test_the_codec_is_fitted_to_the_rows_to_train_on_alone(table):
-    recipe = ebbtide.flow(data=str(table), codec="mixed")
+    recipe = ebbtide.flow(data=str(table), codec="mixed", validation=0.0, held_out=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         train, held = parts(recipe)

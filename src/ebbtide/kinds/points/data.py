@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...codecs import CODECS, Cells, Codec, Mixed, fit_codec, fit_table, groups
+from ...codecs import CODECS, Cells, Codec, Mixed, Ranks, fit_codec, fit_table, groups
 from ...core.randomness import generator, key
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
 from ...data.files import is_text
@@ -22,18 +22,23 @@ from ...data.partly import PartlyKnown
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...data.split import held_out
 from ...errors import InputError
+from ...exact.start import chosen
+from ...losses import loss_row
 from ...memory import room
 from ...recipes import IN_MEMORY, PointRecipe
 from ...training.storage import unnamed
 
 __all__ = [
     "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "codec_for", "describe", "described", "fits",
-    "given", "label_column", "limits", "part", "parts", "point_set", "prepare", "read_rows", "reading", "real",
-    "real_points", "split", "start", "unseen",
+    "given", "judges", "label_column", "limits", "part", "parts", "point_set", "prepare", "read_rows", "reading",
+    "real", "real_points", "split", "start", "unseen",
 ]  # fmt: skip
 
-NOTHING_HELD = "Nothing was held out, so truth is the rows that were trained on, and copies of them look right."
-FEWEST_ROWS = 100  # of a table of which some are held out
+NOTHING_HELD = (
+    "Nothing was held out, so truth is the rows that were trained on, and copies of them look right. The run in its "
+    "folder search, if it has one, never learned some of the rows; --held-out 0.2 keeps some from a run for good."
+)
+FEWEST_ROWS = 40  # of a table of which some are held out
 BLOCK = 4096  # starting points drawn together from a second sample set
 
 
@@ -58,39 +63,52 @@ def prepare(recipe: PointRecipe, codec: Codec | None = None) -> Prepared:
 
     codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
     """
-    return _prepared(recipe, parts(recipe)[0])
+    if recipe.in_memory:
+        raise InputError(unnamed("data", recipe.data))
+    return _prepared(recipe, read_rows(recipe, recipe.points, recipe.seed))
 
 
 def given(recipe: PointRecipe, x: Any, y: Any, codec: Codec | None = None) -> tuple[PointRecipe, Prepared]:
     """The recipe for rows in memory, learned with their labels where there are any, and these rows."""
     recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
-    return recipe, _prepared(recipe, split(recipe, given_points(x, y, reading(recipe)))[0])
+    return recipe, _prepared(recipe, given_points(x, y, reading(recipe)))
 
 
-def _prepared(recipe: PointRecipe, points: Points) -> Prepared:
+def _prepared(recipe: PointRecipe, whole: Points) -> Prepared:
+    points, judging = split(recipe, whole)[0], _judging(recipe, whole)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; name their column.")
     codec = codec_for(recipe, points)
     within_float32(codec, recipe.data_named, points.columns)
-    labels = points.labels if recipe.conditional else None
     x1 = None if recipe.source == "noise" else codec.encode(_source(recipe, points))
-    if isinstance(codec, Cells):
-        data = TensorData(codec.cells(points.x).float(), labels, x1, partial(_drawn, codec))
-    else:
-        data = TensorData(codec.encode(points.x), labels, x1)
-    settled = {}
     if recipe.any_columns:
         _any_columns(recipe, points)
-        data = PartlyKnown(**vars(data), groups=groups(codec, points.x.shape[1]))
-        settled = {"stable_targets": False}  # each example's own columns are known
+
+    def data_of(points: Points) -> TensorData:
+        labels = points.labels if recipe.conditional else None
+        if isinstance(codec, Cells):
+            data = TensorData(codec.cells(points.x).float(), labels, x1, partial(_drawn, codec))
+        else:
+            data = TensorData(codec.encode(points.x), labels, x1)
+        return PartlyKnown(**vars(data), groups=groups(codec, points.x.shape[1])) if recipe.any_columns else data
+
+    data, unseen_data = data_of(points), None if judging is None else data_of(judging)
     classes = class_names(points.classes, points.labels)
     shares: tuple[float, ...] = ()
     if data.labels is not None:  # the classes of a named set are equally likely, however many of each were drawn
         count = len(classes)
         shares = (1 / count,) * count if point_set(recipe) else frequencies(data.labels, count)
+    settled: dict[str, Any] = {}
+    # Where a stable target is that of a memory, and where each example's own columns are known.
+    if recipe.any_columns or (point_set(recipe) is None and len(data) <= recipe.batch):
+        settled["stable_targets"] = False
+    if recipe.gaussians < 0 and isinstance(codec, Cells):
+        settled["gaussians"] = (
+            1 if unseen_data is None or recipe.conditional or recipe.any_columns else chosen(data, unseen_data)
+        )
     return Prepared(
-        data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, settled=settled,
-        form=points.form,
+        data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form,
+        settled=settled, judging=unseen_data,
     )  # fmt: skip
 
 
@@ -116,6 +134,8 @@ def codec_for(recipe: PointRecipe, points: Points) -> Codec:
         return fit_table(points.x, [len(one.levels) for one in columns], [one.ordered for one in columns])
     if recipe.codec:
         return fit_codec(recipe.codec, lambda: [points.x])
+    if point_set(recipe) is None and recipe.standardise and recipe.source == "noise":
+        return Ranks.fit(points.x)
     codec = Standardise.fit(points.x)
     return codec if recipe.standardise else codec.of_constants()
 
@@ -157,12 +177,33 @@ def parts(recipe: PointRecipe) -> tuple[Points, Points]:
 
 
 def split(recipe: PointRecipe, points: Points) -> tuple[Points, Points]:
-    """The same of points at hand."""
+    """The same of points at hand. Those by whose loss training stops are held out where no others are."""
+    train, held = _parted(recipe, points, recipe.held_out, points.test)
+    if not judges(recipe, len(train.x)):
+        return train, held
+    learned, judging = _parted(recipe, train, recipe.validation)
+    return learned, held if len(held.x) else judging
+
+
+def judges(recipe: PointRecipe, rows: int) -> bool:
+    """True if training on a number of rows is to stop by the loss of some of them."""
+    stops = recipe.validation > 0 and not recipe.teacher and recipe.source == "noise"
+    return stops and point_set(recipe) is None and rows >= FEWEST_ROWS and loss_row(recipe.loss).stops
+
+
+def _judging(recipe: PointRecipe, points: Points) -> Points | None:
+    """The rows by whose loss training stops; None if it doesn't."""
+    train, _ = _parted(recipe, points, recipe.held_out, points.test)
+    return _parted(recipe, train, recipe.validation)[1] if judges(recipe, len(train.x)) else None
+
+
+def _parted(recipe: PointRecipe, points: Points, share: float, test: int = 0) -> tuple[Points, Points]:
+    """Points without a share of them, and these: the last `test` if there are any."""
     n = len(points.x)
-    share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else recipe.held_out
+    share = 0.0 if point_set(recipe) or n < FEWEST_ROWS else share
     held = held_out(n, share, points.labels, keep_classes=True)  # the seed is not asked, as for images
-    if points.test:
-        held = torch.arange(n) >= n - points.test
+    if test:
+        held = torch.arange(n) >= n - test
     return part(points, ~held), part(points, held)
 
 

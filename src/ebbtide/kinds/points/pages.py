@@ -69,6 +69,8 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     }
     if len(method.losses):
         figures["losses"] = lambda: curves.losses([method])
+    if searched := _searched(folder):
+        figures["stopping"] = lambda: curves.stopping(*searched)
     if method.fields:
         figures["vector_field"] = lambda: fields.vector_field([method], frame)
     for name, draw in figures.items():
@@ -81,6 +83,17 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
     if method.evolution:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
+
+
+def _searched(folder: Path) -> tuple[list[int], list[float], dict[int, float]] | None:
+    """Steps, training losses and held-out losses of a run's search for a number of steps, or of a search itself."""
+    from ...training.history import HELD, read_metrics
+    from ...training.stopping import SEARCH
+
+    lines = read_metrics(folder / SEARCH) or read_metrics(folder)
+    held = {line["step"]: line[HELD] for line in lines if HELD in line}
+    known = [line for line in lines if line["loss"] is not None]
+    return ([line["step"] for line in known], [line["loss"] for line in known], held) if held else None
 
 
 def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
