@@ -326,6 +326,7 @@ def test_numbers_beyond_the_table_in_rows_are_kept_and_said(plain, table):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"gaussians": 2}, "any_columns needs gaussians 0 or -1, .*; got 2"),
         ({"coupling": "ot"}, "any_columns needs .* coupling 'ot'"),
         ({"source": "eight_gaussians", "data": "two_moons"}, "source 'eight_gaussians'"),
         ({"data": "line.npy"}, "any_columns needs two columns or more; line.npy has one"),

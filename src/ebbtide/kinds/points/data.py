@@ -102,10 +102,10 @@ def _prepared(recipe: PointRecipe, whole: Points) -> Prepared:
     # Where a stable target is that of a memory, and where each example's own columns are known.
     if recipe.any_columns or (point_set(recipe) is None and len(data) <= recipe.batch):
         settled["stable_targets"] = False
-    if recipe.gaussians < 0 and isinstance(codec, Cells):
-        settled["gaussians"] = (
-            1 if unseen_data is None or recipe.conditional or recipe.any_columns else chosen(data, unseen_data)
-        )
+    if recipe.any_columns:  # Gaussians would go by the noised numbers of columns that are known without noise
+        settled["gaussians"] = 0
+    elif recipe.gaussians < 0 and isinstance(codec, Cells):
+        settled["gaussians"] = 1 if unseen_data is None or recipe.conditional else chosen(data, unseen_data)
     return Prepared(
         data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form,
         settled=settled, judging=unseen_data,
@@ -116,6 +116,10 @@ def _any_columns(recipe: PointRecipe, points: Points) -> None:
     """Refuse to learn columns given others where there are none, or with a loss or noise that doesn't allow it."""
     if points.x.shape[1] < 2:
         raise InputError(f"any_columns needs two columns or more; {recipe.data_named} has one.")
+    if recipe.gaussians > 0:
+        raise InputError(
+            f"any_columns needs gaussians 0 or -1, as Gaussians aren't told columns; got {recipe.gaussians}."
+        )
     if recipe.loss != "denoise" or not recipe.independent:
         raise InputError(
             "any_columns needs loss 'denoise', coupling 'independent' and noise as source; got loss "
