@@ -233,6 +233,8 @@ SLIPS = (
     Slip("exact/oracle.py", "(after / before).sqrt()", "(after / before)", "the flow scales by the variance"),
     # guidance.py
     Slip("core/guidance.py", "torch.lerp(both[b:], both[:b], w)", "torch.lerp(both[b:], both[:b], 1 + w)", "the 1 + w convention"),
+    Slip("codecs/category.py", "(1 - self.shares) / self._scales()", "(1 + self.shares) / self._scales()", "levels beyond the ends", ("tests/codecs/test_mixed.py",)),
+    Slip("training/trained.py", "denoiser = Bounded(denoiser, self.codec.ends())", "pass", "codes beyond all rows", ("tests/training/test_trained.py",)),
     Slip("core/guidance.py", "(time > low) & (time <= high)", "(time <= low) | (time > high)", "the interval inverted"),
     Slip("core/guidance.py", "if low < time <= high", "if low <= time < high", "the interval's ends"),
     Slip("core/guidance.py", "(both[b:], both[:b], w)", "(both[:b], both[b:], w)", "the label shunned"),

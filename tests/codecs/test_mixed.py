@@ -105,3 +105,14 @@ def test_config_and_weights_come_back_and_others_are_refused():
         volume(codec, (8,))
     plain = fit_codec("mixed", lambda: [torch.tensor([[1.0, math.nan], [2, 5]])])
     assert plain.columns == ((0,), (1,))
+
+
+def test_every_z_lies_between_its_ends_and_levels_reach_them():
+    codec = fit_table(TABLE, LEVELS, ORDERED)
+    low, high = codec.ends()
+    z = torch.cat([codec.encode_with(TABLE, v) for v in (0.0, 0.5, 1.0)])
+    assert low.shape == high.shape == (z.shape[1],)
+    assert bool(((z >= low - 1e-6) & (z <= high + 1e-6)).all())
+    direct = codec.direct
+    torch.testing.assert_close(z.amin(0)[direct], low[direct].float())
+    torch.testing.assert_close(z.amax(0)[direct], high[direct].float())

@@ -408,3 +408,14 @@ def test_both_halves_of_a_guided_batch_are_given_the_same():
     assert torch.equal(estimate.x0, GIVEN.nan_to_num(9.0))
     guided(noise_like(2, 2), 0.5, given=GIVEN[:1], label=torch.tensor([0, 1]))  # one row for all
     assert len(echo.given[-1]) == 1
+
+
+def test_each_number_may_have_ends_of_its_own():
+    exact_one = gaussian(Linear(), torch.zeros(2), 1.0)
+    estimate = Bounded(exact_one, (torch.tensor([-0.1, 0.2]), torch.tensor([0.1, 9.0])))
+    x, t = torch.tensor([[4.0, -3.0], [-4.0, 3.0]]), 0.5
+    found, free = estimate(x, t), exact_one(x, t)
+    assert found.x0[:, 0].tolist() == pytest.approx([0.1, -0.1])
+    assert float(found.x0[0, 1]) == pytest.approx(0.2)
+    assert found.x0[1, 1] == free.x0[1, 1]
+    torch.testing.assert_close(0.5 * found.x0 + 0.5 * found.noise, x)

@@ -613,3 +613,17 @@ def test_torchs_default_dtype_changes_no_sample_but_its_rounding(folders):
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_s_samples_stay_where_its_codes_can_be(tmp_path):
+    """However far a network throws them: one of 654 samples was at 1000, where levels are at 0 and 1."""
+    table = tmp_path / "shop.csv"
+    rows = [f"{k % 7}.25,{'red' if k % 3 else 'blue'},{'' if k % 5 == 0 else k}" for k in range(60)]
+    table.write_text("\n".join(["price,colour,stock", *rows]) + "\n")
+    trained = run(tiny(data=str(table), steps=2, validation=0.0, held_out=0.0), tmp_path / "run")
+    with torch.no_grad():
+        trained.denoiser.network.out.weight.normal_(0, 1e4, generator=torch.Generator().manual_seed(0))
+    low, high = trained.codec.ends()
+    *_, (_, z) = trained.latents(50, seed=0)
+    assert bool(((z >= low - 1e-3) & (z <= high + 1e-3)).all())
+    assert trained.sample(50, seed=0).shape == (50, 3)

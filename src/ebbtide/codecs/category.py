@@ -88,6 +88,9 @@ class Category(Cells):
             raise InputError(f"The codec expects {len(self.levels)} columns; got data of shape {data}.")
         return (*data[:-1], sum(self.widths))
 
+    def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        return -self.shares / self._scales(), (1 - self.shares) / self._scales()
+
     def cells(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k 2"]:
         self.shape(tuple(x.shape))
         z = (self._vectors(x.cpu()) - self.shares) / self._scales()

@@ -41,6 +41,10 @@ class Missing(Cells):
         """Twice as many columns."""
         return (*self.values.shape(data)[:-1], 2 * data[-1])
 
+    def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        low, high = zip(self.values.ends(), self.empty.ends(), strict=True)
+        return torch.cat(low), torch.cat(high)
+
     def cells(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k 2"]:
         gap = x.isnan()
         own = self.values.cells(torch.where(gap, 0.0, x))

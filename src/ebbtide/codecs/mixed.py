@@ -65,6 +65,10 @@ class Mixed(Cells):
             [torch.full((width,), isinstance(part, Category)) for width, part in zip(self.widths, self.parts)]
         )
 
+    def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        low, high = zip(*(part.ends() for part in self.parts), strict=True)
+        return torch.cat(low), torch.cat(high)
+
     def shape(self, data: Shape) -> Shape:
         """All numbers of all parts."""
         if data[-1:] != (sum(map(len, self.columns)),):

@@ -18,6 +18,7 @@ __all__ = ["DISTINCT", "KNOTS", "Cells", "Ranks", "fit_ranks", "normal_scores", 
 
 KNOTS = 1000  # of a column, at most
 DISTINCT, REPEATED = 12, 4  # values have cells if they are so few, or if each is repeated so often
+OUTERMOST = 6.0  # one of a billion of N(0, 1) lies beyond
 EDGE = 2.0**-10  # of a cell's width stays empty at its ends, so that float32 can't round a z into the next cell
 
 
@@ -38,6 +39,10 @@ class Cells:
     def direct(self) -> Bool[Tensor, " k"] | None:
         """Of each z whether its cell holds z itself; None if that is true of none."""
         return None
+
+    def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """The least and the greatest that each z can be: an estimate E[z | z_t] beyond them is a network's slip."""
+        raise NotImplementedError
 
     def drawn(self, cells: Float[Tensor, "n k 2"], v: Float[Tensor, "n k"] | float) -> Float[Tensor, "n k"]:
         """z of these cells, for V, in float32."""
@@ -123,6 +128,10 @@ class Ranks(Cells):
         ]
         values, low, high = parts
         return cls(values, low, high, tuple(_decimals(column[0]) for column in columns))
+
+    def ends(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        far = torch.full((len(self.values),), OUTERMOST)
+        return -far, far
 
     def shape(self, data: Shape) -> Shape:
         """The data's."""

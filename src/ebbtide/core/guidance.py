@@ -133,7 +133,7 @@ class Autoguidance(Wrapper):
 
 @dataclass(frozen=True)
 class Bounded(Wrapper):
-    """x̂₀ kept within ±bound, and ε̂ = (x_t - α x̂₀)/σ moved with it, for data known to lie there.
+    """x̂₀ kept within ±bound, or from low to high, and ε̂ = (x_t - α x̂₀)/σ moved with it, for data known to lie there.
 
     The clipping of Ho et al. 2020 (arXiv:2006.11239), which other libraries do unasked; for data of any other range
     it is plainly wrong. Where σ = 0 the noise stays as it is.
@@ -142,28 +142,36 @@ class Bounded(Wrapper):
     longer α x̂₀ + σ ε̂, so only a sampler whose step is a x̂₀ + b ε̂, as DDIM's, sees the bound; one that steps by ε̂
     alone (edm, deis, lms) does not.
 
+    bound: a number, or a pair (low, high) of tensors that x₀ broadcasts to.
     codec: of a latent x₀, a linear one, so that the bound acts on what it decodes to: x̂₀ + E(clamp(D x̂₀)) - E(D x̂₀).
 
     Raises InputError for a bound that isn't above 0.
     """
 
     denoiser: DenoiserLike
-    bound: float = 1.0
+    bound: float | tuple[Tensor, Tensor] = 1.0
     keep_noise: bool = False
     codec: Any = None
 
     def __post_init__(self) -> None:
         expect("Bounded: denoiser", self.denoiser, DenoiserLike)
-        require("Bounded: bound", self.bound, above=0)
+        if not isinstance(self.bound, tuple):
+            require("Bounded: bound", self.bound, above=0)
+
+    def _within(self, x: Batch) -> Batch:
+        if not isinstance(self.bound, tuple):
+            return x.clamp(-self.bound, self.bound)
+        low, high = (end.to(x) for end in self.bound)
+        return x.clamp(low, high)
 
     def __call__(self, x_t: Batch, t: Time, /, **cond: Any) -> Estimate:
         c = self.path.at(t, x_t)
         estimate = self.denoiser(x_t, t, **cond)
         if self.codec is None:
-            x0 = estimate.x0.clamp(-self.bound, self.bound)
+            x0 = self._within(estimate.x0)
         else:
             data = self.codec.decode(estimate.x0)
-            x0 = estimate.x0 + (self.codec.encode(data.clamp(-self.bound, self.bound)) - self.codec.encode(data))
+            x0 = estimate.x0 + (self.codec.encode(self._within(data)) - self.codec.encode(data))
         if self.keep_noise or (not isinstance(c.sigma, Tensor) and c.sigma == 0):
             return Estimate(x0, estimate.noise)
         return Estimate(x0, estimate.noise + c.alpha / c.sigma * (estimate.x0 - x0))

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cache
-from ..codecs import Chain, Codec
+from ..codecs import Cells, Chain, Codec
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree, Known
 from ..core.randomness import Draws
@@ -249,7 +249,10 @@ class Trained(Labelled, Coded, Completing):
         if guidance != 1.0:
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
         bound = self.recipe.bound if bound is None else bound
-        denoiser = Bounded(denoiser, bound, codec=self.bounding(bound)) if bound else denoiser
+        if bound:
+            denoiser = Bounded(denoiser, bound, codec=self.bounding(bound))
+        elif isinstance(self.codec, Cells):  # out there a slope that is too steep throws a sample away
+            denoiser = Bounded(denoiser, self.codec.ends())
         return Known(denoiser) if self.recipe.learns_columns else denoiser
 
     def bounding(self, bound: float) -> Codec | None:
