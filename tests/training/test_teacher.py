@@ -289,6 +289,21 @@ def test_a_student_starts_as_its_teacher(folders, name):
     assert (student.step, student.tuned, student.recipe) == (0, (), recipe)
 
 
+def test_a_student_of_a_table_starts_from_its_teachers_gaussians_and_trains_whole(tmp_path):
+    """Also where training stopped at step 0, and with it the learning rate."""
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b\n" + "".join(f"{k},{k * k % 17}\n" for k in range(40)))
+    folder = tmp_path / "run"
+    run(tiny(data=str(table), steps=1, lr=0.0, lr_steps=80, validation=0.0, held_out=0.0, gaussians=1), folder)
+    teacher = from_pretrained(folder)
+    recipe = student_recipe(teacher, str(folder))
+    assert (recipe.steps, recipe.lr_steps) == (100, 0)
+    assert recipe.lr == pytest.approx(0.014)
+    own, theirs = student_of(recipe, teacher).denoiser.base.state_dict(), teacher.denoiser.base.state_dict()
+    assert float(theirs["means"].abs().max()) > 0
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs)
+
+
 def test_another_network_starts_from_the_recipes_seed(folders):
     teacher, recipe, _ = taught(folders, "flow", network="mlp:width=12,depth=1,spans=true")
     one, two = (student_of(recipe, teacher).denoiser.state_dict() for _ in range(2))

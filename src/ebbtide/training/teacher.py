@@ -230,17 +230,18 @@ def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what
 def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
     """The recipe of a student of a run at `where`: the teacher's, with what distillation changes."""
     recipe = teacher.recipe
+    lr = recipe.lr or type(recipe)().lr  # a table's training that stopped at its start had none
     changed: dict[str, Any] = {
         "teacher": where, "loss": "trajectory", "network": with_option(recipe.network, "spans", "true"),
         "target": recipe.target if well_conditioned(teacher) else "v",
-        "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "steps": round(1.25 * recipe.steps),
-        "batch": math.ceil(0.75 * recipe.batch), "lr": 0.7 * recipe.lr,
+        "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "batch": math.ceil(0.75 * recipe.batch),
+        "steps": round(1.25 * (recipe.lr_steps or recipe.steps)), "lr_steps": 0, "lr": 0.7 * lr,
         "sampler": "jump", "grid": GRID, "sample_steps": 1, "bound": 0.0,
     }  # fmt: skip
     row = loss_row(str(fields.get("loss", changed["loss"])))
     if not row.spans:
         changed |= {"network": recipe.network, "target": "velocity", "coupling": "given", "batch": recipe.batch,
-                    "lr": recipe.lr, "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
+                    "lr": lr, "sampler": "euler", "grid": "uniform", "sample_steps": 4}  # fmt: skip
     return recipe.having(changed | fields)
 
 
@@ -265,4 +266,6 @@ def student_of(recipe: "Recipe", teacher: "Trained") -> "Trained":
     fits = theirs.keys() <= own.keys() and all(own[name].shape == part.shape for name, part in theirs.items())
     if fits and all("from_span" in name for name in new):
         denoiser.network.load_state_dict(theirs, strict=False)
+    if denoiser.base is not None:
+        denoiser.base.load_state_dict(teacher.denoiser.base.state_dict())
     return replace(teacher, denoiser=denoiser, recipe=recipe, step=0, tuned=(), named=recipe.outside())
