@@ -56,14 +56,17 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, table):
-    """A folder of runs: one of each recipe, conditional ones, one on a file, one between two sets, and a bare line."""
+    """A folder of runs: one of each recipe, conditional ones, one on a file, one between two sets, and a bare line.
+
+    Those on files are seen in standard deviations, so that their data has a density.
+    """
     folder = tmp_path_factory.mktemp("runs")
     np.save(folder / "line.npy", np.random.default_rng(1).normal(size=(90, 1)))
     extra = {
         "conditional": ["flow", "--data", "two_spirals", "--conditional"],
-        "plants": ["flow", "--data", str(table), "--label", "kind", "--conditional"],
+        "plants": ["flow", "--data", str(table), "--label", "kind", "--conditional", "--codec", "standardise"],
         "between": ["flow", "--source", "eight_gaussians", "--data", "two_moons"],
-        "line": ["ddpm", "--data", str(folder / "line.npy")],
+        "line": ["ddpm", "--data", str(folder / "line.npy"), "--codec", "standardise"],
     }
     for name, arguments in ({name: [name] for name in POINTS} | extra).items():
         assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0

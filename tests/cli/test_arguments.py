@@ -190,7 +190,8 @@ def evil(tmp_path):
 def test_no_name_gives_orders_to_the_terminal(evil, ebbtide, monkeypatch):
     run, table = evil
     copy = f"copy{EVIL}"
-    words = ["--label", "kind", "--conditional", "--steps", "3", "--batch", "16", "--snapshots", "2", "--out", run]
+    words = ["--label", "kind", "--conditional", "--steps", "3", "--batch", "16", "--snapshots", "2"]
+    words += ["--codec", "standardise", "--out", run]
     named = ("--data", table)
     monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     monkeypatch.setattr("ebbtide.cli.likelihood.MAP", 6)

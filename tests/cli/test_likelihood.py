@@ -96,7 +96,20 @@ def test_every_run_has_a_likelihood(ebbtide, runs, name, small_map):
 def test_a_constant_column_has_no_density(ebbtide, tmp_path):
     rows = [f"{x},7.3,{2 * x}" for x in range(30)]
     (tmp_path / "table.csv").write_text("\n".join(["a,fixed,c", *rows]))
-    assert ebbtide("train", "flow", "--data", tmp_path / "table.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    assert (
+        ebbtide(
+            "train",
+            "flow",
+            "--data",
+            tmp_path / "table.csv",
+            *TINY,
+            "--codec",
+            "standardise",
+            "--out",
+            tmp_path / "run",
+        )[0]
+        == 0
+    )
     code, out, err = ebbtide("likelihood", tmp_path / "run", *QUICK)
     assert (code, out) == (2, "")
     assert "train without it: fixed = 7.3" in err
@@ -145,7 +158,7 @@ def test_every_option_reaches_the_equation(ebbtide, runs, tmp_path, monkeypatch)
         assert asked(data=drawn, seed="1")[0] != asked(data=drawn)[0]
     assert asked(threads="2")[-1] == 2
     assert asked()[-1] == 1
-    assert usual.keys() | {"run", "threads", "picture", "rows"} == {field.name for field in fields(Arguments)}
+    assert usual.keys() | {"run", "threads", "picture", "rows", "flag"} == {field.name for field in fields(Arguments)}
 
 
 @pytest.mark.parametrize(
@@ -186,6 +199,8 @@ def test_labelled_samples_are_read_again_by_the_runs_own_label(ebbtide, tmp_path
     save_points(tmp_path / "table.csv", x, ["a", "b"], moods, "mood")
     small = [
         "--conditional",
+        "--codec",
+        "standardise",
         "--steps",
         "3",
         "--batch",

@@ -213,7 +213,9 @@ def unhidden(tmp_path_factory):
     labels = torch.arange(400) % 20 == 0
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) + 5 * labels[:, None]
     save_points(place / "table.csv", x, labels=["rare" if rare else "common" for rare in labels])
-    words = "--label label --conditional --label-dropout 0 --steps 3 --batch 16 --snapshots 1 --quiet"
+    words = (
+        "--label label --conditional --label-dropout 0 --steps 3 --batch 16 --snapshots 1 --codec standardise --quiet"
+    )
     network = ["--network", "mlp:width=8,depth=1", "--data", str(place / "table.csv"), "--out", str(place / "run")]
     assert main(["train", "flow", *words.split(), *network]) == 0
     return place / "run"

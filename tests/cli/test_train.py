@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +27,7 @@ def test_every_recipe_leaves_a_run(runs, name):
     if name in PICTURES:
         given = tiny_fields(name)
     assert config["step"] == given["steps"]
-    assert config["recipe"] == RECIPES[name]().to_config() | given
+    assert config["recipe"] == RECIPES[name]().having(given).to_config()
     assert [line["step"] for line in read_metrics(run)] == list(range(1, given["steps"] + 1))
     assert len(list((run / "evolution").glob("*.npy"))) == 3
     assert len(list((run / "evolution").glob("*.png"))) == (3 if name in PICTURES else 0)
@@ -77,7 +77,7 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
         torch.set_num_threads(1)
     assert given.pop("torch") == 2
     recipe, out = given.pop("recipe"), given.pop("out")
-    assert recipe == replace(RECIPES["flow"](), steps=20, points=500, batch=64)
+    assert recipe == RECIPES["flow"]().having({"steps": 20, "points": 500, "batch": 64})
     assert str(out) == "run"
     quiet = {"progress": False, "resume": False, "overwrite": False, "given": None}
     assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet

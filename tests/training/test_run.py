@@ -301,7 +301,7 @@ def test_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
     rows = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
     write = lambda x: table.write_text("a,b\n" + "".join(f"{u},{v}\n" for u, v in x.tolist()))
     write(rows)
-    recipe = tiny(data=str(table))
+    recipe = tiny(data=str(table), validation=0.0)
     run_until(5, recipe, tmp_path / "run", monkeypatch)
     write(rows + 0.1)
     with pytest.raises(InputError, match=r"mine\.csv is not what it was when .*step-00000003 was trained"):
@@ -483,7 +483,7 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
     """Line after line until no line is left: each signal ends the run, and what its message names is what was saved."""
 
     class Fake:
-        folder, recipe, flat = Path("runs/a b"), tiny(steps=3), None
+        folder, recipe, flat, stopping = Path("runs/a b"), tiny(steps=3), None, None
 
         def __init__(self):
             self.trainer, self.step, self.saved = self, 0, None

@@ -46,7 +46,7 @@ class Evaluate:
     workers: Annotated[int, hint("one for each processor")] = 0
     """For a policy: processes that run the simulator."""
     predict: Annotated[str, hint("the label, if it is learned")] = ""
-    """For a table: the column that trees learn from samples and from real rows."""
+    """Column of a table that trees learn; once from samples, once from real rows."""
     metric: Annotated[str, hint("none")] = ""
     """A metric of your own, as module:function; it takes samples and real data and returns a number."""
     json: Flag = False

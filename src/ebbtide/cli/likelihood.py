@@ -159,9 +159,10 @@ def _as_trained(name: str, points: "Points", trained: "Trained") -> "Tensor":
 def _volume(args: Likelihood, trained: "Trained") -> float:
     """log|dx/dz|; 0 of ranks, by whose density rows can be flagged although they have none in the data's units."""
     from ..codecs import Missing, Mixed, Ranks, volume
-    from ..metrics.tables.nats import has_unit_vectors
 
     if args.flag and isinstance(trained.codec, Ranks | Missing | Mixed):
+        from ..metrics.tables.nats import has_unit_vectors  # here: half a second that others need not pay
+
         if has_unit_vectors(trained.codec):
             raise InputError(
                 f"{args.run} sees levels as unit vectors, which have no density; --ordered, or --drop, in training "

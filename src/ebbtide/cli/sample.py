@@ -94,8 +94,8 @@ class Sample:
     given: Annotated[str, hint("nothing")] = ""
     """Columns that all samples share, as in cut=Ideal,carat=1.0; of a run trained with --any-columns."""
     complete: Annotated[str, hint("nothing")] = ""
-    """Text table whose empty cells and missing columns are drawn given the others; of a run trained with
-    --any-columns."""
+    """Text table whose gaps are drawn, given the rest of their rows; its empty cells and the columns that it lacks,
+    of a run trained with --any-columns."""
     draws: int = 1
     """Draws of each row of --complete; a last column draw numbers them."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""

@@ -24,7 +24,9 @@ def trained(tmp_path_factory):
             file = folder / "points.csv"
             x = torch.randn(80, d, generator=torch.Generator().manual_seed(0))
             save_points(file, x, labels=["a", "b"] * 40)
-            recipe = PointRecipe(data=str(file), label="label", conditional=True, steps=3, batch=16)
+            recipe = PointRecipe(
+                data=str(file), label="label", conditional=True, steps=3, batch=16, validation=0.0, codec="standardise"
+            )
             made[d] = fit(recipe, folder / "run", snapshots=1, progress=False), folder / "run", file
         return made[d]
 
