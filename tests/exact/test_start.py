@@ -109,6 +109,8 @@ def test_a_run_begins_as_the_copula_of_its_rows(tmp_path):
         np.testing.assert_allclose(start.denoiser(x, 0.4).x0, want, atol=2e-5)
     assert begin(replace(recipe, gaussians=0))[0].denoiser.base is None
     assert begin(flow(data="two_moons", points=100))[0].denoiser.base is None
+    assert begin(flow(data=table(tmp_path, n=1000)))[0].recipe.gaussians == 0
+    assert begin(flow(data=table(tmp_path, n=1000), gaussians=2))[0].recipe.gaussians == 2
 
 
 def test_a_class_has_a_gaussian_of_its_own(tmp_path):

@@ -29,7 +29,7 @@ from ...recipes import IN_MEMORY, PointRecipe
 from ...training.storage import unnamed
 
 __all__ = [
-    "BLOCK", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "codec_for", "describe", "described", "fits",
+    "BLOCK", "ENOUGH", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "codec_for", "describe", "described", "fits",
     "given", "judges", "label_column", "limits", "part", "parts", "point_set", "prepare", "read_rows", "reading",
     "real", "real_points", "split", "start", "unseen",
 ]  # fmt: skip
@@ -39,6 +39,7 @@ NOTHING_HELD = (
     "folder search, if it has one, never learned some of the rows; --held-out 0.2 keeps some from a run for good."
 )
 FEWEST_ROWS = 40  # of a table of which some are held out
+ENOUGH = 1000  # rows, of which a network learns more without Gaussians to start from
 BLOCK = 4096  # starting points drawn together from a second sample set
 
 
@@ -105,7 +106,8 @@ def _prepared(recipe: PointRecipe, whole: Points) -> Prepared:
     if recipe.any_columns:  # Gaussians would go by the noised numbers of columns that are known without noise
         settled["gaussians"] = 0
     elif recipe.gaussians < 0 and isinstance(codec, Cells):
-        settled["gaussians"] = 1 if unseen_data is None or recipe.conditional else chosen(data, unseen_data)
+        few, alone = len(whole.x) < ENOUGH, unseen_data is None or recipe.conditional
+        settled["gaussians"] = 0 if not few else 1 if alone else chosen(data, unseen_data)
     return Prepared(
         data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form,
         settled=settled, judging=unseen_data,
