@@ -1,7 +1,10 @@
 """The book teaches what it shows: chapters are complete, run when it is built, and need nothing from elsewhere."""
 
+import ast
 import contextlib
+import importlib
 import importlib.util
+import inspect
 import json
 import re
 import shutil
@@ -10,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import ebbtide
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SOURCE = DOCS.parent / "src/ebbtide"
@@ -138,6 +143,46 @@ def test_docstrings_keep_their_equations_and_arguments(as_rst):
     assert "x* = α * x_t" in text  # as it stands
     assert "**mask**: which numbers count." in text
     assert "**z, w**: others." in text
+
+
+def code(page):
+    """The code of a page or notebook, without cells' options and magics."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    else:
+        cells = [re.sub(r"\A---\n.*?\n---\n", "", cell, flags=re.S) for cell in CELL.findall(text)]
+    return re.sub(r"^[:%!].*$", "", "\n".join(cells), flags=re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_calls_of_ours_have_the_arguments_that_they_take(page):
+    """Without running them, which takes minutes: a function that asks for one more is noticed on the same day."""
+    tree, known = ast.parse(code(page)), {"ebbtide": ebbtide}
+    for row in ast.walk(tree):
+        if isinstance(row, ast.ImportFrom) and (row.module or "").partition(".")[0] == "ebbtide":
+            home = importlib.import_module(row.module)
+            for alias in row.names:
+                found = getattr(home, alias.name, None)
+                known[alias.asname or alias.name] = found or importlib.import_module(f"{row.module}.{alias.name}")
+    own = {row.id for row in ast.walk(tree) if isinstance(row, ast.Name) and isinstance(row.ctx, ast.Store)}
+    own |= {row.arg for row in ast.walk(tree) if isinstance(row, ast.arg)}
+    for row in ast.walk(tree):
+        if not isinstance(row, ast.Call) or any(isinstance(each, ast.Starred) for each in row.args):
+            continue
+        if not re.fullmatch(r"(\w+\.)?\w+", said := ast.unparse(row.func)):
+            continue
+        owner, _, name = said.rpartition(".")
+        if (owner or name) in own or (owner or name) not in known or None in (word.arg for word in row.keywords):
+            continue
+        function = getattr(known[owner], name) if owner else known[name]
+        given = {word.arg: None for word in row.keywords}
+        if not (getattr(function, "__module__", None) or "").startswith("ebbtide"):
+            continue
+        try:
+            inspect.signature(function).bind(*[None] * len(row.args), **given)
+        except TypeError as error:
+            pytest.fail(f"{ast.unparse(row)}: {error}")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from scipy.ndimage import median_filter
 
 from ..errors import InputError
 from . import style
@@ -133,12 +134,14 @@ def losses(methods: Sequence[Method], *, title: str = "", note: str = "") -> Fig
 def stopping(
     steps: Sequence[int], trained: Sequence[float], held: Mapping[int, float], *, title: str = "", note: str = ""
 ) -> Figure:
-    """Training loss and held-out loss over the steps of a search, with the step at which the latter is least."""
+    """Running median of training losses, and held-out losses, over a search's steps, with that of the least."""
     if not held or len(steps) != len(trained):
         raise InputError("There is no held-out loss to draw: it takes steps and losses, equally many.")
     grid = style.axes_grid(1, 1, panel=(5.2, 2.2), margin=(0.6, 0.9, 0.3, 0.45), title=title, note=note)
     ax, (where, least) = grid.axes[0, 0], min(held.items(), key=lambda item: item[1])
-    smooth = smoothed(np.asarray(trained, float)) if len(steps) else np.zeros(0)
+    smooth = np.asarray(trained, float)
+    if len(steps):  # by the median: a single step's loss may be a thousand times the others'
+        smooth = median_filter(smooth, 2 * max(len(steps) // 40, 1) + 1, mode="nearest")
     ax.plot(steps, smooth, color=style.QUIET, lw=1.2)
     ax.plot(list(held), list(held.values()), color=style.FLOW, lw=1.6, marker="o", ms=2.5)
     ax.axvline(where, color=style.QUIET, lw=0.8, ls=(0, (4, 2)))
