@@ -141,7 +141,7 @@ def stopping(
     ax, (where, least) = grid.axes[0, 0], min(held.items(), key=lambda item: item[1])
     smooth = np.asarray(trained, float)
     if len(steps):  # by the median: a single step's loss may be a thousand times the others'
-        smooth = median_filter(smooth, 2 * max(len(steps) // 40, 1) + 1, mode="nearest")
+        smooth = median_filter(smooth, 2 * max(len(steps) // 40, 1) + 1)
     ax.plot(steps, smooth, color=style.QUIET, lw=1.2)
     ax.plot(list(held), list(held.values()), color=style.FLOW, lw=1.6, marker="o", ms=2.5)
     ax.axvline(where, color=style.QUIET, lw=0.8, ls=(0, (4, 2)))
