@@ -26,7 +26,7 @@ from torch import Tensor
 import ebbtide
 from ebbtide.data import DATASETS, load
 from ebbtide.kinds import kind_of
-from ebbtide.metrics import outlier_fraction, sliced_w2, within_mode_sliced_w2
+from ebbtide.metrics import Measurement, outlier_fraction, sliced_w2, within_mode_sliced_w2
 from ebbtide.recipes import RECIPES
 from ebbtide.training.trained import Trained
 
@@ -80,14 +80,16 @@ ROWS = (
 )  # fmt: skip
 
 
+def image_metrics(row: Row, of: Trained, x: Tensor, labels: Tensor | None, seed: int) -> list[Measurement]:
+    """The metrics of images that are the row's columns; KID is named after its features, too."""
+    found = {one.name.partition("-")[0]: one for one in kind_of(of.recipe).evaluate(of.recipe, x, labels, seed=seed)}
+    return [found[name] for name in row.columns]
+
+
 def distances(row: Row, x: Tensor, seed: int, of: Trained, labels: Tensor | None) -> list[float]:
     """Within-mode sliced W₂ and the share beyond 4 σ where there are modes; else sliced W₂ to fresh points."""
     if row.recipe != "flow":
-        found = {
-            one.name.partition("-")[0]: one.value
-            for one in kind_of(of.recipe).evaluate(of.recipe, x, labels, seed=seed)
-        }
-        return [found[name] for name in row.columns]
+        return [one.value for one in image_metrics(row, of, x, labels, seed)]
     modes = DATASETS[row.data].modes
     if modes is None:
         return [sliced_w2(x, load(row.data, N, 10_000 + seed).x)]
@@ -111,8 +113,7 @@ def floor(row: Row, of: Trained) -> list[list[float]]:
     if row.recipe == "flow":
         return [distances(row, load(row.data, N, seed).x, seed, of, None) for seed in SAMPLING]
     x = of.sample(row.n, seed=0, steps=1)
-    found = {one.name.partition("-")[0]: one.floor for one in kind_of(of.recipe).evaluate(of.recipe, x, None, seed=0)}
-    return [[found[name] for name in row.columns]]
+    return [[one.floor for one in image_metrics(row, of, x, None, 0)]]
 
 
 def run(row: Row, seed: int, folder: Path) -> dict[str, list[list[float]]]:

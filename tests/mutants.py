@@ -529,7 +529,7 @@ SLIPS = (
     Slip("samplers/jump.py", "(then.alpha / end.alpha)", "(end.alpha / then.alpha)", "renewed noise: α upside down"),
     Slip("exact/oracle.py", "both - square * (2 - both)", "both + square * (2 - both)", "the mean slope of a Gaussian's flow"),
     Slip("training/teacher.py", ".where(start > end, i)", "", "no example stays where it is", ("tests/training/test_teacher.py",)),
-    Slip("training/teacher.py", "start[: _wider(teacher, n, what)] *= WIDER", "start[: _wider(teacher, n, what)] *= 1", "no start wider than noise", ("tests/training/test_teacher.py",)),
+    Slip("training/teacher.py", "start[:wider] *= WIDER", "start[:wider] *= 1", "no start wider than noise", ("tests/training/test_teacher.py",)),
     Slip("training/teacher.py", "i, indices // STILL)", "i, indices % STILL)", "another trajectory's slopes", ("tests/training/test_teacher.py",)),
     Slip("training/teacher.py", "teacher.recipe.bound, sampler, FAR)", "sampler, FAR)", "trajectories kept under a key without the bound", ("tests/training/test_teacher.py",)),
     Slip("losses/flow_map.py", "(SHARE * period / pace)", "(period / pace)", "a difference over a period of the time features"),

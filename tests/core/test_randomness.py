@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import torch
 
-from ebbtide.core.randomness import Draws, generator, key, keyed
+from ebbtide.core.randomness import Draws, far_apart, generator, key, keyed
 from ebbtide.errors import InputError
 from problems import FALSE_POSITIVE, SIGMAS
 
@@ -186,3 +186,12 @@ def test_a_keyed_generator_is_lent_and_given_back():
         assert torch.equal(torch.rand(4), inside)
     with keyed(cpu, 1, "dropout", 8):
         assert not torch.equal(torch.rand(4), inside)
+
+
+def test_rows_far_apart_are_of_every_cluster_and_equal_rows_are_no_error():
+    x = torch.arange(4.0).repeat_interleave(25)[:, None] * 100 + torch.rand(100, 1, generator=generator(1))
+    for seed in range(20):
+        chosen = far_apart(x, 4, generator(seed))
+        assert sorted(place // 25 for place in chosen) == [0, 1, 2, 3]
+        assert chosen == far_apart(x, 4, generator(seed))
+    assert len(far_apart(torch.ones(5, 2), 3, generator(0))) == 3

@@ -161,9 +161,7 @@ def _volume(args: Likelihood, trained: "Trained") -> float:
     from ..codecs import Missing, Mixed, Ranks, volume
 
     if args.flag and isinstance(trained.codec, Ranks | Missing | Mixed):
-        from ..metrics.tables.nats import has_unit_vectors  # here: half a second that others need not pay
-
-        if has_unit_vectors(trained.codec):
+        if trained.codec.has_unit_vectors:
             raise InputError(
                 f"{args.run} sees levels as unit vectors, which have no density; --ordered, or --drop, in training "
                 "leaves columns by whose ranks rows can be flagged."

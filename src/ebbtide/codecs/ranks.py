@@ -40,6 +40,11 @@ class Cells:
         """Of each z whether its cell holds z itself; None if that is true of none."""
         return None
 
+    @property
+    def has_unit_vectors(self) -> bool:
+        """True if it has a number per level, of which a row has no density."""
+        return self.direct is not None and bool(self.direct.any())
+
     def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         """The least and the greatest that each z can be: an estimate E[z | z_t] beyond them is a network's slip."""
         raise NotImplementedError

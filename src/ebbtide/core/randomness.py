@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..specs import expect, require
 
-__all__ = ["Draws", "generator", "key", "keyed"]
+__all__ = ["Draws", "far_apart", "generator", "key", "keyed"]
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -37,6 +37,19 @@ def key(*address: int | str) -> int:
 def generator(*address: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator seeded by an address: generator(seed, "times", step)."""
     return torch.Generator(device).manual_seed(key(*address))
+
+
+def far_apart(x: Float[Tensor, "n d"], count: int, draw: torch.Generator) -> list[int]:
+    """The places of rows far from one another: each drawn by its squared distance from those before it.
+
+    k-means++ (Arthur & Vassilvitskii 2007, Section 2.2), for centres to begin with.
+    """
+    chosen = [int(torch.randint(len(x), (), generator=draw))]
+    far = torch.full((len(x),), math.inf, dtype=x.dtype)
+    for _ in range(count - 1):
+        far = torch.minimum(far, (x - x[chosen[-1]]).square().sum(1))
+        chosen.append(int(torch.multinomial(far + 1e-12, 1, generator=draw)))
+    return chosen
 
 
 @contextmanager

@@ -25,7 +25,7 @@ __all__ = ["JUMPS", "fit_jumps"]
 JUMPS = (1, 2, 4)  # evaluations that grids are fitted for unless others are asked for
 
 FIRST = tuple((exponent, shift) for exponent in (1.0, 1.5, 2.0, 3.0) for shift in (0.5, 1.0, 2.0))
-CLOSE = tuple((centre, 0.2) for centre in (0.15, 0.2, 0.25, 0.3, 0.4))  # all times about one, by this share of it
+CENTRES, SPREAD = (0.15, 0.2, 0.25, 0.3, 0.4), 0.2  # all times are close to one of these, by this share of it
 MOVES = (0.25, 0.5, 0.75)  # of the way to each neighbour
 SWEEPS = 3
 NEAR = 500  # ends that others are compared with: enough to see which lie between modes
@@ -74,9 +74,8 @@ def fit_jumps(
         v = [1 - i / count for i in range(1, count)]
         even, grids = v, {tuple(k * w**p / (1 + (k - 1) * w**p) for w in v) for p, k in FIRST}
         if count > 2:
-            grids |= {
-                tuple(c * (1 + w * (2 * i / (count - 2) - 1)) for i in range(count - 2, -1, -1)) for c, w in CLOSE
-            }
+            about = [1 + SPREAD * (2 * i / (count - 2) - 1) for i in range(count - 2, -1, -1)]
+            grids |= {tuple(centre * share for share in about) for centre in CENTRES}
         best = min((score(grid), grid) for grid in grids)
         for _ in range(SWEEPS if count > 1 else 0):
             before = best

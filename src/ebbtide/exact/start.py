@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core.paths import Linear, Path, Time
-from ..core.randomness import generator
+from ..core.randomness import far_apart, generator
 from ..core.targets import Estimate
 from .oracle import Gaussian, Gaussians
 
@@ -141,13 +141,8 @@ def fit_mixture(
 
 
 def _spread(z: Tensor, count: int) -> Tensor:
-    """Centres of rows: some, each drawn by its squared distance from those before it (k-means++), then Lloyd's."""
-    draw = generator("spread")
-    chosen = [int(torch.randint(len(z), (), generator=draw))]
-    for _ in range(count - 1):
-        distance = torch.cdist(z, z[chosen]).amin(1).square() + 1e-12
-        chosen.append(int(torch.multinomial(distance, 1, generator=draw)))
-    centres = z[chosen]
+    """Centres of rows: some that are far apart, then Lloyd's."""
+    centres = z[far_apart(z, count, generator("spread"))]
     for _ in range(ROUNDS):
         own = nn.functional.one_hot(_nearest(z, centres), count).to(z)
         centres = torch.where((total := own.sum(0)[:, None]) > 0, own.T @ z / total.clamp(min=1), centres)

@@ -66,25 +66,23 @@ def train_recipe(
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
     codec = codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
-    accumulate = options.get("accumulate", 1)
-    if recipe.teacher:
-        start, data = _student(recipe, given, teacher or from_pretrained(recipe.teacher), options.get("progress", True))
-    else:
-        recipe, prepared = _prepared(recipe, given, codec)
-        if prepared.judging is not None and _searches(out, options):
-            recipe = _searched(recipe, prepared, out, started, options)
-            recipe, prepared = _prepared(recipe, given, None)
+    made = given
+    if not recipe.teacher:
+        recipe, made = _prepared(recipe, given, codec)
+        if made.judging is not None and _searches(out, options):
+            recipe = _searched(recipe, made, out, started, options)
+            recipe, made = _prepared(recipe, given, None)
             options = options | {"resume": bool(checkpoint.saved(out / "checkpoints"))}
-        start, data = _start(recipe, prepared, accumulate)
+    start, data = begin(recipe, options.get("accumulate", 1), made, teacher, options.get("progress", True))
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
 def _searches(out: Path, options: Mapping[str, Any]) -> bool:
     """True if a run that stops by held-out loss is to begin, or to go on, by finding its number of steps."""
-    begun = [bool(checkpoint.saved(folder / "checkpoints")) for folder in (out, out / SEARCH)]
-    if any(begun) and not options.get("resume") and not options.get("overwrite"):
-        raise InputError(f"{out} already holds a run; resume it, overwrite it, or choose another folder.")
-    return begun[1] or not (options.get("resume") and begun[0])
+    whole, search = (bool(checkpoint.saved(folder / "checkpoints")) for folder in (out, out / SEARCH))
+    if (whole or search) and not options.get("resume") and not options.get("overwrite"):
+        raise run.occupied(out)
+    return search or not (options.get("resume") and whole)
 
 
 def _searched(

@@ -51,7 +51,7 @@ from .teacher import Trajectories
 from .trained import Trained
 from .trainer import Trainer
 
-__all__ = ["clear", "train", "untrained"]
+__all__ = ["clear", "occupied", "train", "untrained"]
 
 
 def train(
@@ -129,6 +129,11 @@ def train(
             print(stopping.said(len(data) + len(judging or ()), start.begins), file=sys.stderr)
         fits = solvers and run.main and not start.reconstructs and stopping is None
         return run.solved(progress) if fits else run.trained()
+
+
+def occupied(folder: Path) -> InputError:
+    """The error for a folder that has a run already."""
+    return InputError(f"{folder} already holds a run; resume it, overwrite it, or choose another folder.")
 
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
@@ -249,7 +254,7 @@ class _Run:
         if resume:
             self._restore()
         elif not overwrite:
-            raise InputError(f"{self.folder} already holds a run; resume it, overwrite it, or choose another folder.")
+            raise occupied(self.folder)
         elif self.main:
             clear(self.folder)
 

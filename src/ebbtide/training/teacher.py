@@ -50,7 +50,7 @@ class Trajectories:
     x: (times, n, *d), in the network's units; times: a grid's, from 1 to 0. law: a row of SPANS. denoiser: the teacher,
     with its guidance. slopes: its dz/dτ along every STILL-th trajectory, but at the end. labels: one for each, or None.
     told, examples: data with further inputs of the network, such as observations, and the place of each trajectory's.
-    cpu_seconds: what it took to make them.
+    cpu_seconds: what it took to make them. wider: how many, the first, have a start that is wider than the noise.
     """
 
     x: Float[Tensor, " k n *d"]
@@ -64,6 +64,7 @@ class Trajectories:
     held_out: "Trajectories | None" = None
     x1: None = None
     cpu_seconds: float = 0.0
+    wider: int = 0
 
     def __len__(self) -> int:
         return self.x.shape[1]
@@ -95,8 +96,7 @@ class Trajectories:
             batch["slope"] = _points(self.slopes, i, indices // STILL)
         if ends:
             batch["start"], batch["end"] = self.ends(indices)
-            wider = round(WIDE * len(self)) if self.denoiser.gaussian_end else 0
-            batch["lawful"] = indices >= wider
+            batch["lawful"] = indices >= self.wider
         return batch | self.conditions(indices, draw)
 
     def ends(self, indices: Int[Tensor, " b"]) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b *d"]]:
@@ -134,13 +134,13 @@ def trajectories_of(
 
 
 def _starts(
-    teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str
+    teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, wider: int
 ) -> tuple[str, Tensor, Tensor | None, Tensor | None]:
     """The sampler of n trajectories, their starts, labels and examples; `what` keys the draws."""
     draw, classes = generator(recipe.seed, "teacher", what), len(teacher.classes)
     if teacher.denoiser.gaussian_end:
         sampler, start = "heun:clock=flow", torch.randn(n, *teacher.latent_shape, generator=draw)
-        start[: _wider(teacher, n, what)] *= WIDER
+        start[:wider] *= WIDER
         start = teacher.denoiser.path.prior(start)
     else:
         sampler, start = "heun", teacher.start(n, key(recipe.seed, what), 0, Draws.first(n, recipe.seed)).cpu()
@@ -156,19 +156,15 @@ def _starts(
     return sampler, start, labels, examples
 
 
-def _wider(teacher: "Trained", n: int, what: str) -> int:
-    """The number of starts, the first ones, that are drawn wider than the noise."""
-    return round(WIDE * n) if what == "learned" and teacher.denoiser.gaussian_end else 0
-
-
 def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, progress: bool) -> Trajectories:
     """n trajectories of the teacher's probability flow, by Heun's method in the flow clock."""
     steps, guidance, path = recipe.trajectory_steps, recipe.teacher_guidance, teacher.denoiser.path
     device, law = next(teacher.denoiser.parameters()).device, bind(SPANS, recipe.spans, "spans")
-    sampler, start, labels, examples = _starts(teacher, recipe, told, n, what)
+    wider = round(WIDE * n) if what == "learned" and teacher.denoiser.gaussian_end else 0
+    sampler, start, labels, examples = _starts(teacher, recipe, told, n, what, wider)
     denoiser, times = teacher.steered(guidance=guidance), grid_times(GRID, steps, path)
-    nothing, wider = torch.empty(0, n, *teacher.latent_shape), _wider(teacher, n, what)
-    made = Trajectories(nothing, times, law, denoiser, None, labels, told, examples).to(device)
+    nothing = torch.empty(0, n, *teacher.latent_shape)
+    made = Trajectories(nothing, times, law, denoiser, None, labels, told, examples, wider=wider).to(device)
     # All that the points depend on: the teacher's weights, how it is asked, and what of.
     asked: tuple[Any, ...] = (teacher.fingerprint(), guidance, teacher.recipe.bound, sampler, FAR)
     if told is not None:

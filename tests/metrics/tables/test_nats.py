@@ -8,7 +8,7 @@ import torch
 from ebbtide.codecs import fit_table
 from ebbtide.core.randomness import generator
 from ebbtide.metrics.tables.bars import gaussians, rank_scores
-from ebbtide.metrics.tables.nats import has_unit_vectors, log_independent, nats_over_independent, within_range
+from ebbtide.metrics.tables.nats import log_independent, nats_over_independent, within_range
 
 
 def gaussian(n, seed, rho=0.8):
@@ -59,6 +59,6 @@ def test_with_labels_the_copula_has_a_gaussian_each():
 
 def test_levels_as_unit_vectors_have_no_density():
     x = torch.randint(0, 3, (30, 1), generator=generator("levels")).float()
-    assert has_unit_vectors(fit_table(x, [3]))
-    assert not has_unit_vectors(fit_table(x, [3], [True]))
-    assert not has_unit_vectors(fit_table(x))
+    assert fit_table(x, [3]).has_unit_vectors
+    assert not fit_table(x, [3], [True]).has_unit_vectors
+    assert not fit_table(x).has_unit_vectors

@@ -76,7 +76,7 @@ def given(recipe: PointRecipe, x: Any, y: Any, codec: Codec | None = None) -> tu
 
 
 def _prepared(recipe: PointRecipe, whole: Points) -> Prepared:
-    points, judging = split(recipe, whole)[0], _judging(recipe, whole)
+    points, judging, _ = _shares(recipe, whole)
     if recipe.conditional and points.labels is None:
         raise InputError(f"{recipe.data_named} has no labels, which a conditional network needs; name their column.")
     codec = codec_for(recipe, points)
@@ -184,11 +184,8 @@ def parts(recipe: PointRecipe) -> tuple[Points, Points]:
 
 def split(recipe: PointRecipe, points: Points) -> tuple[Points, Points]:
     """The same of points at hand. Those by whose loss training stops are held out where no others are."""
-    train, held = _parted(recipe, points, recipe.held_out, points.test)
-    if not judges(recipe, len(train.x)):
-        return train, held
-    learned, judging = _parted(recipe, train, recipe.validation)
-    return learned, held if len(held.x) else judging
+    learned, judging, held = _shares(recipe, points)
+    return learned, held if judging is None or len(held.x) else judging
 
 
 def judges(recipe: PointRecipe, rows: int) -> bool:
@@ -197,10 +194,10 @@ def judges(recipe: PointRecipe, rows: int) -> bool:
     return stops and point_set(recipe) is None and rows >= FEWEST_ROWS and loss_row(recipe.loss).stops
 
 
-def _judging(recipe: PointRecipe, points: Points) -> Points | None:
-    """The rows by whose loss training stops; None if it doesn't."""
-    train, _ = _parted(recipe, points, recipe.held_out, points.test)
-    return _parted(recipe, train, recipe.validation)[1] if judges(recipe, len(train.x)) else None
+def _shares(recipe: PointRecipe, points: Points) -> tuple[Points, Points | None, Points]:
+    """The rows to learn, those by whose loss training stops, None if it doesn't, and those held out."""
+    train, held = _parted(recipe, points, recipe.held_out, points.test)
+    return (*_parted(recipe, train, recipe.validation), held) if judges(recipe, len(train.x)) else (train, None, held)
 
 
 def _parted(recipe: PointRecipe, points: Points, share: float, test: int = 0) -> tuple[Points, Points]:

@@ -15,7 +15,6 @@ from ...data.forms import Column
 from ...errors import InputError
 from ...metrics import Measurement
 from ...metrics.tables import Nats, Part, Rows, judge_table, nats_over_independent, report_text
-from ...metrics.tables.nats import has_unit_vectors
 from ...recipes import PointRecipe
 from .data import at_hand, label_column, part, parts, point_set
 
@@ -112,7 +111,7 @@ def _nats(trained: "Trained", train: Points, held: Points, seed: int) -> Nats | 
     codec = trained.codec
     if not isinstance(codec, Ranks | Missing | Mixed):
         return "Not measured: they are for runs whose columns are seen by their ranks (--codec mixed)."
-    if has_unit_vectors(codec):
+    if codec.has_unit_vectors:
         return "Not measured: levels that are seen as unit vectors have no density (--ordered gives them ranks)."
     labelled = trained.recipe.learns_labels
 

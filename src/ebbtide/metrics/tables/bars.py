@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...codecs import Missing, Mixed, Ranks, fit_table
-from ...core.randomness import generator
+from ...core.randomness import far_apart, generator
 from ...errors import InputError
 from ...specs import require
 from .rows import Rows
@@ -158,15 +158,10 @@ def _ranks(train: Rows) -> Mixed:
 
 
 def _fitted(z: Tensor, k: int, seed: int) -> RankGaussians:
-    """k Gaussians by EM from k rows that are far from one another (k-means++)."""
+    """k Gaussians by EM from k rows that are far from one another."""
     if k == 1:
         return gaussians(z)
-    draw, far = generator("parts", seed, k), torch.full((len(z),), math.inf, dtype=z.dtype)
-    chosen = [int(torch.randint(len(z), (1,), generator=draw))]
-    for _ in range(k - 1):
-        far = torch.minimum(far, (z - z[chosen[-1]]).square().sum(1))
-        chosen.append(int(torch.multinomial(far + 1e-12, 1, generator=draw)))
-    nearest = torch.cdist(z, z[chosen]).argmin(1)
+    nearest = torch.cdist(z, z[far_apart(z, k, generator("parts", seed, k))]).argmin(1)
     whole = gaussians(z)
     about = whole.roots[0] @ whole.roots[0].T / k ** (2 / z.shape[1])
     found = gaussians(z, torch.nn.functional.one_hot(nearest, k).to(z) + 1e-6, about)

@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...codecs import Cells
 from ...core.randomness import generator
 from .bars import RankCodec, gaussians, rank_scores
 
-__all__ = ["Nats", "has_unit_vectors", "log_independent", "nats_over_independent", "within_range"]
+__all__ = ["Nats", "log_independent", "nats_over_independent", "within_range"]
 
 
 class Nats(NamedTuple):
@@ -29,11 +28,6 @@ class Nats(NamedTuple):
     """True if both are lower bounds."""
     beyond: int
     """Rows with a number beyond the training rows' range, which were moved to its end."""
-
-
-def has_unit_vectors(codec: Cells) -> bool:
-    """True for a codec with a number per level, of which a row has no density."""
-    return codec.direct is not None and bool(codec.direct.any())
 
 
 def log_independent(z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
