@@ -43,8 +43,21 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays, so the garbage collector needn't go through it again and again."""
+    """What is imported by now stays, so the garbage collector needn't go through it again and again, and seldom."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees(request):
+    """Commands and kinds judge tables by a few trees; tests/metrics has as many as users do."""
+    if not {"cli", "kinds"} & set(request.path.parts):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name, few in {"FOLDS": 2, "ITERATIONS": 5}.items():
+            patch.setattr(f"ebbtide.metrics.tables.trees.{name}", few)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -306,7 +306,8 @@ def test_tables(tmp_path):
         name = rng.choice(list(TABLES))
         (tmp_path / name).write_bytes(damaged(rng, TABLES[name]))
         points = load(str(tmp_path / name), 100, 0, rng.choice([None, None, "kind", "1", "labels"]))
-        assert bool(points.x.isfinite().all())
+        assert not points.x.isinf().any()
+        assert name.endswith("sv") or not points.x.isnan().any()  # which only an empty cell of a text is
 
     assert trial("tables", 1500, case) > 20
 

@@ -27,7 +27,7 @@ from ebbtide.kinds.points.kind import PLAN
 from ebbtide.kinds.runs import begin as prepare, from_pretrained
 from ebbtide.metrics import METRICS
 from ebbtide.plots.study import Comparison
-from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
+from ebbtide.recipes import HELD_OUT, RECIPES, ImageRecipe, PointRecipe
 from ebbtide.signals import Interrupted
 from ebbtide.training.checkpoint import newest_valid, unpack
 from ebbtide.training.trainer import batch_indices
@@ -35,7 +35,7 @@ from interrupting import at_every_line, wait_until
 from plots.material import small
 
 KEYS = ("diffusion", "flow")
-TINY = replace(PointRecipe(), steps=30, points=500, batch=64)
+TINY = replace(PointRecipe(validation=0.0, held_out=HELD_OUT), steps=30, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
 
 
