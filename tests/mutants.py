@@ -523,7 +523,7 @@ SLIPS = (
     Slip("training/teacher.py", '"fair" if loss_row(recipe.loss).fair else "learned"', '"learned"', "wider starts where their law counts"),
     Slip("core/times.py", "start.lerp(end, (done - alone) / (wide - alone))", "start.lerp(end, (wide - done) / (wide - alone))", "spans that shrink", ("tests/training/test_teacher.py",)),
     Slip("core/denoiser.py", "span = c.tau - to.tau", "span = c.t - to.t", "a span in the path's time"),
-    Slip("networks/clock.py", "- self.features(torch.zeros_like(span)), self", ", self", "a span of nothing that isn't nothing"),
+    Slip("networks/clock.py", "- self.features(span.new_zeros(1)), self", ", self", "a span of nothing that isn't nothing"),
     Slip("networks/clock.py", "nn.Parameter(torch.zeros(width, features))", "nn.Parameter(torch.randn(width, features))", "a student that isn't its teacher"),
     Slip("samplers/jump.py", "math.sqrt(1 - renew**2)", "(1 - renew)", "renewed noise: too little kept"),
     Slip("samplers/jump.py", "(then.alpha / end.alpha)", "(end.alpha / then.alpha)", "renewed noise: α upside down"),

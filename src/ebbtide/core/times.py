@@ -107,13 +107,10 @@ def stretches(
     require("stretches: wide", wide, 0, 1)
     if done < alone:
         return u, u
-    bounds = torch.tensor(shares, device=u.device).cumsum(0)
-    part = torch.bucketize(u, bounds, right=True)
-    begin = torch.sqrt(((u - bounds[-1]) / max(1 - sum(shares), 1e-9)).clamp(0, 1))  # t of a uniform pair t > s
-    choices = [(1.0, 0.0), (1.0, w), (w, 0.0), (w, w), (begin, begin * w)]
-    t, s = ([torch.as_tensor(choice[i], dtype=u.dtype, device=u.device) for choice in choices] for i in (0, 1))
-    pick = torch.stack([torch.stack([row.expand_as(u) for row in rows]) for rows in (t, s)])
-    start, end = pick.gather(1, part.expand(2, 1, -1))[:, 0]
+    b = torch.tensor(shares).cumsum(0).tolist()
+    begin = torch.sqrt(((u - b[3]) / max(1 - sum(shares), 1e-9)).clamp(0, 1))  # t of a uniform pair t > s
+    start = torch.where(u < b[1], 1.0, torch.where(u < b[3], w, begin))
+    end = torch.where(u < b[3], w, begin * w).masked_fill((u < b[0]) | ((u >= b[1]) & (u < b[2])), 0.0)
     return start, start.lerp(end, (done - alone) / (wide - alone)) if done < wide else end
 
 

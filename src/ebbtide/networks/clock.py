@@ -106,7 +106,7 @@ class Span(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width, features))
 
     def forward(self, span: Float[Tensor, " #b"]) -> Float[Tensor, "#b width"]:
-        return nn.functional.linear(self.features(span) - self.features(torch.zeros_like(span)), self.weight)
+        return nn.functional.linear(self.features(span) - self.features(span.new_zeros(1)), self.weight)
 
 
 def with_span(h: Tensor, from_span: Span | None, span: Float[Tensor, " #b"] | None) -> Tensor:

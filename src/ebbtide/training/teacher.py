@@ -115,7 +115,8 @@ class Trajectories:
 
 def _points(x: Tensor, i: Tensor, places: Tensor) -> Tensor:
     """x[i, places], on the device of the places."""
-    return x[i.to(x.device), places.to(x.device)].to(places.device)
+    rows = i.to(x.device) * x.shape[1] + places.to(x.device)
+    return x.flatten(0, 1).index_select(0, rows).to(places.device)  # some times faster than by two indices
 
 
 def trajectories_of(
