@@ -849,7 +849,8 @@ def test_bf16_trains_images_and_keeps_float32_weights(tmp_path):
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes can't be checked while dynamo traces
-    recipe = tiny("images", network="unet-tiny:width=16", steps=6)
+    # AdamW with a tiny eps makes whole steps of gradients that are 0 but for rounding, whose signs are chance.
+    recipe = tiny("images", network="unet-tiny:width=16", steps=6, eps=1e-3)
     compiled = fit(recipe, tmp_path / "compiled", compile=True, snapshots=0, progress=False)
     plain = fit(recipe, tmp_path / "plain", snapshots=0, progress=False)
     for name, part in plain.denoiser.state_dict().items():
