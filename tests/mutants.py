@@ -325,7 +325,7 @@ SLIPS = (
     Slip("losses/reconstruct.py", "absolute * error.abs()", "error.abs()", "the absolute error has its weight"),
     Slip("codecs/codec.py", '.lstrip("0123456789.")', "", "a flow tied to the decoder of a chain",
          ("tests/codecs/test_codec.py",)),
-    Slip("training/trained.py", "checkpoint.pack(codec)} if codec", "checkpoint.pack(codec)} if not codec",
+    Slip("training/trained.py", "storage.CODEC: codec} if codec", "storage.CODEC: codec} if not codec",
          "the codec isn't copied into the run", ("tests/kinds/images/test_latents.py",)),
     Slip("training/trained.py", "bound, codec=self.bounding(bound))", "bound)", "a bound on latents",
          ("tests/kinds/images/test_latents.py",)),

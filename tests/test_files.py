@@ -165,7 +165,7 @@ def test_neither_a_new_file_nor_one_to_append_to_is_opened_through_a_link(tmp_pa
     target = tmp_path / "precious"
     (tmp_path / "link").symlink_to(target)
     with pytest.raises(FileExistsError):
-        create(tmp_path / "link", b"x")
+        create(tmp_path / "link", [b"x"])
     assert not target.exists()
     target.write_bytes(b"precious")
     with pytest.raises(InputError, match="link: Too many levels of symbolic links"):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from ebbtide.core.couplings import COUPLINGS
 from ebbtide.core.denoiser import Denoiser
@@ -191,7 +192,8 @@ def test_recipes():
 @pytest.fixture(scope="module")
 def files():
     recipe = replace(RECIPES["flow"](), network="mlp:width=8,depth=1", conditional=True, data="two_moons")
-    return Trained(build_denoiser(recipe, (2,), 2), recipe, (2,), classes=("a", "b"), frequencies=(0.5, 0.5)).files()
+    trained = Trained(build_denoiser(recipe, (2,), 2), recipe, (2,), classes=("a", "b"), frequencies=(0.5, 0.5))
+    return trained.files() | {"model.safetensors": save(trained.denoiser.state_dict())}
 
 
 def test_checkpoints(files):

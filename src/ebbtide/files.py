@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,10 +78,11 @@ def write_file(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def create(path: Path, data: bytes) -> None:
-    """A file that did not exist, not even as a link, on the disk itself when this returns."""
+def create(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """A file that did not exist, not even as a link, of these parts; on the disk itself when this returns."""
     with open(path, "xb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

@@ -6,11 +6,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from safetensors import torch as safetensors
 
 from ebbtide import files
 from ebbtide.errors import InputError, StorageError
@@ -78,16 +81,51 @@ def test_everything_is_synced_before_the_rename_and_the_rename_after(tmp_path, m
     assert events == ["config.json", "model.safetensors", "manifest.json", "rename", tmp_path.name]
 
 
-def test_tensors_come_back_bit_for_bit():
+def stored(tensors, folder) -> bytes:
+    write_folder(folder, {"config.json": b"{}", "model.safetensors": tensors})
+    return read_folder(folder)["model.safetensors"]
+
+
+def test_tensors_come_back_bit_for_bit(tmp_path):
     tensors = {
         "a": torch.tensor([0.0, -0.0, 1e-45, 3e38]),
         "b": torch.arange(6).reshape(2, 3).T,
         "c": torch.zeros(0, 2),
         "d": torch.tensor(7),
     }
-    back = checkpoint.unpack(checkpoint.pack(tensors), "x")
+    back = checkpoint.unpack(stored(tensors, tmp_path / "x"), "x")
     assert all(torch.equal(back[name], part) and back[name].dtype == part.dtype for name, part in tensors.items())
     assert str(back["a"][1]) == "tensor(-0.)"
+
+
+def test_tensors_are_laid_out_as_their_library_does(tmp_path):
+    """Of every kind of number, in any order of memory, tied, with names that JSON must escape; and none at all."""
+    kinds = (*checkpoint._DTYPES, torch.float32, torch.bfloat16)
+    made = {f'{"ab"[k % 2]}."é{k}': torch.arange(12).reshape(3, 4).to(kind) for k, kind in enumerate(kinds)}
+    made["image"] = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    made |= {"part": made["image"].flatten()[::7], "tied": made["image"]}
+    for k, tensors in enumerate((made, {})):
+        plain = {name: part.contiguous().clone() for name, part in tensors.items()}
+        assert stored(tensors, tmp_path / str(k)) == safetensors.save(plain)
+
+
+@pytest.mark.slow
+def test_a_save_needs_little_memory_beside_what_is_saved(tmp_path):
+    """64 MiB in channels-last order: their library would copy them all."""
+    code = """
+import pathlib, resource, sys, torch
+from ebbtide.training.checkpoint import write_folder
+
+def save(name, tensors):
+    write_folder(pathlib.Path(sys.argv[1]) / name, {"config.json": b"{}", "model.safetensors": tensors})
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+last = torch.channels_last
+parts = {str(k): torch.ones(64, 64, 16, 16).contiguous(memory_format=last) for k in range(16)}
+print(-save("small", {"0": parts["0"]}) + save("all", parts))
+"""
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 0.2 * 64 * 1024
 
 
 def test_json_refuses_nan():

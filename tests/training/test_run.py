@@ -323,7 +323,7 @@ def test_state_of_another_network_is_refused(straight, tmp_path):
     files = checkpoint.read_folder(newest(folder))
     state = checkpoint.unpack(files["training.safetensors"], "x")
     state["weights.network.out.bias"] = torch.zeros(1)
-    checkpoint.write_folder(newest(folder), files | {"training.safetensors": checkpoint.pack(state)})
+    checkpoint.write_folder(newest(folder), files | {"training.safetensors": state})
     with pytest.raises(InputError, match=r"training\.safetensors doesn't fit this run: its tensor weights\.network"):
         run(tiny(), folder, resume=True)
 

@@ -37,7 +37,7 @@ def push_to_hub(
     return upload(trained.export(repository, license), repository, private=private, token=token)
 
 
-def upload(files: Mapping[str, bytes], repository: str, *, private: bool, token: str | None) -> str:
+def upload(files: Mapping[str, checkpoint.Content], repository: str, *, private: bool, token: str | None) -> str:
     """Create the repository if need be and upload an exported folder as one commit."""
     from huggingface_hub import HfApi
 

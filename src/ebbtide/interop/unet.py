@@ -153,8 +153,7 @@ def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> 
     if network.from_label is not None:
         state["from_label.weight"] = state["from_label.weight"][: config["num_class_embeds"]]
     tensors = {one: part for ours, theirs in names.items() for one, part in zip(theirs, state[ours].chunk(len(theirs)))}
-    data = {CONFIG: dump_json(config), WEIGHTS: checkpoint.pack(tensors)}
-    checkpoint.write_folder(target, data)
+    checkpoint.write_folder(target, {CONFIG: dump_json(config), WEIGHTS: tensors})
     return Path(folder)
 
 

@@ -11,14 +11,16 @@ Nothing is ever unpickled. A flipped bit would otherwise load without a word in 
 """
 
 import hashlib
+import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors, save as save_tensors
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from ..errors import InputError
@@ -26,23 +28,44 @@ from ..files import PARSED, create, dump_json, load_json, old_of, read_file, ref
 from ..memory import room
 
 __all__ = [
-    "LAST", "MANIFEST", "README", "files_of", "newest_valid", "pack", "point_last", "prune", "read_folder", "saved",
+    "LAST", "MANIFEST", "README", "Content", "files_of", "newest_valid", "point_last", "prune", "read_folder", "saved",
     "step_folder", "unpack", "write_folder",
 ]  # fmt: skip
 
 MANIFEST, README, LAST = "manifest.json", "README.md", "last"
 
+Content = bytes | Mapping[str, Tensor]
+"""Contents of a file to be written: bytes, or tensors, which are written one after another as safetensors."""
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+# The format's names, in the order in which its library lays tensors out: the widest first.
+_DTYPES = {
+    torch.int64: "I64", torch.float64: "F64", torch.complex64: "C64", torch.float32: "F32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def write_folder(folder: Path, files: Mapping[str, Content]) -> None:
     """Write files and their manifest to a temporary folder beside `folder`, sync them, then rename."""
-    manifest = {
-        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in files.items()
-        if name != README
-    }
     with writing_folder(folder) as temporary:
-        for name, data in {**files, MANIFEST: dump_json(manifest)}.items():
-            create(temporary / name, data)
+        manifest = {name: _written(temporary / name, content) for name, content in files.items()}
+        manifest.pop(README, None)
+        create(temporary / MANIFEST, [dump_json(manifest)])
+
+
+def _written(path: Path, content: Content) -> dict[str, int | str]:
+    """Write one file; its size and sha256, computed on the way."""
+    digest, size = hashlib.sha256(), 0
+
+    def seen() -> Iterator[bytes | memoryview]:
+        nonlocal size
+        for part in [content] if isinstance(content, bytes) else _serialized(content):
+            digest.update(part)
+            size += len(part)
+            yield part
+
+    create(path, seen())
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -143,9 +166,25 @@ def prune(newest: Path, keep: int) -> None:
             remove(folder)
 
 
-def pack(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors."""
-    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+def _serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The parts of a safetensors file: its header, then each tensor's bytes.
+
+    The library wants every tensor contiguous and on the CPU at once, so a U-Net's would all be copied; here one is.
+    """
+    widest = list(_DTYPES)
+    names = sorted(tensors, key=lambda name: (widest.index(tensors[name].dtype), name))
+    header, end = {}, 0
+    for name in names:
+        part = tensors[name]
+        begin, end = end, end + part.nbytes
+        header[name] = {"dtype": _DTYPES[part.dtype], "shape": list(part.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        part = tensors[name].detach().cpu().contiguous().flatten()
+        if part.numel():
+            yield part.view(torch.uint8).numpy().data
 
 
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:

@@ -348,7 +348,7 @@ class _Run:
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
         stopping = {} if self.stopping is None else self.stopping.state()
         files |= {
-            "training.safetensors": checkpoint.pack(self.trainer.state() | stopping),
+            "training.safetensors": self.trainer.state() | stopping,
             seal.FILE: seal.seal(self.start.recipe),
         }
         checkpoint.write_folder(target, files | {settings.FILE: dump_json(self.running)})

@@ -360,22 +360,22 @@ class Trained(Labelled, Coded, Completing):
 
     # -- storage ---------------------------------------------------------------------------------------------------
 
-    def files(self, weights: dict[str, Tensor] | None = None) -> dict[str, bytes]:
-        """The config and the weights of network and codec as bytes, by name; weights: others than the denoiser's."""
+    def files(self, weights: dict[str, Tensor] | None = None) -> dict[str, checkpoint.Content]:
+        """Contents of files by name: the config, the weights of network and codec; weights: others than its own."""
         weights = self.denoiser.state_dict() if weights is None else weights
-        files = {"config.json": storage.config_json(self), "model.safetensors": checkpoint.pack(weights)}
         codec = {} if self.codec is None else self.codec.weights()
-        return files | ({storage.CODEC: checkpoint.pack(codec)} if codec else {})
+        files: dict[str, checkpoint.Content] = {"config.json": storage.config_json(self), "model.safetensors": weights}
+        return files | ({storage.CODEC: codec} if codec else {})
 
     @classmethod
     def from_files(
         cls, files: Mapping[str, bytes], name: str, named: Mapping[str, str] = MappingProxyType({})
     ) -> "Trained":
-        """The inverse of `files`; `name` stands in errors, `named` is what may be opened (see `from_pretrained`)."""
+        """Read what `files` wrote; `name` stands in errors, `named` may be opened (see `from_pretrained`)."""
         trained = cls(**storage.fields(files, name, named))
         return trained.with_tuned(files[TUNED], f"{name}/{TUNED}") if TUNED in files else trained
 
-    def export(self, where: str, license: str = "") -> dict[str, bytes]:
+    def export(self, where: str, license: str = "") -> dict[str, checkpoint.Content]:
         """The files of a folder that leaves this machine, for readers who find it at `where`.
 
         Beside `files`: the model card, and the run's solvers. Of the user's own files and folders they hold the last

@@ -70,14 +70,14 @@ def test_another_encoder_is_refused_and_a_damaged_one_named(run, tmp_path):
     trained, folder = run
     files = trained.files()
     other = begin(recipe(codec="pixels+patches:size=2,keep=3,basis=haar"))[0].codec
-    swapped = files | {storage.CODEC: checkpoint.pack(other.weights())}
+    swapped = files | {storage.CODEC: other.weights()}
     part = {name: value for name, value in trained.codec.weights().items() if name != "1.scale"}
     endless = trained.codec.weights() | {"1.mean": torch.full((4,), math.nan, dtype=torch.float64)}
     cases = {
         "another encoder than the one that this run was trained with": swapped,
-        "codec patches takes a size, and the tensors": files | {storage.CODEC: checkpoint.pack(part)},
+        "codec patches takes a size, and the tensors": files | {storage.CODEC: part},
         "patches takes a size, and the tensors basis, mean and scale; got ": without(files, storage.CODEC),
-        "codec.safetensors holds numbers that are not finite": files | {storage.CODEC: checkpoint.pack(endless)},
+        "codec.safetensors holds numbers that are not finite": files | {storage.CODEC: endless},
     }
     for k, (words, content) in enumerate(cases.items()):
         checkpoint.write_folder(tmp_path / str(k), content)
