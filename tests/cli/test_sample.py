@@ -369,3 +369,64 @@ def test_a_run_without_masks_says_how_to_train_one(ebbtide, runs, tmp_path):
         code, _, err = ebbtide("sample", runs / "flow", *ask, "--out", "x.csv")
         assert code == 2
         assert "train it with --any-columns" in err
+
+
+# --- one's own starting points --------------------------------------------------------------------------------------
+
+
+def test_a_files_rows_are_carried_across_in_their_order(ebbtide, runs, tmp_path):
+    save_points("start.csv", torch.randn(7, 2), columns=("x", "y"))
+    ask = ("sample", runs / "between", "--steps", "4", "--no-picture")
+    assert ebbtide(*ask, "--start", "start.csv", "--out", "x.npy")[0] == 0
+    x = np.load("x.npy")
+    np.save("start.npy", read("start.csv").x[[3, 1]].numpy())
+    assert ebbtide(*ask, "--start", "start.npy", "--out", "y.npy")[0] == 0
+    np.testing.assert_allclose(np.load("y.npy"), x[[3, 1]], atol=1e-5)
+
+
+def test_a_tables_rows_start_by_their_columns_names(ebbtide, shells, tmp_path):
+    rows = [line.split(";") for line in (shells / "shells.csv").read_text().splitlines()[:7]]
+    (tmp_path / "rows.csv").write_text("\n".join(";".join(reversed(row)) for row in rows))
+    done = ebbtide("sample", shells / "run", "--start", "rows.csv", "--at", "1e-4", "--steps", "4", "--out", "x.csv")
+    assert done[0] == 0, done
+    sizes = [line.split(";")[0] for line in (tmp_path / "x.csv").read_text().splitlines()]
+    assert sizes == [size for _, size, _, _ in rows]
+
+
+def test_images_start_from_a_folder_a_file_or_an_npz(ebbtide, runs, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "digits.npz", images=images)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / "folder" / f"{i}.png")
+    ask = ("sample", runs / "flow-images", "--at", "0.5", "--steps", "4", "--sampler", "euler", "--grid", "uniform")
+    drawn = {}
+    for name in ("digits.npz", "folder", "folder/0.png"):
+        code, _, err = ebbtide(*ask, "--start", name, "--out", "x.npz", "--overwrite")
+        assert code == 0, err
+        with np.load("x.npz") as held:
+            drawn[name] = held["images"]
+    assert np.array_equal(drawn["digits.npz"], drawn["folder"])
+    assert np.array_equal(drawn["folder/0.png"], drawn["folder"][:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("flow", ("--start", "start.csv"), "This run starts from noise, so start is data, noised to a time below 1"),
+        ("flow", ("--at", "0.5"), "--at is the time to which --start is noised; give --start too."),
+        ("flow", ("--start", "start.csv", "--at", "0"), "--at must be above 0 and at most 1; got 0."),
+        ("flow", ("--start", "start.csv", "--n", "3"), "--start has its own rows; leave --complete and --n out."),
+        ("flow", ("--start", "none.csv", "--at", "0.5"), "Can't use none.csv: No such file"),
+        ("flow", ("--start", "three.csv", "--at", "0.5"), "three.csv: 'z' is no column that the run has learned"),
+        ("flow-images", ("--start", "start.csv", "--at", "0.5"), "is another kind of file"),
+        ("flow-images", ("--start", "bad.png", "--at", "0.5"), "bad.png: the image is not an image of a known format"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(ebbtide, runs, tmp_path, name, options, says):
+    save_points("start.csv", torch.randn(7, 2), columns=("x", "y"))
+    save_points("three.csv", torch.randn(7, 3), columns=("x", "y", "z"))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    code, out, err = ebbtide("sample", runs / name, *options, "--out", "x.npy" if name == "flow" else "x.npz")
+    assert (code, out) == (2, "")
+    assert says in err

@@ -297,3 +297,88 @@ def test_a_function_that_does_not_yield_x_after_every_step_is_refused():
     for function, words in ((few, "after every step, of shape (3, 2)"), (narrow, "(3, 2)"), (many, "goes on after")):
         with pytest.raises(InputError, match=re.escape(words)):
             sample(denoiser, (2,), sampler=function, steps=4, draws=Draws.first(3, seed=0))
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+def slightly(target="velocity"):
+    """A small network with weights that matter, in float64."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = MLP(2, width=8, depth=1).double()
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return Denoiser(network, Linear(), target, alpha_min=1 / 200)
+
+
+@pytest.mark.parametrize("spec", [name for name in SAMPLERS if name not in ("jump", "dopri5")])
+def test_the_gradient_through_a_sampler_is_its_difference_quotient(spec):
+    """d/dh of Σ sin(x), along one direction of all weights and of the start: central differences, h = 1e-5.
+
+    dopri5 isn't continuous in its weights: it chooses its steps.
+    """
+    denoiser, start = slightly(), noise_like(3, 2).double().requires_grad_()
+    options = {"draws": Draws.first(3, 0), "sampler": spec, "steps": 5, "start": start}
+    of = [*denoiser.parameters(), start]
+    way = [noise_like(*part.shape, seed=7).double() for part in of]
+    total = lambda **more: sample(denoiser, (2,), **options, **more).sin().sum()
+    gradients = torch.autograd.grad(total(gradient=True), of)
+    found = sum(float((gradient * step).sum()) for gradient, step in zip(gradients, way))
+
+    def moved(h):
+        with torch.no_grad():
+            for part, step in zip(of, way):
+                part.add_(step, alpha=h)
+            value = float(total())
+            for part, step in zip(of, way):
+                part.sub_(step, alpha=h)
+        return value
+
+    assert abs(found) > 1e-3
+    assert found == pytest.approx((moved(1e-5) - moved(-1e-5)) / 2e-5, rel=1e-5)
+
+
+def kept_bytes(steps, **options):
+    """Bytes that a walk keeps for its gradient, each storage counted once."""
+    held = {}
+
+    def keep(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # alive, so that no address returns
+        return tensor
+
+    denoiser = Denoiser(MLP(2, width=64, depth=4), Linear())
+    own = {part.untyped_storage().data_ptr() for part in denoiser.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        x = sample(denoiser, (2,), draws=Draws.first(512, 0), steps=steps, sampler="euler", **options)
+    assert x.requires_grad
+    return sum(storage.nbytes() for place, storage in held.items() if place not in own)
+
+
+def test_a_gradients_memory_grows_by_states_not_by_activations():
+    """A state is 512 × 2 floats, 4 KiB; the activations of an evaluation are 512 × 64 in each of many layers."""
+    few, many = kept_bytes(10, gradient=True), kept_bytes(50, gradient=True)
+    assert (many - few) / 40 <= 4 * 4096
+
+
+def test_samples_are_the_same_with_their_gradient_and_have_none_without():
+    denoiser = slightly()
+    options = {"draws": Draws.first(3, 0), "sampler": "ddpm", "steps": 4}
+    with_it, without = (sample(denoiser, (2,), gradient=flag, **options) for flag in (True, False))
+    assert with_it.requires_grad
+    assert not without.requires_grad
+    assert torch.equal(with_it, without)
+    with torch.no_grad():
+        assert not sample(denoiser, (2,), gradient=True, **options).requires_grad
+
+
+def test_a_walk_from_a_middle_time_is_the_end_of_a_whole_one():
+    """Heun's steps have no memory: from the state at 0.4 the rest of the grid leads to the same end."""
+    denoiser, options = slightly(), {"draws": Draws.first(3, 0), "steps": 10, "sampler": "heun"}
+    whole = list(trajectory(denoiser, (2,), **options))
+    at, middle = whole[6]
+    rest = list(trajectory(denoiser, (2,), start=middle, at=at, **options))
+    assert [t for t, _ in rest] == [t for t, _ in whole[6:]]
+    assert torch.equal(rest[-1][1], whole[-1][1])
+    with pytest.raises(InputError, match=r"^From t = 0\.4, sampling starts from noised data: give it as start\.$"):
+        last(trajectory(denoiser, (2,), at=0.4, **options))

@@ -73,14 +73,12 @@ class Drawing:
         bound = None if self.bound == -1 else self.bound
         return {"guidance": self.guidance, "interval": self.interval, "bound": bound}
 
-    def chosen(self, trained: "Trained") -> "Choice":
-        """The sampler, grid and steps to use; fits a solver first if necessary."""
+    def chosen(self, trained: "Trained", at: float = 1.0) -> "Choice":
+        """The sampler, grid and steps to use from a time on; fits a solver first if necessary."""
         from ..samplers import SAMPLERS
 
-        steps = number_or_auto(self.steps)
-        return trained.choice(
-            typed(SAMPLERS, self.sampler) or None, self.grid or None, steps, progress=True, **self.steered
-        )
+        sampler, steps = typed(SAMPLERS, self.sampler) or None, number_or_auto(self.steps)
+        return trained.choice(sampler, self.grid or None, steps, at=at, progress=True, **self.steered)
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,10 @@ class Sample:
     of a run trained with --any-columns."""
     draws: int = 1
     """Draws of each row of --complete; a last column draw numbers them."""
+    start: Annotated[str, hint("noise, or the run's own second set")] = ""
+    """Table or images that the samples start from, row by row; of a run from noise, noised to the time --at."""
+    at: float = 1.0
+    """Time to which --start is noised; nearer to 0 it is changed less."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
     """.npy, .npz, .csv or .tsv file, the figure beside it; for images .png, or .npz with a .png beside it."""
     overwrite: Flag = False
@@ -111,6 +113,11 @@ class Sample:
             raise InputError("--complete has its own rows and columns; leave --given and --n out.")
         if self.draws > 1 and not self.complete:
             raise InputError("--draws belongs to --complete; --n is the number of samples.")
+        if self.start and (self.complete or given(self.drawing, "n")):
+            raise InputError("--start has its own rows; leave --complete and --n out.")
+        if self.at != 1 and not self.start:
+            raise InputError("--at is the time to which --start is noised; give --start too.")
+        require("--at", self.at, above=0, high=1)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -126,7 +133,13 @@ def run(argv: Sequence[str]) -> None:
         tell(f"{_complete(trained, args, out)} in {time.perf_counter() - start:.1f} s: {out}")
         return
     told: dict[str, Any] = {"given": columns_of(args.given)} if args.given else {}
-    x, labels = draw(trained, args.drawing, **told)
+    how = args.drawing
+    if args.start:
+        if own.starts is None:
+            raise InputError(f"--start is for points and images; {args.run} has {trained.recipe.kind}.")
+        told |= {"start": own.starts(trained, args.start), "at": args.at}
+        how = replace(how, n=len(told["start"]))
+    x, labels = draw(trained, how, **told)
     seconds = time.perf_counter() - start
     if out.suffix.lower() in own.extensions:
         own.write(trained, x, labels, out)
@@ -187,8 +200,10 @@ def draw(
     from tqdm import tqdm
 
     from ..codecs import Cells
+    from ..core.times import grid_times
     from ..kinds import kind_of
     from ..memory import room
+    from ..samplers import times_from
     from ..training.devices import suited
 
     if how.guidance == 1 and given(how, "interval"):
@@ -199,10 +214,11 @@ def draw(
     threads(how.threads, trained.denoiser)
     if labels is None:
         labels = _asked(trained, how, n)
-    chosen = how.chosen(trained)
+    chosen = how.chosen(trained, options.get("at", 1.0))
     device = next(trained.denoiser.parameters()).device.type
     half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
-    work = chosen.steps * n
+    times = times_from(options.get("at", 1.0), grid_times(chosen.grid, chosen.steps, trained.denoiser.path))
+    work = (len(times) - 1) * n
     with half, tqdm(total=work, desc="sampling", unit=own.unit, unit_scale=True, delay=1, file=sys.stderr) as bar:
         x = trained.sample(
             n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from ..specs import expect, require
@@ -18,7 +19,7 @@ from .denoiser import DenoiserLike
 from .paths import Batch, Path, Scales, Time
 from .targets import Estimate
 
-__all__ = ["Autoguidance", "Bounded", "ClassifierFree", "Known", "Wrapper", "active_weight"]
+__all__ = ["Autoguidance", "Bounded", "ClassifierFree", "Known", "Recomputed", "Wrapper", "active_weight"]
 
 
 def active_weight(weight: float, interval: tuple[float, float], t: Time, x: Batch) -> Any:
@@ -199,6 +200,20 @@ class Known(Wrapper):
         if isinstance(c.sigma, Tensor) or c.sigma != 0:
             noise = noise.where(unknown, (x_t - c.alpha * z) / c.sigma)
         return Estimate(x0, noise)
+
+
+@dataclass(frozen=True)
+class Recomputed(Wrapper):
+    """The same estimates, each computed again on the way back (Chen et al. 2016, arXiv:1604.06174, Section 4).
+
+    So the gradient through a sampler's steps, whichever sampler, needs memory for one evaluation of the network and a
+    few tensors like x_t for each of the others, at the price of every evaluation being made twice.
+    """
+
+    denoiser: DenoiserLike
+
+    def __call__(self, x_t: Batch, t: Time, /, **cond: Any) -> Estimate:
+        return checkpoint(self.denoiser, x_t, t, use_reentrant=False, preserve_rng_state=False, **cond)
 
 
 def _check(weight: float, interval: tuple[float, float], **denoisers: DenoiserLike) -> None:

@@ -11,9 +11,10 @@ from ..losses import LOSSES, loss_row
 from ..samplers import facts
 from ..specs import require
 from ..tables import aligned
+from ..training.asked import Choice
 from ..training.history import read_metrics
 from ..training.teacher import student_recipe
-from ..training.trained import Choice, Trained
+from ..training.trained import Trained
 from . import kind_of
 from .compare import counted
 from .runs import from_pretrained, train_recipe

@@ -131,6 +131,8 @@ class Kind(Generic[R]):
     """(recipe, X, y) → the recipe for data in memory, and that data to train on."""
     start: Callable[[R, int, int, int], Tensor | None] | None = None
     """(recipe, n, seed, first) → x₁ from a second sample set; None where sampling starts from noise."""
+    starts: Callable[[Trained, str], Tensor] | None = None
+    """(trained, file) → its examples as starting points of samples, in data units."""
     recorded: Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None = None
     """(trained, n, seed, first) → observations that a policy was never trained on."""
     all_classes: Callable[[Trained, int], Tensor | None] | None = None

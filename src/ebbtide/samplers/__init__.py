@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..core.denoiser import DenoiserLike
+from ..core.guidance import Recomputed
 from ..core.paths import Batch
 from ..core.randomness import Draws
-from ..core.times import grid_times
+from ..core.times import GridTimes, grid_times
 from ..errors import InputError
 from ..specs import bind, expect, parse, pick, require, shaped
 from .bespoke import bespoke
@@ -32,7 +34,19 @@ from .ode import euler, heun, midpoint, rk4
 from .sde import euler_maruyama
 from .walks import Facts, Sampler, Stepper, Walk, slope
 
-__all__ = ["SAMPLERS", "Facts", "Sampler", "Stepper", "Walk", "facts", "sample", "slope", "trajectory", "walk"]
+__all__ = [
+    "SAMPLERS",
+    "Facts",
+    "Sampler",
+    "Stepper",
+    "Walk",
+    "facts",
+    "sample",
+    "slope",
+    "times_from",
+    "trajectory",
+    "walk",
+]
 
 
 def _runge_kutta(order: int) -> Callable[..., Facts]:
@@ -119,14 +133,18 @@ def trajectory(
     sampler: str | Stepper = "heun",
     grid: str | Sequence[float] = "uniform",
     start: Tensor | None = None,
+    at: float = 1.0,
+    gradient: bool = False,
     **cond: Any,
 ) -> Iterator[tuple[float, Tensor]]:
-    """(t, x_t) from t = 1 to t = 0, both included: one sample of `shape` for each id of `draws`.
+    """(t, x_t) from t = at to t = 0, both included: one sample of `shape` for each id of `draws`.
 
     sampler, grid: rows of SAMPLERS and GRIDS; or a function of a Walk, and the times themselves, which then also give
     the number of steps.
 
-    start: x at t = 1; drawn from the path's prior unless given. Between two sample sets it must be given.
+    start: x at t = at; drawn from the path's prior unless given. Between two sample sets and below t = 1 it must be
+    given. at: the time of start; of the grid, the times below it are left.
+    gradient: whether each x_t keeps its gradient, for which every estimate is computed again (see `Recomputed`).
     """
     expect("denoiser", denoiser, DenoiserLike)
     expect("shape", shape, tuple, list)
@@ -134,18 +152,21 @@ def trajectory(
         require("shape", side, 0, whole=True)
     expect("draws", draws, Draws)
     expect("start", start, Tensor, None)
-    times = grid_times(grid, steps, denoiser.path)
+    times = times_from(at, grid_times(grid, steps, denoiser.path))
     if start is not None:
         shaped("start", start, len(draws.ids), *shape)
         if not start.is_floating_point() or not bool(start.isfinite().all()):
             raise InputError("start must hold finite floating-point numbers.")
+    elif at < 1:
+        raise InputError(f"From t = {at:g}, sampling starts from noised data: give it as start.")
     elif denoiser.gaussian_end:
         start = denoiser.path.prior(draws(-1, torch.empty(len(draws.ids), *shape, device=draws.ids.device)))
     else:
         raise InputError("Between two sample sets, sampling starts from points of the second: give them as start.")
-    steps_taken = walk(sampler, denoiser, start, times, draws=draws, cond=cond)
+    asked = Recomputed(denoiser) if gradient else denoiser
+    steps_taken = walk(sampler, asked, start, times, draws=draws, cond=cond)
     expect("the sampler's result", steps_taken, Iterator)
-    walked = _no_grad(steps_taken)
+    walked = steps_taken if gradient else _no_grad(steps_taken)
     yield float(times[0]), start
     for t in times[1:].tolist():
         x = next(walked, None)
@@ -156,6 +177,12 @@ def trajectory(
         yield t, x
     if next(walked, None) is not None:
         raise InputError(f"A sampler must yield x once after every step; {sampler} goes on after the last.")
+
+
+def times_from(at: float, times: GridTimes) -> Float[Tensor, " k"]:
+    """The times of a walk that starts at t = at: this one, and those of a grid below it."""
+    require("at", at, above=0, high=1)
+    return times if at == 1 else torch.cat([times.new_tensor([at]), times[times < at]])
 
 
 def sample(denoiser: DenoiserLike, shape: tuple[int, ...], **options: Any) -> Tensor:

@@ -37,6 +37,12 @@ class Asked(NamedTuple):
     """Columns that were given, in data units, NaN where they are drawn."""
     fill: bool = False
     """True if no cell may be missing."""
+    start: Tensor | None = None
+    """Own starting points, in data units,"""
+    at: float = 1.0
+    """the time that they are noised to,"""
+    gradient: bool = False
+    """and whether samples keep their gradient."""
 
     def piece(self, start: int, most: int) -> "Asked":
         """The samples from number `start` on, `most` of them at the most."""
@@ -44,8 +50,8 @@ class Asked(NamedTuple):
         cond = {name: part[rows] for name, part in self.cond.items()}
         seen = None if self.seen is None else {name: part[rows] for name, part in self.seen.items()}
         draws = replace(self.draws, ids=self.draws.ids[rows])
-        known = None if self.known is None else self.known[rows]
-        return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen, known=known)
+        known, own = (None if part is None else part[rows] for part in (self.known, self.start))
+        return self._replace(draws=draws, first=self.first + start, cond=cond, seen=seen, known=known, start=own)
 
 
 def numbers(ids: Any, n: int) -> Int[Tensor, " n"]:

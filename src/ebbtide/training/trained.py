@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,32 +23,30 @@ from ..core.randomness import Draws
 from ..data import Observation
 from ..data.forms import Form
 from ..errors import InputError
-from ..exact.plans import COUNTS
 from ..exact.tuned import TUNED, Tuned, read_tuned, write_tuned
 from ..memory import room
 from ..networks.observation import conditions
 from ..recipes import Recipe
-from ..samplers import Stepper, facts, trajectory
+from ..samplers import Stepper, trajectory
 from ..specs import accept, expect, require, shaped
 from . import checkpoint, storage
-from .asked import Asked, Choice, numbers
+from .asked import Asked, numbers
 from .card import model_card
+from .choosing import Choosing
 from .coded import Coded
-from .completing import Completing
 from .labels import Labelled
-from .solver import kept_solver
+from .starting import Starting
 
 __all__ = ["CHUNK", "NUMBERS", "SEEN", "Label", "Trained"]
 
 CHUNK = 2048  # samples drawn together at most,
 NUMBERS = 2**16  # and numbers in them, except for large samples,
 SEEN = 2**22  # and numbers that a policy sees for them
-_AS_TRAINED = {"guidance": 1.0, "interval": (0.0, 1.0), "bound": None}  # as a stored solver was fitted
 Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trained(Labelled, Coded, Completing):
+class Trained(Labelled, Coded, Choosing, Starting):
     """The contents of a run folder, an exported folder or a hub repository, ready to sample in the data's own units."""
 
     denoiser: Denoiser
@@ -99,9 +96,10 @@ class Trained(Labelled, Coded, Completing):
         return summary | ({"classes": str(len(self.classes))} if recipe.conditional else {})
 
     def sample(
-        self, n: int, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None, **options: Any
-    ) -> Float[Tensor, " n *d"]:
-        """n samples in data units; options as in `trajectory`. Sample i depends on (seed, i) alone.
+        self, n: int | None = None, *, seed: int = 0, first: int = 0, label: Label = None, bar: Any = None,
+        **options: Any,
+    ) -> Float[Tensor, " n *d"]:  # fmt: skip
+        """n samples in data units; options as in `trajectory`. Sample i depends on (seed, i) alone, and on its start.
 
         That is why they can be drawn in chunks, whose activations stay in the processor's cache.
         bar: a progress bar, moved on by one for each sample and step.
@@ -125,7 +123,7 @@ class Trained(Labelled, Coded, Completing):
 
     def trajectory(
         self,
-        n: int,
+        n: int | None = None,
         *,
         seed: int = 0,
         first: int = 0,
@@ -140,6 +138,9 @@ class Trained(Labelled, Coded, Completing):
         ids: Int[Tensor, " n"] | None = None,
         given: Mapping[str, Any] | Tensor | None = None,
         fill: bool = False,
+        start: Any = None,
+        at: float = 1.0,
+        gradient: bool = False,
     ) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """(t, x_t) from noise to samples, x_t in data units; sampler, grid and steps are the recipe's unless given.
 
@@ -156,21 +157,26 @@ class Trained(Labelled, Coded, Completing):
         given: of a run trained with any_columns, columns by name: a value for all samples or one for each, NaN or None
         where it is drawn; or rows of numbers. The others are drawn given these, which come back as they are.
         fill: draw no missing cell, in such a run.
+        start: own starting points, a row for each sample, so that n may be left out: numbers in data units, or columns
+        by name. Of a run between two sets, points of its second. Of a run from noise, data that is noised to
+        the time `at`, from which the rest of the grid is walked (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+        gradient: whether samples keep their gradient with respect to weights and start; see `Recomputed`.
         """
         asked = self._asked(
             n, seed=seed, first=first, label=label, sampler=sampler, grid=grid, steps=steps, seen=seen, ids=ids,
-            given=given, fill=fill, guidance=guidance, interval=interval, bound=bound,
+            given=given, fill=fill, start=start, at=at, gradient=gradient, guidance=guidance, interval=interval,
+            bound=bound,
         )  # fmt: skip
         for t, x in self._walk(asked):
             yield t, self.to_data(x) if t else self.finished(x, asked)
 
-    def latents(self, n: int, **options: Any) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
+    def latents(self, n: int | None = None, **options: Any) -> Iterator[tuple[float, Float[Tensor, " n *d"]]]:
         """`trajectory`, with the same options, in the network's units: z_t, of which x_t is decoded."""
         return self._walk(self._asked(n, **options))
 
     def _asked(
         self,
-        n: int,
+        n: int | None,
         *,
         seed: int = 0,
         first: int = 0,
@@ -182,13 +188,17 @@ class Trained(Labelled, Coded, Completing):
         ids: Int[Tensor, " n"] | None = None,
         given: Mapping[str, Any] | Tensor | None = None,
         fill: bool = False,
+        start: Any = None,
+        at: float = 1.0,
+        gradient: bool = False,
         **how: Any,
     ) -> Asked:
         """The arguments of `trajectory`, checked, with a label for each sample; how: guidance, interval, bound."""
-        require("n", n, 1, whole=True)
+        own, n = self.own_start(start, at, n)
         require("first", first, 0, whole=True)
         require("first", first, high=2**62, whole=True)
-        n, first = int(n), int(first)
+        expect("gradient", gradient, bool)
+        first = int(first)
         if n > CHUNK:
             room(8 * n * math.prod(self.shape), f"n {n}")
         require("guidance", how.get("guidance", 1.0))
@@ -206,7 +216,7 @@ class Trained(Labelled, Coded, Completing):
             for name, part in seen.items():
                 expect(f"seen[{name!r}]", part, Tensor)
                 shaped(f"seen[{name!r}]", part, n, ...)
-        choice = self.choice(sampler, grid, steps, **how)
+        choice = self.choice(sampler, grid, steps, at=at, **how)
         device = next(self.denoiser.parameters()).device
         draws = Draws.first(n, seed, first, device)
         if ids is not None:
@@ -215,15 +225,17 @@ class Trained(Labelled, Coded, Completing):
         cond: dict[str, Tensor] = {} if labels is None else {"label": labels.to(device)}
         if self.recipe.learns_columns and (codes := self.codes(known, fill, draws)) is not None:
             cond["given"] = codes
-        return Asked(self.steered(**how), choice, draws, first, cond, seen, known, fill)
+        return Asked(self.steered(**how), choice, draws, first, cond, seen, known, fill, own, at, gradient)
 
     def _walk(self, asked: Asked) -> Iterator[tuple[float, Tensor]]:
         """(t, x_t) from noise to samples, x_t in the network's units."""
-        draws, first = asked.draws, asked.first
-        n = len(draws.ids)
-        start, context = self.start(n, draws.seed, first, draws), self.context(n, draws.seed, first, asked.seen)
-        options = asked.choice._asdict() | asked.cond | context
-        return trajectory(asked.denoiser, self.latent_shape, draws=draws, start=start, **options)
+        draws, first, at = asked.draws, asked.first, asked.at
+        n, start = len(draws.ids), self.begun(asked.start, at, draws)
+        start = self.start(n, draws.seed, first, draws) if start is None else start
+        options = asked.choice._asdict() | asked.cond | self.context(n, draws.seed, first, asked.seen)
+        return trajectory(
+            asked.denoiser, self.latent_shape, draws=draws, start=start, at=at, gradient=asked.gradient, **options
+        )
 
     def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
         """The network's context of a policy's observations: the same at every step, so computed once."""
@@ -262,59 +274,6 @@ class Trained(Labelled, Coded, Completing):
             raise InputError(f"bound {bound:g} is for data, and this run's codec isn't linear, so it must be 0.")
         return Chain(codec.codecs[1:]) if isinstance(codec, Chain) else codec
 
-    def choice(
-        self,
-        sampler: str | Stepper | None = None,
-        grid: str | Sequence[float] | None = None,
-        steps: int | str | None = None,
-        *,
-        progress: bool = False,
-        **how: Any,
-    ) -> Choice:
-        """The sampler, grid and steps that these options of `trajectory` come to; how: guidance, interval, bound.
-
-        Without any, a run whose recipe samples an ODE takes its own solver of 20 evaluations, if it was fitted one.
-        """
-        if not (sampler is None or isinstance(sampler, str) or callable(sampler)):
-            raise InputError(f"sampler must be the name of one, or a function; got {repr(sampler)[:60]}.")
-        if not (grid is None or hasattr(grid, "__iter__")):
-            raise InputError(f"grid must be the name of one, or falling times; got {repr(grid)[:60]}.")
-        how = _AS_TRAINED | how
-        if how["bound"] == self.recipe.bound:  # said aloud
-            how["bound"] = None
-        if isinstance(steps, str):
-            if sampler or grid:
-                raise InputError("steps=auto chooses the sampler and the grid itself; leave them out.")
-            return self._own(steps, progress, **how)
-        if sampler is grid is None and facts(self.recipe.sampler).spans:  # a student's own grid
-            count = self.recipe.sample_steps if steps is None else steps
-            for one in reversed(self.tuned):
-                if one.weights and one.evaluations == count:
-                    return Choice(one.sampler, one.grid, one.steps)
-        by_itself = sampler is grid is steps is None and how == _AS_TRAINED and self.observation is None
-        if by_itself and not facts(self.recipe.sampler).noise:
-            for one in reversed(self.tuned):
-                if one.weights and one.evaluations == COUNTS[-1]:
-                    return Choice(one.sampler, one.grid, one.steps)
-        recipe = self.recipe
-        return Choice(
-            recipe.sampler if sampler is None else sampler,
-            recipe.grid if grid is None else grid,
-            recipe.sample_steps if steps is None else steps,
-        )
-
-    def _own(self, steps: str, progress: bool, **how: Any) -> Choice:
-        """The run's solver for "auto:N" evaluations, for "auto" the latest: stored with it, in the cache, or fitted."""
-        wanted = re.fullmatch(r"auto(?::([0-9]{1,6}))?", steps)
-        if not wanted:
-            raise InputError(f"steps must be a number, auto, or auto:N for N evaluations; got {steps!r}.")
-        latest = self.tuned[-1].evaluations if self.tuned else COUNTS[-1]
-        count = int(wanted[1] or latest)
-        one = next((one for one in reversed(self.tuned) if one.evaluations == count), None)
-        if one is None or (how != _AS_TRAINED and count <= COUNTS[-1]):
-            one = kept_solver(self, count, progress=progress, **how)
-        return Choice(one.sampler, one.grid, one.steps)
-
     def fingerprint(self) -> str:
         """A hash of the weights and of what is made of the network's answers."""
         weights = self.denoiser.state_dict()
@@ -347,16 +306,6 @@ class Trained(Labelled, Coded, Completing):
         if what == "data" and recipe.in_memory:
             raise InputError(storage.unnamed(what, recipe.data))
         return replace(recipe, label=self.named["label"]) if "label" in self.named else recipe
-
-    def start(self, n: int, seed: int, first: int, draws: Draws) -> Tensor:
-        """x₁, the same for sample i whatever n and first: noise, or examples of a second sample set."""
-        device = draws.ids.device
-        start = None if self.starts is None else self.starts(self.reading("source"), n, seed, first)
-        if start is None and not self.denoiser.gaussian_end and getattr(self.recipe, "source", "noise") != "noise":
-            raise InputError("This run starts from a second sample set: load it with ebbtide.from_pretrained.")
-        if start is None:
-            return self.denoiser.path.prior(draws(-1, torch.empty(n, *self.latent_shape, device=device)))
-        return self.to_network(start).to(device)
 
     # -- storage ---------------------------------------------------------------------------------------------------
 

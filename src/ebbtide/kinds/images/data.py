@@ -1,9 +1,10 @@
 """The images that a recipe names: uint8 at rest, [-1, 1] for the network, pixel values 0..255 in the data's units."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,18 +14,25 @@ from torch import Generator, Tensor
 from ...codecs import CODECS, Codec, CodecRow, fit_codec, links
 from ...core.randomness import generator
 from ...data import Pixels, images
+from ...data.decoding import read_image
+from ...data.gather import Found, Source
 from ...data.given import given_images
 from ...data.images import Images
 from ...data.levels import Levels
 from ...data.prepared import Prepared, TensorData, class_names, frequencies
 from ...errors import InputError
-from ...files import state_of
+from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 from ...specs import bind
 from ...training.storage import opened, unnamed
 from .latents import BATCH, latents
 
-__all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "real", "see"]
+if TYPE_CHECKING:
+    from ...training.trained import Trained
+
+__all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "read_images", "real", "see", "starts"]
+
+_ONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # endings of a file that is one image
 
 
 def fits(recipe: ImageRecipe) -> None:
@@ -110,6 +118,27 @@ def _parts(
     every = images.load_images(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
     every = images.labelled(every, data) if conditional else every
     return images.split_images(every, held_out, keep_classes=conditional)
+
+
+def starts(trained: "Trained", file: str) -> Float[Tensor, " n c h w"]:
+    """The images of a set, or of one file, in their order and the run's size, as starting points of samples."""
+    return read_images(file, trained.shape, cast(ImageRecipe, trained.recipe).value_range)
+
+
+def read_images(data: str, shape: Sequence[int], value_range: str = "") -> Float[Tensor, " n c h w"]:
+    """Every image of a set, or of one file, as pixels of this shape: resized where that is square, none left out."""
+    channels, h, w = shape
+    how: dict[str, Any] = {"size": h if h == w else 0, "channels": channels, "on_bad": "fail"}
+    how |= {"levels": Levels.parse(value_range)} if value_range else {}
+    if (file := home(data)).suffix.lower() in _ONE and file.is_file():
+        alone = Source(1, lambda i, *how: read_image(file, *how), lambda i: "the image", data)
+        x = images.as_images(Found(alone), data, **how).x
+    else:
+        x = images.load_images(data, **how).x
+    if tuple(x.shape[1:]) != tuple(shape):
+        wanted, found = (" × ".join(map(str, one)) for one in (shape, x.shape[1:]))
+        raise InputError(f"{data} must hold images of {wanted}, as this run takes; got {found}.")
+    return x.float()
 
 
 def kept(x: Float[Tensor, " n c h w"]) -> UInt8[np.ndarray, " n c h w"]:

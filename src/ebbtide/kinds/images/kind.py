@@ -18,7 +18,7 @@ from ...files import write_file
 from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, MethodRow, Plan, Way
-from .data import describe, fits, given, kept, parts, prepare, real
+from .data import describe, fits, given, kept, parts, prepare, real, starts
 from .study import shown, study
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ IMAGES = Kind(
     draw_samples=draw_samples,
     draw_run=draw_run,
     given=given,
+    starts=starts,
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,

@@ -244,7 +244,7 @@ def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     labels = trained.labels(None, len(given) * ways)
     if not trained.recipe.learns_null and own is not None:
         labels = own.repeat_interleave(ways)
-    cond = {} if labels is None else {"label": labels}
+    cond: dict[str, Any] = {} if labels is None else {"label": labels}
     known = given.float().repeat_interleave(ways, 0)
     exact = trained.codec is None or trained.codec.linear
     wrapped: DenoiserLike = PiGDM(trained.denoiser, _measured(trained, known, mask))
@@ -286,7 +286,7 @@ def _codec(trained: Trained, n: int = 8) -> Figure:
     return images.codec_sheet(x.numpy(), kept(trained.reconstruct(x)), z.numpy(), note=f"{note} numbers.")
 
 
-def _ends(trained: Trained, x1: Tensor, cond: dict[str, Tensor], seed: int) -> np.ndarray:
+def _ends(trained: Trained, x1: Tensor, cond: dict[str, Any], seed: int) -> np.ndarray:
     """The samples that the ODE makes of noises in the network's units."""
     *_, (_, x) = trajectory(
         trained.denoiser, trained.latent_shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",
