@@ -119,6 +119,7 @@ class Trainer:
         self._drops = any(_draws(part) for part in self.denoiser.modules())
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
+        self._couples_by_draw = "draw" in signature(self._couple.func).parameters
         # A third noise is needed where both ends of a path are given (see Path.between).
         self._coupled = recipe.coupling != "independent" or data.x1 is not None
         if self._couple.func is as_given and teacher is None:
@@ -234,7 +235,8 @@ class Trainer:
             batch["noise"] = data.x1[torch.randint(len(data.x1), (recipe.batch,), generator=draw, device=device)]
         allowed = None
         if self._coupled:
-            batch["noise"] = self._couple(x0, batch["noise"], label)
+            by = {"draw": draw} if self._couples_by_draw else {}
+            batch["noise"] = self._couple(x0, batch["noise"], label, **by)
             batch["z"] = torch.randn(x0.shape, generator=draw, device=device)
         if label is not None:
             require("classes", self.classes, 1, whole=True)
