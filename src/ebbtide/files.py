@@ -196,11 +196,11 @@ def remove(path: Path) -> None:
 def state_of(name: str) -> tuple[tuple[str, int, int, int], ...]:
     """Path, size, time and inode of each of a data set's files, for a cache's key; () where it names none.
 
-    name: a file, a folder with all that is in it, either after "hf:", or several of them with + between.
+    name: a file, a folder with all that is in it, either after "hf:" and before ":", or several with + between.
     """
     found = []
     name = name.removeprefix("hf:")
-    for part in map(home, {name, *name.split("+")}):
+    for part in map(home, {name, name.partition(":")[0], *name.split("+")}):
         for file in [part, *(part.rglob("*") if os.path.isdir(part) else ())]:
             with suppress(OSError, ValueError):  # what can't be looked at, such as a link to nothing, hides no other
                 about = file.stat()

@@ -340,3 +340,47 @@ def test_a_damaged_folder(real, tmp_path):
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(InputError, match="can't be loaded: "):
         get(tmp_path / "one")
+
+
+@pytest.fixture
+def two(real, tmp_path):
+    """A set with two columns of images and two of labels, as CIFAR-100 has: tmp_path/two."""
+    pictures = [[Pillow.fromarray(np.full((2, 3), 10 * k + value, np.uint8)) for value in (1, 2, 3)] for k in (0, 5)]
+    features = real.Features({
+        "img": real.Image(), "depth": real.Image(), "coarse": real.ClassLabel(names=["pet", "car"]),
+        "fine": real.ClassLabel(names=["cat", "dog", "bus"]),
+    })  # fmt: skip
+    columns = {"img": pictures[0], "depth": pictures[1], "coarse": [0, 0, 1], "fine": [0, 1, 2]}
+    real.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "two"))
+    return f"hf:{tmp_path / 'two'}"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "pixels", "classes"),
+    [
+        ("", [1, 2, 3], ("pet", "car")),
+        (":image=depth", [51, 52, 53], ("pet", "car")),
+        (":label=fine", [1, 2, 3], ("cat", "dog", "bus")),
+        (":image=depth, label=fine", [51, 52, 53], ("cat", "dog", "bus")),
+    ],
+)
+def test_columns_are_chosen_in_the_name(two, chosen, pixels, classes):
+    found = load_images(two + chosen)
+    assert found.x[:, 0, 0, 0].tolist() == pixels
+    assert found.classes == classes
+
+
+@pytest.mark.parametrize(
+    ("chosen", "label", "says"),
+    [
+        (":image=coarse", "", "has no column of images 'coarse'; it has 'img', 'depth'."),
+        (":label=kind", "", "has no column 'kind'; it has 'img', 'depth', 'coarse', 'fine'."),
+        (":label=fine", "coarse", "names the labels' column, and label another, 'coarse'; name it once."),
+        (":picture=img", "", "data must be hf:NAME, hf:NAME:CONFIG or hf:NAME:image=COLUMN,label=COLUMN; got "),
+        (":image=", "", "data must be hf:NAME, hf:NAME:CONFIG or hf:NAME:image=COLUMN,label=COLUMN; got "),
+    ],
+)
+def test_a_column_that_cannot_be_chosen_is_one_sentence(two, chosen, label, says):
+    with pytest.raises(InputError) as caught:
+        load_images(two + chosen, label=label)
+    assert says in str(caught.value)

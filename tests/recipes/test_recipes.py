@@ -139,6 +139,8 @@ def test_every_option_of_a_network_that_names_a_place_is_known():
         (ImageRecipe(data="/srv/jo/digits"), {"data": "/srv/jo/digits"}, {"data": "./digits"}),
         (ImageRecipe(data="hf:user/mnist"), {"data": "hf:user/mnist"}, {}),
         (ImageRecipe(data="hf:user/mnist:full"), {"data": "hf:user/mnist:full"}, {}),
+        (ImageRecipe(data="hf:user/mnist:full:image=img"), {"data": "hf:user/mnist:full:image=img"}, {}),
+        (ImageRecipe(data="hf:user/mnist:label=fine"), {"data": "hf:user/mnist:label=fine"}, {}),
         (ImageRecipe(data="hf:mnist"), {"data": "hf:mnist"}, {}),
         (ImageRecipe(data="hf:/srv/jo/mnist"), {"data": "hf:/srv/jo/mnist"}, {"data": "hf:mnist"}),
         (ImageRecipe(data="hf:~/mnist"), {"data": "hf:~/mnist"}, {"data": "hf:mnist"}),

@@ -22,14 +22,18 @@ _LABEL = 100  # bytes of one, and of what is kept of its row
 
 
 def read_hub(data: str, label: str) -> Found:
-    """hf:name[:config] from the hub or a local folder: its training part, and behind it any that is to be held out."""
+    """A set of the hub or in a local folder: its training part, and behind it any that is to be held out.
+
+    data: hf:name[:config][:image=…,label=…], with the columns of the images and the labels where a set has several.
+    """
     try:
         import datasets
     except ImportError:
         raise InputError(f"data {data!r} needs the package datasets: pip install datasets.") from None
-    name, _, config = data.removeprefix("hf:").partition(":")
-    if not name:
-        raise InputError(f"data must be hf:NAME or hf:NAME:CONFIG; got {data!r}.")
+    name, config, chosen = _named(data)
+    if label and chosen.setdefault("label", label) != label:
+        raise InputError(f"{data} names the labels' column, and label another, {label!r}; name it once.")
+    label = chosen.get("label", "")
     path = home(name)
     try:
         saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))  # by save_to_disk
@@ -48,6 +52,8 @@ def read_hub(data: str, label: str) -> Found:
     columns = [name for name, kind in kinds.items() if kind == "Image"]
     # Beside it there may be masks or depths, and they may come first.
     column = next((name for name in ("image", "img") if name in columns), columns[0] if columns else None)
+    if "image" in chosen and (column := chosen["image"]) not in columns:
+        raise InputError(f"{data} has no column of images {column!r}; it has {listed(columns or kinds)}.")
     if column is None:
         raise InputError(f"{data} has no column of images; it has {listed(kinds)}.")
     if missing := next((name for name in train + held_out if column not in splits[name].features), None):
@@ -63,6 +69,16 @@ def read_hub(data: str, label: str) -> Found:
     state = fingerprint(marks, column) if all(marks) else ""
     test = sum(len(splits[name]) for name in held_out)
     return Found(_rows(data, raw, column, state), labels if label else None, classes, test)
+
+
+def _named(data: str) -> tuple[str, str, dict[str, str]]:
+    """The set's name, its configuration or "", and the columns that are named."""
+    name, *rest = data.removeprefix("hf:").split(":")
+    last = rest.pop() if rest and "=" in rest[-1] else ""
+    chosen = dict([*map(str.strip, option.partition("=")[::2])] for option in last.split(",") if last)
+    if not name or len(rest) > 1 or chosen.keys() - {"image", "label"} or not all(chosen.values()):
+        raise InputError(f"data must be hf:NAME, hf:NAME:CONFIG or hf:NAME:image=COLUMN,label=COLUMN; got {data!r}.")
+    return name, "".join(rest), chosen
 
 
 def _rows(data: str, every: Sequence[Any], column: str, state: str) -> Source:

@@ -174,7 +174,7 @@ class Recipe:
             return "+".join(self.bare(file, field) for file in files)
         hub, local = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
         hosted = (field in (*_WEIGHTS, "teacher") or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
-        if hosted and not os.path.exists(local):
+        if hosted and not os.path.exists(local.partition(":")[0]):
             return name
         last = hub + ([part for part in re.split(r"[/\\]", local) if part] or [local])[-1]
         return f"./{last}" if field in self.sources and self.built_in(last) else last
@@ -396,7 +396,7 @@ class RobotRecipe(Recipe):
         return dataclasses.replace(self, **decided)
 
 
-_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?"  # user/name of a set, or user/name:config
+_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?(:[\w.,=-]+)?"  # user/name of a set, its configuration, its columns
 _MADE_OF = r"((?:autoencoder|diffusers):(?:[^+]*,)?(?:run|folder)=)([^,]*?)(?=,|$|\+[a-z_]+(?:[:+]|$))"  # of a codec
 _WEIGHTS = ("weights", "tokenizer")  # options of a network that name folders or repositories,
 _BUILT_ON = dict.fromkeys(("pi0", "pi05"), "google/paligemma-3b-pt-224")  # and the weights of these, unless given
