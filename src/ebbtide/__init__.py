@@ -46,7 +46,7 @@ _NAMES = {
         "RECIPES ImageRecipe PointRecipe Recipe RobotRecipe autoencoder bridge ddpm ddpm_images ddpm_latents "
         "diffusion_policy_pusht edm edm_images flow flow_images flow_latents flow_policy "
         "flow_policy_aloha_insertion flow_policy_aloha_transfer flow_policy_pusht mean_flow_images mean_flow_points "
-        "ot_flow pi0 pi0_aloha_insertion pi0_aloha_transfer pi0_pusht shortcut_images shortcut_points"
+        "ot_flow pi0 pi0_aloha_insertion pi0_aloha_transfer pi0_pusht shortcut_images shortcut_points super_resolution"
     ),
     "robots.policy": "Policy",
     "robots.simulators": "SIMULATORS",

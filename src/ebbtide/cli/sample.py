@@ -90,7 +90,8 @@ class Sample:
     drawing: tyro.conf.OmitArgPrefixes[Drawing] = field(default_factory=Drawing)
     names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
     given: Annotated[str, hint("nothing")] = ""
-    """Columns that all samples share, as in cut=Ideal,carat=1.0; of a run trained with --any-columns."""
+    """Columns that all samples share, as in cut=Ideal,carat=1.0; of a run trained with --any-columns. Attributes of
+    images likewise; for super-resolution, images of fewer pixels."""
     complete: Annotated[str, hint("nothing")] = ""
     """Text table whose gaps are drawn, given the rest of their rows; its empty cells and the columns that it lacks,
     of a run trained with --any-columns."""
@@ -132,8 +133,12 @@ def run(argv: Sequence[str]) -> None:
     if args.complete:
         tell(f"{_complete(trained, args, out)} in {time.perf_counter() - start:.1f} s: {out}")
         return
-    told: dict[str, Any] = {"given": columns_of(args.given)} if args.given else {}
-    how = args.drawing
+    how, told = args.drawing, {}
+    if args.given and own.given_of is not None and trained.condition_shape:
+        told["given"], count = own.given_of(trained, args.given)
+        how = how if count is None else replace(how, n=_counted(how, count, "--given"))
+    elif args.given:
+        told["given"] = columns_of(args.given)
     if args.start:
         if own.starts is None:
             raise InputError(f"--start is for points and images; {args.run} has {trained.recipe.kind}.")
@@ -148,6 +153,13 @@ def run(argv: Sequence[str]) -> None:
         figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"))
         if figure != out:  # of images the figure is the file
             tell("figure:", figure)
+
+
+def _counted(how: Drawing, count: int, option: str) -> int:
+    """The number of images in a file, unless --n is that, or there is one for all."""
+    if given(how, "n") and count not in (1, how.n):
+        raise InputError(f"--n must be the number of images of {option}, {count}, or be left out; got {how.n}.")
+    return how.n if given(how, "n") else count
 
 
 def columns_of(text: str) -> dict[str, str]:

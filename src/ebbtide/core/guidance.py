@@ -63,7 +63,8 @@ class ClassifierFree(Wrapper):
     the labels with it (see training), so that one network learns both p(x) and p(x | label).
     interval: times (low, high] in which guidance acts; outside, the weight is 1 (Kynkäänniemi et al. 2024,
     arXiv:2404.07724). Where both estimates are needed they are one batch of 2b; of other conditions `given` is taken
-    twice, and the rest are passed on as they are, so they have to fit 2b samples.
+    twice, and the rest are passed on as they are, so they have to fit 2b samples. Without a label, guidance is towards
+    `given`, instead of nothing given (NaN).
 
     Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, a denoiser that never
     learned the null label, and a missing label.
@@ -81,18 +82,20 @@ class ClassifierFree(Wrapper):
             raise InputError("Guidance needs a run trained with label_dropout above 0, which learns the null label.")
 
     def __call__(self, x_t: Batch, t: Time, /, *, label: Int[Tensor, " b"] | None = None, **cond: Any) -> Estimate:
-        if label is None:
+        if label is None and cond.get("given") is None:
             raise InputError("Classifier-free guidance needs a label for each sample.")
         w = active_weight(self.weight, self.interval, t, x_t)
         if not isinstance(w, Tensor) and w == 1:
-            return self.denoiser(x_t, t, label=label, **cond)
+            return self.denoiser(x_t, t, **({} if label is None else {"label": label}), **cond)
         time = t.t if isinstance(t, Scales) and isinstance(t.t, Tensor) else t
         both_t = torch.cat([time, time]) if isinstance(time, Tensor) and len(time) > 1 else time
-        null = torch.full_like(label, self.null_label)
-        if (given := cond.get("given")) is not None and len(given) > 1:
-            cond["given"] = torch.cat([given, given])
-        both = self.denoiser(torch.cat([x_t, x_t]), both_t, label=torch.cat([label, null]), **cond)
-        b = len(x_t)
+        b, given = len(x_t), cond.get("given")
+        if label is not None:
+            cond["label"] = torch.cat([label, torch.full_like(label, self.null_label)])
+        if given is not None and (len(given) > 1 or label is None):
+            given = given.expand(b, *given.shape[1:])
+            cond["given"] = torch.cat([given, torch.full_like(given, torch.nan) if label is None else given])
+        both = self.denoiser(torch.cat([x_t, x_t]), both_t, **cond)
         return both.map(lambda both: torch.lerp(both[b:], both[:b], w))
 
 

@@ -133,6 +133,8 @@ class Kind(Generic[R]):
     """(recipe, n, seed, first) → x₁ from a second sample set; None where sampling starts from noise."""
     starts: Callable[[Trained, str], Tensor] | None = None
     """(trained, file) → its examples as starting points of samples, in data units."""
+    given_of: Callable[[Trained, str], tuple[Any, int | None]] | None = None
+    """(trained, text of --given) → what samples are given, and their number; None for one for all."""
     recorded: Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None = None
     """(trained, n, seed, first) → observations that a policy was never trained on."""
     all_classes: Callable[[Trained, int], Tensor | None] | None = None

@@ -11,6 +11,7 @@ from .parts import waves
 
 __all__ = [
     "PERIOD",
+    "Attributes",
     "Fourier",
     "LabelEmbedding",
     "Perceptron",
@@ -152,6 +153,24 @@ class LabelEmbedding(nn.Embedding):
 
     def forward(self, label: Int[Tensor, " b"] | None) -> Float[Tensor, " b width"]:
         return super().forward(torch.full((1,), self.null, device=self.weight.device) if label is None else label)
+
+
+class Attributes(nn.Module):
+    """v → W₂ SiLU(W₁ [m v, m] + b₁) + b₂: numbers that an example is drawn given, and which of them are (m).
+
+    v: (b, k), about -1 to 1, NaN where a number isn't known; or None, for none known. The output is (b, width) or
+    (1, width).
+    """
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.count = count
+        self.layers = nn.Sequential(nn.Linear(2 * count, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, v: Float[Tensor, " b k"] | None) -> Float[Tensor, " #b width"]:
+        weight = next(self.layers.parameters())
+        v = weight.new_full((1, self.count), torch.nan) if v is None else v.to(weight)
+        return self.layers(torch.cat([v.nan_to_num(0.0), (~v.isnan()).to(v)], 1))
 
 
 def label_embedding(classes: int, width: int) -> LabelEmbedding | None:

@@ -4,6 +4,7 @@ Ho et al. 2020, arXiv:2006.11239, Appendix B, after Ronneberger et al. 2015, arX
 time, and attention in several heads, are those of Dhariwal & Nichol 2021, arXiv:2105.05233, Section 3.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from ..specs import pick
-from .clock import Fourier, Perceptron, Timestep, label_embedding
+from .clock import Attributes, Fourier, Perceptron, Timestep, label_embedding
 from .fused import Conv3x3
 from .parts import NormSiLU, attend, check_sizes, in_forward_mode, largest_divisor, whole_numbers, zeroed
 
@@ -112,7 +113,9 @@ class UNet(nn.Module):
     """ŷ = W SiLU(norm(up(middle(down(W x))))), emb = SiLU(time(t) + E[label]) in every block: Ho et al., Appendix B.
 
     x, ŷ: (b, channels, rows, columns), rows and columns even; t: (b,) or (1,); label: (b,) or None.
-
+    given: what x is drawn given besides, of this shape, NaN where it isn't known, None for nothing known. An image
+    (channels, rows, columns), such as one of fewer pixels, is enlarged to x's size and stands beside it as further
+    channels, as in SR3 (Saharia et al. 2021, arXiv:2104.07636, Section 2.4); k numbers, (k,), are added to emb.
 
     width, multipliers: level l has width · multipliers[l] channels, and half the rows and columns of the one before.
     blocks: residual blocks of a level on the way down; there is one more on the way up.
@@ -133,7 +136,7 @@ class UNet(nn.Module):
         width: int = 32, multipliers: str = "1-2-2-2", blocks: int = 2, attention: str = "0-1-0-0", head: int = 64,
         dropout: float = 0.1, groups: int = 8, eps: float = 1e-5, conditioning: str = "scale_shift", patch: int = 1,
         time: str = "fourier", timesteps: int = 1000, first: int = 1, freq_shift: int = 0, middle: str = "attention",
-        asymmetric: bool = False, checkpointing: bool = False, spans: bool = False,
+        asymmetric: bool = False, checkpointing: bool = False, spans: bool = False, given: Sequence[int] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -167,7 +170,10 @@ class UNet(nn.Module):
         self.from_time = Perceptron(clock, emb, spans=spans)
         self.from_label = label_embedding(classes, emb)
 
-        self.stem = Conv3x3(channels * patch**2, widths[0])
+        self.given = tuple(given)
+        self.from_given = Attributes(self.given[0], emb) if len(self.given) == 1 else None
+        beside = self.given[0] + 1 if len(self.given) == 3 else 0
+        self.stem = Conv3x3((channels + beside) * patch**2, widths[0])
         self.down, skips = nn.ModuleList(), [now := widths[0]]
         for level, (out, flag) in enumerate(zip(widths, flags)):
             for _ in range(blocks):
@@ -195,8 +201,13 @@ class UNet(nn.Module):
         t: Float[Tensor, " #b"],
         label: Int[Tensor, " b"] | None = None,
         span: Float[Tensor, " #b"] | None = None,
+        given: Float[Tensor, " #b *g"] | None = None,
     ) -> Float[Tensor, " b c h w"]:
         emb = self.embed(t, label, span)
+        if self.from_given is not None:
+            emb = emb + F.silu(self.from_given(given))
+        elif self.given:
+            x = torch.cat([x, self.beside(x, given)], 1)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for stage in self.down:
@@ -219,6 +230,15 @@ class UNet(nn.Module):
         if self.from_label is not None:
             emb = emb + self.from_label(label)
         return F.silu(emb)
+
+    def beside(self, x: Float[Tensor, " b c h w"], given: Tensor | None) -> Float[Tensor, " b k h w"]:
+        """A given image at x's size, and a channel that is 1 where it is known; both are 0 elsewhere."""
+        if given is None:
+            return x.new_zeros(len(x), self.given[0] + 1, *x.shape[2:])
+        known = (~given.isnan().any(1, keepdim=True)).to(x)
+        image = F.interpolate(given.to(x).nan_to_num(0.0) * known, x.shape[2:], mode="bicubic")
+        mask = F.interpolate(known, x.shape[2:])
+        return torch.cat([image * mask, mask], 1).expand(len(x), -1, -1, -1)
 
     def run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
         """stage(*inputs); with checkpointing only the inputs are kept for the way back."""

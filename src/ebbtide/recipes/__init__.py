@@ -12,6 +12,7 @@ from .images import (
     flow_latents,
     mean_flow_images,
     shortcut_images,
+    super_resolution,
 )
 from .points import bridge, ddpm, edm, flow, mean_flow_points, ot_flow, shortcut_points
 from .recipe import HELD_OUT, IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
@@ -40,6 +41,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "edm-images": edm_images,
     "shortcut-images": shortcut_images,
     "mean-flow-images": mean_flow_images,
+    "super-resolution": super_resolution,
     "autoencoder": autoencoder,
     "ddpm-latents": ddpm_latents,
     "flow-latents": flow_latents,
@@ -97,4 +99,5 @@ __all__ = [
     "recipe_type",
     "shortcut_images",
     "shortcut_points",
+    "super_resolution",
 ]

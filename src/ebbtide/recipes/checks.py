@@ -29,6 +29,7 @@ RANGES: dict[str, dict[str, float]] = {
     "bound": {"low": 0, "high": 1e6},
     "size": {"low": 0, "high": 4096},
     "channels": {"low": 0, "high": 4},
+    "factor": {"low": 0, "high": 64},
     "held_out": {"low": 0, "high": 0.9},
     "validation": {"low": 0, "high": 0.9},
     "gaussians": {"low": -1, "high": 8},

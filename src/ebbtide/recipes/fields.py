@@ -73,6 +73,9 @@ class ImageFields(Fields, total=False):
     value_range: str
     codec: str
     flip: bool
+    factor: int
+    attributes: str
+    attribute_ranges: str
     held_out: float
     on_bad_image: Literal["skip", "fail"]
 

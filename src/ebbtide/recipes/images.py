@@ -9,7 +9,7 @@ from .recipe import ImageRecipe
 
 __all__ = [
     "autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents", "mean_flow_images",
-    "shortcut_images",
+    "shortcut_images", "super_resolution",
 ]  # fmt: skip
 
 _BASE = ImageRecipe(
@@ -43,6 +43,15 @@ def edm_images(**fields: Unpack[ImageFields]) -> ImageRecipe:
     return replace(
         _BASE, path="ve", target="edm:data_std=0.5", times="log_normal:mean=-1.2", grid="karras", sample_steps=18
     ).having(fields)
+
+
+def super_resolution(**fields: Unpack[ImageFields]) -> ImageRecipe:
+    """Super-resolution (SR3, Saharia et al. 2021, arXiv:2104.07636) by flow matching: images given smaller ones.
+
+    The smaller image, here of a quarter of the sides, is enlarged and stands beside x as further channels of the input.
+    Samples without --given are drawn given held-out images that were made smaller.
+    """
+    return replace(flow_images(), factor=4).having(fields)
 
 
 def shortcut_images(**fields: Unpack[ImageFields]) -> ImageRecipe:

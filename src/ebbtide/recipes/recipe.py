@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -124,6 +124,10 @@ class Recipe:
     def learns_columns(self) -> bool:
         """True if training gives some columns to the network, so that others can be drawn given these."""
         return False
+
+    def condition(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of what examples of a shape are drawn given, besides a label and columns; () for nothing."""
+        return ()
 
     @property
     def in_memory(self) -> bool:
@@ -292,10 +296,21 @@ class ImageRecipe(Recipe):
     """Form in which the network sees images; rows of `ebbtide list codecs` joined by +."""
     flip: bool = False
     """Mirror half of the training images, left to right."""
+    factor: int = 0
+    """Draw images given ones of this many times fewer pixels a side; 0 for none."""
+    attributes: str = ""
+    """Numbers that images are drawn given; an array of the .npz, or a .csv file with a row for each image."""
+    attribute_ranges: str = ""
+    """NAME=LOW:HIGH of each attribute, separated by commas; stored with the run, by default the set's extremes."""
     held_out: float = 0.1
     """Share of the images held out for evaluation; a set with its own test split keeps that."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """Skip files that can't be read, or fail; at most 5 % may be skipped."""
+
+    def condition(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if self.factor:
+            return (shape[0], *(side // self.factor for side in shape[1:]))
+        return (len(self.attribute_ranges.split(",")),) if self.attributes and self.attribute_ranges else ()
 
     def outside(self) -> dict[str, str]:
         return super().outside() | ({"codec": found[2]} if (found := re.search(_MADE_OF, self.codec)) else {})

@@ -161,6 +161,10 @@ def build_network(
         raise InputError(
             f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
         )
+    if condition := recipe.condition(shape):
+        if "given" not in takes:
+            raise InputError(f"network {recipe.network!r} can't be given images or numbers; take a unet.")
+        told["given"] = condition
     if recipe.conditional and "classes" not in takes:
         raise InputError(f"network {recipe.network!r} takes no classes, so it can't be conditional.")
     masked = getattr(recipe, "any_columns", False)

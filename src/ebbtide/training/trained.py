@@ -34,6 +34,7 @@ from .asked import Asked, numbers
 from .card import model_card
 from .choosing import Choosing
 from .coded import Coded
+from .conditioned import Conditioned
 from .labels import Labelled
 from .starting import Starting
 
@@ -46,7 +47,7 @@ Label = str | int | Sequence[str | int] | np.ndarray | Tensor | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trained(Labelled, Coded, Choosing, Starting):
+class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
     """The contents of a run folder, an exported folder or a hub repository, ready to sample in the data's own units."""
 
     denoiser: Denoiser
@@ -155,7 +156,8 @@ class Trained(Labelled, Coded, Choosing, Starting):
         seen: a policy's observations, one row for each sample, in the robot's units; recorded ones unless given.
         ids: each sample's number, instead of first, first + 1, …
         given: of a run trained with any_columns, columns by name: a value for all samples or one for each, NaN or None
-        where it is drawn; or rows of numbers. The others are drawn given these, which come back as they are.
+        where it is drawn; or rows of numbers. The others are drawn given these, which come back as they are. Of a run
+        for super-resolution, images of fewer pixels, by default held-out ones; of one with attributes, these by name.
         fill: draw no missing cell, in such a run.
         start: own starting points, a row for each sample, so that n may be left out: numbers in data units, or columns
         by name. Of a run between two sets, points of its second. Of a run from noise, data that is noised to
@@ -204,10 +206,11 @@ class Trained(Labelled, Coded, Choosing, Starting):
         require("guidance", how.get("guidance", 1.0))
         if how.get("bound") is not None:
             require("bound", how["bound"], 0)
-        known, label = self.asked_columns(given, label, n)
+        condition = self.asked_condition(given, n, seed, first)
+        known, label = self.asked_columns(None if self.condition_shape else given, label, n)
         if fill:
             self.refuse_given()
-        if how.get("guidance", 1.0) != 1.0 and label is None:
+        if how.get("guidance", 1.0) != 1.0 and label is None and condition is None:
             raise InputError("Guidance needs a label to be guided towards.")
         if seen is not None:
             if self.observation is None:
@@ -223,6 +226,8 @@ class Trained(Labelled, Coded, Choosing, Starting):
             draws = replace(draws, ids=numbers(ids, n).to(device))
         labels = self.labels(label, n, draws)
         cond: dict[str, Tensor] = {} if labels is None else {"label": labels.to(device)}
+        if condition is not None:
+            cond["given"] = condition.to(device)
         if self.recipe.learns_columns and (codes := self.codes(known, fill, draws)) is not None:
             cond["given"] = codes
         return Asked(self.steered(**how), choice, draws, first, cond, seen, known, fill, own, at, gradient)

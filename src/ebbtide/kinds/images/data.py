@@ -19,12 +19,13 @@ from ...data.gather import Found, Source
 from ...data.given import given_images
 from ...data.images import Images
 from ...data.levels import Levels
-from ...data.prepared import Prepared, TensorData, class_names, frequencies
+from ...data.prepared import Data, Prepared, TensorData, class_names, frequencies
 from ...errors import InputError
 from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 from ...specs import bind
 from ...training.storage import opened, unnamed
+from .conditions import Conditioned, refuse_condition
 from .latents import BATCH, latents
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _ONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # en
 
 def fits(recipe: ImageRecipe) -> None:
     """InputError for a codec that isn't one of images; nothing more is known before they are read."""
+    refuse_condition(recipe)
     first, *others = (cast(CodecRow, bind(CODECS, link, "codec").func).of for link in links(recipe.codec))
     if first != "pixels" or set(others) - {"images"}:
         raise InputError(
@@ -74,9 +76,14 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
     if codec is None:
         codec = fit_codec(recipe.codec, lambda: train.x.split(BATCH), opened)
     if isinstance(codec, Pixels):
-        data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
+        data: Data = TensorData(train.x, labels, prepare=partial(see, flip=recipe.flip))
     else:
         data = latents(recipe, codec, train.x, labels)
+    if recipe.factor and any(side % recipe.factor for side in shape[1:]):
+        sides = " × ".join(map(str, shape[1:]))
+        raise InputError(f"factor {recipe.factor} must divide the images' sides, {sides}; give another, or --size.")
+    if recipe.factor:
+        data = Conditioned(data, recipe.label_dropout, recipe.factor)
     classes = class_names(train.classes, train.labels)
     shares = () if labels is None else frequencies(labels, len(classes))
     settled = {"value_range": str(train.levels)} if train.levels else {}

@@ -20,6 +20,7 @@ from ...training.history import evolution
 from ..kind import Kind, MethodRow, Plan, Way
 from .data import describe, fits, given, kept, parts, prepare, real, starts
 from .study import shown, study
+from .super_resolution import against_held, given_of, recorded
 
 if TYPE_CHECKING:
     from ...metrics import Measurement
@@ -115,6 +116,7 @@ def evaluate(
     curve: only the metrics that `compare` draws against cost. own: more metrics, functions of (samples, real images).
     """
     rows = _measured(recipe, torch.from_numpy(kept(samples)), asked=labels, seed=seed, own=own)
+    rows += against_held(recipe, samples, seed) if recipe.factor else []
     return [row for row in rows if row.in_curve or not curve]
 
 
@@ -199,6 +201,8 @@ IMAGES = Kind(
     draw_run=draw_run,
     given=given,
     starts=starts,
+    recorded=recorded,
+    given_of=given_of,
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,

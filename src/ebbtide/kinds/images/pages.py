@@ -29,6 +29,7 @@ from ...samplers import trajectory
 from ...specs import bind
 from ...training.history import evolution
 from ...training.trained import Trained
+from . import super_resolution
 from .data import kept, parts, real
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     walk = _walk(trained, FILM)
     stills: dict[str, Callable[[], Figure] | None] = {
         "samples": lambda: images.grid(kept(trained.to_data(walk[-1][1])), title="Samples"),
+        "super-resolution": (lambda: _enlarging(trained)) if cast(ImageRecipe, trained.recipe).factor else None,
         "denoising": lambda: _denoising(trained, walk),
         "forward": lambda: _forward(trained),
         "interpolation": lambda: _interpolation(trained),
@@ -284,6 +286,16 @@ def _codec(trained: Trained, n: int = 8) -> Figure:
     z = trained.latent(x)
     note = " for ".join(" × ".join(map(str, shape)) for shape in (z.shape[1:], trained.shape))
     return images.codec_sheet(x.numpy(), kept(trained.reconstruct(x)), z.numpy(), note=f"{note} numbers.")
+
+
+def _enlarging(trained: Trained) -> Figure:
+    """Held-out images made smaller, and what bicubic interpolation and samples make of them."""
+    rows = super_resolution.shown(trained)
+    tiles = torch.cat([*rows.values()]).numpy()
+    return images.sheet(
+        tiles, len(rows["truth"]), names=[*rows], title="Super-resolution of held-out images",
+        note="Each sample is a sharp answer; their mean is nearest to the truth on average, and blurred.",
+    ).figure  # fmt: skip
 
 
 def _ends(trained: Trained, x1: Tensor, cond: dict[str, Any], seed: int) -> np.ndarray:

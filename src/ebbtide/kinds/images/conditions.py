@@ -1,0 +1,81 @@
+"""Images to train on with what each is drawn given: an image of fewer pixels (super-resolution), or numbers."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from ...data.prepared import Data
+from ...errors import InputError
+from ...recipes import ImageRecipe
+
+__all__ = ["Conditioned", "enlarged", "reduced", "refuse_condition"]
+
+
+def reduced(x: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
+    """Images of fewer pixels, each the mean of factor × factor, rounded as a file's; in 0..255."""
+    return avg_pool2d(x, factor).round()
+
+
+def enlarged(x: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
+    """Images enlarged by bicubic interpolation, in 0..255: the answer that super-resolution is held against."""
+    return interpolate(x, scale_factor=factor, mode="bicubic").clamp(0, 255).round()
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """Images to train on with what each is drawn given, which is hidden from a share of a batch.
+
+    So the network also learns images without, as it does for labels. factor: of images of fewer pixels, 0 for numbers.
+    numbers: (n, k) in [-1, 1], NaN for unknown ones; each is also hidden by itself, so that any can be left out.
+    """
+
+    data: Data
+    hidden: float
+    factor: int = 0
+    numbers: Float[Tensor, " n k"] | None = None
+
+    @property
+    def x1(self) -> None:
+        """Sampling starts from noise."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def to(self, device: torch.device) -> "Conditioned":
+        """The same data on a device."""
+        numbers = None if self.numbers is None else self.numbers.to(device)
+        return replace(self, data=self.data.to(device), numbers=numbers)
+
+    def take(self, indices: Int[Tensor, " b"], draw: Generator) -> dict[str, Tensor]:
+        """The examples at these places, their labels, and `given`, NaN where it is hidden."""
+        taken = self.data.take(indices, draw)
+        if self.numbers is None:
+            given = reduced((127.5 * (taken["x0"] + 1)).round(), self.factor) / 127.5 - 1
+        else:
+            given = self.numbers.index_select(0, indices)
+            alone = torch.rand(given.shape, generator=draw, device=given.device) < self.hidden
+            given = given.masked_fill(alone, torch.nan)
+        whole = torch.rand(len(given), generator=draw, device=given.device) < self.hidden
+        return taken | {"given": given.masked_fill(whole.reshape(-1, *[1] * (given.ndim - 1)), torch.nan)}
+
+
+def refuse_condition(recipe: ImageRecipe) -> None:
+    """InputError for a condition that can't be learned, before its data is read."""
+    if not (recipe.factor or recipe.attributes):
+        if recipe.attribute_ranges:
+            raise InputError("attribute_ranges are of attributes, and the recipe names none.")
+        return
+    if recipe.factor == 1:
+        raise InputError("factor must be 0, for none, or at least 2; got 1.")
+    if recipe.factor and recipe.attributes:
+        raise InputError("Images are drawn given smaller ones (factor) or attributes; choose one of them.")
+    if recipe.factor and recipe.codec != "pixels":
+        raise InputError(f"factor {recipe.factor} is for codec pixels; got {recipe.codec!r}.")
+    if recipe.teacher:
+        raise InputError("A run that is given images or attributes can't be distilled yet.")
+    if not recipe.label_dropout:
+        raise InputError("label_dropout must be above 0, since images are also learned without what they are given.")
