@@ -9,7 +9,7 @@ from cells import each
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
 from ebbtide.networks import NETWORKS
-from ebbtide.networks.clock import Fourier, LabelEmbedding, Perceptron, Span, Timestep, label_embedding
+from ebbtide.networks.clock import Attributes, Fourier, LabelEmbedding, Perceptron, Span, Timestep, label_embedding
 
 
 def test_fourier_by_hand():
@@ -214,3 +214,18 @@ def test_a_span_by_hand():
     expected = 2 * math.sin(0.25 * f) + 3 * (math.cos(0.25 * f) - 1)
     assert float(span(torch.tensor([0.25])).detach()) == pytest.approx(expected, rel=1e-5)
     assert float(span(torch.tensor([0.0])).detach()) == 0
+
+
+def test_attributes_tell_a_known_number_from_an_unknown_one():
+    """By hand: W₁ picks m v of the first and m of both, so that an unknown 0 and a known one differ."""
+    embedding = Attributes(2, 4)
+    first, _, second = embedding.layers
+    with torch.no_grad():
+        for part in (first.bias, second.bias):
+            part.zero_()
+        first.weight.copy_(torch.eye(4))
+        second.weight.copy_(torch.eye(4))
+    silu = torch.nn.functional.silu
+    v = torch.tensor([[0.5, torch.nan], [torch.nan, 0.0]])
+    torch.testing.assert_close(embedding(v), silu(torch.tensor([[0.5, 0, 1, 0], [0, 0, 0, 1.0]])))
+    assert torch.equal(embedding(None), embedding(torch.full((1, 2), torch.nan)))

@@ -69,6 +69,7 @@ WIDTHS = {
     **dict.fromkeys(("shortcut", "mean-flow", "shortcut-images", "mean-flow-images"), 1.0),  # an exact jump is exact
     "ddpm-images": 1.0054,
     "flow-images": 0.9945,
+    "super-resolution": 0.9945,
     "edm-images": 1.0770,
     "ddpm-latents": 1.0054,
     "flow-latents": 0.9945,
@@ -99,7 +100,7 @@ def test_a_recipe_survives_json(name):
 NO_PLACE = {
     "path", "target", "times", "weight", "coupling", "sampler", "grid", "label", "on_bad_image", "simulator",
     "objective", "state", "angles", "cameras", "normalise", "value_range", "action", "loss", "spans",
-    "columns", "drop", "missing", "categorical", "ordered",
+    "columns", "drop", "missing", "categorical", "ordered", "attributes", "attribute_ranges",
 }  # fmt: skip
 
 

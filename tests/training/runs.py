@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from ebbtide.exact.tuned import Tuned
 from ebbtide.kinds.runs import begin as prepare, train_recipe as fit
 from ebbtide.recipes import RECIPES, Recipe
 from ebbtide.training.devices import accelerate
@@ -89,6 +90,19 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def tuned(n, **changes):
+    values = {
+        "sampler": "euler",
+        "grid": "quadratic",
+        "steps": n,
+        "rms": 0.1,
+        "median": 0.0,
+        "error": 0.0,
+        "usual": 1.0,
+    }
+    return Tuned(evaluations=n, **{**values, **changes})
 
 
 def sentence(error: BaseException) -> str:

@@ -12,12 +12,12 @@ import torch
 
 from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
-from ebbtide.exact.tuned import Tuned, read_tuned, write_tuned
+from ebbtide.exact.tuned import read_tuned, write_tuned
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training import checkpoint
 from ebbtide.training.build import build_denoiser
 from ebbtide.training.trained import Trained
-from training.runs import copy, run, sentence, tensors, tiny
+from training.runs import copy, run, sentence, tensors, tiny, tuned
 
 SMALL = {"steps": 3}
 
@@ -493,40 +493,6 @@ def test_a_folder_from_before_the_renaming_loads(folders, tmp_path):
 
 
 # --- what was tuned -------------------------------------------------------------------------------------------------
-
-
-def tuned(n, **changes):
-    values = {
-        "sampler": "euler",
-        "grid": "quadratic",
-        "steps": n,
-        "rms": 0.1,
-        "median": 0.0,
-        "error": 0.0,
-        "usual": 1.0,
-    }
-    return Tuned(evaluations=n, **{**values, **changes})
-
-
-def test_auto_is_the_latest_or_the_one_of_that_number(folders):
-    trained = replace(load(folders, "flow"), tuned=(tuned(6), tuned(20), tuned(4)))
-    assert trained.choice(steps="auto") == ("euler", "quadratic", 4)
-    for n in (6, 20, 4):
-        assert trained.choice(steps=f"auto:{n}") == ("euler", "quadratic", n)
-    assert trained.choice(steps="auto:06")[2] == 6
-    # Of two for the same number the later one.
-    twice = replace(trained, tuned=(tuned(6), tuned(4), tuned(6, sampler="heun"), tuned(8)))
-    assert twice.choice(steps="auto:6")[0] == "heun"
-
-
-@pytest.mark.parametrize("steps", ["10", "Auto", "auto:", "auto:x", "auto:-1", "auto:1.5", " auto", "auto:1234567"])
-def test_other_words_for_steps_are_refused(folders, steps):
-    trained = replace(load(folders, "flow"), tuned=(tuned(6),))
-    with pytest.raises(InputError, match="steps must be a number, auto, or auto:N for N evaluations") as refused:
-        trained.choice(steps=steps)
-    sentence(refused.value)
-    with pytest.raises(InputError, match="steps must be a number, auto, or auto:N"):
-        trained.sample(2, steps=steps)
 
 
 def test_steps_auto_is_what_was_tuned(folders):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -59,6 +59,7 @@ class Found:
     """The contents of a data set: images, as an array (n, h, w, c) or still to be decoded, and a label for each.
 
     classes: their names if the labels are their numbers. test: the number of images, at the end, in held-out parts.
+    numbers, names: further numbers for each, and their names (see `attributes`).
     A label None is a missing one, and so is -1 where there are classes.
     """
 
@@ -66,6 +67,8 @@ class Found:
     labels: np.ndarray | Sequence[Any] | None = None
     classes: tuple[str, ...] = ()
     test: int = 0
+    numbers: Float[np.ndarray, "n k"] | None = None
+    names: tuple[str, ...] = ()
 
 
 def joined(train: Sequence[Found], held: Sequence[Found], where: str) -> Found:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
 from . import folder, hugging_face, idx
+from .attributes import read_attributes
 from .decoding import shape, transparent
 from .gather import Found, Source, check_decoding, gather, joined
 from .levels import Decoded, Levels
@@ -40,6 +41,7 @@ class Images:
 
     test: the number of images, at the end, in the set's own held-out parts. bad: one line for each image left out.
     levels: the values that became 0 and 255, if any image has more than 8 bits.
+    numbers, names: attributes of each image, NaN where one is missing, and what they are called.
     """
 
     x: UInt8[Tensor, "n c h w"]
@@ -48,6 +50,8 @@ class Images:
     test: int = 0
     bad: tuple[str, ...] = ()
     levels: Levels | None = None
+    numbers: Float[Tensor, "n k"] | None = None
+    names: tuple[str, ...] = ()
 
 
 def load_images(
@@ -57,6 +61,7 @@ def load_images(
     channels: int = 0,
     levels: Levels | None = None,
     label: str = "",
+    attributes: str = "",
     on_bad: str = "skip",
     workers: int = 0,
     cache: bool = True,
@@ -73,11 +78,16 @@ def load_images(
     levels: of images of more than 8 bits, the values that become 0 and 255; the set's own unless given.
     label: "folder" takes the class from the first sub-folder that is no part; of a .npz or Hugging Face set it names
     the array or column, where that isn't plain.
+    attributes: an array of a .npz, or a .csv in a folder, with numbers for each image (see `read_attributes`).
     on_bad: "skip" leaves out images that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
     """
+    found = _find(data, label)
+    if attributes:
+        numbers, names = read_attributes(data, attributes, found)
+        found = replace(found, numbers=numbers, names=names)
     return as_images(
-        _find(data, label), data, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers,
+        found, data, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers,
         cache=cache, progress=progress,
     )  # fmt: skip
 
@@ -90,12 +100,18 @@ def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **ho
         *_, h, w, c = images.shape
         if size in (0, h if h == w else 0) and channels in (c, 0 if c < 4 else 4):
             x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-            return Images(x, *_labels(data, found.labels, found.classes, found.test), found.test)
+            named = _labels(data, found.labels, found.classes, found.test)
+            return Images(x, *named, found.test, numbers=_float(found.numbers), names=found.names)
         images = _from_array(data, images)
     x, good, bad, levels = gather(images, size=size, channels=channels, **how)
     labels = None if found.labels is None else [found.labels[i] for i in good]
     test = sum(i >= images.n - found.test for i in good)
-    return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels)
+    numbers = None if found.numbers is None else _float(found.numbers[good])
+    return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels, numbers, found.names)
+
+
+def _float(numbers: np.ndarray | None) -> Float[Tensor, "n k"] | None:
+    return None if numbers is None else torch.from_numpy(numbers).float()
 
 
 def split_images(images: Images, share: float, seed: int = 0, *, keep_classes: bool = False) -> tuple[Images, Images]:
@@ -128,13 +144,16 @@ def labelled(images: Images, where: str) -> Images:
         f"{where}: {left:,} of {images.test:,} held-out images are left out, with no label that is learned{instead}.",
         stacklevel=2,
     )
-    return replace(images, x=images.x[~bare], labels=images.labels[~bare], test=images.test - left)
+    numbers = None if images.numbers is None else images.numbers[~bare]
+    labels = images.labels[~bare]
+    return replace(images, x=images.x[~bare], labels=labels, numbers=numbers, test=images.test - left)
 
 
 def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
     """Some of the rows; without labels where one of them has none."""
     labels = None if images.labels is None or bool((images.labels[rows] < 0).any()) else images.labels[rows]
-    return Images(images.x[rows], labels, images.classes, bad=bad, levels=images.levels)
+    numbers = None if images.numbers is None else images.numbers[rows]
+    return Images(images.x[rows], labels, images.classes, 0, bad, images.levels, numbers, images.names)
 
 
 def _find(data: str, label: str) -> Found:

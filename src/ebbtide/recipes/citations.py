@@ -15,6 +15,13 @@ PAPERS: dict[str, str] = {
   year      = {2020},
   note      = {arXiv:2006.11239}
 }""",
+    "2104.07636": """@article{saharia2021sr3,
+  title   = {Image Super-Resolution via Iterative Refinement},
+  author  = {Saharia, Chitwan and Ho, Jonathan and Chan, William and Salimans, Tim and Fleet, David J. and
+             Norouzi, Mohammad},
+  journal = {arXiv:2104.07636},
+  year    = {2021}
+}""",
     "2112.10752": """@inproceedings{rombach2022latent,
   title     = {High-Resolution Image Synthesis with Latent Diffusion Models},
   author    = {Rombach, Robin and Blattmann, Andreas and Lorenz, Dominik and Esser, Patrick and Ommer, Bj{\"o}rn},

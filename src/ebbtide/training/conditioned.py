@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..data.attributes import scaled
 from ..data.levels import Levels
 from ..errors import InputError
 from ..recipes import Recipe
@@ -65,7 +66,7 @@ class Conditioned:
                 f"given {list(own)[k]!r} must be at least {low[k]:g} and at most {high[k]:g}, as in the data that was "
                 f"learned; got {known[row, k]:g}."
             )
-        return 2 * (known - low) / (high - low) - 1
+        return scaled(known, own)
 
     def _as_given(self, given: Any, shape: tuple[int, ...], n: int) -> Float[Tensor, " b *g"]:
         """A tensor or array, one for all or one for each sample, NaN where nothing is known."""

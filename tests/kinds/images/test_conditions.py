@@ -5,7 +5,7 @@ import torch
 
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import InputError
-from ebbtide.kinds.images.conditions import Conditioned, enlarged, reduced
+from ebbtide.kinds.images.conditions import WithGiven, enlarged, reduced
 from ebbtide.kinds.images.data import fits, see
 from ebbtide.recipes import super_resolution
 from problems import SIGMAS
@@ -20,7 +20,7 @@ def test_a_smaller_image_is_made_of_means_and_a_plain_one_stays_so():
 def test_a_batch_is_given_what_its_images_are_made_smaller_to():
     """Mirrored ones too; a share is hidden as a whole: of 2000 within SIGMAS standard errors."""
     x = torch.randint(0, 256, (2000, 1, 4, 4), dtype=torch.uint8)
-    data = Conditioned(TensorData(x, prepare=lambda x, draw: see(x, draw, flip=True)), 0.25, 2)
+    data = WithGiven(TensorData(x, prepare=lambda x, draw: see(x, draw, flip=True)), 0.25, 2)
     batch = data.take(torch.arange(2000), torch.Generator().manual_seed(0))
     assert set(batch) == {"x0", "given"}
     hidden = batch["given"].isnan().flatten(1)
@@ -34,7 +34,7 @@ def test_a_batch_is_given_what_its_images_are_made_smaller_to():
 
 def test_numbers_are_hidden_together_and_each_by_itself():
     n = 4000
-    data = Conditioned(TensorData(torch.zeros(n, 1, 2, 2)), 0.2, numbers=torch.zeros(n, 3))
+    data = WithGiven(TensorData(torch.zeros(n, 1, 2, 2)), 0.2, numbers=torch.zeros(n, 3))
     hidden = data.take(torch.arange(n), torch.Generator().manual_seed(1))["given"].isnan().double()
     for share, wanted in ((hidden.prod(1), 0.2 + 0.8 * 0.2**3), (hidden[:, 1], 0.2 + 0.8 * 0.2)):
         assert abs(float(share.mean()) - wanted) < SIGMAS * (wanted * (1 - wanted) / n) ** 0.5

@@ -11,7 +11,7 @@ from ...data.prepared import Data
 from ...errors import InputError
 from ...recipes import ImageRecipe
 
-__all__ = ["Conditioned", "enlarged", "reduced", "refuse_condition"]
+__all__ = ["WithGiven", "enlarged", "reduced", "refuse_condition"]
 
 
 def reduced(x: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
@@ -25,7 +25,7 @@ def enlarged(x: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 
 
 
 @dataclass(frozen=True)
-class Conditioned:
+class WithGiven:
     """Images to train on with what each is drawn given, which is hidden from a share of a batch.
 
     So the network also learns images without, as it does for labels. factor: of images of fewer pixels, 0 for numbers.
@@ -45,7 +45,7 @@ class Conditioned:
     def __len__(self) -> int:
         return len(self.data)
 
-    def to(self, device: torch.device) -> "Conditioned":
+    def to(self, device: torch.device) -> "WithGiven":
         """The same data on a device."""
         numbers = None if self.numbers is None else self.numbers.to(device)
         return replace(self, data=self.data.to(device), numbers=numbers)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from ...codecs import CODECS, Codec, CodecRow, fit_codec, links
 from ...core.randomness import generator
 from ...data import Pixels, images
+from ...data.attributes import ranges_of, scaled
 from ...data.decoding import read_image
 from ...data.gather import Found, Source
 from ...data.given import given_images
@@ -25,13 +26,13 @@ from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 from ...specs import bind
 from ...training.storage import opened, unnamed
-from .conditions import Conditioned, refuse_condition
+from .conditions import WithGiven, refuse_condition
 from .latents import BATCH, latents
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
-__all__ = ["describe", "fits", "given", "kept", "parts", "prepare", "read_images", "real", "see", "starts"]
+__all__ = ["describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see"]
 
 _ONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # endings of a file that is one image
 
@@ -55,6 +56,8 @@ def given(recipe: ImageRecipe, x: Any, y: Any, codec: Codec | None = None) -> tu
     """The recipe for images in memory, learned with their labels where there are any, and these images."""
     fits(recipe)
     recipe = replace(recipe, data=IN_MEMORY, label="", conditional=recipe.conditional or y is not None)
+    if recipe.attributes:
+        raise InputError("attributes are read with images from a .npz or a folder; name these as data.")
     every = given_images(x, y, size=recipe.size, channels=recipe.channels)
     return recipe, _prepared(
         recipe, images.split_images(every, recipe.held_out, keep_classes=recipe.conditional)[0], codec
@@ -83,10 +86,14 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
         sides = " × ".join(map(str, shape[1:]))
         raise InputError(f"factor {recipe.factor} must divide the images' sides, {sides}; give another, or --size.")
     if recipe.factor:
-        data = Conditioned(data, recipe.label_dropout, recipe.factor)
+        data = WithGiven(data, recipe.label_dropout, recipe.factor)
+    settled = {"value_range": str(train.levels)} if train.levels else {}
+    if recipe.attributes and train.numbers is not None:
+        ranges = ranges_of(train.numbers, train.names, recipe.attribute_ranges, recipe.data_named)
+        settled["attribute_ranges"] = ",".join(f"{name}={ends}" for name, ends in ranges.items())
+        data = WithGiven(data, recipe.label_dropout, numbers=scaled(train.numbers, ranges))
     classes = class_names(train.classes, train.labels)
     shares = () if labels is None else frequencies(labels, len(classes))
-    settled = {"value_range": str(train.levels)} if train.levels else {}
     return Prepared(data, shape, codec, classes=classes, frequencies=shares, settled=settled)
 
 
@@ -109,6 +116,7 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
         recipe.channels,
         recipe.value_range,
         recipe.label,
+        recipe.attributes,
         recipe.on_bad_image,
         recipe.held_out,
         recipe.conditional,
@@ -118,16 +126,17 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
 
 @lru_cache(maxsize=2)
 def _parts(
-    data: str, size: int, channels: int, value_range: str, label: str, on_bad: str, held_out: float, conditional: bool,
-    state: object,
+    data: str, size: int, channels: int, value_range: str, label: str, attributes: str, on_bad: str, held_out: float,
+    conditional: bool, state: object,
 ) -> tuple[Images, Images]:  # fmt: skip
     levels = Levels.parse(value_range) if value_range else None
-    every = images.load_images(data, size=size, channels=channels, levels=levels, label=label, on_bad=on_bad)
+    how: dict[str, Any] = {"size": size, "channels": channels, "levels": levels, "on_bad": on_bad}
+    every = images.load_images(data, label=label, attributes=attributes, **how)
     every = images.labelled(every, data) if conditional else every
     return images.split_images(every, held_out, keep_classes=conditional)
 
 
-def starts(trained: "Trained", file: str) -> Float[Tensor, " n c h w"]:
+def own_starts(trained: "Trained", file: str) -> Float[Tensor, " n c h w"]:
     """The images of a set, or of one file, in their order and the run's size, as starting points of samples."""
     return read_images(file, trained.shape, cast(ImageRecipe, trained.recipe).value_range)
 

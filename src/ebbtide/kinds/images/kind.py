@@ -18,7 +18,7 @@ from ...files import write_file
 from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, MethodRow, Plan, Way
-from .data import describe, fits, given, kept, parts, prepare, real, starts
+from .data import describe, fits, given, kept, own_starts, parts, prepare, real
 from .study import shown, study
 from .super_resolution import against_held, given_of, recorded
 
@@ -200,7 +200,7 @@ IMAGES = Kind(
     draw_samples=draw_samples,
     draw_run=draw_run,
     given=given,
-    starts=starts,
+    starts=own_starts,
     recorded=recorded,
     given_of=given_of,
     all_classes=all_classes,

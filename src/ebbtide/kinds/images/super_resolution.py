@@ -1,4 +1,4 @@
-"""Super-resolution: what samples are given, how near they are to the images that were made smaller, and a figure."""
+"""Super-resolution: smaller images to be given, the samples' distances from the images they were, and a figure."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,7 +38,7 @@ def _held(recipe: ImageRecipe, n: int, seed: int, first: int = 0) -> UInt8[Tenso
 
 
 def given_of(trained: "Trained", text: str) -> tuple[Any, int | None]:
-    """What samples are given, of the text of --given, and how many there are of it; None for one for all.
+    """Conditions of samples from the text of --given, and their number; None for one that all share.
 
     For super-resolution the images of a file or folder, for attributes as in smile=1,age=30.
     """
@@ -53,10 +53,10 @@ def given_of(trained: "Trained", text: str) -> tuple[Any, int | None]:
 
 
 def against_held(recipe: ImageRecipe, samples: Float[Tensor, "n c h w"], seed: int) -> "list[Measurement]":
-    """How near samples, drawn given smaller held-out images, are to these, beside bicubic interpolation.
+    """Distances of samples, drawn given smaller held-out images, from these, beside bicubic interpolation.
 
-    Of an image with several samples also their mean, which has a smaller mean square error than each. The last row is
-    how near samples come to what they were given when they are made smaller again.
+    Of an image with several samples also their mean, which has a smaller mean square error than each. The last row
+    holds samples that are made smaller again against what they were given.
     """
     from ...metrics import peak_signal
 

@@ -30,7 +30,7 @@ from .data import (
     real_points,
     start,
 )
-from .starts import starts
+from .starts import own_starts
 from .study import kept, shown, study
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ POINTS = Kind(
     draw_run=draw_run,
     given=given,
     start=start,
-    starts=starts,
+    starts=own_starts,
     all_classes=all_classes,
     judged=judged,
     plan=PLAN,

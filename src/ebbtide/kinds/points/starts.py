@@ -15,10 +15,10 @@ from ...specs import listed
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
-__all__ = ["starts"]
+__all__ = ["own_starts"]
 
 
-def starts(trained: "Trained", file: str) -> Float[Tensor, "n d"]:
+def own_starts(trained: "Trained", file: str) -> Float[Tensor, "n d"]:
     """Every row of a table, in its order: the run's columns by their names, or by place where it or the file has none.
 
     A text table may have the run's label and dropped columns too; they are left alone. InputError for what doesn't fit.
