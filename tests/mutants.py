@@ -441,7 +441,7 @@ SLIPS = (
     Slip("data/partly.py", "known[:, column])", "known.roll(1, 0)[:, column])", "counted by another row's mask"),
     Slip("data/partly.py", '"mask": ~known / unknown', '"mask": 1 / unknown', "loss on what is known, too"),
     Slip("data/partly.py", "1 - count / d", "torch.ones(n)", "rows with much known hardly count"),
-    Slip("codecs/groups.py", "widths.cumsum(0) - 1", "widths.cumsum(0) - widths", "the first level for a missing cell"),
+    Slip("codecs/category.py", "widths.cumsum(0) - 1", "widths.cumsum(0) - widths", "the first level for a missing cell"),
     Slip("training/completing.py", "DRAW * torch.arange(draws)", "torch.arange(draws)", "draws shared by rows"),
     Slip("training/completing.py", "x.where(asked.known.isnan().to(x.device), asked.known.to(x))", "x",
          "given cells as they are decoded"),

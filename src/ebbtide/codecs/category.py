@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..specs import expect, shaped
 from .codec import Batches, Shape
+from .groups import Groups
 from .ranks import Cells
 
 __all__ = ["Category", "fit_category", "read_category"]
@@ -54,6 +55,12 @@ class Category(Cells):
     @property
     def direct(self) -> Bool[Tensor, " k"]:
         return torch.ones(sum(self.widths), dtype=torch.bool)
+
+    def groups(self, columns: int) -> Groups:
+        widths, gaps = torch.tensor(self.widths), torch.tensor(self.gaps)
+        last = torch.zeros(int(widths.sum()), dtype=torch.bool)
+        last[widths.cumsum(0) - 1] = gaps
+        return Groups(torch.arange(columns).repeat_interleave(widths), last)
 
     @classmethod
     def fit(cls, x: Float[Tensor, "n d"], levels: Sequence[int]) -> "Category":

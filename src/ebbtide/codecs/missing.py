@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .codec import Batches, Shape
+from .groups import Groups
 from .ranks import Cells, Ranks, read_ranks
 
 __all__ = ["Missing", "fit_missing", "read_missing"]
@@ -40,6 +41,10 @@ class Missing(Cells):
     def shape(self, data: Shape) -> Shape:
         """Twice as many columns."""
         return (*self.values.shape(data)[:-1], 2 * data[-1])
+
+    def groups(self, columns: int) -> Groups:
+        places, no = Groups.single(columns)
+        return Groups(places.repeat(2), torch.cat([no, ~no]))
 
     def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         low, high = zip(self.values.ends(), self.empty.ends(), strict=True)

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..specs import expect
 from .category import Category, read_category
 from .codec import Batches, Shape, all_weights, split_weights
+from .groups import Groups
 from .missing import Missing, read_missing
 from .ranks import Cells, Ranks, read_ranks
 
@@ -64,6 +65,11 @@ class Mixed(Cells):
         return torch.cat(
             [torch.full((width,), isinstance(part, Category)) for width, part in zip(self.widths, self.parts)]
         )
+
+    def groups(self, columns: int) -> Groups:
+        parts = [part.groups(len(own)) for own, part in zip(self.columns, self.parts)]
+        owners = [torch.tensor(own)[part.column] for own, part in zip(self.columns, parts)]
+        return Groups(torch.cat(owners), torch.cat([part.tells for part in parts]))
 
     def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         low, high = zip(*(part.ends() for part in self.parts), strict=True)

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..memory import room
 from ..specs import expect, shaped
 from .codec import Batches, Shape
+from .groups import Groups
 
 __all__ = ["DISTINCT", "KNOTS", "Cells", "Ranks", "fit_ranks", "normal_scores", "read_ranks"]
 
@@ -44,6 +45,10 @@ class Cells:
     def has_unit_vectors(self) -> bool:
         """True if it has a number per level, of which a row has no density."""
         return self.direct is not None and bool(self.direct.any())
+
+    def groups(self, columns: int) -> Groups:
+        """The numbers of z that belong to each column."""
+        return Groups.single(columns)
 
     def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         """The least and the greatest that each z can be: an estimate E[z | z_t] beyond them is a network's slip."""

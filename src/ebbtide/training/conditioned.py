@@ -39,11 +39,12 @@ class Conditioned:
     def asked_condition(self, given: Any, n: int, seed: int, first: int) -> Float[Tensor, " b *g"] | None:
         """`trajectory`'s given as the network takes it, one for all samples or one each; None for nothing given.
 
-        Of a run for super-resolution that is asked for samples without, images that it never learned, made smaller.
+        Of a run for super-resolution that is asked for samples without, images that it never learned, made smaller;
+        where its data was in memory, nothing.
         """
         shape = self.condition_shape
         if len(shape) == 3:
-            if given is None and self.recordings is not None:
+            if given is None and self.recordings is not None and not self.recipe.in_memory:
                 given = self.recordings(self, n, seed, first)["given"]
             x = None if given is None else self._as_given(given, shape, n)
             return None if x is None else x / 127.5 - 1

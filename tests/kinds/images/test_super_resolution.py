@@ -7,6 +7,7 @@ from PIL import Image
 
 from ebbtide.cli import main
 from ebbtide.errors import InputError
+from ebbtide.kinds.fit import fit
 from ebbtide.kinds.images.conditions import enlarged, reduced
 from ebbtide.kinds.images.data import parts
 from ebbtide.kinds.images.super_resolution import against_held, recorded, shown
@@ -94,6 +95,14 @@ def test_the_command_enlarges_a_folder_an_npz_and_a_file(run, tmp_path, monkeypa
         assert x["images"].shape == (3, 8, 8, 1)
         assert y["images"].shape == (2, 8, 8, 1)
     assert main([*ask, "--given", "low.npz", "--n", "2", "--out", "z.npz"]) == 2
+
+
+def test_images_in_memory_are_learned_too(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)
+    recipe = super_resolution(factor=2, steps=2, batch=8, network="unet-tiny:width=8", sample_steps=2)
+    trained = fit(recipe, x, out=tmp_path / "run", progress=False, solvers=False)
+    low = torch.zeros(3, 1, 4, 4)
+    assert trained.sample(3, given=low, **FEW).shape == trained.sample(3, **FEW).shape == (3, 1, 8, 8)
 
 
 def test_a_factor_must_divide_the_sides(tmp_path):
