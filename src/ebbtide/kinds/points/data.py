@@ -106,12 +106,16 @@ def _prepared(recipe: PointRecipe, whole: Points) -> Prepared:
     if recipe.any_columns:  # Gaussians would go by the noised numbers of columns that are known without noise
         settled["gaussians"] = 0
     elif recipe.gaussians < 0 and isinstance(codec, Cells):
-        few, alone = len(whole.x) < ENOUGH, unseen_data is None or recipe.conditional
-        settled["gaussians"] = 0 if not few else 1 if alone else chosen(data, unseen_data)
+        settled["gaussians"] = _gaussians(recipe, data, unseen_data) if len(whole.x) < ENOUGH else 0
     return Prepared(
         data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form,
         settled=settled, judging=unseen_data,
     )  # fmt: skip
+
+
+def _gaussians(recipe: PointRecipe, data: TensorData, judging: TensorData | None) -> int:
+    """Number of Gaussians for few rows: by the loss of held-out ones, where there are any and no label splits them."""
+    return 1 if judging is None or recipe.conditional else chosen(data, judging)
 
 
 def _any_columns(recipe: PointRecipe, points: Points) -> None:
