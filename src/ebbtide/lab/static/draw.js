@@ -71,10 +71,15 @@
     const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
     const context = canvas.getContext("2d");
+    context.restore(); // ends the stage before, whose frame nothing was drawn outside of
+    context.save();
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (!keep) context.clearRect(0, 0, width, height);
     const {left = 6, right = 6, top = 6, bottom = 6} = margin;
     const inner = [Math.max(width - left - right, 1), Math.max(height - top - bottom, 1)];
+    context.beginPath();
+    context.rect(left, top, ...inner);
+    context.clip();
     let [[x0, x1], [y0, y1]] = limits;
     if (equal) {
       const unit = Math.max((x1 - x0) / inner[0], (y1 - y0) / inner[1]);
@@ -185,7 +190,7 @@
   }
 
   // vectors: 2 numbers for each point of the lattice. The longest but a twentieth is one cell long, none more than 1.5.
-  function field(s, vectors, [columns, rows], {colour = s.theme.quiet, alpha = 0.8, width = 1} = {}) {
+  function field(s, vectors, [columns, rows], {colour = s.theme.quiet, alpha = 0.55, width = 1} = {}) {
     const places = lattice(s, [columns, rows]), context = s.context, n = columns * rows;
     const lengths = Array.from({length: n}, (_, k) => Math.hypot(vectors[2 * k], vectors[2 * k + 1]));
     const most = [...lengths].sort((a, b) => a - b)[Math.floor(0.95 * (n - 1))] || 1;

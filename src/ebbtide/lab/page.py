@@ -1,0 +1,212 @@
+"""A run as one HTML file in which its network runs: no server, no request, nothing to install.
+
+`model_of` makes plain data of a denoiser, `static/network.js` a denoiser of that data again, and `static/walk.js` the
+samples, equal to the library's from the same noise.
+"""
+
+import base64
+import json
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..codecs import Codec, groups
+from ..core.denoiser import Denoiser
+from ..core.paths import PATHS
+from ..core.randomness import Draws
+from ..core.times import grid_times
+from ..data import DATASETS, load
+from ..errors import InputError
+from ..files import write_file
+from ..networks import MLP
+from ..specs import expect, parse, require, words
+from ..training.trained import Trained
+
+__all__ = ["SCRIPTS", "export", "model_of", "page_of", "script"]
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("draw.js", "network.js", "walk.js", "player.js")
+_PATHS = ("linear", "cosine", "ddpm", "vp", "ve", "bridge")
+_TARGETS = ("noise", "x0", "velocity", "v", "score", "edm")
+_GRIDS = ("uniform", "quadratic", "power", "shifted", "flow_power", "log_snr", "karras", "trailing")
+_SAMPLERS = ("euler", "heun", "midpoint", "rk4", "ddim", "dpmpp_2m", "ddpm", "dpmpp_2m_sde", "exponential_sde", "jump")
+MOST_STEPS = 100
+REAL = 1500  # points of a built-in set that are drawn behind the samples
+STARTS = 2000  # points of a second sample set to start from
+
+
+def export(run: Trained, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a run on points as one self-contained page in which its network runs; return the page's path.
+
+    Of a user's data it holds the names of the columns, their mean and spread, and no rows, unless a second sample set
+    is where samples start. InputError for a run whose network isn't an MLP, whose codec mixes or bends columns, or
+    whose samples aren't points, and for a page that exists unless `overwrite`.
+    """
+    out = Path(out)
+    page = page_of(run)
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; give overwrite=True (--overwrite) to replace it.")
+    write_file(out, page.encode())
+    return out
+
+
+def page_of(run: Trained) -> str:
+    """The text of the page."""
+    expect("run", run, Trained)
+    data = script("run", _described(run))
+    title = f"{run.recipe.shared().data} · {run.recipe.path} · {run.recipe.target}"
+    parts = {
+        "title": escape(title if not run.recipe.in_memory else f"{run.recipe.path} · {run.recipe.target}"),
+        "style": _static("player.css"),
+        "scripts": "\n".join(f"<script>{_static(name)}</script>" for name in SCRIPTS),
+        "data": data,
+    }
+    page = _static("player.html")
+    for name, part in parts.items():
+        page = page.replace(f"{{{{ {name} }}}}", part)
+    return page
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def script(name: str, value: Any) -> str:
+    """An inert script element that holds JSON, whatever text is in it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" data-ebbtide="{name}">{text}</script>'
+
+
+def model_of(denoiser: Denoiser, *, halves: bool = False) -> dict[str, Any]:
+    """A denoiser as JSON-ready data: path, target, and an MLP's sizes and weights.
+
+    halves: weights in 16 bits, half the size; the network is then that of the rounded weights.
+    """
+    expect("denoiser", denoiser, Denoiser)
+    network = denoiser.network
+    if type(network) is not MLP:
+        raise InputError(f"A page runs the network mlp; got {type(network).__name__}.")
+    if denoiser.base is not None:
+        raise InputError("A page runs a network by itself; this run's is added to Gaussians (gaussians above 0).")
+    name, given = words(denoiser.target)[0], denoiser.row.keywords
+    if name not in _TARGETS:
+        raise InputError(f"A page runs the targets {', '.join(_TARGETS)}; got {name!r}.")
+    weights = {name: part.detach().float().cpu() for name, part in network.state_dict().items()}
+    span = network.from_span
+    return {
+        "path": _path(denoiser.path),
+        "target": {"name": name} | {key: float(value) for key, value in given.items()},
+        "alpha_min": denoiser.alpha_min,
+        "gaussian_end": denoiser.gaussian_end,
+        "bound": 0.0,
+        "network": {
+            "dim": network.out.out_features,
+            "width": network.from_x.out_features,
+            "depth": len(network.blocks),
+            "classes": 0 if network.from_label is None else network.from_label.null,
+            "spans": network.spans,
+            "frequencies": network.time_features.frequencies.tolist(),
+            "span_frequencies": [] if span is None else span.features.frequencies.tolist(),
+            "shapes": [[_named(name), part.numel()] for name, part in weights.items()],
+            "halves": halves,
+            "weights": packed(torch.cat([part.flatten() for part in weights.values()]), halves),
+        },
+    }
+
+
+def packed(x: Tensor, halves: bool = False) -> str:
+    """Numbers as base64 of little-endian float32, or of 16 bits each."""
+    if halves:
+        require("weights in 16 bits: the largest", float(x.detach().abs().max()), high=65504)
+    array = x.detach().cpu().numpy().astype("<f2" if halves else "<f4")
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _named(name: str) -> str:
+    return name if name.endswith((".weight", ".bias")) else f"{name}.weight"
+
+
+def _path(path: Any) -> dict[str, Any]:
+    """The name of a path's row and its options."""
+    name = next((name for name in _PATHS if type(path) is PATHS[name]), "")
+    if not name:
+        raise InputError(f"A page runs the paths {', '.join(_PATHS)}; got {type(path).__name__}.")
+    return {"name": name} | asdict(path)
+
+
+def _described(run: Trained) -> dict[str, Any]:
+    """A run's model, with all that its page shows beside."""
+    if run.recipe.kind != "points" or run.reconstructs or len(run.shape) != 1:
+        raise InputError(f"A page is for runs on points; this one is on {run.recipe.kind}.")
+    if run.recipe.learns_columns:
+        raise InputError("A page can't be told known columns, which this run's network takes (any_columns).")
+    model = model_of(run.denoiser.cpu().eval()) | {"bound": float(run.recipe.bound)}
+    centre, scale = columns_of_codec(run.codec, run.shape[0])
+    recipe = run.recipe
+    model |= {
+        "name": f"{words(recipe.path)[0]} path, {words(recipe.target)[0]} target",
+        "columns": list(run.columns) or _axes(run.shape[0]),
+        "centre": centre,
+        "scale": scale,
+        "classes": list(run.classes) if recipe.learns_labels else [],
+        "learns_null": recipe.learns_null,
+        "frequencies": list(run.frequencies),
+        "guidable": recipe.learns_labels and recipe.learns_null,
+        "sampling": _sampling(run),
+        "step": run.step,
+    }
+    return model | _behind(run)
+
+
+def _axes(count: int) -> list[str]:
+    return [f"x{_SUBSCRIPTS[k]}" if k < 9 else f"x{k + 1}" for k in range(count)]
+
+
+_SUBSCRIPTS = "₁₂₃₄₅₆₇₈₉"
+
+
+def columns_of_codec(codec: Codec | None, columns: int) -> tuple[list[float], list[float]]:
+    """Centre and scale of each column of z, so that x = centre + scale z; InputError for a codec that does more."""
+    if codec is None:
+        return [0.0] * columns, [1.0] * columns
+    if not codec.linear or codec.shape((columns,)) != (columns,) or groups(codec, columns).tells.any():
+        raise InputError(f"A page shows columns that are scaled one by one; this run's are seen as {codec.about}.")
+    centre = codec.decode(torch.zeros(1, columns, dtype=torch.float64))
+    moved = codec.decode(torch.eye(columns, dtype=torch.float64)) - centre
+    if not torch.equal(moved, moved.diag().diag()):
+        raise InputError(f"A page shows columns that are scaled one by one; this run's are seen as {codec.about}.")
+    return centre[0].tolist(), moved.diag().tolist()
+
+
+def _sampling(run: Trained) -> dict[str, Any]:
+    """The recipe's sampler, grid and steps, as far as static/walk.js has them, and the grids of its own solvers."""
+    (sampler, chosen), (grid, shape) = parse(run.recipe.sampler), parse(run.recipe.grid)
+    jumps = {one.steps: one.grid for one in run.tuned if words(one.sampler)[0] == "jump"}
+    path = run.denoiser.path
+    numbers: dict[int, list[float]] = {steps: grid_times(own, steps, path).tolist() for steps, own in jumps.items()}
+    if grid not in _GRIDS:
+        numbers = {k: grid_times(run.recipe.grid, k, path).tolist() for k in range(1, MOST_STEPS + 1)} | numbers
+    return {
+        "sampler": sampler if sampler in _SAMPLERS else "heun",
+        "options": chosen if sampler in _SAMPLERS else {},
+        "grid": grid if grid in _GRIDS else "own",
+        "shape": shape if grid in _GRIDS else {},
+        "steps": min(run.recipe.sample_steps, MOST_STEPS),
+        "own": numbers,
+    }
+
+
+def _behind(run: Trained) -> dict[str, Any]:
+    """The frame, what is drawn behind samples, and where they start if not at noise."""
+    recipe, found = run.recipe, {}
+    point_set = DATASETS.get(recipe.data) if recipe.built_in(recipe.data) else None
+    if point_set is not None:
+        real = load(recipe.data, REAL, 1)
+        found = {"real": packed(real.x.float()), "limits": [list(point_set.limits)] * run.shape[0]}
+    if not run.denoiser.gaussian_end and getattr(recipe, "source", "noise") != "noise":
+        found["starts"] = packed(run.start(STARTS, 0, 0, Draws.first(STARTS, 0)))
+    return found
