@@ -341,6 +341,7 @@ FLOORS = (
     ("robots",),
     ("interop",),
     ("kinds",),
+    ("lab",),
     ("cli",),
     ("", "__main__"),
 )

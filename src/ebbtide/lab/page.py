@@ -183,7 +183,7 @@ def columns_of_codec(codec: Codec | None, columns: int) -> tuple[list[float], li
 
 
 def _sampling(run: Trained) -> dict[str, Any]:
-    """The recipe's sampler, grid and steps, as far as static/walk.js has them, and the grids of its own solvers."""
+    """The recipe's sampler, grid and steps, as far as static/walk.js has them, and the grids of its solvers."""
     (sampler, chosen), (grid, shape) = parse(run.recipe.sampler), parse(run.recipe.grid)
     jumps = {one.steps: one.grid for one in run.tuned if words(one.sampler)[0] == "jump"}
     path = run.denoiser.path
