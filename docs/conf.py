@@ -29,6 +29,7 @@ extensions = [
     "docstrings",
     "commands",
     "rooms",
+    "players",
 ]
 exclude_patterns = ["_build", "_ipython", "_static"]
 nitpicky = False  # annotations name shapes, such as Float[Tensor, " b *d"], which no page can stand for

@@ -57,7 +57,7 @@ def export(run: Trained, out: str | Path, *, overwrite: bool = False) -> Path:
 def page_of(run: Trained) -> str:
     """The text of the page."""
     expect("run", run, Trained)
-    data = script("run", _described(run))
+    data = script("run", run_model(run))
     title = f"{run.recipe.shared().data} · {run.recipe.path} · {run.recipe.target}"
     parts = {
         "title": escape(title if not run.recipe.in_memory else f"{run.recipe.path} · {run.recipe.target}"),
@@ -138,7 +138,7 @@ def _path(path: Any) -> dict[str, Any]:
     return {"name": name} | asdict(path)
 
 
-def _described(run: Trained) -> dict[str, Any]:
+def run_model(run: Trained) -> dict[str, Any]:
     """A run's model, with all that its page shows beside."""
     if run.recipe.kind != "points" or run.reconstructs or len(run.shape) != 1:
         raise InputError(f"A page is for runs on points; this one is on {run.recipe.kind}.")
