@@ -1,20 +1,19 @@
 """The data of the book's players: small networks, trained here, and the figures that stand for them without scripts.
 
-    python docs/players.py train          # trains the networks and writes docs/_static/players/*.json; 10 minutes
-    python docs/players.py draw [NAME …]  # draws docs/_static/players/*.png, once the book is built; needs Chromium
+    python docs/players.py train          # trains the networks and writes docs/_static/players/*.json; 4 minutes
+    python docs/players.py draw [NAME …]  # draws docs/_static/players/*.png of them; needs Chromium
 
 A network has 64 × 4 neurons, and its weights 16 bits each: `page.model_of(…, halves=True)`.
 """
 
 import json
+import re
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import ebbtide
 from ebbtide.core.couplings import minibatch_ot
@@ -36,12 +35,17 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "classes": ("flow", {"data": "pinwheel", "conditional": True}),
 }
 PAIRS = 48
+PATIENCE = 20  # seconds for a player to compute what it begins with
+PLAYER = re.compile(r"^```\{player\} (\w+)\n((?::\w+: [^\n]*\n)+)(.*?)^```", re.S | re.M)
+OPTION = re.compile(r"^:(\w+): (.*)$", re.M)
 
 
 def described(run: Trained) -> dict[str, Any]:
     """A network's page data: its model in 16 bits, the codec's numbers, and data behind."""
     whole = page.run_model(run)
-    return whole | page.model_of(run.denoiser, halves=True) | {"real": page.packed(load(run.recipe.data, 600, 1).x, True)}
+    return (
+        whole | page.model_of(run.denoiser, halves=True) | {"real": page.packed(load(run.recipe.data, 600, 1).x, True)}
+    )
 
 
 def write(name: str, value: dict[str, Any]) -> None:
@@ -73,7 +77,7 @@ def train(folder: Path) -> None:
     """Train every network, and write it."""
     runs = {}
     for name, (recipe, fields) in RUNS.items():
-        made = replace(RECIPES[recipe](**SMALL | fields))
+        made = RECIPES[recipe](**SMALL | fields)
         runs[name] = ebbtide.fit(made, out=folder / name, snapshots=0, progress=False)
         write(name, described(runs[name]))
     student = ebbtide.distill(folder / "flow", folder / "student", snapshots=0, progress=False)
@@ -82,24 +86,47 @@ def train(folder: Path) -> None:
     write("pairs", pairs(runs["flow"]))
 
 
+def written() -> Iterator[tuple[Path, str, dict[str, str], str]]:
+    """(page, player's name, its options, its caption) of every figure that moves."""
+    for place in sorted(HERE.glob("book/*.md")):
+        for name, options, caption in PLAYER.findall(place.read_text(encoding="utf-8")):
+            yield place, name, dict(OPTION.findall(options)), caption
+
+
+def alone(name: str, data: list[str]) -> str:
+    """A page with nothing but this player."""
+    parts = [page.script(part, json.loads((OUT / f"{part}.json").read_text(encoding="utf-8"))) for part in data]
+    scripts = [page.STATIC / script for script in page.SCRIPTS] + [HERE / "_static" / "book.js"]
+    style = (page.STATIC / "player.css").read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            f"<!doctype html><html><meta charset=utf-8><title>{name}</title><style>{style}</style>",
+            f'<div class="eb" data-player="{name}" data-with="{" ".join(data)}"></div>',
+            *parts,
+            *(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in scripts),
+        ]
+    )
+
+
 def draw(names: list[str]) -> None:
-    """A figure of each player as it stands in the built book, light, at twice the size of its pixels."""
+    """A figure of each player as it begins, light, at one and a half times the size of its pixels."""
+    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as temporary:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 900, "height": 900}, device_scale_factor=1.5, reduced_motion="reduce")
-        for chapter in sorted((HERE / "_build" / "html" / "book").glob("*.html")):
-            tab.goto(chapter.as_uri())
-            for box in tab.locator("[data-player]").all():
-                name = box.get_attribute("data-player") or ""
-                if names and name not in names:
-                    continue
-                box.scroll_into_view_if_needed()
-                tab.wait_for_timeout(4000)
-                box.locator(".eb-stages").screenshot(path=OUT / f"{name}.png")
-                print(name)
+        tab = browser.new_page(viewport={"width": 756, "height": 900}, device_scale_factor=1.5, reduced_motion="reduce")
+        for _, name, options, _ in written():
+            if names and name not in names:
+                continue
+            place, figure = Path(temporary) / f"{name}.html", OUT / f"{name}.png"
+            place.write_text(alone(name, options["with"].split()), encoding="utf-8")
+            tab.goto(place.as_uri())
+            tab.wait_for_timeout(1000 * PATIENCE)
+            tab.locator(".eb-stages").screenshot(path=figure)
+            Image.open(figure).convert("RGB").quantize(128).save(figure, optimize=True)
+            print(f"{name}: {figure.stat().st_size:,} bytes")
         browser.close()
 
 

@@ -206,6 +206,65 @@ def built(tmp_path_factory):
     return out / "html"
 
 
+@pytest.fixture(scope="module")
+def players():
+    spec = importlib.util.spec_from_file_location("players", DOCS / "players.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_that_move_have_data_and_a_figure_that_stands(players):
+    """Each with words for those who don't see it; a network's page data has at most 60 kB."""
+    book = (DOCS / "_static/book.js").read_text()
+    kinds = set(re.findall(r"^  function (\w+)\(box", book, re.M))
+    found = list(players.written())
+    assert sorted(name for _, name, _, _ in found) == sorted(kinds)
+    for page, name, options, caption in found:
+        assert {"with", "name", "alt"} <= options.keys(), (page, name)
+        assert caption.strip(), (page, name)
+        assert (DOCS / f"_static/players/{name}.png").stat().st_size < 200_000, name
+        for part in options["with"].split():
+            assert (DOCS / f"_static/players/{part}.json").stat().st_size <= 60_000, part
+            json.loads((DOCS / f"_static/players/{part}.json").read_text())
+
+
+@pytest.mark.slow
+def test_figures_that_move_do(players, tmp_path):
+    """Every control of every player, without an error or a request; each says something in the end."""
+    api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("There is no Chromium to open the players with.")
+    troubles, asked = [], []
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for _, name, options, _ in players.written():
+            (tmp_path / f"{name}.html").write_text(players.alone(name, options["with"].split()), encoding="utf-8")
+            tab = browser.new_page(viewport={"width": 390, "height": 900}, reduced_motion="reduce")
+            tab.on("pageerror", lambda error, name=name: troubles.append(f"{name}: {error}"))
+            tab.on("console", lambda said, name=name: troubles.append(f"{name}: {said.text}"))
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.goto((tmp_path / f"{name}.html").as_uri())
+            tab.locator(".eb-facts", has_text=re.compile(r"\w")).wait_for()
+            for control in tab.locator(".eb-controls select:visible").all():
+                for option in control.locator("option").all():
+                    control.select_option(option.get_attribute("value"))
+            for control in tab.locator(".eb input[type=range]:visible").all():
+                for end in ("max", "min"):
+                    control.fill(control.get_attribute(end))
+            for control in tab.locator(".eb input[type=checkbox]:visible").all():
+                control.click()
+            for canvas in tab.locator("canvas").all():
+                canvas.click()
+            tab.get_by_role("button", name="play").click() if name != "solvers" else None
+            tab.locator(".eb-facts", has_text=re.compile(r"\w")).wait_for()
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390, name
+            tab.close()
+        browser.close()
+    assert not troubles, troubles
+    assert all(url.startswith(("file:", "blob:")) for url in asked)
+
+
 @pytest.mark.slow
 def test_the_pages_ask_for_nothing_from_elsewhere(built, tmp_path):
     """Every page in a real browser, with the network logged, and its equations set."""

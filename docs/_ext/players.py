@@ -6,18 +6,18 @@
     The caption.
     ```
 
-stands for the player of that name in docs/_static/book.js, with docs/_static/players/flow.json and diffusion.json; where
-scripts are off, and in other formats than HTML, for docs/_static/players/routes.png. Both are made by docs/players.py. The
-scripts are those of `ebbtide.lab`, and only pages with a player load them.
+stands for the player of that name in docs/_static/book.js, with docs/_static/players/flow.json and diffusion.json;
+where scripts are off, and in other formats than HTML, for docs/_static/players/routes.png. Both are made by
+docs/players.py. The scripts are those of `ebbtide.lab`, and only pages with a player load them.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
-from sphinx.util.fileutil import copy_asset_file
 
 from ebbtide.lab import page
 
@@ -29,7 +29,7 @@ class Player(Directive):
     """The box of a player, the data that it is filled with, and its caption."""
 
     required_arguments, has_content = 1, True
-    option_spec: ClassVar = {name: directives.unchanged for name in ("with", "alt", "name")}
+    option_spec: ClassVar = dict.fromkeys(("with", "alt", "name"), directives.unchanged)
 
     def run(self) -> list[nodes.Node]:
         name, data = self.arguments[0], self.options.get("with", "").split()
@@ -78,7 +78,7 @@ def _copied(app: Any) -> None:
         target = Path(app.outdir) / "_static" / "lab"
         target.mkdir(parents=True, exist_ok=True)
         for name in (*page.SCRIPTS, "player.css"):
-            copy_asset_file(page.STATIC / name, target)
+            shutil.copyfile(page.STATIC / name, target / name)
 
 
 def setup(app: Any) -> dict[str, Any]:

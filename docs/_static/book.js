@@ -150,14 +150,18 @@
   const end = (player, slot, model, asked) => new Promise((resolve) => {
     player.remote.ask({kind: "walk", slot, model, ...asked}, ({x, last}) => last && resolve(x));
   });
-  const apart = (x, y) => Math.sqrt(x.reduce((sum, value, k) => sum + (value - y[k]) ** 2, 0) / (x.length / 2));
+  // The median distance of points; a few that end in another mode would rule a mean.
+  const apart = (x, y) => {
+    const far = indices(x.length / 2).map((i) => Math.hypot(x[2 * i] - y[2 * i], x[2 * i + 1] - y[2 * i + 1]));
+    return far.sort((a, b) => a - b)[Math.floor(far.length / 2)];
+  };
   const COUNTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 
   function solvers(box, flow, diffusion) {
     const player = new Player(box, [flow, diffusion]), n = 200, behind = real(flow), models = [flow, diffusion];
     const paths = models.map((model) => network.path(model.path)), exact = [], curves = new Map();
     let ends = null, current = "", token = 0;
-    const view = player.stage("samples (dots) and where the exact flow leads (arrows)");
+    const view = player.stage("samples → where the exact flow leads");
     const chart = player.stage("distance from the exact flow, by evaluations", {label: "error of samplers by number of evaluations"});
     player.left.append(player.facts);
     player.choose("model", "network", [[0, "flow matching"], [1, "diffusion"]]);
@@ -179,7 +183,7 @@
       current = name;
       const error = apart(x, to), calls = walk.evaluations(sampler, steps);
       ends = {x, to, error, calls};
-      player.facts.textContent = `${calls} evaluation${calls > 1 ? "s" : ""}: off by ${error.toPrecision(2)} (RMS; the data's standard deviation is 1).`;
+      player.facts.textContent = `${calls} evaluation${calls > 1 ? "s" : ""}: off by ${error.toPrecision(2)} (median; the data's standard deviation is 1).`;
       player.draw();
       if (!curves.has(name)) {
         if (curves.size > 4) curves.delete(curves.keys().next().value);
@@ -205,7 +209,7 @@
       }
       draw.axes(s);
       const tints = [c.theme.quiet, ...c.theme.classes];
-      draw.axes(c, {x: "evaluations", y: "RMS error", xTicks: [1, 3, 10, 30, 100].map((v) => [Math.log10(v), String(v)]),
+      draw.axes(c, {x: "evaluations", y: "median error", xTicks: [1, 3, 10, 30, 100].map((v) => [Math.log10(v), String(v)]),
         yTicks: [[-4, "10⁻⁴"], [-3, "10⁻³"], [-2, "10⁻²"], [-1, "0.1"], [0, "1"]]});
       let k = 0;
       for (const [name, curve] of curves) {
@@ -248,7 +252,7 @@
       const [mine, its] = own.map((walk) => apart(last(walk), last(fine)).toPrecision(2));
       const {steps} = player.chosen;
       player.facts.textContent = `From where the flow leads, ${steps} evaluation${steps > 1 ? "s" : ""} of the student end${steps > 1 ? "" : "s"} ` +
-        `${mine} away (RMS), of the teacher ${its}.`;
+        `${mine} away (median), of the teacher ${its}.`;
     }
     player.paint = (t) => views.forEach((view, k) => {
       const s = view.open(FRAME), x = own[k].at(t), only = indices(player.chosen.count);
@@ -274,7 +278,7 @@
     player.clock();
     player.range("weight", "guidance w", {min: 0, max: 8, step: 0.25, value: 3, format: (v) => digits(v)});
     player.choose("label", "class", [["turn", "every class in turn"], ...model.classes.map((name, k) => [k, name])]);
-    player.range("low", "guided while t is above", {min: 0, max: 0.9, step: 0.1, value: 0, format: (v) => digits(v, 1)});
+    player.range("low", "guided above t", {min: 0, max: 0.9, step: 0.1, value: 0, format: (v) => digits(v, 1)});
     player.range("seed", "seed", {min: 0, max: 50, value: 0, live: false});
     player.checks(["routes", "routes", false]);
 
@@ -337,7 +341,7 @@
     function report() {
       if (![...own, ...fine].every((walk) => walk.whole)) return;
       const last = (walk) => walk.frames[walk.frames.length - 1], far = own.map((walk, k) => apart(last(walk), last(fine[k])).toPrecision(2));
-      player.facts.textContent = `Pairs are ${digits(length[0])} apart by chance, ${digits(length[1])} by transport (RMS). Routes are ` +
+      player.facts.textContent = `Pairs are ${digits(length[0])} apart by chance, ${digits(length[1])} by transport (median). Routes are ` +
         `${digits(fine[0].straightness())} and ${digits(fine[1].straightness())} times as long as straight; ${own[0].times.length - 1} steps end ${far[0]} and ${far[1]} off.`;
     }
     player.paint = (t) => views.forEach((view, k) => {
@@ -371,7 +375,7 @@
     player.row.style.setProperty("--eb-narrow", 2);
     player.t = 0.4;
     player.clock({forward: true, name: "time, from data to noise"});
-    player.choose("model", "network", [[0, "flow matching: it predicts the velocity"], [1, "diffusion: it predicts the noise"]]);
+    player.choose("model", "network", [[0, "flow (velocity)"], [1, "diffusion (noise)"]]);
     let found = null, asked = "";
     player.changed = () => player.draw();
     player.paint = (t) => {

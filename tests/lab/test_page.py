@@ -18,7 +18,6 @@ from ebbtide.core.paths import DDPM, PATHS, Bridge, Cosine, Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.exact.oracle import mixture
 from ebbtide.exact.start import Start
 from ebbtide.kinds.runs import begin
 from ebbtide.lab import page
@@ -122,6 +121,13 @@ def test_columns_that_are_scaled_one_by_one():
         page.columns_of_codec(Ranks.fit(x), 2)
 
 
+def test_a_page_is_light():
+    """All scripts and styles of the lab, this page's among them."""
+    sizes = {path.name: path.stat().st_size for path in page.STATIC.iterdir() if path.suffix in (".js", ".css")}
+    assert sum(sizes.values()) <= 150_000, sizes
+    assert {*page.SCRIPTS, "player.css"} <= sizes.keys()
+
+
 class Net(MLP):
     """A network that only looks like one."""
 
@@ -161,7 +167,7 @@ def scripts(browser):
 
 
 WALK = """({model, asked, grid}) => {
-    const denoiser = ebbtide.walk.open(model), steps = asked.times.length - 1;
+    const denoiser = ebbtide.network.denoiser(model), steps = asked.times.length - 1;
     const own = ebbtide.walk.times(grid[0], grid[1], steps, denoiser.path);
     const apart = Math.max(...own.map((t, i) => Math.abs(t - asked.times[i])));
     const frames = [...ebbtide.walk.trajectory(denoiser, asked)];
@@ -267,19 +273,6 @@ def test_labels_guidance_and_jumps_in_a_browser(scripts):
             student = Counted(network(spans=True), path, "v")
             assert compare(scripts, student, "jump", {"renew": renew}, "flow_power", {}, 3) < 1e-5, (path, renew)
     assert compare(scripts, Counted(network(1), Linear()), "rk4", {}, "quadratic", {}, 5) < 1e-5
-
-
-@needs_a_browser
-@pytest.mark.slow
-def test_the_exact_denoiser_in_a_browser(scripts):
-    """A mixture of Gaussians, of which the book's players show the exact flow."""
-    means = [[1.0, 0.0], [-1.0, 2.0], [0.0, -1.0]]
-    exact = mixture(Linear(), torch.tensor(means, dtype=torch.float64), 0.3)
-    theirs = sample(exact, (2,), draws=Draws.first(5, 0), sampler="rk4", grid="quadratic", steps=9)
-    asked = {"sampler": "rk4", "times": grid_times("quadratic", 9, Linear()).tolist(), "n": 5}
-    model = {"path": {"name": "linear"}, "means": means, "std": 0.3}
-    found = scripts.evaluate(WALK, {"model": model, "asked": asked, "grid": ["quadratic", {}]})
-    assert torch.allclose(torch.tensor(found["x"]).reshape(5, 2), theirs, atol=1e-5)
 
 
 @needs_a_browser

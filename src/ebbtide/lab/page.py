@@ -26,7 +26,7 @@ from ..networks import MLP
 from ..specs import expect, parse, require, words
 from ..training.trained import Trained
 
-__all__ = ["SCRIPTS", "export", "model_of", "page_of", "script"]
+__all__ = ["SCRIPTS", "export", "model_of", "packed", "page_of", "run_model", "script"]
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("draw.js", "network.js", "walk.js", "player.js")
@@ -139,12 +139,12 @@ def _path(path: Any) -> dict[str, Any]:
 
 
 def run_model(run: Trained) -> dict[str, Any]:
-    """A run's model, with all that its page shows beside."""
+    """A run's denoiser with all that its page shows beside: columns, classes, sampling, data."""
     if run.recipe.kind != "points" or run.reconstructs or len(run.shape) != 1:
         raise InputError(f"A page is for runs on points; this one is on {run.recipe.kind}.")
     if run.recipe.learns_columns:
         raise InputError("A page can't be told known columns, which this run's network takes (any_columns).")
-    model = model_of(run.denoiser.cpu().eval()) | {"bound": float(run.recipe.bound)}
+    model = model_of(run.denoiser) | {"bound": float(run.recipe.bound)}
     centre, scale = columns_of_codec(run.codec, run.shape[0])
     recipe = run.recipe
     model |= {

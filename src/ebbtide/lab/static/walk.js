@@ -13,7 +13,7 @@
 (function () {
   function install(root) {
     const ebbtide = (root.ebbtide = root.ebbtide || {});
-    const {denoiser: denoiserOf, estimate, combine, noise, ratio, tau} = ebbtide.network;
+    const {combine, noise, ratio, tau} = ebbtide.network;
 
     // ── Grids ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,35 +160,12 @@
       }, {...row.given, ...options});
     }
 
-    // The exact denoiser of a mixture of Gaussians of one standard deviation, of exact/oracle.py: no network.
-    function mixture(name, {means, std, weights = null}) {
-      const path = ebbtide.network.path(name), dim = means[0].length, own = {path, dim, classes: 0, evaluations: 0};
-      own.estimate = (x, c) => {
-        own.evaluations += 1;
-        const x0 = new Float32Array(x.length), variance = (c.alpha * std) ** 2 + c.sigma ** 2;
-        for (let i = 0; i < x.length; i += dim) {
-          const logs = means.map((mean, k) => mean.reduce((sum, m, j) => sum - (x[i + j] - c.alpha * m) ** 2,
-            0) / (2 * variance) + Math.log(weights ? weights[k] : 1));
-          const top = Math.max(...logs), shares = logs.map((value) => Math.exp(value - top));
-          const total = shares.reduce((a, b) => a + b);
-          for (let j = 0; j < dim; j++) {
-            const mean = means.reduce((sum, m, k) => sum + (shares[k] / total) * m[j], 0);
-            x0[i + j] = mean + ((c.alpha * std ** 2) / variance) * (x[i + j] - c.alpha * mean);
-          }
-        }
-        return estimate(x0, c.sigma ? combine(1 / c.sigma, x, -c.alpha / c.sigma, x0) : x0.map(() => 0));
-      };
-      return own;
-    }
-
-    const open = (model) => (model.means ? mixture(model.path, model) : denoiserOf(model));
-
-    ebbtide.walk = {GRIDS, SAMPLERS, times, trajectory, evaluations, mixture, open};
+    ebbtide.walk = {GRIDS, SAMPLERS, times, trajectory, evaluations};
 
     // ── A worker's side: {id, model, kind, …} in, {id, …} out; a newer walk of the same slot ends an older one ──────
 
     ebbtide.serve = (models, post) => {
-      const denoisers = models.map(open), current = {};
+      const denoisers = models.map(ebbtide.network.denoiser), current = {};
       const pause = () => new Promise((resume) => {
         const channel = new root.MessageChannel();
         channel.port1.onmessage = () => { channel.port1.close(); resume(); };
