@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import shutil
 import warnings
@@ -11,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from ebbtide.codecs import Quantiles, Ranks, Standardise
+from ebbtide.codecs import Missing, Quantiles, Ranks, Standardise
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.guidance import ClassifierFree
 from ebbtide.core.paths import DDPM, PATHS, Bridge, Cosine, Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.core.times import grid_times
 from ebbtide.errors import InputError
-from ebbtide.exact.start import Start
+from ebbtide.exact.start import Start, fit_mixture
 from ebbtide.kinds.runs import begin
 from ebbtide.lab import page
 from ebbtide.networks import MLP
@@ -110,15 +111,19 @@ def test_a_page_appears_whole_and_replaces_only_if_asked(tmp_path):
         page.export(run, tmp_path, overwrite=True)
 
 
-def test_columns_that_are_scaled_one_by_one():
+def test_columns_in_their_own_units():
     x = torch.tensor([[1.0, 10.0], [3.0, 10.0], [2.0, 10.0]])
+    z = torch.randn(5, 2, dtype=torch.float64)
     for codec in (Standardise.fit(x), Quantiles.fit(x, 0.1, 0.9)):
-        centre, scale = page.columns_of_codec(codec, 2)
-        z = torch.randn(5, 2, dtype=torch.float64)
-        assert torch.allclose(codec.decode(z), torch.tensor(centre) + torch.tensor(scale) * z)
-    assert page.columns_of_codec(None, 2) == ([0.0, 0.0], [1.0, 1.0])
-    with pytest.raises(InputError, match="scaled one by one; this run's are seen as ranks"):
-        page.columns_of_codec(Ranks.fit(x), 2)
+        found = page._units(codec, 2)
+        assert torch.allclose(codec.decode(z), torch.tensor(found["centre"]) + torch.tensor(found["scale"]) * z)
+    assert page._units(None, 2) == {"centre": [0.0, 0.0], "scale": [1.0, 1.0]}
+    ranks = Ranks.fit(torch.linspace(0, 1, 400).sqrt()[:, None].repeat(1, 2))
+    curve = page._units(ranks, 2)["curves"][1]
+    assert len(curve) == page.KNOTS
+    assert curve[page.KNOTS // 2] == pytest.approx(0.5**0.5, abs=1e-2)
+    with pytest.raises(InputError, match="columns of numbers one by one; this run's are seen as"):
+        page._units(Missing.fit(torch.tensor([[1.0], [math.nan], [2.0]])), 1)
 
 
 def test_a_page_is_light():
@@ -137,8 +142,8 @@ def test_what_a_page_can_not_run_is_said_in_a_sentence():
     path = Linear()
     with pytest.raises(InputError, match="A page runs the network mlp; got Net"):
         page.model_of(Denoiser(Net(2), path))
-    with pytest.raises(InputError, match="added to Gaussians"):
-        page.model_of(Denoiser(MLP(2), path, base=Start(path, 2)))
+    with pytest.raises(InputError, match="on Gaussians; got base Linear"):
+        page.model_of(Denoiser(MLP(2), path, base=torch.nn.Linear(2, 2)))
     with pytest.raises(InputError, match="A page is for runs on points; this one is on images"):
         page.page_of(untrained("flow-images", weights=False))
     with pytest.raises(InputError, match="run must be"):
@@ -273,6 +278,23 @@ def test_labels_guidance_and_jumps_in_a_browser(scripts):
             student = Counted(network(spans=True), path, "v")
             assert compare(scripts, student, "jump", {"renew": renew}, "flow_power", {}, 3) < 1e-5, (path, renew)
     assert compare(scripts, Counted(network(1), Linear()), "rk4", {}, "quadratic", {}, 5) < 1e-5
+
+
+@needs_a_browser
+@pytest.mark.slow
+def test_gaussians_to_start_from_in_a_browser(scripts):
+    """As a small table's network has: of its classes, and far out, where x_t is moved."""
+    torch.manual_seed(4)
+    z, labels = torch.randn(200, 3) @ torch.randn(3, 3) + 2, torch.arange(200) % 2
+    for path, target in ((Linear(), "velocity"), (DDPM(), "noise"), (PATHS["ve"](), "edm")):
+        for classes in (0, 2):
+            base = Start(path, 3, 2, classes).set(*fit_mixture(z, 2, labels=labels if classes else None))
+            denoiser = Counted(network(3, classes=classes), path, target, base=base)
+            cells = [(None, 1.0), (1, 1.0), (0, 2.0)] if classes else [(None, 1.0)]
+            for label, weight in cells:
+                apart = compare(scripts, denoiser, "heun", {}, "quadratic", {}, 6, label, weight)
+                denoiser.calls = 0
+                assert apart < 1e-4, (path, classes, label, apart)
 
 
 @needs_a_browser

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codecs import Codec, groups
+from ..codecs import Codec, Quantiles, Ranks, Standardise
+from ..codecs.ranks import OUTERMOST
 from ..core.denoiser import Denoiser
 from ..core.paths import PATHS
 from ..core.randomness import Draws
 from ..core.times import grid_times
 from ..data import DATASETS, load
 from ..errors import InputError
+from ..exact.start import Start
 from ..files import write_file
 from ..networks import MLP
 from ..specs import expect, parse, require, words
@@ -35,6 +37,7 @@ _TARGETS = ("noise", "x0", "velocity", "v", "score", "edm")
 _GRIDS = ("uniform", "quadratic", "power", "shifted", "flow_power", "log_snr", "karras", "trailing")
 _SAMPLERS = ("euler", "heun", "midpoint", "rk4", "ddim", "dpmpp_2m", "ddpm", "dpmpp_2m_sde", "exponential_sde", "jump")
 MOST_STEPS = 100
+REACH, KNOTS = 4.0, 161  # of the curve from a column's ranks to its values: Φ(-4) is 3e-5
 REAL = 1500  # points of a built-in set that are drawn behind the samples
 STARTS = 2000  # points of a second sample set to start from
 
@@ -42,9 +45,9 @@ STARTS = 2000  # points of a second sample set to start from
 def export(run: Trained, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write a run on points as one self-contained page in which its network runs; return the page's path.
 
-    Of a user's data it holds the names of the columns, their mean and spread, and no rows, unless a second sample set
-    is where samples start. InputError for a run whose network isn't an MLP, whose codec mixes or bends columns, or
-    whose samples aren't points, and for a page that exists unless `overwrite`.
+    Of a user's data it holds the names of columns and classes, each column's mean and spread or its quantiles, and no
+    rows, unless samples start at a second sample set. InputError for a run that isn't on points, whose network isn't
+    an MLP or whose columns aren't all numbers, and for a page that exists unless `overwrite`.
     """
     out = Path(out)
     page = page_of(run)
@@ -90,8 +93,8 @@ def model_of(denoiser: Denoiser, *, halves: bool = False) -> dict[str, Any]:
     network = denoiser.network
     if type(network) is not MLP:
         raise InputError(f"A page runs the network mlp; got {type(network).__name__}.")
-    if denoiser.base is not None:
-        raise InputError("A page runs a network by itself; this run's is added to Gaussians (gaussians above 0).")
+    if not isinstance(denoiser.base, Start | None):
+        raise InputError(f"A page runs a network by itself or on Gaussians; got base {type(denoiser.base).__name__}.")
     name, given = words(denoiser.target)[0], denoiser.row.keywords
     if name not in _TARGETS:
         raise InputError(f"A page runs the targets {', '.join(_TARGETS)}; got {name!r}.")
@@ -103,6 +106,7 @@ def model_of(denoiser: Denoiser, *, halves: bool = False) -> dict[str, Any]:
         "alpha_min": denoiser.alpha_min,
         "gaussian_end": denoiser.gaussian_end,
         "bound": 0.0,
+        "base": None if denoiser.base is None else _start(denoiser.base),
         "network": {
             "dim": network.out.out_features,
             "width": network.from_x.out_features,
@@ -116,6 +120,10 @@ def model_of(denoiser: Denoiser, *, halves: bool = False) -> dict[str, Any]:
             "weights": packed(torch.cat([part.flatten() for part in weights.values()]), halves),
         },
     }
+
+
+def _start(base: Start) -> dict[str, Any]:
+    return {name: part.tolist() for name, part in base.named_buffers()} | {"classes": base.classes}
 
 
 def packed(x: Tensor, halves: bool = False) -> str:
@@ -144,22 +152,20 @@ def run_model(run: Trained) -> dict[str, Any]:
         raise InputError(f"A page is for runs on points; this one is on {run.recipe.kind}.")
     if run.recipe.learns_columns:
         raise InputError("A page can't be told known columns, which this run's network takes (any_columns).")
-    model = model_of(run.denoiser) | {"bound": float(run.recipe.bound)}
-    centre, scale = columns_of_codec(run.codec, run.shape[0])
     recipe = run.recipe
-    model |= {
-        "name": f"{words(recipe.path)[0]} path, {words(recipe.target)[0]} target",
-        "columns": list(run.columns) or _axes(run.shape[0]),
-        "centre": centre,
-        "scale": scale,
-        "classes": list(run.classes) if recipe.learns_labels else [],
-        "learns_null": recipe.learns_null,
-        "frequencies": list(run.frequencies),
-        "guidable": recipe.learns_labels and recipe.learns_null,
-        "sampling": _sampling(run),
-        "step": run.step,
-    }
-    return model | _behind(run)
+    return (
+        model_of(run.denoiser)
+        | {
+            "columns": list(run.columns) or _axes(run.shape[0]),
+            "classes": list(run.classes) if recipe.learns_labels else [],
+            "learns_null": recipe.learns_null,
+            "guidable": recipe.learns_labels and recipe.learns_null,
+            "bound": float(recipe.bound) or (OUTERMOST if isinstance(run.codec, Ranks) else 0.0),
+            "sampling": _sampling(run),
+        }
+        | _units(run.codec, run.shape[0])
+        | _behind(run)
+    )
 
 
 def _axes(count: int) -> list[str]:
@@ -169,17 +175,19 @@ def _axes(count: int) -> list[str]:
 _SUBSCRIPTS = "₁₂₃₄₅₆₇₈₉"
 
 
-def columns_of_codec(codec: Codec | None, columns: int) -> tuple[list[float], list[float]]:
-    """Centre and scale of each column of z, so that x = centre + scale z; InputError for a codec that does more."""
+def _units(codec: Codec | None, columns: int) -> dict[str, Any]:
+    """z → data: centre + scale z, or a curve for each column; InputError for a codec that does more."""
+    found: dict[str, Any] = {"centre": [0.0] * columns, "scale": [1.0] * columns}
     if codec is None:
-        return [0.0] * columns, [1.0] * columns
-    if not codec.linear or codec.shape((columns,)) != (columns,) or groups(codec, columns).tells.any():
-        raise InputError(f"A page shows columns that are scaled one by one; this run's are seen as {codec.about}.")
-    centre = codec.decode(torch.zeros(1, columns, dtype=torch.float64))
-    moved = codec.decode(torch.eye(columns, dtype=torch.float64)) - centre
-    if not torch.equal(moved, moved.diag().diag()):
-        raise InputError(f"A page shows columns that are scaled one by one; this run's are seen as {codec.about}.")
-    return centre[0].tolist(), moved.diag().tolist()
+        return found
+    if isinstance(codec, Ranks):
+        z = torch.linspace(-REACH, REACH, KNOTS, dtype=torch.float64)
+        return found | {"reach": REACH, "curves": codec.decode(z[:, None].expand(-1, columns)).T.tolist()}
+    zero, one = (torch.full((1, columns), value, dtype=torch.float64) for value in (0.0, 1.0))
+    if not isinstance(codec, Standardise | Quantiles):
+        raise InputError(f"A page shows columns of numbers one by one; this run's are seen as {codec.about}.")
+    centre = codec.decode(zero)[0]
+    return {"centre": centre.tolist(), "scale": (codec.decode(one)[0] - centre).tolist()}
 
 
 def _sampling(run: Trained) -> dict[str, Any]:

@@ -207,6 +207,52 @@
       };
     }
 
+    // What a network of a small table starts from, Σ_k w_k N(m_k, U_k diag(s_k²) U_kᵀ): its x̂₀ and ε̂ (exact/oracle.py),
+    // and x_t moved to within 5 standard deviations of the middle, where the network learned (exact/start.py).
+    function gaussians({weights, means, bases, stds, classes, middle, axes, spread}) {
+      const d = middle.length, numbers = middle.map((_, j) => j);
+      const off = (basis, x, mean, alpha) =>
+        numbers.map((j) => numbers.reduce((sum, i) => sum + basis[i][j] * (x[i] - alpha * mean[i]), 0));
+      const back = (basis, v) => basis.map((row) => row.reduce((sum, u, j) => sum + u * v[j], 0));
+      const variances = (own, c) => own.map((std) => (c.alpha * std) ** 2 + c.sigma ** 2);
+
+      function row(x, c, label) {
+        const parts = weights.map((weight, k) => {
+          const left = classes && label !== null && label < classes ? Number(k === label) : weight;
+          const offsets = off(bases[k], x, means[k], c.alpha), v = variances(stds[k], c);
+          return {offsets, v, log: Math.log(left) - offsets.reduce((sum, o, j) => sum + (o * o) / v[j] + Math.log(v[j]), 0) / 2};
+        });
+        const top = Math.max(...parts.map(({log}) => log)), shares = parts.map(({log}) => Math.exp(log - top));
+        const total = shares.reduce((a, b) => a + b), x0 = new Array(d).fill(0), noise = new Array(d).fill(0);
+        parts.forEach(({offsets, v}, k) => {
+          const own = offsets.map((o, j) => ((shares[k] / total) * o) / v[j]);
+          const near = back(bases[k], own.map((o, j) => c.alpha * stds[k][j] ** 2 * o)), far = back(bases[k], own);
+          numbers.forEach((j) => {
+            x0[j] += (shares[k] / total) * means[k][j] + near[j];
+            noise[j] += c.sigma * far[j];
+          });
+        });
+        return [x0, noise];
+      }
+
+      const over = (x, f) => {
+        const out = new Float32Array(x.length);
+        for (let i = 0; i < x.length; i += d) out.set(f(Array.from(x.subarray(i, i + d)), i / d), i);
+        return out;
+      };
+      return {
+        mix: (a, b, x, c, label) => over(x, (own, i) => {
+          const [x0, noise] = row(own, c, label && label[i]);
+          return x0.map((value, j) => a * value + b * noise[j]);
+        }),
+        within: (x, c) => over(x, (own) => {
+          const offsets = off(axes, own, middle, c.alpha), far = variances(spread, c).map((v) => 5 * Math.sqrt(v));
+          if (offsets.every((o, j) => Math.abs(o) <= far[j])) return own;
+          return back(axes, offsets.map((o, j) => Math.min(Math.max(o, -far[j]), far[j]))).map((v, j) => v + c.alpha * middle[j]);
+        }),
+      };
+    }
+
     // ── The denoiser ────────────────────────────────────────────────────────────────────────────────────────────────
 
     // estimate's weight: classifier-free guidance towards `label`, in the times (low, high] of `interval`. to: the scales
@@ -218,14 +264,17 @@
       const latest = lost ? scales(scales.timeOf(1 / (model.alpha_min || 1 / 200))) : last;
       const own = {path: scales, dim, classes, spans: model.network.spans, evaluations: 0};
 
+      const base = model.base ? gaussians(model.base) : null;
+
       function output(c, x, label, span) {
         own.evaluations += 1;
-        const n = x.length / dim;
-        if (name !== "edm") return network(x, n, c.t, label, span);
+        const n = x.length / dim, inputs = base ? base.within(x, c) : x;
+        if (name !== "edm") return added(network(inputs, n, c.t, label, span), c, x, label);
         const scale = 1 / norm(c, options.data_std || 1);
         const clock = Math.log(Math.min(Math.max(ratio(c), Math.exp(-12)), Math.exp(12))) / 4;
-        return network(combine(scale, x, 0, x), n, clock, label, span);
+        return added(network(combine(scale, inputs, 0, inputs), n, clock, label, span), c, x, label);
       }
+      const added = (y, c, x, label) => (base ? combine(1, y, 1, base.mix(...row(c), x, c, label)) : y);
 
       own.estimate = (x, c, {label = null, to = null, weight = 1, interval = [0, 1]} = {}) => {
         const asked = lost && c.alpha <= model.alpha_min ? latest : c;

@@ -248,7 +248,13 @@
     const player = new Player(box, [model]), own = (player.own = new Walk(dim)), path = network.path(model.path);
     const exploding = path(1).sigma > 3; // such an x_t is drawn divided by α + σ
     const size = (t) => { const c = path(t); return exploding ? c.alpha + c.sigma : 1; };
-    const shown = (z, t) => z.map((value, k) => model.centre[k % dim] + (model.scale[k % dim] * value) / size(t));
+    // In the data's units: scaled column by column, or, of ranks, along the curve of each.
+    const bent = (curve, z) => {
+      const place = Math.min(Math.max((z / model.reach + 1) / 2, 0), 1) * (curve.length - 1), i = Math.min(Math.floor(place), curve.length - 2);
+      return curve[i] + (place - i) * (curve[i + 1] - curve[i]);
+    };
+    const shown = (z, t) => z.map(model.curves ? (value, k) => bent(model.curves[k % dim], value / size(t))
+      : (value, k) => model.centre[k % dim] + (model.scale[k % dim] * value) / size(t));
     const starts = model.starts ? network.numbers(model.starts) : null, real = model.real ? network.numbers(model.real) : null;
     let picked = null, arrows = null, field = null;
 
@@ -260,7 +266,7 @@
         player.draw();
       }});
     player.clock(exploding ? {to: (t) => network.tau(path(t)), from: (tau) => path.timeAt(tau)} : {});
-    const c = (name) => player.controls[name].value;
+    const c = (name) => player.controls[name] && player.controls[name].value;
     player.choose("sampler", "sampler", Object.entries(walk.SAMPLERS)
       .filter(([name, row]) => (row.spans ? model.network.spans : model.gaussian_end || ODE.includes(name)))
       .map(([name]) => [name, NAMES[name]]), sampling.sampler);
@@ -283,11 +289,15 @@
       player.choose("up", "up", rows, 1);
     }
     player.checks(["routes", "routes", true], ["density", "density", false], ["arrows", "arrows to x̂₀", false],
-      ["field", "vector field", false], ...(real ? [["real", "data", true]] : []));
+      ...(dim === 2 && !model.curves ? [["field", "vector field", false]] : []), ...(real ? [["real", "data", true]] : []));
     const axes = () => (dim > 2 ? [Number(c("across")), Number(c("up"))] : [0, 1]);
 
     const limits = () => axes().slice(0, Math.max(dim, 1)).map((k) => {
       if (k >= dim) return [-1, 1];
+      if (model.curves) {
+        const [low, high] = [model.curves[k][0], model.curves[k][model.curves[k].length - 1]], margin = 0.05 * (high - low) || 1;
+        return [low - margin, high + margin];
+      }
       const reach = 2.9 * (model.scale[k] || 1), [low, high] = model.limits ? model.limits[k] : [Infinity, -Infinity];
       return [Math.min(low, model.centre[k] - reach), Math.max(high, model.centre[k] + reach)];
     });
