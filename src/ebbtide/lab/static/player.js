@@ -281,7 +281,8 @@
       if (model.guidable)
         player.range("weight", "guidance", {min: 0, max: 8, step: 0.25, value: 1, live: false, format: (v) => `w = ${digits(v)}`});
     }
-    player.range("count", "samples", {min: 100, max: starts ? Math.min(starts.length / dim, 2000) : 2000, step: 100, value: 1000, live: false});
+    player.range("count", "samples", {min: 100, max: starts ? Math.min(starts.length / dim, 2000) : 2000, step: 100,
+      value: model.base ? 300 : 1000, live: false});
     player.range("seed", "seed", {min: 0, max: 99, value: 0, live: false});
     if (dim > 2) {
       const rows = model.columns.map((name, k) => [k, name]);
