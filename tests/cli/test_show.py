@@ -7,17 +7,31 @@ from ebbtide.core.paths import PATHS
 from ebbtide.data import DATASETS
 from ebbtide.recipes import RECIPES
 
-PICTURES = {"point_1d", "point_2d", "moments", "schedules", "ddpm_tables", "dissolving"}
+PICTURES = {"point_1d", "point_2d", "continuum", "moments", "schedules", "ddpm_tables", "dissolving"}
 
 
 @pytest.mark.parametrize(
     "path", ["linear", *(pytest.param(name, marks=pytest.mark.slow) for name in PATHS if name != "linear")]
 )
 def test_show_path(ebbtide, tmp_path, path):
-    code, out, err = ebbtide("show", "path", "--path", path, "--out", "pictures")
+    code, out, err = ebbtide("show", "path", "--path", path, "--out", "pictures", "--start", "2", "--times", "1,0.3,0")
     assert (code, err) == (0, "")
     assert {file.stem for file in (tmp_path / "pictures").glob("*.png")} == PICTURES
-    assert len(out.splitlines()) == len(PICTURES)
+    assert out.splitlines()[-1] == "pictures/continuum.gif"
+    assert len(out.splitlines()) == len(PICTURES) + 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--times", "0,soon", "--times must be times such as 0,0.1,0.5,1; got '0,soon'."),
+        ("--times", "0,1.5", "--times: each must be at least 0 and at most 1; got 1.5."),
+        ("--start", "nan", "--start must be at least -1000000 and at most 1000000; got nan."),
+    ],
+)
+def test_a_start_or_time_that_is_none_is_refused(ebbtide, tmp_path, option, value, says):
+    assert ebbtide("show", "path", option, value) == (2, "", f"ebbtide: {says}\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", DATASETS)

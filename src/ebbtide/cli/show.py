@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError
-from ..specs import pick
+from ..specs import pick, require
 from .arguments import MOST, given, hint, parse, tell, within
 
 if TYPE_CHECKING:
@@ -26,8 +26,15 @@ class ShowPath:
     """A row of `ebbtide list paths`; with options as in ddpm:steps=250."""
     data: str = "swiss_roll"
     """The point set, file or images to turn into noise."""
+    start: float = 4.0
+    """Place of the single point whose densities are drawn."""
+    times: str = ""
+    """Times at which the data is drawn, separated by commas; by default 0, 0.1, 0.25, 0.5 and 1."""
     out: Path = Path("runs/show-path")
-    """Folder for the figures."""
+    """Folder for the figures and the animation."""
+
+    def __post_init__(self) -> None:
+        require("--start", self.start, -1e6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ def run(argv: Sequence[str]) -> None:
     if pick(("path", "data"), argv[0], "what to show") == "path":
         paths = parse(ShowPath, argv[1:], "show path")
         _write(paths.out, _path_figures(paths))
+        _write_film(paths)
     else:
         data = parse(ShowData, argv[1:], "show data")
         _write(data.out, _data_figures(data))
@@ -83,6 +91,7 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     from ..data import load
     from ..kinds.points.data import limits
     from ..plots import forward
+    from ..plots.continuum import continuum
     from ..recipes import ImageRecipe, recipe_type
     from ..specs import add_row, bind, parse as parse_spec
 
@@ -91,24 +100,51 @@ def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
     name, _ = parse_spec(args.path)
     named = {name: path}
     recipe: Any = recipe_type(args.data)(data=args.data)
+    at: dict[str, Any] = {"times": _times(args.times)} if args.times else {}
     if isinstance(recipe, ImageRecipe):
         from ..kinds.images import kind as images
         from ..plots.strips import forward_strip
 
         both = named if name == "ddpm" else named | {"ddpm": PATHS["ddpm"]()}
-        yield "dissolving", forward_strip(both, images.kept(images.real(recipe, 1, 0)[0])[0])
+        yield "dissolving", forward_strip(both, images.kept(images.real(recipe, 1, 0)[0])[0], **at)
         return
     real = load(args.data, 4000, 0)
-    yield "point_1d", forward.point_mass(path, name)
-    yield "point_2d", forward.point_mass_plane(path, name)
-    yield (
-        "moments",
-        forward.path_moments({name: path} if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()}),
-    )
+    both = named if name in ("linear", "ddpm") else named | {"ddpm": PATHS["ddpm"]()}
+    yield "point_1d", forward.point_mass(path, name, start=args.start)
+    yield "point_2d", forward.point_mass_plane(path, name, start=(args.start, 0.0))
+    yield "continuum", continuum(path, name, start=args.start)
+    yield "moments", forward.path_moments(both, start=args.start)
     yield "schedules", forward.schedules()
     yield "ddpm_tables", forward.ddpm_tables()
     labels = None if real.labels is None else real.labels[:4000].numpy()
-    yield "dissolving", forward.dissolving(named, real.x[:4000].numpy(), limits=limits(recipe, real.x), labels=labels)
+    yield (
+        "dissolving",
+        forward.dissolving(named, real.x[:4000].numpy(), limits=limits(recipe, real.x), labels=labels, **at),
+    )
+
+
+def _times(text: str) -> tuple[float, ...]:
+    """The times of a text such as 0,0.1,0.5,1, in order."""
+    try:
+        times = sorted(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--times must be times such as 0,0.1,0.5,1; got {text!r}.") from None
+    for t in times:
+        require("--times: each", t, 0, 1)
+    require("--times: their number", len(times), 1, 12)
+    return tuple(times)
+
+
+def _write_film(args: ShowPath) -> None:
+    """The animation of a single point's densities, where points are shown."""
+    from ..core.paths import PATHS
+    from ..plots.continuum import continuum_film
+    from ..recipes import ImageRecipe, recipe_type
+    from ..specs import bind, parse as parse_spec
+
+    if recipe_type(args.data) is not ImageRecipe:
+        path, name = bind(PATHS, args.path, "path")(), parse_spec(args.path)[0]
+        tell(continuum_film(args.out / "continuum.gif", path, name, start=args.start), file=sys.stdout)
 
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:

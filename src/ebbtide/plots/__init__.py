@@ -8,6 +8,7 @@ dataset    a data set and its exact density
 curves     quality against cost, losses
 density    log-densities on a plane, a model's beside the true one
 forward    the forward process, from its formulas
+continuum  all densities of a single point on its way to noise, as a figure and as a film
 images     grids of images
 robots     policies: chunks over what was recorded, and fans of them
 pusht      fans of chunks over Push-T's scene
