@@ -48,7 +48,11 @@ class Conditioned:
                 given = self.recordings(self, n, seed, first)["given"]
             x = None if given is None else self._as_given(given, shape, n)
             return None if x is None else x / 127.5 - 1
-        if not shape or given is None:
+        if given is None:
+            return None
+        if not shape:
+            if len(self.shape) == 3:
+                raise InputError("This run draws images given nothing: train one with factor or attributes.")
             return None
         own = self.attributes
         if isinstance(given, Mapping):

@@ -12,7 +12,7 @@ from ebbtide.kinds.images.conditions import enlarged, reduced
 from ebbtide.kinds.images.data import parts
 from ebbtide.kinds.images.super_resolution import against_held, recorded, shown
 from ebbtide.kinds.runs import from_pretrained, train_recipe
-from ebbtide.recipes import super_resolution
+from ebbtide.recipes import flow_images, super_resolution
 
 FEW = {"steps": 2, "sampler": "euler", "grid": "uniform"}
 
@@ -103,6 +103,13 @@ def test_images_in_memory_are_learned_too(tmp_path):
     trained = fit(recipe, x, out=tmp_path / "run", progress=False, solvers=False)
     low = torch.zeros(3, 1, 4, 4)
     assert trained.sample(3, given=low, **FEW).shape == trained.sample(3, **FEW).shape == (3, 1, 8, 8)
+
+
+def test_a_run_without_takes_nothing(tmp_path):
+    recipe = flow_images(steps=1, batch=4, network="unet-tiny:width=8")
+    trained = train_recipe(recipe, tmp_path / "run", progress=False, snapshots=0, solvers=False)
+    with pytest.raises(InputError, match=r"^This run draws images given nothing: train one with "):
+        trained.sample(2, given=torch.zeros(2, 1, 4, 4))
 
 
 def test_a_factor_must_divide_the_sides(tmp_path):
