@@ -24,6 +24,8 @@ TESTED_ELSEWHERE = {
     "data/prepared.py": "tests/training/test_trainer.py",
     "data/table.py": "tests/data/test_points.py",
     "exact/tuned.py": "tests/exact/test_tune.py",
+    "interop/community.py": "tests/interop/test_pipelines.py",
+    "interop/decoder.py": "tests/interop/test_pipelines.py",
     "kinds/kind.py": "tests/kinds",
     "kinds/runs.py": "tests/training/test_trained.py",
     "plots/study.py": "tests/plots",

@@ -1,15 +1,19 @@
 """ebbtide export RUN: a folder to share, or an upload to the Hugging Face hub."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import InputError
-from .arguments import Flag, Weights, hint, opened, parse, tell
+from ..specs import pick
+from .arguments import Flag, Weights, given, hint, opened, parse, tell, within
+
+if TYPE_CHECKING:
+    from ..training.trained import Trained
 
 __all__ = ["Export", "run"]
 
@@ -27,6 +31,12 @@ class Export:
     """Also upload to this hub repository, user/name; log in with `hf auth login` first."""
     license: Annotated[str, hint("none")] = ""
     """The weights' licence, for the model card; as the hub writes it: apache-2.0, cc-by-4.0, …"""
+    format: Annotated[str, tyro.conf.arg(name="for"), hint("ebbtide")] = "ebbtide"
+    """The library that is to run it: ebbtide or diffusers."""
+    sampler: Annotated[str, hint("the run's, or the simplest")] = ""
+    """For diffusers: the sampler whose scheduler the folder holds, such as ddim or heun."""
+    steps: Annotated[int, hint("the run's")] = 0
+    """For diffusers: steps of the folder's example; a student of two times is made for them."""
     private: Flag = False
     """Make the repository private."""
     overwrite: Flag = False
@@ -36,14 +46,40 @@ class Export:
 def run(argv: Sequence[str]) -> None:
     """Parse, write, upload."""
     args = parse(Export, argv, "export")
+    pick(WRITERS, args.format, "--for")
     if not (args.out or args.push):
         raise InputError("Say where to: --out FOLDER, --push user/name, or both.")
     if args.private and not args.push:
         raise InputError("--private is for the repository that --push names.")
-    trained = opened(args.run, **vars(args.built))
+    if args.format == "ebbtide" and (idle := given(args, "sampler", "steps")):
+        raise InputError(f"{idle[0]} is for --for diffusers.")
+    if args.format != "ebbtide" and args.push:
+        raise InputError(f"--push uploads what ebbtide reads; upload a folder for {args.format} with `hf upload`.")
+    within(args, steps=(0, 1000))
+    WRITERS[args.format](args, opened(args.run, **vars(args.built)))
+
+
+def _for_ebbtide(args: Export, trained: "Trained") -> None:
     from ..interop.hub import push_to_hub
 
     if args.out:
         tell(trained.save_pretrained(args.out, overwrite=args.overwrite, license=args.license), file=sys.stdout)
     if args.push:
         tell(push_to_hub(trained, args.push, private=args.private, license=args.license), file=sys.stdout)
+
+
+def _for_diffusers(args: Export, trained: "Trained") -> None:
+    from ..interop.pipelines import save_pipeline
+
+    made = save_pipeline(
+        trained,
+        args.out,
+        sampler=args.sampler,
+        steps=args.steps or None,
+        license=args.license,
+        overwrite=args.overwrite,
+    )
+    tell(f"{made.folder}: {made.pipeline} with {made.scheduler}, {made.steps} steps", file=sys.stdout)
+
+
+WRITERS: dict[str, Callable[[Export, "Trained"], None]] = {"ebbtide": _for_ebbtide, "diffusers": _for_diffusers}

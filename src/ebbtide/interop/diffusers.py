@@ -1,9 +1,10 @@
-"""Conversion of a diffusers scheduler (0.42) to path, grid, sampler and target, without importing diffusers.
+"""Conversion of a diffusers scheduler (0.42) to path, grid, sampler and target, and back, without importing diffusers.
 
 Their schedulers combine four things that are independent here. docs/diffusers.md lists the correspondence and the
 differences between the two libraries; tests/interop/test_diffusers.py runs them side by side.
 """
 
+import warnings
 from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..core.paths import DDPM, VE, Linear, Path
+from ..core.paths import DDPM, VE, VP, Cosine, Linear, Path
 from ..errors import InputError
-from ..specs import pick, require
-from .schedulers import Config, Row, number_of, read_config, shape_of, warn
+from ..specs import parse, pick, require
+from .schedulers import SAMPLED_BY, Config, Row, number_of, read_config, shape_of, warn
 
-__all__ = ["Converted", "from_diffusers"]
+__all__ = ["Converted", "from_diffusers", "to_diffusers"]
+
+TABLE = 1000  # entries of the β table that stands for a continuous path
 
 
 class Converted(NamedTuple):
@@ -44,6 +47,66 @@ def from_diffusers(scheduler: Config | str | FilePath | Any, steps: int | None =
     grid = _named(config, row, path) if steps is None else _times(config, row, path, steps)
     warn(config, row)
     return Converted(path, grid, sampler, target)
+
+
+def to_diffusers(
+    path: Path, target: str, sampler: str = "", grid: str = "uniform", *, bound: float = 0.0
+) -> dict[str, Any]:
+    """The config of a scheduler that walks on this path as the sampler does: the inverse of from_diffusers.
+
+    sampler: a row of SAMPLERS that diffusers has on this path; "" is the first of them. bound: where x̂₀ is clipped,
+    which their DDPM alone does as ours. Variance-preserving paths are written as a table of β.
+
+    Raises InputError for a path, target or sampler that none of its schedulers has; warns of a bound that is left out.
+    """
+    family = "flow" if isinstance(path, Linear) else "edm" if isinstance(path, VE) else "table"
+    named, given = parse(target)
+    predictions = {
+        "flow": {"velocity": ""}, "edm": {"edm": "epsilon"},
+        "table": {"noise": "epsilon", "x0": "sample", "v": "v_prediction"},
+    }[family]  # fmt: skip
+    if family == "table" and not isinstance(path, DDPM | Cosine | VP):
+        raise InputError(f"diffusers has no scheduler on the path {type(path).__name__.lower()}.")
+    prediction = predictions[pick(predictions, named, f"The target of a scheduler on the path {_name(path)}")]
+    rows = SAMPLED_BY[family]
+    kind, settings = rows[pick(rows, sampler or next(iter(rows)), f"A sampler that diffusers has on {_name(path)}")]
+    config: dict[str, Any] = {"_class_name": kind, "num_train_timesteps": TABLE} | {**settings}
+    if prediction:
+        config["prediction_type"] = prediction
+    if bound and kind != "DDPMScheduler":
+        warnings.warn(f"{kind} has no counterpart of bound {bound:g}, which is left out.", stacklevel=2)
+    if family == "flow":
+        spacing, options = parse(grid)
+        return config | {"shift": float(options.get("shift", 3.0)) if spacing == "shifted" else 1.0}
+    if family == "edm":
+        assert isinstance(path, VE)
+        spacing, options = parse(grid)
+        options = options if spacing == "karras" else {}
+        return config | {
+            "sigma_min": float(options.get("ratio_min", 0.002)), "sigma_max": path.sigma_max,
+            "sigma_data": float(given.get("data_std", 1.0)), "rho": float(options.get("rho", 7.0)),
+        }  # fmt: skip
+    if kind == "DDPMScheduler":
+        config |= {"clip_sample": bool(bound)} | ({"clip_sample_range": float(bound)} if bound else {})
+    elif kind == "DDIMScheduler":
+        config["clip_sample"] = False
+    return config | {"timestep_spacing": "trailing"} | _betas(path)
+
+
+def _name(path: Path) -> str:
+    return type(path).__name__.lower()
+
+
+def _betas(path: Path) -> dict[str, Any]:
+    """A variance-preserving path's table of β: its name and ends, or its entries."""
+    names = {"linear": "linear", "scaled_linear": "scaled_linear", "squared_cosine": "squaredcos_cap_v2"}
+    if isinstance(path, DDPM) and not path.table:
+        ends = {"beta_start": path.beta_min, "beta_end": path.beta_max}
+        return {"num_train_timesteps": path.steps, "beta_schedule": names[path.betas]} | ends
+    if isinstance(path, DDPM):
+        return {"num_train_timesteps": len(path.table), "trained_betas": list(path.table)}
+    bars = np.array([c.alpha**2 for c in path.along(np.arange(TABLE + 1) / TABLE)])
+    return {"trained_betas": np.minimum(1 - bars[1:] / bars[:-1], 0.999).tolist()}
 
 
 def _path(config: Config, row: Row) -> Path:

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files import load_json
 from ..specs import pick, require
 
-__all__ = ["SCHEDULERS", "Config", "Row", "number_of", "read_config", "shape_of", "warn"]
+__all__ = ["SAMPLED_BY", "SCHEDULERS", "Config", "Row", "number_of", "read_config", "shape_of", "warn"]
 
 Config = Mapping[str, Any]
 
@@ -103,6 +103,26 @@ SCHEDULERS: dict[str, Row] = {
     "EDMDPMSolverMultistepScheduler": Row(_dpm(_DPM_SOLVERS), "edm", {**_EDM, **_ORDERED}),
     "FlowMatchEulerDiscreteScheduler": Row(lambda config: "euler", "flow"),
     "FlowMatchHeunDiscreteScheduler": Row(lambda config: "heun", "flow"),
+}
+# The other way round: by kind of path, the samplers that one of theirs walks as ours; the first stands for any other.
+SAMPLED_BY: dict[str, dict[str, tuple[str, Config]]] = {
+    "table": {
+        "ddim": ("DDIMScheduler", {}),
+        "ddpm": ("DDPMScheduler", {"variance_type": "fixed_small"}),
+        "ddpm:variance=beta": ("DDPMScheduler", {"variance_type": "fixed_large"}),
+        "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+        "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+        "unipc:order=3": ("UniPCMultistepScheduler", {"solver_order": 3}),
+    },
+    "flow": {
+        "euler": ("FlowMatchEulerDiscreteScheduler", {}),
+        "heun": ("FlowMatchHeunDiscreteScheduler", {}),
+    },
+    "edm": {
+        "dpmpp_2m": ("EDMDPMSolverMultistepScheduler", {}),
+        "ddim": ("EDMEulerScheduler", {}),
+    },
 }
 _COMMON = {
     "num_train_timesteps": 1000,

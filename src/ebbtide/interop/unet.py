@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.paths import VE, Linear
@@ -23,7 +24,7 @@ from ..training import checkpoint
 from .diffusers import Converted, from_diffusers
 from .schedulers import SCHEDULERS
 
-__all__ = ["CONFIG", "DEFAULTS", "WEIGHTS", "Loaded", "load_unet", "save_unet"]
+__all__ = ["CONFIG", "DEFAULTS", "WEIGHTS", "Loaded", "load_unet", "save_unet", "unet_files"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
@@ -142,19 +143,44 @@ def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> 
     t - first.
     overwrite: replace what an earlier call wrote; a folder with anything else in it is never replaced.
     """
+    if network.spans:
+        raise InputError(
+            "A network that spans two times has no counterpart in diffusers; export its run with its steps."
+        )
     target, files = Path(folder).resolve(), (CONFIG, WEIGHTS, checkpoint.MANIFEST)
     if target.exists():
         if not overwrite:
             raise InputError(f"{folder} exists; pass overwrite to replace it.")
         if not target.is_dir() or any(path.name not in files for path in target.iterdir()):
             raise InputError(f"{folder} holds more than a saved network, so it is not replaced.")
-    config = {"_class_name": "UNet2DModel"} | DEFAULTS | _config(network)
-    state, names = network.state_dict(), _names(network)
+    checkpoint.write_folder(target, unet_files(network))
+    return Path(folder)
+
+
+def unet_files(
+    network: UNet, *, table: Float[Tensor, " n"] | None = None, span: float | None = None
+) -> dict[str, checkpoint.Content]:
+    """config.json and the weights of a UNet2DModel, by name.
+
+    table: times t of the timesteps 0 … n - 1, where the network's features of time are to be stored as a table: of
+    whole timesteps such a model is the same as one with any features.
+    span: of a network that spans two times, how far its estimates are always to lead, τ_t - τ_s: a constant.
+    """
+    config = {"_class_name": "UNet2DModel"} | DEFAULTS | _config(network, table is not None)
+    state = dict(network.state_dict())
+    if (between := network.from_time.from_span) is not None:
+        del state["from_time.from_span.weight"]
+        if span:
+            bias = state["from_time.1.bias"]
+            state["from_time.1.bias"] = bias + between(bias.new_full((1,), span))[0].detach()
+    names = _names(network, state)
     if network.from_label is not None:
         state["from_label.weight"] = state["from_label.weight"][: config["num_class_embeds"]]
     tensors = {one: part for ours, theirs in names.items() for one, part in zip(theirs, state[ours].chunk(len(theirs)))}
-    checkpoint.write_folder(target, {CONFIG: dump_json(config), WEIGHTS: tensors})
-    return Path(folder)
+    if table is not None:
+        config |= {"time_embedding_type": "learned", "num_train_timesteps": len(table)}
+        tensors["time_proj.weight"] = network.from_time[0](table)
+    return {CONFIG: dump_json(config), WEIGHTS: tensors}
 
 
 # Settings
@@ -198,7 +224,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _config(network: UNet) -> dict[str, Any]:
+def _config(network: UNet, by_table: bool = False) -> dict[str, Any]:
     """A UNet's options as their settings, where they aren't the defaults."""
     clock, block, parts = network.from_time[0], network.middle[0], list(network.modules())
     assert isinstance(block, ImageBlock)
@@ -207,7 +233,7 @@ def _config(network: UNet) -> dict[str, Any]:
     single = all(part.heads == 1 for part in attentions)
     heads = {part.qkv.in_features // part.heads for part in attentions}
     bare = isinstance(block.attention, PixelAttention) and isinstance(block.attention.norm, nn.Identity)
-    if not isinstance(clock, Timestep):
+    if not (by_table or isinstance(clock, Timestep)):
         raise InputError("Only a network with time=timestep can be saved for diffusers; this one has time=fourier.")
     if network.patch != 1 or (bare and block.adds):
         what = "conditioning=add and middle=unnormed" if network.patch == 1 else f"patch={network.patch}"
@@ -219,7 +245,7 @@ def _config(network: UNet) -> dict[str, Any]:
         "sample_size": size[0] if size[0] == size[1] else size,
         "in_channels": channels,
         "out_channels": channels,
-        "freq_shift": clock.freq_shift,
+        "freq_shift": clock.freq_shift if isinstance(clock, Timestep) else 0,
         "flip_sin_to_cos": False,
         "down_block_types": [list(_DOWN)[flag] for flag in network.attention],
         "up_block_types": [list(_UP)[flag] for flag in network.attention[::-1]],
@@ -294,7 +320,7 @@ def _object(file: Path) -> dict[str, Any]:
 # Weights
 
 
-def _names(network: UNet) -> dict[str, list[str]]:
+def _names(network: UNet, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """The names of each of our tensors there: one, but three where they keep q, k and v apart."""
     places = {ours: [theirs] for ours, theirs in _PARTS.items()}
     for ours, stage, level, place in _stages(network):
@@ -306,7 +332,7 @@ def _names(network: UNet) -> dict[str, list[str]]:
         else:
             kind = "downsamplers" if isinstance(stage, Downsample) else "upsamplers"
             places[f"{ours}.conv"] = [f"{level}.{kind}.0.conv"]
-    split = ((name, *name.rsplit(".", 1)) for name in network.state_dict())
+    split = ((name, *name.rsplit(".", 1)) for name in state)
     return {name: [f"{one}.{kind}" for one in places[part]] for name, part, kind in split}
 
 
@@ -325,7 +351,7 @@ def _stages(network: UNet) -> Iterator[tuple[str, nn.Module, str, int]]:
 def _to_ours(network: UNet, tensors: dict[str, Tensor], cosines_first: bool, where: str) -> dict[str, Tensor]:
     """Their tensors under our names."""
     tensors = {".".join(_OLD.get(part, part) for part in name.split(".")): part for name, part in tensors.items()}
-    names = _names(network)
+    names = _names(network, network.state_dict())
     if differ := sorted({one for theirs in names.values() for one in theirs} ^ tensors.keys()):
         raise InputError(f"{where} {'has' if differ[0] in tensors else 'lacks'} {differ[0]}, unlike its config.")
     state = {ours: torch.cat([tensors[one] for one in theirs]) for ours, theirs in names.items()}

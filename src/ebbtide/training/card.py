@@ -13,16 +13,12 @@ from ..version import __version__
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["model_card"]
+__all__ = ["licence_line", "model_card"]
 
 
 def model_card(trained: "Trained", where: str, license: str = "") -> str:
     """README.md of an exported model: what it is, how it was trained, how to sample from it at `where`."""
-    expect("license", license, str)
-    if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
-        raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
-    data = printable(trained.about or "its data")
-    licensed = f"license: {license}\n" if license else ""
+    data, licensed = printable(trained.about or "its data"), licence_line(license)
     recipe, parameters = trained.recipe, sum(p.numel() for p in trained.denoiser.parameters())
     size = " × ".join(map(str, trained.shape)) + {1: " columns"}.get(len(trained.shape), "")
     if trained.reconstructs:
@@ -73,6 +69,14 @@ A generative model of {data} ({size}; {labels}), trained with ebbtide {__version
 It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbtide runs on it.
 
 {_citations(recipe)}"""
+
+
+def licence_line(license: str) -> str:
+    """The card's line of a licence written as the hub writes it; "" for none."""
+    expect("license", license, str)
+    if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
+        raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
+    return f"license: {license}\n" if license else ""
 
 
 def _default_sampler(trained: "Trained") -> str:

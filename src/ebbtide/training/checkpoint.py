@@ -48,6 +48,8 @@ _DTYPES = {
 def write_folder(folder: Path, files: Mapping[str, Content]) -> None:
     """Write files and their manifest to a temporary folder beside `folder`, sync them, then rename."""
     with writing_folder(folder) as temporary:
+        for inner in {(temporary / name).parent for name in files} - {temporary}:
+            inner.mkdir()
         manifest = {name: _written(temporary / name, content) for name, content in files.items()}
         manifest.pop(README, None)
         create(temporary / MANIFEST, [dump_json(manifest)])
