@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,8 @@ __all__ = ["Export", "run"]
 
 @dataclass(frozen=True)
 class Export:
-    """Write weights, config, model card and manifest: what `ebbtide sample FOLDER` and from_pretrained read."""
+    """Write weights, config, model card and manifest: what `ebbtide sample FOLDER` and from_pretrained read; or what runs
+    without ebbtide: a folder for diffusers, an ONNX graph."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
@@ -32,11 +33,13 @@ class Export:
     license: Annotated[str, hint("none")] = ""
     """The weights' licence, for the model card; as the hub writes it: apache-2.0, cc-by-4.0, …"""
     format: Annotated[str, tyro.conf.arg(name="for"), hint("ebbtide")] = "ebbtide"
-    """The library that is to run it: ebbtide or diffusers."""
+    """The library that is to run it: ebbtide, diffusers or onnx."""
+    onnx: Flag = False
+    """Short for --for onnx: --out is a file, such as model.onnx."""
     sampler: Annotated[str, hint("the run's, or the simplest")] = ""
-    """For diffusers: the sampler whose scheduler the folder holds, such as ddim or heun."""
+    """For diffusers: the sampler whose scheduler the folder holds; for onnx, of samples."""
     steps: Annotated[int, hint("the run's")] = 0
-    """For diffusers: steps of the folder's example; a student of two times is made for them."""
+    """For diffusers: steps of its example; for onnx: samples in these steps, not the network alone."""
     private: Flag = False
     """Make the repository private."""
     overwrite: Flag = False
@@ -51,8 +54,12 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("Say where to: --out FOLDER, --push user/name, or both.")
     if args.private and not args.push:
         raise InputError("--private is for the repository that --push names.")
+    if args.onnx:
+        args = replace(args, format="onnx")
     if args.format == "ebbtide" and (idle := given(args, "sampler", "steps")):
-        raise InputError(f"{idle[0]} is for --for diffusers.")
+        raise InputError(f"{idle[0]} is for --for diffusers or --for onnx.")
+    if args.format == "onnx" and args.license:
+        raise InputError("--license is for a model card, and an ONNX file has none.")
     if args.format != "ebbtide" and args.push:
         raise InputError(f"--push uploads what ebbtide reads; upload a folder for {args.format} with `hf upload`.")
     within(args, steps=(0, 1000))
@@ -82,4 +89,16 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
     tell(f"{made.folder}: {made.pipeline} with {made.scheduler}, {made.steps} steps", file=sys.stdout)
 
 
-WRITERS: dict[str, Callable[[Export, "Trained"], None]] = {"ebbtide": _for_ebbtide, "diffusers": _for_diffusers}
+def _for_onnx(args: Export, trained: "Trained") -> None:
+    from ..interop.onnx import save_onnx
+
+    made = save_onnx(trained, args.out, sampler=args.sampler, steps=args.steps or None, overwrite=args.overwrite)
+    about = f"{', '.join(made.inputs)} → {made.output}, within {made.difference:.0e} of torch in onnxruntime"
+    tell(f"{made.file}: {about}", file=sys.stdout)
+
+
+WRITERS: dict[str, Callable[[Export, "Trained"], None]] = {
+    "ebbtide": _for_ebbtide,
+    "diffusers": _for_diffusers,
+    "onnx": _for_onnx,
+}

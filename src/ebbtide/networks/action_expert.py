@@ -264,7 +264,7 @@ class ActionExpert(nn.Module):
         """
         check(self.shapes, observation)
         weight = self.from_action.weight
-        b = len(next(iter(observation.values())))
+        b = next(iter(observation.values())).shape[0]  # not len, which a traced number has none of
         memory: Memory | None = None
         present = torch.ones(b, 0, dtype=torch.bool, device=weight.device)
         if self.prefix is not None:

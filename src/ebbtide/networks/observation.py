@@ -51,7 +51,7 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
     expected = dict(shapes)
     if "images" in shapes and "image_mask" in observation:
         expected["image_mask"] = shapes["images"][:1]
-    sizes = set()
+    sizes = []  # neither set nor len, by which a traced number of samples would become one number
     for name in (*expected, *observation):
         value = observation.get(name)
         if name == "image_mask" and value is None and "images" in shapes:
@@ -70,9 +70,10 @@ def check(shapes: Shapes, observation: Mapping[str, Any]) -> None:
                 f"The observation's {name} must be {str(dtype)[6:]} of shape ({wanted}); "
                 f"got {str(value.dtype)[6:]} of shape {tuple(value.shape)}."
             )
-        sizes.add(len(value))
-    if len(sizes) > 1:
-        raise InputError(f"An observation's parts must be as many each; got {' and '.join(map(str, sorted(sizes)))}.")
+        sizes.append(value.shape[0])
+    if any(size != sizes[0] for size in sizes):
+        found = " and ".join(map(str, sorted(set(sizes))))
+        raise InputError(f"An observation's parts must be as many each; got {found}.")
     if torch.compiler.is_compiling():
         return
     if "state" in shapes and not bool(observation["state"].isfinite().all()):
