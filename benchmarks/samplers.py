@@ -39,11 +39,12 @@ from ebbtide.exact import plans
 from ebbtide.exact.fit import fit_solver
 from ebbtide.exact.tune import tune
 from ebbtide.exact.tuned import Tuned
+from ebbtide.interop.solvers import Walked, last_of, scheduler
 from ebbtide.samplers import trajectory, walk as walk_from
 
 from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned
 from .pages import cpu_name, write_section
-from .solvers import DEFAULTS, LIBRARIES, Solver, Walk, last, ours, scheduler, unfitted
+from .solvers import DEFAULTS, LIBRARIES, Solver, ours, unfitted
 
 PEERS = ("diffusers", "flow_matching", "azula", "smalldiffusion", "k-diffusion")
 COUNTS = (5, 10, 20)
@@ -62,12 +63,12 @@ HERE = Path(__file__).parent
 # --- accuracy
 
 
-def reference(flow: Flow, walk: Walk, steps: int = 1000) -> Tensor:
+def reference(flow: Flow, walk: Walked, steps: int = 1000) -> Tensor:
     """Where the ODE takes that start: RK4 on the linear path, into which x/(α + σ) takes every path."""
     size = walk.alpha + walk.sigma
     tau = walk.sigma / size
     times = tau * (1 - torch.arange(steps + 1, dtype=torch.float64) / steps) ** 1.5
-    return last(walk_from("rk4:clock=flow", flow.linear(), walk.start.double() / size, times))
+    return last_of(walk_from("rk4:clock=flow", flow.linear(), walk.start.double() / size, times))
 
 
 class References:
@@ -76,7 +77,7 @@ class References:
     def __init__(self, flow: Flow, steps: int) -> None:
         self.flow, self.steps, self.known = flow, steps, {}
 
-    def __call__(self, walk: Walk) -> Tensor:
+    def __call__(self, walk: Walked) -> Tensor:
         size = walk.alpha + walk.sigma
         key = (round(walk.sigma / size, 6), round(float(walk.start[0, 0]) / size, 5))
         if key not in self.known:

@@ -1,4 +1,4 @@
-"""ONNX graphs in onnxruntime beside torch: networks, samples of points and images, a student's jump, a policy's chunk."""
+"""ONNX graphs in onnxruntime beside torch: networks, samples of points and images, a student's jump, a policy."""
 
 import importlib.util
 

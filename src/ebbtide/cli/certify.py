@@ -1,5 +1,7 @@
 """ebbtide certify [SAMPLER …]: measure whether a sampler, or a run of two times, keeps its promises."""
 
+import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +39,8 @@ class Certify:
     run whose network spans two times: whether its jumps lead where its own flow does."""
 
     samplers: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("every sampler")] = ()
-    """Samplers as in heun or exponential:order=3,corrector=true, or your own as module:function; or folders of runs."""
+    """Samplers as in heun or exponential:order=3, or your own as module:function; folders of runs; other libraries'
+    solvers, as in diffusers:DPMSolverMultistepScheduler:solver_order=3, or all of one, as in azula."""
     path: Annotated[tuple[str, ...], hint("all")] = ()
     """On these paths only; rows of `ebbtide list paths`, or your own as module:function, as also of a run."""
     order: int = 0
@@ -46,6 +49,8 @@ class Certify:
     """Declare that your own function draws noise."""
     json: Annotated[str, hint("none")] = ""
     """Also write every check to this file."""
+    out: Annotated[str, hint("none")] = ""
+    """Of other libraries' solvers: also write an HTML page to this file."""
     verbose: Flag = False
     """Print every check, not only those that failed or don't apply."""
 
@@ -74,6 +79,13 @@ def run(argv: Sequence[str]) -> None:
         return
     if idle := given(args.of_run):
         raise InputError(f"{idle[0]} is for runs; name the folder of one.")
+    from ..interop.certified import is_foreign
+
+    if any(map(is_foreign, args.samplers)):
+        _foreign(args, out)
+        return
+    if args.out:
+        raise InputError("--out is a page of other libraries' solvers; name one, as in diffusers:DDIMScheduler.")
     wanted = [(spec, *_named(spec, args)) for spec in args.samplers or SPECS]
     if (idle := given(args, "order", "stochastic")) and all(promised is None for *_, promised in wanted):
         raise InputError(f"{idle[0]} declares what a function of your own promises; name one as module:function.")
@@ -146,6 +158,43 @@ def _runs(args: Certify, out: Path) -> None:
         write_file(out, (checks_to_json(results) + "\n").encode())
     if failed := [run for run, checks in results.items() if any(check.passed is False for check in checks)]:
         raise CertificationError(f"{', '.join(failed)}: toward its own time an estimate isn't the estimate.")
+
+
+def _foreign(args: Certify, out: Path) -> None:
+    """Print a table of other libraries' solvers, and write it as a page; CertificationError for a broken promise."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ..files import write_file
+    from ..interop.certified import FOREIGN, HEADS, cells, certificates, is_foreign, page, solvers_of
+
+    if ours := [spec for spec in args.samplers if not is_foreign(spec)]:
+        raise InputError(f"{ours[0]} is of none of {', '.join(FOREIGN)}; certify it by itself.")
+    if idle := given(args, "path", "order", "stochastic"):
+        raise InputError(f"{idle[0]} is for samplers of ebbtide; a library's have their own.")
+    if args.out and (Path(args.out).is_dir() or not Path(args.out).parent.is_dir()):
+        raise InputError(f"--out must be a file in a folder that exists; got {args.out!r}.")
+    found = []
+    form = "{:58} {:20} {:22} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}"
+    print(form.format(*HEADS))
+    for spec in dict.fromkeys(one for each in args.samplers for one in solvers_of(each)):
+        for one in certificates(spec):
+            found.append(one)
+            tell(form.format(*cells(one)), file=sys.stdout)
+    versions: dict[str, str] = {}
+    for name in dict.fromkeys(spec.partition(":")[0] for spec in args.samplers):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "of an unknown version"
+    if args.out:
+        written = page(found, versions, f"ebbtide certify {' '.join(map(shlex.quote, args.samplers))}")
+        write_file(Path(args.out), written.encode())
+    if args.json:
+        rows = [{key: None if value != value else value for key, value in one._asdict().items()} for one in found]
+        write_file(out, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
+    if failed := sum(bool(one.failed) for one in found):
+        raise CertificationError(f"{failed} of {len(found)} certificates failed; see the lines above.")
+    print(f"{len(found)} certificates: all kept.")
 
 
 _FOUND = "found: the largest difference of u and v; beside others, √ mean |a - b|² over √ mean |b|² of where they lead"

@@ -20,8 +20,8 @@ __all__ = ["Export", "run"]
 
 @dataclass(frozen=True)
 class Export:
-    """Write weights, config, model card and manifest: what `ebbtide sample FOLDER` and from_pretrained read; or what runs
-    without ebbtide: a folder for diffusers, an ONNX graph."""
+    """Write weights, config, model card and manifest: what `ebbtide sample FOLDER` and from_pretrained read; or what
+    needs no ebbtide: a folder for diffusers, an ONNX graph."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""

@@ -19,7 +19,7 @@ class Driving:
     """Simulator of a policy, and the options of its control loop."""
 
     simulator: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list simulators`, or your own as module:function."""
+    """A row of `ebbtide list simulators`; gym:ID, of gymnasium; or your own as module:function."""
     n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0
     """Actions to execute of each chunk before the next one."""
     delay: int = 0
@@ -39,6 +39,8 @@ class Driving:
         """The simulator that the user names, which may be a function of theirs; "" for the recipe's."""
         from ..robots.simulators import SIMULATORS
 
+        if self.simulator.startswith("gym:"):
+            return Own(f"ebbtide.robots.gym:GymWorld:id={self.simulator.removeprefix('gym:')}")
         return typed(SIMULATORS, self.simulator)
 
     def how(self, recipe: "RobotRecipe") -> dict[str, Any]:
