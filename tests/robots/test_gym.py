@@ -15,7 +15,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 
 def test_a_named_environment_is_a_simulator():
-    own = Driving(simulator="gym:Pendulum-v1,least=-1600,most=0").place
+    own = Driving(simulator="gym:Pendulum-v1,least=-3000,most=0").place
     world = make(pickle.loads(pickle.dumps(own)))
     assert isinstance(world, Simulator)
     assert (world.name, world.max_steps, world.fps) == ("Pendulum-v1", 200, 30)
@@ -29,7 +29,7 @@ def test_a_named_environment_is_a_simulator():
         _, reward, done = world.step(np.array([9.0]))  # clipped to 2
         total += reward
     assert world.steps == 200
-    assert world.score == pytest.approx((total + 1600) / 1600)
+    assert world.score == pytest.approx((total + 3000) / 3000)
     np.testing.assert_array_equal(world.reset(7)["state"], first)
     assert (world.score, world.success) == (0, False)
     world.close()

@@ -52,7 +52,7 @@ class GymWorld:
     """
 
     def __init__(
-        self, *, id: str, least: float = 0.0, most: float = 0.0, fps: float = 0.0, pixels: bool = False
+        self, *, id: str = "Pendulum-v1", least: float = 0.0, most: float = 0.0, fps: float = 0.0, pixels: bool = False
     ) -> None:
         gymnasium = needed("gymnasium")
         require("gym: most", most, least)
