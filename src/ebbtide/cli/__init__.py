@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": ("compare", "the main job: diffusion, flow matching and other methods side by side, with a report"),
     "plot": ("plot", "draw what a run learned: samples, trajectories, fields, losses, animations"),
     "show": ("show", "draw a path (the forward process) or a data set: ebbtide show path"),
+    "lab": ("lab", "watch methods learn and sample, in the browser: ebbtide lab runs/moons"),
     "tune": ("tune", "find the best sampler and grid for a run: ebbtide tune runs/moons --evaluations 10"),
     "export": ("export", "write a run as a folder to share, or push it to the Hugging Face hub"),
     "list": ("listing", "list recipes, data sets, paths, targets, samplers, grids, metrics"),

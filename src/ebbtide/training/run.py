@@ -49,7 +49,7 @@ from .solver import for_run, for_student
 from .stopping import Stopping
 from .teacher import Trajectories
 from .trained import Trained
-from .trainer import Trainer
+from .trainer import Record, Trainer
 
 __all__ = ["clear", "occupied", "train", "untrained"]
 
@@ -61,6 +61,7 @@ def train(
     *,
     draw: Callable[[Trained, Path], Mapping[Path, bytes]] = lambda start, target: {},
     started: Callable[[nn.Module], object] = lambda denoiser: None,
+    watch: Callable[[Trainer, Record], object] = lambda trainer, record: None,
     judging: Data | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -124,7 +125,7 @@ def train(
             file=sys.stderr,
         )  # fmt: skip
         with log or nullcontext(), bar:
-            _loop(run, log, bar, on_nonfinite, checkpoints, snapshots)
+            _loop(run, log, bar, watch, on_nonfinite, checkpoints, snapshots)
         if stopping is not None and progress and run.main:
             print(stopping.said(len(data) + len(judging or ()), start.begins), file=sys.stderr)
         fits = solvers and run.main and not start.reconstructs and stopping is None
@@ -169,7 +170,15 @@ def untrained(recipe: Recipe, prepared: Prepared) -> Trained:
     )  # fmt: skip
 
 
-def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoints: int, snapshots: int) -> None:
+def _loop(
+    run: "_Run",
+    log: "Log | None",
+    bar: tqdm,
+    watch: Callable[[Trainer, Record], object],
+    on_nonfinite: str,
+    checkpoints: int,
+    snapshots: int,
+) -> None:
     """Step to the end, writing down what is due after each; leave nothing unsaved when asked to stop."""
     trainer, steps = run.trainer, run.trainer.recipe.steps
     snapshots = 0 if run.stopping is not None else snapshots
@@ -193,9 +202,10 @@ def _loop(run: "_Run", log: "Log | None", bar: tqdm, on_nonfinite: str, checkpoi
                     bar.set_postfix_str(f"loss {record.loss:.3f}{said}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
                     run.snapshot()
+                wanted = watch(trainer, record)
                 if (number := run.heard(received)) or (stopping is not None and stopping.done):
                     break
-                if _due(record.step, steps, checkpoints):
+                if wanted or _due(record.step, steps, checkpoints):
                     run.save()
         except DivergedError:
             run.save()

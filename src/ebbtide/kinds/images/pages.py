@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSES", "FILM", "STEPS", "WALK", "WEIGHTS", "draw_neighbours", "draw_run", "draw_samples", "draw_training",
-    "figures",
+    "figures", "flow_ends", "inpainted",
 ]  # fmt: skip
 
 WALK = 6  # images of a strip
@@ -209,7 +209,8 @@ def _interpolation(trained: Trained, rows: int = 5, n: int = 9) -> Figure:
     starts = torch.stack([slerp(x1[:rows], x1[rows:], k / (n - 1)) for k in range(n)], 1)
     labels = trained.labels(trained.in_turn(rows), rows)
     found = [
-        _ends(trained, starts[i], {} if labels is None else {"label": labels[i].expand(n)}, seed=0) for i in range(rows)
+        flow_ends(trained, starts[i], {} if labels is None else {"label": labels[i].expand(n)}, seed=0)
+        for i in range(rows)
     ]
     return strips.interpolation(np.stack(found))
 
@@ -246,20 +247,28 @@ def _inpainting(trained: Trained, rows: int = 5, ways: int = 5) -> Figure:
     labels = trained.labels(None, len(given) * ways)
     if not trained.recipe.learns_null and own is not None:
         labels = own.repeat_interleave(ways)
-    cond: dict[str, Any] = {} if labels is None else {"label": labels}
     known = given.float().repeat_interleave(ways, 0)
+    filled = inpainted(trained, known, mask, labels, trained.recipe.seed).reshape(rows, ways, *trained.shape)
+    exact = trained.codec is None or trained.codec.linear
+    title = "" if exact else "Inpainting, approximate: in latents, with the known pixels pasted back"
+    return strips.inpainting(given.numpy(), mask[0].numpy(), filled, title=title)
+
+
+def inpainted(
+    trained: Trained, known: Tensor, mask: Tensor, labels: Tensor | None, seed: int, steps: int = 2 * STEPS
+) -> np.ndarray:
+    """Images whose pixels are known where the mask is true, filled in by ΠGDM; of a learned codec approximately."""
+    cond: dict[str, Any] = {} if labels is None else {"label": labels}
     exact = trained.codec is None or trained.codec.linear
     wrapped: DenoiserLike = PiGDM(trained.denoiser, _measured(trained, known, mask))
     if exact:
         wrapped = Bounded(wrapped, codec=trained.bounding(1.0))
-    draws = Draws.first(rows * ways, trained.recipe.seed)
+    draws = Draws.first(len(known), seed)
     *_, (_, x) = trajectory(
-        wrapped, trained.latent_shape, draws=draws, steps=2 * STEPS, sampler="ddpm", grid="uniform", **cond
+        wrapped, trained.latent_shape, draws=draws, steps=steps, sampler="ddpm", grid="uniform", **cond
     )
     x = trained.to_data(x)
-    filled = kept(x if exact else torch.where(mask, known, x)).reshape(rows, ways, *trained.shape)
-    title = "" if exact else "Inpainting, approximate: in latents, with the known pixels pasted back"
-    return strips.inpainting(given.numpy(), mask[0].numpy(), filled, title=title)
+    return kept(x if exact else torch.where(mask, known, x))
 
 
 def _measured(trained: Trained, known: Tensor, mask: Tensor) -> NoisyMeasurement:
@@ -298,7 +307,7 @@ def _enlarging(trained: Trained) -> Figure:
     ).figure  # fmt: skip
 
 
-def _ends(trained: Trained, x1: Tensor, cond: dict[str, Any], seed: int) -> np.ndarray:
+def flow_ends(trained: Trained, x1: Tensor, cond: dict[str, Any], seed: int) -> np.ndarray:
     """The samples that the ODE makes of noises in the network's units."""
     *_, (_, x) = trajectory(
         trained.denoiser, trained.latent_shape, draws=Draws.first(len(x1), seed), steps=STEPS, sampler="heun",

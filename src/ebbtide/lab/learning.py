@@ -1,0 +1,271 @@
+"""Methods that learn while somebody watches: each trains in a separate process, and leaves its weights on a board.
+
+A board is a file that two processes map. Copying the averaged weights there takes 10 µs, 20 times a second; samples are
+drawn from that copy in the process of the page, so that training is slowed by no more than the core they need.
+"""
+
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.files import save_points
+from ..errors import InputError
+from ..kinds import kind_of
+from ..kinds.runs import begin, from_pretrained, train_recipe
+from ..recipes import RECIPES, Recipe
+from ..specs import require
+from ..training.flat import FlatParameters
+from ..training.history import read_metrics
+from ..training.processes import in_processes
+from ..training.trained import Trained
+from ..training.trainer import Record, Trainer
+
+__all__ = ["FEWEST", "LIVE", "PAINTED", "Board", "Learner", "Look", "begun_with", "learn"]
+
+GO, PAUSE, STOP = range(3)  # what a worker is asked to do
+EVERY = 0.05  # seconds between two posts
+FEWEST = 20  # points that can be learned from
+PAINTED = "painted.csv"  # in a kept run's folder, the points it was trained on
+# Samples for each look at a method in training: few steps, since they are drawn ten times a second.
+LIVE: dict[str, dict[str, Any]] = {
+    "points": {"n": 400, "sampler": "dpmpp_2m", "grid": "quadratic", "steps": 6},
+    "images": {"n": 16, "sampler": "dpmpp_2m", "grid": "uniform", "steps": 6, "bound": 1.0},
+}
+
+
+class Board:
+    """Two mapped files in a folder: weights.f32, which a worker writes, and order.i64, which it reads."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = folder, size
+        for path, count, kind in ((self._weights, size, np.float32), (self._order, 4, np.int64)):
+            if not path.exists():
+                np.zeros(count, kind).tofile(path)
+        self.weights = np.memmap(self._weights, np.float32, "r+", shape=(size,))
+        self.order = np.memmap(self._order, np.int64, "r+", shape=(4,))  # asked, saves asked for, step, saves done
+
+    @property
+    def _weights(self) -> Path:
+        return self.folder / "weights.f32"
+
+    @property
+    def _order(self) -> Path:
+        return self.folder / "order.i64"
+
+    @property
+    def step(self) -> int:
+        """The step that the weights are of."""
+        return int(self.order[2])
+
+    def post(self, trainer: Trainer) -> None:
+        """Write the averaged weights and their step."""
+        self.weights[:] = trainer.ema.cpu().numpy()
+        self.order[2] = trainer.step
+
+
+@dataclass
+class _Watch:
+    """The worker's side: called after every step of its training."""
+
+    board: Board
+    posted: float = 0.0
+
+    def __call__(self, trainer: Trainer, record: Record) -> bool:
+        """Post the weights now and then, wait while paused, stop where asked; true where a checkpoint is wanted."""
+        if (now := time.monotonic()) - self.posted > EVERY or trainer.step == trainer.recipe.steps:
+            self.board.post(trainer)
+            self.posted = now
+        order = self.board.order
+        if order[0] == PAUSE:
+            self.board.post(trainer)
+        while order[0] == PAUSE and order[1] == order[3]:
+            time.sleep(0.02)
+        if order[0] == STOP:
+            signal.raise_signal(signal.SIGTERM)  # noted by the loop, which saves and ends
+        if wanted := bool(order[1] != order[3]):
+            order[3] = order[1]
+        return wanted
+
+
+def learn(recipe: Recipe, out: Path, given: Any, board: tuple[Path, int], resume: bool) -> None:
+    """Train in this process, watched over a board; an ordinary run in the folder `out`."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    train_recipe(recipe, out, given=given, watch=_Watch(Board(*board)), resume=resume, progress=False)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A method in training, as it is now."""
+
+    step: int
+    samples: Tensor
+    """In data units."""
+    seconds: float
+    """CPU time that the samples took."""
+
+
+class Learner:
+    """One method in training, and its run afterwards."""
+
+    def __init__(self, key: str, name: str, recipe: Recipe, painted: Tensor | None) -> None:
+        self.key, self.name, self.recipe, self.painted = key, name, recipe, painted
+        self.given = None if painted is None else (painted.numpy(), None)
+        self.trained, _ = begin(recipe, given=self.given)
+        self.home = Path(tempfile.mkdtemp(prefix="ebbtide-lab-"))
+        self.flat = FlatParameters(self.trained.denoiser)
+        self.board = Board(self.home, len(self.flat.vector))
+        self.kept: Path | None = None
+        self.error = ""
+        self._state = "starting"
+        self._thread: threading.Thread | None = None
+        self._marks = [(time.monotonic(), 0)]
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, until it is kept elsewhere."""
+        return self.home / "run"
+
+    @property
+    def state(self) -> str:
+        """starting, training, fitting (its solvers, after the last step), paused, stopped, done or failed."""
+        step = self.board.step
+        if self._state == "starting" and step > 0:
+            return "fitting" if step == self.recipe.steps else "training"
+        return self._state
+
+    @property
+    def step(self) -> int:
+        """The step of the weights that are there."""
+        return self.board.step
+
+    def go(self) -> None:
+        """Begin, go on after a pause, or continue a run that was stopped."""
+        self.board.order[0] = GO
+        self._marks = [(time.monotonic(), self.step)]
+        if self._state == "done":
+            return
+        self._state, self.error = "starting", ""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, args=(self.step > 0,), daemon=True)
+            self._thread.start()
+
+    def _run(self, resume: bool) -> None:
+        job = (self.recipe, self.folder, self.given, (self.home, self.board.size), resume)
+        try:
+            in_processes(learn, [job])
+            self.trained = from_pretrained(self.folder)
+            self._state = "done"
+        except KeyboardInterrupt:  # which the worker's own signal comes to
+            self._state = "stopped"
+        except BaseException as error:
+            self._state, self.error = "failed", str(error) or type(error).__name__
+
+    def pause(self) -> None:
+        """Let the worker wait after its step."""
+        if self.state in ("starting", "training"):
+            self.board.order[0], self._state = PAUSE, "paused"
+
+    def stop(self, wait: float = 0.0) -> None:
+        """Let the worker save and end."""
+        self.board.order[0] = STOP
+        if self._thread is not None and wait:
+            self._thread.join(wait)
+
+    def close(self) -> None:
+        """Stop, and remove what wasn't kept elsewhere."""
+        self.stop(wait=60.0)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest of the steps take, as fast as the last ones; None while that isn't known."""
+        now, step = time.monotonic(), self.step
+        if step != self._marks[-1][1]:
+            self._marks = [*self._marks[-40:], (now, step)]
+        (then, before), rest = self._marks[0], self.recipe.steps - step
+        return None if self.state != "training" or step == before else rest * (now - then) / (step - before)
+
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, loss) as metrics.jsonl has them."""
+        lines = read_metrics(self.folder)
+        return [(line["step"], line["loss"]) for line in lines if line["loss"] is not None]
+
+    def now(self) -> Trained:
+        """The run with the weights of this moment, as a copy."""
+        if self._state == "done":
+            return self.trained
+        self._update()
+        return replace(self.trained, denoiser=deepcopy(self.trained.denoiser).eval(), step=self.step)
+
+    def _update(self) -> None:
+        if self._state != "done" and self.step:
+            self.flat.vector.copy_(torch.from_numpy(np.array(self.board.weights)))
+
+    def look(self) -> Look:
+        """Samples with the weights of this moment."""
+        begun, step = time.thread_time(), self.step
+        self._update()
+        how, labels = LIVE[self.recipe.kind], None
+        if self.recipe.kind == "images" and (every := kind_of(self.recipe).all_classes) is not None:
+            labels = every(self.trained, how["n"])
+        x = self.trained.sample(seed=self.recipe.seed, label=labels, **how)
+        return Look(step, x, time.thread_time() - begun)
+
+    def keep(self, folder: Path) -> Path:
+        """Copy the run to a folder that doesn't exist yet; InputError unless it is paused or done."""
+        if self._state not in ("paused", "done", "stopped"):
+            raise InputError("Pause the training first, or wait until it is done; then the run can be kept.")
+        if not self.step:
+            raise InputError("There is no run to keep before the first step.")
+        if folder.exists():
+            raise InputError(f"{folder} exists; keep the run in another folder.")
+        if self._state == "paused":
+            self._saved()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".lock"), symlinks=True)
+        if self.painted is not None:
+            save_points(folder / PAINTED, self.painted, ("x", "y"))
+        self.kept = folder
+        return folder
+
+    def _saved(self, wait: float = 20.0) -> None:
+        """Let the paused worker save a checkpoint of the step it stands at."""
+        order, until = self.board.order, time.monotonic() + wait
+        order[1] += 1
+        while order[1] != order[3] or not (self.folder / "checkpoints" / f"step-{self.step:08d}").exists():
+            if time.monotonic() > until:
+                raise InputError("The training doesn't answer; try again in a moment.")
+            time.sleep(0.02)
+
+
+def begun_with(
+    names: Sequence[str], data: str, painted: Tensor | None, steps: int, conditional: bool, first: int = 0
+) -> list[Learner]:
+    """Learners of these recipes, on data or painted points; InputError if one can't be, and then there is none."""
+    require("steps", steps, 1, 10**6, whole=True)
+    if painted is not None and (count := len(painted.unique(dim=0))) < FEWEST:
+        raise InputError(f"Paint at least {FEWEST} different points, so that there is something to learn; got {count}.")
+    made: list[Learner] = []
+    try:
+        for number, name in enumerate(names, first):
+            fields: dict[str, Any] = {"steps": steps, "conditional": conditional}
+            fields |= {"codec": "standardise"} if painted is not None else {"data": data}
+            recipe = RECIPES[name]().having(fields)
+            made.append(Learner(f"learner-{number}", name, recipe, painted))
+    except BaseException:
+        for learner in made:
+            learner.close()
+        raise
+    return made
