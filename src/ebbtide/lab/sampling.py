@@ -1,8 +1,8 @@
 """Samples as a page shows them: every stage of a walk, the field around it, and how far its end is from the truth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
 FRAMES = 65  # stages of a walk that are sent
 ARROWS = 80  # samples whose estimates of x₀ are
 EXACT = 500  # samples that a solver's error is measured on, with
+JUDGED = 1000  # samples that are held against real data
 FINE = 50  # steps of the classical Runge–Kutta method
 MOST_WORK = 4_000_000  # samples × steps of a walk
 COARSE = 24  # steps of an encoding, drawn while a mouse moves
@@ -76,6 +77,17 @@ class LabRun:
     learner: Learner | None = None
     floors: dict[Any, Any] = field(default_factory=dict)
     """Of distances: shared by all samples that are held against this run's data."""
+    ends: dict[Any, Tensor] = field(default_factory=dict)
+    """The last few walks' ends, in the network's units."""
+
+    def kept_end(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """The end of a walk that was just shown, or of one that is made now."""
+        if key not in self.ends:
+            found = make()
+            while len(self.ends) >= 6:
+                self.ends.pop(next(iter(self.ends)))
+            self.ends[key] = found
+        return self.ends[key]
 
     @property
     def trained(self) -> Trained:
@@ -147,6 +159,9 @@ class Walked:
     straightness: float
     """Mean of |end − start| over the length of the way, in the network's units and the flow clock; 1 is straight."""
     choice: Choice
+    steps: int
+    end: Tensor
+    """The samples in the network's units."""
 
 
 def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int = FRAMES) -> Walked:
@@ -157,7 +172,7 @@ def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int 
     wanted = {round(k * count / min(count, frames - 1)) for k in range(min(count, frames - 1) + 1)}
     shrinks = explodes(trained.denoiser.path)
     times, found, raw = [], [], []
-    start = last = length = torch.zeros(0)
+    start = last = length = z = torch.zeros(0)
     with counting(trained) as seen:
         for k, (t, z) in enumerate(trained.latents(view.n, **view.options(trained))):
             (c,) = trained.denoiser.path.along([t])
@@ -174,7 +189,7 @@ def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int 
     chord = (last - start).norm(dim=1)
     return Walked(
         times, found, _guesses(trained, view, raw) if guesses else [], sum(seen) / view.n,
-        float((chord / length.clamp(min=1e-12)).mean()), choice,
+        float((chord / length.clamp(min=1e-12)).mean()), choice, count, z,
     )  # fmt: skip
 
 
@@ -234,11 +249,9 @@ def distances_of(run: LabRun, trained: Trained, view: View) -> list[dict[str, An
     kind, learner = kind_of(trained.recipe), run.learner
     if trained.recipe.kind != "points" or (learner is not None and learner.painted is not None):
         return []
-    asked(trained, view)
     try:
-        recipe = trained.reading()
-        x = trained.sample(view.n, **view.options(trained))
-        labels = trained.labels(view.label, view.n) if view.label else None
+        recipe, x = trained.reading(), trained.to_data(_end(run, trained, view))[:JUDGED]
+        labels = trained.labels(view.label, len(x)) if view.label else None
         rows = kind.evaluate(recipe, x, labels, 0, run.floors.setdefault(view.label, {}), curve=True)
     except InputError as error:
         return [{"name": "distance", "note": str(error)}]
@@ -249,19 +262,29 @@ def distances_of(run: LabRun, trained: Trained, view: View) -> list[dict[str, An
     ]
 
 
-def solver_error(trained: Trained, view: View) -> float | None:
+def solver_error(run: LabRun, trained: Trained, view: View) -> float | None:
     """RMS distance of the samples from the ends of their flow, in the network's units; None where noise is added."""
     choice = asked(trained, view)
     sampler = choice.sampler if isinstance(choice.sampler, str) else ""
     if not trained.denoiser.gaussian_end or not sampler or facts(sampler).noise or facts(sampler).spans:
         return None
-    n, given = min(view.n, EXACT), view.options(trained)
+    n = min(view.n, EXACT)
     fine = encoding.upwards(trained.denoiser.path, FINE).flip(0).tolist()
-    ends = []
-    for how in (given, given | {"sampler": "rk4:clock=flow", "grid": fine, "steps": FINE}):
-        *_, (_, z) = trained.latents(n, **how)
-        ends.append(z)
-    return float((ends[0] - ends[1]).square().sum(1).mean().sqrt())
+    how = view.options(trained) | {"sampler": "rk4:clock=flow", "grid": fine, "steps": FINE}
+    flow = ("flow", view.seed, view.label, view.guidance, n, trained.step)
+    exact = run.kept_end(flow, lambda: _last(trained, n, how))
+    return float((_end(run, trained, view)[:n] - exact).square().sum(1).mean().sqrt())
+
+
+def _end(run: LabRun, trained: Trained, view: View) -> Tensor:
+    asked(trained, view)
+    own = replace(view, columns=(0,))
+    return run.kept_end((own, trained.step), lambda: _last(trained, view.n, view.options(trained)))
+
+
+def _last(trained: Trained, n: int, how: dict[str, Any]) -> Tensor:
+    *_, (_, z) = trained.latents(n, **how)
+    return z
 
 
 def as_columns_of(x: Tensor, columns: Sequence[int]) -> np.ndarray:

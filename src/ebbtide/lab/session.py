@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +135,7 @@ def _sample(lab: Lab, run: LabRun, view: View) -> Reply:
     if trained.recipe.kind == "robots":
         raise InputError("A policy's samples are chunks for a moment: ask for its fan.")
     found = walk_of(trained, view)
+    run.kept_end((replace(view, columns=(0,)), trained.step), lambda: found.end)
     arrays = [("frames", np.stack([as_columns_of(x, view.columns) for x in found.frames]))]
     if found.guesses:
         arrays.append(("guesses", np.stack([as_columns_of(x, view.columns) for x in found.guesses])))
@@ -142,9 +143,28 @@ def _sample(lab: Lab, run: LabRun, view: View) -> Reply:
         arrays.append(("labels", trained.labels(None, view.n).numpy().astype(np.int32)))  # type: ignore[union-attr]
     told = {
         "times": found.times, "evaluations": found.evaluations, "straightness": found.straightness,
-        "sampler": str(found.choice.sampler)[:60], "steps": len(found.times) - 1, "step": trained.step,
+        "sampler": str(found.choice.sampler)[:60], "steps": found.steps, "step": trained.step,
     }  # fmt: skip
     return told, arrays
+
+
+def _data(lab: Lab, data: str) -> Reply:
+    """Some of the data that could be learned, before anything is trained on it."""
+    _named(lab, data)
+    kind = KINDS[recipe_type(data).kind]
+    recipe = kind.recipe(data=data)
+    x, labels = kind.real(recipe, 16 if recipe.kind == "images" else 2000, 0)
+    if recipe.kind == "images":
+        return {"data": data, "classes": 0 if labels is None else 10}, [("images", x.numpy().astype(np.uint8))]
+    known = DATASETS.get(data)
+    about = {"data": data, "limits": limits(recipe, x)[:2].tolist(), "classes": len(known.classes) if known else 0}
+    return about, [("real", as_columns_of(x, (0, 1)))]
+
+
+def _named(lab: Lab, data: str) -> None:
+    """InputError for data that is neither built in nor named by the command."""
+    if data not in (sets := ["digits", *DATASETS, *filter(None, [lab.data])]):
+        raise InputError(f"data must be one of {listed(sets)}; name any other to the command, as --data.")
 
 
 def _judge(lab: Lab, run: LabRun, view: View) -> Reply:
@@ -152,7 +172,7 @@ def _judge(lab: Lab, run: LabRun, view: View) -> Reply:
     trained = run.trained
     if trained.recipe.kind != "points":
         return {"distances": [], "solver": None}, []
-    return {"distances": distances_of(run, trained, view), "solver": solver_error(trained, view)}, []
+    return {"distances": distances_of(run, trained, view), "solver": solver_error(run, trained, view)}, []
 
 
 def _shown(lab: Lab, run: LabRun, columns: list[int]) -> Reply:
@@ -237,11 +257,8 @@ def _train(
     lab: Lab, methods: list[str], data: str, points: list[list[float]] | None, steps: int, conditional: bool
 ) -> Reply:
     """Begin to train methods side by side; what learned before and wasn't kept is forgotten."""
-    named = ["", lab.data, *DATASETS]
-    if data not in named:
-        raise InputError(
-            f"data must be one of {listed(filter(None, named))}; name any other to the command, as --data."
-        )
+    if points is None:
+        _named(lab, data)
     own = None if points is None else torch.tensor(points, dtype=torch.float32).reshape(-1, 2)
     kind = "points" if points is not None or not data else recipe_type(data).kind
     for name in methods:
@@ -293,6 +310,7 @@ _POINTS: Check = lambda what, value: None if value is None else a_list(0, MOST_P
 ACTIONS: dict[str, Action] = {
     "about": Action(_about, views=False),
     "sample": Action(_sample),
+    "data": Action(_data, {"data": a_text(4000)}, views=False),
     "judge": Action(_judge),
     "real": Action(_shown, {"run": a_text(80), "columns": _VIEW["columns"]}, views=False),
     "field": Action(_field_of, {"t": a_number(0, 1), **_FRAME}),
