@@ -4,12 +4,15 @@ A board is a file that two processes map. Copying the averaged weights there tak
 drawn from that copy in the process of the page, so that training is slowed by no more than the core they need.
 """
 
+import _thread
+import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +37,7 @@ from ..training.trainer import Record, Trainer
 __all__ = ["FEWEST", "LIVE", "PAINTED", "Board", "Learner", "Look", "begun_with", "learn"]
 
 GO, PAUSE, STOP = range(3)  # what a worker is asked to do
+ORDER = 5  # numbers that a board has beside the weights
 EVERY = 0.05  # seconds between two posts
 FEWEST = 20  # points that can be learned from
 PAINTED = "painted.csv"  # in a kept run's folder, the points it was trained on
@@ -49,11 +53,12 @@ class Board:
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
-        for path, count, kind in ((self._weights, size, np.float32), (self._order, 4, np.int64)):
+        for path, count, kind in ((self._weights, size, np.float32), (self._order, ORDER, np.int64)):
             if not path.exists():
                 np.zeros(count, kind).tofile(path)
         self.weights = np.memmap(self._weights, np.float32, "r+", shape=(size,))
-        self.order = np.memmap(self._order, np.int64, "r+", shape=(4,))  # asked, saves asked for, step, saves done
+        # What is asked, saves asked for, the weights' step, saves done, the worker's process id.
+        self.order = np.memmap(self._order, np.int64, "r+", shape=(ORDER,))
 
     @property
     def _weights(self) -> Path:
@@ -92,7 +97,7 @@ class _Watch:
         while order[0] == PAUSE and order[1] == order[3]:
             time.sleep(0.02)
         if order[0] == STOP:
-            signal.raise_signal(signal.SIGTERM)  # noted by the loop, which saves and ends
+            _thread.interrupt_main(signal.SIGTERM)  # noted by the loop, which saves and ends
         if wanted := bool(order[1] != order[3]):
             order[3] = order[1]
         return wanted
@@ -102,7 +107,10 @@ def learn(recipe: Recipe, out: Path, given: Any, board: tuple[Path, int], resume
     """Train in this process, watched over a board; an ordinary run in the folder `out`."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    train_recipe(recipe, out, given=given, watch=_Watch(Board(*board)), resume=resume, progress=False)
+    own = Board(*board)
+    own.order[4] = os.getpid()
+    if own.order[0] != STOP:
+        train_recipe(recipe, out, given=given, watch=_Watch(own), resume=resume, progress=False)
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,9 @@ class Learner:
         job = (self.recipe, self.folder, self.given, (self.home, self.board.size), resume)
         try:
             in_processes(learn, [job])
+            if self.board.order[0] == STOP and self.step < self.recipe.steps:
+                self._state = "stopped"  # before it began
+                return
             self.trained = from_pretrained(self.folder)
             self._state = "done"
         except KeyboardInterrupt:  # which the worker's own signal comes to
@@ -184,8 +195,13 @@ class Learner:
             self._thread.join(wait)
 
     def close(self) -> None:
-        """Stop, and remove what wasn't kept elsewhere."""
-        self.stop(wait=60.0)
+        """Stop, and remove what wasn't kept elsewhere: so a worker that is busy needn't be waited for."""
+        self.stop(wait=2.0)
+        if self._thread is not None and self._thread.is_alive():
+            if worker := int(self.board.order[4]):
+                with suppress(ProcessLookupError):
+                    os.kill(worker, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self._thread.join(60)
         shutil.rmtree(self.home, ignore_errors=True)
 
     @property

@@ -32,7 +32,7 @@ def a_whole(low: int, high: int) -> Check:
     return check
 
 
-def a_number(low: float, high: float) -> Check:
+def a_number(low: float | int, high: float | int) -> Check:
     """A number in a range."""
 
     def check(what: str, value: Any) -> float:

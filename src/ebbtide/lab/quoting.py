@@ -11,13 +11,23 @@ from .sampling import LabRun, View
 __all__ = ["as_code", "as_command"]
 
 
-def as_code(run: LabRun, view: View) -> str:
-    """Python that draws a view's samples."""
+def as_code(run: LabRun, view: View, moment: int | None = None) -> str:
+    """Python that draws a view's samples; moment: of a policy, the step of the episode that its chunks are for."""
     place, trained = run.place, run.trained
     first = f"trained = ebbtide.from_pretrained({str(place)!r})" if place else _fit(run)
     given = {"n": view.n} | view.options(trained)
     words = [str(given.pop("n")), *(f"{name}={value!r}" for name, value in given.items())]
-    return f"import ebbtide\n\n{first}\nx = trained.sample({', '.join(words)})\n"
+    lines = ["import ebbtide"]
+    if moment is not None:
+        lines += ["from ebbtide.kinds.robots.data import held_episode, reading"]
+    lines += ["", first]
+    if moment is not None:
+        lines += [
+            "_, seen = held_episode(reading(trained))",
+            f"seen = {{name: part[[{moment}] * {view.n}] for name, part in seen.items()}}",
+        ]
+        words.append("seen=seen")
+    return "\n".join([*lines, f"x = trained.sample({', '.join(words)})", ""])
 
 
 def as_command(run: LabRun, view: View) -> str:

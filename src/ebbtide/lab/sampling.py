@@ -1,5 +1,6 @@
 """Samples as a page shows them: every stage of a walk, the field around it, and how far its end is from the truth."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,8 @@ class LabRun:
     """Of distances: shared by all samples that are held against this run's data."""
     ends: dict[Any, Tensor] = field(default_factory=dict)
     """The last few walks' ends, in the network's units."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while its network is asked, as its calls are counted."""
 
     def kept_end(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
         """The end of a walk that was just shown, or of one that is made now."""
@@ -288,6 +291,10 @@ def _last(trained: Trained, n: int, how: dict[str, Any]) -> Tensor:
 
 
 def as_columns_of(x: Tensor, columns: Sequence[int]) -> np.ndarray:
-    """The columns that are shown, as float32."""
-    own = [k for k in columns if k < x.shape[1]]
+    """The columns that are shown, as float32; of data with one column that one."""
+    own = [k for k in columns if k < x.shape[1] or x.shape[1] > 1]
+    for k in own:
+        require("a column", k, 0, x.shape[1] - 1, whole=True)
+    if not own:
+        raise InputError(f"The data has one column, number 0; got {list(columns)}.")
     return x[:, own].float().numpy()

@@ -123,7 +123,7 @@ def _pixels(x: torch.Tensor) -> Any:
 
 def application(lab: Lab, token: str, hosts: Callable[[str], bool], live: Live) -> Starlette:
     """The ASGI application; hosts: whether a Host header, or the host of an Origin, is ours."""
-    work, light = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("lab-work", "lab-light"))
+    work, light = (ThreadPoolExecutor(n, thread_name_prefix=f"lab-{n}") for n in (2, 1))
 
     def allowed(request: HTTPConnection) -> bool:
         given = str(request.path_params.get("token", ""))

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,8 +101,8 @@ def _run_about(run: LabRun) -> dict[str, Any]:
         "columns": list(trained.columns) or [f"x{k + 1}" for k in range(trained.shape[-1])],
         "classes": list(trained.classes) if recipe.learns_labels else [], "null": recipe.learns_null,
         "path": recipe.path, "target": recipe.target, "step": trained.step, "steps": recipe.steps,
-        "sampler": str(choice.sampler) if len(str(choice.sampler)) < 60 else "its own solver",
-        "grid": choice.grid if isinstance(choice.grid, str) and len(choice.grid) < 60 else "its own times",
+        "sampler": str(choice.sampler) if len(str(choice.sampler)) < 60 else "fitted solver",
+        "grid": choice.grid if isinstance(choice.grid, str) and len(choice.grid) < 60 else "fitted times",
         "count": choice.steps, "spans": facts(recipe.sampler).spans, "kept": str(run.place or ""),
         "flat": len(trained.shape) == 1 and trained.shape[0] <= 2 and (trained.codec is None or trained.codec.linear),
         "colour": key_of(recipe),
@@ -182,8 +183,9 @@ def _shown(lab: Lab, run: LabRun, columns: list[int]) -> Reply:
         return {"limits": None}, []
     x = trained.sample(500) if x is None else x
     # Painted points are of no recipe's data set, so their frame is that of a file.
+    real = as_columns_of(x, columns)
     frame = limits(trained.recipe, x)[[k for k in columns if k < x.shape[1]]]  # type: ignore[arg-type]
-    arrays = [] if run.real is None else [("real", as_columns_of(x, columns))]
+    arrays = [] if run.real is None else [("real", real)]
     return {"limits": frame.tolist()}, arrays
 
 
@@ -248,9 +250,10 @@ def _is_of(run: LabRun, kind: str) -> None:
         raise InputError(f"{run.name} is no run on {kind}.")
 
 
-def _quote(lab: Lab, run: LabRun, view: View) -> Reply:
+def _quote(lab: Lab, run: LabRun, view: View, place: int | None = None) -> Reply:
     """The view as code and as a command."""
-    return {"code": as_code(run, view), "command": as_command(run, view)}, []
+    moment = place if run.trained.recipe.kind == "robots" else None
+    return {"code": as_code(run, view, moment), "command": as_command(run, view)}, []
 
 
 def _train(
@@ -319,7 +322,7 @@ ACTIONS: dict[str, Action] = {
     "inpaint": Action(_inpaint, {"index": a_whole(0, 10_000), "known": a_list(1, 2**16, a_whole(0, 1))}),
     "between": Action(_interpolate, {"pair": a_list(2, 2, a_whole(0, 10_000))}),
     "fan": Action(_fan, {"place": a_whole(0, 10**7)}),
-    "quote": Action(_quote),
+    "quote": Action(_quote, {"place": a_whole(0, 10**7)}, optional={"place": None}),
     "train": Action(
         _train,
         {
@@ -344,13 +347,15 @@ def answer(lab: Lab, message: str | bytes) -> bytes:
         number = number if type(number) is int and abs(number) < 2**53 else None
         name = asked.pop("do", None)
         row = ACTIONS[pick(ACTIONS, str(name)[:40], "do")]
-        header, arrays = row.do(lab, **_checked(lab, row, asked))
+        given = _checked(lab, row, asked)
+        with given["run"].lock if "run" in given else nullcontext():
+            header, arrays = row.do(lab, **given)
         return packed({"id": number, "do": name, **header}, arrays)
     except EbbtideError as error:
         return packed({"id": number, "error": str(error)})
-    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
-        told = " ".join(str(error).split())[:300] or type(error).__name__
-        return packed({"id": number, "error": f"That can't be done: {told.rstrip('.')}."})
+    except Exception as error:  # a page outlives whatever we didn't foresee
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return packed({"id": number, "error": f"That can't be done, and shouldn't have happened: {told.rstrip('.')}."})
 
 
 def is_light(message: str | bytes) -> bool:
@@ -376,5 +381,5 @@ def _checked(lab: Lab, row: Action, asked: dict[str, Any]) -> dict[str, Any]:
     if row.views:
         own = {name: found.pop(name) for name in _VIEW if name in found}
         own = own | ({"columns": tuple(own["columns"])} if "columns" in own else {})
-        return found | {"view": View(**own)}
+        found["view"] = View(**own)
     return dict(row.optional) | found

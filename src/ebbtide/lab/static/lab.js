@@ -381,8 +381,8 @@
       const about = this.about;
       if (!about) return;
       const fitting = Object.entries(lab.samplers).filter(([, {spans}]) => !spans || about.spans).map(([name]) => [name, name]);
-      options(this.sampler, fitting, "", `its own: ${about.sampler}`);
-      options(this.grid, lab.grids.map((name) => [name, name]), "", `its own: ${about.grid}`);
+      options(this.sampler, fitting, "", `own: ${about.sampler}`);
+      options(this.grid, lab.grids.map((name) => [name, name]), "", `own: ${about.grid}`);
       this.steps.value = "";
       this.steps.placeholder = about.count;
       options(this.label, about.classes.map((name) => [name, name]), "", about.null ? "none" : "as in the data");
@@ -644,6 +644,7 @@
   function readyColumns() {
     const about = views[0]?.about;
     if (!about) return;
+    options($("quoted"), views.map((view, k) => [String(k), views.length > 1 ? ["left", "right"][k] : "the panel"]));
     const kinds = new Set(views.map((view) => view.about?.kind)), wide = about.kind === "points" && about.shape[0] > 2;
     for (const label of document.querySelectorAll(".axis")) label.hidden = !wide;
     const names = about.columns.map((name, k) => [String(k), name]);
@@ -686,21 +687,24 @@
       view.choose(next ? next.key : other.run.value);
     } else if (!more && views.length > 1) views.pop().figure.remove();
     $("compare").setAttribute("aria-pressed", String(views.length > 1));
-    options($("quoted"), views.map(({letter}, k) => [String(k), views.length > 1 ? (k ? "right" : "left") : "the panel"]));
     readyColumns();
     redraw();
   }
 
   // -- time ------------------------------------------------------------------------------------------------------------
 
-  const timeText = () => time >= 0.9995 ? "t = 1 noise" : time <= 0.0005 ? "t = 0 data" : `t = ${time.toFixed(2)}`;
+  // Of a policy the slider goes through the episode, whose chunks are at t = 0 always.
+  const policy = () => views.length && views.every((view) => view.about?.kind === "robots") ? views[0] : null;
+  const placeOf = (view) => Math.round((1 - time) * ((view.moments || 1) - 1));
+  const timeText = () => policy() ? `step ${placeOf(policy())} of ${policy().moments || "…"}` : time >= 0.9995 ? "t = 1 noise" : time <= 0.0005 ? "t = 0 data" : `t = ${time.toFixed(2)}`;
 
   function setTime(t) {
     time = Math.min(Math.max(t, 0), 1);
     $("time").value = Math.round(1000 * (1 - time));
     $("time").setAttribute("aria-valuetext", timeText());
     $("time-text").textContent = timeText();
-    if ($("layer-field").checked) for (const view of views) if (view.frames && view.about.flat) view.loadField();
+    if (policy()) for (const view of views) view.refresh();
+    else if ($("layer-field").checked) for (const view of views) if (view.frames && view.about.flat) view.loadField();
     redraw();
   }
 
@@ -741,9 +745,10 @@
   let quoting = "code";
   const quote = latest(async () => {
     const view = views[Number($("quoted").value) || 0];
-    if (!view || !view.about || view.about.kind === "robots") { $("quote").textContent = ""; return; }
+    if (!view || !view.about) { $("quote").textContent = ""; return; }
     try {
-      const {header} = await ask("quote", view.fields());
+      const place = view.about.kind === "robots" ? {place: placeOf(view)} : {};
+      const {header} = await ask("quote", {...view.fields(), ...place});
       $("quote").textContent = header[quoting];
     } catch (error) { $("quote").textContent = error.message; }
   });
@@ -921,9 +926,9 @@
 
   Object.assign(View.prototype, {
     async loadFan() {
-      const {header, arrays} = await ask("fan", {...this.fields(), place: Math.round((1 - time) * ((this.moments || 2) - 1))});
+      const {header, arrays} = await ask("fan", {...this.fields(), place: placeOf(this)});
       const {columns, moments, moment, ms, fps, evaluations} = header, place = this.figure.querySelector(".fan");
-      this.moments = moments;
+      if (this.moments !== moments) { this.moments = moments; setTime(time); }
       const {data, shape: [n, horizon, actions]} = arrays.chunks, shown = Math.min(actions, 6);
       this.note.textContent = `${n} chunks for the moment ${moment.toFixed(1)} s, over what was recorded`
         + (actions > shown ? `; ${shown} of ${actions} actions shown` : "");
@@ -982,7 +987,6 @@
     $("time").addEventListener("input", () => {
       stopPlaying();
       setTime(1 - $("time").value / 1000);
-      for (const view of views) if (view.about?.kind === "robots") view.refresh();
     });
     $("quoted").addEventListener("change", quote);
     $("copy-code").addEventListener("click", () => copy("code"));
@@ -994,7 +998,8 @@
       }
     });
     const again = () => { if ($("sample").hidden) { drawPaper(); showLearners(); } else redraw(); };
-    window.addEventListener("resize", again);
+    const sized = new ResizeObserver(() => requestAnimationFrame(again)); // a canvas keeps its pixels when it shrinks
+    for (const element of [$("paper"), $("losses"), $("views"), ...lives]) sized.observe(element);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
     connect();
   }
