@@ -43,7 +43,9 @@ def test_a_solver_s_error_shrinks_with_its_order_and_is_none_for_noise(lab):
     run = lab.run("moons")
     with torch.no_grad():
         run.trained.denoiser.network.out.weight.mul_(20)  # so that routes bend
-    errors = [solver_error(run, run.trained, View(n=200, sampler="euler", grid="uniform", steps=k)) for k in (8, 16, 32)]
+    errors = [
+        solver_error(run, run.trained, View(n=200, sampler="euler", grid="uniform", steps=k)) for k in (8, 16, 32)
+    ]
     assert errors[0] > 1.5 * errors[1] > 2.2 * errors[2] > 0
     assert solver_error(run, run.trained, View(sampler="ddpm", steps=8, n=10)) is None
 

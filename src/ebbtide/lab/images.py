@@ -18,7 +18,8 @@ __all__ = ["MOST_IMAGES", "SHEETS", "between", "refilled", "sheets", "swept"]
 
 MOST_IMAGES = 64  # images of a sheet
 SHEETS = 17  # stages of a walk that are sent
-WAYS = 4  # in which pixels are filled in
+WAYS = 4  # in which pixels are filled in,
+FILLING = 50  # steps of that
 BETWEEN = 9  # images of an interpolation
 
 
@@ -59,7 +60,7 @@ def refilled(trained: Trained, view: View, index: int, mask: Tensor) -> tuple[np
     one = trained.sample(1, **(view.options(trained) | {"first": index}))
     known = torch.from_numpy(kept(one)).float()
     labels = trained.labels(view.label or None, WAYS)
-    return kept(one), inpainted(trained, known.expand(WAYS, *trained.shape), mask, labels, view.seed)
+    return kept(one), inpainted(trained, known.expand(WAYS, *trained.shape), mask, labels, view.seed, FILLING)
 
 
 def between(trained: Trained, view: View, pair: Sequence[int]) -> np.ndarray:

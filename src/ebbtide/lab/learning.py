@@ -188,7 +188,7 @@ class Learner:
         if self.state in ("starting", "training"):
             self.board.order[0], self._state = PAUSE, "paused"
 
-    def stop(self, wait: float = 0.0) -> None:
+    def stop(self, wait: float | int = 0) -> None:
         """Let the worker save and end."""
         self.board.order[0] = STOP
         if self._thread is not None and wait:
@@ -196,7 +196,7 @@ class Learner:
 
     def close(self) -> None:
         """Stop, and remove what wasn't kept elsewhere: so a worker that is busy needn't be waited for."""
-        self.stop(wait=2.0)
+        self.stop(wait=2)
         if self._thread is not None and self._thread.is_alive():
             if worker := int(self.board.order[4]):
                 with suppress(ProcessLookupError):
@@ -256,7 +256,7 @@ class Learner:
         self.kept = folder
         return folder
 
-    def _saved(self, wait: float = 20.0) -> None:
+    def _saved(self, wait: float | int = 20) -> None:
         """Let the paused worker save a checkpoint of the step it stands at."""
         order, until = self.board.order, time.monotonic() + wait
         order[1] += 1

@@ -7,6 +7,7 @@ a Host of ours, and a websocket an Origin of ours: a page elsewhere whose name w
 import asyncio
 import contextlib
 import hmac
+import os
 import secrets
 import socket
 import threading
@@ -226,12 +227,14 @@ def _policy(host: str) -> str:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound; port 0 is a free one. InputError where it can't be."""
+    """A socket that listens; port 0 is a free one. InputError where it can't."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # elsewhere it would take the port from whoever has it
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen(128)
     except (OSError, UnicodeError) as error:
         bound.close()
         why = getattr(error, "strerror", None) or error

@@ -18,7 +18,7 @@ from ..kinds import KINDS
 from ..kinds.methods import recipes_for
 from ..kinds.points.data import limits
 from ..plots.study import key_of
-from ..recipes import recipe_type
+from ..recipes import RECIPES, recipe_type
 from ..samplers import SAMPLERS, facts
 from ..specs import listed, pick
 from . import images, policies
