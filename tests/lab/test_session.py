@@ -10,6 +10,7 @@ import torch
 from ebbtide import EbbtideError
 from ebbtide.lab import learning, sampling, session
 from ebbtide.lab.session import ACTIONS, Lab, answer, is_light
+from ebbtide.recipes import RECIPES
 from lab.serving import unpacked
 
 VIEW = {"n": 8, "steps": 3}
@@ -253,7 +254,7 @@ def test_methods_are_trained_side_by_side_and_forgotten(lab, monkeypatch):
 
     def begun(names, data, painted, steps, conditional, first):
         asked = (data, None if painted is None else tuple(painted.shape), steps, conditional)
-        found = [_Still(f"learner-{k}", name, session.RECIPES[name]()) for k, name in enumerate(names, first)]
+        found = [_Still(f"learner-{k}", name, RECIPES[name]()) for k, name in enumerate(names, first)]
         for one in found:
             one.trained = lab.run("moons").trained
         made.append((asked, found))

@@ -36,7 +36,7 @@ class Lab:
         within(self, port=(0, 65535))
         if self.export and len(self.runs) != 1:
             raise InputError(f"--export writes one run; got {len(self.runs)}.")
-        if self.export and (idle := given(self, "host", "port", "open")):
+        if self.export and (idle := given(self, "host", "port")):
             raise InputError(f"--export serves nothing, so leave {idle[0]} out.")
 
 

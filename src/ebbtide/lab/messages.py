@@ -43,7 +43,7 @@ def a_number(low: float | int, high: float | int) -> Check:
 
 
 def a_text(most: int) -> Check:
-    """A text of at most so many characters."""
+    """A text of a limited length."""
 
     def check(what: str, value: Any) -> str:
         expect(what, value, str)
@@ -60,7 +60,7 @@ def a_truth(what: str, value: Any) -> bool:
 
 
 def a_list(least: int, most: int, each: Check) -> Check:
-    """A list of so many values."""
+    """A list whose length is in a range."""
 
     def check(what: str, value: Any) -> list[Any]:
         expect(what, value, list)

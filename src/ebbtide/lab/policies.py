@@ -14,7 +14,7 @@ from ..specs import require
 from ..training.trained import Trained
 from .sampling import View, asked, counting
 
-__all__ = ["MOST_CHUNKS", "fan_at", "moments"]
+__all__ = ["MOST_CHUNKS", "episode_steps", "fan_at"]
 
 MOST_CHUNKS = 256
 
@@ -25,7 +25,7 @@ def _episode(trained: Trained) -> tuple[Episodes, dict[str, Tensor]]:
     return held_episode(reading(trained))
 
 
-def moments(trained: Trained) -> int:
+def episode_steps(trained: Trained) -> int:
     """The number of steps in the episode."""
     return len(_episode(trained)[0].action)
 

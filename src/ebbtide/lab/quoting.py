@@ -1,4 +1,4 @@
-"""What is on the screen as code, and as a command: text that makes the same samples."""
+"""A panel's samples as code and as a command: text that makes the same ones when it is run."""
 
 import shlex
 from pathlib import Path

@@ -41,7 +41,7 @@ COARSE = 24  # steps of an encoding, drawn while a mouse moves
 
 @dataclass(frozen=True)
 class View:
-    """How a panel samples its run: arguments of `Trained.sample`, and the columns it shows."""
+    """A panel's way of sampling: arguments of `Trained.sample`, and the columns that are shown."""
 
     n: int = 1000
     seed: int = 0
@@ -206,7 +206,7 @@ def _guesses(trained: Trained, view: View, raw: Sequence[tuple[Scales, Tensor]])
 
 
 def conditions_of(trained: Trained, view: View, n: int) -> dict[str, Tensor]:
-    """What the denoiser is told of the first n samples."""
+    """The denoiser's conditions for the first n samples."""
     labels = trained.labels(view.label or None, n, Draws.first(n, view.seed))
     return {} if labels is None else {"label": labels}
 

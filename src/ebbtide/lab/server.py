@@ -243,7 +243,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def ours(host: str, port: int) -> Callable[[str], bool]:
-    """Whether a Host header names this server: by an address of this machine, or the one it was told to listen on."""
+    """A check of Host headers: true for an address of this machine, or for the one that is listened on."""
     everywhere = host in ("0.0.0.0", "::")
     names = {f"[{name}]" if ":" in name else name for name in (*LOOPBACK, host)}
 

@@ -18,7 +18,7 @@ from ..kinds import KINDS
 from ..kinds.methods import recipes_for
 from ..kinds.points.data import limits
 from ..plots.study import key_of
-from ..recipes import RECIPES, recipe_type
+from ..recipes import recipe_type
 from ..samplers import SAMPLERS, facts
 from ..specs import listed, pick
 from . import images, policies
@@ -36,7 +36,7 @@ Reply = tuple[dict[str, Any], Sequence[Array]]
 
 @dataclass(eq=False)
 class Lab:
-    """What all pages of a server share: runs, methods in training, and the data that was named."""
+    """The part that all pages of a server share: runs, methods in training, and the data that was named."""
 
     data: str = ""
     runs: dict[str, LabRun] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Lab:
         self.learners = []
 
     def about(self) -> dict[str, Any]:
-        """What a page shows before anything is asked."""
+        """The runs, methods and tables from which a page begins."""
         kind = recipe_type(self.data).kind if self.data else "points"
         sets = [name for name, row in DATASETS.items() if row.dim == 2]
         return {
@@ -89,11 +89,13 @@ class Lab:
 def learnable(data: str) -> None:
     """InputError for data that no method in the lab can learn: not there, or neither points nor images."""
     kind = KINDS[recipe_type(data).kind]
-    kind.real(kind.recipe(data=data), 2, 0)
+    recipe = kind.recipe(data=data)
+    kind.fits(recipe)
+    kind.prepare(recipe)
 
 
 def _run_about(run: LabRun) -> dict[str, Any]:
-    """What a page has to know of a run."""
+    """A run's properties, as a page needs them."""
     trained = run.trained
     recipe, choice = trained.recipe, trained.choice()
     return {
@@ -242,7 +244,7 @@ def _interpolate(lab: Lab, run: LabRun, view: View, pair: list[int]) -> Reply:
 def _fan(lab: Lab, run: LabRun, view: View, place: int) -> Reply:
     """A policy's chunks for a moment."""
     _is_of(run, "robots")
-    return policies.fan_at(run.trained, view, min(place, policies.moments(run.trained) - 1))
+    return policies.fan_at(run.trained, view, min(place, policies.episode_steps(run.trained) - 1))
 
 
 def _is_of(run: LabRun, kind: str) -> None:
