@@ -177,13 +177,23 @@
     const s = paper.stage = draw.stage(canvas, limits), points = paper.painting ? Float32Array.from(paper.points.flat())
       : paper.real ? paper.real.data : new Float32Array();
     draw.axes(s, {});
-    draw.particles(s, points, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.6,
+    dots(s, points, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.6,
       alpha: 0.7});
     if (paper.painting) {
       if (!paper.points.length) draw.text(s, "Paint here with the mouse or a finger.", 0, 0, {size: 15});
       if (document.activeElement === canvas) cross(s, paper.cursor);
       $("data-note").textContent = `${paper.points.length} points painted`;
     } else $("data-note").textContent = $("data").selectedOptions[0]?.textContent || "";
+  }
+
+  // Thousands of dots, as squares of a disc's area: five times as fast as draw.particles where no graphics card helps.
+  function dots(s, points, {dim = 2, colour, size, alpha}) {
+    if (dim === 1 || points.length < 600 * dim) { draw.particles(s, points, {dim, colour, size, alpha}); return; }
+    const context = s.context, side = 1.77 * size, half = side / 2;
+    context.save();
+    Object.assign(context, {fillStyle: colour, globalAlpha: alpha});
+    for (let i = 0; i < points.length; i += dim) context.fillRect(s.x(points[i]) - half, s.y(points[i + 1]) - half, side, side);
+    context.restore();
   }
 
   function cross(s, [x, y]) {
@@ -278,8 +288,8 @@
     draw.axes(s, {});
     const real = paper.painting ? Float32Array.from(paper.points.flat()) : paper.real && paper.real.data;
     const dim = look ? look.shape[1] : 2;
-    if (real) draw.particles(s, real, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real,
-      size: 1.2, alpha: 0.3});
+    if (real) dots(s, real, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.2,
+      alpha: 0.3});
     if (look) draw.particles(s, look.data, {dim, colour: tintOf(s.theme, learner.name, k), size: 2, alpha: 0.85});
   }
 
@@ -427,6 +437,7 @@
         const found = await ask("sample", this.fields());
         Object.assign(this, {times: found.header.times, header: found.header, frames: found.arrays.frames,
           guesses: found.arrays.guesses, labels: found.arrays.labels});
+        this.extent = about.kind === "points" ? extentOf(this) : null;
         this.numbersNow({});
         const unfinished = found.header.step < about.steps ? `step ${found.header.step} of ${about.steps} · ` : "";
         this.note.textContent = `${unfinished}${about.path.split(":")[0]} path, ${about.target} target`;
@@ -492,15 +503,15 @@
       }
       const dim = this.frames.shape[2], s = this.stage = draw.stage(this.canvas, extent()), own = layers(), x = this.at(time);
       const colour = this.tint(s.theme);
-      draw.axes(s, {x: about.columns[columnsOf(about)[0]], y: about.columns[columnsOf(about)[1]] || ""});
-      if (own("real") && this.real) draw.particles(s, this.real.data, {dim, colour: s.theme.real, size: 1.3, alpha: 0.3});
+      this.drawBackdrop(s, dim, own("real"));
       if (own("density")) draw.density(s, x, {dim, colour});
       if (own("field") && this.speed) draw.field(s, this.speed, LATTICE);
       if (own("routes")) draw.routes(s, this.list(this.frames), [...Array(Math.min(40, this.frames.shape[1])).keys()],
         {dim, times: this.times, width: 1, alpha: 0.6});
       if (own("particles")) {
         const n = x.length / dim, size = n > 5000 ? 1.3 : n > 500 ? 1.9 : 2.6;
-        draw.particles(s, x, {dim, colour, labels: this.labels && this.labels.data, size});
+        if (this.labels) draw.particles(s, x, {dim, labels: this.labels.data, size});
+        else dots(s, x, {dim, colour, size, alpha: 0.75});
       }
       if (own("guesses") && this.guesses) {
         const [, n] = this.guesses.shape, to = this.list(this.guesses)[this.frame];
@@ -509,6 +520,21 @@
       this.drawPicked(s, dim, x);
       if (this.way) this.drawWay(s, dim);
       if (document.activeElement === this.canvas) cross(s, this.cursor);
+    }
+
+    // The axes and the real data, drawn once and copied as long as nothing about them changes.
+    drawBackdrop(s, dim, real) {
+      const names = columnsOf(this.about).map((k) => this.about.columns[k]);
+      const key = JSON.stringify([s.width, s.height, s.ratio, s.limits, s.theme.dark, real, this.realOf]);
+      if (key === this.backdropOf) {
+        s.context.drawImage(this.backdrop, 0, 0, s.width, s.height);
+        return;
+      }
+      draw.axes(s, {x: names[0], y: names[1] || ""});
+      if (real && this.real) dots(s, this.real.data, {dim, colour: s.theme.real, size: 1.3, alpha: 0.3});
+      this.backdrop = make("canvas", {width: this.canvas.width, height: this.canvas.height});
+      this.backdrop.getContext("2d").drawImage(this.canvas, 0, 0);
+      this.backdropOf = key;
     }
 
     tint(theme) {
@@ -623,19 +649,20 @@
     redraw();
   }
 
-  // One frame for all panels: the data and the noise of each, and some room.
+  // Where the data and all but a hundredth of the noise of a walk lie: [low, high] of the two axes.
+  function extentOf({limits, frames}) {
+    const [, n, dim] = frames.shape;
+    return [0, 1].map((d) => {
+      if (d >= dim) return [-1, 1];
+      const first = Float32Array.from({length: n}, (_, i) => frames.data[i * dim + d]).sort();
+      return [...(limits ? limits[d] : []), first[Math.floor(0.005 * (n - 1))], first[Math.ceil(0.995 * (n - 1))]];
+    });
+  }
+
+  // One frame for all panels.
   function extent() {
-    const found = views.filter((view) => view.frames && view.about?.kind === "points"), both = [[], []];
-    for (const {limits, frames} of found) {
-      const [, n, dim] = frames.shape;
-      for (let d = 0; d < 2; d++) {
-        if (d >= dim) { both[d].push(-1, 1); continue; }
-        both[d].push(...(limits ? limits[d] : []));
-        const first = Array.from({length: n}, (_, i) => frames.data[i * dim + d]).sort((a, b) => a - b);
-        both[d].push(first[Math.floor(0.005 * (n - 1))], first[Math.ceil(0.995 * (n - 1))]);
-      }
-    }
-    return both.map((values) => [Math.min(...values), Math.max(...values)]);
+    const found = views.filter((view) => view.frames && view.extent).map((view) => view.extent);
+    return [0, 1].map((d) => found.flatMap((both) => both[d])).map((values) => [Math.min(...values), Math.max(...values)]);
   }
 
   const columnsOf = (about) => about.shape[0] === 1 ? [0]
