@@ -72,7 +72,7 @@ def test_a_watched_run_is_paused_kept_and_the_same_as_one_alone(made, tmp_path):
     until(lambda: learner.step > 3)
     assert learner.state == "training"
     first = learner.look()
-    assert first.samples.shape == (400, 2)
+    assert first.samples.shape == (256, 2)
     until(lambda: learner.left is not None)
     learner.pause()
     until(lambda: (step := learner.step) == (time.sleep(0.1), learner.step)[1] and step > 3)

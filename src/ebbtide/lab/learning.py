@@ -43,7 +43,7 @@ FEWEST = 20  # points that can be learned from
 PAINTED = "painted.csv"  # in a kept run's folder, the points it was trained on
 # Samples for each look at a method in training: few steps, since they are drawn ten times a second.
 LIVE: dict[str, dict[str, Any]] = {
-    "points": {"n": 400, "sampler": "dpmpp_2m", "grid": "quadratic", "steps": 6},
+    "points": {"n": 256, "sampler": "dpmpp_2m", "grid": "quadratic", "steps": 5},
     "images": {"n": 16, "sampler": "dpmpp_2m", "grid": "uniform", "steps": 6, "bound": 1.0},
 }
 

@@ -46,7 +46,8 @@ MOST_ASKED = 8  # messages of a page that are being answered
 LARGEST = 2**21  # bytes of a message
 SMALL = 1_000_000  # parameters of a network that a second thread hardly speeds up
 PERIOD = 0.08  # seconds between two looks at what learns,
-SHARE = 8  # or as many times the CPU time of a look, where that is longer
+CHEAP = 0.03  # or, of a look that takes more CPU seconds than this,
+SHARE = 8  # as many times these
 LOSSES = 1.0  # seconds between two looks at the losses
 _REFUSED = "This address needs the token that `ebbtide lab` printed: open the whole address that it shows.\n"
 
@@ -78,7 +79,7 @@ class Live:
             if self.pages and self.lab.learners:
                 with contextlib.suppress(OSError, RuntimeError, ValueError):  # what learns may just be forgotten
                     spent = self._look()
-            self.ended.wait(max(PERIOD - spent, (SHARE - 1) * spent))
+            self.ended.wait(max(0.0, PERIOD - spent) if spent < CHEAP else (SHARE - 1) * spent)
 
     def _look(self) -> float:
         """One look at every method whose weights are new; the CPU time it took."""
