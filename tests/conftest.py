@@ -48,15 +48,31 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 50)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kernels():
+    """The U-Net's, from the user's cache: a test with a cache of its own would compile them anew, for two seconds."""
+    from ebbtide.networks import fused
+
+    fused.native()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def few_trees(request):
-    """Commands and kinds judge tables by a few trees; tests/metrics has as many as users do."""
+def few(request):
+    """Commands and kinds judge tables by few trees, draw figures of few pixels and films of six frames, and what they
+    draw while they train takes two steps; tests/metrics and tests/plots have as many as users do.
+    """
     if not request.node.nodeid.startswith(("tests/cli/", "tests/kinds/")):
         yield
         return
+    from ebbtide.kinds import KINDS
+    from plots.material import small
+
     with pytest.MonkeyPatch.context() as patch:
-        for name, few in {"FOLDS": 2, "ITERATIONS": 5}.items():
-            patch.setattr(f"ebbtide.metrics.tables.trees.{name}", few)
+        for name, most in {"FOLDS": 2, "ITERATIONS": 5}.items():
+            patch.setattr(f"ebbtide.metrics.tables.trees.{name}", most)
+        small(patch)
+        for kind in ("points", "images"):
+            patch.setitem(KINDS[kind].snapshot, "steps", 2)
         yield
 
 

@@ -1,10 +1,13 @@
-"""Commands in processes of their own, without the seconds that each would take to import torch."""
+"""Commands and jobs in processes of their own, without the seconds that each would take to import torch."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from ebbtide.training import processes
 
 FORKS = """
 import contextlib, importlib, io, json, os, sys, time
@@ -45,3 +48,22 @@ def forked(commands: Sequence[tuple]) -> list[Answer]:
     answers = [Answer(*json.loads(line)) for line in done.stdout.splitlines()]
     assert (done.returncode, len(answers)) == (0, len(commands)), done.stderr[-500:]
     return answers
+
+
+def forking(patch, *forgotten: str) -> None:
+    """Fork the processes of `in_processes` from this one until `patch` is undone; they lack the modules `forgotten`.
+
+    As in spawned ones, jobs and answers pass through pipes; tests/training/test_processes.py has spawned ones.
+    """
+    context = multiprocessing.get_context("fork")
+
+    class Forked(context.Process):
+        def run(self) -> None:
+            for name in forgotten:
+                sys.modules.pop(name, None)
+            super().run()
+
+    class Context:
+        Pipe, Process = context.Pipe, Forked
+
+    patch.setattr(processes.multiprocessing, "get_context", lambda name: Context)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from ebbtide.cli import main
+from ebbtide.kinds import KINDS
 from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.recipes import RECIPES
+from plots.material import small
 from recording import record
 
 POINTS = [name for name, row in RECIPES.items() if row().kind == "points"]
@@ -19,7 +21,7 @@ TINY = ["--steps", "20", "--points", "500", "--batch", "64", *SHORT]
 
 def tiny_fields(name):
     """What makes a recipe for images tiny, by fields; latents of digits are 4 × 4."""
-    recipe, fields = RECIPES[name](), {"steps": 4, "batch": 16}
+    recipe, fields = RECIPES[name](), {"steps": 4, "batch": 16, "sample_steps": 2}
     if recipe.network == "autoencoder":  # which takes no labels
         return fields | {"network": "autoencoder:size=4,keep=4,widths=8-8"}
     fields |= {"network": "unet-tiny:width=8" + ",spans=true" * ("spans" in recipe.network), "conditional": True}
@@ -28,21 +30,16 @@ def tiny_fields(name):
 
 def tiny_pictures(name):
     """The same as words of a command."""
-    words = [[f"--{field}"] + [str(value)] * (value is not True) for field, value in tiny_fields(name).items()]
+    words = [
+        [f"--{field.replace('_', '-')}"] + [str(value)] * (value is not True)
+        for field, value in tiny_fields(name).items()
+    ]
     return sum(words, SHORT)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_hub():
     os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_films():
-    """Animations of six frames; tests/plots has whole ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebbtide.plots.animation.MOST_FRAMES", 6)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +65,14 @@ def runs(tmp_path_factory, table):
         "between": ["flow", "--source", "eight_gaussians", "--data", "two_moons"],
         "line": ["ddpm", "--data", str(folder / "line.npy"), "--codec", "standardise"],
     }
-    for name, arguments in ({name: [name] for name in POINTS} | extra).items():
-        assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0
-    for name in PICTURES:
-        assert main(["train", name, *tiny_pictures(name), "--out", str(folder / name)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        small(patch)
+        for kind in ("points", "images"):
+            patch.setitem(KINDS[kind].snapshot, "steps", 2)
+        for name, arguments in ({name: [name] for name in POINTS} | extra).items():
+            assert main(["train", *arguments, *TINY, "--out", str(folder / name)]) == 0
+        for name in PICTURES:
+            assert main(["train", name, *tiny_pictures(name), "--out", str(folder / name)]) == 0
     return folder
 
 

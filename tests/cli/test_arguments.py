@@ -1,5 +1,6 @@
 """A run's own word opens nothing outside of its folder, and a name can't give orders to the terminal."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import ebbtide as package
+from ebbtide.cache import cache_folder
 from ebbtide.cli import main
 from ebbtide.cli.arguments import opened
 from ebbtide.errors import InputError
@@ -34,7 +36,9 @@ from ebbtide import cli
 import ebbtide.cli.likelihood
 from ebbtide.kinds.points import study as points
 from ebbtide.kinds.images import pages as image_run
+from ebbtide.metrics.tables import trees
 from ebbtide.plots import animation, style
+trees.FOLDS, trees.ITERATIONS = 2, 5
 cli.likelihood.MAP, style.DPI, animation.FRAME_DPI, animation.MOST_FRAMES = 6, 50, 50, 6
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
 found = []
@@ -81,6 +85,8 @@ def watched(runs, policy, secret, table, tmp_path_factory):
     stranger(policy, folder / "pi05", network="pi05")
     stranger(policy, folder / "pi0", network=f"pi0:weights={secret.parent}")
     stranger(runs / "plants", folder / "plants")
+    with contextlib.suppress(OSError):  # kernels that are compiled for this machine
+        shutil.copytree(cache_folder() / "executable", home / "executable")
     commands = [command for some in COMMANDS.values() for command in some]
     given = [[str(table) if word == "TABLE" else word for word in command] for command in commands]
     environment = {name: text for name, text in os.environ.items() if name != "HF_HUB_OFFLINE"}

@@ -9,11 +9,13 @@ from PIL import Image
 
 from ebbtide.kinds import KINDS
 from ebbtide.kinds.images import kind as images, pages as image_run
+from ebbtide.metrics import extractors
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(extractors, "_EPOCHS", 2)
     monkeypatch.setattr(image_run, "STEPS", 3)
     monkeypatch.setattr(image_run, "FILM", 6)
 

@@ -11,6 +11,7 @@ from ebbtide.errors import InputError
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.training import checkpoint
 from ebbtide.training.build import TABLES
+from forking import forking
 
 MINE = """
 import numpy as np
@@ -180,7 +181,8 @@ def test_a_metric_of_one_s_own_stands_beside_its_floor(flow, ebbtide):
     assert (code, err.splitlines()[-1]) == (2, "ebbtide: A metric must return a number; got str.")
 
 
-def test_a_simulator_of_one_s_own_is_driven_also_in_other_processes(policy, ebbtide):
+def test_a_simulator_of_one_s_own_is_driven_also_in_other_processes(policy, ebbtide, monkeypatch):
+    forking(monkeypatch, "own_of_mine")
     world = ["--simulator", "own_of_mine:World"]
     code, out, err = ebbtide("evaluate", policy, "--n", 4, "--episodes", 2, "--workers", 2, "--steps", 1, *world)
     assert code == 0, err

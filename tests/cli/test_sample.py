@@ -17,6 +17,7 @@ from ebbtide.exact.likelihood import log_density
 from ebbtide.kinds import KINDS
 from ebbtide.kinds.points.data import unseen
 from ebbtide.kinds.runs import from_pretrained
+from ebbtide.plots import style
 from ebbtide.training.trained import Trained
 
 from .conftest import PICTURES, POINTS, TINY
@@ -133,7 +134,7 @@ def test_samples_are_files_with_names_and_a_picture(ebbtide, runs, tmp_path):
         points = read(tmp_path / name, "labels" if name == "x.npz" else "kind")
         assert points.classes == ("fern", "moss")
         assert points.labels.tolist() == [k % 2 for k in range(30)]
-        assert (tmp_path / "x.png").stat().st_size > 10_000
+        assert (tmp_path / "x.png").stat().st_size > 4_000
     with open(tmp_path / "x.csv") as file:
         assert next(csv.reader(file)) == ["height", "kind", "width"]  # in the place of its column in the file
     assert (read(tmp_path / "x.csv", "kind").x == read(tmp_path / "x.npz").x).all()
@@ -252,6 +253,7 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbtide, unhid
     ]
     volume = math.log(math.prod(trained.codec.std))
     assert found == pytest.approx(float(sum(each).log().mean()) - volume, abs=2e-3)
+    monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     assert ebbtide("plot", unhidden)[0] == 0
     assert not (unhidden / "plots" / "vector_field.png").exists()
 
@@ -275,7 +277,7 @@ def test_an_export_has_no_training_to_plot(ebbtide, runs, tmp_path):
     assert (code, "an export, which has no losses and steps to draw" in err) == (2, True)
 
 
-def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path):
+def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path, monkeypatch):
     np.savetxt(
         tmp_path / "a.csv",
         np.random.default_rng(0).normal(size=(40, 5)),
@@ -284,9 +286,10 @@ def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path):
         comments="",
     )
     assert ebbtide("train", "flow", "--data", tmp_path / "a.csv", *TINY, "--out", tmp_path / "run")[0] == 0
+    monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     assert ebbtide("plot", tmp_path / "run")[0] == 0
     with Image.open(tmp_path / "run" / "plots" / "samples.png") as figure:
-        assert figure.height > 900  # pairs of columns, not two panels
+        assert figure.height > 6 * style.DPI  # pairs of columns, not two panels
 
 
 # --- columns given --------------------------------------------------------------------------------------------

@@ -28,13 +28,14 @@ def failed(checks):
 few_floors = functools.cache(certificates._floors.__wrapped__)  # of fewer samples: not what the others are held to
 
 
-# Every row is certified at every test on three paths; its options, the other paths and more samples with the slow ones.
+# Every row is certified at every test on two of three paths, one with a table or one whose noise explodes, in turn; its
+# options, the other paths and more samples with the slow ones.
 @pytest.mark.parametrize("spec", SAMPLERS)
 def test_every_sampler_keeps_its_promises(spec, monkeypatch):
     """With fewer steps, budgets and samples than the slow tests have.
 
     A quarter of the samples double the floor of distances, measured on one path: a variance 25 % off is detected (in
-    200 of 200 sets; 20 % off in 173), and one 5 % off by the exact moments, on all three.
+    200 of 200 sets; 20 % off in 173), and one 5 % off by the exact moments, on each of the three.
     """
     monkeypatch.setattr(certificates, "STEP_COUNTS", (80, 160))
     monkeypatch.setattr(certificates, "BUDGETS", (10, 100))
@@ -42,7 +43,7 @@ def test_every_sampler_keeps_its_promises(spec, monkeypatch):
     monkeypatch.setattr(certificates, "_floors", few_floors)
     measured = certificates.distances
     monkeypatch.setattr(certificates, "distances", lambda *job: measured(*job) if job[2] == "ddpm" else ())
-    for path in ("linear", "ddpm", "ve"):
+    for path in ("linear", ("ddpm", "ve")[list(SAMPLERS).index(spec) % 2]):
         checks = list(certify(spec, (path,)))
         assert not failed(checks)
         assert any(check.passed for check in checks)

@@ -17,6 +17,7 @@ from problems import last, noise_like, oracle
 
 pytestmark = pytest.mark.unchecked
 
+FEW = {"reference_steps": 100}  # whose error is far below those that are compared
 ONE = Tuned(8, "heun", "uniform", 4, 0.1, 0.01, 1e-6, 0.2)
 
 
@@ -77,7 +78,7 @@ def test_what_is_reported_is_of_the_starts_that_judge():
 
 def errors(found, denoiser, start):
     """RMS and median over the starts that were fitted."""
-    truth, _ = reference(denoiser, start, 400, {})
+    truth, _ = reference(denoiser, start, 100, {})
     walked = walk(found.sampler, denoiser, start, grid_times(found.grid, found.steps, Linear()))
     off = (last(walked) - truth).norm(dim=1)[FIT]
     return {"rms": float(off.square().mean().sqrt()), "median": float(off.median())}
@@ -85,7 +86,7 @@ def errors(found, denoiser, start):
 
 def test_a_map_is_tuned_to_jump():
     """Of an exact map jumps end where the flow does, and no solver of its velocity comes near in two evaluations."""
-    how = {"depth": "times", "reference_steps": 200}
+    how = {"depth": "times", "reference_steps": 100}
     found = tune(oracle(Linear(), 2), noise_like(64, 2), 2, **how)
     assert (found.sampler, found.steps, found.evaluations) == ("jump", 2, 2)
     assert found.rms < 1e-6
@@ -106,7 +107,7 @@ def test_each_depth_is_better_on_the_starts_that_are_fitted(aim):
     """Grids, then times, then weights: each fit starts from the one before it."""
     denoiser, start = modes(Linear()), starts(modes(Linear()), 32)
     found = [
-        tune(denoiser, start, 4, aim=aim, depth=depth, solvers=("exponential:order=2,corrector=true",))
+        tune(denoiser, start, 4, aim=aim, depth=depth, solvers=("exponential:order=2,corrector=true",), **FEW)
         for depth in ("grids", "times", "weights")
     ]
     grids, times, weights = (errors(one, denoiser, start)[aim] for one in found)
@@ -119,7 +120,9 @@ def test_each_depth_is_better_on_the_starts_that_are_fitted(aim):
 def test_the_aim_decides():
     denoiser, start = modes(Linear()), starts(modes(Linear()), 100)
     far, typical = (
-        errors(tune(denoiser, start, 6, aim=aim, depth="times", solvers=("exponential:order=2",)), denoiser, start)
+        errors(
+            tune(denoiser, start, 6, aim=aim, depth="times", solvers=("exponential:order=2",), **FEW), denoiser, start
+        )
         for aim in ("rms", "median")
     )
     assert far["rms"] < typical["rms"]

@@ -31,11 +31,12 @@ from ebbtide.recipes import HELD_OUT, RECIPES, ImageRecipe, PointRecipe
 from ebbtide.signals import Interrupted
 from ebbtide.training.checkpoint import newest_valid, unpack
 from ebbtide.training.trainer import batch_indices
+from forking import forking
 from interrupting import at_every_line, wait_until
-from plots.material import small
 
 KEYS = ("diffusion", "flow")
-TINY = replace(PointRecipe(validation=0.0, held_out=HELD_OUT), steps=30, points=500, batch=64)
+STEPS = 5
+TINY = replace(PointRecipe(validation=0.0, held_out=HELD_OUT), steps=STEPS, points=500, batch=64)
 EVALUATIONS = {"euler": lambda n: n, "heun": lambda n: 2 * n - 1, "ddim": lambda n: n, "ddpm": lambda n: n}
 
 
@@ -44,12 +45,12 @@ def comparison(tmp_path_factory):
     """A tiny comparison made by the command in two processes: what it found, and its folder."""
     folder, found = tmp_path_factory.mktemp("comparison") / "out", []
     with pytest.MonkeyPatch.context() as patch:
-        small(patch)
+        forking(patch)
         patch.setattr(
             "ebbtide.kinds.compare.compare",
             lambda *args, **options: found.append(compare(*args, **options)) or found[0],
         )
-        command = ["compare", "--steps", "30", "--points", "500", "--batch", "64", "--n", "300", "--quiet"]
+        command = ["compare", "--steps", str(STEPS), "--points", "500", "--batch", "64", "--n", "300", "--quiet"]
         assert main([*command, "--out", str(folder)]) == 0
     return found[0], folder
 
@@ -74,7 +75,7 @@ def test_both_methods_start_alike(comparison):
 def test_what_is_to_be_shared_tells_of_no_folder(comparison, tmp_path):
     """The report and its numbers; the command and the settings of a comparison of the user's own data."""
     found, folder = comparison
-    assert found.command == "ebbtide compare --steps 30 --points 500 --batch 64 --n 300 --quiet --out out"
+    assert found.command == f"ebbtide compare --steps {STEPS} --points 500 --batch 64 --n 300 --quiet --out out"
     for path in filter(Path.is_file, folder.iterdir()):
         assert str(folder.parent).encode() not in path.read_bytes(), path.name
     command = ["ebbtide", "compare", "--data", "/srv/jo/own data/a.csv", "--out=/srv/jo/found", "--network", "mlp"]
@@ -143,7 +144,7 @@ def test_the_summary_has_every_row_and_the_floor(comparison):
 def test_metrics_json_has_every_number(comparison, tmp_path):
     found, _ = comparison
     numbers = json.loads(save_metrics(found, tmp_path).read_text())
-    assert numbers["command"].startswith("ebbtide compare --steps 30 --points 500")
+    assert numbers["command"].startswith(f"ebbtide compare --steps {STEPS} --points 500")
     assert [row["label"] for row in numbers["samplings"]] == [s.label for s in found.samplings]
     for row in numbers["samplings"]:
         measured = {m["name"]: m for m in row["measurements"]}
@@ -172,7 +173,7 @@ def test_there_is_something_to_draw(comparison):
         assert (method.walk_times[0], method.walk_times[-1]) == (1, 0)
         assert [t for t, *_ in method.fields] == [0.9, 0.7, 0.5, 0.3, 0.1]
         assert [step for step, _ in method.evolution] == sorted({step for step, _ in method.evolution})
-        assert method.steps[-1] == 30
+        assert method.steps[-1] == STEPS
     assert np.allclose(found.methods[0].walk[0], found.methods[1].walk[0], atol=1e-3)
 
 
@@ -180,7 +181,7 @@ def test_a_comparison_is_neither_overwritten_nor_mixed_with_another_unasked(comp
     _, folder = comparison
     with pytest.raises(InputError, match="already holds a comparison"):
         compare(TINY, folder, n=300)
-    with pytest.raises(InputError, match="trained with steps=30, not 40"):
+    with pytest.raises(InputError, match=f"trained with steps={STEPS}, not 40"):
         compare(replace(TINY, steps=40), folder, n=300, workers=1, resume=True, progress=False)
 
 
@@ -201,7 +202,7 @@ def test_any_number_of_methods_and_runs_among_them(comparison, tmp_path, capsys,
     assert set(numbers["quality"]) == lines
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"edm", "ot-flow"}
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "a run of 30 steps of 64, mlp" in page
+    assert f"a run of {STEPS} steps of 64, mlp" in page
     assert page.count("its noise explodes") == 1
     assert str(folder.parent) not in page
     assert (folder / "flow" / "metrics.jsonl").read_bytes() == before

@@ -43,7 +43,9 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("name", ["flow", "ddpm", "conditional", "two sets", "images"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("flow", marks=pytest.mark.slow), "ddpm", "conditional", "two sets", "images"]
+)
 def test_a_student_is_a_run_like_any_other(folders, tmp_path, name):
     """It samples in its own steps and by every other sampler, and goes through an export."""
     student = distill(folders / name, tmp_path / "fast", fields=FEW, evaluations="1,3", **QUIET)

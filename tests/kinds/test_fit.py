@@ -223,7 +223,9 @@ def remembered(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["plain", "names", "numbers"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("plain", marks=pytest.mark.slow), "names", pytest.param("numbers", marks=pytest.mark.slow)]
+)
 def test_a_run_on_data_in_memory_is_measured_and_resumed_on_a_file_of_it(remembered, name, capsys):
     run, file = str(remembered / name), str(remembered / f"{name}.csv")
     assert main(["evaluate", run, "--data", file, "--n", "50", "--steps", "2"]) == 0

@@ -9,7 +9,7 @@ import pytest
 from ebbtide.errors import InputError
 from ebbtide.kinds.points.report import figures
 from ebbtide.plots import animation, columns, report, style
-from plots.material import comparison, inside, measurement, several
+from plots.material import comparison, inside, measurement, several, small
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 OPTIONAL_END = {"td", "th", "tr", "p", "dt", "dd"}
@@ -54,8 +54,9 @@ def write(c, folder):
     return report.write_report(c, folder, figures(c))
 
 
-@pytest.mark.parametrize(("d", "count"), [(1, 9), (2, 9), (5, 11)])
-def test_the_page_holds_every_picture_and_asks_for_nothing(tmp_path, d, count):
+@pytest.mark.parametrize(("d", "count"), [pytest.param(1, 9, marks=pytest.mark.slow), (2, 9), (5, 11)])
+def test_the_page_holds_every_picture_and_asks_for_nothing(tmp_path, monkeypatch, d, count):
+    small(monkeypatch)
     path = write(comparison(d=d, n=300, m=40), tmp_path / "out")
     assert path == tmp_path / "out" / "report.html"
     text = path.read_text(encoding="utf-8")
@@ -137,7 +138,10 @@ def test_a_report_needs_a_folder(tmp_path):
         write(comparison(n=1500, m=120), tmp_path / "file")
 
 
-@pytest.mark.parametrize(("count", "d"), [(1, 2), (3, 2), (5, 1), (6, 4)])
+@pytest.mark.parametrize(
+    ("count", "d"),
+    [(1, 1), (3, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 2), (5, 1), (6, 4)])],
+)
 def test_any_number_of_methods_has_a_page(tmp_path, monkeypatch, count, d):
     """Each in its colour, above, in the table and in dark mode; nothing is cut off in any figure."""
     c, save, drawn = several(count, d), style.save, []
@@ -160,8 +164,9 @@ def test_any_number_of_methods_has_a_page(tmp_path, monkeypatch, count, d):
     assert all(figure.get_size_inches()[0] < 8.2 for figure in drawn)
 
 
-def test_figures_show_the_methods_that_have_what_they_show(tmp_path):
+def test_figures_show_the_methods_that_have_what_they_show(tmp_path, monkeypatch):
     """An export has no history, and a network that never did without labels no field."""
+    small(monkeypatch)
     c = several(3)
     bare = dataclasses.replace(c.methods[2], losses=np.zeros(0), evolution=[], fields=[], origin="a run of 9 steps")
     c = dataclasses.replace(c, methods=[*c.methods[:2], bare])

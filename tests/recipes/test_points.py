@@ -1,4 +1,4 @@
-"""Recipes for points reach their figures: in short with every test, in full (docs/figures.json) with the slow ones."""
+"""Recipes for points reach their figures (docs/figures.json): two in short with every test, all in full when slow."""
 
 import json
 import statistics
@@ -28,8 +28,8 @@ def test_every_recipe_for_points_has_a_figure():
     assert set(FIGURES["short"]["values"]) == set(FIGURES["full"]["values"]) == set(POINTS)
 
 
-@pytest.mark.parametrize(  # OT's assignments take as long as the others together; test_trainer has its pairs
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "ot-flow")) for name in POINTS]
+@pytest.mark.parametrize(  # two with every test; what is the others' own, tests/losses and tests/training have
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("ddpm", "flow"))) for name in POINTS]
 )
 def test_a_short_training_reaches_its_figure(name, tmp_path):
     """The score after 300 steps lies within the range of six seeds made twice as wide about their mean.

@@ -14,6 +14,7 @@ from ebbtide.robots.chunks import DenoiserChunks
 from ebbtide.robots.policy import Policy
 from ebbtide.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
 from ebbtide.signals import Interrupted
+from forking import forking
 from interrupting import at_every_line
 from robots.fakes import Counting, Point, Small, Towards
 
@@ -127,8 +128,9 @@ def test_an_episode_is_the_same_to_the_bit_beside_any_others():
     assert outcome(run(SEEDS[:2], record=SEEDS)) == together[:2]
 
 
-def test_and_in_any_number_of_processes():
-    """Two that import torch take a few seconds; one of the simulators breaks."""
+def test_and_in_any_number_of_processes(monkeypatch):
+    """One of the simulators breaks."""
+    forking(monkeypatch)
     make, run = partial(Point, "step", (9,), noise=0.1), partial(quiet, policy=network_policy(), max_steps=6)
     alone = outcome(run(make, seeds=SEEDS, record=SEEDS))
     assert outcome(run(make, seeds=SEEDS, record=SEEDS, workers=2)) == alone

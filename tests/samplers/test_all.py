@@ -54,6 +54,16 @@ IN_TIME = ("euler", "heun", "midpoint", "rk4")
 # Those that walk on any denoiser; a jump needs one that spans two times: test_jump.
 WALKS = [name for name in SAMPLERS if not facts(name).spans]
 every = pytest.mark.parametrize("spec", WALKS)
+share = pytest.mark.parametrize("share", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["third", "whole"])
+
+
+def cells(rows, columns, share, first):
+    """Pairs of a row and a column: with share 1 all, with share 3 a third, where each row and each column has its own.
+
+    first: where it begins, as another number of another sampler or path: three in turn have all.
+    """
+    pairs = product(enumerate(rows), enumerate(columns))
+    return [(row, column) for (i, row), (k, column) in pairs if (i + k + first) % share == 0]
 
 
 def loose(spec):
@@ -208,19 +218,21 @@ def test_where_x0_is_known_every_step_is_exact(spec, name):
 
 
 @pytest.mark.unchecked
+@share
 @pytest.mark.parametrize("name", PATHS)
-def test_a_network_of_every_target_is_walked_to_the_data_by_every_sampler(name):
+def test_a_network_of_every_target_is_walked_to_the_data_by_every_sampler(name, share):
     """Every row of SAMPLERS × every row of TARGETS, through a Denoiser whose network is exact for N(0.7, 0.25).
 
     The end's mean and std after 10 steps, without sampling: the oracle's to rounding (to 0.01 where α(1) = 0 leaves a
     noise or score to be asked at σ/α = 200 instead), and the data's to what a method of its order leaves.
     """
     path, law = PATHS[name], oracle(PATHS[name])
+    asked = cells(WALKS, TARGETS, share, list(PATHS).index(name))
     for spec in WALKS:
         steps = 2 if spec == "dopri5" else 10  # whose steps are its own affair
         sampler, times = bind(SAMPLERS, loose(spec), "sampler"), grid_times("flow_power:exponent=1.3", steps, path)
         known, rest = exact_moments(sampler, law, times), 0.15 if facts(spec).order == 1 else 0.03
-        for target in TARGETS:
+        for target in (target for row, target in asked if row == spec):
             found, cell = exact_moments(sampler, exact(path, target), times, law), (spec, name, target)
             assert found == pytest.approx((MEAN, STD), abs=rest), cell
             moved = target in ("noise", "score") and exact(path, target).t_max < 1
@@ -311,26 +323,26 @@ def test_the_network_is_asked_as_often_as_promised_and_never_twice_the_same(spec
 
 
 @pytest.mark.unchecked
+@share
 @every
-def test_a_network_that_is_exact_is_as_good_as_the_oracle_whatever_the_table_ends_with(spec):
+def test_a_network_that_is_exact_is_as_good_as_the_oracle_whatever_the_table_ends_with(spec, share):
     """A noise and a score of exact networks, which say x₀ where α is tiny as well as anywhere: the oracle's walk."""
-    for name, path in TABLES.items():
-        for grid in ("uniform", "log_snr", "trailing"):
-            ends = {}
-            for target in ("oracle", "noise", "score"):
-                denoiser = oracle(path) if target == "oracle" else exact(path, target)
-                draws = Draws.first(4, 5)
-                start = path.prior(draws(-1, torch.empty(4, 1, dtype=torch.float64)))
-                walk = {"sampler": loose(spec), "grid": grid, "steps": 10}
-                ends[target] = sample(denoiser, (1,), draws=draws, start=start, **walk)
-            for target in ("noise", "score"):
-                torch.testing.assert_close(
-                    ends[target],
-                    ends["oracle"],
-                    rtol=1e-5,
-                    atol=1e-5,
-                    msg=lambda m, w=(name, grid, target): f"{w}: {m}",
-                )
+    for name, grid in cells(TABLES, ("uniform", "log_snr", "trailing"), share, WALKS.index(spec)):
+        path, ends = TABLES[name], {}
+        for target in ("oracle", "noise", "score"):
+            denoiser = oracle(path) if target == "oracle" else exact(path, target)
+            draws = Draws.first(4, 5)
+            start = path.prior(draws(-1, torch.empty(4, 1, dtype=torch.float64)))
+            walk = {"sampler": loose(spec), "grid": grid, "steps": 10}
+            ends[target] = sample(denoiser, (1,), draws=draws, start=start, **walk)
+        for target in ("noise", "score"):
+            torch.testing.assert_close(
+                ends[target],
+                ends["oracle"],
+                rtol=1e-5,
+                atol=1e-5,
+                msg=lambda m, w=(name, grid, target): f"{w}: {m}",
+            )
 
 
 class Erring(nn.Module):
@@ -345,27 +357,28 @@ class Erring(nn.Module):
 
 
 @pytest.mark.unchecked
+@share
 @every
-def test_the_error_of_a_network_is_not_magnified_where_a_table_ends(spec):
+def test_the_error_of_a_network_is_not_magnified_where_a_table_ends(spec, share):
     """A noise off by 0.01 is x₀ off by 2 at σ/α = 200, of which 1/10 is in x_s: below 0.5, not 1e3, at the end."""
-    for name, path in TABLES.items():
-        for grid in ("uniform", "log_snr", "quadratic"):
-            walk = {"sampler": loose(spec), "steps": 16, "grid": grid}
-            network = exact(path, "noise").network
-            ends = [
-                sample(Denoiser(own, path, "noise", alpha_min=1 / 200), (1,), draws=Draws.first(64, 5), **walk)
-                for own in (network, Erring(network))
-            ]
-            assert float((ends[0] - ends[1]).abs().max()) < 0.5, (name, grid)
+    for name, grid in cells(TABLES, ("uniform", "log_snr", "quadratic"), share, WALKS.index(spec)):
+        walk = {"sampler": loose(spec), "steps": 16, "grid": grid}
+        network = exact(TABLES[name], "noise").network
+        ends = [
+            sample(Denoiser(own, TABLES[name], "noise", alpha_min=1 / 200), (1,), draws=Draws.first(64, 5), **walk)
+            for own in (network, Erring(network))
+        ]
+        assert float((ends[0] - ends[1]).abs().max()) < 0.5, (name, grid)
 
 
 @pytest.mark.unchecked
+@share
 @every
-def test_a_sample_at_its_own_time_is_the_same_in_any_batch(spec):
+def test_a_sample_at_its_own_time_is_the_same_in_any_batch(spec, share):
     """Every path, table and target: of four at once the first or the last, the least or the largest, is as alone."""
     paths = PATHS | TABLES
-    for (j, name), (k, target) in product(enumerate(paths), enumerate(TARGETS)):
-        path, i = paths[name], 3 * ((j + k) % 2)
+    for count, (name, target) in enumerate(cells(paths, TARGETS, share, WALKS.index(spec))):
+        path, i = paths[name], 3 * (count % 2)
         denoiser = exact(path, target)
         walk = {"sampler": loose(spec), "steps": 2 if spec == "dopri5" else 5, "grid": "quadratic"}
         draws, start = Draws.first(4, 5), path.prior(float64(-1.3, 0.2, 0.9, 2.1)[:, None])

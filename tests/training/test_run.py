@@ -449,7 +449,8 @@ def test_a_run_on_data_that_was_replaced_is_not_resumed(tmp_path, monkeypatch):
             run_until(5, recipe, place / "run", monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         np.savez(place / "a.npz", **{name: other})
         cases[place] = recipe, {name: x}
-    resumed = forked([(str(place), ["resume", "run", "--quiet", "--snapshots", "0"], ["torch"]) for place in cases])
+    first = ["accelerate", "ebbtide.training.run", "ebbtide.kinds.points.kind", "ebbtide.kinds.images.kind"]
+    resumed = forked([(str(place), ["resume", "run", "--quiet", "--snapshots", "0"], first) for place in cases])
     for (place, (recipe, trained_on)), answer in zip(cases.items(), resumed, strict=True):
         assert answer.code == 2, place.name
         assert "not what it was" in answer.said, place.name

@@ -36,7 +36,7 @@ SMALL = {"network": "unet-tiny:width=8", "batch": 16, "steps": 3}
 def cache(tmp_path_factory):
     """With classifiers that see each image less than half as often as others, and are right as often."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extractors, "_EPOCHS", 12)
+        patch.setattr(extractors, "_EPOCHS", 8)
         patch.setenv("EBBTIDE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

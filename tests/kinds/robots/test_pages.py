@@ -28,7 +28,7 @@ def test_a_run_is_drawn(run, tmp_path):
     assert [path.name for path in drawn] == ["trajectories.png", "fan.png", "losses.png"]
     for path in drawn:
         with Image.open(path) as picture:
-            assert min(picture.size) > 200
+            assert min(picture.size) > 1.4 * 50
 
 
 def test_every_chunk_is_told_what_was_seen_at_its_first_step(run, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def recipe(file, base="flow-policy-pusht", **changes):
 def run(file, tmp_path_factory):
     """A policy that has learned where to go: to the middle, a tenth of the way at each step."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    wanted = recipe(file, steps=250, lr=5e-3, batch=64, network="action_unet:width=16,emb=32", normalise="mean_std")
+    wanted = recipe(file, steps=120, lr=5e-3, batch=64, network="action_unet:width=16,emb=32", normalise="mean_std")
     return fit(wanted, folder, progress=False, snapshots=2, checkpoints=1), folder
 
 
