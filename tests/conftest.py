@@ -58,8 +58,8 @@ def kernels():
 
 @pytest.fixture(scope="module", autouse=True)
 def few(request):
-    """Commands and kinds judge tables by few trees, draw figures of few pixels and films of six frames, and what they
-    draw while they train takes two steps; tests/metrics and tests/plots have as many as users do.
+    """Commands and kinds judge tables by few trees, draw figures of few pixels and points, films of six frames and,
+    while they train, samples of two steps. tests/metrics and tests/plots have as many as users do.
     """
     if not request.node.nodeid.startswith(("tests/cli/", "tests/kinds/")):
         yield
@@ -68,8 +68,10 @@ def few(request):
     from plots.material import small
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, most in {"FOLDS": 2, "ITERATIONS": 5}.items():
-            patch.setattr(f"ebbtide.metrics.tables.trees.{name}", most)
+        for name, most in {
+            "metrics.tables.trees.FOLDS": 2, "metrics.tables.trees.ITERATIONS": 5, "kinds.points.study.WALK_POINTS": 60,
+        }.items():  # fmt: skip
+            patch.setattr(f"ebbtide.{name}", most)
         small(patch)
         for kind in ("points", "images"):
             patch.setitem(KINDS[kind].snapshot, "steps", 2)

@@ -32,9 +32,9 @@ FIGURES = MEASURED["figures"]
 
 # The most that a command is asked for, typed or not: a test takes less than a reader.
 LESS = {
-    "train": {"--batch": 16, "--snapshots": 1, "--sample-steps": 2, "--steps": 150},
+    "train": {"--batch": 16, "--snapshots": 1, "--sample-steps": 2, "--steps": 40},
     "tune": {"--n": 16, "--reference": 30},
-    "evaluate": {"--n": 200},
+    "evaluate": {"--n": 100},
     "likelihood": {"--n": 20},
     "sample": {"--n": 200},
     "demos": {"--episodes": 2},

@@ -10,9 +10,11 @@ from ebbtide.robots.simulators import SIMULATORS
 FEW = ["--trajectories", "80", "--trajectory-steps", "4", "--steps", "4", "--batch", "16", "--n", "200", "--quiet"]
 
 
-def test_a_student_beside_its_run(ebbtide, runs, tmp_path):
+def test_a_student_beside_its_run(ebbtide, runs, tmp_path, monkeypatch):
     """By default in RUN-student; sample, evaluate, plot, cite and export take it as any run."""
     out = tmp_path / "fast"
+    monkeypatch.setattr("ebbtide.exact.certify.STEP_COUNTS", (40, 80))
+    monkeypatch.setattr("ebbtide.exact.certify.BUDGETS", (10, 20))
     code, said, err = ebbtide("distill", runs / "flow", "--out", out, "--evaluations", "1,2", *FEW)
     assert code == 0, err
     names = [line.split("  ")[0] for line in said.splitlines()]
@@ -29,7 +31,7 @@ def test_a_student_beside_its_run(ebbtide, runs, tmp_path):
         ["evaluate", out, "--n", "300", "--steps", "2"],
         ["export", out, "--out", tmp_path / "shared"],
         ["certify", "jump", "--path", "linear"],
-        ["tune", out, "--evaluations", "2", "--n", "64", "--depth", "times", "--reference", "20"],
+        ["tune", out, "--evaluations", "2", "--n", "16", "--depth", "times", "--reference", "20"],
         ["sample", out, "--steps", "auto:2", "--n", "5", "--out", tmp_path / "y.csv"],
     ):
         code, _, err = ebbtide(*words)
@@ -66,15 +68,15 @@ def test_what_cannot_be_is_one_sentence(ebbtide, runs, tmp_path, words, said):
 def test_a_policys_student_is_filmed_and_evaluated_in_one_step(ebbtide, policy_in, tmp_path, monkeypatch):
     """`--steps 1` of a student is its own grid of one evaluation, as without; two are another chunk."""
     pytest.importorskip("gym_pusht")
-    monkeypatch.setattr(SIMULATORS["pusht"], "max_steps", 40)
+    monkeypatch.setattr(SIMULATORS["pusht"], "max_steps", 16)
     policy, out = policy_in(tmp_path), tmp_path / "fast"
     few = ["--trajectories", "64", "--trajectory-steps", "4", "--steps", "4", "--batch", "8", "--quiet"]
     code, said, err = ebbtide("distill", policy, "--out", out, *few)
     assert (code, said) == (0, ""), err
     for words in (
-        ["rollout", out, "--steps", "1", "--every", "20", "--video", tmp_path / "one.gif"],
-        ["rollout", out, "--sampler", "jump", "--steps", "2", "--every", "20", "--video", tmp_path / "two.gif"],
-        ["rollout", out, "--every", "20"],
+        ["rollout", out, "--steps", "1", "--every", "8", "--video", tmp_path / "one.gif"],
+        ["rollout", out, "--sampler", "jump", "--steps", "2", "--every", "8", "--video", tmp_path / "two.gif"],
+        ["rollout", out, "--every", "8"],
         ["evaluate", out, "--n", "4", "--episodes", "1", "--workers", "1", "--steps", "1"],
     ):
         code, _, err = ebbtide(*words)

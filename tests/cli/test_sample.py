@@ -253,7 +253,6 @@ def test_a_run_that_hid_no_labels_draws_them_as_often_as_its_data(ebbtide, unhid
     ]
     volume = math.log(math.prod(trained.codec.std))
     assert found == pytest.approx(float(sum(each).log().mean()) - volume, abs=2e-3)
-    monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     assert ebbtide("plot", unhidden)[0] == 0
     assert not (unhidden / "plots" / "vector_field.png").exists()
 
@@ -277,7 +276,7 @@ def test_an_export_has_no_training_to_plot(ebbtide, runs, tmp_path):
     assert (code, "an export, which has no losses and steps to draw" in err) == (2, True)
 
 
-def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path, monkeypatch):
+def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path):
     np.savetxt(
         tmp_path / "a.csv",
         np.random.default_rng(0).normal(size=(40, 5)),
@@ -286,7 +285,6 @@ def test_plot_shows_the_columns_of_a_wide_table(ebbtide, tmp_path, monkeypatch):
         comments="",
     )
     assert ebbtide("train", "flow", "--data", tmp_path / "a.csv", *TINY, "--out", tmp_path / "run")[0] == 0
-    monkeypatch.setattr("ebbtide.kinds.points.study.WALK_POINTS", 20)
     assert ebbtide("plot", tmp_path / "run")[0] == 0
     with Image.open(tmp_path / "run" / "plots" / "samples.png") as figure:
         assert figure.height > 6 * style.DPI  # pairs of columns, not two panels

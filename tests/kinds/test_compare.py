@@ -22,6 +22,7 @@ from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
 from ebbtide.kinds import KINDS, compare as comparing, kind_of
 from ebbtide.kinds.compare import _shared, compare, save_metrics, summary
+from ebbtide.kinds.points import study
 from ebbtide.kinds.points.data import limits
 from ebbtide.kinds.points.kind import PLAN
 from ebbtide.kinds.runs import begin as prepare, from_pretrained
@@ -169,7 +170,7 @@ def test_numbers_that_are_not_finite_are_null(comparison, tmp_path):
 def test_there_is_something_to_draw(comparison):
     found, _ = comparison
     for method in found.methods:
-        assert method.walk.shape == (len(method.walk_times), 1500, 2)
+        assert method.walk.shape == (len(method.walk_times), study.WALK_POINTS, 2)
         assert (method.walk_times[0], method.walk_times[-1]) == (1, 0)
         assert [t for t, *_ in method.fields] == [0.9, 0.7, 0.5, 0.3, 0.1]
         assert [step for step, _ in method.evolution] == sorted({step for step, _ in method.evolution})
@@ -322,7 +323,7 @@ def start(tmp_path):
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("before", ["nothing", "overwritten", "resumed"])
+@pytest.mark.parametrize("before", [pytest.param("nothing", marks=pytest.mark.slow), "overwritten", "resumed"])
 def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_path, monkeypatch):
     """`saved` is only said of this comparison's own checkpoints, not of those that it is to replace."""
     out, old = tmp_path / "a b", [tmp_path / "a b" / key / "checkpoints" / "step-00000009" for key in KEYS]

@@ -42,7 +42,7 @@ def velocity(function, path=None, **options):
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, pytest.param(1e-8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["linear", "cosine", "ve"])
 def test_agrees_with_torchdiffeq_and_scipy(name, tolerance):
     """One sample of a mixture from t = 0.98 to 0.02: the same end to a few tolerances.
