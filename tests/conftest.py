@@ -58,8 +58,8 @@ def kernels():
 
 @pytest.fixture(scope="module", autouse=True)
 def few(request):
-    """Commands and kinds judge tables by few trees, draw figures of few pixels and points, films of six frames and,
-    while they train, samples of two steps. tests/metrics and tests/plots have as many as users do.
+    """Commands and kinds judge tables by few trees, fit solvers in few steps, and draw figures of few pixels and points,
+    films of six frames and, while they train, samples of two steps. The other folders have as many as users do.
     """
     if not request.node.nodeid.startswith(("tests/cli/", "tests/kinds/")):
         yield
@@ -70,6 +70,7 @@ def few(request):
     with pytest.MonkeyPatch.context() as patch:
         for name, most in {
             "metrics.tables.trees.FOLDS": 2, "metrics.tables.trees.ITERATIONS": 5, "kinds.points.study.WALK_POINTS": 60,
+            "training.solver.MOST_JOINT": 4,
         }.items():  # fmt: skip
             patch.setattr(f"ebbtide.{name}", most)
         small(patch)

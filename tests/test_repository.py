@@ -45,6 +45,11 @@ def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def tracked():
     """Every file git knows; without git (an unpacked sdist) every file outside hidden folders."""
     try:
@@ -105,7 +110,7 @@ def test_what_the_package_promises_to_carry_exists():
 
 def is_tiny(path):
     """Fewer than ten statements: a table, a re-export, an entry point."""
-    return sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))) < 10
+    return sum(isinstance(node, ast.stmt) for node in ast.walk(parsed(path))) < 10
 
 
 def mirrors(module):
@@ -126,8 +131,8 @@ def test_every_source_file_has_its_tests():
         for module in modules
         if module.stem not in ("__init__", "__main__")
         and str(module) not in TESTED_ELSEWHERE
-        and not is_tiny(SOURCE / module)
         and not any(place.is_file() for place in mirrors(module))
+        and not is_tiny(SOURCE / module)
     ]
     assert not missing, f"No test file mirrors {', '.join(missing)}; write tests/…/test_NAME.py."
     gone = [name for name in TESTED_ELSEWHERE if not (SOURCE / name).is_file()]
@@ -147,7 +152,7 @@ WORN = re.compile(
 
 def docstrings(path):
     """(line, text) of every docstring, of fields too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             for row in node.body:
                 if (
@@ -265,7 +270,7 @@ def imports(path):
             yield child
             yield from inside(child)
 
-    for node in inside(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in inside(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             if node.level:
                 base = package[: len(package) - node.level + 1]
@@ -374,7 +379,7 @@ def test_no_two_rooms_have_a_function_or_class_of_one_name():
     for path in SOURCE.rglob("*.py"):
         room = path.relative_to(SOURCE).parts[0]
         if room != "cli":  # every command is a module with `run`
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for node in parsed(path).body:
                 if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                     rooms.setdefault(node.name, set()).add(room)
     twice = {name: sorted(found) for name, found in rooms.items() if len(found) > 1 and name not in SHARED}

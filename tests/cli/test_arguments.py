@@ -41,6 +41,7 @@ from ebbtide.plots import animation, style
 trees.FOLDS, trees.ITERATIONS = 2, 5
 cli.likelihood.MAP, style.DPI, animation.FRAME_DPI, animation.MOST_FRAMES = 6, 50, 50, 6
 points.WALK_POINTS, image_run.FILM, image_run.STEPS = 20, 6, 2  # a plot in no time
+image_run.WEIGHTS, image_run.CLASSES = (1.0, 3.0), 2
 found = []
 for words in json.loads(sys.argv[1]):
     seen.clear()

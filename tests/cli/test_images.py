@@ -18,6 +18,7 @@ def small(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(extractors, "_EPOCHS", 2)
     monkeypatch.setattr(image_run, "STEPS", 3)
     monkeypatch.setattr(image_run, "FILM", 6)
+    monkeypatch.setattr(image_run, "WEIGHTS", (1.0, 3.0))
 
 
 @pytest.fixture(scope="module")

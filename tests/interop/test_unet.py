@@ -228,11 +228,11 @@ def walk(scheduler, network, start, steps, **asked):
 @pytest.mark.parametrize(
     ("name", "config", "asked", "steps", "clip"),
     [
-        ("DDPMScheduler", {"clip_sample": False}, {}, 25, None),
-        ("DDPMScheduler", {"clip_sample": False, "beta_schedule": "scaled_linear", "beta_end": 0.012}, {}, 25, None),
-        ("DDPMScheduler", {"clip_sample": True}, {}, 25, 1.0),
-        ("DDPMScheduler", {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"}, {}, 25, 1.0),
-        ("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 25, 1.5),
+        ("DDPMScheduler", {"clip_sample": False}, {}, 10, None),
+        ("DDPMScheduler", {"clip_sample": False, "beta_schedule": "scaled_linear", "beta_end": 0.012}, {}, 10, None),
+        ("DDPMScheduler", {"clip_sample": True}, {}, 10, 1.0),
+        ("DDPMScheduler", {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"}, {}, 10, 1.0),
+        ("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 10, 1.5),
         pytest.param(
             "DDPMScheduler",
             {"clip_sample": True, "beta_schedule": "squaredcos_cap_v2"},
@@ -242,12 +242,12 @@ def walk(scheduler, network, start, steps, **asked):
             marks=pytest.mark.slow,
         ),
         pytest.param("DDPMScheduler", {"clip_sample_range": 1.5}, {}, 1000, 1.5, marks=pytest.mark.slow),
-        ("DDIMScheduler", {"clip_sample": False}, {}, 20, None),
-        ("DDIMScheduler", {"clip_sample": False, "prediction_type": "v_prediction"}, {"eta": 0.5}, 20, None),
+        ("DDIMScheduler", {"clip_sample": False}, {}, 8, None),
+        ("DDIMScheduler", {"clip_sample": False, "prediction_type": "v_prediction"}, {"eta": 0.5}, 8, None),
         # Its step mixes the clipped x̂₀ with the noise of the unclipped one, unless told otherwise.
-        ("DDIMScheduler", {}, {"use_clipped_model_output": True}, 20, 1.0),
-        ("DDIMScheduler", {}, {}, 20, 1.0),
-        ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample_range": 0.5}, {"eta": 0.5}, 20, 0.5),
+        ("DDIMScheduler", {}, {"use_clipped_model_output": True}, 8, 1.0),
+        ("DDIMScheduler", {}, {}, 8, 1.0),
+        ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample_range": 0.5}, {"eta": 0.5}, 8, 0.5),
         ("FlowMatchEulerDiscreteScheduler", {}, {}, 10, None),
     ],
 )
