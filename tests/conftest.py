@@ -58,8 +58,8 @@ def kernels():
 
 @pytest.fixture(scope="module", autouse=True)
 def few(request):
-    """Commands and kinds judge tables by few trees, fit solvers in few steps, and draw figures of few pixels and points,
-    films of six frames and, while they train, samples of two steps. The other folders have as many as users do.
+    """Commands and kinds judge tables by few trees, fit solvers in few steps, and draw figures of few pixels and
+    points, films of six frames and, while they train, samples of two steps. Other folders have as many as users do.
     """
     if not request.node.nodeid.startswith(("tests/cli/", "tests/kinds/")):
         yield

@@ -52,9 +52,10 @@ def blocks(language, documents=DOCUMENTS, *more, marks=()):
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch(tmp_path_factory):
-    """All of it runs in one folder, top to bottom, as a reader would; figures are small."""
+    """All of it runs in one folder, top to bottom, as a reader would; figures are small, and solvers quickly fitted."""
     with contextlib.chdir(tmp_path_factory.mktemp("reader")), pytest.MonkeyPatch.context() as patch:
         small(patch)
+        patch.setattr("ebbtide.training.solver.MOST_JOINT", 4)
         yield
 
 
