@@ -24,13 +24,17 @@ from recording import record
 
 SOURCE = Path(arguments.__file__).parent
 SLOW_IMPORTS = ("torch", "numpy", "matplotlib", "scipy", "accelerate", "PIL", "huggingface_hub")
-HELPS = [
-    ["--help"],
-    *([name, "--help"] for name in COMMANDS),
-    *(["train", name, "--help"] for name in ("flow", "ddpm-images", "pi0-pusht")),  # a recipe of each kind of data
-    ["show", "path", "--help"],
-    ["show", "data", "--help"],
-]
+KINDS = ("flow", "ddpm-images", "pi0-pusht")  # a recipe for each kind of data
+HELPS = {
+    "commands": [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        *(["train", name, "--help"] for name in KINDS),
+        ["show", "path", "--help"],
+        ["show", "data", "--help"],
+    ],
+    "recipes": [["train", name, "--help"] for name in RECIPES if name not in KINDS],
+}
 
 
 def run(*command, **options):
@@ -72,9 +76,10 @@ def test_what_is_said_twice_is_said_once(monkeypatch, capsys):
     assert capsys.readouterr().err == "ebbtide: one\\x1b\nebbtide: two\\x1b\n"
 
 
-def test_help_takes_a_moment_and_no_torch():
+@pytest.mark.parametrize("which", ["commands", pytest.param("recipes", marks=pytest.mark.slow)])
+def test_help_takes_a_moment_and_no_torch(which):
     """At most 0.5 s of CPU, the best of three (measured: 0.02 for --help, 0.2 for `train flow --help`)."""
-    slow = HELPS
+    slow = HELPS[which]
     for _ in range(3):
         answers = forked([(".", words, ["tyro"]) for words in slow])
         for words, (code, said, _, modules) in zip(slow, answers, strict=True):
