@@ -226,7 +226,9 @@ def test_same_seed_same_report():
 # Intervals
 
 
-@pytest.mark.parametrize("name", ["mean log-density", "within-mode sliced W2", "MMD²", "sliced W2"])
+@pytest.mark.parametrize(  # MMD²'s is that of test_intervals, from KID's kind of spectrum
+    "name", ["mean log-density", "within-mode sliced W2", pytest.param("MMD²", marks=pytest.mark.slow), "sliced W2"]
+)
 def test_intervals_cover_at_about_the_nominal_rate(name):
     """N(0.5, 1) for N(0, 1): the mean of 200 repeats lies in 95 % of their intervals, ± 1.5 %.
 
