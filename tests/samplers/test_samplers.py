@@ -63,11 +63,12 @@ def test_every_sampler_on_every_path_has_the_right_moments(name, spec):
     assert abs(many[1] ** 2 / STD**2 - 1) < max(abs(few[1] ** 2 / STD**2 - 1) / 1.8, 0.001)
 
 
+@pytest.mark.slow
 @each("spec", SPECS)
 @each("target", TARGETS)
 @each("name", PATHS)
 def test_every_target_gives_the_oracles_samples(name, target, spec):
-    """The same starts and draws through every path × target × sampler, from t = 1 to t = 0.
+    """The same starts and draws through every path × target × sampler, from t = 1 to t = 0. Daily, test_all has moments.
 
     Where α(1) = 0 a noise or score says nothing of x₀ at t = 1 and is asked at σ/α = 200, hence 1/200 off.
     """

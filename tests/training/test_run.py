@@ -711,8 +711,9 @@ def test_a_folder_in_use_is_refused(tmp_path):
     assert run(tiny(), tmp_path).step == STEPS
 
 
+@pytest.mark.slow
 def test_kill_9_lets_go_of_a_run(tmp_path):
-    """A real run holds its folder while it lives and not a moment longer."""
+    """A real run holds its folder while it lives and not a moment longer; daily, tests/test_files.py kills a holder."""
     folder = tmp_path / "run"
     recipe = tiny(steps=10**6)
     process = command(*arguments(recipe, "flow"), "--out", folder)
