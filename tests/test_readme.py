@@ -89,7 +89,7 @@ def test_commands(text, less, monkeypatch):
 
 
 def test_the_cells_counted_are_those_of_the_tables():
-    """tests/samplers/test_all.py walks every one of them."""
+    """tests/samplers/test_all.py walks every one of them: daily a third, all when slow."""
     rows = [len(SAMPLERS), len(PATHS), len(TARGETS)]
     says = f"{rows[0]} samplers × {rows[1]} paths × {rows[2]} targets, all {math.prod(rows)}, "
     assert says in " ".join((ROOT / "docs/overview.md").read_text().split())

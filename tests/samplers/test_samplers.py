@@ -70,7 +70,8 @@ def test_every_sampler_on_every_path_has_the_right_moments(name, spec):
 def test_every_target_gives_the_oracles_samples(name, target, spec):
     """The same starts and draws through every path × target × sampler, from t = 1 to t = 0.
 
-    Daily, test_all compares their moments. Where α(1) = 0 a noise or score says nothing of x₀ at t = 1 and is asked at σ/α = 200, hence 1/200 off.
+    Daily, test_all compares their moments. Where α(1) = 0 a noise or score says nothing of x₀ at t = 1 and is asked at
+    σ/α = 200, hence 1/200 off.
     """
     path, n = PATHS[name], 50
     options = {"draws": Draws.first(n, seed=1), "sampler": spec, "grid": "log_snr", "steps": 8}
