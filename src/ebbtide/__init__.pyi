@@ -73,6 +73,7 @@ from .recipes import (
     pi0_pusht as pi0_pusht,
     shortcut_images as shortcut_images,
     shortcut_points as shortcut_points,
+    super_resolution as super_resolution,
 )
 from .robots.policy import Policy as Policy
 from .robots.simulators import SIMULATORS as SIMULATORS

@@ -735,3 +735,16 @@ def test_a_law_of_spans_is_told_how_much_of_the_training_is_over():
             assert torch.equal((one["t"] * 64).floor().sort().values, torch.arange(64.0))
         else:
             torch.testing.assert_close(one["t"] - one["to"], reach * (other["t"] - other["to"]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_coupling_that_draws_has_the_steps_own_numbers():
+    """The same at every call, whatever torch's own generator does in between."""
+    made = trainer(tiny("ot", coupling="sinkhorn:epsilon=0.5"))
+    first = made.batch(0)
+    torch.rand(5)
+    again, other = made.batch(0), made.batch(1)
+    assert torch.equal(first["noise"], again["noise"])
+    assert not torch.equal(first["noise"], other["noise"])
+    hard = trainer(tiny("ot")).batch(0)
+    assert torch.equal(first["x0"], hard["x0"])
+    assert not torch.equal(first["noise"], hard["noise"])
