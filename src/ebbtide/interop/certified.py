@@ -266,6 +266,8 @@ def certificates(spec: str) -> Iterator[Certificate]:
     for row in rows:
         try:
             yield _measured(spec, row)
+        except ImportError as error:
+            raise InputError(f"{spec} needs the package {error.name}: pip install {error.name}.") from error
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             yield Certificate(spec, row.table, row.grid, row.order, refused=why)
