@@ -20,7 +20,7 @@ from ebbtide.interop.solvers import (
     flow_matching_vp,
     k_walk,
     last_of,
-    shifted,
+    shifted_sigmas,
     small_walk,
 )
 from ebbtide.samplers import walk
@@ -191,7 +191,7 @@ def k_diffusion() -> Iterator[Solver]:
             yield Solver("k-diffusion", f"{name}, {label}", run, ("VP",), least=2)
     for name in ("euler", "heun", "lms"):
         for shift in SHIFTS:
-            run = partial(k_walk, name, partial(shifted, shift), True)
+            run = partial(k_walk, name, partial(shifted_sigmas, shift), True)
             yield Solver("k-diffusion", f"{name}, flow shift {shift:g}", run, ("linear",))
 
 

@@ -26,6 +26,7 @@ TESTED_ELSEWHERE = {
     "exact/tuned.py": "tests/exact/test_tune.py",
     "interop/community.py": "tests/interop/test_pipelines.py",
     "interop/decoder.py": "tests/interop/test_pipelines.py",
+    "interop/solvers.py": "tests/interop/test_certified.py",
     "kinds/kind.py": "tests/kinds",
     "kinds/runs.py": "tests/training/test_trained.py",
     "plots/study.py": "tests/plots",

@@ -10,7 +10,7 @@ import torch
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.interop import certified
-from ebbtide.interop.certified import FOREIGN, Certificate, Foreign, certificates, is_foreign, page, solvers_of
+from ebbtide.interop.certified import FOREIGN, Certificate, ForeignSolver, certificates, is_foreign, page, solvers_of
 from ebbtide.interop.solvers import Walked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -45,7 +45,7 @@ def midpoint(fault, asked, noise, steps):
 
 def test_a_right_solver_keeps_its_promises_and_wrong_ones_do_not():
     found = {  # at 40 steps euler's std is off as well
-        fault: certified._measured("mine", Foreign("flow", "even", 2, partial(midpoint, fault)))
+        fault: certified._measured("mine", ForeignSolver("flow", "even", 2, partial(midpoint, fault)))
         for fault in ("", "euler", "whole", "clipped")
     }
     assert found[""].failed == ()
@@ -69,7 +69,7 @@ def test_what_is_left_at_the_start_is_told_apart():
             x = x - h * asked.at(y, 1 - t + h / 2, t - h / 2).mix(-1.0, 1.0)
         return Walked(0.9 * noise, 0.1, 0.9, x) if walk else walk
 
-    found = certified._measured("mine", Foreign("flow", "late", 2, late))
+    found = certified._measured("mine", ForeignSolver("flow", "late", 2, late))
     assert found.failed == ()
     assert found.start < -0.1
     assert found.mean == pytest.approx(found.start, abs=1e-3)
@@ -86,7 +86,7 @@ def test_specs():
             list(certificates("diffusers:DDIMSchedule"))
     missing = [name for name, library in FOREIGN.items() if importlib.util.find_spec(library.module) is None]
     for name in missing:
-        with pytest.raises(InputError, match="pip install"):
+        with pytest.raises(InputError, match="is not installed"):
             next(certificates(solvers_of(name)[0]))
 
 

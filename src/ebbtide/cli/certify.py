@@ -165,7 +165,7 @@ def _foreign(args: Certify, out: Path) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     from ..files import write_file
-    from ..interop.certified import FOREIGN, HEADS, cells, certificates, is_foreign, page, solvers_of
+    from ..interop.certified import FOREIGN, HEADS, certificates, is_foreign, page, solvers_of, table_cells
 
     if ours := [spec for spec in args.samplers if not is_foreign(spec)]:
         raise InputError(f"{ours[0]} is of none of {', '.join(FOREIGN)}; certify it by itself.")
@@ -179,7 +179,7 @@ def _foreign(args: Certify, out: Path) -> None:
     for spec in dict.fromkeys(one for each in args.samplers for one in solvers_of(each)):
         for one in certificates(spec):
             found.append(one)
-            tell(form.format(*cells(one)), file=sys.stdout)
+            tell(form.format(*table_cells(one)), file=sys.stdout)
     versions: dict[str, str] = {}
     for name in dict.fromkeys(spec.partition(":")[0] for spec in args.samplers):
         try:

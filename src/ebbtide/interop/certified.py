@@ -33,7 +33,7 @@ from .solvers import (
     diffusers_ve,
     flow_matching_linear,
     k_walk,
-    shifted,
+    shifted_sigmas,
     small_walk,
 )
 
@@ -42,11 +42,11 @@ __all__ = [
     "FOREIGN",
     "HEADS",
     "Certificate",
-    "cells",
     "certificates",
     "is_foreign",
     "page",
     "solvers_of",
+    "table_cells",
 ]
 
 COUNTS_OF_STEPS = (25, 50, 100)  # for orders; each divides 1000, so that no table's steps are rounded unevenly
@@ -58,7 +58,7 @@ ROUNDED = 1e-5
 BIAS = 0.02
 
 
-class Asked(NamedTuple):
+class AtAnyScales(NamedTuple):
     """An exact denoiser, asked at any scales: of x / (α + σ) on the linear path, where its estimates are the same."""
 
     exact: Any
@@ -70,7 +70,7 @@ class Asked(NamedTuple):
         return found.map(lambda part: part.to(x.dtype))
 
 
-class Foreign(NamedTuple):
+class ForeignSolver(NamedTuple):
     """A library's solver on one of its tables and grids. run(asked, noise, steps) → Walked; order: what it promises."""
 
     table: str
@@ -80,7 +80,7 @@ class Foreign(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """What a solver showed on one table and grid.
+    """The findings about a solver on one table and grid.
 
     order: from the last two of COUNTS_OF_STEPS. errors: by these counts. floor: the error at MANY steps. mean, std:
     bias of these on N(2, 0.5²) at 100 steps from pure noise, as pipelines start; start: the part of the mean's that the
@@ -122,19 +122,19 @@ _ORDERED = ("DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPC
 _FLOWS = {"FlowMatchEulerDiscrete": 1, "FlowMatchHeunDiscrete": 2}
 
 
-def _diffusers(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
+def _diffusers(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     kind = name.removesuffix("Scheduler")
     pick([f"{one}Scheduler" for one in ("DDIM", *_VE, *_ORDERED, *_FLOWS)], f"{kind}Scheduler", "A diffusers scheduler")
     if kind in _FLOWS:
         for shift in (0.5, 1.0, 3.0):
-            yield Foreign(
+            yield ForeignSolver(
                 "flow", f"shift {shift:g}", _FLOWS[kind], partial(diffusers_flow, kind, {"shift": shift} | options)
             )
         return
     for (table, betas), (grid, spacing) in product(_TABLES.items(), _SPACINGS.items()):
         if kind == "DDIM":
             if grid in ("linspace", "leading", "trailing"):
-                yield Foreign(table, grid, 1, partial(diffusers_ddim, grid, betas | options))
+                yield ForeignSolver(table, grid, 1, partial(diffusers_ddim, grid, betas | options))
             continue
         if grid == "lu" and not kind.startswith("DPM"):
             continue
@@ -144,37 +144,39 @@ def _diffusers(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
             spacing = {}
         if kind in _VE:
             if grid != "lu":
-                yield Foreign(table, grid, _VE[kind], partial(diffusers_ve, kind, betas | spacing | options))
+                yield ForeignSolver(table, grid, _VE[kind], partial(diffusers_ve, kind, betas | spacing | options))
         else:
             order = int(options.get("solver_order", 2))
-            yield Foreign(table, grid, order, partial(diffusers_dpm, kind, betas | spacing | options))
+            yield ForeignSolver(table, grid, order, partial(diffusers_dpm, kind, betas | spacing | options))
     if kind in _ORDERED:
         for shift in (1.0, 3.0):
             flow = {"use_flow_sigmas": True, "flow_shift": shift}
             order = int(options.get("solver_order", 2))
-            yield Foreign("flow", f"shift {shift:g}", order, partial(diffusers_dpm, kind, flow | options))
+            yield ForeignSolver("flow", f"shift {shift:g}", order, partial(diffusers_dpm, kind, flow | options))
 
 
 _K = {"euler": 1, "heun": 2, "dpm_2": 2, "lms": 4, "dpmpp_2m": 2, "dpmpp_2s_ancestral": 2}
 
 
-def _k_diffusion(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
+def _k_diffusion(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     name = name.removeprefix("sample_")
     order = _K[pick(_K, name, "A k-diffusion sampler")]
     for low in (0.002, 0.03):
         karras = lambda lib, n, low=low: lib.get_sigmas_karras(n, low, 80.0)
         even = lambda lib, n, low=low: lib.get_sigmas_exponential(n, low, 80.0)
-        yield Foreign("VE, σ ≤ 80", f"karras, σ ≥ {low:g}", order, partial(k_walk, name, karras, False))
-        yield Foreign("VE, σ ≤ 80", f"exponential, σ ≥ {low:g}", order, partial(k_walk, name, even, False))
+        yield ForeignSolver("VE, σ ≤ 80", f"karras, σ ≥ {low:g}", order, partial(k_walk, name, karras, False))
+        yield ForeignSolver("VE, σ ≤ 80", f"exponential, σ ≥ {low:g}", order, partial(k_walk, name, even, False))
     if name in ("euler", "heun", "lms"):
         for shift in (1.0, 3.0):
-            yield Foreign("flow", f"shift {shift:g}", order, partial(k_walk, name, partial(shifted, shift), True))
+            yield ForeignSolver(
+                "flow", f"shift {shift:g}", order, partial(k_walk, name, partial(shifted_sigmas, shift), True)
+            )
 
 
 _AZULA = {"DDIM": 1, "Euler": 1, "Heun": 2, "zAB": 3, "vAB": 3, "zEAB": 3, "xEAB": 3, "REAB": 3}
 
 
-def _azula(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
+def _azula(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     name = name.removesuffix("Sampler")
     order = int(options.get("order", _AZULA[pick(_AZULA, name, "An azula sampler")]))
     own = options | ({"order": order} if name.endswith("AB") else {})
@@ -182,14 +184,14 @@ def _azula(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
         {"VP": 0.00636, "Cosine": 1e-3, "Rectified": 1e-3}.items(), (1e-2, 1e-3, 1e-4)
     ):
         given = {"alpha_min": first, "sigma_min": low}
-        yield Foreign(schedule, f"even, σ ≥ {low:g}", order, partial(azula_walk, name, own, schedule, given))
+        yield ForeignSolver(schedule, f"even, σ ≥ {low:g}", order, partial(azula_walk, name, own, schedule, given))
 
 
 _METHODS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4, "explicit_adams": 4}
 
 
-def _flow_matching(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
-    yield Foreign(
+def _flow_matching(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
+    yield ForeignSolver(
         "CondOT", "even", _METHODS[pick(_METHODS, name, "A flow_matching method")], partial(flow_matching_linear, name)
     )
 
@@ -197,7 +199,7 @@ def _flow_matching(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
 _SMALL = {"ddim": 1.0, "accelerated": 2.0}
 
 
-def _smalldiffusion(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
+def _smalldiffusion(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     gam = float(options.get("gam", _SMALL[pick(_SMALL, name, "A smalldiffusion sampler")]))
     made: dict[str, Callable[[Any], Any]] = {
         "ScheduleDDPM": lambda lib: lib.ScheduleDDPM(),
@@ -205,16 +207,17 @@ def _smalldiffusion(name: str, options: dict[str, Any]) -> Iterator[Foreign]:
     }
     order = 1 if gam == 1 else 2
     for table, make in made.items():
-        yield Foreign(table, "its own", order, partial(small_walk, make, False, gam))
-    yield Foreign("ScheduleFlow", "its own", order, partial(small_walk, lambda lib: lib.ScheduleFlow(), True, gam))
+        yield ForeignSolver(table, "its own", order, partial(small_walk, make, False, gam))
+    yield ForeignSolver(
+        "ScheduleFlow", "its own", order, partial(small_walk, lambda lib: lib.ScheduleFlow(), True, gam)
+    )
 
 
 class Library(NamedTuple):
-    """A library: the module that it imports, how to install it, its solvers by spec, and every spec of it."""
+    """A library: the module that it imports, its solvers by spec, and every spec of it."""
 
     module: str
-    install: str
-    rows: Callable[[str, dict[str, Any]], Iterator[Foreign]]
+    rows: Callable[[str, dict[str, Any]], Iterator[ForeignSolver]]
     every: tuple[str, ...]
 
 
@@ -223,18 +226,18 @@ def _orders(*names: str, orders: tuple[int, ...] = (2, 3), key: str = "solver_or
 
 
 FOREIGN: dict[str, Library] = {
-    "diffusers": Library("diffusers", "diffusers", _diffusers, (
+    "diffusers": Library("diffusers", _diffusers, (
         "DDIMScheduler", *(f"{kind}Scheduler" for kind in _VE),
         *_orders(*(f"{kind}Scheduler" for kind in _ORDERED)), "UniPCMultistepScheduler:solver_order=3,solver_type=bh1",
         "DPMSolverMultistepScheduler:solver_type=heun", *(f"{kind}Scheduler" for kind in _FLOWS),
     )),
-    "k-diffusion": Library("k_diffusion", "k-diffusion", _k_diffusion, tuple(f"sample_{name}" for name in _K)),
-    "azula": Library("azula", "azula", _azula, (
+    "k-diffusion": Library("k_diffusion", _k_diffusion, tuple(f"sample_{name}" for name in _K)),
+    "azula": Library("azula", _azula, (
         "DDIMSampler", "EulerSampler", "HeunSampler",
         *_orders(*(f"{kind}Sampler" for kind in ("zAB", "vAB", "zEAB", "xEAB", "REAB")), key="order"),
     )),
-    "flow_matching": Library("flow_matching", "flow_matching torchdiffeq", _flow_matching, tuple(_METHODS)),
-    "smalldiffusion": Library("smalldiffusion", "smalldiffusion", _smalldiffusion, tuple(_SMALL)),
+    "flow_matching": Library("flow_matching", _flow_matching, tuple(_METHODS)),
+    "smalldiffusion": Library("smalldiffusion", _smalldiffusion, tuple(_SMALL)),
 }  # fmt: skip
 
 
@@ -260,32 +263,32 @@ def certificates(spec: str) -> Iterator[Certificate]:
     name, _, rest = spec.partition(":")
     library = FOREIGN[pick(FOREIGN, name, "A library")]
     if importlib.util.find_spec(library.module) is None:
-        raise InputError(f"{spec} needs the package {name}: pip install {library.install}.")
+        raise InputError(f"{spec} needs the package {name}, which is not installed.")
     solver, options = parse(rest)
     rows = list(library.rows(solver, options))
     for row in rows:
         try:
             yield _measured(spec, row)
         except ImportError as error:
-            raise InputError(f"{spec} needs the package {error.name}: pip install {error.name}.") from error
+            raise InputError(f"{spec} needs the package {error.name}, which is not installed.") from error
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             yield Certificate(spec, row.table, row.grid, row.order, refused=why)
 
 
-def _measured(spec: str, row: Foreign) -> Certificate:
+def _measured(spec: str, row: ForeignSolver) -> Certificate:
     noise = torch.randn(48, 2, generator=generator("foreign", 48), dtype=torch.float64)
     problem = smooth(Linear())
 
     def error(steps: int) -> float:
-        walk = row.run(Asked(problem), noise.clone(), steps)
+        walk = row.run(AtAnyScales(problem), noise.clone(), steps)
         return rms(walk.end.double() - _flow(problem, walk))
 
     errors = tuple(error(steps) for steps in COUNTS_OF_STEPS)
     floor = error(MANY)
     order = math.log(errors[-2] / errors[-1]) / math.log(COUNTS_OF_STEPS[-1] / COUNTS_OF_STEPS[-2])
     law = gaussian(Linear(), torch.tensor([MEAN], dtype=torch.float64), STD)
-    walk = row.run(Asked(law), torch.tensor([[0.0], [1.0]], dtype=torch.float64), 100)
+    walk = row.run(AtAnyScales(law), torch.tensor([[0.0], [1.0]], dtype=torch.float64), 100)
     ends, exact = (x.double().flatten().tolist() for x in (walk.end, _flow(law, walk)))
     mean, std, start = ends[0] - MEAN, abs(ends[1] - ends[0]) - STD, exact[0] - MEAN
     failed = []
@@ -319,7 +322,8 @@ _STYLE = (
 def page(found: list[Certificate], versions: Mapping[str, str], command: str) -> str:
     """One HTML page of certificates, which needs nothing beside it: to be sent to a library's maintainers."""
     rows = "\n".join(
-        f"<tr{_class(one)}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells(one))}</tr>" for one in found
+        f"<tr{_class(one)}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in table_cells(one))}</tr>"
+        for one in found
     )
     bad, (_, few, steps) = sum(bool(one.failed) for one in found), COUNTS_OF_STEPS
     about = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -348,7 +352,7 @@ def _class(one: Certificate) -> str:
     return ' class="failed"' if one.failed or one.refused else ""
 
 
-def cells(one: Certificate) -> tuple[str, ...]:
+def table_cells(one: Certificate) -> tuple[str, ...]:
     """A certificate as a row of texts, as HEADS names them."""
     if one.refused:
         return one.spec, one.table, one.grid, *["-"] * 8, f"refused: {one.refused}"

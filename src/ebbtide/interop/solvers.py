@@ -19,15 +19,15 @@ from torch import Tensor
 from ..core.targets import Estimate
 
 __all__ = [
-    "Asked", "Walked", "azula_walk", "diffusers_ddim", "diffusers_dpm", "diffusers_flow", "diffusers_ve",
+    "ExactEstimates", "Walked", "azula_walk", "diffusers_ddim", "diffusers_dpm", "diffusers_flow", "diffusers_ve",
     "flow_matching_linear", "flow_matching_vp", "import_k_diffusion", "import_smalldiffusion", "k_walk", "last_of",
-    "scheduler", "shifted", "small_walk",
+    "scheduler", "shifted_sigmas", "small_walk",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Walked:
-    """Where a solver started, x = α x₀ + σ ε with (α, σ), and where it ended, at σ = 0."""
+    """The start of a solver's walk, x = α x₀ + σ ε with (α, σ), and its end, at σ = 0."""
 
     start: Tensor
     alpha: float
@@ -36,7 +36,7 @@ class Walked:
 
 
 @runtime_checkable
-class Asked(Protocol):
+class ExactEstimates(Protocol):
     """An exact denoiser, asked at any scales: x = α x₀ + σ ε."""
 
     def at(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
@@ -45,7 +45,7 @@ class Asked(Protocol):
 
 
 def last_of(walk: Iterable[Tensor]) -> Tensor:
-    """Where a walk ends."""
+    """The end of a walk."""
     *_, end = walk
     return end
 
@@ -63,7 +63,7 @@ def scheduler(kind: str, **options: Any) -> Any:
     return getattr(diffusers, f"{kind}Scheduler")(**options)
 
 
-def diffusers_ddim(spacing: str, options: dict[str, Any], model: Asked, noise: Tensor, steps: int) -> Walked:
+def diffusers_ddim(spacing: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
     """DDIM knows integer times; each is fed the scales that it stands for."""
     made = scheduler("DDIM", clip_sample=False, prediction_type="sample", timestep_spacing=spacing, **options)
     made.set_timesteps(steps)
@@ -75,7 +75,7 @@ def diffusers_ddim(spacing: str, options: dict[str, Any], model: Asked, noise: T
     return Walked(noise, first**0.5, (1 - first) ** 0.5, x)
 
 
-def diffusers_ve(kind: str, options: dict[str, Any], model: Asked, noise: Tensor, steps: int) -> Walked:
+def diffusers_ve(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
     """The k-diffusion family (Euler, Heun, DPM2, LMS): x = x₀ + σ ε, its times doubled where a step has two stages."""
     made = scheduler(kind, **options)
     made.set_timesteps(steps)
@@ -89,7 +89,7 @@ def diffusers_ve(kind: str, options: dict[str, Any], model: Asked, noise: Tensor
     return Walked(start, 1.0, float(made.sigmas[0]), x)
 
 
-def diffusers_dpm(kind: str, options: dict[str, Any], model: Asked, noise: Tensor, steps: int) -> Walked:
+def diffusers_dpm(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
     """The DPM-Solver family: variance preserving with σ/α for its sigmas, or (use_flow_sigmas) α = 1 - σ."""
     flow = options.get("use_flow_sigmas", False)
     made = scheduler(kind, prediction_type="flow_prediction" if flow else "sample", **options)
@@ -102,7 +102,7 @@ def diffusers_dpm(kind: str, options: dict[str, Any], model: Asked, noise: Tenso
     return Walked(noise, *scales[0], x)
 
 
-def diffusers_flow(kind: str, options: dict[str, Any], model: Asked, noise: Tensor, steps: int) -> Walked:
+def diffusers_flow(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
     """FlowMatchEuler and FlowMatchHeun."""
     made = scheduler(kind, **options)
     made.set_timesteps(steps)
@@ -116,7 +116,7 @@ def diffusers_flow(kind: str, options: dict[str, Any], model: Asked, noise: Tens
 # --- flow_matching
 
 
-def flow_matching_linear(method: str, model: Asked, noise: Tensor, steps: int) -> Walked:
+def flow_matching_linear(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
     """ODESolver on even times; its t = 0 is noise."""
     from flow_matching.solver import ODESolver
 
@@ -125,7 +125,7 @@ def flow_matching_linear(method: str, model: Asked, noise: Tensor, steps: int) -
     return Walked(noise, 0.0, 1.0, solver.sample(noise, step_size=None, method=method, time_grid=grid))
 
 
-def flow_matching_vp(method: str, model: Asked, noise: Tensor, steps: int) -> Walked:
+def flow_matching_vp(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
     """The VP velocity on the linear path through its ScheduleTransformedModel, which is undefined at both ends."""
     from flow_matching.path.scheduler import CondOTScheduler, ScheduleTransformedModel, VPScheduler
     from flow_matching.solver import ODESolver
@@ -155,7 +155,7 @@ def azula_walk(
     options: dict[str, Any],
     schedule: str,
     given: dict[str, float],
-    model: Asked,
+    model: ExactEstimates,
     noise: Tensor,
     steps: int,
 ) -> Walked:
@@ -182,7 +182,9 @@ def azula_walk(
 # --- smalldiffusion
 
 
-def small_walk(make: Callable[[Any], Any], flow: bool, gam: float, model: Asked, noise: Tensor, steps: int) -> Walked:
+def small_walk(
+    make: Callable[[Any], Any], flow: bool, gam: float, model: ExactEstimates, noise: Tensor, steps: int
+) -> Walked:
     """`samples` with μ = 0: DDIM at gam 1, its accelerated form at gam 2."""
     library = import_smalldiffusion()
 
@@ -216,7 +218,7 @@ def import_smalldiffusion() -> Any:
 
 
 def k_walk(
-    name: str, spacing: Callable[[Any, int], Tensor], flow: bool, model: Asked, noise: Tensor, steps: int
+    name: str, spacing: Callable[[Any, int], Tensor], flow: bool, model: ExactEstimates, noise: Tensor, steps: int
 ) -> Walked:
     """x = x₀ + σ ε; or a flow's x = (1 - σ) x₀ + σ ε, for which those that only use (x - x̂₀)/σ hold as well."""
     library = import_k_diffusion()
@@ -233,7 +235,7 @@ def k_walk(
     return Walked(start, 1 - first if flow else 1.0, first, end)
 
 
-def shifted(shift: float, library: Any, n: int) -> Tensor:
+def shifted_sigmas(shift: float, library: Any, n: int) -> Tensor:
     """k u / (1 + (k - 1) u)."""
     u = torch.linspace(1, 0, n + 1, dtype=torch.float64)
     return shift * u / (1 + (shift - 1) * u)
