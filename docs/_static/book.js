@@ -95,7 +95,8 @@
     const player = new Player(box, [flow, diffusion]), n = 500, behind = real(flow);
     const own = [new Walk(2), new Walk(2)], names = ["flow matching", "diffusion"];
     let picked = null;
-    const views = names.map((name, k) => player.stage(name, {label: `routes of ${name} from noise to data`, clicked: (px, py) => {
+    const views = names.map((name, k) => player.stage(name, {label: `routes of ${name} from noise to data; a click, or an arrow key, shows one`,
+      stepped: (by) => (picked = Math.min(Math.max((picked === null ? -1 : picked) + by, 0), n - 1)), clicked: (px, py) => {
       const x = own[k].at(player.t);
       const found = x ? draw.nearest(views[k].open(FRAME), x, px, py) : -1;
       picked = found < 0 || found === picked ? null : found;

@@ -317,6 +317,10 @@ def test_an_exported_page_samples_as_the_library_does(browser, tmp_path):
     )
     theirs = run.to_network(run.sample(1000, label=1, guidance=3.0))
     assert (torch.tensor(x).reshape(-1, 2) - theirs).abs().max() < 1e-4
+    before = tab.locator("canvas").evaluate("canvas => canvas.toDataURL()")
+    tab.locator("canvas").press("ArrowRight")  # a sample's route, by the keyboard
+    tab.wait_for_timeout(100)
+    assert tab.locator("canvas").evaluate("canvas => canvas.toDataURL()") != before
     assert not troubles
     assert {url for url in asked if not url.startswith("blob:")} == {address}
     tab.close()

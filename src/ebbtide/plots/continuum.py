@@ -84,7 +84,7 @@ def _frames(
 def _drawn(
     path: Path, name: str, start: style.Number, title: str, note: str
 ) -> tuple[style.Figure, style.Axes, style.Pair]:
-    """The figure without the curve of its right panel, that panel, and the view of x."""
+    """The figure without the curve in its right panel, that panel, and the view of x."""
     require("start", start)
     alpha, sigma = _scales(path)
     reach = 3.0 * sigma[-1]

@@ -82,14 +82,24 @@
       return (this.worker = this.worker || new walk.Remote(this.models));
     }
 
-    // A canvas with a caption; clicked(x, y) gets CSS pixels in it.
-    stage(caption, {ratio = 1, label = caption, clicked = null} = {}) {
+    // A canvas with a caption; clicked(x, y) gets CSS pixels in it, stepped(±1) the arrow keys left and right.
+    stage(caption, {ratio = 1, label = caption, clicked = null, stepped = null} = {}) {
       const canvas = element("canvas", {role: "img", "aria-label": label}), words = element("figcaption", {textContent: caption});
       const box = element("figure", {className: "eb-stage"}, words, canvas);
       canvas.style.setProperty("--eb-ratio", ratio);
       if (clicked) {
         canvas.style.cursor = "crosshair";
         canvas.addEventListener("click", (event) => clicked(event.offsetX, event.offsetY));
+      }
+      if (stepped) {
+        canvas.tabIndex = 0;
+        canvas.addEventListener("keydown", (event) => {
+          const by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+          if (!by) return;
+          event.preventDefault();
+          stepped(by);
+          this.draw();
+        });
       }
       this.row.append(box);
       this.row.style.setProperty("--eb-columns", this.row.children.length);
@@ -258,7 +268,8 @@
     const starts = model.starts ? network.numbers(model.starts) : null, real = model.real ? network.numbers(model.real) : null;
     let picked = null, arrows = null, field = null;
 
-    const view = player.stage("", {label: "samples on their way from noise to data; a click shows one sample's route",
+    const view = player.stage("", {label: "samples on their way from noise to data; a click, or an arrow key, shows one sample's route",
+      stepped: (by) => (picked = Math.max((picked === null ? -1 : picked) + by, 0)),
       clicked: (px, py) => {
         const x = own.at(player.t);
         const found = x ? draw.nearest(open(), shown(x, player.t), px, py, {dim, of: axes()}) : -1;
