@@ -317,6 +317,13 @@ def test_an_exported_page_samples_as_the_library_does(browser, tmp_path):
     )
     theirs = run.to_network(run.sample(1000, label=1, guidance=3.0))
     assert (torch.tensor(x).reshape(-1, 2) - theirs).abs().max() < 1e-4
+    tab.locator("summary").click()
+    said = (
+        tab.locator("pre").inner_text().replace('ebbtide.from_pretrained("RUN")', "run").replace("import ebbtide", "")
+    )
+    made = {"run": run}
+    exec(said, made)
+    assert torch.allclose(made["x"], run.to_data(theirs), atol=1e-4)
     before = tab.locator("canvas").evaluate("canvas => canvas.toDataURL()")
     tab.locator("canvas").press("ArrowRight")  # a sample's route, by the keyboard
     tab.wait_for_timeout(100)

@@ -154,7 +154,7 @@
     }
 
     range(name, text, {min, max, step = 1, value, format = String, live = true}) {
-      const id = `eb-${++made}`, output = element("output"), input = element("input", {type: "range", id, min, max, step, value});
+      const id = `eb-${++made}`, output = element("output", {"aria-hidden": "true"}), input = element("input", {type: "range", id, min, max, step, value});
       const own = {get value() { return Number(input.value); }, set value(to) { input.value = to; write(); }};
       const write = () => {
         output.textContent = format(own.value);
@@ -246,6 +246,8 @@
     ddpm: "DDPM (ancestral)", dpmpp_2m_sde: "DPM-Solver++ 2M SDE", exponential_sde: "exponential SDE", jump: "jumps",
   };
   const ODE = ["euler", "heun", "midpoint", "rk4"];
+
+  const options_ = (given) => Object.entries(given).map(([name, value], k) => `${k ? "," : ":"}${name}=${value}`).join("");
 
   // Which class each of n samples has: all of one, or every one in turn; null without labels.
   function labelsOf(choice, classes, n) {
@@ -340,11 +342,11 @@
 
     function report() {
       const {sampler, options, times, label, weight, n, seed} = own.asked, guided = label !== null && weight !== 1;
-      const spec = Object.entries(options).map(([name, value]) => `${name}=${value}`).join(",");
-      const one = label && c("label") !== "turn" ? `,\n    label=${JSON.stringify(model.classes[label[0]])}` : "";
-      python.textContent = `import ebbtide\n\nrun = ebbtide.from_pretrained("RUN")\nx = run.sample(\n    ${n}, seed=${seed}, ` +
-        `sampler="${sampler}${spec && ":" + spec}",\n    grid=${JSON.stringify(times.map((t) => Number(t.toPrecision(6))))}${one}` +
-        `${guided ? `, guidance=${weight}` : ""},\n)`;
+      const named = c("grid") === "own" ? "" : c("grid") + (c("grid") === sampling.grid ? options_(sampling.shape) : "");
+      const grid = named ? `grid="${named}", steps=${times.length - 1}` : `grid=${JSON.stringify(times)}`;
+      const whose = !label ? "" : c("label") === "turn" ? `, label=run.in_turn(${n})` : `, label=${JSON.stringify(model.classes[label[0]])}`;
+      python.textContent = `import ebbtide\n\nrun = ebbtide.from_pretrained("RUN")\nx = run.sample(\n    ${n}, seed=${seed}${whose}` +
+        `${guided ? `, guidance=${Number.isInteger(weight) ? weight.toFixed(1) : weight}` : ""},\n    sampler="${sampler}${options_(options)}", ${grid},\n)`;
       const calls = walk.evaluations(sampler, times.length - 1, guided);
       player.facts.textContent = `${calls} evaluations of the network a sample; routes ${digits(own.straightness(shown))} ` +
         `times as long as the straight way.`;
@@ -362,7 +364,8 @@
         if (c("routes")) {
           const [frames, times] = own.until(t);
           const few = Array.from({length: Math.min(walk.SAMPLERS[own.asked.sampler].noise ? 6 : 24, n)}, (_, i) => i);
-          draw.routes(s, frames.map((frame, k) => shown(frame, times[k])), few, {dim, of, times, width: 1, alpha: 0.55});
+          const those = frames.map((frame, k) => shown(frame.subarray(0, few.length * dim), times[k]));
+          draw.routes(s, those, few, {dim, of, times, width: 1, alpha: 0.55});
         }
         if (!c("density")) draw.particles(s, x, {dim, of, labels: own.label, colour: tint, alpha: 0.7});
         if (c("arrows") && arrows && arrows.n === n) draw.arrows(s, x, shown(arrows.x0, 0), {dim, of, only: arrows.only, alpha: 0.5});
@@ -378,13 +381,19 @@
 
     // The route of the sample that was clicked, its 20 neighbours here, and where they end.
     function choose(s, x, t, of) {
-      const n = x.length / dim, far = (i) => Array.from({length: dim}, (_, j) => (x[i * dim + j] - x[picked * dim + j]) ** 2).reduce((a, b) => a + b);
-      const near = Array.from({length: n}, (_, i) => i).sort((a, b) => far(a) - far(b)).slice(1, 21);
-      const all = own.frames.map((frame, k) => shown(frame, own.times[k])), ends = all[all.length - 1];
+      const far = Float64Array.from({length: x.length / dim}, (_, i) => {
+        let sum = 0;
+        for (let j = 0; j < dim; j++) sum += (x[i * dim + j] - x[picked * dim + j]) ** 2;
+        return sum;
+      });
+      const few = Array.from(far, (_, i) => i).sort((a, b) => far[a] - far[b]).slice(0, 21); // itself is the first
+      const all = own.frames.map((frame, k) =>
+        shown(Float32Array.from(few.flatMap((i) => Array.from(frame.subarray(i * dim, (i + 1) * dim)))), own.times[k]));
+      const near = few.map((_, i) => i).slice(1);
       draw.routes(s, all, near, {dim, of, colour: s.theme.quiet, width: 0.8, alpha: 0.5});
-      draw.routes(s, all, [picked], {dim, of, colour: s.theme.paper, width: 5, alpha: 0.9});
-      draw.routes(s, all, [picked], {dim, of, times: own.times, width: 2.6});
-      draw.particles(s, ends, {dim, of, colour: s.theme.ink, only: near, size: 2.4, alpha: 0.9});
+      draw.routes(s, all, [0], {dim, of, colour: s.theme.paper, width: 5, alpha: 0.9});
+      draw.routes(s, all, [0], {dim, of, times: own.times, width: 2.6});
+      draw.particles(s, all[all.length - 1], {dim, of, colour: s.theme.ink, only: near, size: 2.4, alpha: 0.9});
       draw.particles(s, x, {dim, of, colour: s.theme.ink, only: [picked], size: 4.5, alpha: 1});
     }
 
