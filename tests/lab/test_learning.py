@@ -163,7 +163,7 @@ def test_a_worker_in_a_process_stops_when_asked_and_is_ended_where_it_can_t(tmp_
     assert learner.state == "stopped"
     assert 10 < learner.step < 100_000
     learner.go()
-    until(lambda: learner.state == "training")
+    until(lambda: learner.state == "training", 120)
     begun = time.monotonic()
     learner.close()
     assert time.monotonic() - begun < 30

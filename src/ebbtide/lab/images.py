@@ -54,6 +54,7 @@ def refilled(trained: Trained, view: View, index: int, mask: Tensor) -> tuple[np
 
     if not trained.denoiser.gaussian_end:
         raise InputError("Pixels are filled in by runs that start from noise.")
+    _alone(trained)
     require("index", index, 0, view.n - 1, whole=True)
     if bool(mask.all()) or not bool(mask.any()):
         raise InputError("Paint over some of the image, but not all of it.")
@@ -67,9 +68,16 @@ def between(trained: Trained, view: View, pair: Sequence[int]) -> np.ndarray:
     """Images from the great circle between the noises of two samples of the view."""
     from ..kinds.images.pages import flow_ends
 
+    _alone(trained)
     for index in pair:
         require("index", index, 0, view.n - 1, whole=True)
     _, z = next(iter(trained.latents(view.n, **view.options(trained))))
     first, second = (z[k : k + 1] for k in pair)
     starts = torch.cat([slerp(first, second, k / (BETWEEN - 1)) for k in range(BETWEEN)])
     return flow_ends(trained, starts, conditions_of(trained, view, BETWEEN), seed=view.seed)
+
+
+def _alone(trained: Trained) -> None:
+    """InputError for a run whose images are drawn given others."""
+    if trained.observation is not None:
+        raise InputError("This run draws images given others, so it can't fill in pixels or interpolate.")

@@ -148,8 +148,8 @@ class Learner:
     @property
     def state(self) -> str:
         """starting, training, fitting (its solvers, after the last step), paused, stopped, done or failed."""
-        step = self.board.step
-        if self._state == "starting" and step > 0:
+        step, working = self.board.step, self.board.order[4] != 0
+        if self._state == "starting" and step > 0 and working:
             return "fitting" if step == self.recipe.steps else "training"
         return self._state
 
@@ -166,6 +166,7 @@ class Learner:
             return
         self._state, self.error = "starting", ""
         if self._thread is None or not self._thread.is_alive():
+            self.board.order[4] = 0
             self._thread = threading.Thread(target=self._run, args=(self.step > 0,), daemon=True)
             self._thread.start()
 
@@ -198,7 +199,7 @@ class Learner:
         """Stop, and remove what wasn't kept elsewhere: so a worker that is busy needn't be waited for."""
         self.stop(wait=2)
         if self._thread is not None and self._thread.is_alive():
-            if worker := int(self.board.order[4]):
+            if (worker := int(self.board.order[4])) not in (0, os.getpid()):
                 with suppress(ProcessLookupError):
                     os.kill(worker, getattr(signal, "SIGKILL", signal.SIGTERM))
             self._thread.join(60)

@@ -205,10 +205,10 @@ def _guesses(trained: Trained, view: View, raw: Sequence[tuple[Scales, Tensor]])
     return [trained.to_data(z if c.t == 0 else denoiser(z, c, **cond).x0) for c, z in raw]
 
 
-def conditions_of(trained: Trained, view: View, n: int) -> dict[str, Tensor]:
+def conditions_of(trained: Trained, view: View, n: int) -> dict[str, Any]:
     """The denoiser's conditions for the first n samples."""
     labels = trained.labels(view.label or None, n, Draws.first(n, view.seed))
-    return {} if labels is None else {"label": labels}
+    return ({} if labels is None else {"label": labels}) | trained.context(n, view.seed, 0, None)
 
 
 @torch.no_grad()
