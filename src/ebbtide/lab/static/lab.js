@@ -186,13 +186,17 @@
     } else $("data-note").textContent = $("data").selectedOptions[0]?.textContent || "";
   }
 
-  // Thousands of dots, as squares of a disc's area: five times as fast as draw.particles where no graphics card helps.
+  // Thousands of dots, as two bars across each other: five times as fast as draw.particles where no graphics card helps.
   function dots(s, points, {dim = 2, colour, size, alpha}) {
     if (dim === 1 || points.length < 600 * dim) { draw.particles(s, points, {dim, colour, size, alpha}); return; }
-    const context = s.context, side = 1.77 * size, half = side / 2;
+    const context = s.context, half = 0.95 * size, thin = 0.6 * size, tiny = size < 1.5;
     context.save();
-    Object.assign(context, {fillStyle: colour, globalAlpha: alpha});
-    for (let i = 0; i < points.length; i += dim) context.fillRect(s.x(points[i]) - half, s.y(points[i + 1]) - half, side, side);
+    Object.assign(context, {fillStyle: colour, globalAlpha: tiny ? alpha : 0.8 * alpha});
+    for (let i = 0; i < points.length; i += dim) {
+      const x = s.x(points[i]), y = s.y(points[i + 1]);
+      context.fillRect(x - half, y - thin, 2 * half, 2 * thin);
+      if (!tiny) context.fillRect(x - thin, y - half, 2 * thin, 2 * half);
+    }
     context.restore();
   }
 
