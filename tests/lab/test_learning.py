@@ -64,30 +64,29 @@ def same(a, b):
 
 
 def test_a_watched_run_is_paused_kept_and_the_same_as_one_alone(made, tmp_path):
-    learner = made(recipe(80))
+    learner = made(recipe(200))
     assert (learner.state, learner.left) == ("starting", None)
     with pytest.raises(InputError, match="Pause the training first"):
         learner.keep(tmp_path / "kept")
     learner.go()
     until(lambda: learner.step > 3)
     assert learner.state == "training"
-    first = learner.look()
-    assert first.samples.shape == (256, 2)
-    until(lambda: learner.left is not None)
     learner.pause()
     until(lambda: (step := learner.step) == (time.sleep(0.1), learner.step)[1] and step > 3)
     step, now = learner.step, learner.now()
     assert (learner.state, now.step, learner.left) == ("paused", step, None)
+    assert learner.look().samples.shape == (256, 2)
     kept = learner.keep(tmp_path / "below" / "kept")
     found = from_pretrained(kept)
-    assert found.step == step < 80
+    assert found.step == step < 200
     same(found, now)
     with pytest.raises(InputError, match="exists; keep the run in another folder"):
         learner.keep(kept)
     learner.go()
+    until(lambda: learner.left is not None or learner.state == "done")
     until(lambda: learner.state == "done")
-    assert learner.losses()[-1][0] == 80
-    alone = train_recipe(recipe(80), tmp_path / "alone", progress=False)
+    assert learner.losses()[-1][0] == 200
+    alone = train_recipe(recipe(200), tmp_path / "alone", progress=False)
     same(learner.now(), alone)
     assert learner.trained.tuned == alone.tuned
     live = alone.sample(**learning.LIVE["points"])
