@@ -258,10 +258,11 @@ class Learner:
         return folder
 
     def _saved(self, wait: float | int = 20) -> None:
-        """Let the paused worker save a checkpoint of the step it stands at."""
+        """Let the paused worker save a checkpoint of the step it stands at, unless it was done before it could pause."""
         order, until = self.board.order, time.monotonic() + wait
         order[1] += 1
-        while order[1] != order[3] or not (self.folder / "checkpoints" / f"step-{self.step:08d}").exists():
+        saved = lambda: (self.folder / "checkpoints" / f"step-{self.step:08d}").exists()
+        while self._state == "paused" and (order[1] != order[3] or not saved()):
             if time.monotonic() > until:
                 raise InputError("The training doesn't answer; try again in a moment.")
             time.sleep(0.02)
