@@ -258,7 +258,7 @@ class Learner:
         return folder
 
     def _saved(self, wait: float | int = 20) -> None:
-        """Let the paused worker save a checkpoint of the step it stands at, unless it was done before it could pause."""
+        """Let the paused worker save where it stands, unless it was done before it could pause."""
         order, until = self.board.order, time.monotonic() + wait
         order[1] += 1
         saved = lambda: (self.folder / "checkpoints" / f"step-{self.step:08d}").exists()
