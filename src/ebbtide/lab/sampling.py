@@ -26,8 +26,21 @@ from ..training.trained import Trained
 from .learning import Learner
 
 __all__ = [
-    "ARROWS", "EXACT", "FRAMES", "MOST_WORK", "LabRun", "View", "Walked", "asked", "counting", "distances_of",
-    "encoded", "field_at", "solver_error", "takes_eta", "walk_of",
+    "ARROWS",
+    "EXACT",
+    "FRAMES",
+    "MOST_WORK",
+    "Course",
+    "LabRun",
+    "View",
+    "asked",
+    "counting",
+    "distances_of",
+    "encoded",
+    "field_at",
+    "solver_error",
+    "takes_eta",
+    "walk_of",
 ]  # fmt: skip
 
 FRAMES = 65  # stages of a walk that are sent
@@ -148,7 +161,7 @@ def counting(trained: Trained) -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True)
-class Walked:
+class Course:
     """A walk from noise to samples."""
 
     times: list[float]
@@ -167,7 +180,7 @@ class Walked:
     """The samples in the network's units."""
 
 
-def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int = FRAMES) -> Walked:
+def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int = FRAMES) -> Course:
     """Every stage of a view's walk, at most `frames` of them."""
     choice = asked(trained, view)
     grid = choice.grid
@@ -190,7 +203,7 @@ def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int 
                 found.append(trained.to_data(z / c.size if shrinks else z))
                 raw.append((c, z[:guesses]))
     chord = (last - start).norm(dim=1)
-    return Walked(
+    return Course(
         times, found, _guesses(trained, view, raw) if guesses else [], sum(seen) / view.n,
         float((chord / length.clamp(min=1e-12)).mean()), choice, count, z,
     )  # fmt: skip
