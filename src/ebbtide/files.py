@@ -4,10 +4,12 @@ Everything is written under a random name in the folder it belongs to, synced, a
 replaces the link, not the file it points to.
 """
 
+import difflib
 import errno
 import glob
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -22,9 +24,9 @@ from .errors import InputError, StorageError
 from .memory import room
 
 __all__ = [
-    "LOCK", "PARSED", "append_to", "create", "dump_json", "home", "load_json", "located", "locked", "no_link", "old_of",
-    "own_folder", "parse_json", "read_file", "refused", "remove", "state_of", "storage", "sync", "write_file",
-    "writing", "writing_folder",
+    "LOCK", "PARSED", "append_to", "create", "dump_json", "home", "hub_name", "load_json", "located", "locked",
+    "no_link", "old_of", "own_folder", "parse_json", "read_file", "refused", "remove", "state_of", "storage", "sync",
+    "write_file", "writing", "writing_folder",
 ]  # fmt: skip
 
 LOCK = ".lock"
@@ -221,6 +223,22 @@ def located(what: str, path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{what} must be a path, a text or a pathlib.Path; got {repr(path)[:60]}.")
     return Path(path)
+
+
+def hub_name(name: str) -> tuple[str, str | None] | None:
+    """Repository and revision of a hub name, as in user/name@v2 or hf:user/name; None for what is no such name.
+
+    InputError for user/name where a folder user lies here, in which a name was probably mistyped: the hub isn't asked,
+    unless hf: stands before it.
+    """
+    found = re.fullmatch(r"(hf:)?(([\w-][\w.-]*)/([\w-][\w.-]*))(?:@([\w-][\w./-]*))?", name, re.ASCII)
+    if found is None:
+        return None
+    if not found[1] and os.path.isdir(found[3]):
+        near = difflib.get_close_matches(found[4], os.listdir(found[3]), n=1)
+        guess = f" (did you mean '{found[3]}/{near[0]}'?)" if near else ""
+        raise InputError(f"There is no {name!r} in the folder {found[3]}{guess}; write hf:{name} for the hub's.")
+    return found[2], found[5]
 
 
 def dump_json(value: Any) -> bytes:

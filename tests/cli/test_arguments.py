@@ -15,8 +15,9 @@ import pytest
 
 import ebbtide as package
 from ebbtide.cache import cache_folder
-from ebbtide.cli import main
-from ebbtide.cli.arguments import opened
+from ebbtide.cli import COMMANDS, main
+from ebbtide.cli.arguments import SYNONYMS, meant_by, opened
+from ebbtide.cli.completion import options_of
 from ebbtide.errors import InputError
 from ebbtide.files import dump_json
 from ebbtide.kinds import KINDS
@@ -88,7 +89,7 @@ def watched(runs, policy, secret, table, tmp_path_factory):
     stranger(runs / "plants", folder / "plants")
     with contextlib.suppress(OSError):  # kernels that are compiled for this machine
         shutil.copytree(cache_folder() / "executable", home / "executable")
-    commands = [command for some in COMMANDS.values() for command in some]
+    commands = [command for some in WATCHED.values() for command in some]
     given = [[str(table) if word == "TABLE" else word for word in command] for command in commands]
     environment = {name: text for name, text in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= dict.fromkeys(
@@ -109,7 +110,7 @@ def watched(runs, policy, secret, table, tmp_path_factory):
 
 
 TUNE = ["--evaluations", "1", "--n", "4", "--depth", "grids", "--reference", "10"]
-COMMANDS = {
+WATCHED = {
     "fine": [
         ["sample", "points", *FEW], ["plot", "points"], ["tune", "points", *TUNE],
         ["export", "points", "--out", "copy"], ["sample", "copy", *FEW],
@@ -135,7 +136,7 @@ COMMANDS = {
 def test_a_strangers_run_opens_nothing(watched):
     """Nor is anything asked of the network; without what it doesn't open, it is drawn and exported or refused."""
     for kind, wanted in (("fine", 0), ("refused", 2)):
-        for command in map(" ".join, COMMANDS[kind]):
+        for command in map(" ".join, WATCHED[kind]):
             assert watched[0][command] == (wanted, set()), command
 
 
@@ -155,7 +156,7 @@ def test_what_a_run_names_is_said_with_how_to_name_it(watched, secret):
 
 def test_what_the_user_names_is_opened(watched, table):
     """And nothing else. The tests before could not fail if nothing were ever seen to be opened."""
-    for command in COMMANDS["named"]:
+    for command in WATCHED["named"]:
         assert watched[0][" ".join(command)] == (0, {("open", str(table))})
 
 
@@ -244,7 +245,8 @@ def test_json_is_json_and_no_order_either(ebbtide, runs, monkeypatch):
     assert (code, shown(out)) == (0, [])
 
 
-def test_a_bar_bears_a_printable_name(tmp_path, capsys):
+def test_a_bar_bears_a_printable_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     network = ["--network", "mlp:width=8,depth=1", "--points", "50", "--steps", "2", "--batch", "8", "--snapshots", "0"]
     assert main(["train", "flow", *network, "--out", str(tmp_path / EVIL)]) == 0
     err = capsys.readouterr().err
@@ -275,3 +277,68 @@ def test_a_bar_bears_a_printable_name(tmp_path, capsys):
 )
 def test_what_the_parser_refuses_is_one_sentence(ebbtide, words, said):
     assert ebbtide(*words.split()) == (2, "", f"ebbtide: {said}\n")
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "likelihood", "plot", "tune", "train", "distill", "compare"])
+def test_a_missing_device_is_one_sentence_in_every_command(ebbtide, runs, command, tmp_path):
+    """Before anything is written; of rollout in test_rollout."""
+    words = [command, *{"train": ["flow"], "compare": []}.get(command, [runs / "flow"]), "--device", "cuda:7"]
+    code, out, err = ebbtide(*words, *["--out", tmp_path / "there"] * (command in ("train", "distill", "compare")))
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("ebbtide: device must be one of auto, cpu")
+    assert err.endswith("on this machine; got 'cuda:7'.\n")
+    assert not (tmp_path / "there" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("train flow --batch-size 3", "--batch"),
+        ("train flow --learning_rate=0.1", "--lr"),
+        ("train flow --epochs 3", "--steps, a number of batches,"),
+        ("train flow --output-dir there", "--out"),
+        ("train flow --num-train-steps 3", "--steps"),
+        ("train flow --num-inference-steps 3", "--sample-steps"),
+        ("train flow --mixed-precision bf16", "--precision"),
+        ("train flow --report-to wandb", "--track"),
+        ("train flow --seed-everything 3", "--seed"),
+        ("train flow --model mlp", "--network"),
+        ("train flow --pretrained runs/a", "--init"),
+        ("train flow --warmup-steps 3", "--warmup, a share of the steps,"),
+        ("train flow-images --resolution 64", "--size"),
+        ("train flow-images --dataset-name digits", "--data"),
+        ("sample r --num-samples 3", "--n"),
+        ("sample r --num-inference-steps 3", "--steps"),
+        ("sample r --guidance-scale 3", "--guidance"),
+        ("sample r --scheduler ddim", "--sampler"),
+        ("sample --model r", "RUN"),
+        ("evaluate r --ckpt r", "RUN"),
+        ("rollout r --output-dir there", "--video"),
+        ("distill r --batch-size 3", "--batch"),
+        ("compare --learning-rate 3", "--lr"),
+        ("resume r --gradient-accumulation-steps 2", "--accumulate"),
+        ("tune r --nfe 5", "--evaluations"),
+        ("demos aloha-transfer --num-episodes 5", "--episodes"),
+        ("likelihood r --gpu 5", "--device"),
+        ("export r --force", "--overwrite"),
+    ],
+)
+def test_a_name_of_other_libraries_is_answered_with_ours(ebbtide, words, ours):
+    code, out, err = ebbtide(*words.split())
+    typed = next(word for word in words.split() if word.startswith("--")).partition("=")[0]
+    see = " ".join(words.split()[: 2 if words.startswith("train") else 1])
+    assert (code, out, err) == (2, "", f"ebbtide: {typed} is {ours} here; see ebbtide {see} --help.\n")
+
+
+def test_a_synonym_stands_for_options_and_is_none_of_the_same_command():
+    """Where it is one, as --samplers of certify or --network of train, it means itself."""
+    every = {
+        option[2:]
+        for command in COMMANDS
+        for option in options_of(command, "flow-images" if command == "train" else "")
+    }
+    meant = {name.partition(",")[0] for name in SYNONYMS}
+    assert meant - {"RUN"} <= every
+    for synonyms in SYNONYMS.values():
+        for one in every.intersection(synonyms):
+            assert not meant_by(f"--{one}", [f"--{option}" for option in every]), one

@@ -107,7 +107,7 @@ def test_what_is_resumed_is_what_was_begun(ebbtide, runs):
         ("train flow-images --held-out 0.95", "held_out must be at least 0 and at most 0.9; got 0.95."),
         ("likelihood {runs}/flow-images", "likelihood is for runs on points"),
         ("sample {runs}/flow-images --bound -3", "--bound must be at least 0 and finite; got -3.0."),
-        ("sample {runs}/flow-images --out x.gif", "--out must end in .png or .npz; got 'x.gif'."),
+        ("sample {runs}/flow-images --out x.gif", "--out must end in .png or .npz, or be a folder; got 'x.gif'."),
         ("evaluate {runs}/flow-images --n 3", "at least"),
     ],
 )

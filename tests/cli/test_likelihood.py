@@ -158,7 +158,7 @@ def test_every_option_reaches_the_equation(ebbtide, runs, tmp_path, monkeypatch)
         assert asked(data=drawn, seed="1")[0] != asked(data=drawn)[0]
     assert asked(threads="2")[-1] == 2
     assert asked()[-1] == 1
-    assert usual.keys() | {"run", "threads", "picture", "rows", "flag"} == {field.name for field in fields(Arguments)}
+    assert usual.keys() | {"run", "computing", "picture", "rows", "flag"} == {field.name for field in fields(Arguments)}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -62,7 +64,30 @@ def test_every_run_on_pictures_can_be_drawn_from(ebbtide, runs, name, tmp_path):
         assert sheet.width > 4 * sheet.height  # a column for each of the ten classes
     assert ebbtide("sample", runs / name, *given, "--out", "x.csv")[::2] == (
         2,
-        "ebbtide: --out must end in .png or .npz; got 'x.csv'.\n",
+        "ebbtide: --out must end in .png or .npz, or be a folder; got 'x.csv'.\n",
+    )
+
+
+def test_out_means_the_same_in_sample_and_show(ebbtide, runs, tmp_path):
+    """A file, or a folder for one of the usual name; a folder is made, a file's must be there."""
+    few = ["--n", "4", "--steps", "2", "--no-picture"]
+    for command, words, usual, file in (
+        ("sample", [runs / "flow", *few], "samples.npy", "x.csv"),
+        ("show", ["data", "rings", "--n", "50"], "rings.png", "x.svg"),
+    ):
+        place = f"{command}d/in"
+        assert ebbtide(command, *words, "--out", place)[0] == 0
+        assert ebbtide(command, *words, "--out", f"{place}/{file}")[0] == 0
+        assert {one.name for one in (tmp_path / place).iterdir()} == {usual, file}
+        for out, again in ((place, f"{place}/{usual}"), (f"{place}/{file}", f"{place}/{file}")):
+            assert ebbtide(command, *words, "--out", out) == (
+                2, "", f"ebbtide: {again} exists; pass --overwrite to replace it.\n"
+            )  # fmt: skip
+            assert ebbtide(command, *words, "--out", out, "--overwrite")[0] == 0
+        code, _, err = ebbtide(command, *words, "--out", f"nothere/{file}")
+        assert (code, err) == (2, f"ebbtide: nothere/{file} can't be written: there is no folder nothere.\n")
+    assert ebbtide("show", "path", "--out", "x.png")[2] == (
+        "ebbtide: --out must be a folder, as show path draws several figures; got 'x.png'.\n"
     )
 
 
@@ -79,12 +104,13 @@ DRAWN = {"n": "8", "steps": "4", "label": "first", "guidance": "3"}
 OTHERS = {
     "n": "9", "seed": "1", "sampler": "euler", "grid": "uniform", "steps": "3", "label": "second", "guidance": "2",
     "interval": "0 0.5", "bound": "0.5", "precision": "bf16", "threads": "2",
+    "device": "auto",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
 def test_every_option_of_drawing_changes_what_is_drawn(ebbtide, runs, monkeypatch, command):
-    """Bit by bit, in either command; threads, which change no sample, are torch's own."""
+    """Bit by bit, in either command; threads, which change no sample, are torch's own, and auto may be the CPU."""
     kept, draw = [], Trained.sample
     monkeypatch.setattr(Trained, "sample", lambda *own, **how: kept.append(draw(*own, **how)) or kept[-1])
     monkeypatch.setitem(KINDS, "points", replace(KINDS["points"], evaluate=lambda *_, **__: []))
@@ -101,7 +127,7 @@ def test_every_option_of_drawing_changes_what_is_drawn(ebbtide, runs, monkeypatc
     assert torch.equal(drawn(), usual)
     assert torch.get_num_threads() == 1
     assert OTHERS.keys() == {field.name for field in fields(Drawing)}
-    assert {name for name, x in changed.items() if torch.equal(x, usual)} <= {"threads"}
+    assert {name for name, x in changed.items() if torch.equal(x, usual)} <= {"threads", "device"}
 
 
 def test_an_option_without_what_it_is_for_is_refused(ebbtide, runs, tmp_path):
@@ -431,3 +457,43 @@ def test_a_start_that_cannot_be_is_refused(ebbtide, runs, tmp_path, name, option
     code, out, err = ebbtide("sample", runs / name, *options, "--out", "x.npy" if name == "flow" else "x.npz")
     assert (code, out) == (2, "")
     assert says in err
+
+
+def test_the_parts_of_processes_are_whole_chunks_and_all_samples():
+    from ebbtide.cli.sample import _part
+
+    for n, chunk, count in ((1, 4, 2), (8, 4, 2), (9, 4, 2), (100, 7, 3), (5, 2, 8)):
+        parts = [_part(n, chunk, rank, count) for rank in range(count)]
+        assert [k for part in parts for k in range(part.start, part.stop)] == list(range(n))
+        assert all(part.start % chunk == 0 or part.start == n for part in parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("flow", ["--n", "5000", "--steps", "3"]),
+        (
+            "conditional",
+            ["--n", "4500", "--label", "all", "--guidance", "2", "--steps", "2", "--sampler", "ddim:eta=1"],
+        ),
+        ("between", ["--n", "4500", "--steps", "2"]),
+        ("flow", ["--n", "5", "--steps", "2"]),  # one chunk: nothing is left for the second process
+        ("flow-images", ["--n", "2100", "--label", "all", "--steps", "1", "--out", "SAMPLES.npz"]),
+    ],
+)
+def test_two_processes_draw_what_one_draws(ebbtide, runs, tmp_path, name, words):
+    """Each sample is (seed, i) alone, to the bit; one file is written, by one process, and both end well."""
+    words = [word.replace("SAMPLES", "one") for word in words]
+    words += [] if "--out" in words else ["--out", "one.npz"]
+    assert ebbtide("sample", runs / name, *words, "--no-picture")[0] == 0
+    two = [word.replace("one.", "two.").replace("--n", "-n") for word in words]  # torchrun takes --n as its own
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "ebbtide", "sample", str(runs / name), *two, "--no-picture"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("samples in") == 1
+    one, both = (np.load(tmp_path / f"{file}.npz") for file in ("one", "two"))
+    assert one.files == both.files
+    for array in one.files:
+        np.testing.assert_array_equal(one[array], both[array])

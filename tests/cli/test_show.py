@@ -1,11 +1,15 @@
 """`show`, `list` and `cite`."""
 
+import json
+from typing import get_args
+
 import pytest
 
-from ebbtide.cli.listing import tables
+from ebbtide.cli.listing import Kind, tables
 from ebbtide.core.paths import PATHS
 from ebbtide.data import DATASETS
 from ebbtide.recipes import RECIPES
+from ebbtide.samplers import SAMPLERS
 
 PICTURES = {"point_1d", "point_2d", "continuum", "moments", "schedules", "ddpm_tables", "dissolving"}
 
@@ -83,3 +87,16 @@ def test_cite(ebbtide, name):
     assert (code, err) == (0, "")
     assert out.startswith("@")
     assert out.count("{") == out.count("}")
+
+
+def test_the_tables_are_json_too(ebbtide):
+    """Rows and options as they are printed; the options' defaults as numbers, texts and booleans."""
+    code, out, err = ebbtide("list", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["paths"]["ddpm"]["options"] == {"betas": "linear", "steps": 1000, "beta_min": 0.0001, "beta_max": 0.02}
+    assert found["networks"]["mlp"]["options"]["spans"] is False
+    assert set(found["samplers"]) == set(SAMPLERS)
+    assert set(found) == set(get_args(Kind)) - {"all"}
+    assert all(row["about"] for table in found.values() for row in table.values())
+    assert json.loads(ebbtide("list", "paths", "--json")[1]) == {"paths": found["paths"]}

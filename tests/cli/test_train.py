@@ -57,8 +57,8 @@ def test_the_default_folder_says_recipe_and_data(ebbtide, tmp_path):
 def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     """Each field of Running with another value than its own; threads are torch's too."""
     how = Running(
-        on_nonfinite="skip", precision="bf16", compile=True, track=("tensorboard",), checkpoints=3, keep=4,
-        accumulate=2, snapshots=5, solvers=False, evaluations="1,2", threads=2, quiet=True,
+        on_nonfinite="skip", precision="bf16", device="cpu", compile=True, track=("tensorboard",), checkpoints=3,
+        keep=4, accumulate=2, snapshots=5, solvers=False, evaluations="1,2", threads=2, quiet=True,
     )  # fmt: skip
     assert all(getattr(how, field.name) != field.default for field in fields(Running))
     given = {}
@@ -69,8 +69,8 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
         return SimpleNamespace(step=20, reconstructs=False, codec=None)
 
     monkeypatch.setattr("ebbtide.kinds.runs.train_recipe", fit)
-    words = "--on-nonfinite skip --precision bf16 --compile --track tensorboard --checkpoints 3 --keep 4 --accumulate 2"
-    rest = "--snapshots 5 --no-fit --evaluations 1,2 --threads 2 --quiet --out run"
+    words = "--on-nonfinite skip --precision bf16 --device cpu --compile --track tensorboard --checkpoints 3 --keep 4"
+    rest = "--accumulate 2 --snapshots 5 --no-fit --evaluations 1,2 --threads 2 --quiet --out run"
     try:
         assert ebbtide("train", "flow", *TINY[:6], *words.split(), *rest.split())[0] == 0
     finally:
@@ -79,7 +79,8 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     recipe, out = given.pop("recipe"), given.pop("out")
     assert recipe == RECIPES["flow"]().having({"steps": 20, "points": 500, "batch": 64})
     assert str(out) == "run"
-    quiet = {"progress": False, "resume": False, "overwrite": False, "given": None}
+    command = f"ebbtide train flow {' '.join(TINY[:6])} {words} {rest}"
+    quiet = {"progress": False, "resume": False, "overwrite": False, "given": None, "command": command}
     assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet
 
 

@@ -61,8 +61,8 @@ def hub(monkeypatch):
     """A hub: name → data set; what was asked for is kept in `asked`."""
     sets, asked = {}, []
 
-    def load_dataset(name, config=None):
-        asked.append((name, config))
+    def load_dataset(name, config=None, revision=None):
+        asked.append((name, config, *[revision] * (revision is not None)))
         if name not in sets:
             raise ConnectionError(f"Couldn't reach\n'{name}' on the Hub.")
         return sets[name]
@@ -81,6 +81,13 @@ def part(values, labels=(), feature=None, **options):
 
 def get(name, **options):
     return load_images(f"hf:{name}", progress=False, **options)
+
+
+def test_a_revision_is_named_behind_an_at(hub):
+    hub.sets["a/b"] = {"train": part([1, 2])}
+    for name, asked in (("a/b@v2", ("a/b", None, "v2")), ("a/b@pr/1:small", ("a/b", "small", "pr/1"))):
+        assert len(get(name).x) == 2
+        assert hub.asked[-1] == asked
 
 
 def test_without_the_package(monkeypatch):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import threading
+import urllib.parse
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -41,6 +42,7 @@ class Hub(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.asked: list[str] = []
         self.refuse: int | None = None
+        self.revisions = {"main", "v2", "pr/1", "d" * 40}
         self.address = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -99,6 +101,11 @@ class Handler(BaseHTTPRequestHandler):
                     files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
             commit = f"{self.server.address}/{name}/commit/1"
             return self.answer({"success": True, "commitUrl": commit, "commitOid": "c" * 40})
+        if (
+            rest.startswith("/revision/")
+            and urllib.parse.unquote(rest[len("/revision/") :]) not in self.server.revisions
+        ):
+            return self.answer({"error": "Invalid rev id"}, 404, [("X-Error-Code", "RevisionNotFound")])
         if "/tree/" in rest:
             entries = [{"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
                        for path, data in files.items()]  # fmt: skip
@@ -183,6 +190,46 @@ def test_a_repository_that_is_not_there(hub):
     with pytest.raises(InputError) as refused:
         from_pretrained("no/such")
     assert sentence(refused.value) == "There is no folder 'no/such' and no such repository you may read."
+
+
+def test_a_revision_is_named_behind_an_at(hub, trained, ebbtide_cli):
+    push_to_hub(trained, NAME, token="hf_x")
+    for revision in ("v2", "pr/1"):
+        assert from_pretrained(f"{NAME}@{revision}").step == 1234
+        asked = [urllib.parse.unquote(path) for path in hub.asked]
+        assert f"GET /api/models/{NAME}/revision/{revision}" in asked
+    with pytest.raises(InputError) as refused:
+        from_pretrained(f"{NAME}@v3")
+    assert sentence(refused.value) == f"{NAME!r} has no revision 'v3': a branch, a tag or a commit."
+    assert ebbtide_cli("sample", f"hf:{NAME}@v2", "--n", "4", "--steps", "2", "--out", "x.npy", "--no-picture")[0] == 0
+
+
+def test_a_mistyped_folder_does_not_ask_the_hub(hub, trained, ebbtide_cli, tmp_path):
+    """A folder of that user's name lies here; hf: asks all the same."""
+    (tmp_path / "someone" / "moon").mkdir(parents=True)
+    for words in (["sample", NAME], ["train", "--from", NAME], ["train", "flow", "--init", NAME], ["distill", NAME]):
+        code, out, err = ebbtide_cli(*words)
+        assert (code, out, hub.asked) == (2, "", [])
+        assert err == (
+            "ebbtide: There is no 'someone/moons' in the folder someone (did you mean 'someone/moon'?); "
+            "write hf:someone/moons for the hub's.\n"
+        )
+    code, _, err = ebbtide_cli("train", "flow-policy", "--data", "someone/arm")
+    assert (code, hub.asked, "There is no 'someone/arm' in the folder someone; write hf:" in err) == (2, [], True)
+    push_to_hub(trained, NAME, token="hf_x")
+    assert from_pretrained(f"hf:{NAME}").step == 1234
+
+
+@pytest.fixture
+def ebbtide_cli(capsys, monkeypatch, tmp_path):
+    """Call a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        capsys.readouterr()
+        return (cli.main(list(words)), *capsys.readouterr())
+
+    return call
 
 
 @pytest.mark.parametrize("code", [401, 403, 429, 500])

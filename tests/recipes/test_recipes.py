@@ -108,7 +108,8 @@ NO_PLACE = {
 def test_every_text_of_a_recipe_is_known_to_name_a_place_or_none(kind):
     """A new one has to be put on either side: what names a place is opened and shared by its own rules."""
     texts = {field.name for field in fields(kind) if isinstance(getattr(kind(), field.name), str)}
-    assert texts - NO_PLACE == {*kind.sources, "network", "teacher", *["codec"] * (kind in (ImageRecipe, PointRecipe))}
+    codec = ["codec"] * (kind in (ImageRecipe, PointRecipe))
+    assert texts - NO_PLACE == {*kind.sources, "network", "teacher", "init", *codec}
 
 
 def test_every_option_of_a_network_that_names_a_place_is_known():

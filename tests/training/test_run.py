@@ -35,7 +35,7 @@ from ebbtide.training import checkpoint
 from ebbtide.training.begun import stored
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.devices import suited
-from ebbtide.training.history import read_metrics
+from ebbtide.training.history import read_metrics, track_evaluation
 from ebbtide.training.run import _due, _loop
 from ebbtide.training.trainer import batch_indices
 from forking import forked
@@ -419,7 +419,8 @@ def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
     run(recipe, whole, **how)
     with pytest.raises(Interrupted):
         run_until(5, recipe, folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM), **how)
-    assert stored(folder) == how | {"compile": False, "track": (), "threads": 0, "solvers": True, "evaluations": ""}
+    usual = {"device": "auto", "compile": False, "track": (), "threads": 0, "solvers": True, "evaluations": ""}
+    assert stored(folder) == how | usual
     assert main("resume", folder, "--quiet") == 0
     assert stored(folder) == stored(whole)
     assert_same(tensors(folder), tensors(whole))
@@ -746,8 +747,48 @@ def test_tensorboard_is_written_when_asked(straight, tmp_path):
     run(tiny(), folder, track=("tensorboard",))
     events = list(folder.rglob("events.out.tfevents.*"))
     assert events
-    assert b"grad_norm" in events[0].read_bytes()
+    written = b"".join(file.read_bytes() for file in events)
+    for name in (b"train/loss", b"train/grad_norm", b"train/lr"):
+        assert name in written
+    assert b"sampler: heun" in b"".join(file.read_bytes() for file in folder.rglob("hparams.yml"))
     assert_same(tensors(folder), tensors(straight("flow")))
+
+
+def test_trackers_get_the_recipe_the_folders_name_sheets_of_samples_and_metrics(tmp_path, monkeypatch):
+    """Through accelerate, whose trackers are replaced by one that keeps what it is given; training is the same."""
+    kept = []
+
+    class Kept:
+        name, finish = "wandb", staticmethod(lambda: None)
+
+        def log_images(self, values, step, **options):
+            kept.append(("images", step, [np.asarray(one).shape for one in values["samples"]]))
+
+    def init(self, project, config=None, init_kwargs=None):
+        kept.append(("init", project, config, init_kwargs))
+        self.trackers = [Kept()]
+
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr("accelerate.accelerator.filter_trackers", lambda *_: [])
+    monkeypatch.setattr("accelerate.Accelerator.init_trackers", init)
+    monkeypatch.setattr("accelerate.Accelerator.log", lambda self, values, step: kept.append(("log", step, values)))
+    monkeypatch.setitem(images.IMAGES.snapshot, "steps", 2)
+    recipe = tiny("images", steps=4)
+    run(recipe, tmp_path / "digits", track=("wandb",), snapshots=2, precision="no")
+    _, project, config, named = kept[0]
+    assert (project, named) == ("ebbtide", {"wandb": {"name": "digits"}})
+    assert {name: config[name] for name in recipe.to_config()} == recipe.to_config()
+    assert (config["keep"], config["precision"]) == (2, "no")
+    shown = [one for one in kept if one[0] == "images"]
+    assert [step for _, step, _ in shown] == [0, 1, 4]
+    assert all(shape[2] == 3 for _, _, (shape,) in shown)
+    logged = [values for kind, _, values in (one[:3] for one in kept) if kind == "log"]
+    assert logged
+    assert all({"train/loss", "train/lr"} <= values.keys() for values in logged)
+    kept.clear()
+    track_evaluation(tmp_path / "digits", ("wandb",), 4, {"FD": 2.0, "none": float("nan")})
+    assert kept[0][3] == {"wandb": {"name": "digits"}}
+    assert kept[1] == ("log", 4, {"evaluation/FD": 2.0})
 
 
 def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path, monkeypatch, capsys):

@@ -1,11 +1,18 @@
 """How a run is trained, as it is stored; and what tells its data from other data."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import InputError
-from ebbtide.training.settings import data_fingerprint, how, same
+from ebbtide.files import dump_json
+from ebbtide.kinds.runs import begin, from_pretrained
+from ebbtide.training import checkpoint
+from ebbtide.training.settings import data_fingerprint, how, resumed_by, same
+from training.runs import STEPS, newest, run, tiny
 
 
 def test_data_is_itself_and_nothing_else():
@@ -33,3 +40,48 @@ def test_settings_that_are_none_are_refused(stored):
 
 def test_a_run_without_settings_has_none():
     assert how({}, "run") == {}
+
+
+def test_what_a_run_was_made_by_is_stored_and_leaves_without_paths(tmp_path):
+    """The command, versions, device, precision and the data's fingerprint; the same after a stop as without one."""
+    run(tiny(), tmp_path / "one", command="ebbtide train flow --data secret/place")
+    trained = from_pretrained(tmp_path / "one")
+    made = trained.made
+    assert made["command"] == "ebbtide train flow --data secret/place"
+    assert (made["device"], made["precision"]) == ("cpu", "no")
+    assert (made["versions"]["torch"], sorted(made["versions"])) == (
+        torch.__version__,
+        ["accelerate", "numpy", "python", "torch"],
+    )
+    assert same(made["data"], data_fingerprint(begin(tiny())[1]))
+    shared = json.loads(trained.export("x")["config.json"])["made"]
+    assert sorted(shared) == ["device", "precision", "versions"]
+    shutil.rmtree(newest(tmp_path / "one"))
+    run(tiny(), tmp_path / "one", resume=True, command="ebbtide resume one")
+    assert from_pretrained(tmp_path / "one").made == made
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
+    run(tiny(), tmp_path / "run")
+    before = from_pretrained(tmp_path / "run").made
+    shutil.rmtree(newest(tmp_path / "run"))
+    monkeypatch.setattr("platform.python_version", lambda: "9.9.9")
+    run(tiny(), tmp_path / "run", resume=True, command="ebbtide resume run")
+    made = from_pretrained(tmp_path / "run").made
+    (one,) = made["resumed"]
+    assert (one["step"], one["command"], one["versions"]["python"]) == (STEPS * 3 // 4, "ebbtide resume run", "9.9.9")
+    assert {name: part for name, part in made.items() if name != "resumed"} == before
+    assert resumed_by(made, {**before, **one}, 11) == made
+    assert len(resumed_by(made | {"resumed": [one] * 30}, before, 11)["resumed"]) == 20
+
+
+def test_a_run_of_an_older_version_has_none(tmp_path):
+    run(tiny(), tmp_path / "run")
+    for folder in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        files = checkpoint.read_folder(folder)
+        config = json.loads(files["config.json"])
+        del config["made"]
+        checkpoint.write_folder(folder, files | {"config.json": dump_json(config)})
+    assert from_pretrained(tmp_path / "run").made == {}
+    shutil.rmtree(newest(tmp_path / "run"))
+    assert run(tiny(), tmp_path / "run", resume=True).made == {}

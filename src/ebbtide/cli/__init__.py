@@ -32,6 +32,7 @@ COMMANDS = {
     "tune": ("tune", "find the best sampler and grid for a run: ebbtide tune runs/moons --evaluations 10"),
     "export": ("export", "write a run as a folder to share, or push it to the Hugging Face hub"),
     "list": ("listing", "list recipes, data sets, paths, targets, samplers, grids, metrics"),
+    "completion": ("completion", 'print a script for your shell: eval "$(ebbtide completion bash)"'),
     "cite": ("cite", "print the BibTeX of the paper behind a recipe: ebbtide cite flow"),
 }
 

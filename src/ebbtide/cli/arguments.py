@@ -1,13 +1,14 @@
 """Code shared by the commands: parsing with tyro, and its errors as one sentence."""
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from ..training.trained import Trained
 
 __all__ = [
-    "MOST", "Flag", "Named", "Rows", "Weights", "given", "hint", "number_or_auto", "opened", "parse", "rows_of_run",
-    "said", "tell", "threads", "within",
+    "MOST", "Computing", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint", "is_folder",
+    "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "tell", "threads", "within",
+    "writable",
 ]  # fmt: skip
 
 T = TypeVar("T")
 MOST = 2**63 - 1
 _STYLE = (tyro.conf.PositionalMetavarFromFieldName,)
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 Flag = tyro.conf.FlagCreatePairsOff[bool]  # --overwrite, without a --no-overwrite
 
 
@@ -41,7 +44,14 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
     see = f"see ebbtide {prog} --help."
 
     def refuse(event: Any) -> None:
-        raise InputError(_sentence(event, see, _options(kind, default)))
+        raise InputError(_sentence(event, see, known))
+
+    known = [f"--{name}" for name in options(kind, default)]
+    positional = [one.name.upper() for one in fields(kind) if tyro.conf.Positional in get_args(one.type)[1:]]  # type: ignore[arg-type]
+    for word in argv:
+        typed = word.partition("=")[0]
+        if typed.startswith("--") and (ours := meant_by(typed, known, positional)):
+            raise InputError(f"{typed} is {ours} here; {see}")
 
     given: dict[str, Any] = {} if default is None else {"default": default}
     with on_parse_error(refuse):
@@ -49,16 +59,40 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 
 
 def said(argv: Sequence[str], option: str) -> str | None:
-    """The value of an option that is needed before the others can be parsed; None if it isn't given."""
+    """The last value of an option that is needed before the others can be parsed; None if it isn't given."""
+    found = None
     for word, value in zip(argv, [*argv[1:], ""], strict=True):
         if word == option or word.startswith(f"{option}="):
-            return value if word == option else word.removeprefix(f"{option}=")
-    return None
+            found = value if word == option else word.removeprefix(f"{option}=")
+    return found
 
 
 def hint(text: str) -> Any:
     """The default that --help shows for an argument whose real default is computed later."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """The place where a run's network computes."""
+
+    device: str = "cpu"
+    """Device of the network; cpu, cuda, cuda:1, mps, or auto for the first accelerator."""
+    threads: int = 0
+    """Threads of torch; 0 picks one for a small network."""
+
+    def __post_init__(self) -> None:
+        within(self, threads=(0, 1024))
+
+    def place(self, trained: "Trained") -> None:
+        """Put a run's network there, and set torch's threads."""
+        from ..training.devices import device_of, lend
+
+        device = device_of(self.device)
+        if device.type != "cpu" and trained.reconstructs:
+            raise InputError(f"--device {self.device} is for networks that sample, and this run is an autoencoder.")
+        lend(trained.denoiser, device)
+        threads(self.threads, trained.denoiser)
 
 
 @dataclass(frozen=True)
@@ -119,6 +153,57 @@ def tell(*what: object, file: Any = None) -> None:
     print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
+# Our options by the names that users of other libraries type; the first that a command has is meant.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "RUN": ("model", "checkpoint", "ckpt", "ckpt-path", "model-path", "pretrained-model-name-or-path", "policy-path",
+            "run", "run-dir"),
+    "batch": ("batch-size", "train-batch-size", "per-device-train-batch-size", "bs"),
+    "lr": ("learning-rate", "optimizer-lr", "lr-rate"),
+    "sample-steps": ("num-inference-steps", "inference-steps", "sampling-steps", "num-sampling-steps"),
+    "steps": ("num-inference-steps", "inference-steps", "sampling-steps", "num-sampling-steps", "num-steps",
+              "max-steps", "train-steps", "num-train-steps", "max-train-steps", "training-steps", "num-iterations"),
+    "steps, a number of batches,": ("epochs", "num-epochs", "num-train-epochs", "max-epochs"),
+    "n": ("num-samples", "n-samples", "num-images", "samples", "count"),
+    "out": ("output-dir", "output", "output-path", "out-dir", "outdir", "save-dir", "logdir", "log-dir"),
+    "video": ("output-dir", "output", "output-path", "out-dir"),
+    "seed": ("random-seed", "seed-everything", "rng-seed", "random-state"),
+    "data": ("dataset", "dataset-name", "dataset-repo-id", "train-data-dir", "data-dir", "data-path"),
+    "label": ("class", "class-label", "label-column", "target-column"),
+    "guidance": ("guidance-scale", "cfg", "cfg-scale"),
+    "sampler": ("scheduler", "solver", "noise-scheduler"),
+    "network": ("model", "arch", "architecture", "policy-type"),
+    "precision": ("mixed-precision", "dtype", "fp16", "bf16", "amp"),
+    "device": ("gpu", "cuda", "policy-device", "accelerator"),
+    "size": ("resolution", "image-size", "img-size"),
+    "warmup, a share of the steps,": ("warmup-steps", "lr-warmup-steps", "warmup-ratio"),
+    "accumulate": ("gradient-accumulation-steps", "accumulate-grad-batches"),
+    "clip": ("max-grad-norm", "grad-clip", "gradient-clip-val", "grad-clip-norm"),
+    "ema": ("ema-decay", "ema-power"),
+    "track": ("report-to", "logger", "wandb", "wandb-enable"),
+    "resume": ("resume-from-checkpoint", "resume-from"),
+    "checkpoints, how many in all,": ("checkpointing-steps", "save-steps", "save-freq", "save-every"),
+    "init": ("pretrained", "pretrained-model-name-or-path", "finetune-from", "init-from", "policy-path"),
+    "config": ("config-file", "config-path", "cfg-file"),
+    "workers": ("num-workers", "jobs", "num-processes"),
+    "episodes": ("num-episodes", "n-episodes", "eval-n-episodes"),
+    "overwrite": ("force", "overwrite-output-dir"),
+    "evaluations": ("nfe", "num-function-evaluations"),
+}  # fmt: skip
+
+
+def meant_by(typed: str, options: Sequence[str], positional: Sequence[str] = ()) -> str:
+    """The option, or the argument such as RUN, that a synonym stands for among those of a command; "" for none."""
+    name = typed.lstrip("-").replace("_", "-")
+    for ours, synonyms in SYNONYMS.items():
+        option = f"--{ours}"
+        if name in synonyms and f"--{name}" not in options:
+            if option.partition(",")[0] in options:
+                return option
+            if ours in positional:
+                return ours
+    return ""
+
+
 def _sentence(event: Any, see: str, options: Sequence[str]) -> str:
     """The sentence for an event that tyro's parser reports."""
     name = event.argument.display_name() if getattr(event, "argument", None) is not None else ""
@@ -156,18 +241,49 @@ def _unparsed(name: str, message: str) -> str:
     return message
 
 
-def _options(kind: Any, default: Any) -> list[str]:
-    """The options of a dataclass, and of those that are its parts, as they are written."""
-    found = []
+def options(kind: Any, default: Any = None) -> dict[str, Field[Any]]:
+    """The options of a dataclass, and of those that are its parts, without their dashes."""
+    found: dict[str, Field[Any]] = {}
     for one in fields(kind):
-        part = getattr(default, one.name, None if one.default_factory is MISSING else one.default_factory)
-        found += _options(part, part) if is_dataclass(part) else [f"--{one.name.replace('_', '-')}"]
+        part = getattr(default or kind, one.name, None if one.default_factory is MISSING else one.default_factory)
+        marks = get_args(one.type)[1:]
+        if is_dataclass(part):
+            found |= options(part)
+        elif tyro.conf.Positional not in marks and tyro.conf.Suppress not in marks:
+            named = next((mark.name for mark in marks if getattr(mark, "name", None)), one.name)
+            found[named.replace("_", "-")] = one
     return found
+
+
+def is_switch(field: "Field[Any]") -> bool:
+    """True if the option of a field takes no value: it is on or off."""
+    return bool in (field.type, *get_args(field.type)[:1])
+
+
+def flag_only(field: "Field[Any]") -> bool:
+    """True if the option of a field is `Flag`, without a --no- form."""
+    return tyro.conf.FlagCreatePairsOff in get_args(field.type)[1:]
 
 
 def _help(argument: Any) -> str:
     text = argument.field.helptext
     return " ".join(str(text() if callable(text) else text or "").split()).rstrip(".")
+
+
+def is_folder(out: str | Path) -> bool:
+    """True if --out names a folder, for files of the usual names: one that exists, or a name without an ending."""
+    return Path(out).is_dir() or str(out).endswith(("/", os.sep)) or not Path(out).suffix
+
+
+def writable(file: Path, overwrite: bool, made: bool = False) -> None:
+    """InputError if a file of --out can't be written, or is there already; made: its folder will be made."""
+    if not made and not file.parent.is_dir():
+        raise InputError(f"{file} can't be written: there is no folder {file.parent}.")
+    above = next(place for place in file.parents if place.exists())
+    if not above.is_dir():
+        raise InputError(f"{file} can't be written: {above} is a file, not a folder.")
+    if file.exists() and not overwrite:
+        raise InputError(f"{file} exists; pass --overwrite to replace it.")
 
 
 def within(arguments: object, **bounds: tuple[int, int]) -> None:

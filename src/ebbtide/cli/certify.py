@@ -72,6 +72,7 @@ def run(argv: Sequence[str]) -> None:
 
     from ..core.paths import PATHS
     from ..exact.certify import SPECS, certify, checks_to_json
+    from ..progress import progress_bar
 
     torch.set_num_threads(1)
     if any(Path(spec).is_dir() for spec in args.samplers):
@@ -94,7 +95,7 @@ def run(argv: Sequence[str]) -> None:
     paths, failed = [pick(PATHS, path, "--path") for path in args.path] or list(PATHS), 0
     results: dict[str, list[Check]] = {}
     print(_HEAD)
-    with tqdm(total=len(wanted) * len(paths), unit="path", file=sys.stderr, leave=False) as bar:
+    with progress_bar(len(wanted) * len(paths), "certifying", "path", leave=False) as bar:
         for spec, sampler, promised in wanted:
             results[spec] = []
             for path in paths:

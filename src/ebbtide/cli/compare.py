@@ -105,6 +105,8 @@ class Compare:
     """Samples to draw for each row of the table."""
     workers: int = 2
     """Processes; each trains and samples one method at a time."""
+    device: str = "auto"
+    """Device to train on; cpu, cuda, cuda:1, mps, or auto for the first accelerator."""
     resume: Flag = False
     """Continue the comparison in that folder."""
     overwrite: Flag = False
@@ -135,7 +137,7 @@ def run(argv: Sequence[str]) -> None:
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
     comparison = compare(
         recipe, out, methods, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
-        progress=not args.quiet, command=command,
+        progress=not args.quiet, device=args.device, command=command,
     )  # fmt: skip
     with resumable([out / method.key for method in comparison.methods], command):
         print(summary(comparison))

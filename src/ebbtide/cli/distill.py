@@ -79,7 +79,7 @@ def run(argv: Sequence[str]) -> None:
         student = distill(
             args.run, out, opened=teacher, method=args.method, guidance=args.guidance, fields=fields,
             resume=args.resume, overwrite=args.overwrite, started=partial(threads, args.running.threads),
-            **args.running.options(),
+            command=shlex.join(["ebbtide", "distill", *argv]), **args.running.options(),
         )  # fmt: skip
     spent = time.process_time() - before
     tell(f"Distilled in {student.step} steps and {spent:.1f} CPU s, trajectories included; the student is {out}")

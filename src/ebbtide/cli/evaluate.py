@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import Own
-from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Flag, Named, Tracker, given, hint, opened, parse, tell, within
 from .policy import Driving
 from .sample import ITS_OWN, Drawing, draw, every_class
 
@@ -49,6 +49,8 @@ class Evaluate:
     """Column of a table that trees learn; once from samples, once from real rows."""
     metric: Annotated[str, hint("none")] = ""
     """A metric of your own, as module:function; it takes samples and real data and returns a number."""
+    track: Annotated[tuple[Tracker, ...], hint("none")] = ()
+    """Also log the metrics to these, where installed; as evaluation/… at the checkpoint's step."""
     json: Flag = False
     """Print JSON instead of a table."""
 
@@ -59,6 +61,8 @@ class Evaluate:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, measure; a conditional run draws classes as often as its data, a policy runs in its simulator."""
     args = parse(Evaluate, argv, "evaluate")
+    if args.track and not _kept(args):
+        raise InputError(f"--track is for the folder of a run, where it was trained; {args.run} is none.")
     from ..kinds import kind_of
     from ..metrics import table, to_json
 
@@ -102,6 +106,11 @@ def run(argv: Sequence[str]) -> None:
             print(f"{judgement}\n\nDistances between the sets, rows of all columns at once")
         print(table(rows))
     _keep(args, "evaluation.json", text + "\n")
+    if args.track:
+        from ..training.history import track_evaluation
+
+        values = {row.name: float(row.value) for row in [*judged, *rows]}
+        track_evaluation(Path(args.run), args.track, trained.step, values)
     if judgement is not None and _kept(args):
         for path in judgement.draw(trained, Path(args.run)):
             tell("figure:", path)
@@ -115,7 +124,7 @@ def _restored(args: Evaluate, trained: "Trained") -> None:
     from ..kinds import kind_of
     from ..metrics import table, to_json
 
-    own = given(args, "episodes", "blind", "workers", "metric", "predict")
+    own = given(args, "episodes", "blind", "workers", "metric", "predict", "track")
     if idle := [*own, *given(args.driving), *given(args.drawing)]:
         raise InputError(f"{idle[0]} is for samples, and {args.run} is an autoencoder.")
     lost = kind_of(trained.recipe).lost
@@ -172,7 +181,7 @@ def _policy(
     how = _how(trained, drawing) | args.driving.how(recipe)
     driving.policy(trained, **how)
     told = {"simulator": place, "blind": args.blind, "episodes": args.episodes}
-    threads(drawing.threads, trained.denoiser)
+    drawing.place(trained)
     rows = []
     if place and args.episodes:  # before anything takes long: it says what doesn't fit
         rows.append(driving.chunk_time(trained, simulator=place, **how))

@@ -1,7 +1,6 @@
 """ebbtide likelihood RUN: the log-density of data under a run, and a map of it."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..recipes import PointRecipe
-from .arguments import MOST, Rows, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Computing, Rows, hint, opened, parse, tell, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,12 +50,10 @@ class Likelihood:
     own table all rows are measured, up to --n."""
     picture: bool = True
     """Draw the log-density of a run in 2-D to RUN/density.png."""
-    threads: int = 0
-    """Threads of torch; 0 picks one for a small network."""
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        within(self, n=(2, 10**8), seed=(0, MOST), steps=(4, 10**6), probes=(0, 10**6), threads=(0, 1024),
-               flag=(0, 10**6))  # fmt: skip
+        within(self, n=(2, 10**8), seed=(0, MOST), steps=(4, 10**6), probes=(0, 10**6), flag=(0, 10**6))
         if self.probes and self.divergence == "exact":
             raise InputError("--probes belongs to hutchinson and hutch++; the exact divergence has none.")
 
@@ -69,10 +66,9 @@ class Likelihood:
 def run(argv: Sequence[str]) -> None:
     """Parse, integrate, print and draw."""
     args = parse(Likelihood, argv, "likelihood")
-    from tqdm import tqdm
-
     from ..data import DATASETS, Standardise
     from ..kinds.points.data import point_set
+    from ..progress import progress_bar
 
     trained = opened(args.run, **vars(args.rows))
     if trained.observation is not None:
@@ -83,14 +79,15 @@ def run(argv: Sequence[str]) -> None:
         named = ", ".join(f"{trained.columns[i] if trained.columns else i} = {x:g}" for i, x in constant.items())
         raise InputError(f"Rows with a constant column have no density; train without it: {named}.")
     _volume(args, trained)  # refused before anything is measured
-    threads(args.threads, trained.denoiser.eval())
+    trained.denoiser.eval()
+    args.computing.place(trained)
     x = _points(args, trained)
     known = DATASETS.get(args.data) if args.data else point_set(cast(Any, trained.recipe))
     drawn = args.picture and trained.shape == (2,) and Path(args.run).is_dir()
     beside = _beside(args, trained)
     rows = len(x) + (0 if beside is None else len(beside))
     work = len(_together(trained)) * (rows * args.steps + drawn * MAP**2 * MAP_STEPS)
-    with tqdm(total=work, desc="integrating", unit="pt", unit_scale=True, delay=2, file=sys.stderr) as bar:
+    with progress_bar(work, "integrating", "pt", unit_scale=True, delay=2) as bar:
         value, *errors = _measure(args, trained, x, bar.update)
         print(_table(args, trained, known, x, value, *errors))
         if args.flag:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,12 @@ from typing import Any, Literal
 import tyro
 
 from ..cache import unchanged
-from .arguments import parse
+from ..specs import parse as spec
+from .arguments import Flag, parse
 
 __all__ = ["Kind", "List", "run", "tables"]
 
+_OPTIONS = "options: "
 Kind = Literal[
     "all", "recipes", "data", "paths", "targets", "losses", "weights", "times", "spans", "grids", "couplings",
     "codecs", "networks", "samplers", "simulators", "demonstrations", "metrics",
@@ -28,14 +31,21 @@ class List:
     kind: tyro.conf.Positional[Kind] = "all"
     """Table to list; recipes, data, paths, targets, losses, weights, times, spans, grids, couplings, codecs,
     networks, samplers, simulators, demonstrations, metrics, or all."""
+    json: Flag = False
+    """Print JSON; each row's description, and its options with their defaults."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse and print."""
-    kind = parse(List, argv, "list").kind
+    args = parse(List, argv, "list")
+    shown = {title: rows for title, rows in unchanged("tables", tables).items() if args.kind in ("all", title)}
+    if args.json:
+        described = {title: {name: _described(texts) for name, texts in rows.items()} for title, rows in shown.items()}
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+        return
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-    for title, rows in unchanged("tables", tables).items():
-        if kind in ("all", title):
+    for title, rows in shown.items():
+        if rows:
             print(f"{title}:")
             column = max(map(len, rows)) + 4
             for name, texts in rows.items():
@@ -85,9 +95,16 @@ def tables() -> dict[str, dict[str, list[str]]]:
     return rows
 
 
+def _described(texts: list[str]) -> dict[str, Any]:
+    """A row's description and options, from the lines that are printed of it."""
+    given = [text.removeprefix(_OPTIONS) for text in texts if text.startswith(_OPTIONS)]
+    about = " ".join(text for text in texts if not text.startswith(_OPTIONS))
+    return {"about": about, "options": spec(given[0])[1] if given else {}}
+
+
 def _wrapped(text: str, width: int) -> list[str]:
     """Lines of at most `width`; options break only after commas."""
-    if not text.startswith("options: "):
+    if not text.startswith(_OPTIONS):
         return textwrap.wrap(text, width)
     lines = textwrap.wrap(text.replace(",", ", "), width, break_on_hyphens=False)
     return [line.replace(", ", ",") for line in lines]
@@ -103,4 +120,4 @@ def _about(name: str, row: Callable[..., Any]) -> list[str]:
     else:
         first = (inspect.getdoc(row) or name).split("\n")[0]
     given = ",".join(f"{option}={p.default}" for option, p in options(row).items())
-    return [first, f"options: {name}:{given}"] if given else [first]
+    return [first, f"{_OPTIONS}{name}:{given}"] if given else [first]

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError
-from .arguments import Named, hint, opened, parse, tell, threads
+from .arguments import Computing, Named, hint, opened, parse, tell
 
 __all__ = ["Plot", "run"]
 
@@ -21,6 +21,7 @@ class Plot:
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     names: tyro.conf.OmitArgPrefixes[Named] = field(default_factory=Named)
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/plots")] = ""
     """Folder for the figures."""
 
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
     from ..kinds import kind_of
 
     trained = opened(args.run, **vars(args.names))
-    threads(0, trained.denoiser)
+    args.computing.place(trained)
     out = Path(args.out or args.run / "plots")
     if not args.out:
         no_link(out)

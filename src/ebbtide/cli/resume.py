@@ -1,5 +1,6 @@
 """ebbtide resume RUN: continue an interrupted run exactly where it was saved."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,8 @@ def run(argv: Sequence[str]) -> None:
     add_own(vars(args.rows))
     recipe = recipe_of(where)
     rows_of_run(args.run, recipe, vars(args.rows))
-    train(recipe, args.run, args.running, resume=True, given=_given(recipe, args, where))
+    command = shlex.join(["ebbtide", "resume", *argv])
+    train(recipe, args.run, args.running, command, resume=True, given=_given(recipe, args, where))
 
 
 def _given(recipe: Recipe, args: Resume, where: Path) -> "Callable[[Recipe], Prepared] | None":

@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import typed
-from .arguments import MOST, Flag, Weights, hint, number_or_auto, opened, parse, tell, threads, within
+from .arguments import MOST, Computing, Flag, Weights, hint, number_or_auto, opened, parse, tell, within
 from .policy import Driving
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Rollout:
     """A row of `ebbtide list samplers`, or your own as module:function."""
     steps: Annotated[str, hint("the recipe's")] = ""
     """Number of sampling steps; auto:N uses the run's own solver of N evaluations, fitted if necessary."""
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
     every: int = 1
     """Film every n-th step."""
     overwrite: Flag = False
@@ -70,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
     how = args.driving.how(policy_recipe(trained))
     sampler = typed(SAMPLERS, args.sampler)
     policy = driving.policy(trained, seed=args.seed, sampler=sampler, steps=number_or_auto(args.steps), **how)
-    threads(0, trained.denoiser)
+    args.computing.place(trained)
     seeds = range(args.seed, args.seed + args.episodes)
     with closing(place()) as simulator:
         fps, flat = simulator.fps, getattr(simulator, "in_image", False)

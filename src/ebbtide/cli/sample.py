@@ -12,7 +12,21 @@ import tyro
 
 from ..errors import InputError
 from ..specs import require, typed
-from .arguments import MOST, Flag, Named, given, hint, number_or_auto, opened, parse, tell, threads, within
+from .arguments import (
+    MOST,
+    Computing,
+    Flag,
+    Named,
+    given,
+    hint,
+    is_folder,
+    number_or_auto,
+    opened,
+    parse,
+    tell,
+    within,
+    writable,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +41,10 @@ ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(Computing):
     """Sampling options."""
 
-    n: Annotated[int, hint("10000 points or 64 images")] = ITS_OWN
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"]), hint("10000 points or 64 images")] = ITS_OWN
     """Number of samples."""
     seed: int = 0
     """Seed of the noise; sample i depends on (seed, i) alone, whatever n is."""
@@ -52,13 +66,12 @@ class Drawing:
     """Clip estimates of the data to ± this; in the network's units, 0 turns it off."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Mixed precision; auto is bf16 for convolutions if a trial on this machine is faster."""
-    threads: int = 0
-    """Threads of torch; 0 picks one for a small network."""
 
     def __post_init__(self) -> None:
         if self.bound != -1:
             require("--bound", self.bound, 0)
-        within(self, seed=(0, MOST), threads=(0, 1024))
+        super().__post_init__()
+        within(self, seed=(0, MOST))
         if self.n != ITS_OWN:
             within(self, n=(1, MOST))
         number_or_auto(self.steps)
@@ -102,7 +115,8 @@ class Sample:
     at: float = 1.0
     """Time to which --start is noised; nearer to 0 it is changed less."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
-    """.npy, .npz, .csv or .tsv file, the figure beside it; for images .png, or .npz with a .png beside it."""
+    """File, or a folder for one of the usual name; .npy, .npz, .csv or .tsv, the figure beside it; for images .png,
+    or .npz with a .png beside it."""
     overwrite: Flag = False
     """Replace the file and its figure if they exist; those in the run's folder always are."""
     picture: bool = True
@@ -124,14 +138,18 @@ class Sample:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
+    from ..files import storage
     from ..kinds import kind_of
+    from ..training.devices import leaving_group
 
     trained = opened(args.run, **vars(args.names))
     own = kind_of(trained.recipe)
     out = output_file(args, own)
     start = time.perf_counter()
     if args.complete:
-        tell(f"{_complete(trained, args, out)} in {time.perf_counter() - start:.1f} s: {out}")
+        with leaving_group():
+            done = _complete(trained, args, out)
+        tell(f"{done} in {time.perf_counter() - start:.1f} s: {out}")
         return
     how, told = args.drawing, {}
     if args.given and own.given_of is not None and trained.condition_shape:
@@ -144,8 +162,11 @@ def run(argv: Sequence[str]) -> None:
             raise InputError(f"--start is for points and images; {args.run} has {trained.recipe.kind}.")
         told |= {"start": own.starts(trained, args.start), "at": args.at}
         how = replace(how, n=len(told["start"]))
-    x, labels = draw(trained, how, **told)
+    with leaving_group():
+        x, labels = draw(trained, how, share=True, **told)
     seconds = time.perf_counter() - start
+    with storage(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() in own.extensions:
         own.write(trained, x, labels, out)
     tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
@@ -178,7 +199,7 @@ def columns_of(text: str) -> dict[str, str]:
 def _complete(trained: "Trained", args: Sample, out: Path) -> str:
     """Write the rows of --complete with what was missing drawn; the message about it."""
     from ..data.text import written_cells, written_lines
-    from ..files import writing
+    from ..files import storage, writing
     from ..training.completing import merged, repeated, row_numbers
 
     trained.refuse_given()
@@ -190,11 +211,13 @@ def _complete(trained: "Trained", args: Sample, out: Path) -> str:
     how = replace(args.drawing, n=len(known) * args.draws)
     x, _ = draw(
         trained, how, labels=None if labels is None else trained.labels(repeated(labels, args.draws), how.n),
-        given=known.repeat_interleave(args.draws, 0), fill=True, ids=row_numbers(len(known), args.draws),
+        given=known.repeat_interleave(args.draws, 0), fill=True, ids=row_numbers(len(known), args.draws), share=True,
     )  # fmt: skip
     columns = trained.learned_columns.items()
     drawn = {name: column.text(x[:, k].cpu().numpy()) for k, (name, column) in enumerate(columns)}
     delimiter = "\t" if out.suffix.lower() == ".tsv" else table.delimiter
+    with storage(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
     with writing(out) as file:
         for line in written_lines(merged(table.columns, drawn, known, args.draws), delimiter, table.header):
             file.write(line.encode())
@@ -202,40 +225,57 @@ def _complete(trained: "Trained", args: Sample, out: Path) -> str:
 
 
 def draw(
-    trained: "Trained", how: Drawing, more: int = 1, labels: "Tensor | None" = None, **options: Any
+    trained: "Trained",
+    how: Drawing,
+    more: int = 1,
+    labels: "Tensor | None" = None,
+    share: bool = False,
+    **options: Any,
 ) -> tuple["Tensor", "Tensor | None"]:
     """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on.
 
-    labels: one for each sample, instead of what `how` asks for. options: any others of `Trained.sample`.
+    labels: one for each sample, instead of what `how` asks for. share: let the processes that torchrun started draw a
+    part each; the first returns all samples, and the others end here. options: any others of `Trained.sample`.
     """
     import torch
-    from tqdm import tqdm
 
     from ..codecs import Cells
     from ..core.times import grid_times
     from ..kinds import kind_of
     from ..memory import room
+    from ..progress import progress_bar
     from ..samplers import times_from
-    from ..training.devices import suited
+    from ..training.devices import gathered, joined, suited
 
     if how.guidance == 1 and given(how, "interval"):
         raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
     own = kind_of(trained.recipe)
     n = own.n if how.n == ITS_OWN else how.n
     room(n * max(own.each, 16 * math.prod(trained.shape)) * more, f"--n {n}")
-    threads(how.threads, trained.denoiser)
+    how.place(trained)
     if labels is None:
         labels = _asked(trained, how, n)
     chosen = how.chosen(trained, options.get("at", 1.0))
     device = next(trained.denoiser.parameters()).device.type
     half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
     times = times_from(options.get("at", 1.0), grid_times(chosen.grid, chosen.steps, trained.denoiser.path))
-    work = (len(times) - 1) * n
-    with half, tqdm(total=work, desc="sampling", unit=own.unit, unit_scale=True, delay=1, file=sys.stderr) as bar:
-        x = trained.sample(
-            n, seed=how.seed, label=labels, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
-            **how.steered, **options,
-        )  # fmt: skip
+    rank, count = joined() if share else (0, 1)
+    part = _part(n, trained.chunk, rank, count)
+    mine = part.stop - part.start
+    each = (options | {"label": labels}).items()
+    rows = {k: rows[part] for k, rows in each if isinstance(rows, torch.Tensor | list) and len(rows) == n}
+    rows |= {} if "ids" in rows else {"first": options.get("first", 0) + part.start}
+    work, x = (len(times) - 1) * mine, torch.empty(0, *trained.shape)
+    with half, progress_bar(work, "sampling", own.unit, unit_scale=True, delay=1, show=not rank) as bar:
+        if mine:
+            x = trained.sample(
+                mine, seed=how.seed, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
+                **{"label": labels} | how.steered | options | rows,
+            ).cpu()  # fmt: skip
+    if share:
+        if not (parts := gathered(x)):
+            raise SystemExit(0)
+        x = torch.cat(parts)
     gaps = isinstance(trained.codec, Cells)  # a missing cell is NaN there, and what isn't finite is inf
     fine = (x.isfinite() | (x.isnan() if gaps else False)).flatten(1).all(1)
     if len(x) and not bool(fine.any()):
@@ -243,6 +283,13 @@ def draw(
     if not bool(fine.all()):
         print("ebbtide: some samples are not finite; try more steps or another grid.", file=sys.stderr)
     return x, labels
+
+
+def _part(n: int, chunk: int, rank: int, count: int) -> slice:
+    """The samples of a process: whole chunks, so that each sample is computed beside the same others as by one."""
+    chunks = math.ceil(n / chunk)
+    ends = [min(n, chunk * (chunks * k // count)) for k in (rank, rank + 1)]
+    return slice(*ends)
 
 
 def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
@@ -272,18 +319,14 @@ def output_file(args: Sample, own: "Kind[Any]") -> Path:
     """The output file; InputError, before any work is done, if it can't be written."""
     home = Path(args.run)
     name = "completed.csv" if args.complete else own.file
-    path = Path(args.out) if args.out else (home if home.is_dir() else Path()) / name
+    made = bool(args.out) and is_folder(args.out)
+    ours = not args.out and home.is_dir()
+    path = (Path(args.out) if args.out else home if ours else Path()) / (name if made or not args.out else "")
     if args.complete and path.suffix.lower() not in (".csv", ".tsv"):
         raise InputError(f"--out must end in .csv or .tsv for --complete; got {args.out!r}.")
     if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.file).suffix, *own.extensions))):
         *most, last = formats
-        raise InputError(f"--out must end in {', '.join(most)} or {last}; got {args.out!r}.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; --out must be a file.")
-    if not path.parent.is_dir():
-        raise InputError(f"{path} can't be written: there is no folder {path.parent}.")
-    ours = not args.out and home.is_dir()
+        raise InputError(f"--out must end in {', '.join(most)} or {last}, or be a folder; got {args.out!r}.")
     for file in dict.fromkeys((path, *[path.with_suffix(".png")] * (args.picture and not args.complete))):
-        if file.exists() and not (args.overwrite or ours):
-            raise InputError(f"{file} exists; pass --overwrite to replace it.")
+        writable(file, args.overwrite or ours, made)
     return path

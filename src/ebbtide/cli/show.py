@@ -10,12 +10,15 @@ import tyro
 
 from ..errors import InputError
 from ..specs import pick, require
-from .arguments import MOST, given, hint, parse, tell, within
+from .arguments import MOST, Flag, given, hint, is_folder, parse, tell, within, writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["ShowData", "ShowPath", "run"]
+
+
+_FORMATS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,10 @@ class ShowPath:
     """Place of the single point whose densities are drawn."""
     times: str = ""
     """Times at which the data is drawn, separated by commas; by default 0, 0.1, 0.25, 0.5 and 1."""
-    out: Path = Path("runs/show-path")
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/show-path")] = ""
     """Folder for the figures and the animation."""
+    overwrite: Flag = False
+    """Replace figures that exist; those in the default folder always are."""
 
     def __post_init__(self) -> None:
         require("--start", self.start, -1e6, 1e6)
@@ -63,8 +68,10 @@ class ShowData:
     """Number of points to draw from a named point set."""
     seed: int = 0
     """Seed of those points."""
-    out: Path = Path("runs/show-data")
-    """Folder for the figure."""
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("runs/show-data")] = ""
+    """File, or a folder for one of the usual name; .png, .svg or .pdf."""
+    overwrite: Flag = False
+    """Replace the figure if it exists; that in the default folder always is."""
 
     def __post_init__(self) -> None:
         within(self, n=(2, 10**7), seed=(0, MOST), size=(0, 4096))
@@ -79,11 +86,17 @@ def run(argv: Sequence[str]) -> None:
         return
     if pick(("path", "data"), argv[0], "what to show") == "path":
         paths = parse(ShowPath, argv[1:], "show path")
-        _write(paths.out, _path_figures(paths))
+        if paths.out and not is_folder(paths.out):
+            raise InputError(f"--out must be a folder, as show path draws several figures; got {paths.out!r}.")
+        _write(paths.out, Path("runs/show-path"), paths.overwrite, _path_figures(paths))
         _write_film(paths)
     else:
         data = parse(ShowData, argv[1:], "show data")
-        _write(data.out, _data_figures(data))
+        if data.out and not is_folder(data.out) and Path(data.out).suffix.lower() not in _FORMATS:
+            raise InputError(
+                f"--out must end in {_FORMATS[0]}, {_FORMATS[1]} or {_FORMATS[2]}, or be a folder; got {data.out!r}."
+            )
+        _write(data.out, Path("runs/show-data"), data.overwrite, _data_figures(data))
 
 
 def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
@@ -144,7 +157,9 @@ def _write_film(args: ShowPath) -> None:
 
     if recipe_type(args.data) is not ImageRecipe:
         path, name = bind(PATHS, args.path, "path")(), parse_spec(args.path)[0]
-        tell(continuum_film(args.out / "continuum.gif", path, name, start=args.start), file=sys.stdout)
+        film = Path(args.out or "runs/show-path") / "continuum.gif"
+        writable(film, args.overwrite or not args.out)
+        tell(continuum_film(film, path, name, start=args.start), file=sys.stdout)
 
 
 def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
@@ -201,14 +216,17 @@ def _images(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     )
 
 
-def _write(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:
+def _write(out: str, usual: Path, overwrite: bool, figures: Iterator[tuple[str, "Figure"]]) -> None:
     from ..files import storage
     from ..plots.style import save
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and the figures need a folder.")
+    folder, made = Path(out or usual), not out or is_folder(out)
+    if made and folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, and the figures need a folder.")
     for name, figure in figures:
-        with storage(out):
-            out.mkdir(parents=True, exist_ok=True)
-        tell(save(figure, out / f"{name}.png"), file=sys.stdout)
+        file = folder / f"{name}.png" if made else folder
+        writable(file, overwrite or not out, made)
+        with storage(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        tell(save(figure, file), file=sys.stdout)
     sys.stdout.flush()

@@ -1,7 +1,6 @@
 """ebbtide tune RUN: find the best sampler, grid and order for a run and a number of evaluations."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..errors import InputError
-from .arguments import MOST, Rows, given, hint, opened, parse, tell, threads, within
+from .arguments import MOST, Computing, Rows, given, hint, opened, parse, tell, within
 
 if TYPE_CHECKING:
     from ..core.denoiser import DenoiserLike
@@ -50,23 +49,22 @@ class Tune:
     """The file from which the run starts; needed if it was trained elsewhere."""
     reference: int = 400
     """Runge-Kutta steps of the reference."""
-    threads: int = 0
-    """Threads of torch; 0 picks one for a small network."""
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        within(self, evaluations=(1, 1000), n=(4, 10**6), seed=(0, MOST), reference=(10, 10**6), threads=(0, 1024))
+        within(self, evaluations=(1, 1000), n=(4, 10**6), seed=(0, MOST), reference=(10, 10**6))
 
 
 def run(argv: Sequence[str]) -> None:
     """Parse, search, store the winner in the run."""
     args = parse(Tune, argv, "tune")
     import torch
-    from tqdm import tqdm
 
     from ..core.paths import PATHS
     from ..core.randomness import Draws
     from ..exact.tune import tune
     from ..exact.tuned import TUNED, write_tuned
+    from ..progress import progress_bar
     from ..specs import add_row, bind
 
     trained, cond, rivals = None, {}, []
@@ -76,7 +74,9 @@ def run(argv: Sequence[str]) -> None:
 
         if said := [*given(args, "source"), *given(args.rows, "network", "target")]:
             raise InputError(f"{said[0]} is for runs; the oracle is no network, and starts from noise.")
-        torch.set_num_threads(args.threads or 1)
+        if args.computing.device not in ("cpu", "auto"):
+            raise InputError(f"--device {args.computing.device} is for networks, and the oracle is none.")
+        torch.set_num_threads(args.computing.threads or 1)
         add_row(PATHS, spec := args.rows.path or "linear")
         denoiser = modes(bind(PATHS, spec, "path")())
         start = denoiser.path.prior(Draws.first(args.n, args.seed)(-1, torch.empty(args.n, 2, dtype=torch.float64)))
@@ -88,13 +88,13 @@ def run(argv: Sequence[str]) -> None:
         trained = opened(args.run, source=args.source, **vars(args.rows))
         if trained.observation is not None:
             raise InputError(f"A sampler is tuned for runs without observations; {args.run} is a policy.")
-        threads(args.threads, trained.denoiser)
+        args.computing.place(trained)
         denoiser, (_, start) = trained.denoiser, next(trained.trajectory(args.n, seed=args.seed))
         start, labels = trained.to_network(start), trained.labels(None, args.n, Draws.first(args.n, args.seed))
         cond = {} if labels is None else {"label": labels}
         known = [one for one in trained.tuned if one.weights and one.evaluations == args.evaluations]
         rivals = [(one.sampler, one.grid, one.steps) for one in known]
-    with tqdm(total=100, desc="tuning", unit="%", delay=1, file=sys.stderr, leave=False) as bar:
+    with progress_bar(100, "tuning", "%", delay=1, leave=False) as bar:
 
         def progress(stage: str, share: float) -> None:
             bar.set_description(f"tuning: {stage}")

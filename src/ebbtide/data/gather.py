@@ -6,7 +6,6 @@ Pillow lets go of Python's lock while it decodes, so threads do what processes w
 import json
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from ..cache import fetch, fingerprint, store
 from ..errors import InputError
 from ..memory import COPIES, room
+from ..progress import progress_bar
 from ..specs import pick, require
 from .decoding import BadImage, quiet
 from .levels import Decoded, Levels, Tally
@@ -251,9 +251,7 @@ def _in_threads(work: Callable, items: Sequence, workers: int) -> Iterator:
 
 def _bar(total: int, progress: bool) -> tqdm:
     """Shown from two seconds on."""
-    return tqdm(
-        total=total, desc="reading", unit=" images", delay=2, leave=False, file=sys.stderr, disable=not progress
-    )
+    return progress_bar(total, "reading", " images", delay=2, leave=False, show=progress)
 
 
 # --- cache --------------------------------------------------------------------------------------------------

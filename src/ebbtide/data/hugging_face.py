@@ -24,7 +24,8 @@ _LABEL = 100  # bytes of one, and of what is kept of its row
 def read_hub(data: str, label: str) -> Found:
     """A set of the hub or in a local folder: its training part, and behind it any that is to be held out.
 
-    data: hf:name[:config][:image=…,label=…], with the columns of the images and the labels where a set has several.
+    data: hf:name[@revision][:config][:image=…,label=…], with the columns of the images and the labels where a set has
+    several.
     """
     try:
         import datasets
@@ -34,10 +35,16 @@ def read_hub(data: str, label: str) -> Found:
     if label and chosen.setdefault("label", label) != label:
         raise InputError(f"{data} names the labels' column, and label another, {label!r}; name it once.")
     label = chosen.get("label", "")
-    path = home(name)
+    path, (repository, _, revision) = home(name), name.partition("@")
+    if path.exists():
+        repository, revision = name, ""
     try:
         saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))  # by save_to_disk
-        held = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(name, config or None)
+        held = (
+            datasets.load_from_disk(str(path))
+            if saved
+            else datasets.load_dataset(repository, config or None, revision=revision or None)
+        )
     except Exception as error:  # whatever the network, the hub and the readers of a dozen formats raise
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise InputError(f"{data} can't be loaded: {reason}.") from error

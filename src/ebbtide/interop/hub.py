@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["download", "push_to_hub", "upload"]
 
 
-def download(repository: str) -> Path:
-    """Fetch a repository's snapshot; the files are then checked against its manifest like any folder."""
+def download(repository: str, revision: str | None = None) -> Path:
+    """Fetch a repository's snapshot; the files are then checked against its manifest like any folder.
+
+    revision: a branch, tag or commit; the newest on the main branch unless given.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(EXPORTED)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(EXPORTED)))
+    except RevisionNotFoundError as error:
+        raise InputError(f"{repository!r} has no revision {revision!r}: a branch, a tag or a commit.") from error
     except RepositoryNotFoundError as error:
         raise InputError(f"There is no folder {repository!r} and no such repository you may read.") from error
     except Exception as error:  # the hub's own, or those of the library it speaks HTTP with, which has changed

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +19,12 @@ from ..errors import InputError, printable
 from ..files import dump_json, locked, no_link, storage, write_file
 from ..memory import room
 from ..plots.study import Comparison, Method, Sampling
+from ..progress import progress_bar
 from ..recipes import METHODS, Recipe
 from ..signals import Interrupted
 from ..specs import require, words
 from ..tables import aligned
+from ..training.devices import device_of
 from ..training.processes import cores, in_processes
 from ..training.run import clear
 from ..training.storage import folder_name
@@ -52,6 +53,7 @@ def compare(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    device: str = "auto",
     command: str = "ebbtide compare",
 ) -> Comparison:
     """Train methods with a recipe's data, network and steps; sample and measure all of them.
@@ -62,12 +64,13 @@ def compare(
     they are, by their own choices, students by jumps. workers: processes, where there are as many cores (a script that
     calls this then needs `if __name__ == "__main__":`, as ever with processes); one if the network is a
     `module:function`. Each method that is trained is an ordinary run in its own folder, so an interrupted comparison
-    continues with resume=True.
+    continues with resume=True. device: of the training.
     """
     out, recipe = folder_name("out", out), a_recipe(recipe)
     require("n", n, 1, whole=True)
     require("workers", workers, 1, whole=True)
     room(8000 * n, f"n {n}")
+    device_of(device)
     for place in (out, *out.parents):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a comparison needs a folder.")
@@ -93,7 +96,13 @@ def compare(
             finished(one.folder, recipe)
     jobs = []
     for position, one in enumerate(found):
-        options = {"resume": resume and _begun(one.folder), "progress": progress, "position": position % workers}
+        options: dict[str, Any] = {
+            "resume": resume and _begun(one.folder),
+            "progress": progress,
+            "device": device,
+            "command": command,
+        }
+        options |= {"position": position % workers}
         jobs.append((one, recipe, n, options))
     if overwrite:  # all at once, so that what is saved from here on is this comparison's
         for folder in filter(_begun, folders):
@@ -155,9 +164,9 @@ def _study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> _St
     asked = ways(trained, entry.row)
     work = sum(way.steps * n for way in asked)
     floors: dict[Any, Any] = {}
-    bar = tqdm(
-        total=work, desc=printable(f"{entry.key}: sampling"), position=options["position"],
-        disable=not options["progress"], unit=kind.unit, unit_scale=True, dynamic_ncols=True, file=sys.stderr,
+    bar = progress_bar(
+        work, f"{entry.key}: sampling", kind.unit, show=options["progress"], position=options["position"],
+        unit_scale=True, dynamic_ncols=True,
     )  # fmt: skip
     samplings = []
     with bar:

@@ -22,6 +22,7 @@ class Training(TypedDict, total=False):
     overwrite: bool
     on_nonfinite: Literal["stop", "skip"]
     precision: Literal["auto", "no", "bf16"]
+    device: str
     compile: bool
     track: tuple[str, ...]
     checkpoints: int

@@ -1,7 +1,6 @@
 """Training a recipe and loading a run, with what its kind of data supplies."""
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,12 +19,13 @@ from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
 from ..exact.tuned import TUNED
-from ..files import no_link, read_file
+from ..files import hub_name, no_link, read_file
 from ..recipes import IN_MEMORY, RECIPES, Recipe
 from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
-from ..training.begun import begun, codec_of
-from ..training.devices import accelerate
+from ..training.begun import begun, codec_of, recipe_in
+from ..training.build import begin_weights
+from ..training.devices import accelerate, device_of
 from ..training.rehearsal import in_memory, rehearse
 from ..training.same import same_data
 from ..training.stopping import SEARCH
@@ -35,7 +35,17 @@ from ..training.trained import Trained
 from ..training.trainer import Trainer
 from . import Kind, kind_of
 
-__all__ = ["a_recipe", "attached", "begin", "from_pretrained", "on_its_data", "rehearsed", "resumable", "train_recipe"]
+__all__ = [
+    "a_recipe",
+    "attached",
+    "begin",
+    "from_pretrained",
+    "on_its_data",
+    "rehearsed",
+    "resumable",
+    "run_files",
+    "train_recipe",
+]
 
 # Data in memory and its labels; or that data prepared, for a recipe of which it is given, or for any.
 Given = tuple[Any, Any] | Prepared | Callable[[Recipe], Prepared] | None
@@ -63,6 +73,8 @@ def train_recipe(
     for name in ("resume", "overwrite", "compile", "solvers", "progress"):
         expect(name, options.get(name, False), bool)
     expect("track", options.get("track", ()), tuple, list)
+    expect("device", options.get("device", ""), str)
+    device_of(options.get("device", "auto"))
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
     codec = codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
@@ -73,7 +85,8 @@ def train_recipe(
             recipe = _searched(recipe, made, out, started, options)
             recipe, made = _prepared(recipe, given, None)
             options = options | {"resume": bool(checkpoint.saved(out / "checkpoints"))}
-    start, data = begin(recipe, options.get("accumulate", 1), made, teacher, options.get("progress", True))
+    again = options.get("resume", False)  # its own weights are in its folder
+    start, data = begin(recipe, options.get("accumulate", 1), made, teacher, options.get("progress", True), again=again)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
@@ -95,9 +108,9 @@ def _searched(
         if options.get("overwrite"):
             run.clear(out)
 
-    start, data = _start(recipe, prepared, options.get("accumulate", 1))
     how = dict(options)
     how["resume"] = bool(checkpoint.saved(out / SEARCH / "checkpoints")) and not options.get("overwrite")
+    start, data = _start(recipe, prepared, options.get("accumulate", 1), how["resume"])
     found = run.train(start, data, out / SEARCH, started=checked, judging=prepared.judging, **how)
     # Where step 0 was best, a step at learning rate 0 leaves it as it is.
     lr = found.recipe.lr if found.step else 0.0
@@ -130,15 +143,19 @@ def begin(
     teacher: Trained | None = None,
     progress: bool = False,
     codec: Codec | None = None,
+    again: bool = False,
 ) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small.
 
-    codec: of the run that is resumed, where its recipe has one, which is not fitted again.
+    codec: of the run that is resumed, where its recipe has one, which is not fitted again. again: that it is resumed,
+    so that the weights of the run that it began with aren't needed.
     """
+    if recipe.teacher and recipe.init:
+        raise InputError("A student begins with its teacher's weights; leave init out, or teacher.")
     if recipe.teacher:
         return _student(recipe, given, teacher or from_pretrained(recipe.teacher), progress)
     recipe, prepared = _prepared(recipe, given, codec)
-    return _start(recipe, prepared, accumulate)
+    return _start(recipe, prepared, accumulate, again)
 
 
 def _prepared(recipe: Recipe, given: Given, codec: Codec | None) -> tuple[Recipe, Prepared]:
@@ -157,10 +174,15 @@ def _prepared(recipe: Recipe, given: Given, codec: Codec | None) -> tuple[Recipe
     return recipe, prepared
 
 
-def _start(recipe: Recipe, prepared: Prepared, accumulate: int) -> tuple[Trained, Data]:
-    """The untrained start of a recipe, and its data."""
+def _start(recipe: Recipe, prepared: Prepared, accumulate: int, again: bool) -> tuple[Trained, Data]:
+    """The start of a recipe, untrained or with the weights of the run that it names, and its data."""
     in_memory(recipe, prepared, accumulate)
-    return attached(run.untrained(recipe, prepared)), prepared.data
+    start = attached(run.untrained(recipe, prepared))
+    if recipe.init and not again:
+        where, files = run_files(recipe.init)
+        its, weights = recipe_in(where, files)[0], checkpoint.weights_in(files, str(where))
+        begin_weights(start.denoiser, recipe, its, weights)
+    return start, prepared.data
 
 
 def _student(recipe: Recipe, given: Any, teacher: Trained, progress: bool) -> tuple[Trained, Data]:
@@ -243,13 +265,18 @@ def on_its_data(trained: Trained, data: str, run_name: str | Path) -> Trained:
     raise InputError(f"{data} is not the data that {run_name} was trained on, and a column more for its labels.")
 
 
-def _load(folder: Path, named: Mapping[str, str]) -> Trained:
-    if os.path.isdir(folder):  # os.path: a name that no file can have is no error there
-        where, files = checkpoint.files_of(folder, lambda text: warnings.warn(text, stacklevel=5))
-        trained, tuned = Trained.from_files(files, str(where), named), folder / TUNED
-        return trained.with_tuned(read_file(tuned), str(tuned)) if where != folder and tuned.exists() else trained
-    if os.path.exists(folder) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder), re.ASCII):
-        raise InputError(f"{folder} is neither a run folder nor the name of a hub repository (user/name).")
+def run_files(name: str | Path) -> tuple[Path, dict[str, bytes]]:
+    """The files of a run's newest undamaged checkpoint, of an export or of a hub repository, and where they lie."""
+    if os.path.isdir(name):  # os.path: a name that no file can have is no error there
+        return checkpoint.files_of(Path(name), lambda text: warnings.warn(text, stacklevel=6))
+    if os.path.exists(name) or (found := hub_name(str(name))) is None:
+        raise InputError(f"{name} is neither a run folder nor the name of a hub repository (user/name).")
     from ..interop.hub import download
 
-    return Trained.from_files(checkpoint.read_folder(download(str(folder))), str(folder), named)
+    return Path(name), checkpoint.read_folder(download(*found))
+
+
+def _load(folder: Path, named: Mapping[str, str]) -> Trained:
+    where, files = run_files(folder)
+    trained, tuned = Trained.from_files(files, str(where), named), folder / TUNED
+    return trained.with_tuned(read_file(tuned), str(tuned)) if where != folder and tuned.exists() else trained

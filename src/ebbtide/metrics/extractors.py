@@ -6,7 +6,6 @@ called FID: numbers in other features can't be compared with it.
 
 import importlib
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,12 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ..cache import fetch, fingerprint, store
 from ..core.randomness import generator
 from ..data.levels import on_white
 from ..errors import InputError
+from ..progress import progress_bar
 from ..specs import require
 
 __all__ = [
@@ -212,8 +211,8 @@ def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor, size: int, 
 
 
 def _bar(total: int, what: str, unit: str) -> Any:
-    """A progress bar for work of more than 2 s, shown only on a terminal."""
-    return tqdm(total=total, desc=what, unit=unit, delay=2, file=sys.stderr, leave=False, disable=None)
+    """A progress bar for work of more than 2 s."""
+    return progress_bar(total, what, unit, delay=2, leave=False)
 
 
 # --- the table ----------------------------------------------------------------------------------------------

@@ -1,16 +1,15 @@
 """Memorisation: the samples' nearest training images, beside those of held-out images."""
 
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import InputError
+from ..progress import progress_bar
 from .intervals import influence_interval, median_interval
 
 __all__ = [
@@ -44,7 +43,7 @@ def nearest(x: Tensor, y: Tensor) -> Nearest:
         centre = flat.double().mean(0)
     a = own.double() - centre
     best, index = torch.full((len(a),), torch.inf, dtype=torch.float64), torch.zeros(len(a), dtype=torch.int64)
-    bar = tqdm(total=len(flat), desc="nearest images", unit="img", delay=2, file=sys.stderr, leave=False)
+    bar = progress_bar(len(flat), "nearest images", "img", delay=2, leave=False)
     with bar:
         for start in range(0, len(flat), PAIR_COLUMNS):
             b = flat[start : start + PAIR_COLUMNS].double() - centre

@@ -29,6 +29,7 @@ class Fields(TypedDict, total=False):
     trajectories: int
     trajectory_steps: int
     network: str
+    init: str
     steps: int
     batch: int
     lr: float

@@ -32,6 +32,8 @@ class Recipe:
     """The kind of its data: a row of ebbtide.kinds.KINDS."""
     sources: ClassVar[tuple[str, ...]] = ("data",)
     """The fields that name data; built-in sets, files, folders or sets of the hub."""
+    rows: ClassVar[tuple[str, ...]] = ("path", "target", "times", "weight", "coupling", "loss", "spans", "network")
+    """The fields that name rows of tables, or functions of the user's own."""
 
     data: str = ""
     """The data to train on."""
@@ -70,6 +72,8 @@ class Recipe:
     """Steps of such a trajectory, by Heun's method."""
     network: str = "mlp"
     """A row of `ebbtide list networks`, and its size, as in mlp:width=64,depth=6."""
+    init: str = ""
+    """Run whose weights training starts from; its folder, export or hub name."""
 
     steps: int = 2800
     """Optimiser steps."""
@@ -155,13 +159,13 @@ class Recipe:
         network, options = words(self.network)
         options = {"weights": _BUILT_ON.get(network, "")} | options
         weights = {option: options[option] for option in _WEIGHTS if options.get(option)}
-        weights |= {"teacher": self.teacher} if self.teacher else {}
+        weights |= {field: name for field in _RUNS if (name := getattr(self, field))}
         return {field: name for field, name in data.items() if name and not self.built_in(name)} | weights
 
     def naming(self, names: Mapping[str, str]) -> "Recipe":
         """The same recipe with other names for some entries of `outside`; further names are ignored."""
         names = {field: name for field, name in names.items() if field in self.outside()}
-        changed: dict[str, Any] = {field: name for field, name in names.items() if field in (*self.sources, "teacher")}
+        changed: dict[str, Any] = {field: name for field, name in names.items() if field in (*self.sources, *_RUNS)}
         if built := {option: name for option, name in names.items() if option in _WEIGHTS}:
             network, options = words(self.network)
             changed["network"] = f"{network}:{','.join(f'{key}={value}' for key, value in (options | built).items())}"
@@ -177,7 +181,7 @@ class Recipe:
         if len(files := name.split("+")) > 1 and all(file.endswith(".npz") for file in files):
             return "+".join(self.bare(file, field) for file in files)
         hub, local = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
-        hosted = (field in (*_WEIGHTS, "teacher") or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
+        hosted = (field in (*_WEIGHTS, *_RUNS) or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
         if hosted and not os.path.exists(local.partition(":")[0]):
             return name
         last = hub + ([part for part in re.split(r"[/\\]", local) if part] or [local])[-1]
@@ -411,8 +415,10 @@ class RobotRecipe(Recipe):
         return dataclasses.replace(self, **decided)
 
 
-_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?(:[\w.,=-]+)?"  # user/name of a set, its configuration, its columns
+# user/name of a set, its revision, its configuration, its columns
+_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?(:[\w.-]+)?(:[\w.,=-]+)?"
 _MADE_OF = r"((?:autoencoder|diffusers):(?:[^+]*,)?(?:run|folder)=)([^,]*?)(?=,|$|\+[a-z_]+(?:[:+]|$))"  # of a codec
+_RUNS = ("teacher", "init")  # fields that name runs
 _WEIGHTS = ("weights", "tokenizer")  # options of a network that name folders or repositories,
 _BUILT_ON = dict.fromkeys(("pi0", "pi05"), "google/paligemma-3b-pt-224")  # and the weights of these, unless given
 RECIPE_TYPES: dict[str, type[Recipe]] = {row.kind: row for row in (PointRecipe, ImageRecipe, RobotRecipe)}

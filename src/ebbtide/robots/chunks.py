@@ -17,6 +17,7 @@ from ..inverse.chunking import Previous, real_time
 from ..networks.observation import conditions
 from ..samplers import Stepper, sample
 from ..specs import expect, require
+from ..training.devices import place_of
 
 __all__ = ["ChunkSampler", "DenoiserChunks"]
 
@@ -92,7 +93,7 @@ class DenoiserChunks:
     ) -> Float[Tensor, "b h a"]:
         network, device = None, None
         if isinstance(self.denoiser, torch.nn.Module):
-            network, device = self.denoiser.network, next(self.denoiser.parameters()).device
+            network, device = self.denoiser.network, place_of(self.denoiser)
         seen = {
             name: self.inputs[name].encode(part) if name in self.inputs else part for name, part in observation.items()
         }

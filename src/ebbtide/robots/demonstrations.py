@@ -1,16 +1,15 @@
 """Scripted demonstrations of ALOHA's tasks: waypoints of the two grippers, and the joints that reach them."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
-from tqdm import tqdm
 
 from ..core.randomness import key
 from ..errors import EbbtideError
+from ..progress import progress_bar
 from ..training.processes import in_processes
 from .aloha import SUCCESS, Aloha, AlohaInsertion, AlohaTransfer
 from .simulators import make
@@ -189,8 +188,5 @@ def collect(
 def _attempts(name: str, seed: int, attempts: range, noise: float, progress: bool) -> dict[int, Demonstration | None]:
     """A worker's share of the attempts; the first worker's progress bar represents all."""
     simulator = cast(Aloha, make(name))
-    bar = tqdm(
-        attempts, desc=name, unit="demo", unit_scale=attempts.step, file=sys.stderr, leave=False,
-        disable=None if progress else True,
-    )  # fmt: skip
+    bar = progress_bar(len(attempts), name, "demo", over=attempts, unit_scale=attempts.step, show=progress, leave=False)
     return {k: demonstrate(simulator, SCRIPTS[name], key(seed, "demonstration", k), noise) for k in bar}

@@ -5,7 +5,6 @@ episode is over wait for the block's end. An error in a simulator ends only its 
 """
 
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from ..data.episodes import Robot
 from ..errors import InputError
+from ..progress import progress_bar
 from ..specs import require
 from ..training.processes import in_processes
 from .policy import Policy
@@ -88,9 +88,7 @@ def rollout(
     own = copy(policy)
     own.rows = rows
     job = _Job(make_simulator, own, lockstep, max_steps, frozenset(record), frames)
-    with tqdm(
-        total=len(seeds), desc="episodes", unit="ep", file=sys.stderr, disable=None if progress else True, leave=False
-    ) as bar:
+    with progress_bar(len(seeds), "episodes", "ep", show=progress, leave=False) as bar:
         if workers == 1 or len(seeds) < 2:
             return list(job.run(seeds, bar.update))
         shares = [list(seeds[i::workers]) for i in range(min(workers, len(seeds)))]

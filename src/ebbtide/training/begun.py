@@ -1,5 +1,6 @@
 """A run that has begun: its recipe, options and progress, read from its newest checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..recipes import Recipe
 from . import checkpoint, settings, storage
 from .stopping import SEARCH
 
-__all__ = ["begun", "codec_of", "reached", "recipe_of", "stored"]
+__all__ = ["begun", "codec_of", "reached", "recipe_in", "recipe_of", "stored"]
 
 
 def begun(folder: Path) -> Path | None:
@@ -21,10 +22,7 @@ def begun(folder: Path) -> Path | None:
 def stored(folder: Path) -> dict[str, Any]:
     """Training options of the run in a folder, as arguments of `fit`; {} if it stores none, or has no checkpoint."""
     found = _newest(folder)
-    if found is None or settings.FILE not in found[1]:
-        return {}
-    where, files = found
-    return settings.how(parse_json(files[settings.FILE], where / settings.FILE), str(where))
+    return {} if found is None else _how(*found)
 
 
 def reached(folder: Path) -> int:
@@ -38,12 +36,23 @@ def recipe_of(folder: Path) -> Recipe:
     found = _newest(folder)
     if found is None:
         raise InputError(f"{folder} holds no checkpoint yet.")
-    where, files = found
+    return recipe_in(*found)[0]
+
+
+def recipe_in(where: Path, files: Mapping[str, bytes]) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe and the training options, {} if there are none, in the files of a checkpoint or an export."""
     config = parse_json(files["config.json"], where / "config.json")
     try:
-        return Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
+        recipe = Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
     except InputError as error:
         raise InputError(f"{where / 'config.json'}: {error}") from error
+    return recipe, _how(where, files)
+
+
+def _how(where: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    if settings.FILE not in files:
+        return {}
+    return settings.how(parse_json(files[settings.FILE], where / settings.FILE), str(where))
 
 
 def codec_of(folder: Path) -> Codec | None:

@@ -1,12 +1,13 @@
 """The untrained denoiser that a recipe describes."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..codecs import fit_patches
 from ..core.couplings import COUPLINGS
@@ -35,6 +36,7 @@ __all__ = [
     "add_own",
     "begin_base",
     "begin_codec",
+    "begin_weights",
     "build_denoiser",
     "build_network",
     "build_path",
@@ -131,6 +133,43 @@ def begin_codec(network: Autoencoder, data: Data) -> None:
     size, keep = network.size, network.latent[0]
     patches = fit_patches(lambda: (data.take(part, draw)["x0"] for part in places), size=size, keep=keep, whiten=0.25)
     network.begin(patches.basis, patches.mean, patches.scale)
+
+
+def begin_weights(denoiser: Denoiser, recipe: Recipe, its: Recipe, weights: Mapping[str, Tensor]) -> None:
+    """Let a denoiser begin with the weights of the run that its recipe names, whose recipe is `its`.
+
+    A warning names those that don't fit, which begin untrained, and what else differs; InputError where less than half
+    of the network fits. What is fitted to data, such as the Gaussians that a network starts from, stays the new data's.
+    """
+    own = dict(denoiser.named_parameters())
+    fits = [name for name, part in own.items() if name in weights and weights[name].shape == part.shape]
+    if 2 * sum(own[name].numel() for name in fits) < sum(part.numel() for part in own.values()):
+        raise InputError(
+            f"init {recipe.init!r}: its weights don't fit the network {recipe.network}, as its own is {its.network}."
+        )
+    with torch.no_grad():
+        for name in fits:
+            own[name].copy_(weights[name])
+    fresh = [f"{name} ({_sides(part)})" for name, part in own.items() if name not in fits]
+    buffers = {name for name, _ in denoiser.named_buffers()}
+    lost = [f"{name} ({_sides(part)})" for name, part in weights.items() if name not in (*fits, *buffers)]
+    said = [f"{_few(fresh)} begin{'s' * (len(fresh) == 1)} untrained"] if fresh else []
+    said += [f"its {_few(lost)} ha{'s' if len(lost) == 1 else 've'} no place here"] if lost else []
+    said += [
+        f"{field} is {getattr(recipe, field)}, there {getattr(its, field)}"
+        for field in ("path", "target")
+        if getattr(recipe, field) != getattr(its, field)
+    ]
+    if said:
+        warnings.warn(f"init {recipe.init!r} doesn't fit in all: {'; '.join(said)}.", stacklevel=5)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+
+
+def _sides(part: Tensor) -> str:
+    return " × ".join(map(str, part.shape)) or "1"
 
 
 def build_path(recipe: Recipe) -> Path:

@@ -28,11 +28,11 @@ from ..files import PARSED, create, dump_json, load_json, old_of, read_file, ref
 from ..memory import room
 
 __all__ = [
-    "LAST", "MANIFEST", "README", "Content", "files_of", "newest_valid", "point_last", "prune", "read_folder", "saved",
-    "step_folder", "unpack", "write_folder",
+    "LAST", "MANIFEST", "README", "WEIGHTS", "Content", "files_of", "newest_valid", "point_last", "prune",
+    "read_folder", "saved", "step_folder", "unpack", "weights_in", "write_folder",
 ]  # fmt: skip
 
-MANIFEST, README, LAST = "manifest.json", "README.md", "last"
+MANIFEST, README, LAST, WEIGHTS = "manifest.json", "README.md", "last", "model.safetensors"
 
 Content = bytes | Mapping[str, Tensor]
 """Contents of a file to be written: bytes, or tensors, which are written one after another as safetensors."""
@@ -187,6 +187,16 @@ def _serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
         part = tensors[name].detach().cpu().contiguous().flatten()
         if part.numel():
             yield part.view(torch.uint8).numpy().data
+
+
+def weights_in(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+    """The weights that sampling uses, in a folder's files; InputError where there are none, or some are not finite."""
+    if WEIGHTS not in files:
+        raise InputError(f"{name} has no {WEIGHTS}.")
+    weights = unpack(files[WEIGHTS], f"{name}/{WEIGHTS}")
+    if not all(bool(part.isfinite().all()) for part in weights.values()):
+        raise InputError(f"{name}/{WEIGHTS} holds numbers that are not finite.")
+    return weights
 
 
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:

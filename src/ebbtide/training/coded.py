@@ -13,6 +13,7 @@ from ..exact.start import Start
 from ..losses import LOSSES, Loss
 from ..recipes import Recipe
 from ..specs import words
+from .devices import place_of
 
 __all__ = ["Coded"]
 
@@ -36,6 +37,8 @@ class Coded:
     def begins(self) -> str:
         """The start of the network, in a few words."""
         parts = len(self.denoiser.base.means) if isinstance(self.denoiser.base, Start) else 0
+        if self.recipe.init:
+            return f"weights of {self.recipe.init}"
         if not parts:
             return "untrained network"
         kind = "Gaussian copula" if isinstance(self.codec, Cells) else "Gaussian"
@@ -59,7 +62,7 @@ class Coded:
     def latent(self, x: Num[Tensor, " n ..."]) -> Float[Tensor, " n ..."]:
         """z of data: the codec's, or, of an autoencoder, its own."""
         network: Any = self.denoiser.eval().network
-        z = self.to_network(x.to(next(self.denoiser.parameters()).device))
+        z = self.to_network(x.to(place_of(self.denoiser)))
         return network.encode(z) if self.reconstructs else z
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,9 +14,20 @@ from ..networks.fused import fast_bf16
 from ..specs import pick
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
-__all__ = ["REFUSED", "accelerate", "leaving_group", "suited"]
+__all__ = [
+    "REFUSED",
+    "accelerate",
+    "device_of",
+    "gathered",
+    "joined",
+    "leaving_group",
+    "lend",
+    "place_of",
+    "placed",
+    "suited",
+]
 
 
 @contextmanager
@@ -29,13 +40,101 @@ def leaving_group() -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
-def suited(precision: str, network: nn.Module) -> str:
-    """The meaning of "auto" for a network on this machine: bf16 for convolutions where that is faster, else no."""
+def device_of(name: str) -> torch.device:
+    """The device of a name, as in cuda:1; auto is the first accelerator, or else the CPU.
+
+    InputError for one that this machine doesn't have.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    kind, count = ("", 0) if found is None else (found.type, torch.accelerator.device_count())
+    names = ["auto", "cpu", *[kind] * (found is not None), *(f"{kind}:{k}" for k in range(count))]
+    if name not in names:
+        raise InputError(f"device must be one of {', '.join(names)} on this machine; got {name!r}.")
+    place = torch.device((kind or "cpu") if name == "auto" else name)
+    own = os.environ.get("LOCAL_RANK", "")  # of a process that torchrun started
+    if own.isdigit() and place.type != "cpu" and place.index is None and int(own) < count:
+        return torch.device(place.type, int(own))
+    return place
+
+
+def placed(device: str = "auto") -> "PartialState":
+    """The state of this process among those that torchrun started, or alone, on this device."""
+    from accelerate import PartialState
+
+    place = device_of(device)
+    state = PartialState(cpu=place.type == "cpu")  # unless told, it takes processes on CPUs for single ones
+    if state.num_processes == 1:
+        state.device = place
+    elif ":" in device or place.type != state.device.type:
+        raise InputError(
+            f"device {device!r} is for one process; each of the {state.num_processes} takes its own: leave it out."
+        )
+    return state
+
+
+def joined() -> tuple[int, int]:
+    """The number of this process among those that torchrun started, and how many these are; (0, 1) for one alone.
+
+    They can gather objects then.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    return (torch.distributed.get_rank() if count > 1 else 0), count
+
+
+def gathered(part: Any) -> list[Any]:
+    """The parts of all processes in their order, for the first; none for the others, and a process alone has one."""
+    rank, count = joined()
+    if count == 1:
+        return [part]
+    parts: list[Any] = [None] * count
+    torch.distributed.gather_object(part, parts if rank == 0 else None)
+    return parts if rank == 0 else []
+
+
+def lend(denoiser: nn.Module, device: torch.device) -> None:
+    """Let the network of a denoiser compute on a device, for whoever goes on working with it on the CPU.
+
+    Inputs are moved there, and the answer is moved back to where x is.
+    """
+    network: Any = denoiser.network
+    network.to(device)
+    if device.type == "cpu" or getattr(network, "lent", False):
+        return
+    places: list[torch.device] = []
+
+    def enter(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        places.append(inputs[0].device)
+        return tuple(_moved(part, device) for part in inputs), {k: _moved(part, device) for k, part in named.items()}
+
+    network.register_forward_pre_hook(enter, with_kwargs=True)
+    network.register_forward_hook(lambda _, __, answer: answer.to(places.pop()))
+    network.lent = True
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, dict | list | tuple):
+        moved = {k: _moved(one, device) for k, one in part.items()} if isinstance(part, dict) else None
+        return moved if moved is not None else type(part)(_moved(one, device) for one in part)
+    if not isinstance(part, torch.Tensor):
+        return part
+    return part.float().to(device) if device.type == "mps" and part.dtype == torch.float64 else part.to(device)
+
+
+def place_of(denoiser: nn.Module) -> torch.device:
+    """The device of a denoiser's x: its parameters', or the CPU if its network is lent to another."""
+    if getattr(denoiser.network, "lent", False):
+        return torch.device("cpu")
+    return next(denoiser.parameters()).device
+
+
+def suited(precision: str, network: nn.Module, device: torch.device | None = None) -> str:
+    """The meaning of "auto" for a network: bf16 for convolutions where its device is faster at that, else no."""
     if precision != "auto":
         return precision
     convolves = any(p.ndim == 4 for p in network.parameters())
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return "bf16" if convolves and fast_bf16(device or torch.device("cpu")) else "no"
+    return "bf16" if convolves and fast_bf16(device or next(network.parameters()).device) else "no"
 
 
 # What accelerate's launcher can ask for and we don't do as it means it: the value that leaves it out, and what to do.
@@ -46,7 +145,9 @@ REFUSED = {
 }
 
 
-def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None) -> "Accelerator":
+def accelerate(
+    precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None, device: str = "auto"
+) -> "Accelerator":
     """The Accelerator of a run; under torchrun, the same in each process except for its rank, on a CPU as well."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -60,5 +161,7 @@ def accelerate(precision: str = "no", track: tuple[str, ...] = (), folder: Path 
     for name, (usual, instead) in REFUSED.items():
         if os.environ.get(name, usual) != usual:
             raise InputError(f"{name} must be {usual}; got {os.environ[name]!r}. {instead.format(os.environ[name])}")
-    cpu = not torch.accelerator.is_available()  # unless told, accelerate takes processes on CPUs for single ones
-    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=list(track) or None, project_dir=folder)
+    placed(device)
+    return Accelerator(
+        cpu=device_of(device).type == "cpu", mixed_precision=precision, log_with=list(track) or None, project_dir=folder
+    )

@@ -4,24 +4,28 @@ metrics.jsonl                one line every few steps
 evolution/step-00003000.npy  the same samples at every stage, in data units
 """
 
+import io
 import json
 import math
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..arrays import npy
 from ..errors import InputError
 from ..files import append_to, read_file, storage, write_file
+from .devices import accelerate
 from .trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["HELD", "TRACKED", "Log", "evolution", "read_metrics"]
+__all__ = ["HELD", "TRACKED", "Log", "begin_tracking", "evolution", "read_metrics", "track_evaluation"]
 
 HELD = "held_out_loss"  # in a line of metrics.jsonl, where it was measured
 TRACKED = "ebbtide"  # the project that trackers write of, and tensorboard's folder in the run's
@@ -48,7 +52,14 @@ def _read(file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
 class Log:
     """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
 
-    def __init__(self, folder: Path, trainer: Trainer, accelerator: "Accelerator", track: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        accelerator: "Accelerator",
+        track: tuple[str, ...],
+        how: Mapping[str, Any] = {},
+    ) -> None:
         self.every = max(1, trainer.recipe.steps // 500)
         self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
         self.path = folder / "metrics.jsonl"
@@ -61,10 +72,7 @@ class Log:
         before = getattr(trainer.data, "cpu_seconds", 0.0)  # of a student's data, its teacher's trajectories
         self.spent = (kept[-1].get("cpu_seconds", 0.0) if kept else before) - time.process_time()
         if track:
-            try:
-                accelerator.init_trackers(TRACKED)
-            except Exception as error:  # each tracker has its own
-                raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
+            begin_tracking(accelerator, track, folder, trainer.recipe.to_config() | dict(how))
 
     def start(self, held: float) -> None:
         """A line for step 0: the held-out loss before training."""
@@ -93,7 +101,19 @@ class Log:
         with storage(self.path):
             self.file.write((json.dumps(line) + "\n").encode())
         if self.track:
-            self.accelerator.log({k: v for k, v in line.items() if v is not None and k != "step"}, step=line["step"])
+            shown = {_SHOWN.get(k, f"train/{k}"): v for k, v in line.items() if v is not None and k != "step"}
+            self.accelerator.log(shown, step=line["step"])
+
+    def images(self, files: Mapping[Path, bytes], step: int) -> None:
+        """Show trackers the sheets of samples among a snapshot's files; there are none of points."""
+        for data in [data for file, data in files.items() if file.suffix == ".png"] if self.track else []:
+            with Image.open(io.BytesIO(data)) as sheet:
+                picture = sheet.convert("RGB")
+            for tracker in self.accelerator.trackers:
+                if tracker.name == "tensorboard":
+                    tracker.log_images({"samples": np.asarray(picture)[None]}, step=step, dataformats="NHWC")
+                elif tracker.name == "wandb":
+                    tracker.log_images({"samples": [picture]}, step=step)
 
     def __enter__(self) -> "Log":
         return self
@@ -102,6 +122,35 @@ class Log:
         self.file.close()
         if self.track:
             self.accelerator.end_training()
+
+
+_SHOWN = {HELD: "validation/loss"}  # names of a line's values with trackers, where it isn't train/…
+
+
+def begin_tracking(
+    accelerator: "Accelerator", track: Sequence[str], folder: Path, config: Mapping[str, Any] = {}
+) -> None:
+    """Begin to log to trackers, as a run of its folder's name with its recipe and options; InputError where one can't.
+
+    Of tensorboard the folder itself, in which it writes, is the name.
+    """
+    values = {
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in config.items()
+    }
+    named = {name: {"name": folder.resolve().name} for name in track if name != "tensorboard"}
+    try:
+        accelerator.init_trackers(TRACKED, config=values or None, init_kwargs=named)
+    except Exception as error:  # each tracker has its own
+        raise InputError(f"{', '.join(track)} can't be used: {' '.join(str(error).split())}") from error
+
+
+def track_evaluation(folder: Path, track: tuple[str, ...], step: int, values: Mapping[str, float]) -> None:
+    """Log a run's metrics to trackers, as evaluation/…, at the step of its checkpoint."""
+    accelerator = accelerate(track=track, folder=folder, device="cpu")
+    begin_tracking(accelerator, track, folder)
+    finite = {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+    accelerator.log(finite, step=step)
+    accelerator.end_training()
 
 
 # What a line of metrics.jsonl holds, and as what.

@@ -33,6 +33,7 @@ from ..files import LOCK, dump_json, locked, no_link, own_folder, parse_json, re
 from ..losses import loss_row
 from ..networks.autoencoder import Autoencoder
 from ..networks.observation import conditions
+from ..progress import progress_bar
 from ..recipes import Recipe
 from ..samplers import facts
 from ..signals import Interrupted, noted
@@ -40,7 +41,7 @@ from ..specs import pick, require
 from . import checkpoint, seal, settings
 from .begun import stored
 from .build import begin_base, begin_codec, build_denoiser
-from .devices import accelerate, suited
+from .devices import accelerate, placed, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
@@ -67,6 +68,7 @@ def train(
     overwrite: bool = False,
     on_nonfinite: str = "stop",
     precision: str = "auto",
+    device: str = "auto",
     compile: bool = False,
     track: tuple[str, ...] = (),
     checkpoints: int = 5,
@@ -76,6 +78,7 @@ def train(
     accumulate: int = 1,
     solvers: bool = True,
     evaluations: str = "",
+    command: str = "",
     progress: bool = True,
     position: int = 0,
 ) -> Trained:
@@ -85,28 +88,30 @@ def train(
     everything has been checked, before anything is written. judging: data by whose loss training stops; the result then
     has the step and the weights at which that was least.
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
-    which is bf16 for convolutions where the device is faster at them. compile: run the network through torch.compile.
+    which is bf16 for convolutions where the device is faster at them. device: cpu, cuda, cuda:1, mps, or auto for the
+    first accelerator, else the CPU; under torchrun each process takes its own. compile: use torch.compile.
     accumulate: the number of parts of a batch, processed one by one. solvers: fit solvers to the run at the end,
     for at most 5 % of training's network evaluations (see exact/plans.py). evaluations: of these solvers, as in
     "1,2,4"; 5, 10 and 20 unless given, or 1, 2 and 4 for a student.
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
-    threads: what `ebbtide resume` is to set again; not set here. position: line of the progress bar, where several runs
-    share a screen.
+    command: as the user typed it, which config.json stores. threads: what `ebbtide resume` is to set again; not set
+    here. position: line of the progress bar, where several runs share a screen.
     """
     pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
     pick(("auto", "no", "bf16"), precision, "precision")
     require("keep", keep, 1, whole=True)
     counts_of(evaluations)
     recipe, folder = start.recipe, Path(out)
-    precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder)
-    accelerator = accelerate(precision, track, folder)
+    precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder, device)
+    accelerator = accelerate(precision, track, folder, device)
     fingerprint = settings.data_fingerprint(data)
     trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate, len(start.classes))
     how = {
-        "on_nonfinite": on_nonfinite, "precision": precision, "compile": compile, "track": list(track),
-        "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
+        "on_nonfinite": on_nonfinite, "precision": precision, "device": device, "compile": compile,
+        "track": list(track), "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
         "accumulate": accumulate, "solvers": solvers, "evaluations": evaluations,
     }  # fmt: skip
+    start = replace(start, made=settings.made_by(command, accelerator.device, precision, fingerprint))
     stopping = None if judging is None else Stopping(trainer, judging)
     run = _Run(folder, start, trainer, {"how": how, "data": fingerprint}, draw, stopping)
     rehearse(start, trainer)
@@ -118,11 +123,10 @@ def train(
         accelerator.wait_for_everyone()
         run.begin(resume, overwrite)
         accelerator.wait_for_everyone()
-        log = Log(run.folder, run.trainer, accelerator, track) if run.main else None
-        bar = tqdm(
-            total=recipe.steps, initial=run.trainer.step, desc=printable(run.folder.name), unit="step",
-            position=position, disable=not (progress and run.main), dynamic_ncols=True, mininterval=0.2,
-            file=sys.stderr,
+        log = Log(run.folder, run.trainer, accelerator, track, how) if run.main else None
+        bar = progress_bar(
+            recipe.steps, run.folder.name, "step", initial=run.trainer.step, show=progress and run.main,
+            position=position, dynamic_ncols=True, mininterval=0.2,
         )  # fmt: skip
         with log or nullcontext(), bar:
             _loop(run, log, bar, watch, on_nonfinite, checkpoints, snapshots)
@@ -137,15 +141,13 @@ def occupied(folder: Path) -> InputError:
     return InputError(f"{folder} already holds a run; resume it, overwrite it, or choose another folder.")
 
 
-def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path) -> str:
+def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path, device: str) -> str:
     """The meaning of "auto": the run's precision so far, or the best for this machine."""
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     before = known.get("precision")
     if before is None:
-        found = [suited(precision, denoiser)]
-        PartialState(cpu=not torch.accelerator.is_available())
+        found = [suited(precision, denoiser, placed(device).device)]
         broadcast_object_list(found)  # the first process decides for all: a trial may end otherwise in each
         return found[0]
     if precision not in ("auto", before):
@@ -185,7 +187,7 @@ def _loop(
     if trainer.step == 0:
         run.save()
         if snapshots:
-            run.snapshot()
+            run.snapshot(log)
     number, stopping, held = 0, run.stopping, None
     if stopping is not None and stopping.look() is not None and log:
         log.start(stopping.losses[0])
@@ -201,7 +203,7 @@ def _loop(
                     said = "" if held is None else f" (held out {held:.3f})"
                     bar.set_postfix_str(f"loss {record.loss:.3f}{said}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and _due(record.step, steps, snapshots, early=True):
-                    run.snapshot()
+                    run.snapshot(log)
                 wanted = watch(trainer, record)
                 if (number := run.heard(received)) or (stopping is not None and stopping.done):
                     break
@@ -291,6 +293,8 @@ class _Run:
         except InputError as error:
             raise InputError(f"{where}/training.safetensors doesn't fit this run: {error}") from error
         self.saved = self.trainer.step
+        made = settings.resumed_by(dict(stored.made), dict(self.start.made), self.saved) if stored.made else {}
+        self.start = replace(self.start, made=made)
         if self.main:
             checkpoint.point_last(where)  # a kill may have fallen between a checkpoint and its link
 
@@ -366,8 +370,8 @@ class _Run:
         checkpoint.prune(target, self.running["how"]["keep"])
         self.saved = self.trainer.step
 
-    def snapshot(self) -> None:
-        """The result of `draw` with the averaged weights."""
+    def snapshot(self, log: Log | None) -> None:
+        """The result of `draw` with the averaged weights; trackers are shown it too."""
         if not self.main:
             return
         start, flat = self.start, self.trainer.flat
@@ -382,3 +386,5 @@ class _Run:
         own_folder(target.parent)
         for name, data in files.items():
             write_file(name, data)
+        if log:
+            log.images(files, self.trainer.step)

@@ -7,6 +7,8 @@ Without it a resumed run could change: to another precision, or to other data un
 
 import hashlib
 import math
+import platform
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -15,14 +17,35 @@ from torch import Tensor
 from ..data.prepared import Data
 from ..errors import InputError
 
-__all__ = ["FILE", "HOW", "data_fingerprint", "how", "same"]
+__all__ = ["FILE", "HOW", "MADE", "data_fingerprint", "how", "made_by", "resumed_by", "same"]
 
 FILE = "running.json"
 # What may be stored of how a run is trained, each with what it must be.
 HOW: dict[str, type] = {
-    "on_nonfinite": str, "precision": str, "compile": bool, "track": list, "checkpoints": int, "keep": int,
-    "snapshots": int, "threads": int, "accumulate": int, "solvers": bool, "evaluations": str,
+    "on_nonfinite": str, "precision": str, "device": str, "compile": bool, "track": list, "checkpoints": int,
+    "keep": int, "snapshots": int, "threads": int, "accumulate": int, "solvers": bool, "evaluations": str,
 }  # fmt: skip
+
+
+# What config.json stores of how a run came about, and of that what leaves the machine: no command, which names files.
+MADE = {"command": False, "versions": True, "device": True, "precision": True, "data": False, "resumed": False}
+
+
+def made_by(command: str, device: torch.device, precision: str, data: Any) -> dict[str, Any]:
+    """How a run comes about: the command, "" from Python, versions, device, precision, and the data's fingerprint."""
+    versions = {"python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "numpy", "accelerate")
+    }
+    return {"command": command, "versions": versions, "device": str(device), "precision": precision, "data": data}
+
+
+def resumed_by(before: dict[str, Any], now: dict[str, Any], step: int) -> dict[str, Any]:
+    """How a run came about that is resumed at a step: as it began, and what differs of versions, device or command."""
+    last = before | (before.get("resumed") or [{}])[-1]
+    changed = {name: now[name] for name in ("command", "versions", "device") if now[name] != last.get(name)}
+    if changed.keys() <= {"command"}:  # the same machine; a command resumes it again and again
+        return before
+    return before | {"resumed": [*before.get("resumed", [])[-19:], {"step": step} | changed]}
 
 
 def data_fingerprint(data: Data) -> dict[str, list[Any]]:

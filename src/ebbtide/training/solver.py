@@ -1,7 +1,6 @@
 """A run's own solver: fitted to its denoiser at the end of training, or when it is asked for, and kept."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -28,6 +27,8 @@ from ..exact.plans import (
     plan,
 )
 from ..exact.tuned import Tuned, read_tuned, write_tuned
+from ..progress import progress_bar
+from .devices import place_of
 from .teacher import Trajectories
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ def for_run(
     of n starts, as the network takes them; labels as frequent as in the data, and recorded observations, unless given.
     how: guidance, interval and bound, as in `Trained.trajectory`.
     """
-    from tqdm import tqdm
-
     dim = math.prod(trained.latent_shape)
     budget = 2 * MOST_EVALUATIONS[dim >= LARGE] if budget is None else budget
     if trained.observation is not None and any(len(shape) > 1 for shape in trained.observation.shapes.values()):
@@ -63,15 +62,13 @@ def for_run(
     seed, left = key(trained.recipe.seed, "solver"), budget - spent.cost(counts)
     step = FEW_STARTS * BACKWARD * spent.starts * sum(count for count in counts if count <= JOINT)
     joint = min(MOST_JOINT, left // step) if step else 0
-    draws = Draws.first(spent.pool, seed, device=next(trained.denoiser.parameters()).device)
+    draws = Draws.first(spent.pool, seed, device=place_of(trained.denoiser))
     start = trained.start(spent.pool, seed, 0, draws)
     told = dict(_conditions(trained, spent.pool, seed) if cond is None else cond(spent.pool))
     if "label" in told and trained.recipe.learns_null and how.get("guidance", 1.0) == 1:
         hidden = torch.arange(spent.pool) % 8 < 2  # a quarter, for samples that are drawn without
         told["label"] = told["label"].masked_fill(hidden.to(told["label"].device), len(trained.classes))
-    bar = tqdm(
-        total=100, desc="fitting a solver", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress
-    )
+    bar = progress_bar(100, "fitting a solver", "%", delay=1, leave=False, show=progress)
     # Each batch size would be compiled anew. (Asking for it imports the compiler, which takes longer than a fit.)
     compiled = getattr(trained.denoiser.network, "_compiled_call_impl", None) is not None
     with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
@@ -90,12 +87,10 @@ def for_student(
 
     One that spans a single time gets solvers of the flow that it has learned.
     """
-    from tqdm import tqdm
-
     held = data.held_out
     if held is None:
         return ()
-    device = next(trained.denoiser.parameters()).device
+    device = place_of(trained.denoiser)
     draw = generator(trained.recipe.seed, "examples", device=device)
     if not trained.denoiser.spans:
         some, recipe = partial(torch.randint, len(held), generator=draw, device=device), trained.recipe
@@ -103,7 +98,7 @@ def for_student(
         cond = lambda n: held.conditions(some((n,)), draw)
         return for_run(trained, counts, budget=budget, cond=cond, progress=progress)
     told = held.conditions(torch.arange(len(held), device=device), draw)
-    bar = tqdm(total=100, desc="fitting grids", unit="%", delay=1, file=sys.stderr, leave=False, disable=not progress)
+    bar = progress_bar(100, "fitting grids", "%", delay=1, leave=False, show=progress)
     with bar:
         made = fit_jumps(
             trained.denoiser.eval(), held.x[0], held.x[-1], counts, cond=told,
@@ -115,7 +110,7 @@ def for_student(
 
 def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
     labels = trained.in_proportion(n) if trained.recipe.learns_labels else trained.labels(None, n)
-    device = next(trained.denoiser.parameters()).device
+    device = place_of(trained.denoiser)
     return trained.context(n, seed, 0, None) | ({} if labels is None else {"label": labels.to(device)})
 
 

@@ -26,6 +26,7 @@ from ..specs import parse
 from ..version import __version__
 from . import checkpoint, seal
 from .build import build_denoiser
+from .settings import MADE
 
 if TYPE_CHECKING:
     from .trained import Trained
@@ -48,7 +49,7 @@ READS = (1, 2)  # 1 had `transform` for `codec`
 TIME = "t = 0 is data, t = 1 is noise"
 IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 CODEC = "codec.safetensors"
-EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", "model.safetensors", CODEC, TUNED)
+EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", checkpoint.WEIGHTS, CODEC, TUNED)
 
 
 def config_json(trained: "Trained") -> bytes:
@@ -67,6 +68,7 @@ def config_json(trained: "Trained") -> bytes:
         "observation": None if trained.observation is None else trained.observation.to_config(),
         "frequencies": list(trained.frequencies),
         "form": None if trained.form is None else trained.form.to_config(),
+        "made": dict(trained.made),
         "recipe": trained.recipe.to_config(),
     }
     return dump_json(fields)
@@ -75,10 +77,7 @@ def config_json(trained: "Trained") -> bytes:
 def opened(name: str) -> tuple[Any, dict[str, Tensor]]:
     """config.json and the weights of a run's newest checkpoint, or of an export, for a codec that is made of them."""
     where, files = checkpoint.files_of(folder_name("codec", name), lambda text: None)
-    if "model.safetensors" not in files:
-        raise InputError(f"{where} has no model.safetensors.")
-    weights = checkpoint.unpack(files["model.safetensors"], f"{where}/model.safetensors")
-    return parse_json(files["config.json"], where / "config.json"), weights
+    return parse_json(files["config.json"], where / "config.json"), checkpoint.weights_in(files, str(where))
 
 
 def codec_in(files: Mapping[str, bytes], name: str) -> Codec | None:
@@ -108,18 +107,13 @@ def fields(files: Mapping[str, bytes], name: str, named: Mapping[str, str]) -> d
     config = parse_json(files["config.json"], where)
     if not isinstance(config, dict) or config.get("format") not in READS or config.get("time") != TIME:
         raise InputError(f"{where} is not a configuration of this version of ebbtide.")
-    if "model.safetensors" not in files:
-        raise InputError(f"{name} has no model.safetensors.")
-    weights = checkpoint.unpack(files["model.safetensors"], f"{name}/model.safetensors")
+    weights = checkpoint.weights_in(files, name)
     try:
-        found = _checked(config, weights, named, files, name)
+        return _checked(config, weights, named, files, name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{where} can't be used: {' '.join(str(error).split())}") from error
-    if not all(bool(value.isfinite().all()) for value in weights.values()):
-        raise InputError(f"{name}/model.safetensors holds numbers that are not finite.")
-    return found
 
 
 def _checked(
@@ -131,6 +125,7 @@ def _checked(
         "frequencies": [],
         "encoder": "",
         "form": None,
+        "made": {},
     } | config  # which older versions wrote without
     if "ebbflow" in config:  # the library's name before version 0.2
         config["ebbtide"] = config.pop("ebbflow")
@@ -146,7 +141,7 @@ def _checked(
     if seal.holds(files, recipe):
         named = outside | {**named}
     if (
-        closed := outside.keys() - named.keys() - {*recipe.sources, "teacher", "codec"}
+        closed := outside.keys() - named.keys() - {*recipe.sources, "teacher", "init", "codec"}
     ):  # what its network is built from
         raise InputError(unnamed(min(closed), outside[min(closed)]))
     built = recipe.naming(named)
@@ -174,7 +169,7 @@ def _checked(
     return {
         "denoiser": denoiser.eval(), "recipe": recipe, "shape": shape, "codec": codec, "columns": columns,
         "classes": classes, "step": config["step"], "observation": seen, "frequencies": shares, "named": dict(named),
-        "form": form,
+        "form": form, "made": config["made"],
     }  # fmt: skip
 
 
@@ -196,6 +191,7 @@ def unnamed(what: str, name: str) -> str:
         "data": "was trained on",
         "source": "starts from",
         "teacher": "was distilled from",
+        "init": "began with the weights of",
         "weights": "was built on",
         "codec": "was encoded by",
         "tokenizer": "reads prompts by",
@@ -239,5 +235,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "observation": lambda value: value is None or isinstance(value, dict),
     "frequencies": lambda value: isinstance(value, list) and all(map(_share, value)),
     "form": lambda value: value is None or isinstance(value, dict),
+    "made": lambda value: isinstance(value, dict) and value.keys() <= MADE.keys(),
     "recipe": lambda value: isinstance(value, dict),
 }

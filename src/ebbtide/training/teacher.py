@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import cache
 from ..core.denoiser import DenoiserLike
@@ -20,9 +19,11 @@ from ..errors import InputError
 from ..losses import loss_row
 from ..losses.flow_map import mean_slope
 from ..networks.observation import conditions
+from ..progress import progress_bar
 from ..samplers import walk
 from ..specs import bind, with_option
 from .build import build_denoiser
+from .devices import place_of
 from .settings import data_fingerprint
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _starts(
 def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what: str, progress: bool) -> Trajectories:
     """n trajectories of the teacher's probability flow, by Heun's method in the flow clock."""
     steps, guidance, path = recipe.trajectory_steps, recipe.teacher_guidance, teacher.denoiser.path
-    device, law = next(teacher.denoiser.parameters()).device, bind(SPANS, recipe.spans, "spans")
+    device, law = place_of(teacher.denoiser), bind(SPANS, recipe.spans, "spans")
     wider = round(WIDE * n) if what == "learned" and teacher.denoiser.gaussian_end else 0
     sampler, start, labels, examples = _starts(teacher, recipe, told, n, what, wider)
     denoiser, times = teacher.steered(guidance=guidance), grid_times(GRID, steps, path)
@@ -179,9 +180,7 @@ def _drawn(teacher: "Trained", recipe: "Recipe", told: Data | None, n: int, what
     if progress:
         size = f"{4 * numbers * n / 2**20:,.1f} MiB"
         print(f"The teacher's trajectories, {what}: {n:,} of {steps} steps, {size}", file=sys.stderr)
-    bar = tqdm(
-        total=n, desc="drawing trajectories", unit="", delay=1, file=sys.stderr, leave=False, disable=not progress
-    )
+    bar = progress_bar(n, "drawing trajectories", "", delay=1, leave=False, show=progress)
 
     def given(places: Tensor) -> dict[str, Any]:
         own = made.conditions(places, generator(recipe.seed, "teacher", what, int(places[0]), device=device))
@@ -229,7 +228,7 @@ def student_recipe(teacher: "Trained", where: str, **fields: Any) -> "Recipe":
     recipe = teacher.recipe
     lr = recipe.lr or type(recipe)().lr  # a table's training that stopped at its start had none
     changed: dict[str, Any] = {
-        "teacher": where, "loss": "trajectory", "network": with_option(recipe.network, "spans", "true"),
+        "teacher": where, "init": "", "loss": "trajectory", "network": with_option(recipe.network, "spans", "true"),
         "target": recipe.target if well_conditioned(teacher) else "v",
         "coupling": recipe.coupling, "stable_targets": False, "weight": "unit", "batch": math.ceil(0.75 * recipe.batch),
         "steps": round(1.25 * (recipe.lr_steps or recipe.steps)), "lr_steps": 0, "lr": 0.7 * lr,

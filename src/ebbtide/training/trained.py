@@ -35,7 +35,9 @@ from .card import model_card
 from .choosing import Choosing
 from .coded import Coded
 from .conditioned import Conditioned
+from .devices import place_of
 from .labels import Labelled
+from .settings import MADE
 from .starting import Starting
 
 __all__ = ["CHUNK", "NUMBERS", "SEEN", "Label", "Trained"]
@@ -72,6 +74,8 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
     """(recipe, n, seed, first) → x₁ of a second sample set in data units, None for noise; handed in by `kinds`."""
     recordings: "Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None" = None
     """(trained, n, seed, first) → observations that a policy was never trained on; handed in by `kinds`."""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """How it came about: command, versions, device, precision, the data's fingerprint; missing in older runs."""
     about: str = ""
     """One line on the data, for the model card; handed in by `kinds`."""
 
@@ -108,9 +112,7 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         takes = inspect.signature(self.trajectory).parameters
         accept("sample", options, (*takes, "bar"))
         asked = self._asked(n, seed=seed, first=first, label=label, **options)
-        chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.latent_shape)))
-        if self.observation is not None:  # images are what fills the memory
-            chunk = min(chunk, max(1, SEEN // sum(math.prod(shape) for shape in self.observation.shapes.values())))
+        chunk = self.chunk
         parts: list[Tensor] = []
         for start in range(0, len(asked.draws.ids), chunk):
             piece = asked.piece(start, chunk)
@@ -121,6 +123,14 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
                     bar.update(len(piece.draws.ids))
             parts.append(self.finished(x, asked=piece, most=max(16, NUMBERS // math.prod(self.shape))))
         return torch.cat(parts)
+
+    @property
+    def chunk(self) -> int:
+        """The number of samples that are drawn together."""
+        chunk = min(CHUNK, max(16, NUMBERS // math.prod(self.latent_shape)))
+        if self.observation is None:
+            return chunk  # and else images are what fills the memory
+        return min(chunk, max(1, SEEN // sum(math.prod(shape) for shape in self.observation.shapes.values())))
 
     def trajectory(
         self,
@@ -220,7 +230,7 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
                 expect(f"seen[{name!r}]", part, Tensor)
                 shaped(f"seen[{name!r}]", part, n, ...)
         choice = self.choice(sampler, grid, steps, at=at, **how)
-        device = next(self.denoiser.parameters()).device
+        device = place_of(self.denoiser)
         draws = Draws.first(n, seed, first, device)
         if ids is not None:
             draws = replace(draws, ids=numbers(ids, n).to(device))
@@ -318,7 +328,7 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         """Contents of files by name: the config, the weights of network and codec; weights: others than its own."""
         weights = self.denoiser.state_dict() if weights is None else weights
         codec = {} if self.codec is None else self.codec.weights()
-        files: dict[str, checkpoint.Content] = {"config.json": storage.config_json(self), "model.safetensors": weights}
+        files: dict[str, checkpoint.Content] = {"config.json": storage.config_json(self), checkpoint.WEIGHTS: weights}
         return files | ({storage.CODEC: codec} if codec else {})
 
     @classmethod
@@ -335,7 +345,8 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         Beside `files`: the model card, and the run's solvers. Of the user's own files and folders they hold the last
         part of the name, not where they lie.
         """
-        shared = replace(self, recipe=self.recipe.shared())
+        made = {name: part for name, part in self.made.items() if MADE[name]}
+        shared = replace(self, recipe=self.recipe.shared(), made=made)
         card = {checkpoint.README: model_card(shared, where, license).encode()}
         return shared.files() | card | ({TUNED: write_tuned(self.tuned)} if self.tuned else {})
 

@@ -2,8 +2,6 @@
 
 import importlib
 import os
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...errors import InputError
-from ...files import home
+from ...files import home, hub_name
 from ...memory import room
+from ...progress import progress_bar
 
 __all__ = [
     "ACTION",
@@ -73,24 +72,31 @@ PLACE = ("chunk_index", "file_index", "from_timestamp")
 
 
 def _folder(where: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
-    """A local folder, else what matches the patterns of a data set on the hub: its revision v3.0, or the newest."""
+    """A local folder, else what matches the patterns of a data set on the hub: its revision v3.0, or the newest,
+    unless one is named, as in USER/NAME@v2.1.
+    """
     folder, name = home(os.fspath(where)), os.fspath(where)
     if folder.is_dir():
         return folder
-    if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
+    if folder.exists() or (found := hub_name(name)) is None:
         raise InputError(f"{name} is no folder; a data set of LeRobot's is a folder, or USER/NAME on the hub.")
+    repository, asked = found
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     def get(revision: str | None) -> Path:
-        found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
-        return Path(found)
+        place = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+        return Path(place)
 
     try:
         try:
-            return get(VERSION)
-        except RevisionNotFoundError:
+            return get(asked or VERSION)
+        except RevisionNotFoundError as error:
+            if asked:
+                raise InputError(f"{repository!r} has no revision {asked!r}: a branch, a tag or a commit.") from error
             return get(None)
+    except InputError:
+        raise
     except RepositoryNotFoundError as error:
         raise InputError(f"There is no folder {name!r} and no such data set on the hub that you may read.") from error
     except Exception as error:  # the hub's own, or those of the library it speaks HTTP with
@@ -196,9 +202,7 @@ def video_file(folder: Path, key: str, chunk: int, number: int) -> Path:
 
 def make_bar(total: int, what: str, progress: bool) -> tqdm:
     """Shown from two seconds on."""
-    return tqdm(
-        total=total, desc=what, unit=" images", delay=2, leave=False, file=sys.stderr, disable=not progress
-    )  # fmt: skip
+    return progress_bar(total, what, " images", delay=2, leave=False, show=progress)
 
 
 def need_package(name: str) -> Any:

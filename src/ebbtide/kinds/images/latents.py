@@ -1,19 +1,18 @@
 """Images as latents: encoded once, mirrored in training, of the scale that a recipe counts on."""
 
 import math
-import sys
 from functools import partial
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from ... import cache
 from ...codecs import Codec, encoder_hash
 from ...data.prepared import TensorData
 from ...errors import InputError
 from ...memory import room
+from ...progress import progress_bar
 from ...recipes import ImageRecipe
 from ...specs import parse
 
@@ -45,9 +44,8 @@ def _encoded(codec: Codec, x: UInt8[Tensor, " n c h w"]) -> Float[Tensor, "n ...
     name = "" if codec.linear else f"latents-{cache.fingerprint(encoder_hash(codec), tensors=[x])[:32]}"
     if name and (found := cache.fetch(name)):
         return found[0]["z"]
-    parts = tqdm(
-        x.split(BATCH), desc="encoding", unit="batch", delay=2, leave=False, file=sys.stderr, disable=codec.linear
-    )
+    pieces = x.split(BATCH)
+    parts = progress_bar(len(pieces), "encoding", "batch", over=pieces, delay=2, leave=False, show=not codec.linear)
     with torch.no_grad():
         z = torch.cat([codec.encode(part) for part in parts])
     if name:
