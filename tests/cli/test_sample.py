@@ -103,8 +103,8 @@ def test_any_sampler_on_any_run(ebbtide, runs, name, sampler, tmp_path):
 DRAWN = {"n": "8", "steps": "4", "label": "first", "guidance": "3"}
 OTHERS = {
     "n": "9", "seed": "1", "sampler": "euler", "grid": "uniform", "steps": "3", "label": "second", "guidance": "2",
-    "interval": "0 0.5", "bound": "0.5", "precision": "bf16", "threads": "2",
-    "device": "auto",
+    "interval": "0 0.5", "bound": "0.5", "precision": "bf16", "device": "auto",
+    "threads": "2",
 }  # fmt: skip
 
 

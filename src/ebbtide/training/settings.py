@@ -32,7 +32,7 @@ MADE = {"command": False, "versions": True, "device": True, "precision": True, "
 
 
 def made_by(command: str, device: torch.device, precision: str, data: Any) -> dict[str, Any]:
-    """How a run comes about: the command, "" from Python, versions, device, precision, and the data's fingerprint."""
+    """The origin of a run: the command, "" from Python, versions, device, precision, and the data's fingerprint."""
     versions = {"python": platform.python_version()} | {
         name: version(name) for name in ("torch", "numpy", "accelerate")
     }
@@ -40,7 +40,7 @@ def made_by(command: str, device: torch.device, precision: str, data: Any) -> di
 
 
 def resumed_by(before: dict[str, Any], now: dict[str, Any], step: int) -> dict[str, Any]:
-    """How a run came about that is resumed at a step: as it began, and what differs of versions, device or command."""
+    """The origin of a run that is resumed at a step: as it began, and what differs of versions, device or command."""
     last = before | (before.get("resumed") or [{}])[-1]
     changed = {name: now[name] for name in ("command", "versions", "device") if now[name] != last.get(name)}
     if changed.keys() <= {"command"}:  # the same machine; a command resumes it again and again

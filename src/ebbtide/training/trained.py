@@ -75,7 +75,7 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
     recordings: "Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None" = None
     """(trained, n, seed, first) → observations that a policy was never trained on; handed in by `kinds`."""
     made: Mapping[str, Any] = field(default_factory=dict)
-    """How it came about: command, versions, device, precision, the data's fingerprint; missing in older runs."""
+    """Its origin: command, versions, device, precision, the data's fingerprint; missing in older runs."""
     about: str = ""
     """One line on the data, for the model card; handed in by `kinds`."""
 
