@@ -39,7 +39,7 @@ from ebbtide.exact import plans
 from ebbtide.exact.fit import fit_solver
 from ebbtide.exact.tune import tune
 from ebbtide.exact.tuned import Tuned
-from ebbtide.interop.solvers import Walked, last_of, scheduler
+from ebbtide.interop.solvers import SolverWalk, last_of, scheduler
 from ebbtide.samplers import trajectory, walk as walk_from
 
 from .flows import DEVELOPED, FRESH, NETWORKS, PATHS, PROBLEMS, Exact, Flow, Learned, Modes, exact, learned
@@ -63,7 +63,7 @@ HERE = Path(__file__).parent
 # --- accuracy
 
 
-def reference(flow: Flow, walk: Walked, steps: int = 1000) -> Tensor:
+def reference(flow: Flow, walk: SolverWalk, steps: int = 1000) -> Tensor:
     """Where the ODE takes that start: RK4 on the linear path, into which x/(α + σ) takes every path."""
     size = walk.alpha + walk.sigma
     tau = walk.sigma / size
@@ -77,7 +77,7 @@ class References:
     def __init__(self, flow: Flow, steps: int) -> None:
         self.flow, self.steps, self.known = flow, steps, {}
 
-    def __call__(self, walk: Walked) -> Tensor:
+    def __call__(self, walk: SolverWalk) -> Tensor:
         size = walk.alpha + walk.sigma
         key = (round(walk.sigma / size, 6), round(float(walk.start[0, 0]) / size, 5))
         if key not in self.known:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ebbtide.core.times import grid_times
 from ebbtide.interop.solvers import (
-    Walked,
+    SolverWalk,
     azula_walk,
     diffusers_ddim,
     diffusers_dpm,
@@ -40,11 +40,11 @@ DEFAULTS = {  # what each library's own documentation samples with; on a path th
 
 @dataclass(frozen=True)
 class Solver:
-    """A row: a library's solver on one of its grids. run(flow, noise, steps) → Walked."""
+    """A row: a library's solver on one of its grids. run(flow, noise, steps) → SolverWalk."""
 
     library: str
     name: str
-    run: Callable[[Flow, Tensor, int], Walked]
+    run: Callable[[Flow, Tensor, int], SolverWalk]
     paths: tuple[str, ...] = tuple(PATHS)
     least: int = 1  # steps
     fixed: int | None = None  # steps, where the grid is a list of times
@@ -61,11 +61,11 @@ class Solver:
 def ours(sampler: str, grid: str) -> Solver:
     """A sampler's spec, and a grid's or a list of times."""
 
-    def run(model: Flow, noise: Tensor, steps: int) -> Walked:
+    def run(model: Flow, noise: Tensor, steps: int) -> SolverWalk:
         times = grid_times(grid, steps, model.path)
         first = model.path.along(times[:1])[0]
         start = model.path.prior(noise)
-        return Walked(start, first.alpha, first.sigma, last_of(walk(sampler, model, start, times)))
+        return SolverWalk(start, first.alpha, first.sigma, last_of(walk(sampler, model, start, times)))
 
     fixed = grid.count(",") if grid[:1].isdigit() else None
     return Solver("ebbtide", f"{sampler} on {grid}", run, fixed=fixed)

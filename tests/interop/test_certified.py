@@ -11,7 +11,7 @@ from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.interop import certified
 from ebbtide.interop.certified import FOREIGN, Certificate, ForeignSolver, certificates, is_foreign, page, solvers_of
-from ebbtide.interop.solvers import Walked
+from ebbtide.interop.solvers import SolverWalk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -40,7 +40,7 @@ def midpoint(fault, asked, noise, steps):
         x = x - h * asked.at(y, 1 - s, s).mix(-1.0, 1.0)
     if fault == "clipped":
         x = x.clamp(-1, 1)
-    return Walked(noise, 0.0, 1.0, x)
+    return SolverWalk(noise, 0.0, 1.0, x)
 
 
 def test_a_right_solver_keeps_its_promises_and_wrong_ones_do_not():
@@ -67,7 +67,7 @@ def test_what_is_left_at_the_start_is_told_apart():
             t, h = 0.9 * (1 - i / steps), 0.9 / steps
             y = x - h / 2 * asked.at(x, 1 - t, t).mix(-1.0, 1.0)
             x = x - h * asked.at(y, 1 - t + h / 2, t - h / 2).mix(-1.0, 1.0)
-        return Walked(0.9 * noise, 0.1, 0.9, x) if walk else walk
+        return SolverWalk(0.9 * noise, 0.1, 0.9, x) if walk else walk
 
     found = certified._measured("mine", ForeignSolver("flow", "late", 2, late))
     assert found.failed == ()

@@ -25,7 +25,7 @@ from ..exact.checks import rms, walked
 from ..exact.oracle import gaussian
 from ..specs import parse, pick
 from .solvers import (
-    Walked,
+    SolverWalk,
     azula_walk,
     diffusers_ddim,
     diffusers_dpm,
@@ -71,12 +71,12 @@ class AtAnyScales(NamedTuple):
 
 
 class ForeignSolver(NamedTuple):
-    """A library's solver on one of its tables and grids. run(asked, noise, steps) → Walked; order: what it promises."""
+    """A library's solver on one of its tables and grids. run(asked, noise, steps) → SolverWalk; order: what it promises."""
 
     table: str
     grid: str
     order: int
-    run: Callable[[Any, Tensor, int], Walked]
+    run: Callable[[Any, Tensor, int], SolverWalk]
 
 
 class Certificate(NamedTuple):
@@ -205,7 +205,7 @@ def _smalldiffusion(name: str, options: dict[str, Any]) -> Iterator[ForeignSolve
         "ScheduleDDPM": lambda lib: lib.ScheduleDDPM(),
         "ScheduleLogLinear, σ ≥ 0.005": lambda lib: lib.ScheduleLogLinear(1000, 0.005, 80.0),
     }
-    order = 1 if gam == 1 else 2
+    order = 1  # its paper promises faster steps, not an order
     for table, make in made.items():
         yield ForeignSolver(table, "its own", order, partial(small_walk, make, False, gam))
     yield ForeignSolver(
@@ -301,7 +301,7 @@ def _measured(spec: str, row: ForeignSolver) -> Certificate:
     return Certificate(spec, row.table, row.grid, row.order, order, errors, floor, mean, std, start, tuple(failed))
 
 
-def _flow(problem: DenoiserLike, walk: Walked) -> Tensor:
+def _flow(problem: DenoiserLike, walk: SolverWalk) -> Tensor:
     """The end of the exact flow from where a solver started."""
     size = walk.alpha + walk.sigma
     u = torch.linspace(0, 1, 201, dtype=torch.float64)

@@ -19,14 +19,14 @@ from torch import Tensor
 from ..core.targets import Estimate
 
 __all__ = [
-    "ExactEstimates", "Walked", "azula_walk", "diffusers_ddim", "diffusers_dpm", "diffusers_flow", "diffusers_ve",
+    "ExactEstimates", "SolverWalk", "azula_walk", "diffusers_ddim", "diffusers_dpm", "diffusers_flow", "diffusers_ve",
     "flow_matching_linear", "flow_matching_vp", "import_k_diffusion", "import_smalldiffusion", "k_walk", "last_of",
     "scheduler", "shifted_sigmas", "small_walk",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Walked:
+class SolverWalk:
     """The start of a solver's walk, x = α x₀ + σ ε with (α, σ), and its end, at σ = 0."""
 
     start: Tensor
@@ -63,7 +63,9 @@ def scheduler(kind: str, **options: Any) -> Any:
     return getattr(diffusers, f"{kind}Scheduler")(**options)
 
 
-def diffusers_ddim(spacing: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
+def diffusers_ddim(
+    spacing: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int
+) -> SolverWalk:
     """DDIM knows integer times; each is fed the scales that it stands for."""
     made = scheduler("DDIM", clip_sample=False, prediction_type="sample", timestep_spacing=spacing, **options)
     made.set_timesteps(steps)
@@ -72,10 +74,10 @@ def diffusers_ddim(spacing: str, options: dict[str, Any], model: ExactEstimates,
     for t in made.timesteps:
         bar = float(bars[t])
         x = made.step(model.at(x, bar**0.5, (1 - bar) ** 0.5).x0, t, x).prev_sample
-    return Walked(noise, first**0.5, (1 - first) ** 0.5, x)
+    return SolverWalk(noise, first**0.5, (1 - first) ** 0.5, x)
 
 
-def diffusers_ve(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
+def diffusers_ve(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
     """The k-diffusion family (Euler, Heun, DPM2, LMS): x = x₀ + σ ε, its times doubled where a step has two stages."""
     made = scheduler(kind, **options)
     made.set_timesteps(steps)
@@ -86,10 +88,10 @@ def diffusers_ve(kind: str, options: dict[str, Any], model: ExactEstimates, nois
         if kind.startswith("KDPM2") and not made.state_in_first_order:
             sigma = float(made.sigmas_interpol[made.step_index])
         x = made.step(model.at(x, 1.0, sigma).noise, t, x).prev_sample
-    return Walked(start, 1.0, float(made.sigmas[0]), x)
+    return SolverWalk(start, 1.0, float(made.sigmas[0]), x)
 
 
-def diffusers_dpm(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
+def diffusers_dpm(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
     """The DPM-Solver family: variance preserving with σ/α for its sigmas, or (use_flow_sigmas) α = 1 - σ."""
     flow = options.get("use_flow_sigmas", False)
     made = scheduler(kind, prediction_type="flow_prediction" if flow else "sample", **options)
@@ -99,10 +101,10 @@ def diffusers_dpm(kind: str, options: dict[str, Any], model: ExactEstimates, noi
     for i, t in enumerate(made.timesteps):
         estimate = model.at(x, *scales[i])
         x = made.step(estimate.mix(-1.0, 1.0) if flow else estimate.x0, t, x).prev_sample
-    return Walked(noise, *scales[0], x)
+    return SolverWalk(noise, *scales[0], x)
 
 
-def diffusers_flow(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
+def diffusers_flow(kind: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
     """FlowMatchEuler and FlowMatchHeun."""
     made = scheduler(kind, **options)
     made.set_timesteps(steps)
@@ -110,22 +112,22 @@ def diffusers_flow(kind: str, options: dict[str, Any], model: ExactEstimates, no
     for i, t in enumerate(made.timesteps):
         sigma = float(made.sigmas[i])
         x = made.step(model.at(x, 1 - sigma, sigma).mix(-1.0, 1.0), t, x).prev_sample
-    return Walked(noise, 1 - first, first, x)
+    return SolverWalk(noise, 1 - first, first, x)
 
 
 # --- flow_matching
 
 
-def flow_matching_linear(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
+def flow_matching_linear(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
     """ODESolver on even times; its t = 0 is noise."""
     from flow_matching.solver import ODESolver
 
     solver = ODESolver(lambda x, t: model.at(x, t, 1 - t).mix(1.0, -1.0))
     grid = torch.linspace(0, 1, steps + 1, dtype=noise.dtype)
-    return Walked(noise, 0.0, 1.0, solver.sample(noise, step_size=None, method=method, time_grid=grid))
+    return SolverWalk(noise, 0.0, 1.0, solver.sample(noise, step_size=None, method=method, time_grid=grid))
 
 
-def flow_matching_vp(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> Walked:
+def flow_matching_vp(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
     """The VP velocity on the linear path through its ScheduleTransformedModel, which is undefined at both ends."""
     from flow_matching.path.scheduler import CondOTScheduler, ScheduleTransformedModel, VPScheduler
     from flow_matching.solver import ODESolver
@@ -144,7 +146,7 @@ def flow_matching_vp(method: str, model: ExactEstimates, noise: Tensor, steps: i
     moved = ScheduleTransformedModel(Velocity(None), schedule, CondOTScheduler())
     grid = torch.linspace(first, 1 - 1e-4, steps + 1, dtype=noise.dtype)
     end = ODESolver(moved).sample(noise * (sigma / size), step_size=None, method=method, time_grid=grid)
-    return Walked(noise * (sigma / size), alpha / size, sigma / size, end)
+    return SolverWalk(noise * (sigma / size), alpha / size, sigma / size, end)
 
 
 # --- azula
@@ -158,7 +160,7 @@ def azula_walk(
     model: ExactEstimates,
     noise: Tensor,
     steps: int,
-) -> Walked:
+) -> SolverWalk:
     """A sampler on the even times of one of its schedules."""
     from azula import noise as schedules, sample as samplers
     from azula.denoise import Denoiser as AzulaDenoiser, DiracPosterior
@@ -176,7 +178,7 @@ def azula_walk(
 
     solver = getattr(samplers, f"{sampler}Sampler")(Wrapped(), steps=steps, silent=True, dtype=noise.dtype, **options)
     alpha, sigma = (float(value) for value in made(torch.ones((), dtype=torch.float64)))
-    return Walked(sigma * noise, alpha, sigma, solver(sigma * noise))
+    return SolverWalk(sigma * noise, alpha, sigma, solver(sigma * noise))
 
 
 # --- smalldiffusion
@@ -184,7 +186,7 @@ def azula_walk(
 
 def small_walk(
     make: Callable[[Any], Any], flow: bool, gam: float, model: ExactEstimates, noise: Tensor, steps: int
-) -> Walked:
+) -> SolverWalk:
     """`samples` with μ = 0: DDIM at gam 1, its accelerated form at gam 2."""
     library = import_smalldiffusion()
 
@@ -203,7 +205,7 @@ def small_walk(
     first = float(sigmas[0])
     start = noise * first
     walk = library.samples(Wrapped(), sigmas, gam=gam, xt=start, accelerator=object())
-    return Walked(start, 1 - first if flow else 1.0, first, last_of(walk))
+    return SolverWalk(start, 1 - first if flow else 1.0, first, last_of(walk))
 
 
 @cache
@@ -219,7 +221,7 @@ def import_smalldiffusion() -> Any:
 
 def k_walk(
     name: str, spacing: Callable[[Any, int], Tensor], flow: bool, model: ExactEstimates, noise: Tensor, steps: int
-) -> Walked:
+) -> SolverWalk:
     """x = x₀ + σ ε; or a flow's x = (1 - σ) x₀ + σ ε, for which those that only use (x - x̂₀)/σ hold as well."""
     library = import_k_diffusion()
     sigmas = spacing(library, steps).double()
@@ -232,7 +234,7 @@ def k_walk(
     start = noise * first
     more = {"eta": 0.0} if name.endswith("ancestral") else {}
     end = getattr(library, f"sample_{name}")(denoised, start, sigmas, disable=True, **more)
-    return Walked(start, 1 - first if flow else 1.0, first, end)
+    return SolverWalk(start, 1 - first if flow else 1.0, first, end)
 
 
 def shifted_sigmas(shift: float, library: Any, n: int) -> Tensor:
