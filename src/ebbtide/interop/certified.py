@@ -71,7 +71,7 @@ class AtAnyScales(NamedTuple):
 
 
 class ForeignSolver(NamedTuple):
-    """A library's solver on one of its tables and grids. run(asked, noise, steps) → SolverWalk; order: what it promises."""
+    """A library's solver on one of its tables and grids. run(asked, noise, steps) → SolverWalk; order: its promise."""
 
     table: str
     grid: str
