@@ -245,7 +245,7 @@ def draw(
     from ..memory import room
     from ..progress import progress_bar
     from ..samplers import times_from
-    from ..training.devices import gathered, joined, suited
+    from ..training.devices import gathered, process_number, suited
 
     if how.guidance == 1 and given(how, "interval"):
         raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
@@ -259,7 +259,7 @@ def draw(
     device = next(trained.denoiser.parameters()).device.type
     half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
     times = times_from(options.get("at", 1.0), grid_times(chosen.grid, chosen.steps, trained.denoiser.path))
-    rank, count = joined() if share else (0, 1)
+    rank, count = process_number() if share else (0, 1)
     part = _part(n, trained.chunk, rank, count)
     mine = part.stop - part.start
     each = (options | {"label": labels}).items()

@@ -21,11 +21,11 @@ __all__ = [
     "accelerate",
     "device_of",
     "gathered",
-    "joined",
     "leaving_group",
     "lend",
     "place_of",
     "placed",
+    "process_number",
     "suited",
 ]
 
@@ -72,7 +72,7 @@ def placed(device: str = "auto") -> "PartialState":
     return state
 
 
-def joined() -> tuple[int, int]:
+def process_number() -> tuple[int, int]:
     """The number of this process among those that torchrun started, and how many these are; (0, 1) for one alone.
 
     They can gather objects then.
@@ -85,7 +85,7 @@ def joined() -> tuple[int, int]:
 
 def gathered(part: Any) -> list[Any]:
     """The parts of all processes in their order, for the first; none for the others, and a process alone has one."""
-    rank, count = joined()
+    rank, count = process_number()
     if count == 1:
         return [part]
     parts: list[Any] = [None] * count
