@@ -159,11 +159,11 @@ def test_progress_is_shown_from_two_seconds_on(capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
     delays = []
 
-    def at_once(*, delay, **options):
+    def at_once(total, desc, unit, *, delay, show, **options):
         delays.append(delay)
-        return tqdm(**options)
+        return tqdm(total=total, disable=not show, **options)
 
-    monkeypatch.setattr(module, "tqdm", at_once)
+    monkeypatch.setattr(module, "progress_bar", at_once)
     get([constant(1)] * 64, progress=False)
     assert capfd.readouterr() == ("", "")
     get([BadImage("is bad"), *[constant(1)] * 63], progress=True)

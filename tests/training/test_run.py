@@ -505,7 +505,7 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
 
     def train():
         fakes.append(Fake())
-        _loop(fakes[-1], None, tqdm(disable=True), "stop", 2, 0)
+        _loop(fakes[-1], None, tqdm(disable=True), lambda *_: None, "stop", 2, 0)
 
     for answer in at_every_line({_loop, Fake.save, Fake.steps}, train):
         assert isinstance(answer, Interrupted), fakes[-1].step

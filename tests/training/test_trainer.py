@@ -131,7 +131,7 @@ def test_stable_targets_leave_x_t_alone():
     [
         ({"coupling": "ot", "target": "noise"}, "velocity"),
         ({"coupling": "class_ot"}, "label"),
-        ({"coupling": "sinkhorn"}, "coupling must be one of"),
+        ({"coupling": "sinkhornn"}, "coupling must be one of"),
         ({"times": "beta:a=-1.0"}, "a must be above 0"),
         ({"weight": "heavy"}, "weight must be one of"),
         ({"network": "mlp:width=-3"}, "can't be built"),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
@@ -61,7 +62,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 def said(argv: Sequence[str], option: str) -> str | None:
     """The last value of an option that is needed before the others can be parsed; None if it isn't given."""
     found = None
-    for word, value in zip(argv, [*argv[1:], ""], strict=True):
+    for word, value in zip_longest(argv, argv[1:], fillvalue=""):
         if word == option or word.startswith(f"{option}="):
             found = value if word == option else word.removeprefix(f"{option}=")
     return found
@@ -207,6 +208,7 @@ def meant_by(typed: str, options: Sequence[str], positional: Sequence[str] = ())
 def _sentence(event: Any, see: str, options: Sequence[str]) -> str:
     """The sentence for an event that tyro's parser reports."""
     name = event.argument.display_name() if getattr(event, "argument", None) is not None else ""
+    name = name.rpartition("/")[2] if name.startswith("-") else name  # -n/--n
     match type(event).__name__:
         case "MissingArgs":
             missing = event.missing_arguments[0].arg

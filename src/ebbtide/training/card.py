@@ -121,7 +121,8 @@ def _citations(recipe: Recipe) -> str:
     def likeness(name: str) -> tuple[bool, ...]:
         row = RECIPES[name]()
         alike = (
-            [spec.partition(":")[0] for spec in (of.loss, of.network)] + ["+" in getattr(of, "codec", ""), of.target]
+            [spec.partition(":")[0] for spec in (of.loss, of.network)]
+            + ["+" in getattr(of, "codec", ""), getattr(of, "factor", 0) > 1, of.target]
             for of in (row, recipe)
         )
         return type(row) is type(recipe), *(one == other for one, other in zip(*alike, strict=True))

@@ -38,7 +38,7 @@ def test_velocity_is_the_colour_of_a_flow():
         "ddpm": "diffusion", "flow": "flow", "edm": "diffusion", "bridge": "flow", "ot-flow": "flow",
         "shortcut": "flow", "mean-flow": "flow", "shortcut-images": "flow", "mean-flow-images": "flow",
         "ddpm-images": "diffusion", "flow-images": "flow", "edm-images": "diffusion",
-        "ddpm-latents": "diffusion", "flow-latents": "flow", "autoencoder": "diffusion",
+        "ddpm-latents": "diffusion", "flow-latents": "flow", "super-resolution": "flow", "autoencoder": "diffusion",
         "flow-policy": "flow", "pi0": "flow",
         "flow-policy-pusht": "flow", "diffusion-policy-pusht": "diffusion", "pi0-pusht": "flow",
         "flow-policy-aloha-transfer": "flow", "flow-policy-aloha-insertion": "flow", "pi0-aloha-transfer": "flow",
