@@ -113,7 +113,7 @@ def test_the_page_and_the_command(tmp_path, monkeypatch, capsys):
     broken = kept._replace(failed=("order 1.00, promised 2",))
     written = page([kept, broken], {"azula": "0.3"}, "ebbtide certify azula")
     assert "azula:&lt;x&gt;" in written
-    assert "In 1 of 2 rows a promise isn't kept" in written
+    assert "1 of 2 rows break a promise." in written
     assert "http" not in written
     monkeypatch.setattr(certified, "certificates", lambda spec: iter([broken]))
     words = ["certify", "flow_matching:midpoint", "--out", str(tmp_path / "p.html"), "--json", str(tmp_path / "p.json")]

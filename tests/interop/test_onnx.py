@@ -8,6 +8,7 @@ import torch
 
 import problems
 from ebbtide.codecs import Pixels, Standardise
+from ebbtide.codecs.ranks import fit_ranks
 from ebbtide.core.randomness import Draws
 from ebbtide.data import Observation
 from ebbtide.errors import InputError
@@ -131,3 +132,16 @@ def test_what_cannot_be_a_graph_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'ebbtide\[onnx\]'"):
         save_onnx(trained, tmp_path / "other.onnx")
+
+
+def test_what_a_graph_can_not_hold_is_said_before_it_is_traced(tmp_path):
+    sharp = made("super-resolution", (1, 8, 8), Pixels(), network="unet-tiny:width=8")
+    cells = made("flow", (2,), fit_ranks(lambda: [POINTS.double()]))
+    for trained, file, steps, words in (
+        (sharp, "x.onnx", None, "drawn given other images or numbers"),
+        (cells, "x.onnx", 2, "sees its columns by their ranks or levels"),
+        (cells, "precious", None, r"precious must end in \.onnx"),
+    ):
+        with pytest.raises(InputError, match=words):
+            save_onnx(trained, tmp_path / file, steps=steps)
+    assert not [*tmp_path.iterdir()]

@@ -293,7 +293,9 @@ def test_training_outlives_a_closed_page_and_a_second_one_sees_it(chromium, tmp_
             with opened(chromium, port, scheme="dark") as page, opened(chromium, port, 390) as other:
                 for one in (page, other):
                     one.wait_for_function("window.ebbtide.looks > 2", timeout=60_000)
-                    assert "training" in one.inner_text(".live figcaption")
+                    one.wait_for_function(
+                        "document.querySelector('.live').innerText.includes('training')", timeout=60_000
+                    )
                 other.click("#pause")
                 page.wait_for_function("document.getElementById('pause').textContent === 'Go on'")
             assert lab.learners[0].step > step

@@ -27,7 +27,7 @@ APART = ("resume", "overwrite", "config", "from", "print-config")  # options of 
 def read(file: str) -> dict[str, Any]:
     """The keys of a TOML file and their values; InputError where it isn't one, or has a table in it."""
     try:
-        lines = tomllib.loads(Path(file).read_bytes().decode())
+        lines = tomllib.loads(Path(file).read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
         raise InputError(f"{file} is not a TOML file: {' '.join(str(error).split())}.") from error
     for key, value in lines.items():

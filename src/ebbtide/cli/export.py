@@ -38,7 +38,7 @@ class Export:
     """Short for --for onnx: --out is a file, such as model.onnx."""
     sampler: Annotated[str, hint("the run's, or the simplest")] = ""
     """For diffusers: the sampler whose scheduler the folder holds; for onnx, of samples."""
-    steps: Annotated[int, hint("the run's")] = 0
+    steps: Annotated[int | None, hint("the run's")] = None
     """For diffusers: steps of its example; for onnx: samples in these steps, not the network alone."""
     private: Flag = False
     """Make the repository private."""
@@ -55,6 +55,8 @@ def run(argv: Sequence[str]) -> None:
     if args.private and not args.push:
         raise InputError("--private is for the repository that --push names.")
     if args.onnx:
+        if given(args, "format") and args.format != "onnx":
+            raise InputError(f"--onnx is short for --for onnx; leave it or --for {args.format} out.")
         args = replace(args, format="onnx")
     if args.format == "ebbtide" and (idle := given(args, "sampler", "steps")):
         raise InputError(f"{idle[0]} is for --for diffusers or --for onnx.")
@@ -62,7 +64,8 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("--license is for a model card, and an ONNX file has none.")
     if args.format != "ebbtide" and args.push:
         raise InputError(f"--push uploads what ebbtide reads; upload a folder for {args.format} with `hf upload`.")
-    within(args, steps=(0, 1000))
+    if args.steps is not None:
+        within(args, steps=(1, 1000))
     WRITERS[args.format](args, opened(args.run, **vars(args.built)))
 
 
@@ -82,7 +85,7 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
         trained,
         args.out,
         sampler=args.sampler,
-        steps=args.steps or None,
+        steps=args.steps,
         license=args.license,
         overwrite=args.overwrite,
     )
@@ -92,7 +95,7 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
 def _for_onnx(args: Export, trained: "Trained") -> None:
     from ..interop.onnx import save_onnx
 
-    made = save_onnx(trained, args.out, sampler=args.sampler, steps=args.steps or None, overwrite=args.overwrite)
+    made = save_onnx(trained, args.out, sampler=args.sampler, steps=args.steps, overwrite=args.overwrite)
     about = f"{', '.join(made.inputs)} → {made.output}, within {made.difference:.0e} of torch in onnxruntime"
     tell(f"{made.file}: {about}", file=sys.stdout)
 

@@ -112,8 +112,8 @@ class Sample:
     """Draws of each row of --complete; a last column draw numbers them."""
     start: Annotated[str, hint("noise, or the run's own second set")] = ""
     """Table or images that the samples start from, row by row; of a run from noise, noised to the time --at."""
-    at: float = 1.0
-    """Time to which --start is noised; nearer to 0 it is changed less."""
+    at: Annotated[float, hint("1, for a run between two sets")] = 1.0
+    """Time to which --start is noised, of a run from noise below 1; nearer to 0 it is changed less."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
     """File, or a folder for one of the usual name; .npy, .npz, .csv or .tsv, the figure beside it; for images .png,
     or .npz with a .png beside it."""
@@ -128,8 +128,8 @@ class Sample:
             raise InputError("--complete has its own rows and columns; leave --given and --n out.")
         if self.draws > 1 and not self.complete:
             raise InputError("--draws belongs to --complete; --n is the number of samples.")
-        if self.start and (self.complete or given(self.drawing, "n")):
-            raise InputError("--start has its own rows; leave --complete and --n out.")
+        if self.start and (idle := ["--complete"] * bool(self.complete) + ["--n"] * bool(given(self.drawing, "n"))):
+            raise InputError(f"--start has its own rows; leave {' and '.join(idle)} out.")
         if self.at != 1 and not self.start:
             raise InputError("--at is the time to which --start is noised; give --start too.")
         require("--at", self.at, above=0, high=1)

@@ -262,7 +262,7 @@ def _plain(layout: _Layout, how: Reading, label: int | None) -> Found | None:
     if table.shape[1] != layout.width or "" in names or not bool((np.abs(table) <= LARGEST).all()):
         return None
     labels = None if label is None else list(map([*names].__getitem__, table[:, label].astype(int)))
-    decimals = [{len(cell.partition(".")[2]) for cell in cells} for cells in zip(*layout.head)]
+    decimals = [set(map(_decimals, cells)) for cells in zip(*layout.head)]
     whole = (table == np.round(table)).all(0)
     columns = [
         _as_written(layout.names[k] if layout.names else "", decimals[k], bool(whole[k])) for k in range(layout.width)
@@ -270,7 +270,12 @@ def _plain(layout: _Layout, how: Reading, label: int | None) -> Found | None:
     return table, columns, labels
 
 
-def _as_written(name: str, decimals: set[int], whole: bool) -> Column:
+def _decimals(cell: str) -> int | None:
+    """The digits after the point; None of a number written with an exponent."""
+    return None if "e" in cell.lower() else len(cell.partition(".")[2])
+
+
+def _as_written(name: str, decimals: set[int | None], whole: bool) -> Column:
     """A column of plain numbers whose first cells have these decimals."""
     one = decimals.pop() if len(decimals) == 1 else None
     return Column(name, "integer", decimals=0) if whole and one == 0 else Column(name, decimals=one or None)

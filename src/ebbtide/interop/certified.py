@@ -312,10 +312,10 @@ def _flow(problem: DenoiserLike, walk: SolverWalk) -> Tensor:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}table{border-collapse:"
-    "collapse;width:100%}td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #8884}td:nth-child(-n+3),"
-    "th:nth-child(-n+3),td:last-child{text-align:left}.failed{color:#b3261e}code{font-size:.9em}@media (prefers-color-"
-    "scheme:dark){body{background:#111;color:#ddd}.failed{color:#ff8a80}}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}div{overflow-x:auto}"
+    "table{border-collapse:collapse;width:100%}td,th{padding:.2em .6em;text-align:right;border-bottom:1px solid #8884}"
+    "td:nth-child(-n+3),th:nth-child(-n+3),td:last-child,th:last-child{text-align:left}.failed{color:#b3261e}"
+    "code{font-size:.9em}@media (prefers-color-scheme:dark){body{background:#111;color:#ddd}.failed{color:#ff8a80}}"
 )
 
 
@@ -331,25 +331,30 @@ def page(found: list[Certificate], versions: Mapping[str, str], command: str) ->
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Certificates of solvers</title><style>{_STYLE}</style>
 <h1>Certificates of solvers</h1>
-<p>{html.escape(about)}. In {bad} of {len(found)} rows a promise isn't kept.</p>
+<p>{html.escape(about)}. {_verdict(bad, len(found))}</p>
 <p>Each solver walks from noise to data by its own code on its own times, with exact estimates of a mixture of three
 Gaussians in the place of a network. <b>Errors</b>: RMS distance to the end of the exact flow from the same start, by
 number of steps. <b>Order</b>: from the errors at {few} and {steps} steps; it may be {SHORT} or an eighth less than
 promised. The error at {MANY} may be {LEFT:g} times what that order makes of that at {steps}. <b>Mean, std</b>: bias at
-{steps} steps on N({MEAN:g}, {STD:g}²), from pure noise; <b>start</b>: the part of the mean's that comes from the table
-alone, where noise is put while data is left. Without it they may be {BIAS:g}.</p>
+{steps} steps on N({MEAN:g}, {STD:g}²), from pure noise. A table that ends while some data is left in x biases every
+solver that begins with noise there: <b>start</b> is that part of the mean's bias. The rest, mean less start, may be
+{BIAS:g}, and so may std.</p>
 <p>Reproduce: <code>{html.escape(command)}</code></p>
-<table><tr>{"".join(f"<th>{html.escape(name)}</th>" for name in HEADS)}</tr>
+<div><table><tr>{"".join(f"<th>{html.escape(name)}</th>" for name in HEADS)}</tr>
 {rows}
-</table></html>
+</table></div></html>
 """
 
 
-HEADS = ("solver", "table", "grid", "order", *map(str, COUNTS_OF_STEPS), str(MANY), "mean", "start", "std", "")
+HEADS = ("solver", "table", "grid", "order", *map(str, COUNTS_OF_STEPS), str(MANY), "mean", "start", "std", "promises")
 
 
 def _class(one: Certificate) -> str:
     return ' class="failed"' if one.failed or one.refused else ""
+
+
+def _verdict(bad: int, of: int) -> str:
+    return f"All {of} rows keep their promises." if not bad else f"{bad} of {of} rows break a promise."
 
 
 def table_cells(one: Certificate) -> tuple[str, ...]:
@@ -357,6 +362,6 @@ def table_cells(one: Certificate) -> tuple[str, ...]:
     if one.refused:
         return one.spec, one.table, one.grid, *["-"] * 8, f"refused: {one.refused}"
     errors = (f"{error:.1e}" for error in (*one.errors, one.floor))
-    biases = (f"{bias:+.4f}" for bias in (one.mean, one.start, one.std))
+    biases = (f"{bias + 0.0:+.4f}".replace("-0.0000", "+0.0000") for bias in (one.mean, one.start, one.std))
     order, last = f"{one.order:.2f} of {one.promised}", "; ".join(one.failed) or "kept"
     return one.spec, one.table, one.grid, order, *errors, *biases, last

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..codecs import Cells
 from ..core.paths import Path, Scales
 from ..core.times import grid_times
 from ..errors import EbbtideError, InputError
@@ -68,14 +69,23 @@ def save_onnx(
         if importlib.util.find_spec(name) is None:
             raise InputError(f"ONNX needs the package {name}: pip install 'ebbtide[onnx]'.")
     trained.sampling()
+    if getattr(trained.denoiser.network, "given", ()):
+        raise InputError("This run's images are drawn given other images or numbers, which its graph has no input for.")
     target = folder_name("file", file)
     if target.is_dir():
         raise InputError(f"{file} is a folder; name a file, such as model.onnx.")
+    if target.suffix.lower() != ".onnx":
+        raise InputError(f"{file} must end in .onnx.")
     if target.exists() and not overwrite:
         raise InputError(f"{file} exists; give overwrite=True (--overwrite) to replace it.")
     if steps is not None:
         require("steps", steps, 1, 1000, whole=True)
     whole = steps is not None or bool(sampler) or bool(grid)
+    if whole and isinstance(trained.codec, Cells):
+        raise InputError(
+            "This run sees its columns by their ranks or levels, and a graph can't look those up: leave steps and "
+            "sampler out for the network alone, or train with --codec standardise."
+        )
     graph: nn.Module = _Sampled(trained, steps, sampler or None, grid or None) if whole else _Alone(trained)
     example = _example(trained, whole)
     with torch.no_grad():
