@@ -443,7 +443,7 @@ def test_images_start_from_a_folder_a_file_or_an_npz(ebbtide, runs, tmp_path):
         ("flow", ("--start", "start.csv"), "This run starts from noise, so start is data, noised to a time below 1"),
         ("flow", ("--at", "0.5"), "--at is the time to which --start is noised; give --start too."),
         ("flow", ("--start", "start.csv", "--at", "0"), "--at must be above 0 and at most 1; got 0."),
-        ("flow", ("--start", "start.csv", "--n", "3"), "--start has its own rows; leave --complete and --n out."),
+        ("flow", ("--start", "start.csv", "--n", "3"), "--start has its own rows; leave --n out."),
         ("flow", ("--start", "none.csv", "--at", "0.5"), "Can't use none.csv: No such file"),
         ("flow", ("--start", "three.csv", "--at", "0.5"), "three.csv: 'z' is no column that the run has learned"),
         ("flow-images", ("--start", "start.csv", "--at", "0.5"), "is another kind of file"),

@@ -189,6 +189,7 @@ assert "ebbtide" not in sys.modules
 """
 
 
+@pytest.mark.slow  # two processes that import diffusers
 @pytest.mark.unchecked
 def test_they_run_where_ebbtide_cannot_be_imported(diffusers, tmp_path):
     """A folder of theirs alone, and one with our pipeline.py and decoder.py."""

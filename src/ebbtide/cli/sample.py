@@ -113,7 +113,7 @@ class Sample:
     start: Annotated[str, hint("noise, or the run's own second set")] = ""
     """Table or images that the samples start from, row by row; of a run from noise, noised to the time --at."""
     at: Annotated[float, hint("1, for a run between two sets")] = 1.0
-    """Time to which --start is noised, of a run from noise below 1; nearer to 0 it is changed less."""
+    """Time to which --start is noised; below 1, for a run from noise; nearer to 0 it is changed less."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
     """File, or a folder for one of the usual name; .npy, .npz, .csv or .tsv, the figure beside it; for images .png,
     or .npz with a .png beside it."""

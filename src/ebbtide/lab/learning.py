@@ -28,6 +28,7 @@ from ..kinds import kind_of
 from ..kinds.runs import begin, from_pretrained, train_recipe
 from ..recipes import RECIPES, Recipe
 from ..specs import require
+from ..training import checkpoint
 from ..training.flat import FlatParameters
 from ..training.history import read_metrics
 from ..training.processes import in_processes
@@ -259,9 +260,10 @@ class Learner:
 
     def _saved(self, wait: float | int = 20) -> None:
         """Let the paused worker save where it stands, unless it was done before it could pause."""
-        order, until = self.board.order, time.monotonic() + wait
+        order, until, folder = self.board.order, time.monotonic() + wait, self.folder / "checkpoints"
+        least = checkpoint.step_folder(folder, self.step)  # when it has saved, the worker takes another step
         order[1] += 1
-        saved = lambda: (self.folder / "checkpoints" / f"step-{self.step:08d}").exists()
+        saved = lambda: any(one >= least for one in checkpoint.saved(folder) if one.exists())
         while self._state == "paused" and (order[1] != order[3] or not saved()):
             if time.monotonic() > until:
                 raise InputError("The training doesn't answer; try again in a moment.")

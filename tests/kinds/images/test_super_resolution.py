@@ -75,6 +75,7 @@ def test_the_truth_is_infinitely_near_and_bicubic_as_near_as_it_is(run):
     assert true["PSNR of samples"] > plain["PSNR of samples"] + 10
 
 
+@pytest.mark.slow  # sixteen draws of each image in 50 steps
 def test_the_figures_rows(run):
     _, trained = run
     rows = shown(trained, columns=3, draws=2)
