@@ -1,5 +1,7 @@
 """Samples from one's own starting points: in their order, the same whatever is asked, and refused where none can be."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +44,18 @@ def test_columns_are_found_by_their_names(runs):
     other = dict(reversed(table.items()))
     assert torch.equal(trained.sample(start=other, steps=3), x)
     assert torch.equal(trained.sample(start=pd.DataFrame(other), steps=3), x)
+
+
+def test_rows_beyond_what_was_learned_are_told(tmp_path):
+    """A table's codes end where its rows do, so such a row begins at the edge; one inside is not told of."""
+    save_points(tmp_path / "table.csv", torch.rand(60, 2), columns=("a", "b"))
+    trained = run(tiny("flow", data=str(tmp_path / "table.csv")), tmp_path / "run")
+    inside = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained.sample(start=inside, at=0.3, steps=4)
+    with pytest.warns(UserWarning, match="^1 of 2 rows of start lie outside of what this run learned"):
+        trained.sample(start=inside + torch.tensor([[0.0, 5.0], [0.0, 0.0]]), at=0.3, steps=4)
 
 
 def test_a_start_is_drawn_in_pieces_like_noise(runs, monkeypatch):

@@ -1,5 +1,6 @@
 """Starting points of a run's samples: noise, points of a second set, or data that is noised to a middle time."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..codecs import Cells, Codec
 from ..core.denoiser import Denoiser
 from ..core.randomness import Draws
 from ..data.frames import frame_columns, is_frame, listed_cells
@@ -26,7 +28,9 @@ class Starting(Completing):
     starts: Callable[[Any, int, int, int], Tensor | None] | None
     latent_shape: Any
     reading: Callable[[str], Recipe]
+    codec: Codec | None
     to_network: Callable[[Tensor], Tensor]
+    to_data: Callable[[Tensor], Tensor]
 
     @property
     def from_second_set(self) -> bool:
@@ -76,11 +80,24 @@ class Starting(Completing):
         """x at t = at, in the network's units, of the user's own starting points; None without."""
         if start is None:
             return None
+        self._beyond(start)
         z = self.to_network(start.to(draws.ids.device))
         if at == 1:
             return z
         c = self.denoiser.path.at(at, z)
         return c.alpha * z + c.sigma * self.noise(draws)
+
+    def _beyond(self, start: Tensor) -> None:
+        """Warn of rows outside of what was learned, which a table's codes can't tell from those at its edge."""
+        if not isinstance(self.codec, Cells):
+            return
+        low, high = (self.to_data(self.to_network(torch.full_like(start[:1], end))) for end in (-1e30, 1e30))
+        slack = 1e-6 * (high - low).abs()
+        if count := int(((start < low - slack) | (start > high + slack)).any(1).sum()):
+            warnings.warn(
+                f"{count} of {len(start)} rows of start lie outside of what this run learned: they begin at its edge.",
+                stacklevel=4,
+            )
 
     def _rows(self, start: Any) -> Float[Tensor, " n *d"]:
         """Starting points as a tensor in data units: rows as they are, or columns by their names."""
