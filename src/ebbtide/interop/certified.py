@@ -362,6 +362,6 @@ def table_cells(one: Certificate) -> tuple[str, ...]:
     if one.refused:
         return one.spec, one.table, one.grid, *["-"] * 8, f"refused: {one.refused}"
     errors = (f"{error:.1e}" for error in (*one.errors, one.floor))
-    biases = (f"{bias + 0.0:+.4f}".replace("-0.0000", "+0.0000") for bias in (one.mean, one.start, one.std))
+    biases = (f"{bias:+.4f}".replace("-0.0000", "+0.0000") for bias in (one.mean, one.start, one.std))
     order, last = f"{one.order:.2f} of {one.promised}", "; ".join(one.failed) or "kept"
     return one.spec, one.table, one.grid, order, *errors, *biases, last

@@ -69,8 +69,7 @@ def save_onnx(
         if importlib.util.find_spec(name) is None:
             raise InputError(f"ONNX needs the package {name}: pip install 'ebbtide[onnx]'.")
     trained.sampling()
-    if getattr(trained.denoiser.network, "given", ()):
-        raise InputError("This run's images are drawn given other images or numbers, which its graph has no input for.")
+    trained.given_nothing("its graph has no input for")
     target = folder_name("file", file)
     if target.is_dir():
         raise InputError(f"{file} is a folder; name a file, such as model.onnx.")

@@ -89,10 +89,7 @@ def pipeline_files(
     trained.sampling()
     if not isinstance(network, UNet):
         raise InputError(f"diffusers runs U-Nets of images; this run's network is {words(recipe.network)[0]}.")
-    if network.given:
-        raise InputError(
-            "This run's images are drawn given other images or numbers, which no pipeline of diffusers takes."
-        )
+    trained.given_nothing("no pipeline of diffusers takes")
     path, count = denoiser.path, recipe.sample_steps if steps is None else steps
     require("steps", count, 1, 1000, whole=True)
     student = facts(recipe.sampler).spans

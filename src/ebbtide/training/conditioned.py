@@ -29,6 +29,11 @@ class Conditioned:
         """The shape of what a sample is drawn given; () for a run without."""
         return self.recipe.condition(self.shape)
 
+    def given_nothing(self, because: str) -> None:
+        """InputError if samples are drawn given something; because: the rest of the sentence."""
+        if self.condition_shape:
+            raise InputError(f"This run's images are drawn given other images or numbers, which {because}.")
+
     @property
     def attributes(self) -> dict[str, Levels]:
         """The range of each attribute in the data."""
