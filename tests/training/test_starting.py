@@ -58,6 +58,23 @@ def test_rows_beyond_what_was_learned_are_told(tmp_path):
         trained.sample(start=inside + torch.tensor([[0.0, 5.0], [0.0, 0.0]]), at=0.3, steps=4)
 
 
+def test_levels_and_gaps_of_a_table_lie_inside_whatever_their_numbers(tmp_path):
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"size": draw.normal(size=80), "kind": draw.choice([*"abc"], 80), "many": draw.choice([*"dc"], 80)}
+    )
+    table["gap"] = np.where(draw.random(80) < 0.2, np.nan, draw.normal(size=80) + 1000)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    trained = run(tiny("flow", data=str(tmp_path / "table.csv")), tmp_path / "run")
+    rows = table.dropna().reset_index(drop=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained.sample(start=rows, at=0.3, steps=4)
+    rows.loc[3, "gap"] = 2000
+    with pytest.warns(UserWarning, match=f"^1 of {len(rows)} rows of start"):
+        trained.sample(start=rows, at=0.3, steps=4)
+
+
 def test_a_start_is_drawn_in_pieces_like_noise(runs, monkeypatch):
     for name, at in (("two sets", 1.0), ("flow", 0.5)):
         start = torch.randn(40, 2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import InputError
@@ -49,6 +49,9 @@ class Missing(Cells):
     def ends(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         low, high = zip(self.values.ends(), self.empty.ends(), strict=True)
         return torch.cat(low), torch.cat(high)
+
+    def beyond(self, x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        return self.values.beyond(x)
 
     def cells(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k 2"]:
         gap = x.isnan()

@@ -75,6 +75,9 @@ class Mixed(Cells):
         low, high = zip(*(part.ends() for part in self.parts), strict=True)
         return torch.cat(low), torch.cat(high)
 
+    def beyond(self, x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        return torch.stack([part.beyond(x[:, list(own)]) for own, part in zip(self.columns, self.parts)]).any(0)
+
     def shape(self, data: Shape) -> Shape:
         """All numbers of all parts."""
         if data[-1:] != (sum(map(len, self.columns)),):

@@ -54,6 +54,10 @@ class Cells:
         """The least and the greatest that each z can be: an estimate E[z | z_t] beyond them is a network's slip."""
         raise NotImplementedError
 
+    def beyond(self, x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        """True for a row with a number outside of those that were learned, whose z is that of the nearest one."""
+        return torch.zeros(len(x), dtype=torch.bool)
+
     def drawn(self, cells: Float[Tensor, "n k 2"], v: Float[Tensor, "n k"] | float) -> Float[Tensor, "n k"]:
         """z of these cells, for V, in float32."""
         low, width = _doubled(cells).unbind(-1)
@@ -142,6 +146,11 @@ class Ranks(Cells):
     def ends(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
         far = torch.full((len(self.values),), OUTERMOST)
         return -far, far
+
+    def beyond(self, x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        rounding = 1e-6 * self.values.abs().amax(1)
+        found = _doubled(x).cpu()
+        return ((found < self.values[:, 0] - rounding) | (found > self.values[:, -1] + rounding)).any(1)
 
     def shape(self, data: Shape) -> Shape:
         """The data's."""

@@ -30,7 +30,6 @@ class Starting(Completing):
     reading: Callable[[str], Recipe]
     codec: Codec | None
     to_network: Callable[[Tensor], Tensor]
-    to_data: Callable[[Tensor], Tensor]
 
     @property
     def from_second_set(self) -> bool:
@@ -80,24 +79,16 @@ class Starting(Completing):
         """x at t = at, in the network's units, of the user's own starting points; None without."""
         if start is None:
             return None
-        self._beyond(start)
+        if isinstance(self.codec, Cells) and (count := int(self.codec.beyond(start).sum())):
+            warnings.warn(
+                f"{count} of {len(start)} rows of start lie outside of what this run learned: they begin at its edge.",
+                stacklevel=3,
+            )
         z = self.to_network(start.to(draws.ids.device))
         if at == 1:
             return z
         c = self.denoiser.path.at(at, z)
         return c.alpha * z + c.sigma * self.noise(draws)
-
-    def _beyond(self, start: Tensor) -> None:
-        """Warn of rows outside of what was learned, which a table's codes can't tell from those at its edge."""
-        if not isinstance(self.codec, Cells):
-            return
-        low, high = (self.to_data(self.to_network(torch.full_like(start[:1], end))) for end in (-1e30, 1e30))
-        slack = 1e-6 * (high - low).abs()
-        if count := int(((start < low - slack) | (start > high + slack)).any(1).sum()):
-            warnings.warn(
-                f"{count} of {len(start)} rows of start lie outside of what this run learned: they begin at its edge.",
-                stacklevel=4,
-            )
 
     def _rows(self, start: Any) -> Float[Tensor, " n *d"]:
         """Starting points as a tensor in data units: rows as they are, or columns by their names."""
