@@ -177,27 +177,13 @@
     const s = paper.stage = draw.stage(canvas, limits), points = paper.painting ? Float32Array.from(paper.points.flat())
       : paper.real ? paper.real.data : new Float32Array();
     draw.axes(s, {});
-    dots(s, points, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.6,
+    draw.particles(s, points, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.6,
       alpha: 0.7});
     if (paper.painting) {
       if (!paper.points.length) draw.text(s, "Paint here with the mouse or a finger.", 0, 0, {size: 15});
       if (document.activeElement === canvas) cross(s, paper.cursor);
       $("data-note").textContent = `${paper.points.length} points painted`;
     } else $("data-note").textContent = $("data").selectedOptions[0]?.textContent || "";
-  }
-
-  // Thousands of dots, as two bars across each other: five times as fast as draw.particles where no graphics card helps.
-  function dots(s, points, {dim = 2, colour, size, alpha}) {
-    if (dim === 1 || points.length < 600 * dim) { draw.particles(s, points, {dim, colour, size, alpha}); return; }
-    const context = s.context, half = 0.95 * size, thin = 0.6 * size, tiny = size < 1.5;
-    context.save();
-    Object.assign(context, {fillStyle: colour, globalAlpha: tiny ? alpha : 0.8 * alpha});
-    for (let i = 0; i < points.length; i += dim) {
-      const x = s.x(points[i]), y = s.y(points[i + 1]);
-      context.fillRect(x - half, y - thin, 2 * half, 2 * thin);
-      if (!tiny) context.fillRect(x - thin, y - half, 2 * thin, 2 * half);
-    }
-    context.restore();
   }
 
   function cross(s, [x, y]) {
@@ -292,7 +278,7 @@
     draw.axes(s, {});
     const real = paper.painting ? Float32Array.from(paper.points.flat()) : paper.real && paper.real.data;
     const dim = look ? look.shape[1] : 2;
-    if (real) dots(s, real, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.2,
+    if (real) draw.particles(s, real, {dim: paper.real && !paper.painting ? paper.real.shape[1] : 2, colour: s.theme.real, size: 1.2,
       alpha: 0.3});
     if (look) draw.particles(s, look.data, {dim, colour: tintOf(s.theme, learner.name, k), size: 2, alpha: 0.85});
   }
@@ -515,7 +501,7 @@
       if (own("particles")) {
         const n = x.length / dim, size = n > 5000 ? 1.3 : n > 500 ? 1.9 : 2.6;
         if (this.labels) draw.particles(s, x, {dim, labels: this.labels.data, size});
-        else dots(s, x, {dim, colour, size, alpha: 0.75});
+        else draw.particles(s, x, {dim, colour, size, alpha: 0.75});
       }
       if (own("guesses") && this.guesses) {
         const [, n] = this.guesses.shape, to = this.list(this.guesses)[this.frame];
@@ -535,7 +521,7 @@
         return;
       }
       draw.axes(s, {x: names[0], y: names[1] || ""});
-      if (real && this.real) dots(s, this.real.data, {dim, colour: s.theme.real, size: 1.3, alpha: 0.3});
+      if (real && this.real) draw.particles(s, this.real.data, {dim, colour: s.theme.real, size: 1.3, alpha: 0.3});
       this.backdrop = make("canvas", {width: this.canvas.width, height: this.canvas.height});
       this.backdrop.getContext("2d").drawImage(this.canvas, 0, 0);
       this.backdropOf = key;
