@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from ebbtide.codecs.autoencoder import Learned, fit_autoencoder, read_autoencoder
-from ebbtide.codecs.codec import encoder_hash
+from ebbtide.codecs.autoencoder import Learned, fit_autoencoder, read_autoencoder, with_decoder
+from ebbtide.codecs.codec import Chain, encoder_hash
+from ebbtide.codecs.columns import IDENTITY
 from ebbtide.errors import InputError
 from ebbtide.networks.autoencoder import Autoencoder
 
@@ -88,6 +89,31 @@ def test_a_flow_is_tied_to_the_encoder_alone():
     for name in made.weights().keys() - other.keys():
         changed = read_autoencoder(made.to_config(), made.weights() | {name: made.weights()[name] + 0.5})
         assert encoder_hash(changed) != encoder_hash(made), name
+
+
+def sharpened(name):
+    """The run of the codec with another decoder, or, named so, with another encoder as well."""
+    config, weights = run()
+    moved = ("network.decoder", "network.encoder") if name == "OTHER" else ("network.decoder",)
+    return config, {name: part + 0.5 if name.startswith(moved) else part for name, part in weights.items()}
+
+
+def test_a_decoder_takes_the_place_of_another_of_the_same_encoder():
+    made, x = codec(), images(3)
+    sharper = with_decoder(made, "SHARP", opened=sharpened)
+    theirs = fit_autoencoder(lambda: images(400).split(64), run="SHARP", opened=sharpened)
+    assert encoder_hash(sharper) == encoder_hash(made)
+    torch.testing.assert_close(sharper.decode(made.encode(x)), theirs.decode(theirs.encode(x)))
+    chained = with_decoder(Chain((IDENTITY, made)), "SHARP", opened=sharpened)
+    assert torch.equal(chained.decode(chained.encode(x)), sharper.decode(made.encode(x)))
+
+
+def test_a_decoder_of_another_encoder_or_for_no_autoencoder_is_refused():
+    with pytest.raises(InputError, match="OTHER has another encoder than the one"):
+        with_decoder(codec(), "OTHER", opened=sharpened)
+    for wrong in (None, IDENTITY, Chain((IDENTITY,))):
+        with pytest.raises(InputError, match="whose codec is an autoencoder"):
+            with_decoder(wrong, "SHARP", opened=sharpened)
 
 
 def test_what_it_is_for_the_rest_of_the_library():

@@ -1,7 +1,7 @@
 """Distribution matching on Gaussians: its gradient is that of a KL divergence, and each network learns from its own."""
 
-import math
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.targets import Estimate
 from ebbtide.errors import InputError
 from ebbtide.exact.oracle import gaussian
+from ebbtide.losses.critic import discern
 from ebbtide.losses.denoise import denoise
 from ebbtide.losses.flow_map import Fresh, Leap, jumped, known_ends
-from ebbtide.losses.matching import EDGE, NUDGE, Judges, discern, matching, pull
+from ebbtide.losses.matching import EDGE, Judges, matching, pull
 from ebbtide.networks.mlp import MLP
 from problems import MEAN, PATHS, STD, fill, float64, noise_like, oracle
 
@@ -171,7 +172,7 @@ def test_the_critic_learns_to_tell_both_apart_and_nothing_else():
     with torch.no_grad():
         _, t, x_t = noised(student, leap)
     real = t.alpha * leap.fresh.end + t.sigma * leap.fresh.noise
-    own = discern(judges, real, x_t, t, 0.3, leap.fresh.nudge) * (leap.fresh.u > 0.3)
+    own = discern(partial(judges.score, t=t), real, x_t, 0.3, leap.fresh.nudge) * (leap.fresh.u > 0.3)
     alike(by(loss, judges.critic), by(own, judges.critic))
 
 
@@ -201,25 +202,6 @@ def test_the_judges_have_more_turns_than_the_student_and_a_beginning():
         assert any(part is not None for part in by(loss, judges.fake)) == fake
         same = all(torch.equal(mine, own) for mine, own in zip(by(loss, student), alone, strict=True))
         assert same != moved
-
-
-class Sums(nn.Module):
-    """A critic that returns 3 Σx."""
-
-    def forward(self, x, t, **cond):
-        return 3 * x.sum(1, keepdim=True).expand_as(x)
-
-
-def test_a_critics_loss_by_hand():
-    """Scores 3 and 6: log(1 + e³), and the difference of 3 h over h, squared: 9."""
-    judges = Judges(Denoiser(MLP(2, width=4, depth=0), Linear()), 1, critic=1.0)
-    judges.critic = Denoiser(Sums(), Linear())
-    t = Linear().at(torch.tensor([0.5]), torch.zeros(1, 2))
-    real, x, nudge = (torch.tensor([row]) for row in ([1.0, 0.0], [1.0, 1.0], [1.0, 0.0]))
-    assert float(discern(judges, real, x, t, 0.0, nudge)) == pytest.approx(math.log(1 + math.exp(3)))
-    assert float(discern(judges, real, x, t, 0.5, nudge)) == pytest.approx(math.log(1 + math.exp(3)) + 4.5, rel=1e-4)
-    assert float(judges.misled(x, real, t)) == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
-    assert NUDGE < 0.1
 
 
 def test_options_that_cannot_be_are_refused():

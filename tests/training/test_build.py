@@ -5,6 +5,7 @@ import shutil
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from ebbtide import fit
 from ebbtide.errors import InputError
 from ebbtide.kinds.runs import begin, from_pretrained
-from ebbtide.recipes import Recipe
+from ebbtide.recipes import Recipe, autoencoder
 from training.runs import STEPS, assert_same, newest, run, tensors, tiny
 
 CLASSES = {"data": "two_moons", "conditional": True}
@@ -69,6 +70,18 @@ def test_what_does_not_fit_is_named_in_one_sentence(base):
         begin(tiny("flow", **CLASSES | {"target": "noise", "init": str(base)}))
     with pytest.raises(InputError, match=r"its weights don't fit the network mlp:width=9,depth=1, as its own is mlp:w"):
         begin(tiny("flow", data="rings", network="mlp:width=9,depth=1", init=str(base)))
+
+
+def test_an_autoencoder_begins_with_the_others_components_too(tmp_path):
+    """Its networks add to them: on other data it reconstructs at first as the run it began with."""
+    recipe = autoencoder(network="autoencoder:size=4,keep=2,widths=8-8,groups=4", steps=2, batch=16)
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    theirs = fit(recipe, x, out=tmp_path / "AE", snapshots=0, progress=False)
+    other = x[:, ::2].repeat(2, 1) // 2
+    start, _ = begin(recipe.having({"init": str(tmp_path / "AE")}), given=(other, None))
+    assert torch.equal(
+        start.reconstruct(torch.from_numpy(x)[:, None]), theirs.reconstruct(torch.from_numpy(x)[:, None])
+    )
 
 
 def test_a_run_resumes_to_the_bit_without_the_run_it_began_with(base, tmp_path, monkeypatch):

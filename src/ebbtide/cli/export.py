@@ -30,6 +30,8 @@ class Export:
     """Folder to write."""
     push: Annotated[str, hint("nowhere")] = ""
     """Also upload to this hub repository, user/name; log in with `hf auth login` first."""
+    decoder: Annotated[str, hint("its own")] = ""
+    """Autoencoder of the same encoder, as --loss sharpen trains, whose decoder takes the place of the run's."""
     license: Annotated[str, hint("none")] = ""
     """The weights' licence, for the model card; as the hub writes it: apache-2.0, cc-by-4.0, …"""
     format: Annotated[str, tyro.conf.arg(name="for"), hint("ebbtide")] = "ebbtide"
@@ -66,7 +68,8 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"--push uploads what ebbtide reads; upload a folder for {args.format} with `hf upload`.")
     if args.steps is not None:
         within(args, steps=(1, 1000))
-    WRITERS[args.format](args, opened(args.run, **vars(args.built)))
+    trained = opened(args.run, **vars(args.built))
+    WRITERS[args.format](args, trained.with_decoder(args.decoder) if args.decoder else trained)
 
 
 def _for_ebbtide(args: Export, trained: "Trained") -> None:

@@ -234,7 +234,7 @@ def train(
     if isinstance(trained.codec, Cells):
         tell(f"The network sees the columns by {trained.codec.about}")
     if finish := kind_of(recipe).finish:
-        for figure in finish(out):
+        for figure in finish(out, trained):
             tell("figure:", figure)
     if trained.reconstructs:
         codec = shlex.quote(f"pixels+autoencoder:run={out}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..specs import bind, parse, pick
-from .autoencoder import fit_autoencoder, read_autoencoder
+from .autoencoder import fit_autoencoder, read_autoencoder, with_decoder
 from .category import Category, fit_category, read_category
 from .codec import Batches, Chain, Codec, CodecRow, Shape, encoder_hash, latent_shape, split_weights, volume
 from .columns import IDENTITY, REACH, Pixels, Quantiles, Standardise, read_columns, within_float32
@@ -51,6 +51,7 @@ __all__ = [
     "latent_shape",
     "links",
     "volume",
+    "with_decoder",
     "within_float32",
 ]  # fmt: skip
 

@@ -13,9 +13,9 @@ from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
 from ..networks.outline import Outline, fill
 from ..specs import bind, expect, require, words
-from .codec import Batches, Shape
+from .codec import Batches, Chain, Codec, Shape, encoder_hash
 
-__all__ = ["Learned", "fit_autoencoder", "in_groups", "read_autoencoder"]
+__all__ = ["Learned", "fit_autoencoder", "in_groups", "read_autoencoder", "with_decoder"]
 
 Opened = Callable[[str], tuple[Mapping[str, Any], Mapping[str, Tensor]]]
 NAME = "autoencoder"
@@ -88,14 +88,8 @@ def fit_autoencoder(batches: Batches, *, run: str = "", whiten: float = 0.5, ope
     require("autoencoder: whiten", whiten, 0, 1)
     if not run:
         raise InputError("autoencoder: name a run of the recipe autoencoder, as in autoencoder:run=FOLDER.")
-    config, weights = opened(run)
-    recipe = config.get("recipe", {})
-    if words(str(recipe.get("network", "")))[0] != NAME:
-        raise InputError(f"autoencoder: {run} must be a run of the recipe autoencoder; its network is another.")
-    network = {key.removeprefix("network."): part for key, part in weights.items()}
-    data = tuple(config["shape"])
-    autoencoder, keep = _filled(recipe["network"], data, network), network["scale"].shape
-    made = Learned(autoencoder, recipe["network"], data, torch.zeros(keep), torch.ones(keep))
+    made = _trained(run, opened)
+    keep = made.centre.shape
     count, total, squares = 0, torch.zeros(keep).double(), torch.zeros(keep).double()
     for x in batches():
         z = made.encode(x).double().transpose(0, 1).flatten(1)
@@ -105,6 +99,36 @@ def fit_autoencoder(batches: Batches, *, run: str = "", whiten: float = 0.5, ope
     centre = total / count
     variance = (squares / count - centre.square()).clamp(min=1e-12)
     return replace(made, centre=centre.float(), spread=(variance**whiten).float())
+
+
+def with_decoder(codec: Codec | None, run: str, *, opened: Opened) -> Codec:
+    """A codec of an autoencoder with the decoder of another run, which was trained on from the same encoder's weights.
+
+    A flow in its latent stays valid: nothing that decides z changes. InputError where the encoder is another.
+    """
+    before = codec.codecs if isinstance(codec, Chain) else (codec,)
+    *others, own = before
+    if not isinstance(own, Learned):
+        raise InputError("A decoder can be replaced in a run whose codec is an autoencoder.")
+    made = replace(own, autoencoder=_trained(run, opened).autoencoder)
+    if encoder_hash(made) != encoder_hash(own):
+        raise InputError(
+            f"autoencoder: {run} has another encoder than the one that this run was trained with, so its decoder can't "
+            "read these latents. Train one with --loss sharpen --init."
+        )
+    return replace(codec, codecs=(*others, made)) if isinstance(codec, Chain) else made
+
+
+def _trained(run: str, opened: Opened) -> Learned:
+    """The autoencoder of a run, its channels as they are."""
+    config, weights = opened(run)
+    recipe = config.get("recipe", {})
+    if words(str(recipe.get("network", "")))[0] != NAME:
+        raise InputError(f"autoencoder: {run} must be a run of the recipe autoencoder; its network is another.")
+    network = {key.removeprefix("network."): part for key, part in weights.items()}
+    data = tuple(config["shape"])
+    autoencoder, keep = _filled(recipe["network"], data, network), network["scale"].shape
+    return Learned(autoencoder, recipe["network"], data, torch.zeros(keep), torch.ones(keep))
 
 
 def read_autoencoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Learned:

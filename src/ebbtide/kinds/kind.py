@@ -139,7 +139,7 @@ class Kind(Generic[R]):
     """(trained, n, seed, first) → observations that a policy was never trained on."""
     all_classes: Callable[[Trained, int], Tensor | None] | None = None
     """(trained, n) → labels of n samples of every class."""
-    finish: Callable[[Path], Iterator[Path]] | None = None
+    finish: "Callable[[Path, Trained], Iterator[Path]] | None" = None
     """(run folder): what is drawn when training has ended."""
     judged: Callable[..., Judgement | None] | None = None
     """(trained, samples, labels, target, seed) → the report on samples of a table; None for data that isn't one."""

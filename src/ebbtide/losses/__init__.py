@@ -6,6 +6,7 @@ flow_map: estimates that lead to another time, by the identities that the map of
 matching: the density of a teacher's samples, by scores of both and a critic.
 reflow: the denoising loss on a teacher's own pairs of noise and data.
 reconstruct: the error of data that went through a codec's latent.
+sharpen: the same for its decoder alone, with a critic.
 
 A loss is handed a denoiser and uses its path and row; it imports nothing of the core.
 """
@@ -21,6 +22,7 @@ from .denoise import denoise, reflow
 from .flow_map import consistency, known_ends, lagrangian, mean_flow, shortcut
 from .matching import Judges, matching
 from .reconstruct import reconstruct
+from .sharpen import Critic, sharpen
 
 __all__ = ["LOSSES", "Loss", "loss_row"]
 
@@ -33,8 +35,9 @@ class Loss:
     slope: it needs the slope at the leap's beginning. teacher: it learns from a teacher's trajectories alone.
     codec: the network is a codec of its data, such as an autoencoder; the run reconstructs and has no samples.
     helps: the arguments that it takes besides: `average`, the denoiser with averaged weights; `teacher`, its teacher;
-    `judges`, what the function of that name makes of the teacher, the steps and the loss's options: a module that is
-    trained beside the denoiser, on the same batches. fair: it needs trajectories whose starts follow their law.
+    `judges`, what the function of that name makes of the teacher, or, without one, of the denoiser, the steps and the
+    loss's options: a module that is trained beside the denoiser, on the same batches. fair: it needs trajectories whose
+    starts follow their law. frozen: the parts of the network that it leaves as they are.
     """
 
     function: Callable[..., Tensor]
@@ -45,6 +48,7 @@ class Loss:
     judges: Callable[..., Any] | None = None
     fair: bool = False
     codec: bool = False
+    frozen: tuple[str, ...] = ()
 
     @property
     def stops(self) -> bool:
@@ -65,6 +69,7 @@ LOSSES: dict[str, Loss] = {
     "matching": Loss(matching, helps=("teacher", "judges"), teacher=True, judges=Judges),
     "reflow": Loss(reflow, spans=False, teacher=True, fair=True),
     "reconstruct": Loss(reconstruct, spans=False, codec=True),
+    "sharpen": Loss(sharpen, spans=False, codec=True, helps=("judges",), judges=Critic, frozen=("encoder",)),
 }
 
 

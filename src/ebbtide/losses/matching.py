@@ -7,13 +7,14 @@ student's noised samples and the teacher's as well (ADD). The regression stays, 
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from ..specs import require
+from .critic import discern, misled
 from .denoise import denoise
 from .flow_map import Leap, jumped, known_ends
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from ..core.denoiser import Denoiser, DenoiserLike
     from ..core.paths import Batch, Scales
 
-__all__ = ["EDGE", "Judges", "discern", "matching", "pull"]
+__all__ = ["EDGE", "Judges", "matching", "pull"]
 
 EDGE = 0.02  # of the flow clock, left out at both ends, where scores are infinite or say nothing, as in DMD
 FLOOR = 0.01  # of the size by which a pull is divided
-NUDGE = 0.01  # step of the critic's smoothness, in x_t
 
 
 class Judges(nn.Module):
@@ -50,14 +50,6 @@ class Judges(nn.Module):
         output: Tensor = self.critic.output(t, x_t, **cond)
         return output.flatten(1).mean(1)
 
-    def misled(self, x_t: "Batch", real: "Batch", t: "Scales", **cond: Any) -> Tensor:
-        """softplus of the score of the teacher's less that of the student's x_t, without a gradient of the critic's."""
-        self.requires_grad_(False)
-        try:
-            return softplus(self.score(real, t, **cond) - self.score(x_t, t, **cond))
-        finally:
-            self.requires_grad_(True)
-
 
 def pull(x: "Batch", fake: "Batch", real: "Batch") -> "Batch":
     """(x̂₀ of the fake - x̂₀ of the teacher) / mean|x - x̂₀ of the teacher|: the gradient that a sample x is given.
@@ -67,20 +59,6 @@ def pull(x: "Batch", fake: "Batch", real: "Batch") -> "Batch":
     """
     size = (x - real).abs().flatten(1).mean(1).clamp(min=FLOOR)
     return (fake - real) / size.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def discern(
-    judges: Judges, real: "Batch", x: "Batch", t: "Scales", smooth: float, nudge: "Batch", **cond: Any
-) -> Tensor:
-    """The critic's loss: softplus of the score of the student's less the teacher's, both at t, and its smoothness.
-
-    Relativistic pairing (Jolicoeur-Martineau 2019, arXiv:1807.00734); the gradient at the teacher's samples is
-    kept small by a difference in place of R1's second derivative, λ |D(x_t) - D(x_t + h ε)|² / h² (Lin et al. 2025,
-    arXiv:2501.08316), for which no kernel is too simple. smooth: λ.
-    """
-    own = judges.score(real, t, **cond)
-    rough = (judges.score(real + NUDGE * nudge, t, **cond) - own).square() / NUDGE**2
-    return softplus(judges.score(x, t, **cond) - own) + smooth * rough
 
 
 def matching(
@@ -123,13 +101,13 @@ def matching(
     x_t = t.alpha * own + t.sigma * fresh.noise
     loss = loss + denoise(judges.fake, own, fresh.noise, t.t, **cond)
     if critic:
-        real = t.alpha * fresh.end + t.sigma * fresh.noise
-        loss = loss + fresh.lawful * discern(judges, real, x_t, t, smooth, fresh.nudge, **cond)
+        real, score = t.alpha * fresh.end + t.sigma * fresh.noise, partial(judges.score, t=t, **cond)
+        loss = loss + fresh.lawful * discern(score, real, x_t, smooth, fresh.nudge)
     if not turn:
         return loss
     with torch.no_grad():
         to = own - pull(own, judges.fake(x_t, t, **cond).x0, teacher(x_t, t, **cond).x0)
     loss = loss + weight / 2 * (x - to).square().flatten(1).mean(1)
     if critic:
-        loss = loss + critic * fresh.lawful * judges.misled(t.alpha * x + t.sigma * fresh.noise, real, t, **cond)
+        loss = loss + critic * fresh.lawful * misled(judges, score, real, t.alpha * x + t.sigma * fresh.noise)
     return loss

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.init import eye_, ones_, zeros_
 
 from ..errors import InputError
+from .critic import PatchCritic
 from .fused import Conv3x3
 from .parts import NormSiLU, check_batch, check_sizes, whole_numbers, zeroed
 from .patches import analysed, synthesised
@@ -72,6 +73,10 @@ class Autoencoder(nn.Module):
         """Set B, m and s: those of a `Patches` codec."""
         for name, part in (("basis", basis), ("mean", mean), ("scale", scale)):
             getattr(self, name).copy_(part)
+
+    def critic(self, widths: str) -> PatchCritic:
+        """A critic of its images, for the loss `sharpen`."""
+        return PatchCritic(self.shape[0], widths=widths)
 
     def encode(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b keep i j"]:
         """z = B (patch - m) / s + f(x)."""

@@ -139,9 +139,10 @@ def begin_weights(denoiser: Denoiser, recipe: Recipe, its: Recipe, weights: Mapp
     """Let a denoiser begin with the weights of the run that its recipe names, whose recipe is `its`.
 
     A warning names those that don't fit, which begin untrained, and what else differs; InputError where less than half
-    of the network fits. What is fitted to data, such as the Gaussians that a network starts from, stays the new data's.
+    of the network fits. The Gaussians that a network starts from stay the new data's; an autoencoder's components come
+    along, since its two networks add to them.
     """
-    own = dict(denoiser.named_parameters())
+    own = {f"network.{name}": part for name, part in denoiser.network.state_dict().items()}
     fits = [name for name, part in own.items() if name in weights and weights[name].shape == part.shape]
     if 2 * sum(own[name].numel() for name in fits) < sum(part.numel() for part in own.values()):
         raise InputError(

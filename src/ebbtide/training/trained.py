@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import cache
-from ..codecs import Cells, Chain, Codec
+from ..codecs import Cells, Chain, Codec, with_decoder
 from ..core.denoiser import Denoiser, DenoiserLike
 from ..core.guidance import Bounded, ClassifierFree, Known
 from ..core.randomness import Draws
@@ -306,6 +306,11 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
                 stacklevel=2,
             )
         return replace(self, tuned=tuple(one for one in found if one.weights in ("", own)))
+
+    def with_decoder(self, run: str | Path) -> "Trained":
+        """The same run in an autoencoder's latent, with the decoder of another of the same encoder, its folder or
+        export; see the loss `sharpen`."""
+        return replace(self, codec=with_decoder(self.codec, str(run), opened=storage.opened))
 
     def reading(self, what: str = "data") -> Recipe:
         """The recipe by which its data, or its source, is read: a built-in set, or what the user named.

@@ -90,6 +90,13 @@ class Trainer:
         self.classes = classes
         self.denoiser = denoiser.to(accelerator.device)
         self.data = data.to(accelerator.device)
+        self._row = loss_row(recipe.loss)
+        if self._row.codec and not all(hasattr(denoiser.network, part) for part in ("decode", *self._row.frozen)):
+            raise InputError(
+                f"loss {recipe.loss!r} needs a network that encodes and decodes, as network='autoencoder'."
+            )
+        for part in self._row.frozen:
+            denoiser.network.get_submodule(part).requires_grad_(False)
         self.flat = FlatParameters(self.denoiser)
         self.ema = self.flat.vector.clone()
         self.optimizer = self._adamw(self.flat)
@@ -97,22 +104,17 @@ class Trainer:
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         teacher = data.denoiser if isinstance(data, Trajectories) else None
-        self._row = loss_row(recipe.loss)
         self._span = bind(SPANS, recipe.spans, "spans") if self._row.spans else None
         self._phases = self._span is not None and "done" in signature(self._span.func).parameters
         if self._row.spans and not self.denoiser.spans:
             network = with_option(recipe.network, "spans", "true")
             raise InputError(f"loss {recipe.loss!r} needs a network that spans two times, as in network={network!r}.")
-        if self._row.codec and not hasattr(denoiser.network, "decode"):
-            raise InputError(
-                f"loss {recipe.loss!r} needs a network that encodes and decodes, as network='autoencoder'."
-            )
         if self._row.teacher and teacher is None:
             raise InputError(f"loss {recipe.loss!r} learns from a teacher; name a run as teacher.")
         if teacher is not None and not (self._row.spans or self._row.teacher):
             raise InputError(f"loss {recipe.loss!r} learns from data, so it can't have a teacher.")
         self._average = self._averaging(recipe) if "average" in self._row.helps else None
-        self._judges = self._judging(recipe, teacher) if self._row.judges and teacher is not None else None
+        self._judges = self._judging(recipe, teacher or denoiser) if self._row.judges else None
         helps = {"average": self._average and self._average[0], "teacher": teacher, "judges": self._judges}
         loss = _Loss(self.denoiser, recipe, helps)
         self._loss = accelerator.prepare_model(loss, False, evaluation_mode=True)
@@ -276,12 +278,13 @@ class Trainer:
         flat = FlatParameters(average)
         return average.eval(), flat
 
-    def _judging(self, recipe: Recipe, teacher: DenoiserLike) -> Any:
+    def _judging(self, recipe: Recipe, of: DenoiserLike) -> Any:
         """The networks that the loss trains beside the denoiser, with the options of its spec."""
         own = bind(LOSSES, recipe.loss, "loss")
         every = {name: option.default for name, option in options(own.func).items()} | own.keywords
         assert self._row.judges is not None
-        judges = self._row.judges(teacher, recipe.steps, **every).to(self.accelerator.device)
+        with keyed(self.accelerator.device, recipe.seed, "judges"):
+            judges = self._row.judges(of, recipe.steps, **every).to(self.accelerator.device)
         self._trained.append((flat := FlatParameters(judges), self._adamw(flat)))
         return judges
 
@@ -343,7 +346,7 @@ class _Loss(torch.nn.Module):
 
     def forward(self, **batch: Tensor) -> Tensor:
         if not self.row.spans:
-            loss: Tensor = self.function(self.denoiser, **batch, weight=self.weight)
+            loss: Tensor = self.function(self.denoiser, **batch, weight=self.weight, **self.helps)
         else:
             loss = self.function(self.denoiser, self.leap(**batch), **self.helps)
         return loss

@@ -2,17 +2,22 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import ebbtide
 from ebbtide import cli
 from ebbtide.codecs import fit_codec
 from ebbtide.errors import InputError
+from ebbtide.kinds.images import pages
 from ebbtide.kinds.images.data import parts, prepare
+from ebbtide.kinds.images.kind import finish
 from ebbtide.kinds.runs import begin, from_pretrained
+from ebbtide.plots import strips
 from ebbtide.recipes import RECIPES
 from ebbtide.training.run import untrained
 from training.runs import assert_same, run, run_until, tensors
@@ -86,7 +91,7 @@ def test_it_has_no_samples_and_its_loss_needs_a_codec(trained, tmp_path):
 
 def test_what_other_commands_make_of_it(trained, tmp_path):
     cli.main(["plot", str(trained[1]), "--out", str(tmp_path / "figures")])
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["codec.png", "losses.png"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["codec.png", "losses.png", "training.png"]
     card = (trained[0].save_pretrained(tmp_path / "export") / "README.md").read_text()
     assert "# Autoencoder" in card
     assert "codec='pixels+autoencoder:run=export'" in card
@@ -101,6 +106,33 @@ def test_evaluate_prints_codec_psnr_and_kid(trained, capsys):
     assert "codec PSNR" in table
     assert "codec KID-classifier" in table
     assert (trained[1] / "evaluation.json").exists()
+
+
+def test_its_strip_over_training_says_what_it_shows(trained, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(strips, "sheet", lambda *given, **told: said.append(told) or SimpleNamespace(figure=Figure()))
+    monkeypatch.setattr(pages.style, "save", lambda figure, path: None)
+    assert [path.name for path in finish(trained[1], trained[0])] == ["training.png"]
+    assert (said[0]["title"], "noise" in said[0]["note"].lower()) == ("Reconstructions over training", False)
+
+
+def test_a_flow_takes_a_sharpened_decoder_in_an_export(trained, tmp_path, capsys):
+    """The files of the export decode as the sharpened run does; a run in pixels has no decoder to replace."""
+    ae, flow = tmp_path / "AE", tmp_path / "flow"
+    shutil.copytree(trained[1], ae)
+    run(recipe(steps=2, loss="sharpen:after=0", init=str(ae)), tmp_path / "SHARP")
+    small = {"network": "unet:width=8,multipliers=1-1,attention=0-0,groups=4", "steps": 2, "batch": 8, "held_out": 0.3}
+    made = run(ebbtide.flow_latents(**small, codec=f"pixels+autoencoder:run={ae}"), flow, solvers=False)
+    words = ["export", str(flow), "--decoder", str(tmp_path / "SHARP"), "--out", str(tmp_path / "model")]
+    assert cli.main(words) == 0
+    sharp, x = from_pretrained(tmp_path / "model"), made.sample(2, steps=2)
+    assert torch.equal(sharp.sample(2, steps=2), made.with_decoder(tmp_path / "SHARP").sample(2, steps=2))
+    assert not torch.equal(sharp.sample(2, steps=2), x)
+    run(recipe(steps=2, seed=1), tmp_path / "OTHER")
+    capsys.readouterr()
+    assert cli.main([*words[:3], str(tmp_path / "OTHER"), "--out", str(tmp_path / "no")]) == 2
+    assert "has another encoder than the one" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_flow_in_its_latent_stands_alone(trained, tmp_path):

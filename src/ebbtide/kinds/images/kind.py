@@ -58,12 +58,12 @@ def snapshot_files(x: Float[Tensor, " n c h w"], path: Path) -> dict[Path, bytes
     return {path: array.getvalue(), path.with_suffix(".png"): png(pixels)}
 
 
-def finish(folder: Path) -> Iterator[Path]:
-    """The strip of samples over training, if more than one set was kept."""
+def finish(folder: Path, trained: "Trained") -> Iterator[Path]:
+    """The strip of samples, or of an autoencoder's images, over training, if more than one set was kept."""
     from . import pages
 
     if len(grown := evolution(folder)) > 1:
-        yield pages.draw_training(grown, folder / "training.png")
+        yield pages.draw_training(grown, folder / "training.png", trained.reconstructs)
 
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:

@@ -72,9 +72,9 @@ def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> 
     return path
 
 
-def draw_training(grown: list[tuple[int, np.ndarray]], path: Path) -> Path:
-    """The samples drawn while training went on, as a strip."""
-    style.save(_training(grown), path)
+def draw_training(grown: list[tuple[int, np.ndarray]], path: Path, codec: bool) -> Path:
+    """The samples drawn while training went on, as a strip; of a codec, images beside what it makes of them."""
+    style.save(_training(grown, codec), path)
     return path
 
 
@@ -85,7 +85,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     history = _history(folder)
     grown = evolution(folder, trained.shape)
     if trained.reconstructs:
-        yield from _drawn_codec(trained, history, out)
+        yield from _drawn_codec(trained, history, grown, out)
         return
     walk = _walk(trained, FILM)
     stills: dict[str, Callable[[], Figure] | None] = {
@@ -112,9 +112,11 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
 
 
-def _drawn_codec(trained: Trained, history: list[dict[str, Any]], out: Path) -> Iterator[Path]:
-    """An autoencoder's figures: what it gives back, and its losses."""
-    stills = {"codec": _codec(trained)}
+def _drawn_codec(
+    trained: Trained, history: list[dict[str, Any]], grown: list[tuple[int, np.ndarray]], out: Path
+) -> Iterator[Path]:
+    """An autoencoder's figures: what it gives back, now and over training, and its losses."""
+    stills = {"codec": _codec(trained)} | ({"training": _training(grown, codec=True)} if grown else {})
     if history:
         stills["losses"] = images.loss_and_speed(history, key=key_of(trained.recipe))
     for name, figure in stills.items():
@@ -316,8 +318,11 @@ def flow_ends(trained: Trained, x1: Tensor, cond: dict[str, Any], seed: int) -> 
     return kept(trained.to_data(x))
 
 
-def _training(grown: list[tuple[int, np.ndarray]]) -> Figure:
-    return strips.training_strip([step for step, _ in grown], np.stack([x for _, x in grown]))
+def _training(grown: list[tuple[int, np.ndarray]], codec: bool = False) -> Figure:
+    title, note = (
+        ("Reconstructions over training", "Each image stands beside its reconstruction.") if codec else ("", "")
+    )
+    return strips.training_strip([step for step, _ in grown], np.stack([x for _, x in grown]), title=title, note=note)
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
