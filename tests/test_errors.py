@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ebbtide import errors
-from ebbtide.errors import CertificationError, DivergedError, EbbtideError, InputError, StorageError, printable
+from ebbtide.errors import CertificationError, DivergedError, EbbtideError, InputError, StorageError, meant, printable
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,9 @@ def test_what_a_terminal_obeys_is_written_out():
 def test_input_errors_are_not_taken_for_a_refusing_disk():
     assert not issubclass(InputError, OSError)
     assert not issubclass(StorageError, ValueError)
+
+
+def test_a_name_is_guessed_if_one_is_near():
+    assert meant("smapler", ["steps", "sampler"]) == " (did you mean 'sampler'?)"
+    assert meant("--smapler", ["--steps", "--sampler"], str) == " (did you mean --sampler?)"
+    assert meant("zebra", ["steps", "sampler"]) == meant("x", []) == ""

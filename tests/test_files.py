@@ -20,6 +20,7 @@ from ebbtide.files import (
     create,
     home,
     locked,
+    near,
     own_folder,
     remove,
     state_of,
@@ -315,3 +316,9 @@ def test_a_folder_is_not_made_where_something_else_is(tmp_path):
         with pytest.raises(InputError, match=rf"^Can't write .*{name}: it is not a folder\.$"), locked(tmp_path / name):
             pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_file_is_guessed_from_the_names_in_its_folder(tmp_path):
+    (tmp_path / "table.csv").touch()
+    assert near(tmp_path / "table.cvs") == f" (did you mean {str(tmp_path / 'table.csv')!r}?)"
+    assert near(tmp_path / "zebra") == near(tmp_path / "nowhere/table.csv") == near(Path("\0")) == ""

@@ -1,6 +1,15 @@
 """Errors, and their exit codes in the command. The text is one sentence for the user."""
 
-__all__ = ["CertificationError", "DivergedError", "EbbtideError", "InputError", "StorageError", "printable"]
+import difflib
+from collections.abc import Callable, Iterable
+
+__all__ = ["CertificationError", "DivergedError", "EbbtideError", "InputError", "StorageError", "meant", "printable"]
+
+
+def meant(name: str, names: Iterable[str], shown: Callable[[str], str] = repr) -> str:
+    """The nearest name as it is shown, in " (did you mean …?)"; "" where none is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {shown(close[0])}?)" if close else ""
 
 
 def printable(what: object) -> str:

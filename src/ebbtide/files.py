@@ -4,7 +4,6 @@ Everything is written under a random name in the folder it belongs to, synced, a
 replaces the link, not the file it points to.
 """
 
-import difflib
 import errno
 import glob
 import json
@@ -20,13 +19,13 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError, StorageError
+from .errors import InputError, StorageError, meant
 from .memory import room
 
 __all__ = [
     "LOCK", "PARSED", "append_to", "create", "dump_json", "home", "hub_name", "load_json", "located", "locked",
-    "no_link", "old_of", "own_folder", "parse_json", "read_file", "refused", "remove", "state_of", "storage", "sync",
-    "write_file", "writing", "writing_folder",
+    "near", "no_link", "old_of", "own_folder", "parse_json", "read_file", "refused", "remove", "state_of", "storage",
+    "sync", "write_file", "writing", "writing_folder",
 ]  # fmt: skip
 
 LOCK = ".lock"
@@ -225,6 +224,14 @@ def located(what: str, path: Any) -> Path:
     return Path(path)
 
 
+def near(path: Path) -> str:
+    """The path of its folder with the nearest name, as in " (did you mean …?)"; "" where none is near."""
+    try:
+        return meant(path.name, os.listdir(path.parent), lambda name: repr(str(path.with_name(name))))
+    except (OSError, ValueError):  # a folder that isn't there or may not be read; a name that no file can have
+        return ""
+
+
 def hub_name(name: str) -> tuple[str, str | None] | None:
     """Repository and revision of a hub name, as in user/name@v2 or hf:user/name; None for what is no such name.
 
@@ -235,8 +242,7 @@ def hub_name(name: str) -> tuple[str, str | None] | None:
     if found is None:
         return None
     if not found[1] and os.path.isdir(found[3]):
-        near = difflib.get_close_matches(found[4], os.listdir(found[3]), n=1)
-        guess = f" (did you mean '{found[3]}/{near[0]}'?)" if near else ""
+        guess = near(Path(found[2]))
         raise InputError(f"There is no {name!r} in the folder {found[3]}{guess}; write hf:{name} for the hub's.")
     return found[2], found[5]
 
@@ -267,6 +273,8 @@ def read_file(path: Path) -> bytes:
         if stat.S_ISREG(about.st_mode):
             room(_COPIES * about.st_size, str(path))
             return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"Can't read {path}: {error.strerror}{near(path)}.") from error
     except OSError as error:
         raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
     raise InputError(f"Can't read {path}: it is not a file.")

@@ -5,7 +5,6 @@ tables (never resolved as dotted paths), so a config can't make ebbtide run code
 line may be `module:function`: an `Own`, or a row that `add_row` puts into the table under that name.
 """
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -19,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, meant
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "meant", "options", "parse", "pick",
+    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick",
     "require", "shaped", "typed", "with_option", "words",
 ]  # fmt: skip
 
@@ -65,12 +64,6 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
     if name in names:
         return name
     raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{meant(str(name), names)}.")
-
-
-def meant(name: str, names: Iterable[str]) -> str:
-    """The nearest name, as in " (did you mean …?)"; "" where none is near."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
@@ -270,9 +263,7 @@ def accept(what: str, given: Iterable[str], names: Iterable[str], noun: str = "a
     taken = list(names)
     for name in given:
         if name not in taken:
-            close = difflib.get_close_matches(name, taken, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise InputError(f"{what} has no {noun} {name}{hint}; it takes {', '.join(taken)}.")
+            raise InputError(f"{what} has no {noun} {name}{meant(name, taken, str)}; it takes {', '.join(taken)}.")
 
 
 def shaped(what: str, value: Any, *sides: Any) -> None:

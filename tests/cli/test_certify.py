@@ -188,6 +188,7 @@ def test_a_function_that_refuses_everything_is_not_certified(ebbtide, own):
     ("given", "says"),
     [
         (("eulr",), "sampler must be one of euler, heun"),
+        (("diffusers:DDIMSchedular",), "diffusers"),  # no such scheduler, or no such package; no table was begun
         (("heun:clok=flow",), "sampler 'heun' has no option 'clok'"),
         (("euler", "--path", "lineal"), "--path must be one of"),
         (("euler", "--order", "-1"), "--order must be at least 0"),

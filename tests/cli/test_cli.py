@@ -361,6 +361,29 @@ def test_sentences_read_well(ebbtide, arguments, sentence):
     assert ebbtide(*arguments.split()) == (2, "", f"ebbtide: {sentence}\n")
 
 
+NEITHER = "neither a run folder nor the name of a hub repository (user/name)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("train flow --data table.cvs", "table.cvs does not exist (did you mean 'table.csv'?)."),
+        ("train flow --config rnu.toml", "Can't use rnu.toml: No such file or directory (did you mean 'run.toml'?)."),
+        ("train flow --data far/off.csv", "far/off.csv does not exist."),
+        ("sample runs", "runs is a folder of runs, not a run; name one: runs/a, runs/b."),
+        ("sample runz", f"runz is {NEITHER} (did you mean 'runs'?)."),
+        ("sample empty", "Can't read empty/manifest.json: No such file or directory."),
+    ],
+)
+def test_a_name_that_is_not_there_is_guessed(ebbtide, arguments, sentence, tmp_path, monkeypatch):
+    """From the names in its own folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("table.csv", "run.toml", "runs/a/manifest.json", "runs/b/checkpoints/x", "runs/notes.txt", "empty/x"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert ebbtide(*arguments.split()) == (2, "", f"ebbtide: {sentence}\n")
+
+
 def test_a_recording_is_not_compared_as_points(ebbtide, tmp_path):
     data = record(tmp_path / "episodes.npz")
     for words in (["--data", data], [f"--data={data}"], ["--data", f"{data}+other.npz"]):

@@ -103,7 +103,10 @@ def test_what_is_resumed_is_what_was_begun(ebbtide, runs):
         ("train flow-images --network unet-tiny:width=0", "unet: width must be at least 1"),
         ("train flow-images --network unet-tiny:patch=3", "even and multiples of patch = 3; got 8 × 8."),
         ("train flow-images --points 3", "There is no option --points"),
-        ("train ddpm-images --coupling ot", "only the velocity has a meaning; got target 'noise'."),
+        (
+            "train ddpm-images --coupling ot",
+            "as where noise and data are coupled; got target 'noise'.",
+        ),
         ("train flow-images --held-out 0.95", "held_out must be at least 0 and at most 0.9; got 0.95."),
         ("likelihood {runs}/flow-images", "likelihood is for runs on points"),
         ("sample {runs}/flow-images --bound -3", "--bound must be at least 0 and finite; got -3.0."),

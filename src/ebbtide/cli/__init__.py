@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import EbbtideError, InputError, StorageError, printable
 from ..signals import Interrupted, handled, stop
@@ -99,9 +100,11 @@ def _main(args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _say(f"Can't use {error.filename}: {error.strerror}." if error.filename else f"{error}.")
-        from ..files import refused
+        from ..files import near, refused
 
+        missing = isinstance(error, FileNotFoundError) and isinstance(error.filename, str)
+        guess = near(Path(error.filename)) if missing else ""
+        _say(f"Can't use {error.filename}: {error.strerror}{guess}." if error.filename else f"{error}.")
         return StorageError.exit_code if refused(error) else InputError.exit_code
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _NO_MEMORY):

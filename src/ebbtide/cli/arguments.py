@@ -1,6 +1,5 @@
 """Code shared by the commands: parsing with tyro, and its errors as one sentence."""
 
-import difflib
 import os
 import re
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
-from ..errors import InputError, printable
+from ..errors import InputError, meant, printable
 from ..specs import require
 
 if TYPE_CHECKING:
@@ -217,14 +216,14 @@ def _sentence(event: Any, see: str, options: Sequence[str]) -> str:
             count = event.argument.lowered.nargs
             return f"{name} needs {'a value' if count == 1 else f'{count} values'}; {see}"
         case "InvalidChoice":
-            return f"{name} must be one of {', '.join(map(repr, event.choices))}; got {event.value!r}."
+            hint = meant(str(event.value), map(str, event.choices))
+            return f"{name} must be one of {', '.join(map(repr, event.choices))}; got {event.value!r}{hint}."
         case "UnrecognizedArgs":
             item = next((token for token in event.tokens if token.startswith("-")), event.tokens[0])
             if not item.startswith("-"):
                 return f"There is no place for {item!r}; {see}"
             item = item.partition("=")[0]
-            close = difflib.get_close_matches(item, options, n=1)
-            return f"There is no option {item}{f' (did you mean {close[0]}?)' if close else ''}; {see}"
+            return f"There is no option {item}{meant(item, options, str)}; {see}"
         case "InstantiationFailure" if not name:
             return str(event.message)  # our own sentence
         case "InstantiationFailure":

@@ -16,6 +16,7 @@ from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, with
 
 if TYPE_CHECKING:
     from ..exact.certify import Check
+    from ..interop.certified import Certificate
     from ..samplers import Facts, Stepper
 
 __all__ = ["Certify", "run"]
@@ -174,11 +175,12 @@ def _foreign(args: Certify, out: Path) -> None:
         raise InputError(f"{idle[0]} is for samplers of ebbtide; a library's have their own.")
     if args.out and (Path(args.out).is_dir() or not Path(args.out).parent.is_dir()):
         raise InputError(f"--out must be a file in a folder that exists; got {args.out!r}.")
-    found = []
+    found: list[Certificate] = []
     form = "{:58} {:20} {:22} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}"
-    print(form.format(*HEADS))
     for spec in dict.fromkeys(one for each in args.samplers for one in solvers_of(each)):
         for one in certificates(spec):
+            if not found:
+                print(form.format(*HEADS))
             found.append(one)
             tell(form.format(*table_cells(one)), file=sys.stdout)
     versions: dict[str, str] = {}

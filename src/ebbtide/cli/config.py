@@ -10,9 +10,9 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, meant
 from ..recipes import RECIPES, Recipe
-from ..specs import meant, words
+from ..specs import words
 from .arguments import flag_only, is_switch, options
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ class Export:
     push: Annotated[str, hint("nowhere")] = ""
     """Also upload to this hub repository, user/name; log in with `hf auth login` first."""
     decoder: Annotated[str, hint("its own")] = ""
-    """Autoencoder of the same encoder, as --loss sharpen trains, whose decoder takes the place of the run's."""
+    """Autoencoder whose decoder takes the run's place; of the same encoder, as --loss sharpen trains."""
     license: Annotated[str, hint("none")] = ""
     """The weights' licence, for the model card; as the hub writes it: apache-2.0, cc-by-4.0, …"""
     format: Annotated[str, tyro.conf.arg(name="for"), hint("ebbtide")] = "ebbtide"

@@ -75,7 +75,10 @@ class Denoiser(nn.Module):
         middle, last = path.along([0.5, 1.0])
         self.predicts_velocity = self.row(middle) == (middle.alpha_dot, middle.sigma_dot)
         if not gaussian_end and not self.predicts_velocity:
-            raise InputError(f"Between two sample sets only the velocity has a meaning; got target {target!r}.")
+            raise InputError(
+                "Between two sample sets only the velocity has a meaning, as where noise and data are coupled; got "
+                f"target {target!r}."
+            )
         self.alpha_min = alpha_min
         # Where y is noise alone (a = 0, so d = α b) it says nothing of x₀ as α → 0: the time at which the network is
         # asked instead; 1 where that never happens.

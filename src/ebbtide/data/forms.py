@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
-from ..specs import listed, meant
+from ..errors import InputError, meant
+from ..specs import listed
 
 __all__ = [
     "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified", "in_order",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..arrays import Stored, npz
 from ..errors import InputError
-from ..files import home
+from ..files import home, near
 from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
@@ -170,7 +170,7 @@ def _find(data: str, label: str) -> Found:
         if path.is_dir():
             return idx.find_idx(path, label) if idx.find(path) else folder.find_images(path, label)
         if not path.exists():
-            raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist.")
+            raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist{near(path)}.")
         if not path.is_file():
             raise InputError(f"data must be {ACCEPTED}; {data!r} is not a file.")
         if path.suffix.lower() == ".npz" or arrays(path):

@@ -124,7 +124,9 @@ _FLOWS = {"FlowMatchEulerDiscrete": 1, "FlowMatchHeunDiscrete": 2}
 
 def _diffusers(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     kind = name.removesuffix("Scheduler")
-    pick([f"{one}Scheduler" for one in ("DDIM", *_VE, *_ORDERED, *_FLOWS)], f"{kind}Scheduler", "A diffusers scheduler")
+    kinds = ("DDIM", *_VE, *_ORDERED, *_FLOWS)
+    if kind not in kinds:
+        pick([f"{one}Scheduler" for one in kinds], name, "A diffusers scheduler")
     if kind in _FLOWS:
         for shift in (0.5, 1.0, 3.0):
             yield ForeignSolver(

@@ -19,7 +19,7 @@ from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
 from ..exact.tuned import TUNED
-from ..files import hub_name, no_link, read_file
+from ..files import hub_name, near, no_link, read_file
 from ..recipes import IN_MEMORY, RECIPES, Recipe
 from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
@@ -270,7 +270,8 @@ def run_files(name: str | Path) -> tuple[Path, dict[str, bytes]]:
     if os.path.isdir(name):  # os.path: a name that no file can have is no error there
         return checkpoint.files_of(Path(name), lambda text: warnings.warn(text, stacklevel=6))
     if os.path.exists(name) or (found := hub_name(str(name))) is None:
-        raise InputError(f"{name} is neither a run folder nor the name of a hub repository (user/name).")
+        guess = near(Path(name))
+        raise InputError(f"{name} is neither a run folder nor the name of a hub repository (user/name){guess}.")
     from ..interop.hub import download
 
     return Path(name), checkpoint.read_folder(download(*found))

@@ -42,8 +42,9 @@ def sharpen(
     widths: str = "32-64-128",
     **rest: Any,
 ) -> Float[Tensor, " b"]:
-    """`reconstruct` with a critic that the decoder learns to mislead, as VQGAN has (Esser et al. 2021,
-    arXiv:2012.09841, Eq. 7); the encoder is frozen, so flows in its latent stay valid.
+    """`reconstruct` of a decoder that learns to mislead a critic as well, as VQGAN's does; its encoder stands still.
+
+    Esser et al. 2021, arXiv:2012.09841, Eq. 7. Flows in the encoder's latent stay valid.
 
     critic: weight of the adversarial term. after: the share of the training in which the critic learns alone. smooth: λ
     of `discern`. widths: of the critic's maps. noise_std, absolute: as in `reconstruct`. The critic's loss is added,

@@ -125,11 +125,23 @@ def newest_valid(parent: Path, warn: Callable[[str], None]) -> tuple[Path, dict[
 def files_of(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, bytes]]:
     """The files of a run's newest undamaged checkpoint, or of an exported folder, and where they lie."""
     if not os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
+        if not os.path.exists(folder / MANIFEST) and (runs := _runs_in(folder)):
+            raise InputError(f"{folder} is a folder of runs, not a run; name one: {', '.join(runs)}.")
         return folder, read_folder(folder)
     found = newest_valid(folder / "checkpoints", warn)
     if found is None:
         raise InputError(f"{folder} holds no checkpoint yet.")
     return found
+
+
+def _runs_in(folder: Path, most: int = 6) -> list[str]:
+    """The first runs and exports in a folder that is none itself, by name, and "…" for more."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return []
+    found = [str(one) for one in inside if os.path.exists(one / "checkpoints") or os.path.exists(one / MANIFEST)]
+    return found[:most] + ["…"] * (len(found) > most)
 
 
 def point_last(folder: Path) -> None:

@@ -13,9 +13,9 @@ from ..codecs import IDENTITY, Cells, Codec, groups
 from ..core.randomness import Draws, key
 from ..data.forms import Column, Form, Unfit, absent
 from ..data.frames import as_columns, frame_columns, framed, is_frame, listed_cells
-from ..errors import InputError
+from ..errors import InputError, meant
 from ..recipes import Recipe
-from ..specs import expect, listed, meant, require, shaped
+from ..specs import expect, listed, require, shaped
 from .asked import Asked
 
 __all__ = ["DRAW", "REACHED", "Completing", "merged", "repeated", "row_numbers"]
