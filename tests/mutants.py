@@ -209,7 +209,7 @@ SLIPS = (
     Slip("losses/denoise.py", ".flatten(1).mean(1)", ".flatten(1).sum(1)", "the loss not divided by the dimension"),
     Slip("losses/denoise.py", "clamp(max=gamma)", "clamp(min=gamma)", "min-SNR made a max"),
     # times.py
-    Slip("core/times.py", "device) + w) / n", "device) + w / n) / n", "strata not filled"),
+    Slip("core/times.py", "device)[rows] + w) / n", "device)[rows] + w / n) / n", "strata not filled"),
     Slip("core/times.py", "lambda r: r**rho", "lambda r: r ** (1 / rho)", "Karras's exponent inverted"),
     Slip("core/times.py", "(table - passed).round()", "(table - passed).floor()", "trailing times rounded down"),
     Slip("core/times.py", "shift * v / (1 + (shift - 1) * v)\n", "v / (shift - (shift - 1) * v)\n", "shift inverted"),
@@ -285,6 +285,8 @@ SLIPS = (
     # randomness.py
     Slip("core/randomness.py", "self.ids.to(x.device, torch.int64) +", "0 * self.ids.to(x.device) +", "the id ignored"),
     Slip("core/randomness.py", 'key(self.seed, "draws", step)', 'key(self.seed, "draws")', "the step ignored"),
+    Slip("core/randomness.py", '"normal", draw.drawn, k,', '"normal", draw.drawn, k - first,', "every rank's first block the same"),
+    Slip("core/randomness.py", '"normal", draw.drawn, k,', '"normal", 1, k,', "noise and z of a large batch the same"),
     Slip("core/randomness.py", "[*part.encode(), 256]", "[*part.encode()]", "a text's end not marked"),
     # training
     Slip("training/ema.py", "return min(", "return max(", "the average's warm-up never used"),
@@ -435,7 +437,7 @@ SLIPS = (
     Slip("codecs/missing.py", "torch.where(gap[..., None].to(own.device), noise, own)", "own",
          "no fresh noise for an empty cell"),
     Slip("codecs/mixed.py", "order.argsort()", "order", "columns in another order"),
-    Slip("kinds/points/data.py", "torch.rand(cells.shape[:-1], generator=draw, device=cells.device)",
+    Slip("kinds/points/data.py", "uniform(draw, *cells.shape[:-1])",
          "torch.full(cells.shape[:-1], 0.5)", "ties drawn once"),
     # columns given to a run
     Slip("core/guidance.py", "estimate.x0.where(unknown, z), estimate.noise", "estimate.x0, estimate.noise",
@@ -458,10 +460,11 @@ SLIPS = (
     # randomness that several share, and what a network is left in
     Slip("training/trainer.py", '"dropout", self.step, ', '"dropout", 0, ', "dropout: every step's mask the same"),
     Slip("training/trainer.py", "self.step, self.accelerator.process_index)", "self.step, 0)", "every rank's the same"),
-    Slip("training/trainer.py", "part[rank::processes]", "part[::processes]", "every rank takes the same share"),
+    Slip("training/trainer.py", "slice(rank * share, (rank + 1) * share)", "slice(0, share)", "every rank takes the same share"),
+    Slip("training/trainer.py", "own.start - rows.start : own.stop", "0 : own.stop", "a rank's share begins with others' rows"),
     Slip("training/trainer.py", 'reduce(flat.gradient, "mean")', 'reduce(flat.gradient, "sum")', "ranks' gradients added"),
-    Slip("training/trainer.py", "hidden = torch.rand(recipe.batch, ", "hidden = torch.rand(1, ", "all labels hidden"),
-    Slip("kinds/images/data.py", "torch.rand(len(z), generator", "torch.rand(1, generator", "a whole batch mirrored",
+    Slip("training/trainer.py", "hidden = uniform(draw, len(label))", "hidden = uniform(draw, len(label)) * 0", "all labels hidden"),
+    Slip("kinds/images/data.py", "uniform(draw, len(z))", "uniform(draw, 1)", "a whole batch mirrored",
          ("tests/kinds/images/test_images.py",)),
     Slip("networks/observation.py", "(b, 2), device=images.device).tolist()",
          "(1, 2), device=images.device).tolist() * b", "a whole batch shifted alike"),

@@ -9,12 +9,15 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from ebbtide.core import randomness
 from ebbtide.core.denoiser import Denoiser
 from ebbtide.core.paths import Linear
+from ebbtide.core.randomness import Share, normal, uniform
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import DivergedError, InputError
 from ebbtide.exact.oracle import mixture
 from ebbtide.kinds.runs import from_pretrained
+from ebbtide.losses.stable import TOGETHER
 from ebbtide.networks import MLP
 from ebbtide.training import trainer as module
 from ebbtide.training.devices import accelerate
@@ -239,10 +242,10 @@ def test_what_accelerates_launcher_usually_sets_is_accepted(monkeypatch):
 # --- several processes --------------------------------------------------------------------------------------------
 
 
-def ranked(rank, reduce):
-    """The accelerator of one of two processes, whose sums `reduce` makes."""
+def ranked(rank, reduce, processes=2):
+    """The accelerator of one of several processes, whose sums `reduce` makes."""
     accelerator = accelerate()
-    own = {"process_index": rank, "num_processes": 2, "reduce": staticmethod(reduce)}
+    own = {"process_index": rank, "num_processes": processes, "reduce": staticmethod(reduce)}
     accelerator.__class__ = type("Ranked", (type(accelerator),), own)
     return accelerator
 
@@ -275,7 +278,7 @@ def test_ranks_in_lockstep_train_as_one(name):
         runs.append(Trainer(start.denoiser, start.data, recipe, ranked(rank, reduce(rank)), 2, start.classes))
     shares = [run.batch(0) for run in runs]
     for key, whole in alone.batch(0).items():
-        assert torch.equal(torch.stack([share[key] for share in shares], 1).flatten(0, 1), whole), key
+        assert torch.equal(torch.cat([share[key] for share in shares]), whole), key
     threads = [Thread(target=lambda k=k: found.update({k: list(runs[k].steps())})) for k in range(2)]
     for thread in threads:
         thread.start()
@@ -288,6 +291,54 @@ def test_ranks_in_lockstep_train_as_one(name):
         assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
     for run in runs:
         torch.testing.assert_close(run.flat.vector, alone.flat.vector, rtol=1e-3, atol=1e-4)
+
+
+class Asked(TensorData):
+    """Data that keeps which examples were asked for."""
+
+    def take(self, indices, draw):
+        vars(self).setdefault("asked", []).append(indices)
+        return super().take(indices, draw)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "changes", [{}, {"stratified": False}, {"batch": 296}, {"together": 3}, {"stable_targets": True}]
+)
+def test_a_rank_takes_and_draws_its_own_share_alone(processes, changes, monkeypatch):
+    """Bit for bit what one process draws, and no example, nor block of noise, that another rank needs."""
+    monkeypatch.setattr(randomness, "BLOCK", 5 * changes.get("together", 10**6))  # numbers; an example has 5
+    recipe = tiny(**{"batch": 512, "stable_targets": False, **{k: v for k, v in changes.items() if k != "together"}})
+    data = TensorData(torch.randn(700, 5), torch.arange(700) % 3)
+    network = lambda: Denoiser(MLP(5, width=8, depth=1, classes=3), Linear())
+    share = recipe.batch // processes
+    whole = Trainer(network(), data, recipe, accelerate(), classes=3).batch(4)
+    drawn, randn = [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, **how: drawn.append(shape[0]) or randn(*shape, **how))
+    for rank in range(processes):
+        accelerator = ranked(rank, None, processes)
+        run = Trainer(network(), Asked(**vars(data)), recipe, accelerator, classes=3)
+        drawn.clear()
+        for key, part in run.batch(4).items():
+            assert torch.equal(part, whole[key][rank * share : (rank + 1) * share]), key
+        blocks = TOGETHER if recipe.stable_targets else 1
+        assert len(run.data.asked[-1]) <= -(-share // blocks) * blocks + (blocks - 1) * (share % blocks > 0)
+        if "together" in changes:
+            assert sum(drawn) <= share + 2 * 2
+
+
+def test_noise_of_a_large_batch_is_drawn_anew_for_every_block_step_and_use(monkeypatch):
+    """Blocks of 3 examples: 12 of 2 × 36 numbers, none twice, and what follows them is the same for every rank."""
+    monkeypatch.setattr(randomness, "BLOCK", 6)
+    address = {"n": 36, "rows": slice(0, 36)}
+    draws = [Share(seed, "step", 1, **address) for seed in (1, 1, 2)]
+    noises = [[normal(draw, 36, 2), normal(draw, 36, 2)] for draw in draws]
+    assert all(torch.equal(*pair) for pair in zip(noises[0], noises[1]))
+    assert len(torch.cat([part.flatten() for part in (*noises[0], *noises[2])]).unique()) == 4 * 72
+    part = Share(1, "step", 1, n=36, rows=slice(10, 17))
+    assert torch.equal(normal(part, 7, 2), noises[0][0][10:17])
+    assert torch.equal(normal(part, 7, 2), noises[0][1][10:17])
+    assert torch.equal(uniform(part, 7), uniform(draws[0], 36)[10:17])
 
 
 class Dropping(nn.Module):

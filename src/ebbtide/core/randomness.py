@@ -4,6 +4,8 @@ Training addresses numbers by (seed, stream, step), which makes resuming bit-exa
 (seed, sample, step, element), so sample i is the same alone, in a batch of 64, and on two processes. One
 torch.Generator per sample would do that too, at a Python loop per step; hashing the address takes all samples at
 once. The hash is SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195).
+
+A process that trains on a share of a batch takes that share of the batch's numbers (`Share`).
 """
 
 import math
@@ -17,7 +19,9 @@ from torch import Tensor
 
 from ..specs import expect, require
 
-__all__ = ["Draws", "far_apart", "generator", "key", "keyed"]
+__all__ = ["BLOCK", "Draws", "Share", "far_apart", "generator", "key", "keyed", "normal", "share_of", "uniform"]
+
+BLOCK = 2**22  # normal numbers that are drawn together
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -37,6 +41,57 @@ def key(*address: int | str) -> int:
 def generator(*address: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator seeded by an address: generator(seed, "times", step)."""
     return torch.Generator(device).manual_seed(key(*address))
+
+
+class Share(torch.Generator):
+    """The generator of the numbers of a batch of n examples, for a process that needs those of `rows` alone.
+
+    `uniform`, `normal` and the laws of times give a row the same numbers however the batch is divided. Of those that
+    every example has few of, the whole batch's are drawn.
+    """
+
+    def __new__(cls, *address: int | str, n: int, rows: slice, device: torch.device | str = "cpu") -> "Share":
+        """Rows of the batch at an address such as (seed, "step", step)."""
+        self = super().__new__(cls, device)  # type: ignore[call-arg]  # torch's stub has only __init__
+        self.manual_seed(key(*address))
+        self.address, self.n, self.rows, self.drawn = address, n, rows, 0
+        return self
+
+    address: tuple[int | str, ...]
+    n: int
+    rows: slice
+    drawn: int
+
+
+def share_of(draw: torch.Generator, count: int) -> tuple[int, slice]:
+    """The number of examples to draw numbers for, and which of them are the `count` that are wanted."""
+    return (draw.n, draw.rows) if isinstance(draw, Share) else (count, slice(None))
+
+
+def uniform(draw: torch.Generator, count: int, *shape: int) -> Float[Tensor, " {count} *d"]:
+    """Uniform numbers in [0, 1) of a shape, for each of `count` examples."""
+    n, rows = share_of(draw, count)
+    return torch.rand(n, *shape, generator=draw, device=draw.device)[rows]
+
+
+def normal(draw: torch.Generator, count: int, *shape: int) -> Float[Tensor, " {count} *d"]:
+    """Standard normal numbers of a shape, for each of `count` examples.
+
+    Those of a batch that takes more than BLOCK are drawn in blocks of examples, each block by another generator,
+    so that a process draws only the blocks in which its rows lie.
+    """
+    n, rows = share_of(draw, count)
+    together = max(1, BLOCK // math.prod(shape))
+    if n <= together or not isinstance(draw, Share):
+        return torch.randn(n, *shape, generator=draw, device=draw.device)[rows]
+    draw.drawn += 1
+    first, last = rows.start // together, (rows.stop - 1) // together
+    parts = []
+    for k in range(first, last + 1):
+        block = generator(*draw.address, "normal", draw.drawn, k, device=draw.device)
+        parts.append(torch.randn(min(together, n - k * together), *shape, generator=block, device=draw.device))
+    begin = first * together
+    return torch.cat(parts)[rows.start - begin : rows.stop - begin]
 
 
 def far_apart(x: Float[Tensor, "n d"], count: int, draw: torch.Generator) -> list[int]:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..specs import bind, expect, require
 from .mixtures import stored_tables
 from .paths import DDPM, Path
+from .randomness import share_of, uniform
 
 __all__ = [
     "GRIDS", "TIMES", "GridTimes", "beta", "flow_power", "from_flow", "grid_times", "karras", "log_normal", "log_snr",
@@ -28,7 +29,7 @@ GridTimes = Float[Tensor, " n_plus_1"]  # falling times, in float64
 
 def uniform_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
     """n independent uniform numbers in the open interval (0, 1)."""
-    return torch.rand(n, generator=generator, device=generator.device).clamp(2**-24, 1 - 2**-24)
+    return uniform(generator, n).clamp(2**-24, 1 - 2**-24)
 
 
 def stratified_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
@@ -36,8 +37,9 @@ def stratified_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
 
     Kingma et al. 2021 (VDM), arXiv:2107.00630, Appendix I.1. The examples come in random order, so u need not.
     """
+    n, rows = share_of(generator, n)
     w = torch.rand(1, generator=generator, device=generator.device)
-    u = (torch.arange(n, device=generator.device) + w) / n
+    u = (torch.arange(n, device=generator.device)[rows] + w) / n
     return u.clamp(2**-24, 1 - 2**-24)
 
 

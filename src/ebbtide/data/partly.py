@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..codecs import Groups, groups
+from ..core.randomness import share_of, uniform
 from .prepared import TensorData
 
 __all__ = ["PartlyKnown", "known_numbers"]
@@ -39,8 +40,9 @@ def known_numbers(n: int, of: Groups, draw: torch.Generator) -> tuple[Bool[Tenso
     device = draw.device
     column, tells = (part.to(device) for part in of)
     d, least = int(column.max()) + 1, int(not bool(tells.any()))
-    odd = torch.arange(n, device=device) % 2
-    count = odd * (least + (torch.rand(n, generator=draw, device=device) * (d - least)).long())
-    known = torch.rand(n, d, generator=draw, device=device).argsort(1) < count[:, None]
-    there = known | ((torch.rand(n, d, generator=draw, device=device) < 0.5) & (odd == 1)[:, None])
+    whole, rows = share_of(draw, n)
+    odd = torch.arange(whole, device=device)[rows] % 2
+    count = odd * (least + (uniform(draw, n) * (d - least)).long())
+    known = uniform(draw, n, d).argsort(1) < count[:, None]
+    there = known | ((uniform(draw, n, d) < 0.5) & (odd == 1)[:, None])
     return torch.where(tells, there[:, column], known[:, column]), 1 - count / d

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import cache
 from ..core.denoiser import DenoiserLike
-from ..core.randomness import Draws, generator, key
+from ..core.randomness import Draws, generator, key, uniform
 from ..core.times import SPANS, grid_times, stratified_draws
 from ..data.prepared import Data
 from ..errors import InputError
@@ -86,7 +86,7 @@ class Trajectories:
         """
         steps = len(self.times) - 1
         u = stratified_draws(len(indices), draw)
-        start, end = self.law(u, torch.rand(len(u), generator=draw, device=u.device))
+        start, end = self.law(u, uniform(draw, len(u)))
         i = ((1 - start) * steps).round().long().clamp(0, steps - 1)
         j = torch.maximum(((1 - end) * steps).round().long(), i + 1).clamp(max=steps).where(start > end, i)
         if self.slopes is not None:

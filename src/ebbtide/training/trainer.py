@@ -16,14 +16,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..core.couplings import COUPLINGS, as_given
 from ..core.denoiser import Denoiser, DenoiserLike
-from ..core.randomness import generator, keyed
+from ..core.randomness import Share, generator, keyed, normal, uniform
 from ..core.times import SPANS, TIMES, stratified_draws, uniform_draws
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
 from ..losses import LOSSES, loss_row
 from ..losses.denoise import WEIGHTS
 from ..losses.flow_map import Fresh, Leap, mean_slope
-from ..losses.stable import posterior_mean
+from ..losses.stable import TOGETHER, posterior_mean
 from ..recipes import Recipe
 from ..specs import bind, options, pick, require, with_option
 from .ema import ema_decay
@@ -69,8 +69,8 @@ class Trainer:
     """A denoiser in training: parameters, their average, the optimiser and the step count.
 
     `steps()` is the loop; `state`, `load_state` are all that resuming needs, as every random number is keyed by
-    (seed, step). Multi-process runs and bf16 autocast come from the accelerator; every process draws the same global
-    batch and takes its share, so the result doesn't depend on how many there are (except for the order of sums).
+    (seed, step). Multi-process runs and bf16 autocast come from the accelerator; every process takes and draws its own
+    share of the batch, so the result doesn't depend on how many there are (except for the order of sums).
 
     accumulate: parts in which a share goes through the network, for less memory at a time; their gradients are added
     up, so the result doesn't depend on it either (except for dropout's draws).
@@ -139,9 +139,11 @@ class Trainer:
                 f"batch must be a multiple of the {accelerator.num_processes} processes, so that each has an equal "
                 f"share; got {recipe.batch}."
             )
-        share = recipe.batch // accelerator.num_processes
+        share, rank = recipe.batch // accelerator.num_processes, accelerator.process_index
         if not 1 <= accumulate <= share:
             raise InputError(f"accumulate must be at least 1 and at most {share}, a process's batch; got {accumulate}.")
+        self._own = slice(rank * share, (rank + 1) * share)
+        self._drawn = self._together(self._own)
         self.batch(0)  # what the law or the coupling can't do is said here, before a run has begun
 
     def steps(self, on_nonfinite: str = "stop") -> Iterator[Record]:
@@ -193,12 +195,17 @@ class Trainer:
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This process's share of the step's batch, as the loss takes it: x0, noise, t, and what else is needed."""
-        return self._share(self._examples(self.data, step, self.recipe.stable_targets))
+        rows, own = self._drawn, self._own
+        batch = self._examples(self.data, step, self.recipe.stable_targets, rows)
+        if rows == own:
+            return batch
+        return {name: part[own.start - rows.start : own.stop - rows.start] for name, part in batch.items()}
 
     def measuring(self, data: Data, count: int) -> list[dict[str, Tensor]]:
         """At least `count` examples of other data, in batches that are the same at every call; with plain targets."""
         data, batches = data.to(self.accelerator.device), -(-count // self.recipe.batch)
-        return [self._examples(data, k, False, "measuring") for k in range(batches)]
+        whole = slice(0, self.recipe.batch)
+        return [self._examples(data, k, False, whole, "measuring") for k in range(batches)]
 
     @torch.no_grad()
     def measured(self, batches: Sequence[dict[str, Tensor]]) -> float:
@@ -212,37 +219,46 @@ class Trainer:
             self.flat.vector.copy_(weights)
             self.denoiser.train()
 
-    def _examples(self, data: Data, step: int, stable: bool, stream: str = "step") -> dict[str, Tensor]:
-        """The batch of a step, of these data: x0, noise, t, and what else is needed."""
+    def _together(self, own: slice) -> slice:
+        """The rows of a batch on which its rows `own` depend: all that are coupled or averaged with one of them."""
+        batch = self.recipe.batch
+        if self._coupled or self._judges is not None:
+            return slice(0, batch)
+        if self.recipe.stable_targets:
+            return slice(own.start // TOGETHER * TOGETHER, min(batch, -(-own.stop // TOGETHER) * TOGETHER))
+        return own
+
+    def _examples(self, data: Data, step: int, stable: bool, rows: slice, stream: str = "step") -> dict[str, Tensor]:
+        """Rows of a step's batch of these data: x0, noise, t, and what else is needed."""
         recipe, device = self.recipe, self.accelerator.device
-        draw = generator(recipe.seed, stream, step, device=device)
-        indices = batch_indices(recipe.seed, step, recipe.batch, len(data)).to(device)
+        draw = Share(recipe.seed, stream, step, n=recipe.batch, rows=rows, device=device)
+        indices = batch_indices(recipe.seed, step, recipe.batch, len(data))[rows].to(device)
         if isinstance(data, Trajectories):
             return self._taught(data, indices, draw)
         batch = data.take(indices, draw)
         x0, label = batch["x0"], batch.pop("label", None)
-        u = (stratified_draws if recipe.stratified else uniform_draws)(recipe.batch, draw)
+        u = (stratified_draws if recipe.stratified else uniform_draws)(len(x0), draw)
         # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
         if (stable or self._coupled) and batch.keys() - {"x0"}:
             what = "stable_targets" if stable else f"coupling {recipe.coupling!r}"
             raise InputError(f"{what} can't be: what the network is told differs from example to example.")
         if self._span is not None:
             phase = {"done": step / recipe.steps} if self._phases else {}
-            u, end = self._span(u, torch.rand(recipe.batch, generator=draw, device=device), **phase)
+            u, end = self._span(u, uniform(draw, len(u)), **phase)
             batch["to"] = self._law(end, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         batch["t"] = self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
         if data.x1 is None:
-            batch["noise"] = torch.randn(x0.shape, generator=draw, device=device)
+            batch["noise"] = normal(draw, *x0.shape)
         else:
-            batch["noise"] = data.x1[torch.randint(len(data.x1), (recipe.batch,), generator=draw, device=device)]
+            batch["noise"] = data.x1[torch.randint(len(data.x1), (len(x0),), generator=draw, device=device)]
         allowed = None
         if self._coupled:
             by = {"draw": draw} if self._couples_by_draw else {}
             batch["noise"] = self._couple(x0, batch["noise"], label, **by)
-            batch["z"] = torch.randn(x0.shape, generator=draw, device=device)
+            batch["z"] = normal(draw, *x0.shape)
         if label is not None:
             require("classes", self.classes, 1, whole=True)
-            hidden = torch.rand(recipe.batch, generator=draw, device=device) < recipe.label_dropout
+            hidden = uniform(draw, len(label)) < recipe.label_dropout
             batch["label"] = label.masked_fill(hidden, self.classes)
         if stable and not self._coupled:
             if label is not None:
@@ -256,7 +272,7 @@ class Trainer:
         if not self._row.spans:
             start, end = data.ends(indices)
             t = self._law(stratified_draws(len(indices), draw), path).clamp(2**-24, 1 - 2**-24)
-            z = torch.randn(end.shape, generator=draw, device=device)
+            z = normal(draw, *end.shape)
             return {"x0": end, "noise": start, "t": t, "z": z} | data.conditions(indices, draw)
         judged = self._judges is not None
         batch = data.take(indices, draw, ends=judged)
@@ -266,11 +282,6 @@ class Trainer:
             if self.denoiser.gaussian_end:
                 batch["start"] = path.prior(z)
         return batch
-
-    def _share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This process's examples of a global batch."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        return batch if processes == 1 else {name: part[rank::processes] for name, part in batch.items()}
 
     def _averaging(self, recipe: Recipe) -> tuple[Denoiser, FlatParameters]:
         """A copy of the denoiser for the average of the weights, and its parameters."""

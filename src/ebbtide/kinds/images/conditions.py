@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from ...core.randomness import uniform
 from ...data.prepared import Data
 from ...errors import InputError
 from ...recipes import ImageRecipe
@@ -57,9 +58,9 @@ class WithGiven:
             given = reduced((127.5 * (taken["x0"] + 1)).round(), self.factor) / 127.5 - 1
         else:
             given = self.numbers.index_select(0, indices)
-            alone = torch.rand(given.shape, generator=draw, device=given.device) < self.hidden
+            alone = uniform(draw, *given.shape) < self.hidden
             given = given.masked_fill(alone, torch.nan)
-        whole = torch.rand(len(given), generator=draw, device=given.device) < self.hidden
+        whole = uniform(draw, len(given)) < self.hidden
         return taken | {"given": given.masked_fill(whole.reshape(-1, *[1] * (given.ndim - 1)), torch.nan)}
 
 

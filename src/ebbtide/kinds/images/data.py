@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from ...codecs import CODECS, Codec, CodecRow, fit_codec, links
-from ...core.randomness import generator
+from ...core.randomness import generator, uniform
 from ...data import Pixels, images
 from ...data.attributes import ranges_of, scaled
 from ...data.decoding import read_image
@@ -102,7 +102,7 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
     z = Pixels().encode(x)
     if not flip:
         return z
-    mirrored = torch.rand(len(z), generator=draw, device=z.device) < 0.5
+    mirrored = uniform(draw, len(z)) < 0.5
     return torch.where(mirrored[:, None, None, None], z.flip(3), z)
 
 

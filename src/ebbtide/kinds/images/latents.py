@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from ... import cache
 from ...codecs import Codec, encoder_hash
+from ...core.randomness import uniform
 from ...data.prepared import TensorData
 from ...errors import InputError
 from ...memory import room
@@ -68,11 +69,11 @@ def _mirrored(z: Float[Tensor, "b ..."], draw: Generator, codec: Codec) -> Float
     """Half of the latents mirrored."""
     turned = codec.mirror(z)
     assert turned is not None
-    chosen = torch.rand(len(z), generator=draw, device=z.device) < 0.5
+    chosen = uniform(draw, len(z)) < 0.5
     return torch.where(chosen.reshape(-1, *[1] * (z.ndim - 1)), turned, z)
 
 
 def _either(z: Float[Tensor, "b 2 ..."], draw: Generator) -> Float[Tensor, "b ..."]:
     """Of each image's latent and that of its mirror image, one."""
-    chosen = torch.rand(len(z), generator=draw, device=z.device) < 0.5
+    chosen = uniform(draw, len(z)) < 0.5
     return torch.where(chosen.reshape(-1, *[1] * (z.ndim - 2)), z[:, 1], z[:, 0])

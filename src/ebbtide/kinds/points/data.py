@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...codecs import CODECS, Cells, Codec, Mixed, Ranks, fit_codec, fit_table, groups
-from ...core.randomness import generator, key
+from ...core.randomness import generator, key, uniform
 from ...data import DATASETS, Points, PointSet, Standardise, load, within_float32
 from ...data.files import is_text
 from ...data.forms import Column, Reading
@@ -166,7 +166,7 @@ def described(recipe: PointRecipe, points: Points) -> list[str]:
 
 def _drawn(codec: Cells, cells: Tensor, draw: torch.Generator) -> Tensor:
     """A batch as the network sees it: each number anywhere in its cell."""
-    return codec.drawn(cells, torch.rand(cells.shape[:-1], generator=draw, device=cells.device))
+    return codec.drawn(cells, uniform(draw, *cells.shape[:-1]))
 
 
 def read_rows(recipe: PointRecipe, n: int, seed: int) -> Points:
