@@ -26,7 +26,10 @@ if TYPE_CHECKING:  # `ebbtide list` reads its texts here without torch
 
 from .memory import room
 
-__all__ = ["MAPPED", "cache_folder", "executable", "fetch", "filled", "fingerprint", "secret", "store", "unchanged"]
+__all__ = [
+    "MAPPED", "cache_folder", "executable", "fetch", "filled", "fingerprint", "ours", "put", "secret", "store",
+    "unchanged",
+]  # fmt: skip
 
 MAPPED = 2**30  # bytes beyond which a tensor that is filled stays on the disk, mapped
 ATTEMPTS = 3  # at filling a file that another process may have begun at the same moment
@@ -69,7 +72,7 @@ def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:
     """The stored contents of a name, and their description; None if there is no intact file of this user."""
     try:
         stored = cache_folder() / f"{name}.safetensors"
-        if not _ours(stored):
+        if not ours(stored):
             return None
         room(stored.stat().st_size, str(stored))
         with safe_open(stored, "pt") as file:
@@ -114,8 +117,8 @@ def _filled(
     known: dict[str, list[Any]] = {}
     whole = False
     with suppress(Exception):  # not there, not ours, damaged
-        whole = _ours(file) and file.stat().st_size == 4 * count
-        if whole and _ours(beside):
+        whole = ours(file) and file.stat().st_size == 4 * count
+        if whole and ours(beside):
             kept = json.loads(beside.read_bytes())
             known = {start: [str(check), float(seconds)] for start, (check, seconds) in kept.items()}
     if not whole:
@@ -152,7 +155,7 @@ def unchanged(name: str, make: Callable[[], Any]) -> Any:
     key = fingerprint(sys.version, [(path, about.st_size, about.st_mtime_ns) for path, about in files])
     with suppress(Exception):  # not there, not ours, damaged
         stored = cache_folder() / f"{name}.json"
-        kept = json.loads(stored.read_bytes()) if _ours(stored) else {}
+        kept = json.loads(stored.read_bytes()) if ours(stored) else {}
         if kept["sum"] == fingerprint(key, kept["made"]):
             return kept["made"]
     made = make()
@@ -170,7 +173,7 @@ def executable(name: str, make: Callable[[Path], None]) -> Path:
     folder = _private(cache_folder() / "executable")
     file, beside = folder / name, folder / f"{name}.sha256"
     with suppress(OSError):
-        if _ours(file) and _ours(beside) and beside.read_bytes() == _sha256(file):
+        if ours(file) and ours(beside) and beside.read_bytes() == _sha256(file):
             return file
     with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when whole: others may be making it too
         made, check = Path(temporary) / name, Path(temporary) / beside.name
@@ -187,11 +190,17 @@ def secret() -> bytes:
     """32 random bytes, made once, that only this user can read; OSError where they can't be kept."""
     file = _private(cache_folder() / "secret") / "key"
     with suppress(OSError):
-        if _ours(file) and len(key := file.read_bytes()) == 32:
+        if ours(file) and len(key := file.read_bytes()) == 32:
             return key
     with _writing(file) as made:
         made.write_bytes(secrets.token_bytes(32))
     return file.read_bytes()  # another process's, if that came later
+
+
+def put(file: Path, write: Callable[[Path], object]) -> None:
+    """A file of the cache, made by write(path); whole or not at all."""
+    with _writing(file) as written:
+        write(written)
 
 
 @contextmanager
@@ -226,7 +235,7 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _ours(path: Path) -> bool:
+def ours(path: Path) -> bool:
     """True for a file, not a link to one, that only this user can write."""
     about = path.lstat()
     closed = os.name == "nt" or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)

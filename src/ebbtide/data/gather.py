@@ -1,13 +1,15 @@
 """Many images into one uint8 tensor: decoded in threads, bad ones named, the result kept in a cache.
 
+The cache holds them in shards, each made in memory and written whole. They are read from there into memory, or stay on
+the disk where they don't fit or are wanted there (`Shards`).
+
 Pillow lets go of Python's lock while it decodes, so threads do what processes would, without their start and copies.
 """
 
-import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -21,19 +23,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from ..cache import fetch, fingerprint, store
-from ..errors import InputError
-from ..memory import COPIES, room
+from ..cache import fingerprint
+from ..errors import InputError, StorageError
+from ..memory import COPIES, SHARE, available, room
 from ..progress import progress_bar
 from ..specs import pick, require
 from .decoding import BadImage, quiet
 from .levels import Decoded, Levels, Tally
+from .shards import Damaged, Shard, Shards, holding, pieces, read_shard, space, write_shard
 
 __all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check_decoding", "gather", "joined"]
 
 LARGEST = 8192  # pixels a side
+ATTEMPTS = 3  # at reading shards, of which a damaged one is made again
 MOST_BAD = 0.05  # of the images; more than that is no accident
-_FORMAT = 2  # of the cache; to be raised with whatever changes the pixels
+_FORMAT = 3  # of the cache; to be raised with whatever changes the pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,26 +107,25 @@ def gather(
     on_bad: str = "skip",
     workers: int = 0,
     cache: bool = True,
+    on_disk: bool = False,
     progress: bool = True,
-) -> tuple[UInt8[Tensor, "k c h w"], list[int], tuple[str, ...], Levels | None]:
+) -> tuple[UInt8[Tensor, "k c h w"] | Shards, list[int], tuple[str, ...], Levels | None]:
     """The good images, their numbers among the source's n, a line for each bad one, and the levels used, if any.
 
     A warning counts the bad ones, and describes the conversions of the others.
 
     levels: of images of more than 8 bits; unless given, from the lowest to the highest value of all of them.
     on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.
+    on_disk: leave them in the cache, as they are left where memory is too small.
     """
     if on_bad == "fail" and source.unusable:
         raise InputError(f"{source.where}: {source.unusable[0]}.")
     name = _name(source, size, channels) if cache and source.state else ""
-    found = _kept(name, source, levels) if name else None
-    if found is None:
-        x, bad, tally, lasting = _decode(source, size, channels, levels, on_bad == "fail", workers, progress)
-        if name and lasting:
-            about = {"bad": list(bad.items()), "tally": astuple(tally), "given": levels}
-            store(name, {"x": x}, state=_state(source), about=json.dumps(about))
-    else:
-        x, bad, tally = found
+    if on_disk and not name:
+        raise InputError(f"{source.where} is read into memory, so data_on can't be 'disk' (--data-on).")
+    how: dict[str, Any] = {"size": size, "channels": channels, "strict": on_bad == "fail", "workers": workers}
+    with _bar(source.n, progress) as bar:
+        x, bad, tally = _through_cache(source, name, levels, how, bar, on_disk)
     lines = (*source.unusable, *(f"{source.name(i)} {reason}" for i, reason in sorted(bad.items())))
     if lines and on_bad == "fail":
         raise InputError(f"{source.where}: {lines[0]}.")
@@ -143,7 +146,7 @@ def gather(
 
 
 def _decode(
-    source: Source, size: int, channels: int, levels: Levels | None, strict: bool, workers: int, progress: bool
+    source: Source, levels: Levels | None, bar: tqdm, *, size: int, channels: int, strict: bool, workers: int
 ) -> tuple[Tensor, dict[int, str], Tally, bool]:
     """The good images, number → reason of the bad ones, what was done to them, and whether the reasons will last.
 
@@ -157,7 +160,7 @@ def _decode(
             raise InputError(f"{source.where}: {source.name(i)} {error}.")
         bad[i] = error
 
-    with quiet(), _bar(source.n, progress) as bar:
+    with quiet():
         for model in range(source.n):  # the first good image tells the shape of all
             first = _try(source, model, size, channels, levels)
             if isinstance(first, Decoded):
@@ -266,14 +269,110 @@ def _state(source: Source) -> str:
     return fingerprint(_FORMAT, PIL.__version__, source.state)
 
 
-def _kept(name: str, source: Source, levels: Levels | None) -> tuple[Tensor, dict[int, str], Tally] | None:
-    """None where nothing is kept, the set has changed since, other levels are asked for, or the file is damaged."""
-    found = fetch(name)
-    if found is None or found[1].get("state") != _state(source):
-        return None
-    about = json.loads(found[1]["about"])
-    own, *counts = about["tally"]
-    tally = Tally(own and Levels(*own), *counts)
-    if tally.deep and (about["given"] or own) != list(levels or own):
-        return None
-    return found[0]["x"], dict(about["bad"]), tally
+def _through_cache(
+    source: Source, name: str, levels: Levels | None, how: dict[str, Any], bar: tqdm, on_disk: bool
+) -> tuple[Tensor | Shards, dict[int, str], Tally]:
+    """The good images, number → reason of the bad ones, and what was done to them; from the cache if there is one."""
+    for _ in range(ATTEMPTS if name else 0):
+        try:
+            shards, bad, tally = _in_shards(source, name, levels, how, bar)
+            stay = on_disk or COPIES * shards.nbytes > SHARE * available()
+            return shards if stay else shards.tensor(), bad, tally
+        except Damaged:  # and removed
+            continue
+        except OSError as error:
+            if on_disk:
+                raise
+            if isinstance(error, StorageError) and COPIES * source.n * _each(source, how) > SHARE * available():
+                raise
+            break
+    x, bad, tally, _ = _decode(source, levels, bar, **how)
+    return x, bad, tally
+
+
+def _in_shards(
+    source: Source, name: str, levels: Levels | None, how: dict[str, Any], bar: tqdm
+) -> tuple[Shards, dict[int, str], Tally]:
+    """The same in the cache, where what is missing is made. What one process makes the others wait for."""
+    made: dict[int, Shard] = {}
+
+    def make(piece: range, levels: Levels | None) -> None:
+        own = replace(
+            source, n=len(piece), image=partial(_at, source.image, piece), name=partial(_at, source.name, piece)
+        )
+        x, bad, tally, lasting = _decode(own, levels, bar, **how)
+        notes = {
+            "bad": [(piece[i], reason) for i, reason in bad.items()], "tally": astuple(tally), "lasting": lasting,
+            "levels": (levels or tally.levels) if tally.deep else None, "rows": (piece.start, piece.stop),
+        }  # fmt: skip
+        made[piece.start] = write_shard(folder / f"{piece.start:012d}.safetensors", x, notes)
+        model = next((one for one in made.values() if one.shape[0]), made[piece.start])
+        if len(x) and model.shape[2:] != tuple(x.shape[2:]):
+            (a, one), (b, other) = ((_first(source, shard), shard.shape) for shard in (model, made[piece.start]))
+            raise InputError(
+                f"{source.where}: {a} is {one[3]} × {one[2]} pixels and {b} {other[3]} × {other[2]}; give --size to "
+                "make all alike."
+            )
+
+    with holding(name, _state(source)) as folder:
+        kept = {one.notes["rows"][0]: one for one in map(read_shard, sorted(folder.glob("*.safetensors"))) if one}
+        first = kept.get(0)
+        each = (
+            _each(source, how)
+            if first is None or not first.shape[0]
+            else math.prod((how["channels"] or 3, *first.shape[2:]))
+        )
+        every = pieces(source.n, each)
+        for piece in every:
+            one = kept.get(piece.start)
+            if one is not None and one.notes["lasting"] and one.notes["rows"] == [piece.start, piece.stop]:
+                made[piece.start] = one
+                bar.update(len(piece))
+        missing = [piece for piece in every if piece.start not in made]
+        space(folder, each * sum(map(len, missing)), source.where)
+        for piece in missing:
+            make(piece, levels)
+        tally = _total(made.values())
+        wanted = levels or tally.levels
+        for piece in every:
+            notes = made[piece.start].notes
+            if notes["levels"] and Levels(*notes["levels"]) != wanted:
+                bar.total += len(piece)
+                make(piece, wanted)
+    shards = [made[piece.start] for piece in every]
+    bad = {i: reason for one in shards for i, reason in one.notes["bad"]}
+    return Shards(shards, source.where), bad, tally
+
+
+def _at(what: Callable[..., Any], piece: range, i: int, *how: Any) -> Any:
+    return what(piece[i], *how)
+
+
+def _each(source: Source, how: dict[str, Any]) -> int:
+    """Bytes of an image, at most: of the first that is good, unless all have one size."""
+    h = w = how["size"]
+    if not h:
+        with quiet():
+            found = (_try(source, i, h, how["channels"], None) for i in range(source.n))
+            h, w = next((one.pixels.shape[:2] for one in found if isinstance(one, Decoded)), (1, 1))
+    return int(h * w * (how["channels"] or 3))
+
+
+def _first(source: Source, one: Shard) -> str:
+    """The name of a shard's first good image."""
+    bad = {i for i, _ in one.notes["bad"]}
+    return source.name(next(i for i in range(*one.notes["rows"]) if i not in bad))
+
+
+def _total(shards: Iterable[Shard]) -> Tally:
+    """What was done to the images of all shards."""
+    whole = Tally()
+    for own, *counts in (one.notes["tally"] for one in shards):
+        n, deep, transparent = counts
+        low, high = own or (math.inf, -math.inf)
+        before = whole.levels or (math.inf, -math.inf)
+        levels = Levels(min(low, before[0]), max(high, before[1]))
+        whole = Tally(
+            levels if deep or whole.deep else None, whole.n + n, whole.deep + deep, whole.transparent + transparent
+        )
+    return whole

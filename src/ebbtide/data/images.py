@@ -26,6 +26,7 @@ from .attributes import read_attributes
 from .decoding import shape, transparent
 from .gather import Found, Source, check_decoding, gather, joined
 from .levels import Decoded, Levels
+from .shards import Shards
 from .split import beside, held_out, named_parts, part_of
 from .table import in_order, label_array
 
@@ -44,7 +45,7 @@ class Images:
     numbers, names: attributes of each image, NaN where one is missing, and what they are called.
     """
 
-    x: UInt8[Tensor, "n c h w"]
+    x: UInt8[Tensor, "n c h w"] | Shards
     labels: Int[Tensor, " n"] | None = None
     classes: tuple[str, ...] = ()
     test: int = 0
@@ -52,6 +53,11 @@ class Images:
     levels: Levels | None = None
     numbers: Float[Tensor, "n k"] | None = None
     names: tuple[str, ...] = ()
+
+    @property
+    def pixels(self) -> UInt8[Tensor, "n c h w"]:
+        """Every image in memory; InputError where they don't fit."""
+        return self.x.tensor() if isinstance(self.x, Shards) else self.x
 
 
 def load_images(
@@ -65,6 +71,7 @@ def load_images(
     on_bad: str = "skip",
     workers: int = 0,
     cache: bool = True,
+    on_disk: bool = False,
     progress: bool = True,
 ) -> Images:
     """Every image of a set.
@@ -80,7 +87,8 @@ def load_images(
     the array or column, where that isn't plain.
     attributes: an array of a .npz, or a .csv in a folder, with numbers for each image (see `read_attributes`).
     on_bad: "skip" leaves out images that can't be read, up to 5 %; "fail" stops at the first.
-    workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`.
+    workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`. on_disk: and leave it
+    there; arrays are read into memory.
     """
     found = _find(data, label)
     if attributes:
@@ -88,7 +96,7 @@ def load_images(
         found = replace(found, numbers=numbers, names=names)
     return as_images(
         found, data, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers,
-        cache=cache, progress=progress,
+        cache=cache, on_disk=on_disk, progress=progress,
     )  # fmt: skip
 
 
@@ -96,6 +104,8 @@ def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **ho
     """The found images as Images of one size; `data` is their name in errors, how: the rest of `gather`'s options."""
     check_decoding(size=size, channels=channels, on_bad=how.get("on_bad", "skip"), workers=how.get("workers", 0))
     images = found.images
+    if isinstance(images, np.ndarray) and how.get("on_disk"):
+        raise InputError(f"{data} is read into memory, so data_on can't be 'disk' (--data-on).")
     if isinstance(images, np.ndarray):
         *_, h, w, c = images.shape
         if size in (0, h if h == w else 0) and channels in (c, 0 if c < 4 else 4):
@@ -103,11 +113,11 @@ def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **ho
             named = _labels(data, found.labels, found.classes, found.test)
             return Images(x, *named, found.test, numbers=_float(found.numbers), names=found.names)
         images = _from_array(data, images)
-    x, good, bad, levels = gather(images, size=size, channels=channels, **how)
+    made, good, bad, levels = gather(images, size=size, channels=channels, **how)
     labels = None if found.labels is None else [found.labels[i] for i in good]
     test = sum(i >= images.n - found.test for i in good)
     numbers = None if found.numbers is None else _float(found.numbers[good])
-    return Images(x, *_labels(data, labels, found.classes, test), test, bad, levels, numbers, found.names)
+    return Images(made, *_labels(data, labels, found.classes, test), test, bad, levels, numbers, found.names)
 
 
 def _float(numbers: np.ndarray | None) -> Float[Tensor, "n k"] | None:
@@ -146,14 +156,18 @@ def labelled(images: Images, where: str) -> Images:
     )
     numbers = None if images.numbers is None else images.numbers[~bare]
     labels = images.labels[~bare]
-    return replace(images, x=images.x[~bare], labels=labels, numbers=numbers, test=images.test - left)
+    return replace(images, x=_rows(images.x, ~bare), labels=labels, numbers=numbers, test=images.test - left)
 
 
 def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
     """Some of the rows; without labels where one of them has none."""
     labels = None if images.labels is None or bool((images.labels[rows] < 0).any()) else images.labels[rows]
     numbers = None if images.numbers is None else images.numbers[rows]
-    return Images(images.x[rows], labels, images.classes, 0, bad, images.levels, numbers, images.names)
+    return Images(_rows(images.x, rows), labels, images.classes, 0, bad, images.levels, numbers, images.names)
+
+
+def _rows(x: UInt8[Tensor, "n c h w"] | Shards, chosen: Tensor) -> UInt8[Tensor, "k c h w"] | Shards:
+    return x.part(chosen) if isinstance(x, Shards) else x[chosen]
 
 
 def _find(data: str, label: str) -> Found:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..codecs import Codec
 from . import Observation
 from .forms import Form
+from .shards import Shards
 
 __all__ = ["Data", "Prepared", "TensorData", "class_names", "frequencies"]
 
@@ -38,11 +39,12 @@ class Data(Protocol):
 class TensorData:
     """Data in memory, on the training device, taken by index: a DataLoader would cost 10-20 % of a small step.
 
+    x: or rows that are fetched when they are taken (`place.Fetched`), which batches are then made ahead for.
     x1: the other end's points where that is a sample set; None means N(0, I).
     prepare: what a batch of x still needs, such as pixels to [-1, 1] and mirroring, with the draws to use.
     """
 
-    x: Num[Tensor, " n *d"]
+    x: Num[Tensor, " n *d"] | Shards | Any
     labels: Int[Tensor, " n"] | None = None
     x1: Float[Tensor, " m *d"] | None = None
     prepare: Callable[[Tensor, torch.Generator], Tensor] | None = None
@@ -50,16 +52,22 @@ class TensorData:
     def to(self, device: torch.device) -> "TensorData":
         """The same data on a device."""
         labels, x1 = (part if part is None else part.to(device) for part in (self.labels, self.x1))
-        return replace(self, x=self.x.to(device), labels=labels, x1=x1)
+        x = self.x if isinstance(self.x, Shards) else self.x.to(device)
+        return replace(self, x=x, labels=labels, x1=x1)
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def ahead(self) -> bool:
+        """True if examples have to be fetched, so that a batch is best made while the one before it is learned."""
+        return not isinstance(self.x, Tensor)
 
     def take(self, indices: Int[Tensor, " b"], draw: torch.Generator) -> dict[str, Tensor]:
         """The examples at these places, as the network sees them, and their labels."""
         x0 = self.x.index_select(0, indices)
         taken = {"x0": x0 if self.prepare is None else self.prepare(x0, draw)}
-        return taken if self.labels is None else taken | {"label": self.labels[indices]}
+        return taken if self.labels is None else taken | {"label": self.labels[indices.to(self.labels.device)]}
 
 
 class Prepared(NamedTuple):

@@ -29,6 +29,7 @@ class Training(TypedDict, total=False):
     keep: int
     snapshots: int
     accumulate: int
+    data_on: Literal["auto", "device", "host", "disk"]
     solvers: bool
     progress: bool
 

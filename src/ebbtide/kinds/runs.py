@@ -15,6 +15,7 @@ from torch import nn
 from ..codecs import Codec
 from ..core.randomness import generator
 from ..data.files import is_text
+from ..data.place import PLACES
 from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
@@ -75,15 +76,16 @@ def train_recipe(
     expect("track", options.get("track", ()), tuple, list)
     expect("device", options.get("device", ""), str)
     device_of(options.get("device", "auto"))
+    data_on = pick(PLACES, options.get("data_on", "auto"), "data_on")
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
     codec = codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
     made = given
     if not recipe.teacher:
-        recipe, made = _prepared(recipe, given, codec)
+        recipe, made = _prepared(recipe, given, codec, data_on)
         if made.judging is not None and _searches(out, options):
             recipe = _searched(recipe, made, out, started, options)
-            recipe, made = _prepared(recipe, given, None)
+            recipe, made = _prepared(recipe, given, None, data_on)
             options = options | {"resume": bool(checkpoint.saved(out / "checkpoints"))}
     again = options.get("resume", False)  # its own weights are in its folder
     start, data = begin(recipe, options.get("accumulate", 1), made, teacher, options.get("progress", True), again=again)
@@ -158,12 +160,12 @@ def begin(
     return _start(recipe, prepared, accumulate, again)
 
 
-def _prepared(recipe: Recipe, given: Given, codec: Codec | None) -> tuple[Recipe, Prepared]:
+def _prepared(recipe: Recipe, given: Given, codec: Codec | None, data_on: str = "auto") -> tuple[Recipe, Prepared]:
     """The recipe and its data."""
     kind = kind_of(recipe)
     if given is None:
         kind.fits(recipe)
-        return recipe, kind.prepare(recipe, codec)
+        return recipe, kind.prepare(recipe, codec, data_on)
     if isinstance(given, Prepared):
         return recipe, given
     if callable(given):

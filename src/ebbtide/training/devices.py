@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import EbbtideError, InputError
 from ..networks.fused import fast_bf16
 from ..specs import pick
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REFUSED",
+    "Deserted",
     "accelerate",
+    "all_there",
     "device_of",
     "gathered",
     "leaving_group",
@@ -70,6 +72,21 @@ def placed(device: str = "auto") -> "PartialState":
             f"device {device!r} is for one process; each of the {state.num_processes} takes its own: leave it out."
         )
     return state
+
+
+class Deserted(EbbtideError):
+    """Another process of the run is gone, and this one can't go on without it."""
+
+
+@contextmanager
+def all_there(count: int) -> Iterator[None]:
+    """Say in one sentence that one of `count` processes is gone, where they exchange something."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # of gloo's and NCCL's, which name sockets
+        raise Deserted(f"One of the {count} processes is gone: was it killed, or memory short?") from error
 
 
 def process_number() -> tuple[int, int]:

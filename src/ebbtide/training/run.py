@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..codecs import latent_shape
 from ..core.randomness import generator, key
+from ..data.place import placed as data_placed, said as place_said
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
 from ..exact.jumps import JUMPS
@@ -41,7 +42,7 @@ from ..specs import pick, require
 from . import checkpoint, seal, settings
 from .begun import stored
 from .build import begin_base, begin_codec, build_denoiser
-from .devices import accelerate, placed, suited
+from .devices import Deserted, accelerate, all_there, placed, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
@@ -76,6 +77,7 @@ def train(
     snapshots: int = 24,
     threads: int = 0,
     accumulate: int = 1,
+    data_on: str = "auto",
     solvers: bool = True,
     evaluations: str = "",
     command: str = "",
@@ -90,7 +92,8 @@ def train(
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. device: cpu, cuda, cuda:1, mps, or auto for the
     first accelerator, else the CPU; under torchrun each process takes its own. compile: use torch.compile.
-    accumulate: the number of parts of a batch, processed one by one. solvers: fit solvers to the run at the end,
+    accumulate: the number of parts of a batch, processed one by one. data_on: device, host (memory), disk, or auto for
+    the first of them that holds the data. solvers: fit solvers to the run at the end,
     for at most 5 % of training's network evaluations (see exact/plans.py). evaluations: of these solvers, as in
     "1,2,4"; 5, 10 and 20 unless given, or 1, 2 and 4 for a student.
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
@@ -105,11 +108,12 @@ def train(
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder, device)
     accelerator = accelerate(precision, track, folder, device)
     fingerprint = settings.data_fingerprint(data)
+    data = data_placed(data, accelerator.device, data_on)
     trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate, len(start.classes))
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "device": device, "compile": compile,
         "track": list(track), "checkpoints": checkpoints, "keep": keep, "snapshots": snapshots, "threads": threads,
-        "accumulate": accumulate, "solvers": solvers, "evaluations": evaluations,
+        "accumulate": accumulate, "data_on": data_on, "solvers": solvers, "evaluations": evaluations,
     }  # fmt: skip
     start = replace(start, made=settings.made_by(command, accelerator.device, precision, fingerprint))
     stopping = None if judging is None else Stopping(trainer, judging)
@@ -128,6 +132,8 @@ def train(
             recipe.steps, run.folder.name, "step", initial=run.trainer.step, show=progress and run.main,
             position=position, dynamic_ncols=True, mininterval=0.2,
         )  # fmt: skip
+        if progress and run.main and (said := place_said(data, data_on)):
+            print(f"{recipe.data_named}: {said}", file=sys.stderr)
         with log or nullcontext(), bar:
             _loop(run, log, bar, watch, on_nonfinite, checkpoints, snapshots)
         if stopping is not None and progress and run.main:
@@ -209,15 +215,16 @@ def _loop(
                     break
                 if wanted or _due(record.step, steps, checkpoints):
                     run.save()
-        except DivergedError:
+        except (DivergedError, InputError, Deserted) as error:
             run.save()
-            raise
+            if isinstance(error, DivergedError):
+                raise
+            again = f"Saved at step {trainer.step} of {steps}; continue with: {run.again()}"
+            raise type(error)(f"{error} {again}" if run.main else str(error)) from error
         if number := number or run.heard(received):  # perhaps in the middle of a save, or after the last step's
             run.save()
             trainer.accelerator.wait_for_everyone()  # the end of one process is the end of all
-            folder = run.folder if stopping is None else run.folder.parent
-            command = shlex.join(["ebbtide", "resume", str(folder)])
-            raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {command}")
+            raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {run.again()}")
     if stopping is not None:
         stopping.settle()
         run.saved = None
@@ -303,7 +310,13 @@ class _Run:
         number, accelerator = received[0] if received else 0, self.trainer.accelerator
         if accelerator.num_processes == 1:
             return number
-        return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+        with all_there(accelerator.num_processes):
+            return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+    def again(self) -> str:
+        """The command that continues the run."""
+        folder = self.folder if self.stopping is None else self.folder.parent
+        return shlex.join(["ebbtide", "resume", str(folder)])
 
     def trained(self) -> Trained:
         """The result: the denoiser with its averaged weights."""

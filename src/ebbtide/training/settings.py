@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.prepared import Data
+from ..data.shards import Shards
 from ..errors import InputError
 
 __all__ = ["FILE", "HOW", "MADE", "data_fingerprint", "how", "made_by", "resumed_by", "same"]
@@ -23,7 +24,8 @@ FILE = "running.json"
 # What may be stored of how a run is trained, each with what it must be.
 HOW: dict[str, type] = {
     "on_nonfinite": str, "precision": str, "device": str, "compile": bool, "track": list, "checkpoints": int,
-    "keep": int, "snapshots": int, "threads": int, "accumulate": int, "solvers": bool, "evaluations": str,
+    "keep": int, "snapshots": int, "threads": int, "accumulate": int, "data_on": str,
+    "solvers": bool, "evaluations": str,
 }  # fmt: skip
 
 
@@ -53,8 +55,14 @@ def data_fingerprint(data: Data) -> dict[str, list[Any]]:
 
     Σ x², and Σ x_i cos(√2 i), which depends on the order; equal to 1e-6, as standardised data is.
     """
-    parts = {name: part for name, part in vars(data).items() if isinstance(part, Tensor)}
-    return {name: [list(part.shape), *_content(part.detach().cpu().flatten())] for name, part in parts.items()}
+    return {
+        name: [
+            list(part.shape),
+            *(_content(part.detach().cpu().flatten()) if isinstance(part, Tensor) else [part.content()]),
+        ]
+        for name, part in vars(data).items()
+        if isinstance(part, Tensor | Shards)
+    }
 
 
 def _content(x: Tensor) -> list[Any]:

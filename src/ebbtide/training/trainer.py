@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ..losses.flow_map import Fresh, Leap, mean_slope
 from ..losses.stable import TOGETHER, posterior_mean
 from ..recipes import Recipe
 from ..specs import bind, options, pick, require, with_option
+from .devices import all_there
 from .ema import ema_decay
 from .flat import AdamW, FlatParameters
 from .schedule import learning_rate
@@ -97,6 +99,7 @@ class Trainer:
             )
         for part in self._row.frozen:
             denoiser.network.get_submodule(part).requires_grad_(False)
+        self._ahead = bool(getattr(self.data, "ahead", False))
         self.flat = FlatParameters(self.denoiser)
         self.ema = self.flat.vector.clone()
         self.optimizer = self._adamw(self.flat)
@@ -153,23 +156,24 @@ class Trainer:
         fall = recipe.lr_steps or recipe.steps
         warmup = round(recipe.warmup * fall)
         self.denoiser.train()
-        while self.step < recipe.steps:
+        for batch in self._batches():
             for flat, _ in self._trained:
                 flat.gradient.zero_()
             if self._average is not None:
                 self._average[1].vector.copy_(self.ema)
             if self._judges is not None:
                 self._judges.step = self.step
-            batch, loss = self.batch(self.step), torch.zeros((), device=self.accelerator.device)
+            loss = torch.zeros((), device=self.accelerator.device)
             with self._keyed():
                 for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
                     own = self._loss(**dict(zip(batch, part, strict=True))).sum() / len(batch["t"])
                     self.accelerator.backward(own)
                     loss += own.detach()
             if self.accelerator.num_processes > 1:
-                loss = self.accelerator.reduce(loss, "mean")
-                for flat, _ in self._trained:
-                    flat.gradient.copy_(self.accelerator.reduce(flat.gradient, "mean"))
+                with all_there(self.accelerator.num_processes):
+                    loss = self.accelerator.reduce(loss, "mean")
+                    for flat, _ in self._trained:
+                        flat.gradient.copy_(self.accelerator.reduce(flat.gradient, "mean"))
             value, norms = loss.item(), [flat.gradient.norm().item() for flat, _ in self._trained]
             norm, lr = math.hypot(*norms), learning_rate(self.step, fall, recipe.lr, warmup)
             if math.isfinite(value) and math.isfinite(norm):
@@ -184,6 +188,19 @@ class Trainer:
                     )
             self.step += 1
             yield Record(self.step, value, norm, lr, skipped=skipped > 0)
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of the steps to come; where data have to be fetched, each while the one before it is learned."""
+        if not self._ahead:
+            while self.step < self.recipe.steps:
+                yield self.batch(self.step)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(self.batch, step) for step in range(self.step, self.recipe.steps)[:1]]
+            while waiting:
+                batch = waiting.pop().result()
+                waiting += [pool.submit(self.batch, step) for step in range(self.step + 1, self.recipe.steps)[:1]]
+                yield batch
 
     def _update(self, lr: float, *norms: float) -> None:
         for (flat, optimizer), norm in zip(self._trained, norms, strict=True):
@@ -232,7 +249,8 @@ class Trainer:
         """Rows of a step's batch of these data: x0, noise, t, and what else is needed."""
         recipe, device = self.recipe, self.accelerator.device
         draw = Share(recipe.seed, stream, step, n=recipe.batch, rows=rows, device=device)
-        indices = batch_indices(recipe.seed, step, recipe.batch, len(data))[rows].to(device)
+        indices = batch_indices(recipe.seed, step, recipe.batch, len(data))[rows]
+        indices = indices if getattr(data, "ahead", False) else indices.to(device)
         if isinstance(data, Trajectories):
             return self._taught(data, indices, draw)
         batch = data.take(indices, draw)

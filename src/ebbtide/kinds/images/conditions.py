@@ -46,6 +46,11 @@ class WithGiven:
     def __len__(self) -> int:
         return len(self.data)
 
+    @property
+    def ahead(self) -> bool:
+        """As of the images."""
+        return bool(getattr(self.data, "ahead", False))
+
     def to(self, device: torch.device) -> "WithGiven":
         """The same data on a device."""
         numbers = None if self.numbers is None else self.numbers.to(device)
@@ -57,7 +62,7 @@ class WithGiven:
         if self.numbers is None:
             given = reduced((127.5 * (taken["x0"] + 1)).round(), self.factor) / 127.5 - 1
         else:
-            given = self.numbers.index_select(0, indices)
+            given = self.numbers.index_select(0, indices.to(self.numbers.device))
             alone = uniform(draw, *given.shape) < self.hidden
             given = given.masked_fill(alone, torch.nan)
         whole = uniform(draw, len(given)) < self.hidden

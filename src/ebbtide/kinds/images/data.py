@@ -47,9 +47,9 @@ def fits(recipe: ImageRecipe) -> None:
         )
 
 
-def prepare(recipe: ImageRecipe, codec: Codec | None = None) -> Prepared:
+def prepare(recipe: ImageRecipe, codec: Codec | None = None, data_on: str = "auto") -> Prepared:
     """The images of a recipe that are to be trained on; codec: one fitted before, for that of the recipe."""
-    return _prepared(recipe, parts(recipe)[0], codec)
+    return _prepared(recipe, parts(recipe, data_on)[0], codec)
 
 
 def given(recipe: ImageRecipe, x: Any, y: Any, codec: Codec | None = None) -> tuple[ImageRecipe, Prepared]:
@@ -106,8 +106,8 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
     return torch.where(mirrored[:, None, None, None], z.flip(3), z)
 
 
-def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
-    """The images to train on, and those held out."""
+def parts(recipe: ImageRecipe, data_on: str = "auto") -> tuple[Images, Images]:
+    """The images to train on, and those held out; data_on: "disk" reads none before it is asked for."""
     if recipe.in_memory:
         raise InputError(unnamed("data", recipe.data))
     return _parts(
@@ -120,6 +120,7 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
         recipe.on_bad_image,
         recipe.held_out,
         recipe.conditional,
+        data_on == "disk",
         state_of(recipe.data),
     )  # the seed is not asked: a run of another seed holds out the same
 
@@ -127,11 +128,11 @@ def parts(recipe: ImageRecipe) -> tuple[Images, Images]:
 @lru_cache(maxsize=2)
 def _parts(
     data: str, size: int, channels: int, value_range: str, label: str, attributes: str, on_bad: str, held_out: float,
-    conditional: bool, state: object,
+    conditional: bool, on_disk: bool, state: object,
 ) -> tuple[Images, Images]:  # fmt: skip
     levels = Levels.parse(value_range) if value_range else None
     how: dict[str, Any] = {"size": size, "channels": channels, "levels": levels, "on_bad": on_bad}
-    every = images.load_images(data, label=label, attributes=attributes, **how)
+    every = images.load_images(data, label=label, attributes=attributes, on_disk=on_disk, **how)
     every = images.labelled(every, data) if conditional else every
     return images.split_images(every, held_out, keep_classes=conditional)
 
@@ -148,9 +149,9 @@ def read_images(data: str, shape: Sequence[int], value_range: str = "") -> Float
     how |= {"levels": Levels.parse(value_range)} if value_range else {}
     if (file := home(data)).suffix.lower() in _ONE and file.is_file():
         alone = Source(1, lambda i, *how: read_image(file, *how), lambda i: "the image", data)
-        x = images.as_images(Found(alone), data, **how).x
+        x = images.as_images(Found(alone), data, **how).pixels
     else:
-        x = images.load_images(data, **how).x
+        x = images.load_images(data, **how).pixels
     if tuple(x.shape[1:]) != tuple(shape):
         wanted, found = (" × ".join(map(str, one)) for one in (shape, x.shape[1:]))
         raise InputError(f"{data} must hold images of {wanted}, as this run takes; got {found}.")

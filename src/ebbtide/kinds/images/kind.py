@@ -126,7 +126,7 @@ def _measured(recipe: ImageRecipe, x: Tensor, **how: Any) -> "list[Measurement]"
 
     train, held = parts(recipe)
     return measure_images(
-        x, train.x, held.x, train_labels=train.labels, held_labels=held.labels,
+        x, train.pixels, held.pixels, train_labels=train.labels, held_labels=held.labels,
         classes=len(class_names(train.classes, train.labels)), **how,
     ).rows  # fmt: skip
 
@@ -137,10 +137,10 @@ def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
 
     recipe = cast(ImageRecipe, trained.reading())
     _, held = parts(recipe)
-    x = torch.from_numpy(kept(trained.reconstruct(held.x)))
+    x = torch.from_numpy(kept(trained.reconstruct(held.pixels)))
     rows = _measured(recipe, x, seed=seed)
     return [
-        peak_signal(x, held.x),
+        peak_signal(x, held.pixels),
         *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),
     ]
 

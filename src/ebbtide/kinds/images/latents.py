@@ -11,6 +11,7 @@ from ... import cache
 from ...codecs import Codec, encoder_hash
 from ...core.randomness import uniform
 from ...data.prepared import TensorData
+from ...data.shards import Shards
 from ...errors import InputError
 from ...memory import room
 from ...progress import progress_bar
@@ -23,7 +24,7 @@ BATCH = 256  # images encoded together
 
 
 def latents(
-    recipe: ImageRecipe, codec: Codec, x: UInt8[Tensor, " n c h w"], labels: Int[Tensor, " n"] | None
+    recipe: ImageRecipe, codec: Codec, x: UInt8[Tensor, " n c h w"] | Shards, labels: Int[Tensor, " n"] | None
 ) -> TensorData:
     """The latents of images once and for all, with those of their mirror images where only encoding finds these."""
     room(8 * len(x) * (1 + recipe.flip) * math.prod(codec.shape(tuple(x.shape[1:]))), f"the latents of {len(x)} images")
@@ -37,18 +38,23 @@ def latents(
         return TensorData(z, labels)
     if codec.mirror(z[:1]) is not None:
         return TensorData(z, labels, prepare=partial(_mirrored, codec=codec))
-    return TensorData(torch.stack([z, _encoded(codec, x.flip(3))], 1), labels, prepare=_either)
+    return TensorData(torch.stack([z, _encoded(codec, x, mirrored=True)], 1), labels, prepare=_either)
 
 
-def _encoded(codec: Codec, x: UInt8[Tensor, " n c h w"]) -> Float[Tensor, "n ..."]:
-    """Their latents; of a codec that isn't linear, which takes long, kept in the cache."""
-    name = "" if codec.linear else f"latents-{cache.fingerprint(encoder_hash(codec), tensors=[x])[:32]}"
+def _encoded(codec: Codec, x: UInt8[Tensor, " n c h w"] | Shards, mirrored: bool = False) -> Float[Tensor, "n ..."]:
+    """Latents of images, or of their mirror images; of a codec that isn't linear, which takes long, from the cache."""
+    name = ""
+    if not codec.linear and isinstance(x, Shards):
+        name = f"latents-{cache.fingerprint(encoder_hash(codec), x.content(), mirrored)[:32]}"
+    elif not codec.linear and isinstance(x, Tensor):
+        name = f"latents-{cache.fingerprint(encoder_hash(codec), tensors=[x.flip(3) if mirrored else x])[:32]}"
     if name and (found := cache.fetch(name)):
         return found[0]["z"]
-    pieces = x.split(BATCH)
-    parts = progress_bar(len(pieces), "encoding", "batch", over=pieces, delay=2, leave=False, show=not codec.linear)
+    parts = progress_bar(
+        -(-len(x) // BATCH), "encoding", "batch", over=x.split(BATCH), delay=2, leave=False, show=not codec.linear
+    )
     with torch.no_grad():
-        z = torch.cat([codec.encode(part) for part in parts])
+        z = torch.cat([codec.encode(part.flip(3) if mirrored else part) for part in parts])
     if name:
         cache.store(name, {"z": z})
     return z

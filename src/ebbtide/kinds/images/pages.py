@@ -58,9 +58,9 @@ def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> 
     """The samples nearest to an image that was trained on, above it."""
     train, held = parts(_reading(trained))
     shown = torch.from_numpy(kept(x))
-    found = nearest(shown, train.x)
+    found = nearest(shown, train.pixels)
     chosen = found.distance.argsort()[:most]
-    typical = float(nearest(held.x[:1000], train.x).distance.median()) if len(held.x) else None
+    typical = float(nearest(held.x[:1000], train.pixels).distance.median()) if len(held.x) else None
     figure = strips.neighbours(
         shown[chosen].numpy(),
         train.x[found.index[chosen]].numpy(),

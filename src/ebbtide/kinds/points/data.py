@@ -59,7 +59,7 @@ def fits(recipe: PointRecipe) -> None:
         raise InputError("codec and standardise both say how the network sees columns; give one of them.")
 
 
-def prepare(recipe: PointRecipe, codec: Codec | None = None) -> Prepared:
+def prepare(recipe: PointRecipe, codec: Codec | None = None, data_on: str = "auto") -> Prepared:
     """The points of a recipe to train on, and of its second set, in the network's units.
 
     codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.

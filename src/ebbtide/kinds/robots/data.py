@@ -52,7 +52,7 @@ def fits(recipe: RobotRecipe) -> None:
         raise InputError("π0.5 takes a state in [-1, 1]: normalise by quantiles or min_max, not by mean_std.")
 
 
-def prepare(recipe: RobotRecipe, codec: Codec | None = None) -> Prepared:
+def prepare(recipe: RobotRecipe, codec: Codec | None = None, data_on: str = "auto") -> Prepared:
     """Every step of a recipe's episodes, but those held out, as an example in the network's units.
 
     codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
