@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import replace
-from threading import Barrier, Thread
+from threading import Barrier, Thread, current_thread
+from typing import ClassVar
 
 import pytest
 import torch
@@ -20,12 +21,45 @@ from ebbtide.kinds.runs import from_pretrained
 from ebbtide.losses.stable import TOGETHER
 from ebbtide.networks import MLP
 from ebbtide.training import trainer as module
-from ebbtide.training.devices import accelerate
+from ebbtide.training.devices import Deserted, accelerate
 from ebbtide.training.ema import ema_decay
 from ebbtide.training.schedule import learning_rate
 from ebbtide.training.teacher import student_of, student_recipe, trajectories_of
 from ebbtide.training.trainer import Trainer, batch_indices
 from training.runs import VARIANTS, run as make, tiny, trainer
+
+
+class Slow(TensorData):
+    """Data that has to be fetched."""
+
+    ahead = True
+    asked: ClassVar[list[str]] = []
+
+    def take(self, indices, draw):
+        self.asked.append(current_thread().name)
+        if len(self.asked) == 9:
+            raise InputError("a shard is damaged")
+        return super().take(indices, draw)
+
+
+def test_a_batch_is_fetched_while_the_one_before_it_is_learned():
+    """One ahead, in a thread; the same weights to the bit, and an error comes when its batch is due."""
+    recipe = tiny("conditional")
+    plain = trainer(recipe)
+    start = trainer(recipe)
+    Slow.asked.clear()
+    run = Trainer(start.denoiser, Slow(**vars(start.data)), recipe, accelerate(), 1, start.classes)
+    counts, seen = [], run.steps()
+    with pytest.raises(InputError, match="a shard is damaged"):
+        for _, _ in zip(seen, plain.steps()):
+            counts.append(len(Slow.asked))
+            assert torch.equal(run.flat.vector, plain.flat.vector)
+    assert all(count - step in (1, 2) for step, count in enumerate(counts, 1))  # the first was a trial
+    assert run.step == len(counts) == 7
+    assert len(set(Slow.asked)) == 2
+    list(zip(range(2), run.steps()))  # and it goes on from there
+    assert run.step == 9
+
 
 # --- which examples -----------------------------------------------------------------------------------------------
 
@@ -291,6 +325,21 @@ def test_ranks_in_lockstep_train_as_one(name):
         assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
     for run in runs:
         torch.testing.assert_close(run.flat.vector, alone.flat.vector, rtol=1e-3, atol=1e-4)
+
+
+def test_a_process_that_is_gone_is_one_sentence():
+    """What gloo raises when another process was killed; the weights stay those of the step before."""
+
+    def closed(tensor, how):
+        raise RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:29500")
+
+    start = trainer(tiny())
+    run = Trainer(start.denoiser, start.data, tiny(), ranked(0, closed))
+    before = run.flat.vector.clone()
+    with pytest.raises(Deserted, match=r"^One of the 2 processes is gone: was it killed, or memory short\?$"):
+        next(run.steps())
+    assert torch.equal(run.flat.vector, before)
+    assert run.step == 0
 
 
 class Asked(TensorData):

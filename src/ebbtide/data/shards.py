@@ -86,9 +86,9 @@ def holding(name: str, state: str) -> Iterator[Path]:
                 if old.name != LOCK:
                     remove(old)
         try:
-            yield folder
-            if any(folder.glob("*.safetensors")):
+            if known != state:
                 put(note, lambda file: file.write_text(json.dumps(state)))
+            yield folder
         finally:
             if not any(folder.glob("*.safetensors")):
                 remove(folder)
