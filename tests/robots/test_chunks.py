@@ -30,6 +30,15 @@ def test_a_policy_drops_nothing_out():
     torch.testing.assert_close(x, draws(-1, torch.empty(1, 8, 4)) - 1)
 
 
+def test_chunks_begin_with_the_noise_that_is_given():
+    """A velocity of 1 leads from it to 1 less, whatever the draws."""
+    denoiser, noise = Denoiser(Dropping(1, 1), Linear()), torch.randn(2, 8, 4)
+    chunks = DenoiserChunks(denoiser, (8, 4), {"state": (1, 1)}, steps=1)
+    for seed in (0, 1):
+        x = chunks.sample_chunks({"state": torch.zeros(2, 1, 1)}, draws=Draws.first(2, seed), noise=noise)
+        torch.testing.assert_close(x, noise - 1)
+
+
 class Conditioned(nn.Module):
     """The exact velocity for chunks N(2 state, 1), with what depends on the state alone kept aside."""
 

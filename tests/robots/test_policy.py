@@ -273,6 +273,26 @@ def test_predict_action_chunk_is_what_select_action_would_do_and_changes_nothing
     assert np.abs(chunks[0] - chunks[1]).max() > 0.1 < np.abs(chunks[1] - chunks[2]).max()
 
 
+def test_chunks_of_several_slots_are_each_ones_own():
+    """Before a reset, of the episodes that begin next; then after each slot's own past."""
+    policy, alone = Policy(Towards(noise=1.0)), Policy(Towards(noise=1.0))
+    early = policy.predict_action_chunks([state(0.1), state(0.2)])
+    assert policy.episodes == ()
+    policy.reset([0, 1])
+    for slot, x in enumerate((0.1, 0.2)):
+        alone.reset([slot])
+        np.testing.assert_array_equal(early[slot], alone.predict_action_chunk(state(x))[0])
+        policy.observe(state(x), slot)
+    policy.actions([0, 1])
+    found = policy.predict_action_chunks([state(0.5), state(0.6)])
+    for slot, (x, y) in enumerate(((0.1, 0.5), (0.2, 0.6))):
+        alone.reset([slot])
+        alone.select_action(state(x))
+        np.testing.assert_array_equal(found[slot], alone.predict_action_chunk(state(y))[0])
+    with pytest.raises(InputError, match="each of 2 slots; got 1"):
+        policy.predict_action_chunks([state(0.5)])
+
+
 def test_rows_of_every_call():
     source = Counting()
     policy = Policy(source, rows=2)

@@ -89,8 +89,17 @@ class DenoiserChunks:
         require("bound", self.bound, 0)
 
     def sample_chunks(
-        self, observation: dict[str, Tensor], *, draws: Draws, previous: Previous | None = None
+        self,
+        observation: dict[str, Tensor],
+        *,
+        draws: Draws,
+        previous: Previous | None = None,
+        noise: Float[Tensor, "b h a"] | None = None,
     ) -> Float[Tensor, "b h a"]:
+        """Chunks as `ChunkSampler` describes them.
+
+        noise: the standard normal numbers where they begin, instead of those of `draws`.
+        """
         network, device = None, None
         if isinstance(self.denoiser, torch.nn.Module):
             network, device = self.denoiser.network, place_of(self.denoiser)
@@ -106,5 +115,7 @@ class DenoiserChunks:
             denoiser = Bounded(denoiser, self.bound)
         options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
         own = Draws(draws.seed, draws.ids.to(device=device))
+        if noise is not None:
+            options["start"] = self.denoiser.path.prior(noise.to(device=device))
         chunks = sample(denoiser, self.shape, draws=own, **options, **conditions(network, seen)).cpu()
         return chunks if self.codec is None else self.codec.decode(chunks)

@@ -140,6 +140,20 @@ class Policy:
         ids = [_chunk_id(slot.episode, slot.count, *([j] if j else [])) for j in range(n)]
         return self._call([history] * n, ids, None)
 
+    def predict_action_chunks(self, observations: Sequence[Seen]) -> Float32[np.ndarray, "b h a"]:
+        """A chunk for this step in each slot, one observation for each; nothing is executed or remembered.
+
+        Before `reset` they belong to the episodes that would begin next.
+        """
+        slots = self._slots or [_Slot(self._number + i, deque()) for i in range(len(observations))]
+        if len(observations) != len(slots):
+            raise InputError(f"There must be an observation for each of {len(slots)} slots; got {len(observations)}.")
+        histories = [
+            [*slot.history, self._finite(seen)][-self.n_obs_steps :]
+            for slot, seen in zip(slots, observations, strict=True)
+        ]
+        return self._call(histories, [_chunk_id(slot.episode, slot.count) for slot in slots], None)
+
     # -- several ---------------------------------------------------------------------------------------------------
 
     def observe(self, observation: Seen, slot: int = 0) -> None:
