@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
 DEV := .[test,dev]
-BOOK := .[docs,metrics,robots,paligemma]
+BOOK := .[docs,metrics,robots,paligemma,lab]
 # A folder of wheels named by pip's own variable serves uv as well; a named folder that isn't there is no error.
 UV_INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(BIN)/python
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check

@@ -29,7 +29,9 @@ extensions = [
     "docstrings",
     "commands",
     "rooms",
+    "options",
     "players",
+    "dark",
 ]
 exclude_patterns = ["_build", "_ipython", "_static"]
 nitpicky = False  # annotations name shapes, such as Float[Tensor, " b *d"], which no page can stand for
@@ -53,6 +55,7 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_show_sphinx = False
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+dark_as_is = ["figures/digits-training.png", "figures/super-resolution.png"]  # images of data fill them
 html_math_renderer = "katex"
 katex_css_path = "katex/katex.min.css"
 katex_options = "throwOnError: false"

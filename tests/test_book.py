@@ -2,19 +2,29 @@
 
 import ast
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import inspect
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import ebbtide
+from ebbtide.cli import COMMANDS
+from ebbtide.cli.arguments import options
+from ebbtide.cli.compare import SUBJECTS, Compare
+from ebbtide.cli.completion import TABLES, options_of
+from ebbtide.cli.listing import tables
+from ebbtide.cli.train import Train
+from ebbtide.recipes import RECIPES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SOURCE = DOCS.parent / "src/ebbtide"
@@ -26,12 +36,17 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 ITS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com", "optimizationguide-pa.googleapis.com")
 
 
-@pytest.fixture(scope="module")
-def as_rst():
-    spec = importlib.util.spec_from_file_location("docstrings", DOCS / "_ext/docstrings.py")
+def from_docs(file):
+    """A module that the book is built with."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, DOCS / file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.as_rst
+    return module
+
+
+@pytest.fixture(scope="module")
+def as_rst():
+    return from_docs("_ext/docstrings.py").as_rst
 
 
 def test_every_page_is_in_the_contents():
@@ -73,6 +88,83 @@ def test_a_page_names_only_what_there_is():
                 continue
             home, _, owner = home.rpartition(".")
             assert hasattr(getattr(importlib.import_module(home), owner), own), f"{page.name}: {name}"
+
+
+def test_every_option_of_training_has_its_default_and_effect():
+    """Of every recipe: in a table of its own, or of its kind, or of all; and a recipe's own defaults as it has them."""
+    made = from_docs("_ext/options.py")
+    sections = dict(re.findall(r"^#{2,3} ([^\n]+)\n(.*?)(?=^##|\Z)", made.page(), re.S | re.M))
+    described = {
+        name: re.findall(r"^\| `--([\w-]+)`.*? \| (.+?) \| .*\w", text, re.M) for name, text in sections.items()
+    }
+    for name, make in RECIPES.items():
+        recipe = make()
+        told = dict([*described["All recipes"], *described[made.HEADS[recipe.kind]]])
+        for own in (sections[made.HEADS[recipe.kind]], sections[name]):
+            told |= dict(re.findall(r"^\| `--([\w-]+)` \| ([^|]+) \|$", own, re.M))
+        assert {*options(Train(recipe))} == {*told} | {option for option, _ in described["The run"]}, name
+        for field in dataclasses.fields(recipe):
+            value = told[field.name.replace("_", "-")].strip("`")
+            own = getattr(recipe, field.name)
+            assert value == {True: "on", False: "off", "": "none"}.get(
+                own if isinstance(own, bool | str) else None, str(own)
+            )
+    assert "gradient-accumulation-steps" in sections["By another library's name"]
+
+
+def test_every_extra_is_explained():
+    extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (DOCS / "install.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+) \| [^|]+ \| [^|]+ \|$", page, re.M)
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(rows))) == sorted(extras)
+
+
+ROWS = tables()
+# What a page writes for the reader's own names.
+WRITTEN = {"RECIPE": "flow", "RUN": "runs/moons", "DATA": "two_moons"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_that_no_test_runs_have_the_options_they_name(page):
+    """Those in blocks of text and in tables: each option is one of its command's, each row one of its table's."""
+    text = page.read_text()
+    fenced = re.findall(r"^```(?:text|bash|sh)\n(.*?)^```", text, re.S | re.M)
+    lines = [line for block in fenced for line in re.sub(r"\\\n", " ", block).splitlines()]
+    lines += re.findall(r"`(ebbtide [^`…]*?)`", text) if page.name != "LOG.md" else []
+    for line in lines:
+        line = line.removeprefix("$ ").strip()
+        if not line.startswith("ebbtide ") or "…" in line or line.startswith("ebbtide: "):
+            continue
+        words = [WRITTEN.get(word, word) for word in shlex.split(line.partition(" > ")[0], comments=True)]
+        command, *typed = words[1:]
+        if command.startswith("-") or command == "COMMAND":
+            continue
+        assert command in COMMANDS, f"{page.name}: {line}"
+        known = options_of(command, next(iter(typed), ""))
+        if command == "train" and typed[:1] and not typed[0].startswith("-"):
+            assert typed[0] in RECIPES, f"{page.name}: {line}"
+        if command == "train" and set(typed) & {"--config", "--from"}:
+            known = {name: field for recipe in RECIPES for name, field in options_of("train", recipe).items()}
+        if command == "compare":
+            known |= {
+                f"--{name}": field
+                for _, subject, _ in SUBJECTS.values()
+                for name, field in options(Compare(subject)).items()
+            }
+        negated = {f"--no-{name[2:]}" for name in known}
+        for place, word in enumerate(typed):
+            option, _, value = word.partition("=")
+            if not option.startswith("--") or option in ("--help", "--"):
+                continue
+            assert option in known or option in negated, f"{page.name}: {line}: {option}"
+            table = TABLES.get(option[2:])
+            value = value or next(iter(typed[place + 1 :]), "")
+            name, _, more = value.partition(":")
+            if table in ("paths", "targets", "times", "networks", "samplers", "grids", "couplings", "losses"):
+                known_row = name in ROWS[table] or re.match(r"[\d.]", name)  # a grid may be times
+                assert known_row or (more and "=" not in more.split(":")[0]), (
+                    f"{page.name}: {line}: {value}"
+                )  # module:function
 
 
 def test_the_tour_of_the_code_counts_its_lines():
@@ -208,10 +300,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def players():
-    spec = importlib.util.spec_from_file_location("players", DOCS / "players.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return from_docs("players.py")
 
 
 def test_figures_that_move_have_data_and_a_figure_that_stands(players):
@@ -220,11 +309,11 @@ def test_figures_that_move_have_data_and_a_figure_that_stands(players):
     kinds = set(re.findall(r"^  function (\w+)\(box", book, re.M))
     found = list(players.written())
     assert sorted(name for _, name, _, _ in found) == sorted(kinds)
-    for page, name, options, caption in found:
-        assert {"with", "name", "alt"} <= options.keys(), (page, name)
+    for page, name, given, caption in found:
+        assert {"with", "name", "alt"} <= given.keys(), (page, name)
         assert caption.strip(), (page, name)
         assert (DOCS / f"_static/players/{name}.png").stat().st_size < 200_000, name
-        for part in options["with"].split():
+        for part in given["with"].split():
             assert (DOCS / f"_static/players/{part}.json").stat().st_size <= 60_000, part
             json.loads((DOCS / f"_static/players/{part}.json").read_text())
 
@@ -238,8 +327,8 @@ def test_figures_that_move_do(players, tmp_path):
     troubles, asked = [], []
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for _, name, options, _ in players.written():
-            (tmp_path / f"{name}.html").write_text(players.alone(name, options["with"].split()), encoding="utf-8")
+        for _, name, given, _ in players.written():
+            (tmp_path / f"{name}.html").write_text(players.alone(name, given["with"].split()), encoding="utf-8")
             tab = browser.new_page(viewport={"width": 390, "height": 900}, reduced_motion="reduce")
             tab.on("pageerror", lambda error, name=name: troubles.append(f"{name}: {error}"))
             tab.on("console", lambda said, name=name: troubles.append(f"{name}: {said.text}"))

@@ -1,8 +1,10 @@
 """Every command and program in the documents runs as typed, and every result they state was measured."""
 
 import contextlib
+import importlib.util
 import json
 import math
+import pydoc
 import re
 import shlex
 from pathlib import Path
@@ -56,14 +58,42 @@ def scratch(tmp_path_factory):
     with contextlib.chdir(tmp_path_factory.mktemp("reader")), pytest.MonkeyPatch.context() as patch:
         small(patch)
         patch.setattr("ebbtide.training.solver.MOST_JOINT", 4)
+        patch.setattr("ebbtide.training.devices.fast_bf16", lambda _: False)  # a trial takes longer than the training
         yield
 
 
 @pytest.mark.unchecked  # as a reader has it
 @pytest.mark.parametrize("text", blocks("python"))
 def test_python(text):
-    """As it stands, but for hundreds of steps of training, of which a test takes sixty."""
-    exec(compile(re.sub(r"(?<=steps=)\d{3,}", "60", text), "README", "exec"), {})
+    """As it stands, but for hundreds of steps of training, of which a test takes sixty; twenty of images."""
+    steps = "20" if "_images(" in text else "60"
+    exec(compile(re.sub(r"(?<=steps=)\d{3,}", steps, text), "README", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.unchecked
+@pytest.mark.parametrize("text", blocks("py", [ROOT / "docs/howto/moving.md"]))
+def test_programs_of_other_libraries(text):
+    """What the page on moving shows as "before" runs where that library is installed, and draws samples as ours do."""
+    found = {}
+    try:
+        exec(compile(text, "moving.md", "exec"), found)
+    except ModuleNotFoundError as missing:
+        pytest.skip(f"{missing.name} is not installed.")
+    assert found["x"].isfinite().all()
+    if found["x"].ndim == 2:  # data around (2, 0); the images are noise
+        assert found["x"].mean(0).tolist() == pytest.approx([2, 0], abs=0.15)
+
+
+@pytest.mark.slow
+def test_names_of_other_libraries_exist():
+    """Every name in the tables of the page on moving, of the libraries that are installed."""
+    text, seen = (ROOT / "docs/howto/moving.md").read_text(), set()
+    for name in set(re.findall(r"`((?:torchcfm|flow_matching|diffusers)\.[\w.]+)`", text)):
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            assert pydoc.locate(name) is not None, name
+            seen.add(name.partition(".")[0])
+    assert seen, "None of these libraries is installed."
 
 
 @pytest.mark.unchecked  # as a reader has it
