@@ -1,6 +1,7 @@
 """`train` and `resume`, end to end and when they are stopped."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,20 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     command = f"ebbtide train flow {' '.join(TINY[:6])} {words} {rest}"
     quiet = {"progress": False, "resume": False, "overwrite": False, "given": None, "command": command}
     assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet
+
+
+def test_a_job_that_is_restarted_begins_once_and_then_goes_on(ebbtide, tmp_path):
+    """The same command twice: to the end of the run at first, then nothing; after a stop, the steps that are left."""
+    words = ["train", "flow", "--data", "rings", *TINY, "--steps", "4", "--out", "run", "--restartable"]
+    assert ebbtide(*words)[0] == 0
+    code, _, err = ebbtide(*words)
+    assert (code, "is finished already" in err) == (0, True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    code, _, err = ebbtide(*words)
+    assert (code, "Trained 4 steps" in err) == (0, True)
+    for other in ("--resume", "--overwrite"):
+        code, _, err = ebbtide(*words, other)
+        assert (code, err) == (2, f"ebbtide: --restartable resumes or begins a run; leave {other} out.\n")
 
 
 def test_overwrite_replaces_and_resume_goes_on(ebbtide, tmp_path):

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -840,6 +841,50 @@ def test_all_processes_of_torchrun_stop_after_the_same_step(how, tmp_path):
     at = saved_step(folder)
     assert said.count(f"Stopped by SIGTERM at step {at} of 1000000; saved.") == len(ranks) == 2
     assert "RuntimeError" not in said
+
+
+@pytest.mark.slow
+def test_a_job_of_two_hosts_is_started_again_after_one_dies(tmp_path):
+    """Two agents of torchrun on one machine, one killed with its process: the other says so, saves and ends. The same
+    job again goes on, to the bits of a run of two processes that nothing happened to."""
+    recipe = tiny(steps=600)
+    port = str(free_port())
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def agents(count, *launch):
+        words = [*arguments(recipe, "flow"), "--checkpoints", 20, "--snapshots", 0, "--no-fit", "--restartable"]
+        for rank in range(count):
+            torchrun = [sys.executable, "-m", "torch.distributed.run", *launch, "--node-rank", str(rank)]
+            yield subprocess.Popen([*torchrun, "-m", "ebbtide", *map(str, words), "--out", folder], env=env,
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+    pair = "--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port
+    folder = str(tmp_path / "run")
+    first, second = agents(2, *pair)
+    wait_until(lambda: saved_step(tmp_path / "run") >= 60 or first.poll() is not None)
+    process = children(second.pid)
+    second.kill()
+    for pid in process:
+        os.kill(pid, signal.SIGKILL)
+    said = first.communicate(timeout=120)[1]
+    second.communicate(timeout=120)
+    at = saved_step(tmp_path / "run")
+    assert 60 <= at < 600
+    assert f"One of the 2 processes is gone: was it killed, or memory short? Saved at step {at} of 600;" in said
+    for agent in list(agents(2, *pair)):
+        agent.communicate(timeout=300)
+        assert agent.returncode == 0
+    folder = str(tmp_path / "whole")
+    (whole,) = agents(1, "--nproc-per-node", "2", "--standalone")
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    assert_same(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def children(pid):

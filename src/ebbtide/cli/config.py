@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["as_text", "found", "named", "nearest", "read", "words_of"]
 
 RECIPE = "recipe"  # the key that names the row of RECIPES
-APART = ("resume", "overwrite", "config", "from", "print-config")  # options of a command, not of a run
+APART = ("resume", "restartable", "overwrite", "config", "from", "print-config")  # options of a command, not of a run
 
 
 def read(file: str) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class Train:
     """Print the run as a file for --config, and train nothing."""
     resume: Flag = False
     """Continue the run in that folder."""
+    restartable: Flag = False
+    """Continue the run in that folder, or begin it; for jobs that are restarted."""
     overwrite: Flag = False
     """Replace the run in that folder."""
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -150,7 +152,15 @@ def run(argv: Sequence[str]) -> None:
         and like is None
     ):
         tell(f"All {args.recipe.steps:,} steps are trained for; without --steps training stops by held-out loss.")
-    train(args.recipe, out, args.running, shlex.join(["ebbtide", "train", *argv]), args.resume, args.overwrite)
+    train(
+        args.recipe,
+        out,
+        args.running,
+        shlex.join(["ebbtide", "train", *argv]),
+        args.resume,
+        args.overwrite,
+        args.restartable,
+    )
 
 
 def _described(
@@ -211,20 +221,24 @@ def train(
     command: str,
     resume: bool = False,
     overwrite: bool = False,
+    restartable: bool = False,
     given: "Callable[[Recipe], Prepared] | None" = None,
 ) -> None:
     """Train in `out`, on the recipe's data or what is given instead, and say where the result is.
 
-    command: as the user typed it, which config.json stores.
+    command: as the user typed it, which config.json stores. restartable: resume if the first process finds a run there.
     """
     from ..codecs import Cells
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
-    from ..training.begun import reached
-    from ..training.devices import leaving_group
+    from ..training.begun import begun, reached
+    from ..training.devices import agreed, leaving_group
 
-    before = reached(out) if resume else 0
+    if restartable and (resume or overwrite):
+        raise InputError(f"--restartable resumes or begins a run; leave --{'resume' if resume else 'overwrite'} out.")
     with leaving_group():
+        resume = resume or (restartable and agreed(begun(out) is not None, how.device))
+        before = reached(out) if resume else 0
         trained = train_recipe(
             recipe, out, given=given, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
             command=command, **how.options(),

@@ -20,6 +20,7 @@ __all__ = [
     "REFUSED",
     "Deserted",
     "accelerate",
+    "agreed",
     "all_there",
     "device_of",
     "gathered",
@@ -72,6 +73,16 @@ def placed(device: str = "auto") -> "PartialState":
             f"device {device!r} is for one process; each of the {state.num_processes} takes its own: leave it out."
         )
     return state
+
+
+def agreed(value: Any, device: str = "auto") -> Any:
+    """The first process's value, in all of them: what each would find for itself may differ."""
+    from accelerate.utils import broadcast_object_list
+
+    placed(device)
+    found = [value]
+    broadcast_object_list(found)
+    return found[0]
 
 
 class Deserted(EbbtideError):

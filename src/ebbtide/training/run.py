@@ -42,7 +42,7 @@ from ..specs import pick, require
 from . import checkpoint, seal, settings
 from .begun import stored
 from .build import begin_base, begin_codec, build_denoiser
-from .devices import Deserted, accelerate, all_there, placed, suited
+from .devices import Deserted, accelerate, agreed, all_there, placed, suited
 from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
@@ -149,13 +149,11 @@ def occupied(folder: Path) -> InputError:
 
 def _settled(precision: str, known: dict[str, Any], denoiser: nn.Module, folder: Path, device: str) -> str:
     """The meaning of "auto": the run's precision so far, or the best for this machine."""
-    from accelerate.utils import broadcast_object_list
-
     before = known.get("precision")
     if before is None:
-        found = [suited(precision, denoiser, placed(device).device)]
-        broadcast_object_list(found)  # the first process decides for all: a trial may end otherwise in each
-        return found[0]
+        return str(
+            agreed(suited(precision, denoiser, placed(device).device), device)
+        )  # a trial may end otherwise in each
     if precision not in ("auto", before):
         raise InputError(f"{folder} was trained with precision {before!r}, not {precision!r}; resume it as it was.")
     return str(before)
