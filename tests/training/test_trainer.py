@@ -1,5 +1,6 @@
 """The loop: what a batch is made of, what a step does, and what a bad step leaves alone."""
 
+import gc
 import math
 from dataclasses import replace
 from threading import Barrier, Thread, current_thread
@@ -848,3 +849,15 @@ def test_a_coupling_that_draws_has_the_steps_own_numbers():
     hard = trainer(tiny("ot")).batch(0)
     assert torch.equal(first["x0"], hard["x0"])
     assert not torch.equal(first["noise"], hard["noise"])
+
+
+def test_a_parameter_takes_20_bytes():
+    """Its weight, gradient, two moments and average in float32, each in one vector; nothing else is as large."""
+    gc.collect()
+    before = {id(one) for one in gc.get_objects() if isinstance(one, torch.Tensor)}
+    made = trainer(tiny("flow", network="mlp:width=64,depth=3"))
+    next(made.steps())
+    count = sum(part.numel() for part in made.denoiser.parameters())
+    alive = [one for one in gc.get_objects() if isinstance(one, torch.Tensor) and id(one) not in before]
+    large = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in alive}
+    assert sorted(size for size in large.values() if size >= count) == [4 * count] * 5
