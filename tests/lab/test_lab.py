@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ebbtide.kinds.runs import from_pretrained
+from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.lab import server
 from ebbtide.lab.sampling import LabRun
 from ebbtide.lab.session import Lab
+from ebbtide.recipes import RECIPES
 from lab.serving import TOKEN, served
 
 pytestmark = pytest.mark.unchecked
@@ -95,6 +96,29 @@ def test_a_page_opens_and_shows_a_run(chromium, folder):
         assert page.inner_text("#time-text") == "t = 1 noise"
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.wait_for_function("document.getElementById('quote').textContent.includes('from_pretrained')")
+
+
+@pytest.mark.slow
+def test_levels_have_their_names_and_missing_cells_hide_nothing(chromium, tmp_path):
+    """Axes of a table's columns: names in the place of numbers, and a frame of the cells that are there."""
+    table = tmp_path / "mine.csv"
+    rows = ["red,,1", *(f"{('red', 'green')[k % 2]},{900 + 3 * k},{k % 7}" for k in range(60))]
+    table.write_text("colour,size,count\n" + "\n".join(rows) + "\n")
+    recipe = RECIPES["flow"](data=str(table), network="mlp:width=8,depth=1", steps=2, validation=0.0)
+    folder = tmp_path / "run"
+    train_recipe(recipe, folder, snapshots=0, checkpoints=1, solvers=False, progress=False)
+    lab = Lab("", {"run": LabRun("run", "run", str(folder), from_pretrained(folder))})
+    with served(lab) as port, opened(chromium, port) as page:
+        ready(page)
+        axes = "window.ebbtide.draw.axes = ((own) => (s, told) => { window.told = [told, s.limits]; own(s, told); })"
+        page.evaluate(f"() => {{ {axes}(window.ebbtide.draw.axes); }}")
+        for column, name in (("2", "count"), ("1", "size")):
+            page.select_option("#column-1", column)
+            page.wait_for_function(f"window.told && window.told[0].y === '{name}'")
+        told, (_, (low, high)) = page.evaluate("window.told")
+        assert told["xTicks"] == [[0, "green"], [1, "red"]]
+        assert told["yTicks"] is None
+        assert 0 < low < 900 < 1077 < high
 
 
 @pytest.fixture

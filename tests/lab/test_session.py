@@ -31,6 +31,7 @@ def test_a_page_begins_with_the_runs_and_tables(lab):
     header, _ = ask(lab, "about")
     assert [run["key"] for run in header["runs"]] == ["moons", "noisy", "spirals", "digits", "policy"]
     assert header["runs"][0] | {"name": ""} == header["runs"][0] | {"name": "", "kind": "points", "columns": ["x", "y"]}
+    assert header["runs"][0]["levels"] == []  # of no table
     assert header["runs"][2]["classes"] == ["first", "second"]
     assert [run["colour"] for run in header["runs"]] == ["flow", "diffusion", "flow", "flow", "flow"]
     assert header["samplers"]["ddim"] == {"eta": True, "noise": False, "spans": False}

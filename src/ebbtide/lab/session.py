@@ -101,6 +101,7 @@ def _run_about(run: LabRun) -> dict[str, Any]:
     return {
         "key": run.key, "name": run.name, "kind": recipe.kind, "shape": list(trained.shape),
         "columns": list(trained.columns) or [f"x{k + 1}" for k in range(trained.shape[-1])],
+        "levels": [] if trained.form is None else [list(one.levels) for one in trained.form.learned],
         "classes": list(trained.classes) if recipe.learns_labels else [], "null": recipe.learns_null,
         "path": recipe.path, "target": recipe.target, "step": trained.step, "steps": recipe.steps,
         "sampler": str(choice.sampler) if len(str(choice.sampler)) < 60 else "fitted solver",

@@ -300,13 +300,13 @@
     return out;
   }
 
-  // About `count` round numbers from low to high.
+  // About `count` round numbers from low to high, two at least.
   function ticks(low, high, count = 4) {
     const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
     const unit = power * ([1, 2, 5, 10].find((k) => k * power >= rough) || 10);
     const found = [];
     for (let k = Math.ceil(low / unit); k * unit <= high + 1e-9 * unit; k++) found.push(Number((k * unit).toPrecision(12)));
-    return found;
+    return found.length > 1 || count > 64 ? found : ticks(low, high, 2 * count);
   }
 
   // x, y: names of the axes; ticked: false leaves the numbers out. xTicks, yTicks: [[value, "name"], …] instead.

@@ -491,7 +491,8 @@
         this.cells = drawSheet(this.canvas, this.frames, k, this.chosen);
         return;
       }
-      const dim = this.frames.shape[2], s = this.stage = draw.stage(this.canvas, extent()), own = layers(), x = this.at(time);
+      const dim = this.frames.shape[2], s = this.stage = draw.stage(this.canvas, extent(), {equal: !about.levels.length});
+      const own = layers(), x = this.at(time);
       const colour = this.tint(s.theme);
       this.drawBackdrop(s, dim, own("real"));
       if (own("density")) draw.density(s, x, {dim, colour});
@@ -514,13 +515,14 @@
 
     // The axes and the real data, drawn once and copied as long as nothing about them changes.
     drawBackdrop(s, dim, real) {
-      const names = columnsOf(this.about).map((k) => this.about.columns[k]);
+      const of = columnsOf(this.about), names = of.map((k) => this.about.columns[k]);
+      const [xTicks, yTicks] = of.map((k) => named(this.about.levels[k] || []));
       const key = JSON.stringify([s.width, s.height, s.ratio, s.limits, s.theme.dark, real, this.realOf]);
       if (key === this.backdropOf) {
         s.context.drawImage(this.backdrop, 0, 0, s.width, s.height);
         return;
       }
-      draw.axes(s, {x: names[0], y: names[1] || ""});
+      draw.axes(s, {x: names[0], y: names[1] || "", xTicks, yTicks});
       if (real && this.real) draw.particles(s, this.real.data, {dim, colour: s.theme.real, size: 1.3, alpha: 0.3});
       this.backdrop = make("canvas", {width: this.canvas.width, height: this.canvas.height});
       this.backdrop.getContext("2d").drawImage(this.canvas, 0, 0);
@@ -644,8 +646,10 @@
     const [, n, dim] = frames.shape;
     return [0, 1].map((d) => {
       if (d >= dim) return [-1, 1];
-      const first = Float32Array.from({length: n}, (_, i) => frames.data[i * dim + d]).sort();
-      return [...(limits ? limits[d] : []), first[Math.floor(0.005 * (n - 1))], first[Math.ceil(0.995 * (n - 1))]];
+      const all = Float32Array.from({length: n}, (_, i) => frames.data[i * dim + d]);
+      const first = all.filter(Number.isFinite).sort(), last = first.length - 1; // without missing cells
+      const ends = last < 0 ? [0, 1] : [first[Math.floor(0.005 * last)], first[Math.ceil(0.995 * last)]];
+      return [...(limits ? limits[d] : []), ...ends];
     });
   }
 
@@ -657,6 +661,12 @@
 
   const columnsOf = (about) => about.shape[0] === 1 ? [0]
     : [Number($("column-0").value) || 0, $("column-1").value === "" ? 1 : Number($("column-1").value)].map((k) => Math.min(k, about.shape[0] - 1));
+
+  // Of a column of levels the names in the place of its numbers, of many a few; null for a column of numbers.
+  function named(levels, most = 6) {
+    const apart = Math.ceil(levels.length / most);
+    return levels.length ? levels.map((name, k) => [k, name.slice(0, 14)]).filter(([k]) => k % apart === 0) : null;
+  }
 
   function readyColumns() {
     const about = views[0]?.about;
