@@ -1,5 +1,6 @@
 """How the book is built: `make docs`."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -65,6 +66,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# The modules of a pipeline in a folder for diffusers need it, and nothing else of the book does.
+autodoc_mock_imports = [] if importlib.util.find_spec("diffusers") else ["diffusers"]
 maximum_signature_line_length = 88
 # ref.python: a measurement is a metric's result, and what a posterior is given; annotations name both without a module.
 suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]

@@ -4,6 +4,7 @@ import json
 from typing import get_args
 
 import pytest
+from PIL import Image
 
 from ebbtide.cli.listing import Kind, tables
 from ebbtide.core.paths import PATHS
@@ -47,6 +48,20 @@ def test_show_data(ebbtide, tmp_path, name):
 def test_show_a_file(ebbtide, tmp_path, table):
     assert ebbtide("show", "data", table, "--label", "kind", "--out", "x") == (0, "x/plants.png\n", "")
     assert (tmp_path / "x" / "plants.png").exists()
+
+
+def test_figures_are_drawn_larger_or_as_svg(ebbtide, tmp_path, table):
+    assert ebbtide("show", "data", table, "--svg") == (0, "runs/show-data/plants.svg\n", "")
+    widths = []
+    for dpi in ("50", "100"):
+        assert ebbtide("show", "data", table, "--dpi", dpi, "--out", f"{dpi}.png")[0] == 0
+        with Image.open(tmp_path / f"{dpi}.png") as picture:
+            widths.append(picture.width)
+    assert widths[1] == pytest.approx(2 * widths[0], abs=1)
+    says = "ebbtide: --dpi is for figures of pixels, and --svg has none; give one of them.\n"
+    assert ebbtide("show", "data", table, "--dpi", "50", "--svg") == (2, "", says)
+    says = "ebbtide: --dpi must be at least 20 and at most 1200; got 5.\n"
+    assert ebbtide("show", "data", table, "--dpi", "5") == (2, "", says)
 
 
 def test_an_option_that_this_data_has_no_use_for_is_refused(ebbtide, tmp_path, table):

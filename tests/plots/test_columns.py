@@ -26,7 +26,12 @@ def test_pairs_put_one_method_on_either_side_of_the_diagonal():
     assert style.DIFFUSION in colours(axes[2, 0])
     assert style.FLOW in colours(axes[0, 2])
     assert [ax.get_xlabel() for ax in axes[3]] == ["x", "y", "z", "u"]
-    assert {"▙ diffusion", "▜ flow", "○ 95 % of the real points", f"Not shown: {c.columns[4]!r}."} <= set(texts(figure))
+    assert {
+        "▙ diffusion",
+        "▜ flow",
+        "○ 95 % of the real points",
+        f"4 of 5 columns are shown; not shown: {c.columns[4]!r}.",
+    } <= set(texts(figure))
     with pytest.raises(InputError, match="two columns"):
         columns.pairs(chosen, np.array([[0.0, 1.0]]), real=np.zeros((5, 1)))
 

@@ -28,7 +28,7 @@ def test_a_table_is_shown_by_its_columns_names():
     x[:, 3] *= 1e6
     figure = dataset.data_set(x, limits(PointRecipe(data="a.csv"), x), names="abcdef")
     assert [ax.get_xlabel() for ax in figure.axes[-4:]] == [*"abcd"]
-    assert {"○ 95 % of the real points", "Not shown: 'e', 'f'."} <= set(texts(figure))
+    assert {"○ 95 % of the real points", "4 of 6 columns are shown; not shown: 'e', 'f'."} <= set(texts(figure))
     figure.canvas.draw()
     ticks = [[text.get_text() for text in ax.get_xticklabels()] for ax in figure.axes[-4:]]
     assert all(len({*row}) == len(row) >= 2 for row in ticks), ticks

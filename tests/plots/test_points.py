@@ -123,3 +123,47 @@ def test_methods_whose_steps_differ_are_shown_by_their_share_of_training():
     assert [[float(cloud[0, 0]) for cloud in pair] for pair in clouds] == [[0, 0], [1, 3], [2, 4]]
     assert training_stages([]) == training_stages([dataclasses.replace(short, evolution=[])]) == []
     inside(points.progress([short, long], style.as_limits((-3, 3), 2)))
+
+
+def many_classes(n=390):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, 2)), np.arange(n) % 13, tuple(f"kind {k}" for k in range(13))
+
+
+def test_more_classes_than_one_panel_tells_apart_have_a_panel_each():
+    x, labels, names = many_classes()
+    panels = [points.Panel(name, x, tint, "", labels) for name, tint in (("real", style.REAL), ("samples", style.FLOW))]
+    figure = points.scatter_panels(panels, style.as_limits((-3, 3), 2), classes=names, names=("length", "width"))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(names)
+    assert {len(line.get_xdata()) for ax in figure.axes for line in ax.lines} == {30}
+    assert {ax.get_xlabel() for ax in figure.axes[-5:]} == {"length"}
+    assert [ax.get_ylabel() for ax in figure.axes[::5]] == ["width"] * 3
+    inside(figure)
+    few = points.class_panels(panels[:1], style.as_limits((-3, 3), 2), names, most=4)
+    assert "4 of 13 classes are shown, the most frequent." in texts(few)
+    assert {len(line.get_xdata()) for ax in few.axes for line in ax.lines} == {30, 390}  # its own among all
+
+
+def test_axes_carry_the_columns_names():
+    c = comparison(n=1500, m=120)
+    for figure in (
+        points.scatter_panels(
+            panels_of(c)[:2], limits_of(c), names=("length", "a name that is much too long to stand")
+        ),
+        points.trajectories(c.methods, limits_of(c), names=("length", "a name that is much too long to stand")),
+    ):
+        assert figure.axes[0].get_xlabel() == "length"
+        assert figure.axes[0].get_ylabel() == "a name that is much too lon…"
+        assert not figure.axes[1].get_ylabel()
+        inside(figure)
+
+
+def test_the_outline_is_the_exact_densitys_where_there_is_one():
+    """A standard normal's: a circle of radius √(-2 log 0.05), whatever points are beside it."""
+    normal = lambda x: -0.5 * x.square().sum(-1) - np.log(2 * np.pi)
+    panel = points.Panel("a", np.zeros((60, 2)), style.FLOW)
+    figure = points.scatter_panels([panel], style.as_limits((-4, 4), 2), real=panel.x, log_density=normal)
+    (outline,) = figure.axes[0].collections[0].get_segments()
+    np.testing.assert_allclose(np.linalg.norm(outline, axis=1), np.sqrt(-2 * np.log(0.05)), atol=0.02)
+    narrow = points.scatter_panels([panel], style.as_limits((-1, 1), 2), real=panel.x, log_density=normal)
+    assert narrow.axes[0].collections  # the frame holds less than 95 %: the points' own outline

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ebbtide.errors import InputError
 from ebbtide.plots import style
@@ -142,3 +143,14 @@ def test_figures_can_be_drawn_in_threads_and_leave_pyplot_alone(tmp_path):
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"x\.png"):
         style.save(style.axes_grid(1, 1, panel=(1, 1)).figure, tmp_path / "no" / "x.png")
+
+
+def test_figures_are_saved_in_another_form_where_that_is_asked_for(tmp_path):
+    figure = style.axes_grid(1, 1, panel=(1, 1)).figure
+    with style.saving(".svg"):
+        assert style.save(figure, tmp_path / "a.png").read_bytes().startswith(b"<?xml")
+        assert style.save(figure, tmp_path / "a.pdf").suffix == ".pdf"  # as it is named
+    with style.saving(dpi=300), Image.open(style.save(figure, tmp_path / "b.png")) as picture:
+        assert picture.width == pytest.approx(300 * figure.get_size_inches()[0], abs=1)
+    with Image.open(style.save(figure, tmp_path / "c.png")) as picture:
+        assert picture.width == pytest.approx(figure.dpi * figure.get_size_inches()[0], abs=1)

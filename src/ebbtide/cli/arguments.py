@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..training.trained import Trained
 
 __all__ = [
-    "MOST", "Computing", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint", "is_folder",
-    "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "tell", "threads", "within",
-    "writable",
+    "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint",
+    "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "tell", "threads",
+    "within", "writable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -93,6 +93,33 @@ class Computing:
             raise InputError(f"--device {self.device} is for networks that sample, and this run is an autoencoder.")
         lend(trained.denoiser, device)
         threads(self.threads, trained.denoiser)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The format of figures that don't move."""
+
+    svg: Flag = False
+    """Write figures as .svg instead of .png."""
+    dpi: Annotated[int, hint("144")] = 0
+    """Pixels an inch of figures; 300 for print."""
+
+    def __post_init__(self) -> None:
+        if self.dpi:
+            within(self, dpi=(20, 1200))
+        if self.svg and self.dpi:
+            raise InputError("--dpi is for figures of pixels, and --svg has none; give one of them.")
+
+    @property
+    def ending(self) -> str:
+        """The ending of their files."""
+        return ".svg" if self.svg else ".png"
+
+    def saving(self) -> AbstractContextManager[None]:
+        """Have figures written so."""
+        from ..plots.style import saving
+
+        return saving(self.ending, self.dpi or None)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError
-from .arguments import Computing, Named, hint, opened, parse, tell
+from .arguments import Computing, Figures, Named, hint, opened, parse, tell
 
 __all__ = ["Plot", "run"]
 
@@ -24,6 +24,7 @@ class Plot:
     computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/plots")] = ""
     """Folder for the figures."""
+    figures: tyro.conf.OmitArgPrefixes[Figures] = field(default_factory=Figures)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -40,5 +41,6 @@ def run(argv: Sequence[str]) -> None:
     out = Path(args.out or args.run / "plots")
     if not args.out:
         no_link(out)
-    for path in kind_of(trained.recipe).draw_run(trained, args.run, out):
-        tell(path, file=sys.stdout)
+    with args.figures.saving():
+        for path in kind_of(trained.recipe).draw_run(trained, args.run, out):
+            tell(path, file=sys.stdout)

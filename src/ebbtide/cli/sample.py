@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
-from ..specs import require, typed
+from ..specs import require, typed, words
 from .arguments import (
     MOST,
     Computing,
@@ -171,7 +171,9 @@ def run(argv: Sequence[str]) -> None:
         own.write(trained, x, labels, out)
     tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
     if args.picture or out.suffix.lower() == ".png":
-        figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"))
+        chosen = how.chosen(trained, args.at)
+        by = f"{words(str(chosen.sampler))[0]}, {chosen.steps} step{'s' * (chosen.steps != 1)}"
+        figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"), by)
         if figure != out:  # of images the figure is the file
             tell("figure:", figure)
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import pick, require
-from .arguments import MOST, Flag, given, hint, is_folder, parse, tell, within, writable
+from .arguments import MOST, Figures, Flag, given, hint, is_folder, parse, tell, within, writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +37,7 @@ class ShowPath:
     """Folder for the figures and the animation."""
     overwrite: Flag = False
     """Replace figures that exist; those in the default folder always are."""
+    figures: tyro.conf.OmitArgPrefixes[Figures] = field(default_factory=Figures)
 
     def __post_init__(self) -> None:
         require("--start", self.start, -1e6, 1e6)
@@ -72,6 +73,7 @@ class ShowData:
     """File, or a folder for one of the usual name; .png, .svg or .pdf."""
     overwrite: Flag = False
     """Replace the figure if it exists; that in the default folder always is."""
+    figures: tyro.conf.OmitArgPrefixes[Figures] = field(default_factory=Figures)
 
     def __post_init__(self) -> None:
         within(self, n=(2, 10**7), seed=(0, MOST), size=(0, 4096))
@@ -88,7 +90,7 @@ def run(argv: Sequence[str]) -> None:
         paths = parse(ShowPath, argv[1:], "show path")
         if paths.out and not is_folder(paths.out):
             raise InputError(f"--out must be a folder, as show path draws several figures; got {paths.out!r}.")
-        _write(paths.out, Path("runs/show-path"), paths.overwrite, _path_figures(paths))
+        _write(paths, Path("runs/show-path"), _path_figures(paths))
         _write_film(paths)
     else:
         data = parse(ShowData, argv[1:], "show data")
@@ -96,7 +98,7 @@ def run(argv: Sequence[str]) -> None:
             raise InputError(
                 f"--out must end in {_FORMATS[0]}, {_FORMATS[1]} or {_FORMATS[2]}, or be a folder; got {data.out!r}."
             )
-        _write(data.out, Path("runs/show-data"), data.overwrite, _data_figures(data))
+        _write(data, Path("runs/show-data"), _data_figures(data))
 
 
 def _path_figures(args: ShowPath) -> Iterator[tuple[str, "Figure"]]:
@@ -185,7 +187,7 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     if args.codec or not data.plain:
         for line in described(recipe, data):
             tell(line, file=sys.stdout)
-    title = known.about if known else Path(args.data).name
+    title = known.about if known else f"{Path(args.data).name} · {len(data.x):,} rows"
     labels = None if data.labels is None else data.labels.numpy()
     yield Path(args.data).stem, data_set(
         data.x.numpy(), limits(recipe, data.x), labels=labels, classes=data.classes,
@@ -205,28 +207,30 @@ def _images(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     order = torch.randperm(len(data.x), generator=generator(args.seed, "show"))
     title = f"{len(data.x):,} images of {' × '.join(map(str, data.x.shape[1:]))}"
     if data.labels is None:
-        kept, labels = order[:60], None
+        kept, labels, note = order[:60], None, ""
     else:
-        each = [order[data.labels[order] == k][:10] for k in range(min(len(data.classes), 12))]
+        shown = min(len(data.classes), 12)
+        note = f"{shown} of {len(data.classes)} classes are shown." if shown < len(data.classes) else ""
+        each = [order[data.labels[order] == k][:10] for k in range(shown)]
         kept = torch.cat(each)
         labels = data.labels[kept].numpy()
     yield (
         Path(args.data.removeprefix("hf:")).stem,
-        grid(data.x[kept].numpy(), columns=10, labels=labels, classes=data.classes, title=title),
+        grid(data.x[kept].numpy(), columns=10, labels=labels, classes=data.classes, title=title, note=note),
     )
 
 
-def _write(out: str, usual: Path, overwrite: bool, figures: Iterator[tuple[str, "Figure"]]) -> None:
+def _write(args: ShowPath | ShowData, usual: Path, figures: Iterator[tuple[str, "Figure"]]) -> None:
     from ..files import storage
     from ..plots.style import save
 
-    folder, made = Path(out or usual), not out or is_folder(out)
+    folder, made = Path(args.out or usual), not args.out or is_folder(args.out)
     if made and folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, and the figures need a folder.")
     for name, figure in figures:
-        file = folder / f"{name}.png" if made else folder
-        writable(file, overwrite or not out, made)
-        with storage(file.parent):
+        file = folder / f"{name}{args.figures.ending}" if made else folder
+        writable(file, args.overwrite or not args.out, made)
+        with storage(file.parent), args.figures.saving():
             file.parent.mkdir(parents=True, exist_ok=True)
-        tell(save(figure, file), file=sys.stdout)
+            tell(save(figure, file), file=sys.stdout)
     sys.stdout.flush()

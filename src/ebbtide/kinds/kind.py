@@ -122,8 +122,8 @@ class Kind(Generic[R]):
     """(trained, samples, labels, file): samples as a file."""
     snapshot_files: Callable[[Tensor, Path], dict[Path, bytes]]
     """(samples, file) → the contents of the files that keep a snapshot."""
-    draw_samples: Callable[[Trained, Tensor, Tensor | None, Path], Path]
-    """(trained, samples, labels, file): samples as a figure."""
+    draw_samples: Callable[[Trained, Tensor, Tensor | None, Path, str], Path]
+    """(trained, samples, labels, file, how they were drawn): samples as a figure."""
     draw_run: Callable[[Trained, Path, Path], Iterator[Path]]
     """(trained, run folder, folder): all that `ebbtide plot` draws."""
 

@@ -86,10 +86,10 @@ def pairs(
     if k < 2:
         raise InputError("Pairs need data of at least two columns.")
     if left := [_name(names, i) for i in range(k, real.shape[1])]:
-        note = f"{note} Not shown: {listed(left)}.".strip()
-    side = 6.2 / k - 0.06
+        note = f"{note} {k} of {real.shape[1]} columns are shown; not shown: {listed(left)}.".strip()
+    side = 6.0 / k - 0.06
     grid = style.axes_grid(
-        k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.5, 0.08, 0.3, 0.32), title=title, note=note
+        k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.7, 0.08, 0.3, 0.42), title=title, note=note
     )
     lower, upper = panels[0], panels[min(1, len(panels) - 1)]
     for i, j in product(range(k), range(k)):
@@ -105,6 +105,7 @@ def pairs(
         style.scattered(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
         if j == 0:
             ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
+            ax.yaxis.set_label_coords(-0.54 / side, 0.5)  # one line, however wide the ticks are
         if i == k - 1:
             ax.set_xlabel(_name(names, j), size=style.SMALL, color=style.INK, labelpad=2)
     two = [(f"▙ {lower.title}", lower.colour), (f"▜ {upper.title}", upper.colour)] if len(panels) > 1 else []

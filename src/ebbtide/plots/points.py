@@ -16,17 +16,21 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from . import style
+from .density import LogDensity, exact_outline
 from .study import Method, training_stages
 from .style import Array, Limits
 
 __all__ = [
+    "MOST_CLASSES",
     "SHOWN",
     "STAGES",
     "Drawing",
     "Panel",
+    "class_panels",
     "filmstrip",
     "histogram",
     "intermediate",
+    "name_axes",
     "panel_height",
     "progress",
     "scatter_panels",
@@ -34,6 +38,7 @@ __all__ = [
 ]
 
 SHOWN = 20_000  # dots a panel; more add time, not information
+MOST_CLASSES = 8  # that one panel tells apart; more have a panel each
 STAGES = (1.0, 0.5, 0.25, 0.1, 0.0)  # a diffusion does most of its work late
 
 
@@ -52,12 +57,20 @@ def scatter_panels(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
+    log_density: LogDensity | None = None,
     classes: Sequence[str] = (),
+    names: Sequence[str] = (),
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Every set of points in the same frame; `real` adds the outline that holds 95 % of the real points."""
+    """Every set of points in the same frame; `real` adds the outline that holds 95 % of the real points.
+
+    log_density: the exact one, whose outline is drawn instead. names: the columns', along the axes. Points of more
+    than MOST_CLASSES classes are drawn by `class_panels`.
+    """
     style.require_any(panels, "panels")
+    if len(limits) > 1 and any(p.labels is not None and len(np.unique(p.labels)) > MOST_CLASSES for p in panels):
+        return class_panels(panels, limits, classes, names=names, title=title, note=note)
     shown = [panel._replace(x=style.checked_points(panel.x, panel.title or "points")) for panel in panels]
     limits = style.as_limits(limits, shown[0].x.shape[1])
     columns = len(panels) if len(panels) <= 2 else 4 if len(panels) in (4, 8) else 3
@@ -69,18 +82,18 @@ def scatter_panels(
         columns,
         panel=(width, height),
         gap=(0.12, 0.46),
-        margin=(0.36, 0.1, 0.42, 0.26),
+        margin=_named_margin((0.36, 0.1, 0.42, 0.26), names),
         title=title,
         note=note,
         used=len(panels),
     )
-    drawing = Drawing(limits, real, [panel.x for panel in shown])
+    drawing = Drawing(limits, real, [panel.x for panel in shown], log_density)
     for index, panel in enumerate(shown):
         ax = grid.axes.flat[index]
         drawing.draw(ax, panel.x, panel.colour, panel.labels, names=classes if index == 0 else ())
-        style.scattered(
-            ax, drawing.frame, labels=(index >= len(panels) - columns, drawing.flat and index % columns == 0)
-        )
+        outer = index >= len(panels) - columns, drawing.flat and index % columns == 0
+        style.scattered(ax, drawing.frame, labels=outer)
+        name_axes(ax, names, outer)
         size = style.LABEL if width > 2 else style.LABEL - 0.5
         head = ax.text(0, 1 + 0.19 / height, panel.title, transform=ax.transAxes, size=size, weight="bold")
         head.set(color=panel.colour, va="baseline")
@@ -90,12 +103,76 @@ def scatter_panels(
     return grid.figure
 
 
+def class_panels(
+    panels: Sequence[Panel],
+    limits: Limits,
+    classes: Sequence[str],
+    *,
+    names: Sequence[str] = (),
+    most: int = 25,
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """A panel for each class: of one set of points its own among all, of real points and samples one over the other.
+
+    The first set is drawn in grey. At most `most` classes are shown, the most frequent, and the note counts the others.
+    """
+    style.require_any(panels, "panels")
+    back, front = panels[0], panels[-1]
+    kinds, counts = np.unique(np.asarray(front.labels), return_counts=True)
+    shown = np.sort(kinds[np.argsort(-counts, kind="stable")[:most]])
+    if len(shown) < len(kinds):
+        note = f"{note} {len(shown)} of {len(kinds)} classes are shown, the most frequent.".strip()
+    columns = min(5, len(shown))
+    width = min(1.5, 6.4 / columns - 0.08)
+    grid = style.axes_grid(
+        -(-len(shown) // columns), columns, panel=(width, width), gap=(0.08, 0.28),
+        margin=_named_margin((0.36, 0.1, 0.3 + 0.22 * (len(panels) > 1), 0.26), names), title=title, note=note,
+        used=len(shown),
+    )  # fmt: skip
+    for index, kind in enumerate(shown.tolist()):
+        ax = grid.axes.flat[index]
+        behind = back.x if front is back or back.labels is None else back.x[np.asarray(back.labels) == kind]
+        style.dots(
+            ax,
+            behind[:SHOWN, :2],
+            "#CDCDCD" if front is back else style.REAL,
+            count=len(behind) * (1 if front is back else 4),
+        )
+        own = front.x[np.asarray(front.labels) == kind]
+        style.dots(ax, own[:SHOWN, :2], style.FLOW if front is back else front.colour, count=4 * len(own))
+        outer = index >= len(shown) - columns, index % columns == 0
+        style.scattered(ax, limits[:2], labels=outer)
+        name_axes(ax, names, outer)
+        name = classes[kind] if kind < len(classes) else str(kind)
+        size = min(style.LABEL, width / (style.EM * max(len(name), 1)))
+        ax.set_title(name, size=size, color=style.INK, loc="left", pad=3)
+    if len(panels) > 1:
+        style.text_row(grid.figure, [(p.title, p.colour) for p in (back, front)], 0.5 if title else 0.16)
+    return grid.figure
+
+
+def name_axes(ax: Axes, names: Sequence[str], labels: tuple[bool, bool] = (True, True)) -> None:
+    """Write the names of the first two columns along a panel's axes, where `labels` (x, y) wants them."""
+    for write, name, shown in zip(("set_xlabel", "set_ylabel"), names, labels):
+        if shown:
+            text = name if len(name) <= 28 else f"{name[:27]}…"
+            getattr(ax, write)(text, size=style.SMALL, color=style.QUIET, labelpad=2)
+
+
+def _named_margin(margin: tuple[float, float, float, float], names: Sequence[str]) -> tuple[float, float, float, float]:
+    """Margins (left, right, top, bottom) with room for names along the axes."""
+    left, right, top, bottom = margin
+    return (left + 0.2, right, top, bottom + 0.18) if names else margin
+
+
 def trajectories(
     methods: Sequence[Method],
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
     count: int = 40,
+    names: Sequence[str] = (),
     title: str = "",
     note: str = "",
 ) -> Figure:
@@ -115,7 +192,7 @@ def trajectories(
         columns,
         panel=(width, height),
         gap=(0.16, 0.4),
-        margin=(0.36, 0.1, 0.3, 0.62),
+        margin=_named_margin((0.36, 0.1, 0.3, 0.62), names),
         title=title,
         note=note,
         used=len(walks),
@@ -133,8 +210,10 @@ def trajectories(
         ax.plot(*lines[:, 0].T, ls="none", marker="o", ms=4, mew=1, mfc="white", mec=style.TIME(0.97), zorder=4)
         ax.plot(*lines[:, -1].T, ls="none", marker="o", ms=3.6, mew=0, color=style.TIME(0.0), zorder=5)
         ax.set_title(method.name, loc="left", size=style.LABEL + 0.5, weight="bold", color=method.colour, pad=4)
-        style.scattered(ax, frame, labels=(d > 1 and index >= len(walks) - columns, index % columns == 0))
-    foot = grid.axes[-1, 0].get_position().y0 * grid.figure.get_size_inches()[1]
+        outer = d > 1 and index >= len(walks) - columns, index % columns == 0
+        style.scattered(ax, frame, labels=outer)
+        name_axes(ax, names if d > 1 else ("", *names[:1]), outer)
+    foot = grid.axes[-1, 0].get_position().y0 * grid.figure.get_size_inches()[1] - 0.18 * bool(names)
     width = grid.figure.get_size_inches()[0]
     bar = min(2.4, width - 1.9)  # its ends are named beside it
     style.time_bar(grid.figure, (width - bar) / 2, foot - 0.42, bar)
@@ -146,6 +225,7 @@ def intermediate(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
+    log_density: LogDensity | None = None,
     times: Sequence[style.Number] = STAGES,
     title: str = "",
     note: str = "",
@@ -159,7 +239,7 @@ def intermediate(
         heads = [style.time_label(method.walk_times[i]) for i in steps]
     if len({len(row[2]) for row in rows}) > 1:
         raise InputError("Every method's walk must have the same times.")
-    return filmstrip(rows, heads, limits, real=real, hold_noise=True, title=title, note=note)
+    return filmstrip(rows, heads, limits, real=real, hold_noise=True, log_density=log_density, title=title, note=note)
 
 
 def progress(
@@ -167,6 +247,7 @@ def progress(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
+    log_density: LogDensity | None = None,
     columns: int = 5,
     title: str = "",
     note: str = "",
@@ -178,7 +259,9 @@ def progress(
         raise InputError("No samples were kept during training, so there is no progress to draw.")
     chosen = np.unique(np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int))
     rows = [(method.name, method.colour, [kept[i][2][k] for i in chosen]) for k, method in enumerate(methods)]
-    return filmstrip(rows, [kept[i][0] for i in chosen], limits, real=real, title=title, note=note)
+    return filmstrip(
+        rows, [kept[i][0] for i in chosen], limits, real=real, log_density=log_density, title=title, note=note
+    )
 
 
 def filmstrip(
@@ -187,6 +270,7 @@ def filmstrip(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
+    log_density: LogDensity | None = None,
     hold_noise: bool = False,
     labels: Array | None = None,
     title: str = "",
@@ -213,7 +297,7 @@ def filmstrip(
         title=title,
         note=note,
     )
-    drawings = [Drawing(frame, real, [row[2][k] for row in rows]) for k in range(n)]
+    drawings = [Drawing(frame, real, [row[2][k] for row in rows], log_density) for k in range(n)]
     for (i, (name, tint, clouds)), k in product(enumerate(rows), range(n)):
         ax = grid.axes[i, k]
         drawings[k].draw(ax, style.checked_points(clouds[k]), tint, labels)
@@ -228,12 +312,16 @@ def filmstrip(
 class Drawing:
     """The style of one set of points, the same in all panels: dots, or a histogram of one column."""
 
-    def __init__(self, limits: Limits, real: Array | None, clouds: Sequence[Array]) -> None:
+    def __init__(
+        self, limits: Limits, real: Array | None, clouds: Sequence[Array], log_density: LogDensity | None = None
+    ) -> None:
         d = style.checked_points(clouds[0]).shape[1]
         self.flat, self.limits = d > 1, limits
         if self.flat:
             self.frame = limits[:2]
-            self.outline = [] if real is None else style.outline_of(real, limits)
+            self.outline = [] if log_density is None or d > 2 else exact_outline(log_density, limits)
+            if not self.outline and real is not None:
+                self.outline = style.outline_of(real, limits)
         else:
             tops = [histogram(style.checked_points(x)[:, 0], limits[0])[0].max() for x in clouds]
             self.truth = None if real is None else histogram(style.checked_points(real)[:, 0], limits[0])

@@ -49,7 +49,7 @@ class Picture:
     file: str
     heading: str
     sentence: str
-    draw: Callable[[Path], object]
+    draw: Callable[[Path], Path]
     moving: bool = False
 
 
@@ -102,7 +102,7 @@ def _drawn(folder: Path, figures: Iterable[Picture]) -> list[dict[str, Any]]:
     return shown
 
 
-def still(make: Callable[[], Figure]) -> Callable[[Path], object]:
+def still(make: Callable[[], Figure]) -> Callable[[Path], Path]:
     """The function that draws a still figure."""
     return lambda path: style.save(make(), path)
 

@@ -7,7 +7,9 @@ several times. Nothing here touches pyplot or rcParams, so figures can be made i
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -34,8 +36,8 @@ __all__ = [
     "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "apart", "as_curves",
     "as_limits", "axes_grid", "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner",
     "dots", "draw_outline", "end_labels", "finite_rows", "halo", "limits_around", "nearest_to", "outline_of", "outside",
-    "plural", "require_any", "row_label", "save", "scattered", "spread", "text_row", "time_bar", "time_label",
-    "union", "wrap",
+    "plural", "require_any", "row_label", "save", "saving", "scattered", "spread", "text_row", "time_bar",
+    "time_label", "union", "wrap",
 ]  # fmt: skip
 
 Array = np.ndarray
@@ -343,13 +345,28 @@ def nearest_to(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
     return found
 
 
+_SAVED: ContextVar[tuple[str, Number | None]] = ContextVar("saved", default=("", None))
+
+
+@contextmanager
+def saving(ending: str = "", dpi: Number | None = None) -> Iterator[None]:
+    """Have `save` write every .png with another ending, such as .svg, or with this many pixels an inch."""
+    token = _SAVED.set((ending, dpi))
+    try:
+        yield
+    finally:
+        _SAVED.reset(token)
+
+
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, or in the format of the file's ending; whole or not at all."""
+    """Write a figure as PNG, or in the format of the file's ending; whole or not at all; returns its file."""
     path, drawn = Path(path), io.BytesIO()
+    ending, dpi = _SAVED.get()
+    path = path.with_suffix(ending) if ending and path.suffix.lower() == ".png" else path
     kind, known = path.suffix.lower().removeprefix(".") or "png", figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise InputError(f"A figure's name must end in one of {', '.join(sorted(known))}; got {path.name!r}.")
-    figure.savefig(drawn, format=kind)
+    figure.savefig(drawn, format=kind, dpi=dpi or "figure")
     write_file(path, drawn.getvalue())
     return path
 

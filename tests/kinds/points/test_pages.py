@@ -1,13 +1,18 @@
 """The figures of one run, from one to three columns, with the data at hand or gone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from ebbtide import DDPM, Denoiser
 from ebbtide.data import save_points
 from ebbtide.errors import InputError
-from ebbtide.kinds.points.pages import draw_run, draw_samples
+from ebbtide.kinds.points.pages import draw_run, draw_samples, title_of
 from ebbtide.kinds.runs import train_recipe as fit
+from ebbtide.plots import points
 from ebbtide.plots.study import key_of
 from ebbtide.recipes import RECIPES, PointRecipe
 from ebbtide.training.history import evolution
@@ -123,3 +128,27 @@ def test_a_damaged_snapshot_is_one_sentence(trained, tmp_path):
     finally:
         damaged.unlink()
     assert np.load(folder / "evolution" / "step-00000003.npy").shape == (1000, 1)
+
+
+def test_a_title_says_what_was_drawn_and_how(trained):
+    run, _, file = trained(2)
+    assert title_of(run, "heun, 50 steps", 1000) == (
+        f"{file.name} · linear path, velocity target · heun, 50 steps · n = 1,000"
+    )
+
+
+def test_beside_the_ode_of_a_random_sampler_are_its_own_routes(trained, monkeypatch):
+    run, folder, _ = trained(2)
+    drawn = []
+    monkeypatch.setattr(points, "trajectories", lambda methods, *_, **__: drawn.append(methods) or Figure())
+    own = dataclasses.replace(run.recipe, path="ddpm", target="noise", sampler="ddpm", grid="trailing", sample_steps=30)
+    denoiser = Denoiser(run.denoiser.network, DDPM(), "noise")
+    for made in (run, dataclasses.replace(run, recipe=own, denoiser=denoiser)):
+        next(paths := draw_run(made, folder, folder / "plots"))
+        next(paths)
+    (ode,), (its_ode, random) = drawn
+    assert ode.name == "linear"
+    assert its_ode.name == "its ODE: heun, 50 steps"
+    assert random.name == "ddpm, random: 30 steps"
+    assert len(random.walk) == len(random.walk_times) == 31
+    assert random.walk.shape[1:] == (10, 2)

@@ -81,7 +81,7 @@ def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> N
     write_file(path, file.getvalue())
 
 
-def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
+def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
     """Samples as one figure."""
     from . import pages
 

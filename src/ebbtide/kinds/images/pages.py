@@ -104,8 +104,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         if draw is None:
             continue
         path = out / f"{name}.png"
-        style.save(draw(), path)
-        yield path
+        yield style.save(draw(), path)
     frames = np.stack([kept(trained.to_data(x)) for _, x in walk])
     yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
     if len(grown) > 1:
@@ -120,8 +119,7 @@ def _drawn_codec(
     if history:
         stills["losses"] = images.loss_and_speed(history, key=key_of(trained.recipe))
     for name, figure in stills.items():
-        style.save(figure, out / f"{name}.png")
-        yield out / f"{name}.png"
+        yield style.save(figure, out / f"{name}.png")
 
 
 def figures(c: "Comparison") -> Iterator[Picture]:

@@ -129,11 +129,11 @@ def judged(trained: "Trained", x: Tensor, labels: Tensor | None = None, **option
     return judged(trained, x, labels, **options)
 
 
-def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> Path:
+def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
     """Samples beside real points."""
     from . import pages
 
-    return pages.draw_samples(trained, x, labels, path)
+    return pages.draw_samples(trained, x, labels, path, how)
 
 
 def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:

@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,18 +15,20 @@ from ...files import storage
 from ...plots import animation, columns, curves, fields, points, style
 from ...plots.study import Method, key_of
 from ...recipes import PointRecipe
+from ...samplers import facts
 from ...specs import listed
 from ...training.trained import Trained
+from ..routes import explodes
 from .data import limits, point_set, real_points
 from .judged import rows_of_table
 from .pictures import table_pictures
 from .study import study
 
-__all__ = ["draw_run", "draw_samples"]
+__all__ = ["draw_run", "draw_samples", "title_of"]
 
 
-def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
-    """Samples beside as many real points, where the data is at hand."""
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
+    """Samples beside as many real points, where the data is at hand; how: by which they were drawn, for the title."""
     recipe = cast(PointRecipe, trained.recipe)
     panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
     try:
@@ -37,20 +40,41 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
         warnings.warn(f"{error} The samples are drawn without it.", stacklevel=2)
     reference = panels[0].x
     frame = limits(recipe, reference)
-    return style.save(_beside(trained, panels, frame, reference), path)
+    return style.save(_beside(trained, panels, frame, reference, title_of(trained, how, len(x))), path)
 
 
-def _beside(trained: Trained, panels: list[points.Panel], frame: np.ndarray, real: np.ndarray | None) -> style.Figure:
+def title_of(trained: Trained, how: str = "", n: int = 0) -> str:
+    """The data, the method, how samples were drawn, and their number, as a figure's title."""
+    recipe = trained.recipe
+    method = f"{recipe.path.partition(':')[0]} path, {recipe.target.partition(':')[0]} target"
+    return " · ".join(filter(None, (recipe.shared().data_named, method, how, f"n = {n:,}" if n else "")))
+
+
+def _beside(
+    trained: Trained, panels: list[points.Panel], frame: np.ndarray, real: np.ndarray | None, title: str
+) -> style.Figure:
     """Panels side by side, or the pairs of more than two columns."""
+    names = trained.columns
     if len(frame) <= 2:
-        return points.scatter_panels(panels, frame, real=real, classes=trained.classes)
-    return columns.pairs(panels, frame, real=panels[0].x if real is None else real, names=trained.columns)
+        return points.scatter_panels(
+            panels, frame, real=real, log_density=_exact(trained), classes=trained.classes, names=names, title=title
+        )
+    return columns.pairs(panels, frame, real=panels[0].x if real is None else real, names=names, title=title)
+
+
+def _exact(trained: Trained) -> Any:
+    """The exact log-density of a named set that has one."""
+    known = point_set(cast(PointRecipe, trained.recipe))
+    return None if known is None else known.log_density
 
 
 def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each figure as it is written."""
     recipe = cast(PointRecipe, trained.recipe)
     method = study("run", recipe.path.partition(":")[0], style.colour(key_of(recipe)), trained, folder)
+    jumps = facts(recipe.sampler).spans
+    way = "jumps" if jumps else f"heun, {len(method.walk) - 1} steps"
+    title, exact = title_of(trained, way, method.walk.shape[1]), _exact(trained)
     try:
         real = real_points(cast(PointRecipe, trained.reading()), 10_000, recipe.seed).x.numpy()
     except InputError as error:
@@ -63,26 +87,43 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     if (d := len(frame)) > 2:
         note = f"The first 2 of {d} columns" + (f": {listed(trained.columns[:2])}." if trained.columns else ".")
     figures = {
-        "samples": lambda: _final(trained, method, real, frame),
-        "trajectories": lambda: points.trajectories([method], frame, real=real, note=note),
-        "intermediate": lambda: points.intermediate([method], frame, real=real, note=note),
+        "samples": lambda: _final(trained, method, real, frame, title),
+        "trajectories": lambda: points.trajectories(
+            _routes(trained, method), frame, real=real, names=trained.columns[:2], title=title_of(trained), note=note
+        ),
+        "intermediate": lambda: points.intermediate(
+            [method], frame, real=real, log_density=exact, title=title, note=note
+        ),
     }
     if len(method.losses):
         figures["losses"] = lambda: curves.losses([method])
     if searched := _searched(folder):
         figures["stopping"] = lambda: curves.stopping(*searched)
     if method.fields:
-        figures["vector_field"] = lambda: fields.vector_field([method], frame)
+        figures["vector_field"] = lambda: fields.vector_field([method], frame, title=title_of(trained))
     for name, draw in figures.items():
         yield style.save(draw(), out / f"{name}.png")
     if d > 2 and real is not None and point_set(recipe) is None:
         rows, drawn = (rows_of_table(trained, torch.from_numpy(x)) for x in (real, method.walk[-1]))
         for picture in table_pictures(rows, drawn, rows, method.colour, "real rows"):
-            picture.draw(out / picture.file)
-            yield out / picture.file
+            yield picture.draw(out / picture.file)
     yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
     if method.evolution:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
+
+
+def _routes(trained: Trained, method: Method, count: int = 10) -> list[Method]:
+    """The routes of a run's ODE, and beside them those of its own sampler where that draws noise at every step."""
+    recipe, d = trained.recipe, method.walk.shape[2]
+    sampler = recipe.sampler.partition(":")[0]
+    if not facts(recipe.sampler).noise or explodes(trained.denoiser.path) or d > 2:
+        return [method]
+    walk = list(trained.trajectory(count, seed=recipe.seed))
+    times, own = np.array([t for t, _ in walk]), np.stack([x.numpy() for _, x in walk])
+    return [
+        replace(method, name=f"its ODE: heun, {len(method.walk) - 1} steps"),
+        replace(method, name=f"{sampler}, random: {len(walk) - 1} steps", walk_times=times, walk=own),
+    ]
 
 
 def _searched(folder: Path) -> tuple[list[int], list[float], dict[int, float]] | None:
@@ -96,11 +137,11 @@ def _searched(folder: Path) -> tuple[list[int], list[float], dict[int, float]] |
     return ([line["step"] for line in known], [line["loss"] for line in known], held) if held else None
 
 
-def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray) -> "style.Figure":
+def _final(trained: Trained, method: Method, real: np.ndarray | None, frame: np.ndarray, title: str) -> "style.Figure":
     panels = [points.Panel("samples", method.walk[-1], method.colour)]
     if real is not None:
         panels.insert(0, points.Panel("real", real[: len(method.walk[-1])], style.REAL))
-    return _beside(trained, panels, frame, real)
+    return _beside(trained, panels, frame, real, title)
 
 
 def _array(labels: Tensor | None) -> np.ndarray | None:

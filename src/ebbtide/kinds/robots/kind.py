@@ -64,7 +64,7 @@ def write(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Non
     write_file(path, file.getvalue())
 
 
-def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
     """Many chunks for one step that was never trained on, beside what was done there."""
     from . import pages
 
