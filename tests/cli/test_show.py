@@ -51,7 +51,9 @@ def test_show_a_file(ebbtide, tmp_path, table):
 
 
 def test_figures_are_drawn_larger_or_as_svg(ebbtide, tmp_path, table):
-    assert ebbtide("show", "data", table, "--svg") == (0, "runs/show-data/plants.svg\n", "")
+    code, out, err = ebbtide("show", "data", table, "--label", "kind", "--svg")
+    assert (code, out, err) == (0, "runs/show-data/plants.svg\n", "")
+    assert (tmp_path / out.strip()).read_bytes().startswith(b"<?xml")
     widths = []
     for dpi in ("50", "100"):
         assert ebbtide("show", "data", table, "--dpi", dpi, "--out", f"{dpi}.png")[0] == 0
