@@ -15,7 +15,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ebbtide
 from ebbtide.cli import COMMANDS
@@ -352,6 +354,64 @@ def test_figures_that_move_do(players, tmp_path):
         browser.close()
     assert not troubles, troubles
     assert all(url.startswith(("file:", "blob:")) for url in asked)
+
+
+# What people type, as the search stems it, and the page that has to be among those that it finds.
+TYPED = {
+    "cfg": "book/guidance", "onnx": "howto/leave", "latent": "book/latents", "window": "install", "maco": "install",
+    "nan": "troubleshooting", "accumul": "troubleshooting", "batch": "reference/options", "torchcfm": "howto/moving",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_search_finds_what_people_type(built):
+    text = (built / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+    for word, page in TYPED.items():
+        found = [index[table].get(word, []) for table in ("terms", "titleterms")]
+        places = [place for each in found for place in (each if isinstance(each, list) else [each])]
+        assert page in {index["docnames"][place] for place in places}, word
+
+
+@pytest.mark.slow
+def test_an_equation_and_its_number_stand_apart(built):
+    """On a phone too, where there is little room beside an equation."""
+    api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("There is no Chromium to open the pages with.")
+    overlaps = """[...document.querySelectorAll('div.math')].filter(equation => {
+        const number = equation.querySelector('.eqno')?.getBoundingClientRect();
+        return number && [...equation.querySelectorAll('.katex-html .base')].some(part => {
+            const box = part.getBoundingClientRect();
+            const beside = box.right <= number.left + 1 || box.left >= number.right;
+            return !beside && box.bottom > number.top && box.top < number.bottom;
+        });
+    }).map(equation => equation.textContent.slice(0, 8))"""
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (390, 1200):
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            for page in sorted((built / "book").glob("*.html")):
+                tab.goto(page.as_uri())
+                assert not tab.evaluate(overlaps), (page.name, width)
+                assert tab.evaluate("document.documentElement.scrollWidth") <= width, (page.name, width)
+        browser.close()
+
+
+def test_a_figure_for_the_dark_is_its_inks_on_dark_ground():
+    """White becomes the page's ground, black its ink, colours stay; images of the data are left as they are."""
+    made = from_docs("_ext/dark.py")
+    light = np.full((4, 10, 3), 255, np.uint8)
+    light[0, 0], light[0, 1], light[3, 8] = (0, 0, 0), (213, 94, 0), (200, 200, 200)
+    picture = Image.fromarray(light)
+    picture.info["Photographs"] = json.dumps([[0.8, 0.0, 1.0, 0.5]])  # left, bottom, right, top
+    dark = np.asarray(made.dark(picture)).astype(int)
+    assert dark[1, 4].tolist() == pytest.approx(255 * made.GROUND, abs=1)
+    assert dark[0, 0].tolist() == pytest.approx(255 * made.INK, abs=1)
+    red, green, blue = dark[0, 1]
+    assert red > green > blue
+    assert (dark[2:, 8:] == light[2:, 8:]).all()
+    assert (dark[:2, 8:] < 30).all()
 
 
 @pytest.mark.slow

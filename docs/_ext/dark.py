@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from docutils import nodes
 from PIL import Image
 
 GROUND, INK = np.array([19, 20, 22]) / 255, np.array([228, 228, 228]) / 255  # the theme's own dark background
@@ -33,13 +32,15 @@ def dark(light: Image.Image) -> Image.Image:
     return Image.fromarray((mixed.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def _pairs(app: Any, doctree: nodes.document, page: str) -> None:
+def _pairs(app: Any, doctree: Any, page: str) -> None:
     """Beside every PNG its dark version, of which the theme shows the one that suits."""
+    from docutils import nodes
+
     if app.builder.format != "html":
         return
     for node in list(doctree.findall(nodes.image)):
-        uri = node["uri"]
-        if not uri.endswith(".png") or uri in app.config.dark_as_is or _standing(node):
+        uri = node["uri"]  # that of a player's figure is left: the player draws itself for the dark
+        if not uri.endswith(".png") or uri in app.config.dark_as_is or "player" in node.parent.attributes:
             continue
         file = Path(app.srcdir, uri)
         key = hashlib.sha256(file.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:16]
@@ -55,11 +56,6 @@ def _pairs(app: Any, doctree: nodes.document, page: str) -> None:
         other["ids"] = other["names"] = []
         app.env.images.add_file(page, str(made))
         node.parent.insert(node.parent.index(node) + 1, other)
-
-
-def _standing(node: nodes.Node) -> bool:
-    """True of an image that stands in for a player, which draws itself for the dark."""
-    return isinstance(node.parent, nodes.figure) and "player" in node.parent
 
 
 def setup(app: Any) -> dict[str, Any]:
