@@ -358,7 +358,7 @@ def test_figures_that_move_do(players, tmp_path):
 
 # What people type, as the search stems it, and the page that has to be among those that it finds.
 TYPED = {
-    "cfg": "book/guidance", "onnx": "howto/leave", "latent": "book/latents", "window": "install", "maco": "install",
+    "cfg": "book/guidance", "onnx": "howto/leave", "latent": "book/latents", "window": "install",
     "nan": "troubleshooting", "accumul": "troubleshooting", "batch": "reference/options", "torchcfm": "howto/moving",
 }  # fmt: skip
 
