@@ -14,6 +14,7 @@ from ebbtide.core.paths import Linear
 from ebbtide.core.randomness import Draws
 from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
+from ebbtide.networks.action_film import ActionFiLMUNet
 from ebbtide.networks.action_transformer import ActionTransformer
 from ebbtide.networks.action_unet import ActionUNet, StepConv, StepNormSiLU
 from ebbtide.samplers import sample
@@ -24,7 +25,10 @@ STATE = {"state": (2, 3)}
 IMAGE = {"heads": 4, "channels": 16}
 unet = partial(ActionUNet, width=16, multipliers="1-2-3", groups=4, emb=32, layers=1, tokens=16, **IMAGE)
 transformer = partial(ActionTransformer, width=16, depth=2, head=8, emb=32, layers=1, **IMAGE)
-heads = pytest.mark.parametrize("make", [unet, transformer, partial(transformer, patch=3)], ids=["unet", "tf", "tf3"])
+film = partial(ActionFiLMUNet, widths="16-32-48", kernel=3, groups=4, emb=32, summary=32, depth=1, tokens=16, **IMAGE)
+heads = pytest.mark.parametrize(
+    "make", [unet, film, transformer, partial(transformer, patch=3)], ids=["unet", "film", "tf", "tf3"]
+)
 
 
 def observe(b, shapes=SHAPES, seed=1):
@@ -131,8 +135,17 @@ def test_every_parameter_learns(make, shapes):
         assert bool((parameter.grad != 0).any()), name
 
 
-@heads
-def test_it_learns_which_chunk_belongs_to_which_observation(make):
+@pytest.mark.parametrize(
+    ("make", "steps"),
+    [
+        (unet, 80),
+        pytest.param(film, 400, marks=pytest.mark.slow),
+        (transformer, 80),
+        (partial(transformer, patch=3), 80),
+    ],
+    ids=["unet", "film", "tf", "tf3"],
+)  # LeRobot's network sees nothing but the time for its first 200 steps
+def test_it_learns_which_chunk_belongs_to_which_observation(make, steps):
     """Two states, two chunks; ten Euler steps from noise end at the right one."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -141,8 +154,8 @@ def test_it_learns_which_chunk_belongs_to_which_observation(make):
         chunks = torch.stack([torch.linspace(-1, 1, 16).reshape(8, 2), torch.linspace(1, 0, 16).reshape(8, 2)])
         states = torch.stack([torch.ones(2, 3), -torch.ones(2, 3)])
         which = torch.arange(32) % 2
-        for step in range(80):
-            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 80)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
             loss = denoiser.loss(chunks[which], torch.randn(32, 8, 2), torch.rand(32), state=states[which]).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -191,6 +204,7 @@ def test_chunks_and_observations_that_are_refused(make):
     ("spec", "options"),
     [
         ("action_unet:width=8,multipliers=1-1,kernel=3,blocks=2,groups=4,emb=16,layers=0", {"width": 8}),
+        ("action_unet-film:widths=8-8,kernel=3,groups=4,emb=16,timesteps=50,scales=false", {"timesteps": 50}),
         ("action_transformer:width=16,depth=1,head=8,patch=2,mlp_ratio=2,layers=0", {"patch": 2}),
     ],
 )

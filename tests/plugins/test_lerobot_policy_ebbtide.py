@@ -3,7 +3,6 @@
 Where LeRobot isn't installed they are skipped; `test_with_lerobot_itself` installs it in a folder and runs them.
 """
 
-import importlib
 import os
 import subprocess
 import sys
@@ -19,33 +18,19 @@ from ebbtide.core.randomness import Draws
 from ebbtide.data.episodes import prompt_bytes
 from ebbtide.errors import InputError
 from ebbtide.exact.tuned import Tuned
+from lerobots import PACKAGES, import_lerobot
 
-PLUGIN = Path(__file__).resolve().parents[2] / "plugins" / "lerobot_policy_ebbtide"
-# LeRobot 0.4.4 excludes the versions that ebbtide is tested with, so it is installed without what it requires; these
-# are what of it the policies, processors, evaluation and training import, besides what the extra `test` has.
-PACKAGES = (
-    "lerobot==0.4.4", "draccus==0.10.0", "mergedeep", "toml", "typing-inspect", "mypy-extensions",
-    "pyyaml-include==1.4.1", "termcolor", "jsonlines", "deepdiff", "orderly-set", "cachebox", "pyserial", "einops",
-    "torchvision==0.28.0",
-)  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = ROOT / "plugins" / "lerobot_policy_ebbtide"
+BESIDE = [__file__, str(ROOT / "tests/interop/lerobot/test_policies.py")]  # what is tested beside LeRobot
 
 
 @pytest.fixture(scope="module")
 def lerobot():
     """The plugin, imported beside LeRobot; skips where that isn't installed."""
-    if importlib.util.find_spec("lerobot") is None:
-        pytest.skip("LeRobot isn't installed, so nothing of the plugin is tested: see test_with_lerobot_itself")
+    import_lerobot("the plugin")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(PLUGIN / "src"))
-        with patch.context() as hidden:  # transformers, an extra of LeRobot's whose version 5 it can't import
-            hidden.setitem(sys.modules, "transformers", None)
-            import lerobot.utils.import_utils  # noqa: F401
-        try:
-            import torchvision  # noqa: F401
-        except RuntimeError:  # built for CUDA, beside a torch without: none of its operators is used
-            own = torch.library.Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                own.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import lerobot_policy_ebbtide
 
         yield lerobot_policy_ebbtide
@@ -368,7 +353,7 @@ def test_bad_input_is_one_sentence(lerobot, run, tmp_path):
 
 @pytest.mark.slow
 def test_with_lerobot_itself(tmp_path):
-    """The tests above, beside LeRobot 0.4.4; and LeRobot finds the installed plugin by its name."""
+    """The tests of BESIDE, beside LeRobot 0.4.4; and LeRobot finds the installed plugin by its name."""
     if os.environ.get("EBBTIDE_IN_LEROBOT"):
         pytest.skip("LeRobot is at hand")
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "packages")]
@@ -382,7 +367,7 @@ def test_with_lerobot_itself(tmp_path):
     )
     ran = subprocess.run([sys.executable, "-c", found], env=env, capture_output=True, text=True)
     assert ran.stdout.strip() == "['lerobot_policy_ebbtide']", ran.stderr
-    ran = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__],
-                         env=env, capture_output=True, text=True, cwd=PLUGIN.parents[1])  # fmt: skip
+    ran = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *BESIDE],
+                         env=env, capture_output=True, text=True, cwd=ROOT)  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert "skipped" not in ran.stdout.splitlines()[-1]

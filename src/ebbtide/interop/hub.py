@@ -1,7 +1,7 @@
 """The Hugging Face hub: upload and download."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["download", "push_to_hub", "upload"]
 
 
-def download(repository: str, revision: str | None = None) -> Path:
+def download(repository: str, revision: str | None = None, patterns: Collection[str] = EXPORTED) -> Path:
     """Fetch a repository's snapshot; the files are then checked against its manifest like any folder.
 
-    revision: a branch, tag or commit; the newest on the main branch unless given.
+    revision: a branch, tag or commit; the newest on the main branch unless given. patterns: of the files to fetch.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(EXPORTED)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except RevisionNotFoundError as error:
         raise InputError(f"{repository!r} has no revision {revision!r}: a branch, a tag or a commit.") from error
     except RepositoryNotFoundError as error:

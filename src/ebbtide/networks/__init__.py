@@ -6,6 +6,7 @@ from functools import partial
 from torch import nn
 
 from .action_expert import ActionExpert
+from .action_film import ActionFiLMUNet
 from .action_transformer import ActionTransformer
 from .action_unet import ActionUNet
 from .autoencoder import Autoencoder
@@ -38,5 +39,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "pi0": paligemma_expert,
     "pi05": partial(paligemma_expert, variant="pi05"),
     "action_unet": ActionUNet,
+    "action_unet-film": ActionFiLMUNet,
+    "action_unet-lerobot": partial(ActionFiLMUNet, widths="512-1024-2048"),  # LeRobot's DiffusionPolicy by default
     "action_transformer": ActionTransformer,
 }  # fmt: skip
