@@ -71,7 +71,7 @@ def test_a_signal_at_any_line_reaches_every_worker_and_is_raised(monkeypatch):
 
     context = SimpleNamespace(Pipe=pipe, Process=Worker)
     monkeypatch.setattr(processes.multiprocessing, "get_context", lambda name: context)
-    functions = {in_processes, processes._held_back, processes._result,
+    functions = {in_processes, processes.held_back, processes._result,
                  Worker.start, Worker.join}  # fmt: skip
     count = 0
     for answer in at_every_line(functions, lambda: in_processes(truediv, [(1, 1), (1, 1)])):

@@ -226,8 +226,10 @@ def _tried(args: Evaluate, trained: "Trained", how: dict[str, Any], told: dict[s
     from ..kinds.robots.driving import episodes, outcome
 
     first = (how["seed"] + 1) * 1_000_000  # far from those of demonstrations, which a policy has seen
-    seeds, workers = range(first, first + args.episodes), args.workers or os.cpu_count() or 1
-    tried = episodes(trained, seeds, simulator=told["simulator"], blind=args.blind, workers=workers, **how)
+    seeds, beside = range(first, first + args.episodes), min(args.driving.environments, args.episodes)
+    workers = args.workers or (1 if beside else os.cpu_count() or 1)
+    options = {"simulator": told["simulator"], "blind": args.blind, "workers": workers, "environments": beside}
+    tried = episodes(trained, seeds, **options, **how)
     made = {"checkpoint": trained.step} | how | told
     kept = [{name: part for name, part in asdict(one).items() if name != "recording"} | {"how": made} for one in tried]
     _keep(args, "episodes.jsonl", "".join(json.dumps(one, default=str) + "\n" for one in kept))

@@ -20,6 +20,8 @@ class Driving:
 
     simulator: Annotated[str, hint("the recipe's")] = ""
     """A row of `ebbtide list simulators`; gym:ID, of gymnasium; or your own as module:function."""
+    environments: Annotated[int, hint("off")] = 0
+    """Simulators side by side, each in its own process, beside one network."""
     n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0
     """Actions to execute of each chunk before the next one."""
     delay: int = 0
@@ -30,7 +32,7 @@ class Driving:
     """Average every step's chunks with weight exp(-this × age); ACT's is 0.01."""
 
     def __post_init__(self) -> None:
-        within(self, n_action_steps=(0, MOST), delay=(0, MOST))
+        within(self, environments=(0, 1024), n_action_steps=(0, MOST), delay=(0, MOST))
         if self.ensemble != OFF:
             require("--ensemble", self.ensemble, 0)
 

@@ -78,11 +78,13 @@ def run(argv: Sequence[str]) -> None:
 
     def film() -> "Iterator[np.ndarray]":
         """Play episode by episode, each when its frames are needed: not before the film can be written."""
-        for seed in seeds:
-            [one] = rollout(place, policy, [seed], lockstep=1, rows=1, record=[seed], frames=True)
-            ending = one.error or ("success" if one.success else "no success")
-            tell(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}")
-            yield from _frames(one, args.every, policy.delay, flat)
+        beside = min(args.driving.environments, len(seeds))
+        for first in range(0, len(seeds), max(1, beside)):
+            part = seeds[first : first + max(1, beside)]
+            for one in rollout(place, policy, part, lockstep=1, environments=beside, rows=1, record=part, frames=True):
+                ending = one.error or ("success" if one.success else "no success")
+                tell(f"seed {one.seed}: score {one.score:.3f} after {one.length} steps, {ending}")
+                yield from _frames(one, args.every, policy.delay, flat)
 
     tell("film:", write_video(path, film(), fps=fps / args.every))
 

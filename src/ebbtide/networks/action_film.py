@@ -86,7 +86,7 @@ class ActionFiLMUNet(nn.Module):
         whole = emb + steps * width + summary * bool(rest)
 
         def blocks(into: int, out: int) -> nn.ModuleList:
-            options = {"kernel": kernel, "groups": groups, "scales": scales, "dropout": dropout}
+            options: dict[str, Any] = {"kernel": kernel, "groups": groups, "scales": scales, "dropout": dropout}
             return nn.ModuleList(FiLMResidual(size, out, whole, **options) for size in (into, out))
 
         pairs = list(pairwise(sizes))

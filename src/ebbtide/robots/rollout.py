@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..errors import InputError
 from ..progress import progress_bar
 from ..specs import require
 from ..training.processes import in_processes
+from .elsewhere import Elsewhere
 from .policy import Policy
 from .simulators import Simulator
 
@@ -63,6 +65,7 @@ def rollout(
     *,
     workers: int = 1,
     lockstep: int = 16,
+    environments: int = 0,
     rows: int = 16,
     max_steps: int | None = None,
     record: Collection[int] = (),
@@ -71,11 +74,13 @@ def rollout(
 ) -> list[Episode]:
     """One episode for each seed, in their order.
 
-    An episode depends on its own seed and on the policy's alone, to the bit: not on workers, lockstep or the other
-    seeds. (Network calls are padded to `rows` for that; other rows round differently.)
+    An episode depends on its own seed and on the policy's alone, to the bit: not on workers, lockstep, environments or
+    the other seeds. (Network calls are padded to `rows` for that; other rows round differently.)
 
     make_simulator, policy: sent to other processes, so they have to be picklable if workers > 1.
     workers: processes, each with its share of the seeds. lockstep: simulators side by side in each of them.
+    environments: the number of simulators side by side instead, each in its own process, and the policy in this one: for
+    slow simulators, or a network on a GPU.
     max_steps: limit of an episode, by default the simulator's. record: seeds of the episodes to record; frames: record
     their images, too.
 
@@ -85,6 +90,11 @@ def rollout(
     """
     for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": max_steps or 1}.items():
         require(name, value, 1, whole=True)
+    require("environments", environments, 0, whole=True)
+    if environments:
+        if workers > 1:
+            raise InputError(f"environments are beside one policy, so workers must be 1 with them; got {workers}.")
+        make_simulator, lockstep = partial(Elsewhere, make_simulator), environments
     own = copy(policy)
     own.rows = rows
     job = _Job(make_simulator, own, lockstep, max_steps, frozenset(record), frames)
@@ -152,7 +162,10 @@ class _Job:
                 lane.see()
             seeing = [lane for lane in running if not lane.over]
             if seeing:
-                for lane, action in zip(seeing, self.policy.actions([lane.slot for lane in seeing]), strict=True):
+                actions = list(zip(seeing, self.policy.actions([lane.slot for lane in seeing]), strict=True))
+                for lane, action in actions:
+                    lane.send(action)
+                for lane, action in actions:
                     lane.act(action)
             for lane in running:
                 if lane.over:
@@ -188,6 +201,12 @@ class _Lane:
             self.job.policy.observe(self._asked(), self.slot)
             if self.recorded is not None and self.job.frames:
                 self.recorded.frames.append(np.array(self.simulator.render()))
+
+    def send(self, action: np.ndarray) -> None:
+        """Begin the step of a simulator elsewhere, which `act` then waits for."""
+        if isinstance(self.simulator, Elsewhere) and np.isfinite(action).all():
+            with self.failing():
+                self.simulator.send(action)
 
     def act(self, action: np.ndarray) -> None:
         with self.failing():

@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import EbbtideError
 from ..signals import STOPPING, noted, stop
 
-__all__ = ["GRACE", "cores", "follow_launcher", "in_processes"]
+__all__ = ["GRACE", "cores", "follow_launcher", "held_back", "in_processes"]
 
 GRACE = 30  # seconds to save in, for a process whose parent is gone
 
@@ -46,7 +46,7 @@ def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]], most
     with noted() as received:
         try:
             while len(results) < len(work) and not received:
-                with _held_back():
+                with held_back():
                     for part in work[len(workers) : len(results) + (most or len(work))]:
                         ours, its = context.Pipe()
                         process = context.Process(target=_work, args=(its, part))
@@ -75,7 +75,7 @@ def _result(end: Any, worker: BaseProcess) -> Any:
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def held_back() -> Iterator[None]:
     """Processes begun in here never hear of STOPPING signals, however early; this one does at the end."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

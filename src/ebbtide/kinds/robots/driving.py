@@ -121,10 +121,12 @@ def episodes(
     simulator: str | Own = "",
     blind: bool = False,
     workers: int = 1,
+    environments: int = 0,
     **how: Any,
 ) -> list[Episode]:
-    """A policy tried out, once for each seed. how: as in `policy`."""
-    return rollout(Place.of(trained, simulator, blind), policy(trained, **how), seeds, workers=workers)
+    """A policy tried out, once for each seed. workers, environments: as in `rollout`; how: as in `policy`."""
+    place = Place.of(trained, simulator, blind)
+    return rollout(place, policy(trained, **how), seeds, workers=workers, environments=environments)
 
 
 def outcome(tried: Sequence[Episode]) -> list["Measurement"]:
