@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:  # `ebbtide list` reads its texts here without torch
 from .memory import room
 
 __all__ = [
-    "MAPPED", "cache_folder", "executable", "fetch", "filled", "fingerprint", "ours", "put", "secret", "store",
-    "unchanged",
+    "MAPPED", "NOTE", "Entry", "cache_folder", "entries", "executable", "fetch", "filled", "fingerprint", "ours", "put",
+    "secret", "store", "unchanged",
 ]  # fmt: skip
 
 MAPPED = 2**30  # bytes beyond which a tensor that is filled stays on the disk, mapped
+NOTE = "state.json"  # in an entry that is a folder
 ATTEMPTS = 3  # at filling a file that another process may have begun at the same moment
 
 
@@ -45,6 +46,33 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "ebbtide"
     except RuntimeError as error:  # HOME is unset, and the system has no such user
         raise FileNotFoundError(str(error)) from error
+
+
+class Entry(NamedTuple):
+    """Something in the cache: its name, bytes, seconds since it was made or last read as a set, and what it is of."""
+
+    name: str
+    size: int
+    age: float
+    of: str = ""
+
+
+def entries() -> list[Entry]:
+    """The contents of the cache that can be made again, largest first; not the key that seals a user's runs."""
+    found = []
+    with suppress(OSError):
+        for path in cache_folder().iterdir():
+            if path.name in ("secret", "executable") or path.name.startswith("."):
+                continue
+            with suppress(OSError):  # another process removes it
+                files = [path] if not path.is_dir() else [one for one in path.rglob("*") if one.is_file()]
+                newest = max((one.stat().st_mtime for one in files), default=path.stat().st_mtime)
+                about: Any = {}
+                with suppress(OSError, ValueError):
+                    about = json.loads((path / NOTE).read_bytes()) if path.is_dir() else {}
+                of = str(about.get("of", "")) if isinstance(about, dict) else ""
+                found.append(Entry(path.name, sum(one.stat().st_size for one in files), time.time() - newest, of))
+    return sorted(found, key=lambda entry: (-entry.size, entry.name))
 
 
 def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:

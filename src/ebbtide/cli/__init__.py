@@ -34,6 +34,7 @@ COMMANDS = {
     "export": ("export", "write a run as a folder to share, or push it to the Hugging Face hub"),
     "list": ("listing", "list recipes, data sets, paths, targets, samplers, grids, metrics"),
     "completion": ("completion", 'print a script for your shell: eval "$(ebbtide completion bash)"'),
+    "cache": ("cache", "list or remove what can be made again: decoded images, latents, trajectories"),
     "cite": ("cite", "print the BibTeX of the paper behind a recipe: ebbtide cite flow"),
 }
 

@@ -314,7 +314,7 @@ def _in_shards(
                 "make all alike."
             )
 
-    with holding(name, _state(source)) as folder:
+    with holding(name, _state(source), source.where) as folder:
         kept = {one.notes["rows"][0]: one for one in map(read_shard, sorted(folder.glob("*.safetensors"))) if one}
         first = kept.get(0)
         each = (

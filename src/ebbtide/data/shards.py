@@ -7,6 +7,7 @@ all, so whoever makes the next one may be killed; what is missing or damaged is 
 import hashlib
 import json
 import math
+import os
 import zlib
 from bisect import bisect
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from jaxtyping import Int, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..cache import cache_folder, fingerprint, ours, put
+from ..cache import NOTE, cache_folder, fingerprint, ours, put
 from ..errors import InputError, StorageError
 from ..files import LOCK, remove
 from ..memory import room
@@ -68,26 +69,28 @@ def space(folder: Path, need: int, what: str) -> None:
 
 
 @contextmanager
-def holding(name: str, state: str) -> Iterator[Path]:
+def holding(name: str, state: str, of: str) -> Iterator[Path]:
     """The folder of a set in the cache, for this process alone while it lasts: others wait.
 
-    state: of what the rows are made from; shards of another state are removed. A folder in which nothing was made goes.
+    state, of: a fingerprint and the name of what the rows are made from; shards of another state are removed. A folder
+    in which nothing was made goes.
     """
     folder = cache_folder() / name
     for one in (folder.parent, folder):
         one.mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(folder / LOCK):
-        note = folder / "state.json"
+        note, now = folder / NOTE, {"state": state, "of": of}
         known = None
         with suppress(OSError, ValueError):
             known = json.loads(note.read_bytes()) if ours(note) else None
-        if known != state:
+        if known != now:
             for old in folder.iterdir():
                 if old.name != LOCK:
                     remove(old)
         try:
-            if known != state:
-                put(note, lambda file: file.write_text(json.dumps(state)))
+            if known != now:
+                put(note, lambda file: file.write_text(json.dumps(now)))
+            os.utime(note)
             yield folder
         finally:
             if not any(folder.glob("*.safetensors")):
