@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # `ebbtide list` reads its texts here without torch
 from .memory import room
 
 __all__ = [
-    "MAPPED", "NOTE", "Entry", "cache_folder", "entries", "executable", "fetch", "filled", "fingerprint", "ours", "put",
-    "secret", "store", "unchanged",
+    "MAPPED", "NOTE", "Kept", "cache_folder", "executable", "fetch", "filled", "fingerprint", "kept_here", "put",
+    "secret", "store", "unchanged", "unshared",
 ]  # fmt: skip
 
 MAPPED = 2**30  # bytes beyond which a tensor that is filled stays on the disk, mapped
@@ -48,7 +48,7 @@ def cache_folder() -> Path:
         raise FileNotFoundError(str(error)) from error
 
 
-class Entry(NamedTuple):
+class Kept(NamedTuple):
     """Something in the cache: its name, bytes, seconds since it was made or last read as a set, and what it is of."""
 
     name: str
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
     of: str = ""
 
 
-def entries() -> list[Entry]:
+def kept_here() -> list[Kept]:
     """The contents of the cache that can be made again, largest first; not the key that seals a user's runs."""
     found = []
     with suppress(OSError):
@@ -71,7 +71,7 @@ def entries() -> list[Entry]:
                 with suppress(OSError, ValueError):
                     about = json.loads((path / NOTE).read_bytes()) if path.is_dir() else {}
                 of = str(about.get("of", "")) if isinstance(about, dict) else ""
-                found.append(Entry(path.name, sum(one.stat().st_size for one in files), time.time() - newest, of))
+                found.append(Kept(path.name, sum(one.stat().st_size for one in files), time.time() - newest, of))
     return sorted(found, key=lambda entry: (-entry.size, entry.name))
 
 
@@ -100,7 +100,7 @@ def fetch(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]] | None:
     """The stored contents of a name, and their description; None if there is no intact file of this user."""
     try:
         stored = cache_folder() / f"{name}.safetensors"
-        if not ours(stored):
+        if not unshared(stored):
             return None
         room(stored.stat().st_size, str(stored))
         with safe_open(stored, "pt") as file:
@@ -144,9 +144,9 @@ def _filled(
     count, beside = math.prod(shape), file.with_suffix(".json")
     known: dict[str, list[Any]] = {}
     whole = False
-    with suppress(Exception):  # not there, not ours, damaged
-        whole = ours(file) and file.stat().st_size == 4 * count
-        if whole and ours(beside):
+    with suppress(Exception):  # not there, not unshared, damaged
+        whole = unshared(file) and file.stat().st_size == 4 * count
+        if whole and unshared(beside):
             kept = json.loads(beside.read_bytes())
             known = {start: [str(check), float(seconds)] for start, (check, seconds) in kept.items()}
     if not whole:
@@ -181,9 +181,9 @@ def unchanged(name: str, make: Callable[[], Any]) -> Any:
     package = Path(__file__).parent
     files = [(str(path.relative_to(package)), path.stat()) for path in sorted(package.rglob("*.py"))]
     key = fingerprint(sys.version, [(path, about.st_size, about.st_mtime_ns) for path, about in files])
-    with suppress(Exception):  # not there, not ours, damaged
+    with suppress(Exception):  # not there, not unshared, damaged
         stored = cache_folder() / f"{name}.json"
-        kept = json.loads(stored.read_bytes()) if ours(stored) else {}
+        kept = json.loads(stored.read_bytes()) if unshared(stored) else {}
         if kept["sum"] == fingerprint(key, kept["made"]):
             return kept["made"]
     made = make()
@@ -201,7 +201,7 @@ def executable(name: str, make: Callable[[Path], None]) -> Path:
     folder = _private(cache_folder() / "executable")
     file, beside = folder / name, folder / f"{name}.sha256"
     with suppress(OSError):
-        if ours(file) and ours(beside) and beside.read_bytes() == _sha256(file):
+        if unshared(file) and unshared(beside) and beside.read_bytes() == _sha256(file):
             return file
     with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when whole: others may be making it too
         made, check = Path(temporary) / name, Path(temporary) / beside.name
@@ -218,7 +218,7 @@ def secret() -> bytes:
     """32 random bytes, made once, that only this user can read; OSError where they can't be kept."""
     file = _private(cache_folder() / "secret") / "key"
     with suppress(OSError):
-        if ours(file) and len(key := file.read_bytes()) == 32:
+        if unshared(file) and len(key := file.read_bytes()) == 32:
             return key
     with _writing(file) as made:
         made.write_bytes(secrets.token_bytes(32))
@@ -263,7 +263,7 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def ours(path: Path) -> bool:
+def unshared(path: Path) -> bool:
     """True for a file, not a link to one, that only this user can write."""
     about = path.lstat()
     closed = os.name == "nt" or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)

@@ -7,7 +7,7 @@ import torch
 from ebbtide.core.randomness import generator
 from ebbtide.data.gather import Source, gather
 from ebbtide.data.levels import Decoded
-from ebbtide.data.place import PLACES, Fetched, placed, said
+from ebbtide.data.place import PLACES, Fetched, said, settled_on
 from ebbtide.data.prepared import TensorData
 from ebbtide.data.shards import Shards
 from ebbtide.errors import InputError
@@ -40,7 +40,12 @@ def test_a_batch_is_the_same_wherever_it_comes_from(sources):
         expected = whole.take(places, generator(1))
         on_disk = wrap(TensorData(shards, labels, prepare=lambda x, draw: see(x, draw, flip=True)))
         fetched = Fetched(x, CPU)
-        others = [placed(on_disk, CPU, "disk"), placed(on_disk, CPU), placed(on_disk, CPU, "host"), placed(whole, CPU)]
+        others = [
+            settled_on(on_disk, CPU, "disk"),
+            settled_on(on_disk, CPU),
+            settled_on(on_disk, CPU, "host"),
+            settled_on(whole, CPU),
+        ]
         others += [wrap(TensorData(fetched, labels, prepare=lambda x, draw: see(x, draw, flip=True)))]
         assert [bool(one.ahead) for one in others] == [True, True, False, False, True]
         for data in others:
@@ -52,12 +57,12 @@ def test_a_batch_is_the_same_wherever_it_comes_from(sources):
 def test_what_does_not_fit_on_the_device_is_fetched(sources):
     """On a device with another memory; meta stands for it."""
     x, shards = sources
-    assert isinstance(placed(TensorData(x), META, "host").x, Fetched)
-    assert isinstance(placed(TensorData(x), META, "device").x, torch.Tensor)
-    assert isinstance(placed(TensorData(x), META).x, torch.Tensor)
-    assert isinstance(placed(TensorData(shards), META, "device").x, torch.Tensor)
-    assert isinstance(placed(TensorData(shards), META).x, Fetched)
-    assert placed(TensorData(x), META, "host").x.index_select(0, torch.tensor([2, 3])).device == META
+    assert isinstance(settled_on(TensorData(x), META, "host").x, Fetched)
+    assert isinstance(settled_on(TensorData(x), META, "device").x, torch.Tensor)
+    assert isinstance(settled_on(TensorData(x), META).x, torch.Tensor)
+    assert isinstance(settled_on(TensorData(shards), META, "device").x, torch.Tensor)
+    assert isinstance(settled_on(TensorData(shards), META).x, Fetched)
+    assert settled_on(TensorData(x), META, "host").x.index_select(0, torch.tensor([2, 3])).device == META
 
 
 @pytest.mark.parametrize("on", PLACES)
@@ -65,14 +70,14 @@ def test_where_data_lie_is_said_where_it_is_not_plain(sources, on):
     x, shards = sources
     data = TensorData(shards if on == "disk" else x)
     words = {"auto": "", "device": "lie on cpu.", "host": "lie on cpu.", "disk": "lie on the disk."}[on]
-    text = said(placed(data, CPU, on), on)
+    text = said(settled_on(data, CPU, on), on)
     assert text == (words and f"50 examples, 2.4e-06 GB, {words}")
-    assert said(WithGiven(placed(data, CPU, on), 0.1, 2), on) == text
-    assert said(placed(TensorData(x), META, "host"), "host").endswith("lie in memory.")
+    assert said(WithGiven(settled_on(data, CPU, on), 0.1, 2), on) == text
+    assert said(settled_on(TensorData(x), META, "host"), "host").endswith("lie in memory.")
 
 
 def test_what_is_in_memory_is_not_on_the_disk(sources):
     with pytest.raises(InputError, match="these data are in memory; only images are kept there"):
-        placed(TensorData(sources[0]), CPU, "disk")
+        settled_on(TensorData(sources[0]), CPU, "disk")
     with pytest.raises(InputError, match="data_on must be one of"):
-        placed(TensorData(sources[0]), CPU, "tape")
+        settled_on(TensorData(sources[0]), CPU, "tape")

@@ -37,7 +37,8 @@ from ebbtide.training.begun import stored
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.devices import suited
 from ebbtide.training.history import read_metrics, track_evaluation
-from ebbtide.training.run import _due, _loop
+from ebbtide.training.run import _loop
+from ebbtide.training.schedule import due as _due
 from ebbtide.training.trainer import batch_indices
 from forking import forked
 from interrupting import alive, at_every_line, wait_until
@@ -420,7 +421,15 @@ def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
     run(recipe, whole, **how)
     with pytest.raises(Interrupted):
         run_until(5, recipe, folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM), **how)
-    usual = {"device": "auto", "compile": False, "track": (), "threads": 0, "solvers": True, "evaluations": ""}
+    usual = {
+        "device": "auto",
+        "data_on": "auto",
+        "compile": False,
+        "track": (),
+        "threads": 0,
+        "solvers": True,
+        "evaluations": "",
+    }
     assert stored(folder) == how | usual
     assert main("resume", folder, "--quiet") == 0
     assert stored(folder) == stored(whole)

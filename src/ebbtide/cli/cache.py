@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 from filelock import FileLock, Timeout
 
-from ..cache import cache_folder, entries
+from ..cache import cache_folder, kept_here
 from ..errors import InputError, StorageError
 from ..files import LOCK, remove
 from .arguments import parse, tell, within
@@ -26,7 +26,7 @@ class Cache:
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Entries, by name or its beginning; such as pictures, latents or trajectories."""
     days: int = 0
-    """Only what wasn't used for so many days; 0 for all."""
+    """Only what wasn't used for this number of days; 0 for all."""
 
     def __post_init__(self) -> None:
         within(self, days=(0, 36500))
@@ -34,7 +34,7 @@ class Cache:
 
 def run(argv: Sequence[str]) -> None:
     """Parse, then list or remove."""
-    args, held = parse(Cache, argv, "cache"), entries()
+    args, held = parse(Cache, argv, "cache"), kept_here()
     for name in args.names:
         if not any(entry.name.startswith(name) for entry in held):
             raise InputError(f"The cache, {cache_folder()}, holds nothing called {name!r}; see ebbtide cache list.")

@@ -42,7 +42,7 @@ class Running:
     accumulate: int = 1
     """Number of parts of a batch; more parts need less memory, with the same result."""
     data_on: Literal["auto", "device", "host", "disk"] = "auto"
-    """Where the data lie; auto is the first of device, memory and disk that holds them."""
+    """Place of the data; auto is the first of device, memory and disk that holds them."""
     snapshots: int = 24
     """Number of sample sets to save for the run's animation; 0 for none."""
     solvers: Annotated[bool, tyro.conf.arg(name="fit")] = True

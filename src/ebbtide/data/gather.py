@@ -365,7 +365,7 @@ def _first(source: Source, one: Shard) -> str:
 
 
 def _total(shards: Iterable[Shard]) -> Tally:
-    """What was done to the images of all shards."""
+    """Counts of the conversions in all shards."""
     whole = Tally()
     for own, *counts in (one.notes["tally"] for one in shards):
         n, deep, transparent = counts

@@ -1,4 +1,4 @@
-"""Where training data lie: on the training device, in memory, or on the disk, from which batches are fetched."""
+"""The place of training data: on the training device, in memory, or on the disk, from which batches are fetched."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from ..specs import pick
 from .prepared import Data
 from .shards import Shards
 
-__all__ = ["PLACES", "Fetched", "placed", "said"]
+__all__ = ["PLACES", "Fetched", "said", "settled_on"]
 
 PLACES = ("auto", "device", "host", "disk")
 _LARGE = ("x", "images")  # fields of data that may lie elsewhere; "data" holds data
@@ -52,7 +52,7 @@ def _sent(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
-def placed(data: Data, device: torch.device, on: str = "auto") -> Data:
+def settled_on(data: Data, device: torch.device, on: str = "auto") -> Data:
     """Training data on a device, or fetched from where they are.
 
     on: "device"; "host", this machine's memory; "disk", for sets that were prepared there; "auto": the device if they
@@ -65,7 +65,7 @@ def placed(data: Data, device: torch.device, on: str = "auto") -> Data:
         return data.to(device)
     own = vars(data)
     if isinstance(own.get("data"), Data):  # data with something added to it
-        return replace(data, data=placed(own["data"], device, on)).to(device)  # type: ignore[type-var]
+        return replace(data, data=settled_on(own["data"], device, on)).to(device)  # type: ignore[type-var]
     parts = {name: own[name] for name in _LARGE if isinstance(own.get(name), Tensor | Shards)}
     here = {name: _rows(part, device, on) for name, part in parts.items()}
     if on == "disk" and not any(isinstance(part, Shards) for part in parts.values()):
@@ -86,7 +86,7 @@ def _free(device: torch.device) -> float:
 
 
 def said(data: Data, on: str) -> str:
-    """Where data lie and how large they are, in a sentence; "" where that is plain."""
+    """The place and size of data, in a sentence; "" where that is plain."""
     own = vars(data)
     if isinstance(own.get("data"), Data):
         return said(own["data"], on)

@@ -26,7 +26,7 @@ from jaxtyping import Int, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..cache import NOTE, cache_folder, fingerprint, ours, put
+from ..cache import NOTE, cache_folder, fingerprint, put, unshared
 from ..errors import InputError, StorageError
 from ..files import LOCK, remove
 from ..memory import room
@@ -82,7 +82,7 @@ def holding(name: str, state: str, of: str) -> Iterator[Path]:
         note, now = folder / NOTE, {"state": state, "of": of}
         known = None
         with suppress(OSError, ValueError):
-            known = json.loads(note.read_bytes()) if ours(note) else None
+            known = json.loads(note.read_bytes()) if unshared(note) else None
         if known != now:
             for old in folder.iterdir():
                 if old.name != LOCK:
@@ -124,7 +124,7 @@ def read_shard(file: Path) -> Shard | None:
     """An intact shard, as far as can be seen without reading its rows; else None."""
     try:
         with open(file, "rb") as opened:
-            if not ours(file):
+            if not unshared(file):
                 return None
             size = int.from_bytes(opened.read(8), "little")
             if not 0 < size < 2**24:
@@ -140,7 +140,7 @@ def read_shard(file: Path) -> Shard | None:
             fits = whole and end - begin == math.prod(shape) and len(sums) == shape[0] and len(shape) == 4
             fits = fits and header["x"]["dtype"] == "U8" and about["sum"] == _sum(about["notes"], shape, sums)
             return Shard(file, 8 + size + begin, shape, sums, json.loads(about["notes"])) if fits else None
-    except Exception:  # not there, not ours, damaged
+    except Exception:  # not there, not unshared, damaged
         return None
 
 
@@ -197,7 +197,7 @@ class Shards:
         return replace(self, places=places[chosen])
 
     def split(self, size: int) -> Iterator[UInt8[Tensor, " k c h w"]]:
-        """All rows, so many at a time."""
+        """All rows, a number at a time."""
         return (self[slice(first, first + size)] for first in range(0, len(self), size))
 
     def tensor(self) -> UInt8[Tensor, " n c h w"]:
@@ -241,7 +241,7 @@ class Shards:
         about = hashlib.sha256(places + b"".join(one.sums.numpy().tobytes() for one in self.shards)).hexdigest()
         note = self.shards[0].file.with_name(f"content-{about[:32]}.txt")
         with suppress(OSError):
-            if ours(note):
+            if unshared(note):
                 return note.read_text()
         digest = hashlib.sha256()
         for part in self.split(256):

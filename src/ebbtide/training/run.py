@@ -7,7 +7,6 @@ run/evolution/step-00003000.npy  the same samples as training goes on, in data u
 run/.lock                        held while a process trains here
 """
 
-import math
 import shlex
 import sys
 import time
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from ..codecs import latent_shape
 from ..core.randomness import generator, key
-from ..data.place import placed as data_placed, said as place_said
+from ..data.place import said, settled_on
 from ..data.prepared import Data, Prepared
 from ..errors import DivergedError, InputError, StorageError, printable
 from ..exact.jumps import JUMPS
@@ -47,6 +46,7 @@ from .history import TRACKED, Log
 from .processes import follow_launcher
 from .rehearsal import rehearse
 from .same import same_run
+from .schedule import due
 from .solver import for_run, for_student
 from .stopping import Stopping
 from .teacher import Trajectories
@@ -108,7 +108,7 @@ def train(
     precision = _settled(precision, stored(folder) if resume else {}, start.denoiser, folder, device)
     accelerator = accelerate(precision, track, folder, device)
     fingerprint = settings.data_fingerprint(data)
-    data = data_placed(data, accelerator.device, data_on)
+    data = settled_on(data, accelerator.device, data_on)
     trainer = Trainer(start.denoiser, data, recipe, accelerator, accumulate, len(start.classes))
     how = {
         "on_nonfinite": on_nonfinite, "precision": precision, "device": device, "compile": compile,
@@ -132,8 +132,8 @@ def train(
             recipe.steps, run.folder.name, "step", initial=run.trainer.step, show=progress and run.main,
             position=position, dynamic_ncols=True, mininterval=0.2,
         )  # fmt: skip
-        if progress and run.main and (said := place_said(data, data_on)):
-            print(f"{recipe.data_named}: {said}", file=sys.stderr)
+        if progress and run.main and (place := said(data, data_on)):
+            print(f"{recipe.data_named}: {place}", file=sys.stderr)
         with log or nullcontext(), bar:
             _loop(run, log, bar, watch, on_nonfinite, checkpoints, snapshots)
         if stopping is not None and progress and run.main:
@@ -206,35 +206,33 @@ def _loop(
                     rate = (bar.format_dict["rate"] or 0) * trainer.recipe.batch
                     said = "" if held is None else f" (held out {held:.3f})"
                     bar.set_postfix_str(f"loss {record.loss:.3f}{said}, {rate:,.0f} examples/s", refresh=False)
-                if snapshots and _due(record.step, steps, snapshots, early=True):
+                if snapshots and due(record.step, steps, snapshots, early=True):
                     run.snapshot(log)
                 wanted = watch(trainer, record)
                 if (number := run.heard(received)) or (stopping is not None and stopping.done):
                     break
-                if wanted or _due(record.step, steps, checkpoints):
+                if wanted or due(record.step, steps, checkpoints):
                     run.save()
-        except (DivergedError, InputError, Deserted) as error:
+        except DivergedError:
             run.save()
-            if isinstance(error, DivergedError):
-                raise
-            again = f"Saved at step {trainer.step} of {steps}; continue with: {run.again()}"
-            raise type(error)(f"{error} {again}" if run.main else str(error)) from error
+            raise
+        except (InputError, Deserted) as error:  # a shard is damaged, a process was killed
+            run.save()
+            saved = f" Saved at step {trainer.step} of {steps}; continue with: {_again(run)}" if run.main else ""
+            raise type(error)(f"{error}{saved}") from error
         if number := number or run.heard(received):  # perhaps in the middle of a save, or after the last step's
             run.save()
             trainer.accelerator.wait_for_everyone()  # the end of one process is the end of all
-            raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {run.again()}")
+            raise Interrupted(number, f" at step {trainer.step} of {steps}; saved. Continue with: {_again(run)}")
     if stopping is not None:
         stopping.settle()
         run.saved = None
         run.save()
 
 
-def _due(step: int, steps: int, times: int, early: bool = False) -> bool:
-    """True if this step is one of `times` over the run, always including the last: evenly spread, or, since most
-    happens early, evenly in √step. Computed in integers, because rounding would skip some.
-    """
-    now, before = (math.isqrt(times**2 * k // steps) if early else times * k // steps for k in (step, step - 1))
-    return step == steps or now != before
+def _again(run: "_Run") -> str:
+    """The command that continues a run."""
+    return shlex.join(["ebbtide", "resume", str(run.folder if run.stopping is None else run.folder.parent)])
 
 
 def clear(folder: Path) -> None:
@@ -310,11 +308,6 @@ class _Run:
             return number
         with all_there(accelerator.num_processes):
             return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
-
-    def again(self) -> str:
-        """The command that continues the run."""
-        folder = self.folder if self.stopping is None else self.folder.parent
-        return shlex.join(["ebbtide", "resume", str(folder)])
 
     def trained(self) -> Trained:
         """The result: the denoiser with its averaged weights."""

@@ -191,15 +191,12 @@ class Trainer:
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """The batches of the steps to come; where data have to be fetched, each while the one before it is learned."""
-        if not self._ahead:
-            while self.step < self.recipe.steps:
-                yield self.batch(self.step)
-            return
+        while not self._ahead and self.step < self.recipe.steps:
+            yield self.batch(self.step)
         with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self.batch, step) for step in range(self.step, self.recipe.steps)[:1]]
-            while waiting:
-                batch = waiting.pop().result()
-                waiting += [pool.submit(self.batch, step) for step in range(self.step + 1, self.recipe.steps)[:1]]
+            waiting = pool.submit(self.batch, self.step) if self.step < self.recipe.steps else None
+            while waiting is not None and self.step < self.recipe.steps:
+                batch, waiting = waiting.result(), pool.submit(self.batch, self.step + 1)
                 yield batch
 
     def _update(self, lr: float, *norms: float) -> None:
