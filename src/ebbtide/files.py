@@ -23,12 +23,37 @@ from .errors import InputError, StorageError, meant
 from .memory import room
 
 __all__ = [
-    "LOCK", "PARSED", "append_to", "create", "dump_json", "home", "hub_name", "load_json", "located", "locked",
-    "near", "no_link", "old_of", "own_folder", "parse_json", "read_file", "refused", "remove", "state_of", "storage",
-    "sync", "write_file", "writing", "writing_folder",
+    "LOCK",
+    "PARSED",
+    "POINTER",
+    "append_to",
+    "create",
+    "dump_json",
+    "home",
+    "hub_name",
+    "is_pointer",
+    "load_json",
+    "located",
+    "locked",
+    "near",
+    "no_link",
+    "no_pointer",
+    "old_of",
+    "own_folder",
+    "parse_json",
+    "read_file",
+    "refused",
+    "remove",
+    "state_of",
+    "storage",
+    "sync",
+    "write_file",
+    "writing",
+    "writing_folder",
 ]  # fmt: skip
 
 LOCK = ".lock"
+POINTER = "is a pointer of Git LFS and not the file itself, which `git lfs pull` fetches"
 PARSED = 40  # bytes that one of JSON may take once it is read, as in [[],[],[]]
 _COPIES = 3  # of weights: the file's bytes, its tensors, the network's
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # by the disk, whatever the path
@@ -222,6 +247,18 @@ def located(what: str, path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{what} must be a path, a text or a pathlib.Path; got {repr(path)[:60]}.")
     return Path(path)
+
+
+def is_pointer(data: bytes) -> bool:
+    """True for what Git LFS puts in a file's place until `git lfs pull` has fetched it."""
+    return data.startswith(b"version https://git-lfs.")
+
+
+def no_pointer(path: Path) -> None:
+    """InputError if the file is a pointer of Git LFS to its data."""
+    with open(path, "rb") as file:
+        if is_pointer(file.read(64)):
+            raise InputError(f"{path} {POINTER}.")
 
 
 def near(path: Path) -> str:

@@ -176,6 +176,7 @@ def test_what_is_weighed_is_what_is_taken(tmp_path, monkeypatch, name):
 
 # --- what is refused ----------------------------------------------------------------------------------------
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:f1e5\nsize 129\n"
 BAD_BYTES = {
     "latin-1.csv": ("x,y\n1,2\n3,é\n".encode("latin-1"), None, "row 3|'y'|'é'"),
     "no encoding.csv": (b"x,y\n1,2\n3,\x81\n", None, "row 3|byte 3|UTF-8"),
@@ -218,6 +219,8 @@ BAD_BYTES = {
     "label of a vector.npy": (npy(TABLE[:, 0]), "1", "'1'|(6,)"),
     "label not whole.npy": (npy(TABLE + 0.5), "2", "column 2|row 1|1.5"),
     "label nan.npy": (npy(holed(np.nan)), "2", "column 2|row 5|nan"),
+    "pointer.csv": (LFS, None, "a pointer of Git LFS|git lfs pull"),
+    "pointer.npz": (LFS, None, "a pointer of Git LFS|git lfs pull"),
     "empty.npz": (b"", None, "empty"),
     "text.npz": (b"1,2\n3,4\n", None, "not a .npz"),
     "array.npz": (npy(TABLE), None, "not a .npz"),

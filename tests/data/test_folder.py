@@ -122,8 +122,10 @@ def make_socket(folder):
             os.chdir(here)
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:f1e5\nsize 129\n"
 SPOILT = {
     "an empty file": (lambda d: (d / "a.png").touch(), "a.png is empty"),
+    "a pointer": (lambda d: (d / "a.jpg").write_text(LFS), "a.jpg is a pointer of Git LFS and not the file itself"),
     "text": (lambda d: (d / "a.jpg").write_text("hello"), "a.jpg is not an image of a known format"),
     "text without an ending": (lambda d: (d / "a").write_text("hello"), "a is not an image of a known format"),
     "cut short": (

@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..files import POINTER, is_pointer
 from ..memory import room
 from .levels import Decoded, Levels
 
@@ -77,6 +78,9 @@ def read_image(source: Path | bytes, size: int = 0, channels: int = 0, levels: L
     except BadImage:
         raise
     except UnidentifiedImageError:
+        head = source if isinstance(source, bytes) else source.open("rb").read(64)
+        if is_pointer(head):
+            raise BadImage(POINTER) from None
         raise BadImage("is not an image of a known format, or its beginning is damaged") from None
     except Image.DecompressionBombError:
         raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import Stored, npy, npz
 from ..errors import InputError
-from ..files import located, near, writing
+from ..files import located, near, no_pointer, writing
 from ..specs import listed
 from .forms import Form, Reading
 from .frames import read_table, sheet_of
@@ -53,6 +53,7 @@ def read(path: str | os.PathLike[str], label: str | None = None, how: Reading | 
             raise InputError(f"{path} is a folder; expected a file ({', '.join(READABLE)}).")
         if not path.is_file():  # a pipe would be waited for
             raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist' + near(path)}.")
+        no_pointer(path)
         suffix = unpacked(path).suffix.lower()
         if suffix in _TEXTS:
             return read_text(path, how)

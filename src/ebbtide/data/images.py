@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..arrays import Stored, npz
 from ..errors import InputError
-from ..files import home, near
+from ..files import home, near, no_pointer
 from ..formats import arrays
 from ..memory import COPIES
 from ..specs import listed
@@ -187,6 +187,7 @@ def _find(data: str, label: str) -> Found:
             raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist{near(path)}.")
         if not path.is_file():
             raise InputError(f"data must be {ACCEPTED}; {data!r} is not a file.")
+        no_pointer(path)
         if path.suffix.lower() == ".npz" or arrays(path):
             return _npz(path, label)
         if idx.matches(path):
