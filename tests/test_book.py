@@ -382,8 +382,8 @@ def test_an_equation_and_its_number_stand_apart(built):
     overlaps = """[...document.querySelectorAll('div.math')].filter(equation => {
         const number = equation.querySelector('.eqno')?.getBoundingClientRect();
         return number && [...equation.querySelectorAll('.katex-html .base')].some(part => {
-            const box = part.getBoundingClientRect();
-            const beside = box.right <= number.left + 1 || box.left >= number.right;
+            const box = part.getBoundingClientRect(), shown = part.closest('.katex-display').getBoundingClientRect();
+            const beside = Math.min(box.right, shown.right) <= number.left + 1 || box.left >= number.right;
             return !beside && box.bottom > number.top && box.top < number.bottom;
         });
     }).map(equation => equation.textContent.slice(0, 8))"""
