@@ -69,6 +69,10 @@ bench: $(VENV)/.installed-bench ## Time ebbtide beside other libraries on points
 bench-samplers: $(VENV)/.installed-bench ## Hold ebbtide's samplers against those of other libraries
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m benchmarks.samplers --choices benchmarks/samplers.json
 
+.PHONY: bench-scale
+bench-scale: install-dev ## Time image sets on the disk beside the same in memory
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out benchmarks
+
 .PHONY: bench-tables
 bench-tables: install-dev ## Judge generated tables beside cheap bars and peers
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables --out benchmarks

@@ -28,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ebbtide.data.images import load_images
-from ebbtide.data.place import placed
+from ebbtide.data.place import settled_on
 from ebbtide.kinds.images.data import prepare
 from ebbtide.recipes import ImageRecipe, flow_images
 from ebbtide.training.build import build_denoiser
@@ -60,7 +60,7 @@ def a_recipe(folder: Path, network: str = "unet-tiny:width=8,attention=0-0", bat
 def a_trainer(recipe: ImageRecipe, way: str) -> Trainer:
     prepared = prepare(recipe, data_on=way)
     accelerator = accelerate(device="cpu")
-    data = placed(prepared.data, accelerator.device, way)
+    data = settled_on(prepared.data, accelerator.device, way)
     return Trainer(build_denoiser(recipe, prepared.shape, 0, None), data, recipe, accelerator)
 
 
