@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 import urllib.parse
@@ -367,6 +368,62 @@ def test_the_front_matter_is_yaml_whatever_the_labels(trained):
             model_card(odd, NAME, wrong)
     data = huggingface_hub.ModelCard(model_card(odd, NAME)).data
     assert data.library_name == "ebbtide"
+
+
+def evaluated(folder, step, **changes):
+    """An evaluation.json as `ebbtide evaluate` writes it."""
+    how = {"checkpoint": step, "n": 64, "sampler": "heun", "grid": "uniform", "steps": 10, "seed": 5}
+    rows = [
+        {"name": "sliced W2", "value": 0.0125, "low": 0.01, "high": 0.02, "floor": 0.0094, "how": how | changes},
+        {"name": "outliers: a|b", "value": 0.5, "low": None, "how": how | changes},
+        {"name": "never measured", "value": None, "how": how | changes},
+    ]
+    (folder / "evaluation.json").write_text(json.dumps(rows))
+
+
+def test_the_card_has_what_was_measured_and_a_figure(tmp_path, monkeypatch):
+    """Of this checkpoint alone; and they go with an export, and to the hub's index of results."""
+    folder = tmp_path / "run"
+    step = run(tiny(), folder).step
+    before = from_pretrained(folder)
+    assert (before.measured, before.figure) == ((), b"")
+    assert "Measured" not in model_card(before, NAME)
+    evaluated(folder, step)
+    (folder / "samples.png").write_bytes(b"a figure")
+    ready = from_pretrained(folder)
+    card = model_card(ready, NAME)
+    assert "| sliced W2 | 0.0125 | 0.01 to 0.02 | 0.0094 |" in card
+    assert "By `ebbtide evaluate`: n 64, sampler heun, grid uniform, steps 10, seed 5." in card
+    assert "never measured" not in card
+    [result] = huggingface_hub.ModelCard(card).data.eval_results[:1]
+    assert (result.metric_type, result.metric_name, result.metric_value) == ("sliced_w2", "sliced W2", 0.0125)
+    assert (result.task_type, result.dataset_type) == ("other", "three_gaussians")
+    ready.save_pretrained(tmp_path / "exported")
+    assert (tmp_path / "exported/samples.png").read_bytes() == b"a figure"
+    assert "![Samples](samples.png)" in (tmp_path / "exported/README.md").read_text()
+    assert from_pretrained(tmp_path / "exported").measured == ()
+    ready.save_pretrained(tmp_path / "exported", overwrite=True)
+    evaluated(folder, step - 1)  # of a checkpoint before this one
+    os.utime(folder / "samples.png", (1, 1))
+    old = from_pretrained(folder)
+    assert (old.measured, old.figure) == ((), b"")
+    (folder / "evaluation.json").write_text("{")
+    assert from_pretrained(folder).measured == ()
+
+
+def test_the_card_states_task_and_data_set_where_the_hub_has_them(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    images = run(tiny("images", batch=4, steps=1), tmp_path / "images")
+    front = yaml.safe_load(model_card(images, NAME).split("---\n")[1])
+    assert front["pipeline_tag"] == "unconditional-image-generation"
+    assert "datasets" not in front
+    recipe = replace(images.recipe, data="hf:someone/some-set@main:small")
+    front = yaml.safe_load(model_card(replace(images, recipe=recipe), NAME).split("---\n")[1])
+    assert front["datasets"] == ["someone/some-set"]
+    local = replace(RECIPES["flow-policy"](), data="cubes.npz")
+    front = yaml.safe_load(model_card(replace(images, recipe=local), NAME).split("---\n")[1])
+    assert front["pipeline_tag"] == "robotics"
+    assert "datasets" not in front
 
 
 def test_no_name_breaks_the_card(trained):

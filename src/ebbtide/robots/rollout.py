@@ -79,8 +79,8 @@ def rollout(
 
     make_simulator, policy: sent to other processes, so they have to be picklable if workers > 1.
     workers: processes, each with its share of the seeds. lockstep: simulators side by side in each of them.
-    environments: the number of simulators side by side instead, each in its own process, and the policy in this one:
-    for slow simulators, or a network on a GPU.
+    environments: the number of simulators side by side instead, each in its own process, beside the policy in this
+    one: for slow simulators, or a network on a GPU.
     max_steps: limit of an episode, by default the simulator's. record: seeds of the episodes to record; frames: record
     their images, too.
 

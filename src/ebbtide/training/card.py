@@ -1,11 +1,15 @@
-"""The model card: README.md of an exported run."""
+"""The model card: README.md of an exported run, with what was measured of it and a figure where its folder has them."""
 
+import json
+import math
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, printable
 from ..exact.tuned import TUNED
+from ..files import load_json
 from ..recipes import RECIPES, Recipe, cited
 from ..specs import expect
 from ..version import __version__
@@ -13,7 +17,35 @@ from ..version import __version__
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["licence_line", "model_card"]
+__all__ = ["FIGURE", "beside", "licence_line", "model_card"]
+
+FIGURE = "samples.png"
+_TASKS = {"images": "unconditional-image-generation", "robots": "robotics"}  # of the hub, which has none for tables
+
+
+def beside(folder: Path, checkpoint: Path, step: int, figure: str) -> dict[str, Any]:
+    """What lies in a run's folder for the card: the rows of its evaluation.json, and a figure of its samples.
+
+    Rows and a figure of an older checkpoint than the one in use are left out. figure: its usual name.
+    """
+    rows: Any = []
+    if (folder / "evaluation.json").is_file():
+        try:
+            rows = load_json(folder / "evaluation.json")
+        except InputError:  # it is no part of the run, which is whole without
+            rows = []
+    fits = lambda row: (
+        isinstance(row, dict)
+        and isinstance(row.get("how"), dict)
+        and row["how"].get("checkpoint") == step
+        and isinstance(row.get("name"), str)
+        and isinstance(row.get("value"), int | float)
+        and math.isfinite(row["value"])
+    )
+    measured = tuple(filter(fits, rows if isinstance(rows, list) else []))
+    drawn = folder / Path(figure).with_suffix(".png")
+    fresh = drawn.is_file() and drawn.stat().st_mtime >= checkpoint.stat().st_mtime
+    return {"measured": measured, "figure": drawn.read_bytes() if fresh else b""}
 
 
 def model_card(trained: "Trained", where: str, license: str = "") -> str:
@@ -47,11 +79,11 @@ trained = ebbtide.fit(recipe, out="runs/latents")
     return f"""---
 library_name: ebbtide
 {licensed}tags: [ebbtide, diffusion, flow-matching]
----
+{_on_the_hub(trained, where, data)}---
 # {recipe.path.partition(":")[0]} path, {recipe.target} target
 
 A generative model of {data} ({size}; {labels}), trained with ebbtide {__version__}.
-
+{f"{chr(10)}![Samples]({FIGURE}){chr(10)}" if trained.figure else ""}
 | | |
 |---|---|
 | path | `{recipe.path}` |
@@ -68,7 +100,7 @@ A generative model of {data} ({size}; {labels}), trained with ebbtide {__version
 
 It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbtide runs on it.
 
-{_citations(recipe)}"""
+{_measured(trained)}{_citations(recipe)}"""
 
 
 def licence_line(license: str) -> str:
@@ -77,6 +109,58 @@ def licence_line(license: str) -> str:
     if not re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", license):
         raise InputError(f"license must be written as the hub does, such as apache-2.0 or cc-by-4.0; got {license!r}.")
     return f"license: {license}\n" if license else ""
+
+
+def _on_the_hub(trained: "Trained", where: str, data: str) -> str:
+    """The front matter's lines on task, data set and measurements, as far as there are any."""
+    recipe, lines = trained.recipe, []
+    task = "image-to-image" if getattr(recipe, "factor", 0) > 1 else _TASKS.get(recipe.kind)
+    if task:
+        lines.append(f"pipeline_tag: {task}")
+    name = re.match(r"(?:hf:)?([\w-][\w.-]*/[\w-][\w.-]*)", recipe.data) if recipe.on_hub(recipe.data) else None
+    if name:
+        lines.append(f"datasets: [{json.dumps(name[1])}]")
+    if trained.measured:
+        metrics = [
+            {
+                "type": re.sub(r"\W+", "_", row["name"]).strip("_").lower(),
+                "name": printable(row["name"]),
+                "value": row["value"],
+            }
+            for row in trained.measured
+        ]
+        set_name = name[1] if name else recipe.data
+        result = {
+            "task": {"type": task or "other"},
+            "dataset": {"type": printable(set_name), "name": data},
+            "metrics": metrics,
+        }
+        index = [{"name": printable(where).rpartition("/")[2], "results": [result]}]
+        lines.append(f"model-index: {json.dumps(index, ensure_ascii=False)}")  # JSON is YAML
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _measured(trained: "Trained") -> str:
+    """A table of what `ebbtide evaluate` measured, each metric beside the score of real data."""
+    if not trained.measured:
+        return ""
+
+    def number(row: Mapping[str, Any], key: str) -> str:
+        value = row.get(key)
+        return f"{value:.4g}" if isinstance(value, int | float) and math.isfinite(value) else ""
+
+    how = trained.measured[0]["how"]
+    said = ", ".join(f"{key} {how[key]}" for key in ("n", "sampler", "grid", "steps", "episodes", "seed") if key in how)
+    rows = [
+        f"| {printable(row['name'])} | {number(row, 'value')} | "
+        + (f"{number(row, 'low')} to {number(row, 'high')}" if number(row, "low") else "")
+        + f" | {number(row, 'floor')} |"
+        for row in trained.measured
+    ]
+    return "\n".join(
+        ["## Measured", "", f"By `ebbtide evaluate`: {printable(said)}.", "",
+         "| | | 95 % interval | real data |", "|---|---|---|---|", *rows, "", ""]
+    )  # fmt: skip
 
 
 def _default_sampler(trained: "Trained") -> str:

@@ -26,6 +26,7 @@ from ..specs import parse
 from ..version import __version__
 from . import checkpoint, seal
 from .build import build_denoiser
+from .card import FIGURE
 from .settings import MADE
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ READS = (1, 2)  # 1 had `transform` for `codec`
 TIME = "t = 0 is data, t = 1 is noise"
 IN_FLIGHT = 32  # numbers that a network holds for each of a sample's, at least
 CODEC = "codec.safetensors"
-EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", checkpoint.WEIGHTS, CODEC, TUNED)
+EXPORTED = (checkpoint.MANIFEST, checkpoint.README, "config.json", checkpoint.WEIGHTS, CODEC, TUNED, FIGURE)
 
 
 def config_json(trained: "Trained") -> bytes:
