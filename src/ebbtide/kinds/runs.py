@@ -26,7 +26,7 @@ from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
 from ..training.begun import begun, codec_of, recipe_in
 from ..training.build import begin_weights
-from ..training.card import beside
+from ..training.card import for_the_card
 from ..training.devices import accelerate, device_of
 from ..training.rehearsal import in_memory, rehearse
 from ..training.same import same_data
@@ -284,5 +284,5 @@ def _load(folder: Path, named: Mapping[str, str]) -> Trained:
     where, files = run_files(folder)
     trained, tuned = Trained.from_files(files, str(where), named), folder / TUNED
     if where != folder and where.parent.name == "checkpoints":
-        trained = replace(trained, **beside(folder, where, trained.step, kind_of(trained.recipe).file))
+        trained = replace(trained, **for_the_card(folder, where, trained.step, kind_of(trained.recipe).file))
     return trained.with_tuned(read_file(tuned), str(tuned)) if where != folder and tuned.exists() else trained

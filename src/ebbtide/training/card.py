@@ -17,14 +17,14 @@ from ..version import __version__
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["FIGURE", "beside", "licence_line", "model_card"]
+__all__ = ["FIGURE", "for_the_card", "licence_line", "model_card"]
 
 FIGURE = "samples.png"
 _TASKS = {"images": "unconditional-image-generation", "robots": "robotics"}  # of the hub, which has none for tables
 
 
-def beside(folder: Path, checkpoint: Path, step: int, figure: str) -> dict[str, Any]:
-    """What lies in a run's folder for the card: the rows of its evaluation.json, and a figure of its samples.
+def for_the_card(folder: Path, checkpoint: Path, step: int, figure: str) -> dict[str, Any]:
+    """The rows of evaluation.json and the figure of samples in a run's folder, as fields of `Trained`.
 
     Rows and a figure of an older checkpoint than the one in use are left out. figure: its usual name.
     """
