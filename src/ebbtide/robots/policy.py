@@ -136,7 +136,7 @@ class Policy:
         n = _whole("n", n)
         require("n", n, 1, whole=True)
         slot = self._slots[0] if self._slots else _Slot(self._number, deque(maxlen=self.n_obs_steps))
-        history = self._seen(slot, observation)
+        history = self._up_to(slot, observation)
         ids = [_chunk_id(slot.episode, slot.count, *([j] if j else [])) for j in range(n)]
         return self._call([history] * n, ids, None)
 
@@ -148,12 +148,8 @@ class Policy:
         slots = self._slots or [_Slot(self._number + i, deque()) for i in range(len(observations))]
         if len(observations) != len(slots):
             raise InputError(f"There must be an observation for each of {len(slots)} slots; got {len(observations)}.")
-        histories = [self._seen(slot, seen) for slot, seen in zip(slots, observations, strict=True)]
+        histories = [self._up_to(slot, seen) for slot, seen in zip(slots, observations, strict=True)]
         return self._call(histories, [_chunk_id(slot.episode, slot.count) for slot in slots], None)
-
-    def _seen(self, slot: "_Slot", observation: Seen) -> "list[_Step]":
-        """A slot's last observations with this one, which isn't stored."""
-        return [*slot.history, self._finite(observation)][-self.n_obs_steps :]
 
     # -- several ---------------------------------------------------------------------------------------------------
 
@@ -192,6 +188,10 @@ class Policy:
         getattr(self.source, "robot", Robot()).check(robot, name)
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _up_to(self, slot: "_Slot", observation: Seen) -> "list[_Step]":
+        """The slot's latest observations, with this step's as the last."""
+        return [*slot.history, self._finite(observation)][-self.n_obs_steps :]
 
     def _slot(self, number: int) -> "_Slot":
         """The slot of that number."""
