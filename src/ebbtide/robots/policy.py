@@ -141,10 +141,7 @@ class Policy:
         return self._call([history] * n, ids, None)
 
     def predict_action_chunks(self, observations: Sequence[Seen]) -> Float32[np.ndarray, "b h a"]:
-        """A chunk for this step in each slot, one observation for each; nothing is executed or remembered.
-
-        Before `reset` they belong to the episodes that would begin next.
-        """
+        """A chunk for this step in each slot, or, before `reset`, of the next episodes; nothing is remembered."""
         slots = self._slots or [_Slot(self._number + i, deque()) for i in range(len(observations))]
         if len(observations) != len(slots):
             raise InputError(f"There must be an observation for each of {len(slots)} slots; got {len(observations)}.")
