@@ -56,7 +56,11 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_show_sphinx = False
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
-dark_as_is = ["figures/digits-training.png", "figures/emoji.png", "figures/super-resolution.png"]  # images of data fill them
+dark_as_is = [
+    "figures/digits-training.png",
+    "figures/emoji.png",
+    "figures/super-resolution.png",
+]  # images of data fill them
 html_math_renderer = "katex"
 katex_css_path = "katex/katex.min.css"
 katex_options = "throwOnError: false"

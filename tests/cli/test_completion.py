@@ -22,7 +22,7 @@ from ebbtide.samplers import SAMPLERS
         (["tr"], ["train"]),
         (["train", ""], list(RECIPES)),
         (["train", "ddpm-l"], ["ddpm-latents"]),
-        (["train", "flow", "--da"], ["--data"]),
+        (["train", "flow", "--da"], ["--data", "--data-on"]),
         (["train", "flow", "--no-f"], ["--no-fit"]),
         (["train", "flow-images", "--fli"], ["--flip"]),
         (["train", "flow", "--fli"], []),

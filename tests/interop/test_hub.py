@@ -24,7 +24,7 @@ from ebbtide.exact.tuned import Tuned
 from ebbtide.interop.hub import download, push_to_hub
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.recipes import RECIPES, cited
-from ebbtide.training.card import model_card
+from ebbtide.training.card import FIGURE, model_card
 from ebbtide.training.storage import CODEC, EXPORTED
 from recording import record
 from training.runs import run, sentence, tiny
@@ -317,13 +317,13 @@ def test_what_leaves_tells_of_no_folder_user_or_machine(hub, away, kind):
     run(recipe, away / "run")
     named = recipe.outside()
     row = Tuned(evaluations=2, sampler="heun", grid="uniform", steps=1, rms=0.1, median=0.1, error=0.1, usual=0.2)
-    trained = replace(from_pretrained(away / "run"), tuned=(row,))
+    measured = ({"name": "sliced W2", "value": 0.1, "how": {"checkpoint": 2, "n": 10}},)
+    trained = replace(from_pretrained(away / "run"), tuned=(row,), measured=measured)
     exported = trained.save_pretrained(away / "out", license="mit")
     push_to_hub(trained, NAME, token="hf_x", license="mit")
     leaving = {path.name: path.read_bytes() for path in exported.iterdir()}
-    assert (
-        set(leaving) == set(hub.repositories[NAME]) == set(EXPORTED) - ({CODEC} if kind != "points" else set())
-    )  # ranks
+    without = {FIGURE} | ({CODEC} if kind != "points" else set())  # no samples were drawn; ranks are a codec
+    assert set(leaving) == set(hub.repositories[NAME]) == set(EXPORTED) - without
     for name, data in [*leaving.items(), *hub.repositories[NAME].items()]:
         for private in (b"jo-77", b"secret-project", str(away.parents[2]).encode()):
             assert private not in data, name
