@@ -151,4 +151,4 @@ def test_beside_the_ode_of_a_random_sampler_are_its_own_routes(trained, monkeypa
     assert its_ode.name == "its ODE: heun, 50 steps"
     assert random.name == "ddpm, random: 30 steps"
     assert len(random.walk) == len(random.walk_times) == 31
-    assert random.walk.shape[1:] == (10, 2)
+    assert random.walk.shape[1:] == (3, 2)  # more would be a thicket

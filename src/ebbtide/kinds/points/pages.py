@@ -112,8 +112,8 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         yield animation.training_gif(out / "training.gif", [method], frame, real=real)
 
 
-def _routes(trained: Trained, method: Method, count: int = 10) -> list[Method]:
-    """The routes of a run's ODE, and beside them its sampler's, where that draws noise at every step."""
+def _routes(trained: Trained, method: Method, count: int = 3) -> list[Method]:
+    """The routes of a run's ODE, and beside them a few of its sampler's, where that draws noise at every step."""
     recipe, d = trained.recipe, method.walk.shape[2]
     sampler = recipe.sampler.partition(":")[0]
     if not facts(recipe.sampler).noise or explodes(trained.denoiser.path) or d > 2:
