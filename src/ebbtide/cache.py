@@ -144,7 +144,7 @@ def _filled(
     count, beside = math.prod(shape), file.with_suffix(".json")
     known: dict[str, list[Any]] = {}
     whole = False
-    with suppress(Exception):  # not there, not unshared, damaged
+    with suppress(Exception):  # not there, open to others, damaged
         whole = unshared(file) and file.stat().st_size == 4 * count
         if whole and unshared(beside):
             kept = json.loads(beside.read_bytes())
@@ -181,7 +181,7 @@ def unchanged(name: str, make: Callable[[], Any]) -> Any:
     package = Path(__file__).parent
     files = [(str(path.relative_to(package)), path.stat()) for path in sorted(package.rglob("*.py"))]
     key = fingerprint(sys.version, [(path, about.st_size, about.st_mtime_ns) for path, about in files])
-    with suppress(Exception):  # not there, not unshared, damaged
+    with suppress(Exception):  # not there, open to others, damaged
         stored = cache_folder() / f"{name}.json"
         kept = json.loads(stored.read_bytes()) if unshared(stored) else {}
         if kept["sum"] == fingerprint(key, kept["made"]):

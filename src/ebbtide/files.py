@@ -249,16 +249,18 @@ def located(what: str, path: Any) -> Path:
     return Path(path)
 
 
-def is_pointer(data: bytes) -> bool:
-    """True for what Git LFS puts in a file's place until `git lfs pull` has fetched it."""
-    return data.startswith(b"version https://git-lfs.")
+def is_pointer(source: Path | bytes) -> bool:
+    """True for a file, or its bytes, that Git LFS puts in the place of data until `git lfs pull` has fetched them."""
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            source = file.read(64)
+    return source.startswith(b"version https://git-lfs.")
 
 
 def no_pointer(path: Path) -> None:
     """InputError if the file is a pointer of Git LFS to its data."""
-    with open(path, "rb") as file:
-        if is_pointer(file.read(64)):
-            raise InputError(f"{path} {POINTER}.")
+    if is_pointer(path):
+        raise InputError(f"{path} {POINTER}.")
 
 
 def near(path: Path) -> str:

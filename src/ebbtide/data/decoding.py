@@ -78,8 +78,7 @@ def read_image(source: Path | bytes, size: int = 0, channels: int = 0, levels: L
     except BadImage:
         raise
     except UnidentifiedImageError:
-        head = source if isinstance(source, bytes) else source.open("rb").read(64)
-        if is_pointer(head):
+        if is_pointer(source):
             raise BadImage(POINTER) from None
         raise BadImage("is not an image of a known format, or its beginning is damaged") from None
     except Image.DecompressionBombError:

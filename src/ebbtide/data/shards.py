@@ -140,7 +140,7 @@ def read_shard(file: Path) -> Shard | None:
             fits = whole and end - begin == math.prod(shape) and len(sums) == shape[0] and len(shape) == 4
             fits = fits and header["x"]["dtype"] == "U8" and about["sum"] == _sum(about["notes"], shape, sums)
             return Shard(file, 8 + size + begin, shape, sums, json.loads(about["notes"])) if fits else None
-    except Exception:  # not there, not unshared, damaged
+    except Exception:  # not there, open to others, damaged
         return None
 
 

@@ -28,6 +28,7 @@ from .files import ACTION, STATE
 
 __all__ = ["FromOldest", "from_lerobot", "load_policy", "to_lerobot"]
 
+_UNET = "diffusion.unet."  # before the names of the network's weights
 _ENVIRONMENT = "observation.environment_state"
 _KINDS = {STATE: "STATE", _ENVIRONMENT: "ENV"}  # a kind that their table of scalings lacks is left as it is
 # Their names of a network's parts, and ours; what is between them is the same.
@@ -177,9 +178,6 @@ def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps
             config["clip_sample_range"] if config["clip_sample"] else 0.0,
         )
     )
-
-
-_UNET = "diffusion.unet."
 
 
 def _scheduler(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
