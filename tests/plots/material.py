@@ -11,6 +11,7 @@ from ebbtide.exact import oracle
 from ebbtide.metrics import Measurement
 from ebbtide.metrics.floor import beside_known
 from ebbtide.plots import animation, style
+from ebbtide.plots.colours import apart
 from ebbtide.plots.study import Comparison, Method, Sampling
 from ebbtide.samplers import sample, trajectory
 from ebbtide.samplers.walks import slope
@@ -134,7 +135,7 @@ def several(count, d=2, **changed):
     c = comparison(d=d, n=1500, m=120)
     keys = ["diffusion", "flow", *(f"other-{k}" for k in range(count))][:count]
     methods, samplings, quality = [], [], {}
-    for k, (key, colour) in enumerate(zip(keys, style.apart(keys), strict=True)):
+    for k, (key, colour) in enumerate(zip(keys, apart(keys), strict=True)):
         first = c.methods[k % 2]
         name = first.name if k < 2 else f"Another method {k}"
         methods.append(dataclasses.replace(first, key=key, name=name, colour=colour))

@@ -16,9 +16,6 @@ def test_the_two_methods_and_the_classes_have_colours_of_their_own():
     assert len({style.class_style(k) for k in range(25)}) == 25
     with pytest.raises(InputError, match="diffusion, flow"):
         style.colour("gan")
-    others = style.apart(["edm", "flow", "fast", "diffusion"])
-    assert others == [style.INKS[0], style.FLOW, style.INKS[1], style.DIFFUSION]
-    assert len(style.apart([str(k) for k in range(9)])) == 9
 
 
 # Linear RGB as people without one kind of cones see it (Machado et al. 2009, Table 1, severity 1).

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..exact.jumps import JUMPS
 from ..losses import loss_row
-from ..plots.style import apart
+from ..plots.colours import apart
 from ..recipes import RECIPES, Recipe
 from ..samplers import facts
 from ..specs import expect, pick, with_option, words

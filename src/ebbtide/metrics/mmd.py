@@ -5,6 +5,7 @@ two samples of one law, so it can be (and then half the time is) negative.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ __all__ = [
     "ALIKE",
     "CACHED_ROWS",
     "FAR",
+    "PairMeans",
     "energy_distance",
     "energy_influence",
+    "energy_pairs",
     "energy_spectrum",
     "median_distance",
     "mmd2",
     "mmd2_influence",
+    "mmd2_pairs",
     "mmd2_spectrum",
     "spectrum",
 ]
@@ -33,20 +37,40 @@ CACHED_ROWS = 128  # pairs are taken in strips of this many rows, which stay in 
 FAR = 1e12  # in bandwidths or median distances
 
 
+class PairMeans(NamedTuple):
+    """A kernel's mean over the pairs that each point is in, with those of one set or the other; D is their sum."""
+
+    xx: Doubles
+    yy: Doubles
+    xy: Doubles
+    yx: Doubles
+
+    @property
+    def value(self) -> float:
+        """D."""
+        return float(self.xx.mean() + self.yy.mean() - self.xy.mean() - self.yx.mean())
+
+    @property
+    def influence(self) -> tuple[Doubles, Doubles]:
+        """Twice the witness function at each point of x and of y (Gretton et al. 2012, section 2.3), centred."""
+        of_x, of_y = 2 * (self.xx - self.xy), 2 * (self.yy - self.yx)
+        return of_x - of_x.mean(), of_y - of_y.mean()
+
+
 def mmd2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None) -> float:
     """MMD²_u with k = exp(−|x − y|² / 2h²) (Gretton et al. 2012, jmlr v13, Eq. 3).
 
     y is the real data: without `bandwidth`, h is the median distance among its first 1000 points, which on a
     mixture is the distance of modes, so it sees their counts and places long before their shapes.
     """
-    return _value(*_rbf(x, y, bandwidth))
+    return mmd2_pairs(x, y, bandwidth).value
 
 
 def mmd2_influence(
     x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None
 ) -> tuple[Doubles, Doubles]:
     """Each sample's contribution to mmd2, for x and for y; both have mean 0."""
-    return _influence(*_rbf(x, y, bandwidth))
+    return mmd2_pairs(x, y, bandwidth).influence
 
 
 def energy_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
@@ -54,12 +78,28 @@ def energy_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> fl
 
     0 only between equal laws, and no bandwidth to choose. (scipy.stats.energy_distance is the root of it in 1-D.)
     """
-    return _value(*_energy(x, y))
+    return energy_pairs(x, y).value
 
 
 def energy_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
     """Each sample's contribution to energy_distance, for x and for y; both have mean 0."""
-    return _influence(*_energy(x, y))
+    return energy_pairs(x, y).influence
+
+
+def mmd2_pairs(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None) -> PairMeans:
+    """The means of mmd2's kernel, from which its value and influence follow."""
+    pair(x, y, at_least=2)
+    h = median_distance(y) if bandwidth is None else bandwidth
+    require("bandwidth", h, above=0)
+    return _pair_means(x, y, h, lambda squared: squared.mul_(-0.5).exp_())
+
+
+def energy_pairs(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> PairMeans:
+    """The means of energy_distance's kernel, −|x − y|."""
+    pair(x, y, at_least=2)
+    unit = median_distance(y)
+    means = _pair_means(x, y, unit, lambda squared: squared.sqrt_().neg_())
+    return PairMeans(*(unit * part for part in means))
 
 
 def mmd2_spectrum(y: Float[Tensor, " m *d"], bandwidth: float | None = None) -> Doubles:
@@ -97,35 +137,7 @@ def _distances(y: Tensor) -> Tensor:
     return torch.cdist(few, few)
 
 
-# One row of pair means per sample: (x with the other x, y with the other y, x with y, y with x).
-_Means = tuple[Doubles, Doubles, Doubles, Doubles]
-
-
-def _value(xx: Doubles, yy: Doubles, xy: Doubles, yx: Doubles) -> float:
-    return float(xx.mean() + yy.mean() - xy.mean() - yx.mean())
-
-
-def _influence(xx: Doubles, yy: Doubles, xy: Doubles, yx: Doubles) -> tuple[Doubles, Doubles]:
-    """Twice the witness function at each sample (Gretton et al. 2012, section 2.3), centred."""
-    of_x, of_y = 2 * (xx - xy), 2 * (yy - yx)
-    return of_x - of_x.mean(), of_y - of_y.mean()
-
-
-def _rbf(x: Tensor, y: Tensor, bandwidth: float | None) -> _Means:
-    pair(x, y, at_least=2)
-    h = median_distance(y) if bandwidth is None else bandwidth
-    require("bandwidth", h, above=0)
-    return _pair_means(x, y, h, lambda squared: squared.mul_(-0.5).exp_())
-
-
-def _energy(x: Tensor, y: Tensor) -> _Means:
-    pair(x, y, at_least=2)
-    unit = median_distance(y)
-    xx, yy, xy, yx = _pair_means(x, y, unit, lambda squared: squared.sqrt_().neg_())
-    return unit * xx, unit * yy, unit * xy, unit * yx
-
-
-def _pair_means(x: Tensor, y: Tensor, unit: float, kernel: Callable[[Tensor], Tensor]) -> _Means:
+def _pair_means(x: Tensor, y: Tensor, unit: float, kernel: Callable[[Tensor], Tensor]) -> PairMeans:
     """kernel(|x − y|²/unit²) averaged over every pair, in float32 around the centre of y (float64 is 2 × slower)."""
     a, b = pair(x, y)
     centre = b.mean(0)
@@ -133,8 +145,7 @@ def _pair_means(x: Tensor, y: Tensor, unit: float, kernel: Callable[[Tensor], Te
     u, v = (torch.from_numpy(((z - centre) / unit).clip(-FAR, FAR)).float() for z in (a, b))
     sums = [_sums(u, u, kernel)[0], _sums(v, v, kernel)[0], *_sums(u, v, kernel)]
     counts = len(u) - 1, len(v) - 1, len(v), len(u)
-    xx, yy, xy, yx = (total.numpy() / count for total, count in zip(sums, counts, strict=True))
-    return xx, yy, xy, yx
+    return PairMeans(*(total.numpy() / count for total, count in zip(sums, counts, strict=True)))
 
 
 def _sums(u: Tensor, v: Tensor, kernel: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

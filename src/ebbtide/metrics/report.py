@@ -16,9 +16,9 @@ held-out rows.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from .inputs import Doubles, flat, plain_number
 from .intervals import binomial_interval, influence_interval
 from .measurement import Measurement
 from .memorisation import copied_share, nearness, nearness_interval
-from .mmd import energy_distance, energy_influence, energy_spectrum, mmd2, mmd2_influence, mmd2_spectrum
+from .mmd import energy_pairs, energy_spectrum, mmd2_pairs, mmd2_spectrum
 from .modes import (
     expected_outliers,
     label_agreement,
@@ -43,10 +43,9 @@ from .modes import (
 )
 from .reference import Near, Reference, Sampled, points_and_labels, real_labels, two_sets
 from .wasserstein import (
-    exact_w2,
-    exact_w2_influence,
     sliced_w2,
     sliced_w2_influence,
+    transport,
     within_mode_influence,
     within_mode_sliced_w2,
 )
@@ -54,6 +53,7 @@ from .wasserstein import (
 __all__ = ["COUNT_NOISE", "METRICS", "MOST_ROWS", "Case", "Metric", "interval", "measure"]
 
 COUNT_NOISE = "On a mixture, plain SW2 and W2 measure mode-count noise: compare with the floor, don't rank by it."
+T = TypeVar("T")
 MOST_ROWS = 16  # modes or labels beyond this get no row each
 
 
@@ -71,6 +71,13 @@ class Case:
     which: int = 0  # this mode or label, for metrics with one row for each
     distance: Any = None  # of some samples to the nearest training row
     held_distance: Any = None  # the same of real points that were held out
+    found: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, function: Callable[..., T], *names: str) -> T:
+        """A function of these inputs, computed once: its value, interval and p go by the same."""
+        if function not in self.found:
+            self.found[function] = function(*(getattr(self, name) for name in names))
+        return cast(T, self.found[function])
 
     def only(self) -> tuple[Tensor, Tensor]:
         """Samples and real points of this label."""
@@ -153,16 +160,16 @@ METRICS: dict[str, Metric] = {
         each="label",
     ),
     "MMD²": Metric(
-        lambda c: mmd2(c.x, c.y),
-        lambda c: mmd2_influence(c.x, c.y),
-        lambda c: mmd2_spectrum(c.y),
+        lambda c: c.once(mmd2_pairs, "x", "y").value,
+        lambda c: c.once(mmd2_pairs, "x", "y").influence,
+        lambda c: c.once(mmd2_spectrum, "y"),
         at_most=4096,
         in_summary=True,
     ),
     "energy distance": Metric(
-        lambda c: energy_distance(c.x, c.y),
-        lambda c: energy_influence(c.x, c.y),
-        lambda c: energy_spectrum(c.y),
+        lambda c: c.once(energy_pairs, "x", "y").value,
+        lambda c: c.once(energy_pairs, "x", "y").influence,
+        lambda c: c.once(energy_spectrum, "y"),
         at_most=4096,
         in_summary=True,
         in_curve=True,
@@ -175,8 +182,8 @@ METRICS: dict[str, Metric] = {
         in_summary=True,
     ),
     "exact W2": Metric(
-        lambda c: exact_w2(c.x, c.y),
-        lambda c: exact_w2_influence(c.x, c.y),
+        lambda c: c.once(transport, "x", "y").value,
+        lambda c: c.once(transport, "x", "y").influence,
         root=True,
         at_most=1000,
         even=True,
@@ -370,7 +377,7 @@ def _expand(
     name: str, metric: Metric, case: Case, floor: Case, classes: Sequence[str]
 ) -> list[tuple[str, tuple[Metric, int]]]:
     """The rows a metric has here: none, one, or one for each mode, or label that samples and real points have."""
-    if any(getattr(case, field) is None for field in metric.needs):
+    if any(getattr(case, name) is None for name in metric.needs):
         return []
     if not metric.each:
         return [(name, (metric, 0))]

@@ -7,7 +7,8 @@ N(0, Var f)), and it is what the report's intervals resample: sorting or solving
 cost a thousand times more and, worse, measure the replicates' ties.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,13 @@ from .modes import nearest_mode
 
 __all__ = [
     "MOST_POINTS",
+    "Transport",
     "directions",
     "exact_w2",
     "exact_w2_influence",
     "sliced_w2",
     "sliced_w2_influence",
+    "transport",
     "within_mode_influence",
     "within_mode_sliced_w2",
 ]
@@ -98,19 +101,37 @@ def exact_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
 
     O(n³), so at most 5000 points each. Floor: about n^(-1/d) from its sampling alone, whatever the generator.
     """
-    cost = _costs(x, y)
-    n, m = cost.shape
-    if n == m:  # some optimal plan is a permutation; scipy finds it as fast as POT does
-        return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
-    return float(np.sqrt(max(0.0, _network_simplex(cost)[0])))
+    return transport(x, y).value
 
 
 def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
     """Each sample's contribution to W₂², for x and for y: the dual potentials, centred."""
+    return transport(x, y).influence
+
+
+class Transport(NamedTuple):
+    """The optimal plan between two sets."""
+
+    value: float
+    """W₂."""
+    potentials: Callable[[], tuple[Doubles, Doubles]]
+
+    @property
+    def influence(self) -> tuple[Doubles, Doubles]:
+        """The dual potentials, centred."""
+        f, g = self.potentials()
+        return f - f.mean(), g - g.mean()
+
+
+def transport(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> Transport:
+    """The plan of exact_w2, from which its value and influence follow."""
     cost = _costs(x, y)
     n, m = cost.shape
-    f, g = _potentials(cost) if n == m else _network_simplex(cost)[1:]
-    return f - f.mean(), g - g.mean()
+    if n == m:  # some optimal plan is a permutation; scipy finds it as fast as POT does
+        match = linear_sum_assignment(cost)[1]
+        return Transport(float(np.sqrt(cost[np.arange(n), match].mean())), lambda: _potentials(cost, match))
+    value, f, g = _network_simplex(cost)
+    return Transport(float(np.sqrt(max(0.0, value))), lambda: (f, g))
 
 
 def directions(dim: int, count: int, seed: int = 0) -> Float[np.ndarray, " c d"]:
@@ -176,10 +197,9 @@ def _costs(x: Tensor, y: Tensor) -> Float[np.ndarray, " n m"]:
     return cdist(a, b, "sqeuclidean")
 
 
-def _potentials(cost: Float[np.ndarray, " n n"]) -> tuple[Doubles, Doubles]:
+def _potentials(cost: Float[np.ndarray, " n n"], match: npt.NDArray[np.intp]) -> tuple[Doubles, Doubles]:
     """The assignment's dual: f_i + g_j ≤ cost_ij, with equality where i is matched to j."""
     n = len(cost)
-    match = linear_sum_assignment(cost)[1]
     paid = cost[np.arange(n), match]
     # f are shortest paths in the graph of swaps: f_i ≤ f_k + cost(i, match of k) − paid_k (Bellman–Ford).
     swap, f = cost[:, match] - paid, np.zeros(n)

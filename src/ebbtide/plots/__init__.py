@@ -1,5 +1,6 @@
 """Figures: pure functions that return a matplotlib Figure or write an animation, all in one style.
 
+colours    of methods
 style      colours, sizes, frames
 points     samples beside real data, routes, steps on the way, samples over training
 columns    the distribution of every column of a table, and of every pair

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,11 @@ from scipy.ndimage import gaussian_filter
 
 from ..errors import InputError
 from ..files import write_file
+from .colours import DIFFUSION, FLOW, INKS, METHOD_COLOURS
 
 __all__ = [
     "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "INKS", "LABEL", "METHOD_COLOURS", "OUTLINE_SHARE", "QUIET",
-    "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "apart", "as_curves",
+    "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves",
     "as_limits", "axes_grid", "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner",
     "dots", "draw_outline", "end_labels", "finite_rows", "halo", "limits_around", "nearest_to", "outline_of", "outside",
     "plural", "require_any", "row_label", "save", "saving", "scattered", "spread", "text_row", "time_bar",
@@ -45,11 +45,8 @@ Limits = Float[Array, "d 2"]
 Number = float | int  # beartype, which checks the tests, takes no int for a float
 Pair = tuple[Number, Number]
 
-DIFFUSION, FLOW, REAL = "#D55E00", "#0072B2", "#6F6F6F"
+REAL = "#6F6F6F"
 INK, QUIET, RULE = "#1F1F1F", "#5C5C5C", "#CFCFCF"
-METHOD_COLOURS = {"diffusion": DIFFUSION, "flow": FLOW}
-# Of further methods. With the two above every pair is apart for readers of each kind of colour blindness (CIE ΔE ≥ 17).
-INKS = ("#3FA34D", "#AA3377", "#332288", "#661100")
 # The rest of Okabe & Ito's palette, with a marker each: no class is told by colour alone.
 CLASSES = [("#009E73", "o"), ("#CC79A7", "s"), ("#E69F00", "^"), ("#56B4E9", "D"), ("#000000", "v")]
 # Viridis without its palest yellow, which vanishes on white.
@@ -65,12 +62,6 @@ def colour(key: str) -> str:
     if key not in METHOD_COLOURS:
         raise InputError(f"A method's key must be one of {', '.join(METHOD_COLOURS)}; got {key!r}.")
     return METHOD_COLOURS[key]
-
-
-def apart(keys: Sequence[str]) -> list[str]:
-    """A colour for each of several methods: those of METHOD_COLOURS, and for the others INKS in turn."""
-    others = cycle(INKS)
-    return [METHOD_COLOURS[key] if key in METHOD_COLOURS else next(others) for key in keys]
 
 
 def columns_of(count: int) -> tuple[int, float]:
