@@ -163,6 +163,10 @@ def test_options_choose_columns_and_what_they_are(tmp_path):
 
 
 BAD = {
+    "times of day": (
+        "when,x\n2024-02-29 12:30:05,1\n2024-03-01T00:00Z,2\n",
+        "column 'when'|a time of day|--drop when",
+    ),
     "an identifier": ("id,x\n" + "".join(f"{7 * k},{k % 4}\n" for k in range(20)), "column 'id'|identifier|--drop id"),
     "not one unit": ("a,b\n1,5%\n2,6\n3,7\n", "row 2|'b'|'5%'"),
     "two units": ("a,b\n1,$5\n2,€6\n3,7\n4,8\n", "row 2|'b'|'$5'"),

@@ -58,8 +58,15 @@ def test_pandas():
         "mixed": ("row 2", "column 'x'", "'1' is no text"),
         "objects": ("column 'x'", "no number, text, date"),
         "infinite": ("row 2, column 'x'", "finite"),
+        "times": ("column 'x'", "a time of day", "--drop x"),
     }.items():
-        cells = {"identifier": list("abcdefghijkl"), "mixed": ["a", 1], "objects": [{}, {}], "infinite": [1, np.inf]}
+        cells = {
+            "identifier": list("abcdefghijkl"),
+            "mixed": ["a", 1],
+            "objects": [{}, {}],
+            "infinite": [1, np.inf],
+            "times": [datetime.datetime(2024, 2, 29, 12, 30)] * 2,
+        }
         with pytest.raises(InputError) as caught:
             given_points(pandas.DataFrame({"x": cells[bad], "y": range(len(cells[bad]))}))
         check_sentence(caught.value, *words)

@@ -17,7 +17,7 @@ from ..specs import listed
 
 __all__ = [
     "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified", "in_order",
-    "named_list", "number", "short", "typed_column",
+    "named_list", "number", "short", "timed", "typed_column",
 ]  # fmt: skip
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", ".", "?", "-", "#N/A", "<NA>")
@@ -26,6 +26,7 @@ _FALSE_TRUE = (("false", "true"), ("no", "yes"))
 _LARGEST = float(np.finfo(np.float32).max)
 _MANY = 10  # levels that any column may have; more only up to half of its rows
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIME = re.compile(_DATE.pattern + r"[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?\s?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _SIGNS = r"[$€£¥₹]|CHF|EUR|GBP|USD"
 _UNIT = re.compile(rf"([+-]?)((?:(?:{_SIGNS})\s?)?)([+-]?)([^%$€£¥₹A-Za-z]*\d[.,]?)((?:\s?(?:%|{_SIGNS}))?)")
 
@@ -248,9 +249,9 @@ def typed_column(
     empty = next((text for text in distinct if text in marks), "")
     levels = how.levels_of(option or name)
     if levels is None:
-        column, values = _numbers(name, cells, found, marks, comma)
+        column, values = _numbers(name, cells, found, marks, comma, option or name)
         if column is None:
-            column, values = _dates(name, cells, found) or _levels(name, cells, found, option or name)
+            column, values = _dates(name, cells, found, option or name) or _levels(name, cells, found, option or name)
     else:
         if levels and (left := [text for text in found if text not in levels]):
             where = next(k for k, text in enumerate(cells) if text == left[0])
@@ -274,7 +275,7 @@ def number(text: str | None) -> float | None:
 Found = tuple[Column | None, dict[str, float]]
 
 
-def _numbers(name: str, cells: Sequence[str], found: Sequence[str], marks: set[str], comma: bool) -> Found:
+def _numbers(name: str, cells: Sequence[str], found: Sequence[str], marks: set[str], comma: bool, option: str) -> Found:
     """Plain numbers, or with a unit or the commas of one form; of no column where most cells are texts."""
     plain = {text: value for text in found if (value := number(text)) is not None}
     form = Column(name)
@@ -292,7 +293,8 @@ def _numbers(name: str, cells: Sequence[str], found: Sequence[str], marks: set[s
                 return _whole(form, plain, [body.replace(point, ".") for body in texts])
         if plain and 2 * sum(text in plain for text in cells) >= sum(text not in marks for text in cells):
             place = next(k for k, text in enumerate(cells) if text not in plain and text not in marks)
-            raise Unfit(place, f"{short(cells[place])} is not a number, as most of the column's cells are.")
+            why = f"{short(cells[place])} is not a number, as most of the column's cells are"
+            raise Unfit(place, f"{why}; mend it, or learn them as levels by --categorical {option}.")
         return None, {}
     for text, value in plain.items():
         if not abs(value) <= _LARGEST:
@@ -338,8 +340,12 @@ def _pattern(point: str, group: str) -> re.Pattern[str]:
     return re.compile(rf"[+-]?(?:{whole}(?:{dot}\d*)?|{dot}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
-def _dates(name: str, cells: Sequence[str], found: Sequence[str]) -> tuple[Column, dict[str, float]] | None:
+def _dates(
+    name: str, cells: Sequence[str], found: Sequence[str], option: str
+) -> tuple[Column, dict[str, float]] | None:
     """ISO dates, as days since 1970."""
+    if found and all(map(_TIME.fullmatch, found)):
+        raise Unfit(None, timed(option))
     if not found or not all(map(_DATE.fullmatch, found)):
         return None
     values = {}
@@ -358,6 +364,11 @@ def _levels(name: str, cells: Sequence[str], found: Sequence[str], option: str) 
     truth = len(both) == len(found) and any(both <= set(pair) for pair in _FALSE_TRUE)
     order = tuple(in_order(found))
     return Column(name, "boolean" if truth else "level", order), dict(zip(order, map(float, range(len(order)))))
+
+
+def timed(name: str) -> str:
+    """What is wrong with a column of dates and times: float32, in which tables are learned, has no such numbers."""
+    return f"has dates with a time of day, which aren't learned; make it a date and an hour, or add --drop {name}."
 
 
 def identified(levels: int, rows: int, name: str) -> None:

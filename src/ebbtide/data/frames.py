@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import damage
 from ..errors import InputError
 from ..memory import room
-from .forms import MISSING, Column, Form, Reading, Unfit, absent, identified, short, typed_column
+from .forms import MISSING, Column, Form, Reading, Unfit, absent, identified, short, timed, typed_column
 from .table import LARGEST, NUMBER, Points, as_array, as_points, in_order, narrow
 
 __all__ = [
@@ -153,6 +153,8 @@ def _objects(name: str, cells: list[Any], how: Reading) -> tuple[Column, np.ndar
         values[where] = found
         return Column(name, "boolean", _TRUTH), values
     if "other" in kinds:
+        if isinstance(found[0], datetime.datetime):
+            raise Unfit(None, timed(name))
         raise Unfit(gap.index(False), f"{short(str(found[0]))} is no number, text, date or truth value.")
     values[where] = [float(one) for one in found]
     whole = kinds == {"integer"}
