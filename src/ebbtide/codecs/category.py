@@ -63,10 +63,13 @@ class Category(Cells):
         return Groups(torch.arange(columns).repeat_interleave(widths), last)
 
     @classmethod
-    def fit(cls, x: Float[Tensor, "n d"], levels: Sequence[int]) -> "Category":
-        """The shares of levels, of which x holds the numbers, NaN where a cell is missing."""
+    def fit(cls, x: Float[Tensor, "n d"], levels: Sequence[int], missing: Sequence[bool] | None = None) -> "Category":
+        """The shares of levels, of which x holds the numbers, NaN where a cell is missing.
+
+        missing: columns in which cells may be missing; those in which some are, unless given.
+        """
         shaped("x", x, "n", len(levels))
-        gaps = tuple(x.isnan().any(0).tolist())
+        gaps = tuple(x.isnan().any(0).tolist() if missing is None else missing)
         found = cls(tuple(levels), gaps, torch.zeros(sum(levels) + sum(gaps), dtype=torch.float64))
         return cls(tuple(levels), gaps, found._vectors(x).mean(0))
 

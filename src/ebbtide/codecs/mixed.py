@@ -108,14 +108,20 @@ class Mixed(Cells):
         return all_weights(self.parts)
 
 
-def fit_table(x: Float[Tensor, "n d"], levels: Sequence[int] = (), ordered: Sequence[bool] = ()) -> Mixed:
+def fit_table(
+    x: Float[Tensor, "n d"],
+    levels: Sequence[int] = (),
+    ordered: Sequence[bool] = (),
+    gaps: Bool[Tensor, " d"] | None = None,
+) -> Mixed:
     """The codecs that suit columns: unit vectors for few levels without an order, ranks for all else, gaps apart.
 
     x: numbers, and of levels their places; NaN where a cell is missing. levels: how many a column has, 0 for numbers.
+    gaps: columns in which cells may be missing; those in which some are, unless given.
     """
     d = x.shape[-1]
     counts, order = list(levels) or [0] * d, list(ordered) or [False] * d
-    gap = x.isnan().any(0).tolist()
+    gap = (x.isnan().any(0) if gaps is None else gaps).tolist()
     nominal = [k for k in range(d) if 0 < counts[k] + gap[k] <= ONE_HOT and counts[k] and not order[k]]
     rest = [k for k in range(d) if k not in set(nominal)]
     columns: list[tuple[int, ...]] = []
@@ -126,7 +132,7 @@ def fit_table(x: Float[Tensor, "n d"], levels: Sequence[int] = (), ordered: Sequ
             parts.append(fit(x[:, own], tuple(counts[k] > 0 for k in own)))
     if nominal:
         columns.append(tuple(nominal))
-        parts.append(Category.fit(x[:, nominal], [counts[k] for k in nominal]))
+        parts.append(Category.fit(x[:, nominal], [counts[k] for k in nominal], [gap[k] for k in nominal]))
     return Mixed(tuple(columns), tuple(parts))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..errors import InputError
@@ -29,6 +29,7 @@ class Points:
 
     test: the number of rows, at the end, in the set's own held-out parts. form: that of the file or the data frame. In
     a column of levels x holds the place among these, in one of dates days since 1970, and NaN where a cell is missing.
+    gaps: columns in which the whole table misses cells, of points that are a part of it.
     """
 
     x: Float[Tensor, "n d"]
@@ -37,12 +38,18 @@ class Points:
     classes: tuple[str, ...] = ()
     test: int = 0
     form: Form | None = None
+    gaps: Bool[Tensor, " d"] | None = None
+
+    @property
+    def missing(self) -> Bool[Tensor, " d"]:
+        """True for columns in which cells may be missing."""
+        return self.x.isnan().any(0) if self.gaps is None else self.gaps
 
     @property
     def plain(self) -> bool:
         """True if all of x is numbers: no levels, no dates, no missing cells."""
         kinds = {column.kind for column in self.form.learned} if self.form else set()
-        return kinds <= {"number", "integer"} and bool(self.x.isfinite().all())
+        return kinds <= {"number", "integer"} and not bool(self.missing.any()) and bool(self.x.isfinite().all())
 
 
 def as_points(

@@ -9,6 +9,7 @@ import torch
 
 import ebbtide
 from ebbtide.cli import main
+from ebbtide.codecs import Missing
 from ebbtide.errors import InputError
 from ebbtide.kinds.points.data import described, parts, prepare, read_rows
 
@@ -132,3 +133,27 @@ def test_codecs_that_do_not_fit_are_refused(table):
         "x number standardised per column",
         "y number standardised per column",
     ]
+
+
+def test_cells_may_be_missing_in_rows_that_are_not_learned_alone(tmp_path):
+    rng, shapes, path = np.random.default_rng(2), set(), tmp_path / "rare.csv"
+    numbers, unseen = rng.normal(size=(60, 2)), 0
+    recipe = ebbtide.flow(data=str(path), network="mlp:width=16,depth=1", batch=32, steps=20, validation=0.2)
+    for k in range(0, 60, 4):
+        rows = [f"{a:.3f},{b:.3f},{'abc'[i % 3]},yes" for i, (a, b) in enumerate(numbers)]
+        rows[k] = "1.0,,,"
+        path.write_text("a,b,kind,fine\n" + "\n".join(rows) + "\n")
+        with warnings.catch_warnings(action="ignore"):
+            prepared = prepare(recipe)
+            for data in (prepared.data, prepared.judging):
+                z = data.take(torch.arange(len(data)), torch.Generator().manual_seed(0))["x0"]
+                assert bool(z.isfinite().all())
+                shapes.add(z.shape[1:])
+            if not bool(
+                next(part.empty.values for part in prepared.codec.parts if isinstance(part, Missing)).any()
+            ):  # the gap is in a row that judges
+                unseen += 1
+                if unseen == 1:
+                    assert ebbtide.fit(recipe, progress=False, solvers=False).sample(4, steps=2).shape == (4, 4)
+    assert len(shapes) == 1  # wherever the gaps lie
+    assert unseen > 0

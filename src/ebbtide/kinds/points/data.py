@@ -141,7 +141,8 @@ def codec_for(recipe: PointRecipe, points: Points) -> Codec:
                 f"{recipe.data_named} has texts or missing cells, which codec mixed is for; got {recipe.codec!r}."
             )
         columns = () if points.form is None else points.form.learned
-        return fit_table(points.x, [len(one.levels) for one in columns], [one.ordered for one in columns])
+        levels, ordered = [len(one.levels) for one in columns], [one.ordered for one in columns]
+        return fit_table(points.x, levels, ordered, points.missing)
     if recipe.codec:
         return fit_codec(recipe.codec, lambda: [points.x])
     if point_set(recipe) is None and recipe.standardise and recipe.source == "noise":
@@ -216,7 +217,7 @@ def _parted(recipe: PointRecipe, points: Points, share: float, test: int = 0) ->
 
 def part(points: Points, rows: Tensor) -> Points:
     labels = None if points.labels is None else points.labels[rows]
-    return replace(points, x=points.x[rows], labels=labels, test=0)
+    return replace(points, x=points.x[rows], labels=labels, test=0, gaps=points.missing)
 
 
 def _source(recipe: PointRecipe, points: Points) -> Tensor:
