@@ -39,10 +39,12 @@ ITS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com"
 
 
 def from_docs(file):
-    """A module that the book is built with."""
+    """A module that the book is built with, and those beside it that it uses."""
     spec = importlib.util.spec_from_file_location(Path(file).stem, DOCS / file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str((DOCS / file).parent))
+        spec.loader.exec_module(module)
     return module
 
 
@@ -71,6 +73,61 @@ def test_every_room_is_in_the_reference():
     for room, first in found:
         for name in first.split():
             assert any((SOURCE / room / name).with_suffix(suffix).exists() for suffix in ("", ".py")), (room, name)
+
+
+# Rooms whose every function describes its arguments, as do the names that `import ebbtide` offers.
+DESCRIBED = ("core", "exact", "inverse", "losses", "recipes", "robots", "samplers", "specs", "tables")
+
+
+def functions(module):
+    """(name, function) of a module's public functions, methods and classes with a constructor that is written out."""
+    for name in getattr(module, "__all__", ()):
+        thing = getattr(module, name)
+        if getattr(thing, "__module__", None) != module.__name__ or getattr(thing, "_is_protocol", False):
+            continue
+        written = inspect.isclass(thing) and "__init__" in vars(thing) and not dataclasses.is_dataclass(thing)
+        if inspect.isfunction(thing) or written:
+            yield name, thing
+        if inspect.isclass(thing):
+            for own in vars(thing):
+                method = getattr(thing, own)
+                if not own.startswith("_") and inspect.isroutine(method) and method.__doc__:
+                    yield f"{name}.{own}", method
+
+
+def test_every_argument_is_described():
+    """By its docstring, or by the words that the reference has for its name; all of ours' whose rooms are DESCRIBED."""
+    words = from_docs("_ext/arguments.py")
+    offered = {getattr(ebbtide, name).__module__ for name in ebbtide.__all__ if callable(getattr(ebbtide, name))}
+    found, counted = {}, 0
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(("ebbtide", *parts)).removesuffix(".__init__")
+        if parts[0] not in DESCRIBED and name not in offered:
+            continue
+        for owner, function in functions(importlib.import_module(name)):
+            if parts[0] in DESCRIBED or owner.split(".")[0] in ebbtide.__all__:
+                counted += len(words.names(function))
+                if missing := words.undescribed(function):
+                    found[f"{name}.{owner}"] = missing
+    assert not found, found
+    assert counted > 1000
+
+
+def test_the_reference_shows_what_docstrings_leave_out(as_rst):
+    """A shared word, a comment beside a field, and nothing of what is described already."""
+    words = from_docs("_ext/arguments.py")
+
+    def made(x0, seed, odd):
+        """x₀ plus noise; seed: of it."""
+
+    made.__module__ = "ebbtide.core.made"
+    assert words.added("function", made, [made.__doc__]) == ["x0: data x₀, (b, *d), at t = 0."]
+    assert words.undescribed(made) == ["odd"]
+    lines = words.added("class", ebbtide.Comparison, [ebbtide.Comparison.__doc__])
+    assert "real: real data, (n, *d)." in lines
+    shown = "\n".join(as_rst([made.__doc__, "", *words.added("function", made, [made.__doc__])], {"x0", "seed"}))
+    assert "- **x0**: data x₀, (b, \\*d), at t = 0." in shown
 
 
 def test_a_page_names_only_what_there_is():

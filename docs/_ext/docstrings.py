@@ -14,6 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from arguments import added
+
 WIDTH = 120  # of a line of source: what ends well before it was ended on purpose
 INDENT = {"module": 0, "class": 4, "exception": 4, "function": 4, "attribute": 4}  # of a docstring; of all else 8
 
@@ -253,6 +255,8 @@ def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
     if what == "data" and getattr(obj, "__doc__", None) == type(obj).__doc__:
         lines.clear()  # a table says nothing of its own; what dict says of itself is no help
         return
+    if more := added(what, obj, lines):
+        lines += ["", *more]
     names = _arguments(obj) if what in ("class", "exception", "function", "method") else ()
     text = "\n".join(as_rst(lines, names, INDENT.get(what, 8)))
     own = "|".join(map(re.escape, names))  # an argument is no link, whatever else has its name

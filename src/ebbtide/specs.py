@@ -53,7 +53,10 @@ def words(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def with_option(spec: str, key: str, value: str) -> str:
-    """The spec with this option too: with_option("mlp:width=8", "spans", "true") → "mlp:width=8,spans=true"."""
+    """The spec with this option too: with_option("mlp:width=8", "spans", "true") → "mlp:width=8,spans=true".
+
+    key, value: the option's.
+    """
     name, given = words(spec)
     return f"{name}:{','.join(f'{one}={text}' for one, text in (given | {key: value}).items())}"
 
@@ -67,7 +70,7 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """The first names, quoted, and how many more there are; "none" for none."""
+    """The first names, quoted, and how many more there are; "none" for none. most: how many names at most."""
     shown = [repr(name) for name in names]
     return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
 

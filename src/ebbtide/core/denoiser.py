@@ -157,5 +157,5 @@ class Denoiser(nn.Module):
         return Estimate(estimate.x0, estimate.noise.where(own, (x_t - c.alpha * estimate.x0) / c.sigma))
 
     def loss(self, x0: Batch, noise: Batch, t: Float[Tensor, " #b"], **options: Any) -> Float[Tensor, " b"]:
-        """Per-example squared error of the target; see `losses.denoise`."""
+        """Per-example squared error of the target; options as in `losses.denoise`."""
         return denoise(self, x0, noise, t, **options)

@@ -106,8 +106,9 @@ class Autoguidance(Wrapper):
     Their Eq. 3, D_w = w D₁ + (1 - w) D₀, of x̂₀ and hence of ε̂, with D₀ smaller or trained for less long than D₁ and
     the same conditions given to both. Errors that both make, D₀ more so, cancel.
 
-    weight: 1 is the model itself, 0 the weak one. interval: times (low, high] in which guidance acts, as in
-    ClassifierFree. Two evaluations where it acts, one elsewhere. Inside ClassifierFree or around it, either works.
+    denoiser, weak: D₁ and D₀, on one path. weight: w; 1 is the model itself, 0 the weak one. interval: times (low,
+    high] in which guidance acts, as in ClassifierFree. Two evaluations where it acts, one elsewhere. Inside
+    ClassifierFree or around it, either works.
 
     Raises InputError for an interval outside 0 ≤ low < high ≤ 1, a weight that isn't finite, and two denoisers whose
     paths differ: x_t would mean different things to them.

@@ -156,6 +156,9 @@ class DDPM(Path):
     Ho et al. 2020, arXiv:2006.11239, Eq. 4 and Section 4 (linear, 1e-4 … 0.02, N = 1000); `scaled_linear` is
     Stable Diffusion's (linear in √β), `squared_cosine` is Nichol & Dhariwal's Eq. 17 with β ≤ 0.999. `table`
     takes any list of β instead. σ̇ is infinite at t = 0, as σ starts like √t.
+
+    betas: linear, scaled_linear or squared_cosine. steps: N, at least 1. beta_min, beta_max: β₁ and β_N of the first
+    two, within (0, 1).
     """
 
     betas: str = "linear"
@@ -220,6 +223,8 @@ class VP(Path):
     """Continuous variance preserving: log α = -¼ t² (β₁ - β₀) - ½ t β₀, σ = √(1 - α²).
 
     Song et al. 2021, arXiv:2011.13456, Eq. 33 (β from 0.1 to 20). σ̇ is infinite at t = 0.
+
+    beta_min, beta_max: β₀ and β₁, above 0 and rising.
     """
 
     beta_min: float = 0.1
@@ -241,6 +246,8 @@ class VE(Path):
     """Variance exploding: α = 1, σ = σ_max t; EDM's σ with its clock scaled to [0, 1].
 
     Karras et al. 2022, arXiv:2206.00364, Table 1 (σ = t, σ_max = 80).
+
+    sigma_max: σ at t = 1, in the denoiser's units, above 0.
     """
 
     sigma_max: float = 80.0
@@ -265,6 +272,8 @@ class Bridge(Path):
     x₁ to something other than the data. From x₁ = ε ~ N(0, I) the two noises add up to *one*: σ² = t² + γ²,
     which has the same marginals and the same marginal velocity, and a smaller variance. `scales` is that path;
     `between` keeps the three terms for coupled pairs and for two sample sets.
+
+    spread: s, the noise on the way, in the denoiser's units, from 0 (the linear path).
     """
 
     spread: float = 0.5

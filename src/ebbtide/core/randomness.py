@@ -98,6 +98,8 @@ def far_apart(x: Float[Tensor, "n d"], count: int, draw: torch.Generator) -> lis
     """The places of rows far from one another: each drawn by its squared distance from those before it.
 
     k-means++ (Arthur & Vassilvitskii 2007, Section 2.2), for centres to begin with.
+
+    count: how many places, at least 1.
     """
     chosen = [int(torch.randint(len(x), (), generator=draw))]
     far = torch.full((len(x),), math.inf, dtype=x.dtype)

@@ -30,6 +30,8 @@ class Estimate:
     They are kept as two tensors at hand (x_t and a network's output y, say) and the rows of numbers that make x̂₀ and
     ε̂ of them. So whatever a sampler wants, a x̂₀ + b ε̂, is one multiplication and one addition; and the velocity
     of a network that predicts the velocity is its output to the last bit.
+
+    first, second: the two tensors, (b, *d). x0, noise: two coefficients each, as in x̂₀ = p first + q second.
     """
 
     __slots__ = ("_first", "_noise", "_second", "_x0")

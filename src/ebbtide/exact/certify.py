@@ -113,7 +113,10 @@ def starts(denoiser: Mixture, n: int, time: float = 1.0) -> Float[Tensor, " n 2"
 
 
 def interior(path: Path, steps: int, uneven: bool) -> Float[Tensor, " n_plus_1"]:
-    """From σ/α = 9 to 1/9: evenly in σ/(α + σ), or in log(σ/α) by steps of which every other is twice as long."""
+    """From σ/α = 9 to 1/9: evenly in σ/(α + σ), or in log(σ/α) by steps of which every other is twice as long.
+
+    uneven: the latter.
+    """
     if uneven:
         lengths = torch.tensor([1.0, 2.0], dtype=torch.float64).repeat(steps // 2).cumsum(0)
         u = torch.cat([lengths.new_zeros(1), lengths / lengths[-1]])
@@ -278,6 +281,7 @@ def fitted(path: Path, name: str) -> Iterator[Check]:
 def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts | None = None) -> Iterator[Check]:
     """Every check that applies to a sampler: a spec of SAMPLERS, or a function of a Walk.
 
+    paths: names of PATHS, each checked by itself.
     promised: the promises of a function that has none in SAMPLERS; without it, only the checks that apply to every one.
     """
     if not isinstance(what, str) and not callable(what):
@@ -319,7 +323,7 @@ def _is_row(sampler: object) -> bool:
 
 
 def checks_to_json(results: dict[str, list[Check]]) -> str:
-    """Every check of every sampler; NaN is null."""
+    """Every check of every sampler; NaN is null. results: the checks by the sampler's spec."""
     rows = {
         spec: [{k: None if v != v else v for k, v in asdict(check).items()} for check in checks]
         for spec, checks in results.items()

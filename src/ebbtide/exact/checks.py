@@ -69,7 +69,7 @@ class Impulses(Draws):
 
 
 def rms(error: Float[Tensor, " n *d"]) -> float:
-    """√ mean of the squared distance |e|² over the n examples."""
+    """√ mean of the squared distance |e|² over the n examples. error: (n, *d)."""
     return math.sqrt(float(error.flatten(1).square().sum(1).mean()))
 
 

@@ -113,6 +113,8 @@ def slerp(x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"], share: float) ->
 
     Noise of many dimensions has length √d nearly surely, and so have the points on the arc, but not those on the chord.
     Where x and y are parallel (always in one dimension) there is no single arc, and the chord is taken.
+
+    share: λ, from 0 (x) to 1 (y).
     """
     flat = x.flatten(1).double(), y.flatten(1).double()
     cos = torch.nn.functional.cosine_similarity(*flat, dim=1).clamp(-1, 1)

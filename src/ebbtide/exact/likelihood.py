@@ -163,7 +163,10 @@ def likelihood(
 
 
 def doubt(step_error: Float[Tensor, " b"], most: float, steps: int) -> None:
-    """Warn where half the steps give another log-density by more than `most` nats, or none at all."""
+    """Warn where half the steps give another log-density by more than `most` nats, or none at all.
+
+    step_error: the changes, in nats.
+    """
     if wrong := int((~(step_error <= most)).sum()):
         warnings.warn(
             f"{wrong} of {len(step_error)} log-densities change by more than {most:.2g} nats from {steps // 2} to "
@@ -196,6 +199,8 @@ def dequantise(
 
     Uniform dequantisation (Theis et al. 2016, arXiv:1511.01844, Section 3.1); u depends on (seed, sample) alone. Raises
     InputError for levels out of range.
+
+    pixels: these integers, (b, *d).
     """
     _quantised(levels, low, high)
     if pixels.is_floating_point() or bool(((whole := pixels.long()) < 0).any() or (whole >= levels).any()):

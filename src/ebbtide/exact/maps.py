@@ -71,6 +71,8 @@ def certify_map(
 
     Of the first, the largest difference to the estimate; of the others √ mean |a - b|² over √ mean |b|². These are
     measured, and pass or fail only against a `tolerance`. steps: of Heun's method along the denoiser's own velocity.
+
+    start: x₁, in the network's units.
     """
     if not getattr(denoiser, "spans", False):
         raise InputError("This denoiser spans a single time, so it is no flow map.")

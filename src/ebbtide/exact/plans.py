@@ -56,7 +56,10 @@ class FitPlan(NamedTuple):
         return 15 * self.pool * (self.border > 0) + self.starts * (4 * self.reference - 1 + walks) + checked
 
     def suits(self, dim: int, counts: Sequence[int]) -> bool:
-        """True if half of the starts give at least twice as many equations as the longest row has unknowns."""
+        """True if half of the starts give at least twice as many equations as the longest row has unknowns.
+
+        dim: numbers in a sample.
+        """
         return self.starts // 2 * dim >= 2 * (max(counts) - 1)
 
 
@@ -72,7 +75,10 @@ FEW_IMAGES = PLANS[4]
 
 
 def allowance(steps: int, batch: int) -> int:
-    """The evaluations that the fit after a training may take, a step of which counts for BACKWARD of each sample."""
+    """The evaluations that the fit after a training may take, a step of which counts for BACKWARD of each sample.
+
+    batch: examples in a step.
+    """
     return int(TRAINING_SHARE * BACKWARD * steps * batch)
 
 
@@ -83,7 +89,7 @@ def plan(budget: int, dim: int, counts: Sequence[int] = COUNTS) -> FitPlan | Non
 
 
 def counts_of(evaluations: str) -> tuple[int, ...]:
-    """ "1,2,4" → (1, 2, 4)."""
+    """ "1,2,4" → (1, 2, 4). evaluations: counts, separated by commas."""
     parts = [part.strip() for part in evaluations.split(",") if evaluations]
     if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= 1000 for part in parts):
         raise InputError(f"evaluations must be numbers of 1 to 1000, such as 1,2,4; got {evaluations!r}.")

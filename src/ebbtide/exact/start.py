@@ -29,6 +29,7 @@ class Start(nn.Module):
     """Σ_k w_k N(m_k, U_k diag(s_k²) U_kᵀ) as a denoiser, in a network's units.
 
     classes: parts are those of labels 0, 1, …, one each; a label leaves its own alone, the null label keeps all.
+    dim: numbers in an example.
     """
 
     def __init__(self, path: Path, dim: int, parts: int = 1, classes: int = 0) -> None:
@@ -71,7 +72,7 @@ class Start(nn.Module):
         return torch.where((inside == offsets).all(1, keepdim=True), x_t, c.alpha * self.middle + inside @ self.axes.T)
 
     def set(self, weights: Tensor, means: Tensor, covariances: Tensor) -> "Start":
-        """The same with these parts."""
+        """The same with these parts. weights: w_k, (k,). covariances: C_k, (k, d, d)."""
         variances, bases = torch.linalg.eigh(covariances.double())
         found = {"weights": weights, "means": means, "bases": bases, "stds": variances.clamp(min=FLOOR).sqrt()}
         shares, centres = weights.double() / weights.sum(), means.double()
@@ -97,6 +98,8 @@ def chosen(data: Any, judging: Any) -> int:
     """The number of Gaussians, fitted to data, under which data not seen is likely; each of 2 d rows or more.
 
     The fewest within an error of the best, that of their difference over rows (Breiman et al. 1984, Section 3.4.3).
+
+    data, judging: the training rows and those not seen, as prepared for training.
     """
     (z, _), (other, _) = drawn(data), drawn(judging)
     likely = {}

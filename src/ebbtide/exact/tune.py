@@ -82,7 +82,7 @@ class Family:
     options: tuple[str, ...]
 
     def spec(self, values: Sequence[float]) -> str:
-        """The grid's spec."""
+        """The grid's spec. values: one for each option."""
         return f"{self.name}:" + ",".join(f"{option}={value:.5g}" for option, value in zip(self.options, values))
 
 

@@ -67,5 +67,5 @@ def read_tuned(data: bytes, where: str) -> tuple[Tuned, ...]:
 
 
 def write_tuned(tuned: Iterable[Tuned]) -> bytes:
-    """The inverse of `read_tuned`."""
+    """The inverse of `read_tuned`. tuned: the solvers to store."""
     return dump_json([one.to_config() for one in tuned])

@@ -322,7 +322,10 @@ _STYLE = (
 
 
 def page(found: list[Certificate], versions: Mapping[str, str], command: str) -> str:
-    """One HTML page of certificates, which needs nothing beside it: to be sent to a library's maintainers."""
+    """One HTML page of certificates, which needs nothing beside it: to be sent to a library's maintainers.
+
+    found: the certificates. versions: by library. command: the line that measured them.
+    """
     rows = "\n".join(
         f"<tr{_class(one)}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in table_cells(one))}</tr>"
         for one in found
@@ -360,7 +363,7 @@ def _verdict(bad: int, of: int) -> str:
 
 
 def table_cells(one: Certificate) -> tuple[str, ...]:
-    """A certificate as a row of texts, as HEADS names them."""
+    """A certificate as a row of texts, as HEADS names them. one: the certificate."""
     if one.refused:
         return one.spec, one.table, one.grid, *["-"] * 8, f"refused: {one.refused}"
     errors = (f"{error:.1e}" for error in (*one.errors, one.floor))

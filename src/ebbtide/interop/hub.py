@@ -43,7 +43,7 @@ def push_to_hub(
 
 
 def upload(files: Mapping[str, checkpoint.Content], repository: str, *, private: bool, token: str | None) -> str:
-    """Create the repository if need be and upload an exported folder as one commit."""
+    """Create the repository if need be and upload an exported folder as one commit. files: contents by name."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)

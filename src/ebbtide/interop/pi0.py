@@ -73,7 +73,10 @@ DIALECTS = {
 
 
 def to_pi0(network: ActionExpert, dialect: str = "lerobot") -> dict[str, Tensor]:
-    """The network's weights under the published names; the expert's unused table of words is zeros."""
+    """The network's weights under the published names; the expert's unused table of words is zeros.
+
+    dialect: whose names, a row of DIALECTS.
+    """
     steps = DIALECTS[pick(DIALECTS, dialect, "dialect")]
     if network.adaptive and dialect == "transformers":
         raise InputError("transformers has no class for π0.5; dialect must be lerobot or openpi.")

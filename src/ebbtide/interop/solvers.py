@@ -66,7 +66,10 @@ def scheduler(kind: str, **options: Any) -> Any:
 def diffusers_ddim(
     spacing: str, options: dict[str, Any], model: ExactEstimates, noise: Tensor, steps: int
 ) -> SolverWalk:
-    """DDIM knows integer times; each is fed the scales that it stands for."""
+    """DDIM knows integer times; each is fed the scales that it stands for.
+
+    spacing: of its timesteps, such as trailing.
+    """
     made = scheduler("DDIM", clip_sample=False, prediction_type="sample", timestep_spacing=spacing, **options)
     made.set_timesteps(steps)
     bars = made.alphas_cumprod.double()
@@ -119,7 +122,7 @@ def diffusers_flow(kind: str, options: dict[str, Any], model: ExactEstimates, no
 
 
 def flow_matching_linear(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
-    """ODESolver on even times; its t = 0 is noise."""
+    """ODESolver on even times; its t = 0 is noise. method: torchdiffeq's."""
     from flow_matching.solver import ODESolver
 
     solver = ODESolver(lambda x, t: model.at(x, t, 1 - t).mix(1.0, -1.0))
@@ -128,7 +131,10 @@ def flow_matching_linear(method: str, model: ExactEstimates, noise: Tensor, step
 
 
 def flow_matching_vp(method: str, model: ExactEstimates, noise: Tensor, steps: int) -> SolverWalk:
-    """The VP velocity on the linear path through its ScheduleTransformedModel, which is undefined at both ends."""
+    """The VP velocity on the linear path through its ScheduleTransformedModel, which is undefined at both ends.
+
+    method: torchdiffeq's.
+    """
     from flow_matching.path.scheduler import CondOTScheduler, ScheduleTransformedModel, VPScheduler
     from flow_matching.solver import ODESolver
     from flow_matching.utils import ModelWrapper
@@ -161,7 +167,7 @@ def azula_walk(
     noise: Tensor,
     steps: int,
 ) -> SolverWalk:
-    """A sampler on the even times of one of its schedules."""
+    """A sampler on the even times of one of its schedules. schedule: its class. given: the schedule's options."""
     from azula import noise as schedules, sample as samplers
     from azula.denoise import Denoiser as AzulaDenoiser, DiracPosterior
 
@@ -187,7 +193,10 @@ def azula_walk(
 def small_walk(
     make: Callable[[Any], Any], flow: bool, gam: float, model: ExactEstimates, noise: Tensor, steps: int
 ) -> SolverWalk:
-    """`samples` with μ = 0: DDIM at gam 1, its accelerated form at gam 2."""
+    """`samples` with μ = 0: DDIM at gam 1, its accelerated form at gam 2.
+
+    make: smalldiffusion → its schedule. flow: true for a flow's.
+    """
     library = import_smalldiffusion()
 
     class Wrapped:
@@ -222,7 +231,10 @@ def import_smalldiffusion() -> Any:
 def k_walk(
     name: str, spacing: Callable[[Any, int], Tensor], flow: bool, model: ExactEstimates, noise: Tensor, steps: int
 ) -> SolverWalk:
-    """x = x₀ + σ ε; or a flow's x = (1 - σ) x₀ + σ ε, for which those that only use (x - x̂₀)/σ hold as well."""
+    """x = x₀ + σ ε; or a flow's x = (1 - σ) x₀ + σ ε, for which those that only use (x - x̂₀)/σ hold as well.
+
+    name: the sampler's, without sample_. spacing: (k_diffusion, steps) → σ.
+    """
     library = import_k_diffusion()
     sigmas = spacing(library, steps).double()
     first = float(sigmas[0])

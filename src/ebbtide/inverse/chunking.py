@@ -40,6 +40,8 @@ def soft_mask(horizon: int, delay: int, executed: int) -> Float[Tensor, " h"]:
 
     c_i = (H - s - i)/(H - s - d + 1). delay: d, steps from the observation to the chunk's first action that counts.
     executed: s, how far the old chunk's first action lies in the past. Raises InputError unless 0 ≤ d ≤ H - s ≤ H.
+
+    horizon: H, actions in a chunk.
     """
     for name, value in (("horizon", horizon), ("delay", delay), ("executed", executed)):
         require(name, value, 0, whole=True)
@@ -105,7 +107,10 @@ def _strength(c: Scales, beta: float) -> Number:
 
 
 def real_time(denoiser: DenoiserLike, previous: Previous, *, beta: float = 5.0, solve: int = 0) -> RealTime:
-    """The denoiser of chunks that continue the previous one, which is given in the network's units."""
+    """The denoiser of chunks that continue the previous one, which is given in the network's units.
+
+    beta, solve: as in `RealTime`.
+    """
     expect("Real-time chunking: previous", previous, Previous)
     expect("Real-time chunking: actions", previous.actions, Tensor)
     shaped("Real-time chunking: actions", previous.actions, "b", "h", "a")

@@ -117,6 +117,8 @@ def conjugate_gradients(
     Exact, up to rounding, after as many steps as M has distinct eigenvalues. It stops where the residual is below
     rtol times the right side, and, sample by sample, where it meets pᵀ M p ≤ 0: then M is not positive semidefinite (a
     network's Jacobian, say), or nothing is left to solve.
+
+    matrix: v → A v, symmetric and positive definite.
     """
     dot = lambda a, b: (a * b).flatten(1).sum(1).reshape(-1, *[1] * (right.ndim - 1))
     u, residual, direction = torch.zeros_like(right), right, right
@@ -194,7 +196,10 @@ class Posterior(Wrapper, ABC):
 
 
 def moved(x0: Tensor, noise: Tensor, delta: Tensor, c: Scales) -> Estimate:
-    """x̂₀ + δ, ε̂ - α/σ δ: x_t stays α x̂₀ + σ ε̂. δ is of order σ², so that σ = 0 only needs a floor."""
+    """x̂₀ + δ, ε̂ - α/σ δ: x_t stays α x̂₀ + σ ε̂. δ is of order σ², so that σ = 0 only needs a floor.
+
+    delta: δ, (b, *d).
+    """
     floor = 1e-30
     sigma: Number = c.sigma.clamp(min=floor) if isinstance(c.sigma, Tensor) else max(c.sigma, floor)
     return Estimate(x0 + delta, noise - c.alpha / sigma * delta)

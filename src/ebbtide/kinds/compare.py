@@ -64,7 +64,8 @@ def compare(
     they are, by their own choices, students by jumps. workers: processes, where there are as many cores (a script that
     calls this then needs `if __name__ == "__main__":`, as ever with processes); one if the network is a
     `module:function`. Each method that is trained is an ordinary run in its own folder, so an interrupted comparison
-    continues with resume=True. device: of the training.
+    continues with resume=True. device: of the training. n: samples to measure. command: the report's line on how it was
+    made.
     """
     out, recipe = folder_name("out", out), a_recipe(recipe)
     require("n", n, 1, whole=True)

@@ -24,13 +24,16 @@ def unit(c: "Scales") -> None:
 
 
 def min_snr(c: "Scales", gamma: float = 5.0) -> Tensor:
-    """min(SNR, γ), SNR = α²/σ² (Hang et al. 2023, arXiv:2303.09556, Section 3.4)."""
+    """min(SNR, γ), SNR = α²/σ² (Hang et al. 2023, arXiv:2303.09556, Section 3.4). gamma: γ, the largest weight."""
     require("min_snr: gamma", gamma, above=0)
     return (c.alpha / c.sigma).square().clamp(max=gamma)
 
 
 def edm_weight(c: "Scales", data_std: float = 1.0) -> Tensor:
-    """λ(σ) = (σ² + σ_d²) / (σ σ_d)²: leaves the edm target's own error unweighted (Karras et al. 2022, Table 1)."""
+    """λ(σ) = (σ² + σ_d²) / (σ σ_d)²: leaves the edm target's own error unweighted (Karras et al. 2022, Table 1).
+
+    data_std: σ_d, above 0.
+    """
     require("edm weight: data_std", data_std, above=0)
     ratio = c.sigma / c.alpha
     return (ratio**2 + data_std**2) / (ratio * data_std) ** 2
@@ -90,5 +93,7 @@ def reflow(
 
     Liu et al. 2023, arXiv:2209.03003. Nothing else is new: pairs in place of independent ends. The lines
     between a teacher's pairs hardly cross, so that few steps of Euler's follow their flow.
+
+    z: as in `denoise`. weight: of the error, as in `denoise`.
     """
     return denoise(denoiser, x0, noise, t, z=z, weight=weight, **cond)

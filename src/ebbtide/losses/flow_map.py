@@ -230,6 +230,8 @@ def consistency(
 
     Song et al. 2023, arXiv:2303.01469, Eq. 7, on the teacher's trajectories, or, where x_t and x_s are made of the same
     pair, Eq. 9; power ½ is its pseudo-Huber form (Geng et al. 2024, arXiv:2406.14548, Section 3).
+
+    average: makes the later estimate; the denoiser itself without it.
     """
     x_to = leap.given("x_to")
     end = denoiser.path.at(torch.zeros_like(leap.t.t), leap.x_t)

@@ -33,6 +33,8 @@ class Judges(nn.Module):
 
     Both start as copies of the teacher's network. The critic's score is the mean of its output's numbers.
     step: the training's, of `steps`; set by the trainer.
+
+    others: options of the loss that concern no judge.
     """
 
     def __init__(self, teacher: "DenoiserLike", steps: int, *, critic: float, **others: Any) -> None:
@@ -56,6 +58,8 @@ def pull(x: "Batch", fake: "Batch", real: "Batch") -> "Batch":
 
     It is that of KL(student's law at t | teacher's), as s_fake - s_real = α (x̂₀_fake - x̂₀_real)/σ², weighted by
     σ²/α² and that size (Yin et al. 2024, arXiv:2311.18828, Eqs. 7 and 8).
+
+    fake, real: x̂₀ of the fake and of the teacher.
     """
     size = (x - real).abs().flatten(1).mean(1).clamp(min=FLOOR)
     return (fake - real) / size.reshape(-1, *[1] * (x.ndim - 1))

@@ -43,7 +43,7 @@ def restored(
 
 
 def distance(made: Float[Tensor, " b c h w"], x0: Float[Tensor, " b c h w"], absolute: float) -> Float[Tensor, " b"]:
-    """|x̂ - x₀|² + absolute |x̂ - x₀|, per number."""
+    """|x̂ - x₀|² + absolute |x̂ - x₀|, per number. made: x̂."""
     require("reconstruct: absolute", absolute, 0)
     error = (made - x0).flatten(1)
     return error.square().mean(1) + absolute * error.abs().mean(1)

@@ -19,6 +19,7 @@ class Critic(nn.Module):
     """The critic that is trained beside a decoder. step: the training's, of `steps`; set by the trainer.
 
     widths: of its maps.
+    others: options of the loss that concern no critic.
     """
 
     def __init__(self, denoiser: "Denoiser", steps: int, *, widths: str, **others: Any) -> None:
@@ -49,6 +50,7 @@ def sharpen(
     critic: weight of the adversarial term. after: the share of the training in which the critic learns alone. smooth: λ
     of `discern`. widths: of the critic's maps. noise_std, absolute: as in `reconstruct`. The critic's loss is added,
     and no gradient runs between it and the decoder but that of being misled.
+    judges: the critic, as built for this loss. rest: other losses' inputs, which aren't used.
     """
     require("sharpen: critic", critic, 0)
     require("sharpen: after", after, 0, 1)

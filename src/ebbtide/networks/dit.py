@@ -27,7 +27,10 @@ def patchify(x: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n p"]:
 
 
 def unpatchify(patches: Float[Tensor, "b n p"], patch: int, rows: int) -> Float[Tensor, "b c h w"]:
-    """The inverse of `patchify`, for an image of that many rows of pixels."""
+    """The inverse of `patchify`, for an image of that many rows of pixels.
+
+    patches: (b, n, patch² channels). patch: side in pixels.
+    """
     return pixel_shuffle(patches.mT.unflatten(2, (rows // patch, -1)), patch)
 
 

@@ -92,6 +92,8 @@ def write_gif(
     """Write palette frames as a GIF that loops, resting `hold` seconds on its last frame; whole or not at all.
 
     GIF counts in hundredths of a second: what rounding takes from one delay, it gives to the next.
+
+    count: of frames.
     """
     images = []
     for pixels in frames:

@@ -27,6 +27,7 @@ def attention(
     """Attention: row i, column j is coloured where token i attends to token j. blocks: (name, tokens), in order.
 
     padded: tokens that stand for nothing, whose rows and columns are drawn grey.
+    mask: true where i may attend to j.
     """
     n = len(mask)
     if mask.shape != (n, n) or sum(size for _, size in blocks) != n or any(size < 1 for _, size in blocks):

@@ -33,6 +33,8 @@ def continuum(
     """The density of x_t = α start + σ ε at every t, as columns of colour, its mean and ±σ; beside it four of them.
 
     Each column is scaled to its peak, so that a density as wide as the noise is seen beside one as narrow as the data.
+
+    name: the path's, for the title.
     """
     figure, slice_, (low, high) = _drawn(path, name, start, title, note)
     x = np.linspace(low, high, _ROWS)
@@ -47,7 +49,10 @@ def continuum(
 def continuum_film(
     file: str | File, path: Path, name: str = "", *, start: style.Number = START, frames: int = 32, title: str = ""
 ) -> File:
-    """An animation, .gif or .mp4: a cursor moves over `continuum` from data to noise, beside it the density there."""
+    """An animation, .gif or .mp4: a cursor moves over `continuum` from data to noise, beside it the density there.
+
+    file: to write. name: the path's, for the title. start: where all data is. frames: of the film, 2 to 500.
+    """
     require("frames", frames, 2, 500, whole=True)
     figure, slice_, view = _drawn(path, name, start, title, "")
     figure.set_dpi(FRAME_DPI)

@@ -159,7 +159,10 @@ def stopping(
 
 
 def smoothed(losses: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The mean over a centred window of a twentieth of the run; what isn't finite is left out."""
+    """The mean over a centred window of a twentieth of the run; what isn't finite is left out.
+
+    losses: of each step that was logged.
+    """
     half = max(len(losses) // 40, 1)
     known = np.isfinite(losses)
     total = np.concatenate([[0.0], np.cumsum(np.where(known, losses, 0.0))])

@@ -83,7 +83,10 @@ def _arrows(axes: Array, columns: Sequence[Sequence[Array]], frame: Limits, colo
 
 
 def speed_met(velocity: Array, crowd: Array) -> float:
-    """The mean |dx/dt| where samples are, in data units per unit of t."""
+    """The mean |dx/dt| where samples are, in data units per unit of t.
+
+    velocity: at places of a grid. crowd: the density of samples there, 0 to 1.
+    """
     speed = np.linalg.norm(velocity[:, :2], axis=1)
     known = np.isfinite(speed)
     return float((speed[known] * crowd[known] ** 2).sum() / max((crowd[known] ** 2).sum(), 1e-12))

@@ -40,6 +40,8 @@ def point_mass(
 
     The sample paths of a diffusion are its Markov chain, x_t = (α_t/α_s) x_s + √β z; of a Linear or Bridge path they
     are the straight or bridged routes x_t = α x₀ + σ ε with one ε each. Both have the same densities at every t.
+
+    name: the path's, for the title.
     """
     grid = style.axes_grid(
         1,
@@ -79,7 +81,10 @@ def point_mass_plane(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """The same in the plane: samples of x_t and the circle of one σ around the mean α·start, at five times."""
+    """The same in the plane: samples of x_t and the circle of one σ around the mean α·start, at five times.
+
+    name: the path's, for the title. count: of samples.
+    """
     alpha, sigma = _scales(path, _T)
     indices = _times_by_spread(sigma, (0.15, 0.4, 0.65, 0.85, 1.0))
     reach = 2.6 * sigma[-1]
@@ -113,7 +118,7 @@ def point_mass_plane(
 
 
 def path_moments(paths: Mapping[str, Path], *, start: style.Number = START, title: str = "", note: str = "") -> Figure:
-    """Mean α(t)·start and variance σ²(t) of x_t."""
+    """Mean α(t)·start and variance σ²(t) of x_t. paths: by name."""
     strokes = _strokes(paths)
     grid = style.axes_grid(
         1,
@@ -136,7 +141,7 @@ def path_moments(paths: Mapping[str, Path], *, start: style.Number = START, titl
 
 
 def schedules(paths: Mapping[str, Path] | None = None, *, title: str = "", note: str = "") -> Figure:
-    """α, σ and the log signal-to-noise ratio log α²/σ² of every path of PATHS, or of those given."""
+    """α, σ and the log signal-to-noise ratio log α²/σ² of every path of PATHS, or of those given. paths: by name."""
     paths = {name: kind() for name, kind in PATHS.items()} if paths is None else paths
     strokes = _strokes(paths)
     grid = style.axes_grid(
@@ -220,6 +225,8 @@ def dissolving(
     """A point set dissolving into noise: a row for each path, a column for each time, the same ε everywhere.
 
     The set is standardised for the path and shown in its own units, as in training.
+
+    paths: by name.
     """
     x = style.checked_points(x)
     frame = style.limits_around(x) if limits is None else style.as_limits(limits, x.shape[1])

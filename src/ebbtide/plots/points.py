@@ -176,7 +176,10 @@ def trajectories(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Routes of single points from noise (ring) to data (dot), coloured by time; the noise is the same for all."""
+    """Routes of single points from noise (ring) to data (dot), coloured by time; the noise is the same for all.
+
+    count: of routes.
+    """
     walks = [
         (method, style.nearest_to(method.walk_times, np.linspace(1, 0, 80).tolist())) for method in _walked(methods)
     ]
@@ -371,7 +374,7 @@ def _draw_classes(ax: Axes, x: Array, labels: Array, names: Sequence[str], frame
 
 
 def histogram(x: Array, limits: Array, bins: int = 60) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
-    """Density per bin, over all of x: what lies outside the frame counts, so panels stay comparable."""
+    """Density per bin, over all of x: what lies outside the frame counts, so panels stay comparable. bins: how many."""
     counts, edges = np.histogram(x[np.isfinite(x)], bins=bins, range=(float(limits[0]), float(limits[1])))
     return counts / (max(len(x), 1) * (edges[1] - edges[0])), edges
 

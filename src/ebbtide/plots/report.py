@@ -67,7 +67,10 @@ class _Column:
 
 
 def write_report(comparison: Comparison, folder: str | Path, figures: Iterable[Picture]) -> Path:
-    """Write every figure and report.html into `folder`, which is made if need be; returns the page's path."""
+    """Write every figure and report.html into `folder`, which is made if need be; returns the page's path.
+
+    comparison: what is reported. figures: to show, in this order.
+    """
     folder = Path(folder)
     shown = _drawn(folder, figures)
     page = folder / "report.html"

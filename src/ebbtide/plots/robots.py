@@ -44,6 +44,7 @@ def trajectories(
 
     chunks: (start, chunk (h, a)), where chunk[0] is for step `start`; steps beyond the recording are drawn, not judged.
     unit: of all joints, or one for each.
+    truth: what was recorded. key: of the colour.
     """
     error = absolute_error(truth, chunks)
     a = truth.shape[1]
@@ -131,6 +132,8 @@ def fan(
     """Chunks sampled for one observation: each joint's value over the horizon.
 
     A sample has one colour in all panels, by its place on the samples' first principal axis: two modes, two colours.
+
+    chunks: n samples of h actions. recorded: what was done then.
     """
     n, h, a = style.checked_numbers("chunks", chunks, 3).shape
     if recorded is not None and style.checked_numbers("recorded", recorded, 2).shape != (h, a):

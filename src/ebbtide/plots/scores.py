@@ -32,6 +32,7 @@ def scores(
 
     intervals: 95 % of the mean; where not given, `metrics.success.score_interval`. captions: a text for each histogram,
     such as the success rate.
+    results: each policy's scores.
     """
     style.require_any(results, "scores")
     for name, x in results.items():

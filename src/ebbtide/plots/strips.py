@@ -93,6 +93,8 @@ def forward_strip(
     """x_t = α x₀ + σ ε of one image in [-1, 1], with SNR = α²/σ² beneath: a row for each path, the same ε everywhere.
 
     Where α² + σ² > 1 (variance exploding), x_t is divided by its root: pixels can't show a σ of 80.
+
+    paths: by name.
     """
     if not paths:
         raise InputError("There are no paths to draw.")
@@ -135,6 +137,7 @@ def training_strip(
     """Samples from the same noises as training goes on: a row for each of at most `most` steps, close at the start.
 
     labels: a text for each step, such as its FID, at the row's end. wait: the step before which nobody should judge.
+    grids: n samples at each of these steps.
     """
     grids = as_pixels(grids, "grids", ndim=5)
     _paired("grids", "steps", len(grids), len(steps))
@@ -162,7 +165,7 @@ def interpolation(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Samples from noises between two: a row for each pair."""
+    """Samples from noises between two: a row for each pair. ends: what stands at either side."""
     rows = as_pixels(rows, "rows", ndim=5)
     k = rows.shape[1]
     if k < 2:
@@ -187,7 +190,10 @@ def guidance_grid(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """images[weight][class]: a row for each guidance weight (1 is off), a column for each class, the same noises."""
+    """images[weight][class]: a row for each guidance weight (1 is off), a column for each class, the same noises.
+
+    weights: of the rows.
+    """
     images = as_pixels(images, "images", ndim=5)
     _paired("images", "weights", len(images), len(weights))
     _paired("images[0]", "classes", images.shape[1], len(classes))
@@ -215,6 +221,7 @@ def inpainting(
     """Rows of an original, what was given of it, and k ways to fill it in.
 
     mask: true where known, (h, w), or (c, h, w) as repaint takes it; a pixel with a hidden channel is hatched.
+    results: k ways each.
     """
     channels = original.shape[1]
     original, results = as_pixels(original, "original"), as_pixels(results, "results", ndim=5)
@@ -257,6 +264,7 @@ def neighbours(
     """Each sample above its nearest training image and their distance, the closest pairs first.
 
     typical: the distance from a real image that wasn't trained on to its nearest, to compare with.
+    distances: of the pairs.
     """
     samples, nearest = as_pixels(samples, "samples"), as_pixels(nearest, "nearest")
     if samples.shape != nearest.shape or len(distances) != len(samples):
@@ -288,7 +296,10 @@ def neighbours(
 
 
 def training_gif(path: str | File, steps: Sequence[int], grids: UInt8[Array, "k n c h w"], *, columns: int = 0) -> File:
-    """The grid of fixed-noise samples as training goes on, resting on the last."""
+    """The grid of fixed-noise samples as training goes on, resting on the last.
+
+    grids: n samples at each of these steps.
+    """
     grids = as_pixels(grids, "grids", ndim=5)
     _paired("grids", "steps", len(grids), len(steps))
     chosen = _evenly(len(steps), animation.MOST_FRAMES)

@@ -51,20 +51,20 @@ class Sampling:
 class Comparison:
     """Results of `ebbtide compare`, ready to be drawn."""
 
-    title: str
-    command: str
-    real: np.ndarray
-    real_labels: np.ndarray | None
+    title: str  # of the report
+    command: str  # that makes it again
+    real: np.ndarray  # real data, (n, *d)
+    real_labels: np.ndarray | None  # (n,), the classes by number
     limits: tuple[float, float] | np.ndarray  # the frame of every figure: for all columns, or (d, 2)
-    methods: list[Method]
-    samplings: list[Sampling]
+    methods: list[Method]  # what was trained, or taken from a run
+    samplings: list[Sampling]  # the ways of sampling each, with their measurements
     quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
-    quality_metric: str
+    quality_metric: str  # the name of `quality`
     floor: tuple[float, float]  # the range of truth's own
-    settings: dict[str, str]
+    settings: dict[str, str]  # of training and sampling, as the report prints them
     classes: tuple[str, ...] = ()  # names of the labels
     columns: tuple[str, ...] = ()  # names of the columns
-    kind: str = "points"
+    kind: str = "points"  # of the data
     at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
 
     def __repr__(self) -> str:

@@ -56,6 +56,8 @@ def checked_fields(recipe: type[Any], given: Mapping[str, Any]) -> dict[str, Any
     """Values of fields of this class of recipes, as their types: numbers of NumPy become Python's, a path its name.
 
     InputError names the field whose value is of another type or out of its range.
+
+    given: values by field.
     """
     kinds = {field.name: field.type for field in dataclasses.fields(recipe)}
     return {name: _checked(name, kinds[name], value) for name, value in given.items()}

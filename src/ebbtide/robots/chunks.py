@@ -99,6 +99,7 @@ class DenoiserChunks:
         """Chunks as `ChunkSampler` describes them.
 
         noise: the standard normal numbers where they begin, instead of those of `draws`.
+        previous: the chunk to continue; None to begin anew.
         """
         network, device = None, None
         if isinstance(self.denoiser, torch.nn.Module):

@@ -62,7 +62,10 @@ def start_pose(side: int) -> Pose:
 
 
 def pick_up(side: int, x: float, y: float, z: float) -> list[tuple[int, Pose]]:
-    """Waypoints from the start to above an object, down, a short rest, and fingers closed."""
+    """Waypoints from the start to above an object, down, a short rest, and fingers closed.
+
+    x, y, z: the object's place in metres.
+    """
     there = (x, y, z, DOWN, 0.0)
     above = (x, y, z + 0.08, DOWN, 0.0)
     return [
@@ -124,7 +127,10 @@ def insertion(simulator: Aloha) -> Iterator[Float64[np.ndarray, " 14"]]:
 
 
 def end(pose: Float64[np.ndarray, " 7"], reach: float) -> Float64[np.ndarray, " 3"]:
-    """The point at `reach` along an object's own x axis, for the place and quaternion of its centre."""
+    """The point at `reach` along an object's own x axis, for the place and quaternion of its centre.
+
+    pose: place in metres and quaternion. reach: in metres.
+    """
     w, x, y, z = pose[3:] / np.linalg.norm(pose[3:])
     return pose[:3] + reach * np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
 
@@ -158,6 +164,8 @@ def collect(
     """Demonstrations, as the arrays of a file, and the number of attempts they took; independent of `workers`.
 
     Attempt k starts from the address (seed, "demonstration", k), so it shares no seed with an evaluation.
+
+    name: the task's simulator. episodes: how many that succeed are kept.
     """
     simulator = cast(Aloha, make(name))
     found: list[Demonstration] = []

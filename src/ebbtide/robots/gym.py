@@ -138,7 +138,7 @@ class Recorder:
         return len(self.ends)
 
     def reset(self, **options: Any) -> Any:
-        """The environment's reset."""
+        """The environment's reset. options: gymnasium's, such as seed."""
         self._end()
         found = self.env.reset(**options)
         self.now = found[0]
@@ -167,7 +167,10 @@ class Recorder:
         self.now = None
 
     def save(self, file: str | PathLike[str]) -> Path:
-        """Write all episodes, the one under way included, as .npz: whole or not at all."""
+        """Write all episodes, the one under way included, as .npz: whole or not at all.
+
+        file: its name, ending in .npz.
+        """
         target = Path(file)
         if target.suffix != ".npz":
             raise InputError(f"Episodes are written as .npz; got {str(file)!r}.")

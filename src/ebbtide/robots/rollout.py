@@ -109,7 +109,10 @@ def rollout(
 
 
 def latency(policy: Policy, observation: Mapping[str, Any], repeats: int = 100) -> list[float]:
-    """Milliseconds for a chunk of one robot, `repeats` times, after three to warm up."""
+    """Milliseconds for a chunk of one robot, `repeats` times, after three to warm up.
+
+    policy: asked for a chunk each time.
+    """
     alone, took = copy(policy), []
     alone.rows = None
     for _ in range(3 + repeats):

@@ -70,5 +70,5 @@ def parse_weights(spec: str, steps: int) -> SolverRows:
 
 
 def format_weights(rows: SolverRows) -> str:
-    """The inverse of `parse_weights`."""
+    """The inverse of `parse_weights`. rows: of the solver, one for each step."""
     return "/".join(" ".join(f"{weight:.12g}" for weight in row[:-1]) for row in rows)

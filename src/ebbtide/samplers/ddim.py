@@ -23,7 +23,10 @@ def transition_variance(now: Scales, then: Scales) -> float:
 def ancestral(
     walk: Walk, x: Batch, now: Scales, then: Scales, address: int, eta: float = 1.0, variance: str = "posterior"
 ) -> Batch:
-    """x_s = α_s x̂₀ + √(σ_s² - τ²) ε̂ + √V z,   τ² = η² β̃,   β̃ = β σ_s² / σ_t²;   V = τ², or β; 0 at the last step."""
+    """x_s = α_s x̂₀ + √(σ_s² - τ²) ε̂ + √V z,   τ² = η² β̃,   β̃ = β σ_s² / σ_t²;   V = τ², or β; 0 at the last step.
+
+    variance: "beta" for V = β. address: of z in the walk's noise.
+    """
     beta = transition_variance(now, then)
     tau2 = eta**2 * beta * (then.sigma / now.sigma) ** 2
     x = walk.estimate(x, now).mix(then.alpha, math.sqrt(max(then.sigma**2 - tau2, 0)))
@@ -47,6 +50,8 @@ def ddpm(walk: Walk, *, variance: str = "posterior") -> Iterator[Tensor]:
 
     The mean is DDIM's with τ² = β̃ for either V; the last step, to t = 0, adds no noise. With V = β the samples are
     a little too wide on few steps: β̃/β = σ_s² / σ_t² tends to 1 only as the steps shrink.
+
+    variance: the name of V.
     """
     pick(("posterior", "beta"), variance, "ddpm: variance")
     x = walk.x

@@ -58,6 +58,9 @@ def heun_step(walk: Walk, x: Batch, now: Scales, then: Scales) -> Batch:
 
 
 def renoise(walk: Walk, x: Batch, now: Scales, up: Scales, address: int, noise: float = 1.0) -> Batch:
-    """x at a larger noise-to-signal ratio r̂, by the forward process: x̃ + √(r̂² - r²) z."""
+    """x at a larger noise-to-signal ratio r̂, by the forward process: x̃ + √(r̂² - r²) z.
+
+    up: the scales at r̂. address: of z in the walk's noise. noise: the factor of z.
+    """
     added = up.alpha * math.sqrt(up.ratio**2 - now.ratio**2)
     return walk.noised(x * (up.alpha / now.alpha), noise * added, address)

@@ -81,7 +81,10 @@ def exponential(
 def adams(
     path: Path, grid: Sequence[Scales], order: int, form: str, clock: str, corrector: bool, variant: str = "adams"
 ) -> Scheme:
-    """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid."""
+    """The rows of the exponential Adams-Bashforth (and, with the corrector, Adams-Moulton) method on a grid.
+
+    order: estimates that a step uses. form: what is held constant, `x0` or `noise`. variant: "adams", or UniPC's B(h).
+    """
     clocks = _clock(path, np.array([c.ratio for c in grid]), clock)
     integrals = list(_integrals(path, grid, form, clock))
     own = orders(grid, order) if clock == "log_snr" else [order] * len(integrals)

@@ -57,7 +57,10 @@ def orders(grid: Sequence[Scales], order: int) -> list[int]:
 
 
 def multistep(walk: Walk, scheme: Scheme) -> Iterator[Tensor]:
-    """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts."""
+    """x after each step: one evaluation a step, at the predicted x; a corrected x is where the next step starts.
+
+    scheme: the rows of numbers, and what they multiply.
+    """
     depth = max([1, *[len(row.weights) for row in (*scheme.predict, *scheme.correct) if row is not None]])
     method, first = scheme.first
     begin = stages(walk.path, walk.grid[: first + 1], [method] * first, "flow") if first else []

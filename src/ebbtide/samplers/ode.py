@@ -54,7 +54,7 @@ class Stage(NamedTuple):
 
 
 def stages(path: Path, grid: Sequence[Scales], methods: Sequence[Tableau], clock: str) -> list[list[Stage]]:
-    """For each step its stages and, last, its end: all scales computed at once."""
+    """For each step its stages and, last, its end: all scales computed at once. methods: the tableau of each step."""
     ends = [c.t if clock == "time" else c.tau for c in grid]
     places = [
         [end if c == 1 else start + c * (end - start) for c in (*method.c, 1)]
@@ -79,7 +79,10 @@ def step(
     known: Estimate | None = None,
     **cond: Any,
 ) -> Batch:
-    """One Runge-Kutta step to the last of `stages`; `known` is the estimate at the first, where it is at hand."""
+    """One Runge-Kutta step to the last of `stages`; `known` is the estimate at the first, where it is at hand.
+
+    method: the tableau.
+    """
     first, end = stages[0], stages[-1]
     h, slopes = end.clock - first.clock, [(known or denoiser(x, first.c, **cond)).mix(first.a, first.b)]
     y = x if first.size == 1 else x / first.size

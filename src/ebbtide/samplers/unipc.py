@@ -19,7 +19,10 @@ __all__ = ["unipc_row"]
 
 
 def unipc_row(now: Scales, then: Scales, nodes: Sequence[Scales], variant: str) -> Update:
-    """The step from `now` to `then` through the estimates at `nodes`; `now` is one of them."""
+    """The step from `now` to `then` through the estimates at `nodes`; `now` is one of them.
+
+    variant: of B(h), "bh1" or "bh2".
+    """
     keep, fall = then.sigma / now.sigma, shrinkage(now, then)
     here = nodes.index(now)
     weights = [0.0] * len(nodes)

@@ -59,7 +59,10 @@ class Walk:
         return torch.add(x, self.draws(address, x), alpha=std)
 
     def require(self, sampler: str, *, gaussian_end: bool = True, draws: bool = False, spans: bool = False) -> None:
-        """Raise InputError where the sampler needs what is not there; said before the first step."""
+        """Raise InputError where the sampler needs what is not there; said before the first step.
+
+        gaussian_end: that t = 1 is noise. draws: random numbers. spans: a network of two times.
+        """
         if gaussian_end and not self.denoiser.gaussian_end:
             raise InputError(
                 f"{sampler} needs a path from Gaussian noise: between two sample sets there is only a velocity; "
@@ -109,7 +112,7 @@ class Sampler:
     about: Facts | Callable[..., Facts]
 
     def facts(self, **given: Any) -> Facts:
-        """The facts with these options, and the others as they are by default."""
+        """The facts with these options, and the others as they are by default. given: options of the sampler."""
         chosen = {name: option.default for name, option in options(self).items()} | given
         return self.about if isinstance(self.about, Facts) else self.about(**chosen)
 

@@ -53,13 +53,19 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
     """The contents of a run folder, an exported folder or a hub repository, ready to sample in the data's own units."""
 
     denoiser: Denoiser
+    """Network, path and target, with the averaged weights."""
     recipe: Recipe
+    """The recipe that it was trained by."""
     shape: tuple[int, ...]
     """Of a sample in the data's units; see `latent_shape`."""
     codec: Codec | None = None
+    """Undone on sampling; None if the network sees the data itself."""
     columns: tuple[str, ...] = ()
+    """Names of the columns of a table; () where it has none."""
     classes: tuple[str, ...] = ()
+    """Names of the classes, by number."""
     step: int = 0
+    """The number of training steps done."""
     tuned: tuple[Tuned, ...] = ()
     """Fitted solvers by number of evaluations: fitted after training or by `ebbtide tune`, the latest last."""
     observation: Observation | None = None
@@ -257,7 +263,10 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         )
 
     def context(self, n: int, seed: int, first: int, seen: Mapping[str, Tensor] | None) -> dict[str, Any]:
-        """The network's context of a policy's observations: the same at every step, so computed once."""
+        """The network's context of a policy's observations: the same at every step, so computed once.
+
+        seen: an observation of n steps by name, (n, o, …) in the robot's units; None for recorded ones.
+        """
         if self.observation is None:
             return {}
         if seen is None:
@@ -269,7 +278,10 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
     def steered(
         self, *, guidance: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), bound: float | None = None
     ) -> DenoiserLike:
-        """The denoiser that these options of `trajectory` walk on."""
+        """The denoiser that these options of `trajectory` walk on.
+
+        bound: the largest |x̂₀|, in the codec's first units; None for the recipe's, 0 for none.
+        """
         self.sampling()
         if not isinstance(interval, Sequence) or len(interval) != 2:
             raise InputError(f"interval must be two times, (low, high); got {interval!r}.")

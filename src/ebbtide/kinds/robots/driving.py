@@ -38,7 +38,12 @@ def policy(
     real_time: bool = False,
     ensemble: float | None = None,
 ) -> Policy:
-    """A trained policy, ready for the control loop; what is left out is the recipe's. The rest as in `Policy`."""
+    """A trained policy, ready for the control loop; what is left out is the recipe's.
+
+    sampler, grid, steps: rows and a number of steps as in `Trained.sample`; bound: of x̂₀, 0 for none.
+    n_action_steps: actions carried out of each chunk before the next, from 1 to the chunk's length.
+    delay, real_time, ensemble: as in `Policy`. seed: of the noise.
+    """
     recipe, seen = policy_recipe(trained), trained.observation
     assert seen is not None
     chosen = trained.choice(sampler or None, grid or None, steps or None, bound=bound, progress=True)
