@@ -61,7 +61,7 @@ def test_every_run_on_pictures_can_be_drawn_from(ebbtide, runs, name, tmp_path):
         assert held["labels"].tolist() == [k % 10 for k in range(20)]
         assert held["classes"].tolist() == list("0123456789")
     with Image.open(tmp_path / "x.png") as sheet:
-        assert sheet.width > 4 * sheet.height  # a column for each of the ten classes
+        assert sheet.height > sheet.width  # a row for each of the ten classes
     assert ebbtide("sample", runs / name, *given, "--out", "x.csv")[::2] == (
         2,
         "ebbtide: --out must end in .png or .npz, or be a folder; got 'x.csv'.\n",
@@ -164,6 +164,30 @@ def test_samples_are_files_with_names_and_a_picture(ebbtide, runs, tmp_path):
     with open(tmp_path / "x.csv") as file:
         assert next(csv.reader(file)) == ["height", "kind", "width"]  # in the place of its column in the file
     assert (read(tmp_path / "x.csv", "kind").x == read(tmp_path / "x.npz").x).all()
+
+
+def test_figures_of_samples_have_the_form_that_is_asked_for(ebbtide, runs, tmp_path):
+    for name, file, usual in (
+        ("flow", "x.npy", "png"),
+        ("flow-images", "y.npz", "png"),
+        ("flow-images", "z.png", "png"),
+    ):
+        few = ("sample", runs / name, "--n", "4", "--steps", "2", "--out")
+        stem = file[0]
+        if not file.endswith(usual):
+            assert ebbtide(*few, file, "--svg")[0] == 0
+            assert (tmp_path / f"{stem}.svg").read_text().lstrip().startswith("<?xml")
+            assert not (tmp_path / f"{stem}.png").exists()
+        sizes = []
+        for dpi in ("50", "100"):
+            assert ebbtide(*few, file, "--dpi", dpi, "--overwrite")[0] == 0
+            with Image.open(tmp_path / f"{stem}.png") as picture:
+                sizes.append(picture.width)
+        assert sizes[1] == pytest.approx(2 * sizes[0], abs=2)
+    assert ebbtide(*few, "pictures/", "--svg")[0] == 0
+    assert [file.name for file in (tmp_path / "pictures").iterdir()] == ["samples.svg"]
+    says = "ebbtide: --out must end in .svg or .npz, or be a folder; got 'z.png'.\n"
+    assert ebbtide(*few, "z.png", "--svg", "--overwrite")[::2] == (2, says)
 
 
 def test_nothing_is_overwritten_unasked(ebbtide, runs, tmp_path):

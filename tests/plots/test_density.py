@@ -5,7 +5,7 @@ import torch
 from ebbtide.data import DATASETS
 from ebbtide.errors import InputError
 from ebbtide.plots import style
-from ebbtide.plots.density import SPAN, density_map, lattice
+from ebbtide.plots.density import SPAN, density_map, lattice, outline
 from plots.tiles import colour_at
 
 FRAME = style.as_limits((-3.5, 3.5), 2)
@@ -79,3 +79,15 @@ def test_what_is_not_finite_is_dark():
 def test_bad_input(wrong):
     with pytest.raises(InputError, match="square of log-densities"):
         density_map(wrong, FRAME)
+
+
+def test_an_outline_is_of_the_exact_density_where_that_is_known():
+    """The circle of N(0, I) that holds 95 %, radius √(-2 log 0.05), whatever the points are; theirs without it."""
+    frame, far = np.array([[-4.0, 4], [-4, 4]]), np.random.default_rng(0).normal(2, 0.3, (500, 2))
+    normal = lambda x: -x.square().sum(1) / 2 - np.log(2 * np.pi)
+    (circle,) = outline(far, frame, normal)
+    assert np.linalg.norm(circle, axis=1) == pytest.approx((-2 * np.log(0.05)) ** 0.5, abs=0.01)
+    assert outline(None, frame, normal)
+    around = np.concatenate(outline(far, frame))
+    assert np.linalg.norm(around - 2, axis=1).max() < 1.5
+    assert outline(None, frame) == []

@@ -15,6 +15,7 @@ from ..specs import require, typed, words
 from .arguments import (
     MOST,
     Computing,
+    Figures,
     Flag,
     Named,
     given,
@@ -115,17 +116,20 @@ class Sample:
     at: Annotated[float, hint("1, for a run between two sets")] = 1.0
     """Time to which --start is noised; below 1, for a run from noise; nearer to 0 it is changed less."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
-    """File, or a folder for one of the usual name; .npy, .npz, .csv or .tsv, the figure beside it; for images .png,
-    or .npz with a .png beside it."""
+    """File, or a folder for one of the usual name; .npy, .npz, .csv or .tsv, the figure beside it; for images .png
+    (.svg with --svg), or .npz with the figure beside it."""
     overwrite: Flag = False
     """Replace the file and its figure if they exist; those in the run's folder always are."""
     picture: bool = True
     """Draw a figure of the samples; beside real data if the run may open some."""
+    figures: tyro.conf.OmitArgPrefixes[Figures] = field(default_factory=Figures)
 
     def __post_init__(self) -> None:
         within(self, draws=(1, 10**6))
         if self.complete and (self.given or given(self.drawing, "n")):
             raise InputError("--complete has its own rows and columns; leave --given and --n out.")
+        if self.complete and (idle := given(self.figures)):
+            raise InputError(f"--complete draws no figure; leave {idle[0]} out.")
         if self.draws > 1 and not self.complete:
             raise InputError("--draws belongs to --complete; --n is the number of samples.")
         if self.start and (idle := ["--complete"] * bool(self.complete) + ["--n"] * bool(given(self.drawing, "n"))):
@@ -170,10 +174,11 @@ def run(argv: Sequence[str]) -> None:
     if out.suffix.lower() in own.extensions:
         own.write(trained, x, labels, out)
     tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
-    if args.picture or out.suffix.lower() == ".png":
+    if args.picture or out.suffix.lower() not in own.extensions:
         chosen = how.chosen(trained, args.at)
         by = f"{words(str(chosen.sampler))[0]}, {chosen.steps} step{'s' * (chosen.steps != 1)}"
-        figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"), by)
+        with args.figures.saving():
+            figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"), by)
         if figure != out:  # of images the figure is the file
             tell("figure:", figure)
 
@@ -319,16 +324,16 @@ def every_class(trained: "Trained", how: Drawing) -> bool:
 
 def output_file(args: Sample, own: "Kind[Any]") -> Path:
     """The output file; InputError, before any work is done, if it can't be written."""
-    home = Path(args.run)
-    name = "completed.csv" if args.complete else own.file
+    home, usual = Path(args.run), Path("completed.csv" if args.complete else own.file)
+    usual = usual.with_suffix(args.figures.ending) if usual.suffix == ".png" else usual  # of images the figure is it
     made = bool(args.out) and is_folder(args.out)
     ours = not args.out and home.is_dir()
-    path = (Path(args.out) if args.out else home if ours else Path()) / (name if made or not args.out else "")
+    path = (Path(args.out) if args.out else home if ours else Path()) / (usual if made or not args.out else "")
     if args.complete and path.suffix.lower() not in (".csv", ".tsv"):
         raise InputError(f"--out must end in .csv or .tsv for --complete; got {args.out!r}.")
-    if path.suffix.lower() not in (formats := dict.fromkeys((Path(own.file).suffix, *own.extensions))):
+    if path.suffix.lower() not in (formats := dict.fromkeys((usual.suffix, *own.extensions))):
         *most, last = formats
         raise InputError(f"--out must end in {', '.join(most)} or {last}, or be a folder; got {args.out!r}.")
-    for file in dict.fromkeys((path, *[path.with_suffix(".png")] * (args.picture and not args.complete))):
+    for file in dict.fromkeys((path, *[path.with_suffix(args.figures.ending)] * (args.picture and not args.complete))):
         writable(file, args.overwrite or ours, made)
     return path

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import InputError
 from ..files import write_file
 from . import style
+from .density import LogDensity, outline
 from .study import Method, training_stages
 from .style import Array, Limits
 
@@ -49,15 +50,16 @@ def sampling_gif(
     limits: Limits,
     *,
     real: Float[Array, "n d"] | None = None,
+    log_density: LogDensity | None = None,
     frames: int = MOST_FRAMES,
 ) -> Path:
-    """Every method carries the same noise to data, side by side, on one clock t."""
+    """Every method carries the same noise to data, side by side, on one clock t. frames: at most."""
     if not methods or any(0 in method.walk.shape or len(method.walk_times) != len(method.walk) for method in methods):
         raise InputError("The animation needs a walk of every method, one row for each of its walk_times.")
     times = _clock(methods, count := max(2, min(frames, MOST_FRAMES)))
     frame = style.as_limits(limits, methods[0].walk.shape[2])
     frame = style.union(frame, np.concatenate([method.walk[0] for method in methods]))
-    stage = _Stage(methods, frame, real)
+    stage = _Stage(methods, frame, real, log_density)
     clouds = [_at_times(method, times) for method in methods]
     pictures = (
         stage.picture([cloud[k] for cloud in clouds], style.time_label(round(t, 2)), 1 - t)
@@ -67,7 +69,12 @@ def sampling_gif(
 
 
 def training_gif(
-    path: str | Path, methods: Sequence[Method], limits: Limits, *, real: Float[Array, "n d"] | None = None
+    path: str | Path,
+    methods: Sequence[Method],
+    limits: Limits,
+    *,
+    real: Float[Array, "n d"] | None = None,
+    log_density: LogDensity | None = None,
 ) -> Path:
     """Samples from the same noise as training goes on, on one clock."""
     kept = training_stages(methods)
@@ -75,7 +82,7 @@ def training_gif(
         raise InputError("The animation needs samples kept during training, of every method.")
     chosen = np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MOST_FRAMES)).round().astype(int)).tolist()
     d = style.checked_points(methods[0].evolution[0][1]).shape[1]
-    stage = _Stage(methods, style.as_limits(limits, d), real)
+    stage = _Stage(methods, style.as_limits(limits, d), real, log_density)
     pictures = (stage.picture(clouds, name, done) for name, done, clouds in (kept[k] for k in chosen))
     return write_gif(path, pictures, stage.palette, seconds=max(3.0, 0.15 * len(chosen)), count=len(chosen))
 
@@ -183,7 +190,9 @@ class _Box:
 class _Stage:
     """The background with its palette, and where the points go in it."""
 
-    def __init__(self, methods: Sequence[Method], limits: Limits, real: Array | None) -> None:
+    def __init__(
+        self, methods: Sequence[Method], limits: Limits, real: Array | None, log_density: LogDensity | None
+    ) -> None:
         self.limits = limits
         n, d = len(methods), len(limits)
         columns, width = style.columns_of(n)
@@ -198,10 +207,10 @@ class _Stage:
         )
         figure = grid.figure
         figure.set_dpi(FRAME_DPI)
-        outline = style.outline_of(real, limits) if real is not None and d > 1 else []
+        around = outline(real, limits, log_density) if d > 1 else []
         for method, ax in zip(methods, grid.axes.flat, strict=False):
             style.scattered(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
-            style.draw_outline(ax, outline, 1.0)
+            style.draw_outline(ax, around, 1.0)
             ax.set_title(method.name, loc="left", size=style.LABEL + 1, weight="bold", color=method.colour)
         canvas = figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)

@@ -30,6 +30,7 @@ __all__ = [
     "TILE",
     "Sheet",
     "as_pixels",
+    "by_class",
     "clipped_share",
     "codec_sheet",
     "columns_for",
@@ -49,6 +50,7 @@ __all__ = [
 ROOM = 980  # pixels across that a figure's tiles fill, where whole factors allow
 TILE = 150  # pixels across a tile at most, unless one pixel of the image is one of the tile
 HEAD = 56  # pixels across a tile at least, for a time or a short name above it
+ROWS = 20  # classes that have a row each, at most
 _CAPTION = 22  # pixels under a row of tiles for their captions
 _EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe side
 
@@ -210,7 +212,10 @@ def grid(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Samples in a grid; with labels, a row for each class with its first images, at most `columns` or 10."""
+    """Images in a grid; with labels, a row for each class with its first images, at most `columns` or 10.
+
+    labels: the class of each image by number; classes: the classes' names, which stand beside the rows.
+    """
     images = as_pixels(images)
     _not_negative("columns", columns)
     n, c, h, w = images.shape
@@ -253,6 +258,22 @@ def codec_sheet(
     tiles = [originals, decoded, *(part.clip(0, 255).astype(np.uint8) for part in (error, *channels))]
     names = ["original", "decoded", "4 × error", *(f"channel {k + 1}" for k in range(len(channels)))]
     return sheet(np.concatenate(tiles), n, names=names, title=title or "The codec", note=note).figure
+
+
+def by_class(
+    images: UInt8[Array, "n c h w"], labels: Int[Array, " n"], classes: Sequence[str], *, title: str = ""
+) -> Figure:
+    """All images with their classes' names: rows of one class each, or its name under each image of many classes.
+
+    labels: the class of each image by number. A single class is named in the title.
+    """
+    names = [classes[k] for k in labels.tolist()]
+    kinds, counts = np.unique(labels, return_counts=True)
+    if len(kinds) == 1:
+        return grid(images, title=f"{names[0]} · {title}" if title else names[0])
+    if len(kinds) <= ROWS and counts.max() > 1:
+        return grid(images, columns=int(counts.max()), labels=labels, classes=classes, title=title)
+    return sheet(as_pixels(images), columns_for(len(images)), least=HEAD, title=title, captions=names).figure
 
 
 def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int = 0, factor: int = 0) -> Path:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from . import style
-from .density import LogDensity, exact_outline
+from .density import LogDensity, outline
 from .study import Method, training_stages
 from .style import Array, Limits
 
@@ -322,9 +322,7 @@ class Drawing:
         self.flat, self.limits = d > 1, limits
         if self.flat:
             self.frame = limits[:2]
-            self.outline = [] if log_density is None or d > 2 else exact_outline(log_density, limits)
-            if not self.outline and real is not None:
-                self.outline = style.outline_of(real, limits)
+            self.outline = outline(real, limits, log_density)
         else:
             tops = [histogram(style.checked_points(x)[:, 0], limits[0])[0].max() for x in clouds]
             self.truth = None if real is None else histogram(style.checked_points(real)[:, 0], limits[0])

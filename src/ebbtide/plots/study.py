@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..recipes import Recipe
+from .density import LogDensity
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
@@ -64,6 +65,7 @@ class Comparison:
     settings: dict[str, str]  # of training and sampling, as the report prints them
     classes: tuple[str, ...] = ()  # names of the labels
     columns: tuple[str, ...] = ()  # names of the columns
+    log_density: LogDensity | None = None  # the exact one of points, where it is known
     kind: str = "points"  # of the data
     at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
 

@@ -342,11 +342,16 @@ _SAVED: ContextVar[tuple[str, Number | None]] = ContextVar("saved", default=("",
 @contextmanager
 def saving(ending: str = "", dpi: Number | None = None) -> Iterator[None]:
     """Have `save` write every .png with another ending, such as .svg, or with this many pixels an inch."""
-    token = _SAVED.set((ending, dpi))
+    token = _SAVED.set(("" if ending == ".png" else ending, dpi))
     try:
         yield
     finally:
         _SAVED.reset(token)
+
+
+def saved_otherwise() -> bool:
+    """True where `saving` asks for another form than usual."""
+    return _SAVED.get() != ("", None)
 
 
 def save(figure: Figure, path: str | Path) -> Path:

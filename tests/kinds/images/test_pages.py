@@ -69,16 +69,28 @@ def test_a_run_is_drawn_without_its_data(run, tmp_path):
 
 def test_samples_are_tiles_of_the_sheet(run, tmp_path):
     trained, _ = run
-    labels = torch.arange(6) % 3
-    x = trained.sample(6, label=labels, steps=3)
-    image_run.draw_samples(trained, x, labels, tmp_path / "x.png")
+    x = trained.sample(6, label=torch.arange(6) % 3, steps=3)
+    image_run.draw_samples(trained, x, None, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as sheet:
         pixels = np.asarray(sheet)
-    factor = images.fitting_factor(4, 4, 3)
-    places = images.corners(6, 3, 4 * factor, 4 * factor)
+    columns = images.columns_for(6)
+    factor = images.fitting_factor(4, 4, columns)
+    places = images.corners(6, columns, 4 * factor, 4 * factor)
     for tile, (left, top) in zip(images_data.kept(x), places.tolist(), strict=True):
         shown = pixels[top : top + 4 * factor : factor, left : left + 4 * factor : factor]
         assert (shown == tile.transpose(1, 2, 0)).all()
+
+
+def test_samples_of_classes_stand_beside_their_names(run, tmp_path, monkeypatch):
+    trained, _ = run
+    drawn = []
+    monkeypatch.setattr(image_run.style, "save", lambda figure, path: drawn.append(figure) or path)
+    for labels in (torch.arange(6) % 3, torch.tensor([2, 2, 2]), torch.arange(3)):
+        image_run.draw_samples(trained, trained.sample(len(labels), label=labels, steps=3), labels, tmp_path / "x.png")
+    assert len(trained.classes) == 3
+    for figure in (drawn[0], drawn[2]):
+        assert {*trained.classes} <= {text.get_text() for text in figure.axes[0].texts}
+    assert any(text.get_text().startswith(trained.classes[2]) for text in drawn[1].texts)
 
 
 def test_interpolation_ends_at_the_samples_of_its_noises(run, monkeypatch):

@@ -43,3 +43,15 @@ def test_what_cannot_be_reported_is_one_sentence():
     ):
         with pytest.raises(InputError):
             list(report.figures(dataclasses.replace(c, **change)))
+
+
+def test_the_outline_is_of_the_exact_density_where_that_is_known(monkeypatch):
+    seen = []
+    for name in ("scatter_panels", "intermediate", "progress"):
+        monkeypatch.setattr(report.points, name, lambda *_, log_density, **__: seen.append(log_density))
+    monkeypatch.setattr(report, "still", lambda draw: (draw(), lambda path: path)[1])
+    exact = lambda x: -x.square().sum(1)
+    pictures = {one.file: one for one in report.figures(dataclasses.replace(comparison(), log_density=exact))}
+    assert seen == [exact] * 3
+    assert "95 % of the exact density" in pictures["samples.png"].sentence
+    assert "95 % of the real points" in next(report.figures(comparison())).sentence

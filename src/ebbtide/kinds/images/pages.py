@@ -48,10 +48,11 @@ CLASSES = 10  # classes of a guidance grid at most
 
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
-    """Samples as a plain grid, a column for each class where they were asked for in turn."""
-    count = len(trained.classes)
-    by_class = labels is not None and bool((labels == torch.arange(len(labels)) % count).all())
-    return images.save_png(kept(x), path, columns=count if by_class and 2 < count <= 20 else 0)
+    """Samples as a plain grid; with labels, as a figure that names their classes."""
+    if labels is not None:
+        title = f"{cast(ImageRecipe, trained.recipe).shared().data_named} · n = {len(x):,}"
+        return style.save(images.by_class(kept(x), labels.numpy(), trained.classes, title=title), path)
+    return style.save(images.grid(kept(x)), path) if style.saved_otherwise() else images.save_png(kept(x), path)
 
 
 def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:

@@ -107,9 +107,9 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         rows, drawn = (rows_of_table(trained, torch.from_numpy(x)) for x in (real, method.walk[-1]))
         for picture in table_pictures(rows, drawn, rows, method.colour, "real rows"):
             yield picture.draw(out / picture.file)
-    yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real)
+    yield animation.sampling_gif(out / "sampling.gif", [method], frame, real=real, log_density=exact)
     if method.evolution:
-        yield animation.training_gif(out / "training.gif", [method], frame, real=real)
+        yield animation.training_gif(out / "training.gif", [method], frame, real=real, log_density=exact)
 
 
 def _routes(trained: Trained, method: Method, count: int = 3) -> list[Method]:

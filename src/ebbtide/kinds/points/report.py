@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,14 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
     grown = [method for method in c.methods if len(method.evolution) > 1]
     moving = [method for method in c.methods if method.fields]
     panels = sample_panels(c)
+    truth: dict[str, Any] = {"real": c.real, "log_density": c.log_density}
     best = [panels[1 + _best(c, method)] for method in _sampled(c)]
 
     yield Picture(
         "samples.png",
         "Samples beside real data",
         _samples_sentence(c, d),
-        still(lambda: points.scatter_panels(panels, limits, real=c.real, classes=c.classes)),
+        still(lambda: points.scatter_panels(panels, limits, classes=c.classes, **truth)),
     )
     if d > 2:
         for k in range(0, len(best), 2):  # one above the diagonal, one below it
@@ -64,15 +66,15 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
                 else "Samples start from noise and run on the clock t, without further randomness; "
             )
             + _halfway(c.methods),
-            lambda path: animation.sampling_gif(path, c.methods, limits, real=c.real),
+            lambda path: animation.sampling_gif(path, c.methods, limits, **truth),
             moving=True,
         )
         yield Picture(
             "steps.png",
             "Steps on the way",
-            f"The same run at five times, all in one frame, {_truth(d)} drawn in each: watch at which t the data's "
+            f"The same run at five times, all in one frame, {_truth(c, d)} drawn in each: watch at which t the data's "
             f"shape appears{ {1: '', 2: ' in either row'}.get(len(c.methods), ' in each row') }.",
-            still(lambda: points.intermediate(c.methods, limits, real=c.real)),
+            still(lambda: points.intermediate(c.methods, limits, **truth)),
         )
         yield Picture(
             "trajectories.png",
@@ -106,14 +108,14 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
             "Samples over training",
             "Samples from the same noise, drawn again as training goes on: watch where the mass gathers first, and "
             "whether the last steps still change anything.",
-            lambda path: animation.training_gif(path, grown, limits, real=c.real),
+            lambda path: animation.training_gif(path, grown, limits, **truth),
             moving=True,
         )
         yield Picture(
             "training.png",
             "Training, step by step",
-            f"The same samples at a few training steps, with {_truth(d)} for comparison.",
-            still(lambda: points.progress(grown, limits, real=c.real)),
+            f"The same samples at a few training steps, with {_truth(c, d)} for comparison.",
+            still(lambda: points.progress(grown, limits, **truth)),
         )
     yield from losses(c)
 
@@ -144,15 +146,19 @@ def _check(c: Comparison) -> None:
             raise InputError(f"The samples of {s.label!r} have {s.samples.shape[1]} columns, the real data {d}.")
 
 
-def _truth(d: int) -> str:
-    return "the outline around 95 % of the real points" if d > 1 else "the real data's histogram"
+def _held(c: Comparison, d: int) -> str:
+    return "exact density" if c.log_density is not None and d == 2 else "real points"
+
+
+def _truth(c: Comparison, d: int) -> str:
+    return f"the outline around 95 % of the {_held(c, d)}" if d > 1 else "the real data's histogram"
 
 
 def _samples_sentence(c: Comparison, d: int) -> str:
     missing = [(style.outside(s.samples, style.as_limits(c.limits, d)), s) for s in c.samplings]
     worst, sampling = max(missing, key=lambda pair: pair[0])
     lead = "Every panel has the same frame; " + (
-        "good samples fill the grey outline, which holds 95 % of the real points, and leave the space between empty."
+        f"good samples fill the grey outline, which holds 95 % of the {_held(c, d)}, and leave the space between empty."
         if d > 1
         else "good samples fill the black line, the real data's histogram, and no more."
     )

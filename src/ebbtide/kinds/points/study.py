@@ -101,6 +101,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
         "limits": limits(recipe, points.x),
         "classes": points.classes,
         "columns": points.columns,
+        "log_density": None if known is None else known.log_density,
         "settings": {
             "network": recipe.network,
             "training": f"{recipe.steps} steps of {recipe.batch}, learning rate {recipe.lr:g}, EMA {recipe.ema:g}",
