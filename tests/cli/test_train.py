@@ -149,3 +149,45 @@ def test_an_objective_decides_what_is_left_to_it(ebbtide, tmp_path):
     code, _, err = ebbtide("train", "flow-policy-pusht", "--objective", "magic")
     assert (code, err.count("\n")) == (2, 1)
     assert "objective must be one of flow_matching, diffusion; got 'magic'" in err
+
+
+def test_a_folder_of_other_files_keeps_them(ebbtide, tmp_path):
+    """Whatever has a name that a run writes is refused before anything is written; what has another stays beside it."""
+    out = tmp_path / "mine"
+    for name, made in (("metrics.jsonl", '{"mine": 1}\n'), ("samples.npy", "mine"), ("checkpoints/notes.txt", "mine")):
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text(made)
+        (out / "photo.png").write_text("mine")
+        for more in ([], ["--overwrite"]):
+            code, _, err = ebbtide("train", "flow", *TINY, "--out", "mine", *more)
+            says = f"ebbtide: mine holds {name.split('/')[0]!r}, and no run; ebbtide writes files of that name, so"
+            assert (code, err) == (2, f"{says} choose another folder.\n")
+        assert (out / name).read_text() == made
+        shutil.rmtree(out)
+    out.mkdir()
+    (out / "photo.png").write_text("mine")
+    (out / "log.txt").write_text("mine")
+    assert ebbtide("train", "flow", *TINY, "--steps", "1", "--out", "mine")[0] == 0
+    assert ebbtide("train", "flow", *TINY, "--steps", "1", "--out", "mine", "--overwrite")[0] == 0
+    assert {name: (out / name).read_text() for name in ("photo.png", "log.txt")} == {
+        "photo.png": "mine",
+        "log.txt": "mine",
+    }
+
+
+def test_nothing_is_said_before_an_error(ebbtide, table, runs):
+    """The note that no held-out rows stop a run comes once nothing stands against training."""
+    words = ("train", "flow", "--data", table, *TINY, "--out")
+    note = "All 20 steps are trained for; without --steps training stops by held-out loss.\n"
+    for more, says in (
+        ([runs / "flow"], "already holds a run"),
+        (["new", "--label", "nothing"], "'nothing'"),
+        (["new", "--network", "mlp:width=0"], "width"),
+        (["new", "--batch", "0"], "batch"),
+    ):
+        code, out, err = ebbtide(*words, *more)
+        assert (code, out) == (2, "")
+        assert err.startswith("ebbtide: ")
+        assert err.count("\n") == 1
+        assert says in err
+    assert ebbtide(*words, "new")[2].startswith(note)

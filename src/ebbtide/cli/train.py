@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +15,8 @@ from . import config
 from .arguments import MOST, Flag, Tracker, hint, parse, said, tell, threads, within
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..data.prepared import Prepared
 
 __all__ = ["Running", "Train", "again", "run", "train"]
@@ -144,6 +145,7 @@ def run(argv: Sequence[str]) -> None:
 
         args = parsed(words, replace(how, **stored(begun(out) or out)))
     add_own({field: spec for field in base.rows if (spec := said(typed, f"--{field}")) is not None})
+    note = ""
     if (
         isinstance(args.recipe, PointRecipe)
         and args.recipe.outside()
@@ -151,7 +153,7 @@ def run(argv: Sequence[str]) -> None:
         and not args.resume
         and like is None
     ):
-        tell(f"All {args.recipe.steps:,} steps are trained for; without --steps training stops by held-out loss.")
+        note = f"All {args.recipe.steps:,} steps are trained for; without --steps training stops by held-out loss."
     train(
         args.recipe,
         out,
@@ -160,6 +162,7 @@ def run(argv: Sequence[str]) -> None:
         args.resume,
         args.overwrite,
         args.restartable,
+        note=note,
     )
 
 
@@ -223,10 +226,12 @@ def train(
     overwrite: bool = False,
     restartable: bool = False,
     given: "Callable[[Recipe], Prepared] | None" = None,
+    note: str = "",
 ) -> None:
     """Train in `out`, on the recipe's data or what is given instead, and say where the result is.
 
     command: as the user typed it, which config.json stores. restartable: resume if the first process finds a run there.
+    note: told once everything has been checked.
     """
     from ..codecs import Cells
     from ..kinds import kind_of
@@ -236,11 +241,17 @@ def train(
 
     if restartable and (resume or overwrite):
         raise InputError(f"--restartable resumes or begins a run; leave --{'resume' if resume else 'overwrite'} out.")
+
+    def started(denoiser: "nn.Module") -> None:
+        if note:
+            tell(note)
+        threads(how.threads, denoiser)
+
     with leaving_group():
         resume = resume or (restartable and agreed(begun(out) is not None, how.device))
         before = reached(out) if resume else 0
         trained = train_recipe(
-            recipe, out, given=given, started=partial(threads, how.threads), resume=resume, overwrite=overwrite,
+            recipe, out, given=given, started=started, resume=resume, overwrite=overwrite,
             command=command, **how.options(),
         )  # fmt: skip
     if trained.step == before:

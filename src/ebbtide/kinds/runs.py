@@ -20,7 +20,7 @@ from ..data.prepared import Data, Prepared
 from ..data.text import column_names
 from ..errors import InputError
 from ..exact.tuned import TUNED
-from ..files import hub_name, near, no_link, read_file
+from ..files import LOCK, hub_name, near, no_link, read_file
 from ..recipes import IN_MEMORY, RECIPES, Recipe
 from ..specs import expect, listed, pick, require
 from ..training import checkpoint, run
@@ -28,6 +28,7 @@ from ..training.begun import begun, codec_of, recipe_in
 from ..training.build import begin_weights
 from ..training.card import for_the_card
 from ..training.devices import accelerate, device_of
+from ..training.history import TRACKED
 from ..training.rehearsal import in_memory, rehearse
 from ..training.same import same_data
 from ..training.stopping import SEARCH
@@ -35,7 +36,7 @@ from ..training.storage import folder_name
 from ..training.teacher import student_of, trajectories_of
 from ..training.trained import Trained
 from ..training.trainer import Trainer
-from . import Kind, kind_of
+from . import KINDS, Kind, kind_of
 
 __all__ = [
     "a_recipe",
@@ -49,6 +50,7 @@ __all__ = [
     "train_recipe",
 ]
 
+_WRITTEN = ("training.png", "neighbours.png", "evaluation.json", "completed.csv", "plots")  # into runs, later
 # Data in memory and its labels; or that data prepared, for a recipe of which it is given, or for any.
 Given = tuple[Any, Any] | Prepared | Callable[[Recipe], Prepared] | None
 
@@ -80,6 +82,8 @@ def train_recipe(
     data_on = pick(PLACES, options.get("data_on", "auto"), "data_on")
     if options.get("resume"):
         resumable(out, options.get("overwrite", False))
+    else:
+        _free(out, options.get("overwrite", False))
     codec = codec_of(out) if options.get("resume") and hasattr(recipe, "codec") else None
     made = given
     if not recipe.teacher:
@@ -93,11 +97,24 @@ def train_recipe(
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
+def _free(out: Path, overwrite: bool) -> None:
+    """Refuse a folder with a run, unless that is overwritten, and one in which files of a run's names are no run's."""
+    runs = (out, out / SEARCH)
+    if any(checkpoint.saved(folder / "checkpoints") for folder in runs):
+        if not overwrite:
+            raise run.occupied(out)
+    elif not any((folder / LOCK).is_file() for folder in runs):  # which a run that was stopped early left
+        names = {"checkpoints", "evolution", SEARCH, TRACKED, "metrics.jsonl", TUNED, *_WRITTEN}
+        names |= {name for kind in KINDS.values() for name in (kind.file, str(Path(kind.file).with_suffix(".png")))}
+        if taken := sorted(name for name in names if os.path.lexists(out / name)):
+            raise InputError(
+                f"{out} holds {listed(taken)}, and no run; ebbtide writes files of that name, so choose another folder."
+            )
+
+
 def _searches(out: Path, options: Mapping[str, Any]) -> bool:
     """True if a run that stops by held-out loss is to begin, or to go on, by finding its number of steps."""
     whole, search = (bool(checkpoint.saved(folder / "checkpoints")) for folder in (out, out / SEARCH))
-    if (whole or search) and not options.get("resume") and not options.get("overwrite"):
-        raise run.occupied(out)
     return search or not (options.get("resume") and whole)
 
 
