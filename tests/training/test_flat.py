@@ -102,10 +102,10 @@ def test_a_recipe_s_defaults_train_what_every_run_was_trained_by():
     """To the last bit, weights and average: β = (0.9, 0.95) and ε = 1e-8 stood in the code before they were fields."""
     recipe = tiny("decay")
     ours, written = trainer(recipe), trainer(recipe)
-    written.optimizer = AdamW(written.flat, recipe.weight_decay, (0.9, 0.95), 1e-8)
+    written.engine.optimizer = AdamW(written.engine.flat, recipe.weight_decay, (0.9, 0.95), 1e-8)
     assert list(ours.steps()) == list(written.steps())
-    assert torch.equal(ours.flat.vector, written.flat.vector)
-    assert torch.equal(ours.ema, written.ema)
+    assert torch.equal(ours.engine.flat.vector, written.engine.flat.vector)
+    assert torch.equal(ours.engine.ema, written.engine.ema)
 
 
 @pytest.mark.parametrize("changes", [{"beta1": 0.95}, {"beta2": 0.999}, {"eps": 1e-3}])
@@ -114,17 +114,17 @@ def test_a_recipe_s_own_are_used(changes):
     torch.manual_seed(0)
     own = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8} | changes
     run, plain = trainer(tiny(lr=0.05, warmup=0.0, steps=3, **changes)), trainer(tiny(lr=0.05, warmup=0.0, steps=3))
-    slow = torch.optim.AdamW([run.flat.vector.clone().requires_grad_()], betas=(own["beta1"], own["beta2"]),
+    slow = torch.optim.AdamW([run.engine.flat.vector.clone().requires_grad_()], betas=(own["beta1"], own["beta2"]),
                              eps=own["eps"], weight_decay=0.0)  # fmt: skip
     (vector,) = slow.param_groups[0]["params"]
     for record in run.steps():
-        vector.grad = run.flat.gradient.clone()  # as it was clipped
+        vector.grad = run.engine.flat.gradient.clone()  # as it was clipped
         slow.param_groups[0]["lr"] = record.lr
         slow.step()
-        torch.testing.assert_close(run.flat.vector, vector.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(run.engine.flat.vector, vector.detach(), rtol=1e-5, atol=1e-6)
     for _ in plain.steps():
         pass
-    assert (run.flat.vector - plain.flat.vector).abs().max() > 1e-4
+    assert (run.engine.flat.vector - plain.engine.flat.vector).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["flow", "flow-images", "pi0"])

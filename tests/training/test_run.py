@@ -424,6 +424,7 @@ def test_a_run_goes_on_as_it_began(tmp_path, monkeypatch):
     usual = {
         "device": "auto",
         "data_on": "auto",
+        "engine": "replicated",
         "compile": False,
         "track": (),
         "threads": 0,
@@ -984,7 +985,7 @@ def test_a_foreign_line_ends_the_log(tmp_path, change):
 def test_jumps_that_were_learned_from_data_keep_the_recipes_grid(tmp_path, monkeypatch):
     """Fitted to where its own flow ends, the grid of two jumps was the even one: 1.5 % outliers for 0.5 %."""
     asked = []
-    monkeypatch.setattr("ebbtide.training.run.for_run", lambda trained, counts, **how: asked.append(counts) or ())
+    monkeypatch.setattr("ebbtide.training.folder.for_run", lambda trained, counts, **how: asked.append(counts) or ())
     small = {"steps": 2, "batch": 8, "points": 30, "network": "mlp:width=8,depth=1,spans=true"}
     made = run(RECIPES["shortcut"](**small), tmp_path / "alone")
     assert (made.tuned, asked) == ((), [])

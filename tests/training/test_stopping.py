@@ -146,16 +146,17 @@ def test_where_nothing_improves_on_the_copula_it_is_the_result(tmp_path, capsys,
 def test_the_loss_is_looked_at_when_due_and_stops_after_its_patience():
     """By hand: 5, 3, 4, … at steps 0, 2, 4, … stop at 12 = 2 + 10."""
     values = iter([5.0, 3.0, *[4.0] * 5])
-    trainer = SimpleNamespace(step=0, ema=torch.zeros(2), measured=lambda batches: next(values))
+    engine = SimpleNamespace(ema=torch.zeros(2))
+    trainer = SimpleNamespace(step=0, measured=lambda batches: next(values))
     own, looked = object.__new__(Stopping), []
-    vars(own).update(trainer=trainer, batches=[], losses=[], weights=torch.zeros(2))
+    vars(own).update(trainer=trainer, engine=engine, batches=[], losses=[], weights=torch.zeros(2))
     while not own.done:
-        trainer.ema = torch.full((2,), float(trainer.step))
+        engine.ema = torch.full((2,), float(trainer.step))
         looked.append((trainer.step, own.look()))
         assert own.look() is None
         trainer.step += 1
     assert [pair for pair in looked if pair[1]] == [(0, 5.0), (2, 3.0), *((step, 4.0) for step in range(4, 13, 2))]
     assert own.best == 2
     own.settle()
-    assert trainer.ema.tolist() == [2.0, 2.0]
+    assert engine.ema.tolist() == [2.0, 2.0]
     assert own.said(7, "copula").startswith("The held-out loss is least after 2 steps: 3, at step 0 5.")

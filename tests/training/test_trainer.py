@@ -54,7 +54,7 @@ def test_a_batch_is_fetched_while_the_one_before_it_is_learned():
     with pytest.raises(InputError, match="a shard is damaged"):
         for _, _ in zip(seen, plain.steps()):
             counts.append(len(Slow.asked))
-            assert torch.equal(run.flat.vector, plain.flat.vector)
+            assert torch.equal(run.engine.flat.vector, plain.engine.flat.vector)
     assert all(count - step in (1, 2) for step, count in enumerate(counts, 1))  # the first was a trial
     assert run.step == len(counts) == 7
     assert len(set(Slow.asked)) == 2
@@ -235,8 +235,8 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(name):
         assert sizes == wanted
         sizes.clear()
         assert record.loss == pytest.approx(expected.loss, rel=1e-5)
-        assert (run.flat.gradient - whole.flat.gradient).norm() < 1e-5 * whole.flat.gradient.norm()
-        assert run.optimizer.updates == 1
+        assert (run.engine.flat.gradient - whole.engine.flat.gradient).norm() < 1e-5 * whole.engine.flat.gradient.norm()
+        assert run.engine.optimizer.updates == 1
 
 
 def test_a_batch_in_parts_in_half_precision():
@@ -325,7 +325,7 @@ def test_ranks_in_lockstep_train_as_one(name):
         assert one.loss == pytest.approx(other.loss, rel=1e-3)
         assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
     for run in runs:
-        torch.testing.assert_close(run.flat.vector, alone.flat.vector, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(run.engine.flat.vector, alone.engine.flat.vector, rtol=1e-3, atol=1e-4)
 
 
 def test_a_process_that_is_gone_is_one_sentence():
@@ -336,10 +336,10 @@ def test_a_process_that_is_gone_is_one_sentence():
 
     start = trainer(tiny())
     run = Trainer(start.denoiser, start.data, tiny(), ranked(0, closed))
-    before = run.flat.vector.clone()
+    before = run.engine.flat.vector.clone()
     with pytest.raises(Deserted, match=r"^One of the 2 processes is gone: was it killed, or memory short\?$"):
         next(run.steps())
-    assert torch.equal(run.flat.vector, before)
+    assert torch.equal(run.engine.flat.vector, before)
     assert run.step == 0
 
 
@@ -425,12 +425,12 @@ def test_dropout_draws_anew_for_every_seed_step_rank_and_part():
 
 def test_clipping_scales_the_gradient_it_does_not_cut_it():
     run = trainer(tiny(clip=0.1))
-    run.flat.gradient.copy_(torch.linspace(-3, 3, len(run.flat.gradient)))
-    before = run.flat.gradient.clone()
+    run.engine.flat.gradient.copy_(torch.linspace(-3, 3, len(run.engine.flat.gradient)))
+    before = run.engine.flat.gradient.clone()
     run._update(0.0, float(before.norm()))
-    torch.testing.assert_close(run.flat.gradient, before * (0.1 / before.norm()))
-    run._update(0.0, float(run.flat.gradient.norm()) * 0.5)
-    torch.testing.assert_close(run.flat.gradient, before * (0.1 / before.norm()))
+    torch.testing.assert_close(run.engine.flat.gradient, before * (0.1 / before.norm()))
+    run._update(0.0, float(run.engine.flat.gradient.norm()) * 0.5)
+    torch.testing.assert_close(run.engine.flat.gradient, before * (0.1 / before.norm()))
 
 
 class Counting(nn.Module):
@@ -460,8 +460,8 @@ def test_parameters_stay_in_their_vector_on_a_numbered_device(monkeypatch):
     monkeypatch.undo()
     plain = trainer(tiny())
     assert list(run.steps()) == list(plain.steps())
-    assert torch.equal(run.flat.split(run.flat.vector)["network.out.bias"], run.denoiser.network.out.bias)
-    assert torch.equal(run.flat.vector, plain.flat.vector)
+    assert torch.equal(run.engine.flat.split(run.engine.flat.vector)["network.out.bias"], run.denoiser.network.out.bias)
+    assert torch.equal(run.engine.flat.vector, plain.engine.flat.vector)
 
 
 def test_buffers_are_copied_not_averaged():
@@ -528,9 +528,9 @@ def test_the_least_loss_is_the_oracles():
 
 def test_a_rate_of_zero_moves_nothing():
     run = trainer(tiny(lr=0.0))
-    before = run.flat.vector.clone()
+    before = run.engine.flat.vector.clone()
     assert [record.lr for record in run.steps()] == [0.0] * 12
-    assert torch.equal(run.flat.vector, before)
+    assert torch.equal(run.engine.flat.vector, before)
 
 
 # --- what a bad step leaves alone ---------------------------------------------------------------------------------
@@ -615,7 +615,7 @@ def test_patience_ends(monkeypatch):
     assert [next(steps).skipped for _ in range(3)] == [True] * 3
     with pytest.raises(DivergedError):
         next(steps)
-    assert run.flat.vector.isfinite().all()
+    assert run.engine.flat.vector.isfinite().all()
 
 
 def test_on_nonfinite_has_two_values():
@@ -712,7 +712,7 @@ def student(teachers, monkeypatch, tmp_path):
 def test_judges_are_trained_beside_the_student_from_when_they_are_asked(student):
     """By AdamW on their own gradient: until a quarter of the steps they stand still."""
     run = student()
-    flat, optimizer = run._trained[1]
+    flat, optimizer = run._engines[1].flat, run._engines[1].optimizer
     before = flat.vector.clone()
     for record in run.steps():
         assert torch.equal(flat.vector, before) == (record.step <= 3), record.step
@@ -742,8 +742,9 @@ def test_a_judged_students_batch_in_parts(student):
     run = student(loss="matching:critic=0.3", accumulate=3)
     record = next(run.steps())
     assert record.loss == pytest.approx(expected.loss, rel=1e-5)
-    for (mine, _), (theirs, _) in zip(run._trained, whole._trained, strict=True):
-        assert (mine.gradient - theirs.gradient).norm() < 1e-4 * theirs.gradient.norm()
+    for mine, theirs in zip(run._engines, whole._engines, strict=True):
+        wanted = theirs.flat.gradient
+        assert (mine.flat.gradient - wanted).norm() < 1e-4 * wanted.norm()
 
 
 def test_a_judged_students_ranks_have_its_gradient(student):
@@ -760,8 +761,9 @@ def test_a_judged_students_ranks_have_its_gradient(student):
         thread.join()
     for k, run in enumerate(both):
         assert found[k].loss == pytest.approx(expected.loss, rel=1e-5)
-        for (mine, _), (theirs, _) in zip(run._trained, alone._trained, strict=True):
-            assert (mine.gradient - theirs.gradient).norm() < 1e-4 * theirs.gradient.norm()
+        for mine, theirs in zip(run._engines, alone._engines, strict=True):
+            wanted = theirs.flat.gradient
+            assert (mine.flat.gradient - wanted).norm() < 1e-4 * wanted.norm()
 
 
 def test_a_bad_step_leaves_judges_alone_too(student):

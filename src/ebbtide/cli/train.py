@@ -44,6 +44,8 @@ class Running:
     """Number of parts of a batch; more parts need less memory, with the same result."""
     data_on: Literal["auto", "device", "host", "disk"] = "auto"
     """Place of the data; auto is the first of device, memory and disk that holds them."""
+    engine: Literal["replicated", "fsdp"] = "replicated"
+    """Place of the weights; fsdp shares them out among torchrun's processes."""
     snapshots: int = 24
     """Number of sample sets to save for the run's animation; 0 for none."""
     solvers: Annotated[bool, tyro.conf.arg(name="fit")] = True

@@ -25,8 +25,8 @@ from ..signals import Interrupted
 from ..specs import require, words
 from ..tables import aligned
 from ..training.devices import device_of
+from ..training.folder import clear
 from ..training.processes import cores, in_processes
-from ..training.run import clear
 from ..training.storage import folder_name
 from ..training.trained import Trained
 from . import Kind, Plan, kind_of

@@ -30,6 +30,7 @@ class Training(TypedDict, total=False):
     snapshots: int
     accumulate: int
     data_on: Literal["auto", "device", "host", "disk"]
+    engine: Literal["replicated", "fsdp"]
     solvers: bool
     progress: bool
 

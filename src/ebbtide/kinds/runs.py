@@ -28,6 +28,7 @@ from ..training.begun import begun, codec_of, recipe_in
 from ..training.build import begin_weights
 from ..training.card import for_the_card
 from ..training.devices import accelerate, device_of
+from ..training.folder import clear, occupied
 from ..training.history import TRACKED
 from ..training.rehearsal import in_memory, rehearse
 from ..training.same import same_data
@@ -102,7 +103,7 @@ def _free(out: Path, overwrite: bool) -> None:
     runs = (out, out / SEARCH)
     if any(checkpoint.saved(folder / "checkpoints") for folder in runs):
         if not overwrite:
-            raise run.occupied(out)
+            raise occupied(out)
     elif not any((folder / LOCK).is_file() for folder in runs):  # which a run that was stopped early left
         names = {"checkpoints", "evolution", SEARCH, TRACKED, "metrics.jsonl", TUNED, *_WRITTEN}
         names |= {name for kind in KINDS.values() for name in (kind.file, str(Path(kind.file).with_suffix(".png")))}
@@ -126,7 +127,7 @@ def _searched(
     def checked(denoiser: nn.Module) -> None:
         started(denoiser)
         if options.get("overwrite"):
-            run.clear(out)
+            clear(out)
 
     how = dict(options)
     how["resume"] = bool(checkpoint.saved(out / SEARCH / "checkpoints")) and not options.get("overwrite")

@@ -32,6 +32,7 @@ from ..training import checkpoint
 from ..training.flat import FlatParameters
 from ..training.history import read_metrics
 from ..training.processes import in_processes
+from ..training.replicated import Replicated
 from ..training.trained import Trained
 from ..training.trainer import Record, Trainer
 
@@ -76,7 +77,8 @@ class Board:
 
     def post(self, trainer: Trainer) -> None:
         """Write the averaged weights and their step."""
-        self.weights[:] = trainer.ema.cpu().numpy()
+        assert isinstance(trainer.engine, Replicated)
+        self.weights[:] = trainer.engine.ema.cpu().numpy()
         self.order[2] = trainer.step
 
 

@@ -4,6 +4,7 @@
     model.safetensors    the weights sampling uses (the EMA); other libraries expect this name
     codec.safetensors    the weights of its codec, if that has any
     training.safetensors what resuming needs on top: raw weights, optimiser moments, step
+    training/            the same in pieces, one of each process, where these share the weights (see pieces.py)
     running.json         how the run is trained, and what the data was (see settings.py)
     manifest.json        size and sha256 of each file but README.md, which people edit and nothing is read from
 
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -26,14 +27,19 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import PARSED, create, dump_json, load_json, old_of, read_file, refused, remove, storage, writing_folder
 from ..memory import room
+from .devices import whole
 
 __all__ = [
-    "LAST", "MANIFEST", "README", "WEIGHTS", "Content", "files_of", "newest_valid", "point_last", "prune",
-    "read_folder", "saved", "step_folder", "unpack", "weights_in", "write_folder",
+    "LAST", "MANIFEST", "PIECES", "README", "TRAINING", "WEIGHTS", "Content", "entry_of", "files_of", "newest_valid",
+    "point_last", "prune", "read_folder", "saved", "serialized", "step_folder", "unpack", "weights_in", "write_hashed",
+    "write_folder", "write_manifest",
 ]  # fmt: skip
 
 MANIFEST, README, LAST, WEIGHTS = "manifest.json", "README.md", "last", "model.safetensors"
+TRAINING, PIECES = "training.safetensors", "training"
 
+Entry = dict[str, int | str]
+"""A file's line in the manifest: its size and sha256."""
 Content = bytes | Mapping[str, Tensor]
 """Contents of a file to be written: bytes, or tensors, which are written one after another as safetensors."""
 
@@ -50,18 +56,21 @@ def write_folder(folder: Path, files: Mapping[str, Content]) -> None:
     with writing_folder(folder) as temporary:
         for inner in {(temporary / name).parent for name in files} - {temporary}:
             inner.mkdir()
-        manifest = {name: _written(temporary / name, content) for name, content in files.items()}
-        manifest.pop(README, None)
-        create(temporary / MANIFEST, [dump_json(manifest)])
+        write_manifest(temporary, {name: write_hashed(temporary / name, _parts(file)) for name, file in files.items()})
 
 
-def _written(path: Path, content: Content) -> dict[str, int | str]:
-    """Write one file; its size and sha256, computed on the way."""
+def write_manifest(folder: Path, entries: dict[str, Entry]) -> None:
+    """Write the manifest of a folder's files."""
+    create(folder / MANIFEST, [dump_json({name: entry for name, entry in entries.items() if name != README})])
+
+
+def write_hashed(path: Path, parts: Iterable[bytes | memoryview]) -> Entry:
+    """Write one file; its entry in the manifest, computed on the way."""
     digest, size = hashlib.sha256(), 0
 
     def seen() -> Iterator[bytes | memoryview]:
         nonlocal size
-        for part in [content] if isinstance(content, bytes) else _serialized(content):
+        for part in parts:
             digest.update(part)
             size += len(part)
             yield part
@@ -70,8 +79,20 @@ def _written(path: Path, content: Content) -> dict[str, int | str]:
     return {"size": size, "sha256": digest.hexdigest()}
 
 
+def entry_of(path: Path) -> Entry:
+    """The entry in the manifest of a file that is there already, which is never in memory as a whole."""
+    try:
+        with open(path, "rb") as file:
+            return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise InputError(f"Can't read {path}: {error.strerror or error}.") from error
+
+
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, each checked against the manifest; InputError names the file and its fault."""
+    """The files of a folder, each checked against the manifest; InputError names the file and its fault.
+
+    Pieces of a training state are checked but not returned: they may be more than this process has memory for.
+    """
     if not folder.exists() and old_of(folder).is_dir():  # a kill fell between the two renames of write_folder
         folder = old_of(folder)
     if not folder.is_dir():
@@ -81,12 +102,18 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     if not isinstance(manifest, dict) or "config.json" not in manifest:
         raise InputError(f"{folder / MANIFEST} is damaged: it lists no config.json.")
     for name, entry in manifest.items():
-        if not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) or not isinstance(entry, dict):
+        if not re.fullmatch(rf"({PIECES}/)?[\w-][\w.-]*", name, re.ASCII) or not isinstance(entry, dict):
             raise InputError(f"{folder / MANIFEST} is damaged at {name!r}.")
-        data = read_file(folder / name)
-        if len(data) != entry.get("size") or hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+        if name.startswith(f"{PIECES}/"):
+            found = entry_of(folder / name)
+        else:
+            files[name] = read_file(folder / name)
+            found = {"size": len(files[name]), "sha256": hashlib.sha256(files[name]).hexdigest()}
+        if found != entry:
             raise InputError(f"{folder / name} is damaged: its contents don't match the manifest's sha256.")
-        files[name] = data
+    listed = {name for name in manifest if name.startswith(f"{PIECES}/")}
+    if {f"{PIECES}/{one.name}" for one in (folder / PIECES).glob("*")} != listed:
+        raise InputError(f"{folder / PIECES} is damaged: it doesn't hold the pieces that the manifest lists.")
     return files
 
 
@@ -180,10 +207,15 @@ def prune(newest: Path, keep: int) -> None:
             remove(folder)
 
 
-def _serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def _parts(content: Content) -> Iterable[bytes | memoryview]:
+    return [content] if isinstance(content, bytes) else serialized(content)
+
+
+def serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     """The parts of a safetensors file: its header, then each tensor's bytes.
 
     The library wants every tensor contiguous and on the CPU at once, so a U-Net's would all be copied; here one is.
+    The rows of a tensor that processes share are gathered, for which all of them have to ask.
     """
     widest = list(_DTYPES)
     names = sorted(tensors, key=lambda name: (widest.index(tensors[name].dtype), name))
@@ -196,7 +228,7 @@ def _serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        part = tensors[name].detach().cpu().contiguous().flatten()
+        part = whole(tensors[name]).detach().cpu().contiguous().flatten()
         if part.numel():
             yield part.view(torch.uint8).numpy().data
 

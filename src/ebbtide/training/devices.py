@@ -1,13 +1,13 @@
 """Processes, precision and devices of a run, by accelerate."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import EbbtideError, InputError
 from ..networks.fused import fast_bf16
@@ -15,6 +15,8 @@ from ..specs import pick
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
+
+T = TypeVar("T")
 
 __all__ = [
     "REFUSED",
@@ -26,10 +28,13 @@ __all__ = [
     "gathered",
     "leaving_group",
     "lend",
+    "local",
     "place_of",
     "placed",
     "process_number",
     "suited",
+    "together",
+    "whole",
 ]
 
 
@@ -121,6 +126,37 @@ def gathered(part: Any) -> list[Any]:
     return parts if rank == 0 else []
 
 
+def local(part: Tensor) -> Tensor:
+    """This process's rows of a tensor that several share, or the tensor, of which it has all."""
+    return part.to_local() if hasattr(part, "to_local") else part
+
+
+def whole(part: Tensor) -> Tensor:
+    """The tensor of which several processes have rows each, gathered; all of them have to ask for it."""
+    return part.full_tensor() if hasattr(part, "full_tensor") else part
+
+
+def together(action: Callable[[], T], count: int) -> list[T]:
+    """The results of an action of `count` processes, in their order; an error in one of them is raised in all.
+
+    Else the others would wait for the one that failed, where they exchange something next.
+    """
+    if count == 1:
+        return [action()]
+    mine: tuple[T | None, EbbtideError | None]
+    try:
+        mine = action(), None
+    except EbbtideError as error:
+        mine = None, error
+    found: list[Any] = [None] * count
+    with all_there(count):
+        torch.distributed.all_gather_object(found, mine)
+    for _, failed in found:
+        if failed is not None:
+            raise failed
+    return [result for result, _ in found]
+
+
 def lend(denoiser: nn.Module, device: torch.device) -> None:
     """Let the network of a denoiser compute on a device, for whoever goes on working with it on the CPU.
 
@@ -145,7 +181,7 @@ def _moved(part: Any, device: torch.device) -> Any:
     if isinstance(part, dict | list | tuple):
         moved = {k: _moved(one, device) for k, one in part.items()} if isinstance(part, dict) else None
         return moved if moved is not None else type(part)(_moved(one, device) for one in part)
-    if not isinstance(part, torch.Tensor):
+    if not isinstance(part, Tensor):
         return part
     return part.float().to(device) if device.type == "mps" and part.dtype == torch.float64 else part.to(device)
 
@@ -168,6 +204,7 @@ def suited(precision: str, network: nn.Module, device: torch.device | None = Non
 # What accelerate's launcher can ask for and we don't do as it means it: the value that leaves it out, and what to do.
 REFUSED = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "Give accumulate={0} (--accumulate {0}) instead."),
+    "ACCELERATE_USE_FSDP": ("false", "Give engine='fsdp' (--engine fsdp) instead."),
     "ACCELERATE_USE_DEEPSPEED": ("false", "Several processes share a batch without it."),
     "ACCELERATE_USE_MEGATRON_LM": ("false", "Several processes share a batch without it."),
 }

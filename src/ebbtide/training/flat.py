@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..recipes import Recipe
 
-__all__ = ["AdamW", "FlatParameters"]
+__all__ = ["AdamW", "FlatParameters", "every_name"]
 
 
 class FlatParameters:
@@ -29,7 +29,7 @@ class FlatParameters:
             raise InputError("The network has no trainable parameters.")
         self.shapes = {name: p.shape for name, p in named}
         self.channels_last = {name for name, p in named if _is_channels_last(p)}
-        self.names = _every_name(network)
+        self.names = every_name(network)
         parts = (p.permute(0, 2, 3, 1) if name in self.channels_last else p for name, p in named)
         self.vector = torch.cat([part.detach().flatten() for part in parts])
         self.gradient = torch.zeros_like(self.vector)
@@ -92,7 +92,7 @@ def _is_channels_last(p: Tensor) -> bool:
     return p.ndim == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
 
 
-def _every_name(network: nn.Module) -> dict[str, str]:
+def every_name(network: nn.Module) -> dict[str, str]:
     """The first name of each parameter by each of its names, which are several where it is tied."""
     first = {id(p): name for name, p in network.named_parameters()}
     return {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}

@@ -24,7 +24,7 @@ FILE = "running.json"
 # What may be stored of how a run is trained, each with what it must be.
 HOW: dict[str, type] = {
     "on_nonfinite": str, "precision": str, "device": str, "compile": bool, "track": list, "checkpoints": int,
-    "keep": int, "snapshots": int, "threads": int, "accumulate": int, "data_on": str,
+    "keep": int, "snapshots": int, "threads": int, "accumulate": int, "data_on": str, "engine": str,
     "solvers": bool, "evaluations": str,
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.prepared import Data
 from ..errors import InputError
+from .replicated import Replicated
 from .trainer import Trainer
 
 __all__ = ["DRAWS", "EVERY", "SEARCH", "Stopping"]
@@ -24,9 +25,14 @@ class Stopping:
     """The held-out losses of a run so far, and the averaged weights at the least of them."""
 
     def __init__(self, trainer: Trainer, data: Data) -> None:
-        self.trainer, self.batches = trainer, trainer.measuring(data, DRAWS)
+        if not isinstance(trainer.engine, Replicated):
+            raise InputError(
+                "engine 'fsdp' can't stop by held-out loss, whose best weights a process would keep; give the steps "
+                "(--steps), or take engine='replicated' (--engine replicated)."
+            )
+        self.trainer, self.batches, self.engine = trainer, trainer.measuring(data, DRAWS), trainer.engine
         self.losses: list[float] = []
-        self.weights = trainer.ema.clone()
+        self.weights = self.engine.ema.clone()
 
     @property
     def best(self) -> int:
@@ -44,13 +50,13 @@ class Stopping:
             return None
         loss = self.trainer.measured(self.batches)
         if not self.losses or loss < min(self.losses):
-            self.weights.copy_(self.trainer.ema)
+            self.weights.copy_(self.engine.ema)
         self.losses.append(loss)
         return loss
 
     def settle(self) -> None:
         """Make the best weights the result."""
-        self.trainer.ema.copy_(self.weights)
+        self.engine.ema.copy_(self.weights)
 
     def said(self, rows: int, name: str) -> str:
         """The outcome in a sentence; name: what training starts from."""
@@ -63,7 +69,7 @@ class Stopping:
 
     def state(self) -> dict[str, Tensor]:
         """The state for resuming."""
-        weights = {f"stopping.{name}": part for name, part in self.trainer.flat.split(self.weights).items()}
+        weights = {f"stopping.{name}": part for name, part in self.engine.flat.split(self.weights).items()}
         return {"stopping losses": torch.tensor(self.losses, dtype=torch.float64)} | weights
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -72,7 +78,7 @@ class Stopping:
         if losses is None or losses.ndim != 1 or not bool(losses.isfinite().all()):
             raise InputError("its tensor stopping losses is missing or damaged.")
         self.losses = losses.tolist()
-        for name, part in self.trainer.flat.split(self.weights).items():
+        for name, part in self.engine.flat.split(self.weights).items():
             own = tensors.get(f"stopping.{name}")
             if own is None or own.shape != part.shape or not bool(own.isfinite().all()):
                 raise InputError(f"its tensor stopping.{name} is missing, of another shape, or not finite.")

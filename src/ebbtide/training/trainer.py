@@ -27,9 +27,11 @@ from ..losses.flow_map import Fresh, Leap, mean_slope
 from ..losses.stable import TOGETHER, posterior_mean
 from ..recipes import Recipe
 from ..specs import bind, options, pick, require, with_option
-from .devices import all_there
+from .devices import all_there, local
 from .ema import ema_decay
-from .flat import AdamW, FlatParameters
+from .engines import Engine, pick_engine
+from .flat import FlatParameters
+from .replicated import Replicated
 from .schedule import learning_rate
 from .teacher import Trajectories
 
@@ -76,6 +78,7 @@ class Trainer:
 
     accumulate: parts in which a share goes through the network, for less memory at a time; their gradients are added
     up, so the result doesn't depend on it either (except for dropout's draws).
+    engine: a row of ENGINES; "fsdp" shares the weights out among the processes.
     classes: of the data's labels; the same number is the null label, which takes the place of hidden ones.
     """
 
@@ -87,6 +90,7 @@ class Trainer:
         accelerator: "Accelerator",
         accumulate: int = 1,
         classes: int = 0,
+        engine: str = "replicated",
     ) -> None:
         self.recipe, self.accelerator, self.accumulate, self.step = recipe, accelerator, accumulate, 0
         self.classes = classes
@@ -100,10 +104,8 @@ class Trainer:
         for part in self._row.frozen:
             denoiser.network.get_submodule(part).requires_grad_(False)
         self._ahead = bool(getattr(self.data, "ahead", False))
-        self.flat = FlatParameters(self.denoiser)
-        self.ema = self.flat.vector.clone()
-        self.optimizer = self._adamw(self.flat)
-        self._trained = [(self.flat, self.optimizer)]  # and the judges', where a loss has any
+        self.engine = pick_engine(engine, self._row, recipe.loss, accelerator)(self.denoiser, recipe, accelerator)
+        self._engines: list[Engine] = [self.engine]  # and the judges', where a loss has any
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         teacher = data.denoiser if isinstance(data, Trajectories) else None
@@ -157,10 +159,10 @@ class Trainer:
         warmup = round(recipe.warmup * fall)
         self.denoiser.train()
         for batch in self._batches():
-            for flat, _ in self._trained:
-                flat.gradient.zero_()
-            if self._average is not None:
-                self._average[1].vector.copy_(self.ema)
+            for engine in self._engines:
+                engine.clear()
+            if self._average is not None and isinstance(self.engine, Replicated):
+                self._average[1].vector.copy_(self.engine.ema)
             if self._judges is not None:
                 self._judges.step = self.step
             loss = torch.zeros((), device=self.accelerator.device)
@@ -172,9 +174,9 @@ class Trainer:
             if self.accelerator.num_processes > 1:
                 with all_there(self.accelerator.num_processes):
                     loss = self.accelerator.reduce(loss, "mean")
-                    for flat, _ in self._trained:
-                        flat.gradient.copy_(self.accelerator.reduce(flat.gradient, "mean"))
-            value, norms = loss.item(), [flat.gradient.norm().item() for flat, _ in self._trained]
+                    for engine in self._engines:
+                        engine.reduce()
+            value, norms = loss.item(), [engine.norm().item() for engine in self._engines]
             norm, lr = math.hypot(*norms), learning_rate(self.step, fall, recipe.lr, warmup)
             if math.isfinite(value) and math.isfinite(norm):
                 self._update(lr, *norms)
@@ -200,12 +202,10 @@ class Trainer:
                 yield batch
 
     def _update(self, lr: float, *norms: float) -> None:
-        for (flat, optimizer), norm in zip(self._trained, norms, strict=True):
-            if norm > self.recipe.clip:
-                flat.gradient.mul_(self.recipe.clip / norm)
-            if norm or flat is self.flat:  # judges stand still until they are asked
-                optimizer.step(lr)
-        self.ema.lerp_(self.flat.vector, 1 - ema_decay(self.step, self.recipe.ema))
+        for engine, norm in zip(self._engines, norms, strict=True):
+            if norm or engine is self.engine:  # judges stand still until they are asked
+                engine.update(lr, norm)
+        self.engine.average(1 - ema_decay(self.step, self.recipe.ema))
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This process's share of the step's batch, as the loss takes it: x0, noise, t, and what else is needed."""
@@ -224,13 +224,11 @@ class Trainer:
     @torch.no_grad()
     def measured(self, batches: Sequence[dict[str, Tensor]]) -> float:
         """The mean loss of the averaged weights on these batches."""
-        weights = self.flat.vector.clone()
-        self.flat.vector.copy_(self.ema)
         self.denoiser.eval()
         try:
-            return torch.cat([self._loss(**batch) for batch in batches]).double().mean().item()
+            with self.engine.averaging():
+                return torch.cat([self._loss(**batch) for batch in batches]).double().mean().item()
         finally:
-            self.flat.vector.copy_(weights)
             self.denoiser.train()
 
     def _together(self, own: slice) -> slice:
@@ -311,12 +309,8 @@ class Trainer:
         assert self._row.judges is not None
         with keyed(self.accelerator.device, recipe.seed, "judges"):
             judges = self._row.judges(of, recipe.steps, **every).to(self.accelerator.device)
-        self._trained.append((flat := FlatParameters(judges), self._adamw(flat)))
+        self._engines.append(Replicated(judges, recipe, self.accelerator, averages=False))
         return judges
-
-    def _adamw(self, flat: FlatParameters) -> AdamW:
-        recipe = self.recipe
-        return AdamW(flat, recipe.weight_decay, (recipe.beta1, recipe.beta2), recipe.eps)
 
     def _keyed(self) -> AbstractContextManager[None]:
         """Dropout and shifts draw from torch's own generator: give it the step's key, and the caller its state back."""
@@ -327,37 +321,33 @@ class Trainer:
 
     def averaged(self) -> dict[str, Tensor]:
         """The denoiser's state with the EMA in place of the parameters: what sampling uses."""
-        return {**self.denoiser.state_dict(), **self.flat.state(self.ema)}
+        return self.engine.averaged()
 
     def state(self) -> dict[str, Tensor]:
         """The state for resuming besides the average: parameters and AdamW's two moments by name, judges' too."""
         tensors: dict[str, Tensor] = {"step": torch.tensor(self.step)}
-        for of, (flat, optimizer) in zip(("", "judges."), self._trained):
-            for kind, vector in _vectors(flat, optimizer).items():
-                tensors |= {f"{of}{kind}.{name}": part for name, part in flat.split(vector).items()}
-            tensors[f"{of}updates"] = torch.tensor(optimizer.updates)
+        for of, engine in zip(("", "judges."), self._engines):
+            tensors |= {f"{of}{name}": part for name, part in engine.state().items()}
+            tensors[f"{of}updates"] = torch.tensor(engine.updates)
         return tensors
 
     def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was."""
         for name, own in self.state().items():
             part = tensors.get(name)
-            if part is None or (part.shape, part.dtype) != (own.shape, own.dtype) or not bool(part.isfinite().all()):
+            if (
+                part is None
+                or (part.shape, part.dtype) != (own.shape, own.dtype)
+                or not bool(local(part).isfinite().all())
+            ):
                 raise InputError(f"its tensor {name} is missing, of another shape or kind, or not finite.")
         if not 0 <= int(tensors["step"]) <= self.recipe.steps:
             raise InputError(f"its step must be in 0..{self.recipe.steps}; got {int(tensors['step'])}.")
-        self.denoiser.load_state_dict(average)
-        self.ema.copy_(self.flat.vector)
-        for of, (flat, optimizer) in zip(("", "judges."), self._trained):
-            for kind, vector in _vectors(flat, optimizer).items():
-                for name, part in flat.split(vector).items():
-                    part.copy_(tensors[f"{of}{kind}.{name}"])
-            optimizer.updates = int(tensors[f"{of}updates"])
+        self.engine.load_averaged(average)
+        for of, engine in zip(("", "judges."), self._engines):
+            held = {name: tensors[f"{of}{name}"] for name in engine.state()}
+            engine.load(held, int(tensors[f"{of}updates"]))
         self.step = int(tensors["step"])
-
-
-def _vectors(flat: FlatParameters, optimizer: AdamW) -> dict[str, Tensor]:
-    return {"weights": flat.vector, "exp_avg": optimizer.mean, "exp_avg_sq": optimizer.square}
 
 
 class _Loss(torch.nn.Module):
