@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import HuggingFaceStorageReader
 
 from ebbtide.exact.tuned import Tuned
 from ebbtide.kinds.runs import begin as prepare, train_recipe as fit
 from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.training.checkpoint import PIECES, TRAINING, WEIGHTS
 from ebbtide.training.devices import accelerate
 from ebbtide.training.history import Log
+from ebbtide.training.pieces import read_pieces
 from ebbtide.training.trainer import Trainer
 
 STEPS = 12
@@ -83,8 +86,17 @@ def newest(folder: Path) -> Path:
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a run's last checkpoint: weights, average, moments, step."""
     where = newest(folder)
-    return {f"{name}:{key}": part for name in ("model", "training") for key, part in
-            load_file(where / f"{name}.safetensors").items()}  # fmt: skip
+    state = in_pieces(where) if (where / PIECES).is_dir() else load_file(where / TRAINING)
+    both = {"model": load_file(where / WEIGHTS), "training": state}
+    return {f"{name}:{key}": part for name, parts in both.items() for key, part in parts.items()}
+
+
+def in_pieces(where: Path) -> dict[str, torch.Tensor]:
+    """The training state of a checkpoint that several processes wrote."""
+    held = HuggingFaceStorageReader(str(where / PIECES)).read_metadata().state_dict_metadata
+    return read_pieces(
+        where / PIECES, {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in held.items()}
+    )
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

@@ -980,16 +980,3 @@ def test_a_foreign_line_ends_the_log(tmp_path, change):
     lines = [line, line | {"step": 2, "loss": None}, line | {"step": 3} | change, line]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert read_metrics(tmp_path) == lines[:2]
-
-
-def test_jumps_that_were_learned_from_data_keep_the_recipes_grid(tmp_path, monkeypatch):
-    """Fitted to where its own flow ends, the grid of two jumps was the even one: 1.5 % outliers for 0.5 %."""
-    asked = []
-    monkeypatch.setattr("ebbtide.training.folder.for_run", lambda trained, counts, **how: asked.append(counts) or ())
-    small = {"steps": 2, "batch": 8, "points": 30, "network": "mlp:width=8,depth=1,spans=true"}
-    made = run(RECIPES["shortcut"](**small), tmp_path / "alone")
-    assert (made.tuned, asked) == ((), [])
-    assert made.choice()[:3] == ("jump", made.recipe.grid, 1)
-    run(RECIPES["mean-flow"](**small), tmp_path / "asked", evaluations="3")
-    run(tiny("flow"), tmp_path / "flow")
-    assert asked == [(3,), (5, 10, 20)]

@@ -30,9 +30,27 @@ from ..memory import room
 from .devices import whole
 
 __all__ = [
-    "LAST", "MANIFEST", "PIECES", "README", "TRAINING", "WEIGHTS", "Content", "entry_of", "files_of", "newest_valid",
-    "point_last", "prune", "read_folder", "saved", "serialized", "step_folder", "unpack", "weights_in", "write_hashed",
-    "write_folder", "write_manifest",
+    "LAST",
+    "MANIFEST",
+    "PIECES",
+    "README",
+    "TRAINING",
+    "WEIGHTS",
+    "Content",
+    "entry_of",
+    "files_of",
+    "newest_valid",
+    "point_last",
+    "prune",
+    "read_folder",
+    "saved",
+    "serialized",
+    "step_folder",
+    "unpack",
+    "weights_in",
+    "write_folder",
+    "write_hashed",
+    "write_manifest",
 ]  # fmt: skip
 
 MANIFEST, README, LAST, WEIGHTS = "manifest.json", "README.md", "last", "model.safetensors"

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["read_pieces", "write_pieces"]
 
 
-def write_pieces(target: Path, files: Mapping[str, Content], state: Mapping[str, Tensor], accelerator: "Accelerator") -> None:
+def write_pieces(
+    target: Path, files: Mapping[str, Content], state: Mapping[str, Tensor], accelerator: "Accelerator"
+) -> None:
     """Write a checkpoint's files, and a state of which each process has rows; all of them have to call this."""
     count, main = accelerator.num_processes, accelerator.is_main_process
     with all_there(count), ExitStack() as stack:

@@ -1,0 +1,97 @@
+"""The sharded engine: a network's weights shared out among processes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebbtide.networks import NETWORKS
+from ebbtide.training.history import read_metrics
+from ebbtide.training.sharded import blocks
+from training.ranks import CASES, STEPS, resumed, trainer_of
+from training.runs import arguments, assert_same, copy, run, tensors, tiny
+
+ROOT = Path(__file__).parents[2]
+RECIPE = tiny("images", network="dit:width=16,depth=2,head=8", steps=12, batch=8, eps=1e-4, weight_decay=0.2)
+WORDS = [*arguments(RECIPE, "flow-images"), "--checkpoints", 3, "--keep", 9, "--snapshots", 2, "--no-fit"]
+
+
+def losses(folder):
+    return [line["loss"] for line in read_metrics(folder)]
+
+
+def cut(folder, to):
+    """A copy of a run that has come to a third of its steps."""
+    copy(folder, to)
+    for step in (8, 12):
+        shutil.rmtree(to / "checkpoints" / f"step-{step:08d}")
+    return to
+
+
+def torchrun(count, *words):
+    """Run words in so many processes of torchrun; in this one alone without it."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone"]
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(
+        [*launch, *map(str, words)], capture_output=True, text=True, env=env, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_two_processes_with_half_the_weights_each_train_as_one_with_all(tmp_path):
+    """Losses and norms to 1e-5, though saved and resumed on the way; then all that is saved, read by one process."""
+    torchrun(2, Path(__file__).parent / "ranks.py", tmp_path, *CASES)
+    for name in CASES:
+        alone = trainer_of(name, "replicated")
+        records = list(alone.steps())
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert len(found) == len(records) == STEPS
+        for record, (loss, norm) in zip(records, found, strict=True):
+            assert loss == pytest.approx(record.loss, rel=1e-5), (name, record.step)
+            assert norm == pytest.approx(record.grad_norm, rel=1e-4), (name, record.step)
+        back = resumed(trainer_of(name, "replicated"), tmp_path / name)
+        assert back.step == back.engine.updates == STEPS
+        for kind in ("state", "averaged"):
+            mine, theirs = (getattr(run, kind)() for run in (alone, back))
+            assert mine.keys() == theirs.keys()
+            for part in mine:
+                torch.testing.assert_close(theirs[part], mine[part], rtol=1e-3, atol=1e-5, msg=f"{name}: {part}")
+
+
+def test_a_network_is_gathered_block_by_block():
+    """Each unit once, the inner ones first; a lone layer in a list is none."""
+    counts = {
+        "mlp": (NETWORKS["mlp"](2), 0),
+        "dit": (NETWORKS["dit"](1, 8, 8, width=16, depth=3, head=8), 3),
+        "unet": (NETWORKS["unet-tiny"](1, 8, 8, 0, width=8), 10),
+    }
+    for name, (network, count) in counts.items():
+        found = blocks(network)
+        assert (len(found), len({*found})) == (count, count), name
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_goes_on_from_any_other(tmp_path):
+    """Two, four, and one with all the weights, each from the checkpoint of another; two from their own to the bit."""
+    run(RECIPE, tmp_path / "1", checkpoints=3, keep=9, solvers=False)
+    for count in (2, 4):
+        torchrun(count, "-m", "ebbtide", *WORDS, "--engine", "fsdp", "--out", tmp_path / str(count))
+    for before, count, engine in ((2, 2, "fsdp"), (2, 4, "fsdp"), (4, 2, "fsdp"), (1, 2, "fsdp"), (4, 2, "replicated")):
+        folder = cut(tmp_path / str(before), tmp_path / f"{before}-{count}-{engine}")
+        torchrun(count, "-m", "ebbtide", "resume", folder, "--engine", engine, "--quiet")
+    run(RECIPE, cut(tmp_path / "2", tmp_path / "2-1-replicated"), resume=True, checkpoints=3, solvers=False)
+    assert_same(tensors(tmp_path / "2-2-fsdp"), tensors(tmp_path / "2"))
+    wanted = tensors(tmp_path / "1")
+    for folder in sorted(tmp_path.iterdir()):
+        assert losses(folder) == pytest.approx(losses(tmp_path / "1"), rel=1e-5), folder.name
+        found = tensors(folder)
+        assert found.keys() == wanted.keys()
+        for name, part in wanted.items():
+            torch.testing.assert_close(found[name], part, rtol=1e-3, atol=1e-5, msg=f"{folder.name}: {name}")
