@@ -309,6 +309,8 @@ SLIPS = (
     Slip("metrics/tables/judge.py", "COPY = 1e-6", "COPY = 0.0", "no sample is ever a copy"),
     Slip("metrics/tables/judge.py", "units(held), train).distance", "units(samples), train).distance", "samples' copies beside their own"),
     Slip("metrics/memorisation.py", "return _over(float(samples.mean()), float(held.mean()))", "return 1.0", "nothing said where most rows repeat", ("tests/metrics/test_memorisation.py",)),
+    Slip("kinds/points/nearness.py", ".fill_diagonal_(torch.inf)", "", "every row is its own nearest"),
+    Slip("training/stopping.py", "if not self.copies:", "if True:", "weights that copy are kept"),
     Slip("kinds/points/data.py", "test=0, gaps=points.missing)", "test=0)", "a part forgets the whole's gaps"),
     Slip("metrics/mmd.py", "strip.diagonal().zero_()", "strip.diagonal()", "every point meets itself"),
     Slip("metrics/mmd.py", "counts = len(u) - 1, len(v) - 1,", "counts = len(u), len(v),", "MMD biased by its counts"),

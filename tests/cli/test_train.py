@@ -59,7 +59,8 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     """Each field of Running with another value than its own; threads are torch's too."""
     how = Running(
         on_nonfinite="skip", precision="bf16", device="cpu", compile=True, track=("tensorboard",), checkpoints=3,
-        keep=4, accumulate=2, data_on="device", engine="fsdp", snapshots=5, solvers=False, evaluations="1,2", threads=2, quiet=True,
+        keep=4, accumulate=2, data_on="device", engine="fsdp", snapshots=5, solvers=False, evaluations="1,2", threads=2,
+        quiet=True,
     )  # fmt: skip
     assert all(getattr(how, field.name) != field.default for field in fields(Running))
     given = {}
@@ -71,7 +72,8 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
 
     monkeypatch.setattr("ebbtide.kinds.runs.train_recipe", fit)
     words = "--on-nonfinite skip --precision bf16 --device cpu --compile --track tensorboard --checkpoints 3 --keep 4"
-    rest = "--accumulate 2 --data-on device --engine fsdp --snapshots 5 --no-fit --evaluations 1,2 --threads 2 --quiet --out run"
+    rest = "--accumulate 2 --data-on device --engine fsdp --snapshots 5 --no-fit --evaluations 1,2 --threads 2 --quiet"
+    rest += " --out run"
     try:
         assert ebbtide("train", "flow", *TINY[:6], *words.split(), *rest.split())[0] == 0
     finally:

@@ -10,7 +10,7 @@ def test_a_run_is_in_its_folder_or_in_that_of_its_search(tmp_path):
     assert begun(folder) is None
     run(tiny(), folder / SEARCH)
     assert begun(folder) == folder / SEARCH
-    run(tiny(), folder)
+    run(tiny(), folder, overwrite=True)
     assert begun(folder) == folder
 
 

@@ -705,7 +705,8 @@ def test_a_file_in_place_of_a_folder_is_bad_input(tmp_path, capsys, place):
     out = tmp_path / "run" / "below" if place == "run/below" else file
     assert main(*arguments(tiny(), "flow"), "--out", out) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"ebbtide: Can't write {out}")
+    said = f"{out} holds 'checkpoints', and no run" if place == "run/checkpoints" else f"Can't write {out}"
+    assert err.startswith(f"ebbtide: {said}")
     assert err.count("\n") == 1
     assert (file / "checkpoints" if place == "run/checkpoints" else file).read_text() == "mine"
 

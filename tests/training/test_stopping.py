@@ -1,5 +1,7 @@
 """Stopping by held-out loss: where it stops, what is learned then, and going on after a kill in either phase."""
 
+import math
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from ebbtide.kinds.points.data import parts, prepare
 from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.training import stopping
 from ebbtide.training.history import HELD, read_metrics
-from ebbtide.training.stopping import SEARCH, Stopping
+from ebbtide.training.stopping import NEAR, SEARCH, Stopping
 from training.runs import assert_same, run_until, tensors
 
 BRIEF = {"progress": False, "solvers": False, "snapshots": 0, "checkpoints": 4}
@@ -143,20 +145,53 @@ def test_where_nothing_improves_on_the_copula_it_is_the_result(tmp_path, capsys,
         torch.testing.assert_close(trained.denoiser(x, 0.3).x0, trained.denoiser.base(x, 0.3).x0)
 
 
-def test_the_loss_is_looked_at_when_due_and_stops_after_its_patience():
-    """By hand: 5, 3, 4, … at steps 0, 2, 4, … stop at 12 = 2 + 10."""
-    values = iter([5.0, 3.0, *[4.0] * 5])
-    engine = SimpleNamespace(ema=torch.zeros(2))
-    trainer = SimpleNamespace(step=0, measured=lambda batches: next(values))
+def by_hand(values, distances=None):
+    """Losses and distances as given → Stopping when it is done, its engine, and what was looked at when."""
+    values, distances = iter(values), iter(distances or ())
+    engine = SimpleNamespace(ema=torch.zeros(2), averaging=nullcontext)
+    engine.flat = SimpleNamespace(split=lambda whole: {"w": whole})
+    trainer = SimpleNamespace(step=0, measured=lambda batches: next(values), denoiser=torch.nn.Identity())
     own, looked = object.__new__(Stopping), []
+    near = None if distances is None else lambda: next(distances, math.nan)
     vars(own).update(trainer=trainer, engine=engine, batches=[], losses=[], weights=torch.zeros(2))
+    vars(own).update(near=near, least=NEAR, copies=False)
     while not own.done:
         engine.ema = torch.full((2,), float(trainer.step))
         looked.append((trainer.step, own.look()))
         assert own.look() is None
         trainer.step += 1
+    return own, engine, looked
+
+
+@pytest.mark.parametrize(
+    ("distances", "best"),
+    [([1.1, 0.85, 0.79], 2), ([0.6, 0.65, 0.7, 0.61, 0.59], 6), ([1.0, 0.5], 0), ([1.0, math.nan, 0.2], 2)],
+)
+def test_it_stops_once_samples_crowd_about_the_rows_although_the_loss_falls(distances, best):
+    """0.8 by default, or as near as samples are before anything is learned."""
+    own, engine, looked = by_hand([5.0, 4.0, 3.0, 2.5, 2.0, 1.0], distances)
+    assert (own.copies, own.best) == (True, best)
+    assert looked[-1][0] == 2 * (len(distances) - 1)
+    own.settle()
+    assert engine.ema.tolist() == [best, best]
+    said = own.said(7, "copula")
+    assert f"before samples crowd about rows that were learned after {best + 2}: " in said or not best
+    state = own.state()
+    again = object.__new__(Stopping)
+    vars(again).update(engine=engine, weights=torch.zeros(2))
+    again.load_state(state)
+    assert (again.losses, again.least, again.copies) == (own.losses, own.least, True)
+    assert again.weights.tolist() == [best, best]
+    with pytest.raises(InputError, match="stopping distance"):
+        again.load_state(state | {"stopping distance": torch.zeros(3)})
+
+
+def test_the_loss_is_looked_at_when_due_and_stops_after_its_patience():
+    """By hand: 5, 3, 4, … at steps 0, 2, 4, … stop at 12 = 2 + 10."""
+    own, engine, looked = by_hand([5.0, 3.0, *[4.0] * 5])
     assert [pair for pair in looked if pair[1]] == [(0, 5.0), (2, 3.0), *((step, 4.0) for step in range(4, 13, 2))]
     assert own.best == 2
     own.settle()
     assert engine.ema.tolist() == [2.0, 2.0]
+    assert not own.copies
     assert own.said(7, "copula").startswith("The held-out loss is least after 2 steps: 3, at step 0 5.")

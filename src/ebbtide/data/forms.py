@@ -367,7 +367,7 @@ def _levels(name: str, cells: Sequence[str], found: Sequence[str], option: str) 
 
 
 def timed(name: str) -> str:
-    """What is wrong with a column of dates and times: float32, in which tables are learned, has no such numbers."""
+    """The reason to refuse a column of dates and times: float32, in which tables are learned, has no such numbers."""
     return f"has dates with a time of day, which aren't learned; make it a date and an hour, or add --drop {name}."
 
 

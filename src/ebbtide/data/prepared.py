@@ -88,6 +88,8 @@ class Prepared(NamedTuple):
     """Of a table: its columns, and how its file is written."""
     judging: Data | None = None
     """Data by whose loss training is to stop; not learned before that."""
+    near: Callable[[Any], float] | None = None
+    """The distance of a run's samples to the rows of data, in units of real rows'; training stops where it is small."""
 
 
 def frequencies(labels: Int[Tensor, " n"], classes: int) -> tuple[float, ...]:

@@ -104,7 +104,10 @@ def _free(out: Path, overwrite: bool) -> None:
     if any(checkpoint.saved(folder / "checkpoints") for folder in runs):
         if not overwrite:
             raise occupied(out)
-    elif not any((folder / LOCK).is_file() for folder in runs):  # which a run that was stopped early left
+        return
+    for name in ("checkpoints", "evolution", SEARCH, TRACKED):
+        no_link(out / name)
+    if not any((folder / LOCK).is_file() for folder in runs):  # which a run that was stopped early left
         names = {"checkpoints", "evolution", SEARCH, TRACKED, "metrics.jsonl", TUNED, *_WRITTEN}
         names |= {name for kind in KINDS.values() for name in (kind.file, str(Path(kind.file).with_suffix(".png")))}
         if taken := sorted(name for name in names if os.path.lexists(out / name)):
@@ -132,7 +135,8 @@ def _searched(
     how = dict(options)
     how["resume"] = bool(checkpoint.saved(out / SEARCH / "checkpoints")) and not options.get("overwrite")
     start, data = _start(recipe, prepared, options.get("accumulate", 1), how["resume"])
-    found = run.train(start, data, out / SEARCH, started=checked, judging=prepared.judging, **how)
+    how |= {"judging": prepared.judging, "near": prepared.near}
+    found = run.train(start, data, out / SEARCH, started=checked, **how)
     # Where step 0 was best, a step at learning rate 0 leaves it as it is.
     lr = found.recipe.lr if found.step else 0.0
     fields: dict[str, Any] = {"validation": 0.0, "steps": max(1, found.step), "lr": lr, "lr_steps": found.recipe.steps}

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def train(
     started: Callable[[nn.Module], object] = lambda denoiser: None,
     watch: Callable[[Trainer, Record], object] = lambda trainer, record: None,
     judging: Data | None = None,
+    near: Callable[[Trained], float] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_nonfinite: str = "stop",
@@ -81,7 +83,8 @@ def train(
 
     draw: makes the files of a snapshot, named from the given one. started: called with the untrained denoiser once
     everything has been checked, before anything is written. judging: data by whose loss training stops; the result then
-    has the step and the weights at which that was least.
+    has the step and the weights at which that was least. near: the distance of a run's samples to the rows it learns,
+    in units of real rows'; training stops, too, where that is too small (see stopping.py).
     checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
     which is bf16 for convolutions where the device is faster at them. device: cpu, cuda, cuda:1, mps, or auto for the
     first accelerator, else the CPU; under torchrun each process takes its own. compile: use torch.compile.
@@ -110,7 +113,7 @@ def train(
         "accumulate": accumulate, "data_on": data_on, "engine": engine, "solvers": solvers, "evaluations": evaluations,
     }  # fmt: skip
     start = replace(start, made=settings.made_by(command, accelerator.device, precision, fingerprint))
-    stopping = None if judging is None else Stopping(trainer, judging)
+    stopping = None if judging is None else Stopping(trainer, judging, None if near is None else partial(near, start))
     run = RunFolder(folder, start, trainer, {"how": how, "data": fingerprint}, draw, stopping)
     rehearse(start, trainer)
     started(start.denoiser)

@@ -27,6 +27,7 @@ from ...losses import loss_row
 from ...memory import room
 from ...recipes import IN_MEMORY, PointRecipe
 from ...training.storage import unnamed
+from .nearness import nearness_to
 
 __all__ = [
     "BLOCK", "ENOUGH", "FEWEST_ROWS", "NOTHING_HELD", "at_hand", "codec_for", "describe", "described", "fits",
@@ -109,7 +110,7 @@ def _prepared(recipe: PointRecipe, whole: Points) -> Prepared:
         settled["gaussians"] = _gaussians(recipe, data, unseen_data) if len(whole.x) < ENOUGH else 0
     return Prepared(
         data, tuple(points.x.shape[1:]), codec, points.columns, classes, frequencies=shares, form=points.form,
-        settled=settled, judging=unseen_data,
+        settled=settled, judging=unseen_data, near=None if judging is None else partial(nearness_to, points, judging),
     )  # fmt: skip
 
 
