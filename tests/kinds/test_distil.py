@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -109,6 +110,30 @@ def test_guidance_is_built_in(folders, tmp_path):
         ("student", 1), ("teacher", 2), ("teacher, tuned", 2), ("student", 2),
         ("teacher", 2), ("teacher, tuned", 4), ("student", 4), ("teacher, its own steps", 198),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["attributes", pytest.param("smaller images", marks=pytest.mark.slow)])
+def test_a_student_is_drawn_given_what_its_teacher_is(how, tmp_path):
+    """Its trajectories are its teacher's, given the same; of a run with labels too it is refused by a sentence."""
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "faces.npz", images=x, labels=np.arange(40) % 2, age=np.linspace(20, 60, 40))
+    fields = {"attributes": "age"} if how == "attributes" else {"factor": 2}
+    recipe = ebbtide.flow_images(
+        data=str(tmp_path / "faces.npz"), network="unet-tiny:width=8", steps=3, batch=8, held_out=0.0, **fields
+    )
+    teacher = train_recipe(recipe, tmp_path / "run", **QUIET)
+    student = distill(tmp_path / "run", tmp_path / "fast", fields=FEW | {"flip": True}, evaluations="1", **QUIET)
+    given = {"age": [20.0, 60.0]} if how == "attributes" else torch.rand(2, 1, 4, 4) * 255
+    low, high = student.sample(2, given=given, steps=1)
+    assert not torch.equal(low, high)
+    learned = trajectories_of(teacher, student.recipe, runs.kind_of(recipe).told(student.recipe, None))
+    cond = learned.conditions(torch.arange(30), torch.Generator())
+    end = next(iter([*walk("heun:clock=flow", teacher.denoiser, learned.x[0][:30], learned.times, cond=cond)][-1:]))
+    torch.testing.assert_close(end, learned.x[-1][:30], rtol=0, atol=1e-3)
+    both = train_recipe(replace(recipe, conditional=True), tmp_path / "both", **QUIET)
+    assert both.recipe.conditional
+    with pytest.raises(InputError, match=f"both labels and {how} can't be distilled: the labels"):
+        distill(tmp_path / "both", tmp_path / "no", fields=FEW, **QUIET)
 
 
 def test_a_student_of_a_policy(tmp_path):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ..data.prepared import Prepared
+from ..codecs import Codec
+from ..data.prepared import Data, Prepared
 from ..plots.study import Comparison, Method
 from ..recipes import Recipe
 from ..training.trained import Trained
@@ -135,6 +136,8 @@ class Kind(Generic[R]):
     """(trained, file) → its examples as starting points of samples, in data units."""
     given_of: Callable[[Trained, str], tuple[Any, int | None]] | None = None
     """(trained, text of --given) → what samples are given, and their number; None for one for all."""
+    told: Callable[[R, Codec | None], Data] | None = None
+    """(a student's recipe, its teacher's codec) → what its trajectories are drawn given, an example each."""
     recorded: Callable[[Trained, int, int, int], Mapping[str, Tensor]] | None = None
     """(trained, n, seed, first) → observations that a policy was never trained on."""
     all_classes: Callable[[Trained, int], Tensor | None] | None = None

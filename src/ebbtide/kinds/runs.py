@@ -214,7 +214,11 @@ def _student(recipe: Recipe, given: Any, teacher: Trained, progress: bool) -> tu
     """The start of a student of the recipe's teacher, and trajectories of that to learn from."""
     if given is not None:
         raise InputError("A student learns from its teacher's trajectories; leave data out, or teacher.")
-    told = None if teacher.observation is None else kind_of(recipe).prepare(recipe).data
+    kind, told = kind_of(recipe), None
+    if teacher.observation is not None:
+        told = kind.prepare(recipe).data
+    elif teacher.condition_shape and kind.told is not None:
+        told = kind.told(recipe, teacher.codec)
     start = student_of(recipe, teacher)
     return attached(start), trajectories_of(teacher, start.recipe, told, progress=progress)
 

@@ -5,7 +5,7 @@ import torch
 
 from ebbtide.data.prepared import TensorData
 from ebbtide.errors import InputError
-from ebbtide.kinds.images.conditions import WithGiven, enlarged, reduced
+from ebbtide.kinds.images.conditions import Told, WithGiven, enlarged, reduced
 from ebbtide.kinds.images.data import fits, see
 from ebbtide.recipes import super_resolution
 from problems import SIGMAS
@@ -55,3 +55,16 @@ def test_a_condition_that_cannot_be_is_one_sentence(fields, says):
     with pytest.raises(InputError) as caught:
         fits(super_resolution(**fields))
     assert str(caught.value).startswith(says)
+
+
+def test_what_trajectories_are_given_stays_the_same(tmp_path):
+    """Of each example, whatever is drawn; hidden as often as in training; of a mirrored set's smaller images, plain."""
+    x = torch.randint(0, 256, (3000, 1, 4, 4), dtype=torch.uint8)
+    told = Told.of(WithGiven(TensorData(x, prepare=see), 0.25, 2), seed=3)
+    places = torch.tensor([5, 5, 0])
+    first, again = (told.take(places, torch.Generator().manual_seed(k))["given"] for k in (0, 1))
+    torch.testing.assert_close(first, again, equal_nan=True)
+    hidden = told.given.isnan().flatten(1).all(1)
+    assert abs(float(hidden.double().mean()) - 0.25) < SIGMAS * (0.25 * 0.75 / 3000) ** 0.5
+    torch.testing.assert_close(told.given[~hidden], reduced(x[~hidden].float(), 2) / 127.5 - 1)
+    assert (len(told), told.x1, told.to(torch.device("cpu")).given.shape) == (3000, None, (3000, 1, 2, 2))

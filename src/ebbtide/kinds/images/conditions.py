@@ -7,12 +7,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from ...core.randomness import uniform
+from ...core.randomness import generator, uniform
 from ...data.prepared import Data
 from ...errors import InputError
 from ...recipes import ImageRecipe
 
-__all__ = ["WithGiven", "enlarged", "reduced", "refuse_condition"]
+__all__ = ["Told", "WithGiven", "enlarged", "reduced", "refuse_condition"]
 
 
 def reduced(x: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
@@ -69,6 +69,35 @@ class WithGiven:
         return taken | {"given": given.masked_fill(whole.reshape(-1, *[1] * (given.ndim - 1)), torch.nan)}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a teacher's trajectories are drawn given: of each example the same at every step, NaN where it is hidden."""
+
+    given: Float[Tensor, " n *g"]
+
+    @property
+    def x1(self) -> None:
+        """Sampling starts from noise."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def to(self, device: torch.device) -> "Told":
+        """The same on a device."""
+        return Told(self.given.to(device))
+
+    def take(self, indices: Int[Tensor, " b"], draw: Generator) -> dict[str, Tensor]:
+        """What the examples at these places are given."""
+        return {"given": self.given[indices]}
+
+    @classmethod
+    def of(cls, data: WithGiven, seed: int, batch: int = 1024) -> "Told":
+        """Drawn once from the data that the teacher learned from; batch: examples at a time."""
+        draw = generator(seed, "told")
+        return cls(torch.cat([data.take(part, draw)["given"] for part in torch.arange(len(data)).split(batch)]))
+
+
 def refuse_condition(recipe: ImageRecipe) -> None:
     """InputError for a condition that can't be learned, before its data is read."""
     if not (recipe.factor or recipe.attributes):
@@ -81,7 +110,11 @@ def refuse_condition(recipe: ImageRecipe) -> None:
         raise InputError("Images are drawn given smaller ones (factor) or attributes; choose one of them.")
     if recipe.factor and recipe.codec != "pixels":
         raise InputError(f"factor {recipe.factor} is for codec pixels; got {recipe.codec!r}.")
-    if recipe.teacher:
-        raise InputError("A run that is given images or attributes can't be distilled yet.")
+    if recipe.teacher and recipe.conditional:
+        what = "smaller images" if recipe.factor else "attributes"
+        raise InputError(
+            f"A run with both labels and {what} can't be distilled: the labels of its trajectories are drawn by "
+            f"themselves, and would meet {what} of other classes."
+        )
     if not recipe.label_dropout:
         raise InputError("label_dropout must be above 0, since images are also learned without what they are given.")

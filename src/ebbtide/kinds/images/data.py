@@ -26,13 +26,13 @@ from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
 from ...specs import bind
 from ...training.storage import opened, unnamed
-from .conditions import WithGiven, refuse_condition
+from .conditions import Told, WithGiven, refuse_condition
 from .latents import BATCH, latents
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
-__all__ = ["describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see"]
+__all__ = ["describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see", "told"]
 
 _ONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # endings of a file that is one image
 
@@ -95,6 +95,14 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
     classes = class_names(train.classes, train.labels)
     shares = () if labels is None else frequencies(labels, len(classes))
     return Prepared(data, shape, codec, classes=classes, frequencies=shares, settled=settled)
+
+
+def told(recipe: ImageRecipe, codec: Codec | None) -> Told:
+    """What a student's trajectories are drawn given: of the images that its teacher learned from, none mirrored."""
+    fits(recipe)
+    data = _prepared(replace(recipe, flip=False), parts(recipe)[0], codec).data
+    assert isinstance(data, WithGiven)
+    return Told.of(data, recipe.seed)
 
 
 def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) -> Float[Tensor, " b c h w"]:

@@ -18,7 +18,7 @@ from ...files import write_file
 from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, MethodRow, Plan, Way
-from .data import describe, fits, given, kept, own_starts, parts, prepare, real
+from .data import describe, fits, given, kept, own_starts, parts, prepare, real, told
 from .study import shown, study
 from .super_resolution import against_held, given_of, recorded
 
@@ -203,6 +203,7 @@ IMAGES = Kind(
     starts=own_starts,
     recorded=recorded,
     given_of=given_of,
+    told=told,
     all_classes=all_classes,
     finish=finish,
     draw_evaluation=draw_evaluation,

@@ -110,7 +110,9 @@
   // -- watch it learn --------------------------------------------------------------------------------------------------
 
   const paper = {points: [], strokes: [], cursor: [0, 0], real: null, limits: EXTENT, images: null, painting: false};
-  const lives = [...document.querySelectorAll(".live")];
+  const panelOf = (template) => $(template).content.firstElementChild.cloneNode(true);
+  const lives = [panelOf("live"), panelOf("live")]; // of the methods that learn
+  $("learners").append(...lives);
   const looks = new Map(); // learner's key → the newest samples
   const histories = new Map(); // learner's key → losses
 
@@ -349,7 +351,7 @@
   class View {
     constructor(letter) {
       this.letter = letter;
-      this.figure = $("view").content.firstElementChild.cloneNode(true);
+      this.figure = panelOf("view");
       this.canvas = this.figure.querySelector("canvas");
       for (const element of this.figure.querySelectorAll("[data-of]")) this[element.dataset.of.replace("-text", "Text")] = element;
       this.cursor = [0, 0];
