@@ -53,7 +53,11 @@ def test_a_table_in_the_folder_goes_by_the_files_names(tmp_path):
         ("a.npz", "short", "must hold 3 numbers, or rows of numbers; got dtype int64 (2,)."),
         ("a.npz", "text", "must hold 3 numbers, or rows of numbers; got dtype <U1 (3,)."),
         ("a.npz", "endless", "must hold finite numbers, NaN where one is missing; it holds infinity."),
-        ("digits", "age", "attributes are an array of a .npz, or a .csv in a folder of images; digits is neither."),
+        (
+            "digits",
+            "age",
+            "attributes are an array of a .npz, a .csv in a folder of images, or columns of hf:NAME; digits is none.",
+        ),
         ("faces", "../a.npz", "attributes of a folder must be a file in it, faces; got '../a.npz'."),
         ("faces", "few.csv", "few.csv: its column 'file' doesn't name the image a.png."),
         ("faces", "bad.csv", "bad.csv, row 2, column 'age': an attribute must be a finite number; got 'old'."),

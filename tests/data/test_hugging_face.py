@@ -155,6 +155,26 @@ def test_a_label_by_name(hub):
         get("me/pets", label="sort")
 
 
+def test_attributes_are_columns_of_numbers(hub):
+    """Of every part, NaN where one is missing; anything else in them is one sentence."""
+    hub.sets["me/faces"] = {"train": part([1, 2, 3]), "test": part([4])}
+    for name, ages, smiles in (("train", [20, None, 40], [True, False, True]), ("test", [31.5], [False])):
+        hub.sets["me/faces"][name].features |= {"age": Value(), "smile": Value()}
+        hub.sets["me/faces"][name].columns |= {"age": ages, "smile": smiles}
+    found = get("me/faces", attributes="age, smile")
+    assert found.names == ("age", "smile")
+    assert found.numbers.tolist()[0::2] == [[20, 1], [40, 1]]
+    assert found.numbers[1].isnan().tolist() == [True, False]
+    assert (found.numbers[3].tolist(), found.test) == ([31.5, 0], 1)
+    for attributes, says in (
+        ("agee", "has no column 'agee' for attributes; it has 'id', 'picture', 'kind', 'age', 'smile'"),
+        ("age,id", "attributes must be finite numbers; its column 'id' has '0'"),
+        ("age,age", "attributes need different names"),
+    ):
+        with pytest.raises(InputError, match=says):
+            get("me/faces", attributes=attributes)
+
+
 @pytest.mark.parametrize("missing", [[-1, -1, -1], [None, None, None], [-1, None, -1], "no column"])
 def test_a_test_part_without_labels(hub, missing):
     test = part([7, 8, 9], None if missing == "no column" else missing)

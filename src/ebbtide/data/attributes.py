@@ -1,4 +1,4 @@
-"""Numbers that belong to images: an array of their .npz, or a table in their folder; nothing else is opened."""
+"""Numbers that belong to images: an array of their .npz, a table in their folder, or columns of their set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,16 +27,20 @@ _NUMBER = 8
 def read_attributes(data: str, name: str, found: Found) -> tuple[Float[np.ndarray, "n k"], tuple[str, ...]]:
     """A row for each image that was found, NaN where a number is missing, and the columns' names.
 
-    name: an array (n,) or (n, k) of the .npz, whose columns `attribute_names` names; or a table in the folder of
-    images, whose first column is each image's path in it.
+    name: an array (n,) or (n, k) of the .npz, whose columns `attribute_names` names; a table in the folder of images,
+    whose first column is each image's path in it; or columns of a Hugging Face set, which are found with the images.
     """
     path = home(data)
-    if isinstance(found.images, Source) and path.is_dir():
+    if found.numbers is not None:
+        values, names = found.numbers, found.names
+    elif isinstance(found.images, Source) and path.is_dir():
         values, names = _of_folder(path, name, found.images)
     elif arrays(path) and not isinstance(found.images, Source):
         values, names = _of_npz(path, name, len(found.images))
     else:
-        raise InputError(f"attributes are an array of a .npz, or a .csv in a folder of images; {data} is neither.")
+        raise InputError(
+            f"attributes are an array of a .npz, a .csv in a folder of images, or columns of hf:NAME; {data} is none."
+        )
     for one in names:
         if names.count(one) > 1 or not one or set(one) & set(",=:"):
             raise InputError(f"{data}: attributes need different names without comma, colon and =; got {one!r}.")

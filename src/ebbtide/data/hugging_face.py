@@ -6,6 +6,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from ..cache import fingerprint
 from ..errors import InputError
 from ..files import home
@@ -21,11 +24,11 @@ __all__ = ["read_hub"]
 _LABEL = 100  # bytes of one, and of what is kept of its row
 
 
-def read_hub(data: str, label: str) -> Found:
+def read_hub(data: str, label: str, attributes: str = "") -> Found:
     """A set of the hub or in a local folder: its training part, and behind it any that is to be held out.
 
     data: hf:name[@revision][:config][:image=…,label=…], with the columns of the images and the labels where a set has
-    several.
+    several. attributes: columns of numbers for each image, separated by commas.
     """
     try:
         import datasets
@@ -75,7 +78,23 @@ def read_hub(data: str, label: str) -> Found:
     marks = [getattr(part, "_fingerprint", "") for part in every]
     state = fingerprint(marks, column) if all(marks) else ""
     test = sum(len(splits[name]) for name in held_out)
-    return Found(_rows(data, raw, column, state), labels if label else None, classes, test)
+    names = tuple(name.strip() for name in attributes.split(",")) if attributes else ()
+    numbers = _numbers(data, every, names) if names else None
+    return Found(_rows(data, raw, column, state), labels if label else None, classes, test, numbers, names)
+
+
+def _numbers(data: str, every: Sequence[Any], names: Sequence[str]) -> Float[np.ndarray, "n k"]:
+    """Columns of numbers, NaN where one is missing."""
+    columns = []
+    for name in names:
+        if missing := [part for part in every if name not in part.features]:
+            raise InputError(f"{data} has no column {name!r} for attributes; it has {listed(missing[0].features)}.")
+        cells = [np.nan if value is None else value for part in every for value in part[name]]
+        odd = next((one for one in cells if not isinstance(one, bool | int | float) or one in (np.inf, -np.inf)), None)
+        if odd is not None:
+            raise InputError(f"{data}: attributes must be finite numbers; its column {name!r} has {str(odd)[:40]!r}.")
+        columns.append(np.array(cells, np.float64))
+    return np.stack(columns, 1)
 
 
 def _named(data: str) -> tuple[str, str, dict[str, str]]:

@@ -85,12 +85,13 @@ def load_images(
     levels: of images of more than 8 bits, the values that become 0 and 255; the set's own unless given.
     label: "folder" takes the class from the first sub-folder that is no part; of a .npz or Hugging Face set it names
     the array or column, where that isn't plain.
-    attributes: an array of a .npz, or a .csv in a folder, with numbers for each image (see `read_attributes`).
+    attributes: an array of a .npz, a .csv in a folder, or columns of a Hugging Face set, with numbers for each image
+    (see `read_attributes`).
     on_bad: "skip" leaves out images that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`. on_disk: and leave it
     there; arrays are read into memory.
     """
-    found = _find(data, label)
+    found = _find(data, label, attributes)
     if attributes:
         numbers, names = read_attributes(data, attributes, found)
         found = replace(found, numbers=numbers, names=names)
@@ -170,13 +171,13 @@ def _rows(x: UInt8[Tensor, "n c h w"] | Shards, chosen: Tensor) -> UInt8[Tensor,
     return x.part(chosen) if isinstance(x, Shards) else x[chosen]
 
 
-def _find(data: str, label: str) -> Found:
+def _find(data: str, label: str, attributes: str) -> Found:
     if not isinstance(data, str):
         raise InputError(f"data must be {ACCEPTED}; got {data!r}.")
     if data == "digits":
         return _digits(label)
     if data.startswith("hf:"):
-        return hugging_face.read_hub(data, label)
+        return hugging_face.read_hub(data, label, attributes)
     if not data:  # which Path takes for the current folder
         raise InputError(f"data must be {ACCEPTED}; got ''.")
     path = home(data)

@@ -95,7 +95,7 @@ class GemmaLayer(nn.Module):
         qk, v = turn(qkv[:, : queries + keys], by), qkv[:, queries + keys :]
         q, k = qk[:, :queries], qk[:, queries:]
         if past is not None:
-            before = (part.to(k.dtype).expand(len(h), -1, -1, -1) for part in past)
+            before = (part.to(k.dtype).expand(h.shape[0], -1, -1, -1) for part in past)
             k, v = (torch.cat(pair, 2) for pair in zip(before, (k, v)))
         return q, k, v, gate
 

@@ -113,7 +113,8 @@ class ActionFiLMUNet(nn.Module):
     ) -> Float[Tensor, "b h a"]:  # fmt: skip
         check_batch("action_unet-film", x, self.shape)
         observed = (self.context(**observation) if context is None else context)["observed"]
-        time, rows = self.clock(t), max(len(t), len(observed))
+        time = self.clock(t)
+        (rows,) = torch.broadcast_shapes(time.shape[:1], observed.shape[:1])
         emb = torch.cat([time.expand(rows, -1), observed.expand(rows, -1)], 1)
         h, skips = pad(x.mT, (0, self.fill)) if self.fill else x.mT, []
         for level, stage in enumerate(self.down):

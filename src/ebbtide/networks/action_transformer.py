@@ -35,8 +35,8 @@ class CrossAttention(nn.Module):
         self, h: Float[Tensor, "b n width"], seen: Float[Tensor, "#b 2 heads m head"], real: Bool[Tensor, "#b m"]
     ) -> Float[Tensor, "b n width"]:
         q = self.q(h).unflatten(2, (-1, self.head)).transpose(1, 2)
-        k, v = seen.expand(len(h), -1, -1, -1, -1).unbind(1)
-        mask = real[:, None, None].expand(len(h), -1, 1, -1)
+        k, v = seen.expand(h.shape[0], -1, -1, -1, -1).unbind(1)
+        mask = real[:, None, None].expand(h.shape[0], -1, 1, -1)
         return self.out(attend(q, k, v, mask))
 
 
@@ -122,7 +122,7 @@ class ActionTransformer(nn.Module):
         observed, tokens, real = self.observation(**observation)
         if tokens is None or real is None:
             return {"observed": observed}
-        tokens = torch.cat([self.nothing.expand(len(tokens), -1, -1), tokens], 1)
+        tokens = torch.cat([self.nothing.expand(tokens.shape[0], -1, -1), tokens], 1)
         seen = self.keys(self.norm_seen(tokens)).unflatten(2, (len(self.blocks), 2, -1, self.head))
         return {"observed": observed, "seen": seen.permute(0, 2, 3, 4, 1, 5), "real": pad(real, (1, 0), value=True)}
 

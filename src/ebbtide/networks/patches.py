@@ -35,4 +35,4 @@ def cut(x: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n m d"]:
 def _by_example(x: Float[Tensor, "n m d"], by: Float[Tensor, "d k"]) -> Float[Tensor, "n m k"]:
     """x @ by, example by example: with one product for all, an example's last bits would depend on the others."""
     with torch.autocast(x.device.type, enabled=False):
-        return torch.bmm(x, by.expand(len(x), *by.shape))
+        return torch.bmm(x, by.expand(x.shape[0], *by.shape))

@@ -303,7 +303,8 @@ class ImageRecipe(Recipe):
     factor: int = 0
     """Draw images given ones of this many times fewer pixels a side; 0 for none."""
     attributes: str = ""
-    """Numbers that images are drawn given; an array of the .npz, or a .csv file with a row for each image."""
+    """Numbers that images are drawn given; an array of the .npz, a .csv file with a row for each image, or columns
+    of an hf: set separated by commas."""
     attribute_ranges: str = ""
     """NAME=LOW:HIGH of each attribute, separated by commas; stored with the run, by default the set's extremes."""
     held_out: float = 0.1
