@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from ebbtide.kinds.runs import begin
+from ebbtide.recipes import RECIPES
 from ebbtide.training import pieces
 from ebbtide.training.checkpoint import PIECES, WEIGHTS, read_folder, unpack
 from ebbtide.training.devices import accelerate, leaving_group
@@ -17,20 +18,35 @@ from ebbtide.training.trainer import Trainer
 from training.runs import tiny
 
 HALF, STEPS = 2, 4
-# Labels, parts, clipping and decay; a network in levels, channels last; positions that turn, and hardly a row each.
+# A network in blocks, with labels, clipping and decay; one in levels, channels last; and a policy's of every kind.
 CASES = {
-    "dit": ({"network": "dit:width=16,depth=2,head=8", "weight_decay": 0.2, "clip": 0.3, "eps": 1e-4}, 2),
-    "unet": ({"network": "unet-tiny:width=8,checkpointing=true", "eps": 1e-4}, 1),
+    "dit": {"network": "dit:width=16,depth=2,head=8", "weight_decay": 0.2, "clip": 0.3},
+    "unet": {"network": "unet-tiny:width=8,checkpointing=true"},
 }
+POLICIES = {
+    name: {"network": f"{name}:{sizes}"}
+    for name, sizes in (
+        ("action_expert", "width=16,depth=2,heads=2,head=8,checkpointing=true"),
+        ("action_unet", "width=8,emb=16,blocks=2"),
+        ("action_transformer", "width=16,depth=2,head=8,emb=16"),
+        ("action_unet-film", "widths=16-32,groups=4"),
+    )
+}
+PARTS = 2  # of a process's share
 
 
-def recipe_of(name):
-    return tiny("images", steps=STEPS, **CASES[name][0])
+def recipe_of(name, folder):
+    """eps: Adam makes whole steps of gradients that are 0 but for rounding, whose signs are chance."""
+    common = {"steps": STEPS, "batch": 16, "eps": 1e-4, "seed": 3, "lr": 0.01}
+    if name in CASES:
+        return tiny("images", **common, **CASES[name])
+    return RECIPES["pi0-pusht"](data=str(folder / "episodes.npz"), cameras="top", **common, **POLICIES[name])
 
 
-def trainer_of(name, engine):
-    start, data = begin(recipe_of(name))
-    return Trainer(start.denoiser, data, recipe_of(name), accelerate(), CASES[name][1], len(start.classes), engine)
+def trainer_of(name, folder, engine):
+    recipe = recipe_of(name, folder)
+    start, data = begin(recipe)
+    return Trainer(start.denoiser, data, recipe, accelerate(), PARTS, len(start.classes), engine)
 
 
 def saved(run, folder):
@@ -47,10 +63,10 @@ def resumed(run, folder):
 def main(folder, *names):
     with leaving_group():
         for name in names:
-            run, half = trainer_of(name, "fsdp"), folder / f"{name}-half"
+            run, half = trainer_of(name, folder, "fsdp"), folder / f"{name}-half"
             records = list(islice(run.steps(), HALF))
             saved(run, half)
-            run = resumed(trainer_of(name, "fsdp"), half)
+            run = resumed(trainer_of(name, folder, "fsdp"), half)
             records += list(run.steps())
             saved(run, folder / name)
             if run.accelerator.is_main_process:

@@ -13,7 +13,8 @@ import torch
 from ebbtide.networks import NETWORKS
 from ebbtide.training.history import read_metrics
 from ebbtide.training.sharded import blocks
-from training.ranks import CASES, STEPS, resumed, trainer_of
+from recording import record
+from training.ranks import CASES, POLICIES, STEPS, resumed, trainer_of
 from training.runs import arguments, assert_same, copy, run, tensors, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -47,16 +48,28 @@ def torchrun(count, *words):
 
 def test_two_processes_with_half_the_weights_each_train_as_one_with_all(tmp_path):
     """Losses and norms to 1e-5, though saved and resumed on the way; then all that is saved, read by one process."""
-    torchrun(2, Path(__file__).parent / "ranks.py", tmp_path, *CASES)
-    for name in CASES:
-        alone = trainer_of(name, "replicated")
+    as_one(2, CASES, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_networks_of_policies_are_shared_too(count, tmp_path):
+    record(tmp_path / "episodes.npz", pictures=True)
+    as_one(count, [*CASES, *POLICIES], tmp_path)
+
+
+def as_one(count, names, folder):
+    """Train cases in so many processes; losses, and all that is saved, are those of one process with all weights."""
+    torchrun(count, Path(__file__).parent / "ranks.py", folder, *names)
+    for name in names:
+        alone = trainer_of(name, folder, "replicated")
         records = list(alone.steps())
-        found = json.loads((tmp_path / f"{name}.json").read_text())
+        found = json.loads((folder / f"{name}.json").read_text())
         assert len(found) == len(records) == STEPS
-        for record, (loss, norm) in zip(records, found, strict=True):
-            assert loss == pytest.approx(record.loss, rel=1e-5), (name, record.step)
-            assert norm == pytest.approx(record.grad_norm, rel=1e-4), (name, record.step)
-        back = resumed(trainer_of(name, "replicated"), tmp_path / name)
+        for one, (loss, norm) in zip(records, found, strict=True):
+            assert loss == pytest.approx(one.loss, rel=1e-5), (name, one.step)
+            assert norm == pytest.approx(one.grad_norm, rel=1e-4), (name, one.step)
+        back = resumed(trainer_of(name, folder, "replicated"), folder / name)
         assert back.step == back.engine.updates == STEPS
         for kind in ("state", "averaged"):
             mine, theirs = (getattr(run, kind)() for run in (alone, back))

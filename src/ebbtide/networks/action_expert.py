@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from ..specs import pick
@@ -123,15 +124,17 @@ class Expert(nn.Module):
     """h ← layerᵢ(h), i = 1 … depth;  norm(h): a Gemma without its words, h and the output (b, n, width).
 
     remembers: it only makes keys and values for another expert to see; of its last layer nothing else is needed.
+    checkpointing: recompute the layers of `forward` on the way back, to save memory.
     """
 
     layers: Any  # of GemmaLayer
 
     def __init__(
         self, *, width: int, hidden: int, depth: int, heads: int, kv_heads: int, head: int,
-        adaptive: bool = False, remembers: bool = False,
+        adaptive: bool = False, remembers: bool = False, checkpointing: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.checkpointing = checkpointing
         self.layers = nn.ModuleList(
             GemmaLayer(width, hidden, heads, kv_heads, head, adaptive, blind=remembers and i == depth - 1)
             for i in range(depth)
@@ -154,8 +157,15 @@ class Expert(nn.Module):
     def forward(
         self, h: Float[Tensor, "b n width"], by: Tensor, mask: Tensor | None, memory: Memory, c: Tensor | None = None
     ) -> Float[Tensor, "b n width"]:
+        def through(layer: Any, h: Tensor, past: tuple[Tensor, Tensor]) -> Tensor:
+            answered: Tensor = layer.answer(h, layer.ask(h, by, past, c), mask, c)
+            return answered
+
         for layer, past in zip(self.layers, memory):
-            h = layer.answer(h, layer.ask(h, by, past, c), mask, c)
+            if self.checkpointing and torch.is_grad_enabled():
+                h = checkpoint(through, layer, h, past, use_reentrant=False)
+            else:
+                h = through(layer, h, past)
         return self.norm(h, c)[0]
 
 
@@ -198,6 +208,7 @@ class ActionExpert(nn.Module):
     prefix_width, prefix_hidden: the same of the prefix's tokens (0: as width; 4 prefix_width).
     pad_to: actions and state are padded with zeros to this width (0: they aren't); the output is cut. π0's is 32.
     variant: "pi0" or "pi05". prefix: a module in place of SmallPrefix, such as PaliGemma, with its `sizes`.
+    checkpointing: recompute the actions' layers on the way back, to save memory.
 
     pi0: the time is mixed into the actions' tokens by an MLP; the state, its o steps in a row, is one token.
     pi05: the time is in the norms (AdaRMSNorm). There is no state token: the state is given in 256 bins of [-1, 1] as
@@ -213,7 +224,7 @@ class ActionExpert(nn.Module):
         observation: Mapping[str, tuple[int, ...]],
         width: int = 128, hidden: int = 0, depth: int = 4, heads: int = 4, kv_heads: int = 1, head: int = 32,
         prefix_width: int = 0, prefix_hidden: int = 0, pad_to: int = 0, variant: str = "pi0",
-        prefix: nn.Module | None = None, spans: bool = False,
+        prefix: nn.Module | None = None, checkpointing: bool = False, spans: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -253,7 +264,9 @@ class ActionExpert(nn.Module):
         self.spans, self.shortest_period = spans, PERIOD
         self.from_span = Span(width) if spans else None
         self.time = nn.Sequential(inner, nn.SiLU(), nn.Linear(width, width))
-        self.expert = Expert(width=width, hidden=hidden or 4 * width, adaptive=self.adaptive, **sizes)
+        self.expert = Expert(
+            width=width, hidden=hidden or 4 * width, adaptive=self.adaptive, checkpointing=checkpointing, **sizes
+        )
         self.out = zeroed(nn.Linear(width, action_dim + self.pad_action))
 
     def context(self, **observation: Tensor) -> dict[str, Any]:

@@ -134,6 +134,7 @@ def paligemma_expert(
     hidden: int = 4096,
     pad_to: int = 32,
     variant: str = "pi0",
+    checkpointing: bool = False,
     spans: bool = False,
 ) -> ActionExpert:
     """π0 at its full size: PaliGemma 3B and an action expert of 300 million parameters (arXiv:2410.24164, Appendix B).
@@ -147,7 +148,7 @@ def paligemma_expert(
     prefix = PaliGemma(model, tokenizer=_tokenizer(given) if given else None, variant=variant, frozen=frozen)
     return ActionExpert(
         horizon, action_dim, observation=observation, width=width, hidden=hidden, pad_to=pad_to,
-        variant=variant, prefix=prefix, spans=spans, **prefix.sizes,
+        variant=variant, prefix=prefix, checkpointing=checkpointing, spans=spans, **prefix.sizes,
     )  # fmt: skip
 
 
