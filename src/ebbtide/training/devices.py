@@ -1,6 +1,7 @@
 """Processes, precision and devices of a run, by accelerate."""
 
 import os
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ T = TypeVar("T")
 __all__ = [
     "REFUSED",
     "Deserted",
+    "Gathered",
     "accelerate",
     "agreed",
     "all_there",
@@ -134,6 +136,13 @@ def local(part: Tensor) -> Tensor:
 def whole(part: Tensor) -> Tensor:
     """The tensor of which several processes have rows each, gathered; all of them have to ask for it."""
     return part.full_tensor() if hasattr(part, "full_tensor") else part
+
+
+class Gathered(UserDict[str, Tensor]):
+    """Tensors by name, each of which is `whole` when it is asked for, so that no more than one is gathered at a time."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        return whole(super().__getitem__(name))
 
 
 def together(action: Callable[[], T], count: int) -> list[T]:

@@ -20,10 +20,12 @@ from ..exact.plans import COUNTS, allowance, counts_of
 from ..exact.tuned import TUNED, write_tuned
 from ..files import LOCK, dump_json, no_link, own_folder, parse_json, read_file, remove, write_file
 from ..networks.observation import conditions
+from ..networks.outline import fill
 from ..samplers import facts
 from ..signals import Interrupted
 from . import checkpoint, pieces, seal, settings
-from .devices import all_there
+from .build import build_denoiser
+from .devices import Gathered, all_there
 from .history import TRACKED, Log
 from .same import same_run
 from .solver import for_run, for_student
@@ -122,14 +124,16 @@ class RunFolder:
             return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
     def trained(self) -> Trained:
-        """The result: the denoiser with its averaged weights; of a sharded one, from its last checkpoint."""
+        """The result: the denoiser with its averaged weights, which every process has whole, on the CPU if sharded."""
+        start, denoiser = self.start, self.start.denoiser
         if self.sharded:
-            where, files = checkpoint.files_of(self.folder, lambda text: None)
-            whole = Trained.from_files(files, str(where), self.start.named)
-            return replace(self.start, denoiser=whole.denoiser.eval(), step=whole.step)
-        self.start.denoiser.load_state_dict(self.trainer.averaged())
+            recipe = start.recipe.naming(start.named)
+            denoiser = build_denoiser(recipe, start.latent_shape, len(start.classes), start.observation, outline=True)
+            fill(denoiser, Gathered(self.trainer.averaged()))
+        else:
+            denoiser.load_state_dict(self.trainer.averaged())
         step = self.trainer.step if self.stopping is None else self.stopping.best
-        return replace(self.start, denoiser=self.start.denoiser.eval(), step=step)
+        return replace(start, denoiser=denoiser.eval(), step=step)
 
     def solved(self, progress: bool) -> Trained:
         """The result with solvers fitted to it: those in the folder, or as many as training's cost allows."""
