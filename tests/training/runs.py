@@ -155,3 +155,9 @@ def saved_step(folder: Path) -> int:
 
 def copy(folder: Path, to: Path) -> Path:
     return shutil.copytree(folder, to, symlinks=True)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has begun."""
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return sorted(map(int, done.stdout.split()))

@@ -48,6 +48,7 @@ from training.runs import (
     VARIANTS,
     arguments,
     assert_same,
+    children,
     command,
     copy,
     newest,
@@ -896,11 +897,6 @@ def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
-
-
-def children(pid):
-    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return sorted(map(int, done.stdout.split()))
 
 
 @pytest.mark.slow

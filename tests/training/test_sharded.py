@@ -2,20 +2,27 @@
 
 import json
 import os
+import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from ebbtide.networks import NETWORKS
+from ebbtide.training.checkpoint import read_folder, saved
 from ebbtide.training.history import read_metrics
 from ebbtide.training.sharded import blocks
+from interrupting import wait_until
 from recording import record
 from training.ranks import CASES, POLICIES, STEPS, resumed, trainer_of
-from training.runs import arguments, assert_same, copy, run, tensors, tiny
+from training.runs import arguments, assert_same, children, copy, run, saved_step, tensors, tiny
 
 ROOT = Path(__file__).parents[2]
 RECIPE = tiny("images", network="dit:width=16,depth=2,head=8", steps=12, batch=8, eps=1e-4, weight_decay=0.2)
@@ -108,3 +115,31 @@ def test_any_number_of_processes_goes_on_from_any_other(tmp_path):
         assert found.keys() == wanted.keys()
         for name, part in wanted.items():
             torch.testing.assert_close(found[name], part, rtol=1e-3, atol=1e-5, msg=f"{folder.name}: {name}")
+
+
+@pytest.mark.slow
+def test_kill_9_costs_a_sharded_run_steps_and_no_more(tmp_path):
+    """All processes at random moments of a run that saves without a pause, then one of the two, which the other says;
+    at last the run has the bits of one that nothing happened to."""
+    rng, folder, env = random.Random(0), tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
+    often = arguments(replace(RECIPE, steps=300), "flow-images"), "--checkpoints", 100, "--snapshots", 0, "--no-fit"
+    words = ["-m", "ebbtide", *often[0], *often[1:], "--engine", "fsdp", "--restartable"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [str(word) for word in (*launch, *words, "--out", folder)]
+    for chance in range(5):
+        since = saved_step(folder)
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as agent:
+            wait_until(lambda agent=agent, since=since: saved_step(folder) > since or agent.poll() is not None, 200)
+            ranks = children(agent.pid)
+            time.sleep(rng.uniform(0, 0.5))
+            if chance < 4:
+                agent.kill()
+            for rank in ranks if chance < 4 else ranks[1:]:
+                os.kill(rank, signal.SIGKILL)
+            said = agent.communicate(timeout=200)[1]
+        assert all(read_folder(one) for one in saved(folder / "checkpoints"))
+    gone = r"One of the 2 processes is gone: was it killed, or memory short\? Saved at step \d+ of 300; continue with:"
+    assert re.search(gone, said), said
+    torchrun(2, *words, "--out", folder)
+    torchrun(2, *words, "--out", tmp_path / "whole")
+    assert_same(tensors(folder), tensors(tmp_path / "whole"))

@@ -1,6 +1,7 @@
 """Processes, precision and devices of a run, by accelerate."""
 
 import os
+import re
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,13 +98,18 @@ class Deserted(EbbtideError):
 
 
 @contextmanager
-def all_there(count: int) -> Iterator[None]:
-    """Say in one sentence that one of `count` processes is gone, where they exchange something."""
+def all_there(count: int, computing: bool = False) -> Iterator[None]:
+    """Say in one sentence that one of `count` processes is gone, where they exchange something.
+
+    computing: something else may fail here too, whose error is left as it is.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # of gloo's and NCCL's, which name sockets
+        if computing and not re.search("gloo|nccl|Connection|closed by peer", str(error), re.IGNORECASE):
+            raise
         raise Deserted(f"One of the {count} processes is gone: was it killed, or memory short?") from error
 
 
@@ -139,7 +145,7 @@ def whole(part: Tensor) -> Tensor:
 
 
 class Gathered(UserDict[str, Tensor]):
-    """Tensors by name, each of which is `whole` when it is asked for, so that no more than one is gathered at a time."""
+    """Tensors by name, each gathered when it is asked for, so that no more than one is whole at a time."""
 
     def __getitem__(self, name: str) -> Tensor:
         return whole(super().__getitem__(name))

@@ -1,7 +1,7 @@
 """The replicated engine: each process holds all weights, their average and the optimiser's moments, as vectors."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -34,6 +34,10 @@ class Replicated:
     def compile(self) -> None:
         """Let torch.compile have the network."""
         self.module.network.compile()
+
+    def exchanging(self) -> AbstractContextManager[None]:
+        """What a pass there and back happens in: nothing is exchanged in it."""
+        return nullcontext()
 
     def clear(self) -> None:
         """Set the gradient to zero, to which a step's parts are added."""

@@ -209,7 +209,7 @@ def _loop(
             run.save()
             raise
         except (InputError, Deserted) as error:  # a shard is damaged, a process was killed
-            if not run.sharded:  # else the others would have to save too
+            if not run.sharded:  # which takes all processes
                 run.save()
             saved = f" Saved at step {run.saved} of {steps}; continue with: {_again(run)}" if run.main else ""
             raise type(error)(f"{error}{saved}") from error

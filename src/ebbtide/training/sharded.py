@@ -6,7 +6,7 @@ and shared out as soon as they are there. accelerate offers FSDP2 on GPUs alone,
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.optim.adamw import adamw
 
 from ..errors import InputError
 from ..recipes import Recipe
-from .devices import local
+from .devices import all_there, local
 from .flat import every_name
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class Sharded:
         for part in blocks(self.module.network):
             part.compile()
 
+    def exchanging(self) -> AbstractContextManager[None]:
+        """What a pass there and back happens in: weights and gradients are exchanged in it."""
+        return all_there(self.accelerator.num_processes, computing=True)
+
     def gradients(self) -> dict[str, Tensor]:
         """This process's rows of the gradient."""
         return {name: local(p.grad) for name, p in self.weights.items() if p.grad is not None}
@@ -83,7 +87,8 @@ class Sharded:
     def norm(self) -> Tensor:
         """The norm of the gradient of all processes."""
         square = torch.stack(torch._foreach_norm(list(self.gradients().values()))).square().sum()
-        total: Tensor = self.accelerator.reduce(square, "sum")
+        with all_there(self.accelerator.num_processes):
+            total: Tensor = self.accelerator.reduce(square, "sum")
         return total.sqrt()
 
     def update(self, lr: float, norm: float) -> None:

@@ -166,7 +166,7 @@ class Trainer:
             if self._judges is not None:
                 self._judges.step = self.step
             loss = torch.zeros((), device=self.accelerator.device)
-            with self._keyed():
+            with self._keyed(), self.engine.exchanging():
                 for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
                     own = self._loss(**dict(zip(batch, part, strict=True))).sum() / len(batch["t"])
                     self.accelerator.backward(own)
