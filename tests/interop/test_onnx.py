@@ -13,6 +13,7 @@ from ebbtide.core.randomness import Draws
 from ebbtide.data import Observation
 from ebbtide.errors import InputError
 from ebbtide.interop.onnx import save_onnx
+from ebbtide.networks.observation import conditions
 from ebbtide.recipes import RECIPES
 from ebbtide.training.build import build_denoiser
 from ebbtide.training.trained import Trained
@@ -109,6 +110,50 @@ def test_images_and_policies(tmp_path):
     state = torch.randn(3, 1, 4)
     expected = policy.sample(3, seed=4, seen={"state": state}, steps=2, sampler="heun")
     assert apart(run(graph.file, noise=noise(policy, 3), state=state), expected) < 1e-5
+
+
+TRANSFORMERS = {
+    "dit": ("flow-images", (1, 8, 8), "dit-tiny:width=32,depth=2,head=16", {"conditional": True}),
+    "dit that spans": ("flow-images", (1, 8, 8), "dit-tiny:width=32,depth=2,head=16,spans=true", {}),
+    "action_expert": ("pi0", (8, 2), "action_expert:width=32,depth=2,head=8,heads=2", {}),
+    "pi05": ("pi0", (8, 2), "action_expert:width=32,depth=2,head=8,heads=2,variant=pi05", {}),
+    "action_transformer": ("flow-policy", (8, 2), "action_transformer:width=32,depth=2,head=16", {}),
+    "action_unet-film": ("flow-policy", (8, 2), "action_unet-film:widths=16-32,emb=16", {}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@torch.no_grad()
+def test_networks_of_transformers_and_their_samples(name, tmp_path):
+    """Any number of samples, the network alone and from noise; of policies with state, images and a prompt."""
+    recipe, shape, network, fields = TRANSFORMERS[name]
+    policy = len(shape) == 2
+    shapes = {"state": (1, 4), "images": (1, 16, 16, 3), "prompt": (8,)}
+    if name in ("pi05", "action_unet-film"):  # the state alone
+        shapes = {"state": (1, 4)}
+    states = torch.rand(20, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    observation = Observation(shapes, Standardise.fit(states)) if policy else None
+    trained = made(
+        recipe, shape, Standardise.fit(POINTS) if policy else Pixels(), observation, network=network, **fields
+    )
+    draw = torch.Generator().manual_seed(2)
+    seen = {}
+    if policy:
+        seen = {"state": torch.rand(5, 1, 4, generator=draw)}
+        if "images" in shapes:
+            seen["images"] = torch.randint(0, 256, (5, 1, 16, 16, 3), dtype=torch.uint8, generator=draw)
+            seen["prompt"] = torch.randint(0, 100, (5, 8), generator=draw)
+    label = {"label": torch.tensor([2, 0, 1, 2, 1])} if trained.recipe.conditional else {}
+    graph = save_onnx(trained, tmp_path / "net.onnx")
+    x, t = torch.randn(5, *shape, generator=draw), torch.rand(5, generator=draw)
+    told = conditions(trained.denoiser.network, observation.see(seen)) if policy else {}
+    found = run(graph.file, x=x, t=t, **label, **seen)
+    assert apart(found, trained.denoiser.network(x, t, **label, **told)) < 1e-5
+    how = {"steps": 2, "sampler": "jump" if "spans" in network else "heun"}
+    graph = save_onnx(trained, tmp_path / "sampler.onnx", **how)
+    found = run(graph.file, noise=noise(trained, 5), **label, **seen)
+    assert apart(found, trained.sample(5, seed=4, **how, **label, **({"seen": seen} if policy else {}))) < 1e-5
 
 
 def test_what_cannot_be_a_graph_is_one_sentence(tmp_path, monkeypatch):

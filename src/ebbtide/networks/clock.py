@@ -90,7 +90,8 @@ def periodic(
     π0's features of the time (Black et al. 2024, arXiv:2410.24164, Appendix B).
     """
     i = torch.arange(features // 2, dtype=torch.float64, device=t.device) / (features // 2 - 1)
-    return waves(2 * math.pi / shortest * t[:, None].double() * (shortest / longest) ** i)
+    fastest = torch.tensor(2 * math.pi / shortest, dtype=torch.float64, device=t.device)  # a float is float32 in ONNX
+    return waves(fastest * t[:, None].double() * (shortest / longest) ** i)
 
 
 class Span(nn.Module):
