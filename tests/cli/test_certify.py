@@ -234,7 +234,7 @@ def spanning(folder, **fields):
 def test_a_run_of_two_times_has_a_table_of_its_jumps(ebbtide, tmp_path, fields):
     """With the labels that it needs; only that an estimate toward its own time is the estimate has to hold."""
     spanning(tmp_path / "run", **fields)
-    code, out, err = ebbtide("certify", "run", "--n", "40", "--json", "found.json")
+    code, out, err = ebbtide("certify", "run", "--n", "40", "--json", "found.json", "--device", "auto")
     assert (code, err) == (0, "")
     first, itself, *others, key = out.splitlines()
     assert first.split() == ["run", "found", "promised"]
@@ -261,15 +261,22 @@ def test_a_network_of_ones_own_is_certified_too(ebbtide, tmp_path, monkeypatch):
 
 
 def test_what_can_not_be_certified_of_a_run_is_one_sentence(ebbtide, runs, tmp_path):
+    spanning(spans := tmp_path / "spans")
+    (nothing := tmp_path / "nothing").mkdir()
     for given, says in (
         ((runs / "flow",), "has a network that spans a single time, so there are no jumps to certify."),
         ((runs / "flow", "--order", "2"), "--order is for samplers, and a run is none."),
         ((runs / "flow", "--path", "ve", "linear"), "--path must be the run's"),
         ((runs / "flow", "--n", "0"), "--n must be at least 1"),
         ((runs / "flow", "--data", "two_moons"), "data can't be named for"),
-        ((tmp_path,), "manifest.json"),
+        ((nothing,), "manifest.json"),
         (("heun", "--n", "9"), "--n is for runs"),
         (("heun", "--data", "x.csv"), "--data is for runs"),
+        (
+            ("heun", "--device", "auto"),
+            "--device is for runs; name the folder of one. Samplers are measured on the CPU",
+        ),
+        ((spans, "--device", "cuda:9"), "device must be one of auto, cpu"),
     ):
         code, out, err = ebbtide("certify", *given)
         assert (code, out) == (2, "")

@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import CertificationError, InputError, printable
 from ..specs import add_row, pick
-from .arguments import MOST, Flag, Named, given, hint, opened, parse, tell, within
+from .arguments import MOST, Computing, Flag, Named, given, hint, opened, parse, tell, within
 
 if TYPE_CHECKING:
     from ..exact.certify import Check
@@ -56,6 +56,7 @@ class Certify:
     """Print every check, not only those that failed or don't apply."""
 
     of_run: tyro.conf.OmitArgPrefixes[OfRun] = field(default_factory=OfRun)
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
         within(self, order=(0, 20))
@@ -79,8 +80,10 @@ def run(argv: Sequence[str]) -> None:
     if any(Path(spec).is_dir() for spec in args.samplers):
         _runs(args, out)
         return
-    if idle := given(args.of_run):
-        raise InputError(f"{idle[0]} is for runs; name the folder of one.")
+    if idle := [*given(args.of_run), *given(args.computing)]:
+        raise InputError(
+            f"{idle[0]} is for runs; name the folder of one. Samplers are measured on the CPU, in float64."
+        )
     from ..interop.certified import is_foreign
 
     if any(map(is_foreign, args.samplers)):
@@ -142,6 +145,7 @@ def _runs(args: Certify, out: Path) -> None:
         trained = opened(run, **named)
         if not trained.denoiser.spans:
             raise InputError(f"{run} has a network that spans a single time, so there are no jumps to certify.")
+        args.computing.place(trained)
         cond = trained.context(n, seed, 0, None)
         if (labels := trained.labels(trained.in_proportion(n), n)) is not None:
             cond |= {"label": labels}
