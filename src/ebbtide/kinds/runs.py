@@ -100,8 +100,6 @@ def train_recipe(
 
 def _free(out: Path, overwrite: bool) -> None:
     """Refuse a folder with a run, unless that is overwritten, and one in which files of a run's names are no run's."""
-    for name in ("checkpoints", "evolution", TRACKED, SEARCH):
-        no_link(out / name)
     runs = (out, out / SEARCH)
     if any(checkpoint.saved(folder / "checkpoints") for folder in runs):
         if not overwrite:
