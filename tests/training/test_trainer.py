@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebbtide.core import randomness
 from ebbtide.core.denoiser import Denoiser
@@ -250,6 +251,68 @@ def test_what_accelerate_would_do_otherwise_is_refused(name, value, words, monke
 def test_what_accelerates_launcher_usually_sets_is_accepted(monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     assert accelerate().gradient_accumulation_steps == 1
+
+
+# --- losses that wait on the device -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flow", "images", "decay"])
+def test_losses_that_are_read_late_are_the_same_and_so_is_the_run(name):
+    """To the bit, in whatever portions: by number, by what is due, and at the end."""
+    recipe = tiny(name, steps=7, **({"network": "unet-tiny:width=16"} if name == "images" else {}))
+    at_once, late = trainer(recipe), trainer(recipe)
+    late.every = 4
+    yielded = [(record, late.step) for record in late.steps(due=[2].__contains__)]
+    assert [record for record, _ in yielded] == list(at_once.steps())
+    assert [step for _, step in yielded] == [2, 2, 6, 6, 6, 6, 7]
+    assert late.engine.updates == 7
+    assert torch.equal(late.engine.flat.vector, at_once.engine.flat.vector)
+    assert torch.equal(late.engine.ema, at_once.engine.ema)
+
+
+class Watched(TorchDispatchMode):
+    """Counts how often a number is brought from the device, for which a GPU has to be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return func(*args, **kwargs or {})
+
+
+def test_no_number_is_brought_from_the_device_inside_a_step():
+    """By default two are in each step; read late, none is but for a portion's list at its end."""
+    counts = {}
+    for every in (1, 3):
+        run = trainer(tiny(steps=3, stratified=False))
+        run.every = every
+        with Watched() as watched:
+            update, seen = run._update_unread, []
+            run._update_unread = lambda *given, update=update, seen=seen, watched=watched: (
+                update(*given), seen.append(watched.count),
+            )  # fmt: skip
+            list(run.steps())
+        counts[every] = seen, watched.count
+    assert counts[1][1] >= 6
+    assert counts[3] == ([0, 0, 0], 0)
+
+
+def test_a_bad_loss_that_is_read_late_has_moved_nothing():
+    """Steps 5 to 8 are read at once, the sixth is bad: weights, moments, average and counts are of the fifth."""
+    late, at_once = counting(steps=12), counting(steps=12)
+    at_once.load_state(late.averaged(), late.state())
+    late.every = 4
+    for run in (late, at_once):
+        calls, network = iter(range(99)), run.denoiser.network
+        network.register_forward_pre_hook(lambda part, _, calls=calls: setattr(part, "poison", next(calls) == 5))
+        records = []
+        with pytest.raises(DivergedError, match="At step 6 the loss was nan and the gradient's norm nan; the weights"):
+            records.extend(record for record in run.steps() if records.append(record))
+        assert [record.step for record in records] == [1, 2, 3, 4, 5]
+        assert run.step == run.engine.updates == 5
+    for name, part in at_once.state().items():
+        assert torch.equal(late.state()[name], part), name
+    assert torch.equal(late.engine.ema, at_once.engine.ema)
 
 
 # --- several processes --------------------------------------------------------------------------------------------

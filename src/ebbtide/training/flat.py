@@ -75,17 +75,23 @@ class AdamW:
         self.mean, self.square = torch.zeros_like(flat.vector), torch.zeros_like(flat.vector)
         self.updates = 0
 
-    def step(self, lr: float) -> None:
-        """m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,  θ ← (1 - lr λ) θ - lr m̂ / (√v̂ + ε)."""
+    def step(self, lr: float, fine: Tensor | None = None) -> None:
+        """m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,  θ ← (1 - lr λ) θ - lr m̂ / (√v̂ + ε).
+
+        fine: on the device, whether the gradient is finite; where it isn't, nothing moves. Without it, it is.
+        """
         self.updates += 1
         gradient, (beta1, beta2) = self.flat.gradient, self.betas
-        self.mean.lerp_(gradient, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        moves: Tensor | int = 1 if fine is None else fine.to(gradient.dtype)
+        if fine is not None:
+            gradient.masked_fill_(~fine, 0)
+        self.mean.lerp_(gradient, (1 - beta1) * moves)
+        self.square.mul_(beta2**moves).addcmul_(gradient, gradient, value=1 - beta2)
         unbias = math.sqrt(1 - beta2**self.updates)
         if self.decay:
-            self.flat.decayed.mul_(1 - lr * self.decay)
-        rate = lr * unbias / (1 - beta1**self.updates)
-        self.flat.vector.addcdiv_(self.mean, self.square.sqrt().add_(self.eps * unbias), value=-rate)
+            self.flat.decayed.mul_(1 - lr * self.decay * moves)
+        rate, root = lr * unbias / (1 - beta1**self.updates), self.square.sqrt().add_(self.eps * unbias)
+        self.flat.vector.addcdiv_(self.mean, root if fine is None else root.div_(moves), value=-rate)
 
 
 def _is_channels_last(p: Tensor) -> bool:

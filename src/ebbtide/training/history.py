@@ -25,7 +25,7 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["HELD", "TRACKED", "Log", "begin_tracking", "evolution", "read_metrics", "track_evaluation"]
+__all__ = ["HELD", "TRACKED", "Log", "begin_tracking", "evolution", "line_every", "read_metrics", "track_evaluation"]
 
 HELD = "held_out_loss"  # in a line of metrics.jsonl, where it was measured
 TRACKED = "ebbtide"  # the project that trackers write of, and tensorboard's folder in the run's
@@ -49,6 +49,11 @@ def _read(file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
     return array
 
 
+def line_every(steps: int) -> int:
+    """The number of steps for each of which a run of so many has one line."""
+    return max(1, steps // 500)
+
+
 class Log:
     """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
 
@@ -60,7 +65,7 @@ class Log:
         track: tuple[str, ...],
         how: Mapping[str, Any] = {},
     ) -> None:
-        self.every = max(1, trainer.recipe.steps // 500)
+        self.every = line_every(trainer.recipe.steps)
         self.batch, self.accelerator, self.track = trainer.recipe.batch, accelerator, track
         self.path = folder / "metrics.jsonl"
         self.losses: list[float] = []

@@ -51,13 +51,22 @@ class Replicated:
         """The norm of the gradient."""
         return self.flat.gradient.norm()
 
-    def update(self, lr: float, norm: float) -> None:
-        """Scale the gradient down to the recipe's clip, and let AdamW take a step."""
-        if norm > self.clip:
-            self.flat.gradient.mul_(self.clip / norm)
-        self.optimizer.step(lr)
+    def update(self, lr: float, norm: Tensor | float, fine: Tensor | None = None) -> None:
+        """Scale the gradient down to the recipe's clip, and let AdamW take a step.
 
-    def average(self, share: float) -> None:
+        fine: on the device, whether it is to; the norm may be there too, and this process then never waits for either.
+        """
+        if isinstance(norm, Tensor):
+            self.flat.gradient.mul_((self.clip / norm.double()).clamp(max=1))
+        elif norm > self.clip:
+            self.flat.gradient.mul_(self.clip / norm)
+        self.optimizer.step(lr, fine)
+
+    def forget(self, steps: int) -> None:
+        """Don't count the optimiser's last steps, which weren't fine."""
+        self.optimizer.updates -= steps
+
+    def average(self, share: Tensor | float) -> None:
         """Move the average towards the weights by a share of the way."""
         self.ema.lerp_(self.flat.vector, share)
 

@@ -38,11 +38,11 @@ from .begun import stored
 from .build import begin_base, begin_codec, build_denoiser
 from .devices import Deserted, accelerate, agreed, placed, suited, together
 from .folder import RunFolder
-from .history import Log
+from .history import Log, line_every
 from .processes import follow_launcher
 from .rehearsal import rehearse
 from .schedule import due
-from .stopping import Stopping
+from .stopping import EVERY, Stopping
 from .trained import Trained
 from .trainer import Record, Trainer
 
@@ -185,11 +185,18 @@ def _loop(
         if snapshots:
             run.snapshot(log)
     number, stopping, held = 0, run.stopping, None
+
+    def wanted_at(step: int) -> bool:
+        """Whether anything is done after this step but learning."""
+        drawn = bool(snapshots) and due(step, steps, snapshots, early=True)
+        looked_at = stopping is not None and step % EVERY == 0
+        return step % line_every(steps) == 0 or due(step, steps, checkpoints) or drawn or looked_at
+
     if stopping is not None and stopping.look() is not None and log:
         log.start(stopping.losses[0])
     with noted() as received:
         try:
-            for record in () if stopping is not None and stopping.done else trainer.steps(on_nonfinite):
+            for record in () if stopping is not None and stopping.done else trainer.steps(on_nonfinite, wanted_at):
                 held = None if stopping is None else stopping.look()
                 if log:
                     log(record, held)
@@ -201,6 +208,8 @@ def _loop(
                 if snapshots and due(record.step, steps, snapshots, early=True):
                     run.snapshot(log)
                 wanted = watch(trainer, record)
+                if record.step < trainer.step:
+                    continue  # it was read late, with those after it
                 if (number := run.heard(received)) or (stopping is not None and stopping.done):
                     break
                 if wanted or due(record.step, steps, checkpoints):

@@ -91,22 +91,28 @@ class Sharded:
             total: Tensor = self.accelerator.reduce(square, "sum")
         return total.sqrt()
 
-    def update(self, lr: float, norm: float) -> None:
-        """Scale the gradient down to the recipe's clip, and let AdamW take a step."""
+    def update(self, lr: float, norm: Tensor | float, fine: Tensor | None = None) -> None:
+        """Scale the gradient down to the recipe's clip, and let AdamW take a step; see `Replicated.update`."""
         gradients, (beta1, beta2) = self.gradients(), self.betas
-        if norm > self.clip:
+        if isinstance(norm, Tensor):
+            torch._foreach_mul_(list(gradients.values()), (self.clip / norm).clamp(max=1))
+        elif norm > self.clip:
             torch._foreach_mul_(list(gradients.values()), self.clip / norm)
         for decay, names in self.groups:
             parts = ([of[name] for name in names] for of in (self.rows, gradients, self.mean, self.square, self.counts))
             rows, slopes, means, squares, counts = parts
             adamw(
                 rows, slopes, means, squares, [], counts, fused=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=lr,
-                weight_decay=decay, eps=self.eps, maximize=False,
+                weight_decay=decay, eps=self.eps, maximize=False, found_inf=None if fine is None else 1 - fine.float(),
             )  # fmt: skip
 
-    def average(self, share: float) -> None:
+    def forget(self, steps: int) -> None:
+        """Don't count the optimiser's last steps, which weren't fine: it hasn't counted them."""
+
+    def average(self, share: Tensor | float) -> None:
         """Move the average towards the weights by a share of the way."""
-        torch._foreach_lerp_(list(self.ema.values()), list(self.rows.values()), share)
+        for average, own in zip(self.ema.values(), self.rows.values(), strict=True):
+            average.lerp_(own, share)
 
     @contextmanager
     def averaging(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """One training loop for every domain, as a generator: it takes a step, yields a record, and never touches a disk."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.modules.dropout import _DropoutNd
 
 from ..core.couplings import COUPLINGS, as_given
 from ..core.denoiser import Denoiser, DenoiserLike
@@ -22,8 +21,6 @@ from ..core.times import SPANS, TIMES, stratified_draws, uniform_draws
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
 from ..losses import LOSSES, loss_row
-from ..losses.denoise import WEIGHTS
-from ..losses.flow_map import Fresh, Leap, mean_slope
 from ..losses.stable import TOGETHER, posterior_mean
 from ..recipes import Recipe
 from ..specs import bind, options, pick, require, with_option
@@ -31,6 +28,7 @@ from .devices import all_there, local
 from .ema import ema_decay
 from .engines import Engine, pick_engine
 from .flat import FlatParameters
+from .objective import Objective, draws
 from .replicated import Replicated
 from .schedule import learning_rate
 from .teacher import Trajectories
@@ -41,6 +39,7 @@ if TYPE_CHECKING:  # half a second that only training needs
 __all__ = ["PATIENCE", "Record", "Trainer", "batch_indices"]
 
 PATIENCE = 100  # skipped steps in a row after which a run is given up
+UNREAD = 50  # steps on a GPU whose losses may wait there, so that it never waits for this process
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,7 @@ class Trainer:
     accumulate: parts in which a share goes through the network, for less memory at a time; their gradients are added
     up, so the result doesn't depend on it either (except for dropout's draws).
     engine: a row of ENGINES; "fsdp" shares the weights out among the processes.
+    every: steps after which their losses are read from the device.
     classes: of the data's labels; the same number is the null label, which takes the place of hidden ones.
     """
 
@@ -92,8 +92,10 @@ class Trainer:
         classes: int = 0,
         engine: str = "replicated",
     ) -> None:
+        self.every = UNREAD if accelerator.device.type == "cuda" else 1
         self.recipe, self.accelerator, self.accumulate, self.step = recipe, accelerator, accumulate, 0
         self.classes = classes
+        self._fine: Tensor | bool = True  # that the losses and gradients which nobody has read yet are finite
         self.denoiser = denoiser.to(accelerator.device)
         self.data = data.to(accelerator.device)
         self._row = loss_row(recipe.loss)
@@ -121,9 +123,9 @@ class Trainer:
         self._average = self._averaging(recipe) if "average" in self._row.helps else None
         self._judges = self._judging(recipe, teacher or denoiser) if self._row.judges else None
         helps = {"average": self._average and self._average[0], "teacher": teacher, "judges": self._judges}
-        loss = _Loss(self.denoiser, recipe, helps)
+        loss = Objective(self.denoiser, recipe, helps)
         self._loss = accelerator.prepare_model(loss, False, evaluation_mode=True)
-        self._drops = any(_draws(part) for part in self.denoiser.modules())
+        self._drops = any(draws(part) for part in self.denoiser.modules())
         self._law = bind(TIMES, recipe.times, "times")
         self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
         self._couples_by_draw = "draw" in signature(self._couple.func).parameters
@@ -151,45 +153,80 @@ class Trainer:
         self._drawn = self._together(self._own)
         self.batch(0)  # what the law or the coupling can't do is said here, before a run has begun
 
-    def steps(self, on_nonfinite: str = "stop") -> Iterator[Record]:
-        """Train from the current step to the recipe's last, yielding after each step."""
+    def steps(self, on_nonfinite: str = "stop", due: Callable[[int], bool] = lambda step: False) -> Iterator[Record]:
+        """Train from the current step to the recipe's last, yielding a record for each step.
+
+        due: steps after which the caller needs the trainer as it is then. Between these records may come late.
+        """
         pick(("stop", "skip"), on_nonfinite, "on_nonfinite")
         recipe, skipped = self.recipe, 0
         fall = recipe.lr_steps or recipe.steps
         warmup = round(recipe.warmup * fall)
+        every = 1 if on_nonfinite == "skip" or self._judges is not None else self.every
+        unread: list[tuple[float, Tensor]] = []
         self.denoiser.train()
         for batch in self._batches():
-            for engine in self._engines:
-                engine.clear()
-            if self._average is not None and isinstance(self.engine, Replicated):
-                self._average[1].vector.copy_(self.engine.ema)
-            if self._judges is not None:
-                self._judges.step = self.step
-            loss = torch.zeros((), device=self.accelerator.device)
-            with self._keyed(), self.engine.exchanging():
-                for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
-                    own = self._loss(**dict(zip(batch, part, strict=True))).sum() / len(batch["t"])
-                    self.accelerator.backward(own)
-                    loss += own.detach()
-            if self.accelerator.num_processes > 1:
-                with all_there(self.accelerator.num_processes):
-                    loss = self.accelerator.reduce(loss, "mean")
-                    for engine in self._engines:
-                        engine.reduce()
-            value, norms = loss.item(), [engine.norm().item() for engine in self._engines]
-            norm, lr = math.hypot(*norms), learning_rate(self.step, fall, recipe.lr, warmup)
+            loss, norms = self._backward(batch)
+            lr = learning_rate(self.step, fall, recipe.lr, warmup)
+            if every > 1:
+                unread.append((lr, torch.stack([loss, *norms])))
+                self._update_unread(*unread[-1])
+                if len(unread) == every or due(self.step) or self.step == recipe.steps:
+                    yield from self._read(unread)
+                    unread.clear()
+                continue
+            value, lengths = loss.item(), [norm.item() for norm in norms]
+            norm = math.hypot(*lengths)
             if math.isfinite(value) and math.isfinite(norm):
-                self._update(lr, *norms)
+                self._update(lr, *lengths)
                 skipped = 0
             else:
                 skipped += 1
                 if on_nonfinite == "stop" or skipped >= PATIENCE:
-                    raise DivergedError(
-                        f"At step {self.step + 1} the loss was {value:g} and the gradient's norm {norm:g}; the weights "
-                        "are the last good ones. Try a lower learning rate, and look for extreme values in the data."
-                    )
+                    raise _diverged(self.step, value, norm)
             self.step += 1
             yield Record(self.step, value, norm, lr, skipped=skipped > 0)
+
+    def _backward(self, batch: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The loss of a step's batch, and the norms of the gradients that it leaves in the engines."""
+        for engine in self._engines:
+            engine.clear()
+        if self._average is not None and isinstance(self.engine, Replicated):
+            self._average[1].vector.copy_(self.engine.ema)
+        if self._judges is not None:
+            self._judges.step = self.step
+        loss = torch.zeros((), device=self.accelerator.device)
+        with self._keyed(), self.engine.exchanging():
+            for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
+                own = self._loss(**dict(zip(batch, part, strict=True))).sum() / len(batch["t"])
+                self.accelerator.backward(own)
+                loss += own.detach()
+        if self.accelerator.num_processes > 1:
+            with all_there(self.accelerator.num_processes):
+                loss = self.accelerator.reduce(loss, "mean")
+                for engine in self._engines:
+                    engine.reduce()
+        return loss, [engine.norm() for engine in self._engines]
+
+    def _update_unread(self, lr: float, found: Tensor) -> None:
+        """An update by a gradient that nobody has looked at: none, if it or its loss or one before wasn't finite."""
+        self._fine = found.isfinite().all() & self._fine
+        self.engine.update(lr, found[1], self._fine)
+        self.engine.average((1 - ema_decay(self.step, self.recipe.ema)) * self._fine)
+        self.step += 1
+
+    def _read(self, unread: Sequence[tuple[float, Tensor]]) -> Iterator[Record]:
+        """The records of the last steps, in one transfer; DivergedError at the first that wasn't finite."""
+        values = torch.stack([found for _, found in unread]).tolist()
+        begun = self.step - len(values)
+        good = next((k for k, pair in enumerate(values) if not all(map(math.isfinite, pair))), len(values))
+        if good < len(values):
+            self.engine.forget(len(values) - good)
+            self.step, self._fine = begun + good, True
+        for k, ((lr, _), (value, norm)) in enumerate(zip(unread[:good], values)):
+            yield Record(begun + k + 1, value, norm, lr)
+        if good < len(values):
+            raise _diverged(self.step, *values[good])
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """The batches of the steps to come; where data have to be fetched, each while the one before it is learned."""
@@ -350,41 +387,8 @@ class Trainer:
         self.step = int(tensors["step"])
 
 
-class _Loss(torch.nn.Module):
-    """The recipe's loss as a forward pass, which is what the accelerator wraps for autocast."""
-
-    def __init__(self, denoiser: Denoiser, recipe: Recipe, helps: dict[str, Any]) -> None:
-        super().__init__()
-        self.denoiser, self.weight = denoiser, bind(WEIGHTS, recipe.weight, "weight")
-        self.row, self.function = loss_row(recipe.loss), bind(LOSSES, recipe.loss, "loss")
-        self.helps = {name: helps[name] for name in self.row.helps}
-        self.teacher = helps["teacher"]
-
-    def forward(self, **batch: Tensor) -> Tensor:
-        if not self.row.spans:
-            loss: Tensor = self.function(self.denoiser, **batch, weight=self.weight, **self.helps)
-        else:
-            loss = self.function(self.denoiser, self.leap(**batch), **self.helps)
-        return loss
-
-    def leap(
-        self, *, t: Tensor, to: Tensor, x_t: Tensor | None = None, x_to: Tensor | None = None, **rest: Any
-    ) -> Leap:
-        """Examples for a flow map: of a teacher's trajectories, or of pairs of data and noise."""
-        path, known = self.denoiser.path, None
-        fresh = Fresh(**{name: rest.pop(name) for name in Fresh.__annotations__}) if "start" in rest else None
-        if x_t is None:
-            x0, noise = rest.pop("x0"), rest.pop("noise")
-            now, then = path.at(t, x0), path.at(to, x0)
-            x_t, x_to, known = now.alpha * x0 + now.sigma * noise, then.alpha * x0 + then.sigma * noise, noise - x0
-        else:
-            now, then, known = path.at(t, x_t), path.at(to, x_t), rest.pop("slope")
-            if self.row.slope:  # at every point, and not only where s = t
-                with torch.no_grad():
-                    known = mean_slope(self.teacher, x_t, now, None, rest)
-        return Leap(x_t, now, then, known, x_to, rest, fresh)
-
-
-def _draws(part: torch.nn.Module) -> bool:
-    """True if a part of a network draws random numbers in training: dropout, or a part that declares it."""
-    return (isinstance(part, _DropoutNd) and part.p > 0) or bool(getattr(part, "draws", False))
+def _diverged(step: int, loss: float, norm: float) -> DivergedError:
+    return DivergedError(
+        f"At step {step + 1} the loss was {loss:g} and the gradient's norm {norm:g}; the weights are the last good "
+        "ones. Try a lower learning rate, and look for extreme values in the data."
+    )
