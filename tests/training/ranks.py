@@ -46,7 +46,9 @@ def recipe_of(name, folder):
 def trainer_of(name, folder, engine):
     recipe = recipe_of(name, folder)
     start, data = begin(recipe)
-    return Trainer(start.denoiser, data, recipe, accelerate(), PARTS, len(start.classes), engine)
+    run = Trainer(start.denoiser, data, recipe, accelerate(), PARTS, len(start.classes), engine)
+    run.every = 2 if name == "unet" else 1  # as on a GPU
+    return run
 
 
 def saved(run, folder):

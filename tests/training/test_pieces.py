@@ -58,7 +58,7 @@ def test_a_damaged_piece_costs_the_checkpoint_and_not_the_run(folder, how):
         piece.unlink()
         (newer / PIECES).rmdir()
     elif how == "one too many":
-        (newer / PIECES / "shard-00002-model-00001-of-00001.safetensors").write_bytes(whole)
+        (newer / PIECES / "00002-of-00002.safetensors").write_bytes(whole)
     elif how == "a name":
         manifest[f"{PIECES}/../{piece.name}"] = manifest[f"{PIECES}/{piece.name}"]
     else:

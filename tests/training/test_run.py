@@ -497,13 +497,13 @@ def test_a_signal_at_any_line_of_the_loop_is_answered_by_what_is_on_the_disk():
     """Line after line until no line is left: each signal ends the run, and what its message names is what was saved."""
 
     class Fake:
-        folder, recipe, flat, stopping = Path("runs/a b"), tiny(steps=3), None, None
+        folder, recipe, stopping = Path("runs/a b"), tiny(steps=3), None
 
         def __init__(self):
             self.trainer, self.step, self.saved = self, 0, None
             self.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
 
-        def steps(self, on_nonfinite):
+        def steps(self, on_nonfinite, due):
             for self.step in (1, 2, 3):
                 yield SimpleNamespace(step=self.step, loss=0.0)
 

@@ -18,6 +18,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -229,7 +230,7 @@ def _parts(content: Content) -> Iterable[bytes | memoryview]:
     return [content] if isinstance(content, bytes) else serialized(content)
 
 
-def serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def serialized(tensors: Mapping[str, Tensor], about: Mapping[str, str] = {}) -> Iterator[bytes | memoryview]:
     """The parts of a safetensors file: its header, then each tensor's bytes.
 
     The library wants every tensor contiguous and on the CPU at once, so a U-Net's would all be copied; here one is.
@@ -237,7 +238,8 @@ def serialized(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     """
     widest = list(_DTYPES)
     names = sorted(tensors, key=lambda name: (widest.index(tensors[name].dtype), name))
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
+    end = 0
     for name in names:
         part = tensors[name]
         begin, end = end, end + part.nbytes

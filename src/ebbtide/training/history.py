@@ -50,7 +50,7 @@ def _read(file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
 
 
 def line_every(steps: int) -> int:
-    """The number of steps for each of which a run of so many has one line."""
+    """The number of steps of which one line of a run's metrics is the mean."""
     return max(1, steps // 500)
 
 

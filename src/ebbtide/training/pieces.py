@@ -5,6 +5,7 @@ any number of processes can read them, each what it needs. Nothing is pickled. A
 when it is whole, and not before: its manifest comes last, then the name.
 """
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -36,9 +37,7 @@ def write_pieces(
         named = together(lambda: stack.enter_context(writing_folder(target)) if main else None, count)
         folder = named[0]
         assert folder is not None
-        _save(folder / PIECES, state)
-        piece = folder / PIECES / f"shard-{accelerator.process_index + 1:05d}-model-00001-of-00001.safetensors"
-        entries = together(lambda: {piece.name: checkpoint.entry_of(piece)} if piece.exists() else {}, count)
+        entries = together(lambda: _save(folder / PIECES, state, count), count)
         manifest = {f"{PIECES}/{name}": entry for own in entries for name, entry in own.items()}
 
         def whole() -> None:
@@ -66,15 +65,32 @@ def _written(path: Path, content: Content, main: bool) -> Entry | None:
             pass
 
 
-def _save(folder: Path, state: Mapping[str, Tensor]) -> None:
+def _save(folder: Path, state: Mapping[str, Tensor], count: int) -> dict[str, Entry]:
+    """Write this process's rows of a state, tensor by tensor, and return the file's name and entry."""
     from torch.distributed import checkpoint as distributed
     from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter
 
+    written: dict[str, Entry] = {}
+
+    class Writer(HuggingFaceStorageWriter):  # whose own way holds all rows twice more, and can't hash on the way
+        def write_data(self, plan: Any, planner: Any) -> Any:
+            tensors = {item.index.fqn: planner.resolve_data(item) for item in plan.items}
+            places = {item.index.fqn: {"saved_offsets": list(item.tensor_data.chunk.offsets)} for item in plan.items}
+            about = {"DCP_SHARDING_INFO": json.dumps(places), "DCP_VERSION": "1.0", "format": "pt"}
+            name = f"{plan.storage_data['shard_index']:05d}-of-{count:05d}.safetensors"
+            if tensors:
+                written[name] = checkpoint.write_hashed(folder / name, checkpoint.serialized(tensors, about))
+            done: torch.futures.Future[list[Any]] = torch.futures.Future()
+            done.set_result([])
+            return done
+
     try:
-        distributed.save(dict(state), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        distributed.save(dict(state), storage_writer=Writer(str(folder), save_distributed=True))
     except CheckpointException as error:
         failed = next(iter(error.failures.values()))[0]
-        raise StorageError(f"Can't write {folder.parent}: {failed}; what was saved before is intact.") from error
+        reason = getattr(failed, "strerror", None) or failed
+        raise StorageError(f"Can't write {folder.parent}: {reason}; what was saved before is intact.") from error
+    return written
 
 
 def read_pieces(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

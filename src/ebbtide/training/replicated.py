@@ -36,7 +36,7 @@ class Replicated:
         self.module.network.compile()
 
     def exchanging(self) -> AbstractContextManager[None]:
-        """What a pass there and back happens in: nothing is exchanged in it."""
+        """The context of a pass there and back, in which nothing is exchanged."""
         return nullcontext()
 
     def clear(self) -> None:

@@ -187,7 +187,7 @@ def _loop(
     number, stopping, held = 0, run.stopping, None
 
     def wanted_at(step: int) -> bool:
-        """Whether anything is done after this step but learning."""
+        """True if anything is to be done after this step besides learning."""
         drawn = bool(snapshots) and due(step, steps, snapshots, early=True)
         looked_at = stopping is not None and step % EVERY == 0
         return step % line_every(steps) == 0 or due(step, steps, checkpoints) or drawn or looked_at

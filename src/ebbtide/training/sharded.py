@@ -70,7 +70,7 @@ class Sharded:
             part.compile()
 
     def exchanging(self) -> AbstractContextManager[None]:
-        """What a pass there and back happens in: weights and gradients are exchanged in it."""
+        """The context of a pass there and back, in which weights and gradients are exchanged."""
         return all_there(self.accelerator.num_processes, computing=True)
 
     def gradients(self) -> dict[str, Tensor]:

@@ -212,7 +212,7 @@ class Trainer:
         """An update by a gradient that nobody has looked at: none, if it or its loss or one before wasn't finite."""
         self._fine = found.isfinite().all() & self._fine
         self.engine.update(lr, found[1], self._fine)
-        self.engine.average((1 - ema_decay(self.step, self.recipe.ema)) * self._fine)
+        self._average_too(self._fine)
         self.step += 1
 
     def _read(self, unread: Sequence[tuple[float, Tensor]]) -> Iterator[Record]:
@@ -242,7 +242,10 @@ class Trainer:
         for engine, norm in zip(self._engines, norms, strict=True):
             if norm or engine is self.engine:  # judges stand still until they are asked
                 engine.update(lr, norm)
-        self.engine.average(1 - ema_decay(self.step, self.recipe.ema))
+        self._average_too()
+
+    def _average_too(self, fine: Tensor | bool = True) -> None:
+        self.engine.average((1 - ema_decay(self.step, self.recipe.ema)) * fine)
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This process's share of the step's batch, as the loss takes it: x0, noise, t, and what else is needed."""
