@@ -76,7 +76,24 @@ def test_every_room_is_in_the_reference():
 
 
 # Rooms whose every function describes its arguments, as do the names that `import ebbtide` offers.
-DESCRIBED = ("core", "exact", "inverse", "losses", "recipes", "robots", "samplers", "specs", "tables")
+DESCRIBED = (
+    "cache",
+    "codecs",
+    "core",
+    "exact",
+    "files",
+    "inverse",
+    "losses",
+    "networks",
+    "plots",
+    "progress",
+    "recipes",
+    "robots",
+    "samplers",
+    "signals",
+    "specs",
+    "tables",
+)
 
 
 def functions(module):

@@ -76,7 +76,10 @@ def kept_here() -> list[Kept]:
 
 
 def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:
-    """A hash of whatever repr tells apart, and of tensors and their shapes."""
+    """A hash of whatever repr tells apart, and of tensors and their shapes.
+
+    words: anything whose repr stands for it.
+    """
     tensors = list(tensors)
     if tensors:
         import torch
@@ -88,7 +91,10 @@ def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:
 
 
 def store(name: str, tensors: Mapping[str, "Tensor"], **about: str) -> None:
-    """Keep tensors, and a few words on them, under a name; whole or not at all."""
+    """Keep tensors, and a few words on them, under a name; whole or not at all.
+
+    about: what is known of them, by name.
+    """
     from safetensors.torch import save_file
 
     whole = {key: tensors[key].contiguous() for key in sorted(tensors)}
@@ -118,6 +124,8 @@ def filled(
     x[:, piece] is make(piece), written as soon as it is made: the next call continues one that was killed. Up to
     MAPPED bytes are then read into memory; more are mapped, so that they needn't fit there, unless the cache can't be
     written.
+
+    pieces: slices of the second axis, which together cover it.
     """
     file = None
     try:

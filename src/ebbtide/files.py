@@ -60,7 +60,7 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  #
 
 
 def refused(error: OSError) -> bool:
-    """True if the disk is at fault (full, read-only, failing), and not the path."""
+    """True if the disk is at fault (full, read-only, failing), and not the path. error: as raised while writing."""
     return error.errno in _REFUSALS
 
 
@@ -235,7 +235,10 @@ def state_of(name: str) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def home(name: str) -> Path:
-    """A path with ~ and ~user in it looked up; as it is written where there is no such user."""
+    """A path with ~ and ~user in it looked up; as it is written where there is no such user.
+
+    name: the path as typed.
+    """
     path = Path(name)
     with suppress(RuntimeError):
         return path.expanduser()
@@ -250,7 +253,10 @@ def located(what: str, path: Any) -> Path:
 
 
 def is_pointer(source: Path | bytes) -> bool:
-    """True for a file, or its bytes, that Git LFS puts in the place of data until `git lfs pull` has fetched them."""
+    """True for a file, or its bytes, that Git LFS puts in the place of data until `git lfs pull` has fetched them.
+
+    source: the file or its first bytes.
+    """
     if isinstance(source, Path):
         with open(source, "rb") as file:
             source = file.read(64)
@@ -287,7 +293,7 @@ def hub_name(name: str) -> tuple[str, str | None] | None:
 
 
 def dump_json(value: Any) -> bytes:
-    """Indented JSON that refuses NaN."""
+    """Indented JSON that refuses NaN. value: anything that JSON holds."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -297,7 +303,7 @@ def load_json(path: Path) -> Any:
 
 
 def parse_json(data: bytes, name: Path | str) -> Any:
-    """The value of JSON text, or an InputError naming where it came from."""
+    """The value of JSON text, or an InputError naming where it came from. name: where the text came from."""
     room(PARSED * len(data), str(name))
     try:
         return json.loads(data)

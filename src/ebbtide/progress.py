@@ -64,6 +64,7 @@ def progress_bar(
     """A bar on stderr, or lines where that is no terminal. over: what it walks over. show: False for none.
 
     delay: seconds before it appears on a terminal. options: as tqdm takes them.
+    total: units in all. desc: what is done. unit: one of them.
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     return (tqdm if terminal else _Lines)(

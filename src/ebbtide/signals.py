@@ -18,6 +18,7 @@ class Interrupted(KeyboardInterrupt):
     """Stopped by a signal; exit code 128 + signal. It is no failure, so `except Exception` doesn't catch it.
 
     rest: how the sentence goes on after the signal's name: what was saved, and how to continue.
+    number: the signal's.
     """
 
     def __init__(self, number: int = signal.SIGINT, rest: str = ".") -> None:
@@ -33,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
 
     @classmethod
     def by(cls, stopped: KeyboardInterrupt, rest: str) -> "Interrupted":
-        """The same, said with another rest; Python's own KeyboardInterrupt is Ctrl-C."""
+        """The same, said with another rest; Python's own KeyboardInterrupt is Ctrl-C. stopped: what Python raised."""
         return cls(getattr(stopped, "number", signal.SIGINT), rest)
 
 
@@ -63,7 +64,7 @@ def handled(handler: Handler) -> Iterator[None]:
 
 
 def stop(number: int, frame: FrameType | None = None) -> None:
-    """Raise Interrupted here and now."""
+    """Raise Interrupted here and now. number, frame: as handlers of signals are given them."""
     raise Interrupted(number)
 
 

@@ -192,7 +192,10 @@ class Quantiles(_Elementwise):
         constant: Bool[np.ndarray, " d"],
         least: float = 0.0,
     ) -> "Quantiles":
-        """Those of these columns, all but the constant ones widened as in `fit`."""
+        """Those of these columns, all but the constant ones widened as in `fit`.
+
+        low, high: of each column. least: the smallest half of their difference.
+        """
         half = (high - low) / 2
         wider = np.where(constant, 0, np.where(half == 0, least or 1.0, np.maximum(0, least - half)))
         return cls(tuple((low - wider).tolist()), tuple((high + wider).tolist()))

@@ -35,7 +35,7 @@ class Missing(Cells):
 
     @classmethod
     def fit(cls, x: Float[Tensor, "n d"], stepped: tuple[bool, ...] = ()) -> "Missing":
-        """The columns' ranks, and those of their gaps."""
+        """The columns' ranks, and those of their gaps. stepped: as in `Ranks.fit`."""
         return cls(Ranks.fit(x, stepped), Ranks.fit(x.isnan().double()))
 
     def shape(self, data: Shape) -> Shape:

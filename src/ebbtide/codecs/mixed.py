@@ -118,6 +118,7 @@ def fit_table(
 
     x: numbers, and of levels their places; NaN where a cell is missing. levels: how many a column has, 0 for numbers.
     gaps: columns in which cells may be missing; those in which some are, unless given.
+    ordered: of each column whether its levels have an order.
     """
     d = x.shape[-1]
     counts, order = list(levels) or [0] * d, list(ordered) or [False] * d

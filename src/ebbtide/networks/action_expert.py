@@ -53,12 +53,15 @@ def as_mask(present: Bool[Tensor, "b m"]) -> Bool[Tensor, "b 1 1 m"] | None:
 
 
 def token_turns(place: Int[Tensor, "b n"], head: int) -> Float[Tensor, "2 b 1 n head"]:
-    """`rotary` of the tokens' places, for all heads."""
+    """`rotary` of the tokens' places, for all heads. place: of each token, from 0."""
     return rotary(angles(place[:, None], head // 2))
 
 
 def unbiased(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer without a bias whose weights, drawn from N(0, 1 / inputs), keep the variance, as in π0's code."""
+    """A linear layer without a bias whose weights, drawn from N(0, 1 / inputs), keep the variance, as in π0's code.
+
+    inputs, outputs: features before and after.
+    """
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(layer.weight, std=inputs**-0.5)
     return layer
@@ -69,6 +72,7 @@ class GemmaLayer(nn.Module):
 
     h: (b, n, width). With a condition c, (b, width), the norms are adaptive and gate both sums (AdaRMSNorm).
     blind: it has keys and values, and nothing after them.
+    heads, kv_heads: heads that ask, and that answer.
     """
 
     def __init__(
@@ -89,7 +93,10 @@ class GemmaLayer(nn.Module):
     def ask(
         self, h: Float[Tensor, "b n width"], by: Tensor, past: tuple[Tensor, Tensor] | None, c: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """q of these tokens; k and v of these and of those before, (b, kv_heads, m, head); and the gate."""
+        """q of these tokens; k and v of these and of those before, (b, kv_heads, m, head); and the gate.
+
+        past: k and v of the tokens before; None for none.
+        """
         n, gate = self.norm1(h, c)
         qkv = self.qkv(n).unflatten(2, (-1, self.head)).transpose(1, 2)
         queries, keys, _ = self.counts
@@ -107,7 +114,7 @@ class GemmaLayer(nn.Module):
         mask: Tensor | None,
         c: Tensor | None = None,
     ) -> Float[Tensor, "b n width"]:
-        """The tokens after the layer."""
+        """The tokens after the layer. asked: as `ask` returns it."""
         q, k, v, gate = asked
         h = add(h, self.out(attend(q, k, v, mask)), gate)
         n, gate = self.norm2(h, c)
@@ -125,6 +132,7 @@ class Expert(nn.Module):
 
     remembers: it only makes keys and values for another expert to see; of its last layer nothing else is needed.
     checkpointing: recompute the layers of `forward` on the way back, to save memory.
+    heads, kv_heads: heads that ask, and that answer. adaptive: norms take a condition.
     """
 
     layers: Any  # of GemmaLayer
@@ -174,6 +182,8 @@ class SmallPrefix(nn.Module):
 
     With the variant pi05 the state is here too: a token for each of its numbers, by bins of 256. It must
     lie in [-1, 1], by quantiles or min_max; see ActionExpert.
+
+    sizes: of its `Expert`.
     """
 
     def __init__(self, observation: Mapping[str, tuple[int, ...]], *, width: int, **sizes: Any) -> None:
@@ -188,7 +198,10 @@ class SmallPrefix(nn.Module):
         self.expert = Expert(width=width, remembers=True, **sizes)
 
     def forward(self, *, state: Tensor | None = None, **observation: Tensor) -> tuple[Memory, Bool[Tensor, "b n"]]:
-        """Keys and values of every layer, and which tokens are there: not a missing image's, not a prompt's padding."""
+        """Keys and values of every layer, and which tokens are there: not a missing image's, not a prompt's padding.
+
+        state: (b, o, s), in [-1, 1]; pi05's alone.
+        """
         parts = [] if self.encoder is None else [self.encoder(**observation)]
         if state is not None and self.bin is not None:
             tokens = self.bin(digitise(state).flatten(1)) + self.place

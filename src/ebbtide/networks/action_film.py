@@ -24,6 +24,7 @@ class FiLMResidual(nn.Module):
     """h = scale · Mish(norm(conv₁ x)) + shift;  W x + Mish(norm(conv₂ h)), with (scale, shift) = W Mish(emb) + b.
 
     x: (b, into, steps), emb: (b, e), the output: (b, out, steps). scales: without, only the shift is given.
+    kernel: steps that a convolution spans.
     """
 
     def __init__(

@@ -45,6 +45,8 @@ class ChunkBlock(nn.Module):
 
     adaLN h = norm(h) (1 + scale) + shift, all (shift, scale, γ) = W c + b (arXiv:2212.09748, Section 3.2).
     h: (b, n, width), c: (b, emb); seen, real: see CrossAttention.
+
+    sees: whether it attends to what is seen.
     """
 
     def __init__(self, width: int, head: int, hidden: int, dropout: float, emb: int, sees: bool) -> None:

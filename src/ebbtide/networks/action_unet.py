@@ -51,6 +51,8 @@ class FiLMBlock(nn.Module):
 
     Perez et al. 2018, arXiv:1709.07871, Eq. 2. Diffusion Policy modulates after its activation, a Mish.
     x: (b, steps, into), emb: (b, e), the output: (b, steps, out).
+
+    kernel: steps that a convolution spans.
     """
 
     def __init__(self, into: int, out: int, emb: int, *, kernel: int, groups: int, dropout: float) -> None:
@@ -67,7 +69,10 @@ class FiLMBlock(nn.Module):
 
 
 class FiLMBlocks(nn.ModuleList):
-    """x ← block(x, emb), block after block: (b, steps, into) → (b, steps, out); the first changes the channels."""
+    """x ← block(x, emb), block after block: (b, steps, into) → (b, steps, out); the first changes the channels.
+
+    blocks: their number. options: as in FiLMBlock.
+    """
 
     def __init__(self, into: int, out: int, blocks: int, emb: int, **options: Any) -> None:
         super().__init__(FiLMBlock(out if i else into, out, emb, **options) for i in range(blocks))

@@ -32,6 +32,8 @@ class Autoencoder(nn.Module):
     blocks: residual blocks of a map. groups: of their norms.
 
     Any other height and width of whole patches will do, too: all but the norms is a convolution.
+
+    rows: rows of pixels of an image.
     """
 
     basis: Tensor
@@ -70,12 +72,12 @@ class Autoencoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def begin(self, basis: Float[Tensor, "keep d"], mean: Float[Tensor, " d"], scale: Float[Tensor, " keep"]) -> None:
-        """Set B, m and s: those of a `Patches` codec."""
+        """Set B, m and s: those of a `Patches` codec. basis: B, one component a row. scale: s, of each component."""
         for name, part in (("basis", basis), ("mean", mean), ("scale", scale)):
             getattr(self, name).copy_(part)
 
     def critic(self, widths: str) -> PatchCritic:
-        """A critic of its images, for the loss `sharpen`."""
+        """A critic of its images, for the loss `sharpen`. widths: of its maps, as in 32-64-128."""
         return PatchCritic(self.shape[0], widths=widths)
 
     def encode(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b keep i j"]:
@@ -107,12 +109,15 @@ class _Residual(nn.Module):
 
 
 def halve(into: int, out: int) -> nn.Module:
-    """To a map of half the rows and columns: W of each square of 2 × 2 pixels."""
+    """To a map of half the rows and columns: W of each square of 2 × 2 pixels. into, out: channels before and after."""
     return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * into, out, 1))
 
 
 def double(into: int, out: int) -> nn.Module:
-    """To a map of twice the rows and columns: each pixel's W as a square of 2 × 2."""
+    """To a map of twice the rows and columns: each pixel's W as a square of 2 × 2.
+
+    into, out: channels before and after.
+    """
     return nn.Sequential(nn.Conv2d(into, 4 * out, 1), nn.PixelShuffle(2))
 
 

@@ -29,6 +29,7 @@ class Waves(nn.Module):
 
     ω: (features / 2,), a buffer that isn't stored with the weights. τ: (b,), the output (b, features).
     shortest_period: the least of 2π/ω, in t; a difference along t has to take steps that are much shorter.
+    frequencies: ω.
     """
 
     def __init__(self, frequencies: Float[Tensor, " half"], shortest_period: float) -> None:
@@ -88,6 +89,8 @@ def periodic(
     """sin(2πt/p), cos(2πt/p) for periods p spaced evenly in log from 4e-3 to 4, in float64: 2πt/p is up to 1571.
 
     π0's features of the time (Black et al. 2024, arXiv:2410.24164, Appendix B).
+
+    shortest, longest: of the periods.
     """
     i = torch.arange(features // 2, dtype=torch.float64, device=t.device) / (features // 2 - 1)
     fastest = torch.tensor(2 * math.pi / shortest, dtype=torch.float64, device=t.device)  # a float is float32 in ONNX
@@ -112,7 +115,7 @@ class Span(nn.Module):
 
 
 def with_span(h: Tensor, from_span: Span | None, span: Float[Tensor, " #b"] | None) -> Tensor:
-    """h and, where a span is given, its features."""
+    """h and, where a span is given, its features. from_span: makes the features."""
     if span is None:
         return h
     assert from_span is not None, "a network of a single time was given a span"
@@ -161,6 +164,7 @@ class Attributes(nn.Module):
 
     v: (b, k), about -1 to 1, NaN where a number isn't known; or None, for none known. The output is (b, width) or
     (1, width).
+    count: k, of the numbers.
     """
 
     def __init__(self, count: int, width: int) -> None:

@@ -52,6 +52,8 @@ def norm_silu(
     """SiLU(GroupNorm(x) (1 + scale) + shift), in the type of x; of all maps only x is kept for the way back.
 
     Wu & He 2018, arXiv:1803.08494, Eq. 7; Dhariwal & Nichol 2021, arXiv:2105.05233, Eq. 1 with y_s = 1 + scale.
+
+    weight, bias: the norm's, a number a channel.
     """
     slope, offset = weight[None], bias[None]
     if scale is not None and shift is not None:

@@ -204,6 +204,7 @@ class Summary(nn.Module):
     image and an empty prompt give 0. Then h = W [state, …] and, `depth` times, h ← h + SiLU(W h + b).
 
     encoder: of the images and the prompt, tokens of `width` channels; None where only the state is seen.
+    shift: pixels by which images are moved at random in training.
     """
 
     def __init__(
@@ -243,7 +244,7 @@ class Summary(nn.Module):
         return h, tokens, real
 
     def pool(self, tokens: Float[Tensor, "b n width"], real: Bool[Tensor, "b n"]) -> list[Float[Tensor, "b width"]]:
-        """A vector for each image and for the prompt."""
+        """A vector for each image and for the prompt. real: which tokens are there."""
         score = self.score(tokens).masked_fill(~real[..., None], -1e4)
         value = self.value(tokens).unflatten(2, (score.shape[2], -1))
         parts = zip(*(part.split(self.spans, 1) for part in (score, value, real)))

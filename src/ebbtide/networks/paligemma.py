@@ -75,7 +75,10 @@ class PaliGemma(nn.Module):
         prompt: Int[Tensor, "b l"] | None = None,
         state: Float[Tensor, "b o s"] | None = None,
     ) -> tuple[Memory, Bool[Tensor, "b n"]]:
-        """Keys and values of every layer, and which tokens are there: not a missing image's, not a prompt's padding."""
+        """Keys and values of every layer, and which tokens are there: not a missing image's, not a prompt's padding.
+
+        images: uint8. image_mask: false where a camera is missing. state: in [-1, 1]; pi05's alone.
+        """
         parts = []
         if images is not None:
             b, k = images.shape[:2]
@@ -98,7 +101,10 @@ class PaliGemma(nn.Module):
         return [(layer.keys, layer.values) for layer in kept.layers], present
 
     def ids(self, prompt: Int[Tensor, "b l"] | None, state: Float[Tensor, "b o s"] | None) -> Int[Tensor, "b l2"]:
-        """Token ids, 0 where there is none, of the prompt's text as π0 and π0.5 phrase it."""
+        """Token ids, 0 where there is none, of the prompt's text as π0 and π0.5 phrase it.
+
+        state: in [-1, 1]; pi05's alone.
+        """
         if self.tokenizer is None and state is None and prompt is not None:
             return prompt
         some = prompt if prompt is not None else state
@@ -141,6 +147,9 @@ def paligemma_expert(
 
     weights: of a PaliGemma, by name or folder; "" is PaliGemma 3B with random ones, to be loaded from a π0 checkpoint
     (`ebbtide.interop.pi0`). tokenizer: a name or folder; "" is that of the weights, or, without these, none: bytes.
+    horizon, action_dim: of a chunk. frozen: PaliGemma isn't trained. pad_to: numbers of an action and a state. variant:
+    "pi0" or "pi05".
+    checkpointing: recompute layers on the way back, for memory.
     """
     transformers = _transformers()
     given = tokenizer or weights

@@ -29,20 +29,30 @@ EPS = 1e-6
 
 
 def check_sizes(network: str, **sizes: tuple[Any, float | int, float | int]) -> None:
-    """Raise InputError unless each size, given as (value, lowest, highest), is in its range; whole if its ends are."""
+    """Raise InputError unless each size, given as (value, lowest, highest), is in its range; whole if its ends are.
+
+    network: its name in the error. sizes: by name.
+    """
     for name, (value, low, high) in sizes.items():
         require(f"{network}: {name}", value, low, high, whole=isinstance(low, int) and isinstance(high, int))
 
 
 def check_batch(network: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless x is a batch of examples of this shape; a transposed image would pass for another."""
+    """Raise InputError unless x is a batch of examples of this shape; a transposed image would pass for another.
+
+    network: its name in the error.
+    """
     if x.shape[1:] != shape:
         wanted = ", ".join(map(str, ("b", *shape)))
         raise InputError(f"{network}: x must be of shape ({wanted}); got {tuple(x.shape)}.")
 
 
 def whole_numbers(what: str, text: str, low: int, high: int) -> list[int]:
-    """ "1-2-2" → [1, 2, 2], one number a level: a spec's values hold no commas."""
+    """ "1-2-2" → [1, 2, 2], one number a level: a spec's values hold no commas.
+
+    low, high: the least and the most of each.
+    text: the option's.
+    """
     if not isinstance(text, str):
         raise InputError(f"{what} must be a text such as 1-1-1; got {repr(text)[:60]}.")
     numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in text.split("-")]
@@ -67,7 +77,10 @@ def zeroed(layer: Any) -> Any:
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer that starts with bias 0 and Xavier's uniform weights, as in DiT's code (arXiv:2212.09748)."""
+    """A linear layer that starts with bias 0 and Xavier's uniform weights, as in DiT's code (arXiv:2212.09748).
+
+    inputs, outputs: features before and after.
+    """
     layer = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -78,7 +91,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def waves(angle: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 2*n"]:
-    """(sin θ₁ … sin θₙ, cos θ₁ … cos θₙ)."""
+    """(sin θ₁ … sin θₙ, cos θ₁ … cos θₙ). angle: θ."""
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
@@ -93,22 +106,31 @@ def positions(n: int, width: int) -> Float[Tensor, "n width"]:
 
 
 def cells(rows: int, columns: int) -> Int[Tensor, "n 2"]:
-    """Column and row of each cell of a grid, row by row."""
+    """Column and row of each cell of a grid, row by row. rows: of the grid."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(1)
 
 
 def sincos(rows: int, columns: int, width: int) -> Float[Tensor, "n width"]:
-    """A fixed vector for each cell of a grid: `waves` of its column, then of its row, as in DiT's code."""
+    """A fixed vector for each cell of a grid: `waves` of its column, then of its row, as in DiT's code.
+
+    rows: of the grid.
+    """
     return waves(angles(cells(rows, columns), width // 4)).flatten(1)
 
 
 def token_places(present: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-    """0, 1, 2 … along the tokens that are there; one that isn't doesn't count."""
+    """0, 1, 2 … along the tokens that are there; one that isn't doesn't count.
+
+    present: true for a token that is there.
+    """
     return present.cumsum(1) - 1
 
 
 def rotary(angle: Float[Tensor, "*n half"]) -> Float[Tensor, "2 *n head"]:
-    """Cosines, and sines with their signs, of angles that are to `turn` the channels of a head twice as wide."""
+    """Cosines, and sines with their signs, of angles that are to `turn` the channels of a head twice as wide.
+
+    angle: a pair of channels is turned by each.
+    """
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
 

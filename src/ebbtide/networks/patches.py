@@ -11,7 +11,7 @@ def analysed(
     x: Float[Tensor, "n c h w"], size: int, basis: Float[Tensor, "k d"], mean: Float[Tensor, " d"],
     scale: Float[Tensor, " k"],
 ) -> Float[Tensor, "n k i j"]:  # fmt: skip
-    """z = B (patch - mean) / scale of every patch of size × size pixels."""
+    """z = B (patch - mean) / scale of every patch of size × size pixels. basis: B."""
     i, j = x.shape[2] // size, x.shape[3] // size
     return _by_example(cut(x, size) - mean, basis.T / scale).transpose(1, 2).reshape(-1, len(basis), i, j)
 
@@ -20,7 +20,7 @@ def synthesised(
     z: Float[Tensor, "n k i j"], size: int, basis: Float[Tensor, "k d"], mean: Float[Tensor, " d"],
     scale: Float[Tensor, " k"],
 ) -> Float[Tensor, "n c h w"]:  # fmt: skip
-    """Patches Bᵀ scale z + mean, side by side."""
+    """Patches Bᵀ scale z + mean, side by side. basis: B. size: of a patch, in pixels."""
     n, _, i, j = z.shape
     x = _by_example(z.flatten(2).transpose(1, 2), scale[:, None] * basis) + mean
     return x.reshape(n, i, j, -1, size, size).permute(0, 3, 1, 4, 2, 5).reshape(n, -1, i * size, j * size)

@@ -56,6 +56,8 @@ class ImageBlock(nn.Module):
 
     (scale, shift) = W emb + b (arXiv:2105.05233, Section 3); with "add" it is norm(h + W emb + b) instead, as in Ho et
     al. 2020. x: (b, into, rows, columns), emb: (b, e), the output: (b, out, rows, columns); x is made that wide by W x.
+
+    conditioning: "scale_shift", as above, or "add".
     """
 
     def __init__(

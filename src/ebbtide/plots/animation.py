@@ -168,12 +168,12 @@ def _quantised(values: UInt32[Array, " n"], size: int, method: Image.Quantize) -
 
 
 def codes(pixels: UInt8[Array, "*s 3"]) -> UInt32[Array, " n"]:
-    """Each pixel's colour as one number."""
+    """Each pixel's colour as one number. pixels: RGB."""
     return pixels.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
 
 
 def colours(values: UInt32[Array, " n"]) -> UInt8[Array, "n 3"]:
-    """The inverse of `codes`."""
+    """The inverse of `codes`. values: as `codes` gives them."""
     return np.stack([values >> 16, values >> 8 & 255, values & 255], 1).astype(np.uint8)
 
 

@@ -12,6 +12,9 @@ INKS = ("#3FA34D", "#AA3377", "#332288", "#661100")
 
 
 def apart(keys: Sequence[str]) -> list[str]:
-    """A colour for each of several methods: those of METHOD_COLOURS, and for the others INKS in turn."""
+    """A colour for each of several methods: those of METHOD_COLOURS, and for the others INKS in turn.
+
+    keys: the methods' names.
+    """
     others = cycle(INKS)
     return [METHOD_COLOURS[key] if key in METHOD_COLOURS else next(others) for key in keys]

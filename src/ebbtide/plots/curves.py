@@ -32,6 +32,8 @@ def quality_against_evaluations(
     """The metric against network evaluations a sample; the band is the truth's own range.
 
     A key of `quality` begins with its method's name, which gives the colour: "DDPM · Heun".
+
+    floor: that range.
     """
     if not quality or not all(len(line) for line in quality.values()):
         raise InputError("There is no quality to draw: every sampler needs at least one (evaluations, metric).")

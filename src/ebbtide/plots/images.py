@@ -72,7 +72,10 @@ def clipped_share(x: Float[Array, "*s"]) -> float:
 
 
 def as_pixels(x: Any, what: str = "images", ndim: int = 4) -> UInt8[Array, "*n c h w"]:
-    """x as uint8 images whose last axes are (c, h, w), RGBA on white; InputError otherwise."""
+    """x as uint8 images whose last axes are (c, h, w), RGBA on white; InputError otherwise.
+
+    ndim: the number of axes, as 4 for (n, c, h, w).
+    """
     array = _pixels(x, what, ndim)
     return array if array.shape[-3] != 4 else np.rint(on_white(array)).astype(np.uint8)
 
@@ -93,7 +96,10 @@ def enlarge(images: UInt8[Array, "n c h w"], factor: int) -> UInt8[Array, "n c f
 
 
 def fitting_factor(width: int, height: int, columns: int, least: int = 0) -> int:
-    """The largest whole factor that fits ROOM and TILE, at least 1, and large enough for tiles `least` pixels wide."""
+    """The largest whole factor that fits ROOM and TILE, at least 1, and large enough for tiles `least` pixels wide.
+
+    width, height: of an image in pixels.
+    """
     for factor in range(TILE // max(width, height), 1, -1):
         if columns * (factor * width + gap(factor * width, factor * height)) <= ROOM:
             return max(factor, -(-least // width))
@@ -101,7 +107,10 @@ def fitting_factor(width: int, height: int, columns: int, least: int = 0) -> int
 
 
 def gap(width: int, height: int) -> int:
-    """Pixels between tiles of this size: wide enough that strokes up to the edge don't run into the next image."""
+    """Pixels between tiles of this size: wide enough that strokes up to the edge don't run into the next image.
+
+    width, height: of a tile in pixels.
+    """
     return max(3, max(width, height) // 16)
 
 
@@ -112,7 +121,10 @@ def columns_for(n: int) -> int:
 
 
 def corners(n: int, columns: int, width: int, height: int, under: Mapping[int, int] | None = None) -> Int[Array, "n 2"]:
-    """Left and upper edge of n tiles in rows; `under` gives the extra pixels beneath a row."""
+    """Left and upper edge of n tiles in rows; `under` gives the extra pixels beneath a row.
+
+    width, height: of a tile in pixels.
+    """
     extra = np.zeros(-(-n // columns) + 1, int)
     for row, pixels in (under or {}).items():
         extra[row + 1] = pixels
@@ -124,7 +136,10 @@ def corners(n: int, columns: int, width: int, height: int, under: Mapping[int, i
 def mosaic(
     tiles: UInt8[Array, "n c h w"], columns: int, under: Mapping[int, int] | None = None
 ) -> UInt8[Array, "height width _"]:
-    """Tiles in rows on white, as RGB or, where they are, RGBA."""
+    """Tiles in rows on white, as RGB or, where they are, RGBA. under: extra pixels beneath a row, by its number.
+
+    tiles: images of one size.
+    """
     n, c, h, w = tiles.shape
     places = corners(n, columns, w, h, under)
     canvas = np.full((int(places[-1, 1]) + h, int(places[:, 0].max()) + w, max(c, 3)), 255, np.uint8)
@@ -247,6 +262,7 @@ def codec_sheet(
     """Rows of originals, of what a codec makes of them, of 4 × the error on grey, and of its first channels.
 
     latents: 0 is grey, ±3 black and white; a channel's numbers are squares of the image's size.
+    decoded: one for each original. most: channels that are shown.
     """
     originals, decoded = as_pixels(originals, "originals"), as_pixels(decoded, "decoded")
     if decoded.shape != originals.shape or len(latents) != len(originals):
@@ -283,7 +299,7 @@ def save_png(images: UInt8[Array, "n c h w"], path: str | Path, *, columns: int 
 
 
 def png(images: UInt8[Array, "n c h w"], *, columns: int = 0, factor: int = 0) -> bytes:
-    """The bytes that `save_png` writes."""
+    """The bytes that `save_png` writes. factor: as in `save_png`."""
     images = _pixels(images, "images", 4)
     _not_negative("columns", columns)
     _not_negative("factor", factor)
@@ -300,6 +316,7 @@ def loss_and_speed(
     """The lines of metrics.jsonl: the loss, raw and smoothed, on a log axis, and images learned from a second.
 
     key: whose colour the curves wear, "flow" or "diffusion". unit: what is learned from, in the plural.
+    history: these lines, as dicts.
     """
     step, loss, speed = (
         np.array([np.nan if line.get(name) is None else line[name] for line in history], float)

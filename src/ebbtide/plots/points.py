@@ -313,7 +313,10 @@ def filmstrip(
 
 
 class Drawing:
-    """The style of one set of points, the same in all panels: dots, or a histogram of one column."""
+    """The style of one set of points, the same in all panels: dots, or a histogram of one column.
+
+    clouds: all sets of points, which share a histogram's top.
+    """
 
     def __init__(
         self, limits: Limits, real: Array | None, clouds: Sequence[Array], log_density: LogDensity | None = None

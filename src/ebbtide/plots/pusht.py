@@ -81,7 +81,10 @@ def pusht_fan(
 
 
 def pusht_scene(ax: Axes, state: Float[Array, "5"], goal: tuple[Number, Number, Number] = PUSHT_GOAL) -> None:
-    """The agent, the block and its goal, as Push-T's own renderer places them."""
+    """The agent, the block and its goal, as Push-T's own renderer places them.
+
+    state: as Push-T gives it, in pixels and radians.
+    """
     x, y = state[:2].tolist()
     ax.add_patch(Polygon(tee(goal), facecolor=_GOAL, edgecolor="none", zorder=1))
     ax.add_patch(Polygon(tee(state[2:]), facecolor=_BLOCK, edgecolor="white", lw=0.8, alpha=0.9, zorder=2))
@@ -92,7 +95,10 @@ def pusht_scene(ax: Axes, state: Float[Array, "5"], goal: tuple[Number, Number, 
 
 
 def tee(pose: Sequence[Number] | Float[Array, "3"]) -> Float[Array, "8 2"]:
-    """The outline of Push-T's block at (x, y, angle): its corners turned by the angle and moved to (x, y)."""
+    """The outline of Push-T's block at (x, y, angle): its corners turned by the angle and moved to (x, y).
+
+    pose: this place and angle, in pixels and radians.
+    """
     x, y, angle = pose
     turn = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
     return _TEE @ turn.T + [x, y]

@@ -106,7 +106,7 @@ def _drawn(folder: Path, figures: Iterable[Picture]) -> list[dict[str, Any]]:
 
 
 def still(make: Callable[[], Figure]) -> Callable[[Path], Path]:
-    """The function that draws a still figure."""
+    """The function that draws a still figure. make: draws the figure."""
     return lambda path: style.save(make(), path)
 
 
@@ -131,12 +131,12 @@ def every(c: Comparison) -> str:
 
 
 def in_words(parts: Sequence[str]) -> str:
-    """a, b and c."""
+    """a, b and c. parts: the words to join."""
     return " and ".join(parts) if len(parts) < 3 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
 
 
 def merit(row: Measurement) -> float:
-    """Higher is better, for all three kinds of metric."""
+    """Higher is better, for all three kinds of metric. row: the measurement."""
     if not math.isfinite(row.value):
         return -math.inf
     return {"lower": -row.value, "higher": row.value, "equal": -abs(row.value - row.floor)}[row.better]

@@ -178,7 +178,10 @@ def fan(
 
 
 def principal(chunks: Float[Array, "n h a"]) -> Float[Array, " n"]:
-    """Each sample's place on the first principal axis of all, in [0, 1]; every joint counts by its own spread."""
+    """Each sample's place on the first principal axis of all, in [0, 1]; every joint counts by its own spread.
+
+    chunks: n samples of h actions.
+    """
     n = len(chunks)
     x = chunks.reshape(n, -1) - chunks.reshape(n, -1).mean(0)
     spread = chunks.std((0, 1)) if n > 1 else np.zeros(chunks.shape[2])

@@ -162,7 +162,10 @@ def latency_bars(
 
 
 def tint_of(label: str, index: int) -> str:
-    """A method's colour where its key is in the label, else one of the others, in turn."""
+    """A method's colour where its key is in the label, else one of the others, in turn.
+
+    index: its place among the others.
+    """
     found = [tint for key, tint in style.METHOD_COLOURS.items() if key in label.lower()]
     return found[0] if len(found) == 1 else style.class_style(index)[0]
 

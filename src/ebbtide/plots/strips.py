@@ -265,6 +265,7 @@ def neighbours(
 
     typical: the distance from a real image that wasn't trained on to its nearest, to compare with.
     distances: of the pairs.
+    samples, nearest: a pair each.
     """
     samples, nearest = as_pixels(samples, "samples"), as_pixels(nearest, "nearest")
     if samples.shape != nearest.shape or len(distances) != len(samples):

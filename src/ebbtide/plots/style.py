@@ -65,13 +65,13 @@ def colour(key: str) -> str:
 
 
 def columns_of(count: int) -> tuple[int, float]:
-    """The number of panels in a row, of a method each, and their width."""
+    """The number of panels in a row, of a method each, and their width. count: of methods."""
     columns = count if count <= 3 else 2 if count == 4 else 3
     return columns, 3.1 if columns <= 2 else 2.1
 
 
 def class_style(index: int) -> tuple[str, str]:
-    """Colour and marker of a class; beyond 25 classes they repeat."""
+    """Colour and marker of a class; beyond 25 classes they repeat. index: of the class."""
     return CLASSES[index % len(CLASSES)][0], CLASSES[(index + index // len(CLASSES)) % len(CLASSES)][1]
 
 
@@ -100,7 +100,10 @@ def axes_grid(
     note: str = "",
     used: int | None = None,
 ) -> Grid:
-    """Panels of one size. Inches: panel (width, height), gap (across, down), margin (left, right, top, bottom)."""
+    """Panels of one size. Inches: panel (width, height), gap (across, down), margin (left, right, top, bottom).
+
+    used: panels that aren't left empty; all without it.
+    """
     left, right, top, bottom = margin
     width = left + columns * panel[0] + (columns - 1) * gap[0] + right
     lines = wrap(note, width - 0.2)
@@ -126,7 +129,7 @@ def axes_grid(
 
 
 def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
-    """Lines of at most `width` inches."""
+    """Lines of at most `width` inches. text: may have lines already."""
     return textwrap.wrap(text, max(20, int(width * 72 / (0.535 * size)))) if text else []
 
 
@@ -176,7 +179,10 @@ def as_limits(limits: Any, d: int) -> Limits:
 
 
 def union(first: Limits, x: Float[Array, "n d"], tail: Number = 0.5) -> Limits:
-    """`first`, widened where needed to hold points x as well, except for their tails."""
+    """`first`, widened where needed to hold points x as well, except for their tails.
+
+    tail: percent that may lie outside at either side.
+    """
     other = limits_around(x, tail, room=0.04)
     return np.stack([np.minimum(first[:, 0], other[:, 0]), np.maximum(first[:, 1], other[:, 1])], 1)
 
@@ -207,7 +213,7 @@ def checked_numbers(what: str, x: Any, ndim: int | None = None) -> Array:
 
 
 def require_any(items: Any, what: str) -> None:
-    """Raise InputError where there is nothing to draw."""
+    """Raise InputError where there is nothing to draw. items: what would be drawn."""
     if not len(items):
         raise InputError(f"There are no {what} to draw.")
 
@@ -225,7 +231,10 @@ def outside(x: Float[Array, "n d"], limits: Limits) -> int:
 
 
 def dots(ax: Axes, x: Float[Array, "n 2"], colour: Any, marker: str = "o", count: int | None = None) -> None:
-    """Points as dots that shrink and fade with their number (`count` where they are one class of many)."""
+    """Points as dots that shrink and fade with their number (`count` where they are one class of many).
+
+    marker: matplotlib's.
+    """
     n = max(count or len(x), 1)
     size = float(np.clip(11 * n**-0.22, 1.1, 5))
     alpha = float(np.clip(3.0 * n**-0.29, 0.1, 0.85))
@@ -234,7 +243,7 @@ def dots(ax: Axes, x: Float[Array, "n 2"], colour: Any, marker: str = "o", count
 
 
 def outline_of(real: Float[Array, "n d"], limits: Limits, bins: int = 90) -> list[Array]:
-    """Curves around the densest 95 % of the real points, from a lightly smoothed histogram."""
+    """Curves around the densest 95 % of the real points, from a lightly smoothed histogram. bins: of each axis."""
     import contourpy
 
     x = finite_rows(real)[:, :2]
@@ -252,6 +261,7 @@ def outline_of(real: Float[Array, "n d"], limits: Limits, bins: int = 90) -> lis
 
 
 def draw_outline(ax: Axes, outline: Sequence[Array], width: float = 0.9) -> None:
+    """Draw curves around data. outline: curves in data units."""
     ax.add_collection(LineCollection(list(outline), colors=REAL, linewidths=width), autolim=False)
 
 
@@ -318,7 +328,10 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: fl
 
 
 def time_bar(figure: Figure, x: float, y: float, width: float) -> Axes:
-    """A strip of the time colours, t = 1 noise at its left; x, y, width in inches from the lower left."""
+    """A strip of the time colours, t = 1 noise at its left; x, y, width in inches from the lower left.
+
+    figure: to draw on.
+    """
     w, h = figure.get_size_inches()
     ax = figure.add_axes((x / w, y / h, width / w, 0.09 / h))
     ax.imshow(np.linspace(1, 0, 128)[None], cmap=TIME, aspect="auto", vmin=0, vmax=1)
@@ -368,7 +381,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def row_label(ax: Axes, name: str, tint: str) -> None:
-    """A row's name beside its first panel, turned, and small enough for the panel's height."""
+    """A row's name beside its first panel, turned, and small enough for the panel's height. tint: its colour."""
     height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72  # type: ignore[union-attr]
     size = min(LABEL, height / (0.68 * max(len(name), 1)))
     ax.text(-0.06, 0.5, name, transform=ax.transAxes, size=size, weight="bold").set(
@@ -377,7 +390,11 @@ def row_label(ax: Axes, name: str, tint: str) -> None:
 
 
 def text_row(figure: Figure, texts: Sequence[tuple[str, str]], top: float, *, gap: float = 0.3) -> list[float]:
-    """Coloured texts in a row, `top` inches under the upper edge, in place of a legend; their left ends in inches."""
+    """Coloured texts in a row, `top` inches under the upper edge, in place of a legend; their left ends in inches.
+
+    gap: inches between two texts.
+    figure: to write on.
+    """
     width, height = figure.get_size_inches()
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)

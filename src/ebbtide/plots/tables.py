@@ -40,6 +40,7 @@ def marginals(
     """Each column's distribution: real rows in grey, samples as lines; of levels, bars and marks.
 
     order: the columns to draw, by default all in their own. notes: by column, written beside its name.
+    large: fewer and larger panels.
     """
     _same(real, samples)
     every = [*order] or [*range(len(real.names))]

@@ -65,6 +65,7 @@ def overlay(
 
     to_pixels: actions (…, 2) → (x to the right, y down) in the frame's own pixels. Step, score and text stand in a
     strip beneath. Frames narrower than `least` pixels are enlarged by a whole factor.
+    step: its number.
     """
     _frame(frame, "The frame")
     factor = max(1, ceil(least / frame.shape[1]))
