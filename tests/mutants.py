@@ -55,6 +55,7 @@ class Verdict(NamedTuple):
 
 # What should notice the slips of several files.
 TOLD = ("tests/samplers/test_all.py::test_the_network_is_told_the_label_at_every_evaluation",)
+DRAWN = ("tests/cli/test_sample.py",)
 LEFT = ("tests/training/test_run.py::test_a_network_drops_out_in_training_and_not_in_snapshots",)
 
 SLIPS = (
@@ -365,12 +366,12 @@ SLIPS = (
          ("tests/inverse/test_posterior.py",)),
     Slip("codecs/columns.py", "correction=0", "correction=1", "the unbiased standard deviation"),
     # cli: options that are asked for and not heeded
-    Slip("cli/sample.py", "mine, seed=how.seed, ", "mine, ", "--seed ignored"),
-    Slip("cli/sample.py", '"guidance": self.guidance', '"guidance": 1.0', "--guidance ignored"),
-    Slip("cli/sample.py", '"interval": self.interval', '"interval": (0.0, 1.0)', "--interval ignored"),
-    Slip("cli/sample.py", "self.grid or None, ", "None, ", "--grid ignored"),
-    Slip("cli/sample.py", "None if self.bound == -1 else self.bound", "None", "--bound ignored"),
-    Slip("cli/sample.py", "suited(how.precision, ", 'suited("no", ', "--precision ignored"),
+    Slip("cli/drawing.py", "mine, seed=how.seed, ", "mine, ", "--seed ignored", DRAWN),
+    Slip("cli/drawing.py", '"guidance": self.guidance', '"guidance": 1.0', "--guidance ignored", DRAWN),
+    Slip("cli/drawing.py", '"interval": self.interval', '"interval": (0.0, 1.0)', "--interval ignored", DRAWN),
+    Slip("cli/drawing.py", "self.grid or None, ", "None, ", "--grid ignored", DRAWN),
+    Slip("cli/drawing.py", "None if self.bound == -1 else self.bound", "None", "--bound ignored", DRAWN),
+    Slip("cli/drawing.py", "suited(how.precision, ", 'suited("no", ', "--precision ignored", DRAWN),
     Slip("cli/arguments.py", "threads(self.threads, ", "threads(0, ", "--threads ignored"),
     Slip("cli/train.py", 'if one.name != "quiet"', 'if one.name not in ("quiet", "keep")', "--keep ignored"),
     Slip("cli/train.py", 'if one.name != "quiet"', 'if one.name not in ("quiet", "accumulate")', "--accumulate ignored"),
@@ -397,9 +398,17 @@ SLIPS = (
     Slip("metrics/wasserstein.py", "normal) + _cost(np.sort(projected), normal).mean()", "normal)", "modes' weights"),
     Slip("metrics/extractors.py", "JUDGE_SEED = 0, 1", "JUDGE_SEED = 0, 0", "judged by who made the features",
          ("tests/metrics/test_images.py",)),
-    Slip("metrics/images.py", "train_classifier(real.train, known, ", "train_classifier(real.held, other, ",
-         "a judge that has seen what it judges"),
-    Slip("metrics/images.py", "held_distance[other],", "held_distance[half],", "a floor's copies judged by themselves"),
+    Slip("metrics/image_judge.py", "train_classifier(real.train, known, ", "train_classifier(real.held, other, ",
+         "a judge that has seen what it judges", ("tests/metrics/test_images.py",)),
+    Slip("metrics/image_judge.py", "held_at[other],", "held_at[half],", "a floor's copies judged by themselves",
+         ("tests/metrics/test_images.py",)),
+    Slip("metrics/image_judge.py", "values[order[torch.searchsorted(ids[order], wanted)]]", "values[wanted.argsort().argsort()]",
+         "samples of several processes in another order"),
+    Slip("metrics/image_judge.py", "chosen.tensor_split(count)[rank]", "chosen", "every process judges all real images"),
+    Slip("metrics/frechet.py", "self.mean + other.n / n * apart", "self.mean + apart / 2", "blocks' means merged as if equal in number"),
+    Slip("metrics/frechet.py", "self.scatter + other.scatter + between", "self.scatter + other.scatter", "blocks merged without what is between them"),
+    Slip("cli/drawing.py", "_part(self.n, trained.chunk, self.rank, self.count)", "_part(self.n, trained.chunk, 0, self.count)",
+         "every process draws the same samples", ("tests/cli/test_drawing.py",)),
     Slip("metrics/reference.py", "order[half:]]}", "order[:half]]}", "a floor's copies judged by themselves"),
     Slip("exact/tune.py", "part: slice = JUDGE)", "part: slice = CHOOSE)", "judged by who chose",
          ("tests/exact/test_tune.py::test_what_is_reported_is_of_the_starts_that_judge",)),

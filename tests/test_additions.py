@@ -312,7 +312,7 @@ def test_a_metric_of_images(monkeypatch, call):
     row = ImageMetric(lambda s: float(s.features.mean()), lambda s, value, seed: (value - 1, value + 1), "equal")
     monkeypatch.setitem(IMAGE_METRICS, "new", row)
     monkeypatch.setitem(EXTRACTORS, "pixels", lambda real: Extractor("pixels", lambda x: x.flatten(1).float()))
-    monkeypatch.setattr("ebbtide.metrics.images.suited_extractor", lambda real: "pixels")
+    monkeypatch.setattr("ebbtide.metrics.image_judge.suited_extractor", lambda real: "pixels")
     listed(call, "metrics", "images: the nearer its floor, the better")
     call("train", "flow-images", "--network", "unet-tiny:width=8", *SHORT, "--out", "run")
     assert "\nnew " in call("evaluate", "run", "--n", 20, "--steps", 1)

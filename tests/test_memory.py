@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ebbtide import memory
-from ebbtide.cli.sample import Drawing, draw
+from ebbtide.cli.drawing import Drawing, draw
 from ebbtide.data import images
 from ebbtide.errors import InputError
 from ebbtide.kinds.images.kind import IMAGES

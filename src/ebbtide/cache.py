@@ -75,18 +75,19 @@ def kept_here() -> list[Kept]:
     return sorted(found, key=lambda entry: (-entry.size, entry.name))
 
 
-def fingerprint(*words: object, tensors: Iterable["Tensor"] = ()) -> str:
+def fingerprint(*words: object, tensors: Iterable[Any] = ()) -> str:
     """A hash of whatever repr tells apart, and of tensors and their shapes.
 
-    words: anything whose repr stands for it.
+    words: anything whose repr stands for it. tensors: or rows on the disk, which are read by blocks.
     """
     tensors = list(tensors)
     if tensors:
         import torch
     digest = hashlib.sha256(repr((words, [tuple(tensor.shape) for tensor in tensors])).encode())
     for tensor in tensors:
-        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
-        digest.update(plain.numpy().data)
+        for part in [tensor] if isinstance(tensor, torch.Tensor) else tensor.split(256):
+            plain = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+            digest.update(plain.numpy().data)
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Tiny runs that the tests of the commands share, and a way to call a command."""
 
 import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from ebbtide.cli import main
 from ebbtide.kinds import KINDS
 from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.recipes import RECIPES
+from ebbtide.training import devices
 from plots.material import small
 from recording import record
 
@@ -106,5 +108,46 @@ def ebbtide(capsys, monkeypatch, tmp_path):
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def in_two():
+    """in_two(run, words): a command of two processes that torchrun started, here two threads; whether each ended.
+
+    tests/cli/test_drawing.py has real ones, among the slow tests.
+    """
+    own, wall, parts = threading.local(), threading.Barrier(2, timeout=120), {}
+
+    def gathered(part):
+        parts[own.rank] = part
+        wall.wait()
+        return [parts[0], parts[1]] if own.rank == 0 else []
+
+    def call(run, words):
+        ended = []
+
+        def process(rank):
+            own.rank = rank
+            try:
+                run([str(word) for word in words])
+                ended.append(rank)
+            except SystemExit as left:
+                ended.append((rank, left.code))
+            except BaseException:
+                wall.abort()
+                raise
+
+        threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(devices, "process_number", lambda: (own.rank, 2))
+            patch.setattr(devices, "meet", wall.wait)
+            patch.setattr(devices, "gathered", gathered)
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return sorted(ended, key=str)
 
     return call

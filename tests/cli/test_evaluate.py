@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,7 +134,15 @@ def test_every_class_is_measured_as_often_as_the_data_has_it(uneven, ebbtide, mo
         return []
 
     monkeypatch.setattr(Trained, "sample", sampled)
-    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], evaluate=evaluated, judged=None))
+
+    def judge(recipe, n, asked, *_):
+        labels.append(asked)
+        judging = SimpleNamespace(look=lambda *_: None, seen=lambda *_: None)
+        judging.judged = lambda every: ([], None)
+        return judging
+
+    with_judge = {"judge": judge} if kind == "images" else {"evaluate": evaluated}
+    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], judged=None, **with_judge))
     for words, counts in (([], [30, 10]), (["--label", "all"], [30, 10]), (["--label", "rare"], [0, 40])):
         labels.clear()
         code, _, err = ebbtide("evaluate", uneven / kind, "--n", 40, "--steps", 1, *words, "--json")

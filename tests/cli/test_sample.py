@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 
 from ebbtide.cli import main
-from ebbtide.cli.sample import Drawing
+from ebbtide.cli.drawing import Drawing
 from ebbtide.data import read, save_points
 from ebbtide.exact.likelihood import log_density
 from ebbtide.kinds import KINDS
@@ -481,43 +479,3 @@ def test_a_start_that_cannot_be_is_refused(ebbtide, runs, tmp_path, name, option
     code, out, err = ebbtide("sample", runs / name, *options, "--out", "x.npy" if name == "flow" else "x.npz")
     assert (code, out) == (2, "")
     assert says in err
-
-
-def test_the_parts_of_processes_are_whole_chunks_and_all_samples():
-    from ebbtide.cli.sample import _part
-
-    for n, chunk, count in ((1, 4, 2), (8, 4, 2), (9, 4, 2), (100, 7, 3), (5, 2, 8)):
-        parts = [_part(n, chunk, rank, count) for rank in range(count)]
-        assert [k for part in parts for k in range(part.start, part.stop)] == list(range(n))
-        assert all(part.start % chunk == 0 or part.start == n for part in parts)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("flow", ["--n", "5000", "--steps", "3"]),
-        (
-            "conditional",
-            ["--n", "4500", "--label", "all", "--guidance", "2", "--steps", "2", "--sampler", "ddim:eta=1"],
-        ),
-        ("between", ["--n", "4500", "--steps", "2"]),
-        ("flow", ["--n", "5", "--steps", "2"]),  # one chunk: nothing is left for the second process
-        ("flow-images", ["--n", "2100", "--label", "all", "--steps", "1", "--out", "SAMPLES.npz"]),
-    ],
-)
-def test_two_processes_draw_what_one_draws(ebbtide, runs, tmp_path, name, words):
-    """Each sample is (seed, i) alone, to the bit; one file is written, by one process, and both end well."""
-    words = [word.replace("SAMPLES", "one") for word in words]
-    words += [] if "--out" in words else ["--out", "one.npz"]
-    assert ebbtide("sample", runs / name, *words, "--no-picture")[0] == 0
-    two = [word.replace("one.", "two.").replace("--n", "-n") for word in words]  # torchrun takes --n as its own
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "ebbtide", "sample", str(runs / name), *two, "--no-picture"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("samples in") == 1
-    one, both = (np.load(tmp_path / f"{file}.npz") for file in ("one", "two"))
-    assert one.files == both.files
-    for array in one.files:
-        np.testing.assert_array_equal(one[array], both[array])

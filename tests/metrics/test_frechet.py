@@ -5,7 +5,7 @@ from scipy.linalg import sqrtm
 
 from ebbtide.errors import InputError
 from ebbtide.metrics import frechet_distance
-from ebbtide.metrics.frechet import frechet_influence
+from ebbtide.metrics.frechet import Moments, frechet_influence, frechet_of_moments
 from ebbtide.metrics.intervals import influence_interval
 
 
@@ -116,3 +116,21 @@ def test_the_interval_covers():
 def test_unusable_sets_are_one_sentence(x, y):
     with pytest.raises(InputError, match=r"^[^\n]*\.$"):
         frechet_distance(x, y)
+
+
+def test_moments_of_unequal_blocks_are_those_of_the_whole():
+    """Blocks far from one another, one of a single point; the distance by moments is that of the sets."""
+    x = normal(40, 3, 0) + torch.arange(40)[:, None]
+    blocks = [Moments.of(part) for part in x.split([1, 30, 9])]
+    merged, other = blocks[0] + blocks[1] + blocks[2], blocks[2] + (blocks[0] + blocks[1])
+    for one in (merged, other):
+        assert one.n == 40
+        np.testing.assert_allclose(one.mean, x.numpy().mean(0))
+        np.testing.assert_allclose(one.scatter / 39, np.cov(x.numpy().T))
+    y = normal(25, 3, 1)
+    assert frechet_of_moments(merged, Moments.of(y)) == pytest.approx(frechet_distance(x, y), rel=1e-10)
+
+
+def test_moments_of_singular_sets_too():
+    x, y = normal(6, 9, 0), normal(7, 9, 1)
+    assert frechet_of_moments(Moments.of(x), Moments.of(y)) == pytest.approx(frechet_distance(x, y), rel=1e-6)

@@ -160,7 +160,7 @@ def test_the_judge_made_no_features_and_saw_no_held_out_image(fresh, monkeypatch
         return train
 
     monkeypatch.setattr(extractors, "train_classifier", watched("features", Classifier))
-    monkeypatch.setattr("ebbtide.metrics.images.train_classifier", watched("judge", Backwards))
+    monkeypatch.setattr("ebbtide.metrics.image_judge.train_classifier", watched("judge", Backwards))
     rows, _ = score(*pictures(160, 2))
     assert all(torch.equal(images, TRAIN) for images, _ in made.values())
     (_, features), (_, judge) = made["features"], made["judge"]

@@ -16,8 +16,8 @@ from hypothesis import example, given, strategies as st
 from cells import each
 from ebbtide.cli.certify import Certify
 from ebbtide.cli.compare import SUBJECTS
+from ebbtide.cli.drawing import Drawing
 from ebbtide.cli.policy import Driving
-from ebbtide.cli.sample import Drawing
 from ebbtide.cli.show import ShowPath
 from ebbtide.core.couplings import COUPLINGS
 from ebbtide.core.paths import PATHS

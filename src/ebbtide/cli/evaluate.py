@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,17 +13,19 @@ import tyro
 from ..errors import InputError
 from ..specs import Own
 from .arguments import MOST, Flag, Named, Tracker, given, hint, opened, parse, tell, within
+from .drawing import ITS_OWN, Drawing, Pieces, draw, every_class
 from .policy import Driving
-from .sample import ITS_OWN, Drawing, draw, every_class
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..kinds.kind import Judgement
+    from ..kinds.kind import Judge, Judgement
     from ..metrics import Measurement
     from ..training.trained import Trained
 
 __all__ = ["Evaluate", "run"]
+
+PIECE = 2**25  # bytes of samples that are in memory together
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,26 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Evaluate, argv, "evaluate")
     if args.track and not _kept(args):
         raise InputError(f"--track is for the folder of a run, where it was trained; {args.run} is none.")
-    from ..kinds import kind_of
-    from ..metrics import table, to_json
+    from ..training.devices import leaving_group
 
     trained = opened(args.run, **vars(args.names))
+    with leaving_group():
+        _run(args, trained)
+
+
+def _run(args: Evaluate, trained: "Trained") -> None:
+    from ..kinds import kind_of
+    from ..memory import room
+    from ..metrics import table, to_json
+    from ..training.devices import process_number
+
     own, drawing = kind_of(trained.recipe), args.drawing
     if drawing.n == ITS_OWN:
         drawing = replace(drawing, n=own.n_evaluate)
+    if process_number()[1] > 1 and (trained.reconstructs or trained.observation is not None):
+        raise InputError(
+            f"torchrun's processes share the samples of points and images, and {args.run} has none of them."
+        )
     if trained.reconstructs:
         return _restored(args, trained)
     every = trained.recipe.learns_labels and (not drawing.label or every_class(trained, drawing))
@@ -77,24 +92,24 @@ def run(argv: Sequence[str]) -> None:
         drawing = replace(drawing, label="all")
     if args.predict and own.judged is None:
         raise InputError(f"--predict is for tables; {args.run} has {trained.recipe.kind}.")
-    x: Tensor | None
-    judgement = None
+    judgement, shown = None, None
     if trained.observation is None:
         if idle := [*given(args, "episodes", "blind", "workers"), *given(args.driving)]:
             raise InputError(f"{idle[0]} is for policies; {args.run} has {trained.recipe.kind}.")
         own.real(trained.reading(), 2, drawing.seed)  # if there is nothing to compare with, say so at once
         how = _how(trained, drawing) | {name: getattr(drawing, name) for name in _LABELLED}
         labels = None
+        room(64 * drawing.n, f"--n {drawing.n}")
         if every:
             if not trained.frequencies:  # a run of an older version
                 trained = replace(trained, frequencies=own.prepare(trained.reading()).frequencies)
             labels = trained.in_proportion(drawing.n)
         own_metric = {args.metric: Own(args.metric)} if args.metric else {}
-        x, rows, judgement = _compared(trained, drawing, own_metric, args.predict, labels=labels)
+        shown, rows, judgement = _compared(trained, drawing, own_metric, args.predict, labels=labels)
         judged = [] if judgement is None else judgement.rows
         rows = [row for row in rows if row.name not in {one.name for one in judged}]
     else:
-        x, rows, how = _policy(args, trained, drawing)
+        shown, rows, how = _policy(args, trained, drawing)
         judged = []
     how = {"checkpoint": trained.step, "n": drawing.n} | how
     records = [row | {"how": how} for row in json.loads(to_json([*judged, *rows]))]
@@ -114,8 +129,8 @@ def run(argv: Sequence[str]) -> None:
     if judgement is not None and _kept(args):
         for path in judgement.draw(trained, Path(args.run)):
             tell("figure:", path)
-    if own.draw_evaluation and x is not None and _kept(args) and not args.blind:
-        for path in own.draw_evaluation(trained, x, Path(args.run)):
+    if own.draw_evaluation and shown is not None and _kept(args) and not args.blind:
+        for path in own.draw_evaluation(trained, shown, Path(args.run)):
             tell("figure:", path)
 
 
@@ -145,18 +160,49 @@ def _how(trained: "Trained", drawing: Drawing) -> dict[str, Any]:
 
 def _compared(
     trained: "Trained", drawing: Drawing, metric: dict[str, Own], target: str, **options: Any
-) -> "tuple[Tensor, list[Measurement], Judgement | None]":
-    """Samples, their metrics, with the user's own, beside those of data, and of a table the report on it."""
+) -> "tuple[Any, list[Measurement], Judgement | None]":
+    """Contents of a figure of the samples, their metrics, with the user's own, and of a table the report on it.
+
+    The processes that torchrun started share the work; the others end here.
+    """
     from ..kinds import kind_of
 
     own = kind_of(trained.recipe)
-    x, labels = draw(trained, drawing, more=own.more, **options)
-    print("measuring …", file=sys.stderr)
-    judgement = own.judged and own.judged(trained, x, labels, target=target, seed=drawing.seed)
-    rows = own.evaluate(trained.reading(), x, labels, seed=drawing.seed, own=metric)
+    judgement: Judgement | None = None
+    if own.judge is not None:
+        shown, rows = _in_pieces(trained, drawing, metric, own.judge, **options)
+    else:
+        shown, labels = draw(trained, drawing, more=own.more, share=True, **options)
+        print("measuring …", file=sys.stderr)
+        judgement = own.judged and own.judged(trained, shown, labels, target=target, seed=drawing.seed)
+        rows = own.evaluate(trained.reading(), shown, labels, seed=drawing.seed, own=metric)
     if own.lost and trained.codec is not None and trained.codec.weights():
         rows += own.lost(trained, drawing.seed)
-    return x, rows, judgement
+    return shown, rows, judgement
+
+
+def _in_pieces(
+    trained: "Trained", drawing: Drawing, metric: dict[str, Own], judge: "Callable[..., Judge]", **options: Any
+) -> "tuple[Any, list[Measurement]]":
+    """The same of samples of which a piece is in memory at a time."""
+    from ..training.devices import gathered, meet
+
+    pieces = Pieces(trained, drawing, share=True, size=PIECE, **options)
+    for first in (True, False):  # the others find in the cache what judges learn
+        if (not pieces.rank) == first:
+            judging = judge(trained.reading(), pieces.n, pieces.labels, drawing.seed, metric)
+        meet()
+    for start, x in pieces:
+        judging.look(start, x)
+    if not pieces.rank:
+        print("measuring …", file=sys.stderr)
+    every = gathered((judging.seen(pieces.rank, pieces.count), pieces.fine))
+    if not every:
+        raise SystemExit(0)
+    pieces.fine = sum(fine for _, fine in every)
+    pieces.check(pieces.n)
+    rows, shown = judging.judged([seen for seen, _ in every])
+    return shown, rows
 
 
 def _policy(

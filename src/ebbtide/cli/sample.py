@@ -1,98 +1,29 @@
 """ebbtide sample RUN: draw from a trained run, to a file and a figure."""
 
 import math
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from shutil import disk_usage
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ..errors import InputError
-from ..specs import require, typed, words
-from .arguments import (
-    MOST,
-    Computing,
-    Figures,
-    Flag,
-    Named,
-    given,
-    hint,
-    is_folder,
-    number_or_auto,
-    opened,
-    parse,
-    tell,
-    within,
-    writable,
-)
+from ..errors import InputError, StorageError
+from ..specs import require, words
+from .arguments import Figures, Flag, Named, given, hint, is_folder, opened, parse, tell, within, writable
+from .drawing import Drawing, Pieces, draw
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..kinds import Kind
-    from ..training.asked import Choice
     from ..training.trained import Trained
 
-__all__ = ["ITS_OWN", "Drawing", "Sample", "columns_of", "draw", "every_class", "output_file", "run"]
+__all__ = ["SHOWN", "Sample", "columns_of", "output_file", "run"]
 
-ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind of data
-
-
-@dataclass(frozen=True)
-class Drawing(Computing):
-    """Sampling options."""
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"]), hint("10000 points or 64 images")] = ITS_OWN
-    """Number of samples."""
-    seed: int = 0
-    """Seed of the noise; sample i depends on (seed, i) alone, whatever n is."""
-    sampler: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list samplers`, or your own as module:function; with options as in ddim:eta=0.5."""
-    grid: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list grids`; with options as in karras:rho=5, or times such as 1,0.7,0.3,0."""
-    steps: Annotated[str, hint("the run's own solver of 20 evaluations, or the recipe's")] = ""
-    """Number of sampling steps; auto:N uses the run's own solver of N evaluations, fitted if necessary (auto: the
-    latest one)."""
-    label: Annotated[str, hint("none")] = ""
-    """Draw only this class (name or number) of a conditional run; all draws every class, images in turn, points with
-    the data's frequencies."""
-    guidance: float = 1.0
-    """Classifier-free guidance weight; 1 is off."""
-    interval: tuple[float, float] = (0.0, 1.0)
-    """Times between which guidance acts."""
-    bound: Annotated[float, hint("the recipe's")] = -1.0
-    """Clip estimates of the data to ± this; in the network's units, 0 turns it off."""
-    precision: Literal["auto", "no", "bf16"] = "auto"
-    """Mixed precision; auto is bf16 for convolutions if a trial on this machine is faster."""
-
-    def __post_init__(self) -> None:
-        if self.bound != -1:
-            require("--bound", self.bound, 0)
-        super().__post_init__()
-        within(self, seed=(0, MOST))
-        if self.n != ITS_OWN:
-            within(self, n=(1, MOST))
-        number_or_auto(self.steps)
-        require("--guidance", self.guidance)
-        low, high = self.interval
-        require("--interval's low", low, 0)
-        require("--interval's high", high, above=low, high=1)
-
-    @property
-    def steered(self) -> dict[str, Any]:
-        """Options that change the denoiser."""
-        bound = None if self.bound == -1 else self.bound
-        return {"guidance": self.guidance, "interval": self.interval, "bound": bound}
-
-    def chosen(self, trained: "Trained", at: float = 1.0) -> "Choice":
-        """The sampler, grid and steps to use from a time on; fits a solver first if necessary."""
-        from ..samplers import SAMPLERS
-
-        sampler, steps = typed(SAMPLERS, self.sampler) or None, number_or_auto(self.steps)
-        return trained.choice(sampler, self.grid or None, steps, at=at, progress=True, **self.steered)
+SHOWN = 1000  # samples of a figure beside a file that needn't fit into memory
+_PIECE = 2**25  # bytes of samples that are in memory together there
 
 
 @dataclass(frozen=True)
@@ -142,7 +73,6 @@ class Sample:
 def run(argv: Sequence[str]) -> None:
     """Parse, sample, write."""
     args = parse(Sample, argv, "sample")
-    from ..files import storage
     from ..kinds import kind_of
     from ..training.devices import leaving_group
 
@@ -167,20 +97,89 @@ def run(argv: Sequence[str]) -> None:
         told |= {"start": own.starts(trained, args.start), "at": args.at}
         how = replace(how, n=len(told["start"]))
     with leaving_group():
-        x, labels = draw(trained, how, share=True, **told)
+        n, figure_of = (_in_pieces if own.write_pieces else _at_once)(trained, how, out, own, told)
     seconds = time.perf_counter() - start
+    tell(f"{n} samples in {seconds:.1f} s: {out}")
+    if args.picture or out.suffix.lower() not in own.extensions:
+        chosen = how.chosen(trained, args.at)
+        by = f"{words(str(chosen.sampler))[0]}, {chosen.steps} step{'s' * (chosen.steps != 1)}"
+        x, labels = figure_of
+        with args.figures.saving():
+            figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"), by)
+        if figure != out:  # of images the figure is the file
+            tell("figure:", figure, *[f"(the first {len(x):,})"] * (len(x) < n))
+
+
+def _at_once(trained: "Trained", how: Drawing, out: Path, own: "Kind[Any]", told: dict[str, Any]) -> Any:
+    """Draw and write samples; their number, and those of the figure with their labels."""
+    from ..files import storage
+
+    x, labels = draw(trained, how, share=True, **told)
     with storage(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() in own.extensions:
         own.write(trained, x, labels, out)
-    tell(f"{len(x)} samples in {seconds:.1f} s: {out}")
-    if args.picture or out.suffix.lower() not in own.extensions:
-        chosen = how.chosen(trained, args.at)
-        by = f"{words(str(chosen.sampler))[0]}, {chosen.steps} step{'s' * (chosen.steps != 1)}"
-        with args.figures.saving():
-            figure = own.draw_samples(trained, x, labels, out.with_suffix(".png"), by)
-        if figure != out:  # of images the figure is the file
-            tell("figure:", figure)
+    return len(x), (x, labels)
+
+
+def _in_pieces(trained: "Trained", how: Drawing, out: Path, own: "Kind[Any]", told: dict[str, Any]) -> Any:
+    """The same, of which every process writes its samples to files as they come, and the first one merges these."""
+    import numpy as np
+    import torch
+
+    from ..files import storage
+    from ..memory import room
+    from ..training.devices import gathered
+
+    assert own.write_pieces is not None
+    is_figure = out.suffix.lower() not in own.extensions  # which shows all samples, so they have to be in memory
+    drawing = Pieces(trained, how, share=True, size=_PIECE, **told)
+    n, labels = drawing.n, drawing.labels
+    room(n * (8 * math.prod(trained.shape) if is_figure else 16), f"--n {n}")
+    with _beside(out, drawing, n * math.prod(trained.shape)) as folder:
+        for first, x in drawing:
+            with storage(out):
+                np.save(folder / f"{first:020d}.npy", own.kept(x))
+        if not (fine := gathered(drawing.fine)):
+            raise SystemExit(0)
+        drawing.fine = sum(fine)
+        drawing.check(n)
+        files = sorted(folder.glob("*.npy"))
+        if (found := sum(len(np.load(file, mmap_mode="r")) for file in files)) != n:
+            raise InputError(f"{out} has {found} of {n} samples; all processes must see its folder, {out.parent}.")
+        if not is_figure:
+            own.write_pieces(trained, map(np.load, files), n, labels, out)
+        shown, most = [], n if is_figure else SHOWN
+        for file in files:
+            shown.append(torch.from_numpy(np.array(np.load(file, mmap_mode="r")[:most])))
+            most -= len(shown[-1])
+        x = torch.cat(shown).float()
+    return n, (x, None if labels is None else labels[: len(x)])
+
+
+@contextmanager
+def _beside(out: Path, drawing: Pieces, size: int) -> Iterator[Path]:
+    """A folder beside a file, which all processes see, for what it is made of; gone when the file is there."""
+    from ..files import remove, storage
+    from ..training.devices import meet
+
+    folder = out.with_name(f".{out.name}.pieces")
+    if not drawing.rank:
+        with storage(out.parent):
+            remove(folder)  # of a process that was killed
+            folder.mkdir(parents=True)
+            left = disk_usage(folder).free
+        if 2 * size > left:
+            remove(folder)
+            raise StorageError(
+                f"--n {drawing.n} takes up to {2 * size / 1e9:.3g} GB; {left / 1e9:.3g} GB are left in {out.parent}."
+            )
+    meet()
+    try:
+        yield folder
+    finally:
+        if not drawing.rank:
+            remove(folder)
 
 
 def _counted(how: Drawing, count: int, option: str) -> int:
@@ -229,97 +228,6 @@ def _complete(trained: "Trained", args: Sample, out: Path) -> str:
         for line in written_lines(merged(table.columns, drawn, known, args.draws), delimiter, table.header):
             file.write(line.encode())
     return f"{int(known.isnan().sum()):,} cells of {len(known):,} rows drawn{f' {args.draws} times' * (args.draws > 1)}"
-
-
-def draw(
-    trained: "Trained",
-    how: Drawing,
-    more: int = 1,
-    labels: "Tensor | None" = None,
-    share: bool = False,
-    **options: Any,
-) -> tuple["Tensor", "Tensor | None"]:
-    """Samples and the labels they were asked for, with a progress bar; with `more` times their memory to work on.
-
-    labels: one for each sample, instead of what `how` asks for. share: let the processes that torchrun started draw a
-    part each; the first returns all samples, and the others end here. options: any others of `Trained.sample`.
-    """
-    import torch
-
-    from ..codecs import Cells
-    from ..core.times import grid_times
-    from ..kinds import kind_of
-    from ..memory import room
-    from ..progress import progress_bar
-    from ..samplers import times_from
-    from ..training.devices import gathered, process_number, suited
-
-    if how.guidance == 1 and given(how, "interval"):
-        raise InputError("--interval says when guidance acts, and --guidance 1 is off.")
-    own = kind_of(trained.recipe)
-    n = own.n if how.n == ITS_OWN else how.n
-    room(n * max(own.each, 16 * math.prod(trained.shape)) * more, f"--n {n}")
-    how.place(trained)
-    if labels is None:
-        labels = _asked(trained, how, n)
-    chosen = how.chosen(trained, options.get("at", 1.0))
-    device = next(trained.denoiser.parameters()).device.type
-    half = torch.autocast(device, torch.bfloat16, enabled=suited(how.precision, trained.denoiser) == "bf16")
-    times = times_from(options.get("at", 1.0), grid_times(chosen.grid, chosen.steps, trained.denoiser.path))
-    rank, count = process_number() if share else (0, 1)
-    part = _part(n, trained.chunk, rank, count)
-    mine = part.stop - part.start
-    each = (options | {"label": labels}).items()
-    rows = {k: rows[part] for k, rows in each if isinstance(rows, torch.Tensor | list) and len(rows) == n}
-    rows |= {} if "ids" in rows else {"first": options.get("first", 0) + part.start}
-    work, x = (len(times) - 1) * mine, torch.empty(0, *trained.shape)
-    with half, progress_bar(work, "sampling", own.unit, unit_scale=True, delay=1, show=not rank) as bar:
-        if mine:
-            x = trained.sample(
-                mine, seed=how.seed, sampler=chosen.sampler, grid=chosen.grid, steps=chosen.steps, bar=bar,
-                **{"label": labels} | how.steered | options | rows,
-            ).cpu()  # fmt: skip
-    if share:
-        if not (parts := gathered(x)):
-            raise SystemExit(0)
-        x = torch.cat(parts)
-    gaps = isinstance(trained.codec, Cells)  # a missing cell is NaN there, and what isn't finite is inf
-    fine = (x.isfinite() | (x.isnan() if gaps else False)).flatten(1).all(1)
-    if len(x) and not bool(fine.any()):
-        raise InputError(f"No sample of {chosen.sampler} is finite; try more steps, another grid or another sampler.")
-    if not bool(fine.all()):
-        print("ebbtide: some samples are not finite; try more steps or another grid.", file=sys.stderr)
-    return x, labels
-
-
-def _part(n: int, chunk: int, rank: int, count: int) -> slice:
-    """The samples of a process: whole chunks, so that each sample is computed beside the same others as by one."""
-    chunks = math.ceil(n / chunk)
-    ends = [min(n, chunk * (chunks * k // count)) for k in (rank, rank + 1)]
-    return slice(*ends)
-
-
-def _asked(trained: "Trained", how: Drawing, n: int) -> "Tensor | None":
-    """The requested labels of the samples; None if they are drawn without."""
-    from ..core.randomness import Draws
-    from ..kinds import kind_of
-
-    if every_class(trained, how):
-        if not trained.recipe.learns_labels:
-            raise InputError("This run was trained without labels, so it can't draw every class.")
-        all_classes = kind_of(trained.recipe).all_classes
-        return None if all_classes is None else all_classes(trained, n)
-    if how.label:
-        return trained.labels(how.label, n)
-    if trained.recipe.learns_null:
-        return None
-    print("ebbtide: Training hid no labels, so each sample's is drawn as often as in the data.", file=sys.stderr)
-    return trained.labels(None, n, Draws.first(n, how.seed))
-
-
-def every_class(trained: "Trained", how: Drawing) -> bool:
-    """True if samples of every class are requested; a class may be called all."""
-    return how.label == "all" and "all" not in trained.classes
 
 
 def output_file(args: Sample, own: "Kind[Any]") -> Path:

@@ -32,7 +32,7 @@ from .decoding import BadImage, quiet
 from .levels import Decoded, Levels, Tally
 from .shards import Damaged, Shard, Shards, holding, pieces, read_shard, space, write_shard
 
-__all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check_decoding", "gather", "joined"]
+__all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check_decoding", "gather", "in_threads", "joined"]
 
 LARGEST = 8192  # pixels a side
 ATTEMPTS = 3  # at reading shards, of which a damaged one is made again
@@ -108,6 +108,7 @@ def gather(
     workers: int = 0,
     cache: bool = True,
     on_disk: bool = False,
+    most: int = 0,
     progress: bool = True,
 ) -> tuple[UInt8[Tensor, "k c h w"] | Shards, list[int], tuple[str, ...], Levels | None]:
     """The good images, their numbers among the source's n, a line for each bad one, and the levels used, if any.
@@ -116,7 +117,8 @@ def gather(
 
     levels: of images of more than 8 bits; unless given, from the lowest to the highest value of all of them.
     on_bad: "skip" refuses only if more than MOST_BAD of all are bad, "fail" at the first. workers: 0 is one a core.
-    on_disk: leave them in the cache, as they are left where memory is too small.
+    on_disk: leave them in the cache, as they are left where memory is too small, or if they have more than `most`
+    bytes, unless that is 0.
     """
     if on_bad == "fail" and source.unusable:
         raise InputError(f"{source.where}: {source.unusable[0]}.")
@@ -125,7 +127,7 @@ def gather(
         raise InputError(f"{source.where} is read into memory, so data_on can't be 'disk' (--data-on).")
     how: dict[str, Any] = {"size": size, "channels": channels, "strict": on_bad == "fail", "workers": workers}
     with _bar(source.n, progress) as bar:
-        x, bad, tally = _through_cache(source, name, levels, how, bar, on_disk)
+        x, bad, tally = _through_cache(source, name, levels, how, bar, on_disk, most)
     lines = (*source.unusable, *(f"{source.name(i)} {reason}" for i, reason in sorted(bad.items())))
     if lines and on_bad == "fail":
         raise InputError(f"{source.where}: {lines[0]}.")
@@ -201,7 +203,7 @@ def _decode(
 
         def scan(numbers: Sequence[int], levels: Levels | None) -> Iterator[tuple[int, Decoded]]:
             chunks = [numbers[start : start + 16] for start in range(0, len(numbers), 16)]
-            for chunk, done in zip(chunks, _in_threads(partial(several, levels), chunks, workers)):
+            for chunk, done in zip(chunks, in_threads(partial(several, levels), chunks, workers)):
                 for i, found in done:
                     if isinstance(found, Decoded):
                         yield i, found
@@ -243,7 +245,7 @@ def _packed(x: np.ndarray, colours: np.ndarray) -> Tensor:
     return torch.from_numpy(x)
 
 
-def _in_threads(work: Callable, items: Sequence, workers: int) -> Iterator:
+def in_threads(work: Callable, items: Sequence, workers: int) -> Iterator:
     """work(item) in the items' order; what hasn't begun when the caller stops never will."""
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16))
     try:
@@ -270,13 +272,13 @@ def _state(source: Source) -> str:
 
 
 def _through_cache(
-    source: Source, name: str, levels: Levels | None, how: dict[str, Any], bar: tqdm, on_disk: bool
+    source: Source, name: str, levels: Levels | None, how: dict[str, Any], bar: tqdm, on_disk: bool, most: int
 ) -> tuple[Tensor | Shards, dict[int, str], Tally]:
     """The good images, number → reason of the bad ones, and what was done to them; from the cache if there is one."""
     for _ in range(ATTEMPTS if name else 0):
         try:
             shards, bad, tally = _in_shards(source, name, levels, how, bar)
-            stay = on_disk or COPIES * shards.nbytes > SHARE * available()
+            stay = on_disk or 0 < most < shards.nbytes or COPIES * shards.nbytes > SHARE * available()
             return shards if stay else shards.tensor(), bad, tally
         except Damaged:  # and removed
             continue

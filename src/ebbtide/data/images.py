@@ -26,7 +26,7 @@ from .attributes import read_attributes
 from .decoding import shape, transparent
 from .gather import Found, Source, check_decoding, gather, joined
 from .levels import Decoded, Levels
-from .shards import Shards
+from .shards import Shards, chosen_of
 from .split import beside, held_out, named_parts, part_of
 from .table import in_order, label_array
 
@@ -72,6 +72,7 @@ def load_images(
     workers: int = 0,
     cache: bool = True,
     on_disk: bool = False,
+    most: int = 0,
     progress: bool = True,
 ) -> Images:
     """Every image of a set.
@@ -89,7 +90,7 @@ def load_images(
     (see `read_attributes`).
     on_bad: "skip" leaves out images that can't be read, up to 5 %; "fail" stops at the first.
     workers: threads, 0 is one a core. cache: keep what was decoded in `cache.cache_folder()`. on_disk: and leave it
-    there; arrays are read into memory.
+    there; arrays are read into memory. most: leave it there if it has more bytes; 0 for no such number.
     """
     found = _find(data, label, attributes)
     if attributes:
@@ -97,7 +98,7 @@ def load_images(
         found = replace(found, numbers=numbers, names=names)
     return as_images(
         found, data, size=size, channels=channels, levels=levels, on_bad=on_bad, workers=workers,
-        cache=cache, on_disk=on_disk, progress=progress,
+        cache=cache, on_disk=on_disk, most=most, progress=progress,
     )  # fmt: skip
 
 
@@ -157,18 +158,14 @@ def labelled(images: Images, where: str) -> Images:
     )
     numbers = None if images.numbers is None else images.numbers[~bare]
     labels = images.labels[~bare]
-    return replace(images, x=_rows(images.x, ~bare), labels=labels, numbers=numbers, test=images.test - left)
+    return replace(images, x=chosen_of(images.x, ~bare), labels=labels, numbers=numbers, test=images.test - left)
 
 
 def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
     """Some of the rows; without labels where one of them has none."""
     labels = None if images.labels is None or bool((images.labels[rows] < 0).any()) else images.labels[rows]
     numbers = None if images.numbers is None else images.numbers[rows]
-    return Images(_rows(images.x, rows), labels, images.classes, 0, bad, images.levels, numbers, images.names)
-
-
-def _rows(x: UInt8[Tensor, "n c h w"] | Shards, chosen: Tensor) -> UInt8[Tensor, "k c h w"] | Shards:
-    return x.part(chosen) if isinstance(x, Shards) else x[chosen]
+    return Images(chosen_of(images.x, rows), labels, images.classes, 0, bad, images.levels, numbers, images.names)
 
 
 def _find(data: str, label: str, attributes: str) -> Found:

@@ -31,7 +31,10 @@ from ..errors import InputError, StorageError
 from ..files import LOCK, remove
 from ..memory import room
 
-__all__ = ["MOST", "SIZE", "Damaged", "Shard", "Shards", "holding", "pieces", "read_shard", "space", "write_shard"]
+__all__ = [
+    "MOST", "SIZE", "Damaged", "Shard", "Shards", "chosen_of", "holding", "pieces", "read_shard", "space",
+    "write_shard",
+]  # fmt: skip
 
 SIZE = 2**26  # bytes of a shard, which are in memory while it is made
 MOST = 512  # shards of a set; of a larger set, they are larger
@@ -183,6 +186,14 @@ class Shards:
         """Bytes of its rows."""
         return math.prod(self.shape)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8
+
+    @property
+    def ndim(self) -> int:
+        return 1 + len(self.sides)
+
     def __len__(self) -> int:
         return self.ends[-1] if self.places is None else len(self.places)
 
@@ -249,3 +260,8 @@ class Shards:
         with suppress(OSError):
             put(note, lambda file: file.write_text(digest.hexdigest()))
         return digest.hexdigest()
+
+
+def chosen_of(x: UInt8[Tensor, "n c h w"] | Shards, chosen: Tensor) -> UInt8[Tensor, "k c h w"] | Shards:
+    """The images at these places, or where a mask is true; those on the disk stay there."""
+    return x.part(chosen) if isinstance(x, Shards) else x[chosen]

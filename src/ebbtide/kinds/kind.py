@@ -1,7 +1,7 @@
 """Per-kind behaviour: how one kind of data is read, written, drawn, measured and compared."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..metrics import Measurement
     from ..plots.report import Picture
 
-__all__ = ["Judgement", "Kind", "MethodRow", "Plan", "Way", "as_npy"]
+__all__ = ["Judge", "Judgement", "Kind", "MethodRow", "Plan", "Way", "as_npy"]
 
 R = TypeVar("R", bound=Recipe)
 
@@ -84,6 +84,22 @@ class Judgement(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """A judge of samples that come in pieces, to several processes if need be; it keeps little of each."""
+
+    def look(self, first: int, x: Tensor) -> None:
+        """Judge the samples `first`, first + 1, …"""
+        ...
+
+    def seen(self, rank: int = 0, count: int = 1) -> Any:
+        """All that one process, `rank` of `count`, keeps of them for the report."""
+        ...
+
+    def judged(self, every: Sequence[Any]) -> "tuple[list[Measurement], Any]":
+        """The metrics of what all processes saw, in their order, and what `draw_evaluation` shows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Kind(Generic[R]):
     """One kind of data: a row of KINDS. A part that is None does not exist for this kind."""
@@ -128,6 +144,11 @@ class Kind(Generic[R]):
     draw_run: Callable[[Trained, Path, Path], Iterator[Path]]
     """(trained, run folder, folder): all that `ebbtide plot` draws."""
 
+    kept: Callable[[Tensor], np.ndarray] = Tensor.numpy
+    """Samples as they are stored."""
+    write_pieces: Callable[[Trained, Iterable[np.ndarray], int, Tensor | None, Path], None] | None = None
+    """(trained, pieces of samples as `kept` made them, their number, labels, file): samples as a file, of which a piece
+    is in memory at a time; None: `write` has all."""
     given: Callable[..., tuple[R, Prepared]] | None = None
     """(recipe, X, y) → the recipe for data in memory, and that data to train on."""
     start: Callable[[R, int, int, int], Tensor | None] | None = None
@@ -144,10 +165,12 @@ class Kind(Generic[R]):
     """(trained, n) → labels of n samples of every class."""
     finish: "Callable[[Path, Trained], Iterator[Path]] | None" = None
     """(run folder): what is drawn when training has ended."""
+    judge: Callable[..., Judge] | None = None
+    """(recipe, n, labels, seed, own) → the judge of n samples that come in pieces; None: `evaluate` has all."""
     judged: Callable[..., Judgement | None] | None = None
     """(trained, samples, labels, target, seed) → the report on samples of a table; None for data that isn't one."""
-    draw_evaluation: Callable[[Trained, Tensor, Path], Iterator[Path]] | None = None
-    """(trained, samples, folder): what `ebbtide evaluate` draws."""
+    draw_evaluation: Callable[[Trained, Any, Path], Iterator[Path]] | None = None
+    """(trained, samples or what their judge shows of them, folder): what `ebbtide evaluate` draws."""
     lost: "Callable[[Trained, int], list[Measurement]] | None" = None
     """(trained, seed) → what decoding costs before anything is sampled; for a codec with weights or an autoencoder."""
     plan: Plan[R] | None = None

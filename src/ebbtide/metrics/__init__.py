@@ -17,7 +17,8 @@ and of images, in the features of a network:
     manifold     precision_recall → Manifold
     memorisation nearest → Nearest, copied_share
     extractors   EXTRACTORS, train_classifier
-    images       IMAGE_METRICS, measure_images → ImageReport
+    images       IMAGE_METRICS
+    image_judge  measure_images → ImageReport; ImageJudge, for samples that come in blocks
 
 and of generated tables:
 
@@ -29,7 +30,8 @@ A new metric is one function and one row of METRICS or IMAGE_METRICS.
 from .actions import best_of, mean_absolute_error
 from .extractors import EXTRACTORS, Classifier, Extractor, RealImages, train_classifier
 from .frechet import frechet_distance
-from .images import IMAGE_METRICS, ImageReport, measure_images, peak_signal
+from .image_judge import ImageJudge, ImageReport, measure_images
+from .images import IMAGE_METRICS, mean_squares, peak_of, peak_signal
 from .kid import kid
 from .manifold import Manifold, precision_recall
 from .measurement import Measurement, table, to_json
@@ -45,6 +47,7 @@ __all__ = [
     "METRICS",
     "Classifier",
     "Extractor",
+    "ImageJudge",
     "ImageReport",
     "Manifold",
     "Measurement",
@@ -60,12 +63,14 @@ __all__ = [
     "label_agreement",
     "mean_absolute_error",
     "mean_log_density",
+    "mean_squares",
     "measure",
     "measure_images",
     "mmd2",
     "mode_fractions",
     "nearest",
     "outlier_fraction",
+    "peak_of",
     "peak_signal",
     "precision_recall",
     "sliced_w2",

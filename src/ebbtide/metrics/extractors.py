@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..cache import fetch, fingerprint, store
 from ..core.randomness import generator
 from ..data.levels import on_white
+from ..data.shards import Shards
 from ..errors import InputError
 from ..progress import progress_bar
 from ..specs import require
@@ -45,8 +46,8 @@ _BATCH, _PEAK_RATE, _EPOCHS, _MOST_SEEN = 64, 3e-3, 30, 450_000  # the last: ima
 class RealImages:
     """Training and held-out images, 0..255, and their labels where known."""
 
-    train: UInt8[Tensor, "n c h w"]
-    held: UInt8[Tensor, "m c h w"]
+    train: UInt8[Tensor, "n c h w"] | Shards
+    held: UInt8[Tensor, "m c h w"] | Shards
     train_labels: Int[Tensor, " _"] | None = None
     held_labels: Int[Tensor, " _"] | None = None
     classes: int = 0
@@ -70,10 +71,10 @@ class Extractor:
         """The name of a distance of these features: FD-classifier; with Inception's alone, FID."""
         return {"FD": "FID"}.get(metric, metric) if self.name == "Inception" else f"{metric}-{self.name}"
 
-    def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def __call__(self, images: UInt8[Tensor, "n c h w"] | Shards) -> Float[Tensor, "n d"]:
         return _in_batches(self.network, images, self.batch, f"features ({self.name})")
 
-    def real(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def real(self, images: UInt8[Tensor, "n c h w"] | Shards) -> Float[Tensor, "n d"]:
         """The features of images that are needed more than once."""
         if not self.keep:
             return self(images)
@@ -118,15 +119,15 @@ class Classifier:
     network: ClassifierNetwork
     accuracy: float
 
-    def predict(self, images: UInt8[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
+    def predict(self, images: UInt8[Tensor, "n c h w"] | Shards) -> Int[Tensor, " n"]:
         return _predict(self.network, images)
 
 
 def train_classifier(
-    images: UInt8[Tensor, "n c h w"],
+    images: UInt8[Tensor, "n c h w"] | Shards,
     labels: Int[Tensor, " _"],
     classes: int,
-    held_images: UInt8[Tensor, "m c h w"],
+    held_images: UInt8[Tensor, "m c h w"] | Shards,
     held_labels: Int[Tensor, " _"],
     seed: int,
     cache: bool = True,
@@ -156,14 +157,14 @@ def train_classifier(
     return Classifier(network, accuracy)
 
 
-def _network(images: Tensor, classes: int, seed: int) -> ClassifierNetwork:
+def _network(images: Tensor | Shards, classes: int, seed: int) -> ClassifierNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "classifier").initial_seed())
         network = ClassifierNetwork(images.shape[1], classes, max(images.shape[2:]))
     return network.eval().requires_grad_(False)
 
 
-def _fit(network: ClassifierNetwork, images: Tensor, labels: Tensor, seed: int) -> None:
+def _fit(network: ClassifierNetwork, images: Tensor | Shards, labels: Tensor, seed: int) -> None:
     n = len(images)
     batch = min(_BATCH, n)
     steps = max(1, min(_EPOCHS * n, _MOST_SEEN) // batch)
@@ -195,17 +196,17 @@ def _shifted(images: Tensor, down: int, right: int) -> Tensor:
     return images[:, :, rows[:, None], columns]
 
 
-def _predict(network: ClassifierNetwork, images: Tensor) -> Tensor:
+def _predict(network: ClassifierNetwork, images: Tensor | Shards) -> Tensor:
     return _in_batches(lambda batch: network(batch), images, 512, "classifying").argmax(1)
 
 
-def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor, size: int, what: str) -> Tensor:
+def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor | Shards, size: int, what: str) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
         raise InputError(f"Images must be uint8 of shape (n, c, h, w); got {images.dtype} {tuple(images.shape)}.")
     done = []
     with torch.no_grad(), _bar(len(images), what, "img") as bar:
-        for batch in images.cpu().split(size):
-            done.append(network(batch))
+        for batch in images.split(size):
+            done.append(network(batch.cpu()))
             bar.update(len(batch))
     return torch.cat(done)
 

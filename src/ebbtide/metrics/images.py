@@ -10,31 +10,27 @@ Recall and coverage count training images by what all samples do together, so th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..core.randomness import generator
-from ..errors import InputError
-from ..specs import expect, pick, require
-from .extractors import EXTRACTORS, JUDGE_SEED, SMALL_SIDE, RealImages, suited_extractor, train_classifier
-from .floor import Better, draws_behind, means_beside, medians, sets_beside, share_beside
+from .floor import Better, medians
 from .frechet import frechet_distance, frechet_influence
-from .inputs import Doubles, plain_number
+from .inputs import Doubles
 from .intervals import binomial_interval, influence_interval, median_interval
 from .kid import kid, kid_influence, kid_spectrum
 from .manifold import Manifold, precision_recall
 from .measurement import Measurement
-from .memorisation import Nearest, copied_share, nearest
+from .memorisation import copied_share
 
-__all__ = ["IMAGE_METRICS", "NEIGHBOURS", "ImageMetric", "ImageReport", "Shown", "measure_images", "peak_signal"]
+__all__ = [
+    "IMAGE_METRICS", "NEIGHBOURS", "ImageMetric", "Shown", "mean_squares", "peak_of", "peak_signal",
+]  # fmt: skip
 
 NEIGHBOURS = 5
 
@@ -78,15 +74,6 @@ class ImageMetric:
     spectrum: Callable[[Shown], Doubles] | None = None
     in_summary: bool = False
     in_curve: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class ImageReport:
-    """The rows, and the data for their figures: the samples measured, and each one's nearest training image."""
-
-    rows: list[Measurement]
-    kept: Int[Tensor, " n"]
-    nearest: Nearest
 
 
 def _fraction(of: Callable[[Shown], Doubles], of_sets: bool = False, in_summary: bool = False) -> ImageMetric:
@@ -152,88 +139,9 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
 }
 
 
-def measure_images(
-    samples: UInt8[Tensor, "_ ..."],
-    train: UInt8[Tensor, "_ ..."],
-    held: UInt8[Tensor, "_ ..."],
-    *,
-    asked: Int[Tensor, " _"] | None = None,
-    train_labels: Int[Tensor, " _"] | None = None,
-    held_labels: Int[Tensor, " _"] | None = None,
-    classes: int = 0,
-    extractor: str = "",
-    repeats: int = 6,
-    seed: int = 0,
-    at_most: int = 5000,
-    own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
-) -> ImageReport:
-    """Every metric of IMAGE_METRICS that applies, one row each.
-
-    asked: the class each sample was asked for: where the real images have labels, only those of these classes count.
-    Up to 32 pixels, a separate classifier measures how often the class is recognised.
-    extractor: a row of EXTRACTORS; "" chooses by the images' size and labels.
-    at_most: images of each set whose features are taken, random ones; every training image is looked at for copies.
-    own: more metrics, functions of (samples, training images), both uint8.
-    At most half as many samples as held-out images are measured, since the floor must have their number; but the share
-    that is recognised is that of all.
-    """
-    for what, given in (("samples", samples), ("train", train), ("held", held)):
-        expect(what, given, Tensor)
-    require("repeats", repeats, 1, whole=True)
-    require("at_most", at_most, NEIGHBOURS + 1, whole=True)
-    every = train, held, train_labels, held_labels
-    if asked is not None:
-        _check_asked(asked, len(samples), classes)
-        train, held = _of(train, train_labels, asked), _of(held, held_labels, asked)
-    n = min(len(samples), len(held) // 2, at_most)
-    _check(samples, train, held, n)
-    real = RealImages(*every, classes)
-    name = pick(EXTRACTORS, extractor, "extractor") if extractor else suited_extractor(real)
-    extract = EXTRACTORS[name](real)
-    kept, pool, shelf = (
-        torch.randperm(len(images), generator=generator(seed, which))[:most]
-        for which, images, most in (("samples", samples, n), ("held", held, 2 * n), ("train", train, at_most))
-    )
-    reference, found = extract.real(train[shelf]), nearest(samples[kept], train)
-    held_features, held_distance = extract.real(held[pool]), nearest(held[pool], train).distance
-    right = held_right = None
-    known, other = real.train_labels, real.held_labels
-    if asked is not None and known is not None and other is not None and max(train.shape[2:]) <= SMALL_SIDE:
-        judge = train_classifier(real.train, known, classes, real.held, other, seed=JUDGE_SEED)
-        right = _hits(judge.predict(samples), asked)  # a share of all samples can be held against any number
-        held_right = _hits(judge.predict(held[pool]), other[torch.isin(other, asked.to(other))][pool])
-
-    shown = Shown(extract(samples[kept]), reference, found.distance, held_distance, right, samples[kept], train[shelf])
-    halves = [torch.randperm(2 * n, generator=generator(seed, "floor", i)).split(n) for i in range(repeats)]
-    floors = [
-        Shown(
-            held_features[half],
-            reference,
-            held_distance[half],
-            held_distance[other],
-            None if held_right is None else held_right[half],
-            held[pool][half],
-            train[shelf],
-        )
-        for half, other in halves
-    ]
-    said = (
-        f"{n} of {len(samples)} samples, as many of {len(held)} held-out images for the floor,"
-        f" against {len(reference)} of {len(train)} training images"
-    )
-    few = min(n, len(reference)) <= reference.shape[1]
-    rows = []
-    for key, metric in (IMAGE_METRICS | {name: _own(function) for name, function in own.items()}).items():
-        if (key == "FD" and few) or (key == "asked class recognised" and right is None):
-            continue
-        ours = key in ("FD", "KID")
-        title, notes = extract.score(key) if ours else key, [said, extract.note if ours else "", metric.note]
-        if key == "asked class recognised":
-            notes = [f"all {len(samples)} samples; the floor is that of {n} held-out images at a time"]
-        if key == "KID" and few:
-            notes.append(f"{extract.score('FD')} needs more than {reference.shape[1]} images and is left out")
-        rows.append(_row(title, metric, shown, floors, "\n".join(filter(None, notes)), seed))
-    return ImageReport(rows, kept, found)
+def mean_squares(x: UInt8[Tensor, "n ..."], real: UInt8[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+    """The mean square error of each image against the real one."""
+    return (x.double() - real.double()).square().flatten(1).mean(1)
 
 
 def peak_signal(x: UInt8[Tensor, "n ..."], real: UInt8[Tensor, "n ..."]) -> Measurement:
@@ -241,66 +149,13 @@ def peak_signal(x: UInt8[Tensor, "n ..."], real: UInt8[Tensor, "n ..."]) -> Meas
 
     An MSE below 1/12, of rounding, counts as that: 58.9 dB are the most.
     """
-    error = (x.double() - real.double()).square().flatten(1).mean(1)
-    each = 10 * (255**2 / error.clamp(min=1 / 12)).log10()
+    return peak_of(mean_squares(x, real))
+
+
+def peak_of(errors: Float[Tensor, " n"]) -> Measurement:
+    """The same of images with these mean square errors."""
+    each = 10 * (255**2 / errors.clamp(min=1 / 12)).log10()
     value, spread = float(each.mean()), 1.96 * float(each.std()) / math.sqrt(len(each))
     note = f"of {len(each)} held-out images, encoded and decoded; no sampler can be better than its codec"
     nothing = math.nan
     return Measurement("codec PSNR", value, value - spread, value + spread, nothing, nothing, nothing, "higher", note)
-
-
-def _row(title: str, metric: ImageMetric, shown: Shown, halves: Sequence[Shown], note: str, seed: int) -> Measurement:
-    """Beside halves of the held-out images."""
-    value, floors = metric.value(shown), [metric.value(real) for real in halves]
-    bounds, floor = (value, *metric.interval(shown, value, seed)), float(np.mean(floors))
-    if metric.spectrum is not None or metric.of_sets:
-        spectrum = None if metric.spectrum is None else metric.spectrum(shown)
-        error, p = sets_beside(bounds, floors, metric.better, 0.5, spectrum)
-    elif metric.count is None:
-        error, p = means_beside(bounds, floors, metric.better, 0.5)
-        p = p if metric.p is None else metric.p(shown)
-    else:
-        half = metric.count(halves[0])
-        known = (floor, draws_behind(half, len(halves), 2.0 * half)) if metric.truth is None else metric.truth(shown)
-        error, p = share_beside(bounds, metric.count(shown), *known, metric.better)
-        floor = known[0]
-    spread = min(*floors, floor), max(*floors, floor)
-    shown_in = metric.in_summary, metric.in_curve
-    return Measurement(title, *bounds, floor, *spread, metric.better, note, error, p, *shown_in)
-
-
-def _own(function: Callable[[Tensor, Tensor], float]) -> ImageMetric:
-    """A metric of the user's, of which nothing else is known: no interval, and so no p."""
-    return ImageMetric(
-        lambda s: plain_number(function(s.images, s.others)), lambda s, value, seed: (math.nan, math.nan), "equal"
-    )
-
-
-def _of(images: Tensor, labels: Tensor | None, asked: Tensor) -> Tensor:
-    """The images of the classes that were asked for; all, where they have no labels."""
-    if labels is None or bool((own := torch.isin(labels, asked.to(labels))).all()):
-        return images
-    return images[own]
-
-
-def _hits(found: Tensor, wanted: Tensor) -> Doubles:
-    return np.asarray((found == wanted.to(found)).double().numpy())
-
-
-def _check(samples: Tensor, train: Tensor, held: Tensor, n: int) -> None:
-    for name, images in (("samples", samples), ("train", train), ("held", held)):
-        if images.shape[1:] != train.shape[1:] or images.ndim != 4:
-            shapes = f"{tuple(images.shape)}, where train is {tuple(train.shape)}"
-            raise InputError(f"{name} must be images (n, c, h, w) of the training images' shape; got {shapes}.")
-    if n <= NEIGHBOURS or len(train) <= NEIGHBOURS:
-        least = f"{NEIGHBOURS + 1} samples, {2 * NEIGHBOURS + 2} held-out and {NEIGHBOURS + 1} training images"
-        few = f"{len(samples)}, {len(held)} and {len(train)}"
-        raise InputError(f"A report takes at least {least}; got {few}. More are held out with held_out.")
-
-
-def _check_asked(asked: Tensor, n: int, classes: int) -> None:
-    if len(asked) != n:
-        raise InputError(f"asked must have one class for each of the {n} samples; got {len(asked)}.")
-    if classes and not 0 <= int(asked.min()) <= int(asked.max()) < classes:
-        found = f"{int(asked.min())} to {int(asked.max())}"
-        raise InputError(f"asked must be classes in 0..{classes - 1}; got {found}.")

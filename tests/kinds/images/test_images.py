@@ -182,9 +182,11 @@ def test_four_channels_are_trained_on_sampled_written_and_drawn(stickers, tmp_pa
     drawn = list(images.draw_run(trained, tmp_path / "run", tmp_path / "figures"))
     assert {path.suffix for path in drawn} == {".png", ".gif"}
     real, _ = images_data.real(recipe, 15, 0)
-    rows = {row.name: row for row in images.evaluate(recipe, real)}
-    assert rows["copies"].value == 1
-    assert list(images.draw_evaluation(trained, samples, tmp_path))
+    judging = images.judge(recipe, len(real))
+    judging.look(0, real)
+    found, report = judging.judged([judging.seen()])
+    assert {row.name: row for row in found}["copies"].value == 1
+    assert list(images.draw_evaluation(trained, report, tmp_path))
 
 
 def test_transparency_is_said_where_it_is_lost(stickers):

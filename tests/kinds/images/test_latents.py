@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import ebbtide.metrics
 from ebbtide.codecs import CODECS, Chain, CodecRow, Pixels, encoder_hash
 from ebbtide.core.guidance import Bounded
 from ebbtide.core.paths import Linear
@@ -330,11 +329,24 @@ def test_a_codec_is_measured_on_held_out_images(run, monkeypatch):
     trained, _ = run
     seen = {}
 
-    def measured(x, train, held, **options):
-        seen.update(x=x, held=held)
-        return SimpleNamespace(rows=[replace(peak_signal(x, held), name="KID-x")])
+    class Judge:
+        def __init__(self, n, train, held, **options):
+            seen.update(x=[], held=held, n=n)
 
-    monkeypatch.setattr(ebbtide.metrics, "measure_images", measured)
+        def look(self, first, x):
+            assert first == sum(map(len, seen["x"]))
+            seen["x"].append(x)
+
+        def seen(self):
+            return torch.cat(seen["x"])
+
+        def report(self, every):
+            (x,) = every
+            assert len(x) == seen["n"]
+            return SimpleNamespace(rows=[replace(peak_signal(x, seen["held"]), name="KID-x")])
+
+    monkeypatch.setattr("ebbtide.kinds.images.judging.ImageJudge", Judge)
+    monkeypatch.setattr(images, "BATCH", 100)
     psnr, distance = images.lost(trained)
     assert (psnr.name, distance.name) == ("codec PSNR", "codec KID-x")
     by_hand = trained.codec.decode(trained.codec.encode(seen["held"])).round().clamp(0, 255)

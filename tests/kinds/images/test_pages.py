@@ -10,7 +10,7 @@ from PIL import Image
 
 from ebbtide.kinds.images import data as images_data, pages as image_run, study as images_study
 from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
-from ebbtide.metrics import Measurement
+from ebbtide.metrics import ImageJudge, Measurement
 from ebbtide.plots import images, style
 from ebbtide.plots.report import write_report
 from ebbtide.plots.study import Comparison, Sampling
@@ -136,17 +136,25 @@ def test_guidance_rows_are_samples_with_that_weight(run, monkeypatch):
 
 
 def test_neighbours_are_the_nearest_training_pictures(run, monkeypatch):
+    """Of forty samples, all of them two or more grey levels from an image but one, which is at 1."""
     trained, folder = run
-    train, _ = images_data.parts(trained.recipe)
+    train, held = images_data.parts(trained.recipe)
     seen = []
     monkeypatch.setattr(image_run.strips, "neighbours", lambda *parts, **more: seen.append((parts, more)) or Figure())
     monkeypatch.setattr(image_run.style, "save", lambda *_: None)
-    x = train.x[[5, 9]].float() + torch.tensor([2.0, 1.0]).reshape(2, 1, 1, 1)
-    image_run.draw_neighbours(trained, x.clamp(0, 255), folder / "x.png")
-    (_shown, near, distance), more = seen[0]
-    assert (near == train.x[[9, 5]].numpy()).all()  # the nearer first
-    assert distance[0] < distance[1] <= 2
+    x = (train.x[:40].float() + 2).clamp(0, 255)
+    x[9] = (train.x[9].float() - 1).clamp(0, 255)
+    judge = ImageJudge(40, train.x, held.x)
+    judge.look(0, x.to(torch.uint8))
+    image_run.draw_neighbours(judge.report([judge.seen()]), folder / "x.png")
+    (shown, near, distance), more = seen[0]
+    assert len(shown) == 16
+    assert (near[0] == train.x[9].numpy()).all()  # the nearest first
+    assert distance[0] <= 1
+    assert (np.diff(distance) >= 0).all()
+    assert distance[-1] <= 2
     assert more["typical"] > 30
+    assert more["title"] == "The 16 of 40 samples that are nearest to a training image"
 
 
 def test_the_report_of_a_comparison(run, tmp_path):

@@ -9,8 +9,8 @@ from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.kinds.fit import fit
 from ebbtide.kinds.images.conditions import enlarged, reduced
-from ebbtide.kinds.images.data import parts
-from ebbtide.kinds.images.super_resolution import against_held, recorded, shown
+from ebbtide.kinds.images.data import kept, parts
+from ebbtide.kinds.images.super_resolution import AgainstHeld, recorded, shown
 from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.recipes import flow_images, super_resolution
 
@@ -58,6 +58,17 @@ def test_what_cannot_be_given_is_one_sentence(run):
         assert str(caught.value).startswith(says)
 
 
+def against_held(recipe, x, *cuts):
+    """The rows for samples that come in pieces, each to a process of its own."""
+    seen = []
+    for first, piece in zip((0, *cuts), torch.from_numpy(kept(x)).tensor_split(cuts)):
+        one = AgainstHeld(recipe, len(x), 0)
+        for at, part in enumerate(piece.split(17)):
+            one.look(first + 17 * at, part)
+        seen.append(one.seen())
+    return {row.name: row for row in AgainstHeld(recipe, len(x), 0).rows(seen)}
+
+
 def test_the_truth_is_infinitely_near_and_bicubic_as_near_as_it_is(run):
     """Rows of the report on samples that are the truth (58.9 dB, the most), and on bicubic interpolation."""
     _, trained = run
@@ -67,12 +78,26 @@ def test_the_truth_is_infinitely_near_and_bicubic_as_near_as_it_is(run):
     low = recorded(trained, n, 0, 0)["given"]
     assert torch.equal(low[: len(held)], low[len(held) :])
     assert torch.equal(torch.cat(order), low[:3])
-    plain = {row.name: row.value for row in against_held(trained.recipe, enlarged(low, 2), 0)}
+    plain = {name: row.value for name, row in against_held(trained.recipe, enlarged(low, 2)).items()}
     assert plain["PSNR of samples"] == plain["PSNR of means"] == pytest.approx(plain["PSNR of bicubic"])
     places = [int((reduced(held.float(), 2) == one).flatten(1).all(1).int().argmax()) for one in low]
-    true = {row.name: row.value for row in against_held(trained.recipe, held[places].float(), 0)}
+    true = {name: row.value for name, row in against_held(trained.recipe, held[places].float()).items()}
     assert true["PSNR made small"] == pytest.approx(58.9, abs=0.1)
     assert true["PSNR of samples"] > plain["PSNR of samples"] + 10
+
+
+def test_pieces_and_processes_change_nothing(run):
+    """Three samples of some held-out images and two of the others, to three processes, the last of which gets none."""
+    _, trained = run
+    n = 2 * len(parts(trained.recipe)[1].x) + 30
+    x = 255 * torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole, cut = against_held(trained.recipe, x), against_held(trained.recipe, x, 200, n)
+    assert [*whole] == ["PSNR of samples", "PSNR of means", "PSNR of bicubic", "PSNR made small"]
+    assert whole["PSNR of means"].value > whole["PSNR of samples"].high
+    for name, row in whole.items():
+        assert cut[name].note == row.note
+        for one, other in zip((cut[name].value, cut[name].low), (row.value, row.low)):
+            assert one == pytest.approx(other, rel=1e-6), name
 
 
 @pytest.mark.slow  # sixteen draws of each image in 50 steps

@@ -21,6 +21,7 @@ from ...data.given import given_images
 from ...data.images import Images
 from ...data.levels import Levels
 from ...data.prepared import Data, Prepared, TensorData, class_names, frequencies
+from ...data.shards import Shards
 from ...errors import InputError
 from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
@@ -32,8 +33,11 @@ from .latents import BATCH, latents
 if TYPE_CHECKING:
     from ...training.trained import Trained
 
-__all__ = ["describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see", "told"]
+__all__ = [
+    "LARGE", "describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see", "told",
+]  # fmt: skip
 
+LARGE = 2**28  # bytes of images beyond which they are read as they are needed
 _ONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # endings of a file that is one image
 
 
@@ -114,11 +118,14 @@ def see(x: UInt8[Tensor, " b c h w"], draw: Generator, *, flip: bool = False) ->
     return torch.where(mirrored[:, None, None, None], z.flip(3), z)
 
 
-def parts(recipe: ImageRecipe, data_on: str = "auto") -> tuple[Images, Images]:
-    """The images to train on, and those held out; data_on: "disk" reads none before it is asked for."""
+def parts(recipe: ImageRecipe, data_on: str = "") -> tuple[Images, Images]:
+    """The images to train on, and those held out. data_on: as in training; "disk" reads none before it is asked for.
+
+    Where nothing is trained, sets of more than LARGE bytes stay on the disk if they were prepared there.
+    """
     if recipe.in_memory:
         raise InputError(unnamed("data", recipe.data))
-    return _parts(
+    own = (
         recipe.data,
         recipe.size,
         recipe.channels,
@@ -128,19 +135,21 @@ def parts(recipe: ImageRecipe, data_on: str = "auto") -> tuple[Images, Images]:
         recipe.on_bad_image,
         recipe.held_out,
         recipe.conditional,
-        data_on == "disk",
         state_of(recipe.data),
     )  # the seed is not asked: a run of another seed holds out the same
+    train, held = _parts(*own, data_on == "disk", LARGE)
+    return _parts(*own, False, 0) if isinstance(train.x, Shards) and data_on not in ("", "disk") else (train, held)
 
 
 @lru_cache(maxsize=2)
 def _parts(
     data: str, size: int, channels: int, value_range: str, label: str, attributes: str, on_bad: str, held_out: float,
-    conditional: bool, on_disk: bool, state: object,
+    conditional: bool, state: object, on_disk: bool, most: int,
 ) -> tuple[Images, Images]:  # fmt: skip
     levels = Levels.parse(value_range) if value_range else None
     how: dict[str, Any] = {"size": size, "channels": channels, "levels": levels, "on_bad": on_bad}
-    every = images.load_images(data, label=label, attributes=attributes, on_disk=on_disk, **how)
+    how |= {"on_disk": on_disk, "most": most}
+    every = images.load_images(data, label=label, attributes=attributes, **how)
     every = images.labelled(every, data) if conditional else every
     return images.split_images(every, held_out, keep_classes=conditional)
 

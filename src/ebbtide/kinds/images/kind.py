@@ -1,32 +1,34 @@
 """Images: uint8 at rest, [-1, 1] for the network, pixel values 0..255 (not clipped) in the data's units."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ...data.levels import Levels
-from ...data.prepared import class_names
-from ...files import write_file
+from ...files import writing
 from ...recipes import ImageRecipe
 from ...training.history import evolution
 from ..kind import Kind, MethodRow, Plan, Way
 from .data import describe, fits, given, kept, own_starts, parts, prepare, real, told
+from .latents import BATCH
 from .study import shown, study
-from .super_resolution import against_held, given_of, recorded
+from .super_resolution import given_of, recorded
 
 if TYPE_CHECKING:
     from ...metrics import Measurement
     from ...plots.report import Picture
     from ...plots.study import Comparison
     from ...training.trained import Trained
+    from .judging import Judging
 
 __all__ = [
     "IMAGES",
@@ -38,9 +40,11 @@ __all__ = [
     "evaluate",
     "figures",
     "finish",
+    "judge",
     "lost",
     "snapshot_files",
     "write",
+    "write_pieces",
 ]  # fmt: skip
 
 
@@ -71,14 +75,27 @@ def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> N
 
     `value_range` holds what 0 and 255 were, where the training images had more than 8 bits.
     """
-    arrays = {"images": kept(x).transpose(0, 2, 3, 1)}
+    write_pieces(trained, [kept(x)], len(x), labels, path)
+
+
+def write_pieces(
+    trained: "Trained", pieces: Iterable[UInt8[np.ndarray, "k c h w"]], n: int, labels: Tensor | None, path: Path
+) -> None:
+    """The same of n samples in pieces, which are packed one at a time."""
+    (c, h, w), arrays = trained.shape, {}
     if value_range := trained.recipe.value_range:  # type: ignore[attr-defined]
         arrays["value_range"] = np.array(Levels.parse(value_range))
     if labels is not None:
         arrays |= {"labels": labels.numpy(), "classes": np.array(trained.classes)}
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    write_file(path, file.getvalue())
+    with writing(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as packed:
+        with packed.open("images.npy", "w", force_zip64=True) as to:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (n, h, w, c)}
+            np.lib.format.write_array_header_1_0(to, header)
+            for piece in pieces:
+                to.write(np.ascontiguousarray(piece.transpose(0, 2, 3, 1)).data)
+        for name, array in arrays.items():
+            with packed.open(f"{name}.npy", "w", force_zip64=True) as to:
+                np.lib.format.write_array(to, array, allow_pickle=False)
 
 
 def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
@@ -102,6 +119,19 @@ def figures(comparison: "Comparison") -> Iterator["Picture"]:
     return pages.figures(comparison)
 
 
+def judge(
+    recipe: ImageRecipe,
+    n: int,
+    labels: Int[Tensor, " n"] | None = None,
+    seed: int = 0,
+    own: Mapping[str, Callable[[Tensor, Tensor], float]] = MappingProxyType({}),
+) -> "Judging":
+    """The judge of n samples that come in blocks; arguments as in `evaluate`."""
+    from .judging import Judging
+
+    return Judging(recipe, n, labels, seed, own)
+
+
 def evaluate(
     recipe: ImageRecipe,
     samples: Float[Tensor, " n c h w"],
@@ -115,41 +145,36 @@ def evaluate(
 
     curve: only the metrics that `compare` draws against cost. own: more metrics, functions of (samples, real images).
     """
-    rows = _measured(recipe, torch.from_numpy(kept(samples)), asked=labels, seed=seed, own=own)
-    rows += against_held(recipe, samples, seed) if recipe.factor else []
+    judging = judge(recipe, len(samples), labels, seed, own)
+    judging.look(0, samples)
+    rows, _ = judging.judged([judging.seen()])
     return [row for row in rows if row.in_curve or not curve]
-
-
-def _measured(recipe: ImageRecipe, x: Tensor, **how: Any) -> "list[Measurement]":
-    """The metrics of images held against the recipe's; how: asked, seed, own, as in `measure_images`."""
-    from ...metrics import measure_images
-
-    train, held = parts(recipe)
-    return measure_images(
-        x, train.pixels, held.pixels, train_labels=train.labels, held_labels=held.labels,
-        classes=len(class_names(train.classes, train.labels)), **how,
-    ).rows  # fmt: skip
 
 
 def lost(trained: "Trained", seed: int = 0) -> list["Measurement"]:
     """Held-out images encoded and decoded: their PSNR, and the distance that no sampler can go below."""
-    from ...metrics import peak_signal
+    from ...metrics import mean_squares, peak_of
+    from . import judging as judges
 
     recipe = cast(ImageRecipe, trained.reading())
-    _, held = parts(recipe)
-    x = torch.from_numpy(kept(trained.reconstruct(held.pixels)))
-    rows = _measured(recipe, x, seed=seed)
+    real, errors = parts(recipe)[1].x, []
+    judging = judges.ImageJudge(len(real), **judges.given_to_judge(recipe), seed=seed)
+    for first, x in zip(range(0, len(real), BATCH), real.split(BATCH)):
+        made = torch.from_numpy(kept(trained.reconstruct(x)))
+        judging.look(first, made)
+        errors.append(mean_squares(made, x))
+    rows = judging.report([judging.seen()]).rows
     return [
-        peak_signal(x, held.pixels),
+        peak_of(torch.cat(errors)),
         *(replace(row, name=f"codec {row.name}", in_curve=False) for row in rows if row.name.startswith("KID")),
     ]
 
 
-def draw_evaluation(trained: "Trained", x: Tensor, folder: Path) -> Iterator[Path]:
-    """The samples that are nearest to a training image, beside it."""
+def draw_evaluation(trained: "Trained", seen: Any, folder: Path) -> Iterator[Path]:
+    """The samples that are nearest to a training image, beside it; seen: the report on them."""
     from . import pages
 
-    yield pages.draw_neighbours(trained, x, folder / "neighbours.png")
+    yield pages.draw_neighbours(seen, folder / "neighbours.png")
 
 
 PLAN = Plan(
@@ -195,7 +220,10 @@ IMAGES = Kind(
     describe=describe,
     real=real,
     evaluate=evaluate,
+    judge=judge,
     write=write,
+    kept=kept,
+    write_pieces=write_pieces,
     snapshot_files=snapshot_files,
     draw_samples=draw_samples,
     draw_run=draw_run,

@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...exact.encoding import slerp
 from ...files import storage
 from ...inverse.posterior import NoisyMeasurement, PiGDM, masked, through
-from ...metrics import nearest
+from ...metrics import ImageReport
 from ...plots import curves, images, strips, style
 from ...plots.report import Picture, every, losses, still
 from ...plots.study import key_of
@@ -55,19 +55,14 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path)
     return style.save(images.grid(kept(x)), path) if style.saved_otherwise() else images.save_png(kept(x), path)
 
 
-def draw_neighbours(trained: Trained, x: Tensor, path: Path, most: int = 16) -> Path:
+def draw_neighbours(seen: ImageReport, path: Path) -> Path:
     """The samples nearest to an image that was trained on, above it."""
-    train, held = parts(_reading(trained))
-    shown = torch.from_numpy(kept(x))
-    found = nearest(shown, train.pixels)
-    chosen = found.distance.argsort()[:most]
-    typical = float(nearest(held.x[:1000], train.pixels).distance.median()) if len(held.x) else None
     figure = strips.neighbours(
-        shown[chosen].numpy(),
-        train.x[found.index[chosen]].numpy(),
-        found.distance[chosen].numpy(),
-        typical=typical,
-        title=f"The {len(chosen)} of {len(x)} samples that are nearest to a training image",
+        seen.closest.numpy(),
+        seen.beside.numpy(),
+        seen.apart.numpy(),
+        typical=seen.typical,
+        title=f"The {len(seen.closest)} of {seen.looked} samples that are nearest to a training image",
     )
     style.save(figure, path)
     return path
