@@ -5,6 +5,7 @@ import re
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +33,7 @@ __all__ = [
     "leaving_group",
     "lend",
     "local",
+    "meet",
     "place_of",
     "placed",
     "process_number",
@@ -39,6 +41,8 @@ __all__ = [
     "together",
     "whole",
 ]
+
+WAIT = timedelta(days=7)  # for processes that draw or measure for longer than others; one that dies is noticed at once
 
 
 @contextmanager
@@ -120,8 +124,14 @@ def process_number() -> tuple[int, int]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("gloo", timeout=WAIT)
     return (torch.distributed.get_rank() if count > 1 else 0), count
+
+
+def meet() -> None:
+    """Wait until all processes that torchrun started are here."""
+    if process_number()[1] > 1:
+        torch.distributed.barrier()
 
 
 def gathered(part: Any) -> list[Any]:

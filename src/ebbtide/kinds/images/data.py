@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ...training.trained import Trained
 
 __all__ = [
-    "LARGE", "describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see", "told",
+    "LARGE", "describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see",
+    "told",
 ]  # fmt: skip
 
 LARGE = 2**28  # bytes of images beyond which they are read as they are needed
