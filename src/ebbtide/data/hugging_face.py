@@ -1,7 +1,7 @@
 """A data set of images in Hugging Face's format, from the hub or from a local folder."""
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from .gather import Found, Source
 from .levels import Decoded
 from .split import named_parts
 
-__all__ = ["read_hub"]
+__all__ = ["image_column", "load", "named", "read_hub", "undecoded"]
 
 _LABEL = 100  # bytes of one, and of what is kept of its row
 
@@ -30,28 +30,11 @@ def read_hub(data: str, label: str, attributes: str = "") -> Found:
     data: hf:name[@revision][:config][:image=…,label=…], with the columns of the images and the labels where a set has
     several. attributes: columns of numbers for each image, separated by commas.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"data {data!r} needs the package datasets: pip install datasets.") from None
-    name, config, chosen = _named(data)
+    name, config, chosen = named(data)
     if label and chosen.setdefault("label", label) != label:
         raise InputError(f"{data} names the labels' column, and label another, {label!r}; name it once.")
     label = chosen.get("label", "")
-    path, (repository, _, revision) = home(name), name.partition("@")
-    if path.exists():
-        repository, revision = name, ""
-    try:
-        saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))  # by save_to_disk
-        held = (
-            datasets.load_from_disk(str(path))
-            if saved
-            else datasets.load_dataset(repository, config or None, revision=revision or None)
-        )
-    except Exception as error:  # whatever the network, the hub and the readers of a dozen formats raise
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise InputError(f"{data} can't be loaded: {reason}.") from error
-
+    held = load(data, name, config)
     splits = held if isinstance(held, dict) else {"train": held}
     found = named_parts({name: len(part) for name, part in splits.items()}, data)
     if not found and len(splits) > 1:
@@ -59,13 +42,7 @@ def read_hub(data: str, label: str, attributes: str = "") -> Found:
     train, held_out = found or ([*splits], [])
     every = [splits[name] for name in train + held_out]
     kinds = {name: type(feature).__name__ for name, feature in every[0].features.items()}
-    columns = [name for name, kind in kinds.items() if kind == "Image"]
-    # Beside it there may be masks or depths, and they may come first.
-    column = next((name for name in ("image", "img") if name in columns), columns[0] if columns else None)
-    if "image" in chosen and (column := chosen["image"]) not in columns:
-        raise InputError(f"{data} has no column of images {column!r}; it has {listed(columns or kinds)}.")
-    if column is None:
-        raise InputError(f"{data} has no column of images; it has {listed(kinds)}.")
+    column = image_column(data, every[0].features, chosen)
     if missing := next((name for name in train + held_out if column not in splits[name].features), None):
         raise InputError(f"{data}: its part {missing!r} has no column {column!r}, where the images are.")
     label = label or next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")
@@ -74,7 +51,7 @@ def read_hub(data: str, label: str, attributes: str = "") -> Found:
     room(_LABEL * sum(map(len, every)), data)
     labels = [value for part in every for value in (part[label] if label in part.features else [None] * len(part))]
     classes = tuple(getattr(every[0].features[label], "names", ())) if label else ()
-    raw = [part.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for part in every]
+    raw = [part.select_columns([column]).cast_column(column, undecoded()) for part in every]
     marks = [getattr(part, "_fingerprint", "") for part in every]
     state = fingerprint(marks, column) if all(marks) else ""
     test = sum(len(splits[name]) for name in held_out)
@@ -97,7 +74,52 @@ def _numbers(data: str, every: Sequence[Any], names: Sequence[str]) -> Float[np.
     return np.stack(columns, 1)
 
 
-def _named(data: str) -> tuple[str, str, dict[str, str]]:
+def load(data: str, name: str, config: str = "", stream: bool = False, **how: Any) -> Any:
+    """A set of the hub or in a local folder, or its parts by name, as `datasets` reads it; how: options of
+    `load_dataset`."""
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(f"data {data!r} needs the package datasets: pip install datasets.") from None
+    path, (repository, _, revision) = home(name), name.partition("@")
+    if path.exists():
+        repository, revision = name, ""
+    try:
+        if any((path / file).is_file() for file in ("state.json", "dataset_dict.json")):  # by save_to_disk
+            saved = datasets.load_from_disk(str(path))
+            if not stream:
+                return saved
+            parts = saved.items() if isinstance(saved, dict) else [("train", saved)]
+            return {part: rows.to_iterable_dataset() for part, rows in parts}
+        how |= {"streaming": True} if stream else {}
+        return datasets.load_dataset(repository, config or None, revision=revision or None, **how)
+    except Exception as error:  # whatever the network, the hub and the readers of a dozen formats raise
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise InputError(f"{data} can't be loaded: {reason}.") from error
+
+
+def image_column(data: str, features: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
+    """The column of the images: the one that was chosen, or the usual one."""
+    kinds = {name: type(feature).__name__ for name, feature in features.items()}
+    columns = [name for name, kind in kinds.items() if kind == "Image"]
+    if "image" in chosen:
+        if (column := chosen["image"]) not in columns:
+            raise InputError(f"{data} has no column of images {column!r}; it has {listed(columns or kinds)}.")
+        return column
+    if not columns:
+        raise InputError(f"{data} has no column of images; it has {listed(kinds)}.")
+    # Beside it there may be masks or depths, and they may come first.
+    return next((name for name in ("image", "img") if name in columns), columns[0])
+
+
+def undecoded() -> Any:
+    """The kind of a column of images whose bytes are wanted."""
+    import datasets
+
+    return datasets.Image(decode=False)
+
+
+def named(data: str) -> tuple[str, str, dict[str, str]]:
     """The set's name, its configuration or "", and the columns that are named."""
     name, *rest = data.removeprefix("hf:").split(":")
     last = rest.pop() if rest and "=" in rest[-1] else ""

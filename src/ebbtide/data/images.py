@@ -28,11 +28,12 @@ from .gather import Found, Source, check_decoding, gather, joined
 from .levels import Decoded, Levels
 from .shards import Shards, chosen_of
 from .split import beside, held_out, named_parts, part_of
+from .stream import is_stream
 from .table import in_order, label_array
 
-__all__ = ["ACCEPTED", "Images", "as_images", "labelled", "load_images", "split_images"]
+__all__ = ["ACCEPTED", "Images", "as_images", "label_numbers", "labelled", "load_images", "split_images"]
 
-ACCEPTED = "'digits', a folder of images, a .npz file, idx files as those of MNIST, or hf:NAME"
+ACCEPTED = "'digits', a folder of images, a .npz file, idx files as those of MNIST, hf:NAME or wds:PATTERN"
 _NAME = 100  # bytes that a label takes besides its own
 
 
@@ -112,14 +113,14 @@ def as_images(found: Found, data: str, *, size: int = 0, channels: int = 0, **ho
         *_, h, w, c = images.shape
         if size in (0, h if h == w else 0) and channels in (c, 0 if c < 4 else 4):
             x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-            named = _labels(data, found.labels, found.classes, found.test)
+            named = label_numbers(data, found.labels, found.classes, found.test)
             return Images(x, *named, found.test, numbers=_float(found.numbers), names=found.names)
         images = _from_array(data, images)
     made, good, bad, levels = gather(images, size=size, channels=channels, **how)
     labels = None if found.labels is None else [found.labels[i] for i in good]
     test = sum(i >= images.n - found.test for i in good)
     numbers = None if found.numbers is None else _float(found.numbers[good])
-    return Images(made, *_labels(data, labels, found.classes, test), test, bad, levels, numbers, found.names)
+    return Images(made, *label_numbers(data, labels, found.classes, test), test, bad, levels, numbers, found.names)
 
 
 def _float(numbers: np.ndarray | None) -> Float[Tensor, "n k"] | None:
@@ -171,6 +172,8 @@ def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
 def _find(data: str, label: str, attributes: str) -> Found:
     if not isinstance(data, str):
         raise InputError(f"data must be {ACCEPTED}; got {data!r}.")
+    if is_stream(data):
+        raise InputError(f"{data} is a stream, which is trained on and not listed; without :stream a set is listed.")
     if data == "digits":
         return _digits(label)
     if data.startswith("hf:"):
@@ -195,7 +198,7 @@ def _find(data: str, label: str, attributes: str) -> Found:
     raise InputError(f"data must be {ACCEPTED}; {data!r} is another kind of file.")
 
 
-def _labels(
+def label_numbers(
     where: str, labels: np.ndarray | Sequence[Any] | None, classes: tuple[str, ...], test: int
 ) -> tuple[Int[Tensor, " n"] | None, tuple[str, ...]]:
     """Labels as 0..k-1, -1 where there is none, and the classes' names, by default the training part's in sorted order.

@@ -59,6 +59,10 @@ def settled_on(data: Data, device: torch.device, on: str = "auto") -> Data:
     fit there, else where they are.
     """
     pick(PLACES, on, "data_on")
+    if getattr(data, "streamed", False):
+        if on != "auto":
+            raise InputError(f"data_on is for sets that can be listed, and these data are a stream; got {on!r}.")
+        return data.to(device)
     if not hasattr(data, "ahead"):  # a teacher's trajectories, which lie where they fit
         if on in ("host", "disk"):
             raise InputError(f"data_on is for images and rows, and these data can't lie elsewhere; got {on!r}.")

@@ -180,7 +180,7 @@ class Recipe:
         """A field's name without its location: the last part of a path, the full name of a set of the hub."""
         if len(files := name.split("+")) > 1 and all(file.endswith(".npz") for file in files):
             return "+".join(self.bare(file, field) for file in files)
-        hub, local = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
+        hub, local = next(((kind, name[len(kind) :]) for kind in ("hf:", "wds:") if name.startswith(kind)), ("", name))
         hosted = (field in (*_WEIGHTS, *_RUNS) or self.on_hub(name)) and re.fullmatch(_HUB, local, re.ASCII)
         if hosted and not os.path.exists(local.partition(":")[0]):
             return name
@@ -428,7 +428,7 @@ RECIPE_TYPES: dict[str, type[Recipe]] = {row.kind: row for row in (PointRecipe, 
 def recipe_type(data: str) -> type[Recipe]:
     """The kind of recipe for this data; a file's contents decide, not its name."""
     path = Path(data)
-    if data.startswith("hf:") or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):
+    if data.startswith(("hf:", "wds:")) or data == "digits" or (data != "" and path.is_dir()) or formats.is_idx(path):
         return ImageRecipe
     held = formats.arrays(path)
     likely = [held["x"]] if "x" in held else held.values()

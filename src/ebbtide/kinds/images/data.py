@@ -22,6 +22,7 @@ from ...data.images import Images
 from ...data.levels import Levels
 from ...data.prepared import Data, Prepared, TensorData, class_names, frequencies
 from ...data.shards import Shards
+from ...data.stream import is_stream
 from ...errors import InputError
 from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
@@ -29,6 +30,7 @@ from ...specs import bind
 from ...training.storage import opened, unnamed
 from .conditions import Told, WithGiven, refuse_condition
 from .latents import BATCH, latents
+from .streams import prepare_stream, stream_parts
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
@@ -54,6 +56,8 @@ def fits(recipe: ImageRecipe) -> None:
 
 def prepare(recipe: ImageRecipe, codec: Codec | None = None, data_on: str = "auto") -> Prepared:
     """The images of a recipe that are to be trained on; codec: one fitted before, for that of the recipe."""
+    if is_stream(recipe.data):
+        return prepare_stream(recipe, partial(see, flip=recipe.flip))
     return _prepared(recipe, parts(recipe, data_on)[0], codec)
 
 
@@ -126,6 +130,8 @@ def parts(recipe: ImageRecipe, data_on: str = "") -> tuple[Images, Images]:
     """
     if recipe.in_memory:
         raise InputError(unnamed("data", recipe.data))
+    if is_stream(recipe.data):
+        return stream_parts(recipe)
     own = (
         recipe.data,
         recipe.size,
