@@ -407,7 +407,7 @@ SLIPS = (
     Slip("metrics/image_judge.py", "chosen.tensor_split(count)[rank]", "chosen", "every process judges all real images"),
     Slip("metrics/frechet.py", "self.mean + other.n / n * apart", "self.mean + apart / 2", "blocks' means merged as if equal in number"),
     Slip("metrics/frechet.py", "self.scatter + other.scatter + between", "self.scatter + other.scatter", "blocks merged without what is between them"),
-    Slip("training/run.py", 'stream.restore(known.get("stream"))', "stream.restore({})", "a stream's place forgotten on resume",
+    Slip("training/folder.py", 'stream.restore(known.get("stream"))', "stream.restore({})", "a stream's place forgotten on resume",
          ("tests/kinds/images/test_streams.py",)),
     Slip("data/stream.py", "if self._row > self.held:", "if self._row >= self.held:", "a stream's last held-out image is learned"),
     Slip("cli/drawing.py", "_part(self.n, trained.chunk, self.rank, self.count)", "_part(self.n, trained.chunk, 0, self.count)",

@@ -94,6 +94,8 @@ class RunFolder:
                     f"{self.start.recipe.data_named} is not what it was when {where} was trained, so the run can't "
                     "continue."
                 )
+            if stream := getattr(self.trainer.data, "stream", None):
+                stream.restore(known.get("stream"))
         name, state = self._training(where, files)
         try:
             self.trainer.load_state(stored.denoiser.state_dict(), state)
@@ -184,7 +186,9 @@ class RunFolder:
             raise StorageError(f"{self.folder} was removed or moved while it was trained in; nothing more is saved.")
         target = checkpoint.step_folder(self.saves, self.trainer.step)
         files = replace(self.start, step=self.trainer.step).files(self.trainer.averaged())
-        files |= {seal.FILE: seal.seal(self.start.recipe), settings.FILE: dump_json(self.running)}
+        stream = getattr(self.trainer.data, "stream", None)  # and where its next batch begins
+        place = {} if stream is None else {"stream": stream.state(self.trainer.step * self.trainer.recipe.batch)}
+        files |= {seal.FILE: seal.seal(self.start.recipe), settings.FILE: dump_json(self.running | place)}
         state = self.trainer.state() | ({} if self.stopping is None else self.stopping.state())
         if self.sharded:
             pieces.write_pieces(target, files, state, self.trainer.accelerator)

@@ -54,8 +54,13 @@ class Record:
 
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:
-    """Places step·batch … in the endless row of shuffled epochs; a function of (seed, step), so nothing to save."""
+    """Places step·batch … in the endless row of shuffled epochs; a function of (seed, step), so nothing to save.
+
+    n: the number of examples; 0 for a stream, which is such a row itself.
+    """
     first, end = step * batch, (step + 1) * batch
+    if not n:
+        return torch.arange(first, end)
     orders = [
         _order(seed, epoch, n)[max(0, first - epoch * n) : end - epoch * n]
         for epoch in range(first // n, (end - 1) // n + 1)
@@ -284,7 +289,8 @@ class Trainer:
         """Rows of a step's batch of these data: x0, noise, t, and what else is needed."""
         recipe, device = self.recipe, self.accelerator.device
         draw = Share(recipe.seed, stream, step, n=recipe.batch, rows=rows, device=device)
-        indices = batch_indices(recipe.seed, step, recipe.batch, len(data))[rows]
+        many = 0 if getattr(data, "streamed", False) else len(data)
+        indices = batch_indices(recipe.seed, step, recipe.batch, many)[rows]
         indices = indices if getattr(data, "ahead", False) else indices.to(device)
         if isinstance(data, Trajectories):
             return self._taught(data, indices, draw)
