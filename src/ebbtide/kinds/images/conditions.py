@@ -71,7 +71,7 @@ class WithGiven:
 
 @dataclass(frozen=True)
 class Told:
-    """What a teacher's trajectories are drawn given: of each example the same at every step, NaN where it is hidden."""
+    """The conditions of a teacher's trajectories: of each example the same at every step, NaN where they are hidden."""
 
     given: Float[Tensor, " n *g"]
 
@@ -88,7 +88,7 @@ class Told:
         return Told(self.given.to(device))
 
     def take(self, indices: Int[Tensor, " b"], draw: Generator) -> dict[str, Tensor]:
-        """What the examples at these places are given."""
+        """The conditions of the examples at these places."""
         return {"given": self.given[indices]}
 
     @classmethod

@@ -107,7 +107,7 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
 
 
 def told(recipe: ImageRecipe, codec: Codec | None) -> Told:
-    """What a student's trajectories are drawn given: of the images that its teacher learned from, none mirrored."""
+    """The conditions of a student's trajectories: of the images that its teacher learned from, none mirrored."""
     fits(recipe)
     data = _prepared(replace(recipe, flip=False), parts(recipe)[0], codec).data
     assert isinstance(data, WithGiven)
