@@ -60,7 +60,7 @@ class Comparison:
     methods: list[Method]  # what was trained, or taken from a run
     samplings: list[Sampling]  # the ways of sampling each, with their measurements
     quality: dict[str, list[tuple[int, float]]]  # "Method.name · sampler" → (evaluations, metric)
-    quality_metric: str  # the name of `quality`
+    quality_metric: str  # the metric in `quality`
     floor: tuple[float, float]  # the range of truth's own
     settings: dict[str, str]  # of training and sampling, as the report prints them
     classes: tuple[str, ...] = ()  # names of the labels
