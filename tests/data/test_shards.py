@@ -1,5 +1,6 @@
 """Image sets on the disk: made in shards once, read by their places, and what is missing or damaged made again."""
 
+import os
 import threading
 import zlib
 from dataclasses import replace
@@ -127,6 +128,35 @@ def test_a_missing_or_damaged_shard_is_named_and_made_again_alone(harm):
     assert sorted({*asked}) == list(range(20, 30))
     file.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     assert gather(made, progress=False)[0].flatten(1)[:, 0].tolist() == list(range(60))  # in memory, without a word
+
+
+@pytest.mark.parametrize("number", [13, 5])  # EACCES, EIO
+def test_a_shard_that_can_not_be_read_now_is_kept(monkeypatch, number):
+    """It is named and not made again; in memory the images are decoded as without a cache."""
+    made, asked = source(60)
+    x, _ = on_disk(made)
+    file = files()[2]
+    sound, reason = file.read_bytes(), os.strerror(number)
+
+    def refused(name, *how, **more):
+        if Path(name) == file:
+            raise OSError(number, reason)
+        return open(name, *how, **more)
+
+    asked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "open", refused, raising=False)
+        with pytest.raises(InputError, match=rf"^the set: .*{file.name} can't be read \({reason}\), and is kept\.$"):
+            x[torch.tensor([1, 29])]
+        with pytest.raises(StorageError, match=rf"{file.name} can't be read \({reason}\); it is kept"):
+            on_disk(made)
+        assert not asked
+        assert gather(made, progress=False)[0].flatten(1)[:, 0].tolist() == list(range(60))
+    assert file.read_bytes() == sound
+    asked.clear()
+    assert x[torch.tensor([1, 29])].flatten(1)[:, 0].tolist() == [1, 29]
+    assert len(on_disk(made)[0]) == 60
+    assert not asked
 
 
 def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(monkeypatch):

@@ -97,7 +97,7 @@ def run(argv: Sequence[str]) -> None:
         told |= {"start": own.starts(trained, args.start), "at": args.at}
         how = replace(how, n=len(told["start"]))
     with leaving_group():
-        n, figure_of = (_in_pieces if own.write_pieces else _at_once)(trained, how, out, own, told)
+        n, figure_of = (_in_pieces if own.write_in_pieces else _at_once)(trained, how, out, own, told)
     seconds = time.perf_counter() - start
     tell(f"{n} samples in {seconds:.1f} s: {out}")
     if args.picture or out.suffix.lower() not in own.extensions:
@@ -131,7 +131,7 @@ def _in_pieces(trained: "Trained", how: Drawing, out: Path, own: "Kind[Any]", to
     from ..memory import room
     from ..training.devices import gathered
 
-    assert own.write_pieces is not None
+    assert own.write_in_pieces is not None
     is_figure = out.suffix.lower() not in own.extensions  # which shows all samples, so they have to be in memory
     drawing = Pieces(trained, how, share=True, size=_PIECE, **told)
     n, labels = drawing.n, drawing.labels
@@ -148,7 +148,7 @@ def _in_pieces(trained: "Trained", how: Drawing, out: Path, own: "Kind[Any]", to
         if (found := sum(len(np.load(file, mmap_mode="r")) for file in files)) != n:
             raise InputError(f"{out} has {found} of {n} samples; all processes must see its folder, {out.parent}.")
         if not is_figure:
-            own.write_pieces(trained, map(np.load, files), n, labels, out)
+            own.write_in_pieces(trained, map(np.load, files), n, labels, out)
         shown, most = [], n if is_figure else SHOWN
         for file in files:
             shown.append(torch.from_numpy(np.array(np.load(file, mmap_mode="r")[:most])))

@@ -124,7 +124,10 @@ def write_shard(file: Path, x: UInt8[Tensor, "k *d"], notes: dict[str, Any]) -> 
 
 
 def read_shard(file: Path) -> Shard | None:
-    """An intact shard, as far as can be seen without reading its rows; else None."""
+    """An intact shard, as far as can be seen without reading its rows; None for one that is damaged or not there.
+
+    StorageError where the system refuses to read it, which may pass: it is kept.
+    """
     try:
         with open(file, "rb") as opened:
             if not unshared(file):
@@ -143,7 +146,14 @@ def read_shard(file: Path) -> Shard | None:
             fits = whole and end - begin == math.prod(shape) and len(sums) == shape[0] and len(shape) == 4
             fits = fits and header["x"]["dtype"] == "U8" and about["sum"] == _sum(about["notes"], shape, sums)
             return Shard(file, 8 + size + begin, shape, sums, json.loads(about["notes"])) if fits else None
-    except Exception:  # not there, open to others, damaged
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(
+            f"{file} can't be read ({error.strerror or error}); it is kept, since that may pass; without the file it "
+            "is made again."
+        ) from error
+    except Exception:  # open to others, damaged
         return None
 
 
@@ -240,8 +250,9 @@ class Shards:
             reason = "is damaged"
         except FileNotFoundError:
             reason = "is gone"
-        except OSError as error:
-            reason = f"can't be read ({error.strerror or error})"
+        except OSError as error:  # which may pass
+            reason = error.strerror or error
+            raise InputError(f"{self.where}: {one.file} can't be read ({reason}), and is kept.") from error
         with suppress(OSError):
             one.file.unlink()
         raise Damaged(f"{self.where}: {one.file} {reason}; only that file is made again when the run goes on.")

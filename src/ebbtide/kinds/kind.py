@@ -146,7 +146,7 @@ class Kind(Generic[R]):
 
     kept: Callable[[Tensor], np.ndarray] = Tensor.numpy
     """Samples as they are stored."""
-    write_pieces: Callable[[Trained, Iterable[np.ndarray], int, Tensor | None, Path], None] | None = None
+    write_in_pieces: Callable[[Trained, Iterable[np.ndarray], int, Tensor | None, Path], None] | None = None
     """(trained, pieces of samples as `kept` made them, their number, labels, file): samples as a file, of which a piece
     is in memory at a time; None: `write` has all."""
     given: Callable[..., tuple[R, Prepared]] | None = None

@@ -44,7 +44,7 @@ __all__ = [
     "lost",
     "snapshot_files",
     "write",
-    "write_pieces",
+    "write_in_pieces",
 ]  # fmt: skip
 
 
@@ -75,10 +75,10 @@ def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> N
 
     `value_range` holds what 0 and 255 were, where the training images had more than 8 bits.
     """
-    write_pieces(trained, [kept(x)], len(x), labels, path)
+    write_in_pieces(trained, [kept(x)], len(x), labels, path)
 
 
-def write_pieces(
+def write_in_pieces(
     trained: "Trained", pieces: Iterable[UInt8[np.ndarray, "k c h w"]], n: int, labels: Tensor | None, path: Path
 ) -> None:
     """The same of n samples in pieces, which are packed one at a time."""
@@ -223,7 +223,7 @@ IMAGES = Kind(
     judge=judge,
     write=write,
     kept=kept,
-    write_pieces=write_pieces,
+    write_in_pieces=write_in_pieces,
     snapshot_files=snapshot_files,
     draw_samples=draw_samples,
     draw_run=draw_run,
