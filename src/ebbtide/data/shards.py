@@ -251,8 +251,8 @@ class Shards:
         except FileNotFoundError:
             reason = "is gone"
         except OSError as error:  # which may pass
-            reason = error.strerror or error
-            raise InputError(f"{self.where}: {one.file} can't be read ({reason}), and is kept.") from error
+            refusal = error.strerror or error
+            raise InputError(f"{self.where}: {one.file} can't be read ({refusal}), and is kept.") from error
         with suppress(OSError):
             one.file.unlink()
         raise Damaged(f"{self.where}: {one.file} {reason}; only that file is made again when the run goes on.")
