@@ -240,9 +240,10 @@ def markdown(found: Mapping[str, Mapping[str, Any]], seeds: int) -> str:
             cells = [_cell(column, [one[column] for one in good if column in one], good) for column in columns]
             if not good:
                 cells = [own[0]["why"].replace("|", "/"), *[""] * (len(columns) - 1)]
+            part = f" ({len(good)} of {seeds} seeds)" if 0 < len(good) < seeds else ""
             size = f"{name} {good[0]['rows']} × {good[0]['columns']}" if good and first else ""
             first = first and not good
-            lines.append(f"| {size} | {title} | {' | '.join(cells)} |")
+            lines.append(f"| {size} | {title}{part} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -292,7 +293,7 @@ def main(given: Sequence[str] | None = None) -> None:
     about = (
         f"Halves by {args.seeds} seeds, {DRAWS} draws each; one thread of {cpu_name()}. C2ST is the AUC of boosted "
         "trees beside held-out rows, NN the distance to the nearest training row over that of held-out rows; in "
-        "brackets the same of real rows. `python -m benchmarks.tables`"
+        f"brackets the same of real rows. `python -m benchmarks.tables{' --folder FOLDER' if args.folder else ''}`"
     )
     print(text)
     if args.out:
