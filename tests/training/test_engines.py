@@ -6,17 +6,15 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.losses import LOSSES
-from ebbtide.training.devices import accelerate
-from ebbtide.training.engines import ENGINES, pick_engine
-from ebbtide.training.trainer import Trainer
-from training.runs import sentence, tiny, trainer
+from ebbtide.training.engines import ENGINES, pick_engine, shares
+from training.runs import run, sentence, tiny
 
 
-def test_a_process_alone_has_nobody_to_share_with():
-    start = trainer(tiny())
+def test_a_process_alone_has_nobody_to_share_with(tmp_path):
     with pytest.raises(InputError, match=r"several with torchrun --nproc-per-node 2 .*\(--engine replicated\)") as it:
-        Trainer(start.denoiser, start.data, tiny(), accelerate(), engine="fsdp")
+        run(tiny(), tmp_path / "run", engine="fsdp")
     sentence(it.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_losses_that_ask_a_whole_network_are_for_the_replicated_engine():
@@ -35,3 +33,8 @@ def test_losses_that_ask_a_whole_network_are_for_the_replicated_engine():
 def test_an_engine_is_one_of_the_table():
     with pytest.raises(InputError, match="engine must be one of replicated, fsdp; got 'ddp'"):
         pick_engine("ddp", LOSSES["denoise"], "denoise", SimpleNamespace(num_processes=2))
+
+
+def test_weights_are_shared_among_torchruns_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert [shares(name) for name in (*ENGINES, "none")] == [1, 4, 1]

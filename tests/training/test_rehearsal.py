@@ -8,14 +8,25 @@ import torch
 from ebbtide import memory
 from ebbtide.core.paths import Linear, Path
 from ebbtide.errors import InputError
+from ebbtide.kinds import kind_of
 from ebbtide.kinds.runs import rehearsed
 from ebbtide.recipes import RECIPES, PointRecipe
 from ebbtide.samplers.ddim import ddim
 from ebbtide.training.build import TABLES
+from ebbtide.training.rehearsal import in_memory
 
 
 class Unfinished(Path):
     """A path without scales."""
+
+
+def test_weights_that_are_shared_out_need_less_memory_in_a_process(monkeypatch):
+    """Of 4-byte numbers: weights, gradient, average, two moments; but never less than the whole that it begins with."""
+    recipe, asked = RECIPES["flow"](points=200), []
+    monkeypatch.setattr("ebbtide.training.rehearsal.room", lambda size, what: asked.append(size))
+    for shares in (1, 2, 64):
+        in_memory(recipe, kind_of(recipe).prepare(recipe), shares=shares)
+    assert [size / asked[4] * 8 for size in asked[::2]] == [32, 16, 8]
 
 
 @pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row().kind != "robots"])

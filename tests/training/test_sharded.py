@@ -15,14 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from ebbtide.core.denoiser import Denoiser
+from ebbtide.core.paths import Linear
+from ebbtide.errors import InputError
 from ebbtide.networks import NETWORKS
 from ebbtide.training.checkpoint import read_folder, saved
+from ebbtide.training.devices import accelerate
 from ebbtide.training.history import read_metrics
-from ebbtide.training.sharded import blocks
+from ebbtide.training.sharded import Sharded, blocks
 from interrupting import wait_until
 from recording import record
 from training.ranks import CASES, POLICIES, STEPS, resumed, trainer_of
-from training.runs import arguments, assert_same, children, copy, run, saved_step, tensors, tiny
+from training.runs import arguments, assert_same, children, copy, run, saved_step, sentence, tensors, tiny
 
 ROOT = Path(__file__).parents[2]
 RECIPE = tiny("images", network="dit:width=16,depth=2,head=8", steps=12, batch=8, eps=1e-4, weight_decay=0.2)
@@ -95,6 +99,24 @@ def test_a_network_is_gathered_block_by_block():
     for name, (network, count) in counts.items():
         found = blocks(network)
         assert (len(found), len({*found})) == (count, count), name
+
+
+class Scalar(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+
+def test_a_network_that_can_not_be_shared_is_one_sentence(tmp_path):
+    """A lone number has no rows."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(InputError, match="engine 'fsdp' can't shard network 'mine:Scalar': ") as it:
+            Sharded(Denoiser(Scalar(), Linear()), tiny(network="mine:Scalar"), accelerate())
+    finally:
+        torch.distributed.destroy_process_group()
+    sentence(it.value)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from ..training.begun import begun, codec_of, recipe_in
 from ..training.build import begin_weights
 from ..training.card import for_the_card
 from ..training.devices import accelerate, device_of
+from ..training.engines import shares
 from ..training.folder import clear, occupied
 from ..training.history import TRACKED
 from ..training.rehearsal import in_memory, rehearse
@@ -94,7 +95,8 @@ def train_recipe(
             recipe, made = _prepared(recipe, given, None, data_on)
             options = options | {"resume": bool(checkpoint.saved(out / "checkpoints"))}
     again = options.get("resume", False)  # its own weights are in its folder
-    start, data = begin(recipe, options.get("accumulate", 1), made, teacher, options.get("progress", True), again=again)
+    parts, progress, engine = options.get("accumulate", 1), options.get("progress", True), options.get("engine", "")
+    start, data = begin(recipe, parts, made, teacher, progress, again=again, engine=engine)
     return run.train(start, data, out, draw=partial(_snapshot, kind_of(recipe), data), started=started, **options)
 
 
@@ -169,18 +171,19 @@ def begin(
     progress: bool = False,
     codec: Codec | None = None,
     again: bool = False,
+    engine: str = "",
 ) -> tuple[Trained, Data]:
     """The untrained start of a recipe and its data; InputError where the recipe can't be, or memory is too small.
 
     codec: of the run that is resumed, where its recipe has one, which is not fitted again. again: that it is resumed,
-    so that the weights of the run that it began with aren't needed.
+    so that the weights of the run that it began with aren't needed. engine: which may need less memory in a process.
     """
     if recipe.teacher and recipe.init:
         raise InputError("A student begins with its teacher's weights; leave init out, or teacher.")
     if recipe.teacher:
         return _student(recipe, given, teacher or from_pretrained(recipe.teacher), progress)
     recipe, prepared = _prepared(recipe, given, codec)
-    return _start(recipe, prepared, accumulate, again)
+    return _start(recipe, prepared, accumulate, again, shares(engine))
 
 
 def _prepared(recipe: Recipe, given: Given, codec: Codec | None, data_on: str = "auto") -> tuple[Recipe, Prepared]:
@@ -199,9 +202,9 @@ def _prepared(recipe: Recipe, given: Given, codec: Codec | None, data_on: str = 
     return recipe, prepared
 
 
-def _start(recipe: Recipe, prepared: Prepared, accumulate: int, again: bool) -> tuple[Trained, Data]:
+def _start(recipe: Recipe, prepared: Prepared, accumulate: int, again: bool, among: int = 1) -> tuple[Trained, Data]:
     """The start of a recipe, untrained or with the weights of the run that it names, and its data."""
-    in_memory(recipe, prepared, accumulate)
+    in_memory(recipe, prepared, accumulate, among)
     start = attached(run.untrained(recipe, prepared))
     if recipe.init and not again:
         where, files = run_files(recipe.init)

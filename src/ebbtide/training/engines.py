@@ -1,5 +1,6 @@
 """Engines: where the weights of a run are while several processes train it, and what each of them can train."""
 
+import os
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -11,11 +12,17 @@ from .sharded import Sharded
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["ENGINES", "Engine", "pick_engine"]
+__all__ = ["ENGINES", "Engine", "pick_engine", "shares"]
 
 Engine = Replicated | Sharded
 
 ENGINES: dict[str, type[Engine]] = {"replicated": Replicated, "fsdp": Sharded}
+
+
+def shares(name: str) -> int:
+    """The number of processes among which the engine of this name shares out the weights."""
+    row = ENGINES.get(name)
+    return int(os.environ.get("WORLD_SIZE", "1")) if row is not None and row.sharded else 1
 
 
 def pick_engine(name: str, loss: Loss, spec: str, accelerator: "Accelerator") -> type[Engine]:

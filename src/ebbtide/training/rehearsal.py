@@ -22,15 +22,15 @@ from .trainer import Trainer
 __all__ = ["in_memory", "rehearse"]
 
 
-def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1) -> None:
+def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1, shares: int = 1) -> None:
     """Refuse rows that aren't of their kind, and what this machine's memory can't hold; too low rather than too high.
 
-    accumulate: see `Trainer`.
+    accumulate: see `Trainer`. shares: the processes that the weights are shared out to, once each has had them whole.
     """
     shape, classes = latent_shape(prepared.codec, prepared.shape), len(prepared.classes)
     _rows(recipe, shape)
     weights = list(build_network(recipe, shape, classes, prepared.observation, outline=True).parameters())
-    room(32 * sum(p.numel() for p in weights), f"network {recipe.network!r}")
+    room(max(8, 32 // shares) * sum(p.numel() for p in weights), f"network {recipe.network!r}")
     pairs = recipe.coupling != "independent" or recipe.stable_targets
     outputs = sum(len(p) for p in weights if p.ndim > 1)
     room(recipe.batch * (12 * outputs // accumulate + 16 * recipe.batch * pairs), f"batch {recipe.batch}")

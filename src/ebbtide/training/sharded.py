@@ -50,7 +50,7 @@ class Sharded:
         self.module, self.clip, self.accelerator = module, recipe.clip, accelerator
         self.betas, self.eps = (recipe.beta1, recipe.beta2), recipe.eps
         self.names = every_name(module)
-        _shard(module.network, f"network {recipe.network!r}")
+        _shard(module.network, f"network {recipe.network!r}", accelerator)
         self.weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if any(not hasattr(p, "to_local") for p in self.weights.values()):
             raise InputError("engine 'fsdp' shards the network alone, and this denoiser has weights beside it.")
@@ -173,17 +173,19 @@ class Sharded:
         )
 
 
-def _shard(network: nn.Module, name: str) -> None:
+def _shard(network: nn.Module, name: str, accelerator: "Accelerator") -> None:
     """Share out a network's weights, block by block; InputError where torch can't."""
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for p in network.parameters():
         p.data = p.data.contiguous()  # rows of a tensor can't be channels last
     try:
         for part in blocks(network):
-            fully_shard(part)
+            fully_shard(part, mesh=mesh)
         # What is in no block stays gathered from the first call on, so that `context` may be followed by `forward`.
-        fully_shard(network, reshard_after_forward=False)
+        fully_shard(network, mesh=mesh, reshard_after_forward=False)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"engine 'fsdp' can't shard {name}: {' '.join(str(error).split())[:200]}") from error
     for part in (*blocks(network), network):
