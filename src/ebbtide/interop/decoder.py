@@ -20,6 +20,6 @@ class PatchDecoder(ModelMixin, ConfigMixin):
         self.mean = torch.nn.Parameter(torch.zeros(colours, size, size))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """The images of latents."""
+        """The images of latents. z: (n, keep, h / size, w / size)."""
         patches = torch.nn.functional.conv_transpose2d(z, self.weight, stride=self.config.size)
         return patches + self.mean.repeat(1, *z.shape[2:])

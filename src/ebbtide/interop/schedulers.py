@@ -251,7 +251,7 @@ def _refuse(config: Config, row: Row) -> None:
 
 
 def warn(config: Config, row: Row) -> None:
-    """Warnings about settings that are deliberately ignored."""
+    """Warnings about settings that are deliberately ignored. row: the scheduler's."""
     said = []
     if config.get("thresholding"):
         said.append("thresholding is left out: no sampler changes an estimate by itself")

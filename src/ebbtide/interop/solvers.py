@@ -250,7 +250,7 @@ def k_walk(
 
 
 def shifted_sigmas(shift: float, library: Any, n: int) -> Tensor:
-    """k u / (1 + (k - 1) u)."""
+    """k u / (1 + (k - 1) u). shift: k. library: not needed."""
     u = torch.linspace(1, 0, n + 1, dtype=torch.float64)
     return shift * u / (1 + (shift - 1) * u)
 

@@ -49,7 +49,10 @@ def swept(trained: Trained, view: View) -> tuple[list[float], list[str], np.ndar
 
 
 def refilled(trained: Trained, view: View, index: int, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """A sample of the view, and the ways in which its hidden pixels are filled in; mask: true where it is known."""
+    """A sample of the view, and the ways in which its hidden pixels are filled in; mask: true where it is known.
+
+    index: its number.
+    """
     from ..kinds.images.pages import inpainted
 
     if not trained.denoiser.gaussian_end:
@@ -65,7 +68,7 @@ def refilled(trained: Trained, view: View, index: int, mask: Tensor) -> tuple[np
 
 
 def between(trained: Trained, view: View, pair: Sequence[int]) -> np.ndarray:
-    """Images from the great circle between the noises of two samples of the view."""
+    """Images from the great circle between the noises of two samples of the view. pair: their numbers."""
     from ..kinds.images.pages import flow_ends
 
     _alone(trained)

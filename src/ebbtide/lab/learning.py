@@ -51,7 +51,10 @@ LIVE: dict[str, dict[str, Any]] = {
 
 
 class Board:
-    """Two mapped files in a folder: weights.f32, which a worker writes, and order.i64, which it reads."""
+    """Two mapped files in a folder: weights.f32, which a worker writes, and order.i64, which it reads.
+
+    size: numbers of the network's weights.
+    """
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
@@ -76,7 +79,7 @@ class Board:
         return int(self.order[2])
 
     def post(self, trainer: Trainer) -> None:
-        """Write the averaged weights and their step."""
+        """Write the averaged weights and their step. trainer: in which they are."""
         assert isinstance(trainer.engine, Replicated)
         self.weights[:] = trainer.engine.ema.cpu().numpy()
         self.order[2] = trainer.step
@@ -107,7 +110,10 @@ class _Watch:
 
 
 def learn(recipe: Recipe, out: Path, given: Any, board: tuple[Path, int], resume: bool) -> None:
-    """Train in this process, watched over a board; an ordinary run in the folder `out`."""
+    """Train in this process, watched over a board; an ordinary run in the folder `out`.
+
+    given: data in memory, or none. resume: go on with the run there.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     own = Board(*board)
@@ -128,7 +134,10 @@ class Look:
 
 
 class Learner:
-    """One method in training, and its run afterwards."""
+    """One method in training, and its run afterwards.
+
+    key: by which the page calls it. name: of the recipe. painted: points, or none.
+    """
 
     def __init__(self, key: str, name: str, recipe: Recipe, painted: Tensor | None) -> None:
         self.key, self.name, self.recipe, self.painted = key, name, recipe, painted
@@ -193,7 +202,7 @@ class Learner:
             self.board.order[0], self._state = PAUSE, "paused"
 
     def stop(self, wait: float | int = 0) -> None:
-        """Let the worker save and end."""
+        """Let the worker save and end. wait: seconds at most."""
         self.board.order[0] = STOP
         if self._thread is not None and wait:
             self._thread.join(wait)
@@ -275,7 +284,10 @@ class Learner:
 def begun_with(
     names: Sequence[str], data: str, painted: Tensor | None, steps: int, conditional: bool, first: int = 0
 ) -> list[Learner]:
-    """Learners of these recipes, on data or painted points; InputError if one can't be, and then there is none."""
+    """Learners of these recipes, on data or painted points; InputError if one can't be, and then there is none.
+
+    conditional: by class.
+    """
     require("steps", steps, 1, 10**6, whole=True)
     if painted is not None and (count := len(painted.unique(dim=0))) < FEWEST:
         raise InputError(f"Paint at least {FEWEST} different points, so that there is something to learn; got {count}.")

@@ -43,7 +43,7 @@ def a_number(low: float | int, high: float | int) -> Check:
 
 
 def a_text(most: int) -> Check:
-    """A text of a limited length."""
+    """A text of a limited length. most: of the length."""
 
     def check(what: str, value: Any) -> str:
         expect(what, value, str)
@@ -60,7 +60,7 @@ def a_truth(what: str, value: Any) -> bool:
 
 
 def a_list(least: int, most: int, each: Check) -> Check:
-    """A list whose length is in a range."""
+    """A list whose length is in a range. least, most: of the length. each: checks an item."""
 
     def check(what: str, value: Any) -> list[Any]:
         expect(what, value, list)
@@ -76,7 +76,7 @@ def a_name(table: Mapping[str, Any]) -> Check:
 
 
 def packed(header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> bytes:
-    """A binary frame."""
+    """A binary frame. header: JSON, before the arrays. arrays: by name."""
     parts, listing, offset = [], [], 0
     for name, array in arrays:
         raw = np.ascontiguousarray(array)

@@ -79,7 +79,7 @@ def _static(name: str) -> str:
 
 
 def script(name: str, value: Any) -> str:
-    """An inert script element that holds JSON, whatever text is in it."""
+    """An inert script element that holds JSON, whatever text is in it. name: by which the page finds it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" data-ebbtide="{name}">{text}</script>'
 
@@ -127,7 +127,7 @@ def _start(base: Start) -> dict[str, Any]:
 
 
 def packed(x: Tensor, halves: bool = False) -> str:
-    """Numbers as base64 of little-endian float32, or of 16 bits each."""
+    """Numbers as base64 of little-endian float32, or of 16 bits each. halves: the latter."""
     if halves:
         require("weights in 16 bits: the largest", float(x.detach().abs().max()), high=65504)
     array = x.detach().cpu().numpy().astype("<f2" if halves else "<f4")

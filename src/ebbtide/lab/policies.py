@@ -31,7 +31,7 @@ def episode_steps(trained: Trained) -> int:
 
 
 def fan_at(trained: Trained, view: View, place: int) -> tuple[dict[str, Any], list[tuple[str, np.ndarray]]]:
-    """Chunks n × h × a for a step of the episode, and what was done there, h × a."""
+    """Chunks n × h × a for a step of the episode, and what was done there, h × a. place: the step's number."""
     from ..kinds.robots.pages import UNKNOWN
 
     require("n, the number of chunks,", view.n, 1, MOST_CHUNKS, whole=True)

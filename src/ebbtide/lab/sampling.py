@@ -97,7 +97,10 @@ class LabRun:
     """Held while its network is asked, as its calls are counted."""
 
     def kept_end(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        """The end of a walk that was just shown, or of one that is made now."""
+        """The end of a walk that was just shown, or of one that is made now.
+
+        key: what decides the walk. make: walks.
+        """
         if key not in self.ends:
             found = make()
             while len(self.ends) >= 6:
@@ -181,7 +184,7 @@ class Course:
 
 
 def walk_of(trained: Trained, view: View, *, guesses: int = ARROWS, frames: int = FRAMES) -> Course:
-    """Every stage of a view's walk, at most `frames` of them."""
+    """Every stage of a view's walk, at most `frames` of them. guesses: arrows to x̂₀ that are kept."""
     choice = asked(trained, view)
     grid = choice.grid
     count = len(grid) - 1 if not isinstance(grid, str) else grid.count(",") or choice.steps

@@ -63,7 +63,10 @@ class _Page:
 
 
 class Live:
-    """Looks at what learns while a page is open, ten times a second, and shows them to every page."""
+    """Looks at what learns while a page is open, ten times a second, and shows them to every page.
+
+    lab: which holds them.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.pages = lab, set[_Page]()
@@ -124,7 +127,10 @@ def _pixels(x: torch.Tensor) -> Any:
 
 
 def application(lab: Lab, token: str, hosts: Callable[[str], bool], live: Live) -> Starlette:
-    """The ASGI application; hosts: whether a Host header, or the host of an Origin, is ours."""
+    """The ASGI application; hosts: whether a Host header, or the host of an Origin, is ours.
+
+    lab: which answers messages. live: shows what learns.
+    """
     work, light = (ThreadPoolExecutor(n, thread_name_prefix=f"lab-{n}") for n in (2, 1))
 
     def allowed(request: HTTPConnection) -> bool:
@@ -228,7 +234,7 @@ def _policy(host: str) -> str:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 is a free one. InputError where it can't."""
+    """A socket that listens; port 0 is a free one. InputError where it can't. host: address to listen at."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     if os.name == "posix":  # elsewhere it would take the port from whoever has it
@@ -258,7 +264,10 @@ def ours(host: str, port: int) -> Callable[[str], bool]:
 def serve(
     runs: list[LabRun], data: str, host: str, port: int, told: Callable[[str], None], browser: bool = True
 ) -> None:
-    """Serve until stopped by a signal; told: called with the address."""
+    """Serve until stopped by a signal; told: called with the address.
+
+    runs: open ones. host, port: to listen at; port 0 is a free one. browser: open one.
+    """
     small = all(sum(p.numel() for p in run.trained.denoiser.parameters()) < SMALL for run in runs)
     if small:
         torch.set_num_threads(1)

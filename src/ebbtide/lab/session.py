@@ -74,7 +74,7 @@ class Lab:
         }  # fmt: skip
 
     def learning(self, losses: bool = False) -> list[dict[str, Any]]:
-        """The state of every method in training."""
+        """The state of every method in training. losses: with all of them."""
         return [
             {
                 "key": one.key, "name": one.name, "state": one.state, "error": one.error, "step": one.step,
@@ -342,7 +342,7 @@ ACTIONS: dict[str, Action] = {
 
 
 def answer(lab: Lab, message: str | bytes) -> bytes:
-    """The answer to a message, whatever it holds."""
+    """The answer to a message, whatever it holds. lab: which answers."""
     number: Any = None
     try:
         asked = parsed(message)

@@ -117,6 +117,7 @@ def _columns(place: Path, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def parquet_files(place: Path) -> list[Path]:
+    """Its files in order. place: the folder of the chunks."""
     files = sorted(place.glob("chunk-*/file-*.parquet"), key=lambda file: (len(str(file)), file))
     if not files:
         raise InputError(f"{place} has no chunk-*/file-*.parquet, which a data set of LeRobot's needs.")
@@ -158,7 +159,10 @@ def _parquet(file: Path, names: Sequence[str]) -> Any:
 
 
 def cells_of(file: Path, name: str) -> Iterator[Any]:
-    """A column's cells, of any size: few at a time, for a large one is in the file once if it stands in every row."""
+    """A column's cells, of any size: few at a time, for a large one is in the file once if it stands in every row.
+
+    name: the column's.
+    """
     with _opened(file, [name]) as held:
         largest = max((chunk.total_uncompressed_size for chunk in _chunks(held, name)), default=0)
         room(_COPIES * largest, f"{file}, column {name!r}")
@@ -197,16 +201,17 @@ def _numbers(column: Any, name: str) -> Tensor:
 
 
 def video_file(folder: Path, key: str, chunk: int, number: int) -> Path:
+    """The file of a camera, key, in a chunk. number: the file's."""
     return folder / "videos" / key / (FILE_NAME.format(chunk, number) + ".mp4")
 
 
 def make_bar(total: int, what: str, progress: bool) -> tqdm:
-    """Shown from two seconds on."""
+    """Shown from two seconds on. total: frames in all."""
     return progress_bar(total, what, " images", delay=2, leave=False, show=progress)
 
 
 def need_package(name: str) -> Any:
-    """pyarrow, a part of it, or av."""
+    """pyarrow, a part of it, or av. name: of the module."""
     try:
         return importlib.import_module(name)
     except ImportError:

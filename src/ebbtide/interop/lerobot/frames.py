@@ -37,7 +37,12 @@ def film_frames(
     size: int,
     bar: tqdm,
 ) -> UInt8[Tensor, "n h w 3"]:
-    """The frames of a camera at each episode's times, which its video counts from from_timestamp on."""
+    """The frames of a camera at each episode's times, which its video counts from from_timestamp on.
+
+    when: the times of each episode's frames in seconds. size: sides in pixels, 0 as they are. bar: moves a step a
+    frame.
+    places: where each episode's film lies, as its metadata has it.
+    """
     frames: np.ndarray | None = None
     row = 0
     total = sum(map(len, when))
@@ -99,7 +104,11 @@ def _from(container: Any, stream: Any, time: float) -> Iterator[Any]:
 def stored_frames(
     folder: Path, key: str, rows: Int[Tensor, " n"], total: int, size: int, levels: Levels | None, bar: tqdm
 ) -> tuple[UInt8[Tensor, "n h w 3"], Levels | None]:
-    """The images of a data set that keeps them, as PNG or JPEG, beside its numbers; and the levels used, if any."""
+    """The images of a data set that keeps them, as PNG or JPEG, beside its numbers; and the levels used, if any.
+
+    rows: of the frames, by their place in the whole set. total: frames in the set. size: sides in pixels, 0 as they
+    are. bar: moves a step a frame.
+    """
     wanted, tally = rows.tolist(), Tally()
 
     def fill(levels: Levels | None, tally: Tally) -> np.ndarray:

@@ -108,7 +108,7 @@ class FromOldest:
         previous: Previous | None = None,
         noise: Float[Tensor, "b whole a"] | None = None,
     ) -> Float[Tensor, "b h a"]:
-        """As DenoiserChunks'; noise: of the whole chunks."""
+        """As DenoiserChunks'; noise: of the whole chunks. previous: the chunk to continue."""
         past = self.n_obs_steps - 1
         if previous is not None and past:
             first = previous.actions[:, :1].expand(-1, past, -1)

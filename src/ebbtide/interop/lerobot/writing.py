@@ -56,6 +56,7 @@ def write_dataset(
 
     codec: h264, or av1 (smaller, slower); both lose a little. Quantiles are those of all steps; LeRobot's own are the
     mean of the episodes'.
+    robot: its type, as LeRobot names it; none without.
     """
     folder = Path(folder)
     if codec not in CODECS:
