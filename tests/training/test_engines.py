@@ -6,7 +6,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.losses import LOSSES
-from ebbtide.training.engines import ENGINES, pick_engine, shares
+from ebbtide.training.engines import ENGINES, pick_engine, sharing
 from training.runs import run, sentence, tiny
 
 
@@ -37,4 +37,4 @@ def test_an_engine_is_one_of_the_table():
 
 def test_weights_are_shared_among_torchruns_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert [shares(name) for name in (*ENGINES, "none")] == [1, 4, 1]
+    assert [sharing(name) for name in (*ENGINES, "none")] == [1, 4, 1]

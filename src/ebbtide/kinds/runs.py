@@ -28,7 +28,7 @@ from ..training.begun import begun, codec_of, recipe_in
 from ..training.build import begin_weights
 from ..training.card import for_the_card
 from ..training.devices import accelerate, device_of
-from ..training.engines import shares
+from ..training.engines import sharing
 from ..training.folder import clear, occupied
 from ..training.history import TRACKED
 from ..training.rehearsal import in_memory, rehearse
@@ -183,7 +183,7 @@ def begin(
     if recipe.teacher:
         return _student(recipe, given, teacher or from_pretrained(recipe.teacher), progress)
     recipe, prepared = _prepared(recipe, given, codec)
-    return _start(recipe, prepared, accumulate, again, shares(engine))
+    return _start(recipe, prepared, accumulate, again, sharing(engine))
 
 
 def _prepared(recipe: Recipe, given: Given, codec: Codec | None, data_on: str = "auto") -> tuple[Recipe, Prepared]:

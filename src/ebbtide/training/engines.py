@@ -12,14 +12,14 @@ from .sharded import Sharded
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["ENGINES", "Engine", "pick_engine", "shares"]
+__all__ = ["ENGINES", "Engine", "pick_engine", "sharing"]
 
 Engine = Replicated | Sharded
 
 ENGINES: dict[str, type[Engine]] = {"replicated": Replicated, "fsdp": Sharded}
 
 
-def shares(name: str) -> int:
+def sharing(name: str) -> int:
     """The number of processes among which the engine of this name shares out the weights."""
     row = ENGINES.get(name)
     return int(os.environ.get("WORLD_SIZE", "1")) if row is not None and row.sharded else 1
