@@ -133,3 +133,18 @@ def test_two_processes_draw_what_one_draws(ebbtide, runs, tmp_path, name, words)
     assert one.files == both.files
     for array in one.files:
         np.testing.assert_array_equal(one[array], both[array])
+
+
+@pytest.mark.slow
+def test_torchrun_evaluates_what_one_process_evaluates(ebbtide, runs, tmp_path):
+    """The table of the first process, and both end well."""
+    words = [str(runs / "flow-images"), *ONE_STEP, "--json"]
+    code, one, _ = ebbtide("evaluate", *words, "--n", 2100)
+    assert code == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "ebbtide", "evaluate", *words, "-n", "2100"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(json.loads(one), json.loads(done.stdout), strict=True):
+        assert a["name"] == b["name"]
+        assert [a[part] for part in FIELDS] == pytest.approx([b[part] for part in FIELDS], rel=1e-4, abs=1e-6)
