@@ -100,7 +100,8 @@ def draw(
     n = number(trained, how)
     room(n * max(own.each, 16 * math.prod(trained.shape)) * more, f"--n {n}")
     drawing = Pieces(trained, how, labels, share, **options)
-    x = torch.cat([torch.empty(0, *trained.shape), *(x for _, x in drawing)])
+    pieces = [x for _, x in drawing]
+    x = torch.cat(pieces) if pieces else torch.empty(0, *trained.shape)
     if share:
         if not (parts := gathered((x, drawing.fine))):
             raise SystemExit(0)
