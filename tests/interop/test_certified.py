@@ -155,10 +155,6 @@ def test_the_page_and_the_command(tmp_path, monkeypatch, capsys):
         assert named in capsys.readouterr().err
 
 
-# Timesteps that stand twice there make solvers of diffusers raise an error or return nan; see docs/certified.md.
-REPEATED = {("scaled_linear betas", "beta"), ("squaredcos_cap_v2", "beta"), ("squaredcos_cap_v2", "karras")}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("library", FOREIGN)
 def test_every_solver_of_a_library(library):
@@ -167,6 +163,7 @@ def test_every_solver_of_a_library(library):
         pytest.skip(f"{library} is not installed: make bench installs it")
     for spec in solvers_of(library):
         for one in certificates(spec):
-            if (one.table, one.grid) not in REPEATED:
-                assert not one.refused, one
-                assert torch.tensor(one.errors).isfinite().all(), one
+            # Timesteps of diffusers that stand twice end in an error or nan; see docs/certified.md.
+            twice = library == "diffusers" and (one.grid == "beta" or one.table in ("squaredcos_cap_v2", "flow"))
+            assert not one.refused or (twice and one.refused.startswith(("AssertionError", "IndexError"))), one
+            assert one.refused or torch.tensor(one.errors).isfinite().all() or (twice and "KDPM2" in spec), one
