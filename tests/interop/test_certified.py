@@ -166,4 +166,5 @@ def test_every_solver_of_a_library(library):
             # Timesteps of diffusers that stand twice end in an error or nan; see docs/certified.md.
             twice = library == "diffusers" and (one.grid == "beta" or one.table in ("squaredcos_cap_v2", "flow"))
             assert not one.refused or (twice and one.refused.startswith(("AssertionError", "IndexError"))), one
-            assert one.refused or torch.tensor(one.errors).isfinite().all() or (twice and "KDPM2" in spec), one
+            lost = "bh1" in spec or (twice and "KDPM2" in spec)  # bh1's is in docs/diffusers.md
+            assert one.refused or lost or torch.tensor(one.errors).isfinite().all(), one

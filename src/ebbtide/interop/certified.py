@@ -138,7 +138,7 @@ def _diffusers(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
             if grid in ("linspace", "leading", "trailing"):
                 yield ForeignSolver(table, grid, 1, partial(diffusers_ddim, grid, betas | options))
             continue
-        if grid == "lu" and not kind.startswith("DPM"):
+        if grid == "lu" and kind != "DPMSolverMultistep":
             continue
         if "timestep_spacing" in spacing and kind == "DPMSolverSinglestep":
             if grid != "linspace":  # it has no other
