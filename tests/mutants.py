@@ -485,7 +485,7 @@ SLIPS = (
     Slip("training/sharded.py", 'reduce(square, "sum")', 'reduce(square, "mean")', "a gradient's norm that shrinks with the processes"),
     Slip("training/sharded.py", '"exp_avg": self.mean, ', '"exp_avg": self.square, ', "resuming forgets the optimiser's mean"),
     Slip("training/sharded.py", "count.fill_(updates)", "count.fill_(0)", "resuming forgets how many steps the optimiser took"),
-    Slip("training/pieces.py", "list(item.tensor_data.chunk.offsets)", "[0] * len(item.tensor_data.chunk.offsets)", "every piece at its tensor's beginning"),
+    Slip("training/pieces.py", "list(item.tensor_data.chunk.offsets)", "[0] * len(item.tensor_data.chunk.offsets)", "every piece at its tensor's beginning", ("tests/training/test_sharded.py",)),
     Slip("training/trainer.py", "self.engine.forget(len(values) - good)", "pass", "steps that were none are counted"),
     Slip("training/trainer.py", "hidden = uniform(draw, len(label))", "hidden = uniform(draw, len(label)) * 0", "all labels hidden"),
     Slip("kinds/images/data.py", "uniform(draw, len(z))", "uniform(draw, 1)", "a whole batch mirrored",
