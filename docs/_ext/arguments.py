@@ -110,6 +110,8 @@ SHARED: dict[str, dict[str, str]] = {
         "labels": "the class of each example by number, (b,); None without classes.",
     },
     "data": {
+        "features": "types of columns by name, as `datasets` has them.",
+        "stream": "read rows as they are asked for.",
         "action_names": "of the action's numbers.",
         "given": "an observation's parts by name, (n, o, …).",
         "kind": "what they are called, before the number.",
@@ -196,6 +198,9 @@ SHARED: dict[str, dict[str, str]] = {
         "measurement": "y = A x₀ + s n; see `NoisyMeasurement`.",
     },
     "kinds": {
+        "own": "more metrics by name, functions of (samples, real data).",
+        "every": "what each process saw, in their order.",
+        "seen": "the report, with the nearest training images.",
         "y": "labels, one for each example; None without.",
         "data_on": "where the data lies: `auto`, `device`, `host` or `disk`.",
         "how": "by what they were drawn, for the title.",
@@ -252,6 +257,11 @@ SHARED: dict[str, dict[str, str]] = {
         "floor": "c in |Δ|²/(|Δ|² + c)ᵖ, above 0; see `robust`.",
     },
     "metrics": {
+        "own": "more metrics by name, functions of (samples, real data).",
+        "every": "what each process saw, in their order.",
+        "asked": "the class that each sample was asked for, (n,).",
+        "extractor": "of features: a row of EXTRACTORS with options.",
+        "at_most": "samples that the report holds, at most.",
         "channels": "of an image.",
         "size": "sides in pixels.",
         "taken": "the part of a pool of real rows that each repeat took.",
