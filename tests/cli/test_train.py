@@ -81,7 +81,7 @@ def test_every_option_reaches_the_training(ebbtide, tmp_path, monkeypatch):
     recipe, out = given.pop("recipe"), given.pop("out")
     assert recipe == RECIPES["flow"]().having({"steps": 20, "points": 500, "batch": 64})
     assert str(out) == "run"
-    command = f"ebbtide train flow {' '.join(TINY[:6])} {words} {rest}"
+    command = f"ebbtide train flow {' '.join(TINY[:6])} {words} {rest} --out run"
     quiet = {"progress": False, "resume": False, "overwrite": False, "given": None, "command": command}
     assert given == {name: value for name, value in vars(how).items() if name != "quiet"} | quiet
 

@@ -435,5 +435,5 @@ def test_observations_that_are_refused():
 def test_what_a_spec_can_set():
     assert list(options(ActionExpert)) == [
         "width", "hidden", "depth", "heads", "kv_heads", "head", "prefix_width", "prefix_hidden", "pad_to", "variant",
-        "spans",
+        "checkpointing", "spans",
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError, meant
+from ..errors import InputError, meant, printable
 from ..specs import listed
 
 __all__ = [
@@ -249,9 +249,10 @@ def typed_column(
     empty = next((text for text in distinct if text in marks), "")
     levels = how.levels_of(option or name)
     if levels is None:
-        column, values = _numbers(name, cells, found, marks, comma, option or name)
+        told = printable(option or name)
+        column, values = _numbers(name, cells, found, marks, comma, told)
         if column is None:
-            column, values = _dates(name, cells, found, option or name) or _levels(name, cells, found, option or name)
+            column, values = _dates(name, cells, found, told) or _levels(name, cells, found, told)
     else:
         if levels and (left := [text for text in found if text not in levels]):
             where = next(k for k, text in enumerate(cells) if text == left[0])

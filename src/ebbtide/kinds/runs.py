@@ -102,14 +102,13 @@ def train_recipe(
 
 def _free(out: Path, overwrite: bool) -> None:
     """Refuse a folder with a run, unless that is overwritten, and one in which files of a run's names are no run's."""
+    for name in ("checkpoints", "evolution", SEARCH, TRACKED):
+        no_link(out / name)
     runs = (out, out / SEARCH)
     if any(checkpoint.saved(folder / "checkpoints") for folder in runs):
         if not overwrite:
             raise occupied(out)
-        return
-    for name in ("checkpoints", "evolution", SEARCH, TRACKED):
-        no_link(out / name)
-    if not any((folder / LOCK).is_file() for folder in runs):  # which a run that was stopped early left
+    elif not any((folder / LOCK).is_file() for folder in runs):  # which a run that was stopped early left
         names = {"checkpoints", "evolution", SEARCH, TRACKED, "metrics.jsonl", TUNED, *_WRITTEN}
         names |= {name for kind in KINDS.values() for name in (kind.file, str(Path(kind.file).with_suffix(".png")))}
         if taken := sorted(name for name in names if os.path.lexists(out / name)):

@@ -1,14 +1,13 @@
 """Results of `ebbtide compare`, as plain arrays: the data of a report's figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..recipes import Recipe
-from .density import LogDensity
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
@@ -65,7 +64,7 @@ class Comparison:
     settings: dict[str, str]  # of training and sampling, as the report prints them
     classes: tuple[str, ...] = ()  # names of the labels
     columns: tuple[str, ...] = ()  # names of the columns
-    log_density: LogDensity | None = None  # the exact one of points, where it is known
+    log_density: Callable[[Any], Any] | None = None  # the exact one of points, where it is known
     kind: str = "points"  # of the data
     at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line
 
