@@ -240,7 +240,13 @@ def test_nothing_in_a_run_is_written_through_a_link(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "metrics.jsonl").symlink_to(far / "precious")
+    with pytest.raises(InputError, match=r"run holds 'metrics\.jsonl', and no run"):
+        run(tiny(), folder)
+    (folder / "metrics.jsonl").unlink()
     run(tiny(), folder)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").symlink_to(far / "precious")
+    run(tiny(), folder, overwrite=True)
     assert (far / "precious").read_bytes() == b"precious"
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 12
     with pytest.raises(InputError, match="plots is a link"):
