@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tyro
 
 from ebbtide.cli import main
 from ebbtide.kinds import KINDS
@@ -119,6 +120,11 @@ def in_two():
     tests/cli/test_drawing.py has real ones, among the slow tests.
     """
     own, wall, parts = threading.local(), threading.Barrier(2, timeout=120), {}
+    alone, parsed = threading.Lock(), tyro.cli
+
+    def cli(*args, **options):  # its caches are for one thread, which a process has
+        with alone:
+            return parsed(*args, **options)
 
     def gathered(part):
         parts[own.rank] = part
@@ -144,6 +150,7 @@ def in_two():
             patch.setattr(devices, "process_number", lambda: (own.rank, 2))
             patch.setattr(devices, "meet", wall.wait)
             patch.setattr(devices, "gathered", gathered)
+            patch.setattr(tyro, "cli", cli)
             for thread in threads:
                 thread.start()
             for thread in threads:
