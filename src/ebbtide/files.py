@@ -23,33 +23,9 @@ from .errors import InputError, StorageError, meant
 from .memory import room
 
 __all__ = [
-    "LOCK",
-    "PARSED",
-    "POINTER",
-    "append_to",
-    "create",
-    "dump_json",
-    "home",
-    "hub_name",
-    "is_pointer",
-    "load_json",
-    "located",
-    "locked",
-    "near",
-    "no_link",
-    "no_pointer",
-    "old_of",
-    "own_folder",
-    "parse_json",
-    "read_file",
-    "refused",
-    "remove",
-    "state_of",
-    "storage",
-    "sync",
-    "write_file",
-    "writing",
-    "writing_folder",
+    "LOCK", "PARSED", "POINTER", "append_to", "create", "dump_json", "home", "hub_name", "is_pointer", "load_json",
+    "located", "locked", "near", "no_link", "no_pointer", "old_of", "own_folder", "parse_json", "read_file",
+    "refused", "remove", "state_of", "storage", "sync", "write_file", "writing", "writing_folder",
 ]  # fmt: skip
 
 LOCK = ".lock"
