@@ -330,7 +330,7 @@ SLIPS = (
     Slip("exact/certify.py", "2.2 * sum(floors)", "3.5 * sum(floors)", "sliced W2 certified too loosely"),
     Slip("metrics/modes.py", "distance > sigmas * std", "distance > sigmas", "outliers not in units of σ"),
     Slip("codecs/columns.py", "return z * std + mean", "return (z + mean) * std", "standardising not undone"),
-    Slip("metrics/kid.py", "(xx - _self(x)) / (len(x) - 1)", "xx / len(x)", "KID with every image beside itself"),
+    Slip("metrics/kid.py", "(xx - _self(a)) / (len(a) - 1)", "xx / len(a)", "KID with every image beside itself"),
     Slip("metrics/frechet.py", "apart - 2 * np", "apart - np", "half of the Fréchet distance's cross term"),
     Slip("kinds/images/data.py", "z.flip(3)", "z.flip(2)", "images mirrored upside down",
          ("tests/kinds/images/test_images.py",)),

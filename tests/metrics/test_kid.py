@@ -7,7 +7,7 @@ import torch
 from ebbtide.errors import InputError
 from ebbtide.metrics import kid
 from ebbtide.metrics.intervals import influence_interval
-from ebbtide.metrics.kid import kid_influence
+from ebbtide.metrics.kid import kid_pairs
 from problems import SIGMAS
 
 
@@ -51,7 +51,7 @@ def test_strips_of_pairs_agree_with_single_pairs(n, m):
 def test_between_two_gaussians_in_closed_form():
     """6 standard errors: 2e-9. One is less than a tenth of the distance."""
     x, y = normal(4000, 1, 0), 0.7 * normal(3000, 1, 1) + 0.8
-    error = np.sqrt(sum(of.var() / len(of) for of in kid_influence(x, y)))
+    error = np.sqrt(sum(of.var() / len(of) for of in kid_pairs(x, y).influence))
     expected = between_gaussians((0, 1), (0.8, 0.7))
     assert error < 0.1 * expected
     assert abs(kid(x, y) - expected) < SIGMAS * error
@@ -68,7 +68,7 @@ def test_unbiased_between_equal_laws_at_any_size():
 def test_influence_is_centred_and_adds_up():
     """Dropping one sample moves the U-statistic by its influence / (n − 1), up to 1/n²."""
     x, y = normal(300, 2, 0), normal(400, 2, 1, shift=0.5)
-    of_x, of_y = kid_influence(x, y)
+    of_x, of_y = kid_pairs(x, y).influence
     assert [of_x.mean(), of_y.mean()] == [pytest.approx(0, abs=1e-12)] * 2
     moves = [kid(x, y) - kid(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(20)]
     np.testing.assert_allclose(moves, of_x[:20] / 299, atol=2e-3)
@@ -82,7 +82,7 @@ def test_the_interval_covers_the_true_distance():
     expected, hits = between_gaussians((0, 0.5), (0.6, 0.4)), []
     for i in range(200):
         x, y = 0.5 * normal(200, 1, 2 * i), 0.6 + 0.4 * normal(300, 1, 2 * i + 1)
-        low, high = influence_interval(kid(x, y), kid_influence(x, y), 0)
+        low, high = influence_interval(kid(x, y), kid_pairs(x, y).influence, 0)
         assert high - low < 1.5 * expected
         hits.append(low <= expected <= high)
     assert np.mean(hits) > 0.88

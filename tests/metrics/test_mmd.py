@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from ebbtide.errors import InputError
 from ebbtide.metrics import energy_distance, mmd2
-from ebbtide.metrics.mmd import energy_influence, median_distance, mmd2_influence, spectrum
+from ebbtide.metrics.mmd import energy_pairs, median_distance, mmd2_pairs, spectrum
 from problems import SIGMAS
 
 
@@ -72,8 +72,8 @@ def test_between_two_gaussians_in_closed_form():
     squared = 2 / 3**0.5 * (1 - math.exp(-(delta**2) / 6))
     across = 2 / math.pi**0.5 * math.exp(-(delta**2) / 4) + delta * math.erf(delta / 2)
     for value, expected, (of_x, of_y) in (
-        (mmd2(x, y, 1.0), squared, mmd2_influence(x, y, 1.0)),
-        (energy_distance(x, y), 2 * across - 4 / math.pi**0.5, energy_influence(x, y)),
+        (mmd2(x, y, 1.0), squared, mmd2_pairs(x, y, 1.0).influence),
+        (energy_distance(x, y), 2 * across - 4 / math.pi**0.5, energy_pairs(x, y).influence),
     ):
         error = math.sqrt((of_x.var() + of_y.var()) / 6000)
         assert error < 0.03 * expected  # else the next line says nothing
@@ -105,8 +105,8 @@ def test_influence_is_centred_and_adds_up():
     """Dropping one sample moves the U-statistic by its influence / (n − 1), up to 1/n²."""
     x, y = normal(200, 2, 0), normal(300, 2, 1, shift=1.0)
     for distance, influence in (
-        (lambda a, b: mmd2(a, b, 1.0), mmd2_influence(x, y, 1.0)),
-        (energy_distance, energy_influence(x, y)),
+        (lambda a, b: mmd2(a, b, 1.0), mmd2_pairs(x, y, 1.0).influence),
+        (energy_distance, energy_pairs(x, y).influence),
     ):
         assert [pytest.approx(0, abs=1e-12)] * 2 == [influence[0].mean(), influence[1].mean()]
         moves = [distance(x, y) - distance(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(20)]

@@ -35,9 +35,9 @@ from .extractors import (
 from .floor import NORMAL, draws_behind, means_beside, sets_beside, share_beside
 from .frechet import Moments, frechet_influence, frechet_of_moments
 from .images import IMAGE_METRICS, NEIGHBOURS, ImageMetric, Shown
-from .inputs import Doubles, plain_number
+from .inputs import plain_number
 from .intervals import influence_interval
-from .kid import kid, kid_influence
+from .kid import kid_pairs
 from .measurement import Measurement
 from .memorisation import Nearest, nearest
 
@@ -233,8 +233,9 @@ class ImageJudge:
         found, known = [], {row.name: row for row in rows}
         if (name := self.extract.score("FD")) in known and least > d:
             value, floor = frechet_of_moments(samples, train), frechet_of_moments(held, train)
+            influences = frechet_influence(shown.features, shown.reference)
             spread = NORMAL * math.hypot(
-                *(part.std() / math.sqrt(one.n) for part, one in zip(_influences(shown), (samples, train)))
+                *(part.std() / math.sqrt(one.n) for part, one in zip(influences, (samples, train)))
             )
             note = (
                 f"all {samples.n} samples against {train.n} training images; the floor is that of {held.n} held-out "
@@ -244,9 +245,10 @@ class ImageJudge:
             found.append(Measurement(f"{name} of all", *bounds, floor, floor, floor, "lower", note))
         features = _in_order(parts["features"], parts["ids"], torch.arange(self.n))
         blocks = features.tensor_split(-(-self.n // self.block))
-        value = sum(len(one) * kid(one, shown.reference) for one in blocks) / self.n
-        by_block = [kid_influence(one, shown.reference) for one in blocks]
-        influences = np.concatenate([of_x for of_x, _ in by_block]), np.mean([of_y for _, of_y in by_block], 0)
+        pairs = [kid_pairs(one, shown.reference) for one in blocks]
+        value = sum(len(one) * pair.value for one, pair in zip(blocks, pairs)) / self.n
+        of_x, of_y = zip(*(pair.influence for pair in pairs), strict=True)
+        influences = np.concatenate(of_x), np.mean(of_y, 0)
         usual = known[self.extract.score("KID")]
         interval = influence_interval(value, influences, self.seed)
         note = f"all {self.n} samples in {len(blocks)} blocks, each against {len(shown.reference)} training images"
@@ -314,10 +316,6 @@ def _own(function: Callable[[Tensor, Tensor], float]) -> ImageMetric:
     return ImageMetric(
         lambda s: plain_number(function(s.images, s.others)), lambda s, value, seed: (math.nan, math.nan), "equal"
     )
-
-
-def _influences(shown: Shown) -> tuple[Doubles, Doubles]:
-    return frechet_influence(shown.features, shown.reference)
 
 
 def _share(chosen: Int[Tensor, " n"], rank: int, count: int) -> Int[Tensor, " k"]:

@@ -23,10 +23,11 @@ from .floor import Better, medians
 from .frechet import frechet_distance, frechet_influence
 from .inputs import Doubles
 from .intervals import binomial_interval, influence_interval, median_interval
-from .kid import kid, kid_influence, kid_spectrum
+from .kid import kid_pairs, kid_spectrum
 from .manifold import Manifold, precision_recall
 from .measurement import Measurement
 from .memorisation import copied_share
+from .mmd import PairMeans
 
 __all__ = [
     "IMAGE_METRICS", "NEIGHBOURS", "ImageMetric", "Shown", "mean_squares", "peak_of", "peak_signal",
@@ -46,6 +47,11 @@ class Shown:
     right: Any = None  # whether each is recognised as the class it was asked for; None where nothing was asked
     images: Any = None  # the images themselves, and those of the reference
     others: Any = None
+
+    @cached_property
+    def pairs(self) -> PairMeans:
+        """KID's, for value and interval."""
+        return kid_pairs(self.features, self.reference)
 
     @cached_property
     def manifold(self) -> Manifold:
@@ -105,10 +111,8 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         in_summary=True,
     ),
     "KID": ImageMetric(
-        lambda s: kid(s.features, s.reference),
-        lambda s, value, seed: influence_interval(
-            value, kid_influence(s.features, s.reference), seed, kid_spectrum(s.reference)
-        ),
+        lambda s: s.pairs.value,
+        lambda s, value, seed: influence_interval(value, s.pairs.influence, seed, kid_spectrum(s.reference)),
         spectrum=lambda s: kid_spectrum(s.reference) * (1 / len(s.features) + 1 / len(s.reference)),
         in_summary=True,
         in_curve=True,

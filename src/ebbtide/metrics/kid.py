@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .inputs import STRIP, Doubles, pair, points
-from .mmd import ALIKE, spectrum
+from .mmd import ALIKE, PairMeans, spectrum
 
-__all__ = ["kid", "kid_influence", "kid_spectrum"]
+__all__ = ["kid", "kid_pairs", "kid_spectrum"]
 
 
 def kid(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
@@ -15,27 +15,20 @@ def kid(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
 
     The U-statistic: 0 on average between two samples of one law, hence below 0 half the time there.
     """
-    xx, yy, xy, yx = _pair_means(*pair(x, y, at_least=2))
-    return float(xx.mean() + yy.mean() - xy.mean() - yx.mean())
+    return kid_pairs(x, y).value
 
 
-def kid_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
-    """Each sample's contribution to kid, for x and for y; both have mean 0."""
-    xx, yy, xy, yx = _pair_means(*pair(x, y, at_least=2))
-    of_x, of_y = 2 * (xx - xy), 2 * (yy - yx)
-    return of_x - of_x.mean(), of_y - of_y.mean()
+def kid_pairs(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> PairMeans:
+    """The means of kid's kernel, from which its value and influence follow."""
+    a, b = pair(x, y, at_least=2)
+    (xx, _), (yy, _), (xy, yx) = _sums(a, a), _sums(b, b), _sums(a, b)
+    return PairMeans((xx - _self(a)) / (len(a) - 1), (yy - _self(b)) / (len(b) - 1), xy / len(b), yx / len(a))
 
 
 def kid_spectrum(y: Float[Tensor, " m *d"]) -> Doubles:
     """The spectrum of kid's kernel on y."""
     b = points(y[:ALIKE])
     return spectrum((b @ b.T / b.shape[1] + 1) ** 3)
-
-
-def _pair_means(x: Doubles, y: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """The mean kernel of each x with the other x, each y with the other y, each x with all y, each y with all x."""
-    (xx, _), (yy, _), (xy, yx) = _sums(x, x), _sums(y, y), _sums(x, y)
-    return (xx - _self(x)) / (len(x) - 1), (yy - _self(y)) / (len(y) - 1), xy / len(y), yx / len(x)
 
 
 def _self(x: Doubles) -> Doubles:

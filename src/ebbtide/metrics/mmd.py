@@ -21,12 +21,10 @@ __all__ = [
     "FAR",
     "PairMeans",
     "energy_distance",
-    "energy_influence",
     "energy_pairs",
     "energy_spectrum",
     "median_distance",
     "mmd2",
-    "mmd2_influence",
     "mmd2_pairs",
     "mmd2_spectrum",
     "spectrum",
@@ -66,24 +64,12 @@ def mmd2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float
     return mmd2_pairs(x, y, bandwidth).value
 
 
-def mmd2_influence(
-    x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None
-) -> tuple[Doubles, Doubles]:
-    """Each sample's contribution to mmd2, for x and for y; both have mean 0."""
-    return mmd2_pairs(x, y, bandwidth).influence
-
-
 def energy_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
     """2 E|x − y| − E|x − x′| − E|y − y′| in data units (Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018).
 
     0 only between equal laws, and no bandwidth to choose. (scipy.stats.energy_distance is the root of it in 1-D.)
     """
     return energy_pairs(x, y).value
-
-
-def energy_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
-    """Each sample's contribution to energy_distance, for x and for y; both have mean 0."""
-    return energy_pairs(x, y).influence
 
 
 def mmd2_pairs(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."], bandwidth: float | None = None) -> PairMeans:

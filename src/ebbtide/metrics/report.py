@@ -16,9 +16,10 @@ held-out rows.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from .inputs import Doubles, flat, plain_number
 from .intervals import binomial_interval, influence_interval
 from .measurement import Measurement
 from .memorisation import copied_share, nearness, nearness_interval
-from .mmd import energy_pairs, energy_spectrum, mmd2_pairs, mmd2_spectrum
+from .mmd import PairMeans, energy_pairs, energy_spectrum, mmd2_pairs, mmd2_spectrum
 from .modes import (
     expected_outliers,
     label_agreement,
@@ -43,6 +44,7 @@ from .modes import (
 )
 from .reference import Near, Reference, Sampled, points_and_labels, real_labels, two_sets
 from .wasserstein import (
+    Transport,
     sliced_w2,
     sliced_w2_influence,
     transport,
@@ -53,7 +55,6 @@ from .wasserstein import (
 __all__ = ["COUNT_NOISE", "METRICS", "MOST_ROWS", "Case", "Metric", "interval", "measure"]
 
 COUNT_NOISE = "On a mixture, plain SW2 and W2 measure mode-count noise: compare with the floor, don't rank by it."
-T = TypeVar("T")
 MOST_ROWS = 16  # modes or labels beyond this get no row each
 
 
@@ -71,13 +72,27 @@ class Case:
     which: int = 0  # this mode or label, for metrics with one row for each
     distance: Any = None  # of some samples to the nearest training row
     held_distance: Any = None  # the same of real points that were held out
-    found: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def once(self, function: Callable[..., T], *names: str) -> T:
-        """A function of these inputs, computed once: its value, interval and p go by the same."""
-        if function not in self.found:
-            self.found[function] = function(*(getattr(self, name) for name in names))
-        return cast(T, self.found[function])
+    @cached_property
+    def mmd2(self) -> PairMeans:
+        """Found once, for value and interval; so are those below, the spectra for interval and p."""
+        return mmd2_pairs(self.x, self.y)
+
+    @cached_property
+    def mmd2_spectrum(self) -> Doubles:
+        return mmd2_spectrum(self.y)
+
+    @cached_property
+    def energy(self) -> PairMeans:
+        return energy_pairs(self.x, self.y)
+
+    @cached_property
+    def energy_spectrum(self) -> Doubles:
+        return energy_spectrum(self.y)
+
+    @cached_property
+    def transport(self) -> Transport:
+        return transport(self.x, self.y)
 
     def only(self) -> tuple[Tensor, Tensor]:
         """Samples and real points of this label."""
@@ -160,16 +175,16 @@ METRICS: dict[str, Metric] = {
         each="label",
     ),
     "MMD²": Metric(
-        lambda c: c.once(mmd2_pairs, "x", "y").value,
-        lambda c: c.once(mmd2_pairs, "x", "y").influence,
-        lambda c: c.once(mmd2_spectrum, "y"),
+        lambda c: c.mmd2.value,
+        lambda c: c.mmd2.influence,
+        lambda c: c.mmd2_spectrum,
         at_most=4096,
         in_summary=True,
     ),
     "energy distance": Metric(
-        lambda c: c.once(energy_pairs, "x", "y").value,
-        lambda c: c.once(energy_pairs, "x", "y").influence,
-        lambda c: c.once(energy_spectrum, "y"),
+        lambda c: c.energy.value,
+        lambda c: c.energy.influence,
+        lambda c: c.energy_spectrum,
         at_most=4096,
         in_summary=True,
         in_curve=True,
@@ -182,8 +197,8 @@ METRICS: dict[str, Metric] = {
         in_summary=True,
     ),
     "exact W2": Metric(
-        lambda c: c.once(transport, "x", "y").value,
-        lambda c: c.once(transport, "x", "y").influence,
+        lambda c: c.transport.value,
+        lambda c: c.transport.influence,
         root=True,
         at_most=1000,
         even=True,

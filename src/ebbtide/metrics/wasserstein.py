@@ -28,7 +28,6 @@ __all__ = [
     "Transport",
     "directions",
     "exact_w2",
-    "exact_w2_influence",
     "sliced_w2",
     "sliced_w2_influence",
     "transport",
@@ -102,11 +101,6 @@ def exact_w2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> float:
     O(n³), so at most 5000 points each. Floor: about n^(-1/d) from its sampling alone, whatever the generator.
     """
     return transport(x, y).value
-
-
-def exact_w2_influence(x: Float[Tensor, " n *d"], y: Float[Tensor, " m ..."]) -> tuple[Doubles, Doubles]:
-    """Each sample's contribution to W₂², for x and for y: the dual potentials, centred."""
-    return transport(x, y).influence
 
 
 class Transport(NamedTuple):
