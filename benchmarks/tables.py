@@ -74,8 +74,7 @@ def tables(
         if name not in files:
             raise InputError(f"--tables must be of {', '.join(files)}; got {name!r}.")
         points = load(str(files[name] or _written(name)), 1, 0)
-        columns = points.form.learned if points.form else ()
-        rows = Rows.of(points.x, points.columns, [one.levels for one in columns])
+        rows = Rows.of(points.x, points.columns, points.form.levels if points.form else ())
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))
         half = len(rows) // 2
         target = targets.get(name, rows.names[-1])

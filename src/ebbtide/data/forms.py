@@ -131,6 +131,11 @@ class Form:
         """All columns but the labels'."""
         return tuple(column for k, column in enumerate(self.columns) if k != self.label)
 
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """The levels of each learned column, () for one of numbers."""
+        return tuple(column.levels for column in self.learned)
+
     def to_config(self) -> dict[str, Any]:
         """This form as JSON-ready data: of each column what isn't the default."""
         columns = [{key: value for key, value in asdict(one).items() if value != _DEFAULT[key]} for one in self.columns]

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...codecs import Missing, Mixed, Ranks
 from ...data import Points
-from ...data.forms import Column
 from ...errors import InputError
 from ...metrics import Measurement
 from ...metrics.tables import Nats, Part, Rows, judge_table, nats_over_independent, report_text
@@ -99,8 +98,7 @@ def rows_of_table(
     trained: "Trained", x: Float[Tensor, "n d"], labels: Int[Tensor, " n"] | None = None, name: str = ""
 ) -> Rows:
     """Rows in the run's columns, with the labels as one more column if that has a name."""
-    columns = (Column(),) * x.shape[1] if trained.form is None else trained.form.learned
-    found = Rows.of(x, trained.columns, [column.levels for column in columns])
+    found = Rows.of(x, trained.columns, () if trained.form is None else trained.form.levels)
     return found.beside(cast(Tensor, labels), name, trained.classes) if name else found
 
 

@@ -3,13 +3,10 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from ...data import Points
-from ...data.forms import Column
 
 if TYPE_CHECKING:
-    from ...metrics.tables import Rows
     from ...training.trained import Trained
 
 __all__ = ["DRAWN", "nearness_to"]
@@ -25,21 +22,15 @@ def nearness_to(learned: Points, others: Points, trained: "Trained") -> float:
     that stops by held-out loss. others: the rows by whose loss it stops.
     """
     from ...metrics.memorisation import nearness
-    from ...metrics.tables import Units
+    from ...metrics.tables import Rows, Units
 
     if len(learned.x) > DRAWN:
         return torch.nan
     labels = trained.in_proportion(DRAWN)
     x = trained.sample(DRAWN, seed=trained.recipe.seed, label=labels, sampler="heun", grid="quadratic", steps=STEPS)
-    units = Units(_rows(learned, learned.x))
-    samples, rows, further = (units(_rows(learned, own)) for own in (x[~x.isinf().any(1)].cpu(), learned.x, others.x))
+    levels = () if learned.form is None else learned.form.levels
+    own, *rest = (Rows.of(one, learned.columns, levels) for one in (learned.x, x[~x.isinf().any(1)], others.x))
+    rows, samples, further = map(Units(own), (own, *rest))
     apart = torch.cdist(rows, rows).fill_diagonal_(torch.inf).amin(1)
     real = torch.cat([apart, torch.cdist(further, rows).amin(1)])
     return nearness(torch.cdist(samples, rows).amin(1), real) if len(samples) else torch.nan
-
-
-def _rows(points: Points, x: Tensor) -> "Rows":
-    from ...metrics.tables import Rows
-
-    columns = (Column(),) * x.shape[1] if points.form is None else points.form.learned
-    return Rows.of(x, points.columns, [column.levels for column in columns])
