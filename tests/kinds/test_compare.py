@@ -114,14 +114,6 @@ def test_the_same_samples_as_the_run_itself_draws(comparison):
     assert np.allclose(heun.samples, again.numpy(), atol=1e-5)
 
 
-def test_every_class_is_drawn_as_often_as_the_data_has_it():
-    """And by single steps of Euler, for which the network is asked once."""
-    start, _ = prepare(replace(TINY, data="two_spirals", conditional=True))
-    x, labels, evaluations = comparing._draw(replace(start, frequencies=(0.75, 0.25)), 40, "euler", "uniform", 1)
-    assert torch.bincount(labels).tolist() == [30, 10]
-    assert (x.shape, evaluations) == ((40, 2), 1)
-
-
 def test_the_summary_has_every_row_and_the_floor(comparison):
     found, _ = comparison
     lines = summary(found).splitlines()
@@ -341,7 +333,8 @@ def test_a_signal_at_any_line_is_answered_by_what_is_on_the_disk(before, tmp_pat
     monkeypatch.setattr(comparing, "rehearsed", lambda recipe: None)
     few = replace(KINDS["points"], real=lambda *_: (torch.zeros(PLAN.fewest, 2), None))
     monkeypatch.setitem(KINDS, "points", few)
-    monkeypatch.setattr(comparing, "_study", work)
+    monkeypatch.setattr(comparing, "study", work)
+    monkeypatch.setattr(comparing, "_studied", lambda jobs, plan, answers, progress: answers(work, jobs))
     monkeypatch.setattr(comparing, "_assemble", lambda *_: object.__new__(Comparison))
     said = []
     for answer in at_every_line({compare, comparing.resumable, work}, begin):

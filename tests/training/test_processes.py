@@ -18,7 +18,7 @@ import pytest
 from ebbtide.errors import EbbtideError
 from ebbtide.signals import Interrupted
 from ebbtide.training import processes
-from ebbtide.training.processes import in_processes
+from ebbtide.training.processes import in_processes, pool
 from interrupting import alive, at_every_line, wait_until
 
 
@@ -36,6 +36,48 @@ def time_of(k):
     start = time.time()
     time.sleep(0.05)
     return k, start, time.time()
+
+
+def test_a_pool_takes_job_after_job_in_the_same_processes():
+    """Each imports what it is asked to before them, has one thread, and a place of its own."""
+    ticks = []
+    with pool(2, "wave", "no_such_module") as answers:
+        first = answers(place_of, [(k,) for k in range(4)], lambda: ticks.append(1))
+        again = answers(place_of, [(k,) for k in range(2)])
+    assert [k for k, *_ in first] == [0, 1, 2, 3]
+    assert len(ticks) == 4
+    places = {(number, process) for _, number, process, _, _ in first}
+    assert {number for number, _ in places} == {0, 1}
+    assert len(places) == 2
+    assert {(number, process) for _, number, process, _, _ in again} == places
+    assert {known for *_, known, _ in first} == {True}
+    assert {threads for *_, threads in first} == {os.environ.get("OMP_NUM_THREADS", "1")}
+
+
+def place_of(k):
+    time.sleep(0.2)
+    return k, processes.slot(), os.getpid(), "wave" in sys.modules, os.environ["OMP_NUM_THREADS"]
+
+
+def test_a_pool_without_processes_is_this_one():
+    ticks = []
+    with pool(0) as answers:
+        assert answers(os.getpid, [(), ()], lambda: ticks.append(1)) == [os.getpid()] * 2
+    assert len(ticks) == 2
+    assert processes.slot() == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "jobs", "cores", "count"), [(2, 3, 2, 2), (4, 3, 2, 3), (2, 1, 2, 0), (2, 2, 1, 0)]
+)
+def test_processes_begin_only_where_they_are_worth_it(monkeypatch, workers, jobs, cores, count):
+    monkeypatch.setattr(processes, "cores", lambda: cores)
+    assert processes.worthwhile(workers, jobs) == count
+
+
+def test_a_pool_whose_job_failed_answers_no_more_but_ends():
+    with pytest.raises(ZeroDivisionError), pool(2) as answers:
+        answers(truediv, [(1, 0), (1, 1)])
 
 
 def test_an_error_is_the_jobs_own_with_its_traceback():
@@ -71,7 +113,7 @@ def test_a_signal_at_any_line_reaches_every_worker_and_is_raised(monkeypatch):
 
     context = SimpleNamespace(Pipe=pipe, Process=Worker)
     monkeypatch.setattr(processes.multiprocessing, "get_context", lambda name: context)
-    functions = {in_processes, processes.held_back, processes._result,
+    functions = {in_processes, processes.pool, processes._answers, processes.held_back, processes._result,
                  Worker.start, Worker.join}  # fmt: skip
     count = 0
     for answer in at_every_line(functions, lambda: in_processes(truediv, [(1, 1), (1, 1)])):

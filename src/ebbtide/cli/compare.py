@@ -128,17 +128,22 @@ def run(argv: Sequence[str]) -> None:
     args = parse(Compare, argv, "compare", Compare(subject, n=n))
     recipe = replace(recipe, **vars(args.subject))
     out = Path(args.out or f"runs/compare-{Path(recipe.data).stem}")
-    from ..kinds.compare import compare, figures, resumable, save_metrics, summary
-    from ..plots.report import write_report
-    from ..training.build import add_own
+    from ..training.processes import pool, worthwhile
 
-    add_own({"network": recipe.network})
     methods = tuple(name.strip() for name in args.methods.split(",") if name.strip())
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
-    comparison = compare(
-        recipe, out, methods, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
-        progress=not args.quiet, device=args.device, command=command,
-    )  # fmt: skip
+    with pool(
+        worthwhile(args.workers, len(methods)), "ebbtide.kinds.compare"
+    ) as answers:  # first, as both import torch
+        from ..kinds.compare import compare, figures, resumable, save_metrics, summary
+        from ..plots.report import write_report
+        from ..training.build import add_own
+
+        add_own({"network": recipe.network})
+        comparison = compare(
+            recipe, out, methods, n=args.n, workers=args.workers, resume=args.resume, overwrite=args.overwrite,
+            progress=not args.quiet, device=args.device, command=command, answers=answers,
+        )  # fmt: skip
     with resumable([out / method.key for method in comparison.methods], command):
         print(summary(comparison))
         save_metrics(comparison, out)

@@ -2,23 +2,19 @@
 
 import os
 import shlex
-import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import InputError, printable
 from ..files import dump_json, locked, no_link, storage, write_file
 from ..memory import room
-from ..plots.study import Comparison, Method, Sampling
+from ..plots.study import Comparison, Sampling
 from ..progress import progress_bar
 from ..recipes import METHODS, Recipe
 from ..signals import Interrupted
@@ -26,13 +22,12 @@ from ..specs import require, words
 from ..tables import aligned
 from ..training.devices import device_of
 from ..training.folder import clear
-from ..training.processes import cores, in_processes
+from ..training.processes import Answers, pool, worthwhile
 from ..training.storage import folder_name
-from ..training.trained import Trained
 from . import Kind, Plan, kind_of
-from .methods import Entry, curves, entries, finished, ways
-from .routes import explodes
-from .runs import a_recipe, rehearsed, train_recipe
+from .methods import Entry, entries, finished
+from .runs import a_recipe, rehearsed
+from .studies import Study, floors_of, judged, study
 
 if TYPE_CHECKING:
     from ..metrics import Measurement
@@ -40,7 +35,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = "metrics.json"
 
-__all__ = ["compare", "counted", "figures", "resumable", "save_metrics", "summary"]
+__all__ = ["compare", "figures", "resumable", "save_metrics", "summary"]
 
 
 def compare(
@@ -55,6 +50,7 @@ def compare(
     progress: bool = True,
     device: str = "auto",
     command: str = "ebbtide compare",
+    answers: Answers | None = None,
 ) -> Comparison:
     """Train methods with a recipe's data, network and steps; sample and measure all of them.
 
@@ -65,7 +61,7 @@ def compare(
     calls this then needs `if __name__ == "__main__":`, as ever with processes); one if the network is a
     `module:function`. Each method that is trained is an ordinary run in its own folder, so an interrupted comparison
     continues with resume=True. device: of the training. n: samples to measure. command: the report's line on how it was
-    made.
+    made. answers: of a `pool` of workers that is there already.
     """
     out, recipe = folder_name("out", out), a_recipe(recipe)
     require("n", n, 1, whole=True)
@@ -95,25 +91,32 @@ def compare(
     for one in found:
         if not one.recipe:
             finished(one.folder, recipe)
-    jobs = []
-    for position, one in enumerate(found):
-        options: dict[str, Any] = {
-            "resume": resume and _begun(one.folder),
-            "progress": progress,
-            "device": device,
-            "command": command,
-        }
-        options |= {"position": position % workers}
-        jobs.append((one, recipe, n, options))
+    options: dict[str, Any] = {"progress": progress, "device": device, "command": command}
+    jobs = [(one, recipe, n, options | {"resume": resume and _begun(one.folder)}) for one in found]
     if overwrite:  # all at once, so that what is saved from here on is this comparison's
         for folder in filter(_begun, folders):
             with locked(folder):
                 clear(folder)
     with resumable(folders, command):
         own = ":" in words(recipe.network)[0]  # a user's own is a row only here
-        apart = min(workers, len(jobs)) > 1 and cores() > 1 and not own
-        studies = in_processes(_study, jobs, workers) if apart else [_study(*job) for job in jobs]
+        many = 0 if own else worthwhile(workers, len(jobs))
+        with pool(many) if answers is None or not many else nullcontext(answers) as found_by:
+            studies = _studied(jobs, plan, found_by, progress)
         return _assemble(recipe, found, studies, n, command)
+
+
+def _studied(
+    jobs: Sequence[tuple[Any, ...]], plan: Plan[Any], answers: Answers, progress: bool
+) -> "list[tuple[Study, list[list[Measurement]]]]":
+    """Each method trained and sampled, with the metrics of its samples; whoever has time meanwhile finds floors."""
+    _, recipe, n, _ = jobs[0]
+    sizes = (n, False), (min(n, plan.curve_n), True)
+    found = answers(call, [*((study, *job) for job in jobs), *([(floors_of, recipe, sizes)] if plan.floors else [])])
+    studies, shared = found[: len(jobs)], found[len(jobs) :]
+    todo = [(one.recipe, drawn, shared) for one in studies for drawn in one.drawn]
+    with progress_bar(len(todo), "measuring", "set", show=progress) as bar:
+        rows = iter(answers(judged, todo, bar.update))
+    return [(one, [next(rows) for _ in one.drawn]) for one in studies]
 
 
 @contextmanager
@@ -139,79 +142,26 @@ def _begun(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("step-*"))
 
 
-@dataclass(frozen=True)
-class _Study:
-    """The results of one process."""
-
-    method: Method
-    samplings: list[Sampling]
-    quality: dict[str, list[tuple[int, "Measurement"]]]
-
-
-def _study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> _Study:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    with warnings.catch_warnings():  # what there is to say of the data was said before the processes began
-        warnings.filterwarnings("ignore", module=r"ebbtide\.(data|kinds)\.")
-        if entry.recipe:
-            trained, notes = train_recipe(entry.recipe, entry.folder, **options), []
-        else:
-            trained = finished(entry.folder, recipe)
-            notes = [f"a run of {trained.recipe.steps:,} steps of {trained.recipe.batch:,}, {trained.recipe.network}"]
-    if explodes(trained.denoiser.path):
-        notes.append("its noise explodes, so it is drawn as x/(α + σ) at t = σ/(α + σ)")
-    kind, plan = _planned(recipe)
-    recipe = replace(recipe, conditional=trained.recipe.conditional)
-    asked = ways(trained, entry.row)
-    work = sum(way.steps * n for way in asked)
-    floors: dict[Any, Any] = {}
-    bar = progress_bar(
-        work, f"{entry.key}: sampling", kind.unit, show=options["progress"], position=options["position"],
-        unit_scale=True, dynamic_ncols=True,
-    )  # fmt: skip
-    samplings = []
-    with bar:
-        for label, sampler, grid, steps in asked:
-            start = time.process_time()
-            x, labels, evaluations = _draw(trained, n, sampler, grid, steps, bar)
-            seconds = time.process_time() - start
-            rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors)
-            kept = plan.kept(x), None if labels is None else labels.numpy()
-            samplings.append(
-                Sampling(entry.key, label, sampler.partition(":weights")[0], steps, evaluations, seconds, *kept, rows)
-            )
-        quality: dict[str, list[tuple[int, Measurement]]] = {}
-        for solver, line in curves(trained, entry.row, plan).items():
-            points = []
-            for _, sampler, grid, steps in line:
-                x, labels, evaluations = _draw(trained, min(n, plan.curve_n), sampler, grid, steps)
-                rows = kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, curve=True)
-                points.append((evaluations, next(row for row in rows if row.in_curve)))
-            quality[f"{entry.name} · {solver}"] = points
-    method = plan.study(entry.key, entry.name, entry.colour, trained, entry.folder)
-    return _Study(replace(method, origin="; ".join(notes)), samplings, quality)
-
-
-def _draw(
-    trained: Trained, n: int, sampler: str, grid: str, steps: int, bar: tqdm | None = None
-) -> tuple[Tensor, Tensor | None, int]:
-    """n samples, the labels they were asked for, and how often the network was evaluated for each."""
-    labels, seed = trained.in_proportion(n), trained.recipe.seed
-    x, evaluations = counted(trained, n, seed=seed, label=labels, sampler=sampler, grid=grid, steps=steps, bar=bar)
-    return x, labels, evaluations
-
-
-def counted(trained: Trained, n: int, **options: Any) -> tuple[Tensor, int]:
-    """n samples, by options of `Trained.sample`, and how often the network was evaluated for each."""
-    seen: list[int] = []
-    hook = trained.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    x = trained.sample(n, **options)
-    hook.remove()
-    return x, sum(seen) // n
-
-
-def _assemble(recipe: Recipe, found: list[Entry], studies: list[_Study], n: int, command: str) -> Comparison:
-    quality = {name: points for study in studies for name, points in study.quality.items()}
+def _assemble(
+    recipe: Recipe,
+    found: list[Entry],
+    studies: "list[tuple[Study, list[list[Measurement]]]]",
+    n: int,
+    command: str,
+) -> Comparison:
+    kept = _planned(recipe)[1].kept
+    samplings: list[Sampling] = []
+    quality: dict[str, list[tuple[int, Measurement]]] = {}
+    for one, each in studies:
+        for drawn, rows in zip(one.drawn, each, strict=True):
+            if drawn.line:
+                row = next(row for row in rows if row.in_curve)
+                quality.setdefault(drawn.line, []).append((drawn.evaluations, row))
+                continue
+            label, sampler, _, steps = drawn.way
+            labels = None if drawn.labels is None else drawn.labels.numpy()
+            cost = sampler.partition(":weights")[0], steps, drawn.evaluations, drawn.seconds
+            samplings.append(Sampling(one.method.key, label, *cost, kept(drawn.x), labels, rows))
     first = next(iter(quality.values()))[0][1]
     shown = _planned(recipe)[1].shown(recipe, n)
     shown["title"] = f"{_sentence(found)} on {shown['title']}"
@@ -221,8 +171,8 @@ def _assemble(recipe: Recipe, found: list[Entry], studies: list[_Study], n: int,
         del shown["settings"]["network"], shown["settings"]["training"]
     return Comparison(
         command=_shared(command, recipe),
-        methods=[study.method for study in studies],
-        samplings=[sampling for study in studies for sampling in study.samplings],
+        methods=[one.method for one, _ in studies],
+        samplings=samplings,
         quality={name: [(evaluations, row.value) for evaluations, row in points] for name, points in quality.items()},
         quality_metric=first.name,
         floor=(first.floor_low, first.floor_high),

@@ -16,8 +16,8 @@ from ..training.history import read_metrics
 from ..training.teacher import student_recipe
 from ..training.trained import Trained
 from . import kind_of
-from .compare import counted
 from .runs import from_pretrained, train_recipe
+from .studies import counted
 
 if TYPE_CHECKING:
     from ..metrics import Measurement

@@ -61,6 +61,8 @@ class Plan(Generic[R]):
     """Samples for each point of the curve."""
     fewest: int
     """Examples that samples must be held against, at least."""
+    floors: bool
+    """True if evaluations on the same data share their floors."""
     study: Callable[[str, str, str, Trained, Path], Method]
     """(method's key, its name, its colour, trained network, run folder) → what is drawn of it."""
     shown: Callable[[R, int], dict[str, Any]]

@@ -5,6 +5,7 @@ here, since a worker has to notice it before it has loaded what it works with.
 """
 
 import _thread
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -12,20 +13,22 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol, runtime_checkable
 
 from ..errors import EbbtideError
-from ..signals import STOPPING, noted, stop
+from ..signals import STOPPING, Interrupted, noted, stop
 
-__all__ = ["GRACE", "cores", "follow_launcher", "held_back", "in_processes"]
+__all__ = ["GRACE", "Answers", "cores", "follow_launcher", "held_back", "in_processes", "pool", "slot", "worthwhile"]
 
 GRACE = 30  # seconds to save in, for a process whose parent is gone
+_slot = 0  # of this process in its pool
 
 
 def cores() -> int:
@@ -33,40 +36,105 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]], most: int = 0) -> list[Any]:
-    """function(*job) for each job in a separate process. Whatever stops one stops the others, which save first.
+@runtime_checkable
+class Answers(Protocol):
+    """function(*job) for each job, in their order. tick: called after each that is done."""
 
-    most: processes at a time; 0 for all at once. Raises the first error of a job, and Interrupted if a signal came
+    def __call__(
+        self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], tick: Callable[[], Any] = ..., /
+    ) -> list[Any]: ...
+
+
+def in_processes(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], most: int = 0) -> list[Any]:
+    """function(*job) for each job, in separate processes. Whatever stops one stops the others, which save first.
+
+    most: processes at a time; 0 for as many as jobs. Raises the first error of a job, and Interrupted if a signal came
     before this returns.
     """
+    with pool(min(most or len(jobs), len(jobs))) as answers:
+        return answers(function, jobs)
+
+
+def worthwhile(workers: int, jobs: int) -> int:
+    """The number of processes that `jobs` are worth, at most `workers`; 0 where this one does as well."""
+    most = min(workers, jobs)
+    return most if most > 1 and cores() > 1 else 0
+
+
+@contextmanager
+def pool(count: int, *modules: str) -> Iterator[Answers]:
+    """Processes that take one job after the other, to the end of this context, as a function like `in_processes`.
+
+    count: of processes; without any, jobs are done in this one. modules: imported before the first job, which takes
+    long. Signals are noted meanwhile, and raised where answers are waited for, and at the end.
+    """
+    if not count:
+        yield _here
+        return
     context = multiprocessing.get_context("spawn")
-    work = [pickle.dumps((function, job)) for job in jobs]
     workers: dict[Any, BaseProcess] = {}  # by our end of the pipe to each
-    results: dict[Any, Any] = {}
     with noted() as received:
         try:
-            while len(results) < len(work) and not received:
-                with held_back():
-                    for part in work[len(workers) : len(results) + (most or len(work))]:
-                        ours, its = context.Pipe()
-                        process = context.Process(target=_work, args=(its, part))
-                        process.start()
-                        workers[ours] = process
-                        its.close()
-                for end in wait(workers.keys() - results.keys(), 0.1):  # a signal alone doesn't end it
-                    results[end] = _result(end, workers[end])
+            with held_back():
+                for place in range(count):
+                    ours, its = context.Pipe()
+                    process = context.Process(target=_work, args=(its, place, modules))
+                    process.start()
+                    workers[ours] = process
+                    its.close()
+            yield partial(_answers, workers, received)
         finally:
             for end in workers:
+                with suppress(OSError):
+                    end.send_bytes(b"")  # beside the end of the pipe, which a forked process may keep open
                 end.close()
             for worker in workers.values():
                 worker.join()
-    return [results[end] for end in workers]
+
+
+def _here(
+    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], tick: Callable[[], Any] = lambda: None
+) -> list[Any]:
+    found = []
+    for job in jobs:
+        found.append(function(*job))
+        tick()
+    return found
+
+
+def _answers(
+    workers: dict[Any, BaseProcess],
+    received: list[int],
+    function: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    tick: Callable[[], Any] = lambda: None,
+) -> list[Any]:
+    """A job to each worker, and the next one to whoever is done."""
+    waiting = list(enumerate(pickle.dumps((function, job)) for job in jobs))
+    busy: dict[Any, int] = {}
+    found: dict[int, Any] = {}
+    while len(found) < len(jobs):
+        if received:
+            raise Interrupted(received[0])
+        for end in [end for end in workers if end not in busy][: len(waiting)]:
+            busy[end], work = waiting.pop(0)
+            with suppress(OSError):  # of a worker that died, which is what its answer says
+                end.send_bytes(work)
+        for end in wait(list(busy), 0.1):  # a signal alone doesn't end it
+            found[busy.pop(end)] = _result(end, workers[end])
+            tick()
+    return [found[k] for k in range(len(jobs))]
+
+
+def slot() -> int:
+    """This process's place in its pool, from 0; 0 elsewhere."""
+    return _slot
 
 
 def _result(end: Any, worker: BaseProcess) -> Any:
     try:
         result, error = pickle.loads(end.recv_bytes())
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         worker.join()
         raise EbbtideError(f"A worker process died, with exit code {worker.exitcode}; was memory short?") from None
     if error is not None:
@@ -88,28 +156,43 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(end: Connection, work: bytes) -> None:
-    """A worker's life: load the job, do it, answer (result, error)."""
+def _work(end: Connection, place: int, modules: Sequence[str]) -> None:
+    """A worker's life: load a job, do it, answer (result, error), until there are no more."""
+    global _slot
+    _slot = place
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, stop)  # which only _listen raises
-    try:
-        threading.Thread(target=_listen, args=(end,), daemon=True).start()
-        function, job = pickle.loads(work)
-        answer = pickle.dumps((function(*job), None))
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    except BaseException as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        error.add_note(traceback.format_exc())  # pickle leaves the traceback out
-        answer = pickle.dumps((None, error))
-    with suppress(OSError):  # nobody listens any more
-        end.send_bytes(answer)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # beside other workers threads wait for each other
+        os.environ.setdefault(name, "1")
+    jobs, gone = SimpleQueue[bytes | None](), threading.Event()
+    threading.Thread(target=_listen, args=(end, jobs, gone), daemon=True).start()
+    for name in modules:
+        with suppress(Exception):  # which the job will meet
+            importlib.import_module(name)
+    while (work := jobs.get()) is not None:
+        try:
+            signal.signal(signal.SIGTERM, stop)  # which only _listen raises
+            if gone.is_set():  # perhaps before that
+                return
+            function, job = pickle.loads(work)
+            answer = pickle.dumps((function(*job), None))
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        except BaseException as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            error.add_note(traceback.format_exc())  # pickle leaves the traceback out
+            answer = pickle.dumps((None, error))
+        with suppress(OSError):  # nobody listens any more
+            end.send_bytes(answer)
 
 
-def _listen(end: Connection) -> None:
-    """Stop the job when the parent closes its end of the pipe, or is gone; then not even a stuck job stays for long."""
+def _listen(end: Connection, jobs: "SimpleQueue[bytes | None]", gone: threading.Event) -> None:
+    """Hand on jobs. Stop the one at work when the parent closes its end of the pipe, or is gone; then not even a stuck
+    one stays for long."""
     with suppress(EOFError, OSError):
-        end.recv_bytes()
+        while work := end.recv_bytes():
+            jobs.put(work)
+    gone.set()
+    jobs.put(None)
     _thread.interrupt_main(signal.SIGTERM)
     if parent := multiprocessing.parent_process():
         wait([parent.sentinel])

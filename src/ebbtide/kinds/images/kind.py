@@ -199,6 +199,7 @@ PLAN = Plan(
     curve={"Euler": ("euler", (5, 10, 20, 50)), "Heun": ("heun", (3, 5, 10, 25))},
     curve_n=500,
     fewest=20,
+    floors=False,
     study=study,
     shown=shown,
     kept=kept,

@@ -61,12 +61,20 @@ def evaluate(
 
     labels: what the samples were asked for; they are held against real points of these classes.
     floors: one dict for several evaluations against the same data, which then share their floors.
-    curve: only the metrics that `compare` draws against cost. own: more metrics, functions of (samples, real points).
+    curve: only the metric that `compare` draws against cost. own: more metrics, functions of (samples, real points).
     """
     from ...metrics import METRICS, measure
 
-    only = [name for name, row in METRICS.items() if row.in_curve] if curve else None
+    known = point_set(recipe)
     asked = None if labels is None else labels.unique()
+    exact: dict[str, Any] = {}
+    if known is not None and (asked is None or len(asked) >= len(known.classes)):  # what is exact of all isn't of some
+        modes = known.modes
+        exact = {"log_density": known.log_density} | ({"means": modes.means, "std": modes.std} if modes else {})
+    drawn = (
+        name for name, row in METRICS.items() if row.in_curve and all(exact.get(one) is not None for one in row.needs)
+    )
+    only = [next(drawn)] if curve else None
 
     def alike(points: Points) -> Points:
         """Those of the classes that samples were asked for."""
@@ -80,7 +88,6 @@ def evaluate(
     if asked is not None and len(asked) == 1:  # all are of the class that is held against them
         labels = None
     options: dict[str, Any] = {"labels": labels, "seed": seed, "floors": floors, "only": only, "own": own}
-    known = point_set(recipe)
     if known is None:
         at_hand(recipe)
         train, held = parts(recipe)
@@ -95,22 +102,14 @@ def evaluate(
         rows = measure(samples, plain(train), **options)
         return [replace(row, note="\n".join(filter(None, (row.note, NOTHING_HELD)))) for row in rows]
     options["classes"] = known.classes
-    if asked is not None and len(asked) < len(known.classes):  # the density of some classes is not that of all
+    if not exact:
 
         def some(n: int, repeat: int) -> Tensor | tuple[Tensor, Tensor]:
             points = alike(real_points(recipe, 2 * n * len(known.classes) + 100, repeat))
             return plain(part(points, torch.arange(len(points.x)) < n))
 
         return measure(samples, some, **options)
-    modes = known.modes
-    return measure(
-        samples,
-        lambda n, repeat: plain(real_points(recipe, n, repeat)),
-        means=None if modes is None else modes.means,
-        std=None if modes is None else modes.std,
-        log_density=known.log_density,
-        **options,
-    )
+    return measure(samples, lambda n, repeat: plain(real_points(recipe, n, repeat)), **exact, **options)
 
 
 def write(trained: "Trained", x: Tensor, labels: Tensor | None, path: Path) -> None:
@@ -175,6 +174,7 @@ PLAN = Plan(
     curve={"Euler": ("euler", (5, 10, 20, 50, 100)), "Heun": ("heun", (3, 5, 10, 25, 50))},
     curve_n=2000,
     fewest=20,  # two halves of fewer say nothing of each other
+    floors=True,
     study=study,
     shown=shown,
     kept=kept,
