@@ -1,6 +1,7 @@
 """Environments of gymnasium: as simulators of a policy, and recorded as the episodes that one learns from."""
 
 import io
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,15 @@ def split_observation(
     """An observation's numbers end to end, their names, and its images by name.
 
     An array, or a dict of arrays, in the order of its keys: one of uint8, (h, w, 3), is an image, any other is numbers.
-    InputError for anything else.
+    An array alone is called image or state. InputError for anything else.
     """
-    given = observation if isinstance(observation, dict) else {"state": observation}
+    given = observation if isinstance(observation, dict) else {_alone(observation): observation}
     numbers: list[np.ndarray] = []
     names: list[str] = []
     images = {}
     for name, value in given.items():
-        part = np.asarray(value)
-        if part.dtype == np.uint8 and part.ndim == 3 and part.shape[2] == 3:
+        part = _array(value)
+        if _is_image(part):
             images[name] = part
         elif part.dtype.kind in "fiub":
             numbers.append(part.reshape(-1).astype(np.float32))
@@ -39,6 +40,15 @@ def split_observation(
         else:
             raise InputError(f"An observation must be numbers or images; its {name} is {type(value).__name__}.")
     return np.concatenate([np.zeros(0, np.float32), *numbers]), tuple(names), images
+
+
+def _is_image(part: np.ndarray) -> bool:
+    return part.dtype == np.uint8 and part.ndim == 3 and part.shape[2] == 3
+
+
+def _alone(observation: Any) -> str:
+    """The name of an observation that isn't a dict."""
+    return "image" if _is_image(_array(observation)) else "state"
 
 
 class GymWorld:
@@ -106,15 +116,22 @@ class GymWorld:
 
 
 class Recorder:
-    """An environment that remembers what it showed and was told, to be written as a file that `train` reads.
+    """An environment, or a vector of them, that keeps its episodes, to be written as a file that `train` reads.
 
         env = Recorder(gymnasium.make("Pendulum-v1"), task="Swing the pendulum up.")
         ...                                       # your own loop of env.reset() and env.step(action)
         env.save("pendulum.npz")                  # ebbtide train flow-policy --data pendulum.npz
 
-    env: whatever has gymnasium's reset and step; it behaves as before. Each step keeps the observation before it and
+    env: any object with gymnasium's reset and step; it behaves as before. Each step keeps the observation before it and
     the action; an episode ends with the step that ends or cuts it, or with the next reset. task: in words; fps: steps
     in a second, the environment's own if it states them.
+
+    Each lane of a vector environment (`num_envs`) has its own episodes, whichever metadata["autoreset_mode"] is:
+    NEXT_STEP, where the step after an end is a reset and isn't recorded; SAME_STEP, where that step returns the next
+    episode's first observation; DISABLED, where a lane isn't recorded until a reset whose options["reset_mask"] chooses
+    it. Arrays may be torch's, on any device. Only `reset` and `step` are recorded, not `step_async`.
+
+    Raises InputError for another mode, and for actions or observations that aren't numbers or images of every lane.
     """
 
     def __init__(self, env: Any, *, task: str = "", fps: float = 0.0) -> None:
@@ -123,76 +140,202 @@ class Recorder:
                 raise InputError(f"Recorder: env must have {name}; got {type(env).__name__}.")
         expect("Recorder: task", task, str)
         require("Recorder: fps", fps, 0)
-        self.env, self.task = env, task
-        self.fps = fps or float((getattr(env, "metadata", None) or {}).get("render_fps", 0))
-        self.seen: list[Any] = []
-        self.actions: list[np.ndarray] = []
-        self.ends: list[int] = []
-        self.now: Any = None
+        about = getattr(env, "metadata", None) or {}
+        self.env, self.task, self.fps = env, task, fps or float(about.get("render_fps", 0))
+        count = getattr(env, "num_envs", None)
+        if count is not None:
+            require("Recorder: the environment's num_envs", count, 1, whole=True)
+        self._vector, self._mode = count is not None, _resetting(about) if count is not None else ""
+        self._lanes = [_Lane(number) for number in range(count or 1)]
+        self._episodes: list[_Episode] = []
+        self._begun = False
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("step_async", "step_wait", "reset_async", "reset_wait"):
+            raise AttributeError(f"A Recorder records reset and step; {name} would bypass it.")
         return getattr(self.env, name)
 
     def __len__(self) -> int:
         """The number of finished episodes."""
-        return len(self.ends)
+        return len(self._episodes)
 
     def reset(self, **options: Any) -> Any:
         """The environment's reset. options: gymnasium's, such as seed."""
-        self._end()
+        chosen = self._chosen(options.get("options"))
+        for lane in chosen:
+            self._end(lane)
         found = self.env.reset(**options)
-        self.now = found[0]
+        seen, self._begun = self._parts("observation", found[0]), True
+        for lane in chosen:
+            lane.now, lane.over = _kept(seen[lane.number]), False
         return found
 
     def step(self, action: Any) -> Any:
         """The environment's step."""
-        if self.now is None:
+        if not self._begun or (not self._vector and self._lanes[0].now is None):
             raise InputError("Recorder: reset the environment before its first step.")
-        before, given = self.now, np.array(action, np.float32).reshape(-1)
+        given = [_numbers(part) for part in self._parts("action", action)]
         found = self.env.step(action)
-        self.seen.append(split_observation(before))
-        self.actions.append(given)
-        self.now, ended, cut = found[0], found[2], found[3]
-        if ended or cut:
-            self._end()
+        ended = [bool(one) or bool(two) for one, two in zip(self._flags(found[2]), self._flags(found[3]), strict=True)]
+        seen = self._parts("observation", found[0])
+        for lane, own, over in zip(self._lanes, given, ended, strict=True):
+            begins = lane.over and self._mode == "NextStep"  # this step was its reset, and the action was ignored
+            if not begins:
+                lane.add(own)
+                if over:
+                    self._end(lane)
+                    begins = self._mode == "SameStep"
+            lane.over = over
+            if begins or lane.now is not None:
+                lane.now = _kept(seen[lane.number])
         return found
 
-    def drop(self) -> None:
-        """Forget the episode that is under way, or else the one that ended last, such as one that failed."""
-        start = self.ends[-1] if self.ends else 0
-        if len(self.actions) == start and self.ends:
-            self.ends.pop()
-            start = self.ends[-1] if self.ends else 0
-        del self.seen[start:], self.actions[start:]
-        self.now = None
+    def drop(self, lane: int = 0) -> None:
+        """Forget a lane's episode under way, or else the one that it ended last, such as one that failed.
+
+        lane: of a vector environment; the rest of an episode under way isn't recorded.
+        """
+        require("Recorder: lane", lane, 0, len(self._lanes) - 1, whole=True)
+        own = self._lanes[lane]
+        if own.episode.actions:
+            own.episode, own.now = _Episode(lane), None
+        elif (last := next((one for one in reversed(self._episodes) if one.lane == lane), None)) is not None:
+            self._episodes.remove(last)
 
     def save(self, file: str | PathLike[str]) -> Path:
-        """Write all episodes, the one under way included, as .npz: whole or not at all.
+        """Write all episodes as .npz, whole or not at all: in the order in which they ended, then those under way.
 
         file: its name, ending in .npz.
         """
         target = Path(file)
         if target.suffix != ".npz":
             raise InputError(f"Episodes are written as .npz; got {str(file)!r}.")
-        self._end()
-        if not self.ends:
+        episodes = [*self._episodes, *(lane.episode for lane in self._lanes if lane.episode.actions)]
+        if not episodes:
             raise InputError("Recorder: no step was taken, so there is nothing to write.")
-        states, names, images = zip(*self.seen, strict=True)
-        if len(set(names)) > 1 or len({len(one) for one in self.actions}) > 1:
+        actions = [action for episode in episodes for action in episode.actions]
+        states, names, images = zip(*(seen for episode in episodes for seen in episode.seen), strict=True)
+        sizes = {tuple((camera, image.shape) for camera, image in one.items()) for one in images}
+        if len(set(names)) > 1 or len(sizes) > 1 or len({len(one) for one in actions}) > 1:
             raise InputError("Recorder: observations and actions must be alike at all steps.")
         arrays: dict[str, Any] = {
-            "state": np.stack(states), "action": np.stack(self.actions), "episode_ends": np.array(self.ends),
+            "state": np.stack(states), "action": np.stack(actions),
+            "episode_ends": np.cumsum([len(episode.actions) for episode in episodes]),
             "fps": np.array(self.fps), "state_names": np.array(names[0]),
-            **{camera: np.stack([one[camera] for one in images]) for camera in images[0]},
+            "tasks": np.array([self.task] * len(episodes)),
         }  # fmt: skip
-        if self.task:
-            arrays["tasks"] = np.array([self.task] * len(self.ends))
+        if clash := sorted(images[0].keys() & {*arrays, "action_names", "file"}):
+            raise InputError(f"Recorder: an image can't be called {clash[0]}: rename that part of the observation.")
+        if not self.task:
+            del arrays["tasks"]
         held = io.BytesIO()
-        np.savez_compressed(held, **arrays)
+        np.savez_compressed(held, **arrays | {name: np.stack([one[name] for one in images]) for name in images[0]})
         write_file(target, held.getvalue())
         return target
 
-    def _end(self) -> None:
-        self.now = None
-        if len(self.actions) > (self.ends[-1] if self.ends else 0):
-            self.ends.append(len(self.actions))
+    def _end(self, lane: "_Lane") -> None:
+        if lane.episode.actions:
+            self._episodes.append(lane.episode)
+        lane.episode, lane.now = _Episode(lane.number), None
+
+    def _chosen(self, options: Any) -> "list[_Lane]":
+        """The lanes that a reset with these options begins anew."""
+        mask = options.get("reset_mask") if self._vector and isinstance(options, dict) else None
+        if mask is None:
+            return self._lanes
+        chosen = self._flags(mask)
+        return [lane for lane in self._lanes if chosen[lane.number]]
+
+    def _flags(self, flags: Any) -> np.ndarray:
+        """True or False for each lane."""
+        found = np.atleast_1d(_array(flags)) if not self._vector else _array(flags)
+        if found.shape != (len(self._lanes),) or (self._vector and found.dtype != bool):
+            raise InputError(
+                f"Recorder: an end or a reset_mask must be True or False for each of {len(self._lanes)} lanes; "
+                f"got {found.dtype} of shape {found.shape}."
+            )
+        return found
+
+    def _parts(self, what: str, given: Any) -> list[Any]:
+        """Each lane's part of what is given to all: of an array, or of each array in a dict."""
+        if not self._vector:
+            return [given]
+        if what == "observation" and isinstance(given, tuple | list):  # of lanes, or of an observation's parts
+            raise InputError(f"Recorder: an observation must be an array or a dict of arrays; got a {_kind(given)}.")
+        table = {name: _array(part) for name, part in (given if isinstance(given, dict) else {"": given}).items()}
+        for name, part in table.items():
+            if part.shape[:1] != (len(self._lanes),):
+                shown = f"shape {part.shape}" if part.shape else _kind(given[name] if name else given)
+                raise InputError(
+                    f"Recorder: {' '.join(filter(None, ('the', what, name)))} must hold one for each of "
+                    f"{len(self._lanes)} lanes; got {shown}."
+                )
+        rows = [{name: part[i] for name, part in table.items()} for i in range(len(self._lanes))]
+        return rows if isinstance(given, dict) else [row[""] for row in rows]
+
+
+_Seen = tuple[np.ndarray, tuple[str, ...], dict[str, np.ndarray]]
+_MODES = ("NextStep", "SameStep", "Disabled")  # the values of gymnasium's AutoresetMode
+
+
+@dataclass(eq=False)
+class _Episode:
+    """An episode's observations, as `split_observation` returns them, and its actions."""
+
+    lane: int
+    seen: list[_Seen] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Lane:
+    """One environment: its episode under way, and its observation now, or None where it isn't recorded."""
+
+    number: int
+    now: _Seen | None = None
+    over: bool = False  # its last step ended an episode
+
+    def __post_init__(self) -> None:
+        self.episode = _Episode(self.number)
+
+    def add(self, action: np.ndarray) -> None:
+        if self.now is not None:
+            self.episode.seen.append(self.now)
+            self.episode.actions.append(action)
+
+
+def _resetting(about: Any) -> str:
+    """The mode in which a vector environment begins its next episodes, from its metadata."""
+    found = getattr(about.get("autoreset_mode"), "value", about.get("autoreset_mode"))
+    if found not in _MODES:
+        raise InputError(
+            "Recorder: metadata['autoreset_mode'] of a vector environment must be one of "
+            f"gymnasium.vector.AutoresetMode; got {found!r}."
+        )
+    return str(found)
+
+
+def _array(value: Any) -> np.ndarray:
+    """An array of numpy's, torch's on any device, or what numpy makes one of; without a shape where that is nothing."""
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError):
+        return np.empty((), object)
+
+
+def _numbers(action: Any) -> np.ndarray:
+    """An action as numbers, end to end."""
+    found = _array(action)
+    if found.dtype.kind not in "fiub":
+        raise InputError(f"Recorder: an action must be numbers; got {_kind(action)}.")
+    return np.array(found, np.float32).reshape(-1)
+
+
+def _kept(observation: Any) -> _Seen:
+    """An observation's parts, copied: an environment may write the next one into the same array."""
+    state, names, images = split_observation(observation)
+    return state, names, {name: image.copy() for name, image in images.items()}
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

@@ -150,14 +150,14 @@ class Policy:
 
     # -- several ---------------------------------------------------------------------------------------------------
 
-    def observe(self, observation: Seen, slot: int = 0) -> None:
+    def observe(self, observation: Seen, slot: SupportsIndex = 0) -> None:
         """Store one robot's observation of this step; InputError if a part is missing, misshapen or not finite."""
         seen = self._finite(observation)
         if not self._slots:
             self.reset()
         self._slot(slot).history.append(seen)
 
-    def actions(self, slots: Sequence[int]) -> Float32[np.ndarray, "b a"]:
+    def actions(self, slots: Iterable[SupportsIndex]) -> Float32[np.ndarray, "b a"]:
         """The next action in each of these slots, after `observe` of each. Check for NaN: it isn't checked here."""
         chosen = [self._slot(i) for i in _list("slots", slots)]
         self._change_over(chosen)
@@ -168,11 +168,11 @@ class Policy:
         self._change_over(first)
         return np.array([self._next(slot) for slot in chosen], np.float32).reshape(-1, self.action_dim)
 
-    def chunk(self, slot: int = 0) -> tuple[int, Float32[np.ndarray, "h a"] | None]:
+    def chunk(self, slot: SupportsIndex = 0) -> tuple[int, Float32[np.ndarray, "h a"] | None]:
         """The chunk being executed, and the step of its index 0."""
         return self._slot(slot).start, self._slot(slot).chunk
 
-    def chunk_ms(self, slot: int = 0) -> list[float]:
+    def chunk_ms(self, slot: SupportsIndex = 0) -> list[float]:
         """Milliseconds of each of the latest network calls, for any slots."""
         return list(self._slot(slot).chunk_ms)
 
@@ -190,7 +190,7 @@ class Policy:
         """The slot's latest observations, with this step's as the last."""
         return [*slot.history, self._finite(observation)][-self.n_obs_steps :]
 
-    def _slot(self, number: int) -> "_Slot":
+    def _slot(self, number: SupportsIndex) -> "_Slot":
         """The slot of that number."""
         if not 0 <= (place := _whole("slot", number)) < len(self._slots):
             raise InputError(f"slot must be one of the {len(self._slots)} that reset began, from 0 on; got {place}.")
