@@ -40,6 +40,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "pi05": partial(paligemma_expert, variant="pi05"),
     "action_unet": ActionUNet,
     "action_unet-film": ActionFiLMUNet,
-    "action_unet-lerobot": partial(ActionFiLMUNet, widths="512-1024-2048"),  # LeRobot's DiffusionPolicy by default
+    # LeRobot's DiffusionPolicy by default
+    "action_unet-lerobot": partial(ActionFiLMUNet, widths="512-1024-2048", resnet=18),
     "action_transformer": ActionTransformer,
 }  # fmt: skip

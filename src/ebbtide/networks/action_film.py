@@ -16,6 +16,7 @@ from ..errors import InputError
 from .clock import Timestep
 from .observation import Shapes, Summary, check, check_shapes
 from .parts import check_batch, check_sizes, largest_divisor, whole_numbers, zeroed
+from .resnet import DEPTHS, KeypointEncoder
 
 __all__ = ["ActionFiLMUNet", "FiLMResidual"]
 
@@ -46,12 +47,14 @@ class ActionFiLMUNet(nn.Module):
     """ŷ = W Mish(norm(conv(up(middle(down(x)))))), all blocks conditioned on emb = [time(t), observed].
 
     x, ŷ: (b, horizon, action_dim); t: (b,) or (1,); called as network(x, t, state=…, images=…, prompt=…).
-    observed: the state of all steps end to end; after it, of images and prompt, the `Summary`.
+    observed: the state of all steps end to end; after it, of images and prompt, the `Summary`; or, with resnet, of each
+    image the keypoints of a ResNet of that many layers, as Diffusion Policy's authors and LeRobot see images.
 
     widths: channels of each level, with half the steps of the one before. kernel: of the convolutions, odd; groups: of
     each norm, or the next smaller divisor of its channels. emb: features of the timestep τ = timesteps · t - first.
     scales: FiLM scales and shifts, otherwise it only shifts. dropout: of each block, which LeRobot's hasn't.
     summary, tokens, depth, heads, channels, shift: of images and prompt; see Summary and ObservationEncoder.
+    resnet: 18 or 34 layers, or 0 for none; keypoints, crop, resize, encoders, norms: see KeypointEncoder.
 
     The last layer starts at zero. `ebbtide.interop.lerobot.load_policy` loads the weights of LeRobot's policies.
     """
@@ -60,7 +63,8 @@ class ActionFiLMUNet(nn.Module):
         self, horizon: int, action_dim: int, /, *, observation: Shapes,
         widths: str = "64-128-256", kernel: int = 5, groups: int = 8, emb: int = 128, timesteps: int = 100,
         first: int = 1, scales: bool = True, dropout: float = 0.0, summary: int = 256, tokens: int = 64,
-        depth: int = 2, heads: int = 16, channels: int = 64, shift: int = 4,
+        depth: int = 2, heads: int = 16, channels: int = 64, shift: int = 4, resnet: int = 0, keypoints: int = 32,
+        crop: str = "", resize: str = "", encoders: int = 1, norms: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(
@@ -70,11 +74,24 @@ class ActionFiLMUNet(nn.Module):
         )  # fmt: skip
         if kernel % 2 == 0 or emb % 2:
             raise InputError(f"action_unet-film: kernel must be odd and emb even; got {kernel} and {emb}.")
+        if resnet not in (0, *DEPTHS) or ((crop or resize or encoders != 1) and not resnet):
+            raise InputError(
+                f"action_unet-film: resnet must be {' or '.join(map(str, DEPTHS))}, as crop, resize and encoders need, "
+                f"or 0 for none; got {resnet}."
+            )
         check_shapes(observation)
         sizes = whole_numbers("action_unet-film: widths", widths, 1, 65536)
         self.shape, self.fill = (horizon, action_dim), -horizon % 2 ** (len(sizes) - 1)
         self.shapes = {name: tuple(shape) for name, shape in observation.items()}
         rest = {name: shape for name, shape in self.shapes.items() if name != "state"}
+        self.vision = (
+            KeypointEncoder(
+                rest.pop("images"), layers=resnet, keypoints=keypoints, crop=crop, resize=resize, encoders=encoders,
+                norms=norms,
+            )
+            if resnet and "images" in rest
+            else None
+        )  # fmt: skip
         self.observation = (
             Summary(rest, summary, width=tokens, depth=depth, heads=heads, channels=channels, shift=shift)
             if rest
@@ -84,7 +101,7 @@ class ActionFiLMUNet(nn.Module):
             Timestep(emb, timesteps, first, freq_shift=1), nn.Linear(emb, 4 * emb), nn.Mish(), nn.Linear(4 * emb, emb)
         )
         steps, width = self.shapes.get("state", (0, 0))
-        whole = emb + steps * width + summary * bool(rest)
+        whole = emb + steps * width + summary * bool(rest) + (self.vision.features if self.vision is not None else 0)
 
         def blocks(into: int, out: int) -> nn.ModuleList:
             options: dict[str, Any] = {"kernel": kernel, "groups": groups, "scales": scales, "dropout": dropout}
@@ -104,6 +121,8 @@ class ActionFiLMUNet(nn.Module):
         check(self.shapes, observation)
         state = observation.pop("state", None)
         known = [] if state is None else [state.flatten(1).to(self.out.weight.dtype)]
+        if self.vision is not None:
+            known.append(self.vision(observation.pop("images"), observation.pop("image_mask", None)))
         if self.observation is not None:
             known.append(self.observation(**observation)[0])
         return {"observed": torch.cat(known, 1)}
