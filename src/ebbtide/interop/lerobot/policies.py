@@ -25,6 +25,7 @@ from ...training.build import ALPHA_MIN
 from ..diffusers import from_diffusers
 from ..hub import download
 from .files import ACTION, STATE
+from .vision import columns_of_theirs, image_scaling, vision_options, vision_weights
 
 __all__ = ["FromOldest", "from_lerobot", "load_policy", "to_lerobot"]
 
@@ -65,8 +66,8 @@ def from_lerobot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_lerobot(network: ActionFiLMUNet) -> dict[str, Tensor]:
     """The inverse: a state-conditioned network's weights under LeRobot's names."""
-    if network.observation is not None:
-        raise InputError("LeRobot's network has other encoders of images and prompts; this one's can't be written.")
+    if network.observation is not None or network.vision is not None:
+        raise InputError("Only a network that observes nothing but states is written under LeRobot's names.")
     return {_renamed(name, _BACK): part for name, part in network.state_dict().items()}
 
 
@@ -123,10 +124,11 @@ def load_policy(
     """The chunks of a diffusion policy that LeRobot stored, for `ebbtide.Policy`: a folder, or user/name on the hub.
 
     Its observation is `state` (o, s): LeRobot's observation.state and, after it, observation.environment_state, of
-    each of o steps. sampler, grid, steps: as in `sample`; by default its own scheduler's.
+    each of o steps; and `images` (o · c, h, w, 3), in the order of the c cameras in its config.json, where it sees
+    images. sampler, grid, steps: as in `sample`; by default its own scheduler's.
 
-    Raises InputError for a policy of another type, for one that sees images (its ResNet has no counterpart here), and
-    for weights that don't fit its configuration.
+    Raises InputError for a policy of another type, for images seen by other networks than ResNet-18 or 34, and for
+    weights that don't fit its configuration.
     """
     folder = Path(where) if os.path.isdir(where) else _downloaded(os.fspath(where))
     config = load_json(folder / "config.json")
@@ -135,29 +137,50 @@ def load_policy(
         raise InputError(f"{where} must be a policy of LeRobot's type diffusion; got {str(found)[:60]!r}.")
     try:
         return _loaded(config, folder, sampler, grid, steps)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except KeyError as error:
+        raise InputError(f"{where} can't be used: its config.json has no {error}.") from error
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(f"{where} can't be used: {' '.join(str(error).split())[:300]}") from error
 
 
 def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps: int | None) -> FromOldest:
-    keys = [key for key in _KINDS if key in config["input_features"]]
-    if other := sorted(config["input_features"].keys() - set(keys)):
-        raise InputError(f"{folder}: a policy that sees {other[0]} can't be loaded; only states can be read.")
+    features = config["input_features"]
+    keys = [key for key in _KINDS if key in features]
+    cameras = [key for key in features if features[key]["type"] == "VISUAL"]
+    if other := sorted(features.keys() - {*keys, *cameras}):
+        raise InputError(
+            f"{folder}: a policy that sees {other[0]} can't be loaded; only states and images can be read."
+        )
     tensors = checkpoint.unpack(read_file(folder / checkpoint.WEIGHTS), str(folder / checkpoint.WEIGHTS))
-    unet = {name.removeprefix(_UNET): part for name, part in tensors.items() if name.startswith(_UNET)}
-    o, width = config["n_obs_steps"], sum(config["input_features"][key]["shape"][0] for key in keys)
+    tensors = {name.replace("._orig_mod.", "."): part for name, part in tensors.items()}  # of a compiled network
+    stats, modes = _statistics(folder, tensors, features), config["normalization_mapping"]
+    o, sizes = config["n_obs_steps"], {key: features[key]["shape"][0] for key in keys}
     shape = config["horizon"], config["output_features"][ACTION]["shape"][0]
-    observation = {"state": (o, width)}
+    observation: dict[str, tuple[int, ...]] = {"state": (o, sum(sizes.values()))}
+    if cameras:
+        observation["images"] = (o * len(cameras), *_size([features[key]["shape"] for key in cameras]), 3)
     network = ActionFiLMUNet(
         *shape, observation=observation, widths="-".join(map(str, config["down_dims"])), kernel=config["kernel_size"],
         groups=config["n_groups"], emb=config["diffusion_step_embed_dim"], timesteps=config["num_train_timesteps"],
-        scales=config["use_film_scale_modulation"],
+        scales=config["use_film_scale_modulation"], **vision_options(config, len(cameras)) if cameras else {},
     )  # fmt: skip
-    network.load_state_dict(from_lerobot(unet))
+    weights = from_lerobot({name[len(_UNET) :]: part for name, part in tensors.items() if name.startswith(_UNET)})
+    if network.vision is not None:
+        seen = vision_weights(tensors, len(network.vision.encoders))
+        seen |= image_scaling(modes.get("VISUAL", "IDENTITY"), [stats.get(key) for key in cameras], o)
+        weights |= {f"vision.{name}": part for name, part in seen.items()}
+        ours = columns_of_theirs(
+            config["diffusion_step_embed_dim"], o, sizes.get(STATE, 0), network.vision.features // o,
+            sizes.get(_ENVIRONMENT, 0),
+        )  # fmt: skip
+        weights |= {
+            name: part[:, ours]
+            for name, part in weights.items()
+            if name.endswith(".film.1.weight") and part.shape[1] == len(ours)  # else its sizes are refused below
+        }
+    network.load_state_dict(weights)
     count = steps or config["num_inference_steps"] or config["num_train_timesteps"]
     made = from_diffusers(_scheduler(config, count), None if sampler or grid else count)
-    stats = _statistics(folder, tensors)
-    modes = config["normalization_mapping"]
     coding = {key: _codec(modes.get(_KINDS[key], "IDENTITY"), stats.get(key), key) for key in keys}
     return FromOldest(
         DenoiserChunks(
@@ -167,11 +190,7 @@ def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps
             o,
             config["n_action_steps"],
             _codec(modes.get("ACTION", "IDENTITY"), stats.get(ACTION), ACTION, action=True),
-            {
-                "state": _joined(
-                    [coding[key] for key in keys], [config["input_features"][key]["shape"][0] for key in keys]
-                )
-            },
+            {"state": _joined([coding[key] for key in keys], list(sizes.values()))},
             sampler or made.sampler,
             count,
             grid or made.grid,
@@ -189,13 +208,22 @@ def _scheduler(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
     return own | {"_class_name": kind, "clip_sample": False, "timestep_spacing": spacing}
 
 
-def _statistics(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """By feature: those in the processors' files; in old folders they are among the weights."""
+def _size(shapes: list[Any]) -> tuple[int, int]:
+    """Height and width of the cameras' images, which LeRobot has channels first."""
+    if any(len(shape) != 3 or shape[0] != 3 or shape != shapes[0] for shape in shapes):
+        raise InputError(f"A policy's images must be of one shape, with three channels first; got {shapes}.")
+    return shapes[0][1], shapes[0][2]
+
+
+def _statistics(
+    folder: Path, tensors: Mapping[str, Tensor], features: Mapping[str, Any]
+) -> dict[str, dict[str, Tensor]]:
+    """By feature: those in the processors' files; in old folders they are among the weights, without dots in names."""
+    dotted = {key.replace(".", "_"): key for key in (*features, ACTION)}
     found: dict[str, dict[str, Tensor]] = {}
     for name, part in tensors.items():
         if old := re.fullmatch(r"(?:un)?normalize_\w+\.buffer_(\w+)\.(\w+)", name):
-            key = re.sub(r"^observation_", "observation.", old[1])
-            found.setdefault(key, {})[old[2]] = part
+            found.setdefault(dotted.get(old[1], old[1]), {})[old[2]] = part
     for file in sorted(folder.glob("policy_p*_*normalizer_processor.safetensors")):
         for name, part in checkpoint.unpack(read_file(file), str(file)).items():
             key, _, kind = name.rpartition(".")
