@@ -35,7 +35,10 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]  # --overwrite, without a --no-overwri
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Fill a dataclass from the command line; what tyro would print in a box becomes one sentence."""
+    """Fill a dataclass from the command line; what tyro would print in a box becomes one sentence.
+
+    kind: the dataclass. argv: the words to parse. prog: the command, for messages. default: what options start from.
+    """
     try:  # not public yet: a version without it prints its own box and exits with 2
         from tyro._errors import on_parse_error
     except ImportError:
@@ -59,7 +62,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 
 
 def said(argv: Sequence[str], option: str) -> str | None:
-    """The last value of an option that is needed before the others can be parsed; None if it isn't given."""
+    """The value of an option, needed before argv can be parsed: the last one typed; None if it isn't given."""
     found = None
     for word, value in zip_longest(argv, argv[1:], fillvalue=""):
         if word == option or word.startswith(f"{option}="):
@@ -68,7 +71,7 @@ def said(argv: Sequence[str], option: str) -> str | None:
 
 
 def hint(text: str) -> Any:
-    """The default that --help shows for an argument whose real default is computed later."""
+    """The text that --help shows as the default of an argument whose real default is computed later."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
 
 
@@ -176,7 +179,7 @@ def rows_of_run(run: str | Path, recipe: "Recipe", rows: Mapping[str, str]) -> N
 
 
 def tell(*what: object, file: Any = None) -> None:
-    """Print a line for people, by default on stderr; unprintable characters, as in a file's name, are escaped."""
+    """Print `what` as a line for people, on stderr or `file`; unprintable characters, as in names, are escaped."""
     print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
@@ -270,7 +273,10 @@ def _unparsed(name: str, message: str) -> str:
 
 
 def options(kind: Any, default: Any = None) -> dict[str, Field[Any]]:
-    """The options of a dataclass, and of those that are its parts, without their dashes."""
+    """The options of a dataclass, and of those that are its parts, without their dashes.
+
+    kind: the dataclass, or one that is filled. default: holds the parts; the fields' own defaults without.
+    """
     found: dict[str, Field[Any]] = {}
     for one in fields(kind):
         part = getattr(default or kind, one.name, None if one.default_factory is MISSING else one.default_factory)
@@ -315,7 +321,7 @@ def writable(file: Path, overwrite: bool, made: bool = False) -> None:
 
 
 def within(arguments: object, **bounds: tuple[int, int]) -> None:
-    """Refuse an argument out of its bounds: within(self, n=(1, MOST), seed=(0, MOST))."""
+    """Refuse one of `arguments`, a dataclass, out of its bounds: within(self, n=(1, MOST), seed=(0, MOST))."""
     for name, (low, high) in bounds.items():
         value = getattr(arguments, name)
         require(f"--{name.replace('_', '-')}", value, low, None if high == MOST and value < low else high, whole=True)
@@ -333,7 +339,7 @@ def number_or_auto(steps: str) -> int | str | None:
 
 
 def given(arguments: object, *names: str) -> list[str]:
-    """Options that are not at their default: all of them, unless named."""
+    """Options of `arguments`, a dataclass, that are not at their default: all of them, or those of these names."""
     return [
         f"--{one.name.replace('_', '-')}"
         for one in fields(arguments)  # type: ignore[arg-type]

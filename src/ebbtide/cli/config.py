@@ -37,7 +37,10 @@ def read(file: str) -> dict[str, Any]:
 
 
 def words_of(file: str, lines: Mapping[str, Any], train: "Train") -> list[str]:
-    """The lines that `read` returned, as words of the command: a key is the name of an option."""
+    """The lines that `read` returned, as words of the command: a key is the name of an option.
+
+    file: its name in errors. train: the command's arguments, whose options the keys may name.
+    """
     known = options(train)
     names = {name.replace("-", "_"): name for name in known if name not in APART}
     line = []
@@ -87,7 +90,7 @@ def found(file: str, recipe: Recipe) -> None:
 
 
 def as_text(train: "Train") -> str:
-    """The file that makes the same run: every field of the recipe and every option of training."""
+    """The file that makes the same run as `train`: every field of the recipe and every option of training."""
     name = nearest(train.recipe)
     specs = {field: str(getattr(train.recipe, field)) for field in train.recipe.rows}
     own = [f" --{field} {shlex.quote(spec)}" for field, spec in specs.items() if ":" in words(spec)[0]]

@@ -70,7 +70,10 @@ class Drawing(Computing):
         return {"guidance": self.guidance, "interval": self.interval, "bound": bound}
 
     def chosen(self, trained: "Trained", at: float = 1.0) -> "Choice":
-        """The sampler, grid and steps to use from a time on; fits a solver first if necessary."""
+        """The sampler, grid and steps to use from a time on; fits a solver first if necessary.
+
+        at: this time, in (0, 1].
+        """
         from ..samplers import SAMPLERS
 
         sampler, steps = typed(SAMPLERS, self.sampler) or None, number_or_auto(self.steps)
@@ -121,7 +124,8 @@ class Pieces:
     """Samples in pieces, each with the number of its first, of which only one is in memory at a time.
 
     labels, share: as in `draw`; with `share` those of this process. size: bytes of a piece at most, unless a chunk has
-    more; 0 for all at once. fine: how many of those drawn are finite.
+    more; 0 for all at once. options: of `Trained.sample`, beside those of `how`. fine: how many of those drawn are
+    finite.
     """
 
     def __init__(

@@ -231,7 +231,10 @@ def _complete(trained: "Trained", args: Sample, out: Path) -> str:
 
 
 def output_file(args: Sample, own: "Kind[Any]") -> Path:
-    """The output file; InputError, before any work is done, if it can't be written."""
+    """The output file; InputError, before any work is done, if it can't be written.
+
+    args: the command's arguments. own: the kind of data, which decides the file's name and endings.
+    """
     home, usual = Path(args.run), Path("completed.csv" if args.complete else own.file)
     usual = usual.with_suffix(args.figures.ending) if usual.suffix == ".png" else usual  # of images the figure is it
     made = bool(args.out) and is_folder(args.out)

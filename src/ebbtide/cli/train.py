@@ -232,8 +232,8 @@ def train(
 ) -> None:
     """Train in `out`, on the recipe's data or what is given instead, and say where the result is.
 
-    command: as the user typed it, which config.json stores. restartable: resume if the first process finds a run there.
-    note: told once everything has been checked.
+    how: the options of training. command: as the user typed it, which config.json stores. restartable: resume if the
+    first process finds a run there. note: told once everything has been checked.
     """
     from ..codecs import Cells
     from ..kinds import kind_of

@@ -115,12 +115,12 @@ def run(argv: Sequence[str]) -> None:
 
 
 def shorten(text: str, most: int) -> str:
-    """The beginning of a long list of numbers; tuned.json has the rest."""
+    """The text, or where it has more than `most` characters its beginning; tuned.json has the rest."""
     return text if len(text) <= most else f"{text[:most]} …"
 
 
 def describe(found: "Tuned") -> str:
-    """The winner in words."""
+    """The solver that was found, in words."""
     return (
         f"{found.evaluations} evaluations: {found.steps} steps of {shorten(found.sampler, 200)}\n"
         f"on the grid {shorten(found.grid, 200)}\n"

@@ -55,7 +55,10 @@ class Asked(NamedTuple):
 
 
 def numbers(ids: Any, n: int) -> Int[Tensor, " n"]:
-    """The samples' numbers as a tensor; InputError unless there is a whole one for each of n."""
+    """The samples' numbers as a tensor; InputError unless there is a whole one for each of n.
+
+    ids: as in `trajectory`, anything that torch.as_tensor takes.
+    """
     try:
         numbers = torch.as_tensor(ids)
     except (TypeError, ValueError, RuntimeError):

@@ -72,7 +72,7 @@ def add_own(named: Mapping[str, str]) -> None:
 def contradicts(field: str, named: str, its: str) -> bool:
     """True if a spec that the user named for a field of TABLES isn't that of a run, or sets another option than it.
 
-    Options that the user leaves out are the run's. InputError for one that the row doesn't have.
+    Options that the user leaves out are the run's. InputError for one that the row doesn't have. its: the run's spec.
     """
     if words(named)[0] != words(its)[0]:
         return True
@@ -87,7 +87,7 @@ def build_denoiser(
 ) -> Denoiser:
     """The untrained denoiser a recipe describes, with initial weights from the recipe's seed.
 
-    outline: without weights, as `build_network`.
+    observation: the parts of a policy's observation, by name. outline: without weights, as `build_network`.
     """
     path = build_path(recipe)
     bind(SAMPLERS, recipe.sampler, "sampler"), bind(GRIDS, recipe.grid, "grid")(1, path)
@@ -116,7 +116,10 @@ def _base(recipe: Recipe, path: Path, shape: Sequence[int], classes: int) -> Sta
 
 
 def begin_base(base: Start, data: Data) -> None:
-    """Fit the Gaussians that a network starts from to its data."""
+    """Fit the Gaussians that a network starts from to its data.
+
+    base: the Gaussians, set in place.
+    """
     z, labels = drawn(data)
     base.set(*fit_mixture(z, len(base.means), len(data), labels if base.classes else None))
 
@@ -125,6 +128,7 @@ def begin_codec(network: Autoencoder, data: Data) -> None:
     """Let an autoencoder begin at the principal components of its data's patches.
 
     Each is scaled by the fourth root of its variance, so that the loss's noise on z hides little of the largest.
+    network: the autoencoder, whose weights are set.
     """
     draw = generator(
         "begin",

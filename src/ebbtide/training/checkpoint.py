@@ -79,12 +79,18 @@ def write_folder(folder: Path, files: Mapping[str, Content]) -> None:
 
 
 def write_manifest(folder: Path, entries: dict[str, Entry]) -> None:
-    """Write the manifest of a folder's files."""
+    """Write the manifest of a folder's files.
+
+    entries: size and hash of each file, by name; the README's is left out, so that it may be edited.
+    """
     create(folder / MANIFEST, [dump_json({name: entry for name, entry in entries.items() if name != README})])
 
 
 def write_hashed(path: Path, parts: Iterable[bytes | memoryview]) -> Entry:
-    """Write one file; its entry in the manifest, computed on the way."""
+    """Write one file; its entry in the manifest, computed on the way.
+
+    parts: the file's bytes, in order.
+    """
     digest, size = hashlib.sha256(), 0
 
     def seen() -> Iterator[bytes | memoryview]:
@@ -169,7 +175,10 @@ def newest_valid(parent: Path, warn: Callable[[str], None]) -> tuple[Path, dict[
 
 
 def files_of(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, bytes]]:
-    """The files of a run's newest undamaged checkpoint, or of an exported folder, and where they lie."""
+    """The files of a run's newest undamaged checkpoint, or of an exported folder, and where they lie.
+
+    warn: called with a sentence for each damaged checkpoint passed over.
+    """
     if not os.path.isdir(folder / "checkpoints"):  # os.path: a name that no file can have is no error there
         if not os.path.exists(folder / MANIFEST) and (runs := _runs_in(folder)):
             raise InputError(f"{folder} is a folder of runs, not a run; name one: {', '.join(runs)}.")
@@ -211,8 +220,8 @@ def point_last(folder: Path) -> None:
 def prune(newest: Path, keep: int) -> None:
     """Keep `keep` checkpoints: the one just written and those before it.
 
-    One of a later step was damaged, or the run would have gone on from it; it goes, and so does what a killed
-    process left half-written.
+    A checkpoint of a later step was damaged, or the run would have gone on from it; it goes, and so does what a killed
+    process left half-written. newest: the folder just written.
     """
     parent = newest.parent
     with storage(parent):
@@ -234,7 +243,8 @@ def serialized(tensors: Mapping[str, Tensor], about: Mapping[str, str] = {}) -> 
     """The parts of a safetensors file: its header, then each tensor's bytes.
 
     The library wants every tensor contiguous and on the CPU at once, so a U-Net's would all be copied; here one is.
-    The rows of a tensor that processes share are gathered, for which all of them have to ask.
+    The rows of a tensor that processes share are gathered, for which all of them have to ask. about: the header's
+    metadata.
     """
     widest = list(_DTYPES)
     names = sorted(tensors, key=lambda name: (widest.index(tensors[name].dtype), name))
@@ -264,7 +274,10 @@ def weights_in(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
 
 
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
+    """The tensors of a safetensors file.
+
+    data: the file's bytes.
+    """
     room(PARSED * min(len(data), int.from_bytes(data[:8], "little")), f"The header of {name}")
     try:
         return load_tensors(data)

@@ -25,7 +25,10 @@ DRAW = 2**32  # sample r + DRAW k is the k-th draw of row r, whatever rows and d
 
 
 def row_numbers(rows: int, draws: int) -> Int[Tensor, " n"]:
-    """The samples' numbers, for some draws of each row, row by row."""
+    """The samples' numbers, for some draws of each row, row by row.
+
+    rows: the number of rows; draws: the number for each.
+    """
     return (torch.arange(rows)[:, None] + DRAW * torch.arange(draws)).flatten()
 
 
@@ -185,7 +188,10 @@ class Completing:
         return z.masked_fill(~mask, torch.nan).to(draws.ids.device)
 
     def finished(self: Any, z: Float[Tensor, "n ..."], asked: Asked, most: int = 2**30) -> Float[Tensor, "n ..."]:
-        """The end of a walk in data units, `most` decoded at a time; what was given of it to the last bit."""
+        """The end of a walk in data units, `most` decoded at a time; what was given of it to the last bit.
+
+        asked: what the samples were drawn given.
+        """
         if asked.fill:  # a level for missing cells is never the largest, whatever the others are
             z = z.masked_fill(groups(self.codec, self.shape[-1]).tells.to(z.device), -REACHED)
         x = torch.cat([*map(self.to_data, z.split(most))])
@@ -216,7 +222,8 @@ def merged(
 ) -> dict[str, list[Any]]:
     """Columns with the cells that were drawn where none were known, and those drawn as a whole; see `complete`.
 
-    drawn: the learned columns in their order, of rows that are repeated; known: as `known_rows` returns it.
+    drawn: the learned columns in their order, of rows that are repeated; known: as `known_rows` returns it. draws: the
+    number for each row.
     """
     gaps = {name: repeated(own, draws) for name, own in zip(drawn, known.isnan().T.tolist())}
     found = {name: repeated(cells, draws) for name, cells in columns.items()}
@@ -230,7 +237,10 @@ def merged(
 
 
 def repeated(cells: Sequence[Any], times: int) -> list[Any]:
-    """Each of these as often, next to each other."""
+    """Each of these as often, next to each other.
+
+    cells: the values. times: how often each.
+    """
     return [cell for cell in cells for _ in range(times)]
 
 

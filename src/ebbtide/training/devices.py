@@ -135,7 +135,10 @@ def meet() -> None:
 
 
 def gathered(part: Any) -> list[Any]:
-    """The parts of all processes in their order, for the first; none for the others, and a process alone has one."""
+    """The parts of all processes in their order, for the first; none for the others, and a process alone has one.
+
+    part: this process's, of any type that can be pickled.
+    """
     rank, count = process_number()
     if count == 1:
         return [part]
@@ -219,7 +222,10 @@ def place_of(denoiser: nn.Module) -> torch.device:
 
 
 def suited(precision: str, network: nn.Module, device: torch.device | None = None) -> str:
-    """The meaning of "auto" for a network: bf16 for convolutions where its device is faster at that, else no."""
+    """The meaning of "auto" for a network: bf16 for convolutions where its device is faster at that, else no.
+
+    precision: returned as it is, unless auto.
+    """
     if precision != "auto":
         return precision
     convolves = any(p.ndim == 4 for p in network.parameters())
@@ -238,7 +244,10 @@ REFUSED = {
 def accelerate(
     precision: str = "no", track: tuple[str, ...] = (), folder: Path | None = None, device: str = "auto"
 ) -> "Accelerator":
-    """The Accelerator of a run; under torchrun, the same in each process except for its rank, on a CPU as well."""
+    """The Accelerator of a run; under torchrun, the same in each process except for its rank, on a CPU as well.
+
+    precision: no or bf16. folder: of the trackers' files.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.tracking import get_available_trackers

@@ -40,7 +40,10 @@ class FlatParameters:
         self.decayed = self.vector[:matrices]
 
     def state(self, vector: Tensor) -> dict[str, Tensor]:
-        """`split`, with a tied parameter under each of its names, as the network's state_dict has it."""
+        """`split`, with a tied parameter under each of its names, as the network's state_dict has it.
+
+        vector: laid out as the parameters' own, such as their average.
+        """
         parts = self.split(vector)
         return {name: parts[first] for name, first in self.names.items() if first in parts}
 
@@ -61,7 +64,8 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2), of matrices only.
 
     On one vector its seven lines take half the time of torch.optim's fused one, and its state needs no splitting.
-    decay: λ; betas: β₁ and β₂, the shares of m and v that a step keeps; eps: ε. A recipe's, unless given.
+    flat: the parameters that are updated. decay: λ; betas: β₁ and β₂, the shares of m and v that a step keeps; eps: ε.
+    A recipe's, unless given.
     """
 
     def __init__(
@@ -99,6 +103,9 @@ def _is_channels_last(p: Tensor) -> bool:
 
 
 def every_name(network: nn.Module) -> dict[str, str]:
-    """The first name of each parameter by each of its names, which are several where it is tied."""
+    """The first name of each parameter by each of its names, which are several where it is tied.
+
+    network: whose named_parameters they are.
+    """
     first = {id(p): name for name, p in network.named_parameters()}
     return {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}

@@ -51,7 +51,11 @@ def clear(folder: Path) -> None:
 
 
 class RunFolder:
-    """A folder and the trainer whose progress it holds."""
+    """A folder and the trainer whose progress it holds.
+
+    start: the untrained run, which shares its denoiser with the trainer. running: running.json, the options of training
+    and the fingerprint of the data. draw: see `train`. stopping: the held-out losses; None for a fixed number of steps.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,10 @@ class RunFolder:
         self.saved: int | None = None  # the step of the newest checkpoint, if it is this run's
 
     def begin(self, resume: bool, overwrite: bool) -> None:
-        """Restore what is there, clear it, or refuse to touch it."""
+        """Restore what is there, clear it, or refuse to touch it.
+
+        resume: continue a run that is there.
+        """
         for name in ("checkpoints", "evolution", TRACKED):
             no_link(self.folder / name)
         if not checkpoint.saved(self.saves):
@@ -202,7 +209,8 @@ class RunFolder:
     def snapshot(self, log: Log | None) -> None:
         """The result of `draw` with the averaged weights; trackers are shown it too.
 
-        A sharded network needs all processes for that, which draw the same.
+        A sharded network needs all processes for that, which draw the same. log: shows the trackers; None in all
+        processes but the first.
         """
         if not (self.main or self.sharded):
             return

@@ -55,7 +55,10 @@ def line_every(steps: int) -> int:
 
 
 class Log:
-    """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it."""
+    """metrics.jsonl, one line for the mean of a few steps, and any trackers beside it.
+
+    how: options of training, which trackers store beside the recipe.
+    """
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ def begin_tracking(
 ) -> None:
     """Begin to log to trackers, as a run of its folder's name with its recipe and options; InputError where one can't.
 
-    Of tensorboard the folder itself, in which it writes, is the name.
+    Of tensorboard the folder itself, in which it writes, is the name. config: the recipe and options, by name.
     """
     values = {
         name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in config.items()
@@ -150,7 +153,10 @@ def begin_tracking(
 
 
 def track_evaluation(folder: Path, track: tuple[str, ...], step: int, values: Mapping[str, float]) -> None:
-    """Log a run's metrics to trackers, as evaluation/…, at the step of its checkpoint."""
+    """Log a run's metrics to trackers, as evaluation/…, at the step of its checkpoint.
+
+    values: the metrics by name; those that aren't finite are left out.
+    """
     accelerator = accelerate(track=track, folder=folder, device="cpu")
     begin_tracking(accelerator, track, folder)
     finite = {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}

@@ -17,7 +17,10 @@ __all__ = ["Objective", "draws"]
 
 
 class Objective(torch.nn.Module):
-    """The recipe's loss as a forward pass, which is what the accelerator wraps for autocast."""
+    """The recipe's loss as a forward pass, which is what the accelerator wraps for autocast.
+
+    helps: what the loss may need by name: average, teacher and judges; None for what the run doesn't have.
+    """
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe, helps: dict[str, Any]) -> None:
         super().__init__()
@@ -36,7 +39,11 @@ class Objective(torch.nn.Module):
     def leap(
         self, *, t: Tensor, to: Tensor, x_t: Tensor | None = None, x_to: Tensor | None = None, **rest: Any
     ) -> Leap:
-        """Examples for a flow map: of a teacher's trajectories, or of pairs of data and noise."""
+        """Examples for a flow map: of a teacher's trajectories, or of pairs of data and noise.
+
+        x_to: the trajectory at the time `to`, (b, *d); as x_t, None for pairs. rest: x0 and noise of pairs, or the
+        slope of trajectories; the times and points of `Fresh`, if any; and the network's conditions.
+        """
         path, known = self.denoiser.path, None
         fresh = Fresh(**{name: rest.pop(name) for name in Fresh.__annotations__}) if "start" in rest else None
         if x_t is None:

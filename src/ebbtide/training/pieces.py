@@ -31,7 +31,10 @@ __all__ = ["read_pieces", "write_pieces"]
 def write_pieces(
     target: Path, files: Mapping[str, Content], state: Mapping[str, Tensor], accelerator: "Accelerator"
 ) -> None:
-    """Write a checkpoint's files, and a state of which each process has rows; all of them have to call this."""
+    """Write a checkpoint's files, and a state of which each process has rows; all of them have to call this.
+
+    target: the folder of the checkpoint.
+    """
     count, main = accelerator.num_processes, accelerator.is_main_process
     with all_there(count), ExitStack() as stack:
         named = together(lambda: stack.enter_context(writing_folder(target)) if main else None, count)

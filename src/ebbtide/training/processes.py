@@ -48,15 +48,15 @@ class Answers(Protocol):
 def in_processes(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], most: int = 0) -> list[Any]:
     """function(*job) for each job, in separate processes. Whatever stops one stops the others, which save first.
 
-    most: processes at a time; 0 for as many as jobs. Raises the first error of a job, and Interrupted if a signal came
-    before this returns.
+    jobs: the arguments of each call. most: processes at a time; 0 for as many as jobs. Raises the first error of a job,
+    and Interrupted if a signal came before this returns.
     """
     with pool(min(most or len(jobs), len(jobs))) as answers:
         return answers(function, jobs)
 
 
 def worthwhile(workers: int, jobs: int) -> int:
-    """The number of processes that `jobs` are worth, at most `workers`; 0 where this one does as well."""
+    """The number of processes that so few or many jobs are worth, at most `workers`; 0 where this one does as well."""
     most = min(workers, jobs)
     return most if most > 1 and cores() > 1 else 0
 

@@ -37,7 +37,10 @@ def in_memory(recipe: Recipe, prepared: Prepared, accumulate: int = 1, shares: i
 
 
 def rehearse(start: Trained, trainer: Trainer) -> None:
-    """One batch of training and one step of sampling, if it samples; nothing of them is kept."""
+    """One batch of training and one step of sampling, if it samples; nothing of them is kept.
+
+    start: the run that is about to be trained.
+    """
     recipe = start.recipe
     t = trainer.batch(0)["t"].double().cpu()
     if not bool(((t >= 0) & (t <= 1)).all()):

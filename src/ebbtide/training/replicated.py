@@ -54,7 +54,8 @@ class Replicated:
     def update(self, lr: float, norm: Tensor | float, fine: Tensor | None = None) -> None:
         """Scale the gradient down to the recipe's clip, and let AdamW take a step.
 
-        fine: on the device, whether it is to; the norm may be there too, and this process then never waits for either.
+        norm: of the gradient. fine: on the device, whether to take the step; the norm may be there too, and this
+        process then never waits for either.
         """
         if isinstance(norm, Tensor):
             self.flat.gradient.mul_((self.clip / norm.double()).clamp(max=1))
@@ -97,7 +98,10 @@ class Replicated:
         }
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Set what `state` holds, and the number of the optimiser's steps."""
+        """Set what `state` holds, and the number of the optimiser's steps.
+
+        updates: this number.
+        """
         for name, part in self.state().items():
             part.copy_(state[name])
         self.optimizer.updates = updates

@@ -84,15 +84,16 @@ def train(
     draw: makes the files of a snapshot, named from the given one. started: called with the untrained denoiser once
     everything has been checked, before anything is written. judging: data by whose loss training stops; the result then
     has the step and the weights at which that was least. near: the distance of a run's samples to the rows it learns,
-    in units of real rows'; training stops, too, where that is too small (see stopping.py).
-    checkpoints, snapshots: how many over the run. track: tensorboard, wandb or trackio. precision: no, bf16, or auto,
-    which is bf16 for convolutions where the device is faster at them. device: cpu, cuda, cuda:1, mps, or auto for the
-    first accelerator, else the CPU; under torchrun each process takes its own. compile: use torch.compile.
-    accumulate: the number of parts of a batch, processed one by one. data_on: device, host (memory), disk, or auto for
-    the first of them that holds the data. engine: replicated, or fsdp, with which the processes share one network; see
-    engines.py. solvers: fit solvers to the run at the end, for at most 5 % of training's network evaluations (see
-    exact/plans.py), unless the engine is fsdp, after which `ebbtide tune` does. evaluations: of these solvers, as in
-    "1,2,4"; 5, 10 and 20 unless given, or 1, 2 and 4 for a student.
+    in units of real rows'; training stops, too, where that is too small (see stopping.py). watch: called with the
+    trainer and the record of each step.
+    checkpoints, snapshots: how many over the run. keep: how many checkpoints stay, the newest. track: tensorboard,
+    wandb or trackio. precision: no, bf16, or auto, which is bf16 for convolutions where the device is faster at them.
+    device: cpu, cuda, cuda:1, mps, or auto for the first accelerator, else the CPU; under torchrun each process takes
+    its own. compile: use torch.compile. accumulate: the number of parts of a batch, processed one by one. data_on:
+    device, host (memory), disk, or auto for the first of them that holds the data. engine: replicated, or fsdp, with
+    which the processes share one network; see engines.py. solvers: fit solvers to the run at the end, for at most 5 %
+    of training's network evaluations (see exact/plans.py), unless the engine is fsdp, after which `ebbtide tune` does.
+    evaluations: of these solvers, as in "1,2,4"; 5, 10 and 20 unless given, or 1, 2 and 4 for a student.
     All of these are stored with the run; one that is resumed keeps its precision, and "auto" is settled once.
     command: as the user typed it, which config.json stores. threads: what `ebbtide resume` is to set again; not set
     here. position: line of the progress bar, where several runs share a screen.

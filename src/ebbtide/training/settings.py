@@ -42,7 +42,10 @@ def made_by(command: str, device: torch.device, precision: str, data: Any) -> di
 
 
 def resumed_by(before: dict[str, Any], now: dict[str, Any], step: int) -> dict[str, Any]:
-    """The origin of a run that is resumed at a step: as it began, and what differs of versions, device or command."""
+    """The origin of a run that is resumed at a step: as it began, and what differs of versions, device or command.
+
+    before: the origin stored with the run. now: that of the process which resumes it.
+    """
     last = before | (before.get("resumed") or [{}])[-1]
     changed = {name: now[name] for name in ("command", "versions", "device") if now[name] != last.get(name)}
     if changed.keys() <= {"command"}:  # the same machine; a command resumes it again and again

@@ -41,7 +41,8 @@ def blocks(network: nn.Module) -> list[nn.Module]:
 class Sharded:
     """The trainable weights of a denoiser, their average and AdamW, each process with its rows of every tensor.
 
-    The update is torch's fused AdamW on these rows, with weight decay of matrices only.
+    The update is torch's fused AdamW on these rows, with weight decay of matrices only. module: the denoiser, whose
+    network is sharded in place.
     """
 
     sharded = True
@@ -92,7 +93,10 @@ class Sharded:
         return total.sqrt()
 
     def update(self, lr: float, norm: Tensor | float, fine: Tensor | None = None) -> None:
-        """Scale the gradient down to the recipe's clip, and let AdamW take a step; see `Replicated.update`."""
+        """Scale the gradient down to the recipe's clip, and let AdamW take a step.
+
+        lr, norm, fine: as in `Replicated.update`.
+        """
         gradients, (beta1, beta2) = self.gradients(), self.betas
         if isinstance(norm, Tensor):
             torch._foreach_mul_(list(gradients.values()), (self.clip / norm).clamp(max=1))
@@ -151,7 +155,10 @@ class Sharded:
         }
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Set what `state` holds, there or with another engine, and the number of the optimiser's steps."""
+        """Set what `state` holds, there or with another engine, and the number of the optimiser's steps.
+
+        updates: this number.
+        """
         self.module.network.reshard()
         for name, own in self.state().items():
             _put(own, state[name])

@@ -48,9 +48,9 @@ def for_run(
 ) -> tuple[Tuned, ...]:
     """Solvers for a run, or none where the budget is too small for any.
 
-    budget: network evaluations; unless given, MOST_EVALUATIONS, and as many again for gradients. cond: the conditions
-    of n starts, as the network takes them; labels as frequent as in the data, and recorded observations, unless given.
-    how: guidance, interval and bound, as in `Trained.trajectory`.
+    counts: the numbers of evaluations to fit a solver for. budget: network evaluations; unless given, MOST_EVALUATIONS,
+    and as many again for gradients. cond: the conditions of n starts, as the network takes them; labels as frequent as
+    in the data, and recorded observations, unless given. how: guidance, interval and bound, as in `Trained.trajectory`.
     """
     dim = math.prod(trained.latent_shape)
     budget = 2 * MOST_EVALUATIONS[dim >= LARGE] if budget is None else budget
@@ -85,7 +85,8 @@ def for_student(
 ) -> tuple[Tuned, ...]:
     """Grids for as many jumps of a student, fitted to trajectories of its teacher that it never saw.
 
-    One that spans a single time gets solvers of the flow that it has learned.
+    One that spans a single time gets solvers of the flow that it has learned. data: the student's, with the
+    trajectories held out. counts: the numbers of jumps.
     """
     held = data.held_out
     if held is None:
@@ -115,7 +116,10 @@ def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:
 
 
 def kept_solver(trained: "Trained", count: int, *, progress: bool = False, **how: Any) -> Tuned:
-    """A solver for a run that has none stored: of the user's cache, or fitted now and kept there."""
+    """A solver for a run that has none stored: of the user's cache, or fitted now and kept there.
+
+    count: its evaluations. how: as in `for_run`.
+    """
     if not 1 <= count <= COUNTS[-1]:
         more = f" For more, tune the run: ebbtide.tune (ebbtide tune RUN --evaluations {count})." if count else ""
         raise InputError(f"A run's own solver is fitted for 1 to {COUNTS[-1]} evaluations; got {count}.{more}")

@@ -52,7 +52,7 @@ class Starting(Completing):
     def own_start(self, start: Any, at: float, n: int | None) -> tuple[Float[Tensor, " n *d"] | None, int]:
         """The user's own starting points in data units, from `trajectory`'s arguments, and the number of samples.
 
-        InputError for what this run can't start from.
+        InputError for what this run can't start from. at: the time that they are noised to, in (0, 1].
         """
         require("at", at, above=0, high=1)
         if start is None:
@@ -76,7 +76,10 @@ class Starting(Completing):
         return x, len(x)
 
     def begun(self, start: Tensor | None, at: float, draws: Draws) -> Tensor | None:
-        """x at t = at, in the network's units, of the user's own starting points; None without."""
+        """x at t = at, in the network's units, of the user's own starting points; None without.
+
+        start: as `own_start` returns it, in data units.
+        """
         if start is None:
             return None
         if isinstance(self.codec, Cells) and (count := int(self.codec.beyond(start).sum())):

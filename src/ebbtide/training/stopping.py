@@ -27,7 +27,8 @@ SEARCH = "search"  # folder of the run that finds how many steps to train for, i
 class Stopping:
     """The held-out losses of a run so far, and the averaged weights at the least of them.
 
-    near: the distance of samples to the rows that are learned, in units of that of these rows from one another.
+    data: rows that are held out. near: the distance of samples to the rows that are learned, in units of that of these
+    rows from one another.
     """
 
     def __init__(self, trainer: Trainer, data: Data, near: Callable[[], float] | None = None) -> None:
@@ -82,7 +83,7 @@ class Stopping:
         self.engine.ema.copy_(self.weights)
 
     def said(self, rows: int, name: str) -> str:
-        """The outcome in a sentence; name: what training starts from."""
+        """The outcome in a sentence; rows: how many are learned in the end; name: what training starts from."""
         if not self.best:
             return f"The {name} was not improved upon with {rows:,} rows."
         found = f"{self.losses[self.best // EVERY]:.4g}, at step 0 {self.losses[0]:.4g}"

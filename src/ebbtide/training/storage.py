@@ -76,7 +76,10 @@ def config_json(trained: "Trained") -> bytes:
 
 
 def opened(name: str) -> tuple[Any, dict[str, Tensor]]:
-    """config.json and the weights of a run's newest checkpoint, or of an export, for a codec that is made of them."""
+    """config.json and the weights of a run's newest checkpoint, or of an export, for a codec that is made of them.
+
+    name: the folder.
+    """
     where, files = checkpoint.files_of(folder_name("codec", name), lambda text: None)
     return parse_json(files["config.json"], where / "config.json"), checkpoint.weights_in(files, str(where))
 
@@ -182,7 +185,10 @@ def folder_name(what: str, name: Any) -> Path:
 
 
 def unnamed(what: str, name: str) -> str:
-    """The sentence for a loaded run that names something which the user did not name."""
+    """The sentence for a loaded run that names something which the user did not name.
+
+    what: the field of the recipe; name: its value.
+    """
     if (what, name) == ("data", IN_MEMORY):
         return (
             "This run was trained on data in memory; give a file with the same rows: --data FILE (data=… in "

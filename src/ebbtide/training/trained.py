@@ -312,7 +312,10 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         return cache.fingerprint(*about, tensors=(weights[name] for name in sorted(weights)))
 
     def with_tuned(self, data: bytes, where: str) -> "Trained":
-        """The run with the solvers of a tuned.json; leaves out those found for other weights, with a warning."""
+        """The run with the solvers of a tuned.json; leaves out those found for other weights, with a warning.
+
+        data: the file's bytes. where: its name in errors and in the warning.
+        """
         found = read_tuned(data, where)
         own = self.fingerprint() if any(one.weights for one in found) else ""
         if foreign := [one for one in found if one.weights not in ("", own)]:

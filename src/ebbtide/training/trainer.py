@@ -378,7 +378,10 @@ class Trainer:
         return tensors
 
     def load_state(self, average: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-        """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was."""
+        """Continue where `averaged` and `state` were taken; InputError names a tensor that isn't as it was.
+
+        average, tensors: what these returned.
+        """
         for name, own in self.state().items():
             part = tensors.get(name)
             if (
