@@ -1,44 +1,37 @@
-"""Strips of images: sampling, the forward process, training, guidance, inpainting, memorisation; and two animations.
+"""Strips of images: sampling, the forward process, training, guidance, inpainting, memorisation.
 
 Images are uint8 (n, c, h, w). Walks may be floats in pixel units (0..255) too: what lies outside is clipped for
 display, and the note states how much.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, repeat
-from pathlib import Path as File
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
 from ..core.paths import Path
 from ..errors import InputError
-from . import animation, images as sheets, style
+from . import images as sheets, style
 from .images import HEAD, as_pixels, enlarge, fitting_factor, sheet
 from .style import Array
 
 __all__ = [
     "WalkFrames",
+    "as_frames",
     "denoising_strip",
+    "evenly",
     "forward_strip",
     "guidance_grid",
     "inpainting",
     "interpolation",
     "neighbours",
-    "sampling_gif",
-    "training_gif",
+    "paired",
     "training_strip",
 ]
 
 WalkFrames = UInt8[Array, "k n c h w"] | Float[Array, "k n c h w"]
-_INKS = 16  # shades of grey for the text of a GIF of coloured images
-_FILM = 440  # pixels across an animation, where whole factors allow
-_FILM_PIXELS = 3_000_000  # values in an animation of noise
-_BORDER = 12
 
 
 def denoising_strip(
@@ -54,14 +47,14 @@ def denoising_strip(
 
     walk (k, n, c, h, w) holds x_t at the k times; x0_hat what the network made of each of them.
     """
-    _paired("walk", "times", len(walk), len(times))
-    chosen = _evenly(len(times), most)
+    paired("walk", "times", len(walk), len(times))
+    chosen = evenly(len(times), most)
     shares = [] if walk.dtype == np.uint8 else [sheets.clipped_share(walk[i]) for i in chosen]
-    blocks = [_shown(walk[chosen], "walk")]
+    blocks = [as_frames(walk[chosen], "walk")]
     if x0_hat is not None:
         if x0_hat.shape != walk.shape:
             raise InputError(f"x0_hat must have the walk's shape {walk.shape}; got {x0_hat.shape}.")
-        blocks.append(_shown(x0_hat[chosen], "x0_hat"))
+        blocks.append(as_frames(x0_hat[chosen], "x0_hat"))
     n = walk.shape[1]
     tiles = np.concatenate([block.swapaxes(0, 1).reshape(-1, *block.shape[2:]) for block in blocks])
     names = ["x_t", *[""] * (n - 1), "x̂₀", *[""] * (n - 1)] if len(blocks) > 1 else []
@@ -140,9 +133,9 @@ def training_strip(
     grids: n samples at each of these steps.
     """
     grids = as_pixels(grids, "grids", ndim=5)
-    _paired("grids", "steps", len(grids), len(steps))
+    paired("grids", "steps", len(grids), len(steps))
     if labels:
-        _paired("labels", "steps", len(labels), len(steps))
+        paired("labels", "steps", len(labels), len(steps))
     # Evenly in log(step): most of what can be seen happens early.
     clock = np.log1p(np.asarray(steps, float) / max(steps[-1], 1) * 200)
     chosen = sorted({int(np.abs(clock - place).argmin()) for place in np.linspace(clock[0], clock[-1], most)})
@@ -195,8 +188,8 @@ def guidance_grid(
     weights: of the rows.
     """
     images = as_pixels(images, "images", ndim=5)
-    _paired("images", "weights", len(images), len(weights))
-    _paired("images[0]", "classes", images.shape[1], len(classes))
+    paired("images", "weights", len(images), len(weights))
+    paired("images[0]", "classes", images.shape[1], len(classes))
     return sheet(
         images.reshape(-1, *images.shape[2:]),
         len(classes),
@@ -296,94 +289,13 @@ def neighbours(
     ).figure
 
 
-def training_gif(path: str | File, steps: Sequence[int], grids: UInt8[Array, "k n c h w"], *, columns: int = 0) -> File:
-    """The grid of fixed-noise samples as training goes on, resting on the last.
-
-    grids: n samples at each of these steps.
-    """
-    grids = as_pixels(grids, "grids", ndim=5)
-    _paired("grids", "steps", len(grids), len(steps))
-    chosen = _evenly(len(steps), animation.MOST_FRAMES)
-    last = max(steps[-1], 1)
-    labels = [(f"step {steps[i]:,}", steps[i] / last) for i in chosen]
-    return _film(path, grids[chosen], labels, columns, seconds=max(3.0, 0.15 * len(chosen)))
-
-
-def sampling_gif(path: str | File, times: Sequence[style.Number], walk: WalkFrames, *, columns: int = 0) -> File:
-    """A grid of samples on their way from noise to data, resting on the last; floats are clipped for display."""
-    _paired("walk", "times", len(walk), len(times))
-    # Noise can't be compressed: fewer frames of many images keep the file to a few megabytes.
-    most = int(np.clip(_FILM_PIXELS // np.prod(walk.shape[1:]), 16, animation.MOST_FRAMES))
-    chosen = _evenly(len(times), most)
-    labels = [(style.time_label(round(float(times[i]), 2)), 1 - float(times[i])) for i in chosen]
-    return _film(path, _shown(walk[chosen], "walk"), labels, columns, seconds=max(3.0, 0.09 * len(chosen)))
-
-
-def _film(
-    path: str | File,
-    frames: UInt8[Array, "k n c h w"],
-    labels: Sequence[tuple[str, float]],
-    columns: int,
-    *,
-    seconds: style.Number,
-) -> File:
-    """Frames of one grid with a bar that fills and a text beneath, in one palette."""
-    n, _, h, w = frames.shape[1:]
-    columns = min(columns or sheets.columns_for(n), n)
-    factor = max(1, min(_FILM // (columns * w), 256 // max(h, w)))
-    places = sheets.corners(n, columns, w * factor, h * factor) + _BORDER
-    width = int(places[:, 0].max()) + w * factor + _BORDER
-    width, foot = max(width, 180), int(places[:, 1].max()) + h * factor + _BORDER
-    font = ImageFont.truetype(str(File(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 20)
-    palette, inks = _palette(frames)
-
-    def picture(frame: Array, label: str, progress: float) -> UInt8[Array, "height width"]:
-        canvas = np.full((foot + 40, width), inks[-1], np.uint8)
-        for tile, (left, top) in zip(_indices(frame, palette), places.tolist(), strict=True):
-            canvas[top : top + h * factor, left : left + w * factor] = tile.repeat(factor, 0).repeat(factor, 1)
-        left, right = _BORDER, width - _BORDER
-        canvas[foot : foot + 4, left:right] = inks[len(inks) * 13 // 16]
-        canvas[foot : foot + 4, left : left + round((right - left) * min(max(progress, 0.0), 1.0))] = inks[0]
-        text = Image.new("L", (width, 32), 255)
-        ImageDraw.Draw(text).text((width / 2, 6), label, fill=0, font=font, anchor="ma")
-        canvas[foot + 8 :] = inks[np.asarray(text).astype(int) * (len(inks) - 1) // 255]
-        return canvas
-
-    drawn = (picture(frame, *label) for frame, label in zip(frames, labels, strict=True))
-    return animation.write_gif(path, drawn, palette, seconds=seconds, count=len(frames))
-
-
-def _palette(frames: UInt8[Array, "k n c h w"]) -> tuple[UInt8[Array, "256 3"], UInt8[Array, " inks"]]:
-    """256 colours for all frames, and which of them are the greys of text, dark to white.
-
-    Grey images have all of their 256 values. Colours come from the data end as much as from all the frames: noise
-    would otherwise take most of them.
-    """
-    if frames.shape[2] == 1:
-        return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1), np.arange(256, dtype=np.uint8)
-    pixels = frames.transpose(0, 1, 3, 4, 2).reshape(len(frames), -1, 1, 3)
-    few = animation.shared_palette(chain(pixels, repeat(pixels[-1], len(pixels))), 256 - _INKS)
-    greys = np.linspace(0, 255, _INKS).round().astype(np.uint8)
-    return np.concatenate([few, greys[:, None].repeat(3, 1)]), np.arange(256 - _INKS, 256, dtype=np.uint8)
-
-
-def _indices(frame: UInt8[Array, "n c h w"], palette: UInt8[Array, "256 3"]) -> UInt8[Array, "n h w"]:
-    """The palette's nearest colour of each pixel, without dithering: enlarged, it would look like noise."""
-    n, c, h, w = frame.shape
-    if c == 1:
-        return frame[:, 0]
-    holder = Image.new("P", (1, 1))
-    holder.putpalette(palette.tobytes())
-    flat = Image.fromarray(frame.transpose(0, 2, 3, 1).reshape(n * h, w, 3))
-    return np.asarray(flat.quantize(palette=holder, dither=Image.Dither.NONE)).reshape(n, h, w)
-
-
-def _shown(walk: WalkFrames, what: str) -> UInt8[Array, "k n _ h w"]:
+def as_frames(walk: WalkFrames, what: str) -> UInt8[Array, "k n _ h w"]:
+    """A walk as images; floats are clipped. walk: in pixel units, 0..255."""
     return as_pixels(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    """At most `most` indices from the first to the last."""
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, max(most, 2))).round().astype(int)).tolist()
 
 
@@ -402,6 +314,7 @@ def _snr(alpha: float, sigma: float) -> str:
     return f"{ratio:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def _paired(what: str, other: str, count: int, wanted: int) -> None:
+def paired(what: str, other: str, count: int, wanted: int) -> None:
+    """InputError unless there are as many of `what` as of `other`, and one or more. count, wanted: their numbers."""
     if count != wanted or not count:
         raise InputError(f"{what} must be one for each of the {other}; got {count} and {wanted}.")

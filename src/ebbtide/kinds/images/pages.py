@@ -21,7 +21,7 @@ from ...exact.encoding import slerp
 from ...files import storage
 from ...inverse.posterior import NoisyMeasurement, PiGDM, masked, through
 from ...metrics import ImageReport
-from ...plots import curves, images, strips, style
+from ...plots import curves, films, images, strips, style
 from ...plots.report import Picture, every, losses, still
 from ...plots.study import key_of
 from ...recipes import ImageRecipe
@@ -102,9 +102,9 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
         path = out / f"{name}.png"
         yield style.save(draw(), path)
     frames = np.stack([kept(trained.to_data(x)) for _, x in walk])
-    yield strips.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
+    yield films.sampling_gif(out / "sampling.gif", [t for t, _ in walk], frames)
     if len(grown) > 1:
-        yield strips.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
+        yield films.training_gif(out / "training.gif", [step for step, _ in grown], np.stack([x for _, x in grown]))
 
 
 def _drawn_codec(
