@@ -5,7 +5,7 @@ import torch
 from ebbtide.data import DATASETS
 from ebbtide.errors import InputError
 from ebbtide.plots import style
-from ebbtide.plots.density import SPAN, density_map, lattice, outline
+from ebbtide.plots.density import SPAN, density_map, empirical_outline, lattice, outline
 from plots.tiles import colour_at
 
 FRAME = style.as_limits((-3.5, 3.5), 2)
@@ -91,3 +91,10 @@ def test_an_outline_is_of_the_exact_density_where_that_is_known():
     around = np.concatenate(outline(far, frame))
     assert np.linalg.norm(around - 2, axis=1).max() < 1.5
     assert outline(None, frame) == []
+
+
+def test_the_outline_holds_95_percent_of_a_gaussian():
+    x = np.random.default_rng(0).standard_normal((20_000, 2))
+    (curve,) = empirical_outline(x, style.as_limits((-4, 4), 2))
+    radius = np.linalg.norm(curve, axis=1)
+    assert abs(radius.mean() - np.sqrt(-2 * np.log(0.05))) < 0.08

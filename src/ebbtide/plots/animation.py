@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import InputError
 from ..files import write_file
 from . import style
-from .density import LogDensity, outline
+from .density import LogDensity, draw_outline, outline
 from .study import Method, training_stages
 from .style import Array, Limits
 
@@ -210,7 +210,7 @@ class _Stage:
         around = outline(real, limits, log_density) if d > 1 else []
         for method, ax in zip(methods, grid.axes.flat, strict=False):
             style.scattered(ax, limits[:2] if d > 1 else np.array([limits[0], [0, 1]]), labels=(False, False))
-            style.draw_outline(ax, around, 1.0)
+            draw_outline(ax, around, 1.0)
             ax.set_title(method.name, loc="left", size=style.LABEL + 1, weight="bold", color=method.colour)
         canvas = figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)

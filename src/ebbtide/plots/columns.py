@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from ..errors import InputError
 from ..specs import listed
 from . import style
+from .density import SHARE, draw_outline, outline
 from .points import SHOWN, Panel, histogram
 from .style import Array, Limits
 
@@ -101,7 +102,7 @@ def pairs(
             panel = lower if i > j else upper
             frame = limits[[j, i]]
             style.dots(ax, style.checked_points(panel.x)[:SHOWN, [j, i]], panel.colour)
-            style.draw_outline(ax, style.outline_of(real[:, [j, i]], frame))
+            draw_outline(ax, outline(real[:, [j, i]], frame))
         style.scattered(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
         if j == 0:
             ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
@@ -109,7 +110,7 @@ def pairs(
         if i == k - 1:
             ax.set_xlabel(_name(names, j), size=style.SMALL, color=style.INK, labelpad=2)
     two = [(f"▙ {lower.title}", lower.colour), (f"▜ {upper.title}", upper.colour)] if len(panels) > 1 else []
-    share = f"○ {style.OUTLINE_SHARE:.0%} of the real points".replace("%", " %")
+    share = f"○ {SHARE:.0%} of the real points".replace("%", " %")
     style.text_row(grid.figure, [*two, (share, style.REAL)], 0.5 if title else 0.16)
     return grid.figure
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from . import style
-from .density import LogDensity, outline
+from .density import LogDensity, draw_outline, outline
 from .study import Method, training_stages
 from .style import Array, Limits
 
@@ -344,7 +344,7 @@ class Drawing:
             style.dots(ax, x, colour)
         else:
             _draw_classes(ax, x, np.asarray(labels)[:SHOWN], names, self.frame)
-        style.draw_outline(ax, self.outline)
+        draw_outline(ax, self.outline)
 
 
 def _draw_classes(ax: Axes, x: Array, labels: Array, names: Sequence[str], frame: Limits) -> None:

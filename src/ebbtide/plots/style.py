@@ -19,25 +19,22 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator
-from scipy.ndimage import gaussian_filter
 
 from ..errors import InputError
 from ..files import write_file
 from .colours import DIFFUSION, FLOW, INKS, METHOD_COLOURS
 
 __all__ = [
-    "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "INKS", "LABEL", "METHOD_COLOURS", "OUTLINE_SHARE", "QUIET",
-    "REAL", "RULE", "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves",
-    "as_limits", "axes_grid", "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner",
-    "dots", "draw_outline", "end_labels", "finite_rows", "halo", "limits_around", "nearest_to", "outline_of", "outside",
-    "plural", "require_any", "row_label", "save", "saving", "scattered", "spread", "text_row", "time_bar",
-    "time_label", "union", "wrap",
+    "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "INKS", "LABEL", "METHOD_COLOURS", "QUIET", "REAL", "RULE",
+    "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves", "as_limits", "axes_grid",
+    "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner", "dots", "end_labels",
+    "finite_rows", "halo", "limits_around", "nearest_to", "outside", "plural", "require_any", "row_label", "save",
+    "saving", "scattered", "spread", "text_row", "time_bar", "time_label", "union", "wrap",
 ]  # fmt: skip
 
 Array = np.ndarray
@@ -54,7 +51,6 @@ TIME: Colormap = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 25
 DPI = 144
 EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe side
 TITLE, LABEL, SMALL = 12.0, 10.0, 8.5
-OUTLINE_SHARE = 0.95
 
 
 def colour(key: str) -> str:
@@ -240,29 +236,6 @@ def dots(ax: Axes, x: Float[Array, "n 2"], colour: Any, marker: str = "o", count
     alpha = float(np.clip(3.0 * n**-0.29, 0.1, 0.85))
     # `plot` stamps one marker image everywhere; `scatter` draws each path, ten times slower.
     ax.plot(x[:, 0], x[:, 1], ls="none", marker=marker, ms=size, mew=0, color=colour, alpha=alpha)
-
-
-def outline_of(real: Float[Array, "n d"], limits: Limits, bins: int = 90) -> list[Array]:
-    """Curves around the densest 95 % of the real points, from a lightly smoothed histogram. bins: of each axis."""
-    import contourpy
-
-    x = finite_rows(real)[:, :2]
-    counts, x_edges, y_edges = np.histogram2d(x[:, 0], x[:, 1], bins=bins, range=limits[:2].tolist())
-    if counts.sum() < 50:
-        return []
-    # Wide enough for the number of points, no wider: a spiral's gaps must stay open.
-    smooth = gaussian_filter(counts, float(np.clip(bins * 0.04 * (1000 / len(x)) ** 0.25, 1.2, 4)))
-    # The level that 95 % of the points themselves exceed: the smoothing widens the density, but not the outline.
-    places = (np.searchsorted(edges, column).clip(1, bins) - 1 for edges, column in zip((x_edges, y_edges), x.T))
-    level = np.quantile(smooth[tuple(places)], 1 - OUTLINE_SHARE)
-    centres = [(edges[1:] + edges[:-1]) / 2 for edges in (x_edges, y_edges)]
-    lines: list[Array] = contourpy.contour_generator(x=centres[0], y=centres[1], z=smooth.T).lines(float(level))  # type: ignore[assignment]
-    return lines
-
-
-def draw_outline(ax: Axes, outline: Sequence[Array], width: float = 0.9) -> None:
-    """Draw curves around data. outline: curves in data units."""
-    ax.add_collection(LineCollection(list(outline), colors=REAL, linewidths=width), autolim=False)
 
 
 def corner(ax: Axes, text: str, where: str = "lower left", colour: str = QUIET, size: float = SMALL) -> None:
