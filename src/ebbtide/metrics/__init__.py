@@ -8,7 +8,8 @@
     intervals    of means, fractions and medians
     measurement  Measurement, a row of a report; table, to_json
     reference    real points, in two sets that share nothing
-    report       METRICS, measure → list[Measurement]
+    points       METRICS
+    report       measure → list[Measurement]
 
 and of images, in the features of a network:
 
@@ -38,7 +39,8 @@ from .measurement import Measurement, table, to_json
 from .memorisation import Nearest, copied_share, nearest
 from .mmd import energy_distance, mmd2
 from .modes import label_agreement, mean_log_density, mode_fractions, outlier_fraction
-from .report import METRICS, Metric, measure
+from .points import METRICS, Metric
+from .report import measure
 from .wasserstein import exact_w2, sliced_w2, within_mode_sliced_w2
 
 __all__ = [
