@@ -31,7 +31,7 @@ from ebbtide.plots.study import Comparison
 from ebbtide.recipes import HELD_OUT, RECIPES, ImageRecipe, PointRecipe
 from ebbtide.signals import Interrupted
 from ebbtide.training.checkpoint import newest_valid, unpack
-from ebbtide.training.trainer import batch_indices
+from ebbtide.training.examples import batch_indices
 from forking import forking
 from interrupting import at_every_line, wait_until
 

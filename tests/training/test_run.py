@@ -36,10 +36,10 @@ from ebbtide.training import checkpoint
 from ebbtide.training.begun import stored
 from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.devices import suited
+from ebbtide.training.examples import batch_indices
 from ebbtide.training.history import read_metrics, track_evaluation
 from ebbtide.training.run import _loop
 from ebbtide.training.schedule import due as _due
-from ebbtide.training.trainer import batch_indices
 from forking import forked
 from interrupting import alive, at_every_line, wait_until
 from recording import record

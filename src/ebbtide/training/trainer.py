@@ -6,27 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from ..core.couplings import COUPLINGS, as_given
 from ..core.denoiser import Denoiser, DenoiserLike
-from ..core.randomness import Share, generator, keyed, normal, uniform
-from ..core.times import SPANS, TIMES, stratified_draws, uniform_draws
+from ..core.randomness import keyed
 from ..data.prepared import Data
 from ..errors import DivergedError, InputError
 from ..losses import LOSSES, loss_row
-from ..losses.stable import TOGETHER, posterior_mean
 from ..recipes import Recipe
-from ..specs import bind, options, pick, require, with_option
+from ..specs import bind, options, pick, with_option
 from .devices import all_there, local
 from .ema import ema_decay
 from .engines import Engine, pick_engine
+from .examples import Examples
 from .flat import FlatParameters
 from .objective import Objective, draws
 from .replicated import Replicated
@@ -36,7 +31,7 @@ from .teacher import Trajectories
 if TYPE_CHECKING:  # half a second that only training needs
     from accelerate import Accelerator
 
-__all__ = ["PATIENCE", "Record", "Trainer", "batch_indices"]
+__all__ = ["PATIENCE", "Record", "Trainer"]
 
 PATIENCE = 100  # skipped steps in a row after which a run is given up
 UNREAD = 50  # steps on a GPU whose losses may wait there, so that it never waits for this process
@@ -51,26 +46,6 @@ class Record:
     grad_norm: float
     lr: float
     skipped: bool = False
-
-
-def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " batch"]:
-    """Places step·batch … in the endless row of shuffled epochs; a function of (seed, step), so nothing to save.
-
-    n: the number of examples; 0 for a stream, which is such a row itself.
-    """
-    first, end = step * batch, (step + 1) * batch
-    if not n:
-        return torch.arange(first, end)
-    orders = [
-        _order(seed, epoch, n)[max(0, first - epoch * n) : end - epoch * n]
-        for epoch in range(first // n, (end - 1) // n + 1)
-    ]
-    return torch.cat(orders)
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, n: int) -> Tensor:
-    return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
 class Trainer:
@@ -116,8 +91,6 @@ class Trainer:
         # For autocast alone. Another .to() would copy the parameters out of their vector (cpu:0 is not cpu), and DDP's
         # buckets would take the gradients' place; one vector needs one reduction, in steps().
         teacher = data.denoiser if isinstance(data, Trajectories) else None
-        self._span = bind(SPANS, recipe.spans, "spans") if self._row.spans else None
-        self._phases = self._span is not None and "done" in signature(self._span.func).parameters
         if self._row.spans and not self.denoiser.spans:
             network = with_option(recipe.network, "spans", "true")
             raise InputError(f"loss {recipe.loss!r} needs a network that spans two times, as in network={network!r}.")
@@ -131,31 +104,10 @@ class Trainer:
         loss = Objective(self.denoiser, recipe, helps)
         self._loss = accelerator.prepare_model(loss, False, evaluation_mode=True)
         self._drops = any(draws(part) for part in self.denoiser.modules())
-        self._law = bind(TIMES, recipe.times, "times")
-        self._couple = bind(COUPLINGS, recipe.coupling, "coupling")
-        self._couples_by_draw = "draw" in signature(self._couple.func).parameters
-        # A third noise is needed where both ends of a path are given (see Path.between).
-        self._coupled = recipe.coupling != "independent" or data.x1 is not None
-        if self._couple.func is as_given and teacher is None:
-            raise InputError(
-                "coupling 'given' is that of a teacher's pairs, which `ebbtide distill --method reflow` learns from."
-            )
-        if self._coupled and self._row.spans and teacher is None:
-            raise InputError(f"loss {recipe.loss!r} needs independent pairs of data and noise.")
-        if self._coupled and not denoiser.predicts_velocity:
-            raise InputError(
-                f"Coupled ends need the velocity target, the only one they leave meaningful; got {recipe.target!r}."
-            )
-        if recipe.batch % accelerator.num_processes:
-            raise InputError(
-                f"batch must be a multiple of the {accelerator.num_processes} processes, so that each has an equal "
-                f"share; got {recipe.batch}."
-            )
-        share, rank = recipe.batch // accelerator.num_processes, accelerator.process_index
+        self._examples = Examples(self.denoiser, self.data, recipe, accelerator, classes)
+        share = self._examples.share
         if not 1 <= accumulate <= share:
             raise InputError(f"accumulate must be at least 1 and at most {share}, a process's batch; got {accumulate}.")
-        self._own = slice(rank * share, (rank + 1) * share)
-        self._drawn = self._together(self._own)
         self.batch(0)  # what the law or the coupling can't do is said here, before a run has begun
 
     def steps(self, on_nonfinite: str = "stop", due: Callable[[int], bool] = lambda step: False) -> Iterator[Record]:
@@ -254,17 +206,12 @@ class Trainer:
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This process's share of the step's batch, as the loss takes it: x0, noise, t, and what else is needed."""
-        rows, own = self._drawn, self._own
-        batch = self._examples(self.data, step, self.recipe.stable_targets, rows)
-        if rows == own:
-            return batch
-        return {name: part[own.start - rows.start : own.stop - rows.start] for name, part in batch.items()}
+        return self._examples.batch(self.data, step)
 
     def measuring(self, data: Data, count: int) -> list[dict[str, Tensor]]:
         """At least `count` examples of other data, in batches that are the same at every call; with plain targets."""
         data, batches = data.to(self.accelerator.device), -(-count // self.recipe.batch)
-        whole = slice(0, self.recipe.batch)
-        return [self._examples(data, k, False, whole, "measuring") for k in range(batches)]
+        return [self._examples.measuring(data, k) for k in range(batches)]
 
     @torch.no_grad()
     def measured(self, batches: Sequence[dict[str, Tensor]]) -> float:
@@ -275,72 +222,6 @@ class Trainer:
                 return torch.cat([self._loss(**batch) for batch in batches]).double().mean().item()
         finally:
             self.denoiser.train()
-
-    def _together(self, own: slice) -> slice:
-        """The rows of a batch on which its rows `own` depend: all that are coupled or averaged with one of them."""
-        batch = self.recipe.batch
-        if self._coupled or self._judges is not None:
-            return slice(0, batch)
-        if self.recipe.stable_targets:
-            return slice(own.start // TOGETHER * TOGETHER, min(batch, -(-own.stop // TOGETHER) * TOGETHER))
-        return own
-
-    def _examples(self, data: Data, step: int, stable: bool, rows: slice, stream: str = "step") -> dict[str, Tensor]:
-        """Rows of a step's batch of these data: x0, noise, t, and what else is needed."""
-        recipe, device = self.recipe, self.accelerator.device
-        draw = Share(recipe.seed, stream, step, n=recipe.batch, rows=rows, device=device)
-        many = 0 if getattr(data, "streamed", False) else len(data)
-        indices = batch_indices(recipe.seed, step, recipe.batch, many)[rows]
-        indices = indices if getattr(data, "ahead", False) else indices.to(device)
-        if isinstance(data, Trajectories):
-            return self._taught(data, indices, draw)
-        batch = data.take(indices, draw)
-        x0, label = batch["x0"], batch.pop("label", None)
-        u = (stratified_draws if recipe.stratified else uniform_draws)(len(x0), draw)
-        # A law may round to the very ends, where some targets and a bridge's velocity are infinite.
-        if (stable or self._coupled) and batch.keys() - {"x0"}:
-            what = "stable_targets" if stable else f"coupling {recipe.coupling!r}"
-            raise InputError(f"{what} can't be: what the network is told differs from example to example.")
-        if self._span is not None:
-            phase = {"done": step / recipe.steps} if self._phases else {}
-            u, end = self._span(u, uniform(draw, len(u)), **phase)
-            batch["to"] = self._law(end, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
-        batch["t"] = self._law(u, self.denoiser.path).clamp(2**-24, 1 - 2**-24)
-        if data.x1 is None:
-            batch["noise"] = normal(draw, *x0.shape)
-        else:
-            batch["noise"] = data.x1[torch.randint(len(data.x1), (len(x0),), generator=draw, device=device)]
-        allowed = None
-        if self._coupled:
-            by = {"draw": draw} if self._couples_by_draw else {}
-            batch["noise"] = self._couple(x0, batch["noise"], label, **by)
-            batch["z"] = normal(draw, *x0.shape)
-        if label is not None:
-            require("classes", self.classes, 1, whole=True)
-            hidden = uniform(draw, len(label)) < recipe.label_dropout
-            batch["label"] = label.masked_fill(hidden, self.classes)
-        if stable and not self._coupled:
-            if label is not None:
-                allowed = hidden[:, None] | (label[:, None] == label)  # a hidden label may have been any
-            batch["x0"], batch["noise"] = posterior_mean(self.denoiser.path, x0, batch["noise"], batch["t"], allowed)
-        return batch
-
-    def _taught(self, data: Trajectories, indices: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
-        """Parts of a teacher's trajectories, with further draws for judges; or their ends, as coupled pairs."""
-        path, device = self.denoiser.path, indices.device
-        if not self._row.spans:
-            start, end = data.ends(indices)
-            t = self._law(stratified_draws(len(indices), draw), path).clamp(2**-24, 1 - 2**-24)
-            z = normal(draw, *end.shape)
-            return {"x0": end, "noise": start, "t": t, "z": z} | data.conditions(indices, draw)
-        judged = self._judges is not None
-        batch = data.take(indices, draw, ends=judged)
-        if judged:
-            z, batch["noise"], batch["nudge"] = torch.randn(3, *batch["end"].shape, generator=draw, device=device)
-            batch["u"] = stratified_draws(len(indices), draw)
-            if self.denoiser.gaussian_end:
-                batch["start"] = path.prior(z)
-        return batch
 
     def _averaging(self, recipe: Recipe) -> tuple[Denoiser, FlatParameters]:
         """A copy of the denoiser for the average of the weights, and its parameters."""
