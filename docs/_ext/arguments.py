@@ -369,6 +369,7 @@ SHARED: dict[str, dict[str, str]] = {
         "source": "what draws chunks: a trained policy's denoiser, or a function.",
         "slot": "the number of the environment, where several run at once.",
         "observations": "an observation of each environment, by its slot.",
+        "shapes": "of the parts of one step's observation, by name.",
     },
     "samplers": {
         "sampler": "a row of `SAMPLERS` with options, or a function of a `Walk`.",

@@ -7,7 +7,7 @@ Every random number belongs to (seed, episode, chunk), so an episode doesn't dep
 import operator
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,19 +16,16 @@ from typing import Any, SupportsIndex
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import Tensor
 
 from ..core.randomness import Draws, key
-from ..data.episodes import Robot, prompt_bytes
+from ..data.episodes import Robot
 from ..errors import DivergedError, InputError
 from ..inverse.chunking import Previous, soft_mask
 from ..specs import require
 from .chunks import ChunkSampler
+from .observing import Seen, Step, batched, checked_step, finite_step, shapes_of_step
 
 __all__ = ["Policy"]
-
-Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is the policy that says what is wrong with it
-_DTYPES: dict[str, Any] = {"state": np.float32, "images": np.uint8, "image_mask": np.bool_, "prompt": np.int64}
 
 
 class Policy:
@@ -81,9 +78,7 @@ class Policy:
         self.n_obs_steps, self.horizon, self.action_dim = source.n_obs_steps, source.shape[0], source.shape[1]
         self.n_action_steps = source.n_action_steps if n_action_steps is None else n_action_steps
         self.ensemble, self.rows, self.late = ensemble, rows, 0
-        self._shapes = {name: _of_one_step(name, shape, self.n_obs_steps) for name, shape in source.observation.items()}
-        if "images" in self._shapes:
-            self._shapes["image_mask"] = self._shapes["images"][:1]
+        self._shapes = shapes_of_step(source.observation, self.n_obs_steps)
         self._slots: list[_Slot] = []
         self._number = 0  # of the next episode
         self._thread: ThreadPoolExecutor | None = None
@@ -152,7 +147,7 @@ class Policy:
 
     def observe(self, observation: Seen, slot: SupportsIndex = 0) -> None:
         """Store one robot's observation of this step; InputError if a part is missing, misshapen or not finite."""
-        seen = self._finite(observation)
+        seen = finite_step(observation, self._shapes)
         if not self._slots:
             self.reset()
         self._slot(slot).history.append(seen)
@@ -178,7 +173,7 @@ class Policy:
 
     def fits(self, observation: Seen) -> None:
         """InputError unless the observation has all parts, in the shapes that the policy was trained on."""
-        self._checked(observation)
+        checked_step(observation, self._shapes)
 
     def drives(self, robot: Robot, name: str) -> None:
         """InputError if states, actions or steps a second aren't those the policy was trained on. name: the robot's."""
@@ -186,9 +181,9 @@ class Policy:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _up_to(self, slot: "_Slot", observation: Seen) -> "list[_Step]":
+    def _up_to(self, slot: "_Slot", observation: Seen) -> "list[Step]":
         """The slot's latest observations, with this step's as the last."""
-        return [*slot.history, self._finite(observation)][-self.n_obs_steps :]
+        return [*slot.history, finite_step(observation, self._shapes)][-self.n_obs_steps :]
 
     def _slot(self, number: SupportsIndex) -> "_Slot":
         """The slot of that number."""
@@ -255,17 +250,17 @@ class Policy:
         return mean.astype(np.float32)
 
     def _timed(
-        self, histories: "list[list[_Step]]", ids: list[int], previous: Previous | None
+        self, histories: "list[list[Step]]", ids: list[int], previous: Previous | None
     ) -> tuple[np.ndarray, float]:
         start = time.perf_counter()
         chunks = self._call(histories, ids, previous)
         return chunks, 1000 * (time.perf_counter() - start)
 
     def _call(
-        self, histories: "list[list[_Step]]", ids: list[int], previous: Previous | None
+        self, histories: "list[list[Step]]", ids: list[int], previous: Previous | None
     ) -> Float32[np.ndarray, "b h a"]:
         """Chunks for these histories, `rows` at a time where that is set."""
-        observation, draw_ids = self._batch(histories), torch.tensor(ids)
+        observation, draw_ids = batched(histories, self._shapes, self.n_obs_steps), torch.tensor(ids)
         rows, parts = self.rows or len(ids), []
         for first in range(0, len(ids), rows):
             place = torch.arange(first, first + rows).clamp(max=len(ids) - 1)  # padded with copies of the last
@@ -281,63 +276,9 @@ class Policy:
         made: np.ndarray = torch.cat(parts).detach().cpu().float().numpy()
         return made
 
-    def _batch(self, histories: "list[list[_Step]]") -> dict[str, Tensor]:
-        """The histories as the network takes them: state (b, o, s), images (b, o × cameras, h, w, 3), prompt (b, l)."""
-        full = [[history[0]] * (self.n_obs_steps - len(history)) + history for history in histories]
-
-        names = {name for steps in full for step in steps for name in step}  # image_mask, if anyone has one
-
-        def joined(name: str, steps: "list[_Step]") -> np.ndarray:
-            if name == "prompt":
-                return steps[-1][name]
-            parts = [step[name] if name in step else np.ones(self._shapes[name], bool) for step in steps]
-            return (np.stack if name == "state" else np.concatenate)(parts)
-
-        return {
-            name: torch.from_numpy(np.stack([joined(name, steps) for steps in full]))
-            for name in self._shapes
-            if name in names
-        }
-
-    def _checked(self, observation: Seen) -> "_Step":
-        """The network's inputs, as arrays of one step."""
-        if not isinstance(observation, Mapping):
-            raise InputError(
-                f"An observation must be a dict of {', '.join(self._shapes)}; got {type(observation).__name__}."
-            )
-        step: _Step = {}
-        for name, wanted in self._shapes.items():
-            if name == "image_mask" and name not in observation:
-                continue
-            if name not in observation:
-                raise InputError(
-                    f"The policy needs {name} in an observation; got {', '.join(map(str, observation)) or 'nothing'}."
-                )
-            part = observation[name]
-            part = prompt_bytes([part], *wanted)[0].numpy() if name == "prompt" and isinstance(part, str) else part
-            part, dtype = _array(part), np.dtype(_DTYPES[name])
-            kinds = "fiu" if dtype.kind == "f" else dtype.kind
-            wraps = dtype.kind == "u" and part.dtype.itemsize > dtype.itemsize  # 16-bit depths, modulo 256
-            if part.shape != wanted or part.dtype.kind not in kinds or wraps:
-                kind = f"{'a text, or ' * (name == 'prompt')}{dtype} of shape {wanted}"
-                raise InputError(f"The observation's {name} must be {kind}; got {part.dtype} of {part.shape}.")
-            with np.errstate(over="ignore"):  # what float32 has no room for is not finite
-                step[name] = np.array(part, dtype)  # a copy: a simulator may write into its own
-        return step
-
-    def _finite(self, observation: Seen) -> "_Step":
-        step = self._checked(observation)
-        if "state" in step and not np.isfinite(step["state"]).all():
-            place = int(np.flatnonzero(~np.isfinite(step["state"]))[0])
-            raise InputError(f"The observation's state must be finite; got {step['state'][place]} at index {place}.")
-        return step
-
     def __getstate__(self) -> dict[str, Any]:
         """The policy without threads and episodes, for another process."""
         return self.__dict__ | {"_thread": None, "_slots": [], "_number": 0, "late": 0}
-
-
-_Step = dict[str, np.ndarray]
 
 
 @dataclass(eq=False)
@@ -345,7 +286,7 @@ class _Slot:
     """One robot's episode: its observations and the chunk it executes."""
 
     episode: int
-    history: deque[_Step]
+    history: deque[Step]
     step: int = 0  # of the next action
     count: int = 0  # chunks asked for
     asked: int = 0  # the step at which the last was
@@ -363,17 +304,6 @@ class _Slot:
         )
 
 
-def _of_one_step(name: str, shape: tuple[int, ...], steps: int) -> tuple[int, ...]:
-    """The shape of a part of one step's observation, from that of all steps together."""
-    if name == "prompt":
-        return tuple(shape)
-    if name not in _DTYPES or shape[0] % steps:
-        raise InputError(
-            f"A policy observes {', '.join(_DTYPES)}, of {steps} steps each; got {name!r} of shape {tuple(shape)}."
-        )
-    return tuple(shape[1:]) if name == "state" else (shape[0] // steps, *shape[1:])
-
-
 def _whole(what: str, value: Any) -> int:
     """The value, if it is a whole number."""
     try:
@@ -387,16 +317,6 @@ def _list(what: str, values: Any) -> list[int]:
     if not isinstance(values, Iterable):
         raise InputError(f"{what} must be a list of whole numbers; got {values!r}.")
     return [_whole(f"Each of {what}", value) for value in values]
-
-
-def _array(part: Any) -> np.ndarray:
-    """A part of an observation as an array; an object array if it can't be converted."""
-    try:
-        return np.asarray(part.detach().cpu() if isinstance(part, Tensor) else part)
-    except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, a dtype that numpy lacks
-        whole = np.empty((), object)
-        whole[()] = part
-        return whole
 
 
 def _chunk_id(*address: int) -> int:
