@@ -600,7 +600,7 @@ SLIPS = (
          ("tests/recipes/test_recipes.py",)),
     Slip("recipes/recipe.py", 'grid: str = "quadratic"', 'grid: str = "uniform"', "the uniform grid as default",
          ("tests/recipes/test_recipes.py",)),
-    Slip("recipes/recipe.py", "stable_targets: bool = True", "stable_targets: bool = False", "points' targets plain",
+    Slip("recipes/points.py", "stable_targets: bool = True", "stable_targets: bool = False", "points' targets plain",
          ("tests/recipes/test_points.py",)),
     Slip("recipes/robots.py", "steps=9000, least=0.05)", "steps=9000)", "joints that hardly move are stretched"),
 )  # fmt: skip

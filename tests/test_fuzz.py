@@ -31,7 +31,7 @@ from ebbtide.interop.diffusers import from_diffusers
 from ebbtide.interop.schedulers import SCHEDULERS
 from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.networks import NETWORKS
-from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.recipes import RECIPES, recipe_from_config
 from ebbtide.samplers import SAMPLERS, sample
 from ebbtide.specs import bind, options
 from ebbtide.training.build import build_denoiser, build_network
@@ -186,7 +186,7 @@ def test_specs(what, count):
 
 def test_recipes():
     configs = [row().to_config() for row in RECIPES.values()]
-    trial("recipes", 1500, lambda rng: Recipe.from_config(mutated(rng, rng.choice(configs))))
+    trial("recipes", 1500, lambda rng: recipe_from_config(mutated(rng, rng.choice(configs))))
 
 
 @pytest.fixture(scope="module")

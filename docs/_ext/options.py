@@ -14,8 +14,7 @@ from typing import Any, get_args
 
 from ebbtide.cli.arguments import SYNONYMS, flag_only, is_switch, options
 from ebbtide.cli.train import Running, Train
-from ebbtide.recipes import RECIPES
-from ebbtide.recipes.recipe import RECIPE_TYPES, Recipe
+from ebbtide.recipes import RECIPE_TYPES, RECIPES, Recipe
 
 BLOCK = "```{options}\n```"
 HEADS = {"points": "Points and tables", "images": "Images", "robots": "Robots"}

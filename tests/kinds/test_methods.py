@@ -14,7 +14,8 @@ from ebbtide.kinds.methods import curves, entries, finished, recipes_for, ways
 from ebbtide.kinds.points.kind import PLAN
 from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.plots import style
-from ebbtide.recipes import METHODS, ImageRecipe, PointRecipe, Recipe, edm, edm_images, flow, ot_flow
+from ebbtide.recipes import METHODS, ImageRecipe, PointRecipe, edm, edm_images, flow, ot_flow, recipe_from_config
+from ebbtide.training import storage
 
 TINY = {"steps": 1, "batch": 8, "points": 60, "network": "mlp:width=8,depth=1"}
 QUIET = {"progress": False, "snapshots": 0, "checkpoints": 1, "solvers": False}
@@ -117,8 +118,7 @@ def test_a_run_must_be_finished_and_on_the_same_data(runs, monkeypatch):
     ):
         with pytest.raises(InputError, match=says):
             finished(runs / folder, recipe)
-    before = Recipe.from_config.__func__ if hasattr(Recipe.from_config, "__func__") else Recipe.from_config
-    monkeypatch.setattr(Recipe, "from_config", staticmethod(lambda config: replace(before(config), steps=2)))
+    monkeypatch.setattr(storage, "recipe_from_config", lambda config: replace(recipe_from_config(config), steps=2))
     with pytest.raises(InputError, match="flow is at step 1 of 2: finish it first"):
         finished(runs / "flow", PointRecipe())
 

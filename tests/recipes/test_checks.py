@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ebbtide.errors import InputError
-from ebbtide.recipes import flow
+from ebbtide.recipes import RECIPE_TYPES, flow
 from ebbtide.recipes.checks import RANGES
-from ebbtide.recipes.recipe import RECIPE_TYPES
 
 
 def test_every_number_has_a_range():

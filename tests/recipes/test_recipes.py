@@ -30,9 +30,21 @@ from ebbtide.exact.oracle import gaussian
 from ebbtide.losses import loss_row
 from ebbtide.losses.denoise import WEIGHTS
 from ebbtide.networks import NETWORKS
-from ebbtide.recipes import PAPERS, RECIPES, ImageRecipe, PointRecipe, Recipe, cited, recipe_type
+from ebbtide.recipes import (
+    OBJECTIVES,
+    PAPERS,
+    RECIPE_TYPES,
+    RECIPES,
+    ImageRecipe,
+    PointRecipe,
+    Recipe,
+    RobotRecipe,
+    cited,
+    recipe_from_config,
+    recipe_type,
+)
 from ebbtide.recipes.citations import papers
-from ebbtide.recipes.recipe import _WEIGHTS, OBJECTIVES, RECIPE_TYPES, RobotRecipe
+from ebbtide.recipes.recipe import _WEIGHTS
 from ebbtide.samplers import SAMPLERS
 from ebbtide.specs import bind, options
 
@@ -93,7 +105,7 @@ def test_a_recipe_s_own_steps_keep_the_width_of_a_mode(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_json(name):
     recipe = RECIPES[name]()
-    assert Recipe.from_config(json.loads(json.dumps(recipe.to_config()))) == recipe
+    assert recipe_from_config(json.loads(json.dumps(recipe.to_config()))) == recipe
 
 
 # Text of a recipe that can name no place: rows of tables, and names within the data.
@@ -293,7 +305,7 @@ WRONG = {
 @each(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
 def test_from_config_refuses_by_name(field, value):
     with pytest.raises(InputError) as caught:
-        Recipe.from_config({**PointRecipe().to_config(), field: value})
+        recipe_from_config({**PointRecipe().to_config(), field: value})
     text = str(caught.value)
     assert field in text
     assert text.endswith(".")
@@ -303,7 +315,7 @@ def test_from_config_refuses_by_name(field, value):
 @pytest.mark.parametrize("config", [None, [], "linear", 3, PointRecipe()])
 def test_from_config_takes_objects_only(config):
     with pytest.raises(InputError, match="A recipe must be a JSON object"):
-        Recipe.from_config(config)
+        recipe_from_config(config)
 
 
 NAMES = st.sampled_from([field.name for kind in RECIPE_TYPES.values() for field in fields(kind)]) | st.text()
@@ -316,7 +328,7 @@ def test_any_config_is_a_recipe_or_one_sentence(config, domain):
     config = {"domain": domain} | config
     try:
         text = None
-        recipe = Recipe.from_config(config)
+        recipe = recipe_from_config(config)
     except InputError as error:
         text = str(error)
     left = {name for name in OBJECTIVES["diffusion"] if config.get(name) == ""} if domain == "robots" else set()
@@ -330,9 +342,9 @@ def test_an_older_run_on_a_file_held_nothing_out():
     """Its config has no such fields, and it began as a network alone and trained for all of its steps."""
     given = {"held_out": 0.1, "validation": 0.3, "gaussians": 2}
     config = PointRecipe(data="table.csv", **given).to_config()
-    assert {name: getattr(Recipe.from_config(config), name) for name in given} == given
+    assert {name: getattr(recipe_from_config(config), name) for name in given} == given
     for name in given:
-        older = Recipe.from_config({field: value for field, value in config.items() if field != name})
+        older = recipe_from_config({field: value for field, value in config.items() if field != name})
         assert getattr(older, name) == 0, name
 
 
@@ -340,9 +352,9 @@ def test_a_path_is_its_name(tmp_path):
     """In a process of its own: type checks at run time, as here, refuse what is no text."""
     code = """
 from pathlib import Path
-from ebbtide.recipes import PointRecipe, Recipe
+from ebbtide.recipes import PointRecipe, recipe_from_config
 recipe = PointRecipe(data=Path("folder/points.csv"), source=Path("other.csv"), coupling="independent")
-print(repr(recipe.data), repr(recipe.source), Recipe.from_config(recipe.to_config()) == recipe)
+print(repr(recipe.data), repr(recipe.source), recipe_from_config(recipe.to_config()) == recipe)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"{str(Path('folder/points.csv'))!r} 'other.csv' True\n", "")

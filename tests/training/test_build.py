@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ebbtide import fit
 from ebbtide.errors import InputError
 from ebbtide.kinds.runs import begin, from_pretrained
-from ebbtide.recipes import Recipe, autoencoder
+from ebbtide.recipes import autoencoder, recipe_from_config
 from training.runs import STEPS, assert_same, newest, run, tensors, tiny
 
 CLASSES = {"data": "two_moons", "conditional": True}
@@ -119,7 +119,7 @@ def test_what_leaves_holds_its_name_alone(base, tmp_path):
     assert config["recipe"]["init"] == base.name
     assert str(base) not in json.dumps(config)
     assert (
-        Recipe.from_config({k: v for k, v in config["recipe"].items() if k != "init"}).init == ""
+        recipe_from_config({k: v for k, v in config["recipe"].items() if k != "init"}).init == ""
     )  # of older versions
 
 

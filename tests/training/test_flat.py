@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ebbtide.errors import InputError
-from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.recipes import RECIPES, recipe_from_config
 from ebbtide.training.flat import AdamW, FlatParameters
 from training.runs import tiny, trainer
 
@@ -132,7 +132,7 @@ def test_a_config_of_before_they_were_fields_loads(kind):
     recipe = RECIPES[kind]()
     old = {name: value for name, value in recipe.to_config().items() if name not in ("beta1", "beta2", "eps")}
     assert len(old) == len(recipe.to_config()) - 3
-    assert Recipe.from_config(old) == recipe
+    assert recipe_from_config(old) == recipe
     assert (recipe.beta1, recipe.beta2, recipe.eps) == (0.9, 0.95, 1e-8)
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from .checks import OBJECTIVES
 from .citations import PAPERS, cited
 from .images import (
+    ImageRecipe,
     autoencoder,
     ddpm_images,
     ddpm_latents,
@@ -14,9 +16,10 @@ from .images import (
     shortcut_images,
     super_resolution,
 )
-from .points import bridge, ddpm, edm, flow, mean_flow_points, ot_flow, shortcut_points
-from .recipe import HELD_OUT, IN_MEMORY, OBJECTIVES, ImageRecipe, PointRecipe, Recipe, RobotRecipe, recipe_type
+from .points import HELD_OUT, PointRecipe, bridge, ddpm, edm, flow, mean_flow_points, ot_flow, shortcut_points
+from .recipe import IN_MEMORY, Recipe
 from .robots import (
+    RobotRecipe,
     diffusion_policy_pusht,
     flow_policy,
     flow_policy_aloha_insertion,
@@ -27,6 +30,7 @@ from .robots import (
     pi0_aloha_transfer,
     pi0_pusht,
 )
+from .types import RECIPE_TYPES, recipe_from_config, recipe_type
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "ddpm": ddpm,
@@ -69,6 +73,7 @@ __all__ = [
     "OBJECTIVES",
     "PAPERS",
     "RECIPES",
+    "RECIPE_TYPES",
     "ImageRecipe",
     "PointRecipe",
     "Recipe",
@@ -96,6 +101,7 @@ __all__ = [
     "pi0_aloha_insertion",
     "pi0_aloha_transfer",
     "pi0_pusht",
+    "recipe_from_config",
     "recipe_type",
     "shortcut_images",
     "shortcut_points",

@@ -1,6 +1,6 @@
 """The fields of recipes as keywords, for type checkers: what `flow(data="table.csv", steps=300)` may name.
 
-One line for each field of `recipe.py`; tests/recipes/test_fields.py holds the two together.
+One line for each field of the recipes' classes; tests/recipes/test_fields.py holds the two together.
 """
 
 from typing import Literal, TypedDict

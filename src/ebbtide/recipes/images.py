@@ -1,16 +1,76 @@
 """Recipes for images: each is a row (path, target, times, sampler) over the same network and training."""
 
-from dataclasses import replace
-from typing import Any, Unpack
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Unpack
 
 from .fields import ImageFields
 from .points import MEAN_FLOW, SHORTCUT
-from .recipe import ImageRecipe
+from .recipe import Recipe
 
 __all__ = [
-    "autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents", "mean_flow_images",
-    "shortcut_images", "super_resolution",
+    "ImageRecipe", "autoencoder", "ddpm_images", "ddpm_latents", "edm_images", "flow_images", "flow_latents",
+    "mean_flow_images", "shortcut_images", "super_resolution",
 ]  # fmt: skip
+
+_MADE_OF = r"((?:autoencoder|diffusers):(?:[^+]*,)?(?:run|folder)=)([^,]*?)(?=,|$|\+[a-z_]+(?:[:+]|$))"  # of a codec
+
+
+@dataclass(frozen=True)
+class ImageRecipe(Recipe):
+    """A recipe for images, which are scaled to [-1, 1] for the network."""
+
+    kind: ClassVar[str] = "images"
+
+    data: str = "digits"
+    """digits, a folder of images, a .npz, idx files, or hf:NAME; a .npz holds uint8 images and labels."""
+    label: str = ""
+    """Source of the labels; folder (a class for each sub-folder), an array of the .npz, a column of hf:NAME."""
+    size: int = 0
+    """Side to which images are resized and centre-cropped; 0 keeps their size, which must then be equal."""
+    channels: int = 0
+    """1 for grey, 3 for colour, 4 for transparency; 0 for grey or colour, as found."""
+    value_range: str = ""
+    """LOW:HIGH of images of more than 8 bits; mapped to 0 and 255, by default the set's extremes."""
+    codec: str = "pixels"
+    """Form in which the network sees images; rows of `ebbtide list codecs` joined by +."""
+    flip: bool = False
+    """Mirror half of the training images, left to right."""
+    factor: int = 0
+    """Draw images given ones of this many times fewer pixels a side; 0 for none."""
+    attributes: str = ""
+    """Numbers that images are drawn given; an array of the .npz, a .csv file with a row for each image, or columns
+    of an hf: set separated by commas."""
+    attribute_ranges: str = ""
+    """NAME=LOW:HIGH of each attribute, separated by commas; stored with the run, by default the set's extremes."""
+    held_out: float = 0.1
+    """Share of the images held out for evaluation; a set with its own test split keeps that."""
+    on_bad_image: Literal["skip", "fail"] = "skip"
+    """Skip files that can't be read, or fail; at most 5 % may be skipped."""
+
+    def condition(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if self.factor:
+            return (shape[0], *(side // self.factor for side in shape[1:]))
+        return (len(self.attribute_ranges.split(",")),) if self.attributes and self.attribute_ranges else ()
+
+    def outside(self) -> dict[str, str]:
+        return super().outside() | ({"codec": found[2]} if (found := re.search(_MADE_OF, self.codec)) else {})
+
+    def naming(self, names: Mapping[str, str]) -> "Recipe":
+        named = super().naming(names)
+        if "codec" not in names or "codec" not in self.outside():
+            return named
+        return replace(named, codec=re.sub(_MADE_OF, lambda found: found[1] + names["codec"], self.codec))  # type: ignore[call-arg]
+
+    @staticmethod
+    def built_in(data: str) -> bool:
+        return data == "digits"
+
+    @staticmethod
+    def on_hub(data: str) -> bool:
+        return data.startswith("hf:")
+
 
 _BASE = ImageRecipe(
     network="unet-tiny", batch=128, steps=3000, lr=2e-3, warmup=0.05, ema=0.999, sampler="heun", grid="uniform"

@@ -1,12 +1,83 @@
 """Recipes for points: each is a row (path, target, times, coupling, sampler) over the same network and training."""
 
-from dataclasses import replace
-from typing import Any, Unpack
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Unpack
 
+from .checks import is_file
 from .fields import PointFields
-from .recipe import HELD_OUT, PointRecipe
+from .recipe import Recipe
 
-__all__ = ["MEAN_FLOW", "SHORTCUT", "bridge", "ddpm", "edm", "flow", "mean_flow_points", "ot_flow", "shortcut_points"]
+__all__ = [
+    "HELD_OUT", "MEAN_FLOW", "SHORTCUT", "PointRecipe", "bridge", "ddpm", "edm", "flow", "mean_flow_points", "ot_flow",
+    "shortcut_points",
+]  # fmt: skip
+
+HELD_OUT = 0.2  # of a file's rows, where none are asked for and training has its steps
+
+
+@dataclass(frozen=True)
+class PointRecipe(Recipe):
+    """A recipe for points, the rows of a table."""
+
+    kind: ClassVar[str] = "points"
+    sources: ClassVar[tuple[str, ...]] = ("data", "source")
+    older: ClassVar[Mapping[str, Any]] = {"held_out": 0.0, "validation": 0.0, "gaussians": 0}
+
+    data: str = "three_gaussians"
+    """A point set or a file; see `ebbtide list`, or .csv, .tsv, .txt, .xlsx, .parquet, .npy, .npz."""
+    label: str = ""
+    """Column of the file that holds the labels; its name, or number from 1."""
+    points: int = 50_000
+    """Number of points to draw from a named point set; once, as training data."""
+    source: str = "noise"
+    """The t = 1 end: noise, or a second point set; the latter needs the velocity target."""
+    held_out: float = 0.0
+    """Share of a file's rows never learned, for evaluation; 0.2 unless given, if steps are given."""
+    validation: float = 0.2
+    """Share of a file's rows by whose loss training stops; learned in the end, 0 trains for all steps."""
+    gaussians: int = -1
+    """Gaussians that the network starts from; in ranks a copula, 0 for none, -1 chosen for files of under 1000 rows."""
+    columns: str = ""
+    """Columns of the file to learn; names separated by commas, by default all."""
+    drop: str = ""
+    """Columns of the file to leave out; names separated by commas."""
+    missing: str = ""
+    """Further marks of missing cells; separated by commas, besides NA, nan, ? and the like."""
+    categorical: str = ""
+    """Columns of levels that look like numbers; names separated by commas."""
+    ordered: str = ""
+    """Columns of levels in order; as in cut=Fair<Good<Ideal, separated by commas."""
+    codec: str = ""
+    """Form in which the network sees columns; a row of `ebbtide list codecs`, by default standardise for named sets,
+    ranks for files, mixed with texts or gaps."""
+    any_columns: bool = False
+    """Learn to draw columns given any others; known to the network in half of each batch."""
+    standardise: bool = True
+    """Let a codec see columns, not the network their own numbers; stored, and undone on sampling."""
+    stable_targets: bool = True
+    """Average targets over points that could have produced x_t; exact, less noisy."""
+
+    @property
+    def independent(self) -> bool:
+        return super().independent and self.source == "noise"
+
+    @property
+    def learns_columns(self) -> bool:
+        return self.any_columns and not self.teacher
+
+    @staticmethod
+    def built_in(data: str) -> bool:
+        return not is_file(data)
+
+    def having(self, fields: Mapping[str, Any]) -> "PointRecipe":
+        """The same with other values in these fields; for given steps it trains, and holds rows out for evaluation."""
+        self._has(fields)
+        given = ({"validation": 0.0} if "steps" in fields else {}) | dict(fields)
+        if self.validation and not given.get("validation", self.validation):
+            given = {"held_out": HELD_OUT} | given
+        return replace(self, **given)
+
 
 _BASE = PointRecipe()
 

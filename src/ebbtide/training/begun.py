@@ -7,7 +7,7 @@ from typing import Any
 from ..codecs import Codec
 from ..errors import InputError
 from ..files import no_link, parse_json
-from ..recipes import Recipe
+from ..recipes import Recipe, recipe_from_config
 from . import checkpoint, settings, storage
 from .stopping import SEARCH
 
@@ -43,7 +43,7 @@ def recipe_in(where: Path, files: Mapping[str, bytes]) -> tuple[Recipe, dict[str
     """The recipe and the training options, {} if there are none, in the files of a checkpoint or an export."""
     config = parse_json(files["config.json"], where / "config.json")
     try:
-        recipe = Recipe.from_config(config.get("recipe") if isinstance(config, dict) else None)
+        recipe = recipe_from_config(config.get("recipe") if isinstance(config, dict) else None)
     except InputError as error:
         raise InputError(f"{where / 'config.json'}: {error}") from error
     return recipe, _how(where, files)

@@ -21,7 +21,7 @@ from ..exact.tuned import TUNED
 from ..files import dump_json, parse_json
 from ..memory import room
 from ..networks.outline import fill
-from ..recipes import IN_MEMORY, Recipe
+from ..recipes import IN_MEMORY, recipe_from_config
 from ..specs import parse
 from ..version import __version__
 from . import checkpoint, seal
@@ -140,7 +140,7 @@ def _checked(
     for field, fits in _FIELDS.items():
         if not fits(config[field]):
             raise InputError(f"its {field} can't be {str(config[field])[:60]!r}.")
-    recipe, shape, classes = Recipe.from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
+    recipe, shape, classes = recipe_from_config(config["recipe"]), tuple(config["shape"]), tuple(config["classes"])
     outside = recipe.outside()
     if seal.holds(files, recipe):
         named = outside | {**named}

@@ -24,8 +24,7 @@ from ebbtide.kinds.runs import begin as prepare, from_pretrained, train_recipe a
 from ebbtide.metrics import extractors, measure_images
 from ebbtide.networks import NETWORKS
 from ebbtide.plots import style
-from ebbtide.recipes import RECIPES, ImageRecipe, PointRecipe
-from ebbtide.recipes.recipe import RECIPE_TYPES
+from ebbtide.recipes import RECIPE_TYPES, RECIPES, ImageRecipe, PointRecipe
 from ebbtide.samplers import sample
 from ebbtide.training.history import evolution
 

@@ -21,7 +21,7 @@ from ebbtide.kinds import runs
 from ebbtide.kinds.images import data as images_data, kind as images, latents, pages, study
 from ebbtide.kinds.runs import begin, from_pretrained, train_recipe
 from ebbtide.metrics import peak_signal
-from ebbtide.recipes import RECIPES, Recipe
+from ebbtide.recipes import RECIPES, recipe_from_config
 from ebbtide.training import checkpoint, storage, trained as trained_module
 from ebbtide.training.teacher import student_recipe
 
@@ -363,7 +363,7 @@ def test_students_and_comparisons_work_on_the_teachers_latents(run, monkeypatch,
     assert data.x.shape == (3, 32, 3, 4, 4)
     assert start.codec is not None
     assert start.sample(2, steps=1).shape == (2, 1, 8, 8)
-    assert Recipe.from_config(student.to_config()) == student
+    assert recipe_from_config(student.to_config()) == student
 
 
 def test_snapshots_of_a_learned_codec_have_no_bound(run, monkeypatch):
