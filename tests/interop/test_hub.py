@@ -24,7 +24,7 @@ from ebbtide.exact.tuned import Tuned
 from ebbtide.interop.hub import download, push_to_hub
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.recipes import RECIPES, cited
-from ebbtide.training.card import FIGURE, model_card
+from ebbtide.training.card import FIGURE, CardParts, model_card
 from ebbtide.training.storage import CODEC, EXPORTED
 from recording import record
 from training.runs import run, sentence, tiny
@@ -318,7 +318,7 @@ def test_what_leaves_tells_of_no_folder_user_or_machine(hub, away, kind):
     named = recipe.outside()
     row = Tuned(evaluations=2, sampler="heun", grid="uniform", steps=1, rms=0.1, median=0.1, error=0.1, usual=0.2)
     measured = ({"name": "sliced W2", "value": 0.1, "how": {"checkpoint": 2, "n": 10}},)
-    trained = replace(from_pretrained(away / "run"), tuned=(row,), measured=measured)
+    trained = replace(from_pretrained(away / "run"), tuned=(row,), card_parts=lambda: CardParts(measured))
     exported = trained.save_pretrained(away / "out", license="mit")
     push_to_hub(trained, NAME, token="hf_x", license="mit")
     leaving = {path.name: path.read_bytes() for path in exported.iterdir()}
@@ -386,11 +386,12 @@ def test_the_card_has_what_was_measured_and_a_figure(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     step = run(tiny(), folder).step
     before = from_pretrained(folder)
-    assert (before.measured, before.figure) == ((), b"")
+    assert before.card_parts() == CardParts()
     assert "Measured" not in model_card(before, NAME)
     evaluated(folder, step)
     (folder / "samples.png").write_bytes(b"a figure")
     ready = from_pretrained(folder)
+    assert before.card_parts() == ready.card_parts()  # read when they are asked for
     card = model_card(ready, NAME)
     assert "| sliced W2 | 0.0125 | 0.01 to 0.02 | 0.0094 |" in card
     assert "By `ebbtide evaluate`: n 64, sampler heun, grid uniform, steps 10, seed 5." in card
@@ -401,14 +402,14 @@ def test_the_card_has_what_was_measured_and_a_figure(tmp_path, monkeypatch):
     ready.save_pretrained(tmp_path / "exported")
     assert (tmp_path / "exported/samples.png").read_bytes() == b"a figure"
     assert "![Samples](samples.png)" in (tmp_path / "exported/README.md").read_text()
-    assert from_pretrained(tmp_path / "exported").measured == ()
+    assert from_pretrained(tmp_path / "exported").card_parts() == CardParts()
     ready.save_pretrained(tmp_path / "exported", overwrite=True)
     evaluated(folder, step - 1)  # of a checkpoint before this one
     os.utime(folder / "samples.png", (1, 1))
     old = from_pretrained(folder)
-    assert (old.measured, old.figure) == ((), b"")
+    assert old.card_parts() == CardParts()
     (folder / "evaluation.json").write_text("{")
-    assert from_pretrained(folder).measured == ()
+    assert from_pretrained(folder).card_parts() == CardParts()
 
 
 def test_the_card_states_task_and_data_set_where_the_hub_has_them(tmp_path):

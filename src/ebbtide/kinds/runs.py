@@ -312,5 +312,6 @@ def _load(folder: Path, named: Mapping[str, str]) -> Trained:
     where, files = run_files(folder)
     trained, tuned = Trained.from_files(files, str(where), named), folder / TUNED
     if where != folder and where.parent.name == "checkpoints":
-        trained = replace(trained, **for_the_card(folder, where, trained.step, kind_of(trained.recipe).file))
+        parts = partial(for_the_card, folder, where, trained.step, kind_of(trained.recipe).file)
+        trained = replace(trained, card_parts=parts)
     return trained.with_tuned(read_file(tuned), str(tuned)) if where != folder and tuned.exists() else trained

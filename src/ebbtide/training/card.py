@@ -3,9 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, printable
 from ..exact.tuned import TUNED
@@ -17,16 +17,26 @@ from ..version import __version__
 if TYPE_CHECKING:
     from .trained import Trained
 
-__all__ = ["FIGURE", "for_the_card", "licence_line", "model_card"]
+__all__ = ["FIGURE", "CardParts", "for_the_card", "licence_line", "model_card"]
 
 FIGURE = "samples.png"
 _TASKS = {"images": "unconditional-image-generation", "robots": "robotics"}  # of the hub, which has none for tables
 
 
-def for_the_card(folder: Path, checkpoint: Path, step: int, figure: str) -> dict[str, Any]:
-    """The rows of evaluation.json and the figure of samples in a run's folder, as fields of `Trained`.
+class CardParts(NamedTuple):
+    """The parts of a model card that a run's folder holds."""
 
-    Rows and a figure of an older checkpoint than the one in use are left out. figure: its usual name.
+    measured: tuple[Mapping[str, Any], ...] = ()
+    """Rows that `ebbtide evaluate` left there, of the checkpoint in use."""
+    figure: bytes = b""
+    """A figure of its samples, as .png."""
+
+
+def for_the_card(folder: Path, checkpoint: Path, step: int, figure: str) -> CardParts:
+    """The rows of evaluation.json and the figure of samples in a run's folder.
+
+    Rows and a figure of an older checkpoint than the one in use are left out, and so is a figure once that is gone.
+    figure: its usual name.
     """
     rows: Any = []
     if (folder / "evaluation.json").is_file():
@@ -44,8 +54,8 @@ def for_the_card(folder: Path, checkpoint: Path, step: int, figure: str) -> dict
     )
     measured = tuple(filter(fits, rows if isinstance(rows, list) else []))
     drawn = folder / Path(figure).with_suffix(".png")
-    fresh = drawn.is_file() and drawn.stat().st_mtime >= checkpoint.stat().st_mtime
-    return {"measured": measured, "figure": drawn.read_bytes() if fresh else b""}
+    fresh = drawn.is_file() and checkpoint.exists() and drawn.stat().st_mtime >= checkpoint.stat().st_mtime
+    return CardParts(measured, drawn.read_bytes() if fresh else b"")
 
 
 def model_card(trained: "Trained", where: str, license: str = "") -> str:
@@ -75,15 +85,16 @@ trained = ebbtide.fit(recipe, out="runs/latents")
 ```
 
 {_citations(recipe)}"""
+    parts = trained.card_parts()
     labels = f"by class: {printable(', '.join(trained.classes))}" if recipe.conditional else "unconditional"
     return f"""---
 library_name: ebbtide
 {licensed}tags: [ebbtide, diffusion, flow-matching]
-{_on_the_hub(trained, where, data)}---
+{_on_the_hub(trained, where, data, parts.measured)}---
 # {recipe.path.partition(":")[0]} path, {recipe.target} target
 
 A generative model of {data} ({size}; {labels}), trained with ebbtide {__version__}.
-{f"{chr(10)}![Samples]({FIGURE}){chr(10)}" if trained.figure else ""}
+{f"{chr(10)}![Samples]({FIGURE}){chr(10)}" if parts.figure else ""}
 | | |
 |---|---|
 | path | `{recipe.path}` |
@@ -100,7 +111,7 @@ A generative model of {data} ({size}; {labels}), trained with ebbtide {__version
 
 It reproduces the distribution of its training data, with whatever biases that has. Any sampler of ebbtide runs on it.
 
-{_measured(trained)}{_citations(recipe)}"""
+{_measured(parts.measured)}{_citations(recipe)}"""
 
 
 def licence_line(license: str) -> str:
@@ -111,7 +122,7 @@ def licence_line(license: str) -> str:
     return f"license: {license}\n" if license else ""
 
 
-def _on_the_hub(trained: "Trained", where: str, data: str) -> str:
+def _on_the_hub(trained: "Trained", where: str, data: str, measured: Sequence[Mapping[str, Any]]) -> str:
     """The front matter's lines on task, data set and measurements, as far as there are any."""
     recipe, lines = trained.recipe, []
     task = "image-to-image" if getattr(recipe, "factor", 0) > 1 else _TASKS.get(recipe.kind)
@@ -120,14 +131,14 @@ def _on_the_hub(trained: "Trained", where: str, data: str) -> str:
     name = re.match(r"(?:hf:)?([\w-][\w.-]*/[\w-][\w.-]*)", recipe.data) if recipe.on_hub(recipe.data) else None
     if name:
         lines.append(f"datasets: [{json.dumps(name[1])}]")
-    if trained.measured:
+    if measured:
         metrics = [
             {
                 "type": re.sub(r"\W+", "_", row["name"]).strip("_").lower(),
                 "name": printable(row["name"]),
                 "value": row["value"],
             }
-            for row in trained.measured
+            for row in measured
         ]
         set_name = name[1] if name else recipe.data
         result = {
@@ -140,22 +151,22 @@ def _on_the_hub(trained: "Trained", where: str, data: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _measured(trained: "Trained") -> str:
+def _measured(measured: Sequence[Mapping[str, Any]]) -> str:
     """A table of what `ebbtide evaluate` measured, each metric beside the score of real data."""
-    if not trained.measured:
+    if not measured:
         return ""
 
     def number(row: Mapping[str, Any], key: str) -> str:
         value = row.get(key)
         return f"{value:.4g}" if isinstance(value, int | float) and math.isfinite(value) else ""
 
-    how = trained.measured[0]["how"]
+    how = measured[0]["how"]
     said = ", ".join(f"{key} {how[key]}" for key in ("n", "sampler", "grid", "steps", "episodes", "seed") if key in how)
     rows = [
         f"| {printable(row['name'])} | {number(row, 'value')} | "
         + (f"{number(row, 'low')} to {number(row, 'high')}" if number(row, "low") else "")
         + f" | {number(row, 'floor')} |"
-        for row in trained.measured
+        for row in measured
     ]
     return "\n".join(
         ["## Measured", "", f"By `ebbtide evaluate`: {printable(said)}.", "",

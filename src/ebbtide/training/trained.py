@@ -31,7 +31,7 @@ from ..samplers import Stepper, trajectory
 from ..specs import accept, expect, require, shaped
 from . import checkpoint, storage
 from .asked import Asked, numbers
-from .card import FIGURE, model_card
+from .card import FIGURE, CardParts, model_card
 from .choosing import Choosing
 from .coded import Coded
 from .conditioned import Conditioned
@@ -84,10 +84,8 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
     """Its origin: command, versions, device, precision, the data's fingerprint; missing in older runs."""
     about: str = ""
     """One line on the data, for the model card; handed in by `kinds`."""
-    measured: tuple[Mapping[str, Any], ...] = ()
-    """Rows that `ebbtide evaluate` left in the run's folder, of this checkpoint; for the model card."""
-    figure: bytes = b""
-    """A figure of its samples from the run's folder, as .png; for the model card."""
+    card_parts: Callable[[], CardParts] = CardParts
+    """Reads the measurements and the figure in the run's folder, for the model card; handed in by `kinds`."""
 
     def __repr__(self) -> str:
         return f"Trained({', '.join(f'{name}={value}' for name, value in self._summary().items())})"
@@ -370,9 +368,10 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         part of the name, not where they lie.
         """
         made = {name: part for name, part in self.made.items() if MADE[name]}
-        shared = replace(self, recipe=self.recipe.shared(), made=made)
+        parts = self.card_parts()
+        shared = replace(self, recipe=self.recipe.shared(), made=made, card_parts=lambda: parts)
         card = {checkpoint.README: model_card(shared, where, license).encode()}
-        figure: dict[str, checkpoint.Content] = {FIGURE: self.figure} if self.figure else {}
+        figure: dict[str, checkpoint.Content] = {FIGURE: parts.figure} if parts.figure else {}
         return shared.files() | card | figure | ({TUNED: write_tuned(self.tuned)} if self.tuned else {})
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, license: str = "") -> Path:
