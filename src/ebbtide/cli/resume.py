@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> None:
     recipe = recipe_of(where)
     rows_of_run(args.run, recipe, vars(args.rows))
     command = shlex.join(["ebbtide", "resume", *argv])
-    train(recipe, args.run, args.running, command, resume=True, given=_given(recipe, args, where))
+    train(recipe, args.run, args.running, command=command, resume=True, given=_given(recipe, args, where))
 
 
 def _given(recipe: Recipe, args: Resume, where: Path) -> "Callable[[Recipe], Prepared] | None":

@@ -157,15 +157,9 @@ def run(argv: Sequence[str]) -> None:
     ):
         note = f"All {args.recipe.steps:,} steps are trained for; without --steps training stops by held-out loss."
     train(
-        args.recipe,
-        out,
-        args.running,
-        shlex.join(["ebbtide", "train", *argv]),
-        args.resume,
-        args.overwrite,
-        args.restartable,
-        note=note,
-    )
+        args.recipe, out, args.running, command=shlex.join(["ebbtide", "train", *argv]), resume=args.resume,
+        overwrite=args.overwrite, restartable=args.restartable, note=note,
+    )  # fmt: skip
 
 
 def _described(
@@ -223,6 +217,7 @@ def train(
     recipe: Recipe,
     out: Path,
     how: Running,
+    *,
     command: str,
     resume: bool = False,
     overwrite: bool = False,
