@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ebbtide.core.times import grid_times
+from ebbtide.interop.certified import SPACINGS
 from ebbtide.interop.solvers import (
     SolverWalk,
     azula_walk,
@@ -89,13 +90,7 @@ def unfitted() -> Iterator[Solver]:
 
 def diffusers() -> Iterator[Solver]:
     """Every deterministic scheduler, at the orders and on the spacings that it offers."""
-    spaced = {
-        "linspace": {"timestep_spacing": "linspace"},
-        "trailing": {"timestep_spacing": "trailing"},
-        "karras": {"use_karras_sigmas": True},
-        "exponential": {"use_exponential_sigmas": True},
-        "beta": {"use_beta_sigmas": True},
-    }
+    spaced = {name: SPACINGS[name] for name in ("linspace", "trailing", "karras", "exponential", "beta")}
     for spacing in ("leading", "linspace", "trailing"):
         yield Solver("diffusers", f"DDIM, {spacing}", partial(diffusers_ddim, spacing, {}), ("VP",))
     for kind in ("EulerDiscrete", "HeunDiscrete", "KDPM2Discrete", "LMSDiscrete"):
@@ -114,7 +109,7 @@ def diffusers() -> Iterator[Solver]:
         ("UniPC 3 bh1", "UniPCMultistep", {"solver_order": 3, "solver_type": "bh1"}),
     ]
     for label, kind, options in kinds:
-        lu = {"lu": {"use_lu_lambdas": True}} if kind.startswith("DPM") and kind.endswith("Multistep") else {}
+        lu = {"lu": SPACINGS["lu"]} if kind.startswith("DPM") and kind.endswith("Multistep") else {}
         for name, spacing in {**spaced, **lu}.items():
             if not (kind.endswith("Singlestep") and "timestep_spacing" in spacing and name != "linspace"):
                 own = {} if kind.endswith("Singlestep") and name == "linspace" else spacing

@@ -41,6 +41,7 @@ __all__ = [
     "COUNTS_OF_STEPS",
     "FOREIGN",
     "HEADS",
+    "SPACINGS",
     "Certificate",
     "certificates",
     "is_foreign",
@@ -108,7 +109,7 @@ _TABLES = {
     "scaled_linear betas": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
     "squaredcos_cap_v2": {"beta_schedule": "squaredcos_cap_v2"},
 }
-_SPACINGS: dict[str, dict[str, Any]] = {
+SPACINGS: dict[str, dict[str, Any]] = {  # options of diffusers' schedulers
     "linspace": {"timestep_spacing": "linspace"},
     "leading": {"timestep_spacing": "leading"},
     "trailing": {"timestep_spacing": "trailing"},
@@ -133,7 +134,7 @@ def _diffusers(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
                 "flow", f"shift {shift:g}", _FLOWS[kind], partial(diffusers_flow, kind, {"shift": shift} | options)
             )
         return
-    for (table, betas), (grid, spacing) in product(_TABLES.items(), _SPACINGS.items()):
+    for (table, betas), (grid, spacing) in product(_TABLES.items(), SPACINGS.items()):
         if kind == "DDIM":
             if grid in ("linspace", "leading", "trailing"):
                 yield ForeignSolver(table, grid, 1, partial(diffusers_ddim, grid, betas | options))
