@@ -9,7 +9,7 @@ import pytest
 
 import ebbtide
 from ebbtide import progress
-from ebbtide.progress import progress_bar
+from ebbtide.progress import percent_bar, progress_bar
 
 
 class Stream(io.StringIO):
@@ -76,9 +76,11 @@ def test_units_that_are_scaled_or_no_words(stderr, clock):
     with progress_bar(4, "demo", "demo", unit_scale=2) as bar:
         clock(40)
         bar.update(1)
-    with progress_bar(100, "fitting", "%") as bar:
-        clock(40)
-        bar.update(10)
+    with percent_bar("fitting") as moved:
+        clock(20)
+        moved(0.04)
+        clock(20)
+        moved(0.1)
     with progress_bar(None, "drawing", "") as bar:
         clock(40)
         bar.update(10)
@@ -87,6 +89,14 @@ def test_units_that_are_scaled_or_no_words(stderr, clock):
         "fitting: 10 of 100 (10 %), 0.25 %/s, 6:00 left",
         "drawing: 10, 0.25 it/s",
     ]
+
+
+def test_a_bar_of_shares_has_other_names(stderr, clock):
+    terminal = stderr(True)
+    with percent_bar("tuning") as moved:
+        clock(2)
+        moved(0.25, "tuning: grids")
+    assert "tuning: grids:  25%|" in terminal.getvalue()
 
 
 def test_two_bars_at_once_leave_no_fragments(stderr, clock):

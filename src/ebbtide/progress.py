@@ -1,14 +1,15 @@
 """The progress of what takes long: a bar on a terminal, and in a log one plain line every 30 seconds."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from .errors import printable
 
-__all__ = ["EVERY", "progress_bar"]
+__all__ = ["EVERY", "percent_bar", "progress_bar"]
 
 EVERY = 30.0  # seconds between the lines of a log
 
@@ -71,3 +72,19 @@ def progress_bar(
         over, total=total, desc=printable(desc), unit=unit, delay=delay, file=sys.stderr,
         disable=not show or sys.stderr is None, **options,
     )  # fmt: skip
+
+
+@contextmanager
+def percent_bar(desc: str, *, show: bool = True) -> Iterator[Callable[..., None]]:
+    """A bar in percent, as a function moved(share, desc="") that takes it to a share of 1 and may rename it.
+
+    It appears on a terminal after a second, and goes when all is done. desc: its first name. show: False for none.
+    """
+    with progress_bar(100, desc, "%", delay=1, leave=False, show=show) as bar:
+
+        def moved(share: float, desc: str = "") -> None:
+            if desc:
+                bar.set_description(desc)
+            bar.update(round(100 * share) - bar.n)
+
+        yield moved

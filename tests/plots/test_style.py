@@ -144,3 +144,9 @@ def test_figures_are_saved_in_another_form_where_that_is_asked_for(tmp_path):
         assert picture.width == pytest.approx(300 * figure.get_size_inches()[0], abs=1)
     with Image.open(style.save(figure, tmp_path / "c.png")) as picture:
         assert picture.width == pytest.approx(figure.dpi * figure.get_size_inches()[0], abs=1)
+
+
+def test_few_of_many_are_evenly_apart_with_both_ends():
+    assert style.evenly(9, 3) == [0, 4, 8]
+    assert style.evenly(3, 9) == [0, 1, 2]
+    assert style.evenly(1, 5) == [0]

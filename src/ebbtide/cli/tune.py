@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
     from ..core.randomness import Draws
     from ..exact.tune import tune
     from ..exact.tuned import TUNED, write_tuned
-    from ..progress import progress_bar
+    from ..progress import percent_bar
     from ..specs import add_row, bind
 
     trained, cond, rivals = None, {}, []
@@ -94,15 +94,10 @@ def run(argv: Sequence[str]) -> None:
         cond = {} if labels is None else {"label": labels}
         known = [one for one in trained.tuned if one.weights and one.evaluations == args.evaluations]
         rivals = [(one.sampler, one.grid, one.steps) for one in known]
-    with progress_bar(100, "tuning", "%", delay=1, leave=False) as bar:
-
-        def progress(stage: str, share: float) -> None:
-            bar.set_description(f"tuning: {stage}")
-            bar.update(round(100 * share) - bar.n)
-
+    with percent_bar("tuning") as moved:
         found = tune(
             denoiser, start, args.evaluations, aim=args.aim, depth=args.depth, reference_steps=args.reference,
-            progress=progress, cond=cond, rivals=rivals,
+            progress=lambda stage, share: moved(share, f"tuning: {stage}"), cond=cond, rivals=rivals,
         )  # fmt: skip
     print(describe(found))
     if trained is not None:

@@ -30,7 +30,7 @@ from ..recipes import RECIPES, Recipe
 from ..specs import require
 from ..training import checkpoint
 from ..training.flat import FlatParameters
-from ..training.history import read_metrics
+from ..training.history import read_losses
 from ..training.processes import in_processes
 from ..training.replicated import Replicated
 from ..training.trained import Trained
@@ -228,8 +228,7 @@ class Learner:
 
     def losses(self) -> list[tuple[int, float]]:
         """(step, loss) as metrics.jsonl has them."""
-        lines = read_metrics(self.folder)
-        return [(line["step"], line["loss"]) for line in lines if line["loss"] is not None]
+        return [(line["step"], line["loss"]) for line in read_losses(self.folder)]
 
     def now(self) -> Trained:
         """The run with the weights of this moment, as a copy."""

@@ -80,7 +80,7 @@ def training_gif(
     kept = training_stages(methods)
     if not kept:
         raise InputError("The animation needs samples kept during training, of every method.")
-    chosen = np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MOST_FRAMES)).round().astype(int)).tolist()
+    chosen = style.evenly(len(kept), MOST_FRAMES)
     d = style.checked_points(methods[0].evolution[0][1]).shape[1]
     stage = _Stage(methods, style.as_limits(limits, d), real, log_density)
     pictures = (stage.picture(clouds, name, done) for name, done, clouds in (kept[k] for k in chosen))

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from . import animation, images as sheets, style
 from .images import as_pixels
-from .strips import WalkFrames, as_frames, evenly, paired
+from .strips import WalkFrames, as_frames, paired
 from .style import Array
 
 __all__ = ["sampling_gif", "training_gif"]
@@ -29,7 +29,7 @@ def training_gif(path: str | Path, steps: Sequence[int], grids: UInt8[Array, "k 
     """
     grids = as_pixels(grids, "grids", ndim=5)
     paired("grids", "steps", len(grids), len(steps))
-    chosen = evenly(len(steps), animation.MOST_FRAMES)
+    chosen = style.evenly(len(steps), animation.MOST_FRAMES)
     last = max(steps[-1], 1)
     labels = [(f"step {steps[i]:,}", steps[i] / last) for i in chosen]
     return _film(path, grids[chosen], labels, columns, seconds=max(3.0, 0.15 * len(chosen)))
@@ -40,7 +40,7 @@ def sampling_gif(path: str | Path, times: Sequence[style.Number], walk: WalkFram
     paired("walk", "times", len(walk), len(times))
     # Noise can't be compressed: fewer frames of many images keep the file to a few megabytes.
     most = int(np.clip(_VALUES // np.prod(walk.shape[1:]), 16, animation.MOST_FRAMES))
-    chosen = evenly(len(times), most)
+    chosen = style.evenly(len(times), most)
     labels = [(style.time_label(round(float(times[i]), 2)), 1 - float(times[i])) for i in chosen]
     return _film(path, as_frames(walk[chosen], "walk"), labels, columns, seconds=max(3.0, 0.09 * len(chosen)))
 

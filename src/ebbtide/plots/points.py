@@ -260,7 +260,7 @@ def progress(
     kept = training_stages(methods)
     if not kept:
         raise InputError("No samples were kept during training, so there is no progress to draw.")
-    chosen = np.unique(np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int))
+    chosen = style.evenly(len(kept), columns)
     rows = [(method.name, method.colour, [kept[i][2][k] for i in chosen]) for k, method in enumerate(methods)]
     return filmstrip(
         rows, [kept[i][0] for i in chosen], limits, real=real, log_density=log_density, title=title, note=note

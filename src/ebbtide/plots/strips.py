@@ -21,7 +21,6 @@ __all__ = [
     "WalkFrames",
     "as_frames",
     "denoising_strip",
-    "evenly",
     "forward_strip",
     "guidance_grid",
     "inpainting",
@@ -48,7 +47,7 @@ def denoising_strip(
     walk (k, n, c, h, w) holds x_t at the k times; x0_hat what the network made of each of them.
     """
     paired("walk", "times", len(walk), len(times))
-    chosen = evenly(len(times), most)
+    chosen = style.evenly(len(times), max(most, 2))
     shares = [] if walk.dtype == np.uint8 else [sheets.clipped_share(walk[i]) for i in chosen]
     blocks = [as_frames(walk[chosen], "walk")]
     if x0_hat is not None:
@@ -292,11 +291,6 @@ def neighbours(
 def as_frames(walk: WalkFrames, what: str) -> UInt8[Array, "k n _ h w"]:
     """A walk as images; floats are clipped. walk: in pixel units, 0..255."""
     return as_pixels(walk if walk.dtype == np.uint8 else sheets.to_uint8(walk), what, ndim=5)
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most `most` of `count` indices, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, max(most, 2))).round().astype(int)).tolist()
 
 
 def _head(t: style.Number) -> str:

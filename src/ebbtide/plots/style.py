@@ -33,8 +33,8 @@ __all__ = [
     "CLASSES", "DIFFUSION", "DPI", "EM", "FLOW", "INK", "INKS", "LABEL", "METHOD_COLOURS", "QUIET", "REAL", "RULE",
     "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves", "as_limits", "axes_grid",
     "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner", "dots", "end_labels",
-    "finite_rows", "halo", "limits_around", "nearest_to", "outside", "plural", "require_any", "row_label", "save",
-    "saving", "scattered", "spread", "text_row", "time_bar", "time_label", "union", "wrap",
+    "evenly", "finite_rows", "halo", "limits_around", "nearest_to", "outside", "plural", "require_any", "row_label",
+    "save", "saving", "scattered", "spread", "text_row", "time_bar", "time_label", "union", "wrap",
 ]  # fmt: skip
 
 Array = np.ndarray
@@ -320,6 +320,11 @@ def nearest_to(times: Float[Array, " k"], wanted: Sequence[float]) -> list[int]:
     if not found:
         raise InputError("No times to draw.")
     return found
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly far apart, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 _SAVED: ContextVar[tuple[str, Number | None]] = ContextVar("saved", default=("", None))

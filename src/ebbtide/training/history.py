@@ -190,3 +190,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             break
         lines.append(line)
     return lines
+
+
+def read_losses(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that have a loss: not that of step 0, nor of steps that were all skipped."""
+    return [line for line in read_metrics(folder) if line["loss"] is not None]

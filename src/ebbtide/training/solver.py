@@ -27,7 +27,7 @@ from ..exact.plans import (
     plan,
 )
 from ..exact.tuned import Tuned, read_tuned, write_tuned
-from ..progress import progress_bar
+from ..progress import percent_bar
 from .devices import place_of
 from .teacher import Trajectories
 
@@ -68,14 +68,18 @@ def for_run(
     if "label" in told and trained.recipe.learns_null and how.get("guidance", 1.0) == 1:
         hidden = torch.arange(spent.pool) % 8 < 2  # a quarter, for samples that are drawn without
         told["label"] = told["label"].masked_fill(hidden.to(told["label"].device), len(trained.classes))
-    bar = progress_bar(100, "fitting a solver", "%", delay=1, leave=False, show=progress)
     # Each batch size would be compiled anew. (Asking for it imports the compiler, which takes longer than a fit.)
     compiled = getattr(trained.denoiser.network, "_compiled_call_impl", None) is not None
-    with bar, torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with percent_bar("fitting a solver", show=progress) as moved, eager:
         made = fit_solver(
-            trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told,
-            progress=lambda share: bar.update(round(100 * share) - bar.n),
+            trained.steered(**how), start, counts, plan=spent, joint=joint, cond=told, progress=moved
         )  # fmt: skip
+    return _signed(made, trained)
+
+
+def _signed(made: Sequence[Tuned], trained: "Trained") -> tuple[Tuned, ...]:
+    """Solvers with the fingerprint of the weights that they are for."""
     own = trained.fingerprint()
     return tuple(replace(one, weights=own) for one in made)
 
@@ -99,14 +103,9 @@ def for_student(
         cond = lambda n: held.conditions(some((n,)), draw)
         return for_run(trained, counts, budget=budget, cond=cond, progress=progress)
     told = held.conditions(torch.arange(len(held), device=device), draw)
-    bar = progress_bar(100, "fitting grids", "%", delay=1, leave=False, show=progress)
-    with bar:
-        made = fit_jumps(
-            trained.denoiser.eval(), held.x[0], held.x[-1], counts, cond=told,
-            progress=lambda share: bar.update(round(100 * share) - bar.n),
-        )  # fmt: skip
-    own = trained.fingerprint()
-    return tuple(replace(one, weights=own) for one in made)
+    with percent_bar("fitting grids", show=progress) as moved:
+        made = fit_jumps(trained.denoiser.eval(), held.x[0], held.x[-1], counts, cond=told, progress=moved)
+    return _signed(made, trained)
 
 
 def _conditions(trained: "Trained", n: int, seed: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ...plots.study import key_of
 from ...recipes import ImageRecipe
 from ...samplers import trajectory
 from ...specs import bind
-from ...training.history import evolution
+from ...training.history import evolution, read_losses
 from ...training.trained import Trained
 from . import super_resolution
 from .data import kept, parts, real
@@ -78,7 +78,7 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     """Draw all that a run folder can show, yielding each figure as it is written."""
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
-    history = _history(folder)
+    history = read_losses(folder)
     grown = evolution(folder, trained.shape)
     if trained.reconstructs:
         yield from _drawn_codec(trained, history, grown, out)
@@ -317,9 +317,3 @@ def _training(grown: list[tuple[int, np.ndarray]], codec: bool = False) -> Figur
         ("Reconstructions over training", "Each image stands beside its reconstruction.") if codec else ("", "")
     )
     return strips.training_strip([step for step, _ in grown], np.stack([x for _, x in grown]), title=title, note=note)
-
-
-def _history(folder: Path) -> list[dict[str, Any]]:
-    from ...training.history import read_metrics
-
-    return [line for line in read_metrics(folder) if line["loss"] is not None]

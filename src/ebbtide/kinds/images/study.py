@@ -7,7 +7,7 @@ import numpy as np
 
 from ...plots.study import Method
 from ...recipes import ImageRecipe
-from ...training.history import evolution
+from ...training.history import evolution, read_losses
 from ..routes import route
 from .data import kept, parts, real
 
@@ -19,9 +19,7 @@ __all__ = ["shown", "study"]
 
 def study(key: str, name: str, colour: str, trained: "Trained", folder: Path) -> Method:
     """Arrays for the figures of a trained network."""
-    from ...training.history import read_metrics
-
-    history = [line for line in read_metrics(folder) if line["loss"] is not None]
+    history = read_losses(folder)
     n = 8
     labels = trained.in_turn(n)
     times, walk = route(trained, n, 20, labels)

@@ -12,7 +12,7 @@ from ...losses.flow_map import mean_slope
 from ...plots.study import Method
 from ...recipes import PointRecipe
 from ...samplers import slope
-from ...training.history import evolution
+from ...training.history import evolution, read_losses
 from ..routes import explodes, route
 from .data import limits, parts, point_set, real_points
 
@@ -35,16 +35,14 @@ def kept(x: Tensor) -> np.ndarray:
 
 def study(key: str, name: str, colour: str, trained: "Trained", folder: Path) -> Method:
     """Arrays for the figures of a trained network."""
-    from ...training.history import read_metrics
-
-    history = read_metrics(folder)
+    history = read_losses(folder)
     times, walk = route(trained, WALK_POINTS, 50)
     return Method(
         key,
         name,
         colour,
-        np.array([line["step"] for line in history if line["loss"] is not None]),
-        np.array([line["loss"] for line in history if line["loss"] is not None]),
+        np.array([line["step"] for line in history]),
+        np.array([line["loss"] for line in history]),
         history[-1]["cpu_seconds"] if history else 0.0,
         evolution(folder, trained.shape),
         times,

@@ -14,6 +14,7 @@ from ...robots.simulators import SIMULATORS
 from .data import held_episode, policy_recipe, reading, same_recording
 
 if TYPE_CHECKING:
+    from ...recipes import RobotRecipe
     from ...training.trained import Trained
 
 __all__ = ["FAN", "MOMENTS", "UNKNOWN", "draw_fan", "draw_run", "draw_trajectories"]
@@ -25,10 +26,8 @@ UNKNOWN = 10.0  # steps drawn as a second where a recording doesn't tell
 
 def draw_trajectories(trained: "Trained", path: Path) -> Path:
     """An episode never trained on, and the chunks predicted along it, each from what was seen at its first step."""
-    recipe = policy_recipe(trained)
-    same_recording(trained)
-    episode, seen = held_episode(reading(trained))
-    truth, fps = episode.action, episode.fps or UNKNOWN
+    recipe, episode, seen, fps = _held(trained)
+    truth = episode.action
     starts = np.arange(0, len(truth), recipe.horizon)
     x = trained.sample(len(starts), seed=recipe.seed, seen={name: part[starts] for name, part in seen.items()})
     chunks = [(int(start), chunk.numpy()) for start, chunk in zip(starts, x, strict=True)]
@@ -39,10 +38,8 @@ def draw_trajectories(trained: "Trained", path: Path) -> Path:
 
 def draw_fan(trained: "Trained", path: Path) -> Path:
     """Many chunks for one moment: where people did different things, so should a policy."""
-    recipe = policy_recipe(trained)
-    same_recording(trained)
-    episode, seen = held_episode(reading(trained))
-    truth, fps = episode.action, episode.fps or UNKNOWN
+    recipe, episode, seen, fps = _held(trained)
+    truth = episode.action
     places = [round(share * (len(truth) - 1)) for share in MOMENTS]
     made, done = [], []
     for place in places:
@@ -66,16 +63,24 @@ def draw_fan(trained: "Trained", path: Path) -> Path:
 def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:
     """Trajectories, a fan of chunks, and the losses."""
     from ...files import storage
-    from ...training.history import read_metrics
+    from ...training.history import read_losses
 
     recipe = policy_recipe(trained)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
     yield draw_trajectories(trained, out / "trajectories.png")
     yield draw_fan(trained, out / "fan.png")
-    history = [line for line in read_metrics(folder) if line["loss"] is not None]
+    history = read_losses(folder)
     if history:
         yield style.save(images.loss_and_speed(history, key=key_of(recipe), unit="chunks"), out / "losses.png")
+
+
+def _held(trained: "Trained") -> "tuple[RobotRecipe, Episodes, dict[str, torch.Tensor], float]":
+    """The recipe, an episode never trained on, the observation at each of its steps, and its steps a second."""
+    recipe = policy_recipe(trained)
+    same_recording(trained)
+    episode, seen = held_episode(reading(trained))
+    return recipe, episode, seen, episode.fps or UNKNOWN
 
 
 def _how(trained: "Trained", episode: Episodes) -> str:
