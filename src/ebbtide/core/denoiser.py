@@ -68,6 +68,7 @@ class Denoiser(nn.Module):
         require("alpha_min", alpha_min, 0, below=1)
         self.network, self.path, self.target, self.gaussian_end = network, path, target, gaussian_end
         self.needs_label, self.base = needs_label, base
+        self._first = network, *_first_floating(network)
         own = bind(TARGETS, target, "target")
         row = own.func if isinstance(own.func, Target) else Target(own.func)
         self.row = partial(row.function, **own.keywords)
@@ -95,12 +96,25 @@ class Denoiser(nn.Module):
         if self.needs_label and cond.get("label") is None:
             raise InputError("This network never learned to do without a label (label_dropout was 0); give it label.")
         inputs, clock = self.inputs(c, x_t if self.base is None else self.base.within(x_t, c))
-        own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
+        own = self._precision(x_t)
         fine = torch.promote_types(own, torch.float32)  # a time is never rounded to bfloat16
         clock = clock.to(x_t.device, fine) if isinstance(clock, Tensor) else x_t.new_full((1,), clock, dtype=fine)
         y: Tensor = self.network(inputs.to(own), clock, **cond)
         y = y if y.dtype == x_t.dtype else y.to(x_t)  # autocast ends here
         return y if self.base is None else y + self.base(x_t, c, label=cond.get("label")).mix(*self.row(c))
+
+    def _precision(self, x_t: Tensor) -> torch.dtype:
+        """The dtype of the network's first floating-point parameter, or of x_t where it has none.
+
+        Where that parameter is, is kept: a search through all modules takes as long as a sampler's own arithmetic.
+        """
+        network, holder, name = self._first
+        first = holder._parameters.get(name) if network is self.network else None
+        if first is None:
+            holder, name = _first_floating(self.network)
+            self._first = self.network, holder, name
+            first = holder._parameters.get(name)
+        return x_t.dtype if first is None else first.dtype
 
     def forward(self, x_t: Batch, t: Time, *, to: Time | None = None, **cond: Any) -> Estimate:
         """x̂₀, ε̂ at time t: a float or a (1,) tensor for the whole batch, a (b,) tensor, or the Scales there.
@@ -159,3 +173,12 @@ class Denoiser(nn.Module):
     def loss(self, x0: Batch, noise: Batch, t: Float[Tensor, " #b"], **options: Any) -> Float[Tensor, " b"]:
         """Per-example squared error of the target; options as in `losses.denoise`."""
         return denoise(self, x0, noise, t, **options)
+
+
+def _first_floating(network: nn.Module) -> tuple[nn.Module, str]:
+    """The module that has a network's first floating-point parameter, and its name there; "" where there is none."""
+    for part in network.modules():
+        for name, value in part._parameters.items():
+            if value is not None and value.is_floating_point():
+                return part, name
+    return network, ""

@@ -87,8 +87,9 @@ class Path(ABC):
             require("a time", t)
             return self.along([float(t)])[0]
         shape = (-1, *[1] * (x.ndim - 1))
-        c = t if isinstance(t, Scales) else self.scales(t.reshape(shape))
-        return Scales(t.t if isinstance(t, Scales) else t.reshape(-1), *(value.to(x).reshape(shape) for value in c[1:]))
+        if isinstance(t, Scales):
+            return Scales(t.t, *(value.to(x).reshape(shape) for value in t[1:]))
+        return Scales(t.reshape(-1), *(value.to(x) for value in self.scales(t.reshape(shape))[1:]))
 
     def along(self, times: Iterable[float] | Tensor) -> list[Scales]:
         """Scales of floats at each of a grid's times: computed once, before a sampler's loop, in float64."""

@@ -39,8 +39,8 @@ def stratified_draws(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
     """
     n, rows = share_of(generator, n)
     w = torch.rand(1, generator=generator, device=generator.device)
-    u = (torch.arange(n, device=generator.device)[rows] + w) / n
-    return u.clamp(2**-24, 1 - 2**-24)
+    u = torch.arange(n, device=generator.device)[rows] + w
+    return u.div_(n).clamp_(2**-24, 1 - 2**-24)
 
 
 def uniform_law(u: Tensor, path: Path) -> Tensor:

@@ -38,7 +38,7 @@ def batch_indices(seed: int, step: int, batch: int, n: int) -> Int[Tensor, " bat
         _order(seed, epoch, n)[max(0, first - epoch * n) : end - epoch * n]
         for epoch in range(first // n, (end - 1) // n + 1)
     ]
-    return torch.cat(orders)
+    return orders[0] if len(orders) == 1 else torch.cat(orders)
 
 
 @lru_cache(maxsize=4)

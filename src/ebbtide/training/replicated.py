@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..recipes import Recipe
@@ -49,7 +50,7 @@ class Replicated:
 
     def norm(self) -> Tensor:
         """The norm of the gradient."""
-        return self.flat.gradient.norm()
+        return torch.linalg.vector_norm(self.flat.gradient)
 
     def update(self, lr: float, norm: Tensor | float, fine: Tensor | None = None) -> None:
         """Scale the gradient down to the recipe's clip, and let AdamW take a step.

@@ -154,8 +154,8 @@ class Trainer:
             self._judges.step = self.step
         loss = torch.zeros((), device=self.accelerator.device)
         with self._keyed(), self.engine.exchanging():
-            for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
-                own = self._loss(**dict(zip(batch, part, strict=True))).sum() / len(batch["t"])
+            for part in self._parts(batch):
+                own = self._loss(**part).sum() / len(batch["t"])
                 self.accelerator.backward(own)
                 loss += own.detach()
         if self.accelerator.num_processes > 1:
@@ -164,6 +164,14 @@ class Trainer:
                 for engine in self._engines:
                     engine.reduce()
         return loss, [engine.norm() for engine in self._engines]
+
+    def _parts(self, batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """A share of a batch as it goes through the network: whole, or part by part."""
+        if self.accumulate == 1:
+            yield batch
+            return
+        for part in zip(*(whole.tensor_split(self.accumulate) for whole in batch.values()), strict=True):
+            yield dict(zip(batch, part, strict=True))
 
     def _update_unread(self, lr: float, found: Tensor) -> None:
         """An update by a gradient that nobody has looked at: none, if it or its loss or one before wasn't finite."""
