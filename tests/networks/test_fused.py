@@ -172,6 +172,26 @@ def test_bf16_stays_bf16(kind):
     close(got, with_gradients(call(reference), rounded, dy), 0.03)
 
 
+def test_compiled_bf16_is_computed_in_float32_and_rounded_once():
+    """To the nearest: all but the few entries that lie within float32's own error of halfway are the exact ones'."""
+    if not fused.native():
+        pytest.skip("no C++ compiler here")
+    x, weight, bias, scale, shift = inputs_of_norm(8, 64, 16, 16)
+    dy = normal(8, 64, 16, 16, seed=5).bfloat16()
+    call = lambda f: lambda x, *rest: f(x, *rest[:2], 32, 1e-5, *rest[2:])
+    got = with_gradients(call(fused.norm_silu), [x.bfloat16(), weight, bias, scale, shift], dy)
+    exact = [t.double() for t in (x.bfloat16(), weight, bias, scale, shift)]
+    expected = with_gradients(call(reference), exact, dy)
+    for ours, theirs in zip(got[:2], expected[:2]):
+        assert ours.is_contiguous(memory_format=LAST)
+        assert (ours != theirs.bfloat16()).double().mean() < 0.002
+    close(got[2:], expected[2:], 1e-4)  # sums of numbers that were not rounded
+    x.requires_grad_(False)[3, 5, 2, 1] = torch.nan
+    y = fused.norm_silu(x.bfloat16(), weight, bias, 32, 1e-5)
+    assert y[3, 4:6].isnan().all()  # the whole group
+    assert y.isnan().sum() == 2 * 256
+
+
 def test_the_norm_s_derivatives_by_finite_differences():
     tensors = [t.requires_grad_() for t in inputs_of_norm(2, 4, 3, 2, dtype=torch.float64)]
     call = lambda x, *rest: fused.norm_silu(x, *rest[:2], 2, 1e-3, *rest[2:])

@@ -110,7 +110,7 @@ class Denoiser(nn.Module):
         """
         network, holder, name = self._first
         first = holder._parameters.get(name) if network is self.network else None
-        if first is None:
+        if first is None and (name or network is not self.network):
             holder, name = _first_floating(self.network)
             self._first = self.network, holder, name
             first = holder._parameters.get(name)

@@ -1,6 +1,6 @@
 // What a U-Net on a CPU spends its time on: 3 × 3 convolutions (Winograd) and GroupNorm with SiLU. Called by fused.py.
 //
-// All maps are channels_last float32, their channels a multiple of 16. y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A over tiles of 4 × 4
+// All maps are channels_last float32 (GroupNorm's also bfloat16), their channels a multiple of 16. y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A over tiles of 4 × 4
 // outputs (Lavin & Gray 2015, arXiv:1509.09308, Eq. 8) has 36 products where a direct convolution has 144; ⊙ becomes 36
 // matrix products over the channels. Matrices are blocked: (rows, columns) is stored as [columns / 16][rows][16].
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 #include <omp.h>
+#include <type_traits>
 
 namespace {
 
@@ -21,9 +22,18 @@ constexpr int LANES = 8, ROWS = 6;  // ROWS × 16 sums fill the registers
 constexpr int BLOCK = 16, PER = BLOCK / LANES, POINTS = 36;
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
+typedef uint16_t bf16;  // the upper half of a float
+typedef bf16 hvec __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
 vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 void store(float* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
+vec load(const bf16* p) { return (vec)(__builtin_convertvector(*reinterpret_cast<const hvec*>(p), uvec) << 16); }
+void store(bf16* p, vec x) {  // rounded to the nearest, to even; NaN stays NaN
+  const uvec bits = (uvec)x, odd = bits >> 16 & 1, rounded = (bits + 0x7fff + odd) >> 16;
+  const uvec whole = (uvec)(x == x);
+  *reinterpret_cast<hvec*>(p) = __builtin_convertvector((rounded & whole) | (0x7fc0u & ~whole), hvec);
+}
 
 // The tiles' polynomials are taken at 0, ±a, ±b and ∞. With these, rounding errors are half of those with 1 and 2.
 constexpr double a = 0.75, b = 1.5;
@@ -234,13 +244,10 @@ void each_slice(int n, int pixels, int channels, int groups, int slice, int thre
     for (int c = 0; c < channels; c += slice) f(i, Slice{pixels, channels, c, c + slice, channels / groups});
 }
 
-}  // namespace
-
-extern "C" {
-
 // y = silu(x̂ scale + shift), x̂ = (x - mean) rstd per image and group; scale, shift, mean and rstd are (n, channels).
-void norm_silu(const float* x, const float* scale, const float* shift, float* y, float* mean, float* rstd, int n,
-               int pixels, int channels, int groups, int slice, float eps, int threads) {
+template <class T>
+void forward(const T* x, const float* scale, const float* shift, T* y, float* mean, float* rstd, int n, int pixels,
+             int channels, int groups, int slice, float eps, int threads) {
   each_slice(n, pixels, channels, groups, slice, threads, [&](int i, Slice s) {
     const size_t image = (size_t)i * pixels * channels, row = (size_t)i * channels + s.first;
     const float count = (float)s.size * pixels;
@@ -268,19 +275,26 @@ void norm_silu(const float* x, const float* scale, const float* shift, float* y,
 }
 
 // dx, and the gradients of scale and shift per image and channel.
-void norm_silu_gradient(const float* x, const float* dy, const float* scale, const float* shift, const float* mean,
-                        const float* rstd, float* dx, float* dscale, float* dshift, int n, int pixels, int channels,
-                        int groups, int slice, int threads) {
+template <class T>
+void backward(const T* x, const T* dy, const float* scale, const float* shift, const float* mean, const float* rstd,
+              T* dx, float* dscale, float* dshift, int n, int pixels, int channels, int groups, int slice,
+              int threads) {
   each_slice(n, pixels, channels, groups, slice, threads, [&](int i, Slice s) {
     const size_t image = (size_t)i * pixels * channels, row = (size_t)i * channels + s.first;
     Sums slopes, shifts;
     float p[WIDEST], q[WIDEST];
+    const auto normed = [&](size_t at, int c) {
+      return (load(x + image + at) - load(mean + row + c)) * load(rstd + row + c);
+    };
+    const auto through_silu = [&](size_t at, int c, vec xh) {
+      const vec z = xh * load(scale + row + c) + load(shift + row + c), g = sigmoid(z);
+      return load(dy + image + at) * g * (1 + z * (1 - g));
+    };
+    constexpr bool kept = std::is_same_v<T, float>;  // in dx, which would round the rest
     s.each(
         [&](size_t at, int c) {
-          const vec xh = (load(x + image + at) - load(mean + row + c)) * load(rstd + row + c);
-          const vec z = xh * load(scale + row + c) + load(shift + row + c), g = sigmoid(z);
-          const vec dz = load(dy + image + at) * g * (1 + z * (1 - g));
-          store(dx + image + at, dz);
+          const vec xh = normed(at, c), dz = through_silu(at, c, xh);
+          if (kept) store(dx + image + at, dz);
           slopes.add(c, dz * xh), shifts.add(c, dz);
         },
         slopes, shifts);
@@ -290,11 +304,28 @@ void norm_silu_gradient(const float* x, const float* dy, const float* scale, con
     }
     s.over_groups(p, (float)s.size * pixels), s.over_groups(q, (float)s.size * pixels);
     s.each([&](size_t at, int c) {  // dx = rstd (scale dz - mean of scale dz - x̂ mean of scale dz x̂)
-      const vec r = load(rstd + row + c), xh = (load(x + image + at) - load(mean + row + c)) * r;
-      store(dx + image + at, r * (load(scale + row + c) * load(dx + image + at) - load(q + c) - xh * load(p + c)));
+      const vec xh = normed(at, c), dz = kept ? load(dx + image + at) : through_silu(at, c, xh);
+      store(dx + image + at, load(rstd + row + c) * (load(scale + row + c) * dz - load(q + c) - xh * load(p + c)));
     });
   });
 }
+
+}  // namespace
+
+extern "C" {
+
+#define NORM_SILU(FORWARD, BACKWARD, T)                                                                                \
+  void FORWARD(const T* x, const float* scale, const float* shift, T* y, float* mean, float* rstd, int n, int pixels,  \
+               int channels, int groups, int slice, float eps, int threads) {                                          \
+    forward(x, scale, shift, y, mean, rstd, n, pixels, channels, groups, slice, eps, threads);                         \
+  }                                                                                                                    \
+  void BACKWARD(const T* x, const T* dy, const float* scale, const float* shift, const float* mean, const float* rstd, \
+                T* dx, float* dscale, float* dshift, int n, int pixels, int channels, int groups, int slice,           \
+                int threads) {                                                                                         \
+    backward(x, dy, scale, shift, mean, rstd, dx, dscale, dshift, n, pixels, channels, groups, slice, threads);        \
+  }
+NORM_SILU(norm_silu, norm_silu_gradient, float)
+NORM_SILU(norm_silu_bf16, norm_silu_gradient_bf16, bf16)
 
 // y (n, h, w, out) = the 3 × 3 convolution of x (n, h, w, in), padding 1, with weights g, plus bias or nothing.
 // g's strides, between outputs, inputs, rows and columns, are in floats, here and below.

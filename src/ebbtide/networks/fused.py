@@ -1,7 +1,7 @@
 """The U-Net's norm and convolution, fast on CPUs: `fused.cpp`, compiled on first use, or else plain torch.
 
-`fused.cpp` serves float32 maps in channels_last whose channels are multiples of 16, on Linux with a C++ compiler. torch
-serves the rest, and all under torch.compile, functorch and autocast. EBBTIDE_NATIVE=0 leaves everything to torch.
+`fused.cpp` serves float32 maps in channels_last whose channels are multiples of 16, on Linux with a C++ compiler, and
+norms bfloat16 ones. torch serves the rest, all under torch.compile and functorch, and convolutions under autocast. EBBTIDE_NATIVE=0 leaves everything to torch.
 """
 
 import ctypes
@@ -35,8 +35,8 @@ POINTER, INT, SIZE, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, cty
 SIGNATURES = {
     "winograd": [*[POINTER] * 2, *[SIZE] * 4, *[POINTER] * 2, *[INT] * 6],
     "winograd_gradient": [*[POINTER] * 3, *[SIZE] * 4, *[INT] * 6],
-    "norm_silu": [*[POINTER] * 6, *[INT] * 5, FLOAT, INT],
-    "norm_silu_gradient": [*[POINTER] * 9, *[INT] * 6],
+    **dict.fromkeys(("norm_silu", "norm_silu_bf16"), [*[POINTER] * 6, *[INT] * 5, FLOAT, INT]),
+    **dict.fromkeys(("norm_silu_gradient", "norm_silu_gradient_bf16"), [*[POINTER] * 9, *[INT] * 6]),
 }
 
 
@@ -118,7 +118,8 @@ class _NormSiLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, slope: Tensor, offset: Tensor, groups: int, eps: float) -> Tensor:
         b, c, *_ = x.shape
         part = _slice(c, groups)
-        library = _library() if part and x.numel() >= 2**15 and _plain(x, slope, offset) and _last(x) else None
+        served = x.numel() >= 2**15 and _plain(slope, offset) and _plain(x, of=(torch.float32, torch.bfloat16))
+        library = _library() if part and served and _last(x) else None
         if library is None:
             h, mean, rstd = torch.native_group_norm(x, None, None, b, c, x.shape[2:].numel(), groups, eps)
             y = F.silu(torch.addcmul(_maps(offset, x), h, _maps(slope, x)))
@@ -126,7 +127,8 @@ class _NormSiLU(torch.autograd.Function):
             slope, offset = slope.contiguous(), offset.contiguous()
             y, mean, rstd = torch.empty_like(x), torch.empty_like(slope), torch.empty_like(slope)
             pointers = [tensor.data_ptr() for tensor in (x, slope, offset, y, mean, rstd)]
-            library.norm_silu(*pointers, b, x.shape[2:].numel(), c, groups, part, eps, torch.get_num_threads())
+            sizes = b, x.shape[2:].numel(), c, groups, part
+            _of(library, "norm_silu", x)(*pointers, *sizes, eps, torch.get_num_threads())
         ctx.save_for_backward(x, slope, offset, mean, rstd)
         ctx.groups, ctx.eps, ctx.library, ctx.part = groups, eps, library, part
         return y
@@ -139,11 +141,11 @@ class _NormSiLU(torch.autograd.Function):
             return *_gradients(y, ctx.needs_input_grad[:3], (x, slope, offset), dy), None, None
         b, c, *_ = x.shape
         if ctx.library is not None:
-            dy = dy.contiguous(memory_format=torch.channels_last)
+            dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
             dx, dslope, doffset = torch.empty_like(x), torch.empty_like(slope), torch.empty_like(offset)
             pointers = [t.data_ptr() for t in (x, dy, slope, offset, mean, rstd, dx, dslope, doffset)]
             sizes = b, x.shape[2:].numel(), c, ctx.groups, ctx.part
-            ctx.library.norm_silu_gradient(*pointers, *sizes, torch.get_num_threads())
+            _of(ctx.library, "norm_silu_gradient", x)(*pointers, *sizes, torch.get_num_threads())
             return dx, dslope, doffset, None, None
         each = c // ctx.groups
         m, r = (_maps(statistic.repeat_interleave(each, 1), x) for statistic in (mean, rstd))
@@ -232,13 +234,15 @@ def _last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _plain(*tensors: Tensor | None) -> bool:
+def _of(library: Any, name: str, x: Tensor) -> Any:
+    """The library's function of this name for maps of this type."""
+    return getattr(library, f"{name}_bf16" if x.dtype == torch.bfloat16 else name)
+
+
+def _plain(*tensors: Tensor | None, of: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """True if their memory can be read: no stand-ins for tracing, no other device or type."""
     return all(
-        t is None
-        or (
-            type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32 and t.device.type == "cpu" and not t.is_neg()
-        )
+        t is None or (type(t) in (Tensor, nn.Parameter) and t.dtype in of and t.device.type == "cpu" and not t.is_neg())
         for t in tensors
     )
 
