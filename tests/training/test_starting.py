@@ -1,6 +1,7 @@
 """Samples from one's own starting points: in their order, the same whatever is asked, and refused where none can be."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from ebbtide.errors import InputError
 from ebbtide.kinds.runs import from_pretrained
 from problems import SIGMAS
 from training.runs import run, sentence, tiny
+
+# Products of different numbers of rows round differently in the last bit on some machines, as with MKL and AVX-512.
+same = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +35,8 @@ def test_points_of_ones_own_are_carried_across_in_their_order(runs):
     start = trained.starts(trained.recipe, 9, 0, 0)
     x = trained.sample(start=start, steps=4)
     assert torch.equal(x, trained.sample(9, steps=4, seed=0))  # what it starts from by itself
-    assert torch.equal(trained.sample(start=start.flip(0), steps=4), x.flip(0))
-    assert torch.equal(trained.sample(start=start[3:5], steps=4), x[3:5])
+    same(trained.sample(start=start.flip(0), steps=4), x.flip(0))
+    same(trained.sample(start=start[3:5], steps=4), x[3:5])
     (_, first), *_ = trained.trajectory(start=start.numpy(), steps=4)
     torch.testing.assert_close(first, start)
 
@@ -80,7 +84,7 @@ def test_a_start_is_drawn_in_pieces_like_noise(runs, monkeypatch):
         start = torch.randn(40, 2)
         whole = runs[name].sample(start=start, at=at, steps=3, seed=2)
         monkeypatch.setattr("ebbtide.training.trained.CHUNK", 16)
-        assert torch.equal(runs[name].sample(start=start, at=at, steps=3, seed=2), whole)
+        same(runs[name].sample(start=start, at=at, steps=3, seed=2), whole)
         monkeypatch.undo()
 
 
@@ -106,8 +110,8 @@ def test_a_start_near_the_data_stays_near_it(runs):
     near, far = (float((trained.sample(start=x0, at=at, steps=20) - x0).norm(dim=1).median()) for at in (0.01, 0.99))
     assert near < 0.05 < 0.5 < far
     ours = trained.sample(start=x0, at=0.6, steps=5, seed=4)
-    assert torch.equal(trained.sample(start=x0[:7], at=0.6, steps=5, seed=4), ours[:7])
-    assert torch.equal(trained.sample(start=x0[7:], at=0.6, steps=5, seed=4, first=7), ours[7:])
+    same(trained.sample(start=x0[:7], at=0.6, steps=5, seed=4), ours[:7])
+    same(trained.sample(start=x0[7:], at=0.6, steps=5, seed=4, first=7), ours[7:])
     assert not torch.equal(trained.sample(start=x0, at=0.6, steps=5, seed=5), ours)
 
 
