@@ -659,9 +659,13 @@ def run(copy: Path, arguments: Sequence[str], seconds: float) -> tuple[int, str]
     return done.returncode, done.stdout + done.stderr
 
 
-def tested(copy: Path, which: Sequence[str] | None) -> tuple[str, str]:
-    """passed, found (and by which test) or error (and why), of some tests or, for None, of the whole fast suite."""
-    fast = ["-m", "pytest", "-m", "not slow", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE"]
+def tested(copy: Path, which: Sequence[str] | None, *, traced: bool) -> tuple[str, str]:
+    """passed, found (and by which test) or error (and why), of some tests or, for None, of the whole fast suite.
+
+    traced: beside the test that found something, say how it failed.
+    """
+    how = "--tb=short" if traced else "--tb=no"
+    fast = ["-m", "pytest", "-m", "not slow", "-x", "-q", "-p", "no:cacheprovider", how, "-rfE"]
     everything = [*workers(), *(f"--ignore=tests/{name}" for name in BESIDE), "tests"]
     status, said = run(
         copy, [*fast, *(everything if which is None else which)], SECONDS["all" if which is None else "likely"]
@@ -671,7 +675,7 @@ def tested(copy: Path, which: Sequence[str] | None) -> tuple[str, str]:
     # A test has "::" in its name; a file that can't be imported, which proves nothing, hasn't.
     first = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", said, re.M)
     if status == 1 and first:
-        return "found", first[1]
+        return "found", f"{first[1]}{f': {said.strip()[-4000:]}' * traced}"
     return "error", f"pytest ended with {status}: {said.strip()[-2000:]}"
 
 
@@ -684,12 +688,12 @@ def judge(slip: Slip, copy: Path, quick: bool) -> Verdict:
     """Plant the slip and see whether a test finds it: a likely one or, where none does, any fast one."""
     start = time.perf_counter()
     with planted(slip, copy):
-        outcome, by = tested(copy, slip.tests)
+        outcome, by = tested(copy, slip.tests, traced=False)
     if outcome == "passed" and not quick:
         outcome, by = suite(copy)
         if outcome == "passed":
             with planted(slip, copy):
-                outcome, by = tested(copy, None)
+                outcome, by = tested(copy, None, traced=False)
         else:
             outcome, by = "error", f"without any slip: {outcome} {by}"
     return Verdict(slip, "survived" if outcome == "passed" else outcome, by, time.perf_counter() - start)
@@ -698,7 +702,7 @@ def judge(slip: Slip, copy: Path, quick: bool) -> Verdict:
 @cache
 def suite(copy: Path) -> tuple[str, str]:
     """The whole fast suite without any slip; minutes, so only where a slip needs it, and once."""
-    return tested(copy, None)
+    return tested(copy, None, traced=False)
 
 
 def sound(slips: Sequence[Slip], copy: Path) -> str:
@@ -707,7 +711,7 @@ def sound(slips: Sequence[Slip], copy: Path) -> str:
     if not Path(said.strip()).is_relative_to(copy):
         return f"The tests would not import the copy but {said.strip()}"
     # Else a broken suite would be taken for one that finds everything.
-    outcome, by = tested(copy, sorted({test for slip in slips for test in slip.tests}))
+    outcome, by = tested(copy, sorted({test for slip in slips for test in slip.tests}), traced=True)
     return "" if outcome == "passed" else f"Without any slip the tests must pass: {outcome} {by}"
 
 
