@@ -1,7 +1,8 @@
 """The U-Net's norm and convolution, fast on CPUs: `fused.cpp`, compiled on first use, or else plain torch.
 
-`fused.cpp` serves float32 maps in channels_last whose channels are multiples of 16, on Linux with a C++ compiler, and
-norms bfloat16 ones. torch serves the rest, all under torch.compile and functorch, and convolutions under autocast. EBBTIDE_NATIVE=0 leaves everything to torch.
+`fused.cpp` serves maps in channels_last whose channels are multiples of 16, on Linux with a C++ compiler: float32, and
+for the norm bfloat16. torch serves the rest, all under torch.compile and functorch, and convolutions under autocast.
+EBBTIDE_NATIVE=0 leaves everything to torch.
 """
 
 import ctypes
@@ -35,9 +36,10 @@ POINTER, INT, SIZE, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, cty
 SIGNATURES = {
     "winograd": [*[POINTER] * 2, *[SIZE] * 4, *[POINTER] * 2, *[INT] * 6],
     "winograd_gradient": [*[POINTER] * 3, *[SIZE] * 4, *[INT] * 6],
-    **dict.fromkeys(("norm_silu", "norm_silu_bf16"), [*[POINTER] * 6, *[INT] * 5, FLOAT, INT]),
-    **dict.fromkeys(("norm_silu_gradient", "norm_silu_gradient_bf16"), [*[POINTER] * 9, *[INT] * 6]),
+    "norm_silu": [*[POINTER] * 6, *[INT] * 5, FLOAT, INT],
+    "norm_silu_gradient": [*[POINTER] * 9, *[INT] * 6],
 }
+SIGNATURES |= {f"{name}_bf16": types for name, types in SIGNATURES.items() if name.startswith("norm_silu")}
 
 
 def norm_silu(

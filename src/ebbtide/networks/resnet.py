@@ -22,6 +22,8 @@ def spatial_softmax(maps: Float[Tensor, "n k rows columns"]) -> Float[Tensor, "n
     """The expected place of each map: Σᵢⱼ softmax(map)ᵢⱼ (xⱼ, yᵢ), x and y from -1 to 1, centre to centre of the ends.
 
     Levine et al. 2016, arXiv:1504.00702, Section 5.1.
+
+    maps: of activations, each of any finite numbers.
     """
     weight = maps.flatten(2).softmax(2).unflatten(2, maps.shape[2:])
     y, x = (torch.linspace(-1, 1, n, dtype=torch.float64).to(maps) for n in maps.shape[2:])
