@@ -96,7 +96,8 @@ def columns_of_theirs(emb: int, steps: int, state: int, images: int, world: int)
 def image_scaling(mode: str, stats: Sequence[Mapping[str, Tensor] | None], steps: int) -> dict[str, Tensor]:
     """The buffers mean and std (steps · cameras, 3) that scale pixels in [0, 1] as the policy does.
 
-    mode: as a policy's config names it. stats: of each camera. InputError where they are missing, or not one number a channel.
+    mode: as a policy's config names it. stats: of each camera. InputError where they are missing, or not one number a
+    channel.
     """
     if mode == "IDENTITY":
         return {"mean": torch.zeros(steps * len(stats), 3), "std": torch.ones(steps * len(stats), 3)}
