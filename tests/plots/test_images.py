@@ -136,6 +136,16 @@ def test_at_twice_the_resolution_each_pixel_is_four():
     np.testing.assert_array_equal(drawn(figure), small.repeat(2, 0).repeat(2, 1))
 
 
+def test_a_class_of_many_has_several_rows(monkeypatch):
+    monkeypatch.setattr(images, "WIDE", 3)
+    x, labels = noise_pictures(9, 1, 8, 8), np.array([0, 2, 2, 2, 0, 2, 2, 2, 2])
+    figure = images.by_class(x, labels, ["zero", "one", "two"])
+    cells = cut(mosaic_of(figure), (8, 8))
+    for row, order in zip(cells, ([0, 4], [1, 2, 3], [5, 6, 7], [8]), strict=True):
+        np.testing.assert_array_equal(np.stack(row[: len(order)]), channels_last(x[order]))
+    assert [word for word in words(figure) if word in ("zero", "two")] == ["zero", "two"]
+
+
 def test_with_labels_each_row_is_a_class_in_its_pictures_order():
     x = noise_pictures(12, 1, 8, 8)
     labels = np.array([2, 0, 0, 2, 0, 7, 0, 2, 0, 0, 7, 0])

@@ -51,6 +51,7 @@ ROOM = 980  # pixels across that a figure's tiles fill, where whole factors allo
 TILE = 150  # pixels across a tile at most, unless one pixel of the image is one of the tile
 HEAD = 56  # pixels across a tile at least, for a time or a short name above it
 ROWS = 20  # classes that have a row each, at most
+WIDE = 20  # images in a row of a class, at most
 _CAPTION = 22  # pixels under a row of tiles for their captions
 _EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe side
 
@@ -281,14 +282,21 @@ def by_class(
 ) -> Figure:
     """All images with their classes' names: rows of one class each, or its name under each image of many classes.
 
-    labels: the class of each image by number. A single class is named in the title.
+    labels: the class of each image by number. A single class is named in the title. A class of more than WIDE images
+    has several rows.
     """
     names = [classes[k] for k in labels.tolist()]
     kinds, counts = np.unique(labels, return_counts=True)
     if len(kinds) == 1:
         return grid(images, title=f"{names[0]} · {title}" if title else names[0])
     if len(kinds) <= ROWS and counts.max() > 1:
-        return grid(images, columns=int(counts.max()), labels=labels, classes=classes, title=title)
+        wide = min(int(counts.max()), WIDE)
+        rows = np.empty(len(labels), int)  # the row of each image
+        heads: list[str] = []
+        for kind, count in zip(kinds, counts, strict=True):
+            rows[labels == kind] = len(heads) + np.arange(count) // wide
+            heads += [classes[kind], *[""] * (-(-count // wide) - 1)]
+        return grid(images, columns=wide, labels=rows, classes=heads, title=title)
     return sheet(as_pixels(images), columns_for(len(images)), least=HEAD, title=title, captions=names).figure
 
 

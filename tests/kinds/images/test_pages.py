@@ -86,8 +86,11 @@ def test_samples_of_classes_stand_beside_their_names(run, tmp_path, monkeypatch)
     drawn = []
     monkeypatch.setattr(image_run.style, "save", lambda figure, path: drawn.append(figure) or path)
     for labels in (torch.arange(6) % 3, torch.tensor([2, 2, 2]), torch.arange(3)):
-        image_run.draw_samples(trained, trained.sample(len(labels), label=labels, steps=3), labels, tmp_path / "x.png")
+        x = trained.sample(len(labels), label=labels, steps=3)
+        image_run.draw_samples(trained, x, labels, tmp_path / "x.png", "heun, 3 steps")
     assert len(trained.classes) == 3
+    for figure in drawn:
+        assert any("heun, 3 steps" in text.get_text().replace("\n", " ") for text in figure.texts)
     for figure in (drawn[0], drawn[2]):
         assert {*trained.classes} <= {text.get_text() for text in figure.axes[0].texts}
     assert any(text.get_text().startswith(trained.classes[2]) for text in drawn[1].texts)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ebbtide import DDPM, Denoiser
 from ebbtide.data import save_points
 from ebbtide.errors import InputError
-from ebbtide.kinds.points.pages import draw_run, draw_samples, title_of
+from ebbtide.kinds.points.pages import draw_run, draw_samples
 from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.plots import points
 from ebbtide.plots.study import key_of
@@ -128,13 +128,6 @@ def test_a_damaged_snapshot_is_one_sentence(trained, tmp_path):
     finally:
         damaged.unlink()
     assert np.load(folder / "evolution" / "step-00000003.npy").shape == (1000, 1)
-
-
-def test_a_title_says_what_was_drawn_and_how(trained):
-    run, _, file = trained(2)
-    assert title_of(run, "heun, 50 steps", 1000) == (
-        f"{file.name} · linear path, velocity target · heun, 50 steps · n = 1,000"
-    )
 
 
 def test_beside_the_ode_of_a_random_sampler_are_its_own_routes(trained, monkeypatch):

@@ -102,7 +102,7 @@ def draw_samples(trained: "Trained", x: Tensor, labels: Tensor | None, path: Pat
     """Samples as one figure."""
     from . import pages
 
-    return pages.draw_samples(trained, x, labels, path)
+    return pages.draw_samples(trained, x, labels, path, how)
 
 
 def draw_run(trained: "Trained", folder: Path, out: Path) -> Iterator[Path]:

@@ -29,6 +29,7 @@ from ...samplers import trajectory
 from ...specs import bind
 from ...training.history import evolution, read_losses
 from ...training.trained import Trained
+from ..titles import title_of
 from . import super_resolution
 from .data import kept, parts, real
 
@@ -47,10 +48,10 @@ WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
 CLASSES = 10  # classes of a guidance grid at most
 
 
-def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path) -> Path:
-    """Samples as a plain grid; with labels, as a figure that names their classes."""
+def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
+    """Samples as a plain grid; with labels, as a figure that names their classes. how: by which they were drawn."""
     if labels is not None:
-        title = f"{cast(ImageRecipe, trained.recipe).shared().data_named} · n = {len(x):,}"
+        title = title_of(trained, how, len(x))
         return style.save(images.by_class(kept(x), labels.numpy(), trained.classes, title=title), path)
     return style.save(images.grid(kept(x)), path) if style.saved_otherwise() else images.save_png(kept(x), path)
 

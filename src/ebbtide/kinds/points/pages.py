@@ -19,12 +19,13 @@ from ...samplers import facts
 from ...specs import listed
 from ...training.trained import Trained
 from ..routes import explodes
+from ..titles import title_of
 from .data import limits, point_set, real_points
 from .judged import rows_of_table
 from .pictures import table_pictures
 from .study import study
 
-__all__ = ["draw_run", "draw_samples", "title_of"]
+__all__ = ["draw_run", "draw_samples"]
 
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
@@ -41,13 +42,6 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path,
     reference = panels[0].x
     frame = limits(recipe, reference)
     return style.save(_beside(trained, panels, frame, reference, title_of(trained, how, len(x))), path)
-
-
-def title_of(trained: Trained, how: str = "", n: int = 0) -> str:
-    """The data, the method, how samples were drawn, and their number, as a figure's title."""
-    recipe = trained.recipe
-    method = f"{recipe.path.partition(':')[0]} path, {recipe.target.partition(':')[0]} target"
-    return " · ".join(filter(None, (recipe.shared().data_named, method, how, f"n = {n:,}" if n else "")))
 
 
 def _beside(
