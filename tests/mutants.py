@@ -210,7 +210,7 @@ SLIPS = (
     Slip("losses/denoise.py", ".flatten(1).mean(1)", ".flatten(1).sum(1)", "the loss not divided by the dimension"),
     Slip("losses/denoise.py", "clamp(max=gamma)", "clamp(min=gamma)", "min-SNR made a max"),
     # times.py
-    Slip("core/times.py", "device)[rows] + w) / n", "device)[rows] + w / n) / n", "strata not filled"),
+    Slip("core/times.py", "device)[rows] + w\n", "device)[rows] + w / n\n", "strata not filled"),
     Slip("core/times.py", "lambda r: r**rho", "lambda r: r ** (1 / rho)", "Karras's exponent inverted"),
     Slip("core/times.py", "(table - passed).round()", "(table - passed).floor()", "trailing times rounded down"),
     Slip("core/times.py", "shift * v / (1 + (shift - 1) * v)\n", "v / (shift - (shift - 1) * v)\n", "shift inverted"),
@@ -235,7 +235,8 @@ SLIPS = (
     Slip("kinds/images/conditions.py", "given.masked_fill(alone, torch.nan)", "given", "numbers never left out alone",
          ("tests/kinds/images/test_conditions.py",)),
     Slip("core/couplings.py", "from_numpy(columns)", "from_numpy(columns.argsort())", "the inverse permutation"),
-    Slip("losses/stable.py", "square() * -0.5", "square() * -1.0", "the Gaussian's ½"),
+    Slip("losses/stable.py", "mul_(-0.5 /", "mul_(-1.0 /", "the Gaussian's ½"),
+    Slip("losses/stable.py", "allowed[b, b]", "allowed[:len(x) * size, :len(x) * size]", "the first rows' labels for the last's"),
     Slip("losses/stable.py", "noise + (x0 - mean) / ratio", "noise - (x0 - mean) / ratio", "ε̄'s sign"),
     # oracle.py
     Slip("exact/oracle.py", "self.weights.to(x).log() + log_normal", "log_normal", "responsibilities without the weights"),
@@ -392,7 +393,8 @@ SLIPS = (
     # what is measured, and by whom
     Slip("cli/evaluate.py", "trained.in_proportion(drawing.n)", "trained.labels(0, drawing.n)", "one class alone"),
     Slip("cli/evaluate.py", "trained.in_proportion(drawing.n)", "trained.in_turn(drawing.n)", "rare classes as often"),
-    Slip("kinds/compare.py", "trained.in_proportion(n)", "trained.in_turn(n)", "rare classes as often"),
+    Slip("kinds/studies.py", "trained.in_proportion(n)", "trained.in_turn(n)", "rare classes as often"),
+    Slip("kinds/studies.py", "if labels == its", "if labels", "floors of other labels"),
     Slip("cli/evaluate.py", "first=k * drawing.n", "first=0", "eight times the same chunk"),
     Slip("metrics/wasserstein.py", "[len(r) * _cost(", "[len(x) / len(sets) * _cost(", "modes weigh equally"),
     Slip("metrics/wasserstein.py", "normal) + _cost(np.sort(projected), normal).mean()", "normal)", "modes' weights"),

@@ -73,3 +73,24 @@ def test_large_batches_share_in_blocks():
     some = slice(TOGETHER, 2 * TOGETHER)
     alone = posterior_mean(PATHS["linear"](), x0[some], noise[some], t[some])
     torch.testing.assert_close((mean[some], rest[some]), alone)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+def test_blocks_are_averaged_apart_the_last_one_too(columns):
+    """And by differences, whether a few columns are taken one by one or all at once."""
+    n = 2 * TOGETHER + 40
+    x0, noise, t = normal((n, columns), 3), normal((n, columns), 4), torch.linspace(0.01, 0.9, n, dtype=torch.float64)
+    label = torch.randint(3, (n,), generator=torch.Generator().manual_seed(5))
+    allowed = label[:, None] == label
+    whole = posterior_mean(PATHS["linear"](), x0, noise, t, allowed)
+    for first in range(0, n, TOGETHER):
+        b = slice(first, first + TOGETHER)
+        (alpha, sigma), x_t = (
+            ((1 - t[b])[:, None], t[b][:, None]),
+            (1 - t[b])[:, None] * x0[b] + t[b][:, None] * noise[b],
+        )
+        far = ((x_t[:, None] - alpha[:, None] * x0[b]) ** 2).sum(2) / (2 * sigma**2)
+        weight = torch.exp(-far) * allowed[b, b]
+        mean = weight @ x0[b] / weight.sum(1, keepdim=True)
+        torch.testing.assert_close(whole[0][b], mean, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(whole[1][b], (x_t - alpha * mean) / sigma, rtol=1e-7, atol=1e-7)

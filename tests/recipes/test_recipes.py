@@ -131,7 +131,7 @@ def test_every_option_of_a_network_that_names_a_place_is_known():
         for name, row in NETWORKS.items()
         for option, parameter in options(row).items()
         if parameter.annotation is str and option not in ("variant", "positions", "multipliers", "attention",
-                                                          "conditioning", "time", "middle", "widths")
+                                                          "conditioning", "time", "middle", "widths", "crop", "resize")
     }  # fmt: skip
     assert {option for _, option in texts} == set(_WEIGHTS)
     for name in NETWORKS:
