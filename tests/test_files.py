@@ -276,21 +276,6 @@ def test_a_run_needs_no_links(tmp_path, monkeypatch):
     assert from_pretrained(tmp_path / "run").step == 12
 
 
-EVERY_MODULE = """
-import importlib, pkgutil, sys
-sys.modules["fcntl"] = None  # importing it raises
-import ebbtide
-for module in pkgutil.walk_packages(ebbtide.__path__, "ebbtide."):
-    if module.name != "ebbtide.__main__":
-        importlib.import_module(module.name)
-"""
-
-
-def test_every_module_is_imported_without_fcntl():
-    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 # --- the state of data, for a cache's key ---------------------------------------------------------------------------
 
 

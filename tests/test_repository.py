@@ -436,3 +436,18 @@ def test_what_is_installed_is_pinned():
         name for name in (re.split(r"[<>=!~\[;]", entry)[0].strip() for entry in names) if name.lower() not in pins
     ]
     assert not missing, f"constraints.txt has no version of {', '.join(missing)}."
+
+
+POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+
+
+def test_no_module_needs_what_windows_lacks_to_be_imported():
+    """Such a module may be imported where it is used, or in a `try`; not at the top of a file."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if needed := {name.partition(".")[0] for name in names} & POSIX:
+                found[str(path.relative_to(SOURCE))] = needed
+    assert not found
