@@ -59,6 +59,16 @@ def place_of(k):
     return k, processes.slot(), os.getpid(), "wave" in sys.modules, os.environ["OMP_NUM_THREADS"]
 
 
+def test_a_worker_without_a_job_is_not_waited_for(tmp_path, monkeypatch):
+    """Even where it is still importing."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(120)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    start = time.monotonic()
+    with pytest.raises(ZeroDivisionError), pool(2, "slow_to_import"):
+        truediv(1, 0)
+    assert time.monotonic() - start < 60
+
+
 def test_a_pool_without_processes_is_this_one():
     ticks = []
     with pool(0) as answers:
@@ -106,6 +116,9 @@ def test_a_signal_at_any_line_reaches_every_worker_and_is_raised(monkeypatch):
         def start(self):
             begun.append(self)
             self.own[1].send_bytes(pickle.dumps((7, None)))
+
+        def kill(self):
+            assert not self.joined
 
         def join(self):
             assert self.own[0].closed  # let go of

@@ -56,7 +56,7 @@ def in_processes(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], 
 
 
 def worthwhile(workers: int, jobs: int) -> int:
-    """The number of processes that so few or many jobs are worth, at most `workers`; 0 where this one does as well."""
+    """The number of processes for this number of jobs, at most `workers`; 0 where this one does as well."""
     most = min(workers, jobs)
     return most if most > 1 and cores() > 1 else 0
 
@@ -73,6 +73,7 @@ def pool(count: int, *modules: str) -> Iterator[Answers]:
         return
     context = multiprocessing.get_context("spawn")
     workers: dict[Any, BaseProcess] = {}  # by our end of the pipe to each
+    busy: dict[Any, int] = {}  # the job of each that has one
     with noted() as received:
         try:
             with held_back():
@@ -82,11 +83,11 @@ def pool(count: int, *modules: str) -> Iterator[Answers]:
                     process.start()
                     workers[ours] = process
                     its.close()
-            yield partial(_answers, workers, received)
+            yield partial(_answers, workers, busy, received)
         finally:
-            for end in workers:
-                with suppress(OSError):
-                    end.send_bytes(b"")  # beside the end of the pipe, which a forked process may keep open
+            for end, worker in workers.items():
+                if end not in busy:  # it has nothing to save, and may still be importing
+                    worker.kill()
                 end.close()
             for worker in workers.values():
                 worker.join()
@@ -104,6 +105,7 @@ def _here(
 
 def _answers(
     workers: dict[Any, BaseProcess],
+    busy: dict[Any, int],
     received: list[int],
     function: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
@@ -111,7 +113,6 @@ def _answers(
 ) -> list[Any]:
     """A job to each worker, and the next one to whoever is done."""
     waiting = list(enumerate(pickle.dumps((function, job)) for job in jobs))
-    busy: dict[Any, int] = {}
     found: dict[int, Any] = {}
     while len(found) < len(jobs):
         if received:
@@ -121,7 +122,8 @@ def _answers(
             with suppress(OSError):  # of a worker that died, which is what its answer says
                 end.send_bytes(work)
         for end in wait(list(busy), 0.1):  # a signal alone doesn't end it
-            found[busy.pop(end)] = _result(end, workers[end])
+            done = busy.pop(end)
+            found[done] = _result(end, workers[end])
             tick()
     return [found[k] for k in range(len(jobs))]
 
@@ -189,8 +191,8 @@ def _listen(end: Connection, jobs: "SimpleQueue[bytes | None]", gone: threading.
     """Hand on jobs. Stop the one at work when the parent closes its end of the pipe, or is gone; then not even a stuck
     one stays for long."""
     with suppress(EOFError, OSError):
-        while work := end.recv_bytes():
-            jobs.put(work)
+        while True:
+            jobs.put(end.recv_bytes())
     gone.set()
     jobs.put(None)
     _thread.interrupt_main(signal.SIGTERM)
