@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,9 +26,14 @@ def test_every_class_is_drawn_as_often_as_the_data_has_it():
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_study_is_measured_with_the_same_numbers_whoever_found_the_floors(conditional, tmp_path):
-    """They are computed once for all rows of the table, and once for all points of the lines."""
-    recipe = replace(TINY, conditional=conditional)
+@pytest.mark.parametrize("data", ["three_gaussians", "file"])
+def test_a_study_is_measured_with_the_same_numbers_whoever_found_the_floors(data, conditional, tmp_path):
+    """They are computed once for all rows of the table, and once for all points of the lines; of a file, too, that has
+    fewer rows than there are samples."""
+    if data == "file":
+        data = str(tmp_path / "few.npz")
+        np.savez(data, x=np.random.default_rng(0).normal(size=(50, 2)), labels=np.arange(50) % 3)
+    recipe = replace(TINY, data=data, conditional=conditional)
     (entry,) = entries(("flow",), recipe, PLAN, tmp_path)
     study = studies.study(entry, recipe, 60, OPTIONS)
     table, line = study.drawn[0], next(one for one in study.drawn if one.line)
@@ -39,7 +45,8 @@ def test_a_study_is_measured_with_the_same_numbers_whoever_found_the_floors(cond
     assert [studies.judged(study.recipe, one, shared) for one in (table, line)] == alone
     labels, floors = shared[0]
     assert labels == ([0, 1, 2] if conditional else None)
-    marked = floors | {("energy distance", 60): [value + 7 for value in floors["energy distance", 60]]}
+    (size,) = {size for name, size in floors if name == "MMD²"}  # which is on no line
+    marked = floors | {("energy distance", size): [value + 7 for value in floors["energy distance", size]]}
     row, marked_row = (
         next(row for row in studies.judged(study.recipe, table, found) if row.name == "energy distance")
         for found in (shared, [(labels, marked)])

@@ -58,8 +58,10 @@ class Study:
 
 @contextmanager
 def _beside() -> Iterator[None]:
-    """One thread, as other processes are at work; no denormal numbers, which are slow; and no warnings about the data,
-    which were given before the processes began."""
+    """Context of a job: one thread, as other processes are at work; no denormal numbers, which are slow.
+
+    And no warnings about the data, which were given before the processes began.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     with warnings.catch_warnings():
@@ -100,12 +102,16 @@ def study(entry: Entry, recipe: Recipe, n: int, options: dict[str, Any]) -> Stud
 
 @_beside()
 def floors_of(recipe: Recipe, sizes: Sequence[tuple[int, bool]]) -> tuple[list[int] | None, Floors]:
-    """The floors that all samples of the recipe's data share, and the labels these were asked for; by measuring real
-    examples. sizes: (number of samples, whether on a line)."""
+    """The floors that all samples of the recipe's data share, and the labels these were asked for.
+
+    They are found by measuring real examples in place of samples, repeated where there are fewer. sizes: (number of
+    samples, whether on a line).
+    """
     kind, floors = kind_of(recipe), Floors()
     for n, curve in sizes:
         x, labels = kind.real(recipe, n, recipe.seed)
-        labels = labels if recipe.conditional else None
+        again = torch.arange(n) % len(x)
+        x, labels = x[again], None if labels is None or not recipe.conditional else labels[again]
         kind.evaluate(recipe, x, labels, seed=recipe.seed, floors=floors, curve=curve)
     return _asked(labels), floors
 
