@@ -20,6 +20,7 @@ from ..memory import room
 from ..networks.action_expert import ActionExpert, GemmaLayer
 from ..networks.paligemma import PaliGemma
 from ..specs import pick
+from .names import renamed
 
 __all__ = ["DIALECTS", "from_pi0", "load_pi0", "to_pi0"]
 
@@ -84,7 +85,7 @@ def to_pi0(network: ActionExpert, dialect: str = "lerobot") -> dict[str, Tensor]
     for ours, theirs, sizes in _names(network):
         found |= zip(theirs, network.state_dict()[ours].split(sizes))
     found["expert.lm_head.weight"] = found[_WORDS].new_zeros(len(found[_WORDS]), network.width)
-    return {_renamed(name, steps): tensor for name, tensor in found.items()}
+    return {renamed(name, steps): tensor for name, tensor in found.items()}
 
 
 def from_pi0(network: ActionExpert, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +93,7 @@ def from_pi0(network: ActionExpert, tensors: Mapping[str, Tensor]) -> dict[str, 
 
     Raises InputError if one is missing, has another shape, or isn't part of this network.
     """
-    short = {_renamed(name, _SHORTEN): tensor for name, tensor in tensors.items()}
+    short = {renamed(name, _SHORTEN): tensor for name, tensor in tensors.items()}
     found, wanted, left = {}, network.state_dict(), set(short) - set(_UNUSED)
     for ours, theirs, sizes in _names(network):
         for name, size in zip(theirs, sizes):
@@ -145,9 +146,3 @@ def _names(network: ActionExpert) -> Iterator[tuple[str, tuple[str, ...], list[i
             name = _ENDS[part].removeprefix("action_") if network.adaptive and owner == "time" else _ENDS[part]
             theirs = (f"{name}.{kind}",)
         yield ours, theirs, sizes
-
-
-def _renamed(name: str, steps: tuple[tuple[str, str], ...]) -> str:
-    for pattern, into in steps:
-        name = re.sub(pattern, into, name)
-    return name

@@ -24,6 +24,7 @@ from ...training import checkpoint
 from ...training.build import ALPHA_MIN
 from ..diffusers import from_diffusers
 from ..hub import download
+from ..names import renamed
 from .files import ACTION, STATE
 from .vision import columns_of_theirs, image_scaling, vision_options, vision_weights
 
@@ -61,14 +62,14 @@ _BACK = (
 
 def from_lerobot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of LeRobot's DiffusionConditionalUnet1d under the names of an ActionFiLMUNet's."""
-    return {_renamed(name, _PARTS): part for name, part in tensors.items()}
+    return {renamed(name, _PARTS): part for name, part in tensors.items()}
 
 
 def to_lerobot(network: ActionFiLMUNet) -> dict[str, Tensor]:
     """The inverse: a state-conditioned network's weights under LeRobot's names."""
     if network.observation is not None or network.vision is not None:
         raise InputError("Only a network that observes nothing but states is written under LeRobot's names.")
-    return {_renamed(name, _BACK): part for name, part in network.state_dict().items()}
+    return {renamed(name, _BACK): part for name, part in network.state_dict().items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,9 +263,3 @@ def _downloaded(name: str) -> Path:
         raise InputError(f"{name} is no folder; a policy of LeRobot's is a folder, or USER/NAME on the hub.")
     repository, revision = found
     return download(repository, revision, ("*.json", "*.safetensors"))
-
-
-def _renamed(name: str, steps: tuple[tuple[str, str], ...]) -> str:
-    for pattern, into in steps:
-        name = re.sub(pattern, into, name)
-    return name

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...networks.resnet import DEPTHS
+from ..names import renamed
 
 __all__ = ["columns_of_theirs", "image_scaling", "vision_options", "vision_weights"]
 
@@ -53,15 +54,12 @@ def vision_weights(tensors: Mapping[str, Tensor], encoders: int) -> dict[str, Te
 
     tensors: all of the policy's. encoders: as the policy has, 1 for all cameras or one for each.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for i in range(encoders):
         own = f"{_ENCODER}{i}." if encoders > 1 else _ENCODER
         parts = {name.removeprefix(own): part for name, part in tensors.items() if name.startswith(own)}
         parts.pop("pool.pos_grid", None)  # the places of the cells, which follow from the images' size
-        for name, part in _folded(parts).items():
-            for pattern, into in _PARTS:
-                name = re.sub(pattern, into, name)
-            found[f"encoders.{i}.{name}"] = part
+        found |= {f"encoders.{i}.{renamed(name, _PARTS)}": part for name, part in _folded(parts).items()}
     return found
 
 
