@@ -69,6 +69,19 @@ def test_a_worker_without_a_job_is_not_waited_for(tmp_path, monkeypatch):
     assert time.monotonic() - start < 60
 
 
+def test_a_worker_that_had_a_job_closes_what_it_has():
+    """A lock that it doesn't release, as a progress bar's, is a warning on the terminal."""
+    script = """
+import multiprocessing
+from ebbtide.training.processes import pool
+if __name__ == "__main__":
+    with pool(2) as answers:
+        answers(exec, [("import multiprocessing; multiprocessing.kept = multiprocessing.RLock()",)] * 2)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_pool_without_processes_is_this_one():
     ticks = []
     with pool(0) as answers:

@@ -73,7 +73,7 @@ def pool(count: int, *modules: str) -> Iterator[Answers]:
         return
     context = multiprocessing.get_context("spawn")
     workers: dict[Any, BaseProcess] = {}  # by our end of the pipe to each
-    busy: dict[Any, int] = {}  # the job of each that has one
+    idle: set[Any] = set()  # of these, those that never had a job
     with noted() as received:
         try:
             with held_back():
@@ -82,12 +82,15 @@ def pool(count: int, *modules: str) -> Iterator[Answers]:
                     process = context.Process(target=_work, args=(its, place, modules))
                     process.start()
                     workers[ours] = process
+                    idle.add(ours)
                     its.close()
-            yield partial(_answers, workers, busy, received)
+            yield partial(_answers, workers, idle, received)
         finally:
             for end, worker in workers.items():
-                if end not in busy:  # it has nothing to save, and may still be importing
+                if end in idle:  # it has nothing to save or to close, and may still be importing
                     worker.kill()
+                with suppress(OSError):
+                    end.send_bytes(b"")  # beside the end of the pipe, which a forked process may keep open
                 end.close()
             for worker in workers.values():
                 worker.join()
@@ -105,7 +108,7 @@ def _here(
 
 def _answers(
     workers: dict[Any, BaseProcess],
-    busy: dict[Any, int],
+    idle: set[Any],
     received: list[int],
     function: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
@@ -113,12 +116,14 @@ def _answers(
 ) -> list[Any]:
     """A job to each worker, and the next one to whoever is done."""
     waiting = list(enumerate(pickle.dumps((function, job)) for job in jobs))
+    busy: dict[Any, int] = {}
     found: dict[int, Any] = {}
     while len(found) < len(jobs):
         if received:
             raise Interrupted(received[0])
         for end in [end for end in workers if end not in busy][: len(waiting)]:
             busy[end], work = waiting.pop(0)
+            idle.discard(end)
             with suppress(OSError):  # of a worker that died, which is what its answer says
                 end.send_bytes(work)
         for end in wait(list(busy), 0.1):  # a signal alone doesn't end it
@@ -191,8 +196,8 @@ def _listen(end: Connection, jobs: "SimpleQueue[bytes | None]", gone: threading.
     """Hand on jobs. Stop the one at work when the parent closes its end of the pipe, or is gone; then not even a stuck
     one stays for long."""
     with suppress(EOFError, OSError):
-        while True:
-            jobs.put(end.recv_bytes())
+        while work := end.recv_bytes():
+            jobs.put(work)
     gone.set()
     jobs.put(None)
     _thread.interrupt_main(signal.SIGTERM)
