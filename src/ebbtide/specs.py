@@ -21,7 +21,7 @@ from typing import Any
 from .errors import InputError, meant
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "listed", "options", "parse", "pick",
+    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "is_own", "listed", "options", "parse", "pick",
     "require", "shaped", "typed", "with_option", "words",
 ]  # fmt: skip
 
@@ -50,6 +50,11 @@ def words(spec: str) -> tuple[str, dict[str, str]]:
             raise InputError(f"In {spec!r}, {key} is given twice.")
         given[key] = value
     return name, given
+
+
+def is_own(spec: str) -> bool:
+    """True for a user's own row, "module:function", which is in a table only where it was added."""
+    return ":" in words(spec)[0]
 
 
 def with_option(spec: str, key: str, value: str) -> str:

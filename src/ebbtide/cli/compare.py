@@ -132,9 +132,8 @@ def run(argv: Sequence[str]) -> None:
 
     methods = tuple(name.strip() for name in args.methods.split(",") if name.strip())
     command = shlex.join(["ebbtide", "compare", *(a for a in argv if a not in ("--resume", "--overwrite"))])
-    with pool(
-        worthwhile(args.workers, len(methods)), "ebbtide.kinds.compare"
-    ) as answers:  # first, as both import torch
+    # Begun before torch is imported here, so that all import it at once.
+    with pool(worthwhile(args.workers, len(methods), recipe.network), "ebbtide.kinds.compare") as answers:
         from ..kinds.compare import compare, figures, resumable, save_metrics, summary
         from ..plots.report import write_report
         from ..training.build import add_own

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, meant
 from ..recipes import RECIPES, Recipe
-from ..specs import words
+from ..specs import is_own
 from .arguments import flag_only, is_switch, options
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def as_text(train: "Train") -> str:
     """The file that makes the same run as `train`: every field of the recipe and every option of training."""
     name = nearest(train.recipe)
     specs = {field: str(getattr(train.recipe, field)) for field in train.recipe.rows}
-    own = [f" --{field} {shlex.quote(spec)}" for field, spec in specs.items() if ":" in words(spec)[0]]
+    own = [f" --{field} {shlex.quote(spec)}" for field, spec in specs.items() if is_own(spec)]
     lines = [f"# ebbtide train --config FILE{''.join(own)}", f"{RECIPE} = {_toml(name)}"]
     lines += [f"out = {_toml(train.out)}"] if train.out else []
     for title, part in (("the recipe", train.recipe), ("training", train.running)):

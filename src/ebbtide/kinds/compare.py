@@ -18,7 +18,7 @@ from ..plots.study import Comparison, Sampling
 from ..progress import progress_bar
 from ..recipes import METHODS, Recipe
 from ..signals import Interrupted
-from ..specs import require, words
+from ..specs import require
 from ..tables import aligned
 from ..training.devices import device_of
 from ..training.folder import clear
@@ -98,9 +98,8 @@ def compare(
             with locked(folder):
                 clear(folder)
     with resumable(folders, command):
-        own = ":" in words(recipe.network)[0]  # a user's own is a row only here
-        many = 0 if own else worthwhile(workers, len(jobs))
-        with pool(many) if answers is None or not many else nullcontext(answers) as found_by:
+        opened = nullcontext(answers) if answers else pool(worthwhile(workers, len(jobs), recipe.network))
+        with opened as found_by:
             studies = _studied(jobs, plan, found_by, progress)
         return _assemble(recipe, found, studies, n, command)
 

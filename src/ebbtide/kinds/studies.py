@@ -120,7 +120,7 @@ def floors_of(recipe: Recipe, sizes: Sequence[tuple[int, bool]]) -> tuple[list[i
 def judged(recipe: Recipe, drawn: Drawn, shared: Sequence[tuple[list[int] | None, Floors]]) -> "list[Measurement]":
     """The metrics of samples: all in a row of the table, on a line the one that is drawn; shared: from `floors_of`."""
     its = _asked(drawn.labels)
-    floors = next((dict(floors) for labels, floors in shared if labels == its), Floors())
+    floors = next((floors for labels, floors in shared if labels == its), Floors())
     rows: list[Measurement] = kind_of(recipe).evaluate(
         recipe, drawn.x, drawn.labels, seed=recipe.seed, floors=floors, curve=bool(drawn.line)
     )

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import write_file
 from ..specs import expect, require
 from . import Sensed, checked, needed
+from .observing import part_as_array
 
 __all__ = ["GymWorld", "Recorder", "split_observation"]
 
@@ -31,7 +32,7 @@ def split_observation(
     names: list[str] = []
     images = {}
     for name, value in given.items():
-        part = _array(value)
+        part = part_as_array(value)
         if _is_image(part):
             images[name] = part
         elif part.dtype.kind in "fiub":
@@ -48,7 +49,7 @@ def _is_image(part: np.ndarray) -> bool:
 
 def _alone(observation: Any) -> str:
     """The name of an observation that isn't a dict."""
-    return "image" if _is_image(_array(observation)) else "state"
+    return "image" if _is_image(part_as_array(observation)) else "state"
 
 
 class GymWorld:
@@ -248,7 +249,7 @@ class Recorder:
 
     def _flags(self, flags: Any) -> np.ndarray:
         """True or False for each lane."""
-        found = np.atleast_1d(_array(flags)) if not self._vector else _array(flags)
+        found = np.atleast_1d(part_as_array(flags)) if not self._vector else part_as_array(flags)
         if found.shape != (len(self._lanes),) or (self._vector and found.dtype != bool):
             raise InputError(
                 f"Recorder: an end or a reset_mask must be True or False for each of {len(self._lanes)} lanes; "
@@ -262,7 +263,9 @@ class Recorder:
             return [given]
         if what == "observation" and isinstance(given, tuple | list):  # of lanes, or of an observation's parts
             raise InputError(f"Recorder: an observation must be an array or a dict of arrays; got a {_kind(given)}.")
-        table = {name: _array(part) for name, part in (given if isinstance(given, dict) else {"": given}).items()}
+        table = {
+            name: part_as_array(part) for name, part in (given if isinstance(given, dict) else {"": given}).items()
+        }
         for name, part in table.items():
             if part.shape[:1] != (len(self._lanes),):
                 shown = f"shape {part.shape}" if part.shape else _kind(given[name] if name else given)
@@ -315,17 +318,9 @@ def _resetting(about: Any) -> str:
     return str(found)
 
 
-def _array(value: Any) -> np.ndarray:
-    """An array of numpy's, torch's on any device, or what numpy makes one of; without a shape where that is nothing."""
-    try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError):
-        return np.empty((), object)
-
-
 def _numbers(action: Any) -> np.ndarray:
     """An action as numbers, end to end."""
-    found = _array(action)
+    found = part_as_array(action)
     if found.dtype.kind not in "fiub":
         raise InputError(f"Recorder: an action must be numbers; got {_kind(action)}.")
     return np.array(found, np.float32).reshape(-1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.episodes import prompt_bytes
 from ..errors import InputError
 
-__all__ = ["Seen", "Shapes", "Step", "batched", "checked_step", "finite_step", "shapes_of_step"]
+__all__ = ["Seen", "Shapes", "Step", "batched", "checked_step", "finite_step", "part_as_array", "shapes_of_step"]
 
 Seen = Mapping[str, Any] | Any  # of one step, by name; Any, because it is checked here
 Step = dict[str, np.ndarray]
@@ -52,7 +52,7 @@ def checked_step(observation: Seen, shapes: Shapes) -> Step:
             )
         part = observation[name]
         part = prompt_bytes([part], *wanted)[0].numpy() if name == "prompt" and isinstance(part, str) else part
-        part, dtype = _array(part), np.dtype(_DTYPES[name])
+        part, dtype = part_as_array(part), np.dtype(_DTYPES[name])
         kinds = "fiu" if dtype.kind == "f" else dtype.kind
         wraps = dtype.kind == "u" and part.dtype.itemsize > dtype.itemsize  # 16-bit depths, modulo 256
         if part.shape != wanted or part.dtype.kind not in kinds or wraps:
@@ -93,8 +93,11 @@ def batched(histories: Sequence[Sequence[Step]], shapes: Shapes, steps: int) -> 
     }
 
 
-def _array(part: Any) -> np.ndarray:
-    """A part of an observation as an array; an object array if it can't be converted."""
+def part_as_array(part: Any) -> np.ndarray:
+    """A part of an observation as an array, also of torch's on any device; an object array if it can't be converted.
+
+    part: of any type.
+    """
     try:
         return np.asarray(part.detach().cpu() if isinstance(part, Tensor) else part)
     except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, a dtype that numpy lacks

@@ -24,6 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..errors import EbbtideError
 from ..signals import STOPPING, Interrupted, noted, stop
+from ..specs import is_own
 
 __all__ = ["GRACE", "Answers", "cores", "follow_launcher", "held_back", "in_processes", "pool", "slot", "worthwhile"]
 
@@ -55,10 +56,13 @@ def in_processes(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], 
         return answers(function, jobs)
 
 
-def worthwhile(workers: int, jobs: int) -> int:
-    """The number of processes for this number of jobs, at most `workers`; 0 where this one does as well."""
+def worthwhile(workers: int, jobs: int, network: str = "") -> int:
+    """The number of processes for this number of jobs, at most `workers`; 0 where this one does as well.
+
+    network: of the jobs; the user's own, a `module:function`, is a row of the table only in this process.
+    """
     most = min(workers, jobs)
-    return most if most > 1 and cores() > 1 else 0
+    return most if most > 1 and cores() > 1 and not is_own(network) else 0
 
 
 @contextmanager
@@ -193,8 +197,10 @@ def _work(end: Connection, place: int, modules: Sequence[str]) -> None:
 
 
 def _listen(end: Connection, jobs: "SimpleQueue[bytes | None]", gone: threading.Event) -> None:
-    """Hand on jobs. Stop the one at work when the parent closes its end of the pipe, or is gone; then not even a stuck
-    one stays for long."""
+    """Hand on jobs, and stop the one at work when the parent closes its end of the pipe, or is gone.
+
+    Then not even a stuck one stays for long.
+    """
     with suppress(EOFError, OSError):
         while work := end.recv_bytes():
             jobs.put(work)
