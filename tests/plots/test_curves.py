@@ -46,6 +46,21 @@ def test_labels_at_the_ends_do_not_overlap(c):
     assert all(box.x1 <= figure.bbox.x1 for box in boxes)
 
 
+def test_leaders_cross_no_name_and_only_names_at_the_ends_have_room(c):
+    quality = {f"DDPM · sampler {k}": [(10, 0.1), (100, 0.02 + 1e-5 * k)] for k in range(5)}
+    quality |= {"DDPM · a solver with a long name that ends early": [(10, 0.05), (20, 0.03)]}
+    figure = curves.quality_against_evaluations(quality, c.methods, "W2", (0.01, 0.012))
+    figure.canvas.draw()
+    names = [text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]
+    assert len(names) == 5
+    left = min(Text.get_window_extent(text).x0 for text in names)
+    for text in names:
+        along = text.arrow_patch.get_transform().transform(text.arrow_patch.get_path().vertices)
+        assert along[:, 0].max() <= left, text.get_text()
+    blank = figure.bbox.x1 - max(Text.get_window_extent(text).x1 for text in names)
+    assert 0 < blank < 0.8 * figure.dpi
+
+
 def test_a_label_without_a_method_is_refused(c):
     with pytest.raises(InputError, match="Heun"):
         curves.quality_against_evaluations({"Heun": [(4, 0.1)]}, c.methods, "W2", (0.1, 0.2))

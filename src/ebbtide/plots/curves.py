@@ -37,10 +37,12 @@ def quality_against_evaluations(
     """
     if not quality or not all(len(line) for line in quality.values()):
         raise InputError("There is no quality to draw: every sampler needs at least one (evaluations, metric).")
-    tall = max(2.9, 0.17 * len(quality))  # each line is named at its end
-    grid = style.axes_grid(
-        1, 1, panel=(3.5, tall), margin=(0.62, 0.3 + 0.085 * max(map(len, quality)), 0.3, 0.48), title=title, note=note
-    )
+    size, most = style.LABEL - 0.5, max(n for line in quality.values() for n, _ in line)
+    ends = {label: _end(line) for label, line in quality.items()}
+    named = [label for label, end in ends.items() if end and end[0] > most / 2]  # there; the others end too early
+    tall = max(2.9, 0.17 * len(quality))
+    room = 0.4 + size * style.EM * max(map(len, named), default=0)
+    grid = style.axes_grid(1, 1, panel=(3.5, tall), margin=(0.62, room, 0.3, 0.48), title=title, note=note)
     ax = grid.axes[0, 0]
     values = np.array([value for line in quality.values() for _, value in line], float)
     shown = values[np.isfinite(values)]
@@ -57,7 +59,6 @@ def quality_against_evaluations(
     ax.text(counts[0] * 0.9, _middle(floor, logarithmic), "real data (floor)", size=style.SMALL - 0.5).set(
         color=style.QUIET, va="center"
     )
-    ends = []
     seen: dict[str, int] = {}
     early: dict[tuple[str, str], list[str]] = {}
     for label, line in quality.items():
@@ -65,12 +66,8 @@ def quality_against_evaluations(
         dash, marker = _STROKES[seen.get(method.key, 0) % len(_STROKES)]
         seen[method.key] = seen.get(method.key, 0) + 1
         x, y = np.array(sorted(line), float).T
-        tint = method.colour
-        ax.plot(x, y, ls=dash, marker=marker, ms=4, lw=1.5, color=tint, mec="white", mew=0.5)
-        last = np.flatnonzero(np.isfinite(y))
-        if len(last) and x[last[-1]] > counts[-1] / 2:
-            ends.append((float(x[last[-1]]), float(y[last[-1]]), label, tint))
-        elif len(last):
+        ax.plot(x, y, ls=dash, marker=marker, ms=4, lw=1.5, color=method.colour, mec="white", mew=0.5)
+        if ends[label] and label not in named:
             early.setdefault((_SIGNS[marker], label.rpartition(" · ")[2]), []).append(label)
     if early:  # a line from where they end to the others' names would cross these
         words = "  ".join(f"{sign} {name if labels[1:] else labels[0]}" for (sign, name), labels in early.items())
@@ -91,7 +88,7 @@ def quality_against_evaluations(
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(plain)
-    style.end_labels(ax, ends, size=style.LABEL - 0.5)
+    style.end_labels(ax, [(*ends[label], label, method_of(label, methods).colour) for label in named], size=size)
     return grid.figure
 
 
@@ -184,6 +181,11 @@ def method_of(label: str, methods: Sequence[Method]) -> Method:
         names = ", ".join(method.name for method in methods)
         raise InputError(f"A quality label must begin with a method's name ({names}); got {label!r}.")
     return max(found, key=lambda method: len(method.name))
+
+
+def _end(line: Sequence[tuple[int, float]]) -> tuple[float, ...]:
+    """The last (evaluations, metric) of a line whose metric is finite; () without one."""
+    return max(((float(n), float(value)) for n, value in line if np.isfinite(value)), default=())
 
 
 def _middle(floor: style.Pair, logarithmic: bool) -> float:

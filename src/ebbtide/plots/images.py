@@ -53,7 +53,6 @@ HEAD = 56  # pixels across a tile at least, for a time or a short name above it
 ROWS = 20  # classes that have a row each, at most
 WIDE = 20  # images in a row of a class, at most
 _CAPTION = 22  # pixels under a row of tiles for their captions
-_EM = 0.6 / 72  # inches per character and point of DejaVu Sans, on the safe side
 
 
 def to_uint8(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
@@ -189,11 +188,11 @@ def sheet(
     size, turned = _head_size(heads, w)
     longest = max((len(line) for head in heads for line in head.splitlines()), default=0)
     lines = max((head.count("\n") + 1 for head in heads), default=0)
-    top = (0.1 + 0.6 * longest * size * _EM if turned else 0.06 + 0.17 * lines) if heads else 0.06
+    top = (0.1 + 0.6 * longest * size * style.EM if turned else 0.06 + 0.17 * lines) if heads else 0.06
     left = 0.12 + _text_width(names, style.LABEL)
     right = max(0.12 + _text_width(ends, style.SMALL), 4.2 - left - width / style.DPI)
     if turned:  # the last name leans out of its column
-        right = max(right, 0.75 * longest * size * _EM)
+        right = max(right, 0.75 * longest * size * style.EM)
     grid = style.axes_grid(
         1,
         1,
@@ -384,12 +383,12 @@ def _head_size(heads: Sequence[str], width: int) -> tuple[float, bool]:
 def _fitting_size(texts: Sequence[str], width: int) -> float:
     """SMALL, or less where the longest text would be wider than `width` pixels."""
     longest = max((len(line) for text in texts for line in text.splitlines()), default=1)
-    return min(style.SMALL, width / style.DPI / (_EM * longest))
+    return min(style.SMALL, width / style.DPI / (style.EM * longest))
 
 
 def _text_width(texts: Sequence[str], size: float) -> float:
     longest = max((len(line) for text in texts for line in text.splitlines()), default=0)
-    return longest * size * _EM + 0.08 if longest else 0.0
+    return longest * size * style.EM + 0.08 if longest else 0.0
 
 
 def _not_negative(what: str, value: int) -> None:

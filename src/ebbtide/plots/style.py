@@ -290,13 +290,22 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: fl
         ax.annotate(
             text,
             (x, y),
-            xytext=(1.03, place),
+            xytext=(1.06, place),
             textcoords="axes fraction",
             size=size,
             color=tint,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": tint, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 2},
+            # To the text's left end: a line to its middle would cross its neighbours.
+            arrowprops={
+                "arrowstyle": "-",
+                "color": tint,
+                "lw": 0.6,
+                "alpha": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
         )
 
 
