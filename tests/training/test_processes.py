@@ -103,6 +103,23 @@ def test_a_pool_whose_job_failed_answers_no_more_but_ends():
         answers(truediv, [(1, 0), (1, 1)])
 
 
+class UnpicklableError(Exception):
+    """An error that can't be made again from what it holds."""
+
+    def __init__(self, a, b):
+        super().__init__(f"{a} {b}")
+
+
+def unpicklable():
+    raise UnpicklableError("not", "made")
+
+
+def test_an_error_that_cannot_be_sent_comes_as_its_text():
+    with pytest.raises(RuntimeError, match=r"^UnpicklableError: not made") as raised:
+        in_processes(unpicklable, [(), ()])
+    assert "function(*job)" in raised.value.__notes__[0]
+
+
 def test_an_error_is_the_jobs_own_with_its_traceback():
     with pytest.raises(ZeroDivisionError) as raised:
         in_processes(truediv, [(1, 0), (1, 1)])

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from ..errors import EbbtideError
 from ..signals import STOPPING
-from ..training.processes import held_back
+from ..training.processes import held_back, packed
 from . import Sensed
 
 __all__ = ["Elsewhere"]
@@ -111,8 +111,8 @@ def _serve(make: bytes, pipe: Connection) -> None:
             simulator = pickle.loads(make)()
             facts = {name: getattr(simulator, name) for name in _FACTS if hasattr(simulator, name)}
             pipe.send_bytes(pickle.dumps((facts, None)))
-        except Exception as error:
-            pipe.send_bytes(_packed(error))
+        except (Exception, SystemExit) as error:
+            pipe.send_bytes(packed(error))
             return
         while True:
             name, given = pipe.recv()
@@ -122,16 +122,7 @@ def _serve(make: bytes, pipe: Connection) -> None:
                 found = getattr(simulator, name)(*given)
                 answer = (found, bool(simulator.success), simulator.score) if name == "step" else found
                 pipe.send_bytes(pickle.dumps((answer, None)))
-            except Exception as error:
-                pipe.send_bytes(_packed(error))
+            except (Exception, SystemExit) as error:
+                pipe.send_bytes(packed(error))
     with suppress(Exception):
         simulator.close()
-
-
-def _packed(error: Exception) -> bytes:
-    """An error for the other process; by its text if it can't be pickled, or not be made again."""
-    try:
-        pickle.loads(packed := pickle.dumps((None, error)))
-    except Exception:
-        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
-    return packed

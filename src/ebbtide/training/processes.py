@@ -26,7 +26,9 @@ from ..errors import EbbtideError
 from ..signals import STOPPING, Interrupted, noted, stop
 from ..specs import is_own
 
-__all__ = ["GRACE", "Answers", "cores", "follow_launcher", "held_back", "in_processes", "pool", "slot", "worthwhile"]
+__all__ = [
+    "GRACE", "Answers", "cores", "follow_launcher", "held_back", "in_processes", "packed", "pool", "slot", "worthwhile",
+]  # fmt: skip
 
 GRACE = 30  # seconds to save in, for a process whose parent is gone
 _slot = 0  # of this process in its pool
@@ -190,10 +192,26 @@ def _work(end: Connection, place: int, modules: Sequence[str]) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except BaseException as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            error.add_note(traceback.format_exc())  # pickle leaves the traceback out
-            answer = pickle.dumps((None, error))
+            answer = packed(error, traceback.format_exc())  # pickle leaves the traceback out
         with suppress(OSError):  # nobody listens any more
             end.send_bytes(answer)
+
+
+def packed(error: BaseException, note: str = "") -> bytes:
+    """(None, error) for another process, pickled; by its text if it can't be, or can't be made again.
+
+    note: added to it.
+    """
+    if note:
+        error.add_note(note)
+    try:
+        pickle.loads(data := pickle.dumps((None, error)))
+    except Exception:
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        if note:
+            told.add_note(note)
+        return pickle.dumps((None, told))
+    return data
 
 
 def _listen(end: Connection, jobs: "SimpleQueue[bytes | None]", gone: threading.Event) -> None:
