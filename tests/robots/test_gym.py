@@ -67,9 +67,17 @@ class Reach(gymnasium.Env):
         return np.zeros((8, 8, 3), np.uint8)
 
 
+class Stuck(Reach):
+    """One that can't begin."""
+
+    def reset(self, *, seed=None, options=None):
+        raise RuntimeError("it can't\nbegin")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     gymnasium.register("Reach-v0", Reach)
+    gymnasium.register("Stuck-v0", Stuck)
 
 
 def test_success_and_images_of_its_own():
@@ -333,6 +341,80 @@ def test_bad_lanes_are_one_sentence(call, named):
     assert "\n" not in str(refused.value)
 
 
+class Turning(Reach):
+    """One whose third step returns something else than the others."""
+
+    def __init__(self, reset=None, step=None, see=None):
+        super().__init__()
+        self.changed, self.count = {"reset": reset, "step": step, "see": see}, 0
+
+    def reset(self, **options):
+        self.count = 0
+        return (self.changed["reset"] or (lambda found: found))(super().reset(**options))
+
+    def see(self):
+        return (self.changed["see"] if self.count == 3 and self.changed["see"] else dict)(super().see())
+
+    def step(self, action):
+        self.count += 1
+        found = super().step(action)
+        return self.changed["step"](found) if self.count == 3 and self.changed["step"] else found
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        (Turning(step=lambda found: (*found[:3], found[4])), r"step must return \(observation, .* got 4 parts"),
+        (Turning(step=lambda found: None), "step must return .* got NoneType"),
+        (Turning(see=lambda seen: seen | {"place": np.array([np.nan], np.float32)}), "finite; its place is nan"),
+        (Turning(see=lambda seen: seen | {"place": np.array([1e300])}), "finite; its place is inf"),
+        (
+            Turning(see=lambda seen: seen | {"place": np.zeros(2)}),
+            r"alike at all steps; got 2 numbers \(place_0, place_1\), .* and before 1 numbers \(place\)",
+        ),
+        (
+            Turning(see=lambda seen: seen | {"camera": np.zeros((2, 2, 3), np.uint8)}),
+            r"camera \(2, 2, 3\), and before .*camera \(4, 6, 3\)",
+        ),
+    ],
+)
+def test_what_no_policy_could_learn_from_is_refused_at_its_step(env, named, tmp_path):
+    """And what came before it can be written."""
+    env = Recorder(env)
+    env.reset()
+    for _ in range(2):
+        env.step([0.25, 0])
+    with pytest.raises(InputError, match=named):
+        env.step([0.25, 0])
+    with pytest.raises(InputError, match="reset the environment"):
+        env.step([0.25, 0])
+    env.reset()
+    env.step([0.5, 0])
+    with np.load(env.save(tmp_path / "a.npz")) as file:
+        steps = 2 if "step must return" in named else 3
+        assert file["episode_ends"].tolist() == [steps, steps + 1]
+        np.testing.assert_array_equal(file["state"][:, 0], [*[0, 0.25, 0.5][:steps], 0])
+
+
+def test_an_older_interface_is_refused():
+    """Whose reset returns the observation alone, and whose step returns four parts, of which the last isn't an end."""
+    with pytest.raises(InputError, match=r"reset must return \(observation, info\), as gymnasium's does; got dict"):
+        Recorder(Turning(reset=lambda found: found[0])).reset()
+
+
+@pytest.mark.parametrize(("action", "named"), [([np.nan, 0], "action must be finite"), ([0.5], "got 1 numbers")])
+def test_a_bad_action_never_reaches_the_environment(action, named, tmp_path):
+    env = Recorder(Turning())
+    env.reset()
+    env.step([0.25, 0])
+    with pytest.raises(InputError, match=named):
+        env.step(action)
+    assert env.env.count == 1
+    env.step([0.25, 0])
+    with np.load(env.save(tmp_path / "a.npz")) as file:
+        np.testing.assert_array_equal(file["state"], [[0], [0.25]])
+
+
 def test_what_cannot_be_written_is_one_sentence(tmp_path):
     for shown in ({"action": np.zeros((2, 4, 6, 3), np.uint8)}, {"file": np.zeros((2, 4, 6, 3), np.uint8)}):
         env = Recorder(Odd(place=shown))
@@ -351,6 +433,9 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
         (lambda: GymWorld(id="Nowhere-v0"), "can't make 'Nowhere-v0'"),
         (lambda: GymWorld(id="CartPole-v1"), "acts with numbers"),
         (lambda: GymWorld(id="Reach-v0", least=1.0, most=0.0), "most"),
+        (lambda: GymWorld(id="Reach-v0", least=float("nan")), "least must be finite"),
+        (lambda: GymWorld(id="Reach-v0", fps=-1.0), "fps must be at least 0"),
+        (lambda: GymWorld(id="Stuck-v0"), "can't make 'Stuck-v0': it can't begin"),
         (lambda: Recorder(3), "must have reset"),
         (lambda: Recorder(Reach()).step([0, 0]), "reset the environment"),
         (lambda: Recorder(Reach()).save("mine.npz"), "nothing to write"),

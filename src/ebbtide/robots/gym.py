@@ -66,22 +66,26 @@ class GymWorld:
         self, *, id: str = "Pendulum-v1", least: float = 0.0, most: float = 0.0, fps: float = 0.0, pixels: bool = False
     ) -> None:
         gymnasium = needed("gymnasium")
+        require("gym: least", least)
         require("gym: most", most, least)
+        require("gym: fps", fps, 0)
         try:
             env = gymnasium.make(id, render_mode="rgb_array", disable_env_checker=True)
-        except Exception as error:  # gymnasium's own, and those of the environment
+            first, _ = env.reset(seed=0)
+            fps = fps or float(env.metadata.get("render_fps") or 10)
+        except (Exception, SystemExit) as error:  # gymnasium's own, and those of the environment
             raise InputError(f"gymnasium can't make {id!r}: {' '.join(str(error).split())[:200]}") from error
         box = env.action_space
         if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
             raise InputError(f"A policy acts with numbers; the actions of {id} are {box}.")
         self.env, self.pixels, self.least, self.most = env, pixels, least, most
         self.name = self.task = id
-        self.fps = fps or float(env.metadata.get("render_fps", 10))
+        self.fps = fps
         self.max_steps = int(getattr(env.spec, "max_episode_steps", None) or 1000)
         self.low, self.high = box.low.astype(np.float32), box.high.astype(np.float32)
         self.action_names = numbered("action", len(self.low))
         self.steps, self.success, self.score, self.total = 0, False, 0.0, 0.0
-        _, self.state_names, _ = split_observation(env.reset(seed=0)[0])
+        _, self.state_names, _ = split_observation(first)
 
     def reset(self, seed: int) -> Sensed:
         """Begin an episode of the environment with this seed."""
@@ -132,7 +136,9 @@ class Recorder:
     episode's first observation; DISABLED, where a lane isn't recorded until a reset whose options["reset_mask"] chooses
     it. Arrays may be torch's, on any device. Only `reset` and `step` are recorded, not `step_async`.
 
-    Raises InputError for another mode, and for actions or observations that aren't numbers or images of every lane.
+    Raises InputError for another mode, for a reset or step that doesn't return what gymnasium's does, and at once for
+    actions or observations that no policy could learn from: other than finite numbers or images of every lane, or of
+    other shapes than before. The rest of an episode in which an observation was refused isn't recorded.
     """
 
     def __init__(self, env: Any, *, task: str = "", fps: float = 0.0) -> None:
@@ -150,6 +156,8 @@ class Recorder:
         self._lanes = [_Lane(number) for number in range(count or 1)]
         self._episodes: list[_Episode] = []
         self._begun = False
+        self._first: _Seen | None = None  # of all observations, and the first action, with which the others must agree
+        self._action: np.ndarray | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name in ("step_async", "step_wait", "reset_async", "reset_wait"):
@@ -165,10 +173,10 @@ class Recorder:
         chosen = self._chosen(options.get("options"))
         for lane in chosen:
             self._end(lane)
-        found = self.env.reset(**options)
+        found = _returned("reset", self.env.reset(**options), "(observation, info)", 2)
         seen, self._begun = self._parts("observation", found[0]), True
         for lane in chosen:
-            lane.now, lane.over = _kept(seen[lane.number]), False
+            lane.now, lane.over = self._kept(seen[lane.number]), False
         return found
 
     def step(self, action: Any) -> Any:
@@ -176,20 +184,59 @@ class Recorder:
         if not self._begun or (not self._vector and self._lanes[0].now is None):
             raise InputError("Recorder: reset the environment before its first step.")
         given = [_numbers(part) for part in self._parts("action", action)]
-        found = self.env.step(action)
+        for lane, own in zip(self._lanes, given, strict=True):
+            if lane.now is not None and not self._begins(lane):
+                self._agrees(own)
+        try:
+            return self._recorded(given, self.env.step(action))
+        except InputError:
+            for lane in self._lanes:
+                lane.now = None
+            raise
+
+    def _begins(self, lane: "_Lane") -> bool:
+        """True if a lane's next step is its reset, whose action is ignored."""
+        return lane.over and self._mode == "NextStep"
+
+    def _recorded(self, given: list[np.ndarray], step: Any) -> Any:
+        """What the environment's step returned, recorded with each lane's action."""
+        found = _returned("step", step, "(observation, reward, terminated, truncated, info)", 5)
         ended = [bool(one) or bool(two) for one, two in zip(self._flags(found[2]), self._flags(found[3]), strict=True)]
         seen = self._parts("observation", found[0])
         for lane, own, over in zip(self._lanes, given, ended, strict=True):
-            begins = lane.over and self._mode == "NextStep"  # this step was its reset, and the action was ignored
-            if not begins:
+            if not (begins := self._begins(lane)):
                 lane.add(own)
                 if over:
                     self._end(lane)
                     begins = self._mode == "SameStep"
             lane.over = over
             if begins or lane.now is not None:
-                lane.now = _kept(seen[lane.number])
+                lane.now = self._kept(seen[lane.number])
         return found
+
+    def _kept(self, observation: Any) -> "_Seen":
+        """An observation's parts, copied: an environment may write the next one into the same array."""
+        with np.errstate(over="ignore"):  # what float32 has no room for is not finite
+            state, names, images = split_observation(observation)
+        if not np.isfinite(state).all():
+            place = int(np.flatnonzero(~np.isfinite(state))[0])
+            raise InputError(f"Recorder: an observation must be finite; its {names[place]} is {state[place]}.")
+        now = state, names, {name: image.copy() for name, image in images.items()}
+        self._first = self._first or now
+        if (shown := _shapes(now)) != (before := _shapes(self._first)):
+            raise InputError(f"Recorder: observations must be alike at all steps; got {shown}, and before {before}.")
+        return now
+
+    def _agrees(self, action: np.ndarray) -> None:
+        """InputError for an action that isn't finite, or of another length than the first."""
+        if not np.isfinite(action).all():
+            raise InputError(f"Recorder: an action must be finite; got {action.tolist()}.")
+        self._action = action if self._action is None else self._action
+        if len(action) != len(self._action):
+            raise InputError(
+                f"Recorder: actions must be alike at all steps; got {len(action)} numbers, and before "
+                f"{len(self._action)}."
+            )
 
     def drop(self, lane: int = 0) -> None:
         """Forget a lane's episode under way, or else the one that it ended last, such as one that failed.
@@ -216,9 +263,6 @@ class Recorder:
             raise InputError("Recorder: no step was taken, so there is nothing to write.")
         actions = [action for episode in episodes for action in episode.actions]
         states, names, images = zip(*(seen for episode in episodes for seen in episode.seen), strict=True)
-        sizes = {tuple((camera, image.shape) for camera, image in one.items()) for one in images}
-        if len(set(names)) > 1 or len(sizes) > 1 or len({len(one) for one in actions}) > 1:
-            raise InputError("Recorder: observations and actions must be alike at all steps.")
         arrays: dict[str, Any] = {
             "state": np.stack(states), "action": np.stack(actions),
             "episode_ends": np.cumsum([len(episode.actions) for episode in episodes]),
@@ -323,13 +367,23 @@ def _numbers(action: Any) -> np.ndarray:
     found = part_as_array(action)
     if found.dtype.kind not in "fiub":
         raise InputError(f"Recorder: an action must be numbers; got {_kind(action)}.")
-    return np.array(found, np.float32).reshape(-1)
+    with np.errstate(over="ignore"):  # what float32 has no room for is not finite
+        return np.array(found, np.float32).reshape(-1)
 
 
-def _kept(observation: Any) -> _Seen:
-    """An observation's parts, copied: an environment may write the next one into the same array."""
-    state, names, images = split_observation(observation)
-    return state, names, {name: image.copy() for name, image in images.items()}
+def _returned(call: str, found: Any, wanted: str, count: int) -> Any:
+    """What an environment returned, if it is as many parts as gymnasium's; older interfaces have others."""
+    if not isinstance(found, tuple | list) or len(found) != count:
+        got = f"{len(found)} parts" if isinstance(found, tuple | list) else _kind(found)
+        raise InputError(f"Recorder: {call} must return {wanted}, as gymnasium's does; got {got}.")
+    return found
+
+
+def _shapes(seen: _Seen) -> str:
+    """An observation's parts in a few words, which two alike have in common."""
+    _, names, images = seen
+    parts = [f"{name} {image.shape}" for name, image in images.items()]
+    return ", ".join([f"{len(names)} numbers ({', '.join(names)})" if names else "no numbers", *parts])[:300]
 
 
 def _kind(value: Any) -> str:
