@@ -248,7 +248,7 @@ def calling(what: str, spec: str, must: str) -> Iterator[None]:
         yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{what} {spec!r} must {must}; got {type(error).__name__}: {reason.rstrip('.')}.") from error
 

@@ -406,6 +406,10 @@ def test_what_the_system_refuses_is_one_sentence(ebbtide, monkeypatch):
     assert broken(MemoryError())[0] == 2
     assert "Not enough memory" in broken(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))[2]
     assert broken(KeyboardInterrupt()) == (130, "", "ebbtide: Stopped by SIGINT.\n")
+    ended = "ebbtide: A function outside ebbtide ended the command by sys.exit('no display').\n"
+    assert broken(SystemExit("no display")) == (1, "", ended)
+    assert broken(SystemExit(3))[0] == 1  # which would be training that diverged
+    assert broken(SystemExit()) == (0, "", "")
     wrapped = RuntimeError("Error calling __set_name__ on 'cached_property' instance")  # as Python 3.11 does
     wrapped.__cause__ = Interrupted(signal.SIGTERM)
     assert broken(wrapped) == (143, "", "ebbtide: Stopped by SIGTERM.\n")

@@ -70,6 +70,57 @@ def test_a_broken_reset_is_a_failure_too():
     assert [episode.length for episode in episodes if episode.error] == [0, 0]
 
 
+class Exiting(Point):
+    """A world that ends Python at the second step of seed 1."""
+
+    def step(self, action):
+        if self.seed == 1 and self.steps == 1:
+            raise SystemExit("no display")
+        return super().step(action)
+
+
+class Growing(Point):
+    """A world whose image, and an observation's part beside the state, grow with every step of seed 1."""
+
+    def render(self):
+        return np.zeros((2 + self.steps * (self.seed == 1), 3, 3), np.uint8)
+
+
+class Silent(Point):
+    """A world that doesn't say whether it succeeded."""
+
+    def step(self, action):
+        found = super().step(action)
+        if self.seed == 1:
+            del self.success
+        return found
+
+
+class Wavering(Point):
+    """A world that adds to its observations on the way."""
+
+    def _seen(self):
+        return super()._seen() | ({"more": np.zeros(1)} if self.steps == 1 and self.seed == 1 else {})
+
+
+@pytest.mark.parametrize(
+    ("world", "says", "length"),
+    [
+        (Exiting, "SystemExit: no display", 1),
+        (Growing, "ValueError: the image is of shape (3, 3, 3), and was of shape (2, 3, 3)", 1),
+        (Silent, "AttributeError: 'Silent' object has no attribute 'success'", 1),
+        (Wavering, "ValueError: the observation has state, more, and had state", 1),
+    ],
+)
+def test_worlds_that_break_in_other_ways_fail_alone(world, says, length):
+    good, other = quiet(Point, Policy(Towards()), [3, 1], record=[3, 1], frames=True)
+    kept, broken = quiet(world, Policy(Towards()), [3, 1], lockstep=2, record=[3, 1], frames=True)
+    assert (kept, kept.recording.frames.shape) == (good, good.recording.frames.shape)
+    assert (broken.success, broken.score, broken.length, broken.error) == (False, 0.0, length, says)
+    assert other.length > 2
+    np.testing.assert_array_equal(broken.recording.frames, other.recording.frames[: len(broken.recording.frames)])
+
+
 def test_an_action_that_is_not_finite_is_a_failure():
     simulator = Point()
     simulator.reset(4)

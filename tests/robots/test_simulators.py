@@ -8,6 +8,7 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.robots.simulators import SIMULATORS, make
+from ebbtide.specs import Own
 
 every = pytest.mark.parametrize("name", SIMULATORS)
 
@@ -100,3 +101,62 @@ def test_every_simulator_says_what_is_to_be_done():
     assert [row.name for row in SIMULATORS.values()] == list(SIMULATORS)
     assert SIMULATORS["aloha-insertion"].task == "Insert the peg into the socket."
     assert all(row.task.endswith(".") for row in SIMULATORS.values())
+
+
+class World:
+    """A user's own simulator, whole."""
+
+    name, task, fps, max_steps = "world", "stay", 10.0, 3
+    success, score = False, 0.0
+    state_names, action_names, low, high = ["x"], ("dx",), [-1.0], np.ones(1, np.float32)
+
+    def __init__(self, pixels=False):
+        self.pixels = pixels
+
+    def reset(self, seed): ...
+
+    def step(self, action): ...
+
+    def render(self): ...
+
+    def close(self): ...
+
+
+def raising(error):
+    def make_world(pixels=False):
+        raise error
+
+    return make_world
+
+
+def lacking(**parts):
+    return lambda pixels=False: type("Lacking", (World,), parts)()
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (raising(RuntimeError("no\nworld")), "must make a simulator, .* got RuntimeError: no world"),
+        (raising(SystemExit("no display")), "must make a simulator, .* got SystemExit: no display"),
+        (lambda: World(), "must make a simulator, from pixels=True or False; got TypeError"),
+        (lambda pixels=False: None, "reset must be a function; got None"),
+        (lacking(close=None), "close must be a function; got None"),
+        (lacking(task=3), "task must be a text; got 3"),
+        (lacking(fps=None), "fps must be a number, .* got None"),
+        (lacking(fps=-1), "fps must be at least 0"),
+        (lacking(max_steps=None), "max_steps must be a whole number"),
+        (lacking(state_names="abc"), "state_names must be a tuple or a list; got 'abc'"),
+        (lacking(action_names=(0,)), "each of action_names must be a text; got 0"),
+        (lacking(low=None), r"low must be a tensor or array of shape \(1,\)"),
+        (lacking(high=np.ones(2)), r"high must be a tensor or array of shape \(1,\)"),
+    ],
+)
+def test_what_is_no_simulator_is_one_sentence(monkeypatch, function, words):
+    monkeypatch.setattr(sys.modules[__name__], "made", function, raising=False)
+    with pytest.raises(InputError, match=f"^simulator '?{__name__}:made'?:? {words}") as refused:
+        make(Own(f"{__name__}:made"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_whole_simulator_of_the_users_is_made():
+    assert make(Own(f"{__name__}:World"), pixels=True).pixels is True

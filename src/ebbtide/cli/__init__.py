@@ -95,8 +95,11 @@ def _main(args: list[str]) -> int:
     except EbbtideError as error:
         _say(error)
         return error.exit_code
-    except SystemExit as shown:  # tyro has shown a command's help
-        return int(shown.code or 0)
+    except SystemExit as shown:
+        if shown.code in (None, 0, 2):  # tyro has shown a command's help
+            return shown.code or 0
+        _say(f"A function outside ebbtide ended the command by sys.exit({shown.code!r}).")
+        return EbbtideError.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

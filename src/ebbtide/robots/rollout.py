@@ -183,6 +183,7 @@ class _Lane:
         self.job, self.simulator, self.slot, self.seed = job, simulator, slot, seed
         self.limit = job.max_steps or simulator.max_steps
         self.length, self.over, self.error = 0, False, ""
+        self.success, self.score = False, 0.0
         self.observation: dict[str, Any] = {}
         self.recorded: _Recorded | None = _Recorded([], [], [], []) if seed in job.record else None
 
@@ -202,8 +203,7 @@ class _Lane:
             return
         with self.failing():
             self.job.policy.observe(self._asked(), self.slot)
-            if self.recorded is not None and self.job.frames:
-                self.recorded.frames.append(np.array(self.simulator.render()))
+            self._film()
 
     def send(self, action: np.ndarray) -> None:
         """Begin the step of a simulator elsewhere, which `act` then waits for."""
@@ -222,25 +222,32 @@ class _Lane:
             self.length += 1
             if not 0 <= self.simulator.score <= 1:
                 raise ValueError(f"the score is {self.simulator.score}, not in [0, 1]")
+            self.success, self.score = bool(self.simulator.success), float(self.simulator.score)
             if done or self.length >= self.limit:
-                if self.recorded is not None and self.job.frames:
-                    self.recorded.frames.append(np.array(self.simulator.render()))
+                self._film()
                 self.over = True
+
+    def _film(self) -> None:
+        """Record what the simulator renders now, where that is asked for."""
+        if self.recorded is not None and self.job.frames:
+            frame = np.array(self.simulator.render())
+            _alike("image", self.recorded.frames, frame)
+            self.recorded.frames.append(frame)
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Context in which any Exception ends the episode; signals that stop a command are none and pass through."""
+        """Context in which any Exception, or sys.exit, ends the episode; signals that stop a command pass through."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.over, self.error = True, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
     def episode(self) -> Episode:
         good = not self.error
         return Episode(
             self.seed,
-            good and bool(self.simulator.success),
-            float(self.simulator.score) if good else 0.0,
+            good and self.success,
+            self.score if good else 0.0,
             self.length,
             self.error,
             tuple(self.job.policy.chunk_ms(self.slot)),
@@ -262,7 +269,12 @@ class _Recorded:
     frames: list[np.ndarray]
 
     def add(self, observation: dict[str, Any], action: np.ndarray, chunk: tuple[int, np.ndarray | None]) -> None:
-        self.observations.append({name: np.array(part) for name, part in observation.items()})
+        seen = {name: np.array(part) for name, part in observation.items()}
+        if self.observations and seen.keys() != self.observations[0].keys():
+            raise ValueError(f"the observation has {', '.join(seen)}, and had {', '.join(self.observations[0])}")
+        for name, part in seen.items():
+            _alike(name, [one[name] for one in self.observations[:1]], part)
+        self.observations.append(seen)
         self.actions.append(action)
         start, actions = chunk
         if actions is not None and (not self.chunks or self.chunks[-1][0] != start):
@@ -275,8 +287,14 @@ class _Recorded:
         return Recording(observations, actions, self.chunks, np.stack(self.frames) if self.frames else None)
 
 
+def _alike(what: str, before: Sequence[np.ndarray], now: np.ndarray) -> None:
+    """ValueError for a part of another shape than before, since they can't be joined."""
+    if before and now.shape != before[0].shape:
+        raise ValueError(f"the {what} is of shape {now.shape}, and was of shape {before[0].shape}")
+
+
 def _close(simulator: Any) -> None:
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):
         simulator.close()
 
 

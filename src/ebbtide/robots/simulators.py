@@ -1,12 +1,12 @@
 """Simulators for policies: one interface, and the table of its implementations."""
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from ..specs import Own, pick
+from ..specs import Own, calling, expect, pick, require, shaped
 from . import Sensed
 from .aloha import AlohaInsertion, AlohaTransfer
 from .pusht import PushT
@@ -73,8 +73,26 @@ SIMULATORS: Mapping[str, Maker] = {
 
 
 def make(name: str | Own, *, pixels: bool = False) -> Simulator:
-    """The simulator of that name, or the one that the user's own function makes."""
-    made: Simulator = (name if isinstance(name, Own) else SIMULATORS[pick(SIMULATORS, name, "simulator")])(
-        pixels=pixels
-    )
+    """The simulator of that name, or the one that the user's own function makes; InputError where that is none."""
+    if not isinstance(name, Own):
+        return SIMULATORS[pick(SIMULATORS, name, "simulator")](pixels=pixels)
+    with calling("simulator", str(name), "make a simulator, from pixels=True or False"):
+        made: Simulator = name(pixels=pixels)
+    _check(f"simulator {name}:", made)
     return made
+
+
+def _check(what: str, made: Any) -> None:
+    """InputError for a part of `Simulator` that is missing or of another type; what: the simulator, in errors."""
+    for part in ("reset", "step", "render", "close"):
+        expect(f"{what} {part}", getattr(made, part, None), Callable)
+    for part in ("name", "task"):
+        expect(f"{what} {part}", getattr(made, part, None), str)
+    require(f"{what} fps", getattr(made, "fps", None), 0)
+    require(f"{what} max_steps", getattr(made, "max_steps", None), 1, whole=True)
+    for part in ("state_names", "action_names"):
+        expect(f"{what} {part}", getattr(made, part, None), tuple, list)
+        for one in getattr(made, part):
+            expect(f"{what} each of {part}", one, str)
+    for part in ("low", "high"):
+        shaped(f"{what} {part}", np.asarray(getattr(made, part, None)), len(made.action_names))

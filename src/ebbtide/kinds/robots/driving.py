@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ...robots.policy import Policy
 from ...robots.rollout import Episode, latency, rollout
 from ...robots.simulators import SIMULATORS, Simulator, make
 from ...samplers import Stepper
-from ...specs import Own, pick
+from ...specs import Own, calling, pick
 from .data import policy_recipe, robot_of
 
 if TYPE_CHECKING:
@@ -109,6 +110,11 @@ class _Shown:
         observation, reward, done = self.simulator.step(action)
         return self._seen(observation), reward, done
 
+    def close(self) -> None:
+        """Release the simulator, whatever it raises: nothing depends on it any more."""
+        with suppress(Exception, SystemExit):
+            self.simulator.close()
+
     def _seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         state = torch.from_numpy(observation["state"])
         told, _ = columns(state, self.simulator.state_names, self.place.state, self.place.angles)
@@ -151,7 +157,9 @@ def chunk_time(trained: "Trained", *, simulator: str | Own = "", repeats: int = 
 
     shown = Place.of(trained, simulator)()
     try:
-        took = latency(policy(trained, **how), {"prompt": shown.task} | shown.reset(0), repeats)
+        with calling("simulator", shown.name, "begin an episode"):
+            first = shown.reset(0)
+        took = latency(policy(trained, **how), {"prompt": shown.task} | first, repeats)
     finally:
         shown.close()
     low, median, high = np.quantile(took, [0.05, 0.5, 0.95]).tolist()
