@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from ..errors import EbbtideError
 from ..signals import STOPPING
-from ..training.processes import held_back, packed
+from ..training.processes import held_back, pickled_error
 from . import Sensed
 
 __all__ = ["Elsewhere"]
@@ -112,7 +112,7 @@ def _serve(make: bytes, pipe: Connection) -> None:
             facts = {name: getattr(simulator, name) for name in _FACTS if hasattr(simulator, name)}
             pipe.send_bytes(pickle.dumps((facts, None)))
         except (Exception, SystemExit) as error:
-            pipe.send_bytes(packed(error))
+            pipe.send_bytes(pickled_error(error))
             return
         while True:
             name, given = pipe.recv()
@@ -123,6 +123,6 @@ def _serve(make: bytes, pipe: Connection) -> None:
                 answer = (found, bool(simulator.success), simulator.score) if name == "step" else found
                 pipe.send_bytes(pickle.dumps((answer, None)))
             except (Exception, SystemExit) as error:
-                pipe.send_bytes(packed(error))
+                pipe.send_bytes(pickled_error(error))
     with suppress(Exception):
         simulator.close()

@@ -199,7 +199,7 @@ class Recorder:
         return lane.over and self._mode == "NextStep"
 
     def _recorded(self, given: list[np.ndarray], step: Any) -> Any:
-        """What the environment's step returned, recorded with each lane's action."""
+        """The parts of the environment's step, recorded with each lane's action."""
         found = _returned("step", step, "(observation, reward, terminated, truncated, info)", 5)
         ended = [bool(one) or bool(two) for one, two in zip(self._flags(found[2]), self._flags(found[3]), strict=True)]
         seen = self._parts("observation", found[0])
@@ -372,7 +372,7 @@ def _numbers(action: Any) -> np.ndarray:
 
 
 def _returned(call: str, found: Any, wanted: str, count: int) -> Any:
-    """What an environment returned, if it is as many parts as gymnasium's; older interfaces have others."""
+    """The parts that an environment returned, if they are as many as gymnasium's; older interfaces have others."""
     if not isinstance(found, tuple | list) or len(found) != count:
         got = f"{len(found)} parts" if isinstance(found, tuple | list) else _kind(found)
         raise InputError(f"Recorder: {call} must return {wanted}, as gymnasium's does; got {got}.")

@@ -27,7 +27,8 @@ from ..signals import STOPPING, Interrupted, noted, stop
 from ..specs import is_own
 
 __all__ = [
-    "GRACE", "Answers", "cores", "follow_launcher", "held_back", "in_processes", "packed", "pool", "slot", "worthwhile",
+    "GRACE", "Answers", "cores", "follow_launcher", "held_back", "in_processes", "pickled_error", "pool", "slot",
+    "worthwhile",
 ]  # fmt: skip
 
 GRACE = 30  # seconds to save in, for a process whose parent is gone
@@ -192,12 +193,12 @@ def _work(end: Connection, place: int, modules: Sequence[str]) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except BaseException as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            answer = packed(error, traceback.format_exc())  # pickle leaves the traceback out
+            answer = pickled_error(error, traceback.format_exc())  # pickle leaves the traceback out
         with suppress(OSError):  # nobody listens any more
             end.send_bytes(answer)
 
 
-def packed(error: BaseException, note: str = "") -> bytes:
+def pickled_error(error: BaseException, note: str = "") -> bytes:
     """(None, error) for another process, pickled; by its text if it can't be, or can't be made again.
 
     note: added to it.
