@@ -19,6 +19,7 @@ from ebbtide.files import (
     append_to,
     create,
     home,
+    located,
     locked,
     near,
     own_folder,
@@ -309,7 +310,14 @@ def test_a_folder_is_not_made_where_something_else_is(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("use", [lambda name: located("file", name), lambda name: write_file(Path(name), b"")])
+def test_a_name_that_no_file_can_have_is_one_sentence(use):
+    with pytest.raises(InputError, match=r"^file must be a path, .*; got .*a\\x00b"):
+        use("a\0b")
+
+
 def test_a_file_is_guessed_from_the_names_in_its_folder(tmp_path):
     (tmp_path / "table.csv").touch()
     assert near(tmp_path / "table.cvs") == f" (did you mean {str(tmp_path / 'table.csv')!r}?)"
+    assert near(tmp_path / "table.csv") == ""  # it is there, but something else than was asked for
     assert near(tmp_path / "zebra") == near(tmp_path / "nowhere/table.csv") == near(Path("\0")) == ""

@@ -59,7 +59,7 @@ def storage(where: Path) -> Iterator[None]:
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` once it is whole and is removed if it never is."""
-    with storage(path):
+    with storage(located("file", path)):
         if path.exists() and not path.is_file():  # a folder, a device, a pipe
             raise InputError(f"Can't write {path}: it is not a file.")
         temporary = path.with_name(f".{secrets.token_hex(8)}.writing")
@@ -223,7 +223,7 @@ def home(name: str) -> Path:
 
 def located(what: str, path: Any) -> Path:
     """The path; InputError for what is no path, such as a number. what: the argument's name."""
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):  # which no system takes
         raise InputError(f"{what} must be a path, a text or a pathlib.Path; got {repr(path)[:60]}.")
     return Path(path)
 
@@ -248,7 +248,8 @@ def no_pointer(path: Path) -> None:
 def near(path: Path) -> str:
     """The path of its folder with the nearest name, as in " (did you mean …?)"; "" where none is near."""
     try:
-        return meant(path.name, os.listdir(path.parent), lambda name: repr(str(path.with_name(name))))
+        others = [name for name in os.listdir(path.parent) if name != path.name]  # it may be there, but no run
+        return meant(path.name, others, lambda name: repr(str(path.with_name(name))))
     except (OSError, ValueError):  # a folder that isn't there or may not be read; a name that no file can have
         return ""
 

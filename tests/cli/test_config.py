@@ -113,6 +113,13 @@ SENTENCES = {
     "steps = 3": "RECIPE is missing; run.toml names none: ",
     "steps 3": "run.toml is not a TOML file: ",
     'recipe = "flow"\nrecipe = "ddpm"': "run.toml is not a TOML file: ",
+    'recipe = "flow"\nout = "a\\u0000b"': r"run.toml: out must be a text, a number, true or false; got 'a\x00b'.",
+    'recipe = "flow"\ndata = ["rings"]': "run.toml: data must be a text, a number, true or false; got ['rings'].",
+    'recipe = "flow"\ndata = []': "run.toml: data must be a text, a number, true or false; got [].",
+    'recipe = "flow"\ndata = ["rings", "--overwrite"]': "run.toml: data must be a text, a number, true or false; got [",
+    'recipe = "flow"\ntrack = ["tensorboard", "--overwrite"]': "run.toml: track must be a list of names; got ['tenso",
+    'recipe = "flow"\ntrack = "wandb"': "run.toml: track must be a list of names; got 'wandb'.",
+    'recipe = "flow"\n' + "# long\n" * 20_000: "run.toml holds more than 100,000 bytes, so it is no file of options.",
     'recipe = "flow"\nnetwork = "json:loads"': "network 'json:loads' is a function outside ebbtide, so it runs only if",
 }
 
@@ -135,6 +142,13 @@ def test_a_mistake_on_the_command_line_is_not_the_files(ebbtide, tmp_path):
     both = ebbtide("train", "--config", "run.toml", "--from", "there")
     assert both == (2, "", "ebbtide: --config and --from each describe a whole run; give one of them.\n")
     assert "Can't use nothere.toml: No such file" in ebbtide("train", "--config", "nothere.toml")[2]
+    assert (
+        "Can't use run.tml: No such file or directory (did you mean 'run.toml'?)"
+        in ebbtide("train", "--config", "run.tml")[2]
+    )
+    assert ebbtide("train", "--config", ".") == (2, "", "ebbtide: Can't use .: Is a directory.\n")
+    assert ebbtide("train", "--config", "") == (2, "", "ebbtide: --config must name a file.\n")
+    assert "/dev/zero holds more than 100,000 bytes" in ebbtide("train", "--config", "/dev/zero")[2]
     assert "RECIPE is missing; ebbtide train flow, or" in ebbtide("train", "--steps", "3")[2]
 
 

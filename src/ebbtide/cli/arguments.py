@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint",
-    "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "tell", "threads",
-    "within", "writable",
+    "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "takes_several",
+    "tell", "threads", "within", "writable",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -292,6 +292,11 @@ def options(kind: Any, default: Any = None) -> dict[str, Field[Any]]:
 def is_switch(field: "Field[Any]") -> bool:
     """True if the option of a field takes no value: it is on or off."""
     return bool in (field.type, *get_args(field.type)[:1])
+
+
+def takes_several(field: "Field[Any]") -> bool:
+    """True if the option of a field takes any number of values: --track tensorboard wandb."""
+    return any(get_origin(kind) is tuple for kind in (field.type, *get_args(field.type)[:1]))
 
 
 def flag_only(field: "Field[Any]") -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,23 +12,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, meant
+from ..files import near
 from ..recipes import RECIPES, Recipe
 from ..specs import is_own
-from .arguments import flag_only, is_switch, options
+from .arguments import flag_only, is_switch, options, takes_several
 
 if TYPE_CHECKING:
     from .train import Train
 
 __all__ = ["as_text", "found", "named", "nearest", "read", "words_of"]
 
+LONGEST = 100_000  # bytes of a file of options
 RECIPE = "recipe"  # the key that names the row of RECIPES
 APART = ("resume", "restartable", "overwrite", "config", "from", "print-config")  # options of a command, not of a run
 
 
 def read(file: str) -> dict[str, Any]:
     """The keys of a TOML file and their values; InputError where it isn't one, or has a table in it."""
+    if not file:
+        raise InputError("--config must name a file.")
     try:
-        lines = tomllib.loads(Path(file).read_bytes().decode("utf-8-sig"))
+        with open(file, "rb") as opened:  # perhaps a pipe, or a device without an end
+            text = opened.read(LONGEST + 1)
+    except OSError as error:
+        guess = near(Path(file)) if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"Can't use {file}: {error.strerror}{guess}.") from error
+    if len(text) > LONGEST:
+        raise InputError(f"{file} holds more than {LONGEST:,} bytes, so it is no file of options.")
+    try:
+        lines = tomllib.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
         raise InputError(f"{file} is not a TOML file: {' '.join(str(error).split())}.") from error
     for key, value in lines.items():
@@ -62,9 +75,11 @@ def _words(file: str, name: str, value: Any, field: Field[Any]) -> list[str]:
         if not isinstance(value, bool):
             raise InputError(f"{file}: {name} must be true or false; got {value!r}.")
         return [f"--{name}"] if value else [] if flag_only(field) else [f"--no-{name}"]
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return [f"--{name}", *value] if value else []
-    if isinstance(value, str | int | float):
+    if takes_several(field):  # words that can't be options, such as --overwrite
+        if isinstance(value, list) and all(isinstance(one, str) and re.fullmatch(r"\w+", one) for one in value):
+            return [f"--{name}", *value] if value else []
+        raise InputError(f"{file}: {name} must be a list of names; got {value!r}.")
+    if isinstance(value, str | int | float) and "\0" not in str(value):
         return [f"--{name}={value}"]
     raise InputError(f"{file}: {name} must be a text, a number, true or false; got {value!r}.")
 

@@ -179,7 +179,7 @@ def _checked(
 
 def folder_name(what: str, name: Any) -> Path:
     """The folder of this name; InputError for what names none. "" would be the current folder."""
-    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name) or "\0" in str(name):
         raise InputError(f"{what} must name a folder; got {repr(name)[:60]}.")
     return Path(name)
 
