@@ -75,6 +75,16 @@ def test_given_columns_come_back_and_the_others_are_drawn(plain):
     assert set(plain.learned_columns) == {"size", "kind", "wet", "day", "mass", "place", "sea"}
 
 
+def test_rows_of_numbers_may_be_an_array(plain):
+    rows = torch.full((3, 7), torch.nan)
+    rows[:, 0] = torch.tensor([4.0, 4.5, 4.7])
+    x = plain.sample(3, given=rows, steps=3)
+    assert x[:, 0].tolist() == pytest.approx([4.0, 4.5, 4.7])
+    assert torch.equal(plain.sample(3, given=rows.numpy(), steps=3), x)
+    masked = np.ma.masked_invalid(rows.double().numpy())
+    assert torch.equal(plain.sample(3, given=masked, steps=3), x)
+
+
 def test_a_value_may_be_of_its_own_type_one_for_each_sample_or_none(plain):
     day = datetime.date(2024, 1, 31)
     for same in ({"day": day, "wet": False}, {"day": np.datetime64(day), "wet": np.bool_(False)}, {"wet": ["no"] * 6}):

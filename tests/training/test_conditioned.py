@@ -49,6 +49,7 @@ def test_numbers_are_given_by_name_or_as_rows(run):
         ({"ink": 11}, "given 'ink' must be at least 0 and at most 10, as in the data that was learned; got 11."),
         ({"inc": 1}, "given must be one of ink, odd; got 'inc' (did you mean 'ink'?)."),
         ({"ink": "dark"}, "given 'ink' must be a number; got 'dark'."),
+        ({"ink": [1, "x", 2]}, "given 'ink' must hold numbers; got <U21."),
         ({"ink": [1, 2]}, "given 'ink' must be one number or 3; got 2."),
         ("ink", "given must be a tensor or array or a mapping of 'ink', 'odd'; got 'ink'."),
         (torch.zeros(3, 5), "given must be a tensor or array of shape (n, 2); got a tensor of shape (3, 5)."),

@@ -37,6 +37,7 @@ def test_points_of_ones_own_are_carried_across_in_their_order(runs):
     assert torch.equal(x, trained.sample(9, steps=4, seed=0))  # what it starts from by itself
     same(trained.sample(start=start.flip(0), steps=4), x.flip(0))
     same(trained.sample(start=start[3:5], steps=4), x[3:5])
+    same(trained.sample(start=start.numpy()[::-1], steps=4), x.flip(0))
     (_, first), *_ = trained.trajectory(start=start.numpy(), steps=4)
     torch.testing.assert_close(first, start)
 
@@ -141,6 +142,11 @@ FINITE = "start must hold a finite number for each part of a sample, and one row
             "flow",
             HALF | {"start": torch.zeros(3, 3)},
             "start must be a tensor or array of shape (n, 2); got a tensor of shape (3, 3).",
+        ),
+        (
+            "flow",
+            HALF | {"start": np.array([[1, None]])},
+            "start must hold numbers; got array([[1, None]], dtype=object).",
         ),
         ("flow", {"n": 3, "gradient": "yes"}, "gradient must be True or False; got 'yes'."),
         ("ot", HALF, "This run learned coupled pairs, whose data can't be noised; at a middle time nothing starts."),

@@ -7,6 +7,7 @@ import pickle
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -507,6 +508,8 @@ def test_steps_auto_is_what_was_tuned(folders):
     assert [t for t, _ in trained.trajectory(4, steps="auto", **given)] == [1, 0.6, 0.2, 0]
     other = trained.sample(4, sampler="euler", grid="quadratic", steps=3, **given)
     assert torch.equal(trained.sample(4, steps="auto:3", **given), other)
+    for interval in ((0, 1), [0.0, 1.0], np.array([0.0, 1.0])):  # the default, in another container
+        assert torch.equal(trained.sample(4, steps="auto:3", interval=interval, **given), other)
     assert not torch.equal(other, by_hand)
     for option in ({"sampler": "heun"}, {"grid": "uniform"}):
         with pytest.raises(InputError, match="chooses the sampler and the grid itself"):

@@ -16,7 +16,7 @@ from ..data.frames import as_columns, frame_columns, framed, is_frame, listed_ce
 from ..errors import InputError, meant
 from ..recipes import Recipe
 from ..specs import expect, listed, require, shaped
-from .asked import Asked
+from .asked import Asked, tensor_of
 
 __all__ = ["DRAW", "REACHED", "Completing", "merged", "repeated", "row_numbers"]
 
@@ -65,7 +65,8 @@ class Completing:
         if given is None:
             return None, label
         self.refuse_given()
-        if isinstance(given, Tensor):
+        if isinstance(given, Tensor | np.ndarray):
+            given = tensor_of("given", given)
             shaped("given", given, "n", self.shape[-1])
             if len(given) not in (1, n):
                 raise InputError(f"given must have one row or {n}; got {len(given)}.")

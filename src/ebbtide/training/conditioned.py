@@ -13,6 +13,7 @@ from ..data.levels import Levels
 from ..errors import InputError
 from ..recipes import Recipe
 from ..specs import expect, listed, pick, shaped
+from .asked import tensor_of
 
 __all__ = ["Conditioned"]
 
@@ -63,7 +64,7 @@ class Conditioned:
         if isinstance(given, Mapping):
             known = torch.full((n, len(own)), torch.nan)
             for name, value in given.items():
-                number = torch.as_tensor(_number(name, value)).float().reshape(-1)
+                number = tensor_of(f"given {name!r}", _number(name, value)).float().reshape(-1)
                 if len(number) not in (1, n):
                     raise InputError(f"given {name!r} must be one number or {n}; got {len(number)}.")
                 known[:, list(own).index(pick(own, name, "given"))] = number
@@ -83,7 +84,7 @@ class Conditioned:
         if isinstance(given, Mapping) or not isinstance(given, Tensor | np.ndarray):
             names = f" or a mapping of {listed(self.attributes)}" if self.attributes else ""
             raise InputError(f"given must be a tensor or array{names}; got {repr(given)[:60]}.")
-        x = torch.as_tensor(given)
+        x = tensor_of("given", given)
         shaped("given", x, "n", *shape)
         if len(x) not in (1, n) or x.is_complex() or bool(x.isinf().any()):
             raise InputError(f"given must be one or {n} of finite numbers, NaN where nothing is known; got {len(x)}.")

@@ -16,6 +16,7 @@ from ..data.frames import frame_columns, is_frame, listed_cells
 from ..errors import InputError
 from ..recipes import Recipe
 from ..specs import expect, listed, require, shaped
+from .asked import tensor_of
 from .completing import Completing
 
 __all__ = ["Starting"]
@@ -100,7 +101,7 @@ class Starting(Completing):
         if isinstance(start, Mapping):
             return self.whole_rows("start", {str(name): listed_cells(cells) for name, cells in start.items()})
         expect("start", start, Tensor, np.ndarray)
-        x = torch.as_tensor(start)
+        x = tensor_of("start", start)
         shaped("start", x, "n", *self.shape)
         if not len(x) or x.is_complex() or not bool(x.isfinite().all()):
             raise InputError("start must hold a finite number for each part of a sample, and one row or more.")

@@ -30,7 +30,7 @@ from ..recipes import Recipe
 from ..samplers import Stepper, trajectory
 from ..specs import accept, expect, require, shaped
 from . import checkpoint, storage
-from .asked import Asked, numbers
+from .asked import Asked, ends_of, numbers
 from .card import FIGURE, CardParts, model_card
 from .choosing import Choosing
 from .coded import Coded
@@ -224,6 +224,8 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         require("guidance", how.get("guidance", 1.0))
         if how.get("bound") is not None:
             require("bound", how["bound"], 0)
+        if "interval" in how:
+            how["interval"] = ends_of(how["interval"])  # a list is the same as a tuple, also in `choice`
         condition = self.asked_condition(given, n, seed, first)
         known, label = self.asked_columns(None if self.condition_shape else given, label, n)
         if fill:
@@ -281,11 +283,7 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         bound: the largest |x̂₀|, in the codec's first units; None for the recipe's, 0 for none.
         """
         self.sampling()
-        if not isinstance(interval, Sequence) or len(interval) != 2:
-            raise InputError(f"interval must be two times, (low, high); got {interval!r}.")
-        low, high = interval
-        require("the interval's low", low, 0)
-        require("the interval's high", high, above=low, high=1)
+        interval = ends_of(interval)
         denoiser: DenoiserLike = self.denoiser.eval()
         if guidance != 1.0:
             denoiser = ClassifierFree(denoiser, guidance, len(self.classes), interval)
