@@ -9,7 +9,7 @@ import pytest
 
 import ebbtide
 from ebbtide import progress
-from ebbtide.progress import percent_bar, progress_bar
+from ebbtide.progress import percent_bar, progress_bar, rate_of
 
 
 class Stream(io.StringIO):
@@ -42,6 +42,18 @@ def clock(monkeypatch):
         now[0] += seconds
 
     return passes
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_rate_is_there_before_the_bar_is_drawn_again(stderr, clock, terminal):
+    stderr(terminal)
+    with progress_bar(100, "moons", mininterval=1000, initial=10) as bar:
+        clock(2)
+        bar.update(50)
+        assert rate_of(bar) == pytest.approx(25)
+    with progress_bar(100, "moons", show=False) as bar:
+        bar.update(50)
+        assert rate_of(bar) >= 0
 
 
 def test_a_log_gets_a_line_every_thirty_seconds(stderr, clock):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from .errors import printable
 
-__all__ = ["EVERY", "percent_bar", "progress_bar"]
+__all__ = ["EVERY", "percent_bar", "progress_bar", "rate_of"]
 
 EVERY = 30.0  # seconds between the lines of a log
 
@@ -30,7 +30,7 @@ class _Lines(tqdm):
         now = self.format_dict
         scale = now["unit_scale"] if type(now["unit_scale"]) in (int, float) else 1
         n, total, unit = now["n"] * scale, (now["total"] or 0) * scale, str(now["unit"]).strip()
-        rate = (now["rate"] or (now["n"] - now["initial"]) / max(now["elapsed"], 1e-9)) * scale
+        rate = rate_of(self) * scale
         done = f"{f'{unit} ' * unit.isalpha()}{n:,.0f}" + (f" of {total:,.0f} ({n / total:.0%})" if total else "")
         parts = [done.replace("%)", " %)"), now["postfix"] or "", f"{rate:.3g} {unit or 'it'}/s"]
         if total and rate:
@@ -72,6 +72,12 @@ def progress_bar(
         over, total=total, desc=printable(desc), unit=unit, delay=delay, file=sys.stderr,
         disable=not show or sys.stderr is None, **options,
     )  # fmt: skip
+
+
+def rate_of(bar: tqdm) -> float:
+    """Units a second of a bar; since its start, until tqdm has an average of its own."""
+    now = bar.format_dict
+    return float(now["rate"] or (now["n"] - (now["initial"] or 0)) / max(now["elapsed"], 1e-9))
 
 
 @contextmanager

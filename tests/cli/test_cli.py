@@ -144,6 +144,7 @@ def test_help_and_version_in_process(ebbtide):
         code, out, err = ebbtide(command, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: ebbtide {command}")
+        assert "None" not in out  # of an option that may be None, which would stand in its errors too
 
 
 def test_python_m_ebbtide_is_the_command():
@@ -354,6 +355,8 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(case, ebbtide, ru
         ("sample x --interval a b", "--interval must be numbers; got ['a', 'b']."),
         ("sample x --interval 1", "--interval needs 2 values; see ebbtide sample --help."),
         ("sample", "RUN is missing (Folder of the run, or user/name on the hub); see ebbtide sample --help."),
+        ("plot x --dpi x", "--dpi must be a whole number; got 'x'."),
+        ("export x --steps x", "--steps must be a whole number; got 'x'."),
         ("sample x --n 0", "--n must be at least 1; got 0."),
     ],
 )

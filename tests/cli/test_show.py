@@ -39,6 +39,14 @@ def test_a_start_or_time_that_is_none_is_refused(ebbtide, tmp_path, option, valu
     assert not list(tmp_path.iterdir())
 
 
+def test_a_path_is_shown_on_a_table_with_texts_and_missing_cells(ebbtide, tmp_path):
+    """Also where no row is whole."""
+    rows = [f"{k},,red," if k % 2 else f",{k},blue," for k in range(40)]
+    (tmp_path / "gaps.csv").write_text("\n".join(["a,b,c,d", *rows]) + "\n")
+    code, out, err = ebbtide("show", "path", "--data", "gaps.csv")
+    assert (code, "runs/show-path/dissolving.png" in out, "Traceback" in err) == (0, True, False)
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_show_data(ebbtide, tmp_path, name):
     assert ebbtide("show", "data", name, "--n", "300")[0] == 0
@@ -64,6 +72,7 @@ def test_figures_are_drawn_larger_or_as_svg(ebbtide, tmp_path, table):
     assert ebbtide("show", "data", table, "--dpi", "50", "--svg") == (2, "", says)
     says = "ebbtide: --dpi must be at least 20 and at most 1200; got 5.\n"
     assert ebbtide("show", "data", table, "--dpi", "5") == (2, "", says)
+    assert ebbtide("show", "data", table, "--dpi", "0") == (2, "", says.replace("got 5", "got 0"))
 
 
 def test_an_option_that_this_data_has_no_use_for_is_refused(ebbtide, tmp_path, table):

@@ -48,7 +48,7 @@ def test_each_column_is_seen_as_its_kind_and_comes_back():
     for k, count in enumerate(LEVELS):
         if count:
             assert set(drawn[~drawn[:, k].isnan(), k].tolist()) <= set(range(count))
-    assert codec.about.startswith("4 by ranks, as a normal distribution; 2 by ranks and an indicator of missing cells")
+    assert codec.about.startswith("4 columns by ranks, as a normal distribution; 2 columns by ranks and an indicator")
 
 
 def test_the_order_of_columns_changes_only_their_order():

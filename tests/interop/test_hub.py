@@ -396,6 +396,10 @@ def test_the_card_has_what_was_measured_and_a_figure(tmp_path, monkeypatch):
     assert "| sliced W2 | 0.0125 | 0.01 to 0.02 | 0.0094 |" in card
     assert "By `ebbtide evaluate`: n 64, sampler heun, grid uniform, steps 10, seed 5." in card
     assert "never measured" not in card
+    assert r"| outliers: a\|b | 0.5 |" in card
+    evaluated(folder, step, sampler="bespoke:weights=/0.2/0.1 0.3", grid="1,0.5,0", steps=2)
+    fitted = model_card(ready, NAME)
+    assert "By `ebbtide evaluate`: n 64, sampler bespoke (`tuned.json`), steps 2, seed 5." in fitted
     [result] = huggingface_hub.ModelCard(card).data.eval_results[:1]
     assert (result.metric_type, result.metric_name, result.metric_value) == ("sliced_w2", "sliced W2", 0.0125)
     assert (result.task_type, result.dataset_type) == ("other", "three_gaussians")

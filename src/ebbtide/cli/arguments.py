@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from ..training.trained import Trained
 
 __all__ = [
-    "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint",
+    "ITS_OWN", "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint",
     "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "takes_several",
     "tell", "threads", "within", "writable",
 ]  # fmt: skip
 
 T = TypeVar("T")
 MOST = 2**63 - 1
+ITS_OWN = -(2**63)  # stands for a number that isn't given: no option is None, which tyro's help and errors would show
 _STYLE = (tyro.conf.PositionalMetavarFromFieldName,)
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 Flag = tyro.conf.FlagCreatePairsOff[bool]  # --overwrite, without a --no-overwrite
@@ -104,13 +105,13 @@ class Figures:
 
     svg: Flag = False
     """Write figures as .svg instead of .png."""
-    dpi: Annotated[int, hint("144")] = 0
+    dpi: Annotated[int, hint("144")] = ITS_OWN
     """Pixels an inch of figures; 300 for print."""
 
     def __post_init__(self) -> None:
-        if self.dpi:
+        if self.dpi != ITS_OWN:
             within(self, dpi=(20, 1200))
-        if self.svg and self.dpi:
+        if self.svg and self.dpi != ITS_OWN:
             raise InputError("--dpi is for figures of pixels, and --svg has none; give one of them.")
 
     @property
@@ -122,7 +123,7 @@ class Figures:
         """Have figures written so."""
         from ..plots.style import saving
 
-        return saving(self.ending, self.dpi or None)
+        return saving(self.ending, None if self.dpi == ITS_OWN else self.dpi)
 
 
 @dataclass(frozen=True)

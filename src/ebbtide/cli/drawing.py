@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import require, typed
-from .arguments import MOST, Computing, given, hint, number_or_auto, within
+from .arguments import ITS_OWN, MOST, Computing, given, hint, number_or_auto, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from ..training.asked import Choice
     from ..training.trained import Trained
 
-__all__ = ["ITS_OWN", "Drawing", "Pieces", "draw", "every_class", "number"]
-
-ITS_OWN = -(2**63)  # stands for the number of samples that suits the run's kind of data
+__all__ = ["Drawing", "Pieces", "draw", "every_class", "number"]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import tyro
 
 from ..errors import InputError
 from ..specs import Own
-from .arguments import MOST, Flag, Named, Tracker, given, hint, opened, parse, tell, within
-from .drawing import ITS_OWN, Drawing, Pieces, draw, every_class
+from .arguments import ITS_OWN, MOST, Flag, Named, Tracker, given, hint, opened, parse, tell, within
+from .drawing import Drawing, Pieces, draw, every_class
 from .policy import Driving
 
 if TYPE_CHECKING:

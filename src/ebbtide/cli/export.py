@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import pick
-from .arguments import Flag, Weights, given, hint, opened, parse, tell, within
+from .arguments import ITS_OWN, Flag, Weights, given, hint, opened, parse, tell, within
 
 if TYPE_CHECKING:
     from ..training.trained import Trained
@@ -40,7 +40,7 @@ class Export:
     """Short for --for onnx: --out is a file, such as model.onnx."""
     sampler: Annotated[str, hint("the run's, or the simplest")] = ""
     """For diffusers: the sampler whose scheduler the folder holds; for onnx, of samples."""
-    steps: Annotated[int | None, hint("the run's")] = None
+    steps: Annotated[int, hint("the run's")] = ITS_OWN
     """For diffusers: steps of its example; for onnx: samples in these steps, not the network alone."""
     private: Flag = False
     """Make the repository private."""
@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("--license is for a model card, and an ONNX file has none.")
     if args.format != "ebbtide" and args.push:
         raise InputError(f"--push uploads what ebbtide reads; upload a folder for {args.format} with `hf upload`.")
-    if args.steps is not None:
+    if args.steps != ITS_OWN:
         within(args, steps=(1, 1000))
     trained = opened(args.run, **vars(args.built))
     WRITERS[args.format](args, trained.with_decoder(args.decoder) if args.decoder else trained)
@@ -88,7 +88,7 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
         trained,
         args.out,
         sampler=args.sampler,
-        steps=args.steps,
+        steps=_steps(args),
         license=args.license,
         overwrite=args.overwrite,
     )
@@ -98,9 +98,13 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
 def _for_onnx(args: Export, trained: "Trained") -> None:
     from ..interop.onnx import save_onnx
 
-    made = save_onnx(trained, args.out, sampler=args.sampler, steps=args.steps, overwrite=args.overwrite)
+    made = save_onnx(trained, args.out, sampler=args.sampler, steps=_steps(args), overwrite=args.overwrite)
     about = f"{', '.join(made.inputs)} → {made.output}, within {made.difference:.0e} of torch in onnxruntime"
     tell(f"{made.file}: {about}", file=sys.stdout)
+
+
+def _steps(args: Export) -> int | None:
+    return None if args.steps == ITS_OWN else args.steps
 
 
 WRITERS: dict[str, Callable[[Export, "Trained"], None]] = {

@@ -230,7 +230,7 @@ def train(
     how: the options of training. command: as the user typed it, which config.json stores. restartable: resume if the
     first process finds a run there. note: told once everything has been checked.
     """
-    from ..codecs import Cells
+    from ..codecs import Cells, Mixed
     from ..kinds import kind_of
     from ..kinds.runs import train_recipe
     from ..training.begun import begun, reached
@@ -256,7 +256,8 @@ def train(
     else:
         tell(f"Trained {trained.step} steps; the run is {out}")
     if isinstance(trained.codec, Cells):
-        tell(f"The network sees the columns by {trained.codec.about}")
+        seen = trained.codec.about
+        tell(f"The network sees {seen if isinstance(trained.codec, Mixed) else f'the columns by {seen}'}")
     if finish := kind_of(recipe).finish:
         for figure in finish(out, trained):
             tell("figure:", figure)

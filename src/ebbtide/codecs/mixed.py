@@ -44,10 +44,9 @@ class Mixed(Cells):
 
     @property
     def about(self) -> str:
-        """Those of its parts."""
-        return "; ".join(
-            f"{len(columns)} by {part.about.partition(';')[0]}" for columns, part in zip(self.columns, self.parts)
-        )
+        """Those of its parts: "4 columns by ranks, as a normal distribution; 1 column by unit vectors of levels"."""
+        counts = [f"{len(columns)} column{'s' * (len(columns) > 1)}" for columns in self.columns]
+        return "; ".join(f"{n} by {part.about.partition(';')[0]}" for n, part in zip(counts, self.parts))
 
     @property
     def seen(self) -> tuple[str, ...]:

@@ -224,13 +224,15 @@ def dissolving(
 ) -> Figure:
     """A point set dissolving into noise: a row for each path, a column for each time, the same ε everywhere.
 
-    The set is standardised for the path and shown in its own units, as in training.
+    The set is standardised for the path and shown in its own units, as in training; NaN is a missing cell.
 
     paths: by name.
     """
     x = style.checked_points(x)
     frame = style.limits_around(x) if limits is None else style.as_limits(limits, x.shape[1])
-    mean, std = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
+    filled = np.where(np.isnan(x).all(0), 0.0, x)  # a column without any cell
+    mean, std = np.nanmean(filled, 0), np.nanstd(filled, 0)
+    std = np.where(std > 0, std, 1.0)
     noise = np.random.default_rng(seed).standard_normal(x.shape)
     rows = []
     for (name, path), tint in zip(paths.items(), _tints(paths), strict=True):

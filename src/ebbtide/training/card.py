@@ -161,9 +161,11 @@ def _measured(measured: Sequence[Mapping[str, Any]]) -> str:
         return f"{value:.4g}" if isinstance(value, int | float) and math.isfinite(value) else ""
 
     how = measured[0]["how"]
+    if _is_fitted(how.get("sampler")):
+        how = {key: value for key, value in how.items() if key != "grid"} | {"sampler": f"bespoke (`{TUNED}`)"}
     said = ", ".join(f"{key} {how[key]}" for key in ("n", "sampler", "grid", "steps", "episodes", "seed") if key in how)
     rows = [
-        f"| {printable(row['name'])} | {number(row, 'value')} | "
+        f"| {_in_a_cell(row['name'])} | {number(row, 'value')} | "
         + (f"{number(row, 'low')} to {number(row, 'high')}" if number(row, "low") else "")
         + f" | {number(row, 'floor')} |"
         for row in measured
@@ -176,9 +178,19 @@ def _measured(measured: Sequence[Mapping[str, Any]]) -> str:
 
 def _default_sampler(trained: "Trained") -> str:
     sampler, grid, steps = trained.choice()
-    if str(sampler).startswith("bespoke:weights="):  # hundreds of numbers
+    if _is_fitted(sampler):
         return f"its own, fitted to it: {steps} evaluations (`{TUNED}`)"
     return f"`{sampler}` on the `{grid}` grid, {steps} steps"
+
+
+def _is_fitted(sampler: object) -> bool:
+    """True for a run's own solver, whose spec is hundreds of numbers."""
+    return str(sampler).startswith("bespoke:weights=")
+
+
+def _in_a_cell(text: str) -> str:
+    """Text for a cell of a Markdown table, which a bar would end."""
+    return printable(text).replace("|", r"\|")
 
 
 def _snippet(trained: "Trained", where: str) -> str:

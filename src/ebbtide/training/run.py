@@ -29,7 +29,7 @@ from ..exact.start import Start
 from ..files import locked
 from ..losses import loss_row
 from ..networks.autoencoder import Autoencoder
-from ..progress import progress_bar
+from ..progress import progress_bar, rate_of
 from ..recipes import Recipe
 from ..signals import Interrupted, noted
 from ..specs import pick, require
@@ -203,7 +203,7 @@ def _loop(
                     log(record, held)
                 bar.update()
                 if record.step % 50 == 0:
-                    rate = (bar.format_dict["rate"] or 0) * trainer.recipe.batch
+                    rate = rate_of(bar) * trainer.recipe.batch
                     said = "" if held is None else f" (held out {held:.3f})"
                     bar.set_postfix_str(f"loss {record.loss:.3f}{said}, {rate:,.0f} examples/s", refresh=False)
                 if snapshots and due(record.step, steps, snapshots, early=True):
