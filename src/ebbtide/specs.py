@@ -21,8 +21,8 @@ from typing import Any
 from .errors import InputError, meant
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "is_own", "listed", "options", "parse", "pick",
-    "require", "shaped", "typed", "with_option", "words",
+    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "importing_from", "is_own", "listed", "options",
+    "parse", "pick", "require", "shaped", "typed", "with_option", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -163,18 +163,26 @@ def add_row(table: MutableMapping[str, Any], spec: str, row: Callable[[Any], Any
         table[name] = row(own.function)
 
 
+@contextmanager
+def importing_from(folder: str) -> Iterator[None]:
+    """While it lasts, modules are looked for in this folder first; only for what the user typed."""
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
 def _loaded(name: str, here: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
-    sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), function)
+        with importing_from(here):
+            found = getattr(importlib.import_module(module), function)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the user's module raises
         why = "its module exits" if isinstance(error, SystemExit) else error
         raise InputError(f"{name} can't be loaded: {why}.") from error
-    finally:
-        sys.path.remove(here)
     if not callable(found):
         raise InputError(f"{name} is not a function.")
     return found

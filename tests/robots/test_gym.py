@@ -1,6 +1,7 @@
 """Environments of gymnasium as simulators, and recorded episodes as data."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -425,6 +426,18 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(AttributeError, match="step_async would bypass it"):
         env.step_async([[0], [0]])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_of_the_working_directory_registers_its_environment(tmp_path, monkeypatch):
+    code = (
+        "import gymnasium; gymnasium.register('Mine/Pole-v0', entry_point='gymnasium.envs.classic_control:PendulumEnv')"
+    )
+    (tmp_path / "registers_a_pole.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    before = [*sys.path]
+    world = GymWorld(id="registers_a_pole:Mine/Pole-v0")
+    assert (len(world.state_names), world.action_names, sys.path) == (3, ("action_0",), before)
+    world.close()
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..training.trained import Trained
 
 __all__ = [
-    "ITS_OWN", "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given", "hint",
-    "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said", "takes_several",
-    "tell", "threads", "within", "writable",
+    "ITS_OWN", "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given",
+    "hint", "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said",
+    "takes_several", "tell", "threads", "within", "writable",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ class Driving:
     """Simulator of a policy, and the options of its control loop."""
 
     simulator: Annotated[str, hint("the recipe's")] = ""
-    """A row of `ebbtide list simulators`; gym:ID, of gymnasium; or your own as module:function."""
+    """A row of `ebbtide list simulators`; gym:ID or gym:module:ID, of gymnasium; or your own as module:function."""
     environments: Annotated[int, hint("off")] = 0
     """Simulators side by side, each in its own process, beside one network."""
     n_action_steps: Annotated[int, hint("the recipe's, or 1 with --ensemble")] = 0

@@ -1,6 +1,7 @@
 """Environments of gymnasium: as simulators of a policy, and recorded as the episodes that one learns from."""
 
 import io
+import os
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import Float, UInt8
 from ..data.episodes import numbered
 from ..errors import InputError
 from ..files import write_file
-from ..specs import expect, require
+from ..specs import expect, importing_from, require
 from . import Sensed, checked, needed
 from .observing import part_as_array
 
@@ -57,7 +58,8 @@ class GymWorld:
 
     With least and most its score is that of the rewards: `--simulator gym:Pendulum-v1,least=-1600,most=0`.
 
-    id: as in gymnasium.make. Its observations are numbers, or a dict of them, and perhaps images; its actions a box.
+    id: as in gymnasium.make; `module:ID` imports the module that registers it, also from the working directory. Its
+    observations are numbers, or a dict of them, and perhaps images; its actions a box.
     success: what `is_success` or `success` of a step's info says. score: of the sum of rewards, 0 at least and 1 at
     most; without these, 1 for success. pixels: what it renders is the image, where its observations have none.
     """
@@ -70,7 +72,8 @@ class GymWorld:
         require("gym: most", most, least)
         require("gym: fps", fps, 0)
         try:
-            env = gymnasium.make(id, render_mode="rgb_array", disable_env_checker=True)
+            with importing_from(os.getcwd()):  # id may be module:ID
+                env = gymnasium.make(id, render_mode="rgb_array", disable_env_checker=True)
             first, _ = env.reset(seed=0)
             fps = fps or float(env.metadata.get("render_fps") or 10)
         except (Exception, SystemExit) as error:  # gymnasium's own, and those of the environment
