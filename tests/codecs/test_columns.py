@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from cells import each
-from ebbtide.codecs import IDENTITY, Pixels, Quantiles, Standardise, codec_from_config, within_float32
+from ebbtide.codecs import (
+    IDENTITY,
+    Pixels,
+    Quantiles,
+    Standardise,
+    codec_from_config,
+    columns as module,
+    within_float32,
+)
 from ebbtide.data import DATASETS
 from ebbtide.errors import InputError
 
@@ -80,6 +88,35 @@ def test_statistics_are_float64():
     codec = Standardise.fit(x)
     assert codec.mean == (1_000_000.5,)
     assert codec.std == (0.5,)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 13])
+def test_columns_are_fitted_block_by_block(monkeypatch, n):
+    """Also to rows that are never in memory together; quantiles a column at a time."""
+
+    class Parts:
+        def __init__(self, x):
+            self.x, self.shape, self.most = x, x.shape, 0
+
+        def __len__(self):
+            return len(self.x)
+
+        def split(self, size):
+            self.most = max(self.most, size)
+            return self.x.split(size)
+
+    x = 50 + torch.randn(n, 3, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    x[:, 2] = 7
+    quantiles = Quantiles.fit(x)
+    monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(module, "TOGETHER", 8 * n)
+    parts = Parts(x)
+    codec = Standardise.fit(parts)
+    assert codec == Standardise.fit(x)
+    assert codec.mean == pytest.approx(x.mean(0).tolist(), rel=1e-14)
+    assert codec.std == pytest.approx(x.std(0, correction=0).tolist(), rel=1e-12)
+    assert Quantiles.fit(parts) == quantiles
+    assert parts.most == 4
 
 
 @each("value", [0.1, 7.3, -1e30, 0.0])

@@ -6,9 +6,9 @@ Pixels        0..255 to [-1, 1]
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,22 @@ from .codec import Codec, Shape
 __all__ = [
     "IDENTITY", "REACH", "Pixels", "Quantiles", "Standardise", "read_columns", "within_float32",
 ]  # fmt: skip
+
+
+BLOCK = 2**16  # rows that are looked at together
+TOGETHER = 2**28  # bytes of columns whose quantiles are found together
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A matrix whose rows needn't be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int) -> Iterable[Tensor]: ...
 
 
 class _Elementwise:
@@ -66,14 +82,24 @@ class Standardise(_Elementwise):
             require("std", std, 0)
 
     @classmethod
-    def fit(cls, x: Float[Tensor, "n d"], least: float = 0.0) -> "Standardise":
+    def fit(cls, x: Float[Tensor, "n d"] | Rows, least: float = 0.0) -> "Standardise":
         """Mean and (biased) standard deviation in float64; of a constant column its value and 0.
+
+        Found block by block: of n rows with variance v and m more with w, whose means differ by d, the variance is
+        (n v + m w) / (n + m) + d² n m / (n + m)² (Chan, Golub, LeVeque 1979).
 
         least: the smallest std of a column that moves; one that hardly does would be stretched until it is all noise.
         """
-        columns = _columns(x, least)
-        std, mean = torch.std_mean(columns, dim=0, correction=0)
-        low, high = columns.aminmax(dim=0)
+        _fits(x, least)
+        first, *others = blocks = [_moments(part) for part in _blocks(x)]
+        n, mean, variance = first[:3]
+        for m, other, its in (block[:3] for block in others):
+            share, apart = m / (n + m), other - mean
+            variance = (1 - share) * variance + share * its + apart.square() * share * (1 - share)
+            mean, n = mean + share * apart, n + m
+        std = variance.sqrt()
+        low, high = (torch.stack(ends) for ends in zip(*(block[3:] for block in blocks), strict=True))
+        low, high = low.amin(0), high.amax(0)
         std = torch.where(std == 0, least or 1.0, std.clamp(min=least))  # 0 by underflow, as of 0 and 1e-200
         constant = low == high
         return cls(tuple(low.where(constant, mean).tolist()), tuple(std.where(~constant, 0.0).tolist()))
@@ -169,20 +195,29 @@ class Quantiles(_Elementwise):
             require("high - low", high - low)
 
     @classmethod
-    def fit(cls, x: Float[Tensor, "n d"], low: float = 0.01, high: float = 0.99, least: float = 0.0) -> "Quantiles":
+    def fit(
+        cls, x: Float[Tensor, "n d"] | Rows, low: float = 0.01, high: float = 0.99, least: float = 0.0
+    ) -> "Quantiles":
         """These quantiles of every column, in float64 and linear between its sorted values.
+
+        As many columns are in memory at once as have TOGETHER bytes; x is read once for each such group.
 
         least: the smallest half of high - low of a column that moves; a narrower one is widened to both sides, and one
         whose quantiles agree is only shifted unless least is given.
         """
         require("low", low, 0, below=1)
         require("high", high, above=low, high=1)
-        columns = _columns(x, least)
-        if not bool(columns.isfinite().all()):
-            raise InputError("x must hold finite numbers.")
-        # Not torch.quantile, which refuses more than 2²⁴ numbers.
-        lows, highs = np.quantile(columns.numpy(), (low, high), axis=0)
-        return cls.between(lows, highs, np.ptp(columns.numpy(), axis=0) == 0, least)
+        _fits(x, least)
+        many, found = max(1, TOGETHER // (8 * len(x))), list[np.ndarray]()
+        for group in range(0, x.shape[-1], many):
+            columns = torch.cat([part[:, group : group + many] for part in _blocks(x)])
+            if not bool(columns.isfinite().all()):
+                raise InputError("x must hold finite numbers.")
+            # Not torch.quantile, which refuses more than 2²⁴ numbers.
+            ends = np.quantile(columns.numpy(), (low, high), axis=0)
+            found.append(np.stack([*ends, np.ptp(columns.numpy(), axis=0)]))
+        lows, highs, range_ = np.concatenate(found, 1)
+        return cls.between(lows, highs, range_ == 0, least)
 
     @classmethod
     def between(
@@ -252,14 +287,25 @@ REACH = 100.0  # in the network's units: what lies beyond is no sample, but an a
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def _columns(x: Float[Tensor, "n d"], least: float) -> Float[Tensor, "n d"]:
-    """x in float64, if there is any; on the CPU because some accelerators have no float64."""
-    expect("x", x, Tensor)
-    shaped("x", x, "n", "d")
+def _fits(x: Tensor | Rows, least: float) -> None:
+    """InputError for what no codec can be fitted to."""
+    if not isinstance(x, Rows) or isinstance(x, Tensor):
+        expect("x", x, Tensor)
+        shaped("x", x, "n", "d")
     require("least", least, 0)
-    if x.numel() == 0:
+    if not math.prod(x.shape):
         raise InputError(f"x must have at least one row and one column; got shape {tuple(x.shape)}.")
-    return x.detach().cpu().double()
+
+
+def _blocks(x: Tensor | Rows) -> Iterator[Float[Tensor, "k d"]]:
+    """x in float64, BLOCK rows at a time; on the CPU because some accelerators have no float64."""
+    return (part.detach().cpu().double() for part in x.split(BLOCK))
+
+
+def _moments(x: Float[Tensor, "k d"]) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
+    """The number of rows; of each column the mean, the variance, the lowest and the highest value."""
+    variance, mean = torch.var_mean(x, dim=0, correction=0)
+    return len(x), mean, variance, *x.aminmax(dim=0)
 
 
 def _log_volume(scale: tuple[float, ...]) -> float:
