@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ebbtide import memory
+from ebbtide import arrays, memory
 from ebbtide.arrays import npy, npz
 from ebbtide.errors import InputError
 
@@ -37,6 +37,26 @@ def test_an_archive_is_read_array_by_array(tmp_path, save):
     assert {name: array.shape for name, array in held.items()} == {"x": (6, 2), "names": (2,), "number": ()}
     assert held["x"].where == f"{tmp_path / 'a.npz'}, array 'x'"
     assert [held[name].read(0).tolist() for name in held] == [TABLE.tolist(), ["a", "bc"], 3]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_are_read_in_parts(tmp_path, monkeypatch, save, order):
+    monkeypatch.setattr(arrays, "_TOGETHER", 20)
+    save(tmp_path / "a.npz", x=np.asarray(TABLE, order=order))
+    held = npz(tmp_path / "a.npz")["x"]
+    for pieces in ([range(6)], [range(1, 3), range(3, 4), range(5, 6)], []):
+        assert [part.tolist() for part in held.parts(pieces)] == [TABLE[piece].tolist() for piece in map(list, pieces)]
+
+
+@pytest.mark.parametrize("pieces", [[range(6)], [range(5, 6)], [range(3), range(3, 6)]])
+def test_damage_is_found_in_parts_too(tmp_path, pieces):
+    """Also where it lies before what is read, of which zip's sum is checked."""
+    np.savez(tmp_path / "a.npz", x=TABLE)
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content.replace(struct.pack("<d", 2.0), struct.pack("<d", 2.5)))
+    with pytest.raises(InputError, match=r"a\.npz is damaged or cut short \(BadZipFile\)"):
+        list(npz(tmp_path / "a.npz")["x"].parts(pieces))
 
 
 def test_only_what_is_read_is_unpacked(tmp_path):

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from .memory import room
 __all__ = ["Stored", "damage", "npy", "npz"]
 
 _MAGIC = b"\x93NUMPY"
+_TOGETHER = 2**24  # bytes that are read at once
 _LONGEST = 10_000  # bytes of a header: numpy's own limit, which it knows only once it has read them all
 
 
@@ -30,6 +31,7 @@ class Stored:
     dtype: np.dtype[Any]
     path: Path
     opened: Callable[[], Any]
+    fortran: bool = False
 
     @property
     def ndim(self) -> int:
@@ -57,13 +59,37 @@ class Stored:
             array: np.ndarray = npy_format.read_array(file, allow_pickle=False)
         return array
 
+    def parts(self, pieces: Iterable[range]) -> Iterator[np.ndarray]:
+        """The rows of each of these ranges, which rise, one after the other; the file is read once, from its beginning.
+
+        An array in Fortran's order is read as a whole.
+        """
+        if self.fortran:
+            whole = self.read(0)
+            yield from (whole[piece.start : piece.stop] for piece in pieces)
+            return
+        each, at = math.prod(self.shape[1:]) * self.dtype.itemsize, 0
+        with damage(self.path), self.opened() as file:
+            _header(file, 2**63)
+            for piece in pieces:
+                room(len(piece) * each, self.where)
+                for first in range(at * each, piece.start * each, _TOGETHER):  # not passed over: its sum is checked
+                    file.read(min(_TOGETHER, piece.start * each - first))
+                part, at = bytearray(len(piece) * each), piece.stop
+                for first in range(0, len(part), _TOGETHER):
+                    read = file.read(min(_TOGETHER, len(part) - first))
+                    part[first : first + _TOGETHER] = read
+                if len(part) < len(piece) * each:
+                    raise ValueError("the file ends before its array")
+                yield np.frombuffer(part, self.dtype).reshape(len(piece), *self.shape[1:])
+
 
 def npy(path: Path) -> Stored:
     """The array of a .npy file."""
     _begins(path, _MAGIC)
     with damage(path), open(path, "rb") as file:
-        shape, dtype = _header(file, path.stat().st_size)
-    return Stored(str(path), shape, dtype, path, lambda: open(path, "rb"))
+        shape, fortran, dtype = _header(file, path.stat().st_size)
+    return Stored(str(path), shape, dtype, path, lambda: open(path, "rb"), fortran)
 
 
 def npz(path: Path) -> dict[str, Stored]:
@@ -78,9 +104,10 @@ def npz(path: Path) -> dict[str, Stored]:
                 if file.read(len(_MAGIC)) != _MAGIC:
                     continue
             with archive.open(info) as file:
-                shape, dtype = _header(file, info.file_size)
+                shape, fortran, dtype = _header(file, info.file_size)
             name = info.filename.removesuffix(".npy")
-            found[name] = Stored(f"{path}, array {name!r}", shape, dtype, path, _member(path, info.filename))
+            where, opened = f"{path}, array {name!r}", _member(path, info.filename)
+            found[name] = Stored(where, shape, dtype, path, opened, fortran)
     return found
 
 
@@ -88,8 +115,11 @@ def _member(path: Path, name: str) -> Callable[[], Any]:
     return lambda: ZipFile(path).open(name)  # which holds the archive open as long as it is
 
 
-def _header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of an array that takes `size` bytes with its header; ValueError where they can't be true."""
+def _header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of an array that takes `size` bytes with its header; ValueError where they can't be true.
+
+    Order: True for Fortran's.
+    """
     version = npy_format.read_magic(file)
     width = 2 if version == (1, 0) else 4
     length = file.read(width)
@@ -97,12 +127,12 @@ def _header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError("the header is too long")
     head = io.BytesIO(length + file.read(count))
     read = npy_format.read_array_header_1_0 if width == 2 else npy_format.read_array_header_2_0
-    shape, _, dtype = read(head)
+    shape, fortran, dtype = read(head)
     begin = len(_MAGIC) + 2 + width + count
     fits = dtype.hasobject or begin + math.prod(shape) * dtype.itemsize <= size
     if min(shape, default=0) < 0 or not fits:
         raise ValueError("the header says more than there is")
-    return shape, dtype
+    return shape, fortran, dtype
 
 
 def _begins(path: Path, magic: bytes) -> None:
