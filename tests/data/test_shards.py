@@ -4,6 +4,7 @@ import os
 import threading
 import zlib
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ebbtide.data.decoding import BadImage
 from ebbtide.data.gather import Source, gather
 from ebbtide.data.images import load_images, split_images
 from ebbtide.data.levels import Decoded, Levels
-from ebbtide.data.shards import MOST, SIZE, Damaged, Shards, pieces
+from ebbtide.data.shards import MOST, SIZE, Damaged, Seen, Shards, pieces, write_shard
 from ebbtide.errors import InputError, StorageError
 
 
@@ -170,7 +171,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(monkeypatch):
         save(file, write)
 
     monkeypatch.setattr(module, "put", put)
-    with pytest.raises(StorageError, match=r"^The cache, .*, refuses more images: .*No space.*; those in it are kept"):
+    with pytest.raises(StorageError, match=r"^The cache, .*, refuses more: .*No space.*; what is in it is kept"):
         on_disk(made)
     assert len(files()) == 2
     assert len(gather(made, progress=False)[0]) == 60  # in memory it needs no cache
@@ -182,9 +183,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(monkeypatch):
 
 def test_too_little_room_is_said_before_anything_is_made(monkeypatch):
     monkeypatch.setattr(module, "disk_usage", lambda folder: type("Usage", (), {"free": 700}))
-    words = (
-        r"^the set: its images take 7\.2e-07 GB, and 7e-07 GB are left for the cache, .*; EBBTIDE_CACHE names another"
-    )
+    words = r"^the set: it takes 7\.2e-07 GB, and 7e-07 GB are left for the cache, .*; EBBTIDE_CACHE names another"
     with pytest.raises(StorageError, match=words):
         on_disk(source(60)[0])
     assert files() == []
@@ -239,9 +238,42 @@ def test_sizes_that_differ_from_shard_to_shard_are_refused():
         on_disk(made)
 
 
-def test_the_content_is_hashed_once(monkeypatch):
-    from hashlib import sha256
+def test_rows_are_read_in_runs_and_come_in_any_order(tmp_path, monkeypatch):
+    """Three files, of which 4 to 11 and 20 are asked for: two reads, and one where the next file begins."""
+    x = torch.randn(30, 5)
+    made = [write_shard(tmp_path / f"{k}.safetensors", x[10 * k : 10 * k + 10], {}) for k in range(3)]
+    found, reads, read = Shards(made, "here"), [], Shards._read
+    assert (found.shape, found.dtype, found.nbytes) == ((30, 5), torch.float32, 600)
+    noted = lambda self, i, one, row, to: reads.append((i, row, len(to))) or read(self, i, one, row, to)
+    monkeypatch.setattr(Shards, "_read", noted)
+    places = torch.tensor([20, 7, 4, 5, 6, 7, 11, 10, 9, 8])
+    assert torch.equal(found.index_select(0, places), x[places])
+    assert reads == [(0, 4, 6), (1, 0, 2), (2, 0, 1)]
+    reads.clear()
+    monkeypatch.setattr(module, "_READ", 48)  # parts of what is asked for, which end within a row
+    assert torch.equal(found.tensor(), x)
+    assert reads == [(0, 0, 10), (1, 0, 10), (2, 0, 10)]
+    assert found[torch.tensor([], dtype=torch.int64)].shape == (0, 5)
 
+
+def test_rows_are_seen_as_a_function_makes_them(tmp_path):
+    x, y = (
+        torch.randint(256, (12, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(k)) for k in (0, 1)
+    )
+    sets = [Shards([write_shard(tmp_path / f"{k}.safetensors", one, {})], "here") for k, one in enumerate((x, y))]
+    seen = Seen(tuple(sets), lambda *rows: torch.stack(rows, 1))
+    expected = torch.stack([x, y], 1)
+    assert (seen.shape, seen.dtype, seen.nbytes, seen.ndim, len(seen)) == ((12, 2, 2, 3), torch.uint8, 144, 4, 12)
+    assert torch.equal(seen.tensor(), expected)
+    odd = seen.part(torch.arange(12) % 2 == 1)
+    assert torch.equal(odd[torch.tensor([5, 0])], expected[[11, 1]])
+    assert torch.equal(torch.cat(list(odd.split(4))), expected[1::2])
+    hashes = [one.content() for one in (seen, seen, odd, Seen(tuple(sets[::-1]), seen.see))]
+    wanted = [expected, expected, expected[1::2], torch.stack([y, x], 1)]
+    assert hashes == [sha256(one.contiguous().numpy().tobytes()).hexdigest() for one in wanted]
+
+
+def test_the_content_is_hashed_once(monkeypatch):
     x, _ = on_disk(source(60)[0])
     for part in (x, x.part(torch.arange(60) > 50)):
         expected = sha256(part.tensor().numpy().tobytes()).hexdigest()

@@ -30,12 +30,11 @@ from ..progress import progress_bar
 from ..specs import pick, require
 from .decoding import BadImage, quiet
 from .levels import Decoded, Levels, Tally
-from .shards import Damaged, Shard, Shards, holding, pieces, read_shard, space, write_shard
+from .shards import ATTEMPTS, Damaged, Shard, Shards, file_of, holding, pieces, shards_in, space, write_shard
 
 __all__ = ["LARGEST", "MOST_BAD", "Found", "Source", "check_decoding", "gather", "in_threads", "joined"]
 
 LARGEST = 8192  # pixels a side
-ATTEMPTS = 3  # at reading shards, of which a damaged one is made again
 MOST_BAD = 0.05  # of the images; more than that is no accident
 _FORMAT = 3  # of the cache; to be raised with whatever changes the pixels
 
@@ -307,7 +306,7 @@ def _in_shards(
             "bad": [(piece[i], reason) for i, reason in bad.items()], "tally": astuple(tally), "lasting": lasting,
             "levels": (levels or tally.levels) if tally.deep else None, "rows": (piece.start, piece.stop),
         }  # fmt: skip
-        made[piece.start] = write_shard(folder / f"{piece.start:012d}.safetensors", x, notes)
+        made[piece.start] = write_shard(file_of(folder, piece), x, notes)
         model = next((one for one in made.values() if one.shape[0]), made[piece.start])
         if len(x) and model.shape[2:] != tuple(x.shape[2:]):
             (a, one), (b, other) = ((_first(source, shard), shard.shape) for shard in (model, made[piece.start]))
@@ -317,7 +316,7 @@ def _in_shards(
             )
 
     with holding(name, _state(source), source.where) as folder:
-        kept = {one.notes["rows"][0]: one for one in map(read_shard, sorted(folder.glob("*.safetensors"))) if one}
+        kept = shards_in(folder)
         first = kept.get(0)
         each = (
             _each(source, how)

@@ -1,4 +1,4 @@
-"""Images on the disk: rows of uint8 in files of the cache, read by their places and checked as they are read.
+"""Examples on the disk: rows of bytes or float32 in files of the cache, read by their places, checked as they are read.
 
 A file is a shard: its rows, a check sum of each, and what was found while they were made. It appears whole or not at
 all, so whoever makes the next one may be killed; what is missing or damaged is made again.
@@ -9,11 +9,10 @@ import json
 import math
 import os
 import zlib
-from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from shutil import disk_usage
 from threading import Lock
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from filelock import FileLock
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -32,22 +31,27 @@ from ..files import LOCK, remove
 from ..memory import room
 
 __all__ = [
-    "MOST", "SIZE", "Damaged", "Shard", "Shards", "chosen_of", "holding", "pieces", "read_shard", "space",
-    "write_shard",
+    "ATTEMPTS", "LARGE", "MOST", "SIZE", "Damaged", "OnDisk", "Seen", "Shard", "Shards", "chosen_of", "file_of",
+    "holding", "pieces", "read_shard", "shards_in", "space", "write_shard",
 ]  # fmt: skip
 
+ATTEMPTS = 3  # at reading shards, of which a damaged one is made again
+LARGE = 2**28  # bytes of a set beyond which it is read as it is needed, where nothing is trained
 SIZE = 2**26  # bytes of a shard, which are in memory while it is made
 MOST = 512  # shards of a set; of a larger set, they are larger
+_READ = 2**30  # bytes that are read at once; the system reads no more than twice as many
+_KINDS = {"U8": np.uint8, "F32": np.float32}  # of rows, as safetensors calls them
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A file: where its rows begin in it, their shape, the check sum of each, and notes on how they were made."""
+    """A file: where its rows begin in it, their type and shape, the check sum of each, notes on their making."""
 
     file: Path
     begin: int
+    kind: str
     shape: tuple[int, ...]
-    sums: Int[Tensor, " k"]
+    sums: Int[np.ndarray, " k"]
     notes: dict[str, Any]
 
 
@@ -66,8 +70,8 @@ def space(folder: Path, need: int, what: str) -> None:
     left = disk_usage(folder).free
     if need > left:
         raise StorageError(
-            f"{what}: its images take {need / 1e9:.3g} GB, and {left / 1e9:.3g} GB are left for the cache, "
-            f"{folder.parent}; EBBTIDE_CACHE names another folder."
+            f"{what}: it takes {need / 1e9:.3g} GB, and {left / 1e9:.3g} GB are left for the cache, {folder.parent}; "
+            "EBBTIDE_CACHE names another folder."
         )
 
 
@@ -100,13 +104,25 @@ def holding(name: str, state: str, of: str) -> Iterator[Path]:
                 remove(folder)
 
 
-def write_shard(file: Path, x: UInt8[Tensor, "k *d"], notes: dict[str, Any]) -> Shard:
+def file_of(folder: Path, piece: range) -> Path:
+    """The file of these rows in a set's folder."""
+    return folder / f"{piece.start:012d}.safetensors"
+
+
+def shards_in(folder: Path) -> dict[int, Shard]:
+    """The intact shards in a set's folder, by the first of their rows."""
+    found = map(read_shard, sorted(folder.glob("*.safetensors")))
+    return {one.notes["rows"][0]: one for one in found if one is not None}
+
+
+def write_shard(file: Path, x: Num[Tensor, "k *d"], notes: dict[str, Any]) -> Shard:
     """A shard of these rows; StorageError where the disk refuses, and then no file."""
     from safetensors.torch import save_file
 
-    sums = torch.tensor([zlib.crc32(row.data) for row in x.contiguous().numpy()], dtype=torch.int64)
+    x = x.contiguous()
+    sums = np.array(_sums(_bytes(x.numpy()), math.prod(x.shape[1:]) * x.itemsize), np.int64)
     text = json.dumps(notes)
-    tensors, about = {"x": x.contiguous(), "sums": sums}, {"notes": text, "sum": _sum(text, x.shape, sums)}
+    tensors, about = {"x": x, "sums": torch.from_numpy(sums)}, {"notes": text, "sum": _sum(text, x.shape, sums)}
     try:
         put(file, lambda made: save_file(tensors, made, about))
     except Exception as error:
@@ -114,8 +130,8 @@ def write_shard(file: Path, x: UInt8[Tensor, "k *d"], notes: dict[str, Any]) -> 
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageError(
-            f"The cache, {file.parent}, refuses more images: {reason}; those in it are kept, and EBBTIDE_CACHE names "
-            "another folder."
+            f"The cache, {file.parent}, refuses more: {reason}; what is in it is kept, and EBBTIDE_CACHE names another "
+            "folder."
         ) from error
     found = read_shard(file)
     if found is None:
@@ -140,12 +156,12 @@ def read_shard(file: Path) -> Shard | None:
             first, last = header["sums"]["data_offsets"]
             whole = max(end, last) + 8 + size == file.stat().st_size
             opened.seek(8 + size + first)
-            sums = torch.frombuffer(bytearray(opened.read(last - first)), dtype=torch.int64) if last > first else None
-            sums = torch.empty(0, dtype=torch.int64) if sums is None else sums
+            sums = np.frombuffer(opened.read(last - first), np.int64)
             about = header["__metadata__"]
-            fits = whole and end - begin == math.prod(shape) and len(sums) == shape[0] and len(shape) == 4
-            fits = fits and header["x"]["dtype"] == "U8" and about["sum"] == _sum(about["notes"], shape, sums)
-            return Shard(file, 8 + size + begin, shape, sums, json.loads(about["notes"])) if fits else None
+            kind = header["x"]["dtype"]
+            fits = whole and end - begin == math.prod(shape) * np.dtype(_KINDS[kind]).itemsize
+            fits = fits and len(sums) == shape[0] and about["sum"] == _sum(about["notes"], shape, sums)
+            return Shard(file, 8 + size + begin, kind, shape, sums, json.loads(about["notes"])) if fits else None
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -157,110 +173,72 @@ def read_shard(file: Path) -> Shard | None:
         return None
 
 
-def _sum(notes: str, shape: Sequence[int], sums: Tensor) -> str:
-    return fingerprint(notes, tuple(shape), tensors=[sums])
+def _sum(notes: str, shape: Sequence[int], sums: Int[np.ndarray, " k"]) -> str:
+    return fingerprint(notes, tuple(shape), tensors=[torch.from_numpy(sums.copy())])
 
 
-class _Opened(dict[int, BinaryIO]):
-    """Files that are open, as long as a set needs them."""
-
-    def __del__(self) -> None:
-        for file in self.values():
-            file.close()
+def _sums(rows: memoryview, size: int) -> list[int]:
+    """The check sums of rows of this size."""
+    return [zlib.crc32(rows[begin : begin + size]) for begin in range(0, len(rows), size or 1)]
 
 
-@dataclass(eq=False)
-class Shards:
-    """The rows of shards as one set of images, (n, c, h, w), of which those that are asked for are read.
+def _bytes(x: np.ndarray) -> memoryview:
+    return x.reshape(-1).view(np.uint8).data
 
-    places: of the rows that belong to it; all unless given. Grey rows of a set in colour are read as colour.
-    """
 
-    shards: Sequence[Shard]
+class OnDisk:
+    """Rows on the disk, of which those that are asked for are read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
     where: str
-    places: Int[Tensor, " n"] | None = None
-    _opened: "_Opened" = field(default_factory=lambda: _Opened())
-    _lock: Lock = field(default_factory=Lock)
+    shards: Sequence[Shard]
 
-    def __post_init__(self) -> None:
-        self.ends = [*accumulate(one.shape[0] for one in self.shards)]
-        known = [one.shape for one in self.shards if one.shape[0]]
-        self.sides = (max((shape[1] for shape in known), default=1), *(known[0][2:] if known else (0, 0)))
+    def index_select(self, dim: int, places: Int[Tensor, " k"]) -> Num[Tensor, " k *d"]:
+        """The rows at these places, in memory; InputError names a damaged file."""
+        raise NotImplementedError
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self), *self.sides)
+    def part(self, chosen: Tensor) -> "OnDisk":
+        """The rows at these places, or where a mask is true, as a set, not read."""
+        raise NotImplementedError
+
+    def marks(self) -> bytes:
+        """The check sums of its rows, and which these are."""
+        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:
         """Bytes of its rows."""
-        return math.prod(self.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.uint8
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def ndim(self) -> int:
-        return 1 + len(self.sides)
+        return len(self.shape)
+
+    @property
+    def whole(self) -> bool:
+        """True if its files are all there: one that is found to be damaged is removed."""
+        return all(one.file.exists() for one in self.shards)
 
     def __len__(self) -> int:
-        return self.ends[-1] if self.places is None else len(self.places)
+        return self.shape[0]
 
-    def __getitem__(self, chosen: Tensor | slice) -> UInt8[Tensor, " k c h w"]:
+    def __getitem__(self, chosen: Tensor | slice) -> Num[Tensor, " k *d"]:
         """The rows at these places, or where a mask is true, in memory."""
-        everything = torch.arange(len(self))
-        return self.index_select(0, everything[chosen])
+        return self.index_select(0, torch.arange(len(self))[chosen])
 
-    def part(self, chosen: Tensor) -> "Shards":
-        """These rows as a set, not read."""
-        places = torch.arange(len(self)) if self.places is None else self.places
-        return replace(self, places=places[chosen])
-
-    def split(self, size: int) -> Iterator[UInt8[Tensor, " k c h w"]]:
+    def split(self, size: int) -> Iterator[Num[Tensor, " k *d"]]:
         """All rows, a number at a time."""
         return (self[slice(first, first + size)] for first in range(0, len(self), size))
 
-    def tensor(self) -> UInt8[Tensor, " n c h w"]:
+    def tensor(self) -> Num[Tensor, " n *d"]:
         """All rows in memory; InputError where they don't fit."""
-        room(self.nbytes, f"{self.where}: {len(self)} images", "leave them on the disk")
+        room(self.nbytes, f"{self.where}: {len(self)} examples", "leave them on the disk")
         return self[slice(None)]
 
-    def index_select(self, dim: int, places: Int[Tensor, " k"]) -> UInt8[Tensor, " k c h w"]:
-        """The rows at these places, in the order of the disk as they are read; InputError names a damaged file."""
-        rows = (places.cpu() if self.places is None else self.places[places.cpu()]).tolist()
-        x = np.empty((len(rows), *self.sides), np.uint8)
-        with self._lock:
-            for k in sorted(range(len(rows)), key=rows.__getitem__):
-                i = bisect(self.ends, rows[k])
-                one = self.shards[i]
-                row = rows[k] - self.ends[i] + one.shape[0]
-                to = x[k, : one.shape[1]]
-                self._read(i, one, row, to)
-                x[k, one.shape[1] :] = to[:1]
-        return torch.from_numpy(x)
-
-    def _read(self, i: int, one: Shard, row: int, to: np.ndarray) -> None:
-        size = math.prod(one.shape[1:])
-        try:
-            file = self._opened.get(i) or self._opened.setdefault(i, open(one.file, "rb", buffering=0))  # noqa: SIM115
-            file.seek(one.begin + row * size)
-            if file.readinto(to.reshape(-1).data) == size and zlib.crc32(to.data) == int(one.sums[row]):  # type: ignore[attr-defined]
-                return
-            reason = "is damaged"
-        except FileNotFoundError:
-            reason = "is gone"
-        except OSError as error:  # which may pass
-            refusal = error.strerror or error
-            raise InputError(f"{self.where}: {one.file} can't be read ({refusal}), and is kept.") from error
-        with suppress(OSError):
-            one.file.unlink()
-        raise Damaged(f"{self.where}: {one.file} {reason}; only that file is made again when the run goes on.")
-
     def content(self) -> str:
-        """The sha256 of all rows, found once and kept beside them."""
-        places = b"" if self.places is None else self.places.numpy().tobytes()
-        about = hashlib.sha256(places + b"".join(one.sums.numpy().tobytes() for one in self.shards)).hexdigest()
+        """The sha256 of all rows, of bytes, found once and kept beside them."""
+        about = hashlib.sha256(self.marks()).hexdigest()
         note = self.shards[0].file.with_name(f"content-{about[:32]}.txt")
         with suppress(OSError):
             if unshared(note):
@@ -273,6 +251,107 @@ class Shards:
         return digest.hexdigest()
 
 
-def chosen_of(x: UInt8[Tensor, "n c h w"] | Shards, chosen: Tensor) -> UInt8[Tensor, "k c h w"] | Shards:
-    """The images at these places, or where a mask is true; those on the disk stay there."""
-    return x.part(chosen) if isinstance(x, Shards) else x[chosen]
+class _Opened(dict[int, BinaryIO]):
+    """Files that are open, as long as a set needs them."""
+
+    def __del__(self) -> None:
+        for file in self.values():
+            file.close()
+
+
+@dataclass(eq=False)
+class Shards(OnDisk):
+    """The rows of shards as one set, (n, *d).
+
+    places: of the rows that belong to it; all unless given. Grey rows of a set of images in colour, (n, c, h, w), are
+    read as colour.
+    """
+
+    shards: Sequence[Shard]
+    where: str
+    places: Int[Tensor, " n"] | None = None
+    _opened: "_Opened" = field(default_factory=lambda: _Opened())
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.ends = [*accumulate(one.shape[0] for one in self.shards)]
+        known = [one for one in self.shards if one.shape[0]]
+        self.type = _KINDS[known[0].kind if known else "U8"]
+        self.dtype = torch.from_numpy(np.empty(0, self.type)).dtype
+        sides = (max((one.shape[1] for one in known), default=1), *(known[0].shape[2:] if known else (0, 0)))
+        self.shape = (self.ends[-1] if self.places is None else len(self.places), *sides)
+
+    def part(self, chosen: Tensor) -> "Shards":
+        places = torch.arange(len(self)) if self.places is None else self.places
+        return replace(self, places=places[chosen])
+
+    def marks(self) -> bytes:
+        places = b"" if self.places is None else self.places.numpy().tobytes()
+        return places + b"".join(one.sums.tobytes() for one in self.shards)
+
+    def index_select(self, dim: int, places: Int[Tensor, " k"]) -> Num[Tensor, " k *d"]:
+        rows = places.cpu() if self.places is None else self.places[places.cpu()]
+        wanted, back = (part.numpy() for part in rows.unique(return_inverse=True))  # in the order of the disk
+        x = np.empty((len(wanted), *self.shape[1:]), self.type)
+        within = np.searchsorted(self.ends, wanted, side="right")
+        cuts = np.flatnonzero((np.diff(wanted) != 1) | (np.diff(within) != 0)) + 1  # what stands together is read so
+        edges = [0, *cuts.tolist(), len(wanted)] if len(wanted) else []
+        with self._lock:
+            for begin, end in pairwise(edges):
+                i = int(within[begin])
+                one, to = self.shards[i], x[begin:end]
+                grey = one.shape[1] < to.shape[1]
+                read = np.empty((len(to), *one.shape[1:]), self.type) if grey else to
+                self._read(i, one, int(wanted[begin]) - self.ends[i] + one.shape[0], read)
+                if grey:
+                    to[:] = read[:, :1]
+        return torch.from_numpy(x if np.array_equal(wanted, rows.numpy()) else x[back])
+
+    def _read(self, i: int, one: Shard, row: int, to: np.ndarray) -> None:
+        raw, sums = _bytes(to), one.sums[row : row + len(to)].tolist()
+        size = len(raw) // len(to)
+        try:
+            file = self._opened.get(i) or self._opened.setdefault(i, open(one.file, "rb", buffering=0))  # noqa: SIM115
+            file.seek(one.begin + row * size)
+            count = sum(file.readinto(raw[first : first + _READ]) for first in range(0, len(raw), _READ))  # type: ignore[attr-defined]
+            if count == len(raw) and _sums(raw, size) == sums:
+                return
+            reason = "is damaged"
+        except FileNotFoundError:
+            reason = "is gone"
+        except OSError as error:  # which may pass
+            refusal = error.strerror or error
+            raise InputError(f"{self.where}: {one.file} can't be read ({refusal}), and is kept.") from error
+        with suppress(OSError):
+            one.file.unlink()
+        raise Damaged(f"{self.where}: {one.file} {reason}; only that file is made again when the run goes on.")
+
+
+@dataclass(eq=False)
+class Seen(OnDisk):
+    """Rows of one or more sets of equal length, as a function makes them of what is read: row by row.
+
+    see: (rows of the first, of the second, …) → the rows of this one.
+    """
+
+    sets: tuple[OnDisk, ...]
+    see: Callable[..., Tensor]
+
+    def __post_init__(self) -> None:
+        one = self.see(*(torch.zeros(1, *x.shape[1:], dtype=x.dtype) for x in self.sets))
+        self.shape, self.dtype = (len(self.sets[0]), *one.shape[1:]), one.dtype
+        self.where, self.shards = self.sets[0].where, [one for x in self.sets for one in x.shards]
+
+    def part(self, chosen: Tensor) -> "Seen":
+        return replace(self, sets=tuple(x.part(chosen) for x in self.sets))
+
+    def marks(self) -> bytes:
+        return b"".join(x.marks() for x in self.sets)
+
+    def index_select(self, dim: int, places: Int[Tensor, " k"]) -> Num[Tensor, " k *d"]:
+        return self.see(*(x.index_select(dim, places) for x in self.sets))
+
+
+def chosen_of(x: Any, chosen: Tensor) -> Any:
+    """The rows at these places, or where a mask is true; those on the disk stay there."""
+    return x.part(chosen) if isinstance(x, OnDisk) else x[chosen]

@@ -21,7 +21,7 @@ from ...data.given import given_images
 from ...data.images import Images
 from ...data.levels import Levels
 from ...data.prepared import Data, Prepared, TensorData, class_names, frequencies
-from ...data.shards import Shards
+from ...data.shards import LARGE, Shards
 from ...data.stream import is_stream
 from ...errors import InputError
 from ...files import home, state_of
@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     from ...training.trained import Trained
 
 __all__ = [
-    "LARGE", "describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see",
+    "describe", "fits", "given", "kept", "own_starts", "parts", "prepare", "read_images", "real", "see",
     "told",
 ]  # fmt: skip
 
-LARGE = 2**28  # bytes of images beyond which they are read as they are needed
 _ONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # endings of a file that is one image
 
 
@@ -145,6 +144,9 @@ def parts(recipe: ImageRecipe, data_on: str = "") -> tuple[Images, Images]:
         state_of(recipe.data),
     )  # the seed is not asked: a run of another seed holds out the same
     train, held = _parts(*own, data_on == "disk", LARGE)
+    if isinstance(train.x, Shards) and not train.x.whole:
+        _parts.cache_clear()
+        return parts(recipe, data_on)
     return _parts(*own, False, 0) if isinstance(train.x, Shards) and data_on not in ("", "disk") else (train, held)
 
 
