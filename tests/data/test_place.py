@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ebbtide.core.randomness import generator
+from ebbtide.data import Windows, place
 from ebbtide.data.gather import Source, gather
 from ebbtide.data.levels import Decoded
 from ebbtide.data.place import PLACES, Fetched, said, settled_on
@@ -65,6 +66,20 @@ def test_what_does_not_fit_on_the_device_is_fetched(sources):
     assert settled_on(TensorData(x), META, "host").x.index_select(0, torch.tensor([2, 3])).device == META
 
 
+def test_parts_of_data_go_to_a_device_together(monkeypatch):
+    """Actions alone would fit on it."""
+    windows = Windows(torch.zeros(10, 2), torch.tensor([10]), 4, 1, torch.zeros(10, 3))
+    for free, kind in ((200 / 0.8, torch.Tensor), (199 / 0.8, Fetched)):
+        monkeypatch.setattr(place, "_free", lambda device, free=free: free)
+        found = settled_on(windows, META)
+        assert isinstance(found.action, kind)
+        assert isinstance(found.state, kind)
+    assert found.ahead
+    assert found.ends.device == CPU  # where its steps are found
+    assert {part.device for part in found.take(torch.tensor([3, 9])).values()} == {META}
+    assert said(found, "auto") == "10 examples, 2e-07 GB, lie in memory."
+
+
 @pytest.mark.parametrize("on", PLACES)
 def test_where_data_lie_is_said_where_it_is_not_plain(sources, on):
     x, shards = sources
@@ -77,7 +92,7 @@ def test_where_data_lie_is_said_where_it_is_not_plain(sources, on):
 
 
 def test_what_is_in_memory_is_not_on_the_disk(sources):
-    with pytest.raises(InputError, match="these data are in memory; only images are kept there"):
+    with pytest.raises(InputError, match="these data are in memory; only images and episodes are kept there"):
         settled_on(TensorData(sources[0]), CPU, "disk")
     with pytest.raises(InputError, match="data_on must be one of"):
         settled_on(TensorData(sources[0]), CPU, "tape")

@@ -13,6 +13,8 @@ from ..codecs import IDENTITY, Codec, codec_from_config
 from ..errors import InputError
 from ..specs import expect, require, shaped
 from .levels import Levels
+from .shards import OnDisk, Seen, chosen_of
+from .unread import Unread, read
 
 __all__ = ["Episodes", "Observation", "Robot", "Windows", "columns", "numbered", "prompt_bytes", "resized"]
 
@@ -46,7 +48,7 @@ def numbered(kind: str, width: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes end to end: n steps of all of them.
+    """Episodes end to end: n steps of all of them. Their rows are in memory, on the disk, or still in files.
 
     state: that of the robot and, where given, of the objects, in the simulator's or robot's own units; of
         no columns where images are all there is.
@@ -56,10 +58,10 @@ class Episodes:
     0 where that isn't known. levels: of cameras whose images had more than 8 bits, the values that became 0 and 255.
     """
 
-    state: Float[Tensor, " n s"]
-    action: Float[Tensor, " n a"]
+    state: Float[Tensor, " n s"] | Any
+    action: Float[Tensor, " n a"] | Any
     ends: Int[Tensor, " e"]
-    images: Mapping[str, UInt8[Tensor, " _n _h _w 3"]] = field(default_factory=dict)
+    images: Mapping[str, UInt8[Tensor, " _n _h _w 3"] | Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     fps: float = 10.0
     state_names: tuple[str, ...] = ()
@@ -68,7 +70,8 @@ class Episodes:
 
     def __post_init__(self) -> None:
         for name, sides in {"state": ("n", "s"), "action": ("n", "a"), "ends": ("e",)}.items():
-            expect(f"The episodes' {name}", getattr(self, name), Tensor)
+            if name == "ends" or not isinstance(getattr(self, name), OnDisk | Unread):
+                expect(f"The episodes' {name}", getattr(self, name), Tensor)
             shaped(f"The episodes' {name}", getattr(self, name), *sides)
         require("The episodes' fps", self.fps, 0)
         n, ends = len(self.state), self.ends
@@ -81,13 +84,14 @@ class Episodes:
         if self.tasks and len(self.tasks) != len(ends):
             raise InputError(f"There must be one task for each of {len(ends)} episodes; got {len(self.tasks)}.")
         for name, values in {"state": self.state, "action": self.action}.items():
-            if not bool(values.isfinite().all()):
+            if isinstance(values, Tensor) and not bool(values.isfinite().all()):
                 raise InputError(f"The episodes' {name} holds numbers that are not finite.")
             names = self.state_names if name == "state" else self.action_names
             if names and len(names) != values.shape[1]:
                 raise InputError(f"{name}_names must be one for each of {values.shape[1]} columns; got {len(names)}.")
         for camera, frames in self.images.items():
-            expect(f"The images of {camera!r}", frames, Tensor)
+            if not isinstance(frames, OnDisk | Unread):
+                expect(f"The images of {camera!r}", frames, Tensor)
             shaped(f"The images of {camera!r}, one for each step,", frames, n, "h", "w", 3)
 
     def __len__(self) -> int:
@@ -106,26 +110,46 @@ class Episodes:
 
     def columns(self, wanted: str, angles: str = "") -> "Episodes":
         """With these columns of the state alone, found by name or by place; see `columns`."""
-        state, names = columns(self.state, self.state_names, wanted, angles, by_place=True)
+        state, names = _columns(self.state, self.state_names, wanted, angles, by_place=True)
         return replace(self, state=state, state_names=names)
 
     def actions(self, wanted: str) -> "Episodes":
         """With these columns of the action alone, likewise."""
-        action, names = columns(self.action, self.action_names, wanted, by_place=True, what="action")
+        action, names = _columns(self.action, self.action_names, wanted, by_place=True, what="action")
         return replace(self, action=action, action_names=names)
 
     def cut(self, episodes: Sequence[int]) -> "Episodes":
         """These episodes alone, in this order."""
-        spans = [range(int(self.starts[e]), int(self.ends[e])) for e in episodes]
-        rows = torch.tensor([row for span in spans for row in span])
+        spans = [(int(self.starts[e]), int(self.ends[e])) for e in episodes]
+        rows = torch.cat([torch.arange(*span) for span in spans])
         return replace(
             self,
-            state=self.state[rows],
-            action=self.action[rows],
-            ends=torch.tensor([len(span) for span in spans]).cumsum(0),
-            images={name: frames[rows] for name, frames in self.images.items()},
+            state=chosen_of(self.state, rows),
+            action=chosen_of(self.action, rows),
+            ends=torch.tensor([end - start for start, end in spans]).cumsum(0),
+            images={name: chosen_of(frames, rows) for name, frames in self.images.items()},
             tasks=tuple(self.tasks[e] for e in episodes) if self.tasks else (),
         )
+
+    def read(self, **how: Any) -> "Episodes":
+        """With all rows in memory, or on the disk if they are larger than `how` allows (see `unread.read`)."""
+        every = {("", "state"): self.state, ("", "action"): self.action}
+        every |= {("images", name): frames for name, frames in self.images.items()}
+        found, levels = read({name: x for name, x in every.items() if not isinstance(x, Tensor)}, **how)
+        made = every | found
+        return replace(
+            self, state=made["", "state"], action=made["", "action"],
+            images={name: made["images", name] for name in self.images},
+            levels={**self.levels, **{name: used for (_, name), used in levels.items()}},
+        )  # fmt: skip
+
+
+def _columns(x: Any, *how: Any, **named: Any) -> tuple[Any, tuple[str, ...]]:
+    """`columns` of rows, also of those on the disk."""
+    if not isinstance(x, OnDisk):
+        return columns(x, *how, **named)
+    names = columns(torch.zeros(0, *x.shape[1:]), *how, **named)[1]
+    return Seen((x,), lambda rows: columns(rows, *how, **named)[0]), names
 
 
 def columns(
@@ -290,15 +314,16 @@ class Windows:
     """Every step of the episodes as an example: the actions of the next H steps, given what was seen in the last o.
 
     Before an episode's start its first step is repeated, after its end its last action; `mask` marks the real ones.
-    All in the network's units. images: (n, cameras, h, w, 3). prompt: one row for each episode.
+    All in the network's units. images: (n, cameras, h, w, 3). prompt: one row for each episode. Actions, states and
+    images may be on the disk, or be fetched when they are taken (`place.Fetched`): then batches are made ahead.
     """
 
-    action: Float[Tensor, " n a"]
+    action: Float[Tensor, " n a"] | Any
     ends: Int[Tensor, " e"]
     horizon: int
     n_obs_steps: int
-    state: Float[Tensor, " n s"] | None = None
-    images: UInt8[Tensor, " n c h w 3"] | None = None
+    state: Float[Tensor, " n s"] | Any = None
+    images: UInt8[Tensor, " n c h w 3"] | Any = None
     prompt: Int[Tensor, " e l"] | None = None
     masked: bool = True
     x1: None = None
@@ -306,21 +331,28 @@ class Windows:
     def __len__(self) -> int:
         return len(self.action)
 
+    @property
+    def ahead(self) -> bool:
+        """True if steps have to be fetched, so that a batch is best made while the one before it is learned."""
+        return not all(x is None or isinstance(x, Tensor) for x in (self.action, self.state, self.images))
+
     def to(self, device: torch.device) -> "Windows":
-        """The same on a device."""
-        names = ("action", "ends", "state", "images", "prompt")
+        """The same on a device; what is fetched is found on the CPU."""
+        names = ("action", "state", "images", *(() if self.ahead else ("ends", "prompt")))
         parts = {name: getattr(self, name) for name in names}
-        moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in parts.items()}
+        moved = {name: x.to(device) for name, x in parts.items() if x is not None and not isinstance(x, OnDisk)}
         return replace(self, **moved)
 
     def take(self, indices: Int[Tensor, " b"], draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """The chunks of actions that begin at these steps, and what was seen there."""
+        indices = indices.to(self.ends.device)
         end = self.ends[self._episode(indices), None]
         ahead = indices[:, None] + torch.arange(self.horizon, device=indices.device)
-        taken = {"x0": self.action[ahead.minimum(end - 1)]}
+        taken = {"x0": _at(self.action, ahead.minimum(end - 1))}
         if self.masked:
             taken["mask"] = (ahead < end)[..., None]
-        return taken | self.seen(indices)
+        taken |= self.seen(indices)
+        return {name: part.to(taken["x0"].device) for name, part in taken.items()}
 
     def seen(self, indices: Int[Tensor, " b"]) -> dict[str, Tensor]:
         """The observations at these steps and the o - 1 before them."""
@@ -328,12 +360,19 @@ class Windows:
         start = torch.where(episode > 0, self.ends[(episode - 1).clamp(min=0)], 0)[:, None]
         past = indices[:, None] + torch.arange(1 - self.n_obs_steps, 1, device=indices.device)
         past = past.maximum(start)
-        seen = {} if self.state is None else {"state": self.state[past]}
+        seen = {} if self.state is None else {"state": _at(self.state, past)}
         if self.images is not None:
-            seen["images"] = self.images[past].flatten(1, 2)
+            seen["images"] = _at(self.images, past).flatten(1, 2)
         if self.prompt is not None:
             seen["prompt"] = self.prompt[episode]
         return seen
 
     def _episode(self, indices: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         return torch.searchsorted(self.ends, indices, right=True)
+
+
+def _at(x: Any, places: Int[Tensor, "b k"]) -> Tensor:
+    """The rows at these places; those on a device that isn't the places' are found there."""
+    flat = places.flatten()
+    rows = x.index_select(0, flat.to(x.device) if isinstance(x, Tensor) else flat)
+    return rows.unflatten(0, places.shape)

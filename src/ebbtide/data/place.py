@@ -1,7 +1,6 @@
 """The place of training data: on the training device, in memory, or on the disk, from which batches are fetched."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Int, Num
@@ -11,12 +10,12 @@ from ..errors import InputError
 from ..memory import SHARE
 from ..specs import pick
 from .prepared import Data
-from .shards import Shards
+from .shards import OnDisk
 
 __all__ = ["PLACES", "Fetched", "said", "settled_on"]
 
 PLACES = ("auto", "device", "host", "disk")
-_LARGE = ("x", "images")  # fields of data that may lie elsewhere; "data" holds data
+_LARGE = ("x", "action", "state", "images")  # fields of data that may lie elsewhere; "data" holds data
 _SAID = 2**28  # bytes from which on it is said where data lie
 
 
@@ -24,7 +23,7 @@ _SAID = 2**28  # bytes from which on it is said where data lie
 class Fetched:
     """Rows in memory or on the disk that are copied to a device as they are taken."""
 
-    rows: Num[Tensor, " n *d"] | Shards
+    rows: Num[Tensor, " n *d"] | OnDisk
     device: torch.device
 
     @property
@@ -70,19 +69,17 @@ def settled_on(data: Data, device: torch.device, on: str = "auto") -> Data:
     own = vars(data)
     if isinstance(own.get("data"), Data):  # data with something added to it
         return replace(data, data=settled_on(own["data"], device, on)).to(device)  # type: ignore[type-var]
-    parts = {name: own[name] for name in _LARGE if isinstance(own.get(name), Tensor | Shards)}
-    here = {name: _rows(part, device, on) for name, part in parts.items()}
-    if on == "disk" and not any(isinstance(part, Shards) for part in parts.values()):
-        raise InputError("data_on can't be 'disk' (--data-on): these data are in memory; only images are kept there.")
+    parts = {name: own[name] for name in _LARGE if isinstance(own.get(name), Tensor | OnDisk)}
+    if on == "disk" and not any(isinstance(part, OnDisk) for part in parts.values()):
+        raise InputError(
+            "data_on can't be 'disk' (--data-on): these data are in memory; only images and episodes are kept there."
+        )
+    if on in ("device", "host"):
+        parts = {name: part.tensor() if isinstance(part, OnDisk) else part for name, part in parts.items()}
+    need = sum(part.nbytes for part in parts.values() if isinstance(part, Tensor))
+    fits = device.type == "cpu" or on == "device" or (on == "auto" and need <= SHARE * _free(device))
+    here = {name: x if fits and isinstance(x, Tensor) else Fetched(x, device) for name, x in parts.items()}
     return (replace(data, **here) if here else data).to(device)  # type: ignore[type-var]
-
-
-def _rows(x: Tensor | Shards, device: torch.device, on: str) -> Any:
-    if isinstance(x, Shards) and on in ("auto", "disk"):
-        return Fetched(x, device)
-    x = x.tensor() if isinstance(x, Shards) else x
-    fits = device.type == "cpu" or on == "device" or (on == "auto" and x.nbytes <= SHARE * _free(device))
-    return x if fits else Fetched(x, device)
 
 
 def _free(device: torch.device) -> float:
@@ -94,10 +91,11 @@ def said(data: Data, on: str) -> str:
     own = vars(data)
     if isinstance(own.get("data"), Data):
         return said(own["data"], on)
-    for x in (own[name] for name in _LARGE if name in own and own[name] is not None):
-        rows = x.rows if isinstance(x, Fetched) else x
-        place = "on the disk" if isinstance(rows, Shards) else "in memory" if isinstance(x, Fetched) else str(x.device)
-        if on != "auto" or isinstance(x, Fetched) or x.nbytes >= _SAID:
-            place = place if " " in place else f"on {place}"
-            return f"{len(x):,} examples, {rows.nbytes / 1e9:.3g} GB, lie {place}."
-    return ""
+    parts = [own[name] for name in _LARGE if own.get(name) is not None]
+    rows = [x.rows if isinstance(x, Fetched) else x for x in parts]
+    fetched, size = any(isinstance(x, Fetched) for x in parts), sum(x.nbytes for x in rows)
+    if not parts or (on == "auto" and not fetched and size < _SAID):
+        return ""
+    disk = any(isinstance(x, OnDisk) for x in rows)
+    place = "on the disk" if disk else "in memory" if fetched else f"on {parts[0].device}"
+    return f"{len(data):,} examples, {size / 1e9:.3g} GB, lie {place}."

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.prepared import Data
-from ..data.shards import Shards
+from ..data.shards import OnDisk
 from ..errors import InputError
 
 __all__ = ["FILE", "HOW", "MADE", "data_fingerprint", "how", "made_by", "resumed_by", "same"]
@@ -59,23 +59,23 @@ def data_fingerprint(data: Data) -> dict[str, list[Any]]:
     Σ x², and Σ x_i cos(√2 i), which depends on the order; equal to 1e-6, as standardised data is.
     """
     return {
-        name: [
-            list(part.shape),
-            *(_content(part.detach().cpu().flatten()) if isinstance(part, Tensor) else [part.content()]),
-        ]
+        name: [list(part.shape), *_content(part)]
         for name, part in vars(data).items()
-        if isinstance(part, Tensor | Shards)
+        if isinstance(part, Tensor | OnDisk)
     }
 
 
-def _content(x: Tensor) -> list[Any]:
-    if not x.is_floating_point():
-        return [hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()]
-    sums = torch.zeros(2, dtype=torch.float64)
-    for start in range(0, len(x), 2**20):
-        part = x[start : start + 2**20].double()
-        turn = (torch.arange(start, start + len(part), dtype=torch.float64) * math.sqrt(2)).cos()
-        sums += torch.stack([part.square().sum(), (part * turn).sum()])
+def _content(x: Tensor | OnDisk) -> list[Any]:
+    if not x.dtype.is_floating_point:
+        if isinstance(x, OnDisk):
+            return [x.content()]
+        return [hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()]
+    sums, start = torch.zeros(2, dtype=torch.float64), 0
+    for part in x.split(max(1, 2**20 // max(1, math.prod(x.shape[1:])))):
+        numbers = part.detach().cpu().flatten().double()
+        turn = (torch.arange(start, start + len(numbers), dtype=torch.float64) * math.sqrt(2)).cos()
+        sums += torch.stack([numbers.square().sum(), (numbers * turn).sum()])
+        start += len(numbers)
     return sums.tolist()
 
 

@@ -16,10 +16,20 @@ import pytest
 import torch
 from PIL import Image
 
+from ebbtide.data import shards
 from ebbtide.data.episodes import Episodes, Windows, resized
 from ebbtide.data.levels import Levels
 from ebbtide.errors import InputError, StorageError
-from ebbtide.interop.lerobot import files, frames as video, read_dataset, read_info, read_stats, write_dataset, writing
+from ebbtide.interop.lerobot import (
+    files,
+    frames as video,
+    open_dataset,
+    read_dataset,
+    read_info,
+    read_stats,
+    write_dataset,
+    writing,
+)  # fmt: skip
 from training.runs import sentence
 
 av, pa, pq = (pytest.importorskip(name) for name in ("av", "pyarrow", "pyarrow.parquet"))
@@ -165,6 +175,24 @@ def test_files_hold_so_much_and_no_more(tmp_path, monkeypatch):
     assert rows(folder / EPISODES)["data/chunk_index"] == [0, 0, 1]
     assert rows(folder / EPISODES)["data/file_index"] == [0, 1, 0]
     assert torch.equal(read_dataset(folder).action, whole.action)
+
+
+def test_a_set_is_prepared_on_the_disk_as_it_is_in_memory(tmp_path, monkeypatch):
+    """In pieces of four frames, which begin and end inside episodes of 5, 3 and 7, and lie in several files."""
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(writing, "VIDEO_SECONDS", 0.9)
+    monkeypatch.setattr(writing, "DATA_MB", 1e-4)
+    folder = write_dataset(episodes(), tmp_path / "set")
+    for how in ({"size": 8}, {"size": 8, "episodes": [0, 2]}):
+        whole = read_dataset(folder, cameras=("top",), **how)
+        monkeypatch.setattr(shards, "SIZE", 4 * 192)
+        kept = open_dataset(folder, cameras=("top",), **how).read(cache=True, on_disk=True)
+        assert isinstance(kept.images["top"], shards.Shards)
+        assert torch.equal(kept.state.tensor(), whole.state)
+        assert torch.equal(kept.action.tensor(), whole.action)
+        assert torch.equal(kept.images["top"].tensor(), whole.images["top"])
+        monkeypatch.setattr(shards, "SIZE", 2**26)
+    assert len(list((tmp_path / "cache").glob("episodes-*/0*.safetensors"))) == 4 * 1 + 4 + 3
 
 
 def test_some_episodes(written):
@@ -395,7 +423,7 @@ def deep_png(values, dtype=np.uint16):
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_depths_are_scaled_by_the_range_of_all_steps(tmp_path, dtype):
+def test_depths_are_scaled_by_the_range_of_all_steps(tmp_path, monkeypatch, dtype):
     """300 to 2200 mm, of which each image holds a part; read in whole, by episode, and by a range that is given."""
     depths = np.linspace(300, 2200, 5 * 6 * 8).round().reshape(5, 6, 8)[[2, 0, 4, 1, 3]]
     folder = by_hand(
@@ -411,6 +439,13 @@ def test_depths_are_scaled_by_the_range_of_all_steps(tmp_path, dtype):
     with pytest.warns(UserWarning, match="their values 300 to 2200 become"):
         last = read_dataset(folder, cameras=("depth",), episodes=[1])
     assert last.images["depth"][..., 0].tolist() == exact[3:].tolist()
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "SIZE", 2 * 6 * 8 * 3)  # two images; the range is that of all
+    with pytest.warns(UserWarning, match="their values 300 to 2200 become"):
+        kept = open_dataset(folder, cameras=("depth",)).read(cache=True, on_disk=True)
+    monkeypatch.setattr(shards, "SIZE", 2**26)
+    assert kept.levels == {"depth": (300, 2200)}
+    assert kept.images["depth"].tensor()[..., 0].tolist() == exact.tolist()
     with pytest.warns(UserWarning, match="some values in 300 to 2200 beyond the range 500:1000"):
         given = read_dataset(folder, cameras=("depth",), levels={"depth": Levels(500, 1000)})
     assert given.levels == {"depth": (500, 1000)}

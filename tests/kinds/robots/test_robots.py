@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ebbtide import memory
-from ebbtide.data import Observation
+from ebbtide.cache import cache_folder, kept_here
+from ebbtide.data import Observation, shards, unread
 from ebbtide.data.levels import Levels
+from ebbtide.data.place import said, settled_on
 from ebbtide.errors import InputError
 from ebbtide.kinds.robots import data as robots_data, driving as robots_driving, kind as robots, source as robots_source
 from ebbtide.kinds.runs import begin as prepare, from_pretrained, rehearsed, train_recipe as fit
@@ -16,6 +18,7 @@ from ebbtide.recipes import RECIPES
 from ebbtide.robots.rollout import Episode, rollout
 from ebbtide.robots.simulators import SIMULATORS
 from ebbtide.training.run import untrained
+from ebbtide.training.settings import data_fingerprint, same
 from recording import record
 
 SMALL = {
@@ -73,9 +76,9 @@ def test_the_range_of_depths_is_stored_by_camera(file, monkeypatch):
 
     def load(data, cameras, size, levels):
         told.append(dict(levels))
-        return replace(robots_source.load_episodes(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
+        return replace(robots_source.open_episodes(data, cameras, size), levels={"top": Levels(300, 2200)} | levels)
 
-    monkeypatch.setattr(robots_data, "load_episodes", load)
+    monkeypatch.setattr(robots_data, "open_episodes", load)
     start, _ = prepare(asked := recipe(file, cameras="top"))
     assert (start.recipe.value_range, told) == ("top=300:2200", [{}])
     robots_data.parts(start.recipe)
@@ -467,3 +470,100 @@ def test_chunks_are_written(run, tmp_path):
     with np.load(tmp_path / "chunks.npz") as archive:
         assert archive["chunks"].shape == (3, 8, 2)
         assert archive["action_names"].tolist() == ["target_x", "target_y"]
+
+
+# --- on the disk ----------------------------------------------------------------------------------------------------
+
+SEEN = {
+    "n_obs_steps": 2, "cameras": "top,side", "size": 8, "prompt": 20, "angles": "block_angle",
+    "state": "agent_x,block_angle",
+}  # fmt: skip
+
+
+@pytest.fixture
+def cameras(tmp_path, monkeypatch):
+    """A recording of two cameras, and a cache whose shards hold a few steps."""
+    monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "SIZE", 1200)
+    robots_data._parts.cache_clear()
+    side = np.random.default_rng(0).integers(0, 256, (24 * 14, 12, 16, 3), np.uint8)
+    yield record(tmp_path / "episodes.npz", episodes=24, pictures=True, side=side)
+    robots_data._parts.cache_clear()
+
+
+def weights(trained):
+    return {name: part.clone() for name, part in trained.denoiser.state_dict().items()}
+
+
+@pytest.mark.parametrize("normalise", ["mean_std", "quantiles", "min_max"])
+def test_batches_from_the_disk_are_those_from_memory_to_the_bit(cameras, normalise, monkeypatch):
+    asked = recipe(cameras, normalise=normalise, **SEEN)
+    whole = robots_data.prepare(asked)
+    monkeypatch.setattr(shards.OnDisk, "tensor", lambda self: pytest.fail("all of it is read at once"))
+    kept = robots_data.prepare(asked, data_on="disk")
+    assert (kept.codec, kept.observation, kept.shape) == (whole.codec, whole.observation, whole.shape)
+    assert same(data_fingerprint(whole.data), data_fingerprint(kept.data))
+    other = replace(kept.data, action=shards.Seen((kept.data.action,), lambda x: x.flip(1)))
+    assert not same(data_fingerprint(whole.data), data_fingerprint(other))
+    data = settled_on(kept.data, torch.device("cpu"), "disk")
+    assert data.ahead
+    assert len(data) == len(whole.data) == 23 * 14
+    indices = torch.randint(len(data), (100,), generator=torch.Generator().manual_seed(0))
+    for places in (torch.arange(len(data)), indices):
+        expected, found = whole.data.take(places), data.take(places)
+        assert found.keys() == expected.keys() == {"x0", "mask", "state", "images", "prompt"}
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert found["images"].shape == (100, 4, 8, 8, 3)
+    assert said(data, "disk") == f"322 examples, {322 * (2 * 4 + 3 * 4 + 2 * 192) / 1e9:.3g} GB, lie on the disk."
+
+
+def test_a_run_from_the_disk_is_that_from_memory_also_after_damage(cameras, tmp_path, monkeypatch):
+    """A file is damaged while it trains: it ends in a sentence, and goes on when that is made again."""
+    asked = recipe(cameras, steps=8, **SEEN)
+    options = {"progress": False, "snapshots": 0, "checkpoints": 1, "solvers": False}
+    whole = weights(fit(asked, tmp_path / "memory", data_on="device", **options))
+    made = fit(asked, tmp_path / "disk", data_on="disk", **options)
+    assert all(torch.equal(part, whole[name]) for name, part in weights(made).items())
+
+    def harm(trainer, record):
+        if record.step == 4:
+            (actions,) = (note.parent for note in cache_folder().glob("*/state.json") if "'action'" in note.read_text())
+            file = actions / "000000000000.safetensors"
+            sound = file.read_bytes()
+            file.write_bytes(sound[:-1000] + bytes(byte ^ 1 for byte in sound[-1000:]))  # 125 of its 150 steps
+
+    with pytest.raises(InputError, match=r"array 'action': .*0\.safetensors is damaged; only that file is made again"):
+        fit(asked, tmp_path / "harmed", data_on="disk", watch=harm, **options)
+    made = fit(asked, tmp_path / "harmed", data_on="disk", resume=True, **options)
+    assert all(torch.equal(part, whole[name]) for name, part in weights(made).items())
+    entries = kept_here()
+    assert {entry.name.partition("-")[0] for entry in entries} == {"episodes"}
+    assert sorted(entry.of.rpartition(" ")[2] for entry in entries) == ["'action'", "'side'", "'state'", "'top'"]
+
+
+def test_a_large_recording_is_evaluated_where_it_lies(cameras, monkeypatch):
+    asked = recipe(cameras, **SEEN)
+    plain = robots_data.observations(asked, 30, seed=0, first=0), robots_data.real(asked, 30, 1)[0]
+    episode, seen = robots_data.held_episode(asked)
+    robots_data._parts.cache_clear()
+    monkeypatch.setattr(robots_data, "LARGE", 100)
+    assert isinstance(robots_data.parts(asked)[1].action, shards.OnDisk)
+    again = robots_data.observations(asked, 30, seed=0, first=0), robots_data.real(asked, 30, 1)[0]
+    assert all(torch.equal(part, again[0][name]) for name, part in plain[0].items())
+    assert torch.equal(plain[1], again[1])
+    other, same_seen = robots_data.held_episode(asked)
+    assert torch.equal(other.action, episode.action)
+    assert all(torch.equal(part, same_seen[name]) for name, part in seen.items())
+    assert isinstance(robots_data.parts(asked, "auto")[0].action, torch.Tensor)  # to train on, where it fits
+    monkeypatch.setattr(unread, "available", lambda: 1000)
+    robots_data._parts.cache_clear()
+    assert isinstance(robots_data.parts(asked, "auto")[0].action, shards.OnDisk)
+
+
+def test_a_recording_without_state_lies_on_the_disk(tmp_path, cameras):
+    held = dict(np.load(cameras))
+    np.savez(tmp_path / "blind.npz", **{name: held[name] for name in held if "state" not in name})
+    asked = recipe(str(tmp_path / "blind.npz"), cameras="top")
+    taken = robots_data.prepare(asked, data_on="disk").data.take(torch.tensor([5]))
+    assert torch.equal(taken["images"], robots_data.prepare(asked).data.take(torch.tensor([5]))["images"])
+    assert "state" not in taken

@@ -11,7 +11,7 @@ There a camera's key is observation.images.NAME or observation.NAME, here it is 
 """
 
 from .policies import load_policy
-from .reading import read_dataset, read_info, read_stats
+from .reading import open_dataset, read_dataset, read_info, read_stats
 from .writing import write_dataset
 
-__all__ = ["load_policy", "read_dataset", "read_info", "read_stats", "write_dataset"]
+__all__ = ["load_policy", "open_dataset", "read_dataset", "read_info", "read_stats", "write_dataset"]

@@ -2,13 +2,14 @@
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,6 +32,8 @@ __all__ = [
     "VIDEO_SECONDS",
     "Stats",
     "cells_of",
+    "column_rows",
+    "files_with_rows",
     "make_bar",
     "need_package",
     "parquet_files",
@@ -114,6 +117,39 @@ def _columns(place: Path, names: Sequence[str]) -> dict[str, Tensor]:
         if len({part[name].shape[1:] for part in parts}) > 1:
             raise InputError(f"{place}: column {name!r} is not as wide in each of its files.")
     return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def column_rows(
+    place: Path, names: Sequence[str], rows: Int[Tensor, " n"], pieces: Iterable[range]
+) -> Iterator[Float[Tensor, "k d"]]:
+    """Columns of numbers side by side, in float32: of each piece of these rows, which rise, in all files of a place."""
+    files = files_with_rows(place)
+    for piece in pieces:
+        wanted, parts = rows[piece.start : piece.stop], []
+        for file, held in files:
+            if len(inside := wanted[(wanted >= held.start) & (wanted < held.stop)] - held.start):
+                table = _parquet(file, names)
+                columns = [_wide(_numbers(table[name], f"{file}, column {name!r}")) for name in names]
+                parts.append(torch.cat(columns, 1)[inside])
+        if len({part.shape[1] for part in parts}) > 1:
+            shown = ", ".join(map(repr, names))
+            raise InputError(f"{place}: column {shown} is not as wide in each of its files.")
+        yield torch.cat(parts)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """(n, d) in float32, of a column of numbers too."""
+    return values.reshape(len(values), -1).float()
+
+
+def files_with_rows(place: Path) -> list[tuple[Path, range]]:
+    """The files of a place, and the rows of the whole set that are in each."""
+    found, begin = [], 0
+    for file in parquet_files(place):
+        with _opened(file) as held:
+            found.append((file, range(begin, begin + held.metadata.num_rows)))
+        begin = found[-1][1].stop
+    return found
 
 
 def parquet_files(place: Path) -> list[Path]:

@@ -17,9 +17,9 @@ from ...data.episodes import resized
 from ...data.levels import Decoded, Levels, Tally
 from ...errors import InputError
 from ...memory import COPIES, room
-from .files import PLACE, cells_of, need_package, parquet_files, video_file
+from .files import PLACE, cells_of, files_with_rows, need_package, video_file
 
-__all__ = ["DECODING", "SWSCALE", "film_frames", "stored_frames"]
+__all__ = ["DECODING", "SWSCALE", "film_frames", "first_stored", "stored_frames"]
 
 # swscale's flags AREA, FULL_CHR_H_INT and ACCURATE_RND: as it is used by default, it makes colours 1.2 of 255 darker.
 SWSCALE = 0x20 | 0x2000 | 0x40000
@@ -135,13 +135,17 @@ def stored_frames(
     return torch.from_numpy(frames), (levels or tally.levels) if tally.deep else None
 
 
+def first_stored(folder: Path, key: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The first image of a data set that keeps them beside its numbers."""
+    return next(_decoded(folder, key, [0], Levels(0, 1)))[1].pixels
+
+
 def _decoded(folder: Path, key: str, rows: Sequence[int], levels: Levels | None) -> Iterator[tuple[str, Decoded]]:
     """The images of these rows, in rising order, and what an error calls each."""
-    wanted, seen = set(rows), 0
-    for file in parquet_files(folder / "data") if rows else ():
-        for row, cell in enumerate(cells_of(file, key)):
-            seen += 1
-            if seen - 1 not in wanted:
+    wanted = set(rows)
+    for file, held in files_with_rows(folder / "data") if rows else ():
+        for row, cell in enumerate(cells_of(file, key) if not wanted.isdisjoint(held) else ()):
+            if held.start + row not in wanted:
                 continue
             where = f"{file}, column {key!r}: row {row}"
             try:

@@ -3,18 +3,22 @@
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import PIL
 import torch
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 from torch import Tensor
+from tqdm import tqdm
 
+from ...cache import fingerprint
 from ...data.episodes import Episodes, numbered
 from ...data.levels import Levels
+from ...data.unread import Reader, Unread
 from ...errors import InputError
 from ...files import home, load_json
 from ...specs import require
@@ -31,11 +35,12 @@ from .files import (
     _opened,
     _parquet,
     cells_of,
+    column_rows,
     make_bar,
 )
-from .frames import film_frames, stored_frames
+from .frames import film_frames, first_stored, stored_frames
 
-__all__ = ["read_dataset", "read_info", "read_stats"]
+__all__ = ["open_dataset", "read_dataset", "read_info", "read_stats"]
 
 
 def read_dataset(
@@ -56,6 +61,20 @@ def read_dataset(
     is that of its first step. levels: by camera, the values of stored images of more than 8 bits that become 0 and
     255; all its images' lowest and highest unless given.
     """
+    given: dict[str, Any] = {"cameras": cameras, "size": size, "episodes": episodes, "state": state, "levels": levels}
+    return open_dataset(where, **given).read(progress=progress)
+
+
+def open_dataset(
+    where: str | os.PathLike[str],
+    *,
+    cameras: Sequence[str] = (),
+    size: int = 0,
+    episodes: Sequence[int] | None = None,
+    state: Sequence[str] = (STATE,),
+    levels: Mapping[str, Levels] = MappingProxyType({}),
+) -> Episodes:
+    """The same, whose rows are not read yet."""
     require("size", size, 0, whole=True)
     folder = _folder(where, ["meta/*", "data/*", *(f"videos/*{name}/*" for name in cameras)])
     info = read_info(folder)
@@ -65,36 +84,93 @@ def read_dataset(
     filmed = [key for key in keys.values() if info["features"][key]["dtype"] == "video"]
     places = [f"videos/{key}/{part}" for key in filmed for part in ("chunk_index", "file_index", "from_timestamp")]
     table = _columns(folder / "meta/episodes", ["episode_index", "length", *places])
-    numbers = ["episode_index", "frame_index", "task_index", "timestamp"]
-    steps = _columns(folder / "data", [*state, ACTION, *numbers])
+    steps = _columns(folder / "data", ["episode_index", "frame_index", "task_index", "timestamp"])
     ends = _ends(folder, info, table, steps)
     chosen = _chosen(episodes, len(ends))
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     rows = torch.cat([torch.arange(int(starts[e]), int(ends[e])) for e in chosen])
+    after = (ends - starts)[chosen].cumsum(0)
     tasks = _tasks(folder, steps["task_index"][starts[chosen]])
-
-    images, scaled = {}, dict[str, Levels]()
-    with make_bar(len(rows) * len(keys), "reading", progress) as bar:
-        for name, key in keys.items():
-            if key in filmed:
-                when = [steps["timestamp"][starts[e] : ends[e]].double() for e in chosen]
-                table_rows = {part: table[f"videos/{key}/{part}"][chosen] for part in PLACE}
-                images[name] = film_frames(folder, key, table_rows, when, float(info["fps"]), size, bar)
-            else:
-                images[name], used = stored_frames(folder, key, rows, len(steps[ACTION]), size, levels.get(name), bar)
-                scaled |= {name: used} if used else {}
-    values = torch.cat([torch.zeros(len(steps[ACTION]), 0), *(_wide(steps[key]) for key in state)], 1)[rows]
+    images = {}
+    for name, key in keys.items():
+        if key in filmed:
+            lying = {part: table[f"videos/{key}/{part}"][chosen] for part in PLACE}
+            images[name] = _filmed(
+                folder, key, lying, steps["timestamp"][rows].double(), after, float(info["fps"]), size
+            )
+        else:
+            images[name] = _stored(folder, key, rows, len(steps["timestamp"]), size, levels.get(name))
+    values = _numbers_of(folder, state, rows) if state else torch.zeros(len(rows), 0)
+    action = _numbers_of(folder, [ACTION], rows)
     return Episodes(
         values,
-        _wide(steps[ACTION])[rows],
-        (ends - starts)[chosen].cumsum(0),
+        action,
+        after,
         images,
         tasks if any(tasks) else (),
         float(info["fps"]),
         _names(info, state, "state", values.shape[1]),
-        _names(info, [ACTION], "action", _wide(steps[ACTION]).shape[1]),
-        scaled,
+        _names(info, [ACTION], "action", action.shape[1]),
     )
+
+
+def _numbers_of(folder: Path, keys: Sequence[str], rows: Int[Tensor, " n"]) -> Unread:
+    """Columns of numbers, side by side."""
+
+    def reader(pieces: Sequence[range], levels: Levels | None, bar: tqdm) -> Iterator[tuple[Tensor, Levels | None]]:
+        for piece, x in zip(pieces, column_rows(folder / "data", keys, rows, pieces)):
+            yield x, None
+            bar.update(len(piece))
+
+    first = next(column_rows(folder / "data", keys, rows, [range(1)]))
+    shape = (len(rows), first.shape[1])
+    return _unread(folder, shape, torch.float32, reader, *keys, rows)
+
+
+def _filmed(
+    folder: Path,
+    key: str,
+    places: Mapping[str, Tensor],
+    stamps: Float64[Tensor, " n"],
+    after: Int[Tensor, " e"],
+    fps: float,
+    size: int,
+) -> Unread:
+    """A camera's frames in videos. stamps: their times in the episode. after: the place after each episode's last."""
+    begin = torch.cat([after.new_zeros(1), after[:-1]])
+
+    def reader(pieces: Sequence[range], levels: Levels | None, bar: tqdm) -> Iterator[tuple[Tensor, Levels | None]]:
+        for piece in pieces:
+            inside = (begin < piece.stop) & (after > piece.start)
+            spans = zip(begin[inside].clamp(min=piece.start).tolist(), after[inside].clamp(max=piece.stop).tolist())
+            when = [stamps[first:last] for first, last in spans]
+            yield film_frames(folder, key, {name: x[inside] for name, x in places.items()}, when, fps, size, bar), None
+
+    with make_bar(1, "reading", False) as bar:
+        first, _ = next(reader([range(1)], None, bar))
+    return _unread(folder, (len(stamps), *first.shape[1:]), torch.uint8, reader, key, size, after)
+
+
+def _stored(folder: Path, key: str, rows: Int[Tensor, " n"], total: int, size: int, given: Levels | None) -> Unread:
+    """A camera's images beside the numbers; arguments as those of `stored_frames`."""
+
+    def reader(pieces: Sequence[range], levels: Levels | None, bar: tqdm) -> Iterator[tuple[Tensor, Levels | None]]:
+        for piece in pieces:
+            wanted = rows[piece.start : piece.stop]
+            frames, used = stored_frames(folder, key, wanted, total, size, given or levels, bar)
+            levels = levels or used
+            yield frames, used
+
+    sides = (size, size, 3) if size else first_stored(folder, key).shape
+    return _unread(folder, (len(rows), *sides), torch.uint8, reader, key, size, rows, given)
+
+
+def _unread(folder: Path, shape: tuple[int, ...], dtype: torch.dtype, reader: Reader, *how: Any) -> Unread:
+    words = [word for word in how if not isinstance(word, Tensor)]
+    tensors = [word for word in how if isinstance(word, Tensor)]
+    name = ", ".join(word for word in words if isinstance(word, str))
+    depends = fingerprint(folder.absolute(), PIL.__version__, words, tensors=tensors)
+    return Unread(shape, dtype, reader, f"{folder}, {name}", str(folder), (depends,))
 
 
 def read_info(where: str | os.PathLike[str]) -> dict[str, Any]:
@@ -203,14 +279,3 @@ def _names(info: Mapping[str, Any], keys: Sequence[str], kind: str, width: int) 
             held = list(chain(*lists)) if lists else sorted(held, key=lambda name: str(held[name]).zfill(9))
         names += map(str, held if isinstance(held, list) else [])
     return tuple(names) if len(names) == width else numbered(kind, width)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """(n, d) in float32, of a column of numbers too."""
-    return values.reshape(len(values), -1).float()
-
-
-# --- images -----------------------------------------------------------------------------------------------
-
-
-# --- writing ------------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """The recorded episodes that a recipe names, as windows: to train on, and held out."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from ...codecs import Codec
@@ -15,6 +15,7 @@ from ...data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Win
 from ...data.episodes import Robot, prompt_bytes
 from ...data.levels import Levels
 from ...data.prepared import Prepared
+from ...data.shards import LARGE, OnDisk, Seen
 from ...errors import InputError
 from ...files import state_of
 from ...memory import room
@@ -22,7 +23,7 @@ from ...networks import NETWORKS
 from ...recipes import RobotRecipe
 from ...robots.simulators import SIMULATORS
 from ...specs import bind, pick
-from .source import load_episodes
+from .source import open_episodes
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
@@ -57,7 +58,7 @@ def prepare(recipe: RobotRecipe, codec: Codec | None = None, data_on: str = "aut
 
     codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
     """
-    train, _ = parts(recipe)
+    train, _ = parts(recipe, data_on)
     ranges = {part.partition("=")[0] for part in _names(recipe.value_range)}
     if idle := sorted(ranges - train.levels.keys()):
         raise InputError(
@@ -92,35 +93,59 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Codec, state: Code
     if len({tuple(frames.shape[1:]) for frames in cameras}) > 1:
         raise InputError("The cameras' images differ in size: say one with size.")
     return Windows(
-        action.encode(episodes.action),
+        _encoded(action, episodes.action),
         episodes.ends,
         recipe.horizon,
         recipe.n_obs_steps,
-        state.encode(known.state) if known.state_names else None,
-        (torch.stack(cameras, 1) if len(cameras) > 1 else cameras[0][:, None]) if cameras else None,
+        _encoded(state, known.state) if known.state_names else None,
+        _beside(cameras) if cameras else None,
         prompt_bytes(episodes.tasks, recipe.prompt) if recipe.prompt else None,
         recipe.masked,
     )
 
 
-def parts(recipe: RobotRecipe) -> tuple[Episodes, Episodes]:
-    """The episodes to train on, and those held out: at least one, chosen without asking the seed."""
-    return _parts(
+def _encoded(codec: Codec, x: Any) -> Any:
+    return Seen((x,), codec.encode) if isinstance(x, OnDisk) else codec.encode(x)
+
+
+def _beside(cameras: Sequence[Any]) -> Any:
+    """The images of all cameras, (n, cameras, h, w, 3)."""
+
+    def stacked(*frames: UInt8[Tensor, " n h w 3"]) -> UInt8[Tensor, " n c h w 3"]:
+        return torch.stack(frames, 1) if len(frames) > 1 else frames[0][:, None]
+
+    on_disk = tuple(frames for frames in cameras if isinstance(frames, OnDisk))
+    return Seen(on_disk, stacked) if on_disk else stacked(*cameras)
+
+
+def parts(recipe: RobotRecipe, data_on: str = "") -> tuple[Episodes, Episodes]:
+    """The episodes to train on, and those held out: at least one, chosen without asking the seed.
+
+    data_on: as in training. Where nothing is trained, recordings of more than LARGE bytes stay on the disk.
+    """
+    own = (
         recipe.data, _names(recipe.cameras), recipe.size, recipe.value_range, recipe.action, recipe.held_out,
         state_of(recipe.data),
     )  # fmt: skip
+    train, held = _parts(*own, data_on == "disk", LARGE)
+    on_disk = [x for x in (train.action, train.state, *train.images.values()) if isinstance(x, OnDisk)]
+    if not all(x.whole for x in on_disk):
+        _parts.cache_clear()
+        return parts(recipe, data_on)
+    return _parts(*own, False, 0) if on_disk and data_on not in ("", "disk") else (train, held)
 
 
 @lru_cache(maxsize=2)
 def _parts(
-    data: str, cameras: tuple[str, ...], size: int, value_range: str, action: str, held_out: float, state: object
-) -> tuple[Episodes, Episodes]:
+    data: str, cameras: tuple[str, ...], size: int, value_range: str, action: str, held_out: float, state: object,
+    on_disk: bool, most: int,
+) -> tuple[Episodes, Episodes]:  # fmt: skip
     ranges = dict(part.partition("=")[::2] for part in _names(value_range))
     if unknown := [name for name in ranges if name not in cameras]:
         raise InputError(f"value_range must be CAMERA=LOW:HIGH of the recipe's cameras; got {unknown[0]!r}.")
-    episodes = load_episodes(data, cameras, size, {name: Levels.parse(text) for name, text in ranges.items()}).actions(
-        action
-    )
+    levels = {name: Levels.parse(text) for name, text in ranges.items()}
+    recorded = open_episodes(data, cameras, size, levels).read(cache=True, on_disk=on_disk, most=most)
+    episodes = recorded.actions(action)
     if not episodes.action_names:
         raise InputError(f"A policy needs at least one action; got action={action!r}.")
     if len(episodes) < 2:
@@ -158,7 +183,7 @@ def observations(recipe: RobotRecipe, n: int, seed: int, first: int) -> dict[str
 
 def held_episode(recipe: RobotRecipe) -> tuple[Episodes, dict[str, Tensor]]:
     """The first episode never trained on, and what was seen at each of its steps, in the robot's units."""
-    episode = parts(recipe)[1].cut([0])
+    episode = parts(recipe)[1].cut([0]).read()
     return episode, raw(recipe, episode).seen(torch.arange(len(episode.action)))
 
 

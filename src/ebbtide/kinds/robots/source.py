@@ -1,40 +1,50 @@
 """Sources of recordings: a .npz, a folder in LeRobot's format, or one on the hub."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Num
+from torch import Tensor
+from tqdm import tqdm
 
 from ...arrays import Stored, npz
 from ...data.episodes import Episodes, numbered, resized
 from ...data.levels import Levels
+from ...data.unread import Unread
 from ...errors import InputError
-from ...memory import COPIES
 
-__all__ = ["load_episodes"]
+__all__ = ["load_episodes", "open_episodes"]
 
 
 def load_episodes(
     data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
 ) -> Episodes:
-    """The recording `data` names: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
+    """The recording of `open_episodes` in memory."""
+    return open_episodes(data, cameras, size, levels).read()
+
+
+def open_episodes(
+    data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
+) -> Episodes:
+    """The recording `data` names, not read yet: a .npz, a folder in LeRobot's format, or user/name of one on the hub.
 
     cameras: those whose images are wanted; size: the side they are resized to, 0 keeps theirs. levels: by camera,
     the values of more than 8 bits that become 0 and 255; those of the recording unless given.
     """
     files = [Path(part) for part in data.split("+")]
     if all(file.suffix == ".npz" for file in files):
-        return _read_npz(files, cameras, size)
+        return _open_npz(files, data, cameras, size)
     from ...interop import lerobot
 
-    return lerobot.read_dataset(data, cameras=tuple(cameras), size=size, levels=levels)
+    return lerobot.open_dataset(data, cameras=tuple(cameras), size=size, levels=levels)
 
 
-def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episodes:
+def _open_npz(files: Sequence[Path], data: str, cameras: Sequence[str], size: int) -> Episodes:
     """Arrays action, episode_ends, and where there are such state, fps, tasks, state_names, action_names and uint8
     images (n, h, w, 3) by camera; several files, joined by + in their name, hold arrays of the same steps.
     """
@@ -62,28 +72,47 @@ def _read_npz(files: Sequence[Path], cameras: Sequence[str], size: int) -> Episo
             raise InputError(
                 f"{where}: {name} must be uint8 (n, h, w, 3), one for each action; got {frames.dtype} {frames.shape}."
             )
-    images = {name: resized(torch.from_numpy(held[name].read(COPIES - 1)), size) for name in cameras}
     arrays = {name: held[name].read(_EACH) for name in _ARRAYS if name in held}
-    arrays.setdefault("state", np.zeros((len(arrays["action"]), 0), np.float32))
+    images = {name: _unread(held, name, data, size) for name in cameras}
+    state: Any = torch.zeros(len(held["action"]), 0)
+    if "state" in held and held["state"].shape[1]:
+        state = _unread(held, "state", data)
     given: dict[str, Any] = {
         name: tuple(str(text) for text in arrays[name].reshape(-1))
         for name in ("tasks", "state_names", "action_names")
         if name in arrays
     }
     named: dict[str, Any] = {
-        f"{kind}_names": given.get(f"{kind}_names") or numbered(kind, arrays[kind].shape[1])
+        f"{kind}_names": given.get(f"{kind}_names") or numbered(kind, held[kind].shape[1] if kind in held else 0)
         for kind in ("state", "action")
     }
     rate = arrays.get("fps")
     if rate is not None and (rate.size != 1 or rate.dtype.kind not in "fiu" or not 0 < rate.item() < math.inf):
         raise InputError(f"{where}: fps must be one number above 0; got {str(rate.tolist())[:60]}.")
-    state, action = (torch.from_numpy(arrays[name].astype(np.float32)) for name in ("state", "action"))
     after = torch.from_numpy(arrays["episode_ends"].astype(np.int64))
     fps = 0.0 if rate is None else float(rate.item())
-    return Episodes(state, action, after, images, given.get("tasks", ()), fps, **named)
+    return Episodes(state, _unread(held, "action", data), after, images, given.get("tasks", ()), fps, **named)
 
 
-_ARRAYS = ("state", "action", "episode_ends", "fps", "tasks", "state_names", "action_names")
+def _unread(held: Mapping[str, Stored], name: str, data: str, size: int | None = None) -> Unread:
+    """The rows of an array; of images, if a size is given, resized to that unless it is 0."""
+    array = held[name]
+
+    def reader(
+        pieces: Sequence[range], levels: Levels | None, bar: tqdm
+    ) -> Iterator[tuple[Num[Tensor, "k *d"], Levels | None]]:
+        for piece, rows in zip(pieces, array.parts(pieces)):
+            x = torch.from_numpy(rows if size is not None else rows.astype(np.float32, copy=False))
+            yield resized(x, size or 0) if size is not None else x, None
+            bar.update(len(piece))
+
+    n, *sides = array.shape
+    shape = (n, size, size, 3) if size else (n, *sides)
+    dtype = torch.float32 if size is None else torch.uint8
+    return Unread(shape, dtype, reader, array.where, data, (str(array.path.absolute()), name, size))
+
+
+_ARRAYS = ("episode_ends", "fps", "tasks", "state_names", "action_names")
 
 
 _EACH = 100  # bytes that a number or a name takes besides its own
