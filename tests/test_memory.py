@@ -152,8 +152,10 @@ def folder(tmp_path_factory):
     zipped(folder / "beside.npz", {"x": ((50, 2), "<f8"), "other": ((2**28,), "<f8")})
     zipped(folder / "images.npz", {"images": ((2**15, 256, 256), "|u1")})
     zipped(folder / "labels.npz", {"images": ((2**15, 1, 1), "|u1"), "labels": ((2**15,), "<U16384")})
-    steps = {"state": ((2**15, 1), "<f4"), "action": ((2**15, 1), "<f4"), "episode_ends": ((1,), "<i8")}
+    steps = {"state": ((2**15, 1), "<f4"), "action": ((2**15, 1), "<f4")}
     zipped(folder / "episodes.npz", steps | {"camera": ((2**15, 256, 256, 3), "|u1")})
+    with zipfile.ZipFile(folder / "episodes.npz", "a") as archive:
+        archive.writestr("episode_ends.npy", head((1,), "<i8") + struct.pack("<q", 2**15))
     sparse(folder / "table.npy", 2**31 + 200, head((2**28,), "<f8"))
     sparse(folder / "table.csv", 10**8)
     (folder / "wide.csv").write_text(",".join(f"c{k}" for k in range(200_000)) + "\n" + "1," * 199_999 + "1\n")

@@ -148,6 +148,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(source, monkeypat
     assert len(files()) == 2
     monkeypatch.setattr(module, "LARGE", 0)
     assert torch.equal(one(part, cache=True), ROWS)  # in memory it needs no cache
+    assert torch.equal(one(part, cache=True, most=1), ROWS)
     left[0] = 100
     asked.clear()
     assert torch.equal(on_disk(part).tensor(), ROWS)

@@ -24,7 +24,7 @@ class Cache:
     action: tyro.conf.Positional[Literal["list", "prune"]]
     """To list or to remove; prune removes all unless entries are named."""
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Entries, by name or its beginning; such as pictures, latents or trajectories."""
+    """Entries, by name or its beginning; such as pictures, episodes or latents."""
     days: int = 0
     """Only what wasn't used for this number of days; 0 for all."""
 

@@ -144,12 +144,12 @@ class Episodes:
         )  # fmt: skip
 
 
-def _columns(x: Any, *how: Any, **named: Any) -> tuple[Any, tuple[str, ...]]:
+def _columns(x: Any, names: Sequence[str], *how: Any, **named: Any) -> tuple[Any, tuple[str, ...]]:
     """`columns` of rows, also of those on the disk."""
     if not isinstance(x, OnDisk):
-        return columns(x, *how, **named)
-    names = columns(torch.zeros(0, *x.shape[1:]), *how, **named)[1]
-    return Seen((x,), lambda rows: columns(rows, *how, **named)[0]), names
+        return columns(x, names, *how, **named)
+    kept = columns(torch.zeros(0, *x.shape[1:]), names, *how, **named)[1]
+    return x if kept == tuple(names) else Seen((x,), lambda rows: columns(rows, names, *how, **named)[0]), kept
 
 
 def columns(

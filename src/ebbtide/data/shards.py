@@ -331,7 +331,8 @@ class Shards(OnDisk):
 class Seen(OnDisk):
     """Rows of one or more sets of equal length, as a function makes them of what is read: row by row.
 
-    see: (rows of the first, of the second, …) → the rows of this one.
+    see: (rows of the first, of the second, …) → the rows of this one. Bytes may only be put side by side, since `marks`
+    stands for their content.
     """
 
     sets: tuple[OnDisk, ...]

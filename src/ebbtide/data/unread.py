@@ -82,7 +82,8 @@ def read(
     if they have more than `most` bytes, unless that is 0. on_disk: in any case.
     """
     need = sum(part.each * len(part) if isinstance(part, Unread) else part.nbytes for part in parts.values())
-    stay = cache and (on_disk or 0 < most < need or COPIES * need > SHARE * available())
+    must = cache and (on_disk or COPIES * need > SHARE * available())
+    stay, cached = must or (cache and 0 < most < need), must or (cache and need > min(LARGE, most or LARGE))
     rows: dict[Name, Tensor | OnDisk] = {}
     used: dict[Name, Levels] = {}
     with progress_bar(sum(map(len, parts.values())), "reading", " rows", delay=2, leave=False, show=progress) as bar:
@@ -90,12 +91,13 @@ def read(
             if isinstance(part, OnDisk):
                 rows[name] = part if stay else part.tensor()
                 continue
-            rows[name], levels = _read(part, stay, stay or (cache and need > LARGE), bar)
+            rows[name], levels = _read(part, bar, cached, stay, must)
             used |= {name: levels} if levels else {}
     return rows, used
 
 
-def _read(part: Unread, stay: bool, cached: bool, bar: tqdm) -> tuple[Tensor | OnDisk, Levels | None]:
+def _read(part: Unread, bar: tqdm, cached: bool, stay: bool, must: bool) -> tuple[Tensor | OnDisk, Levels | None]:
+    """Its rows, through the cache or not; left there if `stay`; `must`: there or not at all."""
     for _ in range(ATTEMPTS if cached else 0):
         try:
             shards, levels = _prepared(part, bar)
@@ -103,7 +105,7 @@ def _read(part: Unread, stay: bool, cached: bool, bar: tqdm) -> tuple[Tensor | O
         except Damaged:  # and removed
             continue
         except OSError:
-            if stay:
+            if must:
                 raise
             break
     return _in_memory(part, bar)

@@ -114,8 +114,9 @@ def _beside(cameras: Sequence[Any]) -> Any:
     def stacked(*frames: UInt8[Tensor, " n h w 3"]) -> UInt8[Tensor, " n c h w 3"]:
         return torch.stack(frames, 1) if len(frames) > 1 else frames[0][:, None]
 
-    on_disk = tuple(frames for frames in cameras if isinstance(frames, OnDisk))
-    return Seen(on_disk, stacked) if on_disk else stacked(*cameras)
+    if all(isinstance(frames, OnDisk) for frames in cameras):
+        return Seen(tuple(cameras), stacked)
+    return stacked(*(frames.tensor() if isinstance(frames, OnDisk) else frames for frames in cameras))
 
 
 def parts(recipe: RobotRecipe, data_on: str = "") -> tuple[Episodes, Episodes]:
