@@ -70,8 +70,9 @@ bench-samplers: $(VENV)/.installed-bench ## Hold ebbtide's samplers against thos
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m benchmarks.samplers --choices benchmarks/samplers.json
 
 .PHONY: bench-scale
-bench-scale: install-dev ## Time image sets on the disk beside the same in memory
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out benchmarks
+bench-scale: install-dev ## Time image and episode sets on the disk beside the same in memory
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale images --out benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale episodes --out benchmarks
 
 .PHONY: bench-tables
 bench-tables: install-dev ## Judge generated tables beside cheap bars and peers
