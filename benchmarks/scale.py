@@ -111,11 +111,13 @@ def a_trainer(subject: Subject, folder: Path, network: str, way: str) -> Trainer
     return Trainer(build_denoiser(recipe, made.shape, 0, made.observation), data, recipe, accelerator)
 
 
-def alone(subject: Subject, task: str, folder: Path) -> dict[str, float]:
+def alone(subject: Subject, task: str, folder: Path, n: int) -> dict[str, float]:
     """A task in a process of its own: seconds, CPU seconds, peak memory in MB before and after."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     wall, cpu = time.perf_counter(), time.process_time()
-    if task == "decode":
+    if task == "make":
+        subject.make(folder, n)
+    elif task == "decode":
         subject.read(folder)
     elif task == "prepare":
         subject.keep(folder)
@@ -127,31 +129,33 @@ def alone(subject: Subject, task: str, folder: Path) -> dict[str, float]:
     return spent | {"after": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
 
 
-def in_process(what: str, task: str, folder: Path) -> dict[str, float]:
-    words = [sys.executable, "-m", "benchmarks.scale", what, "--task", task, "--folder", str(folder)]
+def in_process(what: str, task: str, folder: Path, n: int) -> dict[str, float]:
+    words = [sys.executable, "-m", "benchmarks.scale", what, "--task", task, "--folder", str(folder), "--n", str(n)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return {name: float(value) for name, value in (pair.split("=") for pair in done.stdout.split())}
 
 
-def rates(subject: Subject, folder: Path, blocks: int, seconds: float) -> Iterator[tuple[str, dict[str, list[float]]]]:
-    """For each network the examples per second of every block, by the way."""
+def rates(
+    subject: Subject, folder: Path, blocks: int, seconds: float
+) -> Iterator[tuple[str, dict[str, list[tuple[float, float]]]]]:
+    """For each network the examples per second, and per second of CPU time, of every block, by the way."""
     for network, batch in subject.networks.items():
         runs = {way: a_trainer(subject, folder, network, way).steps() for way in WAYS}
-        found: dict[str, list[float]] = {way: [] for way in WAYS}
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for k in tqdm(range(blocks + 1), network, leave=False):
             for way in WAYS if k % 2 else WAYS[::-1]:
-                count, began = 0, time.perf_counter()
+                count, began, cpu = 0, time.perf_counter(), time.process_time()
                 while time.perf_counter() - began < seconds:
                     next(runs[way])
                     count += batch
                 if k:  # the first warms up
-                    found[way].append(count / (time.perf_counter() - began))
+                    found[way].append((count / (time.perf_counter() - began), count / (time.process_time() - cpu)))
         yield network, found
 
 
 def table(what: str, n: int, folder: Path, cache: Path, blocks: int, seconds: float) -> str:
     subject = SUBJECTS[what]
-    made = {task: in_process(what, task, folder) for task in ("decode", "prepare", *WAYS)}
+    made = {task: in_process(what, task, folder, n) for task in ("decode", "prepare", *WAYS)}
     size = sum(file.stat().st_size for file in cache.glob("*/*.safetensors"))
     lines = [
         f"`python -m benchmarks.scale {what}`: {n:,} {subject.about}, {size / 1e9:.3g} GB on the disk; {cpu_name()}, "
@@ -169,19 +173,24 @@ def table(what: str, n: int, folder: Path, cache: Path, blocks: int, seconds: fl
         lines.append(
             f"| {names[task]} | {row['seconds']:.1f} | {row['cpu']:.1f} | {row['after']:,.0f} | {row['before']:,.0f} |"
         )
-    ratios = [made["prepare"][key] / made["decode"][key] for key in ("seconds", "cpu")]
+    slower = [made["prepare"][key] / made["decode"][key] for key in ("seconds", "cpu")]
     lines += [
         "",
-        f"Preparing takes {ratios[0]:.2f} × the time, {ratios[1]:.2f} × the CPU time, of reading.",
+        f"Preparing takes {slower[0]:.2f} × the time, {slower[1]:.2f} × the CPU time, of reading.",
         "",
-        "| network | batch | examples/s from memory | from the disk | disk : memory, median of blocks (quartiles) |",
-        "|---|---|---|---|---|",
+        "The rates from the disk to those from memory are medians of blocks (quartiles).",
+        "",
+        "| network | batch | examples/s from memory | from the disk | disk : memory | of CPU seconds |",
+        "|---|---|---|---|---|---|",
     ]
     for network, found in rates(subject, folder, blocks, seconds):
-        of = sorted(b / a for a, b in zip(found["device"], found["disk"], strict=True))
-        low, middle, high = statistics.quantiles(of, n=4)
-        each = " | ".join(f"{statistics.median(found[way]):,.0f}" for way in WAYS)
-        lines.append(f"| {network} | {subject.networks[network]} | {each} | {middle:.3f} ({low:.3f}–{high:.3f}) |")
+        ratios = []
+        for k in range(2):
+            of = [disk[k] / memory[k] for memory, disk in zip(found["device"], found["disk"], strict=True)]
+            low, middle, high = statistics.quantiles(of, n=4)
+            ratios.append(f"{middle:.3f} ({low:.3f}–{high:.3f})")
+        each = " | ".join(f"{statistics.median(rate for rate, _ in found[way]):,.0f}" for way in WAYS)
+        lines.append(f"| {network} | {subject.networks[network]} | {each} | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 
@@ -196,15 +205,15 @@ def main() -> None:
     parser.add_argument("--task", help=argparse.SUPPRESS)
     given = parser.parse_args()
     subject = SUBJECTS[given.what]
+    n = given.n or subject.n
     torch.set_num_threads(1)
     if given.task:
-        print(*(f"{name}={value}" for name, value in alone(subject, given.task, given.folder).items()))
+        print(*(f"{name}={value}" for name, value in alone(subject, given.task, given.folder, n).items()))
         return
-    n = given.n or subject.n
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         folder = given.folder or Path(name) / given.what
         os.environ["EBBTIDE_CACHE"] = str(Path(name) / "cache")
-        subject.make(folder, n)
+        in_process(given.what, "make", folder, n)
         text = table(given.what, n, folder, Path(name) / "cache", given.blocks, given.seconds)
     print(text)
     if given.out:

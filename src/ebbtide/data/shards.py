@@ -186,6 +186,12 @@ def _bytes(x: np.ndarray) -> memoryview:
     return x.reshape(-1).view(np.uint8).data
 
 
+def _runs(x: Int[np.ndarray, " k"], step: int) -> Iterator[tuple[int, int]]:
+    """The begin and end of each stretch of numbers that rise by the step."""
+    cuts = np.flatnonzero(np.diff(x) != step) + 1
+    return pairwise([0, *cuts.tolist(), len(x)] if len(x) else [])
+
+
 class OnDisk:
     """Rows on the disk, of which those that are asked for are read."""
 
@@ -294,27 +300,27 @@ class Shards(OnDisk):
         wanted, back = (part.numpy() for part in rows.unique(return_inverse=True))  # in the order of the disk
         x = np.empty((len(wanted), *self.shape[1:]), self.type)
         within = np.searchsorted(self.ends, wanted, side="right")
-        cuts = np.flatnonzero((np.diff(wanted) != 1) | (np.diff(within) != 0)) + 1  # what stands together is read so
-        edges = [0, *cuts.tolist(), len(wanted)] if len(wanted) else []
         with self._lock:
-            for begin, end in pairwise(edges):
-                i = int(within[begin])
-                one, to = self.shards[i], x[begin:end]
+            for first, last in _runs(within, 0):
+                i, to = int(within[first]), x[first:last]
+                one = self.shards[i]
                 grey = one.shape[1] < to.shape[1]
                 read = np.empty((len(to), *one.shape[1:]), self.type) if grey else to
-                self._read(i, one, int(wanted[begin]) - self.ends[i] + one.shape[0], read)
+                self._read(i, one, wanted[first:last] - self.ends[i] + one.shape[0], read)
                 if grey:
                     to[:] = read[:, :1]
         return torch.from_numpy(x if np.array_equal(wanted, rows.numpy()) else x[back])
 
-    def _read(self, i: int, one: Shard, row: int, to: np.ndarray) -> None:
-        raw, sums = _bytes(to), one.sums[row : row + len(to)].tolist()
-        size = len(raw) // len(to)
+    def _read(self, i: int, one: Shard, rows: Int[np.ndarray, " k"], to: Num[np.ndarray, "k *d"]) -> None:
+        """Read rows of a file, rising; those that stand together at once."""
+        raw, size, count = _bytes(to), to.nbytes // len(to), 0
         try:
             file = self._opened.get(i) or self._opened.setdefault(i, open(one.file, "rb", buffering=0))  # noqa: SIM115
-            file.seek(one.begin + row * size)
-            count = sum(file.readinto(raw[first : first + _READ]) for first in range(0, len(raw), _READ))  # type: ignore[attr-defined]
-            if count == len(raw) and _sums(raw, size) == sums:
+            for first, last in _runs(rows, 1):
+                file.seek(one.begin + int(rows[first]) * size)
+                for begin in range(first * size, last * size, _READ):
+                    count += file.readinto(raw[begin : min(begin + _READ, last * size)])  # type: ignore[attr-defined]
+            if count == len(raw) and _sums(raw, size) == one.sums[rows].tolist():
                 return
             reason = "is damaged"
         except FileNotFoundError:
