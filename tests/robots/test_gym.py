@@ -9,7 +9,7 @@ import torch
 
 from ebbtide.cli.policy import Driving
 from ebbtide.errors import InputError
-from ebbtide.kinds.robots.source import _read_npz
+from ebbtide.kinds.robots.source import load_episodes
 from ebbtide.robots.gym import GymWorld, Recorder, split_observation
 from ebbtide.robots.policy import Policy
 from ebbtide.robots.simulators import Simulator, make
@@ -99,7 +99,7 @@ def test_a_recorder_writes_what_train_reads(tmp_path):
             env.step(np.array([push, 0.0]))
     assert len(env) == 2  # the first ended, the second was left at a reset, the third is under way
     assert env.save(tmp_path / "mine.npz") == tmp_path / "mine.npz"
-    episodes = _read_npz([tmp_path / "mine.npz"], ("camera",), 0)
+    episodes = load_episodes(str(tmp_path / "mine.npz"), ("camera",))
     assert (episodes.ends.tolist(), episodes.fps) == ([2, 4, 6], 5)
     assert episodes.state_names == ("place",)
     np.testing.assert_allclose(episodes.state[:, 0], [0, 0.5, 0, 0.2, 0, 0.4], rtol=1e-6)
@@ -120,7 +120,7 @@ def test_an_image_alone_has_its_name(tmp_path):
     for one, name in ((env, "camera"), (alone, "image")):
         one.reset(seed=0)
         one.step(np.array([0.5, 0.0]))
-        episodes = _read_npz([one.save(tmp_path / f"{name}.npz")], (name,), 0)
+        episodes = load_episodes(str(one.save(tmp_path / f"{name}.npz")), (name,))
         assert episodes.state.shape == (1, 0)
         assert episodes.images[name].shape == (1, 4, 6, 3)
 
@@ -202,7 +202,7 @@ def test_each_lane_of_a_vector_has_its_episodes(make_env, expected, finished, tm
             env.reset(options={"reset_mask": ended | cut})
     assert len(env) == finished
     for _ in range(2):  # to save twice changes nothing
-        episodes = _read_npz([env.save(tmp_path / "mine.npz")], ("camera",), 0)
+        episodes = load_episodes(str(env.save(tmp_path / "mine.npz")), ("camera",))
     if hasattr(env.env, "close"):
         env.close()
     assert episodes.ends.tolist() == np.cumsum([len(steps) for _, steps in expected]).tolist()

@@ -39,7 +39,7 @@ def quality_against_evaluations(
         raise InputError("There is no quality to draw: every sampler needs at least one (evaluations, metric).")
     size, most = style.LABEL - 0.5, max(n for line in quality.values() for n, _ in line)
     ends = {label: _end(line) for label, line in quality.items()}
-    named = [label for label, end in ends.items() if end and end[0] > most / 2]  # there; the others end too early
+    named = {label: end for label, end in ends.items() if end and end[0] > most / 2}  # the others end too early
     tall = max(2.9, 0.17 * len(quality))
     room = 0.4 + size * style.EM * max(map(len, named), default=0)
     grid = style.axes_grid(1, 1, panel=(3.5, tall), margin=(0.62, room, 0.3, 0.48), title=title, note=note)
@@ -88,7 +88,9 @@ def quality_against_evaluations(
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(plain)
-    style.end_labels(ax, [(*ends[label], label, method_of(label, methods).colour) for label in named], size=size)
+    style.end_labels(
+        ax, [(x, y, label, method_of(label, methods).colour) for label, (x, y) in named.items()], size=size
+    )
     return grid.figure
 
 
@@ -183,9 +185,9 @@ def method_of(label: str, methods: Sequence[Method]) -> Method:
     return max(found, key=lambda method: len(method.name))
 
 
-def _end(line: Sequence[tuple[int, float]]) -> tuple[float, ...]:
-    """The last (evaluations, metric) of a line whose metric is finite; () without one."""
-    return max(((float(n), float(value)) for n, value in line if np.isfinite(value)), default=())
+def _end(line: Sequence[tuple[int, float]]) -> tuple[float, float] | None:
+    """The last (evaluations, metric) of a line whose metric is finite."""
+    return max(((float(n), float(value)) for n, value in line if np.isfinite(value)), default=None)
 
 
 def _middle(floor: style.Pair, logarithmic: bool) -> float:
