@@ -318,14 +318,34 @@ def test_ddpm_clips_as_theirs(tmp_path):
     assert bool(((chunks > low - 1e-4) & (chunks < high + 1e-4)).all())
 
 
+def test_a_batch_norm_that_is_not_whole_is_named(tmp_path):
+    whole = vision_weights(CONFIG | SEES | VISION["batch norm"])
+    encoder = "diffusion.rgb_encoder.backbone.5.0."
+    for number, (weights, named) in enumerate([
+        ({name: part for name, part in whole.items() if name != f"{encoder}bn1.running_var"}, "bn1.running_var is mis"),
+        ({name: part for name, part in whole.items() if name != f"{encoder}conv2.weight"}, "conv2.weight is missing"),
+        ({name.replace(".bn1.", ".first."): part for name, part in whole.items()}, "no convolution before .*first"),
+    ]):  # fmt: skip
+        folder = folder_of(
+            tmp_path / str(number), stats=STATS | IMAGE_STATS, weights=weights, **SEES | VISION["batch norm"]
+        )
+        with pytest.raises(InputError, match=f"BatchNorms can't be folded .*{named}"):
+            load_policy(folder)
+
+
 def test_what_cannot_be_is_one_sentence(tmp_path):
+    theirs = {f"diffusion.unet.{name}": part for name, part in filled(shapes_of()).items()}
     for number, (changes, named) in enumerate([
         ({"type": "act"}, "type diffusion; got 'act'"),
         ({"input_features": CONFIG["input_features"] | {"task": {"type": "LANGUAGE", "shape": [1]}}}, "sees task"),
         ({"input_features": CONFIG["input_features"] | IMAGES}, "config.json has no 'vision_backbone'"),
         ({"kernel_size": 5}, "size mismatch"),
         ({"n_groups": "x"}, "n_groups|groups"),
+        ({"input_features": "none"}, "can't be used"),
         ({"stats": {}}, "no statistics"),
+        ({"stats": STATS | {"action.min": [], "action.max": []}}, "action has 2 numbers; its folder's min of it has 0"),
+        ({"stats": STATS | {f"{WORLD}.std": [1.0]}}, "environment_state has 2 numbers; its folder's std of it has 1"),
+        ({"weights": {name: part.long() for name, part in theirs.items()}}, "must be floating-point numbers"),
     ]):  # fmt: skip
         with pytest.raises(InputError, match=named) as refused:
             load_policy(folder_of(tmp_path / str(number), **changes))
@@ -352,6 +372,15 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         load_policy(seeing_folder(tmp_path / "unscaled", "crop", stats=STATS))
     with pytest.raises(InputError, match="is no folder"):
         load_policy(tmp_path / "nowhere/at/all")
+    with pytest.raises(InputError, match="steps must be at least 1"):
+        load_policy(folder_of(tmp_path / "whole"), steps=0)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("where", [3, None, b"x"])
+def test_what_names_no_folder_is_one_sentence(where):
+    with pytest.raises(InputError, match=r"^a policy's folder must be a path"):
+        load_policy(where)
 
 
 def test_the_numbers_are_those_of_lerobots_own_classes(tmp_path):

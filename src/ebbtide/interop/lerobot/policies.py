@@ -16,7 +16,7 @@ from ...core.denoiser import Denoiser
 from ...core.randomness import Draws
 from ...data.episodes import Robot
 from ...errors import InputError
-from ...files import hub_name, load_json, read_file
+from ...files import hub_name, load_json, located, read_file
 from ...inverse.chunking import Previous
 from ...networks.action_film import ActionFiLMUNet
 from ...robots.chunks import DenoiserChunks
@@ -131,6 +131,7 @@ def load_policy(
     Raises InputError for a policy of another type, for images seen by other networks than ResNet-18 or 34, and for
     weights that don't fit its configuration.
     """
+    located("a policy's folder", where)
     folder = Path(where) if os.path.isdir(where) else _downloaded(os.fspath(where))
     config = load_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("type") != "diffusion":
@@ -140,7 +141,7 @@ def load_policy(
         return _loaded(config, folder, sampler, grid, steps)
     except KeyError as error:
         raise InputError(f"{where} can't be used: its config.json has no {error}.") from error
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(f"{where} can't be used: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -179,10 +180,13 @@ def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps
             for name, part in weights.items()
             if name.endswith(".film.1.weight") and part.shape[1] == len(ours)  # else its sizes are refused below
         }
+    if whole := [name for name, part in weights.items() if not part.is_floating_point()]:
+        raise InputError(f"{folder / checkpoint.WEIGHTS}: weights must be floating-point numbers; {whole[0]} isn't.")
     network.load_state_dict(weights)
-    count = steps or config["num_inference_steps"] or config["num_train_timesteps"]
+    theirs = config["num_inference_steps"] or config["num_train_timesteps"]
+    count = theirs if steps is None else steps
     made = from_diffusers(_scheduler(config, count), None if sampler or grid else count)
-    coding = {key: _codec(modes.get(_KINDS[key], "IDENTITY"), stats.get(key), key) for key in keys}
+    coding = {key: _codec(modes.get(_KINDS[key], "IDENTITY"), stats.get(key), key, sizes[key]) for key in keys}
     return FromOldest(
         DenoiserChunks(
             Denoiser(network, made.path, made.target, alpha_min=ALPHA_MIN if sampler or grid else 0.0).eval(),
@@ -190,7 +194,7 @@ def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps
             observation,
             o,
             config["n_action_steps"],
-            _codec(modes.get("ACTION", "IDENTITY"), stats.get(ACTION), ACTION, action=True),
+            _codec(modes.get("ACTION", "IDENTITY"), stats.get(ACTION), ACTION, shape[1], action=True),
             {"state": _joined([coding[key] for key in keys], list(sizes.values()))},
             sampler or made.sampler,
             count,
@@ -232,14 +236,20 @@ def _statistics(
     return found
 
 
-def _codec(mode: str, stats: Mapping[str, Tensor] | None, key: str, *, action: bool = False) -> Standardise:
-    """LeRobot's scaling of a feature: (x - mean) / std, or the range to [-1, 1], where a constant is -1."""
+def _codec(mode: str, stats: Mapping[str, Tensor] | None, key: str, width: int, *, action: bool = False) -> Standardise:
+    """LeRobot's scaling of a feature of this width: (x - mean) / std, or the range to [-1, 1], where a constant is -1.
+
+    InputError where the folder has no statistics of it, or of another width, of which none would be no scaling.
+    """
     if mode == "IDENTITY":
         return Standardise()
     ends = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99")}
     if stats is None or mode not in ends or not set(ends[mode]) <= stats.keys():
         raise InputError(f"The policy scales {key} by {mode}, for which its folder has no statistics.")
     low, high = (stats[name].double().flatten() for name in ends[mode])
+    for name, found in zip(ends[mode], (low, high)):
+        if len(found) != width:
+            raise InputError(f"The policy's {key} has {width} numbers; its folder's {name} of it has {len(found)}.")
     if mode == "MEAN_STD":
         return Standardise(tuple(low.tolist()), tuple(high.tolist()))
     middle, half = (low + high) / 2, (high - low) / 2

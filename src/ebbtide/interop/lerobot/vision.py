@@ -68,11 +68,19 @@ def _folded(parts: dict[str, Tensor]) -> dict[str, Tensor]:
     kept = dict(parts)
     for running in [name for name in parts if name.endswith(".running_mean")]:
         norm = running.removesuffix(".running_mean")
+        convs = [re.sub(pattern, into, norm) for pattern, into in _BEFORE if re.search(pattern, norm)]
+        needed = [
+            *(f"{norm}.{kind}" for kind in ("running_var", "weight", "bias")),
+            *(f"{one}.weight" for one in convs),
+        ]
+        if not convs or (missing := [name for name in needed if name not in kept]):
+            lacks = f"there is no convolution before {norm}" if not convs else f"{missing[0]} is missing"
+            raise InputError(f"A policy's BatchNorms can't be folded into its convolutions: {lacks}.")
         mean, var, weight, bias = (
             kept.pop(f"{norm}.{kind}").double() for kind in ("running_mean", "running_var", "weight", "bias")
         )
         kept.pop(f"{norm}.num_batches_tracked", None)
-        (conv,) = (re.sub(pattern, into, norm) for pattern, into in _BEFORE if re.search(pattern, norm))
+        (conv,) = convs
         scale = weight / (var + _EPS).sqrt()
         kept[f"{conv}.weight"] = (kept[f"{conv}.weight"].double() * scale[:, None, None, None]).float()
         kept[f"{conv}.bias"] = (bias - mean * scale).float()
