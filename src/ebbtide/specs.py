@@ -279,7 +279,9 @@ def accept(what: str, given: Iterable[str], names: Iterable[str], noun: str = "a
     taken = list(names)
     for name in given:
         if name not in taken:
-            raise InputError(f"{what} has no {noun} {name}{meant(name, taken, str)}; it takes {', '.join(taken)}.")
+            raise InputError(
+                f"{what} has no {noun} {name}{meant(name, taken, str)}; it takes {', '.join(taken) or 'none'}."
+            )
 
 
 def shaped(what: str, value: Any, *sides: Any) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from functools import partial
 
 import pytest
@@ -97,6 +98,25 @@ def test_an_error_of_a_library_is_a_row_and_the_next_one_follows(monkeypatch, er
     assert whole.failed == ()
 
 
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("diffusers:DPMSolverMultistepScheduler:solver_order=x", "solver_order must be a whole number"),
+        ("diffusers:UniPCMultistepScheduler:solver_order=0", "solver_order must be at least 1"),
+        ("azula:zABSampler:order=1.5", "order must be a whole number"),
+        ("k-diffusion:sample_heun:s_churn=1", "k-diffusion's heun has no option s_churn; it takes none"),
+        ("flow_matching:euler:step_size=1", "flow_matching's euler has no option step_size; it takes none"),
+        ("smalldiffusion:ddim:gamma=1", r"no option gamma \(did you mean gam\?\); it takes gam"),
+        ("smalldiffusion:ddim:gam=nan", "gam must be finite"),
+    ],
+)
+def test_an_option_that_a_solver_has_not_is_one_sentence(spec, named, monkeypatch):
+    name = spec.partition(":")[0]
+    monkeypatch.setitem(FOREIGN, name, FOREIGN[name]._replace(module="json"))  # which is installed
+    with pytest.raises(InputError, match=named):
+        next(certificates(spec))
+
+
 def test_specs():
     assert is_foreign("diffusers:DDIMScheduler")
     assert is_foreign("azula")
@@ -120,7 +140,7 @@ def test_a_row_of_each_kind_of_diffusers(monkeypatch):
     monkeypatch.setattr(certified, "MANY", 25)
     kept = {"linear betas": certified._TABLES["linear betas"]}
     monkeypatch.setattr(certified, "_TABLES", kept)
-    monkeypatch.setattr(certified, "_SPACINGS", {"linspace": certified._SPACINGS["linspace"]})
+    monkeypatch.setattr(certified, "SPACINGS", {"linspace": certified.SPACINGS["linspace"]})
     for solver in ("DDIM", "EulerDiscrete", "DPMSolverMultistep", "FlowMatchEulerDiscrete"):
         found = list(certificates(f"diffusers:{solver}Scheduler"))
         assert found
@@ -135,7 +155,7 @@ def test_the_page_and_the_command(tmp_path, monkeypatch, capsys):
     broken = kept._replace(failed=("order 1.00, promised 2",))
     written = page([kept, broken], {"azula": "0.3"}, "ebbtide certify azula")
     assert "azula:&lt;x&gt;" in written
-    assert "1 of 2 rows break a promise." in written
+    assert "1 of 2 rows keep their promises; broken: 1." in written
     assert "http" not in written
     monkeypatch.setattr(certified, "certificates", lambda spec: iter([broken]))
     words = ["certify", "flow_matching:midpoint", "--out", str(tmp_path / "p.html"), "--json", str(tmp_path / "p.json")]
@@ -143,8 +163,24 @@ def test_the_page_and_the_command(tmp_path, monkeypatch, capsys):
     assert "1 of 1 certificates failed" in capsys.readouterr().err
     assert "promised 2" in (tmp_path / "p.html").read_text()
     assert json.loads((tmp_path / "p.json").read_text())[0]["floor"] == 1e-5
+    capsys.readouterr()
+    odd = broken._replace(errors=(math.nan, math.inf, 1.0), order=math.nan)
+    refused = kept._replace(refused="TypeError: no")
+    monkeypatch.setattr(certified, "certificates", lambda spec: iter([odd, refused]))
+    assert main(words[:2] + words[4:]) == 5
+    first, last = json.loads((tmp_path / "p.json").read_text(), parse_constant=pytest.fail)
+    assert (first["errors"], first["order"], last["refused"]) == ([None, None, 1.0], None, "TypeError: no")
+    monkeypatch.setattr(certified, "certificates", lambda spec: iter([kept, refused]))
+    assert main(["certify", "flow_matching:euler"]) == 0
+    assert "1 of 2 rows keep their promises; refused: 1." in capsys.readouterr().out
+    monkeypatch.setattr(certified, "certificates", lambda spec: iter([refused, refused]))
+    assert main([*words[:2], "--out", str(tmp_path / "none.html")]) == 2
+    nothing = "There is nothing to certify in flow_matching:midpoint, which refuses: TypeError: no."
+    assert nothing in capsys.readouterr().err
+    assert not (tmp_path / "none.html").exists()
     monkeypatch.setattr(certified, "certificates", lambda spec: iter([kept]))
-    assert main(["certify", "flow_matching"]) == 0
+    assert main(["certify", "flow_matching:euler"]) == 0
+    assert "1 of 1 rows keep their promises." in capsys.readouterr().out
     for wrong, named in (
         (["heun", "azula"], "heun is of none of"),
         (["azula", "--order", "2"], "--order is for samplers"),

@@ -1,12 +1,13 @@
 """ebbtide certify [SAMPLER …]: measure whether a sampler, or a run of two times, keeps its promises."""
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -171,7 +172,7 @@ def _foreign(args: Certify, out: Path) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     from ..files import write_file
-    from ..interop.certified import FOREIGN, HEADS, certificates, is_foreign, page, solvers_of, table_cells
+    from ..interop.certified import FOREIGN, HEADS, certificates, is_foreign, page, solvers_of, table_cells, verdict_of
 
     if ours := [spec for spec in args.samplers if not is_foreign(spec)]:
         raise InputError(f"{ours[0]} is of none of {', '.join(FOREIGN)}; certify it by itself.")
@@ -187,6 +188,9 @@ def _foreign(args: Certify, out: Path) -> None:
                 print(form.format(*HEADS))
             found.append(one)
             tell(form.format(*table_cells(one)), file=sys.stdout)
+    refused = [one.refused for one in found if one.refused]
+    if len(refused) == len(found):
+        raise InputError(f"There is nothing to certify in {', '.join(args.samplers)}, which refuses: {refused[0]}.")
     versions: dict[str, str] = {}
     for name in dict.fromkeys(spec.partition(":")[0] for spec in args.samplers):
         try:
@@ -197,11 +201,18 @@ def _foreign(args: Certify, out: Path) -> None:
         written = page(found, versions, f"ebbtide certify {' '.join(map(shlex.quote, args.samplers))}")
         write_file(Path(args.out), written.encode())
     if args.json:
-        rows = [{key: None if value != value else value for key, value in one._asdict().items()} for one in found]
+        rows = [{key: _finite(value) for key, value in one._asdict().items()} for one in found]
         write_file(out, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
     if failed := sum(bool(one.failed) for one in found):
         raise CertificationError(f"{failed} of {len(found)} certificates failed; see the lines above.")
-    print(f"{len(found)} certificates: all kept.")
+    print(verdict_of(found))
+
+
+def _finite(value: Any) -> Any:
+    """A value for JSON, which has no other numbers than finite ones: None for those."""
+    if isinstance(value, tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _FOUND = "found: the largest difference of u and v; beside others, √ mean |a - b|² over √ mean |b|² of where they lead"

@@ -7,7 +7,7 @@ times. Its end is compared with the exact flow's from where it started. Solvers 
 import html
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..exact.certify import smooth
 from ..exact.checks import rms, walked
 from ..exact.oracle import gaussian
-from ..specs import parse, pick
+from ..specs import accept, parse, pick, require
 from .solvers import (
     SolverWalk,
     azula_walk,
@@ -48,6 +48,7 @@ __all__ = [
     "page",
     "solvers_of",
     "table_cells",
+    "verdict_of",
 ]
 
 COUNTS_OF_STEPS = (25, 50, 100)  # for orders; each divides 1000, so that no table's steps are rounded unevenly
@@ -123,6 +124,12 @@ _ORDERED = ("DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPC
 _FLOWS = {"FlowMatchEulerDiscrete": 1, "FlowMatchHeunDiscrete": 2}
 
 
+def _order(options: Mapping[str, Any], name: str, default: int) -> int:
+    """The order that the options ask for."""
+    require(name, order := options.get(name, default), 1, whole=True)
+    return int(order)
+
+
 def _diffusers(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     kind = name.removesuffix("Scheduler")
     kinds = ("DDIM", *_VE, *_ORDERED, *_FLOWS)
@@ -149,12 +156,12 @@ def _diffusers(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
             if grid != "lu":
                 yield ForeignSolver(table, grid, _VE[kind], partial(diffusers_ve, kind, betas | spacing | options))
         else:
-            order = int(options.get("solver_order", 2))
+            order = _order(options, "solver_order", 2)
             yield ForeignSolver(table, grid, order, partial(diffusers_dpm, kind, betas | spacing | options))
     if kind in _ORDERED:
         for shift in (1.0, 3.0):
             flow = {"use_flow_sigmas": True, "flow_shift": shift}
-            order = int(options.get("solver_order", 2))
+            order = _order(options, "solver_order", 2)
             yield ForeignSolver("flow", f"shift {shift:g}", order, partial(diffusers_dpm, kind, flow | options))
 
 
@@ -164,6 +171,7 @@ _K = {"euler": 1, "heun": 2, "dpm_2": 2, "lms": 4, "dpmpp_2m": 2, "dpmpp_2s_ance
 def _k_diffusion(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     name = name.removeprefix("sample_")
     order = _K[pick(_K, name, "A k-diffusion sampler")]
+    accept(f"k-diffusion's {name}", options, (), "option")
     for low in (0.002, 0.03):
         karras = lambda lib, n, low=low: lib.get_sigmas_karras(n, low, 80.0)
         even = lambda lib, n, low=low: lib.get_sigmas_exponential(n, low, 80.0)
@@ -181,7 +189,7 @@ _AZULA = {"DDIM": 1, "Euler": 1, "Heun": 2, "zAB": 3, "vAB": 3, "zEAB": 3, "xEAB
 
 def _azula(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
     name = name.removesuffix("Sampler")
-    order = int(options.get("order", _AZULA[pick(_AZULA, name, "An azula sampler")]))
+    order = _order(options, "order", _AZULA[pick(_AZULA, name, "An azula sampler")])
     own = options | ({"order": order} if name.endswith("AB") else {})
     for (schedule, first), low in product(
         {"VP": 0.00636, "Cosine": 1e-3, "Rectified": 1e-3}.items(), (1e-2, 1e-3, 1e-4)
@@ -194,16 +202,18 @@ _METHODS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4, "explic
 
 
 def _flow_matching(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
-    yield ForeignSolver(
-        "CondOT", "even", _METHODS[pick(_METHODS, name, "A flow_matching method")], partial(flow_matching_linear, name)
-    )
+    order = _METHODS[pick(_METHODS, name, "A flow_matching method")]
+    accept(f"flow_matching's {name}", options, (), "option")
+    yield ForeignSolver("CondOT", "even", order, partial(flow_matching_linear, name))
 
 
 _SMALL = {"ddim": 1.0, "accelerated": 2.0}
 
 
 def _smalldiffusion(name: str, options: dict[str, Any]) -> Iterator[ForeignSolver]:
-    gam = float(options.get("gam", _SMALL[pick(_SMALL, name, "A smalldiffusion sampler")]))
+    gam = options.get("gam", _SMALL[pick(_SMALL, name, "A smalldiffusion sampler")])
+    accept(f"smalldiffusion's {name}", options, ("gam",), "option")
+    require("gam", gam)
     made: dict[str, Callable[[Any], Any]] = {
         "ScheduleDDPM": lambda lib: lib.ScheduleDDPM(),
         "ScheduleLogLinear, σ ≥ 0.005": lambda lib: lib.ScheduleLogLinear(1000, 0.005, 80.0),
@@ -268,8 +278,7 @@ def certificates(spec: str) -> Iterator[Certificate]:
     if importlib.util.find_spec(library.module) is None:
         raise InputError(f"{spec} needs the package {name}, which is not installed.")
     solver, options = parse(rest)
-    rows = list(library.rows(solver, options))
-    for row in rows:
+    for row in library.rows(solver, options):
         try:
             yield _measured(spec, row)
         except ImportError as error:
@@ -333,13 +342,13 @@ def page(found: list[Certificate], versions: Mapping[str, str], command: str) ->
         f"<tr{_class(one)}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in table_cells(one))}</tr>"
         for one in found
     )
-    bad, (_, few, steps) = sum(bool(one.failed) for one in found), COUNTS_OF_STEPS
+    _, few, steps = COUNTS_OF_STEPS
     about = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Certificates of solvers</title><style>{_STYLE}</style>
 <h1>Certificates of solvers</h1>
-<p>{html.escape(about)}. {_verdict(bad, len(found))}</p>
+<p>{html.escape(about)}. {verdict_of(found)}</p>
 <p>Each solver walks from noise to data by its own code on its own times, with exact estimates of a mixture of three
 Gaussians in the place of a network. <b>Errors</b>: RMS distance to the end of the exact flow from the same start, by
 number of steps. <b>Order</b>: from the errors at {few} and {steps} steps; it may be {SHORT} or an eighth less than
@@ -361,8 +370,11 @@ def _class(one: Certificate) -> str:
     return ' class="failed"' if one.failed or one.refused else ""
 
 
-def _verdict(bad: int, of: int) -> str:
-    return f"All {of} rows keep their promises." if not bad else f"{bad} of {of} rows break a promise."
+def verdict_of(found: Sequence[Certificate]) -> str:
+    """The numbers of certificates whose promises are kept and broken, and of solvers that can't run, as a sentence."""
+    bad, refused = sum(bool(one.failed) for one in found), sum(bool(one.refused) for one in found)
+    kept = f"{len(found) - bad - refused} of {len(found)} rows keep their promises"
+    return "; ".join([kept, *[f"broken: {bad}"] * bool(bad), *[f"refused: {refused}"] * bool(refused)]) + "."
 
 
 def table_cells(one: Certificate) -> tuple[str, ...]:
