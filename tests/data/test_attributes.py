@@ -58,6 +58,7 @@ def test_a_table_in_the_folder_goes_by_the_files_names(tmp_path):
             "age",
             "attributes are an array of a .npz, a .csv in a folder of images, or columns of hf:NAME; digits is none.",
         ),
+        ("a.npz", "huge", "a.npz: attribute 'huge' must be at most 1e+18 in size."),
         ("faces", "../a.npz", "attributes of a folder must be a file in it, faces; got '../a.npz'."),
         ("faces", "few.csv", "few.csv: its column 'file' doesn't name the image a.png."),
         ("faces", "bad.csv", "bad.csv, row 2, column 'age': an attribute must be a finite number; got 'old'."),
@@ -67,6 +68,7 @@ def test_a_table_in_the_folder_goes_by_the_files_names(tmp_path):
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path, data, name, says):
     arrays = {"short": np.arange(2), "text": np.array(["a", "b", "c"]), "endless": np.array([1.0, np.inf, 0])}
+    arrays["huge"] = np.array([1.0, np.nan, -1e300])
     np.savez("a.npz", images=pixels(3), **arrays)
     (tmp_path / "faces").mkdir()
     Image.fromarray(pixels(1)[0]).save(tmp_path / "faces" / "a.png")
@@ -96,6 +98,12 @@ def test_ranges_are_the_sets_own_or_chosen_and_become_minus_one_to_one():
         ([torch.nan, torch.nan], "", "faces: attribute 'age' is missing for all images to train on."),
         ([0.0, 2.0], "age=0:1", "faces: attribute 'age' goes from 0 to 2, beyond its range."),
         ([0.0, 2.0], "size=0:1", "attribute_ranges must name 'age'; got 'size'."),
+        ([0.0, 2.0], "age=0:3,age=0:2", "attribute_ranges must name 'age' once; got 'age=0:3,age=0:2'."),
+        (
+            [0.0, 2.0],
+            "age=0:1e300",
+            "attribute_ranges, an end of 'age', must be at least -1e+18 and at most 1e+18; got 1e+300.",
+        ),
     ],
 )
 @pytest.mark.unchecked

@@ -1,5 +1,7 @@
 """Samples of images given numbers: by name or as rows, any of them left out, never beyond what was learned."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,30 @@ def test_what_was_never_learned_cannot_be_given(run, given, says):
     with pytest.raises(InputError) as caught:
         run.sample(3, given=given)
     assert str(caught.value) == says
+
+
+def test_a_run_whose_numbers_are_partly_missing_is_saved_resumed_and_drawn_from(tmp_path):
+    rng = np.random.default_rng(0)
+    ink = np.where(np.arange(40) % 3, np.linspace(0, 10, 40), np.nan)
+    np.savez(tmp_path / "set.npz", images=rng.integers(0, 256, (40, 4, 4), np.uint8), ink=ink)
+    recipe = flow_images(
+        data=str(tmp_path / "set.npz"), attributes="ink", steps=4, batch=8, network="unet-tiny:width=8"
+    )
+    how = {"progress": False, "snapshots": 0, "solvers": False}
+    straight = train_recipe(recipe, tmp_path / "run", checkpoints=2, **how)
+    assert straight.attributes == {"ink": (np.float32(ink[1]), np.float32(ink[38]))}
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000004")
+    train_recipe(recipe, tmp_path / "run", checkpoints=2, resume=True, **how)
+    again = from_pretrained(tmp_path / "run")
+    weights = again.denoiser.state_dict()
+    assert all(torch.equal(part, weights[name]) for name, part in straight.denoiser.state_dict().items())
+    x, other = (again.sample(3, given={"ink": [5, number, 6]}, **FEW) for number in (np.nan, 5))
+    assert bool(x.isfinite().all())
+    assert not torch.equal(x[1], other[1])
+    np.savez(tmp_path / "set.npz", images=rng.integers(0, 256, (40, 4, 4), np.uint8), ink=np.roll(ink, 1))
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000004")
+    with pytest.raises(InputError, match="is not what it was when"):
+        train_recipe(recipe, tmp_path / "run", checkpoints=2, resume=True, **how)
 
 
 def test_the_command_and_an_export(run, tmp_path, monkeypatch):

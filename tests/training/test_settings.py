@@ -22,6 +22,13 @@ def test_data_is_itself_and_nothing_else():
     assert same(of(x), of(x * (1 + 1e-7)))
     for other in (x.flip(0), x[:49], torch.cat([x, x[:1]]), x.reshape(75, 2), x.index_fill(0, torch.tensor(7), 0.5)):
         assert not same(of(x), of(other))
+    gaps = x.clone()
+    gaps[3, 1] = gaps[20, 0] = torch.nan
+    moved = gaps.clone()
+    moved[3, 1], moved[4, 1] = 0.0, torch.nan
+    assert same(json.loads(dump_json(of(gaps))), of(gaps * (1 + 1e-7)))
+    for other in (x, gaps.nan_to_num(), moved, gaps.index_fill(0, torch.tensor(7), 0.5)):
+        assert not same(of(gaps), of(other))
     labels = torch.arange(50) % 2
     assert same(of(x, labels), of(x, labels.clone()))
     assert not same(of(x, labels), of(x, 1 - labels))

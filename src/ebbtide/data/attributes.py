@@ -12,7 +12,7 @@ from ..arrays import npz
 from ..errors import InputError
 from ..files import home
 from ..formats import arrays
-from ..specs import listed
+from ..specs import LARGEST, listed, require
 from .forms import absent
 from .gather import Found, Source
 from .levels import Levels
@@ -44,6 +44,9 @@ def read_attributes(data: str, name: str, found: Found) -> tuple[Float[np.ndarra
     for one in names:
         if names.count(one) > 1 or not one or set(one) & set(",=:"):
             raise InputError(f"{data}: attributes need different names without comma, colon and =; got {one!r}.")
+    for one, column in zip(names, values.T):
+        if np.nanmax(np.abs(column), initial=0.0) > LARGEST:
+            raise InputError(f"{data}: attribute {one!r} must be at most {LARGEST:g} in size.")
     return values, names
 
 
@@ -99,7 +102,10 @@ def ranges_of(values: Float[Tensor, "n k"], names: tuple[str, ...], chosen: str,
 
     InputError where values lie beyond it, or there is none.
     """
-    given = dict(part.partition("=")[::2] for part in chosen.split(",") if part)
+    parts = [part.partition("=")[::2] for part in chosen.split(",") if part]
+    if twice := [name for k, (name, _) in enumerate(parts) if name in dict(parts[:k])]:
+        raise InputError(f"attribute_ranges must name {twice[0]!r} once; got {chosen!r}.")
+    given = dict(parts)
     if given and set(given) != set(names):
         raise InputError(f"attribute_ranges must name {listed(names)}; got {listed(given)}.")
     ranges: dict[str, Levels] = {}
@@ -110,6 +116,8 @@ def ranges_of(values: Float[Tensor, "n k"], names: tuple[str, ...], chosen: str,
         own = Levels(float(known.min()), float(known.max()))
         ranges[name] = Levels.parse(given[name]) if given else own
         low, high = ranges[name]
+        for end in (low, high):
+            require(f"attribute_ranges, an end of {name!r},", end, -LARGEST, LARGEST)
         if low == high:
             raise InputError(f"{where}: attribute {name!r} is {low:g} for all images, so nothing follows from it.")
         if own.low < low or own.high > high:

@@ -56,7 +56,8 @@ def resumed_by(before: dict[str, Any], now: dict[str, Any], step: int) -> dict[s
 def data_fingerprint(data: Data) -> dict[str, list[Any]]:
     """Shape and content of each tensor trained on: of integers sha256, of floats sums that another machine can repeat.
 
-    Σ x², and Σ x_i cos(√2 i), which depends on the order; equal to 1e-6, as standardised data is.
+    Σ x², and Σ x_i cos(√2 i), which depends on the order; equal to 1e-6, as standardised data is. Of attributes, which
+    may be missing, these are of the numbers that are there, beside a sha256 of the places of the others.
     """
     return {
         name: [list(part.shape), *_content(part)]
@@ -70,13 +71,16 @@ def _content(x: Tensor | OnDisk) -> list[Any]:
         if isinstance(x, OnDisk):
             return [x.content()]
         return [hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()]
-    sums, start = torch.zeros(2, dtype=torch.float64), 0
+    sums, gaps, whole, start = torch.zeros(2, dtype=torch.float64), hashlib.sha256(), True, 0
     for part in x.split(max(1, 2**20 // max(1, math.prod(x.shape[1:])))):
         numbers = part.detach().cpu().flatten().double()
+        known = numbers.isfinite()
+        gaps.update((~known).numpy().tobytes())
+        whole, numbers = whole and bool(known.all()), numbers.where(known, 0.0)
         turn = (torch.arange(start, start + len(numbers), dtype=torch.float64) * math.sqrt(2)).cos()
         sums += torch.stack([numbers.square().sum(), (numbers * turn).sum()])
         start += len(numbers)
-    return sums.tolist()
+    return sums.tolist() + [gaps.hexdigest()] * (not whole)
 
 
 def same(stored: Any, now: Any) -> bool:
