@@ -322,7 +322,7 @@ def test_a_batch_norm_that_is_not_whole_is_named(tmp_path):
     whole = vision_weights(CONFIG | SEES | VISION["batch norm"])
     encoder = "diffusion.rgb_encoder.backbone.5.0."
     for number, (weights, named) in enumerate([
-        ({name: part for name, part in whole.items() if name != f"{encoder}bn1.running_var"}, "bn1.running_var is mis"),
+        ({name: part for name, part in whole.items() if name != f"{encoder}bn1.running_var"}, "bn1.running_var is"),
         ({name: part for name, part in whole.items() if name != f"{encoder}conv2.weight"}, "conv2.weight is missing"),
         ({name.replace(".bn1.", ".first."): part for name, part in whole.items()}, "no convolution before .*first"),
     ]):  # fmt: skip
