@@ -442,6 +442,20 @@ def test_a_tables_rows_start_by_their_columns_names(ebbtide, shells, tmp_path):
     assert sizes == [size for _, size, _, _ in rows]
 
 
+@pytest.mark.parametrize("name", ["one.npy", "one.npz", "one.txt", "one.csv"])
+def test_a_single_point_is_a_start(ebbtide, runs, tmp_path, name):
+    """Though data to learn from has two rows at least."""
+    if name == "one.txt":
+        (tmp_path / name).write_text("0.5 -0.25\n")
+    else:
+        save_points(name, torch.tensor([[0.5, -0.25]]), columns=("x", "y"))
+    done = ebbtide("sample", runs / "flow", "--start", name, "--at", "1e-6", "--steps", "4", "--out", "x.npy")
+    assert done[0] == 0, done
+    np.testing.assert_allclose(np.load("x.npy"), [[0.5, -0.25]], atol=1e-3)
+    code, _, err = ebbtide("train", "flow", "--data", name, "--out", "there")
+    assert (code, "has one row; at least 2 are needed" in err) == (2, True)
+
+
 def test_images_start_from_a_folder_a_file_or_an_npz(ebbtide, runs, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "digits.npz", images=images)

@@ -21,7 +21,18 @@ from .forms import Form, Reading
 from .frames import read_table, sheet_of
 from .packed import PACKED, unpacked
 from .split import LABELS, beside, named_parts, part_of
-from .table import NUMBER, Points, as_array, as_points, finite_table, label_array, labels_of_rows, narrow, rows_of
+from .table import (
+    NUMBER,
+    Points,
+    as_array,
+    as_points,
+    enough,
+    finite_table,
+    label_array,
+    labels_of_rows,
+    narrow,
+    rows_of,
+)
 from .text import csv_lines, form_lines, read_text
 
 __all__ = ["EXTENSIONS", "READABLE", "is_text", "read", "save_points", "save_table"]
@@ -62,9 +73,9 @@ def read(path: str | os.PathLike[str], label: str | None = None, how: Reading | 
         if path.suffix.lower() not in _READERS:
             also = f", the texts also in {', '.join(PACKED)}"
             raise InputError(f"{path} must end in one of {', '.join(READABLE)}{also}; got {suffix!r}.")
-        if how != Reading(how.label):
+        if how != Reading(how.label, least=how.least):
             raise InputError(f"{path}: only a table's columns can be named; {suffix} has none.")
-        return _READERS[suffix](path, how.label)
+        return _READERS[suffix](path, how.label, how.least)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
 
@@ -130,10 +141,10 @@ def save_table(path: str | os.PathLike[str], x: Any, form: Form, labels: Sequenc
 # --- arrays -------------------------------------------------------------------------------------------------
 
 
-def _read_npy(path: Path, label: str | None) -> Points:
+def _read_npy(path: Path, label: str | None, least: int) -> Points:
     array = npy(path)
     if label is None:
-        return as_points(path, finite_table(str(path), _numbers(array)))
+        return as_points(path, finite_table(str(path), _numbers(array, least)))
     numbers = [str(k + 1) for k in range(array.shape[1])] if array.ndim == 2 else []
     if label not in numbers or len(numbers) < 2:
         raise InputError(
@@ -141,12 +152,12 @@ def _read_npy(path: Path, label: str | None) -> Points:
             f"not {label!r}."
         )
     index = numbers.index(label)
-    values = _numbers(array)
+    values = _numbers(array, least)
     labels = label_array(f"{path}, column {label}", values[:, index])
     return as_points(path, finite_table(str(path), np.delete(values, index, axis=1)), labels=labels)
 
 
-def _read_npz(path: Path, label: str | None) -> Points:
+def _read_npz(path: Path, label: str | None, least: int) -> Points:
     archive = npz(path)
     tables = {name: part_of(name)[1] for name, array in archive.items() if array.ndim == 2}
     likely = [name for name, rest in tables.items() if (rest == "x" if "x" in archive else rest not in LABELS)]
@@ -164,7 +175,7 @@ def _read_npz(path: Path, label: str | None) -> Points:
     name = next((name for name in ("x", *usable) if name in arrays), None)
     if name is None:
         raise InputError(f"{path} has no array 'x' nor one of rows × columns; it has {listed(archive)}.")
-    table = finite_table(arrays[name].where, _numbers(arrays[name]))
+    table = finite_table(arrays[name].where, _numbers(arrays[name], least))
     return as_points(path, table, labels=None if label is None else _labels(archive[label], len(table)))
 
 
@@ -173,7 +184,7 @@ def _in_parts(
 ) -> Points:
     """The tables of a set's parts end to end, the held-out ones last; with labels where each of them has some."""
     names = [*train, *held]
-    tables = [finite_table(archive[name].where, _numbers(archive[name])) for name in names]
+    tables = [finite_table(archive[name].where, _numbers(archive[name], 2)) for name in names]
     if len(widths := {table.shape[1]: name for name, table in zip(names, tables)}) > 1:
         raise InputError(
             f"{path}: {' and '.join(map(repr, widths.values()))} must have as many columns; got {[*widths]}."
@@ -192,19 +203,18 @@ def _labels(array: Stored, n: int) -> list[str]:
     return label_array(array.where, array.read(NUMBER))
 
 
-def _numbers(array: Stored) -> np.ndarray:
+def _numbers(array: Stored, least: int) -> np.ndarray:
     """The numbers of a stored table; InputError unless its header describes one."""
     if array.dtype.kind not in "iuf":
         raise InputError(f"{array.where} must hold real numbers; got {array.kind}.")
     if array.ndim not in (1, 2) or 0 in array.shape[1:]:
         raise InputError(f"{array.where} must have shape (rows, columns) or (rows,); got {array.shape}.")
-    if len(array) < 2:
-        raise InputError(f"{array.where} has {'one row' if len(array) else 'no rows'}; at least 2 are needed.")
+    enough(array.where, len(array), least)
     narrow(array.where, *array.shape[1:])
     return array.read(NUMBER)
 
 
-_READERS: dict[str, Callable[[Path, str | None], Points]] = {
+_READERS: dict[str, Callable[[Path, str | None, int], Points]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
 }

@@ -16,8 +16,8 @@ from ..errors import InputError, meant, printable
 from ..specs import listed
 
 __all__ = [
-    "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified", "in_order",
-    "named_list", "number", "short", "timed", "typed_column",
+    "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified",
+    "in_order", "named_list", "number", "short", "timed", "typed_column",
 ]  # fmt: skip
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", ".", "?", "-", "#N/A", "<NA>")
@@ -188,6 +188,8 @@ class Reading:
     """Columns of levels, whose cells may look like numbers."""
     ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The levels of columns, in order."""
+    least: int = 2
+    """Rows that there must be; data to learn from has two."""
 
     @staticmethod
     def of(

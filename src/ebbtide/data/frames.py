@@ -12,7 +12,7 @@ from ..arrays import damage
 from ..errors import InputError
 from ..memory import room
 from .forms import MISSING, Column, Form, Reading, Unfit, absent, identified, short, timed, typed_column
-from .table import LARGEST, NUMBER, Points, as_array, as_points, in_order, narrow
+from .table import LARGEST, NUMBER, Points, as_array, as_points, enough, in_order, narrow
 
 __all__ = [
     "as_columns", "as_frame", "frame_columns", "framed", "is_frame", "listed_cells", "points_of_columns", "read_table",
@@ -61,8 +61,7 @@ def points_of_columns(
             values.append(cells)
         found.append(column)
     table = np.stack(values, 1)
-    if len(table) < 2:
-        raise InputError(f"{where} has {'one row' if len(table) else 'no rows'}; at least 2 are needed.")
+    enough(str(where), len(table), how.least)
     places = [names[k] for k in kept]
     label = places.index(how.label) if how.label in places else None
     form = Form(tuple(found), label)

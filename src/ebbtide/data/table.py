@@ -14,8 +14,8 @@ from ..errors import InputError
 from .forms import Form, in_order, short
 
 __all__ = [
-    "LARGEST", "MOST_COLUMNS", "NUMBER", "Points", "as_array", "as_points", "finite_table", "in_order", "label_array",
-    "labels_of_rows", "narrow", "rows_of", "short",
+    "LARGEST", "MOST_COLUMNS", "NUMBER", "Points", "as_array", "as_points", "enough", "finite_table", "in_order",
+    "label_array", "labels_of_rows", "narrow", "rows_of", "short",
 ]  # fmt: skip
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -158,3 +158,10 @@ def narrow(where: str, columns: int = 1) -> None:
     """InputError for more than MOST_COLUMNS."""
     if columns > MOST_COLUMNS:
         raise InputError(f"{where} has {columns:,} columns; at most {MOST_COLUMNS:,} are read.")
+
+
+def enough(where: str, rows: int, least: int) -> None:
+    """InputError for a table of fewer rows than `least`; where: the table, in errors."""
+    if rows < least:
+        found = "one row" if rows else "no rows"
+        raise InputError(f"{where} has {found}; at least {least} {'is' if least == 1 else 'are'} needed.")

@@ -18,7 +18,7 @@ from ..memory import room
 from ..specs import listed
 from .forms import Column, Form, Reading, Unfit, number, typed_column
 from .packed import TextFile, text_file, unpacked
-from .table import LARGEST, NUMBER, Points, as_points, narrow
+from .table import LARGEST, NUMBER, Points, as_points, enough, narrow
 
 __all__ = ["Written", "column_names", "csv_lines", "form_lines", "read_text", "written_cells", "written_lines"]
 
@@ -60,8 +60,7 @@ def read_text(path: Path, how: Reading) -> Points:
     label = layout.options.index(how.label) if how.label else None
     notes = [] if layout.file.encoding != "cp1252" else ["read as cp1252 (Windows), since it is not UTF-8"]
     table, columns, labels = _plain(layout, how, label) or _typed(layout, how, kept, label, notes)
-    if len(table) < 2:
-        raise InputError(f"{path} has only one row of data; at least 2 are needed.")
+    enough(str(path), len(table), how.least)
     if layout.names and not layout.names[0] and 0 in kept and len(kept) > 1:
         if not np.isin((table[:, 0] - np.arange(len(table))), (0.0, 1.0)).all():
             raise InputError(f"{path}, row {layout.before + 1}, column 1: the header has no name for it.")

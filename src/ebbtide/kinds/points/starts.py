@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...data.files import is_text, read
+from ...data.forms import Reading
 from ...data.text import written_cells
 from ...errors import InputError
 from ...specs import listed
@@ -29,7 +30,7 @@ def own_starts(trained: "Trained", file: str) -> Float[Tensor, "n d"]:
         if table.header:
             carried = ("", recipe.label, *getattr(recipe, "drop", "").split(","))
             return trained.whole_rows(file, table.columns, carried=carried, first=table.first)
-    points = read(file)
+    points = read(file, how=Reading(least=1))
     if not points.plain:
         raise InputError(f"{file} must hold numbers without missing cells, as this run's columns do.")
     if trained.columns and points.columns and set(points.columns) != set(own):
