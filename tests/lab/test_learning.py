@@ -1,5 +1,6 @@
 """Methods that learn while somebody watches: the same runs as without, paused, kept, stopped and continued."""
 
+import errno
 import threading
 import time
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from ebbtide import InputError
-from ebbtide.errors import DivergedError
+from ebbtide.errors import DivergedError, StorageError
 from ebbtide.kinds.runs import from_pretrained, train_recipe
 from ebbtide.lab import learning
 from ebbtide.lab.learning import Board, Learner, begun_with
@@ -109,13 +110,19 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(made, tmp_path):
     assert learner.state == "training", learner.error
 
 
-def test_painted_points_are_kept_beside_the_run(made, tmp_path):
+def test_painted_points_are_kept_beside_the_run(made, tmp_path, monkeypatch):
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
     learner = made(RECIPES["flow"](steps=12, batch=16, network="mlp:width=8,depth=1", codec="standardise"), x)
     learner.go()
     until(lambda: learner.state in ("done", "failed"))
     assert learner.state == "done", learner.error
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="No space left"):
+        patched.setattr(learning, "save_points", lambda *_: (_ for _ in ()).throw(full))
+        learner.keep(tmp_path / "kept")
+    assert (learner.kept, list(tmp_path.iterdir())) == (None, [])  # not a half of it
     kept = learner.keep(tmp_path / "kept")
+    assert [one.name for one in tmp_path.iterdir()] == ["kept"]
     found = from_pretrained(kept, data=str(kept / learning.PAINTED))
     assert found.reading().data == str(kept / learning.PAINTED)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..data.files import save_points
 from ..errors import InputError
+from ..files import writing_folder
 from ..kinds import kind_of
 from ..kinds.runs import begin, from_pretrained, train_recipe
 from ..recipes import RECIPES, Recipe
@@ -261,10 +262,12 @@ class Learner:
             raise InputError(f"{folder} exists; keep the run in another folder.")
         if self._state == "paused":
             self._saved()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".lock"), symlinks=True)
-        if self.painted is not None:
-            save_points(folder / PAINTED, self.painted, ("x", "y"))
+        with writing_folder(folder, replace=False) as whole:
+            shutil.copytree(
+                self.folder, whole, ignore=shutil.ignore_patterns(".lock"), symlinks=True, dirs_exist_ok=True
+            )
+            if self.painted is not None:
+                save_points(whole / PAINTED, self.painted, ("x", "y"))
         self.kept = folder
         return folder
 
