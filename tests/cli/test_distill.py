@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from ebbtide.errors import InputError
 from ebbtide.kinds.runs import from_pretrained
 from ebbtide.robots.simulators import SIMULATORS
 
@@ -36,6 +37,18 @@ def test_a_student_beside_its_run(ebbtide, runs, tmp_path, monkeypatch):
     ):
         code, _, err = ebbtide(*words)
         assert code == 0, err
+
+
+def test_a_student_that_can_not_be_measured_is_there_all_the_same(ebbtide, runs, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise InputError("A report takes at least 12 held-out images; got 6.")
+
+    monkeypatch.setattr("ebbtide.kinds.distil.outcomes", refused)
+    code, said, err = ebbtide("distill", runs / "flow", "--out", tmp_path / "fast", *FEW)
+    assert (code, said) == (0, "")
+    assert "There is no table of it: A report takes at least 12 held-out images; got 6.\n" in err
+    assert f"ebbtide sample {tmp_path / 'fast'} --steps 1" in err
+    assert from_pretrained(tmp_path / "fast").sample(3, steps=1).shape == (3, 2)
 
 
 def test_it_continues_and_does_not_overwrite_unasked(ebbtide, runs, tmp_path):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..errors import InputError
 from .arguments import MOST, Flag, given, hint, parse, tell, threads, within
 from .train import Running
 
@@ -84,6 +85,9 @@ def run(argv: Sequence[str]) -> None:
     spent = time.process_time() - before
     tell(f"Distilled in {student.step} steps and {spent:.1f} CPU s, trajectories included; the student is {out}")
     if args.n and student.observation is None:
-        print(as_text(list(outcomes(student, teacher, args.n)), cost(out, args.run)))
+        try:
+            print(as_text(list(outcomes(student, teacher, args.n)), cost(out, args.run)))
+        except InputError as error:  # such as too few examples to measure by: the student is there all the same
+            tell(f"There is no table of it: {error}")
     steps = " --steps 1" if student.denoiser.spans else ""
     tell(f"Draw from it with: ebbtide sample {shlex.quote(str(out))}{steps}")
