@@ -146,10 +146,14 @@ class Episodes:
 
 def _columns(x: Any, names: Sequence[str], *how: Any, **named: Any) -> tuple[Any, tuple[str, ...]]:
     """`columns` of rows, also of those on the disk."""
-    if not isinstance(x, OnDisk):
-        return columns(x, names, *how, **named)
     kept = columns(torch.zeros(0, *x.shape[1:]), names, *how, **named)[1]
-    return x if kept == tuple(names) else Seen((x,), lambda rows: columns(rows, names, *how, **named)[0]), kept
+    if kept == tuple(names) and len(kept) == x.shape[1]:
+        return x, kept
+
+    def made(rows: Float[Tensor, "k s"]) -> Float[Tensor, "k t"]:
+        return columns(rows, names, *how, **named)[0]
+
+    return Seen((x,), made) if isinstance(x, OnDisk) else made(x), kept
 
 
 def columns(
