@@ -263,6 +263,21 @@ def test_rows_are_read_in_runs_and_come_in_any_order(tmp_path, monkeypatch):
     assert found[torch.tensor([], dtype=torch.int64)].shape == (0, 5)
 
 
+def test_a_large_set_is_walked_through_without_an_index_of_all(tmp_path, monkeypatch):
+    """Such an index for each block, 8 bytes a row, was more than what is read, and memory grew with the set."""
+    found = Shards([write_shard(tmp_path / "0.safetensors", torch.arange(300.0)[:, None], {})], "here")
+    made, arange = [], torch.arange
+    monkeypatch.setattr(torch, "arange", lambda *ends: made.append(ends) or arange(*ends))
+    assert [part.flatten().tolist() for part in found.split(128)] == [
+        [*range(128)],
+        [*range(128, 256)],
+        [*range(256, 300)],
+    ]
+    assert made == [(0, 128, 1), (128, 256, 1), (256, 300, 1)]
+    places = arange(5)
+    assert found.part(places).places is places
+
+
 def test_rows_are_seen_as_a_function_makes_them(tmp_path):
     x, y = (
         torch.randint(256, (12, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(k)) for k in (0, 1)

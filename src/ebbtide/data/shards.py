@@ -231,6 +231,8 @@ class OnDisk:
 
     def __getitem__(self, chosen: Tensor | slice) -> Num[Tensor, " k *d"]:
         """The rows at these places, or where a mask is true, in memory."""
+        if isinstance(chosen, slice):
+            return self.index_select(0, torch.arange(*chosen.indices(len(self))))
         return self.index_select(0, torch.arange(len(self))[chosen])
 
     def split(self, size: int) -> Iterator[Num[Tensor, " k *d"]]:
@@ -288,6 +290,8 @@ class Shards(OnDisk):
         self.shape = (self.ends[-1] if self.places is None else len(self.places), *sides)
 
     def part(self, chosen: Tensor) -> "Shards":
+        if self.places is None and chosen.dtype == torch.int64:  # one tensor for all sets of which the same is chosen
+            return replace(self, places=chosen)
         places = torch.arange(len(self)) if self.places is None else self.places
         return replace(self, places=places[chosen])
 
