@@ -91,15 +91,14 @@ class Standardise(_Elementwise):
         least: the smallest std of a column that moves; one that hardly does would be stretched until it is all noise.
         """
         _fits(x, least)
-        first, *others = blocks = [_moments(part) for part in _blocks(x)]
-        n, mean, variance = first[:3]
-        for m, other, its in (block[:3] for block in others):
+        blocks = map(_moments, _blocks(x))
+        n, mean, variance, low, high = next(blocks)
+        for m, other, its, lowest, highest in blocks:
             share, apart = m / (n + m), other - mean
             variance = (1 - share) * variance + share * its + apart.square() * share * (1 - share)
             mean, n = mean + share * apart, n + m
+            low, high = low.minimum(lowest), high.maximum(highest)
         std = variance.sqrt()
-        low, high = (torch.stack(ends) for ends in zip(*(block[3:] for block in blocks), strict=True))
-        low, high = low.amin(0), high.amax(0)
         std = torch.where(std == 0, least or 1.0, std.clamp(min=least))  # 0 by underflow, as of 0 and 1e-200
         constant = low == high
         return cls(tuple(low.where(constant, mean).tolist()), tuple(std.where(~constant, 0.0).tolist()))
