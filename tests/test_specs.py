@@ -15,7 +15,21 @@ from cells import each
 from ebbtide.core.paths import PATHS
 from ebbtide.core.times import GRIDS
 from ebbtide.errors import InputError
-from ebbtide.specs import Own, bind, expect, parse, pick, require, shaped, typed, with_option
+from ebbtide.specs import (
+    Own,
+    as_list,
+    bind,
+    expect,
+    named_list,
+    named_ranges,
+    named_values,
+    parse,
+    pick,
+    require,
+    shaped,
+    typed,
+    with_option,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -332,3 +346,21 @@ def test_an_option_is_added_to_a_spec_or_takes_the_place_of_its_own():
         ("mlp:spans=false,width=8", "mlp:spans=true,width=8"), ("mine:net:width=8", "mine:net:width=8,spans=true"),
     ):  # fmt: skip
         assert with_option(spec, "spans", "true") == found
+
+
+def test_a_list_in_a_text_holds_any_names():
+    assert named_list('a, "b, c" ,d') == ("a", "b, c", "d")
+    assert named_list("") == named_list(" , ") == ()
+    pairs = named_values('size=12, "kind=whelk, red",a=b=x=1, "weight, kg=60",lone', ("a", "a=b", "weight, kg"))
+    wanted = [("size", "12"), ("kind", "whelk, red"), ("a=b", "x=1"), ("weight, kg", "60"), ("lone", "")]
+    assert pairs == wanted
+    assert named_values("a=b=x", ()) == [("a", "b=x")]
+    ranges = {"a=b": "0:1", "weight, kg": "-5:60", "top": ""}
+    assert (
+        named_ranges("ranges", as_list(f"{name}={ends}" for name, ends in ranges.items() if ends) + ", top") == ranges
+    )
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1)))
+def test_a_list_comes_back_from_its_text(parts):
+    assert named_list(as_list(parts)) == tuple(parts)

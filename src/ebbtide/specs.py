@@ -5,9 +5,11 @@ tables (never resolved as dotted paths), so a config can't make ebbtide run code
 line may be `module:function`: an `Own`, or a row that `add_row` puts into the table under that name.
 """
 
+import csv
 import functools
 import importlib
 import inspect
+import io
 import math
 import numbers
 import os
@@ -21,8 +23,9 @@ from typing import Any
 from .errors import InputError, meant
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "bind", "calling", "expect", "importing_from", "is_own", "listed", "options",
-    "parse", "pick", "require", "shaped", "typed", "with_option", "words",
+    "LARGEST", "Own", "accept", "add_row", "as_list", "bind", "calling", "expect", "importing_from", "is_own", "listed",
+    "named_list", "named_ranges", "named_values", "options", "parse", "pick", "require", "shaped", "typed",
+    "with_option", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -78,6 +81,43 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     """The first names, quoted, and how many more there are; "none" for none. most: how many names at most."""
     shown = [repr(name) for name in names]
     return (", ".join(shown[:most]) or "none") + (f" and {len(shown) - most} more" if shown[most:] else "")
+
+
+def named_list(text: str) -> tuple[str, ...]:
+    """The parts of a text between commas; one with a comma in it stands in quotes."""
+    return tuple(part.strip() for part in next(csv.reader([text], skipinitialspace=True), []) if part.strip())
+
+
+def as_list(parts: Iterable[str]) -> str:
+    """The text that `named_list` reads as these parts."""
+    csv.writer(text := io.StringIO(), lineterminator="").writerow(list(parts))
+    return text.getvalue()
+
+
+def named_values(text: str, names: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs in a text such as cut=Ideal,carat=1.0, "" for what lacks.
+
+    names: what may stand before the equals sign; one that holds such a sign itself is found among them.
+    """
+    known, pairs = sorted(names, key=len), []
+    for part in named_list(text):
+        name = next((one for one in reversed(known) if part.startswith(f"{one}=")), part.partition("=")[0])
+        pairs.append((name.strip(), part[len(name) + 1 :].strip()))
+    return pairs
+
+
+def named_ranges(what: str, text: str) -> dict[str, str]:
+    """The ranges by name in a text such as age=0:100,smile=0:1: a range holds no equals sign, but a name may.
+
+    InputError, which names `what`, where a name comes twice.
+    """
+    ranges: dict[str, str] = {}
+    for part in named_list(text):
+        name, _, ends = part.rpartition("=") if "=" in part else (part, "", "")
+        if name.strip() in ranges:
+            raise InputError(f"{what} must name {name.strip()!r} once; got {text!r}.")
+        ranges[name.strip()] = ends
+    return ranges
 
 
 def bind(table: Mapping[str, Callable[..., Any]], spec: str, what: str) -> functools.partial[Any]:

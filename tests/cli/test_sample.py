@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import fields, replace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -348,14 +349,14 @@ def shells(tmp_path_factory):
     kind = rng.choice(["cone", "whelk, red"], 120)
     sizes, masses = rng.integers(9, 20, 120), [f"{mass:.1f}".replace(".", ",") for mass in rng.normal(5, 1, 120)]
     lines = [f'{k};{size};{mass};"{what}"' for k, (size, mass, what) in enumerate(zip(sizes, masses, kind))]
-    (folder / "shells.csv").write_text("\n".join(["no;size;mass;kind", *lines]) + "\n")
-    data = ("--data", str(folder / "shells.csv"), "--drop", "no", "--any-columns")
+    (folder / "shells.csv").write_text("\n".join(["no, all;size;mass;kind", *lines]) + "\n")
+    data = ("--data", str(folder / "shells.csv"), "--drop", '"no, all"', "--any-columns")
     assert main(["train", "flow", *data, *TINY, "--out", str(folder / "run")]) == 0
     return folder
 
 
 def test_rows_are_completed_and_known_cells_stay_as_written(ebbtide, shells, tmp_path):
-    rows = ["mass;no;kind", "5,00;a7;", ";b; whelk, red", ' 4,5;c;"cone"', '7.25;"d;e";whelk, red']
+    rows = ["mass;no, all;kind", "5,00;a7;", ";b; whelk, red", ' 4,5;c;"cone"', '7.25;"d;e";whelk, red']
     (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
     ask = ("sample", shells / "run", "--complete", "rows.csv", "--steps", "3")
     code, _, err = ebbtide(*ask, "--out", "one.csv")
@@ -363,7 +364,7 @@ def test_rows_are_completed_and_known_cells_stay_as_written(ebbtide, shells, tmp
     assert "6 cells of 4 rows drawn in" in err
     read_again = lambda name: list(csv.reader((tmp_path / name).read_text().splitlines(), delimiter=";"))
     one = read_again("one.csv")
-    assert one[0] == ["mass", "no", "kind", "size"]
+    assert one[0] == ["mass", "no, all", "kind", "size"]
     assert [row[1] for row in one[1:]] == ["a7", "b", "c", "d;e"]
     assert [one[k][0] for k in (1, 3, 4)] == ["5,00", " 4,5", "7.25"]
     assert [row[2] for row in one[2:]] == [" whelk, red", "cone", "whelk, red"]
@@ -376,7 +377,13 @@ def test_rows_are_completed_and_known_cells_stay_as_written(ebbtide, shells, tmp
     assert [row[4] for row in three[1:]] == ["1", "2", "3"] * 4
     assert [row[:3:2] for row in three[4::3]] == [row[:3:2] for row in one[2:]]
     assert ebbtide(*ask, "--out", "one.tsv")[0] == 0
-    assert (tmp_path / "one.tsv").read_text().startswith("mass\tno\tkind\tsize\n5,00\ta7\t")
+    assert (tmp_path / "one.tsv").read_text().startswith('"mass"\t"no, all"\t"kind"\t"size"\n5,00\ta7\t')
+
+
+def test_rows_to_start_from_may_have_a_dropped_column(ebbtide, shells, tmp_path):
+    ask = ("sample", shells / "run", "--start", shells / "shells.csv", "--at", "0.1", "--steps", "2", "--no-picture")
+    assert ebbtide(*ask, "--out", "x.csv") == (0, "", ANY)
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 121
 
 
 def test_columns_are_given_by_name(ebbtide, shells, tmp_path):
@@ -394,7 +401,7 @@ def test_columns_are_given_by_name(ebbtide, shells, tmp_path):
         (["--given", "sizes=12"], "'sizes' is no column that the run has learned (did you mean 'size'?)"),
         (["--given", "size=200"], "column 'size': it must be at least 9 and at most 19, as in the table"),
         (["--given", "kind=cones"], "it must be one of 'cone', 'whelk, red'; got 'cones' (did you mean 'cone'?)"),
-        (["--given", "size"], "--given must name columns and their values once, as cut=Ideal,carat=1.0; got 'size'"),
+        (["--given", "size"], "--given must name columns and their values once, as cut=Ideal,carat=1.0, with a comma"),
         (["--given", "size=12", "--complete", "rows.csv"], "leave --given and --n out"),
         (["--complete", "rows.csv", "--n", "7"], "leave --given and --n out"),
         (["--draws", "3"], "--draws belongs to --complete"),

@@ -14,7 +14,7 @@ import pytest
 
 from data.sentences import check_sentence
 from ebbtide.data import read
-from ebbtide.data.forms import Column, Form, Reading, Unfit, absent, form_from_config, named_list
+from ebbtide.data.forms import Column, Form, Reading, Unfit, absent, form_from_config
 from ebbtide.data.text import form_lines
 from ebbtide.errors import InputError
 
@@ -159,7 +159,9 @@ def test_options_choose_columns_and_what_they_are(tmp_path):
         read(path, how=Reading.of(drop="id,cut,zip,x"))
     with pytest.raises(InputError, match=r"ordered must name a column and its levels, as in cut=Fair<Good; got 'cut'"):
         Reading.of(ordered="cut")
-    assert named_list('a, "b, c" ,d') == ("a", "b, c", "d")
+    with pytest.raises(InputError, match=r"no column 'x'; it has 'x, y', 'z' \(a name with a comma in it"):
+        Reading.of(drop="x, y").kept("file", ("x, y", "z"))
+    assert Reading.of(drop='"x, y"').kept("file", ("x, y", "z")) == [1]
 
 
 BAD = {

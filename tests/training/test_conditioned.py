@@ -19,10 +19,10 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     images, ink = rng.integers(0, 256, (40, 4, 4), np.uint8), np.stack([np.linspace(0, 10, 40), np.arange(40) % 2], 1)
-    names = np.array(["ink", "odd"])
+    names = np.array(["ink", "odd, = even"])
     np.savez(folder / "set.npz", images=images, ink=ink, attribute_names=names)
     recipe = flow_images(
-        data=str(folder / "set.npz"), attributes="ink", attribute_ranges="ink=0:10,odd=0:1", steps=4, batch=8,
+        data=str(folder / "set.npz"), attributes="ink", attribute_ranges='ink=0:10,"odd, = even=0:1"', steps=4, batch=8,
         network="unet-tiny:width=8",
     )  # fmt: skip
     train_recipe(recipe, folder / "run", progress=False, snapshots=1, checkpoints=1, solvers=False)
@@ -33,10 +33,10 @@ def run(tmp_path_factory):
 
 
 def test_numbers_are_given_by_name_or_as_rows(run):
-    assert {name: tuple(ends) for name, ends in run.attributes.items()} == {"ink": (0, 10), "odd": (0, 1)}
-    x = run.sample(3, given={"ink": [1, 5, 10], "odd": 1}, **FEW)
+    assert {name: tuple(ends) for name, ends in run.attributes.items()} == {"ink": (0, 10), "odd, = even": (0, 1)}
+    x = run.sample(3, given={"ink": [1, 5, 10], "odd, = even": 1}, **FEW)
     assert torch.equal(run.sample(3, given=torch.tensor([[1.0, 1], [5, 1], [10, 1]]), **FEW), x)
-    torch.testing.assert_close(run.sample(1, given={"ink": 1, "odd": 1.0}, **FEW), x[:1], atol=1e-2, rtol=0)
+    torch.testing.assert_close(run.sample(1, given={"ink": 1, "odd, = even": 1.0}, **FEW), x[:1], atol=1e-2, rtol=0)
     one = run.sample(3, given={"ink": 5}, **FEW)
     torch.testing.assert_close(run.sample(3, given=np.array([[5, np.nan]]), **FEW), one, atol=1e-2, rtol=0)
     assert not torch.allclose(one, x)
@@ -49,11 +49,11 @@ def test_numbers_are_given_by_name_or_as_rows(run):
     ("given", "says"),
     [
         ({"ink": 11}, "given 'ink' must be at least 0 and at most 10, as in the data that was learned; got 11."),
-        ({"inc": 1}, "given must be one of ink, odd; got 'inc' (did you mean 'ink'?)."),
+        ({"inc": 1}, "given must be one of ink, odd, = even; got 'inc' (did you mean 'ink'?)."),
         ({"ink": "dark"}, "given 'ink' must be a number; got 'dark'."),
         ({"ink": [1, "x", 2]}, "given 'ink' must hold numbers; got <U21."),
         ({"ink": [1, 2]}, "given 'ink' must be one number or 3; got 2."),
-        ("ink", "given must be a tensor or array or a mapping of 'ink', 'odd'; got 'ink'."),
+        ("ink", "given must be a tensor or array or a mapping of 'ink', 'odd, = even'; got 'ink'."),
         (torch.zeros(3, 5), "given must be a tensor or array of shape (n, 2); got a tensor of shape (3, 5)."),
     ],
 )
@@ -92,7 +92,7 @@ def test_the_command_and_an_export(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = run.save_pretrained(tmp_path / "shared")
     ask = ("sample", str(folder), "--steps", "2", "--sampler", "euler", "--grid", "uniform", "--n", "3")
-    assert main([*ask, "--given", "ink=5,odd=1", "--out", "x.npz"]) == 0
+    assert main([*ask, "--given", 'ink=5,"odd, = even=1"', "--out", "x.npz"]) == 0
     with np.load("x.npz") as held:
         assert held["images"].shape == (3, 4, 4, 1)
     assert main([*ask, "--given", "ink=50", "--out", "y.npz"]) == 2

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError, StorageError
-from ..specs import require, words
+from ..specs import named_list, named_values, require, words
 from .arguments import Figures, Flag, Named, given, hint, is_folder, opened, parse, tell, within, writable
 from .drawing import Drawing, Pieces, draw
 
@@ -90,7 +90,7 @@ def run(argv: Sequence[str]) -> None:
         told["given"], count = own.given_of(trained, args.given)
         how = how if count is None else replace(how, n=_counted(how, count, "--given"))
     elif args.given:
-        told["given"] = columns_of(args.given)
+        told["given"] = columns_of(args.given, trained.columns)
     if args.start:
         if own.starts is None:
             raise InputError(f"--start is for points and images; {args.run} has {trained.recipe.kind}.")
@@ -189,16 +189,19 @@ def _counted(how: Drawing, count: int, option: str) -> int:
     return how.n if given(how, "n") else count
 
 
-def columns_of(text: str) -> dict[str, str]:
-    """The columns and values in a text such as cut=Ideal,carat=1.0; one with a comma in it stands in quotes."""
-    from ..data.forms import named_list
+def columns_of(text: str, own: Iterable[str] = ()) -> dict[str, str]:
+    """The columns and values in a text such as cut=Ideal,carat=1.0; one with a comma in it stands in quotes.
 
-    found = {}
-    for part in named_list(text):
-        name, _, value = part.partition("=")
-        if not (name.strip() and value.strip()) or name.strip() in found:
-            raise InputError(f"--given must name columns and their values once, as cut=Ideal,carat=1.0; got {part!r}.")
-        found[name.strip()] = value.strip()
+    own: the run's columns.
+    """
+    found: dict[str, str] = {}
+    for name, value in named_values(text, own):
+        if not (name and value) or name in found:
+            raise InputError(
+                "--given must name columns and their values once, as cut=Ideal,carat=1.0, with a comma in quotes; "
+                f"got {f'{name}={value}'.rstrip('=')!r}."
+            )
+        found[name] = value
     return found
 
 
@@ -210,7 +213,7 @@ def _complete(trained: "Trained", args: Sample, out: Path) -> str:
 
     trained.refuse_given()
     table = written_cells(Path(args.complete))
-    carried = ("", *getattr(trained.recipe, "drop", "").split(","), trained.recipe.label)
+    carried = ("", *named_list(getattr(trained.recipe, "drop", "")), trained.recipe.label)
     known, labels = trained.known_rows(args.complete, table.columns, carried, table.first)
     if labels is not None and args.drawing.label:
         raise InputError(f"{args.complete} has the labels in its column {trained.label_column!r}; leave --label out.")

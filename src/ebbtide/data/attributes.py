@@ -12,7 +12,7 @@ from ..arrays import npz
 from ..errors import InputError
 from ..files import home
 from ..formats import arrays
-from ..specs import LARGEST, listed, require
+from ..specs import LARGEST, listed, named_ranges, require
 from .forms import absent
 from .gather import Found, Source
 from .levels import Levels
@@ -42,8 +42,8 @@ def read_attributes(data: str, name: str, found: Found) -> tuple[Float[np.ndarra
             f"attributes are an array of a .npz, a .csv in a folder of images, or columns of hf:NAME; {data} is none."
         )
     for one in names:
-        if names.count(one) > 1 or not one or set(one) & set(",=:"):
-            raise InputError(f"{data}: attributes need different names without comma, colon and =; got {one!r}.")
+        if names.count(one) > 1 or not one or one != one.strip() or not one.isprintable():
+            raise InputError(f"{data}: attributes need different names, with no space around them; got {one!r}.")
     for one, column in zip(names, values.T):
         if np.nanmax(np.abs(column), initial=0.0) > LARGEST:
             raise InputError(f"{data}: attribute {one!r} must be at most {LARGEST:g} in size.")
@@ -102,10 +102,7 @@ def ranges_of(values: Float[Tensor, "n k"], names: tuple[str, ...], chosen: str,
 
     InputError where values lie beyond it, or there is none.
     """
-    parts = [part.partition("=")[::2] for part in chosen.split(",") if part]
-    if twice := [name for k, (name, _) in enumerate(parts) if name in dict(parts[:k])]:
-        raise InputError(f"attribute_ranges must name {twice[0]!r} once; got {chosen!r}.")
-    given = dict(parts)
+    given = named_ranges("attribute_ranges", chosen)
     if given and set(given) != set(names):
         raise InputError(f"attribute_ranges must name {listed(names)}; got {listed(given)}.")
     ranges: dict[str, Levels] = {}

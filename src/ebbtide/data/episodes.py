@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..codecs import IDENTITY, Codec, codec_from_config
 from ..errors import InputError
-from ..specs import expect, require, shaped
+from ..specs import expect, named_list, require, shaped
 from .levels import Levels
 from .shards import OnDisk, Seen, chosen_of
 from .unread import Unread, read
@@ -172,17 +172,17 @@ def columns(
         names as columns, and none of them is a column's, the first is taken to be the first column's, and so on. The
         order they are wanted in must then be that of the recording: nothing can tell whether it is.
     """
-    chosen = list(names) if wanted == "all" else [] if wanted == "none" else wanted.split(",")
+    chosen = list(names) if wanted == "all" else [] if wanted == "none" else named_list(wanted)
+    turned = named_list(angles)
     if by_place and len(chosen) == len(set(chosen)) == len(names) and not set(chosen) & set(names):
         names = chosen
-    if unknown := [name for name in (*chosen, *filter(None, angles.split(","))) if name not in names]:
+    if unknown := [name for name in (*chosen, *turned) if name not in names]:
         raise InputError(f"The {what} has no column {unknown[0]!r}; it has {', '.join(names) or 'none'}.")
     parts, kept = [state[..., :0]], []
     for name in chosen:
         column = state[..., names.index(name), None]
-        turned = name in angles.split(",")
-        parts += [column.sin(), column.cos()] if turned else [column]
-        kept += [f"sin {name}", f"cos {name}"] if turned else [name]
+        parts += [column.sin(), column.cos()] if name in turned else [column]
+        kept += [f"sin {name}", f"cos {name}"] if name in turned else [name]
     return torch.cat(parts, -1), tuple(kept)
 
 

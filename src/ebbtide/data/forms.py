@@ -3,7 +3,6 @@
 A form is taken only if every cell of its column fits: nothing is guessed cell by cell.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import InputError, meant, printable
-from ..specs import listed
+from ..specs import listed, named_list
 
 __all__ = [
-    "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified",
-    "in_order", "named_list", "number", "short", "timed", "typed_column",
+    "MISSING", "Column", "Form", "Reading", "Unfit", "absent", "form_from_config", "identified", "in_order",
+    "number", "short", "timed", "typed_column",
 ]  # fmt: skip
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", ".", "?", "-", "#N/A", "<NA>")
@@ -215,17 +214,13 @@ class Reading:
         asked = (*self.columns, *self.drop, *self.categorical, *self.ordered)
         for name in asked:
             if name not in names:
-                raise InputError(f"{where} has no column {name!r}; it has {listed(names)}.")
+                quoted = " (a name with a comma in it stands in quotes)" if any("," in one for one in names) else ""
+                raise InputError(f"{where} has no column {name!r}; it has {listed(names)}{quoted}.")
         wanted = set(self.columns or names) - set(self.drop) | ({self.label} if self.label else set())
         kept = [k for k, name in enumerate(names) if name in wanted]
         if not [k for k in kept if names[k] != self.label]:
             raise InputError(f"{where} has no column left besides those that were dropped.")
         return kept
-
-
-def named_list(text: str) -> tuple[str, ...]:
-    """The parts of a text between commas; one with a comma in it stands in quotes."""
-    return tuple(part.strip() for part in next(csv.reader([text], skipinitialspace=True), []) if part.strip())
 
 
 def absent(cell: Any) -> bool:

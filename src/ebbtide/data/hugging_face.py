@@ -13,7 +13,7 @@ from ..cache import fingerprint
 from ..errors import InputError
 from ..files import home
 from ..memory import room
-from ..specs import listed
+from ..specs import listed, named_list, named_values
 from .decoding import BadImage, read_image
 from .gather import Found, Source
 from .levels import Decoded
@@ -55,7 +55,7 @@ def read_hub(data: str, label: str, attributes: str = "") -> Found:
     marks = [getattr(part, "_fingerprint", "") for part in every]
     state = fingerprint(marks, column) if all(marks) else ""
     test = sum(len(splits[name]) for name in held_out)
-    names = tuple(name.strip() for name in attributes.split(",")) if attributes else ()
+    names = named_list(attributes)
     numbers = _numbers(data, every, names) if names else None
     return Found(_rows(data, raw, column, state), labels if label else None, classes, test, numbers, names)
 
@@ -123,7 +123,7 @@ def named(data: str) -> tuple[str, str, dict[str, str]]:
     """The set's name, its configuration or "", and the columns that are named."""
     name, *rest = data.removeprefix("hf:").split(":")
     last = rest.pop() if rest and "=" in rest[-1] else ""
-    chosen = dict([*map(str.strip, option.partition("=")[::2])] for option in last.split(",") if last)
+    chosen = dict(named_values(last, ("image", "label")))
     if not name or len(rest) > 1 or chosen.keys() - {"image", "label"} or not all(chosen.values()):
         raise InputError(f"data must be hf:NAME, hf:NAME:CONFIG or hf:NAME:image=COLUMN,label=COLUMN; got {data!r}.")
     return name, "".join(rest), chosen

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Unpack
 
+from ..specs import named_list
 from .fields import ImageFields
 from .points import MEAN_FLOW, SHORTCUT
 from .recipe import Recipe
@@ -52,7 +53,7 @@ class ImageRecipe(Recipe):
     def condition(self, shape: Sequence[int]) -> tuple[int, ...]:
         if self.factor:
             return (shape[0], *(side // self.factor for side in shape[1:]))
-        return (len(self.attribute_ranges.split(",")),) if self.attributes and self.attribute_ranges else ()
+        return (len(named_list(self.attribute_ranges)),) if self.attributes and self.attribute_ranges else ()
 
     def outside(self) -> dict[str, str]:
         return super().outside() | ({"codec": found[2]} if (found := re.search(_MADE_OF, self.codec)) else {})

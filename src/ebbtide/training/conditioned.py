@@ -12,7 +12,7 @@ from ..data.attributes import scaled
 from ..data.levels import Levels
 from ..errors import InputError
 from ..recipes import Recipe
-from ..specs import expect, listed, pick, shaped
+from ..specs import expect, listed, named_ranges, pick, shaped
 from .asked import tensor_of
 
 __all__ = ["Conditioned"]
@@ -38,9 +38,8 @@ class Conditioned:
     @property
     def attributes(self) -> dict[str, Levels]:
         """The range of each attribute in the data."""
-        ranges = getattr(self.recipe, "attribute_ranges", "")
-        parts = [one.partition("=") for one in ranges.split(",") if one]
-        return {name.strip(): Levels.parse(ends) for name, _, ends in parts}
+        ranges = named_ranges("attribute_ranges", getattr(self.recipe, "attribute_ranges", ""))
+        return {name: Levels.parse(ends) for name, ends in ranges.items()}
 
     def asked_condition(self, given: Any, n: int, seed: int, first: int) -> Float[Tensor, " b *g"] | None:
         """`trajectory`'s given as the network takes it, one for all samples or one each; None for nothing given.

@@ -26,7 +26,7 @@ from ...data.stream import is_stream
 from ...errors import InputError
 from ...files import home, state_of
 from ...recipes import IN_MEMORY, ImageRecipe
-from ...specs import bind
+from ...specs import as_list, bind
 from ...training.storage import opened, unnamed
 from .conditions import Told, WithGiven, refuse_condition
 from .latents import BATCH, latents
@@ -98,7 +98,7 @@ def _prepared(recipe: ImageRecipe, train: Images, codec: Codec | None) -> Prepar
     settled = {"value_range": str(train.levels)} if train.levels else {}
     if recipe.attributes and train.numbers is not None:
         ranges = ranges_of(train.numbers, train.names, recipe.attribute_ranges, recipe.data_named)
-        settled["attribute_ranges"] = ",".join(f"{name}={ends}" for name, ends in ranges.items())
+        settled["attribute_ranges"] = as_list(f"{name}={ends}" for name, ends in ranges.items())
         data = WithGiven(data, recipe.label_dropout, numbers=scaled(train.numbers, ranges))
     classes = class_names(train.classes, train.labels)
     shares = () if labels is None else frequencies(labels, len(classes))

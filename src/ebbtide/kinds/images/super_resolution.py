@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...core.randomness import generator
-from ...data.forms import named_list
 from ...errors import InputError
 from ...recipes import ImageRecipe
+from ...specs import named_values
 from .conditions import enlarged, reduced
 from .data import kept, parts, read_images
 
@@ -48,10 +48,10 @@ def given_of(trained: "Trained", text: str) -> tuple[Any, int | None]:
     if len(shape) == 3:
         x = read_images(text, shape)
         return x, len(x)
-    pairs = [part.partition("=") for part in named_list(text)]
-    if not all(value.strip() for _, _, value in pairs):
+    pairs = named_values(text, trained.attributes)
+    if not all(value for _, value in pairs):
         raise InputError(f"--given must name attributes and their values, as in smile=1,age=30; got {text!r}.")
-    return {name.strip(): value.strip() for name, _, value in pairs}, None
+    return dict(pairs), None
 
 
 class AgainstHeld:

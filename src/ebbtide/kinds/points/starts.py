@@ -11,7 +11,7 @@ from ...data.files import is_text, read
 from ...data.forms import Reading
 from ...data.text import written_cells
 from ...errors import InputError
-from ...specs import listed
+from ...specs import listed, named_list
 
 if TYPE_CHECKING:
     from ...training.trained import Trained
@@ -28,7 +28,7 @@ def own_starts(trained: "Trained", file: str) -> Float[Tensor, "n d"]:
     if trained.columns and is_text(file):
         table = written_cells(Path(file))
         if table.header:
-            carried = ("", recipe.label, *getattr(recipe, "drop", "").split(","))
+            carried = ("", recipe.label, *named_list(getattr(recipe, "drop", "")))
             return trained.whole_rows(file, table.columns, carried=carried, first=table.first)
     points = read(file, how=Reading(least=1))
     if not points.plain:

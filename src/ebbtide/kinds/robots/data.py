@@ -22,7 +22,7 @@ from ...memory import room
 from ...networks import NETWORKS
 from ...recipes import RobotRecipe
 from ...robots.simulators import SIMULATORS
-from ...specs import bind, pick
+from ...specs import as_list, bind, named_list, named_ranges, pick
 from .source import open_episodes
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def prepare(recipe: RobotRecipe, codec: Codec | None = None, data_on: str = "aut
     codec: of a run that goes on; it is fitted again, exactly, so that other data is noticed.
     """
     train, _ = parts(recipe, data_on)
-    ranges = {part.partition("=")[0] for part in _names(recipe.value_range)}
-    if idle := sorted(ranges - train.levels.keys()):
+    ranges = named_ranges("value_range", recipe.value_range)
+    if idle := sorted(ranges.keys() - train.levels.keys()):
         raise InputError(
             f"value_range is for images of more than 8 bits, and those of camera {idle[0]!r} in {recipe.data} have 8."
         )
@@ -75,7 +75,7 @@ def prepare(recipe: RobotRecipe, codec: Codec | None = None, data_on: str = "aut
     shapes = {name: tuple(part.shape[1:]) for name, part in told.items()}
     observation = Observation(shapes, state, known.state_names, train.fps)
     shape = (recipe.horizon, train.action.shape[1])
-    settled = {"value_range": ",".join(f"{name}={levels}" for name, levels in train.levels.items())}
+    settled = {"value_range": as_list(f"{name}={levels}" for name, levels in train.levels.items())}
     return Prepared(
         windows, shape, action, train.action_names, observation=observation, settled=settled if train.levels else {}
     )
@@ -83,7 +83,7 @@ def prepare(recipe: RobotRecipe, codec: Codec | None = None, data_on: str = "aut
 
 def windowed(recipe: RobotRecipe, episodes: Episodes, action: Codec, state: Codec) -> Windows:
     """Episodes as windows, normalised by these."""
-    cameras = [episodes.images[name] for name in _names(recipe.cameras)]
+    cameras = [episodes.images[name] for name in named_list(recipe.cameras)]
     known = episodes.columns(recipe.state, recipe.angles)
     if recipe.prompt and not episodes.tasks:
         raise InputError(f"{recipe.data} names no tasks, which a prompt needs.")
@@ -125,7 +125,7 @@ def parts(recipe: RobotRecipe, data_on: str = "") -> tuple[Episodes, Episodes]:
     data_on: as in training. Where nothing is trained, recordings of more than LARGE bytes stay on the disk.
     """
     own = (
-        recipe.data, _names(recipe.cameras), recipe.size, recipe.value_range, recipe.action, recipe.held_out,
+        recipe.data, named_list(recipe.cameras), recipe.size, recipe.value_range, recipe.action, recipe.held_out,
         state_of(recipe.data),
     )  # fmt: skip
     train, held = _parts(*own, data_on == "disk", LARGE)
@@ -141,7 +141,7 @@ def _parts(
     data: str, cameras: tuple[str, ...], size: int, value_range: str, action: str, held_out: float, state: object,
     on_disk: bool, most: int,
 ) -> tuple[Episodes, Episodes]:  # fmt: skip
-    ranges = dict(part.partition("=")[::2] for part in _names(value_range))
+    ranges = named_ranges("value_range", value_range)
     if unknown := [name for name in ranges if name not in cameras]:
         raise InputError(f"value_range must be CAMERA=LOW:HIGH of the recipe's cameras; got {unknown[0]!r}.")
     levels = {name: Levels.parse(text) for name, text in ranges.items()}
@@ -154,10 +154,6 @@ def _parts(
     order = torch.randperm(len(episodes), generator=generator("held out", len(episodes))).tolist()
     held = min(max(1, round(held_out * len(order))), len(order) - 1)
     return episodes.cut(sorted(order[held:])), episodes.cut(sorted(order[:held]))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.split(",")))
 
 
 def places(recipe: RobotRecipe, n: int, seed: int, first: int = 0) -> Int[Tensor, " n"]:
