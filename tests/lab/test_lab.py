@@ -121,6 +121,27 @@ def test_levels_have_their_names_and_missing_cells_hide_nothing(chromium, tmp_pa
         assert 0 < low < 900 < 1077 < high
 
 
+@pytest.mark.slow
+def test_runs_of_other_columns_have_frames_of_their_own(chromium, tmp_path):
+    (tmp_path / "mine.csv").write_text(
+        "height,mass\n" + "\n".join(f"{900 + 3 * k},{50 + k % 7}" for k in range(60)) + "\n"
+    )
+    runs = {}
+    for name, data in (("moons", "two_moons"), ("mine", str(tmp_path / "mine.csv"))):
+        recipe = RECIPES["flow"](data=data, network="mlp:width=8,depth=1", steps=2, validation=0.0)
+        train_recipe(recipe, tmp_path / name, snapshots=0, checkpoints=1, solvers=False, progress=False)
+        runs[name] = LabRun(name, name, str(tmp_path / name), from_pretrained(tmp_path / name))
+    with served(Lab("", runs)) as port, opened(chromium, port) as page:
+        ready(page)
+        axes = "window.ebbtide.draw.axes = ((own) => (s, told) => { window.told[told.y] = s.limits; own(s, told); })"
+        page.evaluate(f"() => {{ window.told = {{}}; {axes}(window.ebbtide.draw.axes); }}")
+        page.set_viewport_size({"width": 1000, "height": 900})  # draws the axes anew
+        page.wait_for_function("Object.keys(window.told).length === 2")
+        (_, (_, moons)), ((low, _), _) = page.evaluate("Object.values(window.told)")
+        assert moons < 30
+        assert low > 500
+
+
 @pytest.fixture
 def everything(chromium, lab, tmp_path, monkeypatch):
     """A page of a lab with each kind of run."""

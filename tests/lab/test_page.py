@@ -321,6 +321,12 @@ def test_an_exported_page_samples_as_the_library_does(browser, tmp_path):
             break
         tab.wait_for_timeout(100)
     assert apart < 1e-4
+    clock = tab.evaluate(
+        "(() => { const {player} = document.querySelector('.eb'), {own} = player, {frames} = own, told = [];"
+        "for (own.frames of [frames.slice(0, 2), frames]) { player.t = 0; player.show();"
+        " told.push(document.querySelector('.eb-time output').textContent); } return told; })()"
+    )
+    assert clock == ["t = 0.000 data, computed to 0.88", "t = 0.000 data"]
     tab.locator("summary").click()
     said = (
         tab.locator("pre").inner_text().replace('ebbtide.from_pretrained("RUN")', "run").replace("import ebbtide", "")

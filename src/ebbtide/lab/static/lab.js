@@ -493,7 +493,7 @@
         this.cells = drawSheet(this.canvas, this.frames, k, this.chosen);
         return;
       }
-      const dim = this.frames.shape[2], s = this.stage = draw.stage(this.canvas, extent(), {equal: !about.levels.length});
+      const dim = this.frames.shape[2], s = this.stage = draw.stage(this.canvas, extent(about), {equal: !about.levels.length});
       const own = layers(), x = this.at(time);
       const colour = this.tint(s.theme);
       this.drawBackdrop(s, dim, own("real"));
@@ -655,9 +655,10 @@
     });
   }
 
-  // One frame for all panels.
-  function extent() {
-    const found = views.filter((view) => view.frames && view.extent).map((view) => view.extent);
+  // One frame for all panels of the same columns.
+  function extent(about) {
+    const alike = (view) => view.frames && view.extent && String(view.about.columns) === String(about.columns);
+    const found = views.filter(alike).map((view) => view.extent);
     return [0, 1].map((d) => found.flatMap((both) => both[d])).map((values) => [Math.min(...values), Math.max(...values)]);
   }
 

@@ -117,8 +117,10 @@
       let playing = 0;
       const show = () => {
         slider.value = place(this.t);
-        const end = this.t === 0 ? " data" : this.t === 1 ? " noise" : "";
-        output.textContent = `t = ${digits(this.t, 3)}${end}${about(this.t)}`;
+        const end = this.t === 0 ? " data" : this.t === 1 ? " noise" : "", {own} = this;
+        const reached = own && own.frames.length && !own.whole ? own.times[own.frames.length - 1] : this.t;
+        const wait = reached > this.t ? `, computed to ${digits(reached)}` : ""; // what is drawn until then
+        output.textContent = `t = ${digits(this.t, 3)}${end}${wait}${about(this.t)}`;
         slider.setAttribute("aria-valuetext", output.textContent);
         this.draw();
       };
@@ -219,7 +221,8 @@
         fresh.push(x);
         if (fresh.length === 1) Object.assign(own, {frames: fresh, times: settings.times, label: settings.label || null});
         if (last) done();
-        this.draw();
+        if (this.show) this.show();
+        else this.draw();
       });
     }
 
