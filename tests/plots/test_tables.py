@@ -1,5 +1,7 @@
 """Small multiples of tables: what is drawn, of which columns, and what is left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,20 @@ def test_many_columns_and_levels_and_long_names():
     assert any("others" in text for text in found)
     inside(figure)
     assert len(tables.marginals(rows, rows, colour=style.FLOW, order=[0, 1, 39], large=True).axes) == 3
+
+
+@pytest.mark.parametrize(("span", "length"), [(40, 10), (400, 7), (9000, 4)])
+def test_dates_are_written_as_dates(span, length):
+    """The days 0 to `span` after 2024-01-01, which is day 19723."""
+    x = np.stack([19723 + np.linspace(0, span, 60).round(), np.linspace(0, 1, 60)], 1)
+    rows = replace(Rows.of(torch.from_numpy(x), ("when", "size")), dates=("when",))
+    found = tables.marginals(rows, rows, colour=style.FLOW), tables.pairs(rows, rows, [0, 1], colour=style.FLOW)
+    for figure in found:
+        inside(figure)
+        day = [text for text in texts(figure) if text.startswith("20")]
+        assert day
+        assert all(len(text) == length and text[:4].isdigit() for text in day), day
+        assert not [text for text in texts(figure) if "e+" in text or text.startswith("19723")]
 
 
 def test_bars_of_levels_are_their_shares():

@@ -85,8 +85,12 @@ def _numbers(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: fl
     gaps = [float(np.isnan(rows.x[:, k]).mean()) for rows in (real, samples)]
     room = 1.4 if any(gaps) else 1.12
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, room * max(1e-12, *(float(own.max()) for own in heights))))
-    ax.xaxis.set_major_locator(MaxNLocator(3 if width < 2 else 4, prune="both", integer=bool(edges[0] % 1 == 0.5)))
-    ax.xaxis.set_major_formatter(_tick)
+    if real.names[k] in real.dates:
+        _days(ax.xaxis)
+    else:
+        whole = bool(edges[0] % 1 == 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(3 if width < 2 else 4, prune="both", integer=whole))
+        ax.xaxis.set_major_formatter(_tick)
     if any(gaps):
         style.corner(ax, f"missing {_percent(gaps[0])}, samples {_percent(gaps[1])}", "upper right", size=TINY)
 
@@ -182,8 +186,14 @@ def pairs(real: Rows, samples: Rows, columns: Sequence[int], *, colour: str, tit
             ax.text(0.5, 0.5, name, transform=ax.transAxes, size=size, weight="bold", ha="center", va="center")
         else:
             style.dots(ax, shown[int(i > j)][:, [j, i]], colour if i > j else style.REAL)
-        _places(ax.xaxis, real.levels[columns[j]], i == k - 1, side, across=True)
-        _places(ax.yaxis, real.levels[columns[i]], j == 0, 0.78)
+        for axis, one, shown_here, room in (
+            (ax.xaxis, columns[j], i == k - 1, side),
+            (ax.yaxis, columns[i], j == 0, 0.78),
+        ):
+            if shown_here and real.names[one] in real.dates:
+                _days(axis)
+            else:
+                _places(axis, real.levels[one], shown_here, room, across=axis is ax.xaxis)
     style.text_row(grid.figure, [("▙ samples", colour), ("▜ real rows", style.REAL)], 0.5 if title else 0.16)
     return grid.figure
 
@@ -231,6 +241,14 @@ def _cut(text: str, width: float, size: float = style.SMALL) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.{1 if 0 < share < 0.0095 else 0}f} %"
+
+
+def _days(axis: Axis) -> None:
+    """Ticks of an axis of days since 1970: as dates, of a longer time as months or years."""
+    low, high = axis.get_view_interval()
+    length = len("1970") if high - low > 3653 else len("1970-01") if high - low > 150 else len("1970-01-01")
+    axis.set_major_locator(MaxNLocator(3, prune="both", integer=True))
+    axis.set_major_formatter(lambda value, _: str(np.datetime64(round(value), "D"))[:length])
 
 
 def _tick(value: float, _: object) -> str:

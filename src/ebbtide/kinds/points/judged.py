@@ -1,7 +1,7 @@
 """The report on samples of a table from a file: its rows as the metrics of tables take them, and its density."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -99,6 +99,8 @@ def rows_of_table(
 ) -> Rows:
     """Rows in the run's columns, with the labels as one more column if that has a name."""
     found = Rows.of(x, trained.columns, () if trained.form is None else trained.form.levels)
+    if trained.form is not None:
+        found = replace(found, dates=tuple(one.name for one in trained.form.learned if one.kind == "date"))
     return found.beside(cast(Tensor, labels), name, trained.classes) if name else found
 
 

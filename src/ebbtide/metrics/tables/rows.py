@@ -22,6 +22,8 @@ class Rows:
     names: tuple[str, ...]
     levels: tuple[tuple[str, ...], ...]
     """Of each column its levels, () for numbers."""
+    dates: tuple[str, ...] = ()
+    """Names of the columns of dates, whose numbers are days since 1970."""
 
     def __post_init__(self) -> None:
         shaped("x", torch.from_numpy(self.x), "n", len(self.names))
@@ -44,7 +46,7 @@ class Rows:
     def beside(self, labels: Int[Tensor, " n"], name: str, classes: Sequence[str]) -> "Rows":
         """The rows with their labels as one more column, the last."""
         x = np.concatenate([self.x, labels.cpu().double().numpy()[:, None]], 1)
-        return Rows(x, (*self.names, name), (*self.levels, tuple(classes)))
+        return Rows(x, (*self.names, name), (*self.levels, tuple(classes)), self.dates)
 
     def take(self, rows: Tensor | slice) -> "Rows":
         """Some of the rows."""
