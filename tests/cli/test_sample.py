@@ -489,7 +489,7 @@ def test_images_start_from_a_folder_a_file_or_an_npz(ebbtide, runs, tmp_path):
         ("flow", ("--start", "start.csv", "--n", "3"), "--start has its own rows; leave --n out."),
         ("flow", ("--start", "none.csv", "--at", "0.5"), "Can't use none.csv: No such file"),
         ("flow", ("--start", "three.csv", "--at", "0.5"), "three.csv: 'z' is no column that the run has learned"),
-        ("flow-images", ("--start", "start.csv", "--at", "0.5"), "is another kind of file"),
+        ("flow-images", ("--start", "start.csv", "--at", "0.5"), "images must be 'digits', a folder"),
         ("flow-images", ("--start", "bad.png", "--at", "0.5"), "bad.png: the image is not an image of a known format"),
     ],
 )

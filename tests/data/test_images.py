@@ -92,21 +92,21 @@ def test_arguments_out_of_range(options, sentence):
 @pytest.mark.parametrize("name", ["nowhere", "digitz", "nowhere/at/all.npz", "x\0y"])
 def test_nothing_is_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^data must be 'digits', .* does not exist\.$"):
+    with pytest.raises(InputError, match=r"^images must be 'digits', .* does not exist\.$"):
         load_images(name)
 
 
 def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("L", (2, 2)).save("a.png")
-    with pytest.raises(InputError, match=r"^data must be 'digits', .*; got ''\.$"):
+    with pytest.raises(InputError, match=r"^images must be 'digits', .*; got ''\.$"):
         load_images("")
 
 
 def test_another_kind_of_file(tmp_path):
     for name, text in (("mine.csv", "x,y\n1,2\n"), ("mine", ""), ("mine.gz", "\x1f")):
         (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match=r"^data must be 'digits', .* is another kind of file\.$"):
+        with pytest.raises(InputError, match=r"^images must be 'digits', .* is another kind of file\.$"):
             load_images(str(tmp_path / name))
     Image.new("L", (2, 2)).save(tmp_path / "one.png")
     with pytest.raises(InputError, match="another kind of file"):

@@ -171,7 +171,7 @@ def _part(images: Images, rows: Tensor, bad: tuple[str, ...]) -> Images:
 
 def _find(data: str, label: str, attributes: str) -> Found:
     if not isinstance(data, str):
-        raise InputError(f"data must be {ACCEPTED}; got {data!r}.")
+        raise InputError(f"images must be {ACCEPTED}; got {data!r}.")
     if is_stream(data):
         raise InputError(f"{data} is a stream, which is trained on and not listed; without :stream a set is listed.")
     if data == "digits":
@@ -179,15 +179,15 @@ def _find(data: str, label: str, attributes: str) -> Found:
     if data.startswith("hf:"):
         return hugging_face.read_hub(data, label, attributes)
     if not data:  # which Path takes for the current folder
-        raise InputError(f"data must be {ACCEPTED}; got ''.")
+        raise InputError(f"images must be {ACCEPTED}; got ''.")
     path = home(data)
     try:
         if path.is_dir():
             return idx.find_idx(path, label) if idx.find(path) else folder.find_images(path, label)
         if not path.exists():
-            raise InputError(f"data must be {ACCEPTED}; {data!r} does not exist{near(path)}.")
+            raise InputError(f"images must be {ACCEPTED}; {data!r} does not exist{near(path)}.")
         if not path.is_file():
-            raise InputError(f"data must be {ACCEPTED}; {data!r} is not a file.")
+            raise InputError(f"images must be {ACCEPTED}; {data!r} is not a file.")
         no_pointer(path)
         if path.suffix.lower() == ".npz" or arrays(path):
             return _npz(path, label)
@@ -195,7 +195,7 @@ def _find(data: str, label: str, attributes: str) -> Found:
             return idx.read_idx(path, label)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
-    raise InputError(f"data must be {ACCEPTED}; {data!r} is another kind of file.")
+    raise InputError(f"images must be {ACCEPTED}; {data!r} is another kind of file.")
 
 
 def label_numbers(
