@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ebbtide.data.forms import Column
 from ebbtide.errors import InputError
 from ebbtide.kinds.points.data import limits
 from ebbtide.plots import columns, style
@@ -46,3 +47,18 @@ def test_pairs_draw_one_column_to_the_right_and_one_upwards():
             np.testing.assert_allclose(ax.lines[0].get_xydata(), x[:, [j, i]])
     assert [ax.get_ylabel() for ax in axes[:, 0]] == [*"abcd"]
     assert [ax.get_xlabel() for ax in axes[3]] == [*"abcd"]
+
+
+def test_dates_and_levels_are_written_on_the_axes():
+    """Days 0 to 299 of 2024, which begins with day 19723, and three levels; not on the axis of a distribution."""
+    x = np.stack([19723 + np.arange(300.0), np.arange(300.0) % 3, np.linspace(0, 1, 300)], 1)
+    form = (Column("when", "date"), Column("kind", "level", ("ash", "oak", "elm")), Column("size"))
+    frame = np.array([[19700.0, 20050], [-0.5, 2.5], [-0.1, 1.1]])
+    figure = columns.pairs([Panel("a", x, style.FLOW)], frame, real=x, names=("when", "kind", "size"), form=form)
+    figure.canvas.draw()
+    across = [[text.get_text() for text in ax.get_xticklabels()] for ax in figure.axes[-3:]]
+    assert all(text.startswith("2024-") for text in across[0])
+    assert len(across[0]) > 1
+    assert across[1] == ["ash", "oak", "elm"]
+    assert across[2][0].startswith("0")
+    assert [text.get_text() for text in figure.axes[3].get_yticklabels()] == ["ash", "oak", "elm"]

@@ -191,7 +191,8 @@ def _data_figures(args: ShowData) -> Iterator[tuple[str, "Figure"]]:
     labels = None if data.labels is None else data.labels.numpy()
     yield Path(args.data).stem, data_set(
         data.x.numpy(), limits(recipe, data.x), labels=labels, classes=data.classes,
-        names=data.columns, log_density=known.log_density if known else None, title=title,
+        names=data.columns, form=() if data.form is None else data.form.learned,
+        log_density=known.log_density if known else None, title=title,
     )  # fmt: skip
 
 

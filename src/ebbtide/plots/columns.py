@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from ..data.forms import Column
 from ..errors import InputError
 from ..specs import listed
 from . import style
 from .density import SHARE, draw_outline, outline
 from .points import SHOWN, Panel, histogram
 from .style import Array, Limits
+from .ticks import MOST_LEVELS, TINY, days, level_names
 
 __all__ = ["histograms", "pairs"]
 
@@ -71,6 +73,7 @@ def pairs(
     *,
     real: Float[Array, "n d"],
     names: Sequence[str] = (),
+    form: Sequence[Column] = (),
     most: int = 4,
     title: str = "",
     note: str = "",
@@ -79,6 +82,8 @@ def pairs(
 
     The diagonal shows each column's distribution; the grey outline holds 95 % of the real points. Columns beyond
     `most` are named under the figure.
+
+    form: the columns' forms, whose dates and names of levels are then written on the axes.
     """
     style.require_any(panels, "panels")
     real = style.checked_points(real, "real")
@@ -89,8 +94,9 @@ def pairs(
     if left := [_name(names, i) for i in range(k, real.shape[1])]:
         note = f"{note} {k} of {real.shape[1]} columns are shown; not shown: {listed(left)}.".strip()
     side = 6.0 / k - 0.06
+    foot = 0.8 if any(2 < len(column.levels) <= MOST_LEVELS for column in form[:k]) else 0.42
     grid = style.axes_grid(
-        k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.7, 0.08, 0.3, 0.42), title=title, note=note
+        k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.7, 0.08, 0.3, foot), title=title, note=note
     )
     lower, upper = panels[0], panels[min(1, len(panels) - 1)]
     for i, j in product(range(k), range(k)):
@@ -104,6 +110,12 @@ def pairs(
             style.dots(ax, style.checked_points(panel.x)[:SHOWN, [j, i]], panel.colour)
             draw_outline(ax, outline(real[:, [j, i]], frame))
         style.scattered(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
+        for axis, place, seen, room in ((ax.xaxis, j, i == k - 1, side), (ax.yaxis, i, j == 0 and i > 0, 0.42)):
+            if seen and form and form[place].kind == "date":
+                days(axis)
+                axis.set_tick_params(labelsize=TINY)  # clear of the column's name
+            elif seen and form and 0 < len(form[place].levels) <= MOST_LEVELS:
+                level_names(axis, form[place].levels, room, across=axis is ax.xaxis)
         if j == 0:
             ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
             ax.yaxis.set_label_coords(-0.54 / side, 0.5)  # one line, however wide the ticks are

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from ..data.forms import Column
 from . import style
 from .columns import pairs
 from .points import MOST_CLASSES, Drawing, Panel, class_panels, name_axes, panel_height
@@ -22,16 +23,20 @@ def data_set(
     labels: Int[Array, " n"] | None = None,
     classes: Sequence[str] = (),
     names: Sequence[str] = (),
+    form: Sequence[Column] = (),
     log_density: Callable[[torch.Tensor], torch.Tensor] | None = None,
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """A data set: its points (by class), and beside them its exact density where there is one."""
+    """A data set: its points (by class), and beside them its exact density where there is one.
+
+    form: the forms of a table's columns.
+    """
     x = style.checked_points(x)
     limits = style.as_limits(limits, x.shape[1])
     if x.shape[1] > 2:
         panel = Panel("data", x, style.REAL)
-        return pairs([panel], limits, real=x, names=names, title=title, note=note)
+        return pairs([panel], limits, real=x, names=names, form=form, title=title, note=note)
     if x.shape[1] == 2 and labels is not None and len(np.unique(labels)) > MOST_CLASSES:
         panel = Panel("data", x, style.REAL, labels=np.asarray(labels))
         return class_panels([panel], limits, classes, names=names, title=title, note=note)

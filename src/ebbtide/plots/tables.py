@@ -17,14 +17,15 @@ from ..specs import listed
 from . import style
 from .points import SHOWN
 from .style import Array
+from .ticks import MOST_LEVELS, TINY, cut, days, level_names
 
 __all__ = ["correlation_maps", "marginals", "pairs"]
 
 ACROSS, MOST = 4, 32  # panels
 MOST_PAIRS, MOST_NUMBERS = 5, 40  # columns of pairs, and numbers of maps
-MOST_LEVELS, MOST_VALUES = 6, 25  # of a panel: bars of levels, and bars of numbers that are whole
+MOST_VALUES = 25  # bars of numbers that are whole
 BINS = 24
-FILL, TINY = "#D4D4D4", 7.0
+FILL = "#D4D4D4"
 
 
 def marginals(
@@ -58,7 +59,7 @@ def marginals(
         ax.spines[["top", "right", "left"]].set_visible(False)
         note = notes.get(k, "")
         room = size[0] - style.EM * style.SMALL * len(note) - 0.05
-        name = style.halo(ax.text(0, 1.05, _cut(real.names[k], room), transform=ax.transAxes, size=style.SMALL))
+        name = style.halo(ax.text(0, 1.05, cut(real.names[k], room), transform=ax.transAxes, size=style.SMALL))
         name.set(weight="bold", va="bottom")
         ax.text(1, 1.05, note, transform=ax.transAxes, size=style.SMALL, color=style.QUIET, ha="right", va="bottom")
     style.text_row(grid.figure, [("real rows", style.REAL), ("samples", colour)], 0.5 if title else 0.16)
@@ -86,7 +87,7 @@ def _numbers(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: fl
     room = 1.4 if any(gaps) else 1.12
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, room * max(1e-12, *(float(own.max()) for own in heights))))
     if real.names[k] in real.dates:
-        _days(ax.xaxis)
+        days(ax.xaxis)
     else:
         whole = bool(edges[0] % 1 == 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(3 if width < 2 else 4, prune="both", integer=whole))
@@ -109,7 +110,7 @@ def _levels(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: flo
     for place, (name, own, other) in enumerate(bars):
         ax.barh(-place, own, height=0.82, color=FILL)
         ax.plot([other, other], [-place - 0.44, -place + 0.44], color=colour, lw=2, solid_capstyle="butt")
-        text = ax.text(0.012 * top, -place, _cut(name, 0.95 * width, size), size=size, va="center", zorder=5)
+        text = ax.text(0.012 * top, -place, cut(name, 0.95 * width, size), size=size, va="center", zorder=5)
         style.halo(text)
     ax.set(xlim=(0, top), ylim=(-len(bars) + 0.4, 0.6))
     ax.xaxis.set_major_locator(MaxNLocator(3, prune="both", min_n_ticks=2))
@@ -152,7 +153,7 @@ def correlation_maps(
         image = ax.imshow(values, cmap=tint, vmin=-most, vmax=most, interpolation="nearest")
         ax.set_title(heading, size=style.SMALL, color=style.INK, loc="left", pad=4)
         ticks = range(k)
-        texts = [_cut(name, side - 0.1, letters) for name in names]
+        texts = [cut(name, side - 0.1, letters) for name in names]
         ax.set_xticks(ticks, texts, rotation=90, size=letters)
         ax.set_yticks(ticks, texts if ax is grid.axes[0, 0] else [""] * k, size=letters)
         ax.tick_params(length=0)
@@ -182,7 +183,7 @@ def pairs(real: Rows, samples: Rows, columns: Sequence[int], *, colour: str, tit
         if i == j:
             name = real.names[columns[i]]
             size = float(np.clip(0.9 * side / (1.12 * style.EM * len(name)), 6.0, style.LABEL))
-            name = _cut(name, 0.9 * side, 1.12 * size)  # bold is wider
+            name = cut(name, 0.9 * side, 1.12 * size)  # bold is wider
             ax.text(0.5, 0.5, name, transform=ax.transAxes, size=size, weight="bold", ha="center", va="center")
         else:
             style.dots(ax, shown[int(i > j)][:, [j, i]], colour if i > j else style.REAL)
@@ -191,7 +192,7 @@ def pairs(real: Rows, samples: Rows, columns: Sequence[int], *, colour: str, tit
             (ax.yaxis, columns[i], j == 0, 0.78),
         ):
             if shown_here and real.names[one] in real.dates:
-                _days(axis)
+                days(axis)
             else:
                 _places(axis, real.levels[one], shown_here, room, across=axis is ax.xaxis)
     style.text_row(grid.figure, [("▙ samples", colour), ("▜ real rows", style.REAL)], 0.5 if title else 0.16)
@@ -212,11 +213,7 @@ def _places(axis: Axis, levels: Sequence[str], shown: bool, room: float, across:
     if not shown or len(levels) > MOST_LEVELS:
         axis.set_major_locator(NullLocator())
     elif levels:
-        turned = across and len(levels) > 2
-        width = 0.62 if turned else room / (len(levels) if across else 1)
-        axis.set_ticks(range(len(levels)), [_cut(level, width, TINY) for level in levels], size=TINY)
-        if turned:
-            axis.set_tick_params(rotation=90)
+        level_names(axis, levels, room, across)
     else:
         axis.set_major_locator(MaxNLocator(4, prune="both"))
         axis.set_major_formatter(_tick)
@@ -233,22 +230,8 @@ def _same(real: Rows, samples: Rows) -> None:
         raise InputError("real and samples must be rows of the same columns, at least one each.")
 
 
-def _cut(text: str, width: float, size: float = style.SMALL) -> str:
-    """A text that fits into `width` inches, cut where it is longer."""
-    most = max(3, int(width / (style.EM * size)))
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.{1 if 0 < share < 0.0095 else 0}f} %"
-
-
-def _days(axis: Axis) -> None:
-    """Ticks of an axis of days since 1970: as dates, of a longer time as months or years."""
-    low, high = axis.get_view_interval()
-    length = len("1970") if high - low > 3653 else len("1970-01") if high - low > 150 else len("1970-01-01")
-    axis.set_major_locator(MaxNLocator(3, prune="both", integer=True))
-    axis.set_major_formatter(lambda value, _: str(np.datetime64(round(value), "D"))[:length])
 
 
 def _tick(value: float, _: object) -> str:

@@ -53,7 +53,9 @@ def _beside(
         return points.scatter_panels(
             panels, frame, real=real, log_density=_exact(trained), classes=trained.classes, names=names, title=title
         )
-    return columns.pairs(panels, frame, real=panels[0].x if real is None else real, names=names, title=title)
+    form = () if trained.form is None else trained.form.learned
+    known = panels[0].x if real is None else real
+    return columns.pairs(panels, frame, real=known, names=names, form=form, title=title)
 
 
 def _exact(trained: Trained) -> Any:

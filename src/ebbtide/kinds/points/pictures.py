@@ -12,6 +12,7 @@ from ...metrics.tables.margins import correlation, moves
 from ...plots import style, tables
 from ...plots.report import Picture, still, write_table_page
 from ...plots.study import key_of
+from ...plots.ticks import MOST_LEVELS
 from ...recipes import Recipe
 
 __all__ = ["draw_table", "table_pictures"]
@@ -76,6 +77,6 @@ def _interesting(real: Rows, samples: Rows) -> list[int]:
     ranks = [np.argsort(np.argsort(np.nan_to_num(real.x[:, k]), kind="stable")) for k in range(len(real.names))]
     depends = np.abs(correlation(np.stack(ranks, 1).astype(float)))
     np.fill_diagonal(depends, 0)
-    few = [0 < len(levels) <= tables.MOST_LEVELS or not levels for levels in real.levels]
+    few = [0 < len(levels) <= MOST_LEVELS or not levels for levels in real.levels]
     best = np.argsort(-np.where(few, depends.max(0), -1), kind="stable")[:4]
     return sorted(int(k) for k in best)

@@ -1,0 +1,41 @@
+"""Ticks of a table's columns that aren't numbers: dates, and the names of levels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axis import Axis
+from matplotlib.ticker import MaxNLocator
+
+from . import style
+
+__all__ = ["MOST_LEVELS", "TINY", "cut", "days", "level_names"]
+
+TINY = 7.0  # points, of a level's name
+MOST_LEVELS = 6  # whose names an axis has room for
+
+
+def days(axis: Axis) -> None:
+    """Ticks of an axis of days since 1970: as dates, of a longer time as months or years."""
+    low, high = axis.get_view_interval()
+    length = len("1970") if high - low > 3653 else len("1970-01") if high - low > 150 else len("1970-01-01")
+    axis.set_major_locator(MaxNLocator(3, prune="both", integer=True))
+    axis.set_major_formatter(lambda value, _: str(np.datetime64(round(value), "D"))[:length])
+
+
+def level_names(axis: Axis, levels: Sequence[str], room: float, across: bool = False) -> None:
+    """Ticks of an axis of at most MOST_LEVELS levels, at their places.
+
+    room: inches of the axis, or, of one that doesn't run across, beside it. across: their names are turned where
+    there are more than two.
+    """
+    turned = across and len(levels) > 2
+    width = 0.62 if turned else room / (len(levels) if across else 1)
+    axis.set_ticks(range(len(levels)), [cut(level, width, TINY) for level in levels], size=TINY)
+    if turned:
+        axis.set_tick_params(rotation=90)
+
+
+def cut(text: str, width: float, size: float = style.SMALL) -> str:
+    """A text that fits into `width` inches, cut where it is longer."""
+    most = max(3, int(width / (style.EM * size)))
+    return text if len(text) <= most else text[: most - 1] + "…"
