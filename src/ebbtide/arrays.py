@@ -62,7 +62,7 @@ class Stored:
     def parts(self, pieces: Iterable[range]) -> Iterator[np.ndarray]:
         """The rows of each of these ranges, which rise, one after the other; the file is read once, from its beginning.
 
-        An array in Fortran's order is read as a whole.
+        pieces: the ranges. An array in Fortran's order is read as a whole.
         """
         if self.fortran:
             whole = self.read(0)

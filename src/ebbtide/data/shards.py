@@ -105,7 +105,7 @@ def holding(name: str, state: str, of: str) -> Iterator[Path]:
 
 
 def file_of(folder: Path, piece: range) -> Path:
-    """The file of these rows in a set's folder."""
+    """The file of rows in a set's folder. piece: the rows."""
     return folder / f"{piece.start:012d}.safetensors"
 
 

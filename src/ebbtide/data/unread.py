@@ -78,8 +78,8 @@ def read(
 ) -> tuple[dict[Name, Tensor | OnDisk], dict[Name, Levels]]:
     """The rows of each part, and the levels of those that are images of more than 8 bits.
 
-    cache: prepare them in the cache if they have more than LARGE bytes. There they stay where memory is too small, or
-    if they have more than `most` bytes, unless that is 0. on_disk: in any case.
+    parts: by name. cache: prepare them in the cache if they have more than LARGE bytes. There they stay where memory
+    is too small, or if they have more than `most` bytes, unless that is 0. on_disk: in any case.
     """
     need = sum(part.each * len(part) if isinstance(part, Unread) else part.nbytes for part in parts.values())
     must = cache and (on_disk or COPIES * need > SHARE * available())

@@ -371,7 +371,10 @@ def _class(one: Certificate) -> str:
 
 
 def verdict_of(found: Sequence[Certificate]) -> str:
-    """The numbers of certificates whose promises are kept and broken, and of solvers that can't run, as a sentence."""
+    """The numbers of certificates whose promises are kept and broken, and of solvers that can't run, as a sentence.
+
+    found: the certificates.
+    """
     bad, refused = sum(bool(one.failed) for one in found), sum(bool(one.refused) for one in found)
     kept = f"{len(found) - bad - refused} of {len(found)} rows keep their promises"
     return "; ".join([kept, *[f"broken: {bad}"] * bool(bad), *[f"refused: {refused}"] * bool(refused)]) + "."

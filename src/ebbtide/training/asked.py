@@ -85,7 +85,7 @@ def ends_of(interval: Any) -> tuple[float, float]:
 def tensor_of(what: str, value: Any) -> Tensor:
     """A user's array, tensor or list as a tensor, NaN where an array is masked; InputError where it holds no numbers.
 
-    An array's bytes and rows may be in any order. what: the argument's name.
+    value: an array's bytes and rows may be in any order. what: the argument's name.
     """
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_meta:

@@ -122,7 +122,10 @@ def _columns(place: Path, names: Sequence[str]) -> dict[str, Tensor]:
 def column_rows(
     place: Path, names: Sequence[str], rows: Int[Tensor, " n"], pieces: Iterable[range]
 ) -> Iterator[Float[Tensor, "k d"]]:
-    """Columns of numbers side by side, in float32: of each piece of these rows, which rise, in all files of a place."""
+    """Columns of numbers side by side, in float32: of each piece of these rows, which rise, in all files of a place.
+
+    pieces: ranges of places in `rows`, which rise.
+    """
     files = files_with_rows(place)
     for piece in pieces:
         wanted, parts = rows[piece.start : piece.stop], []

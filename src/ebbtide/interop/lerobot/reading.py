@@ -74,7 +74,10 @@ def open_dataset(
     state: Sequence[str] = (STATE,),
     levels: Mapping[str, Levels] = MappingProxyType({}),
 ) -> Episodes:
-    """The same, whose rows are not read yet."""
+    """The episodes of `read_dataset`, their rows not read yet.
+
+    cameras, size, episodes, state, levels: as there.
+    """
     require("size", size, 0, whole=True)
     folder = _folder(where, ["meta/*", "data/*", *(f"videos/*{name}/*" for name in cameras)])
     info = read_info(folder)

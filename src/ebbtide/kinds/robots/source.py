@@ -24,7 +24,7 @@ __all__ = ["load_episodes", "open_episodes"]
 def load_episodes(
     data: str, cameras: Sequence[str] = (), size: int = 0, levels: Mapping[str, Levels] = MappingProxyType({})
 ) -> Episodes:
-    """The recording of `open_episodes` in memory."""
+    """The recording of `open_episodes` in memory. cameras, size, levels: as there."""
     return open_episodes(data, cameras, size, levels).read()
 
 
