@@ -29,6 +29,7 @@ BAD = {
     ("--export", "page.html"): "--export writes one run; got 0.",
     ("RUN", "--export", "page.txt"): "--export must end in .html; got 'page.txt'.",
     ("RUN", "--export", "page.html", "--port", "5"): "--export serves nothing, so leave --port out.",
+    ("--overwrite",): "--overwrite is for the page of --export; give that too.",
     ("RUN", "--data", "two_moons"): "data can't be named for",
 }
 
@@ -37,6 +38,17 @@ def test_what_can_t_be_opened_is_one_sentence(ebbtide, runs, served):
     for words, want in BAD.items():
         code, _, err = ebbtide("lab", "--no-open", *(str(runs / "flow") if word == "RUN" else word for word in words))
         assert (code, want in err, err.count("\n")) == (2, True, 1), err
+    assert served == []
+
+
+def test_a_page_is_replaced_only_where_that_is_asked_for(ebbtide, runs, tmp_path, served):
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    code, _, err = ebbtide("lab", runs / "flow", "--export", page)
+    assert (code, "exists; give overwrite=True (--overwrite) to replace it" in err) == (2, True)
+    assert page.read_text() == "mine"
+    assert ebbtide("lab", runs / "flow", "--export", page, "--overwrite")[0] == 0
+    assert page.read_text().startswith("<!doctype html>")
     assert served == []
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError
-from .arguments import Weights, given, hint, opened, parse, tell, within
+from .arguments import Flag, Weights, given, hint, opened, parse, tell, within
 
 __all__ = ["Lab", "run"]
 
@@ -31,6 +31,8 @@ class Lab:
     """Open the page in a browser."""
     export: Annotated[str, hint("none")] = ""
     """Write the run as one page that needs no server; a .html file, and nothing is served."""
+    overwrite: Flag = False
+    """Replace the page of --export if it exists."""
 
     def __post_init__(self) -> None:
         within(self, port=(0, 65535))
@@ -38,6 +40,8 @@ class Lab:
             raise InputError(f"--export writes one run; got {len(self.runs)}.")
         if self.export and (idle := given(self, "host", "port")):
             raise InputError(f"--export serves nothing, so leave {idle[0]} out.")
+        if self.overwrite and not self.export:
+            raise InputError("--overwrite is for the page of --export; give that too.")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -51,7 +55,7 @@ def run(argv: Sequence[str]) -> None:
         trained = opened(args.runs[0], **named)
         from ..lab.page import export
 
-        export(trained, out)
+        export(trained, out, overwrite=args.overwrite)
         tell(out, file=sys.stdout)
         return
     from ..lab.sampling import LabRun
