@@ -42,6 +42,9 @@ def scaled(samples, real, *, by: float = 1.0):
 def words(samples, real):
     return "far"
 
+def refusing(samples, real):
+    raise ZeroDivisionError("no\\nrows here")
+
 class World:
     name, task, fps, max_steps, success, score = "mine", "Go.", 10.0, 3, False, 0.5
     state_names = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
@@ -179,6 +182,9 @@ def test_a_metric_of_one_s_own_stands_beside_its_floor(flow, ebbtide):
     assert (row["low"], row["p"], row["better"]) == (None, None, "equal")
     code, out, err = ebbtide("evaluate", flow, "--n", 40, "--steps", 1, "--metric", "own_of_mine:words")
     assert (code, err.splitlines()[-1]) == (2, "ebbtide: A metric must return a number; got str.")
+    code, out, err = ebbtide("evaluate", flow, "--n", 40, "--steps", 1, "--metric", "own_of_mine:refusing")
+    said = "ebbtide: metric 'own_of_mine:refusing' must return a number; got ZeroDivisionError: no rows here."
+    assert (code, err.splitlines()[-1]) == (2, said)
 
 
 def test_a_simulator_of_one_s_own_is_driven_also_in_other_processes(policy, ebbtide, monkeypatch):

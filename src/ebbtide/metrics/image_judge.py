@@ -314,7 +314,7 @@ def _row(title: str, metric: ImageMetric, shown: Shown, halves: Sequence[Shown],
 def _own(function: Callable[[Tensor, Tensor], float]) -> ImageMetric:
     """A metric of the user's, of which nothing else is known: no interval, and so no p."""
     return ImageMetric(
-        lambda s: plain_number(function(s.images, s.others)), lambda s, value, seed: (math.nan, math.nan), "equal"
+        lambda s: plain_number(function, s.images, s.others), lambda s, value, seed: (math.nan, math.nan), "equal"
     )
 
 

@@ -1,5 +1,6 @@
 """Point sets as metrics take them, float64 arrays (n, d), finite and not empty; the number a user's metric returns."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..errors import InputError
-from ..specs import expect, require
+from ..specs import calling, expect, require
 
 __all__ = ["STRIP", "Doubles", "checked_mixture", "flat", "pair", "plain_number", "points"]
 
@@ -49,8 +50,13 @@ def checked_mixture(x: Tensor, means: Tensor, std: float = 1.0) -> tuple[Doubles
     return a, mu
 
 
-def plain_number(value: Any) -> float:
-    """The number that a user's metric returned; InputError for anything else."""
+def plain_number(metric: Callable[..., Any], *given: Any) -> float:
+    """The number that a user's metric returns; InputError for anything else, and for whatever it ends in.
+
+    metric: the user's function. given: its arguments.
+    """
+    with calling("metric", getattr(metric, "name", getattr(metric, "__name__", "")), "return a number"):
+        value = metric(*given)
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

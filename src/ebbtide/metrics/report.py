@@ -170,7 +170,7 @@ def _beside(
 def _own(function: Callable[[Tensor, Tensor], float]) -> Metric:
     """A metric of the user's, of which nothing else is known: no interval, and so no p."""
     return Metric(
-        lambda c: plain_number(function(c.x, c.y)), better="equal", interval=lambda c, value: (math.nan, math.nan)
+        lambda c: plain_number(function, c.x, c.y), better="equal", interval=lambda c, value: (math.nan, math.nan)
     )
 
 
