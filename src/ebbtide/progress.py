@@ -75,7 +75,7 @@ def progress_bar(
 
 
 def rate_of(bar: tqdm) -> float:
-    """Units a second of a bar; since its start, until tqdm has an average of its own."""
+    """Units a second of a bar; since its start, until tqdm has an average."""
     now = bar.format_dict
     return float(now["rate"] or (now["n"] - (now["initial"] or 0)) / max(now["elapsed"], 1e-9))
 

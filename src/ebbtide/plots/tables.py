@@ -17,7 +17,7 @@ from ..specs import listed
 from . import style
 from .points import SHOWN
 from .style import Array
-from .ticks import MOST_LEVELS, TINY, cut, days, level_names
+from .ticks import MOST_LEVELS, TINY, days, level_names, shortened
 
 __all__ = ["correlation_maps", "marginals", "pairs"]
 
@@ -59,7 +59,7 @@ def marginals(
         ax.spines[["top", "right", "left"]].set_visible(False)
         note = notes.get(k, "")
         room = size[0] - style.EM * style.SMALL * len(note) - 0.05
-        name = style.halo(ax.text(0, 1.05, cut(real.names[k], room), transform=ax.transAxes, size=style.SMALL))
+        name = style.halo(ax.text(0, 1.05, shortened(real.names[k], room), transform=ax.transAxes, size=style.SMALL))
         name.set(weight="bold", va="bottom")
         ax.text(1, 1.05, note, transform=ax.transAxes, size=style.SMALL, color=style.QUIET, ha="right", va="bottom")
     style.text_row(grid.figure, [("real rows", style.REAL), ("samples", colour)], 0.5 if title else 0.16)
@@ -110,7 +110,7 @@ def _levels(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: flo
     for place, (name, own, other) in enumerate(bars):
         ax.barh(-place, own, height=0.82, color=FILL)
         ax.plot([other, other], [-place - 0.44, -place + 0.44], color=colour, lw=2, solid_capstyle="butt")
-        text = ax.text(0.012 * top, -place, cut(name, 0.95 * width, size), size=size, va="center", zorder=5)
+        text = ax.text(0.012 * top, -place, shortened(name, 0.95 * width, size), size=size, va="center", zorder=5)
         style.halo(text)
     ax.set(xlim=(0, top), ylim=(-len(bars) + 0.4, 0.6))
     ax.xaxis.set_major_locator(MaxNLocator(3, prune="both", min_n_ticks=2))
@@ -153,7 +153,7 @@ def correlation_maps(
         image = ax.imshow(values, cmap=tint, vmin=-most, vmax=most, interpolation="nearest")
         ax.set_title(heading, size=style.SMALL, color=style.INK, loc="left", pad=4)
         ticks = range(k)
-        texts = [cut(name, side - 0.1, letters) for name in names]
+        texts = [shortened(name, side - 0.1, letters) for name in names]
         ax.set_xticks(ticks, texts, rotation=90, size=letters)
         ax.set_yticks(ticks, texts if ax is grid.axes[0, 0] else [""] * k, size=letters)
         ax.tick_params(length=0)
@@ -183,7 +183,7 @@ def pairs(real: Rows, samples: Rows, columns: Sequence[int], *, colour: str, tit
         if i == j:
             name = real.names[columns[i]]
             size = float(np.clip(0.9 * side / (1.12 * style.EM * len(name)), 6.0, style.LABEL))
-            name = cut(name, 0.9 * side, 1.12 * size)  # bold is wider
+            name = shortened(name, 0.9 * side, 1.12 * size)  # bold is wider
             ax.text(0.5, 0.5, name, transform=ax.transAxes, size=size, weight="bold", ha="center", va="center")
         else:
             style.dots(ax, shown[int(i > j)][:, [j, i]], colour if i > j else style.REAL)

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from . import style
 
-__all__ = ["MOST_LEVELS", "TINY", "cut", "days", "level_names"]
+__all__ = ["MOST_LEVELS", "TINY", "days", "level_names", "shortened"]
 
 TINY = 7.0  # points, of a level's name
 MOST_LEVELS = 6  # whose names an axis has room for
@@ -30,12 +30,12 @@ def level_names(axis: Axis, levels: Sequence[str], room: float, across: bool = F
     """
     turned = across and len(levels) > 2
     width = 0.62 if turned else room / (len(levels) if across else 1)
-    axis.set_ticks(range(len(levels)), [cut(level, width, TINY) for level in levels], size=TINY)
+    axis.set_ticks(range(len(levels)), [shortened(level, width, TINY) for level in levels], size=TINY)
     if turned:
         axis.set_tick_params(rotation=90)
 
 
-def cut(text: str, width: float, size: float = style.SMALL) -> str:
+def shortened(text: str, width: float, size: float = style.SMALL) -> str:
     """A text that fits into `width` inches, cut where it is longer."""
     most = max(3, int(width / (style.EM * size)))
     return text if len(text) <= most else text[: most - 1] + "…"

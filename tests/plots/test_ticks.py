@@ -1,0 +1,37 @@
+"""Ticks that aren't numbers: dates by the length of the time shown, levels by their names."""
+
+import pytest
+
+from ebbtide.plots import style, ticks
+
+
+def labels(axis):
+    axis.get_figure().canvas.draw()
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first"),
+    [(19723, 19763, "2024-01-"), (19723, 20123, "2024-0"), (0, 9000, "197"), (-400, -1, "1969-")],
+)
+def test_days_are_written_as_dates(low, high, first):
+    """Days since 1970: 19723 is the first of 2024."""
+    ax = style.axes_grid(1, 1, panel=(3, 1), margin=(0.4, 0.2, 0.2, 0.4)).axes[0, 0]
+    ax.set_xlim(low, high)
+    ticks.days(ax.xaxis)
+    found = labels(ax.xaxis)
+    assert found[0].startswith(first)
+    assert len(found) > 1
+    assert len(set(found)) == len(found)
+
+
+def test_long_names_of_levels_are_shortened_and_many_are_turned():
+    ax = style.axes_grid(1, 1, panel=(3, 1), margin=(0.4, 0.2, 0.2, 0.4)).axes[0, 0]
+    ticks.level_names(ax.xaxis, ("ash", "a tree with a long name", "elm"), 3.0, across=True)
+    found = labels(ax.xaxis)
+    assert found[::2] == ["ash", "elm"]
+    assert found[1].endswith("…")
+    assert {text.get_rotation() for text in ax.get_xticklabels()} == {90}
+    ticks.level_names(ax.yaxis, ("ash", "elm"), 1.0)
+    assert labels(ax.yaxis) == ["ash", "elm"]
+    assert ticks.shortened("abcdefghij", 4.5 * style.EM * 8, 8.0) == "abc…"
