@@ -10,6 +10,7 @@ import numpy as np
 from ..recipes import Recipe
 
 if TYPE_CHECKING:
+    from ..data.forms import Column
     from ..metrics import Measurement
 
 __all__ = ["Comparison", "Method", "Sampling", "key_of", "training_stages"]
@@ -64,6 +65,7 @@ class Comparison:
     settings: dict[str, str]  # of training and sampling, as the report prints them
     classes: tuple[str, ...] = ()  # names of the labels
     columns: tuple[str, ...] = ()  # names of the columns
+    form: tuple["Column", ...] = ()  # the columns' forms, of a table that has any
     log_density: Callable[[Any], Any] | None = None  # the exact one of points, where it is known
     kind: str = "points"  # of the data
     at_floor: dict[str, int] = field(default_factory=dict)  # the fewest evaluations of `quality` that are, of each line

@@ -7,6 +7,8 @@ import pytest
 
 from ebbtide.errors import InputError
 from ebbtide.kinds.points import report
+from ebbtide.kinds.points.study import shown
+from ebbtide.recipes import PointRecipe
 from plots.material import comparison
 
 
@@ -55,3 +57,14 @@ def test_the_outline_is_of_the_exact_density_where_that_is_known(monkeypatch):
     assert seen == [exact] * 3
     assert "95 % of the exact density" in pictures["samples.png"].sentence
     assert "95 % of the real points" in next(report.figures(comparison())).sentence
+
+
+def test_a_table_brings_the_forms_of_its_columns(tmp_path):
+    """So that its figures write dates, and levels by their names."""
+    rows = [f"2024-01-{1 + k % 28:02},{('ash', 'oak')[k % 2]},{k}" for k in range(60)]
+    (tmp_path / "trees.csv").write_text("\n".join(["day,kind,size", *rows]) + "\n")
+    found = shown(PointRecipe(data=str(tmp_path / "trees.csv")), 20)
+    assert [(one.kind, one.levels) for one in found["form"]] == [
+        ("date", ()), ("level", ("ash", "oak")), ("integer", ()),
+    ]  # fmt: skip
+    assert shown(PointRecipe(data="two_moons"), 20)["form"] == ()

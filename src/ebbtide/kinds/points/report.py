@@ -46,7 +46,7 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
                 "Pairs of columns",
                 "Good samples fill the grey outline, which holds 95 % of the real points, in every pair of columns; "
                 f"shown are the columns of {_best_names(c, slice(k, k + 2))}.",
-                still(partial(columns.pairs, best[k : k + 2], limits, real=c.real, names=c.columns)),
+                still(partial(columns.pairs, best[k : k + 2], limits, real=c.real, names=c.columns, form=c.form)),
             )
         yield Picture(
             "columns.png",

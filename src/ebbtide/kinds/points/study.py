@@ -99,6 +99,7 @@ def shown(recipe: PointRecipe, n: int) -> dict[str, Any]:
         "limits": limits(recipe, points.x),
         "classes": points.classes,
         "columns": points.columns,
+        "form": () if points.form is None else tuple(points.form.learned),
         "log_density": None if known is None else known.log_density,
         "settings": {
             "network": recipe.network,
