@@ -20,7 +20,7 @@ from ebbtide.data.decoding import BadImage
 from ebbtide.data.gather import Source, gather
 from ebbtide.data.images import load_images, split_images
 from ebbtide.data.levels import Decoded, Levels
-from ebbtide.data.shards import MOST, SIZE, Damaged, Seen, Shards, pieces, write_shard
+from ebbtide.data.shards import MOST, SIZE, Damaged, Derived, Shards, pieces, write_shard
 from ebbtide.errors import InputError, StorageError
 
 
@@ -283,14 +283,14 @@ def test_rows_are_seen_as_a_function_makes_them(tmp_path):
         torch.randint(256, (12, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(k)) for k in (0, 1)
     )
     sets = [Shards([write_shard(tmp_path / f"{k}.safetensors", one, {})], "here") for k, one in enumerate((x, y))]
-    seen = Seen(tuple(sets), lambda *rows: torch.stack(rows, 1))
+    seen = Derived(tuple(sets), lambda *rows: torch.stack(rows, 1))
     expected = torch.stack([x, y], 1)
     assert (seen.shape, seen.dtype, seen.nbytes, seen.ndim, len(seen)) == ((12, 2, 2, 3), torch.uint8, 144, 4, 12)
     assert torch.equal(seen.tensor(), expected)
     odd = seen.part(torch.arange(12) % 2 == 1)
     assert torch.equal(odd[torch.tensor([5, 0])], expected[[11, 1]])
     assert torch.equal(torch.cat(list(odd.split(4))), expected[1::2])
-    hashes = [one.content() for one in (seen, seen, odd, Seen(tuple(sets[::-1]), seen.see))]
+    hashes = [one.content() for one in (seen, seen, odd, Derived(tuple(sets[::-1]), seen.see))]
     wanted = [expected, expected, expected[1::2], torch.stack([y, x], 1)]
     assert hashes == [sha256(one.contiguous().numpy().tobytes()).hexdigest() for one in wanted]
 

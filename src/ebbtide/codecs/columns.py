@@ -29,7 +29,7 @@ TOGETHER = 2**28  # bytes of columns whose quantiles are found together
 
 
 @runtime_checkable
-class Rows(Protocol):
+class Matrix(Protocol):
     """A matrix whose rows needn't be in memory."""
 
     @property
@@ -82,7 +82,7 @@ class Standardise(_Elementwise):
             require("std", std, 0)
 
     @classmethod
-    def fit(cls, x: Float[Tensor, "n d"] | Rows, least: float = 0.0) -> "Standardise":
+    def fit(cls, x: Float[Tensor, "n d"] | Matrix, least: float = 0.0) -> "Standardise":
         """Mean and (biased) standard deviation in float64; of a constant column its value and 0.
 
         Found block by block: of n rows with variance v and m more with w, whose means differ by d, the variance is
@@ -195,7 +195,7 @@ class Quantiles(_Elementwise):
 
     @classmethod
     def fit(
-        cls, x: Float[Tensor, "n d"] | Rows, low: float = 0.01, high: float = 0.99, least: float = 0.0
+        cls, x: Float[Tensor, "n d"] | Matrix, low: float = 0.01, high: float = 0.99, least: float = 0.0
     ) -> "Quantiles":
         """These quantiles of every column, in float64 and linear between its sorted values.
 
@@ -286,9 +286,9 @@ REACH = 100.0  # in the network's units: what lies beyond is no sample, but an a
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def _fits(x: Tensor | Rows, least: float) -> None:
+def _fits(x: Tensor | Matrix, least: float) -> None:
     """InputError for what no codec can be fitted to."""
-    if not isinstance(x, Rows) or isinstance(x, Tensor):
+    if not isinstance(x, Matrix) or isinstance(x, Tensor):
         expect("x", x, Tensor)
         shaped("x", x, "n", "d")
     require("least", least, 0)
@@ -296,7 +296,7 @@ def _fits(x: Tensor | Rows, least: float) -> None:
         raise InputError(f"x must have at least one row and one column; got shape {tuple(x.shape)}.")
 
 
-def _blocks(x: Tensor | Rows) -> Iterator[Float[Tensor, "k d"]]:
+def _blocks(x: Tensor | Matrix) -> Iterator[Float[Tensor, "k d"]]:
     """x in float64, BLOCK rows at a time; on the CPU because some accelerators have no float64."""
     return (part.detach().cpu().double() for part in x.split(BLOCK))
 

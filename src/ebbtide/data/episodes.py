@@ -13,7 +13,7 @@ from ..codecs import IDENTITY, Codec, codec_from_config
 from ..errors import InputError
 from ..specs import expect, named_list, require, shaped
 from .levels import Levels
-from .shards import OnDisk, Seen, chosen_of
+from .shards import Derived, OnDisk, chosen_of
 from .unread import Unread, read
 
 __all__ = ["Episodes", "Observation", "Robot", "Windows", "columns", "numbered", "prompt_bytes", "resized"]
@@ -153,7 +153,7 @@ def _columns(x: Any, names: Sequence[str], *how: Any, **named: Any) -> tuple[Any
     def made(rows: Float[Tensor, "k s"]) -> Float[Tensor, "k t"]:
         return columns(rows, names, *how, **named)[0]
 
-    return Seen((x,), made) if isinstance(x, OnDisk) else made(x), kept
+    return Derived((x,), made) if isinstance(x, OnDisk) else made(x), kept
 
 
 def columns(

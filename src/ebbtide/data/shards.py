@@ -31,8 +31,23 @@ from ..files import LOCK, remove
 from ..memory import room
 
 __all__ = [
-    "ATTEMPTS", "LARGE", "MOST", "SIZE", "Damaged", "OnDisk", "Seen", "Shard", "Shards", "chosen_of", "file_of",
-    "holding", "pieces", "read_shard", "shards_in", "space", "write_shard",
+    "ATTEMPTS",
+    "LARGE",
+    "MOST",
+    "SIZE",
+    "Damaged",
+    "Derived",
+    "OnDisk",
+    "Shard",
+    "Shards",
+    "chosen_of",
+    "file_of",
+    "holding",
+    "pieces",
+    "read_shard",
+    "shards_in",
+    "space",
+    "write_shard",
 ]  # fmt: skip
 
 ATTEMPTS = 3  # at reading shards, of which a damaged one is made again
@@ -338,7 +353,7 @@ class Shards(OnDisk):
 
 
 @dataclass(eq=False)
-class Seen(OnDisk):
+class Derived(OnDisk):
     """Rows of one or more sets of equal length, as a function makes them of what is read: row by row.
 
     see: (rows of the first, of the second, …) → the rows of this one. Bytes may only be put side by side, since `marks`
@@ -353,7 +368,7 @@ class Seen(OnDisk):
         self.shape, self.dtype = (len(self.sets[0]), *one.shape[1:]), one.dtype
         self.where, self.shards = self.sets[0].where, [one for x in self.sets for one in x.shards]
 
-    def part(self, chosen: Tensor) -> "Seen":
+    def part(self, chosen: Tensor) -> "Derived":
         return replace(self, sets=tuple(x.part(chosen) for x in self.sets))
 
     def marks(self) -> bytes:

@@ -503,7 +503,7 @@ def test_batches_from_the_disk_are_those_from_memory_to_the_bit(cameras, normali
     kept = robots_data.prepare(asked, data_on="disk")
     assert (kept.codec, kept.observation, kept.shape) == (whole.codec, whole.observation, whole.shape)
     assert same(data_fingerprint(whole.data), data_fingerprint(kept.data))
-    other = replace(kept.data, action=shards.Seen((kept.data.action,), lambda x: x.flip(1)))
+    other = replace(kept.data, action=shards.Derived((kept.data.action,), lambda x: x.flip(1)))
     assert not same(data_fingerprint(whole.data), data_fingerprint(other))
     data = settled_on(kept.data, torch.device("cpu"), "disk")
     assert data.ahead

@@ -15,7 +15,7 @@ from ...data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Win
 from ...data.episodes import Robot, prompt_bytes
 from ...data.levels import Levels
 from ...data.prepared import Prepared
-from ...data.shards import LARGE, OnDisk, Seen
+from ...data.shards import LARGE, Derived, OnDisk
 from ...errors import InputError
 from ...files import state_of
 from ...memory import room
@@ -105,7 +105,7 @@ def windowed(recipe: RobotRecipe, episodes: Episodes, action: Codec, state: Code
 
 
 def _encoded(codec: Codec, x: Any) -> Any:
-    return Seen((x,), codec.encode) if isinstance(x, OnDisk) else codec.encode(x)
+    return Derived((x,), codec.encode) if isinstance(x, OnDisk) else codec.encode(x)
 
 
 def _beside(cameras: Sequence[Any]) -> Any:
@@ -115,7 +115,7 @@ def _beside(cameras: Sequence[Any]) -> Any:
         return torch.stack(frames, 1) if len(frames) > 1 else frames[0][:, None]
 
     if all(isinstance(frames, OnDisk) for frames in cameras):
-        return Seen(tuple(cameras), stacked)
+        return Derived(tuple(cameras), stacked)
     return stacked(*(frames.tensor() if isinstance(frames, OnDisk) else frames for frames in cameras))
 
 
