@@ -33,6 +33,13 @@ def lost(walk, *, every: bool = True):
         x[: None if every else 1] = float("nan")
         yield x
 
+def broken(walk):
+    yield walk.x
+    raise KeyError("sigma")
+
+def quiet(walk):
+    return None
+
 def spread(samples, real):
     return float(samples.float().std() / real.float().std())
 
@@ -171,6 +178,16 @@ def test_options_of_a_function_of_one_s_own_are_those_of_a_row(flow, ebbtide):
         assert ebbtide(*words, "own_of_mine:opt:a=0.3")[::2] == (2, no)
     code, out, err = ebbtide("certify", "own_of_mine:opt:eta=0.0", "--order", "1", "--path", "linear")
     assert code == 0, err
+
+
+def test_a_sampler_of_one_s_own_that_raises_is_answered(flow, ebbtide):
+    for name, reason in (("broken", "KeyError: 'sigma'"), ("quiet", "Iterator")):
+        code, _, err = ebbtide("sample", flow, "--n", 5, "--sampler", f"own_of_mine:{name}", "--out", "w.npy")
+        assert (code, len(err.splitlines())) == (2, 1), err
+        if name == "broken":
+            assert err == f"ebbtide: sampler 'own_of_mine:broken' must yield x after every step; got {reason}.\n"
+        assert reason in err
+        assert not Path("w.npy").exists()
 
 
 def test_a_metric_of_one_s_own_stands_beside_its_floor(flow, ebbtide):

@@ -20,7 +20,7 @@ from ..core.paths import Batch
 from ..core.randomness import Draws
 from ..core.times import GridTimes, grid_times
 from ..errors import InputError
-from ..specs import bind, expect, parse, pick, require, shaped
+from ..specs import Own, bind, calling, expect, parse, pick, require, shaped
 from .bespoke import bespoke
 from .beyond.dopri5 import dopri5
 from .beyond.langevin import predictor_corrector
@@ -120,8 +120,24 @@ def walk(
     expect("draws", draws, Callable, None)
     if isinstance(draws, Draws):
         shaped("x", x, len(draws.ids), ...)
+    given_walk = Walk(denoiser, x, denoiser.path.along(times), draws, cond)
+    if isinstance(sampler, Own):
+        return _answered(sampler, given_walk, given)
     chosen = bind(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
-    return chosen(Walk(denoiser, x, denoiser.path.along(times), draws, cond), **given)
+    return chosen(given_walk, **given)
+
+
+def _answered(sampler: Own, walk: Walk, given: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The walk by a function that the user named in a command, whose errors are answered in one sentence."""
+    with calling("sampler", sampler.name, must := "yield x after every step"):
+        steps = sampler(walk, **given)
+    expect("the sampler's result", steps, Iterator)
+    while True:
+        with calling("sampler", sampler.name, must):
+            x = next(steps, None)
+        if x is None:
+            return
+        yield x
 
 
 def trajectory(
