@@ -91,7 +91,7 @@ SUBJECTS = {
         lambda folder: load_images(str(folder), cache=False, progress=False),
         lambda folder: load_images(str(folder), on_disk=True, progress=False),
         lambda folder: replace(flow_images(), data=str(folder)), images.prepare,
-        {"unet-tiny:width=8,attention=0-0": 64, "unet-tiny:width=16": 16}, "Data on the disk",
+        {"unet-tiny:width=8,attention=0-0": 64, "unet-tiny:width=16": 16}, "Images on the disk",
     ),
     "episodes": Subject(
         f"episodes of {STEPS} steps, {STATE} columns of state and {ACTION} of action, in a .npz", 2000, make_episodes,
@@ -218,7 +218,7 @@ def main() -> None:
     print(text)
     if given.out:
         section = "scale" if given.what == "images" else f"scale-{given.what}"
-        write_section(given.out / "RESULTS.md", section, f"## {subject.heading}\n\n{text}")
+        write_section(given.out / "RESULTS.md", section, f"# {subject.heading}\n\n{text}")
 
 
 if __name__ == "__main__":
