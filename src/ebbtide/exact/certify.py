@@ -26,7 +26,7 @@ from ..core.times import grid_times
 from ..errors import EbbtideError, InputError
 from ..metrics import sliced_w2
 from ..samplers import SAMPLERS, Facts, Sampler, Stepper, facts, trajectory
-from ..specs import bind, pick
+from ..specs import Own, bind, pick
 from .checks import Check, exact_moments, rms, walked
 from .fit import fit_solver
 from .maps import jumps
@@ -309,12 +309,15 @@ def certify(what: str | Stepper, paths: Iterable[str] = PATHS, promised: Facts |
                 yield from equivalents(what, path, name)
             if what == "bespoke":
                 yield from fitted(path, name)
-        except EbbtideError as refusal:
-            yield Check(name, "refused", math.nan, "", None, str(refusal))
         except Exception as error:
-            if row:
+            raised = error.__cause__ if isinstance(what, Own) and isinstance(error, InputError) else None
+            if isinstance(error, EbbtideError) and raised is None:
+                yield Check(name, "refused", math.nan, "", None, str(error))
+            elif row:
                 raise
-            yield Check(name, "runs", math.nan, "no error", False, f"{type(error).__name__}: {error}")
+            else:  # by the function itself, which commands answer in one sentence
+                broken = raised or error
+                yield Check(name, "runs", math.nan, "no error", False, f"{type(broken).__name__}: {broken}")
 
 
 def _is_row(sampler: object) -> bool:
