@@ -4,6 +4,7 @@ Denormals are left alone: hypothesis refuses to draw floats where they are flush
 """
 
 import gc
+import shutil
 import signal
 
 import jaxtyping
@@ -46,6 +47,20 @@ def pytest_collection_finish():
     """What is imported by now stays, so the garbage collector needn't go through it again and again, and seldom."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Chromium or Chrome, without a window; the test is skipped where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip("needs Chromium or Chrome: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

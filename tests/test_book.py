@@ -9,7 +9,6 @@ import inspect
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -33,7 +32,6 @@ SOURCE = DOCS.parent / "src/ebbtide"
 CHAPTERS = sorted(DOCS.glob("book/*.md"))
 PAGES = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".ipynb") and "_build" not in path.parts]
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```", re.S | re.M)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def from_docs(file):
@@ -350,17 +348,6 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("There is no Chromium to open the pages with.")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def players():
     return from_docs("players.py")
 
@@ -381,12 +368,12 @@ def test_figures_that_move_have_data_and_a_figure_that_stands(players):
 
 
 @pytest.mark.slow
-def test_figures_that_move_do(players, browser, tmp_path):
+def test_figures_that_move_do(players, chromium, tmp_path):
     """Every control of every player, without an error or a request; each says something in the end."""
     troubles, asked = [], []
     for _, name, given, _ in players.written():
         (tmp_path / f"{name}.html").write_text(players.alone(name, given["with"].split()), encoding="utf-8")
-        tab = browser.new_page(viewport={"width": 390, "height": 900}, reduced_motion="reduce")
+        tab = chromium.new_page(viewport={"width": 390, "height": 900}, reduced_motion="reduce")
         tab.on("pageerror", lambda error, name=name: troubles.append(f"{name}: {error}"))
         tab.on("console", lambda said, name=name: troubles.append(f"{name}: {said.text}"))
         tab.on("request", lambda request: asked.append(request.url))
@@ -428,7 +415,7 @@ def test_the_search_finds_what_people_type(built):
 
 
 @pytest.mark.slow
-def test_an_equation_and_its_number_stand_apart(built, browser):
+def test_an_equation_and_its_number_stand_apart(built, chromium):
     """On a phone too, where there is little room beside an equation."""
     overlaps = """[...document.querySelectorAll('div.math')].filter(equation => {
         const number = equation.querySelector('.eqno')?.getBoundingClientRect();
@@ -439,7 +426,7 @@ def test_an_equation_and_its_number_stand_apart(built, browser):
         });
     }).map(equation => equation.textContent.slice(0, 8))"""
     for width in (390, 1200):
-        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tab = chromium.new_page(viewport={"width": width, "height": 900})
         for page in sorted((built / "book").glob("*.html")):
             tab.goto(page.as_uri())
             assert not tab.evaluate(overlaps), (page.name, width)
@@ -463,11 +450,11 @@ def test_a_figure_for_the_dark_is_its_inks_on_dark_ground():
 
 
 @pytest.mark.slow
-def test_the_pages_ask_for_nothing_from_elsewhere(built, browser):
+def test_the_pages_ask_for_nothing_from_elsewhere(built, chromium):
     """Every page in a real browser: each address it asks for, nothing that goes wrong in it, and its equations set."""
     for page in sorted(built.rglob("*.html")):
         asked, troubles = [], []
-        tab = browser.new_page()
+        tab = chromium.new_page()
         tab.on("request", lambda request, asked=asked: asked.append(request.url))
         tab.on("pageerror", lambda error, troubles=troubles: troubles.append(str(error)))
         tab.goto(page.as_uri(), wait_until="networkidle")

@@ -1,7 +1,6 @@
 """The page in a browser: each control, by mouse and keyboard, on wide and narrow screens; and what it asks of whom."""
 
 import contextlib
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from lab.serving import TOKEN, served
 
 pytestmark = pytest.mark.unchecked
 STATIC = Path(server.__file__).parent / "static"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def test_scripts_and_styles_are_small():
@@ -30,17 +28,6 @@ def test_the_page_names_nothing_elsewhere():
         text = path.read_text(encoding="utf-8")
         assert "http://" not in text.replace("http://www.w3.org", "")
         assert "https://" not in text
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if BROWSER is None:
-        pytest.skip("There is no Chromium or Chrome here, so the page isn't tried in a browser.")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

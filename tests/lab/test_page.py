@@ -4,7 +4,6 @@ import base64
 import json
 import math
 import re
-import shutil
 import warnings
 from dataclasses import replace
 
@@ -25,9 +24,6 @@ from ebbtide.lab import page
 from ebbtide.networks import MLP
 from ebbtide.recipes import RECIPES
 from ebbtide.samplers import sample
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 
 def network(dim=2, classes=0, spans=False, width=16, depth=2, seed=0):
@@ -154,18 +150,9 @@ def test_what_a_page_can_not_run_is_said_in_a_sentence():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def scripts(browser):
+def scripts(chromium):
     """An empty page with the player's scripts."""
-    tab = browser.new_page()
+    tab = chromium.new_page()
     for name in page.SCRIPTS:
         tab.add_script_tag(content=(page.STATIC / name).read_text(encoding="utf-8"))
     return tab
@@ -226,7 +213,6 @@ AIMS = {
 }  # fmt: skip
 
 
-@needs_a_browser
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AIMS)
 def test_every_sampler_and_target_in_a_browser(scripts, name):
@@ -239,7 +225,6 @@ def test_every_sampler_and_target_in_a_browser(scripts, name):
             assert apart < 1e-5, (target, sampler, options, apart)
 
 
-@needs_a_browser
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PATHS)
 def test_every_grid_in_a_browser(scripts, name):
@@ -253,7 +238,6 @@ def test_every_grid_in_a_browser(scripts, name):
             assert compare(scripts, Counted(network(), path), "dpmpp_2m", {}, grid, shape, steps) < 1e-5, (grid, steps)
 
 
-@needs_a_browser
 @pytest.mark.slow
 def test_paths_with_options_in_a_browser(scripts):
     with warnings.catch_warnings():
@@ -267,7 +251,6 @@ def test_paths_with_options_in_a_browser(scripts):
         assert compare(scripts, Counted(network(), path, "v"), "dpmpp_2m", {}, "uniform", {}, 6) < 1e-5, path
 
 
-@needs_a_browser
 @pytest.mark.slow
 def test_labels_guidance_and_jumps_in_a_browser(scripts):
     conditional = lambda: Counted(network(3, classes=3), Linear())
@@ -280,7 +263,6 @@ def test_labels_guidance_and_jumps_in_a_browser(scripts):
     assert compare(scripts, Counted(network(1), Linear()), "rk4", {}, "quadratic", {}, 5) < 1e-5
 
 
-@needs_a_browser
 @pytest.mark.slow
 def test_gaussians_to_start_from_in_a_browser(scripts):
     """As a small table's network has: of its classes, and far out, where x_t is moved."""
@@ -297,11 +279,10 @@ def test_gaussians_to_start_from_in_a_browser(scripts):
                 assert apart < 1e-4, (path, classes, label, apart)
 
 
-@needs_a_browser
-def test_an_exported_page_samples_as_the_library_does(browser, tmp_path):
+def test_an_exported_page_samples_as_the_library_does(chromium, tmp_path):
     """Labels, guidance and noise, through the page's own controls; and it asks nothing of anybody."""
     run = untrained(conditional=True, sampler="ddpm", grid="trailing", sample_steps=8, path="ddpm", target="v")
-    tab, asked, troubles = browser.new_page(reduced_motion="reduce"), [], []
+    tab, asked, troubles = chromium.new_page(reduced_motion="reduce"), [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: troubles.append(str(error)))
     tab.on("console", lambda message: troubles.append(message.text))

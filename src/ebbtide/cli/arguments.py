@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ITS_OWN", "MOST", "Computing", "Figures", "Flag", "Named", "Rows", "Tracker", "Weights", "flag_only", "given",
-    "hint", "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said",
+    "hint", "if_given", "is_folder", "is_switch", "number_or_auto", "opened", "options", "parse", "rows_of_run", "said",
     "takes_several", "tell", "threads", "within", "writable",
 ]  # fmt: skip
 
@@ -123,7 +123,7 @@ class Figures:
         """Have figures written so."""
         from ..plots.style import saving
 
-        return saving(self.ending, None if self.dpi == ITS_OWN else self.dpi)
+        return saving(self.ending, if_given(self.dpi))
 
 
 @dataclass(frozen=True)
@@ -288,6 +288,11 @@ def options(kind: Any, default: Any = None) -> dict[str, Field[Any]]:
             named = next((mark.name for mark in marks if getattr(mark, "name", None)), one.name)
             found[named.replace("_", "-")] = one
     return found
+
+
+def if_given(number: int) -> int | None:
+    """The number of an option whose default is ITS_OWN; None where it isn't given."""
+    return None if number == ITS_OWN else number
 
 
 def is_switch(field: "Field[Any]") -> bool:

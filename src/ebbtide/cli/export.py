@@ -10,7 +10,7 @@ import tyro
 
 from ..errors import InputError
 from ..specs import pick
-from .arguments import ITS_OWN, Flag, Weights, given, hint, opened, parse, tell, within
+from .arguments import ITS_OWN, Flag, Weights, given, hint, if_given, opened, parse, tell, within
 
 if TYPE_CHECKING:
     from ..training.trained import Trained
@@ -88,7 +88,7 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
         trained,
         args.out,
         sampler=args.sampler,
-        steps=_steps(args),
+        steps=if_given(args.steps),
         license=args.license,
         overwrite=args.overwrite,
     )
@@ -98,13 +98,9 @@ def _for_diffusers(args: Export, trained: "Trained") -> None:
 def _for_onnx(args: Export, trained: "Trained") -> None:
     from ..interop.onnx import save_onnx
 
-    made = save_onnx(trained, args.out, sampler=args.sampler, steps=_steps(args), overwrite=args.overwrite)
+    made = save_onnx(trained, args.out, sampler=args.sampler, steps=if_given(args.steps), overwrite=args.overwrite)
     about = f"{', '.join(made.inputs)} → {made.output}, within {made.difference:.0e} of torch in onnxruntime"
     tell(f"{made.file}: {about}", file=sys.stdout)
-
-
-def _steps(args: Export) -> int | None:
-    return None if args.steps == ITS_OWN else args.steps
 
 
 WRITERS: dict[str, Callable[[Export, "Trained"], None]] = {

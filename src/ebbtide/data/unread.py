@@ -61,6 +61,11 @@ class Unread:
         return prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its rows."""
+        return self.each * len(self)
+
+    @property
     def ndim(self) -> int:
         return len(self.shape)
 
@@ -81,7 +86,7 @@ def read(
     parts: by name. cache: prepare them in the cache if they have more than LARGE bytes. There they stay where memory
     is too small, or if they have more than `most` bytes, unless that is 0. on_disk: in any case.
     """
-    need = sum(part.each * len(part) if isinstance(part, Unread) else part.nbytes for part in parts.values())
+    need = sum(part.nbytes for part in parts.values())
     must = cache and (on_disk or COPIES * need > SHARE * available())
     stay, cached = must or (cache and 0 < most < need), must or (cache and need > min(LARGE, most or LARGE))
     rows: dict[Name, Tensor | OnDisk] = {}
@@ -112,7 +117,7 @@ def _read(part: Unread, bar: tqdm, cached: bool, stay: bool, must: bool) -> tupl
 
 
 def _in_memory(part: Unread, bar: tqdm) -> tuple[Num[Tensor, "n *d"], Levels | None]:
-    room(COPIES * part.each * len(part), f"{part.where}: {len(part)} rows")
+    room(COPIES * part.nbytes, f"{part.where}: {len(part)} rows")
     x, levels = torch.empty(part.shape, dtype=part.dtype), None
     every = pieces(len(part), part.each)
     for piece, (rows, used) in zip(every, part.reader(every, None, bar)):

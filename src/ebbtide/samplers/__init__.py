@@ -6,6 +6,7 @@ of SAMPLERS.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -120,24 +121,15 @@ def walk(
     expect("draws", draws, Callable, None)
     if isinstance(draws, Draws):
         shaped("x", x, len(draws.ids), ...)
-    given_walk = Walk(denoiser, x, denoiser.path.along(times), draws, cond)
-    if isinstance(sampler, Own):
-        return _answered(sampler, given_walk, given)
-    chosen = bind(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
-    return chosen(given_walk, **given)
-
-
-def _answered(sampler: Own, walk: Walk, given: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The walk by a function that the user named in a command, whose errors are answered in one sentence."""
-    with calling("sampler", sampler.name, must := "yield x after every step"):
-        steps = sampler(walk, **given)
+    taken = Walk(denoiser, x, denoiser.path.along(times), draws, cond)
+    if not isinstance(sampler, Own):
+        chosen = bind(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
+        return chosen(taken, **given)
+    answered = partial(calling, "sampler", sampler.name, "yield x after every step")  # a command's, in one sentence
+    with answered():
+        steps = sampler(taken, **given)
     expect("the sampler's result", steps, Iterator)
-    while True:
-        with calling("sampler", sampler.name, must):
-            x = next(steps, None)
-        if x is None:
-            return
-        yield x
+    return _each_in(answered, steps)
 
 
 def trajectory(
@@ -182,7 +174,8 @@ def trajectory(
     asked = Recomputed(denoiser) if gradient else denoiser
     steps_taken = walk(sampler, asked, start, times, draws=draws, cond=cond)
     expect("the sampler's result", steps_taken, Iterator)
-    walked = steps_taken if gradient else _no_grad(steps_taken)
+    off = torch.no_grad()
+    walked = steps_taken if gradient else _each_in(lambda: off, steps_taken)
     yield float(times[0]), start
     for t in times[1:].tolist():
         x = next(walked, None)
@@ -207,16 +200,15 @@ def sample(denoiser: DenoiserLike, shape: tuple[int, ...], **options: Any) -> Te
     return x
 
 
-def _no_grad(walk: Iterator[Tensor]) -> Iterator[Tensor]:
-    """A walk whose steps are taken without gradients, while whoever consumes it keeps their own mode.
+def _each_in(context: Callable[[], AbstractContextManager[Any]], steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    """A walk each of whose steps is taken in a context, such as `torch.no_grad`, that its consumer stays out of.
 
     (`with torch.no_grad()` around a yield leaks into the consumer, and as a decorator it is silently without effect
     when another decorator hides that the function is a generator.)
     """
-    off = torch.no_grad()
     while True:
-        with off:
-            x = next(walk, None)
+        with context():
+            x = next(steps, None)
         if x is None:
             return
         yield x
