@@ -115,6 +115,11 @@ def test_pick_guesses_what_was_meant():
     assert refusal(pick, TABLE, "xyz", "path") == "path must be one of slope, flat, required, apart; got 'xyz'."
 
 
+def test_pick_says_that_a_table_is_empty():
+    with pytest.raises(InputError, match=r"There is no path to choose; got 'linear'\."):
+        pick([], "linear", "path")
+
+
 @pytest.mark.parametrize("name", ["", "Slope", "slope ", "__class__", "os.system", "ebbtide.core.paths.Linear"])
 def test_pick_knows_no_names_but_the_tables(name):
     assert is_one_sentence(refusal(pick, TABLE, name, "path"))

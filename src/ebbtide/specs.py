@@ -74,6 +74,8 @@ def pick(table: Iterable[str], name: str, what: str) -> str:
     names = list(table)
     if name in names:
         return name
+    if not names:
+        raise InputError(f"There is no {what} to choose; got {name!r}.")
     raise InputError(f"{what} must be one of {', '.join(names)}; got {name!r}{meant(str(name), names)}.")
 
 

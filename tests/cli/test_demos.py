@@ -10,7 +10,7 @@ from interrupting import at_every_line
 
 
 def test_writes_what_a_policy_learns_from(ebbtide, tmp_path):
-    code, out, err = ebbtide("demos", "aloha-transfer", "--episodes", "1", "--out", "new/cube.npz", "--quiet")
+    code, out, err = ebbtide("demos", "aloha-transfer", "--episodes", "1", "--out", "new/cube.npz", "-q")
     assert (code, err) == (0, "")
     assert out == "1 of 1 attempts succeeded (100%): 330 steps in new/cube.npz\n"
     with np.load(tmp_path / "new" / "cube.npz", allow_pickle=False) as data:

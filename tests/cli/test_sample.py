@@ -463,6 +463,18 @@ def test_a_single_point_is_a_start(ebbtide, runs, tmp_path, name):
     assert (code, "has one row; at least 2 are needed" in err) == (2, True)
 
 
+def test_all_samples_may_start_from_one_point(ebbtide, runs):
+    """Each with noise of its own."""
+    save_points("one.npy", torch.tensor([[0.5, -0.25]]), columns=("x", "y"))
+    save_points("same.npy", torch.tensor([[0.5, -0.25]] * 3), columns=("x", "y"))
+    ask = ("sample", runs / "flow", "--at", "0.5", "--steps", "4", "--no-picture")
+    assert ebbtide(*ask, "--start", "one.npy", "--n", "3", "--out", "x.npy")[0] == 0
+    assert ebbtide(*ask, "--start", "same.npy", "--out", "y.npy")[0] == 0
+    x = np.load("x.npy")
+    assert np.array_equal(x, np.load("y.npy"))
+    assert len(np.unique(x, axis=0)) == 3
+
+
 def test_images_start_from_a_folder_a_file_or_an_npz(ebbtide, runs, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "digits.npz", images=images)
@@ -486,7 +498,12 @@ def test_images_start_from_a_folder_a_file_or_an_npz(ebbtide, runs, tmp_path):
         ("flow", ("--start", "start.csv"), "This run starts from noise, so start is data, noised to a time below 1"),
         ("flow", ("--at", "0.5"), "--at is the time to which --start is noised; give --start too."),
         ("flow", ("--start", "start.csv", "--at", "0"), "--at must be above 0 and at most 1; got 0."),
-        ("flow", ("--start", "start.csv", "--n", "3"), "--start has its own rows; leave --n out."),
+        (
+            "flow",
+            ("--start", "start.csv", "--at", "0.5", "--n", "3"),
+            "--n must be the number that --start has, 7, or be",
+        ),
+        ("flow", ("--start", "start.csv", "--complete", "start.csv"), "--complete has its own rows, and --start too"),
         ("flow", ("--start", "none.csv", "--at", "0.5"), "Can't use none.csv: No such file"),
         ("flow", ("--start", "three.csv", "--at", "0.5"), "three.csv: 'z' is no column that the run has learned"),
         ("flow-images", ("--start", "start.csv", "--at", "0.5"), "images must be 'digits', a folder"),

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from data.sentences import check_sentence, refused
 from ebbtide import arrays as arrays_module, memory
-from ebbtide.data import read, save_points, text as text_module
+from ebbtide.data import read, save_points, save_table, text as text_module
 from ebbtide.data.files import EXTENSIONS
 from ebbtide.errors import InputError, StorageError
 
@@ -407,6 +407,12 @@ def test_save_refuses_what_is_no_table(tmp_path, x):
     with pytest.raises(InputError, match=r"^x "):
         save_points(tmp_path / "mine.csv", x)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.unchecked
+def test_a_table_has_a_form(tmp_path):
+    with pytest.raises(InputError, match=r"^form must be a Form; got None"):
+        save_table(tmp_path / "mine.csv", torch.zeros(3, 2), None)
 
 
 @pytest.mark.unchecked

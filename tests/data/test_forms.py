@@ -157,8 +157,14 @@ def test_options_choose_columns_and_what_they_are(tmp_path):
         read(path, how=Reading.of(drop="id", ordered="cut=a<b"))
     with pytest.raises(InputError, match="no column left"):
         read(path, how=Reading.of(drop="id,cut,zip,x"))
-    with pytest.raises(InputError, match=r"ordered must name a column and its levels, as in cut=Fair<Good; got 'cut'"):
-        Reading.of(ordered="cut")
+    for wrong in ("cut", "cut=a", "cut=a<b<a", "cut=<b", "=a<b", "a<b"):
+        with pytest.raises(InputError, match=rf"ordered must name a column and its levels, .* got '{wrong}'"):
+            Reading.of(ordered=wrong)
+    with pytest.raises(InputError, match=r"ordered must name 'cut' once; got 'cut=a<b,cut=b<a'\."):
+        Reading.of(ordered="cut=a<b,cut=b<a")
+    assert Reading.of(ordered='a=b = low<high, "size=1,5<2=5"').ordered == {
+        "a=b": ("low", "high"), "size": ("1,5", "2=5")
+    }  # fmt: skip
     with pytest.raises(InputError, match=r"no column 'x'; it has 'x, y', 'z' \(a name with a comma in it"):
         Reading.of(drop="x, y").kept("file", ("x, y", "z"))
     assert Reading.of(drop='"x, y"').kept("file", ("x, y", "z")) == [1]

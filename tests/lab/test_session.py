@@ -145,7 +145,7 @@ BAD = [
     ({"do": "sample", "run": "moons", "colour": "red"}, "There is no field 'colour'"),
     ({"do": "field", "run": "moons", "t": 0, "frame": [[3, -3], [0, 1]], "sides": [4, 4]}, "frame must be [[low"),
     (dict(do="field", run="moons", t=2, **SQUARE), "t must be at least 0 and at most 1; got 2."),
-    ({"do": "keep", "key": "moons", "folder": "a"}, "key must be one of none"),
+    ({"do": "keep", "key": "moons", "folder": "a"}, "There is no method that learns to choose; got 'moons'."),
     ({"do": "train", "methods": ["flow"], "data": "digits", "steps": 5}, "A method must be one of ddpm-images"),
     ({"do": "train", "methods": [], "data": "two_moons", "steps": 5}, "methods, its length, must be at least 1"),
     ({"do": "train", "methods": ["flow"], "points": [[0, float("inf")]], "steps": 5}, "points[0][1] must be at least"),

@@ -62,3 +62,9 @@ def test_dates_and_levels_are_written_on_the_axes():
     assert across[1] == ["ash", "oak", "elm"]
     assert across[2][0].startswith("0")
     assert [text.get_text() for text in figure.axes[3].get_yticklabels()] == ["ash", "oak", "elm"]
+    alone = columns.histograms([Panel("a", x, style.FLOW)], frame, real=x, names=("when", "kind", "size"), form=form)
+    alone.canvas.draw()
+    ticks = [[text.get_text() for text in ax.get_xticklabels()] for ax in alone.axes]
+    assert all(text.startswith("2024-") for text in ticks[0])
+    assert ticks[1] == ["ash", "oak", "elm"]
+    assert ticks[2][0].startswith("0")

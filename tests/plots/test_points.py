@@ -3,8 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ebbtide.data.forms import Column
 from ebbtide.errors import InputError
 from ebbtide.plots import points, style
+from ebbtide.plots.dataset import data_set
 from ebbtide.plots.study import training_stages
 from plots.material import comparison, inside
 from plots.panels import ACROSS, colours, limits_of, panels_of, same_frame, texts
@@ -156,6 +158,36 @@ def test_axes_carry_the_columns_names():
         assert figure.axes[0].get_ylabel() == "a name that is much too lon…"
         assert not figure.axes[1].get_ylabel()
         inside(figure)
+
+
+@pytest.mark.parametrize("draw", ["panels", "classes", "routes", "data"])
+def test_axes_carry_the_columns_dates_and_levels(draw):
+    """Days 0 to 299 of 2024 to the right, three levels upwards."""
+    x = np.stack([19723 + np.arange(300.0), np.arange(300.0) % 3], 1)
+    frame, form = (
+        np.array([[19700.0, 20050], [-0.5, 2.5]]),
+        (Column("day", "date"), Column("of", "level", ("a", "b", "c"))),
+    )
+    how = {"names": ("day", "of"), "form": form}
+    panel = points.Panel("a", x, style.FLOW)
+    if draw == "panels":
+        figure = points.scatter_panels([panel], frame, real=x, **how)
+    elif draw == "classes":
+        figure = points.class_panels([panel._replace(labels=np.zeros(300, int))], frame, ("x",), **how)
+    elif draw == "routes":
+        walk = np.stack([x, x[::-1]])
+        method = dataclasses.replace(comparison(d=2, n=30, m=30).methods[0], walk=walk, walk_times=np.array([1.0, 0.0]))
+        figure = points.trajectories([method], frame, real=x, **how)
+    else:
+        figure = data_set(x, frame, **how)
+    figure.canvas.draw()
+    across, up = (
+        [text.get_text() for text in axis.get_ticklabels()] for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis)
+    )
+    assert len(across) > 1
+    assert all(text.startswith("2024-") for text in across)
+    assert up == ["a", "b", "c"]
+    inside(figure)
 
 
 def test_the_outline_is_the_exact_densitys_where_there_is_one():

@@ -150,3 +150,18 @@ def test_few_of_many_are_evenly_apart_with_both_ends():
     assert style.evenly(9, 3) == [0, 4, 8]
     assert style.evenly(3, 9) == [0, 1, 2]
     assert style.evenly(1, 5) == [0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.5, "0.5"),
+        (-0.015, "−0.015"),
+        (18000.0, "18,000"),
+        (-250000, "−250,000"),
+        (1234.5678, "1235"),
+        (2.5e7, "2.5e+07"),
+    ],
+)
+def test_a_ticks_number_is_written_in_full(value, text):
+    assert style.tick(value) == text

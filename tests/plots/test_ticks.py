@@ -2,6 +2,7 @@
 
 import pytest
 
+from ebbtide.data.forms import Column
 from ebbtide.plots import style, ticks
 
 
@@ -35,3 +36,20 @@ def test_long_names_of_levels_are_shortened_and_many_are_turned():
     ticks.level_names(ax.yaxis, ("ash", "elm"), 1.0)
     assert labels(ax.yaxis) == ["ash", "elm"]
     assert ticks.shortened("abcdefghij", 4.5 * style.EM * 8, 8.0) == "abc…"
+
+
+def test_a_columns_form_gives_its_ticks():
+    form = (Column("size", "level", ("large", "medium", "small")), Column("day", "date"), Column("amount", "number"))
+    ax = style.axes_grid(1, 1, panel=(3, 1), margin=(0.4, 0.2, 0.2, 0.4)).axes[0, 0]
+    ax.set(xlim=(-0.5, 2.5), ylim=(19723, 20123))
+    ticks.form_ticks(ax.xaxis, form, 0, 3.0, across=True)
+    ticks.form_ticks(ax.yaxis, form, 1, 0.4)
+    assert labels(ax.xaxis) == ["large", "medium", "small"]
+    assert labels(ax.yaxis)[0].startswith("2024-0")
+    before = labels(ax.yaxis)
+    for place in (2, 3):  # numbers, and a column of data without a form
+        ticks.form_ticks(ax.yaxis, form, place, 0.4)
+    assert labels(ax.yaxis) == before
+    assert ticks.form_room(form) == (0.3, 0.4)
+    assert ticks.form_room(form[:1]) == (0, 0.4)
+    assert ticks.form_room(()) == ticks.form_room(form[2:]) == (0, 0)

@@ -50,6 +50,19 @@ class Point:
         return self.breaks == how and self.seed in self.seeds and self.steps >= self.at
 
 
+class Lacking(Point):
+    """One that lacks a part."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def __getattribute__(self, name):
+        if name == object.__getattribute__(self, "__dict__").get("part"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
 class Towards:
     """Chunks of 4 steps towards the goal from the latest of 2 states, a little noisy; keeps what it was asked."""
 

@@ -16,7 +16,7 @@ from ebbtide.robots.rollout import _Job, _Lane, _ticks, _work, latency, rollout
 from ebbtide.signals import Interrupted
 from forking import forking
 from interrupting import at_every_line
-from robots.fakes import Counting, Point, Small, Towards
+from robots.fakes import Counting, Lacking, Point, Small, Towards
 
 SEEDS = [3, 1, 4, 15, 9, 2, 6]
 quiet = partial(rollout, progress=False)
@@ -248,6 +248,14 @@ def test_a_policy_for_another_robot_is_no_failure_of_every_episode():
 
     with pytest.raises(InputError, match=r"state must be float32 of shape \(5,\); got float32 of \(4,\)"):
         quiet(Point, Policy(Wider()), SEEDS)
+
+
+@pytest.mark.parametrize("environments", [0, 2])
+@pytest.mark.parametrize("part", ["low", "fps", "task", "action_names", "max_steps", "render"])
+def test_a_simulator_without_a_part_is_refused(environments, part):
+    made = partial(Lacking, part)
+    with pytest.raises(InputError, match=rf"The simulator's {part} must "):
+        quiet(made, Policy(Towards()), SEEDS, environments=environments)
 
 
 def test_no_seeds():

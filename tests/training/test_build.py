@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from ebbtide import fit
 from ebbtide.errors import InputError
 from ebbtide.kinds.runs import begin, from_pretrained
-from ebbtide.recipes import autoencoder, recipe_from_config
+from ebbtide.recipes import RECIPES, autoencoder, recipe_from_config
+from ebbtide.training.build import build_network
 from training.runs import STEPS, assert_same, newest, run, tensors, tiny
 
 CLASSES = {"data": "two_moons", "conditional": True}
@@ -127,3 +128,20 @@ def test_a_student_has_one_start(base):
     recipe = tiny("flow", **CLASSES | {"init": str(base), "teacher": str(base)})
     with pytest.raises(InputError, match="leave init out, or teacher"):
         begin(recipe)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "says"),
+    [
+        (
+            "unet",
+            (2,),
+            r"network 'unet' is for data of another shape, \(channels, rows, columns\); this data has \(2,\)\.",
+        ),
+        ("dit-tiny", (2,), r"\(channels, rows, columns\); this data has \(2,\)\."),
+        ("mlp", (1, 8, 8), r"network 'mlp' is for data of another shape, \(dim\); this data has \(1, 8, 8\)\."),
+    ],
+)
+def test_a_network_for_another_shape_is_named(network, shape, says):
+    with pytest.raises(InputError, match=says):
+        build_network(RECIPES["flow"](network=network), shape, 0)

@@ -116,6 +116,15 @@ def test_a_start_near_the_data_stays_near_it(runs):
     assert not torch.equal(trained.sample(start=x0, at=0.6, steps=5, seed=5), ours)
 
 
+def test_all_samples_may_start_from_one_row(runs):
+    trained, x0 = runs["flow"], torch.tensor([[0.3, -1.2]])
+    ours = trained.sample(700, start=x0, at=0.6, steps=5, seed=4)  # more than are drawn together
+    same(ours, trained.sample(start=x0.expand(700, 2), at=0.6, steps=5, seed=4))
+    assert len(ours.unique(dim=0)) == 700
+    with pytest.raises(InputError, match=r"n must be at least 1; got 0\."):
+        trained.sample(0, start=x0, at=0.6)
+
+
 def test_images_start_from_their_own_pixels(runs):
     trained = runs["images"]
     x0 = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)

@@ -12,6 +12,7 @@ import tyro
 
 from ..errors import InputError
 from ..formats import arrays
+from ..progress import progress_bar
 from ..recipes import HELD_OUT, METHODS, PointRecipe, Recipe, recipe_type
 from ..recipes.images import flow_images
 from .arguments import MOST, Flag, hint, parse, said, tell, within
@@ -111,7 +112,7 @@ class Compare:
     """Continue the comparison in that folder."""
     overwrite: Flag = False
     """Replace the comparison in that folder."""
-    quiet: Flag = False
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """No progress bars."""
 
     def __post_init__(self) -> None:
@@ -146,9 +147,9 @@ def run(argv: Sequence[str]) -> None:
     with resumable([out / method.key for method in comparison.methods], command):
         print(summary(comparison))
         save_metrics(comparison, out)
-        if not args.quiet:
-            print("drawing …", file=sys.stderr)
-        report = write_report(comparison, out, figures(comparison))
+        drawn = [*figures(comparison)]
+        shown = progress_bar(len(drawn), "drawing", "figure", over=drawn, show=not args.quiet, leave=False)
+        report = write_report(comparison, out, shown)
     print()
     tell(f"report: {report}  ({time.perf_counter() - start:.0f} s in all)", file=sys.stdout)
 

@@ -10,7 +10,7 @@ import tyro
 from ..cache import unchanged
 from ..recipes import RECIPES
 from . import COMMANDS
-from .arguments import flag_only, hint, is_switch, options, parse
+from .arguments import flag_only, is_switch, options, parse
 
 __all__ = ["Completion", "candidates", "options_of", "run"]
 
@@ -44,19 +44,16 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH}
 class Completion:
     """Print the script by which a shell completes this command: eval "$(ebbtide completion bash)"."""
 
-    shell: tyro.conf.Positional[Literal["bash", "zsh", "words"]]
-    """bash or zsh; words prints what may come next, which the scripts call."""
-    words: Annotated[tyro.conf.Positional[tuple[str, ...]], hint("none")] = ()
-    """The words typed so far; the last is the one to complete."""
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+    """bash or zsh."""
 
 
 def run(argv: Sequence[str]) -> None:
-    """Print a script, or the candidates for a word."""
+    """Print a script, or the candidates for the last of the words after `words --`, which the scripts call."""
     if argv[:2] == ["words", "--"]:  # words that look like options are no options of this command
         print("\n".join(candidates(argv[2:])))
         return
-    args = parse(Completion, argv, "completion")
-    print(SCRIPTS.get(args.shell, ""), end="")
+    print(SCRIPTS[parse(Completion, argv, "completion").shell], end="")
 
 
 def candidates(words: Sequence[str]) -> list[str]:

@@ -34,7 +34,7 @@ class Demos:
     """Processes that share the work; the result is the same for any number."""
     overwrite: Flag = False
     """Replace the file if it exists."""
-    quiet: Flag = False
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """No progress bar."""
 
     def __post_init__(self) -> None:

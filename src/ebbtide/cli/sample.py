@@ -43,7 +43,8 @@ class Sample:
     draws: int = 1
     """Draws of each row of --complete; a last column draw numbers them."""
     start: Annotated[str, hint("noise, or the run's own second set")] = ""
-    """Table or images that the samples start from, row by row; of a run from noise, noised to the time --at."""
+    """Table or images that the samples start from, row by row; from one row, all --n. Of a run from noise, noised to
+    the time --at."""
     at: Annotated[float, hint("1, for a run between two sets")] = 1.0
     """Time to which --start is noised; below 1, for a run from noise; nearer to 0 it is changed less."""
     out: Annotated[str, tyro.conf.arg(aliases=["-o"]), hint("RUN/samples.npy or .png, or completed.csv")] = ""
@@ -63,8 +64,8 @@ class Sample:
             raise InputError(f"--complete draws no figure; leave {idle[0]} out.")
         if self.draws > 1 and not self.complete:
             raise InputError("--draws belongs to --complete; --n is the number of samples.")
-        if self.start and (idle := ["--complete"] * bool(self.complete) + ["--n"] * bool(given(self.drawing, "n"))):
-            raise InputError(f"--start has its own rows; leave {' and '.join(idle)} out.")
+        if self.start and self.complete:
+            raise InputError("--complete has its own rows, and --start too; leave one of them out.")
         if self.at != 1 and not self.start:
             raise InputError("--at is the time to which --start is noised; give --start too.")
         require("--at", self.at, above=0, high=1)
@@ -95,7 +96,7 @@ def run(argv: Sequence[str]) -> None:
         if own.starts is None:
             raise InputError(f"--start is for points and images; {args.run} has {trained.recipe.kind}.")
         told |= {"start": own.starts(trained, args.start), "at": args.at}
-        how = replace(how, n=len(told["start"]))
+        how = replace(how, n=_counted(how, len(told["start"]), "--start"))
     with leaving_group():
         n, figure_of = (_in_pieces if own.write_in_pieces else _at_once)(trained, how, out, own, told)
     seconds = time.perf_counter() - start
@@ -183,9 +184,9 @@ def _beside(out: Path, drawing: Pieces, size: int) -> Iterator[Path]:
 
 
 def _counted(how: Drawing, count: int, option: str) -> int:
-    """The number of images in a file, unless --n is that, or there is one for all."""
+    """The number of rows or images in a file, unless --n is that, or there is one for all."""
     if given(how, "n") and count not in (1, how.n):
-        raise InputError(f"--n must be the number of images of {option}, {count}, or be left out; got {how.n}.")
+        raise InputError(f"--n must be the number that {option} has, {count}, or be left out; got {how.n}.")
     return how.n if given(how, "n") else count
 
 

@@ -54,7 +54,7 @@ class Running:
     """Numbers of evaluations to fit solvers for."""
     threads: int = 0
     """Threads of torch; 0 picks one for a small network."""
-    quiet: Flag = False
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """No progress bar."""
 
     def options(self) -> dict[str, Any]:

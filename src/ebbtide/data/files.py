@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import Stored, npy, npz
 from ..errors import InputError
 from ..files import located, near, no_pointer, writing
-from ..specs import listed
+from ..specs import expect, listed
 from .forms import Form, Reading
 from .frames import read_table, sheet_of
 from .packed import PACKED, unpacked
@@ -130,6 +130,7 @@ def save_table(path: str | os.PathLike[str], x: Any, form: Form, labels: Sequenc
     x: as in `Points`: places of levels, days of dates, and NaN for missing cells.
     """
     path = located("path", path)
+    expect("form", form, Form)
     values = as_array("x", x)
     if values.ndim != 2 or values.shape[1] != len(form.learned):
         raise InputError(f"x must have {len(form.learned)} columns, as its form has; got shape {values.shape}.")

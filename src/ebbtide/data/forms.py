@@ -194,13 +194,20 @@ class Reading:
     def of(
         label: str = "", columns: str = "", drop: str = "", missing: str = "", categorical: str = "", ordered: str = ""
     ) -> "Reading":
-        """The options from texts: lists separated by commas, and levels in order as in cut=Fair<Good<Ideal."""
+        """The options from texts: lists separated by commas, and levels in order as in cut=Fair<Good<Ideal.
+
+        A name may hold an equals sign; the least level may not.
+        """
         found: dict[str, tuple[str, ...]] = {}
         for part in named_list(ordered):
-            name, _, levels = part.partition("=")
-            found[name.strip()] = tuple(level.strip() for level in levels.split("<"))
-            if len(set(found[name.strip()])) < 2 or "" in found[name.strip()]:
+            head, *above = (piece.strip() for piece in part.split("<"))
+            name, _, least = (piece.strip() for piece in head.rpartition("="))
+            levels = (least, *above)
+            if not name or len(set(levels)) < max(2, len(levels)) or "" in levels:
                 raise InputError(f"ordered must name a column and its levels, as in cut=Fair<Good; got {part!r}.")
+            if name in found:
+                raise InputError(f"ordered must name {name!r} once; got {ordered!r}.")
+            found[name] = levels
         return Reading(
             label or None, named_list(columns), named_list(drop), named_list(missing), named_list(categorical), found
         )

@@ -297,9 +297,8 @@ def _proceed(lab: Lab) -> Reply:
 
 def _keep(lab: Lab, key: str, folder: str) -> Reply:
     """Copy a run that learned here to a folder."""
-    learner = next((one for one in lab.learners if one.key == key), None)
-    if learner is None:
-        raise InputError(f"key must be one of {listed(one.key for one in lab.learners)}; got {key!r}.")
+    learners = {one.key: one for one in lab.learners}
+    learner = learners[pick(learners, key, "method that learns")]
     if not re.fullmatch(r"[\w.-][\w. -]*(/[\w.-][\w. -]*)*", folder) or ".." in Path(folder).parts:
         raise InputError("folder must be a path below the working directory, of letters, digits and - _ . /.")
     with lab.lock:

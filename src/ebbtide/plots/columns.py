@@ -17,7 +17,7 @@ from . import style
 from .density import SHARE, draw_outline, outline
 from .points import SHOWN, Panel, histogram
 from .style import Array, Limits
-from .ticks import MOST_LEVELS, TINY, days, level_names
+from .ticks import MOST_LEVELS, form_ticks
 
 __all__ = ["histograms", "pairs"]
 
@@ -28,11 +28,15 @@ def histograms(
     *,
     real: Float[Array, "n d"],
     names: Sequence[str] = (),
+    form: Sequence[Column] = (),
     most: int = 6,
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Each column's distribution: real data filled in grey, every panel's points as a line; at most `most` columns."""
+    """Each column's distribution: real data filled in grey, every panel's points as a line; at most `most` columns.
+
+    form: the columns' forms, whose dates and names of levels are then written on the axes.
+    """
     style.require_any(panels, "panels")
     real = style.checked_points(real, "real")
     d = real.shape[1]
@@ -43,12 +47,13 @@ def histograms(
     width = {1: 5.6, 2: 3.1, 3: 2.1}[columns]
     texts = [("real data", style.REAL), *((panel.title, panel.colour) for panel in panels)]
     lines = [texts[i : i + 3] for i in range(0, len(texts), 3)]
+    turned = 0.4 * any(2 < len(column.levels) <= MOST_LEVELS for column in form[:shown])
     grid = style.axes_grid(
         rows,
         columns,
         panel=(width, min(1.5, width * 0.7)),
-        gap=(0.12, 0.5),
-        margin=(0.1, 0.1, 0.5 + 0.2 * (len(lines) - 1), 0.3),
+        gap=(0.12, 0.5 + turned),
+        margin=(0.1, 0.1, 0.5 + 0.2 * (len(lines) - 1), 0.3 + turned),
         title=title,
         note=note,
         used=shown,
@@ -58,6 +63,7 @@ def histograms(
         top = _distributions(ax, k, real, panels, limits, ["-", (0, (4, 1.5))], lw=1.3)
         ax.set(xlim=limits[k], ylim=(0, 1.08 * top))
         ax.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+        form_ticks(ax.xaxis, form, k, width, across=True)
         ax.yaxis.set_major_locator(NullLocator())
         ax.spines[["top", "right", "left"]].set_visible(False)
         if d > 1:
@@ -111,11 +117,8 @@ def pairs(
             draw_outline(ax, outline(real[:, [j, i]], frame))
         style.scattered(ax, frame, labels=(i == k - 1, j == 0 and i > 0))
         for axis, place, seen, room in ((ax.xaxis, j, i == k - 1, side), (ax.yaxis, i, j == 0 and i > 0, 0.42)):
-            if seen and form and form[place].kind == "date":
-                days(axis)
-                axis.set_tick_params(labelsize=TINY)  # clear of the column's name
-            elif seen and form and 0 < len(form[place].levels) <= MOST_LEVELS:
-                level_names(axis, form[place].levels, room, across=axis is ax.xaxis)
+            if seen:
+                form_ticks(axis, form, place, room, across=axis is ax.xaxis)
         if j == 0:
             ax.set_ylabel(_name(names, i), size=style.SMALL, color=style.INK)
             ax.yaxis.set_label_coords(-0.54 / side, 0.5)  # one line, however wide the ticks are

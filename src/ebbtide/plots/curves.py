@@ -56,9 +56,8 @@ def quality_against_evaluations(
     pad = 1.25 if logarithmic else 0.06 * max(high - low, 1e-12)
     ax.set_ylim((low / pad, high * pad) if logarithmic else (low - pad, high + pad))
     ax.axhspan(*floor, color="#DDDDDD", lw=0, zorder=0)
-    ax.text(counts[0] * 0.9, _middle(floor, logarithmic), "real data (floor)", size=style.SMALL - 0.5).set(
-        color=style.QUIET, va="center"
-    )
+    text = ax.text(counts[0] * 0.9, _middle(floor, logarithmic), "real data (floor)", size=style.SMALL - 0.5)
+    style.halo(text).set(color=style.QUIET, va="center", zorder=5)
     seen: dict[str, int] = {}
     early: dict[tuple[str, str], list[str]] = {}
     for label, line in quality.items():
@@ -77,17 +76,16 @@ def quality_against_evaluations(
             size=style.SMALL - 0.5, color=tint
         )
     style.as_curves(ax, "network evaluations a sample", f"{metric}: lower is better" if logarithmic else metric)
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(plain)
+    ax.xaxis.set_major_formatter(style.tick)
     ax.xaxis.set_minor_locator(NullLocator())
     if logarithmic:
         ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high / low < 300 else (1,)))
-        ax.yaxis.set_major_formatter(plain)
+        ax.yaxis.set_major_formatter(style.tick)
         ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
-        ax.yaxis.set_major_formatter(plain)
+        ax.yaxis.set_major_formatter(style.tick)
     style.end_labels(
         ax, [(x, y, label, method_of(label, methods).colour) for label, (x, y) in named.items()], size=size
     )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ..data.forms import Column
 from . import style
 from .columns import pairs
-from .points import MOST_CLASSES, Drawing, Panel, class_panels, name_axes, panel_height
+from .points import MOST_CLASSES, Drawing, Panel, class_panels, name_axes, named_margin, panel_height
 from .style import Array, Limits
 
 __all__ = ["data_set", "density_image"]
@@ -39,7 +39,7 @@ def data_set(
         return pairs([panel], limits, real=x, names=names, form=form, title=title, note=note)
     if x.shape[1] == 2 and labels is not None and len(np.unique(labels)) > MOST_CLASSES:
         panel = Panel("data", x, style.REAL, labels=np.asarray(labels))
-        return class_panels([panel], limits, classes, names=names, title=title, note=note)
+        return class_panels([panel], limits, classes, names=names, form=form, title=title, note=note)
     two = log_density is not None and x.shape[1] == 2
     width = 3.1 if two else 4.4
     grid = style.axes_grid(
@@ -47,7 +47,7 @@ def data_set(
         1 + two,
         panel=(width, panel_height(width, limits)),
         gap=(0.16, 0),
-        margin=(0.36 + 0.2 * bool(names), 0.1, 0.3, 0.3 + 0.14 * bool(names)),
+        margin=named_margin((0.36, 0.1, 0.3, 0.28), names, form),
         title=title,
         note=note,
     )
@@ -55,7 +55,7 @@ def data_set(
     drawing = Drawing(limits, None, [x])
     drawing.draw(ax, x, style.REAL, labels, names=classes)
     style.scattered(ax, drawing.frame, labels=(True, x.shape[1] > 1))
-    name_axes(ax, names)
+    name_axes(ax, names, (True, x.shape[1] > 1), form, width)
     ax.set_title(style.plural(len(x), "point"), size=style.LABEL, color=style.INK, loc="left", pad=4)
     if log_density is not None and x.shape[1] == 1:
         places = torch.linspace(float(limits[0, 0]), float(limits[0, 1]), 400, dtype=torch.float64)

@@ -370,7 +370,7 @@ def _log_axis(ax: Axes, low: float, high: float) -> None:
     ax.set_yscale("log")
     ax.set_ylim(low / 1.15, high * 1.15)
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high / low < 100 else (1,)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(style.tick)
     ax.yaxis.set_minor_locator(NullLocator())
 
 

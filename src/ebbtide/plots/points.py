@@ -14,11 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from ..data.forms import Column
 from ..errors import InputError
 from . import style
 from .density import LogDensity, draw_outline, outline
 from .study import Method, training_stages
 from .style import Array, Limits
+from .ticks import form_room, form_ticks
 
 __all__ = [
     "MOST_CLASSES",
@@ -31,6 +33,7 @@ __all__ = [
     "histogram",
     "intermediate",
     "name_axes",
+    "named_margin",
     "panel_height",
     "progress",
     "scatter_panels",
@@ -60,17 +63,18 @@ def scatter_panels(
     log_density: LogDensity | None = None,
     classes: Sequence[str] = (),
     names: Sequence[str] = (),
+    form: Sequence[Column] = (),
     title: str = "",
     note: str = "",
 ) -> Figure:
     """Every set of points in the same frame; `real` adds the outline that holds 95 % of the real points.
 
-    log_density: the exact one, whose outline is drawn instead. names: the columns', along the axes. Points of more
-    than MOST_CLASSES classes are drawn by `class_panels`.
+    log_density: the exact one, whose outline is drawn instead. names, form: the columns', along the axes. Points of
+    more than MOST_CLASSES classes are drawn by `class_panels`.
     """
     style.require_any(panels, "panels")
     if len(limits) > 1 and any(p.labels is not None and len(np.unique(p.labels)) > MOST_CLASSES for p in panels):
-        return class_panels(panels, limits, classes, names=names, title=title, note=note)
+        return class_panels(panels, limits, classes, names=names, form=form, title=title, note=note)
     shown = [panel._replace(x=style.checked_points(panel.x, panel.title or "points")) for panel in panels]
     limits = style.as_limits(limits, shown[0].x.shape[1])
     columns = len(panels) if len(panels) <= 2 else 4 if len(panels) in (4, 8) else 3
@@ -82,7 +86,7 @@ def scatter_panels(
         columns,
         panel=(width, height),
         gap=(0.12, 0.46),
-        margin=_named_margin((0.36, 0.1, 0.42, 0.26), names),
+        margin=named_margin((0.36, 0.1, 0.42, 0.26), names, form),
         title=title,
         note=note,
         used=len(panels),
@@ -93,7 +97,7 @@ def scatter_panels(
         drawing.draw(ax, panel.x, panel.colour, panel.labels, names=classes if index == 0 else ())
         outer = index >= len(panels) - columns, drawing.flat and index % columns == 0
         style.scattered(ax, drawing.frame, labels=outer)
-        name_axes(ax, names, outer)
+        name_axes(ax, names, outer, form, width)
         size = style.LABEL if width > 2 else style.LABEL - 0.5
         head = ax.text(0, 1 + 0.19 / height, panel.title, transform=ax.transAxes, size=size, weight="bold")
         head.set(color=panel.colour, va="baseline")
@@ -109,6 +113,7 @@ def class_panels(
     classes: Sequence[str],
     *,
     names: Sequence[str] = (),
+    form: Sequence[Column] = (),
     most: int = 25,
     title: str = "",
     note: str = "",
@@ -127,7 +132,7 @@ def class_panels(
     width = min(1.5, 6.4 / columns - 0.08)
     grid = style.axes_grid(
         -(-len(shown) // columns), columns, panel=(width, width), gap=(0.08, 0.28),
-        margin=_named_margin((0.36, 0.1, 0.3 + 0.22 * (len(panels) > 1), 0.26), names), title=title, note=note,
+        margin=named_margin((0.36, 0.1, 0.3 + 0.22 * (len(panels) > 1), 0.26), names, form), title=title, note=note,
         used=len(shown),
     )  # fmt: skip
     for index, kind in enumerate(shown.tolist()):
@@ -143,7 +148,7 @@ def class_panels(
         style.dots(ax, own[:SHOWN, :2], style.FLOW if front is back else front.colour, count=4 * len(own))
         outer = index >= len(shown) - columns, index % columns == 0
         style.scattered(ax, limits[:2], labels=outer)
-        name_axes(ax, names, outer)
+        name_axes(ax, names, outer, form, width)
         name = classes[kind] if kind < len(classes) else str(kind)
         size = min(style.LABEL, width / (style.EM * max(len(name), 1)))
         ax.set_title(name, size=size, color=style.INK, loc="left", pad=3)
@@ -152,18 +157,33 @@ def class_panels(
     return grid.figure
 
 
-def name_axes(ax: Axes, names: Sequence[str], labels: tuple[bool, bool] = (True, True)) -> None:
-    """Write the names of the first two columns along a panel's axes, where `labels` (x, y) wants them."""
-    for write, name, shown in zip(("set_xlabel", "set_ylabel"), names, labels):
+def name_axes(
+    ax: Axes,
+    names: Sequence[str],
+    labels: tuple[bool, bool] = (True, True),
+    form: Sequence[Column] = (),
+    width: float = 4.4,
+) -> None:
+    """Write the names of the first two columns along a panel's axes, where `labels` (x, y) wants them.
+
+    form: of a table's columns, whose dates and levels are written as such. width: inches of the panel.
+    """
+    for k, (axis, shown, room) in enumerate(zip((ax.xaxis, ax.yaxis), labels, (width, 0.42))):
+        if shown and k < len(names):
+            text = names[k] if len(names[k]) <= 28 else f"{names[k][:27]}…"
+            axis.set_label_text(text, size=style.SMALL, color=style.QUIET)
+            axis.labelpad = 2
         if shown:
-            text = name if len(name) <= 28 else f"{name[:27]}…"
-            getattr(ax, write)(text, size=style.SMALL, color=style.QUIET, labelpad=2)
+            form_ticks(axis, form, k, room, across=k == 0)
 
 
-def _named_margin(margin: tuple[float, float, float, float], names: Sequence[str]) -> tuple[float, float, float, float]:
+def named_margin(
+    margin: tuple[float, float, float, float], names: Sequence[str], form: Sequence[Column] = ()
+) -> tuple[float, float, float, float]:
     """Margins (left, right, top, bottom) with room for names along the axes."""
     left, right, top, bottom = margin
-    return (left + 0.2, right, top, bottom + 0.18) if names else margin
+    beside, under = form_room(form)
+    return (left + 0.2 * bool(names) + beside, right, top, bottom + 0.18 * bool(names) + under)
 
 
 def trajectories(
@@ -173,6 +193,7 @@ def trajectories(
     real: Float[Array, "n d"] | None = None,
     count: int = 40,
     names: Sequence[str] = (),
+    form: Sequence[Column] = (),
     title: str = "",
     note: str = "",
 ) -> Figure:
@@ -195,7 +216,7 @@ def trajectories(
         columns,
         panel=(width, height),
         gap=(0.16, 0.4),
-        margin=_named_margin((0.36, 0.1, 0.3, 0.62), names),
+        margin=named_margin((0.36, 0.1, 0.3, 0.62), names, form if d > 1 else ()),
         title=title,
         note=note,
         used=len(walks),
@@ -215,8 +236,9 @@ def trajectories(
         ax.set_title(method.name, loc="left", size=style.LABEL + 0.5, weight="bold", color=method.colour, pad=4)
         outer = d > 1 and index >= len(walks) - columns, index % columns == 0
         style.scattered(ax, frame, labels=outer)
-        name_axes(ax, names if d > 1 else ("", *names[:1]), outer)
-    foot = grid.axes[-1, 0].get_position().y0 * grid.figure.get_size_inches()[1] - 0.18 * bool(names)
+        name_axes(ax, names if d > 1 else ("", *names[:1]), outer, form if d > 1 else (), width)
+    foot = grid.axes[-1, 0].get_position().y0 * grid.figure.get_size_inches()[1]
+    foot -= 0.18 * bool(names) + form_room(form if d > 1 else ())[1]
     width = grid.figure.get_size_inches()[0]
     bar = min(2.4, width - 1.9)  # its ends are named beside it
     style.time_bar(grid.figure, (width - bar) / 2, foot - 0.42, bar)

@@ -34,7 +34,7 @@ __all__ = [
     "SMALL", "TIME", "TITLE", "Array", "Grid", "Limits", "Number", "Pair", "as_curves", "as_limits", "axes_grid",
     "checked_numbers", "checked_points", "class_style", "colour", "columns_of", "corner", "dots", "end_labels",
     "evenly", "finite_rows", "halo", "limits_around", "nearest_to", "outside", "plural", "require_any", "row_label",
-    "save", "saving", "scattered", "spread", "text_row", "time_bar", "time_label", "union", "wrap",
+    "save", "saving", "scattered", "spread", "text_row", "tick", "time_bar", "time_label", "union", "wrap",
 ]  # fmt: skip
 
 Array = np.ndarray
@@ -140,13 +140,17 @@ def scattered(ax: Axes, limits: Limits, *, labels: tuple[bool, bool] = (True, Tr
     """Frame a panel with the limits of its first two columns, and a few ticks where `labels` (x, y) wants them."""
     for axis, (low, high), shown in zip((ax.xaxis, ax.yaxis), limits[:2], labels, strict=True):
         axis.set_major_locator(MaxNLocator(4, prune="both") if shown else NullLocator())
-        axis.set_major_formatter(_tick)
+        axis.set_major_formatter(tick)
         (ax.set_xlim if axis is ax.xaxis else ax.set_ylim)(float(low), float(high))
 
 
-def _tick(value: Number, _: Any) -> str:
-    """A number in full: what several ticks share isn't written apart, where it would lie on an axis's name."""
-    return f"{value:.4g}".replace("-", "−")
+def tick(value: Number, _: Any = None) -> str:
+    """A tick's number in full: what several ticks share isn't written apart, where it would lie on an axis's name.
+
+    value: its place.
+    """
+    whole = 10_000 <= abs(value) < 1_000_000 and value == round(value)
+    return (f"{value:,.0f}" if whole else f"{value:.4g}").replace("-", "−")
 
 
 def as_curves(ax: Axes, x: str = "", y: str = "") -> None:

@@ -91,7 +91,7 @@ def _numbers(ax: Axes, real: Rows, samples: Rows, k: int, colour: str, width: fl
     else:
         whole = bool(edges[0] % 1 == 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(3 if width < 2 else 4, prune="both", integer=whole))
-        ax.xaxis.set_major_formatter(_tick)
+        ax.xaxis.set_major_formatter(style.tick)
     if any(gaps):
         style.corner(ax, f"missing {_percent(gaps[0])}, samples {_percent(gaps[1])}", "upper right", size=TINY)
 
@@ -216,7 +216,7 @@ def _places(axis: Axis, levels: Sequence[str], shown: bool, room: float, across:
         level_names(axis, levels, room, across)
     else:
         axis.set_major_locator(MaxNLocator(4, prune="both"))
-        axis.set_major_formatter(_tick)
+        axis.set_major_formatter(style.tick)
 
 
 def _spread(rows: Rows, columns: Sequence[int]) -> Array:
@@ -232,7 +232,3 @@ def _same(real: Rows, samples: Rows) -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.{1 if 0 < share < 0.0095 else 0}f} %"
-
-
-def _tick(value: float, _: object) -> str:
-    return f"{value:.4g}".replace("-", "−")

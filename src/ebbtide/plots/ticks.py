@@ -6,12 +6,36 @@ import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
+from ..data.forms import Column
 from . import style
 
-__all__ = ["MOST_LEVELS", "TINY", "days", "level_names", "shortened"]
+__all__ = ["MOST_LEVELS", "TINY", "days", "form_room", "form_ticks", "level_names", "shortened"]
 
 TINY = 7.0  # points, of a level's name
 MOST_LEVELS = 6  # whose names an axis has room for
+
+
+def form_ticks(axis: Axis, form: Sequence[Column], place: int, room: float, across: bool = False) -> None:
+    """Ticks of one column of a table, where these aren't numbers: dates, or the names of at most MOST_LEVELS levels.
+
+    form: of all columns; none for data without any. room, across: as in `level_names`.
+    """
+    column = form[place] if place < len(form) else None
+    if column is not None and column.kind == "date":
+        days(axis)
+        axis.set_tick_params(labelsize=TINY)  # clear of the column's name
+    elif column is not None and 0 < len(column.levels) <= MOST_LEVELS:
+        level_names(axis, column.levels, room, across)
+
+
+def form_room(form: Sequence[Column]) -> tuple[float, float]:
+    """Inches beside and under a panel that ticks of two columns, the first across, need beyond those of numbers.
+
+    form: of all columns, as in `form_ticks`.
+    """
+    across, beside = [*form[:2], *[Column("", "number")] * 2][:2]
+    levels = [0 < len(column.levels) <= MOST_LEVELS for column in (across, beside)]
+    return 0.3 * (levels[1] or beside.kind == "date"), 0.4 * (levels[0] and len(across.levels) > 2)
 
 
 def days(axis: Axis) -> None:

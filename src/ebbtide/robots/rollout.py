@@ -27,7 +27,7 @@ from ..specs import require
 from ..training.processes import in_processes
 from .elsewhere import Elsewhere
 from .policy import Policy
-from .simulators import Simulator
+from .simulators import Simulator, check_simulator
 
 __all__ = ["Episode", "Recording", "latency", "rollout"]
 
@@ -85,12 +85,13 @@ def rollout(
     their images, too.
 
     A simulator that raises, an observation or action that isn't finite, or a score outside [0, 1] ends the episode as a
-    failure. Raises InputError where workers, lockstep or rows are below 1, and where the simulator's observations,
-    actions, their names or its steps a second are not those of the policy.
+    failure. Raises InputError where workers, lockstep or rows are below 1, where the simulator lacks a part, and where
+    its observations, actions, their names or its steps a second are not those of the policy.
     """
     for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": max_steps or 1}.items():
         require(name, value, 1, whole=True)
     require("environments", environments, 0, whole=True)
+    make_simulator = partial(_checked, make_simulator)
     if environments:
         if workers > 1:
             raise InputError(f"environments are beside one policy, so workers must be 1 with them; got {workers}.")
@@ -120,6 +121,13 @@ def latency(policy: Policy, observation: Mapping[str, Any], repeats: int = 100) 
         alone.predict_action_chunk(observation)
         took.append(1000 * (time.perf_counter() - start))
     return took[3:]
+
+
+def _checked(make_simulator: Callable[[], Any]) -> Any:
+    """A simulator, with all that an episode asks of it before it begins."""
+    made = make_simulator()
+    check_simulator("The simulator's", made)
+    return made
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from . import Sensed
 from .aloha import AlohaInsertion, AlohaTransfer
 from .pusht import PushT
 
-__all__ = ["SIMULATORS", "Maker", "Simulator", "make"]
+__all__ = ["SIMULATORS", "Maker", "Simulator", "check_simulator", "make"]
 
 
 @runtime_checkable
@@ -78,11 +78,11 @@ def make(name: str | Own, *, pixels: bool = False) -> Simulator:
         return SIMULATORS[pick(SIMULATORS, name, "simulator")](pixels=pixels)
     with calling("simulator", str(name), "make a simulator, from pixels=True or False"):
         made: Simulator = name(pixels=pixels)
-    _check(f"simulator {name}:", made)
+    check_simulator(f"simulator {name}:", made)
     return made
 
 
-def _check(what: str, made: Any) -> None:
+def check_simulator(what: str, made: Any) -> None:
     """InputError for a part of `Simulator` that is missing or of another type; what: the simulator, in errors."""
     for part in ("reset", "step", "render", "close"):
         expect(f"{what} {part}", getattr(made, part, None), Callable)

@@ -205,14 +205,15 @@ def build_network(
         raise InputError(
             f"network {recipe.network!r} {'takes no observations' if told else 'is for policies, told what they see'}."
         )
+    masked = getattr(recipe, "any_columns", False)
+    sizes = masked_shape(tuple(shape)) if masked else tuple(shape)
+    _takes_shape(recipe.network, takes, sizes)
     if condition := recipe.condition(shape):
         if "given" not in takes:
             raise InputError(f"network {recipe.network!r} can't be given images or numbers; take a unet.")
         told["given"] = condition
     if recipe.conditional and "classes" not in takes:
         raise InputError(f"network {recipe.network!r} takes no classes, so it can't be conditional.")
-    masked = getattr(recipe, "any_columns", False)
-    sizes = masked_shape(tuple(shape)) if masked else tuple(shape)
     if "classes" in takes:
         count = classes if recipe.conditional else 0
         if takes["classes"].kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -237,3 +238,14 @@ def build_network(
     if not isinstance(network, nn.Module):
         raise InputError(f"network {recipe.network!r} must make a torch.nn.Module; got {type(network).__name__}.")
     return Masked(network) if masked else network
+
+
+def _takes_shape(name: str, takes: Mapping[str, inspect.Parameter], shape: tuple[int, ...]) -> None:
+    """InputError where a network's row has parameters for data of more or fewer sizes, as a U-Net for points."""
+    kinds = {one.kind for one in takes.values()}
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    sizes = [one for one in takes.values() if one.kind in by_place and one.name != "classes"]
+    least = sum(one.default is one.empty for one in sizes)
+    if inspect.Parameter.VAR_POSITIONAL not in kinds and not least <= len(shape) <= len(sizes):
+        names = ", ".join(one.name for one in sizes)
+        raise InputError(f"network {name!r} is for data of another shape, ({names}); this data has {shape}.")

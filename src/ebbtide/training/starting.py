@@ -53,6 +53,7 @@ class Starting(Completing):
     def own_start(self, start: Any, at: float, n: int | None) -> tuple[Float[Tensor, " n *d"] | None, int]:
         """The user's own starting points in data units, from `trajectory`'s arguments, and the number of samples.
 
+        One row may be the start of all n samples.
         InputError for what this run can't start from. at: the time that they are noised to, in (0, 1].
         """
         require("at", at, above=0, high=1)
@@ -72,9 +73,12 @@ class Starting(Completing):
                 "This run learned coupled pairs, whose data can't be noised; at a middle time nothing starts."
             )
         x = self._rows(start)
-        if n not in (None, len(x)):
+        if n is None:
+            return x, len(x)
+        require("n", n, 1, whole=True)
+        if len(x) not in (1, n):
             raise InputError(f"n must be the number of rows of start, {len(x)}, or be left out; got {n!r}.")
-        return x, len(x)
+        return x.expand(n, *x.shape[1:]), int(n)
 
     def begun(self, start: Tensor | None, at: float, draws: Draws) -> Tensor | None:
         """x at t = at, in the network's units, of the user's own starting points; None without.

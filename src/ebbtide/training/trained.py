@@ -177,9 +177,9 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         where it is drawn; or rows of numbers. The others are drawn given these, which come back as they are. Of a run
         for super-resolution, images of fewer pixels, by default held-out ones; of one with attributes, these by name.
         fill: draw no missing cell, in such a run.
-        start: own starting points, a row for each sample, so that n may be left out: numbers in data units, or columns
-        by name. Of a run between two sets, points of its second. Of a run from noise, data that is noised to
-        the time `at`, from which the rest of the grid is walked (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+        start: own starting points, one for all n samples, or a row for each, so that n may be left out: numbers in data
+        units, or columns by name. Of a run between two sets, points of its second. Of a run from noise, data that is
+        noised to the time `at`, from which the rest of the grid is walked (SDEdit, Meng et al. 2022, arXiv:2108.01073).
         gradient: whether samples keep their gradient with respect to weights and start; see `Recomputed`.
         """
         asked = self._asked(

@@ -75,8 +75,9 @@ class EbbtideConfig(PreTrainedConfig):
         if "images" in seen:
             _, height, width, channels = seen["images"]
             features |= {key: PolicyFeature(FeatureType.VISUAL, (channels, height, width)) for key in self.cameras}
-        self.input_features = self.input_features or features
-        self.output_features = self.output_features or {ACTION: PolicyFeature(FeatureType.ACTION, (actions,))}
+        own: Any = self  # LeRobot's fields have no types where it isn't installed
+        own.input_features = own.input_features or features
+        own.output_features = own.output_features or {ACTION: PolicyFeature(FeatureType.ACTION, (actions,))}
         self.validate_features()
 
     def validate_features(self) -> None:

@@ -22,7 +22,7 @@ from ebbtide.data.episodes import columns, numbered, prompt_bytes, resized
 from ebbtide.errors import InputError
 from ebbtide.kinds.robots.data import policy_recipe
 from ebbtide.losses.denoise import WEIGHTS
-from ebbtide.recipes import RECIPES, Recipe, RobotRecipe
+from ebbtide.recipes import RECIPES, RobotRecipe, recipe_from_config
 from ebbtide.robots.chunks import DenoiserChunks
 from ebbtide.specs import bind, pick
 from ebbtide.training.build import build_denoiser
@@ -60,7 +60,7 @@ class EbbtidePolicy(PreTrainedPolicy):
         if trained is None:
             trained = _untrained(config.run) if config.run else _new(config, dataset_stats)
         if not config.run:
-            config.run = json.loads(trained.export("")["config.json"])
+            config.run = _held(trained, "config.json")
             config.follow(config.run)
         self.recipe, self.denoiser = policy_recipe(trained), trained.denoiser
         self.act_by(trained)
@@ -75,11 +75,8 @@ class EbbtidePolicy(PreTrainedPolicy):
             trained = replace(run, denoiser=deepcopy(run.denoiser))  # which may be trained on
         else:
             trained = ebbtide.from_pretrained(run)
-        files = trained.export("")
-        settings = {"n_action_steps": policy_recipe(trained).n_action_steps, "device": "cpu"} | settings
-        parts = {"run": "config.json", "solvers": "tuned.json"}
-        held = {field: json.loads(files[name]) for field, name in parts.items() if name in files}
-        config = EbbtideConfig(**held, **settings)
+        own: dict[str, Any] = {"n_action_steps": policy_recipe(trained).n_action_steps, "device": "cpu"} | settings
+        config = EbbtideConfig(run=_held(trained, "config.json"), solvers=_held(trained, "tuned.json") or [], **own)
         return cls(config, trained=trained).to(config.device).eval()
 
     @classmethod
@@ -103,6 +100,7 @@ class EbbtidePolicy(PreTrainedPolicy):
             n_action_steps=config.n_action_steps, delay=config.delay, real_time=config.real_time,
             ensemble=config.ensemble if config.ensemble >= 0 else None,
         )  # fmt: skip
+        assert isinstance(self.loop.source, DenoiserChunks)
         self.loop.source = self.chunks = _Chunks(self.loop.source)
         self.episode = 0
 
@@ -183,6 +181,7 @@ class EbbtidePolicy(PreTrainedPolicy):
     def _seen(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What a batch shows, in the robot's units, as ebbtide's network takes it; without a past it is repeated."""
         past, o = self._past(batch), self.config.n_obs_steps
+        assert self.trained.observation is not None
         wanted = self.trained.observation.shapes
         seen: dict[str, Tensor] = {}
         if "state" in wanted:
@@ -255,10 +254,16 @@ def _bytes(frames: Tensor) -> Tensor:
     return whole.movedim(-3, -1)
 
 
+def _held(trained: Trained, name: str) -> Any:
+    """What a JSON file of an exported run holds; None where the run has no such file."""
+    content = trained.export("").get(name)
+    return json.loads(content) if isinstance(content, bytes) else None
+
+
 def _untrained(run: dict[str, Any]) -> Trained:
     """The run that a config.json describes, with initial weights, which are to be loaded."""
     seen = None if run["observation"] is None else Observation.from_config(run["observation"])
-    denoiser = build_denoiser(Recipe.from_config(run["recipe"]), tuple(run["shape"]), 0, seen)
+    denoiser = build_denoiser(recipe_from_config(run["recipe"]), tuple(run["shape"]), 0, seen)
     weights = {name: part.contiguous() for name, part in denoiser.state_dict().items()}
     files = {"config.json": json.dumps(run).encode(), "model.safetensors": save(weights)}
     return Trained.from_files(files, "the policy's run")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...data.forms import Column
 from ...errors import InputError
 from ...files import storage
 from ...plots import animation, columns, curves, fields, points, style
@@ -48,14 +49,17 @@ def _beside(
     trained: Trained, panels: list[points.Panel], frame: np.ndarray, real: np.ndarray | None, title: str
 ) -> style.Figure:
     """Panels side by side, or the pairs of more than two columns."""
-    names = trained.columns
+    named: dict[str, Any] = {"names": trained.columns, "form": _form(trained), "title": title}
     if len(frame) <= 2:
         return points.scatter_panels(
-            panels, frame, real=real, log_density=_exact(trained), classes=trained.classes, names=names, title=title
+            panels, frame, real=real, log_density=_exact(trained), classes=trained.classes, **named
         )
-    form = () if trained.form is None else trained.form.learned
-    known = panels[0].x if real is None else real
-    return columns.pairs(panels, frame, real=known, names=names, form=form, title=title)
+    return columns.pairs(panels, frame, real=panels[0].x if real is None else real, **named)
+
+
+def _form(trained: Trained) -> tuple[Column, ...]:
+    """The forms of a table's columns, none for other points."""
+    return () if trained.form is None else trained.form.learned
 
 
 def _exact(trained: Trained) -> Any:
@@ -85,7 +89,13 @@ def draw_run(trained: Trained, folder: Path, out: Path) -> Iterator[Path]:
     figures = {
         "samples": lambda: _final(trained, method, real, frame, title),
         "trajectories": lambda: points.trajectories(
-            _routes(trained, method), frame, real=real, names=trained.columns[:2], title=title_of(trained), note=note
+            _routes(trained, method),
+            frame,
+            real=real,
+            names=trained.columns[:2],
+            form=_form(trained),
+            title=title_of(trained),
+            note=note,
         ),
         "intermediate": lambda: points.intermediate(
             [method], frame, real=real, log_density=exact, title=title, note=note

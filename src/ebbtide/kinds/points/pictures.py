@@ -40,17 +40,21 @@ def table_pictures(real: Rows, samples: Rows, train: Rows, colour: str, what: st
     order = [int(k) for k in np.argsort(-apart, kind="stable")]
     notes = {k: f"{'TV' if real.levels[k] else 'KS'} {apart[k]:.2f}" for k in order}
     draw = partial(tables.marginals, real, few, colour=colour, notes=notes)
+    apart_by = (
+        "KS and TV are 0 for equal distributions and at most 1; these are of all rows that are drawn, and those of the "
+        "report of draws as large as the rows beside them, which lie farther apart by chance."
+    )
     if len(order) > FEW:
         yield Picture(
             "worst.png",
             "The columns that are farthest off",
-            f"Grey: {what}; lines and marks: samples. KS and TV are 0 for equal distributions and at most 1.",
+            f"Grey: {what}; lines and marks: samples. {apart_by}",
             still(lambda: draw(order=order[:WORST], large=True)),
         )
     yield Picture(
         "columns.png",
         "Every column",
-        f"Grey: {what}; lines and marks: samples. The columns that are farthest off come first.",
+        f"Grey: {what}; lines and marks: samples. The columns that are farthest off come first. {apart_by}",
         still(lambda: draw(order=order)),
     )
     units = Units(train)

@@ -37,7 +37,7 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
         "samples.png",
         "Samples beside real data",
         _samples_sentence(c, d),
-        still(lambda: points.scatter_panels(panels, limits, classes=c.classes, **truth)),
+        still(lambda: points.scatter_panels(panels, limits, classes=c.classes, names=c.columns, form=c.form, **truth)),
     )
     if d > 2:
         for k in range(0, len(best), 2):  # one above the diagonal, one below it
@@ -53,7 +53,7 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
             "Each column alone",
             "Lines that follow the edge of the grey area have that column's distribution right; how columns depend "
             "on each other shows only in pairs.",
-            still(lambda: columns.histograms(best, limits, real=c.real, names=c.columns)),
+            still(lambda: columns.histograms(best, limits, real=c.real, names=c.columns, form=c.form)),
         )
     if walked:
         yield Picture(
@@ -81,7 +81,7 @@ def figures(comparison: Comparison) -> Iterator[Picture]:
             "Routes of single points",
             "Rings are noise at t = 1, dots the samples they become at t = 0"
             f"{', and matching rings are the same noise' if len(c.methods) > 1 else ''}; " + _straightness(c.methods),
-            still(lambda: points.trajectories(c.methods, limits, real=c.real)),
+            still(lambda: points.trajectories(c.methods, limits, real=c.real, names=c.columns, form=c.form)),
         )
     if moving:
         yield Picture(
