@@ -336,7 +336,7 @@ FLOORS = (
     ("errors", "signals", "tables", "version"),
     ("memory", "progress"),
     ("arrays", "files"),
-    ("cache", "formats", "specs"),
+    ("cache", "formats", "specs", "tensors"),
     ("losses",),
     ("core",),
     ("networks", "recipes"),

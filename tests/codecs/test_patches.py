@@ -15,7 +15,7 @@ from ebbtide.errors import InputError
 from ebbtide.exact.likelihood import log_density
 from ebbtide.exact.oracle import gaussian
 from ebbtide.samplers import sample
-from ebbtide.training import checkpoint
+from ebbtide.tensors import unpack
 from problems import noise_like
 
 
@@ -177,7 +177,7 @@ def test_batches_of_any_size_fit_the_same():
 def test_config_and_weights_round_trip():
     x = images()
     codec = fitted(x, size=4, keep=5)
-    weights = checkpoint.unpack(save(codec.weights()), "codec")
+    weights = unpack(save(codec.weights()), "codec")
     again = codec_from_config(codec.to_config(), weights)
     assert torch.equal(again.decode(again.encode(x)), codec.decode(codec.encode(x)))
     assert encoder_hash(again) == encoder_hash(codec) != encoder_hash(fitted(x, size=4, keep=6))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from ebbtide.core.denoiser import Denoiser
@@ -252,5 +252,9 @@ def test_what_is_refused(tmp_path):
         to_pi0(network, "jax")
     with pytest.raises(InputError, match="no safetensors"):
         load_pi0(network, tmp_path)
+    for data, says in (b"x" * 99, "not a readable"), (save({"a": torch.full((2,), torch.nan)}), "not finite"):
+        (tmp_path / "model.safetensors").write_bytes(data)
+        with pytest.raises(InputError, match=says):
+            load_pi0(network, tmp_path)
     with pytest.raises(InputError, match="PaliGemma"):
         to_pi0(ActionExpert(H, A, observation={"state": (1, A)}))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 import problems
 from ebbtide.core.denoiser import Denoiser
@@ -477,6 +477,9 @@ def test_a_folder_that_is_none(tmp_path):
         load_unet(tmp_path)
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 99)
     with pytest.raises(InputError, match="not a readable safetensors file"):
+        load_unet(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(save({"conv_in.bias": torch.full((8,), torch.inf)}))
+    with pytest.raises(InputError, match="holds numbers that are not finite"):
         load_unet(tmp_path)
 
 

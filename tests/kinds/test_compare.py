@@ -30,7 +30,8 @@ from ebbtide.metrics import METRICS
 from ebbtide.plots.study import Comparison
 from ebbtide.recipes import HELD_OUT, RECIPES, ImageRecipe, PointRecipe
 from ebbtide.signals import Interrupted
-from ebbtide.training.checkpoint import newest_valid, unpack
+from ebbtide.tensors import unpack
+from ebbtide.training.checkpoint import newest_valid
 from ebbtide.training.examples import batch_indices
 from forking import forking
 from interrupting import at_every_line, wait_until

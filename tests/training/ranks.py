@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ebbtide.kinds.runs import begin
 from ebbtide.recipes import RECIPES
+from ebbtide.tensors import unpack
 from ebbtide.training import pieces
-from ebbtide.training.checkpoint import PIECES, WEIGHTS, read_folder, unpack
+from ebbtide.training.checkpoint import PIECES, WEIGHTS, read_folder
 from ebbtide.training.devices import accelerate, leaving_group
 from ebbtide.training.trainer import Trainer
 from training.runs import tiny

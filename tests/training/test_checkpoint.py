@@ -18,6 +18,7 @@ from safetensors import torch as safetensors
 from ebbtide import files
 from ebbtide.errors import InputError, StorageError
 from ebbtide.files import dump_json
+from ebbtide.tensors import unpack
 from ebbtide.training import checkpoint
 from ebbtide.training.checkpoint import newest_valid, point_last, prune, read_folder, step_folder, write_folder
 from training.runs import Killed, copy, run, sentence, tiny
@@ -93,7 +94,7 @@ def test_tensors_come_back_bit_for_bit(tmp_path):
         "c": torch.zeros(0, 2),
         "d": torch.tensor(7),
     }
-    back = checkpoint.unpack(stored(tensors, tmp_path / "x"), "x")
+    back = unpack(stored(tensors, tmp_path / "x"), "x")
     assert all(torch.equal(back[name], part) and back[name].dtype == part.dtype for name, part in tensors.items())
     assert str(back["a"][1]) == "tensor(-0.)"
 

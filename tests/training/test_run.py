@@ -32,6 +32,7 @@ from ebbtide.kinds.images import data as images_data, kind as images
 from ebbtide.kinds.runs import from_pretrained, train_recipe as fit
 from ebbtide.recipes import RECIPES
 from ebbtide.signals import Interrupted
+from ebbtide.tensors import unpack
 from ebbtide.training import checkpoint
 from ebbtide.training.begun import stored
 from ebbtide.training.checkpoint import newest_valid
@@ -324,7 +325,7 @@ def test_state_of_another_network_is_refused(straight, tmp_path):
     """A consistent folder, as only an editor makes: the manifest is right, the state is not this network's."""
     folder = copy(straight("flow"), tmp_path / "run")
     files = checkpoint.read_folder(newest(folder))
-    state = checkpoint.unpack(files["training.safetensors"], "x")
+    state = unpack(files["training.safetensors"], "x")
     state["weights.network.out.bias"] = torch.zeros(1)
     checkpoint.write_folder(newest(folder), files | {"training.safetensors": state})
     with pytest.raises(InputError, match=r"training\.safetensors doesn't fit this run: its tensor weights\.network"):
@@ -559,7 +560,7 @@ def test_signals_to_a_real_process(tmp_path):
         )
         where, files = newest_valid(folder / "checkpoints", pytest.fail)
         assert int(where.name[5:]) == at
-        assert int(checkpoint.unpack(files["training.safetensors"], "x")["step"]) == at
+        assert int(unpack(files["training.safetensors"], "x")["step"]) == at
 
 
 # --- what is not finite ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ebbtide.data import DATASETS, save_points
 from ebbtide.errors import InputError
 from ebbtide.exact.tuned import read_tuned, write_tuned
 from ebbtide.kinds.runs import from_pretrained
+from ebbtide.tensors import unpack
 from ebbtide.training import checkpoint
 from ebbtide.training.build import build_denoiser
 from ebbtide.training.trained import Trained
@@ -151,7 +152,7 @@ def edited(folders, tmp_path, change=None, weights=None, name="flow"):
         changed = change(config)
         files["config.json"] = json.dumps(config if changed is None else changed).encode()
     if weights is not None:
-        state = checkpoint.unpack(files["model.safetensors"], "x")
+        state = unpack(files["model.safetensors"], "x")
         changed = weights(state)
         files["model.safetensors"] = changed if isinstance(changed, bytes) else state
     checkpoint.write_folder(tmp_path / "export", files)

@@ -9,13 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import load_json, read_file
+from ..files import load_json
 from ..specs import pick
+from ..tensors import read_weights, sound
 from .autoencoder import in_groups
 from .codec import Batches, Shape
 
@@ -119,11 +118,7 @@ def fit_diffusers(batches: Batches, *, folder: str = "") -> Foreign:
     if not folder or not (place / FILES[0]).exists():
         raise InputError(f"diffusers: folder must hold an autoencoder of diffusers, with {FILES[0]}; got {folder!r}.")
     config, where = load_json(place / FILES[0]), place / FILES[1]
-    try:
-        weights = load_tensors(read_file(where))
-    except SafetensorError as error:
-        raise InputError(f"{where} is not a readable safetensors file: {error}.") from error
-    return _built(config, weights, str(place / FILES[0]))
+    return _built(config, read_weights(where), str(place / FILES[0]))
 
 
 def read_diffusers(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Foreign:
@@ -131,7 +126,7 @@ def read_diffusers(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
     if set(config) != {"name", "config"}:
         raise InputError(f"codec diffusers takes a config; got {', '.join(config)}.")
     own = {name.removeprefix("decoder.") if LAST in name else name: part for name, part in weights.items()}
-    return _built(config["config"], own, "codec diffusers")
+    return _built(config["config"], sound(own, "codec diffusers"), "codec diffusers")
 
 
 def _built(config: Any, weights: Mapping[str, Tensor], where: str) -> Foreign:
@@ -151,7 +146,5 @@ def _built(config: Any, weights: Mapping[str, Tensor], where: str) -> Foreign:
         module.load_state_dict(floats, assign=True)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{where} doesn't fit its weights: {' '.join(str(error).split())[:200]}") from error
-    if not all(bool(part.isfinite().all()) for part in module.state_dict().values()):
-        raise InputError(f"{where}: its weights hold numbers that are not finite.")
     full = {name: value for name, value in module.config.items() if not name.startswith("_")}
     return Foreign(module, json.loads(json.dumps({"_class_name": kind} | full)))

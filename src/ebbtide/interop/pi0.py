@@ -20,6 +20,7 @@ from ..memory import room
 from ..networks.action_expert import ActionExpert, GemmaLayer
 from ..networks.paligemma import PaliGemma
 from ..specs import pick
+from ..tensors import read_weights
 from .names import renamed
 
 __all__ = ["DIALECTS", "from_pi0", "load_pi0", "to_pi0"]
@@ -111,13 +112,11 @@ def from_pi0(network: ActionExpert, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 def load_pi0(network: ActionExpert, folder: str | Path) -> None:
     """Fill the network with the weights of a folder: of all its safetensors files together."""
-    from safetensors.torch import load_file
-
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder} has no safetensors files.")
     room(2 * sum(file.stat().st_size for file in files), str(folder))
-    network.load_state_dict(from_pi0(network, {k: v for file in files for k, v in load_file(file).items()}))
+    network.load_state_dict(from_pi0(network, {k: v for file in files for k, v in read_weights(file).items()}))
 
 
 def _names(network: ActionExpert) -> Iterator[tuple[str, tuple[str, ...], list[int]]]:

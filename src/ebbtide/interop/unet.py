@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from ..core.paths import VE, Linear
 from ..errors import InputError
-from ..files import dump_json, load_json, read_file
+from ..files import dump_json, load_json
 from ..networks.clock import Timestep
 from ..networks.outline import Outline, fill
 from ..networks.unet import Downsample, ImageBlock, PixelAttention, UNet
 from ..specs import pick
+from ..tensors import read_weights
 from ..training import checkpoint
 from .diffusers import Converted, from_diffusers
 from .schedulers import SCHEDULERS
@@ -129,7 +130,7 @@ def load_unet(
             network = UNet(*shape, classes, **_options(config) | _clock(converted, times))
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{unet / CONFIG} can't be used: {' '.join(str(error).split())}") from error
-    tensors = checkpoint.unpack(read_file(unet / WEIGHTS), str(unet / WEIGHTS))
+    tensors = read_weights(unet / WEIGHTS)
     fill(network, _to_ours(network, tensors, bool(config["flip_sin_to_cos"]), str(unet / WEIGHTS)))
     return Loaded(network.eval(), shape, converted, _clip(times))
 

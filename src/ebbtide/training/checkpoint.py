@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import PARSED, create, dump_json, load_json, old_of, read_file, refused, remove, storage, writing_folder
-from ..memory import room
+from ..files import create, dump_json, load_json, old_of, read_file, refused, remove, storage, writing_folder
+from ..tensors import sound, unpack
 from .devices import whole
 
 __all__ = [
@@ -47,7 +45,6 @@ __all__ = [
     "saved",
     "serialized",
     "step_folder",
-    "unpack",
     "weights_in",
     "write_folder",
     "write_hashed",
@@ -267,19 +264,4 @@ def weights_in(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
     """The weights that sampling uses, in a folder's files; InputError where there are none, or some are not finite."""
     if WEIGHTS not in files:
         raise InputError(f"{name} has no {WEIGHTS}.")
-    weights = unpack(files[WEIGHTS], f"{name}/{WEIGHTS}")
-    if not all(bool(part.isfinite().all()) for part in weights.values()):
-        raise InputError(f"{name}/{WEIGHTS} holds numbers that are not finite.")
-    return weights
-
-
-def unpack(data: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    data: the file's bytes.
-    """
-    room(PARSED * min(len(data), int.from_bytes(data[:8], "little")), f"The header of {name}")
-    try:
-        return load_tensors(data)
-    except SafetensorError as error:
-        raise InputError(f"{name} is not a readable safetensors file: {error}.") from error
+    return sound(unpack(files[WEIGHTS], f"{name}/{WEIGHTS}"), f"{name}/{WEIGHTS}")

@@ -23,6 +23,7 @@ from ..networks.observation import conditions
 from ..networks.outline import fill
 from ..samplers import facts
 from ..signals import Interrupted
+from ..tensors import unpack
 from . import checkpoint, pieces, seal, settings
 from .build import build_denoiser
 from .devices import Gathered, all_there
@@ -122,7 +123,7 @@ class RunFolder:
             return checkpoint.PIECES, pieces.read_pieces(where / checkpoint.PIECES, self.trainer.state())
         if checkpoint.TRAINING not in files:
             raise InputError(f"{where} has no {checkpoint.TRAINING}, so it can be sampled but not resumed.")
-        return checkpoint.TRAINING, checkpoint.unpack(files[checkpoint.TRAINING], f"{where}/{checkpoint.TRAINING}")
+        return checkpoint.TRAINING, unpack(files[checkpoint.TRAINING], f"{where}/{checkpoint.TRAINING}")
 
     def heard(self, received: list[int]) -> int:
         """The signal that this process received, or any other, so that all stop after the same step; 0 for none."""

@@ -23,6 +23,7 @@ from ..memory import room
 from ..networks.outline import fill
 from ..recipes import IN_MEMORY, recipe_from_config
 from ..specs import parse
+from ..tensors import sound, unpack
 from ..version import __version__
 from . import checkpoint, seal
 from .build import build_denoiser
@@ -92,9 +93,7 @@ def codec_in(files: Mapping[str, bytes], name: str) -> Codec | None:
 
 
 def _codec(described: Any, encoder: Any, files: Mapping[str, bytes], name: str) -> Codec:
-    weights = checkpoint.unpack(files[CODEC], f"{name}/{CODEC}") if CODEC in files else {}
-    if not all(bool(part.isfinite().all()) for part in weights.values()):
-        raise InputError(f"{CODEC} holds numbers that are not finite.")
+    weights = sound(unpack(files[CODEC], f"{name}/{CODEC}"), f"{name}/{CODEC}") if CODEC in files else {}
     found = codec_from_config(described, weights)
     if weights and encoder_hash(found) != encoder:
         raise InputError(f"{CODEC} holds another encoder than the one that this run was trained with.")

@@ -346,6 +346,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         ({"stats": STATS | {"action.min": [], "action.max": []}}, "action has 2 numbers; its folder's min of it has 0"),
         ({"stats": STATS | {f"{WORLD}.std": [1.0]}}, "environment_state has 2 numbers; its folder's std of it has 1"),
         ({"weights": {name: part.long() for name, part in theirs.items()}}, "must be floating-point numbers"),
+        ({"weights": {name: part / 0 for name, part in theirs.items()}}, "holds numbers that are not finite"),
     ]):  # fmt: skip
         with pytest.raises(InputError, match=named) as refused:
             load_policy(folder_of(tmp_path / str(number), **changes))

@@ -20,6 +20,7 @@ from ...files import hub_name, load_json, located, read_file
 from ...inverse.chunking import Previous
 from ...networks.action_film import ActionFiLMUNet
 from ...robots.chunks import DenoiserChunks
+from ...tensors import sound, unpack
 from ...training import checkpoint
 from ...training.build import ALPHA_MIN
 from ..diffusers import from_diffusers
@@ -153,7 +154,9 @@ def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps
         raise InputError(
             f"{folder}: a policy that sees {other[0]} can't be loaded; only states and images can be read."
         )
-    tensors = checkpoint.unpack(read_file(folder / checkpoint.WEIGHTS), str(folder / checkpoint.WEIGHTS))
+    file = folder / checkpoint.WEIGHTS
+    tensors = unpack(read_file(file), str(file))
+    sound({name: part for name, part in tensors.items() if name.startswith("diffusion.")}, str(file))
     tensors = {name.replace("._orig_mod.", "."): part for name, part in tensors.items()}  # of a compiled network
     stats, modes = _statistics(folder, tensors, features), config["normalization_mapping"]
     o, sizes = config["n_obs_steps"], {key: features[key]["shape"][0] for key in keys}
@@ -181,7 +184,7 @@ def _loaded(config: dict[str, Any], folder: Path, sampler: str, grid: str, steps
             if name.endswith(".film.1.weight") and part.shape[1] == len(ours)  # else its sizes are refused below
         }
     if whole := [name for name, part in weights.items() if not part.is_floating_point()]:
-        raise InputError(f"{folder / checkpoint.WEIGHTS}: weights must be floating-point numbers; {whole[0]} isn't.")
+        raise InputError(f"{file}: weights must be floating-point numbers; {whole[0]} isn't.")
     network.load_state_dict(weights)
     theirs = config["num_inference_steps"] or config["num_train_timesteps"]
     count = theirs if steps is None else steps
@@ -230,7 +233,7 @@ def _statistics(
         if old := re.fullmatch(r"(?:un)?normalize_\w+\.buffer_(\w+)\.(\w+)", name):
             found.setdefault(dotted.get(old[1], old[1]), {})[old[2]] = part
     for file in sorted(folder.glob("policy_p*_*normalizer_processor.safetensors")):
-        for name, part in checkpoint.unpack(read_file(file), str(file)).items():
+        for name, part in unpack(read_file(file), str(file)).items():
             key, _, kind = name.rpartition(".")
             found.setdefault(key, {})[kind] = part
     return found
