@@ -9,7 +9,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
@@ -42,6 +42,7 @@ __all__ = [
     "Shards",
     "chosen_of",
     "file_of",
+    "found_on",
     "holding",
     "pieces",
     "read_shard",
@@ -272,6 +273,20 @@ class OnDisk:
         with suppress(OSError):
             put(note, lambda file: file.write_text(digest.hexdigest()))
         return digest.hexdigest()
+
+
+def found_on(data_on: str, read: Any, own: tuple[Any, ...], stored: Callable[[Any], Iterable[Any]]) -> Any:
+    """What `read`, a cached function, finds: on the disk, or in memory, as it is asked for.
+
+    data_on: as in training. read: called with `own`, whether all stays on the disk, and the bytes beyond which it does
+    in any case. stored: the arrays of what it finds.
+    """
+    found = read(*own, data_on == "disk", LARGE)
+    on_disk = [x for x in stored(found) if isinstance(x, OnDisk)]
+    if not all(x.whole for x in on_disk):  # damaged since, and so made again
+        read.cache_clear()
+        return found_on(data_on, read, own, stored)
+    return read(*own, False, 0) if on_disk and data_on not in ("", "disk") else found
 
 
 class _Opened(dict[int, BinaryIO]):

@@ -546,7 +546,7 @@ def test_a_large_recording_is_evaluated_where_it_lies(cameras, monkeypatch):
     plain = robots_data.observations(asked, 30, seed=0, first=0), robots_data.real(asked, 30, 1)[0]
     episode, seen = robots_data.held_episode(asked)
     robots_data._parts.cache_clear()
-    monkeypatch.setattr(robots_data, "LARGE", 100)
+    monkeypatch.setattr(shards, "LARGE", 100)
     assert isinstance(robots_data.parts(asked)[1].action, shards.OnDisk)
     again = robots_data.observations(asked, 30, seed=0, first=0), robots_data.real(asked, 30, 1)[0]
     assert all(torch.equal(part, again[0][name]) for name, part in plain[0].items())

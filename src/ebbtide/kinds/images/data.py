@@ -21,7 +21,7 @@ from ...data.given import given_images
 from ...data.images import Images
 from ...data.levels import Levels
 from ...data.prepared import Data, Prepared, TensorData, class_names, frequencies
-from ...data.shards import LARGE, Shards
+from ...data.shards import found_on
 from ...data.stream import is_stream
 from ...errors import InputError
 from ...files import home, state_of
@@ -143,11 +143,8 @@ def parts(recipe: ImageRecipe, data_on: str = "") -> tuple[Images, Images]:
         recipe.conditional,
         state_of(recipe.data),
     )  # the seed is not asked: a run of another seed holds out the same
-    train, held = _parts(*own, data_on == "disk", LARGE)
-    if isinstance(train.x, Shards) and not train.x.whole:
-        _parts.cache_clear()
-        return parts(recipe, data_on)
-    return _parts(*own, False, 0) if isinstance(train.x, Shards) and data_on not in ("", "disk") else (train, held)
+    found: tuple[Images, Images] = found_on(data_on, _parts, own, lambda parts: (parts[0].x,))
+    return found
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ from ...data import IDENTITY, Episodes, Observation, Quantiles, Standardise, Win
 from ...data.episodes import Robot, prompt_bytes
 from ...data.levels import Levels
 from ...data.prepared import Prepared
-from ...data.shards import LARGE, Derived, OnDisk
+from ...data.shards import Derived, OnDisk, found_on
 from ...errors import InputError
 from ...files import state_of
 from ...memory import room
@@ -128,12 +128,10 @@ def parts(recipe: RobotRecipe, data_on: str = "") -> tuple[Episodes, Episodes]:
         recipe.data, named_list(recipe.cameras), recipe.size, recipe.value_range, recipe.action, recipe.held_out,
         state_of(recipe.data),
     )  # fmt: skip
-    train, held = _parts(*own, data_on == "disk", LARGE)
-    on_disk = [x for x in (train.action, train.state, *train.images.values()) if isinstance(x, OnDisk)]
-    if not all(x.whole for x in on_disk):
-        _parts.cache_clear()
-        return parts(recipe, data_on)
-    return _parts(*own, False, 0) if on_disk and data_on not in ("", "disk") else (train, held)
+    found: tuple[Episodes, Episodes] = found_on(
+        data_on, _parts, own, lambda parts: (parts[0].action, parts[0].state, *parts[0].images.values())
+    )
+    return found
 
 
 @lru_cache(maxsize=2)
