@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import signal
 import time
 
 import pytest
 import torch
+import uvicorn
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -155,3 +157,17 @@ def test_nobody_is_shown_what_nobody_watches(monkeypatch):
     with served(Lab(learners=[learner])):
         time.sleep(0.05)
     assert learner.step == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of Unix")
+def test_a_terminal_that_closes_ends_the_server_as_ctrl_c_does():
+    heard = []
+    former = signal.signal(signal.SIGHUP, lambda number, frame: heard.append(number))
+    own = server._Server(uvicorn.Config(None), lambda: None)
+    try:
+        with own.capture_signals():
+            signal.raise_signal(signal.SIGHUP)
+            assert (own.should_exit, heard) == (True, [])
+        assert heard == [signal.SIGHUP]  # given to the command afterwards
+    finally:
+        signal.signal(signal.SIGHUP, former)

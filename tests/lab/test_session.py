@@ -274,6 +274,28 @@ def test_methods_are_trained_side_by_side_and_forgotten(lab, monkeypatch):
     assert [run for run in lab.runs if run.startswith("learner")] == [made[1][1][0].key]
 
 
+def test_a_lab_that_has_ended_begins_nothing_more(lab, monkeypatch):
+    """A page may ask for training while Ctrl-C ends the lab; its process would then keep the command from ending."""
+    one = _Still("learner-0", "flow", RECIPES["flow"]())
+    one.close = lambda: one.heard.append(len(lab.learners))
+    lab.learners = [one]
+    lab.close()
+    assert one.heard == ["stop", 0]  # out of a page's reach before it is closed
+    monkeypatch.setattr(session, "begun_with", lambda *_: pytest.fail("something was trained"))
+    assert refused(lab, "train", methods=["flow"], data="two_moons", steps=5) == "The lab has ended."
+
+
+def test_numbers_that_are_not_finite_are_null_for_a_page(lab):
+    """JSON has no word for them, and a page that can't read an answer waits for it."""
+    with torch.no_grad():
+        for part in lab.run("moons").opened.denoiser.parameters():
+            part.mul_(1e12)
+    for name, field in (("sample", "straightness"), ("judge", "solver")):
+        frame = answer(lab, json.dumps({"do": name, "run": "moons", "n": 5, "steps": 2}))
+        text = frame[4 : 4 + int.from_bytes(frame[:4], "little")]
+        assert json.loads(text, parse_constant=pytest.fail)[field] is None
+
+
 def test_data_that_can_t_be_learned_is_refused_before_a_page_is_served():
     for data in ("nothing.csv", "two_moon"):
         with pytest.raises(EbbtideError):

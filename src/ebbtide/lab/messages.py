@@ -8,6 +8,7 @@ A check is a function of a field's name and value that returns the value to use,
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def a_name(table: Mapping[str, Any]) -> Check:
 
 
 def packed(header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> bytes:
-    """A binary frame. header: JSON, before the arrays. arrays: by name."""
+    """A binary frame. header: JSON, before the arrays; null where a number is not finite. arrays: by name."""
     parts, listing, offset = [], [], 0
     for name, array in arrays:
         raw = np.ascontiguousarray(array)
@@ -84,9 +85,18 @@ def packed(header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> bytes:
         data = raw.tobytes() + b"\0" * (-raw.nbytes % 4)
         parts.append(data)
         offset += len(data)
-    head = json.dumps({**header, "arrays": listing}, default=str).encode()
+    head = json.dumps(_strict({**header, "arrays": listing}), default=str, allow_nan=False).encode()
     head += b" " * (-len(head) % 4)
     return len(head).to_bytes(4, "little") + head + b"".join(parts)
+
+
+def _strict(value: Any) -> Any:
+    """The value with None for each number that JSON, and so a page, has no word for."""
+    if isinstance(value, Mapping):
+        return {name: _strict(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parsed(message: str | bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..signals import handled
 from .messages import packed
 from .sampling import LabRun
 from .session import Lab, answer, is_light
@@ -285,7 +286,7 @@ def serve(
         try:
             server.run(sockets=[bound])
         finally:
-            lab.forget()
+            lab.close()
 
 
 def _opened(address: str, told: Callable[[str], None], browser: bool) -> None:
@@ -300,6 +301,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self.ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """End at any signal that stops a command: uvicorn leaves out that of a terminal that closes."""
+        with super().capture_signals(), handled(self.handle_exit):
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""

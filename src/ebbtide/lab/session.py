@@ -43,7 +43,9 @@ class Lab:
     learners: list[Learner] = field(default_factory=list)
     begun: int = 0
     """Learners so far, for their numbers."""
+    ended: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held while a method begins, is kept or is forgotten."""
 
     def run(self, key: Any) -> LabRun:
         """The run of that key."""
@@ -51,12 +53,18 @@ class Lab:
 
     def forget(self) -> None:
         """Stop what learns, and remove what wasn't kept."""
-        for learner in self.learners:
+        gone, self.learners = self.learners, []  # so that another page's pause or go doesn't reach them
+        for learner in gone:
             learner.stop()
-        for learner in self.learners:
+        for learner in gone:
             learner.close()
             self.runs.pop(learner.key, None)
-        self.learners = []
+
+    def close(self) -> None:
+        """Forget what learns, and refuse to begin more; a message may still be being answered."""
+        with self.lock:
+            self.ended = True
+            self.forget()
 
     def about(self) -> dict[str, Any]:
         """The runs, methods and tables from which a page begins."""
@@ -270,6 +278,8 @@ def _train(
     for name in methods:
         pick(recipes_for(kind).values(), name, "A method")
     with lab.lock:
+        if lab.ended:
+            raise InputError("The lab has ended.")
         lab.begun += len(methods)
         learners = begun_with(methods, data, own, steps, conditional, lab.begun)
         lab.forget()

@@ -450,7 +450,7 @@
     // What the walk cost and how far it ended from the truth, each beside what real data score.
     numbersNow({distances = null, solver = null}) {
       const {evaluations, straightness} = this.header, rows = [["evaluations", short(evaluations)],
-        ["straightness", straightness.toFixed(3)]];
+        ["straightness", straightness === null ? "–" : straightness.toFixed(3)]];
       if (this.about.kind === "points" && !distances) rows.push(["distance", "measuring …"]);
       for (const {name, value, floor, p, note} of distances || []) {
         if (note) rows.push([name, note]);
