@@ -23,6 +23,7 @@ from ebbtide.files import (
     locked,
     near,
     own_folder,
+    parse_json,
     remove,
     state_of,
     storage,
@@ -321,3 +322,11 @@ def test_a_file_is_guessed_from_the_names_in_its_folder(tmp_path):
     assert near(tmp_path / "table.cvs") == f" (did you mean {str(tmp_path / 'table.csv')!r}?)"
     assert near(tmp_path / "table.csv") == ""  # it is there, but something else than was asked for
     assert near(tmp_path / "zebra") == near(tmp_path / "nowhere/table.csv") == near(Path("\0")) == ""
+
+
+def test_json_of_half_a_character_is_refused_and_a_pair_is_read():
+    """Half of one, which JSON can write and a file of text can't, failed where the run was written again."""
+    assert parse_json(b'{"a": "\\ud83d\\ude00"}', "config.json") == {"a": "\U0001f600"}
+    for text in (b'["\\ud800"]', b'{"\\uDBFF": 1}'):
+        with pytest.raises(InputError, match=r"config\.json is not valid JSON: .*surrogates not allowed"):
+            parse_json(text, "config.json")

@@ -283,7 +283,10 @@ def parse_json(data: bytes, name: Path | str) -> Any:
     """The value of JSON text, or an InputError naming where it came from. name: where the text came from."""
     room(PARSED * len(data), str(name))
     try:
-        return json.loads(data)
+        found = json.loads(data)
+        if b"\\ud" in data.lower():  # half of a character, as in "\\ud800", is text that no file could hold
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError) as error:  # bytes that aren't text, text that isn't JSON, endless numbers
         raise InputError(f"{name} is not valid JSON: {error}.") from error
 

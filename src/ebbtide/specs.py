@@ -23,8 +23,8 @@ from typing import Any
 from .errors import InputError, meant
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "as_list", "bind", "calling", "expect", "importing_from", "is_own", "listed",
-    "named_list", "named_ranges", "named_values", "options", "parse", "pick", "require", "shaped", "typed",
+    "LARGEST", "Own", "accept", "add_row", "as_list", "bind", "calling", "expect", "finite", "importing_from", "is_own",
+    "listed", "named_list", "named_ranges", "named_values", "options", "parse", "pick", "require", "shaped", "typed",
     "with_option", "words",
 ]  # fmt: skip
 
@@ -268,7 +268,7 @@ def require(
     right = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
     if (
         right
-        and (whole or _finite(value))
+        and (whole or finite(value))
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
@@ -361,7 +361,8 @@ def _end(end: float | int) -> str:
     return short if float(short) == end or isinstance(end, float) else str(end)
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
+    """True for a number that a float can hold. value: an integer or a float."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond all floats

@@ -377,6 +377,7 @@ def evaluated(folder, step, **changes):
         {"name": "sliced W2", "value": 0.0125, "low": 0.01, "high": 0.02, "floor": 0.0094, "how": how | changes},
         {"name": "outliers: a|b", "value": 0.5, "low": None, "how": how | changes},
         {"name": "never measured", "value": None, "how": how | changes},
+        {"name": "beyond all floats", "value": 10**400, "how": how | changes},
     ]
     (folder / "evaluation.json").write_text(json.dumps(rows))
 

@@ -48,6 +48,8 @@ def test_columns_are_found_by_their_names(runs):
     x = trained.sample(start=torch.tensor([*zip(*table.values())]), steps=3)
     other = dict(reversed(table.items()))
     assert torch.equal(trained.sample(start=other, steps=3), x)
+    one = {"height": 0.5, "width": np.float32(1.0)}  # a single value of each: one row
+    same(trained.sample(start=one, steps=3), x[:1])
     assert torch.equal(trained.sample(start=pd.DataFrame(other), steps=3), x)
 
 
@@ -175,6 +177,11 @@ FINITE = "start must hold a finite number for each part of a sample, and one row
             "named",
             {"start": {"height": [1.0, None], "width": [1.0, 2.0]}},
             "start must have no missing cell; row 2 lacks 'height'.",
+        ),
+        (
+            "named",
+            {"start": {"height": "tall", "width": 1}},
+            "start, column 'height': it must be a number; got 'tall'.",
         ),
         ("named", {"start": {"height": [], "width": []}}, "start must have a row or more; it has none."),
     ],

@@ -551,6 +551,13 @@ def test_a_tuned_file_that_was_edited_is_refused(folders, tmp_path):
         assert str(place / "tuned.json") in sentence(refused.value)
 
 
+@pytest.mark.unchecked
+def test_a_tuned_error_beyond_all_floats_is_one_sentence():
+    data = json.dumps([tuned(6).to_config() | {"rms": 10**400}]).encode()
+    with pytest.raises(InputError, match=r"tuned\.json is not a file of ebbtide tune: a value of the wrong kind"):
+        read_tuned(data, "tuned.json")
+
+
 # --- the untrained start --------------------------------------------------------------------------------------------
 
 

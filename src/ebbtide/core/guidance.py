@@ -165,7 +165,7 @@ class Bounded(Wrapper):
 
     def _within(self, x: Batch) -> Batch:
         if not isinstance(self.bound, tuple):
-            return x.clamp(-self.bound, self.bound)
+            return x.clamp(-float(self.bound), float(self.bound))
         low, high = (end.to(x) for end in self.bound)
         return x.clamp(low, high)
 

@@ -2,7 +2,7 @@
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,12 @@ def _categorical(name: str, series: Any) -> tuple[Column, np.ndarray] | None:
 
 
 def listed_cells(series: Any) -> list[Any]:
-    """A column's cells, as Python's values where they have any."""
+    """A column's cells, as Python's values where they have any; a single value is a column of one cell."""
     for take in ("to_pylist", "to_list", "tolist"):
         if hasattr(series, take):
-            return list(getattr(series, take)())
-    return list(series)
+            cells = getattr(series, take)()
+            return list(cells) if isinstance(cells, list) else [cells]
+    return list(series) if isinstance(series, Iterable) and not isinstance(series, str | bytes) else [series]
 
 
 def _objects(name: str, cells: list[Any], how: Reading) -> tuple[Column, np.ndarray]:

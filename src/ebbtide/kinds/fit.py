@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from ..errors import InputError
 from ..recipes import Recipe
 from ..signals import Interrupted
-from ..specs import accept
+from ..specs import accept, expect
 from ..training.trained import Trained
 from .runs import a_recipe, train_recipe
 
@@ -59,6 +59,7 @@ def fit(
     if fields := [name for name in training if name in vars(made)]:
         raise InputError(f"{fields[0]} is a field of the recipe: give it there, as in ebbtide.flow({fields[0]}=…).")
     accept("fit", training, ("recipe", "data", "y", "out", *Training.__annotations__))
+    expect("resume", training.get("resume", False), bool)
     if data is None:
         raise InputError("data must not be None; leave it out for the recipe's own.")
     if isinstance(y, bool):

@@ -1,7 +1,6 @@
 """The model card: README.md of an exported run, with what was measured of it and a figure where its folder has them."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from ..errors import InputError, printable
 from ..exact.tuned import TUNED
 from ..files import load_json
 from ..recipes import RECIPES, Recipe, cited
-from ..specs import expect
+from ..specs import expect, finite
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def for_the_card(folder: Path, checkpoint: Path, step: int, figure: str) -> Card
         and row["how"].get("checkpoint") == step
         and isinstance(row.get("name"), str)
         and isinstance(row.get("value"), int | float)
-        and math.isfinite(row["value"])
+        and finite(row["value"])
     )
     measured = tuple(filter(fits, rows if isinstance(rows, list) else []))
     drawn = folder / Path(figure).with_suffix(".png")
@@ -158,7 +157,7 @@ def _measured(measured: Sequence[Mapping[str, Any]]) -> str:
 
     def number(row: Mapping[str, Any], key: str) -> str:
         value = row.get(key)
-        return f"{value:.4g}" if isinstance(value, int | float) and math.isfinite(value) else ""
+        return f"{value:.4g}" if isinstance(value, int | float) and finite(value) else ""
 
     how = measured[0]["how"]
     if _is_fitted(how.get("sampler")):

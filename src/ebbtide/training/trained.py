@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from .. import cache
 from ..codecs import Cells, Chain, Codec, with_decoder
@@ -119,6 +120,8 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         """
         takes = inspect.signature(self.trajectory).parameters
         accept("sample", options, (*takes, "bar"))
+        if bar is not None and not callable(getattr(bar, "update", None)):
+            expect("bar", bar, tqdm)
         asked = self._asked(n, seed=seed, first=first, label=label, **options)
         chunk = self.chunk
         parts: list[Tensor] = []
@@ -218,6 +221,7 @@ class Trained(Labelled, Coded, Choosing, Conditioned, Starting):
         require("first", first, 0, whole=True)
         require("first", first, high=2**62, whole=True)
         expect("gradient", gradient, bool)
+        expect("fill", fill, bool)
         first = int(first)
         if n > CHUNK:
             room(8 * n * math.prod(self.shape), f"n {n}")
