@@ -68,7 +68,7 @@ def kept_here() -> list[Kept]:
                 files = [path] if not path.is_dir() else [one for one in path.rglob("*") if one.is_file()]
                 newest = max((one.stat().st_mtime for one in files), default=path.stat().st_mtime)
                 about: Any = {}
-                with suppress(OSError, ValueError):
+                with suppress(OSError, ValueError, RecursionError):
                     about = json.loads((path / NOTE).read_bytes()) if path.is_dir() else {}
                 of = str(about.get("of", "")) if isinstance(about, dict) else ""
                 found.append(Kept(path.name, sum(one.stat().st_size for one in files), time.time() - newest, of))

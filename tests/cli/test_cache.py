@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from ebbtide.cache import cache_folder, secret, store
+from ebbtide.cache import NOTE, cache_folder, secret, store
 from ebbtide.cli import main
 from ebbtide.data.images import load_images
 from ebbtide.files import LOCK
@@ -39,6 +39,18 @@ def test_the_list_has_each_entry_with_its_size_age_and_set(filled, capsys):
     assert second.split() == [filled[0], "0.0", "MB", "0", "days", str(filled[1])]
     assert total == f"0.0 MB in {cache_folder()}"
     assert len(names()) == 3
+
+
+def test_a_note_that_can_t_be_read_is_listed_removed_and_made_again(filled, capsys):
+    """Nested deeper than Python's stack, too, which is no ValueError."""
+    for text in ("[" * 10_000, "{", "[1]"):
+        (cache_folder() / filled[0] / NOTE).write_text(text)
+        assert main(["cache", "list"]) == 0
+        assert filled[0] in capsys.readouterr().out
+        assert len(load_images(str(filled[1])).x) == 3
+    (cache_folder() / filled[0] / NOTE).write_text("[" * 10_000)
+    assert main(["cache", "prune"]) == 0
+    assert names() == ["secret"]
 
 
 def test_prune_removes_all_but_the_key(filled, capsys):

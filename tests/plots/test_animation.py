@@ -98,6 +98,13 @@ def test_the_clock_spends_frames_where_points_move():
     assert (np.diff(times) < 0).all()
 
 
+def test_the_clock_of_large_numbers_is_that_of_small_ones():
+    """Squares of 1e30 overflow in float32, which a run's points are."""
+    methods = comparison(n=1500, m=120).methods
+    large = [dataclasses.replace(one, walk=(one.walk * 1e30).astype(np.float32)) for one in methods]
+    np.testing.assert_allclose(animation._clock(large, 40), animation._clock(methods, 40), rtol=1e-4, atol=1e-6)
+
+
 def test_walks_are_followed_between_their_own_times():
     method = comparison(n=1500, m=120).methods[1]
     clouds = animation._at_times(method, np.array([1.0, 0.9875, 0.0]))

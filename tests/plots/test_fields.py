@@ -60,3 +60,9 @@ def test_fields_that_cannot_be_drawn_are_one_sentence():
         with pytest.raises(InputError) as error:
             fields.vector_field(methods, frame)
         assert "\n" not in str(error.value)
+
+
+def test_a_speed_beyond_float32_s_squares_is_met():
+    """By hand: 3-4-5 where samples are, and nothing elsewhere."""
+    velocity = np.array([[3e30, 4e30], [1e30, 0.0]], np.float32)
+    assert fields.speed_met(velocity, np.array([1.0, 0.0])) == pytest.approx(5e30)

@@ -75,6 +75,15 @@ def test_limits_are_one_pair_or_one_for_each_column():
             style.as_limits(wrong, 2)
 
 
+def test_limits_of_rows_with_a_gap_each_are_their_columns():
+    """By hand: 0 to 10 with a tenth of room, a single 3 with half of itself, and a column without a value."""
+    gap = np.nan
+    x = np.array([[0.0, gap, gap], [10.0, gap, gap], [gap, 3.0, gap]])
+    np.testing.assert_allclose(style.limits_around(x, 0, room=0.1), [[-1, 11], [1.5, 4.5], [-0.5, 0.5]])
+    whole = np.array([[1.0, 2.0], [3.0, 6.0], [gap, 99.0]])  # rows that are whole decide where there are any
+    np.testing.assert_allclose(style.limits_around(whole, 0, room=0.25), [[0.5, 3.5], [1, 7]])
+
+
 def test_limits_around_points_hold_them_even_where_all_are_equal():
     x = np.stack([np.full(50, 4.0), np.linspace(-1, 1, 50)], 1)
     (a, b), (c, d) = style.limits_around(x)

@@ -104,7 +104,7 @@ def holding(name: str, state: str, of: str) -> Iterator[Path]:
     with FileLock(folder / LOCK):
         note, now = folder / NOTE, {"state": state, "of": of}
         known = None
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             known = json.loads(note.read_bytes()) if unshared(note) else None
         if known != now:
             for old in folder.iterdir():

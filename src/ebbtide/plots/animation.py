@@ -315,7 +315,7 @@ def _clock(methods: Sequence[Method], count: int) -> Float[Array, " count"]:
     t = np.linspace(1, 0, 201)
     gone = 1 - t
     for method in methods:
-        walk = method.walk[:, :300]
+        walk = np.asarray(method.walk[:, :300], float)  # whose squares float32 may not hold
         step = np.linalg.norm(np.diff(walk, axis=0), axis=2).mean(1)
         far = np.concatenate([[0.0], np.cumsum(np.nan_to_num(step))])
         far = far / max(far[-1], 1e-12)

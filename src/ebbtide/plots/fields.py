@@ -87,7 +87,7 @@ def speed_met(velocity: Array, crowd: Array) -> float:
 
     velocity: at places of a grid. crowd: the density of samples there, 0 to 1.
     """
-    speed = np.linalg.norm(velocity[:, :2], axis=1)
+    speed = np.linalg.norm(np.asarray(velocity[:, :2], float), axis=1)
     known = np.isfinite(speed)
     return float((speed[known] * crowd[known] ** 2).sum() / max((crowd[known] ** 2).sum(), 1e-12))
 

@@ -163,8 +163,12 @@ def as_curves(ax: Axes, x: str = "", y: str = "") -> None:
 
 def limits_around(x: Float[Array, "n d"], tail: Number = 0.1, room: Number = 0.08) -> Limits:
     """A frame around points: all but `tail` percent at either end, and some room on either side."""
-    x = finite_rows(checked_points(x))
-    low, high = np.percentile(x, [tail, 100 - tail], axis=0)
+    x = checked_points(x)
+    if len(rows := finite_rows(x)):
+        low, high = np.percentile(rows, [tail, 100 - tail], axis=0)
+    else:  # of a table whose every row has a gap
+        columns = [column[np.isfinite(column)] for column in x.T]
+        low, high = np.array([np.percentile(c, [tail, 100 - tail]) if len(c) else [0.0, 0.0] for c in columns]).T
     pad = np.where(high > low, room * (high - low), np.maximum(np.abs(low), 1) * 0.5)
     return np.stack([low - pad, high + pad], 1).astype(float)
 
