@@ -114,6 +114,17 @@ def test_a_recorder_writes_what_train_reads(tmp_path):
         env.step(np.zeros(2))
 
 
+@pytest.mark.parametrize("about", [{}, {"render_fps": None}, {"render_modes": []}])
+def test_an_environment_need_not_state_its_rate(about, tmp_path, monkeypatch):
+    monkeypatch.setattr(Reach, "metadata", about)
+    env = Recorder(Reach())
+    env.reset(seed=0)
+    env.step(np.array([0.5, 0.0]))
+    assert load_episodes(str(env.save(tmp_path / "mine.npz"))).fps == 0
+    env.fps = 12.0
+    assert load_episodes(str(env.save(tmp_path / "mine.npz"))).fps == 12
+
+
 def test_an_image_alone_has_its_name(tmp_path):
     env = Recorder(gymnasium.wrappers.FilterObservation(Reach(), ["camera"]))
     alone = Recorder(gymnasium.wrappers.TransformObservation(Reach(), lambda seen: seen["camera"], None))

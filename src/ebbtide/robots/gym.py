@@ -132,7 +132,7 @@ class Recorder:
 
     env: any object with gymnasium's reset and step; it behaves as before. Each step keeps the observation before it and
     the action; an episode ends with the step that ends or cuts it, or with the next reset. task: in words; fps: steps
-    in a second, the environment's own if it states them.
+    in a second, the environment's own if it states them; else the file has none, which is then compared with nothing.
 
     Each lane of a vector environment (`num_envs`) has its own episodes, whichever metadata["autoreset_mode"] is:
     NEXT_STEP, where the step after an end is a reset and isn't recorded; SAME_STEP, where that step returns the next
@@ -151,7 +151,7 @@ class Recorder:
         expect("Recorder: task", task, str)
         require("Recorder: fps", fps, 0)
         about = getattr(env, "metadata", None) or {}
-        self.env, self.task, self.fps = env, task, fps or float(about.get("render_fps", 0))
+        self.env, self.task, self.fps = env, task, fps or float(about.get("render_fps") or 0)
         count = getattr(env, "num_envs", None)
         if count is not None:
             require("Recorder: the environment's num_envs", count, 1, whole=True)
@@ -274,8 +274,9 @@ class Recorder:
         }  # fmt: skip
         if clash := sorted(images[0].keys() & {*arrays, "action_names", "file"}):
             raise InputError(f"Recorder: an image can't be called {clash[0]}: rename that part of the observation.")
-        if not self.task:
-            del arrays["tasks"]
+        for name, known in (("tasks", self.task), ("fps", self.fps)):
+            if not known:
+                del arrays[name]
         held = io.BytesIO()
         np.savez_compressed(held, **arrays | {name: np.stack([one[name] for one in images]) for name in images[0]})
         write_file(target, held.getvalue())
