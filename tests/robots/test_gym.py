@@ -451,6 +451,26 @@ def test_a_module_of_the_working_directory_registers_its_environment(tmp_path, m
     world.close()
 
 
+@pytest.mark.parametrize("about", [{"render_modes": []}, {"render_fps": 5}, {}])
+def test_an_environment_need_not_render(about, recwarn):
+    def see(self, **_):
+        return np.zeros(1, np.float32), {}
+
+    space = gymnasium.spaces.Box(-1, 1, (1,))
+    own = {"metadata": about, "observation_space": space, "action_space": space, "reset": see, "__init__": bare}
+    gymnasium.register("Dark-v0", type("Dark", (gymnasium.Env,), own))
+    world = GymWorld(id="Dark-v0")
+    assert world.reset(0)["state"].tolist() == [0]
+    assert not [one for one in recwarn if "rgb_array" in str(one.message)]
+    with pytest.raises(InputError, match="Dark-v0 renders no images"):
+        world.render()
+    del gymnasium.registry["Dark-v0"]
+
+
+def bare(self):
+    """No argument render_mode."""
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [

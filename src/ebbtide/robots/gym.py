@@ -1,5 +1,6 @@
 """Environments of gymnasium: as simulators of a policy, and recorded as the episodes that one learns from."""
 
+import importlib
 import io
 import os
 from dataclasses import dataclass, field
@@ -73,7 +74,8 @@ class GymWorld:
         require("gym: fps", fps, 0)
         try:
             with importing_from(os.getcwd()):  # id may be module:ID
-                env = gymnasium.make(id, render_mode="rgb_array", disable_env_checker=True)
+                mode = {"render_mode": "rgb_array"} if _draws(gymnasium, id) else {}
+                env = gymnasium.make(id, disable_env_checker=True, **mode)
             first, _ = env.reset(seed=0)
             fps = fps or float(env.metadata.get("render_fps") or 10)
         except (Exception, SystemExit) as error:  # gymnasium's own, and those of the environment
@@ -109,8 +111,14 @@ class GymWorld:
         return self._sensed(observation), float(reward), bool(ended or cut or self.steps >= self.max_steps)
 
     def render(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The environment's own image."""
-        return np.asarray(self.env.render())
+        """The environment's own image; InputError for one that renders none."""
+        try:
+            image = np.asarray(self.env.render())
+        except NotImplementedError:
+            image = np.zeros(0)
+        if image.ndim != 3:
+            raise InputError(f"{self.name} renders no images; an environment that does has render_mode 'rgb_array'.")
+        return image
 
     def close(self) -> None:
         """Release the environment."""
@@ -121,6 +129,19 @@ class GymWorld:
         if not self.pixels:
             return {"state": state}
         return {"state": state, "images": np.stack(list(images.values()) or [self.render()])}
+
+
+def _draws(gymnasium: Any, id: str) -> bool:
+    """False for an environment whose class has images in none of its ways of rendering, and may take no render_mode."""
+    module, _, name = id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    spec = gymnasium.registry.get(name)  # none without its version, which gymnasium.make finds
+    creator = None if spec is None else spec.entry_point
+    if isinstance(creator, str):
+        creator = gymnasium.envs.registration.load_env_creator(creator)
+    about = getattr(creator, "metadata", None)  # none of a function
+    return about is None or "rgb_array" in (about.get("render_modes") or ())
 
 
 class Recorder:
