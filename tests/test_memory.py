@@ -256,6 +256,15 @@ def test_a_large_shape_is_loaded_without_being_made(folder, monkeypatch):
     assert psutil.Process().memory_info().rss - before < 2**27
 
 
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (41_472, "41.5 kB"), (999_700, "1 MB"), (3 * 10**9, "3 GB"),
+     (25 * 10**11, "2.5 TB")],
+)  # fmt: skip
+def test_sizes_are_three_digits_and_a_unit(size, text):
+    assert memory.in_bytes(size) == text
+
+
 # --- what many have, on a machine that many have --------------------------------------------------------------------
 
 

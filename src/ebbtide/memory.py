@@ -1,4 +1,4 @@
-"""Free memory, and the one check that something fits, made before any of it is allocated."""
+"""Free memory, the one check that something fits, made before any of it is allocated, and sizes in words."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,13 +8,22 @@ import psutil
 
 from .errors import InputError
 
-__all__ = ["COPIES", "SHARE", "TRIFLE", "available", "room"]
+__all__ = ["COPIES", "SHARE", "TRIFLE", "available", "in_bytes", "room"]
 
 COPIES = 3  # that there are of images for a moment, before they are split into those to train on and others
 SHARE = 0.8  # of what is free: needs are estimates, and other programs go on working
 TRIFLE = 2**20  # bytes that are always there: asking the system takes longer than drawing a few samples
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))  # version 2, and 1
+
+
+def in_bytes(size: float | int) -> str:
+    """A number of bytes with three digits and a unit, as in 41.5 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:  # which rounds to 1000
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
 
 
 def room(need: int, what: str, hint: str = "") -> None:

@@ -1,5 +1,6 @@
 """The progress of what takes long: a bar on a terminal, and in a log one plain line every 30 seconds."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,14 @@ from tqdm import tqdm
 
 from .errors import printable
 
-__all__ = ["EVERY", "percent_bar", "progress_bar", "rate_of"]
+__all__ = ["EVERY", "leads", "percent_bar", "progress_bar", "rate_of"]
 
 EVERY = 30.0  # seconds between the lines of a log
+
+
+def leads() -> bool:
+    """True in a process alone, and in the first of those that torchrun started, which reports for all."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
 class _Lines(tqdm):

@@ -131,6 +131,11 @@ def in_two():
         wall.wait()
         return [parts[0], parts[1]] if own.rank == 0 else []
 
+    def together(action, count):
+        found = action()
+        wall.wait()
+        return [found] * count
+
     def call(run, words):
         ended = []
 
@@ -150,6 +155,7 @@ def in_two():
             patch.setattr(devices, "process_number", lambda: (own.rank, 2))
             patch.setattr(devices, "meet", wall.wait)
             patch.setattr(devices, "gathered", gathered)
+            patch.setattr(devices, "together", together)
             patch.setattr(tyro, "cli", cli)
             for thread in threads:
                 thread.start()

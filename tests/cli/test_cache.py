@@ -35,9 +35,10 @@ def names():
 def test_the_list_has_each_entry_with_its_size_age_and_set(filled, capsys):
     assert main(["cache", "list"]) == 0
     first, second, total = capsys.readouterr().out.splitlines()
-    assert first.split() == ["latents-abc.safetensors", "0.0", "MB", "0", "days"]
-    assert second.split() == [filled[0], "0.0", "MB", "0", "days", str(filled[1])]
-    assert total == f"0.0 MB in {cache_folder()}"
+    assert [first.split()[k] for k in (0, 2, 3, 4)] == ["latents-abc.safetensors", "kB", "0", "days"]
+    assert [second.split()[k] for k in (0, 3, 4, 5)] == [filled[0], "0", "days", str(filled[1])]
+    assert 8 < float(first.split()[1]) < 8.2  # 2000 numbers and a header
+    assert total.endswith(f"kB in {cache_folder()}")
     assert len(names()) == 3
 
 
@@ -53,12 +54,20 @@ def test_a_note_that_can_t_be_read_is_listed_removed_and_made_again(filled, caps
     assert names() == ["secret"]
 
 
+def test_of_several_processes_the_first_reports(filled, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, lines in (("0", 3), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["cache", "list"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == lines
+
+
 def test_prune_removes_all_but_the_key(filled, capsys):
     assert main(["cache", "prune"]) == 0
-    assert f"MB removed from {cache_folder()}" in capsys.readouterr().out
+    assert f"kB removed from {cache_folder()}" in capsys.readouterr().out
     assert names() == ["secret"]
     assert main(["cache", "list"]) == 0
-    assert capsys.readouterr().out == f"0.0 MB in {cache_folder()}\n"
+    assert capsys.readouterr().out == f"0 B in {cache_folder()}\n"
 
 
 def test_prune_takes_names_and_days(filled, capsys):
@@ -84,4 +93,4 @@ def test_what_another_process_is_making_stays(filled, capsys):
 def test_there_may_be_no_cache(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EBBTIDE_CACHE", str(tmp_path / "none"))
     assert main(["cache", "list"]) == 0
-    assert capsys.readouterr().out == f"0.0 MB in {tmp_path / 'none'}\n"
+    assert capsys.readouterr().out == f"0 B in {tmp_path / 'none'}\n"

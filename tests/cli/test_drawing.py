@@ -63,7 +63,7 @@ def test_pieces_that_another_process_wrote_elsewhere_are_missed(runs, tmp_path, 
 def test_more_than_the_disk_has_left_is_refused(ebbtide, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "disk_usage", lambda folder: namedtuple("Usage", "free")(6000))
     code, _, err = ebbtide("sample", runs / "flow-images", "--n", 64, *ONE_STEP, "--out", "x.npz")
-    assert (code, err) == (4, "ebbtide: --n 64 takes up to 8.19e-06 GB; 6e-06 GB are left in ..\n")
+    assert (code, err) == (4, "ebbtide: --n 64 takes up to 8.19 kB; 6 kB are left in ..\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -148,3 +148,17 @@ def test_torchrun_evaluates_what_one_process_evaluates(ebbtide, runs, tmp_path):
     for a, b in zip(json.loads(one), json.loads(done.stdout), strict=True):
         assert a["name"] == b["name"]
         assert [a[part] for part in FIELDS] == pytest.approx([b[part] for part in FIELDS], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_what_one_of_two_processes_refuses_ends_both_in_a_sentence(ebbtide, tmp_path):
+    """The first looks at the data alone, and the other waits for it."""
+    np.savez(tmp_path / "few.npz", images=np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8))
+    words = ["--network", "unet-tiny:width=8", "--steps", "2", "--batch", "8", "--snapshots", "0", "--out", "few"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ebbtide"]
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run([*torchrun, "train", "flow-images", "--data", "few.npz", *words], **run)
+    assert (done.returncode, done.stderr.count("Trained 2 steps")) == (0, 1), done.stderr
+    done = subprocess.run([*torchrun, "evaluate", "few", *ONE_STEP, "-n", "20"], **run)
+    assert "ebbtide: A report takes at least" in done.stderr
+    assert "[rank" not in done.stderr  # which torch writes before a traceback

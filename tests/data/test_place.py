@@ -77,7 +77,7 @@ def test_parts_of_data_go_to_a_device_together(monkeypatch):
     assert found.ahead
     assert found.ends.device == CPU  # where its steps are found
     assert {part.device for part in found.take(torch.tensor([3, 9])).values()} == {META}
-    assert said(found, "auto") == "10 examples, 2e-07 GB, lie in memory."
+    assert said(found, "auto") == "10 examples, 200 B, lie in memory."
 
 
 @pytest.mark.parametrize("on", PLACES)
@@ -86,7 +86,7 @@ def test_where_data_lie_is_said_where_it_is_not_plain(sources, on):
     data = TensorData(shards if on == "disk" else x)
     words = {"auto": "", "device": "lie on cpu.", "host": "lie on cpu.", "disk": "lie on the disk."}[on]
     text = said(settled_on(data, CPU, on), on)
-    assert text == (words and f"50 examples, 2.4e-06 GB, {words}")
+    assert text == (words and f"50 examples, 2.4 kB, {words}")
     assert said(WithGiven(settled_on(data, CPU, on), 0.1, 2), on) == text
     assert said(settled_on(TensorData(x), META, "host"), "host").endswith("lie in memory.")
 

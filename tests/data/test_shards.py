@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(full_disk):
 
 def test_too_little_room_is_said_before_anything_is_made(monkeypatch):
     monkeypatch.setattr(module, "disk_usage", lambda folder: type("Usage", (), {"free": 700}))
-    words = r"^the set: it takes 7\.2e-07 GB, and 7e-07 GB are left for the cache, .*; EBBTIDE_CACHE names another"
+    words = r"^the set: it takes 720 B, and 700 B are left for the cache, .*; EBBTIDE_CACHE names another"
     with pytest.raises(StorageError, match=words):
         on_disk(source(60)[0])
     assert files() == []

@@ -145,7 +145,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_is_kept(source, full_disk
     assert starts(asked) == [20, 30, 40]
     monkeypatch.setattr(shards_module, "disk_usage", lambda folder: type("Usage", (), {"free": 500}))
     other, asked, _ = source(how=("others",))
-    with pytest.raises(StorageError, match=r"^the rows: it takes 5\.64e-07 GB, and 5e-07 GB are left for the cache, "):
+    with pytest.raises(StorageError, match=r"^the rows: it takes 564 B, and 500 B are left for the cache, "):
         on_disk(other)
     assert asked == []
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import EbbtideError, InputError, StorageError, printable
+from ..progress import leads
 from ..signals import Interrupted, handled, stop
 from ..version import __version__
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             of_ours = (action for action, _, category, *_ in warnings.filters if issubclass(UserWarning, category))
             if next(of_ours, "") == "error":  # -W error is for code, not for notices
                 warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: said(str(message))
+            warnings.showwarning = lambda message, *_, **__: said(str(message)) if leads() else None
             return _main(args)
     except BaseException as error:  # Python 3.11 turns what is raised while a class is made into a RuntimeError
         stopped = next((one for one in (error, error.__cause__) if isinstance(one, KeyboardInterrupt)), None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import tyro
 
 from ..errors import InputError, meant, printable
+from ..progress import leads
 from ..specs import require
 
 if TYPE_CHECKING:
@@ -180,8 +181,12 @@ def rows_of_run(run: str | Path, recipe: "Recipe", rows: Mapping[str, str]) -> N
 
 
 def tell(*what: object, file: Any = None) -> None:
-    """Print `what` as a line for people, on stderr or `file`; unprintable characters, as in names, are escaped."""
-    print(printable(" ".join(map(str, what))), file=file or sys.stderr)
+    """Print `what` as a line for people, on stderr or `file`; unprintable characters, as in names, are escaped.
+
+    Of the processes that torchrun started, the first one prints.
+    """
+    if leads():
+        print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 
 
 # Our options by the names that users of other libraries type; the first that a command has is meant.

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from ..cache import cache_folder, kept_here
 from ..errors import InputError, StorageError
 from ..files import LOCK, remove
+from ..memory import in_bytes
 from .arguments import parse, tell, within
 
 __all__ = ["Cache", "run"]
@@ -46,9 +47,9 @@ def run(argv: Sequence[str]) -> None:
     if args.action == "prune":
         chosen = [entry for entry in chosen if _removed(entry.name)]
     for name, size, age, of in chosen:
-        tell(f"{name:50} {size / 1e6:12,.1f} MB {age / 86400:5.0f} days  {of}".rstrip(), file=sys.stdout)
+        tell(f"{name:50} {in_bytes(size):>10} {age / 86400:5.0f} days  {of}".rstrip(), file=sys.stdout)
     done = "removed from" if args.action == "prune" else "in"
-    tell(f"{sum(entry.size for entry in chosen) / 1e6:,.1f} MB {done} {cache_folder()}", file=sys.stdout)
+    tell(f"{in_bytes(sum(entry.size for entry in chosen))} {done} {cache_folder()}", file=sys.stdout)
 
 
 def _removed(name: str) -> bool:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,13 +186,18 @@ def _in_pieces(
     trained: "Trained", drawing: Drawing, metric: dict[str, Own], judge: "Callable[..., Judge]", **options: Any
 ) -> "tuple[Any, list[Measurement]]":
     """The same of samples of which a piece is in memory at a time."""
-    from ..training.devices import gathered, meet
+    from ..training.devices import gathered, together
 
     pieces = Pieces(trained, drawing, share=True, size=PIECE, **options)
+    judges: list[Judge] = []
+
+    def begin(turn: bool) -> None:
+        if turn:
+            judges.append(judge(trained.reading(), pieces.n, pieces.labels, drawing.seed, metric))
+
     for first in (True, False):  # the others find in the cache what judges learn
-        if (not pieces.rank) == first:
-            judging = judge(trained.reading(), pieces.n, pieces.labels, drawing.seed, metric)
-        meet()
+        together(partial(begin, (not pieces.rank) == first), pieces.count)
+    [judging] = judges
     for start, x in pieces:
         judging.look(start, x)
     if not pieces.rank:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ..errors import InputError, StorageError
+from ..memory import in_bytes
 from ..specs import named_list, named_values, require, words
 from .arguments import Figures, Flag, Named, given, hint, is_folder, opened, parse, tell, within, writable
 from .drawing import Drawing, Pieces, draw
@@ -173,7 +174,7 @@ def _beside(out: Path, drawing: Pieces, size: int) -> Iterator[Path]:
         if 2 * size > left:
             remove(folder)
             raise StorageError(
-                f"--n {drawing.n} takes up to {2 * size / 1e9:.3g} GB; {left / 1e9:.3g} GB are left in {out.parent}."
+                f"--n {drawing.n} takes up to {in_bytes(2 * size)}; {in_bytes(left)} are left in {out.parent}."
             )
     meet()
     try:

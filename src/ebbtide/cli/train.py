@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import InputError
+from ..progress import leads
 from ..recipes import RECIPES, PointRecipe, Recipe, RobotRecipe
 from ..specs import pick
 from . import config
@@ -258,7 +259,7 @@ def train(
     if isinstance(trained.codec, Cells):
         seen = trained.codec.about
         tell(f"The network sees {seen if isinstance(trained.codec, Mixed) else f'the columns by {seen}'}")
-    if finish := kind_of(recipe).finish:
+    if leads() and (finish := kind_of(recipe).finish):
         for figure in finish(out, trained):
             tell("figure:", figure)
     if trained.reconstructs:

@@ -7,7 +7,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from ..errors import InputError
-from ..memory import SHARE
+from ..memory import SHARE, in_bytes
 from ..specs import pick
 from .prepared import Data
 from .shards import OnDisk
@@ -98,4 +98,4 @@ def said(data: Data, on: str) -> str:
         return ""
     disk = any(isinstance(x, OnDisk) for x in rows)
     place = "on the disk" if disk else "in memory" if fetched else f"on {parts[0].device}"
-    return f"{len(data):,} examples, {size / 1e9:.3g} GB, lie {place}."
+    return f"{len(data):,} examples, {in_bytes(size)}, lie {place}."

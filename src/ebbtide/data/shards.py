@@ -28,7 +28,7 @@ from torch import Tensor
 from ..cache import NOTE, cache_folder, fingerprint, put, unshared
 from ..errors import InputError, StorageError
 from ..files import LOCK, remove
-from ..memory import room
+from ..memory import in_bytes, room
 
 __all__ = [
     "ATTEMPTS",
@@ -86,7 +86,7 @@ def space(folder: Path, need: int, what: str) -> None:
     left = disk_usage(folder).free
     if need > left:
         raise StorageError(
-            f"{what}: it takes {need / 1e9:.3g} GB, and {left / 1e9:.3g} GB are left for the cache, {folder.parent}; "
+            f"{what}: it takes {in_bytes(need)}, and {in_bytes(left)} are left for the cache, {folder.parent}; "
             "EBBTIDE_CACHE names another folder."
         )
 

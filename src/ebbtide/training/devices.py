@@ -130,8 +130,10 @@ def process_number() -> tuple[int, int]:
 
 def meet() -> None:
     """Wait until all processes that torchrun started are here."""
-    if process_number()[1] > 1:
-        torch.distributed.barrier()
+    _, count = process_number()
+    if count > 1:
+        with all_there(count):
+            torch.distributed.barrier()
 
 
 def gathered(part: Any) -> list[Any]:
@@ -143,7 +145,8 @@ def gathered(part: Any) -> list[Any]:
     if count == 1:
         return [part]
     parts: list[Any] = [None] * count
-    torch.distributed.gather_object(part, parts if rank == 0 else None)
+    with all_there(count):
+        torch.distributed.gather_object(part, parts if rank == 0 else None)
     return parts if rank == 0 else []
 
 
