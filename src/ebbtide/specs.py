@@ -23,9 +23,9 @@ from typing import Any
 from .errors import InputError, meant
 
 __all__ = [
-    "LARGEST", "Own", "accept", "add_row", "as_list", "bind", "calling", "expect", "finite", "importing_from", "is_own",
-    "listed", "named_list", "named_ranges", "named_values", "options", "parse", "pick", "require", "shaped", "typed",
-    "with_option", "words",
+    "LARGEST", "Own", "accept", "add_row", "as_list", "bind", "calling", "expect", "fits_float", "importing_from",
+    "is_own", "listed", "named_list", "named_ranges", "named_values", "options", "parse", "pick", "require", "shaped",
+    "typed", "with_option", "words",
 ]  # fmt: skip
 
 LARGEST = 1e18  # number an option may be: its square is still a float32
@@ -268,7 +268,7 @@ def require(
     right = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
     if (
         right
-        and (whole or finite(value))
+        and (whole or fits_float(value))
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
@@ -361,7 +361,7 @@ def _end(end: float | int) -> str:
     return short if float(short) == end or isinstance(end, float) else str(end)
 
 
-def finite(value: Any) -> bool:
+def fits_float(value: Any) -> bool:
     """True for a number that a float can hold. value: an integer or a float."""
     try:
         return math.isfinite(value)

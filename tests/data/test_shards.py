@@ -188,7 +188,7 @@ def test_what_does_not_fit_into_memory_stays_on_the_disk(monkeypatch):
     assert isinstance(gather(made, progress=False)[0], torch.Tensor)
     monkeypatch.setattr(gathering, "available", lambda: 10)
     monkeypatch.setattr(module, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
-    with pytest.raises(StorageError, match="GB are left for the cache"):  # neither
+    with pytest.raises(StorageError, match="0 B are left for the cache"):  # neither
         gather(replace(made, state="another"), progress=False)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import EbbtideError, InputError, StorageError, printable
-from ..progress import leads
 from ..signals import Interrupted, handled, stop
 from ..version import __version__
 
@@ -62,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without ² or σ shows ? instead
     try:
         with handled(stop), warnings.catch_warnings():
-            said = functools.cache(_say)  # data is read several times, and what there is to say of it is said once
+            said = functools.cache(_note)  # data is read several times, and what there is to say of it is said once
             of_ours = (action for action, _, category, *_ in warnings.filters if issubclass(UserWarning, category))
             if next(of_ours, "") == "error":  # -W error is for code, not for notices
                 warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: said(str(message)) if leads() else None
+            warnings.showwarning = lambda message, *_, **__: said(str(message))
             return _main(args)
     except BaseException as error:  # Python 3.11 turns what is raised while a class is made into a RuntimeError
         stopped = next((one for one in (error, error.__cause__) if isinstance(one, KeyboardInterrupt)), None)
@@ -120,6 +119,14 @@ def _main(args: list[str]) -> int:
 
 
 _NO_MEMORY = ("allocate memory", "out of memory", "Storage size calculation overflowed")  # what torch says
+
+
+def _note(what: str) -> None:
+    """A warning, which every process has, and the first one says."""
+    from ..progress import leads
+
+    if leads():
+        _say(what)
 
 
 def _say(what: object) -> None:

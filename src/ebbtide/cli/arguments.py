@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import tyro
 
 from ..errors import InputError, meant, printable
-from ..progress import leads
 from ..specs import require
 
 if TYPE_CHECKING:
@@ -185,6 +184,8 @@ def tell(*what: object, file: Any = None) -> None:
 
     Of the processes that torchrun started, the first one prints.
     """
+    from ..progress import leads
+
     if leads():
         print(printable(" ".join(map(str, what))), file=file or sys.stderr)
 

@@ -276,7 +276,7 @@ class OnDisk:
 
 
 def found_on(data_on: str, read: Any, own: tuple[Any, ...], stored: Callable[[Any], Iterable[Any]]) -> Any:
-    """What `read`, a cached function, finds: on the disk, or in memory, as it is asked for.
+    """The set that `read`, a cached function, finds: on the disk, or in memory, as it is asked for.
 
     data_on: as in training. read: called with `own`, whether all stays on the disk, and the bytes beyond which it does
     in any case. stored: the arrays of what it finds.

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import dump_json, parse_json
-from ..specs import finite
+from ..specs import fits_float
 
 __all__ = ["MOST_STEPS", "TUNED", "Tuned", "read_tuned", "write_tuned"]
 
@@ -49,7 +49,7 @@ class Tuned:
             right = (
                 all(isinstance(text, str) for text in texts)
                 and all(type(count) is int for count in counts)
-                and all(type(error) in (int, float) and finite(error) for error in errors)
+                and all(type(error) in (int, float) and fits_float(error) for error in errors)
             )
             if not right or not 1 <= min(counts) <= max(counts) <= MOST_STEPS:
                 raise TypeError("a value of the wrong kind")

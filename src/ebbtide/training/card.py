@@ -10,7 +10,7 @@ from ..errors import InputError, printable
 from ..exact.tuned import TUNED
 from ..files import load_json
 from ..recipes import RECIPES, Recipe, cited
-from ..specs import expect, finite
+from ..specs import expect, fits_float
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def for_the_card(folder: Path, checkpoint: Path, step: int, figure: str) -> Card
         and row["how"].get("checkpoint") == step
         and isinstance(row.get("name"), str)
         and isinstance(row.get("value"), int | float)
-        and finite(row["value"])
+        and fits_float(row["value"])
     )
     measured = tuple(filter(fits, rows if isinstance(rows, list) else []))
     drawn = folder / Path(figure).with_suffix(".png")
@@ -157,7 +157,7 @@ def _measured(measured: Sequence[Mapping[str, Any]]) -> str:
 
     def number(row: Mapping[str, Any], key: str) -> str:
         value = row.get(key)
-        return f"{value:.4g}" if isinstance(value, int | float) and finite(value) else ""
+        return f"{value:.4g}" if isinstance(value, int | float) and fits_float(value) else ""
 
     how = measured[0]["how"]
     if _is_fitted(how.get("sampler")):
