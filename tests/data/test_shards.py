@@ -131,6 +131,18 @@ def test_a_missing_or_damaged_shard_is_named_and_made_again_alone(harm):
     assert gather(made, progress=False)[0].flatten(1)[:, 0].tolist() == list(range(60))  # in memory, without a word
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a file of Unix")
+def test_a_pipe_in_a_shard_s_place_is_not_waited_for():
+    made, _ = source(30)
+    on_disk(made)
+    file = files()[1]
+    file.unlink()
+    os.mkfifo(file)
+    x, _ = on_disk(made)
+    assert file.is_file()
+    assert x.tensor().flatten(1)[:, 0].tolist() == list(range(30))
+
+
 @pytest.mark.parametrize("number", [13, 5])  # EACCES, EIO
 def test_a_shard_that_can_not_be_read_now_is_kept(monkeypatch, number):
     """It is named and not made again; in memory the images are decoded as without a cache."""

@@ -174,3 +174,10 @@ def test_few_of_many_are_evenly_apart_with_both_ends():
 )
 def test_a_ticks_number_is_written_in_full(value, text):
     assert style.tick(value) == text
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("name", [None, 3, b"a.png"])
+def test_a_figure_is_saved_under_a_path(name):
+    with pytest.raises(InputError, match=r"path must be a path, a text or a pathlib\.Path; got "):
+        style.save(style.axes_grid(1, 1, panel=(1, 1)).figure, name)

@@ -427,7 +427,11 @@ def test_a_bad_action_never_reaches_the_environment(action, named, tmp_path):
         np.testing.assert_array_equal(file["state"], [[0], [0.25]])
 
 
+@pytest.mark.unchecked
 def test_what_cannot_be_written_is_one_sentence(tmp_path):
+    for name in (None, 3, b"mine.npz"):
+        with pytest.raises(InputError, match=r"file must be a path, a text or a pathlib\.Path; got "):
+            Recorder(Turning()).save(name)
     for shown in ({"action": np.zeros((2, 4, 6, 3), np.uint8)}, {"file": np.zeros((2, 4, 6, 3), np.uint8)}):
         env = Recorder(Odd(place=shown))
         env.reset()

@@ -161,9 +161,9 @@ def read_shard(file: Path) -> Shard | None:
     StorageError where the system refuses to read it, which may pass: it is kept.
     """
     try:
+        if not unshared(file):  # before it is opened: a pipe would be waited for
+            return None
         with open(file, "rb") as opened:
-            if not unshared(file):
-                return None
             size = int.from_bytes(opened.read(8), "little")
             if not 0 < size < 2**24:
                 return None

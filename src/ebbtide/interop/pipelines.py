@@ -15,7 +15,7 @@ import torch
 from ..codecs import Chain, Codec, Patches, Pixels
 from ..core.paths import VE, Linear
 from ..errors import InputError, printable
-from ..files import dump_json, read_file
+from ..files import dump_json, located, read_file
 from ..networks.clock import Timestep
 from ..networks.unet import UNet
 from ..samplers import facts
@@ -62,7 +62,7 @@ def save_pipeline(
     Raises InputError for a run that has no counterpart there: its kind, network, path, target, codec or bound.
     """
     made, files = pipeline_files(trained, Path(folder).name, sampler=sampler, steps=steps, license=license)
-    target = Path(folder).resolve()
+    target = located("folder", folder).resolve()
     if target.exists():
         if not overwrite:
             raise InputError(f"{folder} exists; give overwrite=True (--overwrite) to replace it.")

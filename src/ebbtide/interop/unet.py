@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.paths import VE, Linear
 from ..errors import InputError
-from ..files import dump_json, load_json
+from ..files import dump_json, load_json, located
 from ..networks.clock import Timestep
 from ..networks.outline import Outline, fill
 from ..networks.unet import Downsample, ImageBlock, PixelAttention, UNet
@@ -148,7 +148,7 @@ def save_unet(network: UNet, folder: str | Path, *, overwrite: bool = False) -> 
         raise InputError(
             "A network that spans two times has no counterpart in diffusers; export its run with its steps."
         )
-    target, files = Path(folder).resolve(), (CONFIG, WEIGHTS, checkpoint.MANIFEST)
+    target, files = located("folder", folder).resolve(), (CONFIG, WEIGHTS, checkpoint.MANIFEST)
     if target.exists():
         if not overwrite:
             raise InputError(f"{folder} exists; pass overwrite to replace it.")

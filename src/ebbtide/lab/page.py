@@ -23,7 +23,7 @@ from ..core.times import grid_times
 from ..data import DATASETS, load
 from ..errors import InputError
 from ..exact.start import Start
-from ..files import write_file
+from ..files import located, write_file
 from ..networks import MLP
 from ..specs import expect, parse, require, words
 from ..training.trained import Trained
@@ -49,7 +49,7 @@ def export(run: Trained, out: str | Path, *, overwrite: bool = False) -> Path:
     rows, unless samples start at a second sample set. InputError for a run that isn't on points, whose network isn't
     an MLP or whose columns aren't all numbers, and for a page that exists unless `overwrite`.
     """
-    out = Path(out)
+    out = located("out", out)
     page = page_of(run)
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; give overwrite=True (--overwrite) to replace it.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ..files import storage, write_file
+from ..files import located, storage, write_file
 from ..metrics import Measurement
 from ..metrics.floor import LEVEL, TINY
 from ..metrics.tables import Part
@@ -71,7 +71,7 @@ def write_report(comparison: Comparison, folder: str | Path, figures: Iterable[P
 
     comparison: what is reported. figures: to show, in this order.
     """
-    folder = Path(folder)
+    folder = located("folder", folder)
     shown = _drawn(folder, figures)
     page = folder / "report.html"
     write_file(page, _page(comparison, shown).encode())

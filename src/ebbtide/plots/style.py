@@ -26,7 +26,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..errors import InputError
-from ..files import write_file
+from ..files import located, write_file
 from .colours import DIFFUSION, FLOW, INKS, METHOD_COLOURS
 
 __all__ = [
@@ -364,7 +364,7 @@ def saved_otherwise() -> bool:
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG, or in the format of the file's ending; whole or not at all; returns its file."""
-    path, drawn = Path(path), io.BytesIO()
+    path, drawn = located("path", path), io.BytesIO()
     ending, dpi = _SAVED.get()
     path = path.with_suffix(ending) if ending and path.suffix.lower() == ".png" else path
     kind, known = path.suffix.lower().removeprefix(".") or "png", figure.canvas.get_supported_filetypes()

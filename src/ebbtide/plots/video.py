@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import KDTree
 
 from ..errors import InputError
-from ..files import write_file
+from ..files import located, write_file
 from ..specs import require
 from . import animation, style
 from .pusht import AHEAD
@@ -37,7 +37,7 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: Number = 10, 
     An odd side gets one more row or column of its last pixels, for H.264 halves the colours' resolution. A GIF has 256
     colours, shows at most 50 frames a second and rests `hold` seconds on its last; it is the larger file by far.
     """
-    path = Path(path)
+    path = located("path", path)
     require("fps", fps, 1e-3)
     write = _WRITERS.get(path.suffix.lower())
     if write is None:

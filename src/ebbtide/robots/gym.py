@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from ..data.episodes import numbered
 from ..errors import InputError
-from ..files import write_file
+from ..files import located, write_file
 from ..specs import expect, importing_from, require
 from . import Sensed, checked, needed
 from .observing import part_as_array
@@ -279,7 +279,7 @@ class Recorder:
 
         file: its name, ending in .npz.
         """
-        target = Path(file)
+        target = located("file", file)
         if target.suffix != ".npz":
             raise InputError(f"Episodes are written as .npz; got {str(file)!r}.")
         episodes = [*self._episodes, *(lane.episode for lane in self._lanes if lane.episode.actions)]
@@ -408,7 +408,7 @@ def _shapes(seen: _Seen) -> str:
     """An observation's parts in a few words, which two alike have in common."""
     _, names, images = seen
     parts = [f"{name} {image.shape}" for name, image in images.items()]
-    return ", ".join([f"{len(names)} numbers ({', '.join(names)})" if names else "no numbers", *parts])[:300]
+    return ", ".join([f"{len(names)} numbers ({', '.join(map(str, names))})" if names else "no numbers", *parts])[:300]
 
 
 def _kind(value: Any) -> str:

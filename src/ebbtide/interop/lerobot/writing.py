@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ...data.episodes import Episodes
 from ...errors import InputError
-from ...files import dump_json, sync, writing_folder
+from ...files import dump_json, located, sync, writing_folder
 from ...specs import require
 from .files import (
     ACTION,
@@ -58,7 +58,7 @@ def write_dataset(
     mean of the episodes'.
     robot: its type, as LeRobot names it; none without.
     """
-    folder = Path(folder)
+    folder = located("folder", folder)
     if codec not in CODECS:
         raise InputError(f"codec must be one of {', '.join(CODECS)}; got {codec!r}.")
     if os.path.lexists(folder):
