@@ -268,3 +268,24 @@ def test_progress_of_other_processes_is_the_length_of_a_file():
     with tqdm(total=len(SEEDS), file=io.StringIO()) as bar, _ticks(bar) as path:
         _work(_Job(Point, Policy(Towards()), 2, None, frozenset(), False), SEEDS, path)
     assert bar.n == len(SEEDS)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"make_simulator": Point()}, "make_simulator must be a function; got "),
+        ({"policy": Towards()}, "policy must be a Policy; got "),
+        ({"seeds": 10}, "seeds must be a Sequence or an array; got 10"),
+        ({"seeds": [1, -1]}, "a seed must be at least 0; got -1"),
+        ({"seeds": [[1]]}, "a seed must be a whole number, at least 0; got [1]"),
+        ({"record": 3}, "record must be a Collection; got 3"),
+        ({"max_steps": 0}, "max_steps must be at least 1; got 0"),
+        ({"frames": 1}, "frames must be True or False; got 1"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_one_sentence(changes, says):
+    given = {"make_simulator": Point, "policy": Policy(Towards()), "seeds": [1]} | changes
+    with pytest.raises(InputError) as refused:
+        rollout(given.pop("make_simulator"), given.pop("policy"), given.pop("seeds"), **given)
+    assert str(refused.value).startswith(says)

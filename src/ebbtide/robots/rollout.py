@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..data.episodes import Robot
 from ..errors import InputError
 from ..progress import progress_bar
-from ..specs import require
+from ..specs import expect, require
 from ..training.processes import in_processes
 from .elsewhere import Elsewhere
 from .policy import Policy
@@ -85,10 +85,20 @@ def rollout(
     their images, too.
 
     A simulator that raises, an observation or action that isn't finite, or a score outside [0, 1] ends the episode as a
-    failure. Raises InputError where workers, lockstep or rows are below 1, where the simulator lacks a part, and where
-    its observations, actions, their names or its steps a second are not those of the policy.
+    failure. Raises InputError where an argument is of the wrong kind, workers, lockstep, rows or max_steps are below 1,
+    a seed is below 0, the simulator lacks a part, or its observations, actions, their names or its steps a second are not
+    those of the policy.
     """
-    for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": max_steps or 1}.items():
+    expect("make_simulator", make_simulator, Callable)
+    expect("policy", policy, Policy)
+    expect("seeds", seeds, Sequence, np.ndarray)
+    for seed in seeds:
+        require("a seed", seed, 0, whole=True)
+    expect("record", record, Collection)
+    expect("frames", frames, bool)
+    expect("progress", progress, bool)
+    steps = 1 if max_steps is None else max_steps
+    for name, value in {"workers": workers, "lockstep": lockstep, "rows": rows, "max_steps": steps}.items():
         require(name, value, 1, whole=True)
     require("environments", environments, 0, whole=True)
     make_simulator = partial(_checked, make_simulator)
