@@ -1,5 +1,7 @@
 """Ticks that aren't numbers: dates by the length of the time shown, levels by their names."""
 
+from itertools import pairwise
+
 import pytest
 
 from ebbtide.data.forms import Column
@@ -24,6 +26,22 @@ def test_days_are_written_as_dates(low, high, first):
     assert found[0].startswith(first)
     assert len(found) > 1
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("width", [1.4, 2, 3])
+@pytest.mark.parametrize("last", range(19800, 20200, 10))
+def test_dates_reach_over_no_end_of_their_axis(width, last):
+    """Else they lie on those of the panel beside."""
+    ax = style.axes_grid(1, 1, panel=(width, 1.4), margin=(0.4, 0.4, 0.4, 0.4)).axes[0, 0]
+    ax.set(xlim=(19358, last), ylim=(19358, last))
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks.days(axis)
+    assert len(labels(ax.yaxis)) > 1
+    frame, found = ax.get_window_extent(), [text.get_window_extent() for text in ax.get_xticklabels()]
+    assert len(found) > 1
+    assert frame.x0 - 1 <= found[0].x0
+    assert found[-1].x1 <= frame.x1 + 1
+    assert all(one.x1 < other.x0 for one, other in pairwise(found))
 
 
 def test_long_names_of_levels_are_shortened_and_many_are_turned():

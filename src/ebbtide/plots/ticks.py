@@ -1,10 +1,11 @@
 """Ticks of a table's columns that aren't numbers: dates, and the names of levels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Locator
 
 from ..data.forms import Column
 from . import style
@@ -23,7 +24,6 @@ def form_ticks(axis: Axis, form: Sequence[Column], place: int, room: float, acro
     column = form[place] if place < len(form) else None
     if column is not None and column.kind == "date":
         days(axis)
-        axis.set_tick_params(labelsize=TINY)  # clear of the column's name
     elif column is not None and 0 < len(column.levels) <= MOST_LEVELS:
         level_names(axis, column.levels, room, across)
 
@@ -39,11 +39,40 @@ def form_room(form: Sequence[Column]) -> tuple[float, float]:
 
 
 def days(axis: Axis) -> None:
-    """Ticks of an axis of days since 1970: as dates, of a longer time as months or years."""
+    """Ticks of an axis of days since 1970, none beyond its ends: as dates, of a longer time as months or years."""
     low, high = axis.get_view_interval()
     length = len("1970") if high - low > 3653 else len("1970-01") if high - low > 150 else len("1970-01-01")
-    axis.set_major_locator(MaxNLocator(3, prune="both", integer=True))
+    axis.set_major_locator(_Dates(length))
+    axis.set_tick_params(labelsize=TINY)  # clear of the column's name
     axis.set_major_formatter(lambda value, _: str(np.datetime64(round(value), "D"))[:length])
+
+
+class _Dates(Locator):
+    """Two or three dates, first days of a month or year where these fit, whose texts lie within their axis.
+
+    Beyond its ends others begin. length: of the texts, in letters.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self) -> Any:
+        low, high = sorted(self.axis.get_view_interval())
+        return self.tick_values(low, high)
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Places between vmin and vmax."""
+        axes, across = self.axis.axes, self.axis.axis_name == "x"
+        place, (width, height) = axes.get_position(), axes.figure.get_size_inches()
+        text = TINY * (self.length * style.EM if across else 2 / 72)
+        text *= (vmax - vmin) / (place.width * width if across else place.height * height)
+        count = 3 if 3.3 * text < vmax - vmin else 2
+        even = vmin + (vmax - vmin) * (np.arange(count) + 0.5) / count
+        days = np.round(even).astype("datetime64[D]")
+        unit = {4: "Y", 7: "M"}.get(self.length, "D")
+        first = days.astype(f"datetime64[{unit}]").astype("datetime64[D]").astype(float)
+        fits = (np.abs(first - even) < (vmax - vmin) / count / 2 - 0.55 * text) & (first >= vmin)
+        return np.unique(np.where(fits, first, days.astype(float)))
 
 
 def level_names(axis: Axis, levels: Sequence[str], room: float, across: bool = False) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ebbtide import DDPM, Denoiser
 from ebbtide.data import save_points
 from ebbtide.errors import InputError
+from ebbtide.kinds.points import pages
 from ebbtide.kinds.points.pages import draw_run, draw_samples
 from ebbtide.kinds.runs import train_recipe as fit
 from ebbtide.plots import points
@@ -58,6 +59,23 @@ def test_samples_beside_real_points(trained, tmp_path, d, labelled):
     labels = torch.arange(40) % 2 if labelled else None
     path = draw_samples(run, run.sample(40, label=labels), labels, tmp_path / "x.png")
     assert path.stat().st_size > 2500
+
+
+def test_samples_of_a_class_stand_beside_real_points_of_it(trained, tmp_path, monkeypatch):
+    """At least 500, or all there are, in a frame that holds those of other classes; the title names the class."""
+    run, _, _ = trained(2)
+    seen = {}
+    monkeypatch.setattr(pages, "_beside", lambda run, panels, frame, real, title: seen.update(locals()))
+    monkeypatch.setattr(pages.style, "save", lambda figure, path: path)
+    every = pages.real_points(run.reading(), 10**6, 0)
+    for asked, named in (([0], True), ([0, 1], False)):
+        labels = torch.tensor(asked * 3)
+        draw_samples(run, run.sample(len(labels), label=labels), labels, tmp_path / "x.png")
+        alike = every.x[torch.isin(every.labels, labels)]
+        assert len(seen["real"]) == min(500, len(alike))
+        assert np.isin(seen["real"][:, 0], alike[:, 0].numpy()).all()
+        assert (f"label {run.classes[0]!r}" in seen["title"]) == named
+        np.testing.assert_allclose(seen["frame"], pages.limits(run.recipe, every.x), rtol=0.2, atol=0.5)
 
 
 def test_samples_without_the_data(trained, tmp_path):

@@ -21,27 +21,41 @@ from ...specs import listed
 from ...training.trained import Trained
 from ..routes import explodes
 from ..titles import title_of
-from .data import limits, point_set, real_points
+from .data import limits, part, point_set, real_points
 from .judged import rows_of_table
 from .pictures import table_pictures
 from .study import study
 
 __all__ = ["draw_run", "draw_samples"]
 
+_FEW = 500  # real points that show their distribution
+_NAMED = 2  # classes in a title
+
 
 def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path, how: str = "") -> Path:
-    """Samples beside as many real points, where the data is at hand; how: by which they were drawn, for the title."""
+    """Samples beside as many real points of their classes, where the data is at hand.
+
+    how: by which they were drawn, for the title. Of fewer samples than _FEW there are that many real points.
+    """
     recipe = cast(PointRecipe, trained.recipe)
+    asked = [] if labels is None else [trained.classes[k] for k in labels.unique().tolist() if k < len(trained.classes)]
+    some, frame = 0 < len(asked) < len(trained.classes), None
     panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
     try:
-        real = real_points(cast(PointRecipe, trained.reading()), len(x), recipe.seed)
+        n = max(len(x), _FEW)
+        real = real_points(cast(PointRecipe, trained.reading()), 100 * n if some else n, recipe.seed)
+        framed = real.x  # of all classes, beyond whose own samples may lie
+        if some and labels is not None and real.labels is not None:
+            real = part(real, torch.isin(real.labels, labels).nonzero()[:n, 0])
         if real.x.shape[1:] == x.shape[1:]:
             real_labels = None if labels is None else _array(real.labels)
             panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", real_labels))
+            frame = limits(recipe, framed)
     except InputError as error:
         warnings.warn(f"{error} The samples are drawn without it.", stacklevel=2)
     reference = panels[0].x
-    frame = limits(recipe, reference)
+    frame = limits(recipe, reference) if frame is None else frame
+    how = " · ".join(filter(None, (f"label {listed(asked)}" if some and len(asked) <= _NAMED else "", how)))
     return style.save(_beside(trained, panels, frame, reference, title_of(trained, how, len(x))), path)
 
 
