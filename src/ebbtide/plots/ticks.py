@@ -57,12 +57,14 @@ class _Dates(Locator):
         self.length = length
 
     def __call__(self) -> Any:
-        low, high = sorted(self.axis.get_view_interval())
+        axis: Any = self.axis
+        low, high = sorted(axis.get_view_interval())
         return self.tick_values(low, high)
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Places between vmin and vmax."""
-        axes, across = self.axis.axes, self.axis.axis_name == "x"
+        axis: Any = self.axis  # which matplotlib allows to be none, or a dummy
+        axes, across = axis.axes, axis.axis_name == "x"
         place, (width, height) = axes.get_position(), axes.figure.get_size_inches()
         text = TINY * (self.length * style.EM if across else 2 / 72)
         text *= (vmax - vmin) / (place.width * width if across else place.height * height)
