@@ -86,8 +86,8 @@ def rollout(
 
     A simulator that raises, an observation or action that isn't finite, or a score outside [0, 1] ends the episode as a
     failure. Raises InputError where an argument is of the wrong kind, workers, lockstep, rows or max_steps are below 1,
-    a seed is below 0, the simulator lacks a part, or its observations, actions, their names or its steps a second are not
-    those of the policy.
+    a seed is below 0, the simulator lacks a part, or its observations, actions, their names or its steps a second
+    aren't those of the policy.
     """
     expect("make_simulator", make_simulator, Callable)
     expect("policy", policy, Policy)
