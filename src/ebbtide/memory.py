@@ -18,7 +18,7 @@ _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.us
 
 
 def in_bytes(size: float | int) -> str:
-    """A number of bytes with three digits and a unit, as in 41.5 kB."""
+    """Bytes with three digits and a unit, as in 41.5 kB. size: their number."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:  # which rounds to 1000
             return f"{size:.3g} {unit}"

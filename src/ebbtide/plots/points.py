@@ -121,6 +121,8 @@ def class_panels(
     """A panel for each class: of one set of points its own among all, of real points and samples one over the other.
 
     The first set is drawn in grey. At most `most` classes are shown, the most frequent, and the note counts the others.
+
+    form: the columns', whose dates and levels are written along the axes.
     """
     style.require_any(panels, "panels")
     back, front = panels[0], panels[-1]
@@ -180,7 +182,7 @@ def name_axes(
 def named_margin(
     margin: tuple[float, float, float, float], names: Sequence[str], form: Sequence[Column] = ()
 ) -> tuple[float, float, float, float]:
-    """Margins (left, right, top, bottom) with room for names along the axes."""
+    """A margin (left, right, top, bottom) with room for names along the axes, and for the ticks of a table's form."""
     left, right, top, bottom = margin
     beside, under = form_room(form)
     return (left + 0.2 * bool(names) + beside, right, top, bottom + 0.18 * bool(names) + under)
@@ -199,7 +201,7 @@ def trajectories(
 ) -> Figure:
     """Routes of single points from noise (ring) to data (dot), coloured by time; the noise is the same for all.
 
-    count: of routes.
+    count: of routes. form: of a table's columns, whose dates and levels are written along the axes.
     """
     walks = [
         (method, style.nearest_to(method.walk_times, np.linspace(1, 0, 80).tolist())) for method in _walked(methods)

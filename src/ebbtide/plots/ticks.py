@@ -19,7 +19,8 @@ MOST_LEVELS = 6  # whose names an axis has room for
 def form_ticks(axis: Axis, form: Sequence[Column], place: int, room: float, across: bool = False) -> None:
     """Ticks of one column of a table, where these aren't numbers: dates, or the names of at most MOST_LEVELS levels.
 
-    form: of all columns; none for data without any. room, across: as in `level_names`.
+    axis: whose ticks they are. form: of all columns; none for data without any. place: of the axis's column among
+    them. room, across: as in `level_names`.
     """
     column = form[place] if place < len(form) else None
     if column is not None and column.kind == "date":

@@ -83,7 +83,10 @@ def make(name: str | Own, *, pixels: bool = False) -> Simulator:
 
 
 def check_simulator(what: str, made: Any) -> None:
-    """InputError for a part of `Simulator` that is missing or of another type; what: the simulator, in errors."""
+    """InputError for a part of `Simulator` that is missing or of another type.
+
+    what: the simulator, in errors. made: what should be one.
+    """
     for part in ("reset", "step", "render", "close"):
         expect(f"{what} {part}", getattr(made, part, None), Callable)
     for part in ("name", "task"):

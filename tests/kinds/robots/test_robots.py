@@ -514,7 +514,7 @@ def test_batches_from_the_disk_are_those_from_memory_to_the_bit(cameras, normali
         assert found.keys() == expected.keys() == {"x0", "mask", "state", "images", "prompt"}
         assert all(torch.equal(found[name], expected[name]) for name in found)
     assert found["images"].shape == (100, 4, 8, 8, 3)
-    assert said(data, "disk") == f"322 examples, {322 * (2 * 4 + 3 * 4 + 2 * 192) / 1e9:.3g} GB, lie on the disk."
+    assert said(data, "disk") == f"322 examples, {322 * (2 * 4 + 3 * 4 + 2 * 192) / 1e3:.3g} kB, lie on the disk."
 
 
 def test_a_run_from_the_disk_is_that_from_memory_also_after_damage(cameras, tmp_path, monkeypatch):
