@@ -7,12 +7,13 @@ replaces the link, not the file it points to.
 import errno
 import glob
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +26,8 @@ from .memory import room
 __all__ = [
     "LOCK", "PARSED", "POINTER", "append_to", "create", "dump_json", "home", "hub_name", "is_pointer", "load_json",
     "located", "locked", "near", "no_link", "no_pointer", "old_of", "own_folder", "parse_json", "read_file",
-    "refused", "remove", "state_of", "storage", "sync", "write_file", "writing", "writing_folder",
+    "refused", "remove", "state_of", "storage", "sync", "without_nan", "write_file", "writing",
+    "writing_folder",
 ]  # fmt: skip
 
 LOCK = ".lock"
@@ -272,6 +274,18 @@ def hub_name(name: str) -> tuple[str, str | None] | None:
 def dump_json(value: Any) -> bytes:
     """Indented JSON that refuses NaN. value: anything that JSON holds."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for each number that JSON has no word for: NaN and the infinities.
+
+    value: of tables, lists and what they may hold.
+    """
+    if isinstance(value, Mapping):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_json(path: Path) -> Any:

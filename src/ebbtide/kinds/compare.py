@@ -9,10 +9,8 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import InputError, printable
-from ..files import dump_json, locked, no_link, storage, write_file
+from ..files import dump_json, locked, no_link, storage, without_nan, write_file
 from ..memory import room
 from ..plots.study import Comparison, Sampling
 from ..progress import progress_bar
@@ -254,14 +252,5 @@ def save_metrics(comparison: Comparison, folder: Path) -> Path:
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / _NUMBERS
-    write_file(path, dump_json(_finite(numbers)))
+    write_file(path, dump_json(without_nan(numbers)))
     return path
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -8,13 +8,13 @@ A check is a function of a field's name and value that returns the value to use,
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import without_nan
 from ..specs import expect, pick, require
 
 __all__ = ["Array", "Check", "a_list", "a_name", "a_number", "a_text", "a_truth", "a_whole", "packed", "parsed"]
@@ -85,18 +85,9 @@ def packed(header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> bytes:
         data = raw.tobytes() + b"\0" * (-raw.nbytes % 4)
         parts.append(data)
         offset += len(data)
-    head = json.dumps(_strict({**header, "arrays": listing}), default=str, allow_nan=False).encode()
+    head = json.dumps(without_nan({**header, "arrays": listing}), default=str, allow_nan=False).encode()
     head += b" " * (-len(head) % 4)
     return len(head).to_bytes(4, "little") + head + b"".join(parts)
-
-
-def _strict(value: Any) -> Any:
-    """The value with None for each number that JSON, and so a page, has no word for."""
-    if isinstance(value, Mapping):
-        return {name: _strict(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parsed(message: str | bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import printable
+from ..files import without_nan
 from ..tables import aligned
 from .floor import LEVEL, TINY, Better
 
@@ -84,6 +85,4 @@ def _chance(p: float) -> str:
 
 def to_json(rows: Sequence[Measurement]) -> str:
     """The rows as a JSON list; a number that is not finite becomes null."""
-    plain = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
-    records = [{key: plain(value) for key, value in row.record().items()} for row in rows]
-    return json.dumps(records, indent=2, ensure_ascii=False)
+    return json.dumps(without_nan([row.record() for row in rows]), indent=2, ensure_ascii=False)

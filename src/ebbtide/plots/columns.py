@@ -17,7 +17,7 @@ from . import style
 from .density import SHARE, draw_outline, outline
 from .points import SHOWN, Panel, histogram
 from .style import Array, Limits
-from .ticks import MOST_LEVELS, form_ticks
+from .ticks import form_ticks, has_turned
 
 __all__ = ["histograms", "pairs"]
 
@@ -47,7 +47,7 @@ def histograms(
     width = {1: 5.6, 2: 3.1, 3: 2.1}[columns]
     texts = [("real data", style.REAL), *((panel.title, panel.colour) for panel in panels)]
     lines = [texts[i : i + 3] for i in range(0, len(texts), 3)]
-    turned = 0.4 * any(2 < len(column.levels) <= MOST_LEVELS for column in form[:shown])
+    turned = 0.4 * has_turned(form[:shown])
     grid = style.axes_grid(
         rows,
         columns,
@@ -100,7 +100,7 @@ def pairs(
     if left := [_name(names, i) for i in range(k, real.shape[1])]:
         note = f"{note} {k} of {real.shape[1]} columns are shown; not shown: {listed(left)}.".strip()
     side = 6.0 / k - 0.06
-    foot = 0.8 if any(2 < len(column.levels) <= MOST_LEVELS for column in form[:k]) else 0.42
+    foot = 0.8 if has_turned(form[:k]) else 0.42
     grid = style.axes_grid(
         k, k, panel=(side, side), gap=(0.06, 0.06), margin=(0.7, 0.08, 0.3, foot), title=title, note=note
     )

@@ -10,10 +10,11 @@ from matplotlib.ticker import Locator
 from ..data.forms import Column
 from . import style
 
-__all__ = ["MOST_LEVELS", "TINY", "days", "form_room", "form_ticks", "level_names", "shortened"]
+__all__ = ["MOST_LEVELS", "TINY", "days", "form_room", "form_ticks", "has_turned", "level_names", "shortened"]
 
 TINY = 7.0  # points, of a level's name
 MOST_LEVELS = 6  # whose names an axis has room for
+TURNED = 2  # levels beyond which their names are turned
 
 
 def form_ticks(axis: Axis, form: Sequence[Column], place: int, room: float, across: bool = False) -> None:
@@ -34,9 +35,14 @@ def form_room(form: Sequence[Column]) -> tuple[float, float]:
 
     form: of all columns, as in `form_ticks`.
     """
-    across, beside = [*form[:2], *[Column("", "number")] * 2][:2]
-    levels = [0 < len(column.levels) <= MOST_LEVELS for column in (across, beside)]
-    return 0.3 * (levels[1] or beside.kind == "date"), 0.4 * (levels[0] and len(across.levels) > 2)
+    beside = form[1] if len(form) > 1 else Column("", "number")
+    wide = beside.kind == "date" or 0 < len(beside.levels) <= MOST_LEVELS
+    return 0.3 * wide, 0.4 * has_turned(form[:1])
+
+
+def has_turned(form: Sequence[Column]) -> bool:
+    """True if the names of some column's levels are turned, where it runs across. form: of the columns."""
+    return any(TURNED < len(column.levels) <= MOST_LEVELS for column in form)
 
 
 def days(axis: Axis) -> None:
@@ -84,7 +90,7 @@ def level_names(axis: Axis, levels: Sequence[str], room: float, across: bool = F
     room: inches of the axis, or, of one that doesn't run across, beside it. across: their names are turned where
     there are more than two.
     """
-    turned = across and len(levels) > 2
+    turned = across and len(levels) > TURNED
     width = 0.62 if turned else room / (len(levels) if across else 1)
     axis.set_ticks(range(len(levels)), [shortened(level, width, TINY) for level in levels], size=TINY)
     if turned:

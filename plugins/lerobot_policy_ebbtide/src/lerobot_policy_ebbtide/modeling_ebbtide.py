@@ -60,7 +60,7 @@ class EbbtidePolicy(PreTrainedPolicy):
         if trained is None:
             trained = _untrained(config.run) if config.run else _new(config, dataset_stats)
         if not config.run:
-            config.run = _held(trained, "config.json")
+            config.run = _held(trained)["config.json"]
             config.follow(config.run)
         self.recipe, self.denoiser = policy_recipe(trained), trained.denoiser
         self.act_by(trained)
@@ -76,7 +76,8 @@ class EbbtidePolicy(PreTrainedPolicy):
         else:
             trained = ebbtide.from_pretrained(run)
         own: dict[str, Any] = {"n_action_steps": policy_recipe(trained).n_action_steps, "device": "cpu"} | settings
-        config = EbbtideConfig(run=_held(trained, "config.json"), solvers=_held(trained, "tuned.json") or [], **own)
+        held = _held(trained)
+        config = EbbtideConfig(run=held["config.json"], solvers=held.get("tuned.json", []), **own)
         return cls(config, trained=trained).to(config.device).eval()
 
     @classmethod
@@ -254,10 +255,10 @@ def _bytes(frames: Tensor) -> Tensor:
     return whole.movedim(-3, -1)
 
 
-def _held(trained: Trained, name: str) -> Any:
-    """What a JSON file of an exported run holds; None where the run has no such file."""
-    content = trained.export("").get(name)
-    return json.loads(content) if isinstance(content, bytes) else None
+def _held(trained: Trained) -> dict[str, Any]:
+    """What the JSON files of an exported run hold, by their names."""
+    files = trained.export("").items()
+    return {name: json.loads(part) for name, part in files if name.endswith(".json") and isinstance(part, bytes)}
 
 
 def _untrained(run: dict[str, Any]) -> Trained:

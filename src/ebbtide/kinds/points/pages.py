@@ -29,6 +29,7 @@ from .study import study
 __all__ = ["draw_run", "draw_samples"]
 
 _FEW = 500  # real points that show their distribution
+_MOST = 10**6  # real points among which those of a few classes are looked for
 _NAMED = 2  # classes in a title
 
 
@@ -43,14 +44,14 @@ def draw_samples(trained: Trained, x: Tensor, labels: Tensor | None, path: Path,
     panels = [points.Panel("samples", x.numpy(), style.colour(key_of(recipe)), "", _array(labels))]
     try:
         n = max(len(x), _FEW)
-        real = real_points(cast(PointRecipe, trained.reading()), 100 * n if some else n, recipe.seed)
-        framed = real.x  # of all classes, beyond whose own samples may lie
-        if some and labels is not None and real.labels is not None:
-            real = part(real, torch.isin(real.labels, labels).nonzero()[:n, 0])
+        drawn = max(n, min(100 * n, _MOST)) if some else n
+        real = real_points(cast(PointRecipe, trained.reading()), drawn, recipe.seed)
         if real.x.shape[1:] == x.shape[1:]:
+            frame = limits(recipe, real.x)  # of all classes, beyond whose own samples may lie
+            if some and labels is not None and real.labels is not None:
+                real = part(real, torch.isin(real.labels, labels).nonzero()[:n, 0])
             real_labels = None if labels is None else _array(real.labels)
             panels.insert(0, points.Panel("real", real.x.numpy(), style.REAL, "", real_labels))
-            frame = limits(recipe, framed)
     except InputError as error:
         warnings.warn(f"{error} The samples are drawn without it.", stacklevel=2)
     reference = panels[0].x
