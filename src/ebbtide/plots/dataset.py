@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from ..data.forms import Column
 from . import style
 from .columns import pairs
-from .points import MOST_CLASSES, Drawing, Panel, class_panels, name_axes, named_margin, panel_height
+from .points import MOST_CLASSES, Drawing, Panel, class_panels, panel_height
 from .style import Array, Limits
+from .ticks import name_axes, named_margin
 
 __all__ = ["data_set", "density_image"]
 

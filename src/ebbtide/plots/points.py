@@ -20,7 +20,7 @@ from . import style
 from .density import LogDensity, draw_outline, outline
 from .study import Method, training_stages
 from .style import Array, Limits
-from .ticks import form_room, form_ticks
+from .ticks import form_room, name_axes, named_margin
 
 __all__ = [
     "MOST_CLASSES",
@@ -32,8 +32,6 @@ __all__ = [
     "filmstrip",
     "histogram",
     "intermediate",
-    "name_axes",
-    "named_margin",
     "panel_height",
     "progress",
     "scatter_panels",
@@ -157,35 +155,6 @@ def class_panels(
     if len(panels) > 1:
         style.text_row(grid.figure, [(p.title, p.colour) for p in (back, front)], 0.5 if title else 0.16)
     return grid.figure
-
-
-def name_axes(
-    ax: Axes,
-    names: Sequence[str],
-    labels: tuple[bool, bool] = (True, True),
-    form: Sequence[Column] = (),
-    width: float = 4.4,
-) -> None:
-    """Write the names of the first two columns along a panel's axes, where `labels` (x, y) wants them.
-
-    form: of a table's columns, whose dates and levels are written as such. width: inches of the panel.
-    """
-    for k, (axis, shown, room) in enumerate(zip((ax.xaxis, ax.yaxis), labels, (width, 0.42))):
-        if shown and k < len(names):
-            text = names[k] if len(names[k]) <= 28 else f"{names[k][:27]}…"
-            axis.set_label_text(text, size=style.SMALL, color=style.QUIET)
-            axis.labelpad = 2
-        if shown:
-            form_ticks(axis, form, k, room, across=k == 0)
-
-
-def named_margin(
-    margin: tuple[float, float, float, float], names: Sequence[str], form: Sequence[Column] = ()
-) -> tuple[float, float, float, float]:
-    """A margin (left, right, top, bottom) with room for names along the axes, and for the ticks of a table's form."""
-    left, right, top, bottom = margin
-    beside, under = form_room(form)
-    return (left + 0.2 * bool(names) + beside, right, top, bottom + 0.18 * bool(names) + under)
 
 
 def trajectories(

@@ -1,16 +1,28 @@
-"""Ticks of a table's columns that aren't numbers: dates, and the names of levels."""
+"""Names and ticks along the axes of a table's columns, of which dates and levels are written as such."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import Locator
 
 from ..data.forms import Column
 from . import style
 
-__all__ = ["MOST_LEVELS", "TINY", "days", "form_room", "form_ticks", "has_turned", "level_names", "shortened"]
+__all__ = [
+    "MOST_LEVELS",
+    "TINY",
+    "days",
+    "form_room",
+    "form_ticks",
+    "has_turned",
+    "level_names",
+    "name_axes",
+    "named_margin",
+    "shortened",
+]
 
 TINY = 7.0  # points, of a level's name
 MOST_LEVELS = 6  # whose names an axis has room for
@@ -43,6 +55,35 @@ def form_room(form: Sequence[Column]) -> tuple[float, float]:
 def has_turned(form: Sequence[Column]) -> bool:
     """True if the names of some column's levels are turned, where it runs across. form: of the columns."""
     return any(TURNED < len(column.levels) <= MOST_LEVELS for column in form)
+
+
+def name_axes(
+    ax: Axes,
+    names: Sequence[str],
+    labels: tuple[bool, bool] = (True, True),
+    form: Sequence[Column] = (),
+    width: float = 4.4,
+) -> None:
+    """Write the names of the first two columns along a panel's axes, where `labels` (x, y) wants them.
+
+    form: of a table's columns, whose dates and levels are written as such. width: inches of the panel.
+    """
+    for k, (axis, shown, room) in enumerate(zip((ax.xaxis, ax.yaxis), labels, (width, 0.42))):
+        if shown and k < len(names):
+            text = names[k] if len(names[k]) <= 28 else f"{names[k][:27]}…"
+            axis.set_label_text(text, size=style.SMALL, color=style.QUIET)
+            axis.labelpad = 2
+        if shown:
+            form_ticks(axis, form, k, room, across=k == 0)
+
+
+def named_margin(
+    margin: tuple[float, float, float, float], names: Sequence[str], form: Sequence[Column] = ()
+) -> tuple[float, float, float, float]:
+    """A margin (left, right, top, bottom) with room for names along the axes, and for the ticks of a table's form."""
+    left, right, top, bottom = margin
+    beside, under = form_room(form)
+    return (left + 0.2 * bool(names) + beside, right, top, bottom + 0.18 * bool(names) + under)
 
 
 def days(axis: Axis) -> None:
